@@ -1,0 +1,55 @@
+"""The JSON that server, client, page and tests agree on (v1). Pydantic only.
+
+Additive changes only. Readers ignore unknown fields; requests refuse them. Times are RFC 3339 UTC with
+milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. Absent means unknown or not applicable.
+"""
+
+from daybreak.wire.errors import ErrorCode, FieldError, Problem
+from daybreak.wire.events import Event, EventType
+from daybreak.wire.pools import Pool, PoolGroup, PoolList, WakeHistory
+from daybreak.wire.tasks import (
+    Artifact,
+    BatchItem,
+    BatchRequest,
+    BatchResult,
+    Estimate,
+    Links,
+    Priority,
+    Progress,
+    QueuePlace,
+    SubmitRequest,
+    Task,
+    TaskError,
+    TaskList,
+    TaskState,
+    Usage,
+    Wake,
+)
+
+__all__ = [
+    "Artifact",
+    "BatchItem",
+    "BatchRequest",
+    "BatchResult",
+    "ErrorCode",
+    "Estimate",
+    "Event",
+    "EventType",
+    "FieldError",
+    "Links",
+    "Pool",
+    "PoolGroup",
+    "PoolList",
+    "Priority",
+    "Problem",
+    "Progress",
+    "QueuePlace",
+    "SubmitRequest",
+    "Task",
+    "TaskError",
+    "TaskList",
+    "TaskState",
+    "Usage",
+    "Wake",
+    "WakeHistory",
+]

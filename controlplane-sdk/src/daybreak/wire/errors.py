@@ -1,0 +1,98 @@
+"""Errors: RFC 9457 ``application/problem+json`` with a stable code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from daybreak.wire.base import Answer
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "https://daybreak.dev/errors/"
+
+
+class ErrorCode(StrEnum):
+    """Every code that a problem can carry; ``status`` and ``title`` belong to the code."""
+
+    BAD_JSON = "bad_json"
+    BAD_CURSOR = "bad_cursor"
+    BAD_EVENT_ID = "bad_event_id"
+    BAD_HEADER = "bad_header"
+    NO_KEY = "no_key"
+    BAD_KEY = "bad_key"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    NO_SUCH_POOL = "no_such_pool"
+    NO_SUCH_ARTIFACT = "no_such_artifact"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    INVALID_INPUT = "invalid_input"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    TOO_MANY_STREAMS = "too_many_streams"
+    QUEUE_FULL = "queue_full"
+    STORE_UNAVAILABLE = "store_unavailable"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL = "internal"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with the code."""
+        return _MEANING[self][0]
+
+    @property
+    def title(self) -> str:
+        """The same words each time."""
+        return _MEANING[self][1]
+
+
+_MEANING: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.BAD_JSON: (400, "The body is not valid JSON"),
+    ErrorCode.BAD_CURSOR: (400, "The cursor is not one of ours"),
+    ErrorCode.BAD_EVENT_ID: (400, "The event id is not one of ours"),
+    ErrorCode.BAD_HEADER: (400, "A header is not valid"),
+    ErrorCode.NO_KEY: (401, "An API key is needed"),
+    ErrorCode.BAD_KEY: (401, "The API key is not valid"),
+    ErrorCode.FORBIDDEN: (403, "The API key does not allow this"),
+    ErrorCode.NOT_FOUND: (404, "There is no such thing"),
+    ErrorCode.NO_SUCH_POOL: (404, "There is no such pool"),
+    ErrorCode.NO_SUCH_ARTIFACT: (404, "The task has no such artifact"),
+    ErrorCode.METHOD_NOT_ALLOWED: (405, "The method is not allowed here"),
+    ErrorCode.NOT_ACCEPTABLE: (406, "None of the accepted types can be served"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "The body's type is not supported"),
+    ErrorCode.CONFLICT: (409, "The task's state does not allow this"),
+    ErrorCode.TOO_LARGE: (413, "The request is too large"),
+    ErrorCode.INVALID_INPUT: (422, "The input is not valid"),
+    ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The Idempotency-Key was used with another body"),
+    ErrorCode.QUOTA_EXCEEDED: (429, "A quota is used up"),
+    ErrorCode.TOO_MANY_STREAMS: (429, "Too many streams are open"),
+    ErrorCode.QUEUE_FULL: (503, "The queue is full"),
+    ErrorCode.STORE_UNAVAILABLE: (503, "The store cannot be reached"),
+    ErrorCode.SHUTTING_DOWN: (503, "The server is shutting down"),
+    ErrorCode.INTERNAL: (500, "Something went wrong on our side"),
+}
+
+
+class FieldError(Answer):
+    """What is wrong with one field; ``field`` is a path such as ``input.frames``."""
+
+    field: str
+    message: str
+
+
+class Problem(Answer):
+    """An error as the server sends it."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldError] = Field(default_factory=list)
+    limit: str | None = None
+    retry_after_s: float | None = None
+    request_id: str | None = None

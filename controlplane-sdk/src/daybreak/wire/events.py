@@ -1,0 +1,49 @@
+"""Events: one entry of a task's stream."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from daybreak.wire.base import Answer, Time
+
+
+class EventType(StrEnum):
+    """Types of events. Those after ``expired`` are not part of the log and carry no id."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    PROGRESS = "progress"
+    PREVIEW = "preview"
+    LOG = "log"
+    CHECKPOINT = "checkpoint"
+    ARTIFACT = "artifact"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    WAKE = "wake"
+    POSITION = "position"
+    RESET = "reset"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it is the last event of its task."""
+        return self in TERMINAL_EVENTS
+
+
+TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED, EventType.EXPIRED})
+
+
+class Event(Answer):
+    """An event. ``id`` rises strictly within a task; it is absent for ``wake``, ``position`` and ``reset``."""
+
+    id: str | None = None
+    task: str
+    type: EventType
+    at: Time
+    attempt: int | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

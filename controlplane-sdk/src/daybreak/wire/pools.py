@@ -1,0 +1,60 @@
+"""Pools: one queue and the groups that serve it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from daybreak.wire.base import Answer, Time
+
+WAKE_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
+"""In order; ``zero`` when nothing runs and nothing waits."""
+GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
+
+
+class PoolGroup(Answer):
+    """A group of ranks; ``hosts`` and ``pids`` are shown to admin keys only, and on an open local server."""
+
+    id: str
+    state: str
+    ranks: int
+    task: str | None = None
+    since: Time | None = None
+    hosts: list[str] | None = None
+    pids: list[int] | None = None
+    loads: int | None = None
+    plan: str | None = None
+
+
+class WakeHistory(Answer):
+    """The pool's wake phase now, and the seconds that each phase of the latest wake took."""
+
+    phase: str
+    since: Time | None = None
+    last: dict[str, float] = Field(default_factory=dict)
+    eta_s: float | None = None
+
+
+class Pool(Answer):
+    """A pool as ``GET /v1/pools/{name}`` shows it."""
+
+    name: str
+    object: Literal["pool"] = "pool"
+    workload: str
+    queued: int = 0
+    delayed: int = 0
+    running: int = 0
+    oldest_wait_s: float | None = None
+    groups: list[PoolGroup] = Field(default_factory=list)
+    groups_wanted: int = 0
+    groups_max: int = 0
+    wake: WakeHistory
+    input_schema: dict[str, Any] = Field(default_factory=dict)
+
+
+class PoolList(Answer):
+    """All pools."""
+
+    object: Literal["list"] = "list"
+    data: list[Pool]

@@ -1,0 +1,48 @@
+"""Identifiers: of tasks (``video_01J…``, a ULID behind the pool's name), of groups, and attempt tokens."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import NewType
+
+TaskId = NewType("TaskId", str)
+GroupId = NewType("GroupId", str)
+Token = NewType("Token", str)
+"""``<attempt number>.<nonce>``: fences every write of a worker; the number only rises."""
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TASK_ID = re.compile(r"^([a-z][a-z0-9-]{0,30})_([0-7][0-9A-HJKMNP-TV-Z]{25})$")
+
+
+def ulid(*, at_ms: int | None = None) -> str:
+    """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32; sorts by time."""
+    millis = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+    number = (millis << 80) | int.from_bytes(os.urandom(10), "big")
+    digits = []
+    for _ in range(26):
+        digits.append(_CROCKFORD[number & 31])
+        number >>= 5
+    return "".join(reversed(digits))
+
+
+def new_task_id(pool: str, *, at_ms: int | None = None) -> TaskId:
+    """A fresh id of a task in ``pool``."""
+    return TaskId(f"{pool}_{ulid(at_ms=at_ms)}")
+
+
+def new_group_id() -> GroupId:
+    """A fresh id of a group."""
+    return GroupId(f"g-{ulid().lower()}")
+
+
+def pool_of(task: str) -> str | None:
+    """The pool that a task's id names, or ``None`` when it is no task id."""
+    match = _TASK_ID.match(task)
+    return match.group(1) if match else None
+
+
+def attempt_of(token: Token) -> int:
+    """The number of the attempt that holds ``token``."""
+    return int(token.partition(".")[0])

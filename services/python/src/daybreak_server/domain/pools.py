@@ -1,0 +1,77 @@
+"""Pools and groups as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from daybreak_server.domain.ids import GroupId, TaskId
+
+
+class GroupState(StrEnum):
+    """States of a group."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRecord:
+    """A group as it registers itself. ``wake`` maps each finished wake phase to its seconds."""
+
+    id: GroupId
+    state: GroupState
+    ranks: int = 1
+    phase: str = "ready"
+    since_ms: int = 0
+    task: TaskId | None = None
+    hosts: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
+    loads: int = 0
+    """How often a model was loaded in this group's life: 1 while it stays resident."""
+    plan: str = ""
+    """The parallel plan in words."""
+    wake: Mapping[str, float] = field(default_factory=dict)
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """A pool's numbers at one moment."""
+
+    name: str
+    queued: int = 0
+    delayed: int = 0
+    running: int = 0
+    live: int = 0
+    oldest_wait_s: float | None = None
+    groups: tuple[GroupRecord, ...] = ()
+    seconds_per_cost: float | None = None
+    """Run time per unit of cost, from the pool's own history (exponentially weighted)."""
+    wake_last: Mapping[str, float] = field(default_factory=dict)
+    wake_phase: str = "zero"
+    wake_since_ms: int | None = None
+    used_gpu_seconds: float = 0.0
+    wasted_gpu_seconds: float = 0.0
+    ended: Mapping[str, int] = field(default_factory=dict)
+    """Tasks ended so far by terminal state; only rises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickReport:
+    """What one tick did, and what it asks its caller to do: delete files, then confirm."""
+
+    promoted: int = 0
+    reaped: int = 0
+    expired: int = 0
+    retention_due: tuple[TaskId, ...] = ()
+    """Ended tasks past their retention: delete all their files, then ``forget`` them."""
+    garbage: tuple[str, ...] = ()
+    """Prefixes of files that lost attempts left: delete them, then ``collected`` them."""
+    more: bool = False
+    """Whether a bound was hit and another tick should follow at once."""

@@ -1,0 +1,70 @@
+"""The store of files: a local folder or S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+class BlobError(Exception):
+    """Base of what a blob store raises.
+
+    ``BlobError``
+      ├── ``BlobNotFoundError``     there is no such file: permanent
+      ├── ``BlobExistsError``       the key is taken, and files are never overwritten: permanent
+      ├── ``BlobRefusedError``      no right, no such bucket, read-only: permanent until somebody mends it
+      └── ``BlobUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
+    """
+
+
+class BlobNotFoundError(BlobError):
+    """There is no such file."""
+
+
+class BlobExistsError(BlobError):
+    """The key is taken."""
+
+
+class BlobRefusedError(BlobError):
+    """The store refuses: rights, bucket, read-only, full disk."""
+
+
+class BlobUnavailableError(BlobError):
+    """The store cannot be reached for now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobStat:
+    """A stored file."""
+
+    key: str
+    size_bytes: int
+    content_type: str
+
+
+class Blobs(Protocol):
+    """Keys are relative paths (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments; no ``..``. Blocking calls."""
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        """Send a file part by part; yields the bytes sent so far after each part. The file is visible, whole
+        and durable, when the iterator ends; closing it early leaves nothing. Never overwrites."""
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        """Read a file or a range of it. The caller closes it."""
+
+    def stat(self, key: str) -> BlobStat:
+        """Size and type."""
+
+    def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
+        """A URL that anyone can read until it expires, or ``None`` where there is no such thing."""
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """The files below a prefix."""
+
+    def delete(self, prefix: str) -> int:
+        """Remove every file below a prefix (or the one file of that key); how many there were."""
+
+    def probe(self) -> None:
+        """Write, read and delete a small file. :raises BlobError: saying what to do."""

@@ -1,0 +1,44 @@
+"""Finds workloads by name: entry points of the group ``daybreak.workloads``, or ``package.module:SPEC``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from daybreak_server.workloads.base import Workload, WorkloadSpec
+
+GROUP = "daybreak.workloads"
+
+
+class UnknownWorkloadError(LookupError):
+    """No workload has that name; the message lists those that there are."""
+
+
+def spec(name: str) -> WorkloadSpec[Any]:
+    """The workload called ``name`` (``video``), or found at ``package.module:ATTRIBUTE``."""
+    if ":" in name:
+        found = _attribute(name)
+    else:
+        matches = entry_points(group=GROUP, name=name)
+        if not matches:
+            known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
+            raise UnknownWorkloadError(f"no workload {name!r} is installed; there are: {known}")
+        found = next(iter(matches)).load()
+    if not isinstance(found, WorkloadSpec):
+        raise UnknownWorkloadError(f"{name!r} is a {type(found).__name__}, not a WorkloadSpec")
+    return found
+
+
+def implementation(of: WorkloadSpec[Any]) -> Workload[Any]:
+    """A new object of the workload's class. Imports what the workload needs (torch, …)."""
+    workload: Workload[Any] = _attribute(of.implementation)()
+    return workload
+
+
+def _attribute(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as exc:
+        raise UnknownWorkloadError(f"cannot import {path!r}: {exc}") from exc
