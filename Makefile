@@ -3,28 +3,86 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PY ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-# uv does not read pip's settings: hand it the folder of wheels that pip was told of (a CPU build of torch, say).
-UV_FIND_LINKS ?= $(shell $(PY) -m pip config get env.find-links 2>/dev/null || $(PY) -m pip config get global.find-links 2>/dev/null || $(PY) -m pip config get :env:.find-links 2>/dev/null)
-export UV_FIND_LINKS
 PORT ?= 8000
+# uv does not read pip's settings: hand it the folder of wheels that pip was told of (a CPU build of torch, say).
+UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-links; do \
+	$(PY) -m pip config get $$k 2>/dev/null && break; done)
+export UV_FIND_LINKS
+UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
+
+.PHONY: help setup demo up test test-quick check format gpu train-tiny bench wheels demo-from-wheels lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@echo "Daybreak. Two to begin with: make demo, make test."
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 $(BIN)/uv:
-	$(PY) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
+	@echo "Making $(VENV) …"
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybreak needs Python 3.11 or newer: make PY=python3.11 …")'
+	@$(PY) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
 
 $(VENV)/.installed: requirements.lock services/python/pyproject.toml controlplane-sdk/pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install -q -p $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps -e controlplane-sdk -e services/python
-	touch $@
+	@echo "Installing from requirements.lock (the first time this downloads about 1 GB) …"
+	@$(UV_INSTALL) -r requirements.lock
+	@$(UV_INSTALL) --no-deps -e controlplane-sdk -e services/python
+	@touch $@
 
 setup: $(VENV)/.installed  ## Make .venv from the lock file
 
+demo: setup  ## A prompt to an MP4 through every part, then stop
+	@$(BIN)/daybreakd demo
+
+up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT= changes it)
+	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up
+
+test: setup  ## All tests that need no GPU
+	@$(BIN)/python -m pytest -m "not gpu" $(PYTEST)
+
+test-quick: setup  ## The tests without those that start whole systems
+	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PYTEST)
+
+check: setup  ## Format, lint, types, import contracts, sizes, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak
+	$(BIN)/lint-imports
+	$(BIN)/python tools/sizes.py
+	$(BIN)/python tools/lock.py --check requirements.lock
+	$(BIN)/python tools/openapi.py --check
+	$(BIN)/python tools/reference.py --check
+
+format: setup  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
+	@$(BIN)/python -m pytest -m gpu services/python/tests/video
+	@cd services/python && ../../$(BIN)/python -m benchmarks.gpu
+
+train-tiny: setup  ## Train the tiny Wan that ships in the package
+	@$(BIN)/python -m daybreak_server.workloads.video.tiny.train
+
+wheels: setup  ## Build both wheels into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build -q --no-isolation --wheel -o dist controlplane-sdk
+	@$(BIN)/python -m build -q --no-isolation --wheel -o dist services/python
+	@ls -l dist
+
+demo-from-wheels: wheels  ## The demo from the wheels in an empty environment, not from the source tree
+	@rm -rf build/venv && $(PY) -m venv build/venv
+	@$(BIN)/uv pip install -q -p build/venv/bin/python -r requirements.lock
+	@$(BIN)/uv pip install -q -p build/venv/bin/python --no-deps dist/*.whl
+	@cd build && venv/bin/daybreakd demo
+
 lock: | $(BIN)/uv  ## Write requirements.lock anew from the pyproject files
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links --no-emit-package daybreak-sdk --no-emit-package daybreak-server \
-		services/python/pyproject.toml controlplane-sdk/pyproject.toml requirements-dev.in --extra all --extra cli -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
+		--no-emit-package daybreak-sdk --no-emit-package daybreak-server \
+		services/python/pyproject.toml controlplane-sdk/pyproject.toml requirements-dev.in \
+		--extra all --extra cli -o requirements.lock
 	$(BIN)/python tools/lock.py requirements.lock
+
+clean:  ## Remove what was made here (.venv, data, builds)
+	rm -rf $(VENV) .daybreak out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
