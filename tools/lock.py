@@ -38,7 +38,9 @@ def complaints(path: Path) -> list[str]:
         found.append(f"{path}: torch's public version is not pinned")
     installed = {str(d.metadata["Name"]) for d in distributions()}
     if "+cpu" in next((d.version for d in distributions(name="torch")), ""):
-        found += [f"{name} is installed beside a CPU build of torch" for name in installed if OF_TORCH.match(name)]
+        found += [
+            f"{name} is installed beside a CPU build of torch" for name in installed if OF_TORCH.match(name)
+        ]
     return found
 
 
