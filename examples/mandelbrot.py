@@ -1,4 +1,4 @@
-"""A workload of one's own: zooms into the Mandelbrot set and leaves a GIF. `docs/07-adding-a-workload.md` explains it.
+"""A workload of one's own: zooms into the Mandelbrot set and leaves a GIF (docs/07-adding-a-workload.md).
 
 PYTHONPATH=examples DAYBREAK_POOLS__FRACTAL__WORKLOAD=mandelbrot:SPEC daybreakd dev
 daybreak tasks …   or   curl -d '{"pool": "fractal", "input": {"frames": 12}}' …/v1/tasks

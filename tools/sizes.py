@@ -1,6 +1,6 @@
 """Keeps rooms small: files ≤ 400 lines, functions ≤ 60, save those listed here with their reason.
 
-An exception is a ratchet: it names the size it may have today, and is an error once it is not needed any more.
+An exception is a ratchet: it names the size it may have today, and is an error once it is no longer needed.
 """
 
 from __future__ import annotations
