@@ -13,6 +13,7 @@ class BlobError(Exception):
 
     ``BlobError``
       ├── ``BlobNotFoundError``     there is no such file: permanent
+      │     └── ``BlobKeyError``    nor can there be one: the key is not a valid one
       ├── ``BlobExistsError``       the key is taken, and files are never overwritten: permanent
       ├── ``BlobRefusedError``      no right, no such bucket, read-only: permanent until somebody mends it
       └── ``BlobUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
@@ -21,6 +22,10 @@ class BlobError(Exception):
 
 class BlobNotFoundError(BlobError):
     """There is no such file."""
+
+
+class BlobKeyError(BlobNotFoundError):
+    """The key is not a valid one, so no file can have it."""
 
 
 class BlobExistsError(BlobError):
@@ -45,14 +50,18 @@ class BlobStat:
 
 
 class Blobs(Protocol):
-    """Keys are relative paths (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments; no ``..``. Blocking calls."""
+    """Keys are relative paths (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments; no ``..``. Blocking calls.
+
+    A prefix is a path as well (``a/b`` or ``a/b/``): it names the file of that key and all files below it as
+    a folder, never ``a/bc``. Any call with a key of another form raises :class:`BlobKeyError`.
+    """
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
         """Send a file part by part; yields the bytes sent so far after each part. The file is visible, whole
         and durable, when the iterator ends; closing it early leaves nothing. Never overwrites."""
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
-        """Read a file or a range of it. The caller closes it."""
+        """Read a file or a range of it; a range beyond the end is empty. The caller closes it."""
 
     def stat(self, key: str) -> BlobStat:
         """Size and type."""
@@ -61,10 +70,13 @@ class Blobs(Protocol):
         """A URL that anyone can read until it expires, or ``None`` where there is no such thing."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
-        """The files below a prefix."""
+        """The files below a prefix (``""``: all), in the order of their keys."""
 
     def delete(self, prefix: str) -> int:
-        """Remove every file below a prefix (or the one file of that key); how many there were."""
+        """Remove every file below a prefix (or the one file of that key); how many there were.
+
+        What an upload that died has left there goes too. ``""`` raises :class:`BlobKeyError`.
+        """
 
     def probe(self) -> None:
         """Write, read and delete a small file. :raises BlobError: saying what to do."""

@@ -1,0 +1,63 @@
+"""The store of files, in a local folder or on S3. :func:`open_blobs` chooses by the URL's scheme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from daybreak_server.ports.blobs import BlobRefusedError, Blobs
+
+
+class S3Access(Protocol):
+    """How to reach an S3 server: ``settings.artifacts.s3``."""
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """``None``: AWS."""
+
+    @property
+    def region(self) -> str | None:
+        """``None``: from the AWS variables."""
+
+    @property
+    def path_style(self) -> bool:
+        """Whether the bucket is written in the path, not in the host."""
+
+
+class StoreAddress(Protocol):
+    """Where the files are: ``settings.artifacts``."""
+
+    @property
+    def url(self) -> str:
+        """``file:///folder``, ``file:folder`` (relative to the working directory) or ``s3://bucket/prefix``."""
+
+    @property
+    def s3(self) -> S3Access:
+        """Used with ``s3://`` only."""
+
+
+def open_blobs(address: StoreAddress) -> Blobs:
+    """The store at ``address`` (pass ``settings.artifacts``). Reaches for nothing yet: ``probe()`` does.
+
+    :raises BlobRefusedError: when the URL names no store, or its folder cannot be made.
+    """
+    scheme = urlsplit(address.url).scheme
+    if scheme == "file":
+        from daybreak_server.adapters.blobs.local import LocalBlobs
+
+        return LocalBlobs(folder_of(address.url))
+    raise BlobRefusedError(
+        f"{address.url!r} names no store of files; write file:///folder or s3://bucket/prefix"
+        " into DAYBREAK_ARTIFACTS__URL"
+    )
+
+
+def folder_of(url: str) -> Path:
+    """The folder that a ``file:`` URL names. :raises BlobRefusedError: when it names another machine's."""
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"} or not parts.path:
+        raise BlobRefusedError(
+            f"{url!r} names no folder here; write file:///absolute/folder or file:relative/folder"
+        )
+    return Path(unquote(parts.path))

@@ -1,0 +1,57 @@
+"""Which keys there are, and the types of files: shared by both stores."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from daybreak_server.ports.blobs import BlobKeyError, BlobRefusedError
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*")
+_MAX_KEY = 900
+"""S3 allows 1,024 bytes, of which the store's own prefix takes some."""
+
+UNKNOWN_TYPE = "application/octet-stream"
+
+_BY_EXTENSION = {
+    ".bin": UNKNOWN_TYPE,
+    ".gif": "image/gif",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".png": "image/png",
+    ".safetensors": UNKNOWN_TYPE,
+    ".txt": "text/plain; charset=utf-8",
+    ".webp": "image/webp",
+}
+
+
+def segments(key: str) -> tuple[str, ...]:
+    """The parts of a key. :raises BlobKeyError: when it is not a relative path of plain names."""
+    parts = tuple(key.split("/"))
+    for part in parts:
+        if not _SEGMENT.fullmatch(part) or part in {".", ".."}:
+            raise BlobKeyError(f"{key[:200]!r} is not a key: write names of A-Z a-z 0-9 . _ - with / between")
+    if len(key) > _MAX_KEY:
+        raise BlobKeyError(
+            f"{key[:80]!r}… is not a key: it has {len(key)} characters, and {_MAX_KEY} are the most"
+        )
+    return parts
+
+
+def prefix_segments(prefix: str) -> tuple[str, ...]:
+    """The parts of a prefix (``a/b`` and ``a/b/`` are the same), none for ``""``."""
+    return segments(prefix.removesuffix("/")) if prefix else ()
+
+
+def type_by_name(key: str) -> str:
+    """The type that a file of this name is taken to have; by a fixed table, so the same everywhere."""
+    return _BY_EXTENSION.get(PurePosixPath(key).suffix.lower(), UNKNOWN_TYPE)
+
+
+def checked_type(content_type: str) -> str:
+    """The same type. :raises BlobRefusedError: when it cannot stand in a ``Content-Type`` header."""
+    if len(content_type) > 200 or not _TYPE.fullmatch(content_type):
+        raise BlobRefusedError(f"{content_type[:100]!r} is not a content type; write one such as 'video/mp4'")
+    return content_type

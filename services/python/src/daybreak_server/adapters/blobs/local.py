@@ -1,0 +1,380 @@
+"""The store of files in a local folder.
+
+Every name is opened relative to its parent's descriptor and never through a symbolic link, so no key
+leads out of the folder, whatever lies in it. Names that begin with ``~`` are the store's own, as no key can
+have one: ``~part-<nonce>`` is an upload under way, ``~type-<name>`` a type that the name does not tell.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import stat as modes
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.ports.blobs import (
+    BlobError,
+    BlobExistsError,
+    BlobKeyError,
+    BlobNotFoundError,
+    BlobRefusedError,
+    BlobStat,
+    BlobUnavailableError,
+)
+
+PART_BYTES: Final = 4 << 20
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WALK_TRIES: Final = 20
+"""A folder that became empty is removed while another call walks into it; then that one walks again."""
+
+
+class LocalBlobs:
+    """Files below ``root``, which is made when it is missing. Safe for many threads and processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        """:raises BlobRefusedError: when the folder can neither be found nor made."""
+        self.root = Path(os.path.abspath(root))
+        with self._translated(""):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._close(self._open_root())
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 4 MiB."""
+        parts = segments(key)
+        content_type = checked_type(content_type)
+        with source.open("rb") as reader, self._translated(key):
+            try:
+                with self._part(parts, key) as (chain, part, writer):
+                    yield from _copy(reader, writer)
+                    _publish(chain[-1], part, parts[-1], key=key, content_type=content_type)
+                    for descriptor in reversed(chain):
+                        os.fsync(descriptor)
+            except BaseException:
+                self._prune(parts[:-1])
+                raise
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"start and length must not be negative: {start}, {length}")
+        with self._translated(key), self._file(key) as (file, _):
+            raw = os.fdopen(os.dup(file), "rb", buffering=0)
+        raw.seek(start)
+        return io.BufferedReader(raw if length is None else cast(io.RawIOBase, _Bounded(raw, length)))
+
+    def stat(self, key: str) -> BlobStat:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        with self._translated(key), self._file(key) as (file, folder):
+            name = segments(key)[-1]
+            return BlobStat(key=key, size_bytes=os.fstat(file).st_size, content_type=_type_of(folder, name))
+
+    def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
+        """``None``: whoever serves HTTP sends the bytes itself."""
+        segments(key)
+        return None
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        parts = prefix_segments(prefix)
+        if parts:
+            with suppress(BlobNotFoundError):
+                yield self.stat("/".join(parts))
+        with self._translated(prefix):
+            yield from self._walk(parts)
+
+    def delete(self, prefix: str) -> int:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Folders that are empty then go too."""
+        parts = prefix_segments(prefix)
+        if not parts:
+            raise BlobKeyError("a prefix is needed: deleting the whole store is not meant")
+        with self._translated(prefix):
+            try:
+                with self._folder(parts[:-1]) as chain:
+                    removed = _remove(chain[-1], parts[-1])
+            except FileNotFoundError:
+                return 0
+            self._prune(parts[:-1])
+        return removed
+
+    def probe(self) -> None:
+        """Write, read and delete a small file. :raises BlobError: saying what to do."""
+        name = f"~part-{secrets.token_hex(8)}"
+        with self._translated(""), self._folder((), create=True) as chain:
+            try:
+                _write(chain[-1], name, b"probe")
+                os.link(name, f"{name}-2", src_dir_fd=chain[-1], dst_dir_fd=chain[-1], follow_symlinks=False)
+                with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=chain[-1]), "rb") as file:
+                    if file.read() != b"probe":
+                        raise BlobUnavailableError(f"{self.root} does not give back what is written to it")
+            finally:
+                for leftover in (name, f"{name}-2"):
+                    with suppress(FileNotFoundError):
+                        os.unlink(leftover, dir_fd=chain[-1])
+
+    @contextmanager
+    def _part(self, parts: tuple[str, ...], key: str) -> Iterator[tuple[tuple[int, ...], str, int]]:
+        """A temporary file beside the key's place: its folders, its name, and itself. Gone afterwards."""
+        part = f"~part-{secrets.token_hex(8)}"
+        for _ in range(_WALK_TRIES):
+            with self._folder(parts[:-1], create=True) as chain:
+                if _exists(chain[-1], parts[-1]):
+                    raise _taken(key)
+                try:
+                    writer = os.open(part, _NEW_FILE, 0o644, dir_fd=chain[-1])
+                except FileNotFoundError:
+                    continue  # the folder has just been removed as an empty one
+                try:
+                    yield chain, part, writer
+                finally:
+                    os.close(writer)
+                    with suppress(FileNotFoundError):
+                        os.unlink(part, dir_fd=chain[-1])
+                return
+        raise BlobUnavailableError(f"the folder of {key} is removed again and again by someone else")
+
+    def _walk(self, parts: tuple[str, ...]) -> Iterator[BlobStat]:
+        """The files below a folder, in the order of their keys (so ``a-b`` comes before ``a/b``)."""
+        try:
+            with self._folder(parts) as chain:
+                folder = chain[-1]
+                with os.scandir(folder) as entries:
+                    found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.is_symlink()]
+                stats = {n: _stat_in(folder, n, parts) for n, is_folder in found if not is_folder}
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in sorted(f"{n}/" if is_folder else n for n, is_folder in found):
+            if name.endswith("/"):
+                yield from self._walk((*parts, name[:-1]))
+            elif (one := stats[name]) is not None:
+                yield one
+
+    def _prune(self, parts: tuple[str, ...]) -> None:
+        """Remove the folders on the way to ``parts`` that are empty, the deepest first."""
+        for depth in range(len(parts), 0, -1):
+            try:
+                with self._folder(parts[: depth - 1]) as chain:
+                    os.rmdir(parts[depth - 1], dir_fd=chain[-1])
+            except OSError:
+                return
+
+    @contextmanager
+    def _file(self, key: str) -> Iterator[tuple[int, int]]:
+        """A file's descriptor and its folder's. :raises BlobNotFoundError: also for what is no plain file."""
+        *parents, name = segments(key)
+        try:
+            with self._folder(tuple(parents)) as chain:
+                file = os.open(
+                    name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=chain[-1]
+                )
+                try:
+                    if not modes.S_ISREG(os.fstat(file).st_mode):
+                        raise BlobNotFoundError(f"there is no file {key}")
+                    yield file, chain[-1]
+                finally:
+                    self._close(file)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise BlobNotFoundError(f"there is no file {key}") from exc
+
+    @contextmanager
+    def _folder(self, parts: tuple[str, ...], *, create: bool = False) -> Iterator[tuple[int, ...]]:
+        """The descriptors of the folders from the root down to ``parts``."""
+        for tries_left in range(_WALK_TRIES, 0, -1):
+            chain = [self._open_root()]
+            try:
+                try:
+                    for name in parts:
+                        if create:
+                            with suppress(FileExistsError):
+                                os.mkdir(name, 0o755, dir_fd=chain[-1])
+                        chain.append(os.open(name, _FOLDER, dir_fd=chain[-1]))
+                except FileNotFoundError:
+                    if not create or tries_left == 1:
+                        raise
+                    continue
+                yield tuple(chain)
+                return
+            finally:
+                for descriptor in chain:
+                    self._close(descriptor)
+
+    def _open_root(self) -> int:
+        # The root itself may be a link: whoever configured the store chose it.
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except BlobError:
+            raise
+        except OSError as exc:
+            raise _translate(exc, self.root, key) from exc
+
+    @staticmethod
+    def _close(descriptor: int) -> None:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+class _Bounded(io.RawIOBase):
+    """The next ``length`` bytes of a file."""
+
+    def __init__(self, raw: io.RawIOBase, length: int) -> None:
+        super().__init__()
+        self._raw = raw
+        self._left = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._raw.readinto(memoryview(buffer)[: self._left]) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+_NO_LINKS: Final = "the store needs a file system with hard links"
+_NO_SPACE: Final = "free some space, or point DAYBREAK_ARTIFACTS__URL at a larger disk"
+_IN_THE_WAY: Final = "a file or a symbolic link stands where a folder is needed"
+_REFUSALS: Final = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EROFS: "mount it writable, or set DAYBREAK_ARTIFACTS__URL to another folder",
+    errno.EACCES: "give this process's user the right to read and write there",
+    errno.EPERM: _NO_LINKS,
+    errno.EOPNOTSUPP: _NO_LINKS,
+    errno.EMLINK: _NO_LINKS,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "this file system allows only shorter names",
+}
+
+
+def _translate(exc: OSError, root: Path, key: str) -> BlobError:
+    """What the operating system's error means for a store, and what to do about it."""
+    if exc.errno in {errno.ENOENT, errno.ELOOP}:
+        return BlobNotFoundError(f"there is no file {key} in {root}")
+    where = f"{root / key}: {exc.strerror or exc}"
+    if exc.errno in _REFUSALS:
+        return BlobRefusedError(f"{where}; {_REFUSALS[exc.errno]}")
+    return BlobUnavailableError(where)
+
+
+def _taken(key: str) -> BlobExistsError:
+    return BlobExistsError(f"{key} is already there, and files are never overwritten")
+
+
+def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
+    """Copy to a durable file, yielding the bytes so far after each part."""
+    sent = 0
+    while True:
+        data = reader.read(PART_BYTES)
+        _write_all(writer, data)
+        sent += len(data)
+        if data or not sent:
+            yield sent
+        if len(data) < PART_BYTES:
+            break
+    os.fsync(writer)
+
+
+def _publish(folder: int, part: str, name: str, *, key: str, content_type: str) -> None:
+    """Give a whole file its name. A hard link is the portable way that never takes a name that is taken."""
+    try:
+        os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError as exc:
+        raise _taken(key) from exc
+    except FileNotFoundError as exc:
+        raise BlobUnavailableError(f"{key} was deleted while it was uploaded") from exc
+    _keep_type(folder, name, content_type)
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
+    """A plain file of a folder as the store knows it; ``None`` for what is not, or is gone."""
+    try:
+        key = "/".join(segments("/".join((*parts, name))))
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not modes.S_ISREG(found.st_mode):
+            return None
+        return BlobStat(key=key, size_bytes=found.st_size, content_type=_type_of(folder, name))
+    except (BlobKeyError, FileNotFoundError):
+        return None
+
+
+def _type_of(folder: int, name: str) -> str:
+    try:
+        sidecar = os.open(f"~type-{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return type_by_name(name)
+    with os.fdopen(sidecar, "rb") as file:
+        return file.read(1000).decode("ascii", "replace") or type_by_name(name)
+
+
+def _keep_type(folder: int, name: str, content_type: str) -> None:
+    """Remember the type of a file that has just got its name; without success it loses the name again."""
+    sidecar = f"~type-{name}"
+    with suppress(FileNotFoundError):
+        os.unlink(sidecar, dir_fd=folder)
+    if content_type == type_by_name(name):
+        return
+    try:
+        _write(folder, sidecar, content_type.encode())
+    except OSError:
+        os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _remove(folder: int, name: str) -> int:
+    """Remove a file, or a folder with all that is in it; never follow a link. Counts the files."""
+    try:
+        if not modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            with suppress(FileNotFoundError):
+                os.unlink(f"~type-{name}", dir_fd=folder)
+            os.unlink(name, dir_fd=folder)
+            return 0 if name.startswith("~") else 1
+        inner = os.open(name, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        return 0
+    try:
+        removed = sum(_remove(inner, entry) for entry in os.listdir(inner))
+    finally:
+        os.close(inner)
+    # An upload may have come in between: then the folder is in use again and stays.
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=folder)
+    return removed
+
+
+def _write(folder: int, name: str, data: bytes) -> None:
+    """Make a small file, durably."""
+    file = os.open(name, _NEW_FILE, 0o644, dir_fd=folder)
+    try:
+        _write_all(file, data)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
