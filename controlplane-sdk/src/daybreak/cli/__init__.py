@@ -1,0 +1,1 @@
+"""The command `daybreak`: the only room that knows typer and rich."""

@@ -1,7 +1,7 @@
 """The JSON that server, client, page and tests agree on (v1). Pydantic only.
 
 Additive changes only. Readers ignore unknown fields; requests refuse them. Times are RFC 3339 UTC with
-milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. Absent means unknown or not applicable.
+milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. Absent means unknown.
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem

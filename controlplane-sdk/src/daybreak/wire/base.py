@@ -19,7 +19,9 @@ def _aware(value: datetime) -> datetime:
     return value
 
 
-Time = Annotated[datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str, when_used="json")]
+Time = Annotated[
+    datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str, when_used="json")
+]
 
 
 class Answer(BaseModel):

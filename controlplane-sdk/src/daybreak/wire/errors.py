@@ -45,7 +45,7 @@ class ErrorCode(StrEnum):
         return _MEANING[self][0]
 
     @property
-    def title(self) -> str:
+    def title(self) -> str:  # type: ignore[override]  # the problem's word, not str.title
         """The same words each time."""
         return _MEANING[self][1]
 

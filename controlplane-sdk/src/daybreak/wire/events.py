@@ -39,7 +39,7 @@ TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CA
 
 
 class Event(Answer):
-    """An event. ``id`` rises strictly within a task; it is absent for ``wake``, ``position`` and ``reset``."""
+    """An event. ``id`` rises strictly within a task; ``wake``, ``position`` and ``reset`` have none."""
 
     id: str | None = None
     task: str

@@ -51,9 +51,15 @@ class SubmitRequest(Request):
     input: dict[str, Any] = Field(description="Checked against the pool's `input_schema`.")
     priority: Priority = Priority.NORMAL
     start_at: Time | None = Field(None, description="Not before this time.")
-    start_within_s: float | None = Field(None, gt=0, le=30 * 86400, description="Expires if it has not begun by then.")
-    run_within_s: float | None = Field(None, gt=0, le=30 * 86400, description="Expires if it has not ended by then.")
-    max_strikes: int = Field(DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts before it is a failure.")
+    start_within_s: float | None = Field(
+        None, gt=0, le=30 * 86400, description="Expires if it has not begun by then."
+    )
+    run_within_s: float | None = Field(
+        None, gt=0, le=30 * 86400, description="Expires if it has not ended by then."
+    )
+    max_strikes: int = Field(
+        DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts before it is a failure."
+    )
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=MAX_METADATA)
 
 
