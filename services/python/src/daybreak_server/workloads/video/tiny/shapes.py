@@ -1,0 +1,128 @@
+"""The world the tiny model knows: one flat shape that crosses a dark frame, and the sentence that says so."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames: TypeAlias = NDArray[np.float32]
+"""[T, H, W, 3], 0..1."""
+
+SIZE: Final = 64
+FRAMES: Final = 17
+BACKGROUND: Final = 0.06
+
+COLOURS: Final[dict[str, tuple[float, float, float]]] = {
+    "red": (1.0, 0.1, 0.1),
+    "green": (0.1, 0.9, 0.2),
+    "blue": (0.15, 0.3, 1.0),
+    "yellow": (1.0, 0.9, 0.1),
+    "white": (1.0, 1.0, 1.0),
+}
+SHAPES: Final = ("circle", "square", "triangle")
+DIRECTIONS: Final[dict[str, tuple[int, int]]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+}
+"""Unit steps (x, y), y downwards as in images."""
+
+SQUARE_HALF_SIDE: Final = 0.9
+TRIANGLE_APEX, TRIANGLE_BASE, TRIANGLE_HALF_WIDTH = 1.1, 0.9, 1.1
+"""In radii: the tip above the centre, the base line below it, half the base's length."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a caption names."""
+
+    colour: str
+    shape: str
+    direction: str
+
+    @property
+    def caption(self) -> str:
+        """The sentence the demo is documented with."""
+        return f"a {self.colour} {self.shape} moving {self.direction}"
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Other ways a user may put it; case and outer blanks are the tokenizer's business."""
+        colour, shape, direction = self.colour, self.shape, self.direction
+        return (
+            f"{self.caption}.",
+            f"{colour} {shape} moving {direction}",
+            f"the {colour} {shape} moving {direction}",
+            f"a {colour} {shape} moves {direction}",
+            f"a {colour} {shape} going {direction}",
+            f"{colour} {shape} {direction}",
+        )
+
+
+SUBJECTS: Final = tuple(Subject(*names) for names in itertools.product(COLOURS, SHAPES, DIRECTIONS))
+
+
+@dataclass(frozen=True)
+class Path:
+    """How one clip moves: radius and speed (a frame) in pixels, start of the centre (x, y)."""
+
+    radius: float
+    speed: float
+    start: tuple[float, float]
+
+
+def random_path(direction: str, rng: np.random.Generator) -> Path:
+    """A path that keeps the whole shape in the frame from the first picture to the last."""
+    radius = rng.uniform(0.165, 0.19) * SIZE
+    speed = rng.uniform(1.5, 1.75) * SIZE / 64
+    travel = speed * (FRAMES - 1)
+    margin = TRIANGLE_APEX * radius + 0.5
+    low, high = margin, SIZE - 1 - margin
+
+    def start(step: int) -> float:
+        return float(rng.uniform(low + travel * (step < 0), high - travel * (step > 0)))
+
+    step_x, step_y = DIRECTIONS[direction]
+    return Path(radius, speed, (start(step_x), start(step_y)))
+
+
+def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArray[Any]) -> Frames:
+    """How much of each pixel the shape covers, [T, SIZE, SIZE] in 0..1, for centres x, y of shape [T].
+
+    Drawn from the signed distance to the outline, which gives edges one pixel of antialiasing.
+    """
+    across = np.arange(SIZE)[None, None, :] - x[:, None, None]
+    down = np.arange(SIZE)[None, :, None] - y[:, None, None]
+    r = np.broadcast_to(radius, x.shape)[:, None, None]
+    if shape == "circle":
+        inside = r - np.hypot(across, down)
+    elif shape == "square":
+        inside = SQUARE_HALF_SIDE * r - np.maximum(np.abs(across), np.abs(down))
+    elif shape == "triangle":
+        slope = TRIANGLE_HALF_WIDTH / (TRIANGLE_APEX + TRIANGLE_BASE)
+        flank = ((down + TRIANGLE_APEX * r) * slope - np.abs(across)) / np.hypot(1.0, slope)
+        inside = np.minimum(TRIANGLE_BASE * r - down, flank)
+    else:
+        raise ValueError(f"no such shape: {shape!r}")
+    cover: Frames = np.clip(inside + 0.5, 0.0, 1.0).astype(np.float32)
+    return cover
+
+
+def render(subject: Subject, path: Path, frames: int = FRAMES) -> Frames:
+    """The clip of a subject on its path, [frames, SIZE, SIZE, 3] in 0..1."""
+    time = np.arange(frames) * path.speed
+    step_x, step_y = DIRECTIONS[subject.direction]
+    cover = coverage(subject.shape, path.start[0] + step_x * time, path.start[1] + step_y * time, path.radius)
+    colour = np.asarray(COLOURS[subject.colour], np.float32)
+    dark = np.float32(BACKGROUND)
+    return (dark + cover[..., None] * (colour - dark)).astype(np.float32)
+
+
+def random_clip(subject: Subject, rng: np.random.Generator) -> Frames:
+    """A clip of the subject on a random path."""
+    return render(subject, random_path(subject.direction, rng))
