@@ -1,24 +1,76 @@
-"""All settings: one typed tree, from a YAML file or the environment. The one file that reads the environment."""
+"""All settings: one typed tree, from a YAML file and the environment; only this file reads the environment.
+
+:class:`Settings` itself is pure: tests and other code build it with the values that they want. Processes that
+a person starts call :func:`load_settings`, and hand the tree on to what they start.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from daybreak_server import settings_sources as sources
+from daybreak_server.settings_sources import SettingsError
+
+__all__ = [
+    "ArtifactSettings",
+    "HttpSettings",
+    "LeaseSettings",
+    "PoolName",
+    "PoolSettings",
+    "RedisSettings",
+    "S3Settings",
+    "Settings",
+    "SettingsError",
+    "TenantSettings",
+    "load_settings",
+]
+
+
+def _absolute_folder(folder: Path) -> Path:
+    return Path(os.path.abspath(folder.expanduser()))
+
+
+def _absolute_model(folder: str | None) -> str | None:
+    return None if folder is None else str(_absolute_folder(Path(folder)))
+
+
+def _absolute_url(url: str) -> str:
+    """One Daybreak has processes in several working directories: a relative folder is resolved at once."""
+    parts = urlsplit(url)
+    match parts.scheme:
+        case "file" if parts.netloc in {"", "localhost"} and parts.path.strip("/"):
+            return _absolute_folder(Path(unquote(parts.path))).as_uri()
+        case "s3" if parts.netloc and not parts.query and not parts.fragment:
+            return url.rstrip("/")
+    raise ValueError("write file:///absolute/folder, file:relative/folder or s3://bucket/prefix")
+
+
+def _redis_url(url: str | None) -> str | None:
+    if url is not None and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("write redis://host:6379/0, rediss://… (TLS) or unix:///path")
+    return url
+
 
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+TenantName = str
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class RedisSettings(_Group):
     """The store of tasks: Redis ≥ 7.0 or Valkey, with AOF on and `noeviction`."""
 
-    url: str | None = Field(None, description="`redis://…`; absent: an embedded Valkey (only `up` and `dev`).")
+    url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
+        None, description="`redis://…`; absent: an embedded Valkey (only `up` and `dev`)."
+    )
     prefix: str = Field("daybreak", description="First part of every key.")
     timeout_s: float = Field(5.0, gt=0, description="Seconds that one command may take.")
 
@@ -28,13 +80,22 @@ class S3Settings(_Group):
 
     endpoint_url: str | None = Field(None, description="Absent: AWS.")
     region: str | None = Field(None, description="Absent: from the AWS variables.")
-    path_style: bool = Field(False, description="`https://host/bucket/key` instead of `https://bucket.host/key`.")
+    path_style: bool = Field(
+        False, description="`https://host/bucket/key` instead of `https://bucket.host/key`."
+    )
+    public_endpoint_url: str | None = Field(
+        None, description="What presigned URLs name, where clients reach the server by another address."
+    )
+    presign: bool = Field(True, description="Off: Daybreak sends the bytes itself, and clients never see S3.")
 
 
 class ArtifactSettings(_Group):
     """The store of files."""
 
-    url: str = Field("file:.daybreak/artifacts", description="`file:///folder` or `s3://bucket/prefix`.")
+    url: Annotated[str, AfterValidator(_absolute_url)] = Field(
+        "file:.daybreak/artifacts",
+        description="`file:///folder` or `s3://bucket/prefix`; absent: `artifacts` in the data folder.",
+    )
     s3: S3Settings = S3Settings()
     url_expires_s: float = Field(900, gt=0, description="How long a presigned URL lives.")
 
@@ -42,11 +103,13 @@ class ArtifactSettings(_Group):
 class HttpSettings(_Group):
     """The HTTP server."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    max_body_bytes: int = Field(1 << 20, gt=0)
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` is every network.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    max_body_bytes: int = Field(
+        1 << 20, gt=0, description="A longer request body is refused with `too_large`."
+    )
     max_streams: int = Field(10_000, gt=0, description="Open SSE and WebSocket streams in one process.")
-    max_streams_per_tenant: int = Field(10_000, gt=0)
+    max_streams_per_tenant: int = Field(10_000, gt=0, description="The same, for each tenant.")
     heartbeat_s: float = Field(15.0, gt=0, description="Seconds between SSE comments.")
 
 
@@ -61,14 +124,22 @@ class LeaseSettings(_Group):
 class PoolSettings(_Group):
     """One pool: a queue and the groups that serve it."""
 
-    workload: str = Field("video", description="An installed workload, or `package.module:SPEC`.")
-    model: str | None = Field(None, description="Folder of the model; absent: the workload's own.")
+    workload: str = Field(
+        "video",
+        description="An installed workload, or `package.module:SPEC`; absent in a file or the environment: "
+        "the one that has the pool's name.",
+    )
+    model: Annotated[str | None, AfterValidator(_absolute_model)] = Field(
+        None, description="Folder of the model; absent: the workload's own."
+    )
     ranks: int = Field(1, ge=1, description="Ranks of one group.")
     groups: int = Field(1, ge=0, description="Groups that `up` runs.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    cpus_per_rank: float = Field(1.0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: CUDA where there is one.")
+    cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a rank.")
     gpus_per_rank: float = Field(1.0, ge=0, description="Only where the device is a GPU.")
-    retention_s: float = Field(7 * 86400, gt=0, description="Ended tasks are kept so long, with events and files.")
+    retention_s: float = Field(
+        7 * 86400, gt=0, description="Ended tasks are kept so long, with events and files."
+    )
     max_queued: int = Field(1_000_000, gt=0, description="More waiting tasks are refused with `queue_full`.")
     checkpoint_s: float = Field(60.0, gt=0, description="At most one checkpoint in so many seconds.")
     progress_s: float = Field(0.25, ge=0, description="At most one progress event in so many seconds.")
@@ -83,16 +154,49 @@ class TenantSettings(_Group):
     weight: float = Field(1.0, gt=0, description="Its share of the groups beside other tenants.")
 
 
-class Settings(BaseSettings):
+class Settings(_Group):
     """Daybreak's settings."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="DAYBREAK_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    data_dir: Annotated[Path, AfterValidator(_absolute_folder)] = Field(
+        Path(".daybreak"), description="Where `up` and `dev` keep data, logs and tokens."
     )
-
-    data_dir: Path = Field(Path(".daybreak"), description="Where `up` and `dev` keep data, logs and tokens.")
     redis: RedisSettings = RedisSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     http: HttpSettings = HttpSettings()
-    pools: dict[PoolName, PoolSettings] = Field(default_factory=lambda: {"video": PoolSettings()})
-    tenants: dict[str, TenantSettings] = Field(default_factory=dict)
+    pools: dict[PoolName, PoolSettings] = Field(
+        default_factory=lambda: {"video": PoolSettings()},
+        min_length=1,
+        description="By name; a pool that is named replaces the default one, `video`.",
+    )
+    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict, description="By name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_each_other(cls, data: Any) -> Any:
+        """Defaults that depend on others: files go below ``data_dir``, a pool serves its namesake."""
+        if not isinstance(data, Mapping):
+            return data
+        tree = dict(data)
+        artifacts = tree.get("artifacts", {})
+        if isinstance(artifacts, ArtifactSettings):
+            artifacts = artifacts.model_dump(exclude_unset=True)
+        if isinstance(artifacts, Mapping) and "url" not in artifacts:
+            folder = _absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "artifacts"
+            tree["artifacts"] = {**artifacts, "url": folder.as_uri()}
+        if isinstance(pools := tree.get("pools"), Mapping):
+            tree["pools"] = {
+                name: {"workload": name, **pool} if isinstance(pool, Mapping) else pool
+                for name, pool in pools.items()
+            }
+        return tree
+
+
+def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process: defaults, then the YAML file ``config``, then the environment.
+
+    ``environ`` stands in for the process's own environment. An empty variable counts as absent.
+
+    :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
+    """
+    variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    return sources.load(Settings, config=config, environ=variables)
