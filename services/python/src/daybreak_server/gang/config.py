@@ -1,0 +1,42 @@
+"""What a group must know of its pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangConfig:
+    """A group's settings; all durations in seconds."""
+
+    pool: str
+    ranks: int = 1
+    device: str = "cpu"
+    threads: int = 1
+    """CPU threads of torch in each rank."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scratch: Path | None = None
+    """Where the work folders of attempts are made; ``None``: the system's folder for temporary files."""
+    lease_s: float = 15.0
+    stall_s: float = 120.0
+    load_stall_s: float = 1800.0
+    checkpoint_s: float = 60.0
+    progress_s: float = 0.25
+    drain_s: float = 30.0
+    start_s: float = 600.0
+    """How long the ranks of a group wait for each other when it forms."""
+    grace_s: float = 5.0
+    """How long a rank that failed waits for the others to reach the same point before the group is broken."""
+    idle_s: float = 2.0
+    """How long one claim waits for a task."""
+    ping_s: float = 20.0
+    """How often an idle leader sends its followers a no-op."""
+    preview_ttl_s: float = 3600.0
+
+    @property
+    def renew_s(self) -> float:
+        """How often the lease is renewed."""
+        return self.lease_s / 3

@@ -1,0 +1,176 @@
+"""What an attempt leaves in the blob store: checkpoints while it runs, artifacts when it has ended."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Lease
+from daybreak_server.ports.blobs import (
+    BlobError,
+    BlobExistsError,
+    BlobNotFoundError,
+    Blobs,
+    BlobUnavailableError,
+)
+
+_log = logging.getLogger(__name__)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A file that the workload wants to leave."""
+
+    path: Path
+    name: str
+    content_type: str
+
+
+def file_name(wanted: str) -> str:
+    """A name that every store and every client can take."""
+    name = _UNSAFE.sub("-", wanted).strip(".-")
+    return name[:128] or "artifact"
+
+
+def attempt_prefix(lease: Lease) -> str:
+    """Below this an attempt's artifacts lie."""
+    return f"{lease.task}/{lease.token}/"
+
+
+def publish(blobs: Blobs, lease: Lease, draft: Draft) -> Iterator[ArtifactRef | None]:
+    """Upload one artifact. Yields ``None`` after each part, and the finished artifact at last.
+
+    The hash is taken of each part while it is still in the page cache.
+    :raises BlobError: when it could not be stored.
+    """
+    key = attempt_prefix(lease) + draft.name
+    for attempt in range(1, _TRIES + 1):
+        try:
+            digest, size = hashlib.sha256(), 0
+            with draft.path.open("rb") as source:
+                for sent in _upload(blobs, key, draft):
+                    digest.update(source.read(sent - size))
+                    size = sent
+                    yield None
+                digest.update(source.read())
+            yield ArtifactRef(
+                name=draft.name,
+                key=key,
+                content_type=draft.content_type,
+                size_bytes=draft.path.stat().st_size,
+                sha256=digest.hexdigest(),
+            )
+            return
+        except BlobUnavailableError as exc:
+            if attempt == _TRIES:
+                raise
+            _log.warning("upload of %s failed, trying again: %s", key, exc)
+            time.sleep(0.5 * attempt)
+            yield None
+
+
+def _upload(blobs: Blobs, key: str, draft: Draft) -> Iterator[int]:
+    try:
+        yield from blobs.upload(key, draft.path, content_type=draft.content_type)
+    except BlobExistsError:
+        # An earlier try was stored and its answer got lost: the key carries this attempt's token.
+        if blobs.stat(key).size_bytes != draft.path.stat().st_size:
+            raise
+
+
+def discard(blobs: Blobs, lease: Lease) -> None:
+    """Remove what an attempt has left. The sweeper comes after, so a failure only costs time."""
+    try:
+        blobs.delete(attempt_prefix(lease))
+    except BlobError as exc:
+        _log.info("files of %s stay for the sweeper: %s", lease.task, exc)
+
+
+def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
+    """A checkpoint's bytes, or ``None`` where they cannot be had: then the work starts at step 0."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with blobs.open(checkpoint.key) as file:
+                return file.read()
+        except BlobNotFoundError:
+            _log.warning("checkpoint %s is gone; starting at step 0", checkpoint.key)
+            return None
+        except BlobError as exc:
+            _log.warning("checkpoint %s cannot be read (try %d): %s", checkpoint.key, attempt, exc)
+            time.sleep(0.5 * attempt)
+    return None
+
+
+class Checkpoints:
+    """Stores snapshots beside the work, one at a time. Called by one thread; the upload runs on another."""
+
+    def __init__(self, blobs: Blobs, lease: Lease, *, every_s: float, scratch: Path) -> None:
+        self._blobs = blobs
+        self._lease = lease
+        self._every_s = every_s
+        self._scratch = scratch
+        self._last = time.monotonic()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[CheckpointRef | None] | None = None
+        self._previous: CheckpointRef | None = None
+
+    def due(self) -> bool:
+        """Whether a snapshot should be taken now."""
+        return self._pending is None and time.monotonic() - self._last >= self._every_s
+
+    def begin(self, snapshot: Callable[[], bytes], step: int) -> None:
+        """Take a snapshot now and store it in the background."""
+        self._last = time.monotonic()
+        try:
+            data = snapshot()
+        except Exception:
+            _log.exception("the snapshot of %s after step %d failed", self._lease.task, step)
+            return
+        self._pending = self._pool.submit(self._store, data, step)
+
+    def stored(self, *, wait: bool = False) -> CheckpointRef | None:
+        """A checkpoint that has been stored and not yet been reported, or ``None``."""
+        if self._pending is None or not (wait or self._pending.done()):
+            return None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    def reported(self, checkpoint: CheckpointRef) -> None:
+        """The record points at it now, so the one before can go."""
+        previous, self._previous = self._previous, checkpoint
+        if previous is not None:
+            self._pool.submit(self._delete, previous.key)
+
+    def close(self) -> None:
+        """Let the background work end."""
+        self._pool.shutdown(wait=True)
+
+    def _store(self, data: bytes, step: int) -> CheckpointRef | None:
+        key = f"{self._lease.task}/checkpoints/{self._lease.token}-{step}.safetensors"
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=".safetensors") as file:
+                file.write(data)
+                file.flush()
+                for _ in self._blobs.upload(key, Path(file.name), content_type="application/octet-stream"):
+                    pass
+        except BlobExistsError:
+            pass
+        except (BlobError, OSError) as exc:
+            _log.warning("the checkpoint after step %d could not be stored: %s", step, exc)
+            return None
+        return CheckpointRef(key=key, step=step)
+
+    def _delete(self, key: str) -> None:
+        try:
+            self._blobs.delete(key)
+        except BlobError as exc:
+            _log.info("checkpoint %s stays for the sweeper: %s", key, exc)

@@ -1,0 +1,64 @@
+"""A follower's loop: wait for the leader's order, go through the task in lockstep, and again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from daybreak_server.gang.channel import Message
+from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.context import FollowerContext
+from daybreak_server.gang.lockstep import drive, work_folder
+from daybreak_server.gang.peers import GroupBrokenError, Leader
+from daybreak_server.gang.pulse import Pulse
+from daybreak_server.gang.verdict import Report, Verdict
+from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
+
+_FOREVER_S = 10 * 365 * 86400.0
+
+
+class FollowerLoop:
+    """Follows until the leader lets the group go."""
+
+    def __init__(
+        self,
+        spec: WorkloadSpec[Any],
+        *,
+        config: GangConfig,
+        workload: Workload[Any],
+        leader: Leader,
+        pulse: Pulse,
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._workload = workload
+        self._leader = leader
+        self._pulse = pulse
+
+    def run(self) -> None:
+        """Follow. :raises GroupBrokenError: when the leader is gone or the ranks disagree."""
+        while True:
+            self._pulse.beat("idle", limit_s=_FOREVER_S)
+            order = self._leader.next_order()
+            if order.kind == "leave":
+                return
+            if order.kind != "run":
+                raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
+            self._run(order)
+
+    def _run(self, order: Message) -> None:
+        # The leader decides what a stall is; a follower waits longer, so that the leader's reason is told.
+        self._pulse.beat("task", limit_s=self._config.stall_s * 2)
+        fields = order.fields
+        params = self._spec.validate(json.loads(fields["input"]), self._config.options)
+        task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
+        with work_folder(self._config.scratch) as workdir:
+            context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
+            verdict = drive(self._workload.run(task, context), self._agree)
+        if verdict is Verdict.BREAK:
+            raise GroupBrokenError("the ranks do not agree")
+
+    def _agree(self, mine: Report, _step: Step | None) -> Verdict:
+        verdict = self._leader.agree(mine)
+        self._pulse.beat()
+        return verdict

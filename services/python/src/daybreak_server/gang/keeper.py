@@ -1,0 +1,184 @@
+"""The leader's second thread: keeps the lease and the group's record, but only while the work advances."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Control, Failed, Lease
+from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.peers import Crew
+from daybreak_server.gang.pulse import Pulse
+from daybreak_server.ports.store import StoreError, WorkQueue
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.25
+
+
+class Hold:
+    """The leader's hold on one task: its lease, and the control bits that answers have carried."""
+
+    def __init__(self, lease: Lease, control: Control) -> None:
+        self.lease = lease
+        self._lock = threading.Lock()
+        self._control = control
+        self._renewed = time.monotonic()
+        self._drain_since: float | None = None
+        self.heard(control)
+
+    def heard(self, control: Control) -> Control:
+        """An answer of the store: the lease is extended. Returns all the bits heard so far."""
+        with self._lock:
+            self._control |= control
+            self._renewed = time.monotonic()
+            if self._control & Control.DRAIN and self._drain_since is None:
+                self._drain_since = time.monotonic()
+            return self._control
+
+    @property
+    def control(self) -> Control:
+        """All the bits heard so far."""
+        return self._control
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the lease was extended."""
+        return time.monotonic() - self._renewed
+
+    def drained_s(self) -> float | None:
+        """Seconds since the group was told to drain, or ``None``."""
+        return None if self._drain_since is None else time.monotonic() - self._drain_since
+
+
+class Keeper:
+    """Renews, refreshes and watches. ``on_break`` is called once, when the group cannot go on."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        config: GangConfig,
+        pulse: Pulse,
+        *,
+        record: GroupRecord,
+        on_break: Callable[[Failed], None],
+    ) -> None:
+        self._queue = queue
+        self._config = config
+        self._pulse = pulse
+        self._on_break = on_break
+        self._lock = threading.Lock()
+        self._record = record
+        self._hold: Hold | None = None
+        self._crew: Crew | None = None
+        self._refreshed = 0.0
+        self._ended = threading.Event()
+        self._broken = False
+        self._reachable = True
+        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
+        self.drain = False
+        """Whether the store has marked the group as draining."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait until the last call to the store is over."""
+        self._ended.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=30)
+
+    @property
+    def record(self) -> GroupRecord:
+        """The group as the store is told of it."""
+        return self._record
+
+    @property
+    def ttl_s(self) -> float:
+        """How long the group's record outlives the group."""
+        return self._config.lease_s
+
+    def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
+        """Change the record; with ``now``, the store is told at once, when it can be reached."""
+        with self._lock:
+            if "state" in changes and changes["state"] is not self._record.state:
+                changes.setdefault("since_ms", time.time_ns() // 1_000_000)
+            self._record = replace(self._record, **changes)
+        if now:
+            self.refresh()
+        return self._record
+
+    def watch(self, crew: Crew) -> None:
+        """Watch the other ranks from now on."""
+        self._crew = crew
+
+    def hold(self, hold: Hold | None) -> None:
+        """Keep this lease from now on; ``None``: there is no task."""
+        with self._lock:
+            self._hold = hold
+
+    def refresh(self) -> None:
+        """Tell the store of the group. What goes wrong is logged and tried again later."""
+        self._refreshed = time.monotonic()
+        try:
+            answer = self._queue.group(self._record, ttl_s=self.ttl_s)
+        except StoreError as exc:
+            self._say_unreachable(exc)
+            return
+        self._say_reachable()
+        self.drain = answer.drain
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            why = self._why_broken()
+            if why is not None and not self._broken:
+                self._broken = True
+                self._on_break(why)
+                return
+            hold = self._hold
+            if (
+                hold is not None
+                and hold.silent_s >= self._config.renew_s
+                and not hold.control & Control.STALE
+            ):
+                self._renew(hold)
+            if time.monotonic() - self._refreshed >= self.ttl_s / 3:
+                self.refresh()
+
+    def _why_broken(self) -> Failed | None:
+        stall = self._pulse.stalled()
+        if stall is not None:
+            return Failed(code="stalled", message=stall, reason="stalled")
+        trouble = self._crew.trouble() if self._crew is not None else None
+        if trouble is not None:
+            return Failed(
+                code=trouble.code or "rank_lost", message=trouble.message, permanent=trouble.permanent
+            )
+        return None
+
+    def _renew(self, hold: Hold) -> None:
+        try:
+            hold.heard(self._queue.renew(hold.lease))
+        except StoreError as exc:
+            self._say_unreachable(exc)
+        else:
+            self._say_reachable()
+
+    def _say_unreachable(self, exc: Exception) -> None:
+        if self._reachable:
+            _log.warning("the store cannot be reached, the work goes on: %s", exc)
+        self._reachable = False
+
+    def _say_reachable(self) -> None:
+        if not self._reachable:
+            _log.info("the store can be reached again")
+        self._reachable = True
+
+
+STATE_OF = {True: GroupState.DRAINING, False: GroupState.IDLE}
+"""The state of a group without a task, by whether it drains."""

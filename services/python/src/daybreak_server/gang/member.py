@@ -1,0 +1,289 @@
+"""One rank of a group: the thread that joins, loads, warms up and serves, and what others may ask of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Failed
+from daybreak_server.gang.attempt import Means
+from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.follower import FollowerLoop
+from daybreak_server.gang.keeper import Keeper
+from daybreak_server.gang.leader import LeaderLoop
+from daybreak_server.gang.meeting import Board, Door, knock, this_rank
+from daybreak_server.gang.peers import Alone, Crew, Followers, GroupBrokenError, Leader, RankInfo
+from daybreak_server.gang.progress import PhaseClock
+from daybreak_server.gang.pulse import Pulse
+from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.store import StoreError, WorkQueue
+from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
+
+_log = logging.getLogger(__name__)
+_STOP_MARGIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a rank is given by its process."""
+
+    queue: Callable[[], WorkQueue]
+    """Opens the queue; called on the leader only. Must not fail because the store is down."""
+    blobs: Callable[[], Blobs]
+    """Opens the blob store; called on the leader only."""
+    workload: Callable[[], Workload[Any]]
+    """Makes the workload's object; imports what it needs."""
+    on_broken: Callable[[str], None]
+    """Called once when this rank cannot go on; a process of its own ends itself here."""
+    board: Board | None = None
+    """Where the ranks meet; not needed by a group of one."""
+    host: str = "127.0.0.1"
+    """An address of this node that other ranks can reach."""
+    label: str = ""
+    """How people call this node (a pod's name); absent: ``host``."""
+    wake: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the wake phases that lie before this rank's own."""
+
+
+class Member:
+    """A rank at work. ``start`` returns at once; nothing here raises into the process that hosts it."""
+
+    def __init__(
+        self, spec: WorkloadSpec[Any], config: GangConfig, outside: Outside, *, rank: int = 0
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._outside = outside
+        self._rank = rank
+        self._pulse = Pulse(config.start_s)
+        self._going = threading.Event()
+        self._why: str | None = None
+        self._telling = threading.Lock()
+        self._told = False
+        self._ended = threading.Event()
+        self._loop: LeaderLoop | None = None
+        self._leader: Leader | None = None
+        self._keeper: Keeper | None = None
+        self._wake: dict[str, float] = dict(outside.wake)
+        self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
+
+    def start(self) -> None:
+        """Begin to join, load and serve."""
+        self._thread.start()
+
+    @property
+    def record(self) -> GroupRecord | None:
+        """The group's record, on the leader once it has one."""
+        return self._keeper.record if self._keeper is not None else None
+
+    def health(self) -> str | None:
+        """Why this rank is of no use any more, or ``None``."""
+        if self._why is not None:
+            return self._why
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._going.is_set():
+            return "the work thread has ended"
+        return self._pulse.stalled()
+
+    def ask_to_leave(self) -> None:
+        """Hand back what runs at its next step, and leave. Returns at once; idempotent."""
+        if self._going.is_set():
+            return
+        self._going.set()
+        if self._leader is not None:
+            self._leader.ask_to_leave()
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """Leave within ``timeout_s``; whether it did. What still runs then is given back."""
+        self.ask_to_leave()
+        ended = self._ended.wait(max(0.0, timeout_s - _STOP_MARGIN_S))
+        if not ended and self._loop is not None:
+            _log.warning("a step runs longer than the time to leave: its task is given back without it")
+            self._loop.give_back()
+        if not ended and self._keeper is not None:
+            self._keeper.stop()
+        return ended
+
+    # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        why: str | None = None
+        try:
+            if self._rank == 0:
+                why = self._lead()
+            else:
+                self._follow()
+        except GroupBrokenError as exc:
+            why = None if self._going.is_set() else str(exc)
+        except Exception as exc:
+            _log.exception("rank %d of %s failed", self._rank, self._config.pool)
+            why = f"{type(exc).__name__}: {exc}"
+        finally:
+            self._ended.set()
+        if why is not None:
+            self._broken(why)
+
+    def _broken(self, why: str) -> None:
+        with self._telling:
+            if self._told:
+                return
+            self._told = True
+            self._why = why
+        _log.error("rank %d of %s cannot go on: %s", self._rank, self._config.pool, why)
+        self._outside.on_broken(why)
+
+    def _lead(self) -> str | None:
+        config, outside = self._config, self._outside
+        queue = outside.queue()
+        record = GroupRecord(
+            id=new_group_id(),
+            state=GroupState.STARTING,
+            ranks=config.ranks,
+            phase="process_group",
+            since_ms=time.time_ns() // 1_000_000,
+            hosts=(outside.label or outside.host,),
+            pids=(this_rank(0, outside.host).pid,),
+            wake=dict(self._wake),
+        )
+        keeper = Keeper(queue, config, self._pulse, record=record, on_break=self._on_break)
+        self._keeper = keeper
+        keeper.refresh()
+        keeper.start()
+        crew: Crew = Alone()
+        try:
+            crew = self._gather(keeper)
+            keeper.watch(crew)
+            means = Means(
+                config=config,
+                queue=queue,
+                blobs=outside.blobs(),
+                workload=self._load(keeper),
+                pulse=self._pulse,
+                phases=PhaseClock(),
+                must_leave=self._going.is_set,
+            )
+            self._loop = LeaderLoop(self._spec, means=means, crew=crew, keeper=keeper, going=self._going)
+            keeper.update(state=GroupState.IDLE, phase="ready", wake=dict(self._wake), loads=1)
+            self._loop.run()
+            return self._loop.broken.message if self._loop.broken is not None else None
+        finally:
+            keeper.stop()
+            with contextlib.suppress(StoreError):
+                queue.leave(keeper.record)
+            crew.close()
+
+    def _on_break(self, why: Failed) -> None:
+        """Called by the keeper's thread: the work thread may never come back."""
+        if self._loop is not None:
+            self._loop.break_group(why)
+        if self._keeper is not None:
+            queue = self._outside.queue()
+            with contextlib.suppress(StoreError):
+                queue.leave(self._keeper.record)
+        self._broken(why.message)
+
+    def _gather(self, keeper: Keeper) -> Crew:
+        if self._config.ranks == 1:
+            return Alone()
+        from daybreak_server.gang import process_group
+
+        config, outside, board = self._config, self._outside, self._outside.board
+        assert board is not None, "a group of several ranks needs a board to meet at"
+        with self._phase("process_group", None):
+            until = time.monotonic() + config.start_s
+            door = Door(outside.host, size=config.ranks)
+            store = process_group.open_store(outside.host, size=config.ranks, timeout_s=config.start_s)
+            try:
+                board.put(door.address)
+                come = door.admit(
+                    until=until, welcome={"host": outside.host, "port": store.port}, going=self._going.is_set
+                )
+            finally:
+                door.close()
+                board.clear()
+            crew = Followers({rank: one[0] for rank, one in come.items()}, grace_s=config.grace_s)
+            infos = [this_rank(0, outside.label or outside.host), *(come[rank][1] for rank in sorted(come))]
+            keeper.update(now=False, hosts=_hosts(infos), pids=tuple(info.pid for info in infos))
+            process_group.join(
+                store, rank=0, size=config.ranks, device=config.device, timeout_s=config.stall_s
+            )
+            self._store = store
+        return crew
+
+    def _follow(self) -> None:
+        from daybreak_server.gang import process_group
+
+        config, outside = self._config, self._outside
+        assert outside.board is not None
+        channel, welcome = knock(
+            outside.board,
+            me=this_rank(self._rank, outside.label or outside.host),
+            until=time.monotonic() + config.start_s,
+            going=self._going.is_set,
+        )
+        leader = Leader(channel, on_lost=self._on_lost)
+        self._leader = leader
+        if self._going.is_set():
+            leader.ask_to_leave()
+        try:
+            store = process_group.join_store(
+                welcome["host"], welcome["port"], size=config.ranks, timeout_s=config.start_s
+            )
+            process_group.join(
+                store, rank=self._rank, size=config.ranks, device=config.device, timeout_s=config.stall_s
+            )
+            self._store = store
+            FollowerLoop(
+                self._spec, config=config, workload=self._load(None), leader=leader, pulse=self._pulse
+            ).run()
+        finally:
+            leader.close()
+
+    def _on_lost(self, why: str) -> None:
+        """Called by the reading thread: the work thread may be in a collective that never ends."""
+        if self._ended.wait(self._config.grace_s):
+            return
+        self._broken(f"the leader is gone: {why}")
+
+    def _load(self, keeper: Keeper | None) -> Workload[Any]:
+        config = self._config
+        with self._phase("model", keeper):
+            workload = self._outside.workload()
+            if "torch" in sys.modules:
+                from daybreak_server.gang import process_group
+
+                process_group.set_threads(config.threads)
+            workload.load(
+                Group(
+                    rank=self._rank,
+                    size=config.ranks,
+                    local_rank=self._rank,
+                    device=config.device,
+                    options=config.options,
+                )
+            )
+        with self._phase("warm_up", keeper):
+            workload.warm_up()
+        return workload
+
+    @contextlib.contextmanager
+    def _phase(self, phase: str, keeper: Keeper | None) -> Iterator[None]:
+        """A phase of the wake: shown while it runs, timed when it has ended."""
+        limit_s = self._config.start_s if phase == "process_group" else self._config.load_stall_s
+        self._pulse.beat(phase, limit_s=limit_s)
+        if keeper is not None:
+            keeper.update(state=GroupState.LOADING, phase=phase, wake=dict(self._wake))
+        started = time.monotonic()
+        yield
+        self._wake[phase] = round(time.monotonic() - started, 3)
+
+
+def _hosts(infos: list[RankInfo]) -> tuple[str, ...]:
+    return tuple(info.host for info in infos)

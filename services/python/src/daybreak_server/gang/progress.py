@@ -1,0 +1,118 @@
+"""Which progress events are due, and how long a task still takes. Pure, but for a given clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from daybreak_server.domain.tasks import EventDraft
+from daybreak_server.workloads.base import Step
+
+MAX_PENDING = 16
+"""Progress events of one write; where steps come faster, the oldest are merged into one that covers them."""
+MAX_NOTES = 200
+"""Other events kept while the store cannot be reached; then the oldest are dropped."""
+_SMOOTHING = 0.3
+
+
+class PhaseClock:
+    """Learns how long each phase takes a unit of ``fraction``; remembers it from task to task."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._learnt: dict[str, tuple[float, float]] = {}
+        """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
+        self._order: list[str] = []
+        self._seen: list[str] = []
+        self._at = clock()
+        self._fraction = 0.0
+
+    def start(self) -> None:
+        """An attempt begins."""
+        if self._seen:
+            self._order = self._seen
+        self._seen = []
+        self._at, self._fraction = self._clock(), 0.0
+
+    def rebase(self) -> None:
+        """The attempt goes on from a snapshot: its first step tells nothing about the pace."""
+        self._fraction = math.inf
+
+    def step(self, phase: str, fraction: float) -> float | None:
+        """A step has ended: the seconds that remain, or ``None`` while nothing is known."""
+        now = self._clock()
+        gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
+        if not self._seen or self._seen[-1] != phase:
+            self._seen.append(phase)
+        if gained > 0:
+            rate = took / gained
+            old = self._learnt.get(phase)
+            smooth = rate if old is None else old[0] + _SMOOTHING * (rate - old[0])
+            self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
+        self._at, self._fraction = now, fraction
+        return self._remaining(phase, fraction)
+
+    def _remaining(self, phase: str, fraction: float) -> float | None:
+        here = self._learnt.get(phase)
+        if here is None:
+            return None
+        later = self._order[self._order.index(phase) + 1 :] if phase in self._order else []
+        left, at = 0.0, fraction
+        for name, (rate, end) in [
+            (phase, here),
+            *((one, self._learnt[one]) for one in later if one in self._learnt),
+        ]:
+            until = 1.0 if not later and name == phase else max(at, end)
+            left, at = left + rate * (until - at), until
+        return left + here[0] * (1.0 - at)
+
+
+@dataclass
+class Outbox:
+    """Events on their way to the store. Kept until a write succeeds, within bounds."""
+
+    _progress: list[dict[str, object]] = field(default_factory=list)
+    _notes: list[EventDraft] = field(default_factory=list)
+    _fields: dict[str, str | int | float] = field(default_factory=dict)
+
+    def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
+        """A step to be told of; also updates the record's fields."""
+        data: dict[str, object] = {"phase": step.phase, "fraction": round(fraction, 6)}
+        if step.steps:
+            data["step"], data["steps"] = step.step, step.steps
+        if eta_s is not None:
+            data["eta_s"] = round(eta_s, 3)
+        self._fields.update(
+            {key: value for key, value in data.items() if isinstance(value, str | int | float)}
+        )
+        self._progress.append(data)
+        if len(self._progress) > MAX_PENDING:
+            merged = self._progress.pop(0)
+            if "step" in self._progress[0]:
+                self._progress[0].setdefault("from_step", merged.get("from_step", merged.get("step", 0)))
+
+    def note(self, draft: EventDraft) -> None:
+        """Any other event."""
+        self._notes.append(draft)
+        del self._notes[:-MAX_NOTES]
+
+    def set(self, **fields: str | int | float) -> None:
+        """Fields of the record to write with the next events."""
+        self._fields.update(fields)
+
+    def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
+        """What is to be written now."""
+        events = [*self._notes, *(EventDraft(type="progress", data=dict(data)) for data in self._progress)]
+        return events, dict(self._fields)
+
+    def written(self, events: int) -> None:
+        """The write of what ``take`` gave has succeeded. ``events`` is how many they were."""
+        notes = min(events, len(self._notes))
+        del self._notes[:notes]
+        del self._progress[: events - notes]
+        self._fields.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._progress or self._notes or self._fields)

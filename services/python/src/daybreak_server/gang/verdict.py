@@ -1,0 +1,107 @@
+"""What all ranks do next: decided by the leader, from what every rank reports at a point. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from daybreak_server.domain.tasks import Control
+from daybreak_server.workloads.base import PermanentError, WorkloadError
+
+_MESSAGE_LIMIT = 2000
+# After these the process is of no use: a dead peer, or a device in which every later call fails.
+_POISON = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError", "AcceleratorError"})
+
+
+class Status(StrEnum):
+    """Where one rank is when it comes to a point of agreement."""
+
+    STEPPED = "stepped"
+    DONE = "done"
+    FAILED = "failed"
+    POISONED = "poisoned"
+    """Failed in a way that this process cannot go on from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one rank says at point number ``point`` of an attempt."""
+
+    point: int
+    status: Status
+    permanent: bool = False
+    kind: str = ""
+    """The class of the error: the same on all ranks when they failed together."""
+    code: str = ""
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it tells of an error."""
+        return self.status in (Status.FAILED, Status.POISONED)
+
+
+class Verdict(StrEnum):
+    """What every rank does now. All but ``GO_ON`` end the attempt; all but ``BREAK`` leave the group warm."""
+
+    GO_ON = "go_on"
+    FINISH = "finish"
+    STOP = "stop"
+    """Cancelled or past its deadline."""
+    HAND_BACK = "hand_back"
+    ABANDON = "abandon"
+    """The task is not ours any more."""
+    FAIL = "fail"
+    BREAK = "break"
+    """The ranks are not at the same place: the whole group restarts."""
+
+
+def report_of(error: BaseException, *, point: int) -> Report:
+    """An error as a rank reports it."""
+    names = {base.__name__ for base in type(error).__mro__}
+    code = error.code if isinstance(error, WorkloadError) else "workload_failed"
+    message = str(error) or type(error).__name__
+    if not isinstance(error, WorkloadError):
+        message = f"{type(error).__name__}: {message}"
+    return Report(
+        point=point,
+        status=Status.POISONED if names & _POISON else Status.FAILED,
+        permanent=isinstance(error, PermanentError),
+        kind=type(error).__name__,
+        code=code,
+        message=message[:_MESSAGE_LIMIT],
+    )
+
+
+def decide(reports: Sequence[Report], control: Control, *, hand_back: bool = False) -> Verdict:
+    """What all ranks do, from one report of each.
+
+    A failed attempt leaves the group usable only when every rank failed alike at the same point: otherwise
+    some are ahead of others, and collectives that were begun will never be matched.
+    """
+    first = reports[0]
+    same = all(
+        (one.point, one.status, one.kind, one.permanent)
+        == (first.point, first.status, first.kind, first.permanent)
+        for one in reports
+    )
+    if not same or first.status is Status.POISONED:
+        return Verdict.BREAK
+    if control & Control.STALE:
+        return Verdict.ABANDON
+    if first.status is Status.FAILED:
+        return Verdict.FAIL
+    if control & (Control.CANCEL | Control.EXPIRE):
+        return Verdict.STOP
+    if first.status is Status.DONE:
+        return Verdict.FINISH
+    return Verdict.HAND_BACK if hand_back else Verdict.GO_ON
+
+
+def worst(reports: Sequence[Report]) -> Report | None:
+    """The report that tells best why an attempt failed: a permanent error, else an error, else none."""
+    failed = [one for one in reports if one.failed]
+    # What a rank says about a dead peer is an echo of the peer's own error.
+    failed.sort(key=lambda one: (not one.permanent, one.status is Status.POISONED))
+    return failed[0] if failed else None
