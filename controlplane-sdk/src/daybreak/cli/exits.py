@@ -1,0 +1,158 @@
+"""Exit codes, and the one line that says what went wrong and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import typer
+
+from daybreak.cli.output import Output
+from daybreak.errors import (
+    ApiError,
+    AuthError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    DaybreakError,
+    DownloadError,
+    InvalidInputError,
+    NotFoundError,
+    ProtocolError,
+    TransportError,
+    UnreachableError,
+)
+from daybreak.wire import TaskState
+
+
+class Exit(IntEnum):
+    """What the shell is told."""
+
+    OK = 0
+    TASK_FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    UNAVAILABLE = 5
+    KEY = 6
+    CONFLICT = 7
+    TASK_CANCELLED = 8
+    TASK_EXPIRED = 9
+    FILE = 10
+    INTERRUPTED = 130
+
+
+MEANING = {
+    Exit.OK: "done; for a task: it succeeded",
+    Exit.TASK_FAILED: "the task failed",
+    Exit.USAGE: "wrong usage, or input that the server refuses",
+    Exit.NOT_FOUND: "no such task, pool or artifact",
+    Exit.UNREACHABLE: "the server cannot be reached, or the connection broke",
+    Exit.UNAVAILABLE: "the server cannot take it now, a limit is reached, or it has a bug",
+    Exit.KEY: "the API key is missing, wrong, or does not allow it",
+    Exit.CONFLICT: "the task's state does not allow it",
+    Exit.TASK_CANCELLED: "the task was cancelled",
+    Exit.TASK_EXPIRED: "the task expired",
+    Exit.FILE: "a file could not be written or read, or arrived damaged",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+OF_STATE = {
+    TaskState.SUCCEEDED: Exit.OK,
+    TaskState.FAILED: Exit.TASK_FAILED,
+    TaskState.CANCELLED: Exit.TASK_CANCELLED,
+    TaskState.EXPIRED: Exit.TASK_EXPIRED,
+}
+
+
+class UsageError(DaybreakError):
+    """An argument makes no sense; found here, before the server was asked."""
+
+
+_CODES: tuple[tuple[type[Exception], Exit], ...] = (
+    (UsageError, Exit.USAGE),
+    (ConfigError, Exit.USAGE),
+    (InvalidInputError, Exit.USAGE),
+    (BadRequestError, Exit.USAGE),
+    (NotFoundError, Exit.NOT_FOUND),
+    (AuthError, Exit.KEY),
+    (ConflictError, Exit.CONFLICT),
+    (TransportError, Exit.UNREACHABLE),
+    (ProtocolError, Exit.UNREACHABLE),
+    (ApiError, Exit.UNAVAILABLE),
+    (DownloadError, Exit.FILE),
+    (OSError, Exit.FILE),
+)
+
+
+def exit_code(error: Exception) -> Exit:
+    """The code for an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.UNAVAILABLE)
+
+
+_HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
+    (
+        UnreachableError,
+        None,
+        "Is it running? `make up` starts one here; DAYBREAK_URL or --url names another.",
+    ),
+    (ProtocolError, None, "Is that address Daybreak's? DAYBREAK_URL or --url names another."),
+    (
+        TransportError,
+        None,
+        "What was handed in goes on: `daybreak tasks list`, then `daybreak tasks watch ID`.",
+    ),
+    (AuthError, None, "Set DAYBREAK_API_KEY."),
+    (NotFoundError, "no_such_pool", "`daybreak pools` lists them."),
+    (NotFoundError, "no_such_artifact", "`daybreak tasks show ID` lists the files."),
+    (
+        NotFoundError,
+        "not_found",
+        "`daybreak tasks list` shows what there is; ended tasks go after their retention.",
+    ),
+    (ConflictError, "conflict", "`daybreak tasks show ID` tells its state."),
+)
+
+
+def hint(error: Exception) -> str | None:
+    """What to do next."""
+    for kind, code, words in _HINTS:
+        if isinstance(error, kind) and (code is None or getattr(error, "code", None) == code):
+            return words
+    if isinstance(error, ApiError):
+        if error.retry_after_s is not None:
+            return f"Try again in {error.retry_after_s:.0f} s."
+        if error.status == 500:
+            return f"That is a bug; the server's log has it under {error.request_id}."
+    return None
+
+
+def message(error: Exception) -> str:
+    """What went wrong, in one line, with the fields where there are any."""
+    if isinstance(error, InvalidInputError) and error.fields:
+        return "; ".join(f"{field.field}: {field.message}" for field in error.fields)
+    if isinstance(error, ApiError):
+        return error.problem.detail or error.problem.title
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def reporting(output: Output) -> Iterator[None]:
+    """Turn errors into one line on stderr and an exit code."""
+    try:
+        yield
+    except (DaybreakError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        code = error.code if isinstance(error, ApiError) else exit_code(error).name.lower()
+        output.error(message(error), hint=hint(error), code=code)
+        raise typer.Exit(exit_code(error)) from error
+    except KeyboardInterrupt as error:
+        output.error("interrupted", code="interrupted")
+        raise typer.Exit(Exit.INTERRUPTED) from error
+
+
+def exit_help() -> str:
+    """The table of exit codes for ``--help``."""
+    return "\n".join(["Exit codes:", *(f"{code.value:>5}  {words}" for code, words in MEANING.items())])

@@ -1,0 +1,64 @@
+"""The command ``daybreak``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from daybreak.cli import tasks
+from daybreak.cli.exits import exit_help
+from daybreak.cli.generate import generate, submit
+from daybreak.cli.pools import pools
+from daybreak.cli.session import Session
+from daybreak.transport import VERSION
+
+app = typer.Typer(
+    name="daybreak",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(generate)
+app.command()(submit)
+app.add_typer(tasks.app, name="tasks")
+app.command()(pools)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"daybreak {VERSION}\n")
+        raise typer.Exit
+
+
+@app.callback(epilog=exit_help())
+def main(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where the server is.", show_default="DAYBREAK_URL, or http://127.0.0.1:8000"
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Hand GPU jobs in, follow every step, fetch the result.
+
+    Examples:
+
+    $ daybreak generate "a red circle moving left"
+
+    $ daybreak tasks list --state running
+
+    $ daybreak pools video
+    """
+    context.obj = Session(url=url)
+
+
+def run() -> None:
+    """Entry point of the distribution."""
+    app()
