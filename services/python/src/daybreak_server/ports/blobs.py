@@ -70,7 +70,7 @@ class Blobs(Protocol):
         """A URL that anyone can read until it expires, or ``None`` where there is no such thing."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
-        """The files below a prefix (``""``: all), in the order of their keys."""
+        """The files below a prefix (``""``: all), in the order of their keys; types are guessed by name."""
 
     def delete(self, prefix: str) -> int:
         """Remove every file below a prefix (or the one file of that key); how many there were.

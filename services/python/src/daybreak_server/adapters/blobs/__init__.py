@@ -24,6 +24,14 @@ class S3Access(Protocol):
     def path_style(self) -> bool:
         """Whether the bucket is written in the path, not in the host."""
 
+    @property
+    def public_endpoint_url(self) -> str | None:
+        """What presigned URLs name; ``None``: the same as ``endpoint_url``."""
+
+    @property
+    def presign(self) -> bool:
+        """Whether there are presigned URLs at all."""
+
 
 class StoreAddress(Protocol):
     """Where the files are: ``settings.artifacts``."""
@@ -42,11 +50,23 @@ def open_blobs(address: StoreAddress) -> Blobs:
 
     :raises BlobRefusedError: when the URL names no store, or its folder cannot be made.
     """
-    scheme = urlsplit(address.url).scheme
-    if scheme == "file":
+    parts = urlsplit(address.url)
+    if parts.scheme == "file":
         from daybreak_server.adapters.blobs.local import LocalBlobs
 
         return LocalBlobs(folder_of(address.url))
+    if parts.scheme == "s3" and parts.netloc:
+        from daybreak_server.adapters.blobs.s3 import S3Blobs  # boto3 takes half a second to import
+
+        return S3Blobs(
+            bucket=parts.netloc,
+            prefix=parts.path,
+            endpoint_url=address.s3.endpoint_url,
+            region=address.s3.region,
+            path_style=address.s3.path_style,
+            public_endpoint_url=address.s3.public_endpoint_url,
+            presign=address.s3.presign,
+        )
     raise BlobRefusedError(
         f"{address.url!r} names no store of files; write file:///folder or s3://bucket/prefix"
         " into DAYBREAK_ARTIFACTS__URL"

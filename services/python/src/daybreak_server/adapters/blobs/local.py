@@ -85,7 +85,8 @@ class LocalBlobs:
         parts = prefix_segments(prefix)
         if parts:
             with suppress(BlobNotFoundError):
-                yield self.stat("/".join(parts))
+                one = self.stat("/".join(parts))
+                yield BlobStat(key=one.key, size_bytes=one.size_bytes, content_type=type_by_name(one.key))
         with self._translated(prefix):
             yield from self._walk(parts)
 
@@ -250,6 +251,7 @@ _IN_THE_WAY: Final = "a file or a symbolic link stands where a folder is needed"
 _REFUSALS: Final = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "this process may not write so large a file (ulimit -f)",
     errno.EROFS: "mount it writable, or set DAYBREAK_ARTIFACTS__URL to another folder",
     errno.EACCES: "give this process's user the right to read and write there",
     errno.EPERM: _NO_LINKS,
@@ -315,7 +317,7 @@ def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not modes.S_ISREG(found.st_mode):
             return None
-        return BlobStat(key=key, size_bytes=found.st_size, content_type=_type_of(folder, name))
+        return BlobStat(key=key, size_bytes=found.st_size, content_type=type_by_name(name))
     except (BlobKeyError, FileNotFoundError):
         return None
 

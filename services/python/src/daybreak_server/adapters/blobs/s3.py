@@ -1,0 +1,317 @@
+"""The store of files on S3, or a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar, cast
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.adapters.blobs.s3_errors import code_of, is_conflict, status_of, translate
+from daybreak_server.ports.blobs import (
+    BlobError,
+    BlobExistsError,
+    BlobKeyError,
+    BlobNotFoundError,
+    BlobStat,
+    BlobUnavailableError,
+)
+
+PART_BYTES: Final = 8 << 20
+"""S3 wants ≥ 5 MiB; what is smaller than one part is put whole."""
+_MOST_PARTS: Final = 10_000
+_LONGEST_URL_S: Final = 7 * 86400
+_NONCE: Final = "daybreak-upload"
+"""Metadata that tells an upload of ours, whose answer was lost, from somebody else's file."""
+
+_Result = TypeVar("_Result")
+
+
+class S3Blobs:
+    """Files below ``s3://bucket/prefix``. Safe for many threads and processes at once.
+
+    A file is written by one PutObject, or by a multipart upload whose completion makes it visible; both carry
+    ``If-None-Match: *``, so that no file is ever overwritten. Bytes are checked by SHA-256 on their way.
+    """
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        prefix: str = "",
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        path_style: bool = False,
+        public_endpoint_url: str | None = None,
+        presign: bool = True,
+    ) -> None:
+        """Credentials come from the usual AWS variables, files or roles; the first call needs them."""
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._presign = presign
+        self._sums = True
+        self._where = f"s3://{bucket} at {endpoint_url or 'AWS'}"
+        client = _factory(region=region, path_style=path_style, other_server=endpoint_url is not None)
+        with self._translated(""):
+            self._client = client(endpoint_url)
+            self._public = client(public_endpoint_url) if public_endpoint_url else self._client
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 8 MiB or more."""
+        segments(key)
+        nonce = secrets.token_hex(16)
+        about = {
+            **self._at(key),
+            "ContentType": checked_type(content_type),
+            "Metadata": {_NONCE: nonce},
+        }
+        with source.open("rb") as reader, self._translated(key):
+            size = os.fstat(reader.fileno()).st_size
+            # Some servers ignore If-None-Match; and a taken key is better known before the bytes are sent.
+            with suppress(ClientError):
+                self._client.head_object(**self._at(key))
+                raise BlobExistsError(f"{key} is already there, and files are never overwritten")
+            send = self._put if size < PART_BYTES else self._multipart
+            yield from send(about, reader, key=key, nonce=nonce, size=size)
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"start and length must not be negative: {start}, {length}")
+        segments(key)
+        if length == 0:
+            self.stat(key)
+            return io.BytesIO()
+        last = "" if length is None else str(start + length - 1)
+        wanted = {"Range": f"bytes={start}-{last}"} if start or last else {}
+        with self._translated(key):
+            try:
+                body = self._client.get_object(**self._at(key), **wanted)["Body"]
+            except ClientError as exc:
+                if wanted and status_of(exc) == 416:
+                    return io.BytesIO()
+                raise
+        raw = _Body(body, lambda: self._translated(key))
+        return io.BufferedReader(cast(io.RawIOBase, raw), buffer_size=1 << 20)
+
+    def stat(self, key: str) -> BlobStat:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        segments(key)
+        with self._translated(key):
+            found = self._client.head_object(**self._at(key))
+            return BlobStat(key=key, size_bytes=found["ContentLength"], content_type=found["ContentType"])
+
+    def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
+        """A presigned URL (at most 7 days), by which a browser saves the file as ``filename``; ``None`` where
+        presigning is off. Whether there is such a file is not asked."""
+        segments(key)
+        if not self._presign:
+            return None
+        params = self._at(key)
+        if filename is not None:
+            params["ResponseContentDisposition"] = _attachment(filename)
+        with self._translated(key):
+            return str(
+                self._public.generate_presigned_url(
+                    "get_object", Params=params, ExpiresIn=max(1, min(int(expires_s), _LONGEST_URL_S))
+                )
+            )
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        parts = prefix_segments(prefix)
+        if parts:
+            with suppress(BlobNotFoundError):
+                one = self.stat("/".join(parts))
+                yield BlobStat(key=one.key, size_bytes=one.size_bytes, content_type=type_by_name(one.key))
+        below = "".join(f"{part}/" for part in parts)
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + below):
+                for found in page.get("Contents", ()):
+                    with suppress(BlobKeyError):  # somebody else's file
+                        key = "/".join(segments(found["Key"].removeprefix(self._prefix)))
+                        yield BlobStat(key=key, size_bytes=found["Size"], content_type=type_by_name(key))
+
+    def delete(self, prefix: str) -> int:
+        """See :class:`~daybreak_server.ports.blobs.Blobs`."""
+        if not prefix_segments(prefix):
+            raise BlobKeyError("a prefix is needed: deleting the whole store is not meant")
+        removed = 0
+        keys = [one.key for one in self.list(prefix)]
+        with self._translated(prefix):
+            self._abort_below(prefix.removesuffix("/"))
+            for at in range(0, len(keys), 1000):
+                batch = [{"Key": self._prefix + key} for key in keys[at : at + 1000]]
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+                for error in answer.get("Errors", ()):
+                    raise ClientError({"Error": error}, "DeleteObjects")
+                removed += len(batch)
+        return removed
+
+    def probe(self) -> None:
+        """Write, read, list and delete a small file. :raises BlobError: saying what to do."""
+        place = {"Bucket": self._bucket, "Key": f"{self._prefix}~probe-{secrets.token_hex(8)}"}
+        with self._translated(""):
+            self._client.put_object(**place, Body=b"probe")
+            read = self._client.get_object(**place)["Body"].read()
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
+            self._client.delete_object(**place)
+        if read != b"probe":
+            raise BlobUnavailableError(f"{self._where} does not give back what is written to it")
+
+    def _put(
+        self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
+    ) -> Iterator[int]:
+        data = reader.read()
+        yield len(data)  # before the file exists, so that closing here leaves nothing
+        self._visible(
+            lambda: self._unless_refused_sums(
+                lambda: self._client.put_object(**about, Body=data, IfNoneMatch="*", **self._sum(data))
+            ),
+            key=key,
+            nonce=nonce,
+        )
+
+    def _multipart(
+        self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
+    ) -> Iterator[int]:
+        started = self._unless_refused_sums(
+            lambda: self._client.create_multipart_upload(
+                **about, **({"ChecksumAlgorithm": "SHA256"} if self._sums else {})
+            )
+        )
+        upload = {**self._at(key), "UploadId": started["UploadId"]}
+        try:
+            part_bytes = max(PART_BYTES, -(-size // _MOST_PARTS))
+            parts: list[dict[str, Any]] = []
+            sent = 0
+            while data := reader.read(part_bytes):
+                number = len(parts) + 1
+                answer = self._client.upload_part(**upload, PartNumber=number, Body=data, **self._sum(data))
+                kept = {name: answer[name] for name in ("ETag", "ChecksumSHA256") if name in answer}
+                parts.append({"PartNumber": number, **kept})
+                sent += len(data)
+                yield sent
+            self._visible(
+                lambda: self._client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                ),
+                key=key,
+                nonce=nonce,
+            )
+        except BaseException:
+            with suppress(ClientError, BotoCoreError):
+                self._client.abort_multipart_upload(**upload)
+            raise
+
+    def _visible(self, publish: Callable[[], object], *, key: str, nonce: str) -> None:
+        """Make a file visible. An error after it took effect (a lost answer, tried again) is no error."""
+        try:
+            publish()
+        except (ClientError, BotoCoreError) as exc:
+            with suppress(ClientError, BotoCoreError):
+                if self._client.head_object(**self._at(key))["Metadata"].get(_NONCE) == nonce:
+                    return
+            if isinstance(exc, ClientError) and is_conflict(exc):
+                raise BlobExistsError(f"{key} is already there, and files are never overwritten") from exc
+            raise
+
+    def _unless_refused_sums(self, call: Callable[[], _Result]) -> _Result:
+        """Call; and once more without SHA-256 sums where the server says that it does not know them."""
+        try:
+            return call()
+        except ClientError as exc:
+            if not self._sums or code_of(exc) not in {"NotImplemented", "XNotImplemented"}:
+                raise
+        self._sums = False
+        return call()
+
+    def _sum(self, data: bytes) -> dict[str, str]:
+        if not self._sums:
+            return {}
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+
+    def _abort_below(self, prefix: str) -> None:
+        """End the uploads that a dead process has left: they are invisible, and cost money."""
+        at = self._prefix + prefix
+        with suppress(ClientError):  # the right to list uploads is not needed otherwise
+            found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=at)
+            for one in found.get("Uploads", ()):
+                if one["Key"] == at or one["Key"].startswith(f"{at}/"):
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"]
+                    )
+
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except BlobError:
+            raise
+        except (ClientError, BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
+            raise translate(exc, where=self._where, key=key) from exc
+
+
+class _Body(io.RawIOBase):
+    """A file as it comes over the wire."""
+
+    def __init__(self, body: Any, translated: Callable[[], Any]) -> None:
+        super().__init__()
+        self._body = body
+        self._translated = translated
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._translated():
+            data = self._body.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
+
+
+def _factory(*, region: str | None, path_style: bool, other_server: bool) -> Callable[[str | None], Any]:
+    """Makes clients. A session of our own: boto3's default one is not safe to share between threads."""
+    session = boto3.session.Session()
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        s3={"addressing_style": "path" if path_style else "auto"},
+        signature_version="s3v4",
+        max_pool_connections=32,
+        tcp_keepalive=True,
+        user_agent_extra="daybreak",
+        # Our own SHA-256 goes along; CRC32 in trailers is what older servers choke on.
+        request_checksum_calculation="when_required",
+    )
+    # Servers other than AWS mostly want a region for the signature, and do not care which.
+    name = region or session.region_name or ("us-east-1" if other_server else None)
+    return lambda url: session.client("s3", endpoint_url=url, region_name=name, config=config)
+
+
+def _attachment(filename: str) -> str:
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in filename)
+    exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'
