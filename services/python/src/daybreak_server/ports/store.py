@@ -35,6 +35,7 @@ class StoreError(Exception):
       ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks go on
       ├── ``QueueFullError``           the pool's own bound on waiting tasks is reached: temporary
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
+      ├── ``EventsTrimmedError``       a reader fell so far behind that events are gone: begin at the tail
       └── ``ConflictError``            the task's state does not allow this: permanent
     """
 
@@ -53,6 +54,10 @@ class QueueFullError(StoreError):
 
 class IdempotencyMismatchError(StoreError):
     """The idempotency key was used with another body."""
+
+
+class EventsTrimmedError(StoreError):
+    """Events between what a reader has and what there is have been dropped; it begins again at the tail."""
 
 
 class ConflictError(StoreError):
@@ -125,14 +130,16 @@ class Housekeeper(Protocol):
 class EventLog(Protocol):
     """The event streams."""
 
-    async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> "EventPage":
+    async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
         """The task's own events behind ``after`` (exclusive; ``None`` = from the beginning), in order."""
 
     async def tail(self, pool: str) -> str:
         """The id of the pool's newest event (``0-0`` when there is none): where a live reader begins."""
 
     def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
-        """All events of the pool behind ``after`` as they come, in order, by a blocking read."""
+        """All events of the pool behind ``after`` as they come, in order, by a blocking read.
+
+        Outages are ridden out. :raises EventsTrimmedError: when events in between have been dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

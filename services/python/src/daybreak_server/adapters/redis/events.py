@@ -1,0 +1,109 @@
+"""The event streams, read by coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+from daybreak_server.adapters.redis import records
+from daybreak_server.adapters.redis.client import AsyncScripts, connect_async, translated
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.scripts import Call, Library
+from daybreak_server.domain.ids import TaskId, pool_of
+from daybreak_server.domain.tasks import EventRecord
+from daybreak_server.ports.store import EventPage, EventsTrimmedError, StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 5.0
+"""How long one blocking read waits; a dead connection is noticed so much later at most."""
+_BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+
+def _place(event_id: str) -> tuple[int, int]:
+    ms, _, seq = event_id.partition("-")
+    return int(ms), int(seq or 0)
+
+
+class RedisEvents:
+    """An :class:`~daybreak_server.ports.store.EventLog` on Redis; each ``follow`` has its own connection."""
+
+    def __init__(
+        self, url: str, *, prefix: str = "daybreak", timeout_s: float = 5.0, library: Library | None = None
+    ) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._client = connect_async(url, timeout_s=timeout_s)
+        self._scripts = AsyncScripts(self._client, library or Library())
+
+    async def close(self) -> None:
+        """Close the connections; iterators of ``follow`` close theirs when they are closed."""
+        await self._client.aclose()
+
+    async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
+        """The task's own events behind ``after``. ``trimmed`` may be set when just nothing was missed."""
+        pool = pool_of(task)
+        if pool is None:
+            return EventPage(events=())
+        keys = Keys(prefix=self._prefix, pool=pool)
+        trimmed, entries = await self._scripts.call(
+            Call("events", keys, (task, after or "", limit)), again=True
+        )
+        events = tuple(
+            records.event(entry, dict(zip(flat[::2], flat[1::2], strict=True)), task_id=task)
+            for entry, flat in entries
+        )
+        return EventPage(events=events, trimmed=bool(trimmed))
+
+    async def tail(self, pool: str) -> str:
+        """The id of the pool's newest event (``0-0`` when there is none)."""
+        key = Keys(prefix=self._prefix, pool=pool).one("events")
+        newest = await self._scripts.repeat(lambda: self._client.xrevrange(key, count=1), again=True)
+        return records.text(newest[0][0]) if newest else "0-0"
+
+    async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
+        """All events of the pool behind ``after`` as they come. Survives outages by connecting again.
+
+        :raises EventsTrimmedError: when events between the last one given and the next have been trimmed.
+        """
+        key = Keys(prefix=self._prefix, pool=pool).one("events")
+        failures = 0
+        client = connect_async(self._url, timeout_s=BLOCK_S + self._timeout_s)
+        try:
+            while True:
+                try:
+                    with translated():
+                        await self._check(client, key, after)
+                        while True:
+                            entries = await self._block(client, key, after)
+                            failures = 0
+                            if entries:
+                                after = records.text(entries[-1][0])
+                                yield [records.event(entry, fields) for entry, fields in entries]
+                except StoreUnavailableError as exc:
+                    if failures == 0:
+                        log.warning("following pool %s was interrupted, connecting again: %s", pool, exc)
+                    await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                    failures += 1
+        finally:
+            await client.aclose()
+
+    async def _block(self, client: Any, key: str, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        answer = await client.xread({key: after}, count=1000, block=round(BLOCK_S * 1000))
+        return cast("list[tuple[bytes, dict[bytes, bytes]]]", answer[0][1]) if answer else []
+
+    async def _check(self, client: Any, key: str, after: str) -> None:
+        """Whether the stream still has everything behind ``after``; it keeps about a million events."""
+        if not await client.exists(key):
+            return
+        info = await client.xinfo_stream(key)
+        first = info["first-entry"]
+        if (
+            info["entries-added"] > info["length"]
+            and first
+            and _place(after) < _place(records.text(first[0]))
+        ):
+            raise EventsTrimmedError(f"events behind {after} have been trimmed; begin again at the tail")

@@ -1,0 +1,50 @@
+-- include: clock common queue
+-- Where a waiting task stands and how long it may wait: O(log n) for its own tenant's queue plus a bounded
+-- number of other tenants.
+local CROWD_MAX = 32
+local crowd
+
+local function load_crowd()
+  crowd = { vtime = meta('vtime'), mean_s = tonumber(redis.call('HGET', K_meta, 'mean_s') or nil),
+    wake_s = meta('wake_ms') / 1000, running = redis.call('ZCARD', K_leases),
+    groups = redis.call('ZCARD', K_groups) }
+  local flat = redis.call('ZRANGE', K_tenants, 0, CROWD_MAX - 1, 'WITHSCORES')
+  for i = 1, #flat, 2 do
+    crowd[#crowd + 1] = { name = flat[i], vt = tonumber(flat[i + 1]), weight = weight_of(flat[i]),
+      waiting = redis.call('ZCARD', k_wait(flat[i])) }
+  end
+end
+
+-- A lower bound where more than CROWD_MAX tenants wait. Assumes that the others' tasks cost as much as this one.
+local function position(r)
+  if not crowd then load_crowd() end
+  local ahead = redis.call('ZCOUNT', k_wait(r.tenant), '-inf', '(' .. r.order)
+  local own = math.max(tonumber(redis.call('HGET', K_shares, r.tenant) or '0'), 0)
+  if not redis.call('ZSCORE', K_tenants, r.tenant) then own = math.max(own, crowd.vtime) end
+  local cost = math.max(tonumber(r.est), 1e-9)
+  local turn = own + ahead * cost / weight_of(r.tenant)
+  local place = 1 + ahead
+  for _, other in ipairs(crowd) do
+    if other.name ~= r.tenant then
+      local before = (turn - other.vt) * other.weight / cost
+      local first = math.ceil(before)
+      if first == before and other.name < r.tenant then first = first + 1 end
+      place = place + math.max(0, math.min(other.waiting, first))
+    end
+  end
+  return place
+end
+
+-- Seconds, or nil while there is no history. `due`: when a delayed task may begin, in ms.
+local function wait_s(place, due)
+  if not crowd then load_crowd() end
+  local idle = math.max(0, crowd.groups - crowd.running)
+  local wait = 0
+  if crowd.groups == 0 then wait = crowd.wake_s end
+  local before = math.max(0, place - idle - 0.5)
+  if place > idle and (place > 1 or crowd.running > 0) then
+    if not crowd.mean_s then return nil end
+    wait = wait + before / math.max(1, crowd.groups) * crowd.mean_s
+  end
+  return math.max(wait, due and (due - NOW) / 1000 or 0)
+end

@@ -1,0 +1,38 @@
+"""``forget.lua`` and ``preview.lua``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.lua.renew import decode as decode_preview
+from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.tasks import Lease
+from daybreak_server.ports.store import ConflictError
+
+__all__ = ["decode", "decode_preview", "encode", "encode_preview", "split_preview"]
+
+
+def encode(keys: Keys, task: TaskId) -> Call:
+    """Remove an ended task."""
+    return Call("forget", keys, (task,))
+
+
+def decode(reply: Any, task: TaskId) -> int:
+    """1 if it was there. :raises ConflictError: when it has not ended."""
+    if int(reply) < 0:
+        raise ConflictError(f"{task} has not ended; cancel it first")
+    return int(reply)
+
+
+def encode_preview(keys: Keys, lease: Lease, image: bytes, *, content_type: str, ttl_s: float) -> Call:
+    """Overwrite the task's preview."""
+    value = content_type.encode() + b"\0" + image
+    return Call("preview", keys, (lease.task, lease.token, round(ttl_s * 1000), value))
+
+
+def split_preview(stored: bytes) -> tuple[bytes, str]:
+    """The picture and its content type."""
+    content_type, _, image = stored.partition(b"\0")
+    return image, content_type.decode()

@@ -1,0 +1,102 @@
+"""``group.lua`` and ``pool.lua``: groups register, leave and are told to drain; a pool's numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from daybreak_server.adapters.redis import records
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.tasks import State
+
+_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
+
+
+def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
+    """Register or refresh. A group that is ``starting`` holds nothing: what it held before goes back."""
+    wake = json.dumps(dict(group.wake))
+    fields: dict[str, str | int] = {
+        "state": group.state,
+        "ranks": group.ranks,
+        "phase": group.phase,
+        "hosts": json.dumps(group.hosts),
+        "pids": json.dumps(group.pids),
+        "loads": group.loads,
+        "plan": group.plan,
+        "wake": wake,
+    }
+    if group.since_ms:
+        fields["since"] = group.since_ms
+    wake_ms = round(sum(group.wake.values()) * 1000) if group.wake else ""
+    head = (
+        "register",
+        group.id,
+        round(ttl_s * 1000),
+        int(group.state is GroupState.STARTING),
+        int(group.drain),
+    )
+    return Call("group", keys, (*head, wake_ms, wake, *(part for pair in fields.items() for part in pair)))
+
+
+def encode_leave(keys: Keys, group: GroupId) -> Call:
+    """The group is gone."""
+    return Call("group", keys, ("leave", group))
+
+
+def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
+    """Set or clear a group's mark to drain."""
+    return Call("group", keys, ("drain" if on else "undrain", group))
+
+
+def decode(reply: Any) -> bool | None:
+    """Whether the group is marked to drain; ``None`` where a mark was for a group that is not there."""
+    return None if int(reply) < 0 else bool(reply)
+
+
+def encode_pool(keys: Keys) -> Call:
+    """A pool's numbers."""
+    return Call("pool", keys, ())
+
+
+def decode_pool(reply: Any, name: str) -> PoolView:
+    """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet."""
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now = reply
+    meta = records.mapping(meta_flat)
+    groups = tuple(records.group(group, flat) for group, flat in groups_flat)
+    phase, since = _wake(groups, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
+    per_cost = meta.get("seconds_per_cost")
+    return PoolView(
+        name=name,
+        queued=int(queued),
+        delayed=int(delayed),
+        running=int(running),
+        live=int(live),
+        oldest_wait_s=int(oldest_ms) / 1000 if int(oldest_ms) >= 0 else None,
+        groups=groups,
+        seconds_per_cost=float(per_cost) if per_cost else None,
+        wake_last=json.loads(meta.get("wake", "{}")),
+        wake_phase=phase,
+        wake_since_ms=since,
+        used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
+        wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
+        ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
+    )
+
+
+_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
+
+
+def _wake(groups: tuple[GroupRecord, ...], *, live: int, oldest_ms: int, now: int) -> tuple[str, int | None]:
+    if any(group.state in _READY for group in groups):
+        return "ready", None
+    waking = [group for group in groups if group.state is not GroupState.LOST]
+    if waking:
+        ranked = [(_PHASES.index(g.phase) if g.phase in _PHASES else 0, -g.since_ms) for g in waking]
+        furthest = waking[max(range(len(waking)), key=ranked.__getitem__)]
+        return furthest.phase, furthest.since_ms or None
+    if live:
+        return "detect", now - oldest_ms if oldest_ms >= 0 else None
+    return "zero", None

@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- include: clock common queue attempt
+-- Appends events, updates the record and the checkpoint, extends the lease. A stale token writes nothing.
+-- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data …
+local id, token, lease_ms, pairs_n = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local r = load_task(id)
+if not r or r.token ~= token then return STALE end
+redis.call('ZADD', K_leases, 'XX', int(meta('lease_clock') + lease_ms), id)
+local at = 5
+for _ = 1, pairs_n do
+  redis.call('HSET', k_task(id), ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+local checkpoint, step = ARGV[at], ARGV[at + 1]
+for i = at + 2, #ARGV, 2 do emit(id, ARGV[i], r.attempt, ARGV[i + 1]) end
+if checkpoint ~= '' then
+  redis.call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
+  redis.call('HSET', k_task(id), 'ckpt_at', int(NOW))
+  emit(id, 'checkpoint', r.attempt, '{"step":' .. step .. '}')
+end
+return control(r)

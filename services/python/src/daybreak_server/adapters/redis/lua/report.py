@@ -1,0 +1,36 @@
+"""``report.lua``: events, record fields and the checkpoint of a running task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.lua.renew import decode
+from daybreak_server.adapters.redis.scripts import Arg, Call
+from daybreak_server.domain.tasks import CheckpointRef, EventDraft, Lease
+
+__all__ = ["FIELDS", "decode", "encode"]
+
+FIELDS = frozenset({"phase", "fraction", "step", "steps", "eta_s", "resumed_from_step"})
+"""The fields of a record that a worker may set."""
+
+
+def encode(
+    keys: Keys,
+    lease: Lease,
+    events: Sequence[EventDraft],
+    *,
+    checkpoint: CheckpointRef | None,
+    fields: Mapping[str, str | int | float],
+) -> Call:
+    """:raises ValueError: for a field that a worker may not set, or data that JSON cannot hold (NaN)."""
+    if unknown := set(fields) - FIELDS:
+        raise ValueError(f"a worker may not set {sorted(unknown)}; only {sorted(FIELDS)}")
+    args: list[Arg] = [lease.task, lease.token, round(lease.lease_s * 1000), len(fields)]
+    for name, value in fields.items():
+        args += [name, value if isinstance(value, str) else repr(value)]
+    args += [checkpoint.key, checkpoint.step] if checkpoint else ["", 0]
+    for event in events:
+        args += [event.type, json.dumps(dict(event.data), separators=(",", ":"), allow_nan=False)]
+    return Call("report", keys, args)

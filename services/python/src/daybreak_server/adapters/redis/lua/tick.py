@@ -1,0 +1,32 @@
+"""``tick.lua``: keeps the queue moving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daybreak_server.adapters.redis import records
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.pools import TickReport
+
+LIMIT = 200
+"""Items of each kind that one call handles."""
+
+
+def encode(keys: Keys, *, limit: int = LIMIT) -> Call:
+    """One tick."""
+    return Call("tick", keys, (limit,))
+
+
+def decode(reply: Any) -> TickReport:
+    """What it did, and what it asks for."""
+    promoted, reaped, expired, retention, garbage, more = reply
+    return TickReport(
+        promoted=int(promoted),
+        reaped=int(reaped),
+        expired=int(expired),
+        retention_due=tuple(TaskId(records.text(task)) for task in retention),
+        garbage=tuple(records.text(prefix) for prefix in garbage),
+        more=bool(more),
+    )

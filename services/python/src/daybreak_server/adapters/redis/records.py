@@ -1,0 +1,129 @@
+"""Turns what scripts answer (flat lists of bytes) into domain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daybreak_server.domain.ids import GroupId, TaskId, pool_of
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
+
+PRIORITY_BAND = 1 << 50
+"""How much of a queue score is place, not priority; as in ``submit.lua``."""
+
+
+def text(value: Any) -> str:
+    """A bulk string as text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def mapping(flat: Sequence[Any]) -> dict[str, str]:
+    """What HGETALL answers inside a script: name, value, name, value, …"""
+    return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def join_spec(metadata: Mapping[str, str], input_json: str) -> str:
+    """Metadata and input as stored: the input's own text, whatever white space it has."""
+    return json.dumps(dict(metadata), separators=(",", ":")) + "\n" + input_json
+
+
+def split_spec(stored: str) -> tuple[dict[str, str], str]:
+    """The inverse of :func:`join_spec`."""
+    metadata, _, input_json = stored.partition("\n")
+    return json.loads(metadata or "{}"), input_json
+
+
+def _int(value: str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _float(value: str | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _seconds(value: str | None) -> float | None:
+    return None if value is None else int(value) / 1000
+
+
+def artifacts_from_json(stored: str) -> tuple[ArtifactRef, ...]:
+    """Artifacts as ``settle`` stored them."""
+    return tuple(ArtifactRef(**item) for item in json.loads(stored))
+
+
+def task(shown: Sequence[Any]) -> TaskRecord:
+    """What the fragment ``_show.lua`` answers."""
+    task_id, r, out = TaskId(text(shown[0])), mapping(shown[1]), mapping(shown[3])
+    metadata, input_json = split_spec(text(shown[2]))
+    position, wait = text(shown[4]), text(shown[5])
+    error = json.loads(out.get("error", "{}"))
+    state = State(r["state"])
+    return TaskRecord(
+        id=task_id,
+        pool=pool_of(task_id) or "",
+        tenant=r["tenant"],
+        state=state,
+        priority=Priority(int(r["order"]) // PRIORITY_BAND),
+        input_json=input_json,
+        metadata=metadata,
+        attempt=int(r.get("attempt", 0)),
+        strikes=int(r.get("strikes", 0)),
+        max_strikes=int(r.get("max_strikes", 3)),
+        hand_backs=int(r.get("hand_backs", 0)),
+        phase=r.get("phase"),
+        fraction=_float(r.get("fraction")),
+        step=_int(r.get("step")),
+        steps=_int(r.get("steps")),
+        eta_s=_float(r.get("eta_s")),
+        resumed_from_step=_int(r.get("resumed_from_step")),
+        created_ms=int(r["created"]),
+        start_at_ms=_int(r.get("start_at")),
+        started_ms=_int(r.get("started")),
+        finished_ms=_int(r.get("finished")),
+        expires_ms=_int(r.get("expires")),
+        cancel_requested="cancel_at" in r,
+        artifacts=artifacts_from_json(out.get("artifacts", "[]")),
+        gpu_seconds=_seconds(r.get("used_ms")),
+        wasted_gpu_seconds=_seconds(r.get("wasted_ms")),
+        error_code=error.get("code"),
+        error_message=error.get("message"),
+        error_attempt=error.get("attempt"),
+        replay_of=TaskId(r["replay_of"]) if "replay_of" in r else None,
+        position=int(position) if position else None,
+        wait_s=float(wait) if wait else None,
+        last_event_id=text(shown[6]),
+    )
+
+
+def event(event_id: Any, fields: Mapping[Any, Any], *, task_id: TaskId | None = None) -> EventRecord:
+    """An entry of a stream; a task's own stream does not repeat the task's id."""
+    values = {text(name): text(value) for name, value in fields.items()}
+    identity = text(event_id)
+    return EventRecord(
+        id=identity,
+        task=TaskId(values["task"]) if task_id is None else task_id,
+        type=values["type"],
+        at_ms=int(identity.partition("-")[0]),
+        attempt=int(values["attempt"]),
+        data=json.loads(values["data"]),
+    )
+
+
+def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
+    """A group as ``group.lua`` stored it."""
+    r = mapping(flat)
+    return GroupRecord(
+        id=GroupId(text(name)),
+        state=GroupState(r.get("state", "idle")),
+        ranks=int(r.get("ranks", 1)),
+        phase=r.get("phase", "ready"),
+        since_ms=int(r.get("since", 0)),
+        task=TaskId(r["task"]) if "task" in r else None,
+        hosts=tuple(json.loads(r.get("hosts", "[]"))),
+        pids=tuple(json.loads(r.get("pids", "[]"))),
+        loads=int(r.get("loads", 0)),
+        plan=r.get("plan", ""),
+        wake=json.loads(r.get("wake", "{}")),
+        drain="drain" in r,
+    )

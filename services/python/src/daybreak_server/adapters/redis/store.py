@@ -1,0 +1,138 @@
+"""The async face of the store: what the API asks, and housekeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
+from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
+from daybreak_server.adapters.redis.scripts import Library
+from daybreak_server.domain.ids import GroupId, TaskId, pool_of
+from daybreak_server.domain.pools import PoolView, TickReport
+from daybreak_server.domain.tasks import NewTask, State, TaskRecord
+from daybreak_server.ports.store import Page, StoreError, Submitted
+
+MAX_QUEUED = 1_000_000
+
+
+class RedisStore:
+    """A :class:`~daybreak_server.ports.store.TaskStore` and ``Housekeeper`` on Redis ≥ 7.0 or Valkey.
+
+    ``max_queued`` is the bound on waiting tasks by pool; pools that it does not name have a million. Safe for
+    any number of coroutines of one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "daybreak",
+        timeout_s: float = 5.0,
+        max_queued: Mapping[str, int] | None = None,
+        library: Library | None = None,
+    ) -> None:
+        self._client = connect_async(url, timeout_s=timeout_s)
+        self._scripts = AsyncScripts(self._client, library or Library())
+        self._prefix = prefix
+        self._max_queued = dict(max_queued or {})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """:raises StoreUnavailableError: when Redis does not answer."""
+        await self._scripts.repeat(self._client.ping, again=False)
+
+    async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
+        """Accept tasks, each atomically. Submitting the same id again is answered as the first time."""
+        calls = [
+            submit.encode(self._keys(task.pool), task, max_queued=self._max_queued.get(task.pool, MAX_QUEUED))
+            for task in tasks
+        ]
+        replies = await self._scripts.batch(calls)
+        return [
+            reply if isinstance(reply, StoreError) else submit.decode(reply, task)
+            for task, reply in zip(tasks, replies, strict=True)
+        ]
+
+    async def get(self, task: TaskId) -> TaskRecord | None:
+        """The task, or ``None``."""
+        keys = self._keys_of(task)
+        if keys is None:
+            return None
+        return show.decode(await self._scripts.call(show.encode(keys, [task]), again=True))[0]
+
+    async def list(
+        self,
+        pool: str,
+        tenant: str,
+        *,
+        states: frozenset[State] | None = None,
+        after: TaskId | None = None,
+        limit: int = 20,
+        newest_first: bool = True,
+    ) -> Page:
+        """A page of a tenant's tasks in a pool, by id; at most 1,000 are looked at for a filtered page."""
+        call = show.encode_list(
+            self._keys(pool), tenant, states=states, after=after, limit=limit, newest_first=newest_first
+        )
+        return show.decode_list(await self._scripts.call(call, again=True))
+
+    async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
+        """Cancel: at once where it waits, at its next step where it runs."""
+        keys = self._keys_of(task)
+        if keys is None:
+            return None
+        return show.decode_cancel(
+            await self._scripts.call(show.encode_cancel(keys, task, reason), again=True)
+        )
+
+    async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
+        """The latest preview and its content type, or ``None``."""
+        keys = self._keys_of(task)
+        if keys is None:
+            return None
+        stored = await self._scripts.repeat(lambda: self._client.get(keys.of("preview", task)), again=True)
+        return forget.split_preview(cast("bytes", stored)) if stored is not None else None
+
+    async def forget(self, tasks: Sequence[TaskId]) -> int:
+        """Remove ended tasks; how many there were. :raises ConflictError: at the first that has not ended."""
+        removed = 0
+        for task in tasks:
+            keys = self._keys_of(task)
+            if keys is not None:
+                removed += forget.decode(
+                    await self._scripts.call(forget.encode(keys, task), again=True), task
+                )
+        return removed
+
+    async def pool(self, name: str) -> PoolView:
+        """The pool's numbers and groups."""
+        return group.decode_pool(
+            await self._scripts.call(group.encode_pool(self._keys(name)), again=True), name
+        )
+
+    async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
+        """Mark a group to drain (or not any more); whether there is such a group."""
+        call = group.encode_drain(self._keys(pool), group_id, on=on)
+        return group.decode(await self._scripts.call(call, again=True)) is not None
+
+    async def tick(self, pool: str) -> TickReport:
+        """Promote, reap, expire; name what is to be deleted. Each second, from every gateway."""
+        return tick.decode(await self._scripts.call(tick.encode(self._keys(pool))))
+
+    async def collected(self, pool: str, prefixes: Sequence[str]) -> None:
+        """Confirm that the files below these prefixes are gone."""
+        if prefixes:
+            key = self._keys(pool).one("garbage")
+            await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), again=True)
+
+    def _keys(self, pool: str) -> Keys:
+        return Keys(prefix=self._prefix, pool=pool)
+
+    def _keys_of(self, task: TaskId) -> Keys | None:
+        pool = pool_of(task)
+        return self._keys(pool) if pool is not None else None
