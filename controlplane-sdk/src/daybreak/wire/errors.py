@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
+    BAD_RANGE = "bad_range"
     INVALID_INPUT = "invalid_input"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUOTA_EXCEEDED = "quota_exceeded"
@@ -66,6 +67,7 @@ _MEANING: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "The body's type is not supported"),
     ErrorCode.CONFLICT: (409, "The task's state does not allow this"),
     ErrorCode.TOO_LARGE: (413, "The request is too large"),
+    ErrorCode.BAD_RANGE: (416, "The range lies outside the file"),
     ErrorCode.INVALID_INPUT: (422, "The input is not valid"),
     ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The Idempotency-Key was used with another body"),
     ErrorCode.QUOTA_EXCEEDED: (429, "A quota is used up"),

@@ -1,0 +1,1 @@
+"""HTTP, SSE and WebSocket: the one FastAPI app that gateway pods and ``APIEntrypoint`` serve."""

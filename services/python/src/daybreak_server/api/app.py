@@ -1,0 +1,79 @@
+"""The app: composes routes, streams, ticks and problems over the services it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from daybreak_server.api import openapi, problems
+from daybreak_server.api.context import Context
+from daybreak_server.api.edge import Edge
+from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
+from daybreak_server.api.services import Services
+from daybreak_server.api.streams.places import Places
+from daybreak_server.api.ticker import Ticker
+
+__all__ = ["Services", "begin_shutdown", "build_app"]
+
+
+def build_app(services: Services) -> FastAPI:
+    """The FastAPI app. ``api.server.ApiServer`` serves it so that streams end in time.
+
+    :raises UnknownWorkloadError: when a pool's workload is not installed.
+    """
+    ctx = Context.of(services)
+    app = FastAPI(
+        title="Daybreak",
+        version=openapi.VERSION,
+        lifespan=_lifespan(ctx),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = ctx
+    problems.install(app)
+    app.add_middleware(Edge, metrics=ctx.metrics)
+    for room in (submit, tasks, files, streams, pools, ops):
+        app.include_router(room.router(ctx))
+    openapi.install(app, ctx.catalog)
+    return app
+
+
+def begin_shutdown(app: FastAPI) -> None:
+    """End all streams soon and take no new ones. For servers that wait for their connections to end."""
+    context: Context = app.state.context
+    context.hub.begin_close()
+
+
+def _tickers(ctx: Context) -> list[Ticker]:
+    places = Places(ctx.hub, ctx.services.store, ctx.numbers, ctx.services.now_ms)
+    return [
+        Ticker(
+            pool=entry.name,
+            housekeeper=ctx.services.housekeeper,
+            blobs=ctx.services.blobs,
+            numbers=ctx.numbers,
+            places=places,
+            metrics=ctx.metrics,
+        )
+        for entry in ctx.catalog
+    ]
+
+
+def _lifespan(ctx: Context):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
+        try:
+            yield
+        finally:
+            await ctx.hub.close()
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await ctx.services.close()
+
+    return lifespan

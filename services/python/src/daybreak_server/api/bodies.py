@@ -1,0 +1,82 @@
+"""Request bodies: bounded while they stream, JSON only, objects only."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.problems import ApiError, invalid_field
+
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    :raises ApiError: ``unsupported_media_type``, ``too_large``, ``bad_json`` or ``invalid_input``.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with Content-Type: application/json.")
+    raw = await read_bytes(request, max_bytes=max_bytes)
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as exc:
+        raise ApiError(ErrorCode.BAD_JSON, f"The body is not valid JSON: {exc}.") from exc
+    if not isinstance(data, dict):
+        raise invalid_field("body", "The body must be a JSON object.")
+    return data
+
+
+async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
+    """The body, refused as soon as it is known to be too large, with or without a Content-Length."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect as exc:
+        raise ApiError(ErrorCode.BAD_JSON, "The body ended before its end.") from exc
+    return b"".join(chunks)
+
+
+def too_large(max_bytes: int) -> ApiError:
+    """The body is larger than the server takes. The connection ends, as the rest of it is not read."""
+    return ApiError(
+        ErrorCode.TOO_LARGE,
+        f"The body may have {max_bytes:,} bytes.",
+        limit="body_bytes",
+        headers={"Connection": "close"},
+    )
+
+
+def canonical(data: Any) -> str:
+    """The same text for the same JSON value, whatever its spaces and order of keys.
+
+    :raises ApiError: ``bad_json`` when a number overflows to infinity (``1e400``).
+    """
+    try:
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as exc:
+        raise ApiError(ErrorCode.BAD_JSON, "A number in the body is too large.") from exc
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The ``Idempotency-Key``, when there is one. :raises ApiError: ``bad_header`` when it is malformed."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise ApiError(
+            ErrorCode.BAD_HEADER, "Idempotency-Key is 1 to 255 visible ASCII characters without spaces."
+        )
+    return key

@@ -1,0 +1,96 @@
+"""What all routes share, made once for an app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from daybreak.wire import Task
+from daybreak_server.api import views
+from daybreak_server.api.catalog import Catalog, PoolEntry, PoolNumbers
+from daybreak_server.api.metrics import Metrics
+from daybreak_server.api.principal import Principal
+from daybreak_server.api.problems import not_found
+from daybreak_server.api.services import Services
+from daybreak_server.api.streams.following import Sources
+from daybreak_server.api.streams.gate import Gate
+from daybreak_server.api.streams.hub import Hub
+from daybreak_server.api.submission import Submission
+from daybreak_server.domain.pools import PoolView
+from daybreak_server.domain.tasks import State, TaskRecord
+from daybreak_server.ports.store import StoreError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts behind the routes."""
+
+    services: Services
+    catalog: Catalog
+    numbers: PoolNumbers
+    submission: Submission
+    metrics: Metrics
+    hub: Hub
+    gate: Gate
+    sources: Sources
+
+    @classmethod
+    def of(cls, services: Services) -> Context:
+        """Compose. :raises UnknownWorkloadError: when a pool's workload is not installed."""
+        settings, metrics = services.settings, Metrics()
+        catalog = Catalog(settings)
+        numbers = PoolNumbers(services.store, services.now_ms)
+        hub = Hub(services.events, metrics)
+        return cls(
+            services=services,
+            catalog=catalog,
+            numbers=numbers,
+            submission=Submission(settings, catalog, numbers, services.now_ms),
+            metrics=metrics,
+            hub=hub,
+            gate=Gate(settings.http, metrics),
+            sources=Sources(
+                hub=hub,
+                store=services.store,
+                events=services.events,
+                numbers=numbers,
+                now_ms=services.now_ms,
+                heartbeat_s=settings.http.heartbeat_s,
+                timeout_s=settings.redis.timeout_s,
+            ),
+        )
+
+    async def record(self, caller: Principal, task: str) -> tuple[TaskRecord, PoolEntry]:
+        """The caller's task. :raises ApiError: ``not_found``, also when it is another tenant's."""
+        task_id, entry = self.catalog.of_task(task)
+        record = await self.services.store.get(task_id)
+        if record is None or record.tenant != caller.tenant:
+            raise not_found("There is no such task.")
+        return record, entry
+
+    async def show(self, record: TaskRecord) -> Task:
+        """The task as the wire has it; its pool's numbers may be a second old."""
+        view = await self.view(record.pool) if record.state in (State.QUEUED, State.DELAYED) else None
+        return views.task(record, view, self.services.now_ms())
+
+    async def view(self, pool: str) -> PoolView | None:
+        """The pool's numbers; ``None`` rather than an error, as what is shown beside them has been done."""
+        latest = self.numbers.latest(pool)
+        if latest is not None:
+            return latest
+        try:
+            return await self.numbers.get(pool)
+        except StoreError:
+            return None
+
+
+def answer(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON without absent fields."""
+    return Response(
+        body.model_dump_json(exclude_none=True),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )

@@ -1,0 +1,69 @@
+"""Routes that follow a task: SSE and WebSocket."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.context import Context
+from daybreak_server.api.principal import Caller, principal
+from daybreak_server.api.problems import ApiError
+from daybreak_server.api.routes import documented
+from daybreak_server.api.streams import ws
+from daybreak_server.api.streams.following import Following
+from daybreak_server.api.streams.frames import EventKey, parse_id
+from daybreak_server.api.streams.sse import EventStream
+from daybreak_server.domain.ids import TaskId
+
+_ACCEPTED = ("text/event-stream", "text/*", "*/*")
+
+
+def router(ctx: Context) -> APIRouter:
+    """The routes, bound to their context."""
+    routes = APIRouter(tags=["streams"])
+
+    @routes.get("/v1/tasks/{id}/events", **documented.EVENTS)
+    async def events(
+        request: Request,
+        id: str,
+        caller: Caller,
+        after: Annotated[str | None, Query(description="The last event id seen.")] = None,
+        last_event_id: Annotated[str | None, Header(description="The same; it wins.")] = None,
+    ) -> Response:
+        """Follow a task as server-sent events: history behind `after`, then live, up to its last event."""
+        _refuse_other_types(request.headers.get("accept", "*/*"))
+        record, _ = await ctx.record(caller, id)
+        following = _follow(ctx, record.id, record.pool, last_event_id or after)
+        return EventStream(following, ctx.gate, caller.tenant)
+
+    @routes.websocket("/v1/tasks/{id}/ws")
+    async def follow(socket: WebSocket, id: str) -> None:
+        """The same over a WebSocket. Accepted first, as a browser sees no reason of a refused handshake."""
+        await socket.accept()
+        try:
+            caller = await principal(socket)
+            record, _ = await ctx.record(caller, id)
+            following = _follow(ctx, record.id, record.pool, socket.query_params.get("after"))
+            await ws.serve(socket, following, ctx.gate, caller.tenant)
+        except Exception as exc:
+            await ws.refuse(socket, exc)
+
+    return routes
+
+
+def _follow(ctx: Context, task: TaskId, pool: str, after: str | None) -> Following:
+    if ctx.hub.closing:
+        raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; follow again in a moment.")
+    key: EventKey | None = parse_id(after) if after else None
+    return Following(ctx.sources, task, pool, after=key)
+
+
+def _refuse_other_types(accept: str) -> None:
+    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if any(kinds) and not any(kind in _ACCEPTED for kind in kinds):
+        raise ApiError(ErrorCode.NOT_ACCEPTABLE, "This path serves text/event-stream only.")

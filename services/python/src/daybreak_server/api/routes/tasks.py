@@ -1,0 +1,89 @@
+"""Routes about tasks that exist: show, list, cancel, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from daybreak.wire import TaskList, TaskState
+from daybreak.wire.tasks import MAX_LIST
+from daybreak_server.api import cursors, views
+from daybreak_server.api.context import Context, answer
+from daybreak_server.api.principal import Caller
+from daybreak_server.api.problems import not_found
+from daybreak_server.api.routes import documented
+from daybreak_server.domain.tasks import State
+from daybreak_server.ports.store import ConflictError
+
+_STATES = {state: frozenset({State(state.value)}) for state in TaskState} | {
+    TaskState.QUEUED: frozenset({State.QUEUED, State.DELAYED})
+}
+
+
+def router(ctx: Context) -> APIRouter:
+    """The routes, bound to their context."""
+    routes = APIRouter(tags=["tasks"])
+
+    @routes.get("/v1/tasks/{id}", **documented.SHOW)
+    async def show(id: str, caller: Caller) -> Response:
+        """A task: its state, its progress, its place in the queue, its files."""
+        record, _ = await ctx.record(caller, id)
+        return answer(await ctx.show(record))
+
+    @routes.get("/v1/tasks", **documented.LIST)
+    async def list_tasks(  # noqa: PLR0917 - FastAPI calls it by name
+        caller: Caller,
+        pool: Annotated[str | None, Query(description="Only of this pool.")] = None,
+        state: Annotated[list[TaskState] | None, Query(description="Only in these states.")] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
+        after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+        order: Annotated[
+            Literal["desc", "asc"], Query(description="Newest first, or oldest first.")
+        ] = "desc",
+    ) -> Response:
+        """Your tasks, page by page. A filtered page may be short and still have a `next`."""
+        pools = [entry.name for entry in ctx.catalog] if pool is None else [ctx.catalog.get(pool).name]
+        query = cursors.Query(
+            tenant=caller.tenant,
+            states=frozenset().union(*(_STATES[s] for s in state)) if state else None,
+            after=None if after is None else cursors.decode(after),
+            limit=limit,
+            newest_first=order == "desc",
+        )
+        records, following = await cursors.read(ctx.services.store, pools, query)
+        now_ms = ctx.services.now_ms()
+        numbers = {name: await ctx.view(name) for name in {record.pool for record in records}}
+        return answer(
+            TaskList(
+                data=[views.task(record, numbers[record.pool], now_ms) for record in records],
+                has_more=following is not None,
+                next=None if following is None else cursors.encode(following),
+            )
+        )
+
+    @routes.post("/v1/tasks/{id}/cancel", **documented.CANCEL)
+    async def cancel(id: str, caller: Caller) -> Response:
+        """Cancel: at once while it waits, at its next step while it runs. An ended task stays as it is."""
+        record, _ = await ctx.record(caller, id)
+        if record.state.terminal:
+            return answer(await ctx.show(record))
+        changed = await ctx.services.store.cancel(record.id)
+        if changed is None:
+            raise not_found("There is no such task.")
+        ended_by_itself = changed.state.terminal and changed.state is not State.CANCELLED
+        return answer(await ctx.show(changed), status=200 if ended_by_itself else 202)
+
+    @routes.delete("/v1/tasks/{id}", **documented.DELETE)
+    async def delete(id: str, caller: Caller) -> Response:
+        """Remove an ended task with its events and files, before retention does."""
+        record, _ = await ctx.record(caller, id)
+        if not record.state.terminal:
+            raise ConflictError("A task can be deleted when it has ended; cancel it first.")
+        await asyncio.to_thread(ctx.services.blobs.delete, f"{record.id}/")
+        await ctx.services.store.forget([record.id])
+        return Response(status_code=204)
+
+    return routes

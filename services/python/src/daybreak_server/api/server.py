@@ -1,0 +1,38 @@
+"""uvicorn, told to end event streams before it waits for its connections."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from daybreak_server.api.app import begin_shutdown
+
+GRACE_S = 10
+"""Seconds that answers which are not streams may take to end."""
+
+
+class ApiServer(uvicorn.Server):
+    """A uvicorn server of the app. ``await serve()`` it, or ``run()`` it; set ``should_exit`` to stop it."""
+
+    def __init__(self, app: FastAPI, *, host: str, port: int, log_level: str = "warning") -> None:
+        self._app = app
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_level=log_level,
+                access_log=False,
+                server_header=False,
+                ws_max_size=64 * 1024,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then all else."""
+        begin_shutdown(self._app)
+        await super().shutdown(sockets)

@@ -1,0 +1,33 @@
+"""What the app is given: the parts behind the ports, composed by ``wiring``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.store import EventLog, Housekeeper, TaskStore
+from daybreak_server.settings import Settings
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+async def _nothing_to_close() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts that the app calls. ``close`` is awaited when the app's lifespan ends."""
+
+    settings: Settings
+    store: TaskStore
+    events: EventLog
+    housekeeper: Housekeeper
+    blobs: Blobs
+    close: Callable[[], Awaitable[None]] = _nothing_to_close
+    now_ms: Callable[[], int] = wall_ms

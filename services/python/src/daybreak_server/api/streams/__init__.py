@@ -1,0 +1,1 @@
+"""Following a task: one reader for each pool, many subscribers, SSE and WebSocket."""

@@ -1,0 +1,37 @@
+"""Tells those who follow a waiting task when its place in the queue or its pool's wake changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.streams.following import place_frames
+from daybreak_server.api.streams.hub import Hub
+from daybreak_server.domain.tasks import State
+from daybreak_server.ports.store import TaskStore
+
+LOOKUPS = 100
+"""Places looked up in one round of one pool; more followed tasks take turns."""
+
+
+class Places:
+    """Looks places up, one round each second. What has not changed is not sent again (see ``Frame.mark``)."""
+
+    def __init__(self, hub: Hub, store: TaskStore, numbers: PoolNumbers, now_ms: Callable[[], int]) -> None:
+        self._hub = hub
+        self._store = store
+        self._numbers = numbers
+        self._now_ms = now_ms
+
+    async def round(self, pool: str) -> None:
+        """Look up the places of the followed waiting tasks. :raises StoreUnavailableError:"""
+        feed = self._hub.feed(pool)
+        for task in list(feed.waiting)[:LOOKUPS]:
+            record = await self._store.get(task)
+            if feed.waiting.pop(task, False) is False:
+                continue  # it has begun, or nobody follows it any more, since we asked
+            if record is None or record.state not in (State.QUEUED, State.DELAYED):
+                continue
+            feed.waiting[task] = None  # behind all others: they take turns
+            for frame in place_frames(record, self._numbers, self._now_ms()):
+                feed.tell(task, frame)

@@ -1,0 +1,52 @@
+"""A stream of frames as server-sent events."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing, suppress
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from daybreak_server.api.sending import until_gone
+from daybreak_server.api.streams.following import Following
+from daybreak_server.api.streams.gate import Gate
+from daybreak_server.ports.store import StoreError
+
+log = logging.getLogger("daybreak.api.streams")
+
+_OPENING = b"retry: 1000\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+class EventStream(Response):
+    """Sends frames until the task's last event, the end of the server, or the client's."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, following: Following, gate: Gate, tenant: str) -> None:
+        self._following = following
+        self._gate = gate
+        self._tenant = tenant
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """:raises ApiError, StoreError: before anything is sent, so that they become problems."""
+        with self._gate.enter(self._tenant, "sse"):
+            async with self._following:
+                await until_gone(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": _OPENING, "more_body": True})
+        with suppress(OSError):  # the client has gone
+            try:
+                async with aclosing(self._following.frames()) as frames:
+                    async for frame in frames:
+                        body = _HEARTBEAT if frame is None else frame.sse
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+            except StoreError as exc:
+                log.info("a stream ends as its history cannot be read: %s", exc)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,115 @@
+"""Keeps the queue moving: each gateway ticks each pool each second, and deletes the files that ticks name.
+
+Everything here is idempotent, so any number of gateways may do it at once and none is elected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.metrics import Metrics
+from daybreak_server.api.streams.places import Places
+from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.pools import TickReport
+from daybreak_server.ports.blobs import BlobError, Blobs
+from daybreak_server.ports.store import Housekeeper, StoreError
+
+log = logging.getLogger("daybreak.api.ticker")
+
+MAX_ROUNDS = 50
+"""Ticks that may follow each other at once when there is a lot to do."""
+_MAX_BACKOFF_S = 5.0
+
+
+@dataclass(kw_only=True)
+class Ticker:
+    """Ticks one pool until it is cancelled."""
+
+    pool: str
+    housekeeper: Housekeeper
+    blobs: Blobs
+    numbers: PoolNumbers
+    places: Places
+    metrics: Metrics
+    every_s: float = 1.0
+    _sweep: asyncio.Task[None] | None = field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Tick each second; wait longer while the store is away."""
+        failures = 0
+        try:
+            while True:
+                failures = 0 if await self._second(failures) else failures + 1
+                pause = min(self.every_s * 2**failures, _MAX_BACKOFF_S) if failures else self.every_s
+                await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # gateways spread out by themselves
+        finally:
+            if self._sweep is not None:
+                self._sweep.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._sweep
+
+    async def _second(self, failures: int) -> bool:
+        try:
+            await self.tick()
+            self.metrics.pools.saw(await self.numbers.refresh(self.pool))
+            await self.places.round(self.pool)
+        except StoreError as exc:
+            self.metrics.ticks.labels(self.pool, "failed").inc()
+            if not failures:
+                log.warning("pool %s: cannot tick: %s", self.pool, exc)
+            return False
+        except Exception:
+            self.metrics.ticks.labels(self.pool, "failed").inc()
+            log.exception("pool %s: the tick failed", self.pool)
+            return False
+        if failures:
+            log.warning("pool %s: ticks again", self.pool)
+        return True
+
+    async def tick(self) -> None:
+        """One tick, and at once the next ones while there is more to do. :raises StoreError:"""
+        for _ in range(MAX_ROUNDS):
+            report = await self.housekeeper.tick(self.pool)
+            self.metrics.ticks.labels(self.pool, "done").inc()
+            self.metrics.pools.ticked(self.pool)
+            self._start_sweep(report)
+            if not report.more:
+                return
+
+    def _start_sweep(self, report: TickReport) -> None:
+        """Delete files aside, so that a slow store of files never holds the queue up. What is not deleted
+        now is named again by a later tick."""
+        if not (report.garbage or report.retention_due) or (self._sweep and not self._sweep.done()):
+            return
+        self._sweep = asyncio.create_task(self._sweep_files(report), name=f"sweep {self.pool}")
+
+    async def _sweep_files(self, report: TickReport) -> None:
+        try:
+            collected = [prefix for prefix in report.garbage if await self._deleted(prefix)]
+            if collected:
+                await self.housekeeper.collected(self.pool, collected)
+            ended = [task for task in report.retention_due if await self._deleted(f"{task}/")]
+            await self._forget(ended)
+        except StoreError as exc:
+            log.warning("pool %s: the sweep stops: %s", self.pool, exc)
+        except Exception:
+            log.exception("pool %s: the sweep failed", self.pool)
+
+    async def _forget(self, tasks: Sequence[TaskId]) -> None:
+        if tasks:
+            await self.housekeeper.forget(tasks)
+
+    async def _deleted(self, prefix: str) -> bool:
+        try:
+            count = await asyncio.to_thread(self.blobs.delete, prefix)
+        except BlobError as exc:
+            log.warning("pool %s: cannot delete the files below %s: %s", self.pool, prefix, exc)
+            return False
+        self.metrics.swept.labels(self.pool).inc(count)
+        return True

@@ -1,0 +1,214 @@
+"""What the store knows, as the wire shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from daybreak.wire import (
+    Artifact,
+    Links,
+    Pool,
+    PoolGroup,
+    Priority,
+    Progress,
+    QueuePlace,
+    Task,
+    TaskError,
+    TaskState,
+    Usage,
+    Wake,
+    WakeHistory,
+)
+from daybreak.wire.pools import WAKE_PHASES
+from daybreak_server.api.catalog import PoolEntry
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
+
+_WAITING = (State.QUEUED, State.DELAYED)
+_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
+_PRIORITY = {0: Priority.HIGH, 1: Priority.NORMAL, 2: Priority.LOW}
+
+
+def at(ms: int | None) -> datetime | None:
+    """A time of the store as the wire has it."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def links(task: str) -> Links:
+    """A task's paths."""
+    base = f"/v1/tasks/{task}"
+    return Links(self=base, events=f"{base}/events", ws=f"{base}/ws", cancel=f"{base}/cancel")
+
+
+def artifact_url(task: str, name: str) -> str:
+    """Where a file of a task is served."""
+    return f"/v1/tasks/{task}/artifacts/{name}"
+
+
+def artifact(task: str, ref: ArtifactRef) -> Artifact:
+    """A file as clients see it: its place in the store stays inside."""
+    return Artifact(
+        name=ref.name,
+        content_type=ref.content_type,
+        size_bytes=ref.size_bytes,
+        sha256=ref.sha256,
+        url=artifact_url(task, ref.name),
+    )
+
+
+def has_ready_group(view: PoolView) -> bool:
+    """Whether a group of the pool could take a task without a wake."""
+    return any(group.state in _READY for group in view.groups)
+
+
+def wake_of(view: PoolView | None, now_ms: int) -> Wake | None:
+    """What the pool does to get its first group; ``None`` when it has one."""
+    if view is None or has_ready_group(view):
+        return None
+    phase = view.wake_phase if view.wake_phase not in ("zero", "ready") else WAKE_PHASES[0]
+    return Wake(phase=phase, since=at(view.wake_since_ms), eta_s=wake_eta_s(view, now_ms))
+
+
+def wake_last(view: PoolView) -> dict[str, float]:
+    """Seconds of each phase of the latest wake as ``<phase>_s``, with their ``total_s``."""
+    last = {key if key.endswith("_s") else f"{key}_s": round(s, 3) for key, s in view.wake_last.items()}
+    if last and "total_s" not in last:
+        last["total_s"] = round(sum(last.values()), 3)
+    return last
+
+
+def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
+    """Seconds until a group is ready, if this wake goes as the last one did."""
+    total = wake_last(view).get("total_s")
+    if total is None:
+        return None
+    elapsed = 0.0 if view.wake_since_ms is None else (now_ms - view.wake_since_ms) / 1000
+    return round(max(0.0, total - max(0.0, elapsed)), 1)
+
+
+def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Task:
+    """A task as clients see it. ``view``: its pool's numbers, for ``wake``."""
+    waiting = record.state in _WAITING
+    running = record.state is State.RUNNING
+    place = None
+    if waiting and record.position is not None:
+        place = QueuePlace(position=record.position, eta_s=_rounded(record.wait_s))
+    return Task(
+        id=record.id,
+        pool=record.pool,
+        tenant=record.tenant,
+        state=TaskState.QUEUED if waiting else TaskState(record.state.value),
+        phase=record.phase if running else None,
+        cancel_requested=record.cancel_requested,
+        priority=_PRIORITY[int(record.priority)],
+        attempt=record.attempt,
+        strikes=record.strikes,
+        max_strikes=record.max_strikes,
+        hand_backs=record.hand_backs,
+        resumed_from_step=record.resumed_from_step,
+        progress=_progress(record, running=running),
+        queue=place,
+        wake=wake_of(view, now_ms) if waiting else None,
+        input=from_json(record.input_json),
+        metadata=dict(record.metadata),
+        created_at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
+        start_at=at(record.start_at_ms),
+        started_at=at(record.started_ms),
+        finished_at=at(record.finished_ms),
+        expires_at=at(record.expires_ms),
+        artifacts=[artifact(record.id, ref) for ref in record.artifacts],
+        usage=_usage(record),
+        error=_error(record),
+        replay_of=record.replay_of,
+        links=links(record.id),
+    )
+
+
+def _progress(record: TaskRecord, *, running: bool) -> Progress | None:
+    if record.fraction is None:
+        return None
+    eta_s = _rounded(record.eta_s) if running else None
+    return Progress(fraction=record.fraction, step=record.step, steps=record.steps, eta_s=eta_s)
+
+
+def _usage(record: TaskRecord) -> Usage | None:
+    if record.gpu_seconds is None and record.wasted_gpu_seconds is None:
+        return None
+    return Usage(gpu_seconds=record.gpu_seconds or 0.0, wasted_gpu_seconds=record.wasted_gpu_seconds or 0.0)
+
+
+def _error(record: TaskRecord) -> TaskError | None:
+    if record.error_code is None:
+        return None
+    return TaskError(code=record.error_code, message=record.error_message or "", attempt=record.error_attempt)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
+    """A group as clients see it."""
+    return PoolGroup(
+        id=record.id,
+        state=record.state.value,
+        ranks=record.ranks,
+        task=record.task,
+        since=at(record.since_ms or None),
+        hosts=list(record.hosts) if admin else None,
+        pids=list(record.pids) if admin else None,
+        loads=record.loads,
+        plan=record.plan or None,
+    )
+
+
+def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
+    """A pool as clients see it. Other tenants' task ids are not shown but to admins."""
+    groups = [group(record, admin=admin) for record in view.groups]
+    return Pool(
+        name=entry.name,
+        workload=entry.spec.name,
+        queued=view.queued,
+        delayed=view.delayed,
+        running=view.running,
+        oldest_wait_s=_rounded(view.oldest_wait_s),
+        groups=groups if admin else [g.model_copy(update={"task": None}) for g in groups],
+        groups_wanted=entry.settings.groups,
+        groups_max=entry.settings.groups,
+        wake=_wake_history(view, now_ms),
+        input_schema=entry.input_schema,
+    )
+
+
+def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
+    waking = not has_ready_group(view) and view.wake_phase != "zero"
+    total = wake_last(view).get("total_s")
+    return WakeHistory(
+        phase=view.wake_phase,
+        since=at(view.wake_since_ms) if waking else None,
+        last=wake_last(view),
+        eta_s=wake_eta_s(view, now_ms) if waking else total,
+    )
+
+
+def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
+    """An event's data as clients see it: files carry a URL and not their place in the store."""
+    shown = {key: value for key, value in dict(data).items() if value is not None}
+    if kind == "artifact":
+        return _public_file(task_id, shown)
+    files = shown.get("artifacts")
+    if isinstance(files, list):
+        shown["artifacts"] = [_public_file(task_id, file) for file in files if isinstance(file, dict)]
+    elif kind == "succeeded":
+        shown["artifacts"] = []
+    return shown
+
+
+def _public_file(task_id: str, file: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: value for key, value in file.items() if key != "key"}
+    if "name" in shown:
+        shown["url"] = artifact_url(task_id, str(shown["name"]))
+    return shown
