@@ -140,9 +140,9 @@ class AsyncClient:
         """Ask for the task's end. A running one stops within a step; one that has ended stays as it is."""
         return await self._call(calls.cancel(task))
 
-    async def replay(self, task: TaskRef) -> Task:
+    async def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:
         """A new task with the same input as one that has ended."""
-        return await self._call(calls.replay(task))
+        return await self._call(calls.replay(task, idempotency_key=idempotency_key))
 
     async def delete(self, task: TaskRef) -> None:
         """Remove a task that has ended, with its events and files."""

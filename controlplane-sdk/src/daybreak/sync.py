@@ -138,9 +138,9 @@ class Client:
         """Ask for the task's end. A running one stops within a step; one that has ended stays as it is."""
         return self._call(calls.cancel(task))
 
-    def replay(self, task: TaskRef) -> Task:
+    def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:
         """A new task with the same input as one that has ended."""
-        return self._call(calls.replay(task))
+        return self._call(calls.replay(task, idempotency_key=idempotency_key))
 
     def delete(self, task: TaskRef) -> None:
         """Remove a task that has ended, with its events and files."""

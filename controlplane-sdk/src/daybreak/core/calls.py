@@ -114,10 +114,11 @@ def cancel(task: TaskRef) -> Call[Task]:
     return Call(request=request, read=lambda reply: parse(reply, Task))
 
 
-def replay(task: TaskRef) -> Call[Task]:
-    """``POST /v1/tasks/{id}/replay``: each makes a task, so one that may have arrived is not repeated."""
-    request = HttpRequest(method="POST", path=task_path(task, "replay"))
-    return Call(request=request, read=lambda reply: parse(reply, Task), repeat=Repeat.ONLY_IF_UNSENT)
+def replay(task: TaskRef, *, idempotency_key: str | None) -> Call[Task]:
+    """``POST /v1/tasks/{id}/replay``."""
+    headers = {"Idempotency-Key": idempotency_key or new_key()}
+    request = HttpRequest(method="POST", path=task_path(task, "replay"), headers=headers)
+    return Call(request=request, read=lambda reply: parse(reply, Task))
 
 
 def delete(task: TaskRef) -> Call[bool]:

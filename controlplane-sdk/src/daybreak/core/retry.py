@@ -62,8 +62,7 @@ class Retry:
 class Repeat(Enum):
     """What a second send of the same request would do."""
 
-    SAFE = "the same as one: reads, and changes with an idempotency key or an end state"
-    ONLY_IF_UNSENT = "more than one: it is sent again only when the first certainly did nothing"
+    SAFE = "the same as one: it reads, has an idempotency key, or asks for an end state"
     GONE_IS_DONE = "the same as one, but answered 404, since what the first removed is gone"
 
 
@@ -99,8 +98,6 @@ def calling(call: Call[T], retry: Retry) -> Operation[T]:
             failures += 1
             doubt = doubt or not did_nothing(error)
             if failures >= retry.attempts or not retry.patient(error):
-                raise
-            if doubt and call.repeat is Repeat.ONLY_IF_UNSENT:
                 raise
             delay = retry.delay(failures, error)
         yield Sleep(delay)

@@ -1,0 +1,162 @@
+"""A real server that says and breaks what a test wants, byte by byte."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+AT = "2026-11-21T12:00:00.000Z"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer. ``length`` is what Content-Length claims: with less of a body the connection breaks."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
+    framed: bool = True
+
+    def encode(self) -> bytes:
+        head = {"Content-Type": "application/json", "Connection": "close"} | self.headers
+        if self.framed:
+            head["Content-Length"] = str(len(self.body) if self.length is None else self.length)
+        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{k}: {v}" for k, v in head.items()), "", ""]
+        return "\r\n".join(lines).encode() + self.body
+
+
+DROP = object()
+"""Close the connection without an answer."""
+
+
+class Scripted:
+    """Gives its answers in order; the last one again and again. A callable is asked with the request."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.answers: list[Any] = []
+        owner = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                seen = owner.read(self.rfile)
+                if seen is not None:
+                    self.wfile.write(owner.answer(seen))
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def read(self, stream: Any) -> Seen | None:
+        line = stream.readline().decode().split()
+        if len(line) < 2:
+            return None
+        headers = {}
+        while (row := stream.readline().decode().strip()) != "":
+            name, _, value = row.partition(":")
+            headers[name.lower()] = value.strip()
+        body = stream.read(int(headers.get("content-length", "0")))
+        parts = urlsplit(line[1])
+        query = {k: v[0] for k, v in parse_qs(parts.query).items()}
+        seen = Seen(line[0], parts.path, query, headers, body)
+        self.seen.append(seen)
+        return seen
+
+    def answer(self, seen: Seen) -> bytes:
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if callable(found):
+            found = found(seen)
+        return b"" if found is DROP else found.encode()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(30)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    server = Scripted()
+    yield server
+    server.close()
+
+
+@dataclass(frozen=True)
+class Make:
+    """Makes what a server says."""
+
+    drop: object = DROP
+
+    def answer(self, body: Any = b"", status: int = 200, **kw: Any) -> Answer:
+        return Answer(
+            status=status, body=body if isinstance(body, bytes) else json.dumps(body).encode(), **kw
+        )
+
+    def task(self, task_id: str = "video_01", **fields: Any) -> dict[str, Any]:
+        links = dict.fromkeys(("self", "events", "ws", "cancel"), f"/v1/tasks/{task_id}")
+        base = {"id": task_id, "pool": "video", "tenant": "default", "state": "queued", "created_at": AT}
+        return base | {"links": links} | fields
+
+    def problem(
+        self, status: int, code: str, *, headers: dict[str, str] | None = None, **fields: Any
+    ) -> Answer:
+        body = {"type": f"https://daybreak.dev/errors/{code}", "title": "T", "status": status, "code": code}
+        kind = {"Content-Type": "application/problem+json"} | (headers or {})
+        return self.answer(
+            body | {"detail": "the detail", "request_id": "r-1"} | fields, status, headers=kind
+        )
+
+    def event(self, kind: str, event_id: str | None = None, **data: Any) -> bytes:
+        body = {"task": "video_01", "type": kind, "at": data.pop("at", AT), "data": data}
+        if event_id is not None:
+            body["id"] = event_id
+        head = f"id: {event_id}\n" if event_id is not None else ""
+        return f"{head}event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
+
+    def stream(self, *events: bytes, broken: bool = False) -> Answer:
+        """An event stream that closes after these; ``broken``: in the middle of what it promised."""
+        body = b"".join(events)
+        kind = {"Content-Type": "text/event-stream"}
+        return Answer(body=body, headers=kind, framed=broken, length=len(body) + 99 if broken else None)
+
+
+@pytest.fixture
+def make() -> Make:
+    return Make()
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAYBREAK_URL", "DAYBREAK_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+Handler = Callable[[Seen], Answer]
