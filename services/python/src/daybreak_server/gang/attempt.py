@@ -98,7 +98,7 @@ class Reporter:
             # Each try may take the store's whole timeout: do not let the work wait for it often.
             self._pause_s = min(_MAX_SILENCE_S, max(0.5, self._pause_s * 2))
             return False
-        self.outbox.written(len(events))
+        self.outbox.written()
         self._hold.heard(control)
         self._last, self._pause_s = time.monotonic(), means.config.progress_s
         return True

@@ -71,32 +71,30 @@ class PhaseClock:
 
 @dataclass
 class Outbox:
-    """Events on their way to the store. Kept until a write succeeds, within bounds."""
+    """Events on their way to the store, in order. Kept until a write succeeds, within bounds."""
 
-    _progress: list[dict[str, object]] = field(default_factory=list)
-    _notes: list[EventDraft] = field(default_factory=list)
+    _events: list[EventDraft] = field(default_factory=list)
     _fields: dict[str, str | int | float] = field(default_factory=dict)
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
         """A step to be told of; also updates the record's fields."""
-        data: dict[str, object] = {"phase": step.phase, "fraction": round(fraction, 6)}
+        data: dict[str, str | int | float] = {"phase": step.phase, "fraction": round(fraction, 6)}
         if step.steps:
             data["step"], data["steps"] = step.step, step.steps
         if eta_s is not None:
             data["eta_s"] = round(eta_s, 3)
-        self._fields.update(
-            {key: value for key, value in data.items() if isinstance(value, str | int | float)}
-        )
-        self._progress.append(data)
-        if len(self._progress) > MAX_PENDING:
-            merged = self._progress.pop(0)
-            if "step" in self._progress[0]:
-                self._progress[0].setdefault("from_step", merged.get("from_step", merged.get("step", 0)))
+        self._fields.update(data)
+        self._events.append(EventDraft(type="progress", data=data))
+        steps = [at for at, event in enumerate(self._events) if event.type == "progress"]
+        if len(steps) > MAX_PENDING:
+            self._events[steps[1]] = _merged(self._events[steps[0]], self._events[steps[1]])
+            del self._events[steps[0]]
 
     def note(self, draft: EventDraft) -> None:
         """Any other event."""
-        self._notes.append(draft)
-        del self._notes[:-MAX_NOTES]
+        self._events.append(draft)
+        if len(self._events) > MAX_PENDING + MAX_NOTES:
+            del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
 
     def set(self, **fields: str | int | float) -> None:
         """Fields of the record to write with the next events."""
@@ -104,15 +102,20 @@ class Outbox:
 
     def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
         """What is to be written now."""
-        events = [*self._notes, *(EventDraft(type="progress", data=dict(data)) for data in self._progress)]
-        return events, dict(self._fields)
+        return list(self._events), dict(self._fields)
 
-    def written(self, events: int) -> None:
-        """The write of what ``take`` gave has succeeded. ``events`` is how many they were."""
-        notes = min(events, len(self._notes))
-        del self._notes[:notes]
-        del self._progress[: events - notes]
+    def written(self) -> None:
+        """All that ``take`` gave has been written."""
+        self._events.clear()
         self._fields.clear()
 
     def __bool__(self) -> bool:
-        return bool(self._progress or self._notes or self._fields)
+        return bool(self._events or self._fields)
+
+
+def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
+    """A progress event that covers both: ``from_step`` is the first step that it tells of."""
+    if "step" not in new.data:
+        return new
+    since = old.data.get("from_step", old.data.get("step", new.data["step"]))
+    return EventDraft(type="progress", data={**new.data, "from_step": since})

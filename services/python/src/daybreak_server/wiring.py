@@ -1,0 +1,153 @@
+"""Composition: the one place that knows which adapter stands behind which port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.member import Member, Outside
+from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.store import WorkQueue
+from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.workloads import registry
+from daybreak_server.workloads.base import Workload, WorkloadSpec
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from daybreak_server.api.services import Services
+    from daybreak_server.gang.meeting import Board
+
+
+class NoStoreError(ValueError):
+    """The settings name no Redis, and this process does not start one."""
+
+
+def redis_url(settings: Settings) -> str:
+    """Where the store is. :raises NoStoreError: when the settings do not say."""
+    if settings.redis.url is None:
+        raise NoStoreError(
+            "no Redis: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start their own"
+        )
+    return settings.redis.url
+
+
+def build_queue(settings: Settings, pool: str) -> WorkQueue:
+    """What the leaders of a pool's groups ask."""
+    return RedisQueue(
+        redis_url(settings),
+        pool=pool,
+        prefix=settings.redis.prefix,
+        lease_s=settings.pools[pool].lease.lease_s,
+        timeout_s=settings.redis.timeout_s,
+    )
+
+
+def build_blobs(settings: Settings) -> Blobs:
+    """Where files are."""
+    return open_blobs(settings.artifacts)
+
+
+def build_services(settings: Settings) -> Services:
+    """What the HTTP app is made of."""
+    from daybreak_server.api.services import Services
+
+    url, prefix, timeout_s = redis_url(settings), settings.redis.prefix, settings.redis.timeout_s
+    store = RedisStore(
+        url,
+        prefix=prefix,
+        timeout_s=timeout_s,
+        max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
+    )
+    events = RedisEvents(url, prefix=prefix, timeout_s=timeout_s)
+
+    async def close() -> None:
+        await events.close()
+        await store.close()
+
+    return Services(
+        settings=settings,
+        store=store,
+        events=events,
+        housekeeper=store,
+        blobs=build_blobs(settings),
+        close=close,
+    )
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The HTTP app, with everything behind it."""
+    from daybreak_server.api.app import build_app as compose
+
+    return compose(build_services(settings))
+
+
+def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
+    """The workload of a pool, as the API sees it."""
+    return registry.spec(pool.workload)
+
+
+def workload_options(pool: PoolSettings) -> dict[str, Any]:
+    """What a workload and its limits are told: the pool's options, and its model."""
+    return dict(pool.options) | ({"model": pool.model} if pool.model is not None else {})
+
+
+def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangConfig:
+    """What a group must know of its pool. ``device`` is what ``auto`` has come to."""
+    of = settings.pools[pool]
+    return GangConfig(
+        pool=pool,
+        ranks=of.ranks,
+        device=device if of.device == "auto" else of.device,
+        threads=max(1, int(of.cpus_per_rank)),
+        options=workload_options(of),
+        scratch=scratch_folder(settings),
+        lease_s=of.lease.lease_s,
+        stall_s=of.lease.stall_s,
+        load_stall_s=of.lease.load_stall_s,
+        checkpoint_s=of.checkpoint_s,
+        progress_s=of.progress_s,
+        drain_s=of.drain_s,
+    )
+
+
+def scratch_folder(settings: Settings) -> Path:
+    """Where the work folders of attempts are made."""
+    return settings.data_dir / "scratch"
+
+
+def build_member(
+    settings: Settings,
+    pool: str,
+    *,
+    rank: int = 0,
+    device: str = "cpu",
+    on_broken: Callable[[str], None],
+    board: Board | None = None,
+    host: str = "127.0.0.1",
+    label: str = "",
+    wake: dict[str, float] | None = None,
+) -> Member:
+    """One rank of a group of ``pool``; ``start`` it."""
+    spec = workload_spec(settings.pools[pool])
+    outside = Outside(
+        queue=lambda: build_queue(settings, pool),
+        blobs=lambda: build_blobs(settings),
+        workload=lambda: _implementation(spec),
+        on_broken=on_broken,
+        board=board,
+        host=host,
+        label=label,
+        wake=wake or {},
+    )
+    return Member(spec, gang_config(settings, pool, device=device), outside, rank=rank)
+
+
+def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:
+    return registry.implementation(spec)

@@ -1,0 +1,13 @@
+"""What an uninterrupted echo task leaves."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def echo_text(message: str, steps: int) -> bytes:
+    """`echo.txt` of ``message`` after ``steps`` steps, computed on its own."""
+    digest = hashlib.sha256(message.encode()).hexdigest()
+    for number in range(1, steps + 1):
+        digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()
+    return f"{message}\n{steps} steps {digest}\n".encode()
