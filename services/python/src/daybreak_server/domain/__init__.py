@@ -1,1 +1,1 @@
-"""The rules of Daybreak without any input or output: states, transitions, fairness, backoff. Standard library only."""
+"""The rules of Daybreak without any input or output: states, transitions, fairness. Standard library only."""

@@ -1,0 +1,72 @@
+"""What the reference model keeps: tasks, attempts and groups, with everything that decides a task's fate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, NewTask, State
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A running attempt."""
+
+    token: str
+    group: str
+    ranks: int
+    claimed_ms: int
+    charge: float
+    lease_end: int
+    checkpoint_ms: int | None = None
+
+
+@dataclass(slots=True)
+class ModelTask:
+    """A task with everything that decides its fate."""
+
+    new: NewTask
+    place: int
+    created_ms: int
+    state: State
+    attempt: int = 0
+    strikes: int = 0
+    hand_backs: int = 0
+    running: Attempt | None = None
+    due_ms: int | None = None
+    start_by: int | None = None
+    run_by: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    expires_ms: int | None = None
+    cancel_at: int | None = None
+    cancel_reason: str = ""
+    checkpoint: CheckpointRef | None = None
+    resumed_from_step: int | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
+    error: dict[str, Any] | None = None
+    used_ms: int = 0
+    wasted_ms: int = 0
+    settled: tuple[str, State] | None = None
+    events: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> int | None:
+        """Until it has begun once, when it must have begun; from then on, when it must have ended."""
+        return self.start_by if self.started_ms is None else self.run_by
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """As events show it."""
+        return {"gpu_seconds": self.used_ms / 1000, "wasted_gpu_seconds": self.wasted_ms / 1000}
+
+
+@dataclass(slots=True)
+class ModelGroup:
+    """A registered group."""
+
+    end: int
+    drain: bool = False
+    task: str | None = None
+    lost: bool = False
