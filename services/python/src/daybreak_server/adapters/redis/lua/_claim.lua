@@ -30,8 +30,9 @@ local function start(id, r, c)
   redis.call('HSET', k_task(id), unpack(fields))
   redis.call('ZADD', K_leases, int(meta('lease_clock') + c.lease_ms), id)
   redis.call('ZADD', K_live, int(RUNNING_BAND + NOW), id)
-  if redis.call('EXISTS', k_group(c.group)) == 0 then
+  if not redis.call('ZSCORE', K_groups, c.group) then  -- it claims before it registers, or was thought lost
     redis.call('ZADD', K_groups, int(meta('lease_clock') + c.lease_ms), c.group)
+    redis.call('ZREM', K_gone, c.group)
     redis.call('HSET', k_group(c.group), 'ranks', c.ranks)
   end
   redis.call('HSET', k_group(c.group), 'task', id, 'state', 'busy', 'since', int(NOW))
@@ -42,10 +43,18 @@ local function start(id, r, c)
   emit(id, 'started', r.attempt, data .. '}')
 end
 
+-- Who refuses may have taken a token that was meant for somebody else.
+local function ring_if_waiting()
+  if redis.call('EXISTS', K_tenants) == 1 and redis.call('EXISTS', K_bell) == 0 then ring() end
+end
+
 -- c: group, ranks, lease_ms, nonce, spec_version, drain. The first element says what came of it:
 -- task …, drain, none (nothing waits), other (what waits is not for this group), again (call once more).
 local function claim_next(c)
-  if c.drain or redis.call('HGET', k_group(c.group), 'drain') then return { 'drain' } end
+  if c.drain or redis.call('HGET', k_group(c.group), 'drain') then
+    ring_if_waiting()
+    return { 'drain' }
+  end
   local expired = 0
   local t = 0
   while t < LOOK_TENANTS do
@@ -62,14 +71,17 @@ local function claim_next(c)
         moved = true
       elseif tonumber(r.spec_version or '1') <= c.spec_version then
         start(id, r, c)
-        if redis.call('EXISTS', K_tenants) == 1 and redis.call('EXISTS', K_bell) == 0 then ring() end
+        ring_if_waiting()
         return answer(id, r)
       end
     end
     if expired >= EXPIRE_MAX then return { 'again' } end
     if moved then t = 0 else t = t + 1 end
   end
-  if redis.call('EXISTS', K_tenants) == 1 then return { 'other' } end
+  if redis.call('EXISTS', K_tenants) == 1 then
+    ring_if_waiting()
+    return { 'other' }
+  end
   redis.call('DEL', K_bell)
   return { 'none' }
 end
