@@ -28,6 +28,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TenantSettings",
+    "child_environment",
     "load_settings",
 ]
 
@@ -200,3 +201,9 @@ def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | No
     """
     variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
     return sources.load(Settings, config=config, environ=variables)
+
+
+def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment for a process that this one starts: its own, with ``changes`` (``None`` removes)."""
+    merged = {**os.environ, **changes}  # noqa: TID251 - the one place
+    return {name: value for name, value in merged.items() if value is not None}

@@ -33,7 +33,7 @@ def redis_url(settings: Settings) -> str:
     """Where the store is. :raises NoStoreError: when the settings do not say."""
     if settings.redis.url is None:
         raise NoStoreError(
-            "no Redis: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start their own"
+            "no Redis: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start one"
         )
     return settings.redis.url
 
