@@ -39,6 +39,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
     framed: bool = True
+    hold: threading.Event | None = None
+    """The connection stays open until this is set (30 s at most)."""
 
     def encode(self) -> bytes:
         head = {"Content-Type": "application/json", "Connection": "close"} | self.headers
@@ -64,7 +66,12 @@ class Scripted:
             def handle(self) -> None:
                 seen = owner.read(self.rfile)
                 if seen is not None:
-                    self.wfile.write(owner.answer(seen))
+                    found = owner.answer(seen)
+                    if found is not DROP:
+                        self.wfile.write(found.encode())
+                        self.wfile.flush()
+                        if found.hold is not None:
+                            found.hold.wait(30)
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -90,11 +97,11 @@ class Scripted:
         self.seen.append(seen)
         return seen
 
-    def answer(self, seen: Seen) -> bytes:
+    def answer(self, seen: Seen) -> Any:
         found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if callable(found):
             found = found(seen)
-        return b"" if found is DROP else found.encode()
+        return found
 
     def close(self) -> None:
         self._server.shutdown()

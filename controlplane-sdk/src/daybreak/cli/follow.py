@@ -14,10 +14,6 @@ from daybreak.sync import Client
 from daybreak.wire import Event, EventType, Task
 
 
-class Left(KeyboardInterrupt):
-    """A second Ctrl-C: the user goes, the task stays with the server."""
-
-
 @dataclass(kw_only=True)
 class Follow:
     """How to follow a task. ``cancel_on_interrupt`` asks the server to cancel at the first Ctrl-C."""
@@ -36,7 +32,7 @@ class Follow:
         story.last_id = self.after
         with show_on(self.output.err) as show:
             show.update(story)
-            while not story.state.terminal:
+            while True:
                 try:
                     self._follow(task, story, show)
                     break

@@ -1,0 +1,78 @@
+"""What the package needs, and what it must never need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import requires
+
+from packaging.requirements import Requirement
+
+CLOSURE = {
+    "annotated-types",
+    "anyio",
+    "h11",
+    "httpcore2",
+    "httpx2",
+    "idna",
+    "pydantic",
+    "pydantic-core",
+    "truststore",
+    "typing-extensions",
+    "typing-inspection",
+}
+"""All that `pip install daybreak-sdk` brings: seven with httpx2, and four more with pydantic."""
+
+
+def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """Names of all packages below one, by the metadata of what is installed here."""
+    found: set[str] = set()
+    waiting = [(name, extras)]
+    while waiting:
+        package, wanted = waiting.pop()
+        for text in requires(package) or []:
+            need = Requirement(text)
+            marks = [{"extra": extra} for extra in wanted or {""}]
+            if need.marker and not any(need.marker.evaluate(mark) for mark in marks):
+                continue
+            below = need.name.lower().replace("_", "-")
+            if below not in found:
+                found.add(below)
+                waiting.append((below, frozenset(need.extras)))
+    return found
+
+
+def test_the_base_has_not_grown() -> None:
+    """Nothing came in that was not decided: the list above is the decision."""
+    assert closure("daybreak-sdk") == CLOSURE
+    assert len(CLOSURE) <= 11
+
+
+def test_the_client_needs_neither_typer_nor_rich_nor_the_server() -> None:
+    """With only httpx2 and pydantic there, everything but the command imports and works."""
+    code = """
+import sys
+
+BLOCKED = {"typer", "rich", "click", "daybreak_server", "fastapi", "starlette", "uvicorn"}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Blocker())
+import asyncio, pkgutil, importlib, daybreak
+for module in pkgutil.walk_packages(daybreak.__path__, "daybreak."):
+    if not module.name.startswith("daybreak.cli"):
+        importlib.import_module(module.name)
+daybreak.Client().close()
+asyncio.run(daybreak.AsyncClient().close())
+third = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+print(",".join(sorted(name for name in third if not name.startswith("_"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = {name.replace("_", "-") for name in done.stdout.strip().split(",")}
+    assert loaded - CLOSURE - {"daybreak", "typing-extensions"} <= {"sitecustomize", "distutils-hack"}
