@@ -130,6 +130,8 @@ def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Task:
 def _progress(record: TaskRecord, *, running: bool) -> Progress | None:
     if record.fraction is None:
         return None
+    if record.state is State.SUCCEEDED:  # its last report came before its last step was done
+        return Progress(fraction=1.0, step=record.steps, steps=record.steps)
     eta_s = _rounded(record.eta_s) if running else None
     return Progress(fraction=record.fraction, step=record.step, steps=record.steps, eta_s=eta_s)
 

@@ -1,0 +1,222 @@
+"""A running app and a worker for these tests, and a plain reader of streams that sees what is on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from support.valkey import Server
+from support.waiting import wait_until
+
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.app import build_app
+from daybreak_server.api.context import Context
+from daybreak_server.api.server import ApiServer
+from daybreak_server.api.services import Services
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import (
+    ArtifactRef,
+    Claim,
+    EventDraft,
+    Failed,
+    Finished,
+    Outcome,
+    Released,
+    Settled,
+    Stopped,
+)
+from daybreak_server.settings import Settings
+
+POOL = "echo"
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Two pools, and what a test changes."""
+    tree: dict[str, Any] = {
+        "pools": {"echo": {"workload": "echo"}, "clips": {"workload": "video"}},
+        "tenants": {"heavy": {"weight": 3}},
+    }
+    for name, value in changes.items():
+        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
+    return Settings.model_validate(tree)
+
+
+@dataclass
+class Api:
+    """A running server and clients of it."""
+
+    url: str
+    context: Context
+    client: httpx2.Client
+    blobs: LocalBlobs
+    server: ApiServer
+    thread: threading.Thread
+
+    def submit(
+        self, input: dict[str, Any] | None = None, *, status: int = 202, **body: Any
+    ) -> dict[str, Any]:
+        """POST /v1/tasks, as the task (or problem) that comes back."""
+        headers = body.pop("headers", {})
+        body = {"pool": POOL, "input": input or {"message": "hi"}, **body}
+        answer = self.client.post("/v1/tasks", json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def get(self, task: str, **headers: str) -> dict[str, Any]:
+        """GET /v1/tasks/{id}."""
+        answer = self.client.get(f"/v1/tasks/{task}", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def until(self, task: str, state: str, timeout: float = 60) -> dict[str, Any]:
+        """Wait until the task is in that state."""
+
+        def reached() -> dict[str, Any] | None:
+            found = self.get(task)
+            return found if found["state"] == state else None
+
+        found = wait_until(reached, timeout, f"{task} to be {state}")
+        assert found is not None
+        return found
+
+
+@dataclass
+class Worker:
+    """The leader of a group of one rank, by hand."""
+
+    queue: RedisQueue
+    blobs: LocalBlobs
+    folder: Path
+    group: GroupRecord = field(
+        default_factory=lambda: GroupRecord(
+            id=new_group_id(), state=GroupState.IDLE, hosts=("here",), pids=(1,), loads=1
+        )
+    )
+
+    def register(self, ttl_s: float = 60) -> GroupRecord:
+        return self.queue.group(self.group, ttl_s=ttl_s)
+
+    def claim(self, wait_s: float = 30) -> Claim:
+        self.register()
+        claim = self.queue.claim(self.group, wait_s=wait_s)
+        assert claim is not None, f"nothing to claim in {wait_s} s"
+        return claim
+
+    def progress(self, claim: Claim, step: int, steps: int, phase: str = "work") -> Any:
+        data = {
+            "phase": phase,
+            "fraction": step / steps,
+            "step": step,
+            "steps": steps,
+            "eta_s": float(steps - step),
+        }
+        return self.queue.report(claim.lease, [EventDraft(type="progress", data=data)], fields=data)
+
+    def upload(
+        self, claim: Claim, name: str, content: bytes, content_type: str = "text/plain"
+    ) -> ArtifactRef:
+        source = self.folder / "upload"
+        source.write_bytes(content)
+        key = f"{claim.lease.task}/{claim.lease.token}/{name}"
+        list(self.blobs.upload(key, source, content_type=content_type))
+        digest = hashlib.sha256(content).hexdigest()
+        return ArtifactRef(
+            name=name, key=key, content_type=content_type, size_bytes=len(content), sha256=digest
+        )
+
+    def settle(self, claim: Claim, outcome: Outcome) -> Settled:
+        return self.queue.settle(claim.lease, outcome)
+
+    def finish(self, claim: Claim, *files: ArtifactRef) -> Settled:
+        return self.settle(claim, Finished(artifacts=files))
+
+    def fail(self, claim: Claim, *, permanent: bool = False) -> Settled:
+        return self.settle(claim, Failed(code="boom", message="it broke", permanent=permanent))
+
+    def release(self, claim: Claim) -> Settled:
+        return self.settle(claim, Released())
+
+    def stop(self, claim: Claim) -> Settled:
+        return self.settle(claim, Stopped())
+
+
+class Serving:
+    """A server in a thread of its own, from `with` to its end."""
+
+    def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
+        self.blobs = LocalBlobs(folder / "blobs")
+        store = RedisStore(valkey.url, max_queued={n: p.max_queued for n, p in settings.pools.items()})
+        events = RedisEvents(valkey.url)
+
+        async def close() -> None:
+            await store.close()
+            await events.close()
+
+        services = Services(
+            settings=settings, store=store, events=events, housekeeper=store, blobs=self.blobs, close=close
+        )
+        self.app = build_app(services)
+        self.server = ApiServer(self.app, host="127.0.0.1", port=port)
+        self.thread = threading.Thread(target=self.server.run, name="api under test")
+
+    def __enter__(self) -> Api:
+        self.thread.start()
+        wait_until(lambda: self.server.started or not self.thread.is_alive(), 60, "the server to start")
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        self.client = httpx2.Client(base_url=url, timeout=60)
+        return Api(
+            url=url,
+            context=self.app.state.context,
+            client=self.client,
+            blobs=self.blobs,
+            server=self.server,
+            thread=self.thread,
+        )
+
+    def __exit__(self, *exc: object) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(60)
+        assert not self.thread.is_alive(), "the server did not stop"
+
+
+def read_events(
+    url: str, task: str, *, after: str | None = None, until: str | None = None, timeout: float = 60
+) -> list[dict[str, Any]]:
+    """The events of a stream up to its end, or up to the first of type ``until``."""
+    found = []
+    headers = {} if after is None else {"Last-Event-ID": after}
+    path = f"{url}/v1/tasks/{task}/events"
+    with httpx2.stream("GET", path, headers=headers, timeout=timeout) as answer:
+        assert answer.status_code == 200, answer.read()
+        for event in parse(answer.iter_lines()):
+            found.append(event)
+            if event["type"] == until:
+                break
+    return found
+
+
+def parse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Events from the lines of ``text/event-stream``; checks that id and type agree with the object."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif not line and "data" in fields:
+            event = json.loads(fields["data"])
+            assert event["type"] == fields["event"]
+            assert event.get("id") == fields.get("id")
+            yield event
+            fields = {}

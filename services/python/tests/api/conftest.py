@@ -1,0 +1,62 @@
+"""The app on a real server with a real Valkey and a real folder, and workers that do as they are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.valkey import Server
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from api_support import POOL, Api, Serving, Worker, make_settings
+
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.adapters.redis.queue import RedisQueue
+
+
+@pytest.fixture
+def start_api(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Starts servers, each with the settings that it is given; all are gone at the end."""
+    with ExitStack() as stack:
+
+        def start(port: int = 0, **changes: Any) -> Api:
+            return stack.enter_context(Serving(valkey, tmp_path, port, make_settings(**changes)))
+
+        yield start
+
+
+@pytest.fixture
+def api(start_api: Callable[..., Api]) -> Api:
+    """A server with the usual settings."""
+    return start_api()
+
+
+@pytest.fixture
+def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Makes workers; ``lease_s`` and ``pool`` may be given."""
+    queues: list[RedisQueue] = []
+
+    def start(pool: str = POOL, lease_s: float = 30.0) -> Worker:
+        queues.append(RedisQueue(valkey.url, pool=pool, lease_s=lease_s))
+        return Worker(queues[-1], api_blobs, tmp_path)
+
+    yield start
+    for queue in queues:
+        queue.close()
+
+
+@pytest.fixture
+def api_blobs(tmp_path: Path) -> LocalBlobs:
+    """The folder that servers and workers of a test share."""
+    return LocalBlobs(tmp_path / "blobs")
+
+
+@pytest.fixture
+def worker(start_worker: Callable[..., Worker]) -> Worker:
+    """A worker of the pool ``echo``."""
+    return start_worker()
