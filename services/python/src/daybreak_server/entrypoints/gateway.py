@@ -1,0 +1,57 @@
+"""The gateway: the HTTP app in a process of its own, without Ray; it answers also while Ray sleeps."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+from daybreak_server import wiring
+from daybreak_server.api.server import ApiServer
+from daybreak_server.settings import Settings
+
+_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Lines with a time, for the log file that a supervisor keeps."""
+    logging.basicConfig(level=level, format=_LOG_FORMAT, force=True)
+
+
+class Gateway(ApiServer):
+    """Says when it answers, and ends by ``stop`` from any thread."""
+
+    def __init__(self, settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
+        super().__init__(wiring.build_app(settings), host=settings.http.host, port=settings.http.port)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        if self.started and self._on_started is not None:
+            self._on_started()
+
+    def stop(self) -> None:
+        """End soon."""
+        self.should_exit = True
+
+
+def serve(gateway: Gateway) -> int:
+    """Run until a signal; 0 when it ended in order, 1 when it could not listen."""
+    # uvicorn raises the signal again when it has ended: that must not end the process before it cleans up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
+    gateway.run()
+    return 0 if gateway.started else 1
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    return None
+
+
+def run_gateway(settings: Settings) -> int:
+    """Answer HTTP until a signal. The store and the files may come later: until then it answers 503."""
+    log_to_stderr()
+    return serve(Gateway(settings))
