@@ -1,0 +1,91 @@
+"""The state of a denoise between two steps, as safetensors bytes.
+
+Holds latents, the scheduler's history, the generator's state and, as metadata, the step and a fingerprint of
+model and parameters. A run that goes on from it makes the same bytes as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+FORMAT: Final = "daybreak.video.1"
+
+
+class SnapshotMismatchError(ValueError):
+    """The snapshot is damaged or of another task, model or format; start at 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that the next step reads."""
+
+    step: int
+    """Steps done."""
+    latents: Tensor
+    """[1, z, frames, height, width], float32."""
+    model_outputs: tuple[Tensor | None, ...]
+    """UniPC's history of predictions, oldest first."""
+    timesteps: tuple[int | None, ...]
+    last_sample: Tensor | None
+    lower_order_nums: int
+    this_order: int
+    rng: Tensor
+    """State of the CPU generator after the initial noise, uint8."""
+
+    def dump(self, fingerprint: str) -> bytes:
+        """The bytes, for a checkpoint."""
+        tensors = {"latents": self.latents, "rng": self.rng}
+        tensors |= {f"model_outputs.{i}": t for i, t in enumerate(self.model_outputs) if t is not None}
+        if self.last_sample is not None:
+            tensors["last_sample"] = self.last_sample
+        state = {
+            "step": self.step,
+            "history": len(self.model_outputs),
+            "timesteps": self.timesteps,
+            "lower_order_nums": self.lower_order_nums,
+            "this_order": self.this_order,
+        }
+        metadata = {"format": FORMAT, "fingerprint": fingerprint, "state": json.dumps(state)}
+        # Clones, for safetensors refuses tensors that share memory.
+        return save_tensors({name: t.detach().cpu().clone() for name, t in tensors.items()}, metadata)
+
+
+def load(data: bytes, fingerprint: str, device: torch.device) -> Snapshot:
+    """The snapshot in ``data``. :raises SnapshotMismatchError: when it is not one of this task and model."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise SnapshotMismatchError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        if metadata["fingerprint"] != fingerprint:
+            raise SnapshotMismatchError("it was taken with another model or other parameters")
+        state: dict[str, Any] = json.loads(metadata["state"])
+        tensors = load_tensors(data)
+        return Snapshot(
+            step=state["step"],
+            latents=tensors["latents"].to(device),
+            model_outputs=tuple(
+                _to(tensors.get(f"model_outputs.{i}"), device) for i in range(state["history"])
+            ),
+            timesteps=tuple(state["timesteps"]),
+            last_sample=_to(tensors.get("last_sample"), device),
+            lower_order_nums=state["lower_order_nums"],
+            this_order=state["this_order"],
+            rng=tensors["rng"],
+        )
+    except SnapshotMismatchError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as exc:
+        raise SnapshotMismatchError(f"it is damaged ({type(exc).__name__})") from exc
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)

@@ -1,0 +1,318 @@
+"""The video workload: prompt to MP4, the same code on one CPU and on a group of GPUs.
+
+Rules that keep the ranks of a group together, for whoever changes ``run``:
+
+* every rank yields the same number of times; what only the leader does (text encoder, VAE, encoder, previews)
+  ends at a yield before the next collective, so that its failure finds the others at the point of agreement;
+* input is checked on every rank before the first collective;
+* ``step`` counts denoise steps in every phase, so checkpoints taken while decoding carry the last step.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from daybreak_server.workloads.base import Context, Group, PermanentError, Step, Task
+from daybreak_server.workloads.video import limits as limits_of
+from daybreak_server.workloads.video.determinism import CPU_ENVIRONMENT, rows_are_independent, threads_for
+from daybreak_server.workloads.video.options import VideoOptions
+from daybreak_server.workloads.video.params import VideoParams, image_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from daybreak_server.workloads.video.decode import Frames
+    from daybreak_server.workloads.video.denoise import Conditions, Denoiser
+    from daybreak_server.workloads.video.mesh import Ranks
+    from daybreak_server.workloads.video.model import WanModel
+    from daybreak_server.workloads.video.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
+"""Rough shares of a task's time, for one fraction that rises evenly enough."""
+
+FRAMES_A_YIELD: Final = 16
+"""How many frames are encoded between two yields."""
+
+MAX_IMAGE_PIXELS: Final = 4096 * 4096
+
+
+class VideoWorkload:
+    """One rank's part of making videos."""
+
+    name = "video"
+    Params = VideoParams
+
+    group: Group
+    options: VideoOptions
+    model: WanModel
+    ranks: Ranks
+
+    def load(self, group: Group) -> None:
+        """Make the model resident and lay the plan over the ranks."""
+        try:
+            self.options = VideoOptions.model_validate(dict(group.options))
+        except ValidationError as exc:
+            raise PermanentError(f"options of the pool: {exc}", code="bad_options") from exc
+        import torch
+
+        from daybreak_server.workloads.video import folder as folders
+        from daybreak_server.workloads.video import mesh, parallel
+        from daybreak_server.workloads.video import model as models
+
+        self.group, device = group, _device(group)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        else:
+            self._steady_cpu()
+        try:
+            info = folders.read(self.options.folder)
+        except folders.FolderError as exc:
+            raise models.ModelError(str(exc)) from exc
+        self.limits = limits_of.of_model(info, self.options)
+        plan = parallel.chosen(
+            self.options.parallel, world=group.size, heads=info.heads,
+            guidance=self.limits.defaults["guidance"] > 1, device=device.type,
+        )  # fmt: skip
+        if self.options.offload == "group" and plan.sequence > 1:
+            raise PermanentError(
+                "offload: group works on one rank only; use offload: model.", code="bad_options"
+            )
+        if group.leader:
+            log.info("plan: %s", plan.explain(info.heads))
+        self.ranks = mesh.Ranks(plan, device)
+        self.model = models.load(self.options, device, leader=group.leader)
+        for transformer in self.model.transformers:
+            self.ranks.split(transformer, per_token_timesteps=info.expand_timesteps)
+
+    def _steady_cpu(self) -> None:
+        import torch
+
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # noqa: TID251  # MKL's only switch; the launcher should set it too
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))
+        if self.group.size > 1 and self.group.leader and not rows_are_independent():
+            log.warning(
+                "this machine's matrix products depend on how rows are split: a group's videos differ in "
+                "the last bits from one process's. Start ranks with %s.",
+                " ".join(f"{name}={value}" for name, value in CPU_ENVIRONMENT.items()),
+            )
+
+    def warm_up(self) -> None:
+        """One step of a default video, and its decode: kernels are chosen, buffers and groups made."""
+        if not self.options.warm_up:
+            return
+        defaults = {**self.limits.defaults, "prompt": "warm-up", "steps": 1}
+        params = VideoParams.model_validate(defaults, context={"limits": self.limits})
+        self.ranks.prepare(self._tokens(params))
+        conditions = self._share(params, *self._encode_text(params))
+        denoiser = self._denoiser(params, conditions, seed=0, resume=None)
+        for _ in denoiser:
+            pass
+        if self.group.leader:
+            for _ in self._decode(denoiser):
+                pass
+        self.model.rest()
+
+    def run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
+        """Make one video: ``video.mp4`` and ``poster.webp``."""
+        try:
+            yield from self._run(task, ctx)
+        finally:
+            self.model.rest()
+
+    def _run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
+        from daybreak_server.workloads.video.denoise import fingerprint
+
+        params = self._checked(task.params)
+        seed = params.seed_for(task.id)
+        mark = fingerprint(self.model, params, seed)
+        self.ranks.prepare(self._tokens(params))
+        ctx.log(f"{params.size}, {params.frames} frames, {params.steps} steps, seed {seed}; "
+                f"{self.ranks.plan.explain(self.model.info.heads)}")  # fmt: skip
+        resume = self._resume(ctx, mark)
+        texts = self._encode_text(params)
+        yield Step(phase="encode_prompt", fraction=PHASES["encode_prompt"], steps=params.steps)
+        conditions = self._share(params, *texts)
+
+        denoiser = self._denoiser(params, conditions, seed=seed, resume=resume)
+        yield from self._denoise(denoiser, mark, ctx)
+        after = denoiser.snapshot()
+        done = PHASES["encode_prompt"] + PHASES["denoise"]
+
+        def step(phase: str, part: float) -> Step:
+            return Step(
+                phase=phase, fraction=min(1.0, done + part), step=params.steps, steps=params.steps,
+                snapshot=lambda: after.dump(mark),
+            )  # fmt: skip
+
+        frames: list[Frames] = []
+        parts = self._decode_parts(params)
+        decoding = self._decode(denoiser) if self.group.leader else None
+        for part in range(parts):
+            if decoding is not None:
+                frames.append(next(decoding))
+            yield step("decode", PHASES["decode"] * (part + 1) / parts)
+        if decoding is not None:
+            # Past its last yield: the VAE's cache is dropped now, not whenever the generator is collected.
+            next(decoding, None)
+        for share in self._encode(params, frames, ctx):
+            yield step("encode", PHASES["decode"] + PHASES["encode"] * share)
+
+    def _checked(self, params: VideoParams) -> VideoParams:
+        """The parameters under this model's own limits: a gateway may know only its family's."""
+        try:
+            return VideoParams.model_validate(params.model_dump(), context={"limits": self.limits})
+        except ValidationError as exc:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+            raise PermanentError(problems, code="invalid_input") from exc
+
+    def _tokens(self, params: VideoParams) -> int:
+        return self.limits.tokens(params.width, params.height, params.frames)
+
+    def _resume(self, ctx: Context, mark: str) -> Snapshot | None:
+        from daybreak_server.workloads.video import snapshot
+
+        if ctx.resume is None:
+            return None
+        try:
+            found = snapshot.load(ctx.resume, mark, self.model.device)
+        except snapshot.SnapshotMismatchError as exc:
+            ctx.log(f"the checkpoint was not used, as {exc}; starting at step 0", level="warning")
+            return None
+        ctx.resumed_from(found.step)
+        return found
+
+    def _encode_text(self, params: VideoParams) -> tuple[Any, Any, Any]:
+        """Prompt, negative prompt and first frame as tensors; on followers, room to receive them."""
+        import torch
+
+        model = self.model
+        guided = params.guidance > 1
+        if self.group.leader:
+            picture = _picture(params.image)
+            first = None if picture is None else model.encode_image(picture, params.width, params.height)
+            return model.embed(params.prompt), model.embed(params.negative_prompt) if guided else None, first
+        text = torch.empty(
+            1, model.text_length, model.text_width, dtype=model.transformer.dtype, device=model.device
+        )
+        first = None
+        if params.image is not None:
+            from daybreak_server.workloads.video.denoise import latent_shape
+
+            shape = latent_shape(model, params)
+            first = torch.empty(*shape[:2], 1, *shape[3:], dtype=torch.float32, device=model.device)
+        return text, text.clone() if guided else None, first
+
+    def _share(self, params: VideoParams, prompt: Any, negative: Any, first: Any) -> Conditions:
+        from daybreak_server.workloads.video.denoise import Conditions
+
+        share = self.ranks.share
+        return Conditions(
+            prompt=share(prompt),
+            negative=None if negative is None else share(negative),
+            first_frame=None if first is None else share(first),
+        )
+
+    def _denoiser(
+        self, params: VideoParams, conditions: Conditions, *, seed: int, resume: Snapshot | None
+    ) -> Denoiser:
+        from daybreak_server.workloads.video.denoise import Denoiser
+
+        return Denoiser(self.model, self.ranks, params, conditions, seed=seed, resume=resume)
+
+    def _denoise(self, denoiser: Denoiser, mark: str, ctx: Context) -> Iterator[Step]:
+        from daybreak_server.workloads.video.decode import preview
+
+        every, steps = self.options.preview_every, denoiser.steps
+        for state in denoiser:
+            snapshot = state.snapshot
+            if self.group.leader and every and snapshot.step % every == 0 and snapshot.step < steps:
+                with self.model.working(self.model.vae) as vae:
+                    ctx.preview(preview(vae, state.guess), step=snapshot.step)
+            yield Step(
+                phase="denoise",
+                fraction=PHASES["encode_prompt"] + PHASES["denoise"] * snapshot.step / steps,
+                step=snapshot.step,
+                steps=steps,
+                snapshot=lambda snapshot=snapshot: snapshot.dump(mark),  # type: ignore[misc]
+            )
+
+    def _tiled(self) -> bool:
+        return self.options.vae_tiling and self.model.info.vae_class == "AutoencoderKLWan"
+
+    def _decode_parts(self, params: VideoParams) -> int:
+        from daybreak_server.workloads.video.decode import chunks
+
+        latent_frames = (params.frames - 1) // self.model.info.temporal + 1
+        return chunks(self.model.info.vae_class, latent_frames, tiled=self._tiled())
+
+    def _decode(self, denoiser: Denoiser) -> Iterator[Frames]:
+        from daybreak_server.workloads.video.decode import decode
+
+        with self.model.working(self.model.vae) as vae:
+            yield from decode(vae, denoiser.result(), tiled=self._tiled())
+
+    def _encode(self, params: VideoParams, frames: list[Frames], ctx: Context) -> Iterator[float]:
+        """Write the files on the leader, yielding the part done; on followers only the yields."""
+        batches = -(-params.frames // FRAMES_A_YIELD)
+        if not self.group.leader:
+            yield from ((part + 1) / batches for part in range(batches))
+            return
+        import numpy as np
+
+        from daybreak_server.workloads.video.decode import webp
+        from daybreak_server.workloads.video.encode import Mp4Writer
+
+        video, poster = ctx.workdir / "video.mp4", ctx.workdir / "poster.webp"
+        pictures: Frames = np.concatenate(frames)
+        poster.write_bytes(webp(pictures[len(pictures) // 2], side=640))
+        with Mp4Writer(
+            video, fps=params.fps, width=params.width, height=params.height, crf=self.options.crf,
+            preset=self.options.preset, threads=self.options.encoder_threads,
+        ) as writer:  # fmt: skip
+            for part in range(batches):
+                writer.write(pictures[part * FRAMES_A_YIELD : (part + 1) * FRAMES_A_YIELD])
+                if part + 1 < batches:
+                    yield (part + 1) / batches
+        ctx.artifact(video, content_type="video/mp4")
+        ctx.artifact(poster, content_type="image/webp")
+        ctx.log(f"{video.name}: {params.frames} frames, {video.stat().st_size:,} bytes")
+        yield 1.0
+
+
+def _device(group: Group) -> Any:
+    """The torch device of a rank: the named one, or its own GPU of those it can see."""
+    import torch
+
+    device = torch.device(group.device)
+    if device.type == "cuda" and device.index is None:
+        # Ray shows each actor its own GPUs only, so the first is the right one there.
+        seen = torch.cuda.device_count()
+        device = torch.device("cuda", group.local_rank if group.local_rank < seen else 0)
+    return device
+
+
+def _picture(image: str | None) -> Image.Image | None:
+    """The first frame. :raises PermanentError: when it is not a picture, or a decompression bomb."""
+    if image is None:
+        return None
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        picture = Image.open(io.BytesIO(image_bytes(image)), formats=("PNG", "JPEG", "WEBP"))
+        if picture.width * picture.height > MAX_IMAGE_PIXELS:
+            raise PermanentError(
+                f"image: {picture.width}x{picture.height} is too large", code="invalid_input"
+            )
+        return picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as exc:
+        raise PermanentError(f"image: it cannot be read ({exc})", code="invalid_input") from exc
