@@ -138,7 +138,7 @@ def daybreak(
 
 
 def test_generate_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """Without a terminal: the file's path on stdout, plain lines on stderr, the video and its pictures on disk."""
+    """Without a terminal: the file's path on stdout, plain lines on stderr, and the files."""
     platform()
     more = ("--steps", "5", "--seed", "7", "--negative", "blur", "--previews", "pictures")
     process = start(scripted.url, "generate", "a red circle", *more, cwd=tmp_path)
@@ -324,7 +324,7 @@ def test_tasks_commands(daybreak: Any, scripted: Any, make: Any, platform: Any, 
     rows = [line.split("\t") for line in out.splitlines()]
     assert (code, [row[:3] for row in rows]) == (
         0,
-        [["video_01", "running", "denoising 50%"], ["video_02", "queued", "3 in line"]],
+        [["video_01", "running", "denoising 50%"], ["video_02", "queued", "number 3 in line"]],
     )
     code, out, _ = daybreak("tasks", "list", "--json")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["video_01", "video_02"]

@@ -31,7 +31,7 @@ def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> E
 def test_where_the_time_went(make: Any) -> None:
     """Queue, wake phases, work and the wait for another try each get their seconds."""
     story = Story.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
-    assert story.line == "queued, 2 in line · about 9.0 s left"
+    assert story.line == "queued, number 2 in line · about 9.0 s left"
     for each in (
         event("queued", 0.0, "1-0", position=2),
         event("wake", 1.0, phase="pods", eta_s=8.0),

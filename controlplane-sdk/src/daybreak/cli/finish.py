@@ -51,7 +51,9 @@ def report(output: Output, task: Task, story: Story, file: Path | None) -> Exit:
         return code
     _phases(output, story)
     if code is not Exit.OK:
-        why = f": {task.error.message} ({task.error.code})" if task.error else ""
+        why = f" ({story.reason})" if story.reason else ""
+        if task.error is not None:
+            why = f": {task.error.message} ({task.error.code})"
         output.note(f"{task.id} {task.state.value}{why}", style="bold red")
         output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks replay {task.id}", style="dim")
         return code

@@ -12,7 +12,7 @@ from daybreak.cli.exits import reporting
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
-from daybreak.cli.story import phase_words
+from daybreak.cli.story import phase_words, ranks
 from daybreak.wire import Pool
 
 
@@ -50,6 +50,10 @@ def _row(pool: Pool) -> tuple[str, ...]:
     return (pool.name, pool.workload, str(pool.queued + pool.delayed), str(pool.running), _groups(pool), wake)
 
 
+def _wake_words(name: str) -> str:
+    return "in all" if name == "total_s" else phase_words(name.removesuffix("_s"))
+
+
 def _groups(pool: Pool) -> str:
     states = Counter(group.state for group in pool.groups)
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
@@ -64,16 +68,16 @@ def _show(output: Output, pool: Pool) -> None:
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     for group in pool.groups:
         output.line(
-            f"  {group.id}  {group.state}  {group.ranks} ranks" + (f"  {group.task}" if group.task else "")
+            f"  {group.id}  {group.state}  {ranks(group.ranks)}" + (f"  {group.task}" if group.task else "")
         )
     if pool.wake.last:
-        took = ", ".join(
-            f"{phase_words(name.removesuffix('_s'))} {seconds(s)}" for name, s in pool.wake.last.items()
-        )
+        took = ", ".join(f"{_wake_words(name)} {seconds(s)}" for name, s in pool.wake.last.items())
         output.line(f"latest wake: {took}")
     fields = pool.input_schema.get("properties")
     if isinstance(fields, dict) and fields:
         output.line("input:")
         for field, schema in fields.items():
-            default = f" (default {json.dumps(schema['default'])})" if "default" in schema else ""
+            default = (
+                f" (default {json.dumps(schema['default'])})" if schema.get("default") is not None else ""
+            )
             output.line(f"  {field:<16} {schema.get('description', '')}{default}")

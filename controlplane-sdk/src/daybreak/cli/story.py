@@ -30,6 +30,8 @@ PHASES = {
 QUEUE = "queue"
 START = "start"
 RETRY = "waiting to try again"
+SOON_S = 0.05
+"""What is left is not worth a word below this."""
 REASONS = {
     "error": "an error",
     "stalled": "a step that did not end",
@@ -41,6 +43,11 @@ REASONS = {
 def phase_words(phase: str) -> str:
     """A phase in words."""
     return PHASES.get(phase, phase.replace("_", " "))
+
+
+def ranks(count: int) -> str:
+    """A count of ranks in words."""
+    return f"{count} rank" if count == 1 else f"{count} ranks"
 
 
 @dataclass
@@ -56,6 +63,8 @@ class Story:
     state: TaskState = TaskState.QUEUED
     attempt: int = 0
     last_id: str | None = None
+    reason: str | None = None
+    """Why it was cancelled or expired."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds by phase, in the order in which the phases came."""
     _current: str = QUEUE
@@ -102,7 +111,7 @@ class Story:
         parts = [self.label]
         if self.steps and self.state is TaskState.RUNNING:
             parts.append(f"step {self.step or 0}/{self.steps}")
-        if self.eta_s is not None and not self.state.terminal:
+        if self.eta_s is not None and self.eta_s >= SOON_S and not self.state.terminal:
             parts.append(f"about {seconds(self.eta_s)} left")
         return " · ".join(parts)
 
@@ -118,7 +127,9 @@ class Story:
 
     def _queued(self, position: float | None, eta_s: float | None) -> None:
         self.state = TaskState.QUEUED
-        where = "next in line" if position == 1 else f"{position:.0f} in line" if position else "waiting"
+        where = (
+            "next in line" if position == 1 else f"number {position:.0f} in line" if position else "waiting"
+        )
         self.label = f"queued, {where}"
         self.fraction, self.step, self.steps, self.eta_s = None, None, None, eta_s
 
@@ -136,9 +147,10 @@ class Story:
             "starting",
             None,
         )
-        ranks = event.data.get("ranks")
-        resumed = event.data.get("resumed_from_step")
-        words = f"started on {event.data.get('group', 'a group')}" + (f", {ranks} ranks" if ranks else "")
+        resumed, members = event.data.get("resumed_from_step"), _whole(event.data.get("ranks"))
+        words = f"started on {event.data.get('group', 'a group')}" + (
+            f", {ranks(members)}" if members else ""
+        )
         if self.attempt > 1:
             words += f", attempt {self.attempt}"
         return words + (f", going on after step {resumed}" if resumed else "")
@@ -180,6 +192,7 @@ class Story:
         self.state, self.label, self.eta_s = TaskState(event.type.value), event.type.value, None
         if self.state is TaskState.SUCCEEDED:
             self.fraction = 1.0
+        self.reason = event.data.get("reason")
 
     def phases(self) -> list[tuple[str, float]]:
         """Seconds by phase in words, without those that took no time worth a word."""

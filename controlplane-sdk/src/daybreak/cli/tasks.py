@@ -174,7 +174,7 @@ def _where(task: Task) -> str:
     if task.state is TaskState.RUNNING and task.progress is not None:
         return f"{phase_words(task.phase or 'start')} {task.progress.fraction:.0%}"
     if task.state is TaskState.QUEUED and task.queue is not None:
-        return f"{task.queue.position} in line"
+        return f"number {task.queue.position} in line"
     if task.finished_at is not None and task.started_at is not None:
         return f"ran {seconds((task.finished_at - task.started_at).total_seconds())}"
     return ""
