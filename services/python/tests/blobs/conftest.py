@@ -1,4 +1,4 @@
-"""The stores that the contract suite runs on: a local folder, moto's S3 server, and versitygw when it is on PATH."""
+"""The stores that the contract suite runs on: a folder, moto's S3 server, versitygw when it is on PATH."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings import ArtifactSettings, S3Settings
-from support.waiting import wait_until
 
 BUCKET = "daybreak-tests"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "daybreak", "AWS_SECRET_ACCESS_KEY": "daybreak-secret"}

@@ -79,17 +79,17 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("size", [0, 1, 4 * MIB, 8 * MIB, 8 * MIB + 1, 21 * MIB])
-def test_a_file_comes_back_as_it_went(place: Place, tmp_path: Path, size: int) -> None:
-    """Each size, around each boundary of parts, is stored whole, with its type, and yields rising sums of bytes."""
-    data = os.urandom(size)
-    sent = put(place.blobs, f"{TASK}/1.ab/video.mp4", data, tmp_path)
-    assert sent == sorted(sent)
-    assert sent[-1] == size
-    with place.blobs.open(f"{TASK}/1.ab/video.mp4") as file:
-        assert digest(file.read()) == digest(data)
-    found = place.blobs.stat(f"{TASK}/1.ab/video.mp4")
-    assert (found.key, found.size_bytes, found.content_type) == (f"{TASK}/1.ab/video.mp4", size, "video/mp4")
+def test_a_file_comes_back_as_it_went(place: Place, tmp_path: Path) -> None:
+    """Each size, around each boundary of parts, is stored whole, with its type; the sums of bytes rise."""
+    for size in (0, 1, 4 * MIB, 8 * MIB, 8 * MIB + 1, 21 * MIB):
+        data, key = os.urandom(size), f"{TASK}/1.ab/video-{size}.mp4"
+        sent = put(place.blobs, key, data, tmp_path)
+        assert sent == sorted(sent)
+        assert sent[-1] == size
+        with place.blobs.open(key) as file:
+            assert digest(file.read()) == digest(data)
+        found = place.blobs.stat(key)
+        assert (found.key, found.size_bytes, found.content_type) == (key, size, "video/mp4")
 
 
 def test_types_are_kept_whatever_the_name_says(place: Place, tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_types_are_kept_whatever_the_name_says(place: Place, tmp_path: Path) -> 
     assert place.blobs.stat("a/file.mp4").content_type == "video/mp4"
 
 
-@pytest.mark.parametrize("wrong", ["", "text", "text/plain\r\nX-Evil: 1", "a/b" * 100])
-def test_what_is_no_content_type_is_refused(place: Place, source: Path, wrong: str) -> None:
+def test_what_is_no_content_type_is_refused(place: Place, source: Path) -> None:
     """A type that could not stand in a header never gets in."""
-    with pytest.raises(BlobRefusedError, match="content type"):
-        list(place.blobs.upload("a/x", source, content_type=wrong))
+    for wrong in ("", "text", "text/plain\r\nX-Evil: 1", "a/b" * 100):
+        with pytest.raises(BlobRefusedError, match="content type"):
+            list(place.blobs.upload("a/x", source, content_type=wrong))
 
 
-@pytest.mark.parametrize("size", [1, 20 * MIB])
+@pytest.mark.parametrize("size", [1, 9 * MIB])
 def test_nothing_is_overwritten(place: Place, tmp_path: Path, size: int) -> None:
     """A second upload of a key fails and leaves the first file as it was."""
     put(place.blobs, "a/x.bin", b"first", tmp_path)
@@ -120,7 +120,7 @@ def test_nothing_is_overwritten(place: Place, tmp_path: Path, size: int) -> None
     assert keys(place.blobs) == ["a/x.bin"]
 
 
-@pytest.mark.parametrize("size", [100, 20 * MIB])
+@pytest.mark.parametrize("size", [100, 9 * MIB])
 def test_of_two_uploads_under_way_the_first_to_end_wins(place: Place, tmp_path: Path, size: int) -> None:
     """A key that is taken while the bytes are on their way is not overwritten at the end either."""
     path = tmp_path / "slow"
@@ -153,7 +153,7 @@ def test_of_many_writers_one_wins(place: Place, tmp_path: Path) -> None:
         assert won == [file.read()]
 
 
-@pytest.mark.parametrize("size", [0, 100, 20 * MIB])
+@pytest.mark.parametrize("size", [0, 100, 9 * MIB])
 def test_closing_an_upload_leaves_nothing(place: Place, tmp_path: Path, size: int) -> None:
     """At whichever part an upload is closed, no file is there then, and the key is still free."""
     path = tmp_path / "big"
@@ -214,28 +214,31 @@ def leftovers(place: Place) -> list[str]:
         client.close()
 
 
-@pytest.mark.parametrize(
-    ("start", "length", "expected"),
-    [
-        (0, None, b"0123456789"),
-        (3, None, b"3456789"),
-        (0, 4, b"0123"),
-        (3, 4, b"3456"),
-        (9, 1, b"9"),
-        (8, 100, b"89"),
-        (10, None, b""),
-        (10, 5, b""),
-        (99, None, b""),
-        (4, 0, b""),
-    ],
-)
-def test_ranges(place: Place, tmp_path: Path, start: int, length: int | None, expected: bytes) -> None:
+RANGES = [
+    (0, None, b"0123456789"),
+    (3, None, b"3456789"),
+    (0, 4, b"0123"),
+    (3, 4, b"3456"),
+    (9, 1, b"9"),
+    (8, 100, b"89"),
+    (10, None, b""),
+    (10, 5, b""),
+    (99, None, b""),
+    (4, 0, b""),
+]
+
+
+def test_ranges(place: Place, tmp_path: Path) -> None:
     """A range is the bytes that it names, as far as there are any."""
     put(place.blobs, "a/digits", b"0123456789", tmp_path)
-    with place.blobs.open("a/digits", start=start, length=length) as file:
-        assert file.read() == expected
-    with place.blobs.open("a/digits", start=start, length=length) as file:
-        assert b"".join(iter(lambda: file.read(3), b"")) == expected
+    for start, length, expected in RANGES:
+        with place.blobs.open("a/digits", start=start, length=length) as file:
+            assert file.read() == expected
+        with place.blobs.open("a/digits", start=start, length=length) as file:
+            assert b"".join(iter(lambda: file.read(3), b"")) == expected
+    put(place.blobs, "a/empty", b"", tmp_path)
+    with place.blobs.open("a/empty", length=5) as file:
+        assert file.read() == b""
 
 
 def test_a_negative_range_is_a_mistake_of_the_caller(place: Place) -> None:
@@ -255,10 +258,13 @@ def test_what_is_not_there_is_not_found(place: Place, tmp_path: Path) -> None:
                 read(key)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("key", NASTY_KEYS)
-def test_nasty_keys_reach_nothing(place: Place, source: Path, key: str) -> None:
+def test_nasty_keys_reach_nothing(place: Place, source: Path) -> None:
     """A key of another form is refused by every call, as one that no file can have."""
-    blobs = place.blobs
+    for key in NASTY_KEYS:
+        refused_everywhere(place.blobs, key, source)
+
+
+def refused_everywhere(blobs: Blobs, key: str, source: Path) -> None:
     with pytest.raises(BlobKeyError):
         list(blobs.upload(key, source, content_type="video/mp4"))
     for call in (blobs.open, blobs.stat, lambda key: blobs.url(key, expires_s=60)):
@@ -273,7 +279,7 @@ def test_nasty_keys_reach_nothing(place: Place, source: Path, key: str) -> None:
 
 
 def test_lists_are_in_order_and_below_the_prefix_only(place: Place, tmp_path: Path) -> None:
-    """A prefix is a path: `a/b` names that file and what is below it, not `a/bc`; keys come in their order."""
+    """A prefix is a path: `a/b` names that file and what is below it, not `a/bc`; keys are in order."""
     everything = ["a-b/x", "a.b/x", "a/b-c", "a/b.c", "a/b/1", "a/b/2/3", "a/bc", "a0", "b"]
     for key in reversed(everything):
         put(place.blobs, key, b"12", tmp_path)

@@ -118,8 +118,8 @@ def _sections(
             rows.append(_row(path, field, values.get(name), unchanged.get(name)))
         elif inner[1]:
             for key, one in values.get(name, {}).items():
-                found = _sections(inner[0], (*path, key), one, _defaults(inner[0]) if one else {})
-                below += (replace(part, title=f"{part.title} {field.description or ''}") for part in found)
+                first, *more = _sections(inner[0], (*path, key), one, _defaults(inner[0]) if one else {})
+                below += (replace(first, title=f"{first.title} {field.description or ''}"), *more)
         else:
             below += _sections(inner[0], path, values.get(name, {}), unchanged.get(name, {}))
     title = (kind.__doc__ or "").strip().splitlines()[0]

@@ -297,7 +297,7 @@ def _factory(*, region: str | None, path_style: bool, other_server: bool) -> Cal
     config = Config(
         connect_timeout=5,
         read_timeout=30,
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": 3},
         s3={"addressing_style": "path" if path_style else "auto"},
         signature_version="s3v4",
         max_pool_connections=32,

@@ -34,6 +34,7 @@ _WHAT_TO_DO: Final = {
     "NoSuchBucket": "there is no such bucket; make it, or name another in DAYBREAK_ARTIFACTS__URL",
     "InvalidBucketName": "this is no name of a bucket; mend DAYBREAK_ARTIFACTS__URL (s3://bucket/prefix)",
     "InvalidAccessKeyId": f"the server does not know this access key; {_KEYS}",
+    "XAdminUserNotFound": f"the server does not know this access key; {_KEYS}",  # versitygw
     "SignatureDoesNotMatch": f"the secret key is wrong; {_KEYS}",
     "ExpiredToken": f"the credentials have expired; {_KEYS}",
     "InvalidToken": f"the session token is wrong; {_KEYS}",

@@ -1,0 +1,292 @@
+"""The settings: where values come from, what is refused and in which words, what is shown."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from daybreak_server.settings import (
+    ArtifactSettings,
+    PoolSettings,
+    RedisSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
+from daybreak_server.settings_sources import environment_name, leaves, masked
+
+
+def problems(config: Path | None = None, **environ: str) -> str:
+    """What is said about these settings."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config, environ=environ)
+    return "\n".join(caught.value.problems)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_defaults_run_here(elsewhere: Path) -> None:
+    """Without any setting there is one video pool, an embedded Valkey, and files below the folder."""
+    settings = load_settings(environ={})
+    assert settings == Settings()
+    assert settings.redis.url is None
+    assert list(settings.pools) == ["video"]
+    assert settings.data_dir == elsewhere / ".daybreak"
+    assert settings.artifacts.url == (elsewhere / ".daybreak" / "artifacts").as_uri()
+
+
+def test_every_name_of_the_wire_page_is_known() -> None:
+    """The variables that WIRE.md names are there under those names."""
+    settings = load_settings(
+        environ={
+            "DAYBREAK_REDIS__URL": "rediss://:pw@redis:6380/1",
+            "DAYBREAK_ARTIFACTS__URL": "s3://bucket/prefix/",
+            "DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL": "http://minio:9000",
+            "DAYBREAK_HTTP__HOST": "0.0.0.0",
+            "DAYBREAK_HTTP__PORT": "9000",
+            "DAYBREAK_POOLS__VIDEO__WORKLOAD": "video",
+            "DAYBREAK_POOLS__VIDEO__MODEL": "/models/wan",
+            "DAYBREAK_POOLS__VIDEO__RANKS": "2",
+            "DAYBREAK_POOLS__VIDEO__GROUPS": "3",
+            "DAYBREAK_POOLS__VIDEO__RETENTION_S": "60",
+            "DAYBREAK_URL": "http://the-client.example",
+            "DAYBREAK_API_KEY": "the-client's",
+            "PATH": "/bin",
+        }
+    )
+    assert settings.redis.url == "rediss://:pw@redis:6380/1"
+    assert settings.artifacts.url == "s3://bucket/prefix"
+    assert settings.artifacts.s3.endpoint_url == "http://minio:9000"
+    assert (settings.http.host, settings.http.port) == ("0.0.0.0", 9000)
+    assert settings.pools["video"].model_dump(
+        include={"workload", "model", "ranks", "groups", "retention_s"}
+    ) == {
+        "workload": "video",
+        "model": "/models/wan",
+        "ranks": 2,
+        "groups": 3,
+        "retention_s": 60,
+    }
+
+
+def test_every_setting_can_be_a_variable() -> None:
+    """Each leaf of the tree, at its default value, is read from a variable of its own name."""
+    tree: Any = Settings(pools={"video": PoolSettings(model="/m")}, tenants={"a": {"weight": 2}}).model_dump(
+        mode="json"
+    )
+    environ = {}
+    for path in leaves(Settings, "video", "a"):
+        value = tree
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            environ[environment_name(path)] = "{}" if value == {} else str(value)
+    assert len(environ) > 25
+    assert load_settings(environ=environ).model_dump(mode="json") == tree
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """A file gives the tree; variables change single leaves of it, and nothing beside them."""
+    config = tmp_path / "daybreak.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "http": {"port": 1234, "host": "::1"},
+                "pools": {"echo": {"ranks": 2}, "video": {"groups": 0, "options": {"dtype": "bf16"}}},
+                "tenants": {"Big One": {"weight": 3}},
+            }
+        )
+    )
+    settings = load_settings(
+        config, environ={"DAYBREAK_HTTP__PORT": "99", "DAYBREAK_POOLS__ECHO__GROUPS": "5"}
+    )
+    assert (settings.http.port, settings.http.host) == (99, "::1")
+    assert (settings.pools["echo"].ranks, settings.pools["echo"].groups) == (2, 5)
+    assert settings.pools["video"].options == {"dtype": "bf16"}
+    assert settings.tenants["Big One"].weight == 3
+
+
+def test_a_pool_serves_its_namesake_unless_told(tmp_path: Path) -> None:
+    """A pool that is named without a workload has the one of its name; the default pool is then not there."""
+    settings = load_settings(
+        environ={
+            "DAYBREAK_POOLS__ECHO__RANKS": "1",
+            "DAYBREAK_POOLS__FAST_VIDEO__WORKLOAD": "video",
+            "DAYBREAK_POOLS__FAST_VIDEO__OPTIONS__DTYPE": "bf16",
+            "DAYBREAK_POOLS__FAST_VIDEO__OPTIONS__TILING": "true",
+        }
+    )
+    assert {name: pool.workload for name, pool in settings.pools.items()} == {
+        "echo": "echo",
+        "fast-video": "video",
+    }
+    assert settings.pools["fast-video"].options == {"dtype": "bf16", "tiling": True}
+
+
+def test_groups_may_be_json() -> None:
+    """A whole group as JSON, with a leaf of it changed by its own variable."""
+    settings = load_settings(
+        environ={"DAYBREAK_POOLS": '{"echo": {"ranks": 2, "groups": 2}}', "DAYBREAK_POOLS__ECHO__RANKS": "3"}
+    )
+    assert (settings.pools["echo"].ranks, settings.pools["echo"].groups) == (3, 2)
+    assert "DAYBREAK_POOLS: write a JSON object" in problems(DAYBREAK_POOLS="echo")
+
+
+def test_empty_variables_are_absent() -> None:
+    """A template that leaves a variable empty leaves the default."""
+    empty = {"DAYBREAK_REDIS__URL": "", "DAYBREAK_HTTP__PORT": "", "DAYBREAK_NOT_THERE": ""}
+    assert load_settings(environ=empty) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("DAYBREAK_REDIS_URL", "DAYBREAK_REDIS__URL"),
+        ("DAYBREAK_PORT", "DAYBREAK_HTTP__PORT"),
+        ("DAYBREAK_HTTP__PROT", "DAYBREAK_HTTP__PORT"),
+        ("DAYBREAK_POOLS__VIDEO__RANK", "DAYBREAK_POOLS__VIDEO__RANKS"),
+        ("DAYBREAK_POOLS__MY_POOL__MODLE", "DAYBREAK_POOLS__MY_POOL__MODEL"),
+        ("DAYBREAK_POOL__VIDEO__RANKS", "DAYBREAK_POOLS__VIDEO__RANKS"),
+        ("DAYBREAK_DATADIR", "DAYBREAK_DATA_DIR"),
+        ("DAYBREAK_S3_ENDPOINT_URL", "DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL"),
+        ("DAYBREAK_HTTP__PORT__X", "DAYBREAK_HTTP__PORT"),
+        ("DAYBREAK_HTTP__", "DAYBREAK_HTTP__"),
+        ("DAYBREAK_", "DAYBREAK_"),
+    ],
+)
+def test_unknown_names_are_errors_that_name_the_closest(wrong: str, right: str) -> None:
+    """A misspelt variable never goes unnoticed, and the message has the name that was meant."""
+    said = problems(**{wrong: "1"})
+    assert said.startswith(f"{wrong}: there is no such setting; did you mean {right}")
+
+
+def test_what_kubernetes_adds_is_no_setting() -> None:
+    """Variables for a Service called daybreak or daybreak-http are not taken for settings."""
+    environ = {
+        "DAYBREAK_SERVICE_HOST": "10.0.0.1",
+        "DAYBREAK_SERVICE_PORT": "80",
+        "DAYBREAK_SERVICE_PORT_HTTP": "80",
+        "DAYBREAK_PORT": "tcp://10.0.0.1:80",
+        "DAYBREAK_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "DAYBREAK_GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "DAYBREAK_GATEWAY_PORT": "tcp://10.0.0.1:80",
+        "DAYBREAK_GATEWAY_PORT_80_TCP_PROTO": "tcp",
+        "DAYBREAK_GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert load_settings(environ=environ) == Settings()
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """Names, values and the file's own mistakes come in one list, each with its place."""
+    config = tmp_path / "c.yaml"
+    config.write_text("http: {prot: 1, host: h}\npools: {video: {ranks: 0}}\nredis: {url: 'http://u:pw@x'}\n")
+    said = problems(config, DAYBREAK_HTTP__PORT="99999", DAYBREAK_NAME="x").splitlines()
+    assert len(said) == 5
+    assert said[0].startswith("DAYBREAK_NAME: there is no such setting")
+    assert any(
+        line.startswith("http.prot: there is no such setting; did you mean http.port?") for line in said
+    )
+    assert any(line.startswith("pools.video.ranks (DAYBREAK_POOLS__VIDEO__RANKS): ") for line in said)
+    assert any(line.startswith("http.port (DAYBREAK_HTTP__PORT): ") and "'99999'" in line for line in said)
+    assert any("write redis://host:6379/0" in line and "http://u:***@x" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "cannot be read"),
+        ("[1, 2]", "a mapping of settings is expected, not a list"),
+        ("3", "mapping"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, text: str, words: str) -> None:
+    """A file that is no settings is told by its name."""
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    said = problems(config)
+    assert words in said
+    assert str(config) in said
+    assert "cannot be read" in problems(tmp_path / "none.yaml")
+    config.write_text("# nothing but words\n")
+    assert load_settings(config, environ={}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["Video", "1video", "a" * 32, "vi deo", "-x"])
+def test_pool_names(name: str) -> None:
+    """A pool's name can stand in keys, ids and URLs."""
+    with pytest.raises(ValueError, match="pattern"):
+        Settings(pools={name: PoolSettings()})
+
+
+def test_folders_are_absolute_at_once(elsewhere: Path) -> None:
+    """Relative folders and ~ are resolved when the settings are made, once and for all."""
+    settings = load_settings(
+        environ={
+            "DAYBREAK_DATA_DIR": "data",
+            "DAYBREAK_POOLS__VIDEO__MODEL": "models/wan",
+        }
+    )
+    assert settings.data_dir == elsewhere / "data"
+    assert settings.artifacts.url == (elsewhere / "data" / "artifacts").as_uri()
+    assert settings.pools["video"].model == str(elsewhere / "models/wan")
+    assert ArtifactSettings(url="file:a b/c").url == (elsewhere / "a b" / "c").as_uri()
+    assert load_settings(environ={"DAYBREAK_DATA_DIR": "~/d"}).data_dir == Path("~/d").expanduser()
+    other = load_settings(environ={"DAYBREAK_DATA_DIR": "d", "DAYBREAK_ARTIFACTS__URL": "file:///x"})
+    assert other.artifacts.url == "file:///x"
+
+
+@pytest.mark.parametrize("url", ["file:", "file://host/x", "s3://", "s3:/x", "gs://x", "folder", "/folder"])
+def test_wrong_addresses_of_files(url: str) -> None:
+    """An address that no store has is refused with examples."""
+    assert "write file:///absolute/folder" in problems(DAYBREAK_ARTIFACTS__URL=url)
+
+
+def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only load_settings does; what is built in code is what it says."""
+    monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
+    monkeypatch.setenv("DAYBREAK_NONSENSE", "1")
+    assert Settings().http.port == 8000
+    with pytest.raises(SettingsError, match="DAYBREAK_NONSENSE"):
+        load_settings()
+
+
+def test_settings_travel(elsewhere: Path) -> None:
+    """Settings survive pickling (Ray) and JSON (child processes) as they are, and cannot be changed."""
+    settings = Settings(
+        data_dir=Path("d"), redis=RedisSettings(url="redis://x"), pools={"echo": PoolSettings()}
+    )
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    with pytest.raises(ValueError, match="frozen"):
+        settings.http.port = 1  # type: ignore[misc]
+
+
+def test_secrets_are_masked() -> None:
+    """Passwords in URLs and values of secret names are not shown; what only sounds alike is."""
+    tree = {
+        "url": "redis://user:pw@h:1/0?password=x&db=1",
+        "urls": ["rediss://:p%40w@h"],
+        "hf_token": "t",
+        "api_key": "k",
+        "tokenizer": "fast",
+        "keys": 3,
+        "plain": "redis://h:6379",
+    }
+    assert masked(tree) == {
+        "url": "redis://user:***@h:1/0?password=***&db=1",
+        "urls": ["rediss://:***@h"],
+        "hf_token": "***",
+        "api_key": "***",
+        "tokenizer": "fast",
+        "keys": 3,
+        "plain": "redis://h:6379",
+    }
