@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from daybreak_server import wiring
 from daybreak_server.api.server import ApiServer
+from daybreak_server.entrypoints.instance import read_settings
 from daybreak_server.settings import Settings
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -55,3 +58,12 @@ def run_gateway(settings: Settings) -> int:
     """Answer HTTP until a signal. The store and the files may come later: until then it answers 503."""
     log_to_stderr()
     return serve(Gateway(settings))
+
+
+def main() -> int:
+    """``python -m daybreak_server.entrypoints.gateway SETTINGS``: as a part of ``up``."""
+    return run_gateway(read_settings(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,6 +23,10 @@ _LAST_LINES = 12
 Say = Callable[[str], None]
 
 
+def _nothing() -> None:
+    return None
+
+
 class PartFailedError(Exception):
     """A part did not start; the message says why, with the end of its log."""
 
@@ -40,7 +44,9 @@ class Part:
     ready_s: float = 60.0
     stop_s: float = 20.0
     after: tuple[str, ...] = ()
-    """Parts that must be ready before this one starts for the first time."""
+    """Parts that must be ready before this one starts."""
+    before: Callable[[], None] = _nothing
+    """Called before each start."""
 
 
 class _Run:
@@ -62,6 +68,7 @@ class _Run:
 
     def start(self) -> None:
         self.part.log.parent.mkdir(parents=True, exist_ok=True)
+        self.part.before()
         with self.part.log.open("ab") as log:
             self.process = subprocess.Popen(
                 list(self.part.command),

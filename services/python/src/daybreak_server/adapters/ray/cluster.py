@@ -1,0 +1,106 @@
+"""What a rank asks of the Ray cluster that it runs in: where it is, where to meet, whether it must go."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray._private.services import get_node_instance_id
+from ray._private.state import state
+from ray.experimental import internal_kv
+
+_log = logging.getLogger(__name__)
+_NAMESPACE = b"daybreak"
+_DRAIN_LOOK_S = 0.5
+
+
+def node_ip() -> str:
+    """An address of this node that the other nodes can reach."""
+    return str(ray.util.get_node_ip_address())
+
+
+def node_label() -> str:
+    """How people call this node: its pod's name under KubeRay, else its address."""
+    return get_node_instance_id() or node_ip()
+
+
+def has_gpu() -> bool:
+    """Whether this actor was given a GPU."""
+    return bool(ray.get_gpu_ids())
+
+
+def cluster_has_gpus() -> bool:
+    """Whether any node of the cluster has one."""
+    return float(ray.cluster_resources().get("GPU", 0)) > 0
+
+
+class KvBoard:
+    """A :class:`~daybreak_server.gang.meeting.Board` in Ray's own key-value store: there before Redis is.
+
+    Its key is the gang's id, which Ray Serve makes anew for each gang, so no rank finds an earlier leader.
+    """
+
+    def __init__(self, gang_id: str) -> None:
+        self._key = f"gang/{gang_id}".encode()
+
+    def put(self, address: str) -> None:
+        """Publish the leader's address."""
+        internal_kv._internal_kv_put(self._key, address.encode(), True, namespace=_NAMESPACE)
+
+    def get(self) -> str | None:
+        """The address, or ``None`` while there is none."""
+        found = internal_kv._internal_kv_get(self._key, namespace=_NAMESPACE)
+        return found.decode() if found else None
+
+    def clear(self) -> None:
+        """Everybody has come."""
+        internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
+
+
+def tell_failure(pool: str, *, rank: int, why: str) -> None:
+    """Leave the reason of a rank's end where whoever watches the deployment can read it."""
+    before = failures().get(pool, {})
+    count = int(before.get("count", 0)) + 1
+    text = json.dumps({"rank": rank, "why": why, "at": time.time(), "count": count})
+    internal_kv._internal_kv_put(f"failure/{pool}".encode(), text.encode(), True, namespace=_NAMESPACE)
+
+
+def failures() -> dict[str, dict[str, Any]]:
+    """The latest failure by pool, and how many there were."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in internal_kv._internal_kv_list(b"failure/", namespace=_NAMESPACE):
+        value = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
+        if value:
+            found[key.decode().removeprefix("failure/")] = json.loads(value)
+    return found
+
+
+def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
+    """Call ``on_drain`` once when this node is being drained (a spot notice, a scale-down, an upgrade).
+
+    The cluster's own list is the earliest notice there is: Serve tells its replicas only at the end.
+    """
+    mine = ray.get_runtime_context().get_node_id()
+
+    def look() -> None:
+        while True:
+            time.sleep(_DRAIN_LOOK_S)
+            try:
+                draining = state.get_draining_nodes()
+            except Exception as exc:  # the head restarts: ask again
+                _log.debug("cannot ask which nodes drain: %s", exc)
+                time.sleep(2.0)
+                continue
+            if mine in draining:
+                _log.warning("this node drains: handing back")
+                on_drain()
+                return
+
+    thread = threading.Thread(target=look, name="drain-watch", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,206 @@
+"""The Ray Serve applications: ``api`` (the HTTP app), and one for each pool (its groups, as Serve gangs).
+
+``deploy`` puts them on a running Ray. ``build_api`` and ``build_pool`` are for Serve's own config files:
+``import_path: daybreak_server.entrypoints.serve_app:build_pool`` with ``args: {pool: video}``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import GangSchedulingConfig
+
+from daybreak_server import wiring
+from daybreak_server.adapters.ray import cluster
+from daybreak_server.entrypoints.gateway import log_to_stderr
+from daybreak_server.settings import PoolSettings, Settings, load_settings
+
+_log = logging.getLogger(__name__)
+API_APP = "api"
+_STREAM_MARGIN = 1000
+_HEALTH_PERIOD_S = 2.0
+_HEALTH_TIMEOUT_S = 10.0
+_LEAVE_S = 25.0
+"""How long a group may take to hand back when its replicas are stopped."""
+_EARLY_S = 60.0
+_EARLY_PAUSE_S = 3.0
+_EXIT_CODE = 70
+
+
+class VideoGenerator:
+    """One rank of a group: a Serve replica whose gang is one process group. It serves every pool.
+
+    Its work runs on a thread of its own, so that ``check_health`` is always answered. It never raises while
+    it is built: a replica that fails to start a few times is given up by Serve for good, while one that
+    waits for Redis, for its peers or for its model is only not ready yet.
+    """
+
+    def __init__(self, settings: str, pool: str) -> None:
+        log_to_stderr()
+        started = time.monotonic()
+        gang = serve.get_replica_context().gang_context
+        assert gang is not None, "a group is a gang"
+        self._pool, self._rank, self._started = pool, gang.rank, started
+        tree = Settings.model_validate_json(settings)
+        self._member = wiring.build_member(
+            tree,
+            pool,
+            rank=gang.rank,
+            device="cuda" if cluster.has_gpu() else "cpu",
+            on_broken=self._end,
+            board=cluster.KvBoard(gang.gang_id),
+            host=cluster.node_ip(),
+            label=cluster.node_label(),
+            wake={"ray": round(_process_age_s(), 3)},
+        )
+        self._member.start()
+        self._watch = cluster.watch_draining(self._member.ask_to_leave)
+
+    def check_health(self) -> None:
+        """Asked by Serve; three failures in a row end the whole gang."""
+        why = self._member.health()
+        if why is not None:
+            raise RuntimeError(why)
+
+    def reconfigure(self, _config: Any) -> None:
+        """Serve calls this on running replicas when other gangs come or go; nothing follows from it."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Who this is; a deployment handle may ask."""
+        record = self._member.record
+        return {"pool": self._pool, "rank": self._rank, "group": record.id if record is not None else None}
+
+    def __del__(self) -> None:
+        """Serve stops this replica: hand back and leave."""
+        member = getattr(self, "_member", None)
+        if member is not None:
+            member.stop(timeout_s=_LEAVE_S - 3)
+
+    def _end(self, why: str) -> None:
+        """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
+        try:
+            cluster.tell_failure(self._pool, rank=self._rank, why=why)
+        except Exception as exc:  # the cluster itself may be what broke
+            _log.warning("cannot tell why: %s", exc)
+        if time.monotonic() - self._started < _EARLY_S:
+            time.sleep(_EARLY_PAUSE_S)  # what fails at once would fail again at once
+        os._exit(_EXIT_CODE)
+
+
+class APIEntrypoint:
+    """The HTTP app as a Serve deployment: the same as the gateway's."""
+
+    def __init__(self, settings: str) -> None:
+        log_to_stderr()
+        self._settings = Settings.model_validate_json(settings)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Called by Serve on the replica."""
+        return wiring.build_app(self._settings)
+
+
+def api_app(settings: Settings) -> Any:
+    """The application ``api``."""
+    deployment = serve.deployment(
+        serve.ingress()(APIEntrypoint),
+        name="APIEntrypoint",
+        # Serve's default is 5: then the sixth stream would make every other request wait.
+        max_ongoing_requests=settings.http.max_streams + _STREAM_MARGIN,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=15,
+    )
+    return deployment.bind(settings.model_dump_json())
+
+
+def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: bool = False) -> Any:
+    """The application of one pool: ``groups`` gangs (the settings', when ``None``) of its ranks.
+
+    ``gpus``: whether ``device: auto`` means a GPU here.
+    """
+    of = settings.pools[pool]
+    on_gpu = of.device == "cuda" or (of.device == "auto" and gpus)
+    deployment = serve.deployment(
+        VideoGenerator,
+        name="".join(part.title() for part in pool.split("-")) + "Generator",
+        num_replicas=of.ranks * (of.groups if groups is None else groups),
+        gang_scheduling_config=GangSchedulingConfig(gang_size=of.ranks),
+        ray_actor_options=_resources(of, on_gpu=on_gpu),
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=_LEAVE_S,
+        graceful_shutdown_wait_loop_s=0.1,
+        # A gang that still waits for its nodes must not hold back the rollout of the others.
+        rolling_update_percentage=1.0,
+    )
+    return deployment.bind(settings.model_dump_json(), pool)
+
+
+def _resources(pool: PoolSettings, *, on_gpu: bool) -> dict[str, Any]:
+    return {"num_cpus": pool.cpus_per_rank, **({"num_gpus": pool.gpus_per_rank} if on_gpu else {})}
+
+
+def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
+    """All applications. Groups are scaled from outside (`/scale`), never by Serve's own queues."""
+    pools = [
+        serve.RunTarget(
+            target=pool_app(settings, name, gpus=gpus),
+            name=name,
+            route_prefix=None,
+            external_scaler_enabled=True,
+        )
+        for name, pool in settings.pools.items()
+        if pool.groups
+    ]
+    front = [serve.RunTarget(target=api_app(settings), name=API_APP, route_prefix="/")] if api else []
+    return pools + front
+
+
+def deploy(settings: Settings, *, address: str = "auto") -> int:
+    """Put the applications on a running Ray and return; Serve goes on by itself."""
+    ray.init(address=address, log_to_driver=False, namespace="serve")
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.http.host, "port": settings.http.port or 8000},
+    )
+    serve.run_many(
+        targets(settings, gpus=cluster.cluster_has_gpus()),
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    return 0
+
+
+def build_api(args: Mapping[str, Any]) -> Any:
+    """For Serve's config files; ``args``: ``config`` (a YAML file), else the head's environment."""
+    return api_app(_settings(args))
+
+
+def build_pool(args: Mapping[str, Any]) -> Any:
+    """For Serve's config files; ``args``: ``pool``, ``groups``, ``gpus``, ``config``."""
+    return pool_app(
+        _settings(args),
+        str(args["pool"]),
+        groups=int(args["groups"]) if "groups" in args else None,
+        gpus=bool(args.get("gpus", False)),
+    )
+
+
+def _settings(args: Mapping[str, Any]) -> Settings:
+    return load_settings(Path(str(args["config"])) if "config" in args else None)
+
+
+def _process_age_s() -> float:
+    """Seconds that this process lives already: what Ray took to bring the rank up."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
