@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from daybreak_server.entrypoints.cli_running import Program, config_of, fail, finish, settings_of
+from daybreak_server.entrypoints.cli_running import Program, fail, finish, settings_of
 
 app = typer.Typer(
     name="daybreakd",
@@ -98,13 +98,21 @@ def demo(context: typer.Context, config: Config = None) -> None:
 
 
 @app.command()
-def serve(context: typer.Context, config: Config = None) -> None:
+def serve(
+    context: typer.Context,
+    config: Config = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="The head's address; `auto`: the Ray on this machine.")
+    ] = "auto",
+) -> None:
     """Deploy to the Ray cluster that is running.
 
-    The API and the groups of each pool. RAY_ADDRESS names the cluster; all its nodes must
-    reach DAYBREAK_REDIS__URL and DAYBREAK_ARTIFACTS__URL.
+    The API and the groups of each pool. All nodes must reach DAYBREAK_REDIS__URL and DAYBREAK_ARTIFACTS__URL.
     """
-    finish(Program("daybreak_server.entrypoints.serve_app", "deploy"), settings_of(context, config))
+    settings = settings_of(context, config)
+    if settings.redis.url is None:
+        fail(("a cluster needs a Redis that all its nodes reach: set DAYBREAK_REDIS__URL",), code=2)
+    finish(Program("daybreak_server.entrypoints.serve_app", "deploy", {"address": address}), settings)
 
 
 @app.command()
@@ -113,7 +121,10 @@ def gateway(context: typer.Context, config: Config = None) -> None:
 
     It takes tasks and shows them also while no worker runs.
     """
-    finish(Program("daybreak_server.entrypoints.gateway", "run_gateway"), settings_of(context, config))
+    settings = settings_of(context, config)
+    if settings.redis.url is None:
+        fail(("a gateway needs a Redis: set DAYBREAK_REDIS__URL, or run `daybreakd dev`",), code=2)
+    finish(Program("daybreak_server.entrypoints.gateway", "run_gateway"), settings)
 
 
 @app.command()
@@ -197,6 +208,3 @@ def run() -> None:
         app()
     except KeyboardInterrupt:
         fail(("interrupted",), code=130)
-
-
-__all__ = ["app", "config_of", "run"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -30,14 +30,15 @@ _EXTRAS = {
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a command runs: a function that takes the settings and gives the exit code."""
+    """What a command runs: a function that takes the settings (and ``more``) and gives the exit code."""
 
     module: str
     function: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, settings: Settings) -> int:
         """Run it. :raises ModuleNotFoundError: when an optional package is missing."""
-        return int(getattr(import_module(self.module), self.function)(settings) or 0)
+        return int(getattr(import_module(self.module), self.function)(settings, **self.more) or 0)
 
 
 def config_of(context: typer.Context, config: Path | None) -> Path | None:
