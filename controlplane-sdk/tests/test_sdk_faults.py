@@ -206,11 +206,24 @@ def test_events_of_nothing(scripted: Any, make: Any, face: Any) -> None:
     assert len(scripted.seen) == 3
 
 
-def test_events_end_after_a_snapshot_of_the_end(scripted: Any, make: Any, face: Any) -> None:
-    """When all history is trimmed, a reset that shows an ended task and a closed stream are the end."""
-    scripted.answers = [make.stream(make.event("reset", task=make.task(state="succeeded")))]
+def test_events_after_the_last_one(scripted: Any, make: Any, face: Any) -> None:
+    """Where nothing more can come, since the end is known or all history is trimmed, the iteration ends."""
+    nothing, ended = make.stream(), make.answer(make.task(state="succeeded"))
+    scripted.answers = [nothing, ended, nothing]
+    assert face().call("events", "video_01", after="9-0") == []
+    assert len(scripted.seen) == 3
+    trimmed = make.stream(make.event("reset", task=make.task(state="succeeded")))
+    scripted.answers = [trimmed, ended, trimmed]
     events = face().call("events", "video_01")
-    assert [e.type for e in events] == [EventType.RESET]
+    assert {e.type for e in events} == {EventType.RESET}
+
+
+def test_the_end_is_not_missed_between_two_connections(scripted: Any, make: Any, face: Any) -> None:
+    """A task that ends while a connection is lost still brings its terminal event."""
+    ended = make.answer(make.task(state="succeeded"))
+    scripted.answers = [make.stream(), ended, make.stream(make.event("succeeded", "2-0"))]
+    assert [e.type for e in face().call("events", "video_01", after="1-0")] == ["succeeded"]
+    assert len(scripted.seen) == 3
 
 
 def test_a_stream_that_never_comes_back_is_given_up(scripted: Any, make: Any, face: Any) -> None:

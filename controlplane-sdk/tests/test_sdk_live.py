@@ -18,7 +18,15 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from daybreak import AsyncClient, Client, ConflictError, InvalidInputError, NotFoundError, TaskFailedError
+from daybreak import (
+    AsyncClient,
+    Client,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    Retry,
+    TaskFailedError,
+)
 from daybreak.cli.exits import MEANING
 from daybreak.cli.main import app
 
@@ -27,35 +35,59 @@ README = ROOT / "controlplane-sdk" / "README.md"
 START_S = 90
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`daybreakd dev` on a free port, with data of its own; gone afterwards."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("dev")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DAYBREAK")}
-    log = (folder / "dev.log").open("wb")
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("daybreakd")), "dev"],
-        env=kept | {"DAYBREAK_HTTP__PORT": str(port), "DAYBREAK_DATA_DIR": str(folder / "data")},
-        cwd=folder,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until_ready(process, url, folder / "dev.log")
-        yield url
-    finally:
+class Dev:
+    """`daybreakd dev` on a free port, with data of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._folder = folder
+        self._log = folder / "dev.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DAYBREAK")}
+        own = {"DAYBREAK_HTTP__PORT": str(self._port), "DAYBREAK_DATA_DIR": str(self._folder / "data")}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("daybreakd")), "dev"],
+                env=kept | own,
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            until_ready(self._process, self.url, self._log)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(30)
-        log.close()
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    server = Dev(tmp_path_factory.mktemp("dev"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def live(dev: Dev) -> str:
+    return dev.url
 
 
 def until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -125,6 +157,7 @@ def test_a_task_from_submit_to_delete(here: Path) -> None:
         middle = logged[len(logged) // 2]
         rest = [event for event in client.events(task, after=middle.id) if event.id]
         assert rest == logged[len(logged) // 2 + 1 :]
+        assert list(client.events(task, after=events[-1].id)) == []
         done = client.wait(task, timeout_s=30)
         assert client.download(done, "echo.bin", here / "a.bin").stat().st_size == 3_000_000
         assert "héllo" in client.download(done.id, "echo.txt", here).read_text()
@@ -171,6 +204,22 @@ async def test_many_follow_one_task(here: Path) -> None:
         seen = await asyncio.gather(*(ids(client, task.id) for _ in range(10)))
         assert len(set(map(tuple, seen))) == 1
         assert len(seen[0]) >= 3
+
+
+def test_a_follower_outlives_the_server(dev: Dev, here: Path) -> None:
+    """The server stops and starts under a follower, who sees each event of the task once and in order."""
+    with Client(retry=Retry(attempts=20, max_s=1.0)) as client:
+        task = client.submit("echo", {"steps": 60, "step_s": 0.05})
+        seen = []
+        for event in client.events(task):
+            seen.append(event)
+            if event.type == "progress" and sum(e.type == "progress" for e in seen) == 3:
+                dev.stop()
+                dev.start()
+        assert seen[-1].type == "succeeded"
+        logged = [event.id for event in seen if event.id]
+        assert logged == [event.id for event in client.events(task) if event.id]
+        assert [event.type for event in seen].count("started") == 2
 
 
 def test_the_command(here: Path) -> None:

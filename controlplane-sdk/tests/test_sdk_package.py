@@ -76,3 +76,12 @@ print(",".join(sorted(name for name in third if not name.startswith("_"))))
     assert done.returncode == 0, done.stderr
     loaded = {name.replace("_", "-") for name in done.stdout.strip().split(",")}
     assert loaded - CLOSURE - {"daybreak", "typing-extensions"} <= {"sitecustomize", "distutils-hack"}
+
+
+def test_the_wire_types_load_no_http_client() -> None:
+    """The server imports `daybreak.wire`; that brings pydantic and nothing of the clients."""
+    code = "import sys, daybreak.wire; print([name for name in ('httpx2', 'anyio', 'ssl') if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"

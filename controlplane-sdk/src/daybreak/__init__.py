@@ -8,7 +8,10 @@
 ...     client.download(task.id, "video.mp4", "circle.mp4")
 """
 
-from daybreak.aio import AsyncClient
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from daybreak.core.calls import Preview, TaskRef
 from daybreak.core.retry import Retry
 from daybreak.errors import (
@@ -32,9 +35,12 @@ from daybreak.errors import (
     UnreachableError,
     WaitTimeoutError,
 )
-from daybreak.sync import Client
-from daybreak.transport import VERSION
+from daybreak.version import VERSION
 from daybreak.wire import Artifact, Event, EventType, Pool, Priority, SubmitRequest, Task, TaskState
+
+if TYPE_CHECKING:
+    from daybreak.aio import AsyncClient
+    from daybreak.sync import Client
 
 __version__ = VERSION
 
@@ -73,3 +79,16 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients are imported when used: a server that wants ``daybreak.wire`` loads no HTTP client."""
+    if name == "Client":
+        from daybreak.sync import Client
+
+        return Client
+    if name == "AsyncClient":
+        from daybreak.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any, TypedDict
 
 import httpx2
@@ -10,9 +9,9 @@ import httpx2
 from daybreak.config import Config
 from daybreak.core.effects import HttpRequest, Reply
 from daybreak.errors import ConfigError, DaybreakError, TransportError, UnreachableError
+from daybreak.version import VERSION
 
 CONNECT_TIMEOUT_S = 5.0
-VERSION = version("daybreak-sdk")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 FAULTS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)

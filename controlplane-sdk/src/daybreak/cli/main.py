@@ -12,7 +12,7 @@ from daybreak.cli.exits import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
 from daybreak.cli.session import Session
-from daybreak.transport import VERSION
+from daybreak.version import VERSION
 
 app = typer.Typer(
     name="daybreak",

@@ -81,10 +81,11 @@ class _Stream:
         self._failures = 0
         self._was_open = False
         self._opened_at = self._heard_at = clock()
-        self._ended_in_snapshot = False
+        self._news = False
+        self._seen_ended = False
 
     def opened(self) -> SseParser:
-        self._was_open = True
+        self._was_open, self._news = True, False
         self._opened_at = self._heard_at = self._clock()
         return SseParser()
 
@@ -103,13 +104,25 @@ class _Stream:
             self.last, self._at = event_id, place(event_id)
         if event is not None:
             self._failures = 0
-            if event.type is EventType.RESET:
-                self._ended_in_snapshot = _ended(event)
+            self._news = self._news or event.id is not None
         return event
 
-    def finished(self) -> bool:
-        """Whether a stream that closed by itself is complete: its history was trimmed to the very end."""
-        return self._ended_in_snapshot
+    @property
+    def exhausted(self) -> bool:
+        """Whether the task was known to have ended when this connection began, and it brought nothing more.
+
+        So it is when one asks for what came after the terminal event, or when all history is trimmed.
+        """
+        return self._seen_ended and not self._news
+
+    def looked(self, task: Task) -> None:
+        """A look at the task after a connection that brought nothing."""
+        self._seen_ended = task.state.terminal
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the connection that closed brought nothing."""
+        return not self._news
 
     def lost(self, error: DaybreakError) -> float:
         """Seconds until the next connection. Raises the error when patience is at its end."""
@@ -121,12 +134,6 @@ class _Stream:
         if self._was_open and self._clock() - self._heard_at > self._retry.stream_s:
             raise error
         return self._retry.delay(self._failures, error)
-
-
-def _ended(reset: Event) -> bool:
-    snapshot = reset.data.get("task")
-    state = snapshot.get("state") if isinstance(snapshot, dict) else None
-    return state in set(TaskState) and TaskState(state).terminal
 
 
 def following(
@@ -162,9 +169,11 @@ def following(
                         return True
                 if until is not None and clock() >= until:
                     break
-            if stream.finished():
-                yield Close()
+            if stream.exhausted:
                 return True
+            if stream.doubtful:
+                yield Close()
+                stream.looked((yield from calling(calls.get(task), retry)))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
