@@ -80,7 +80,7 @@ print(",".join(sorted(name for name in third if not name.startswith("_"))))
 
 def test_the_wire_types_load_no_http_client() -> None:
     """The server imports `daybreak.wire`; that brings pydantic and nothing of the clients."""
-    code = "import sys, daybreak.wire; print([name for name in ('httpx2', 'anyio', 'ssl') if name in sys.modules])"
+    code = "import sys, daybreak.wire; print([n for n in ('httpx2', 'anyio', 'ssl') if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
