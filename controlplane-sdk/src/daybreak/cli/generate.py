@@ -21,12 +21,10 @@ from daybreak.sync import Client
 from daybreak.wire import Priority, Task, TaskState
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is handed in, and what happens with it."""
+@dataclass(frozen=True)
+class Terms:
+    """How a task is handed in, and what happens with it."""
 
-    pool: str
-    body: Mapping[str, Any]
     priority: Priority
     start_within_s: float | None
     run_within_s: float | None
@@ -89,17 +87,9 @@ def generate(
             "seed": seed,
             "image": base64.b64encode(image.read_bytes()).decode() if image is not None else None,
         }
-        order = Order(
-            pool=pool,
-            body={name: value for name, value in given.items() if value is not None},
-            priority=priority,
-            start_within_s=start_within,
-            run_within_s=run_within,
-            out=out,
-            previews=previews,
-            detach=detach,
-        )
-        _hand_in(context, output, order)
+        body = {name: value for name, value in given.items() if value is not None}
+        terms = Terms(priority, start_within, run_within, out, previews, detach)
+        _hand_in(context, output, pool, body, terms)
 
 
 def submit(
@@ -131,17 +121,8 @@ def submit(
     """
     output = Output(as_json=as_json)
     with reporting(output):
-        order = Order(
-            pool=pool,
-            body=parse_values(values or []),
-            priority=priority,
-            start_within_s=start_within,
-            run_within_s=run_within,
-            out=out,
-            previews=previews,
-            detach=detach,
-        )
-        _hand_in(context, output, order)
+        terms = Terms(priority, start_within, run_within, out, previews, detach)
+        _hand_in(context, output, pool, parse_values(values or []), terms)
 
 
 def parse_values(values: list[str]) -> dict[str, Any]:
@@ -158,32 +139,34 @@ def parse_values(values: list[str]) -> dict[str, Any]:
     return body
 
 
-def _hand_in(context: typer.Context, output: Output, order: Order) -> None:
+def _hand_in(
+    context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], terms: Terms
+) -> None:
     with session_of(context).client() as client:
         task = client.submit(
-            order.pool,
-            order.body,
-            priority=order.priority,
-            start_within_s=order.start_within_s,
-            run_within_s=order.run_within_s,
+            pool,
+            body,
+            priority=terms.priority,
+            start_within_s=terms.start_within_s,
+            run_within_s=terms.run_within_s,
         )
-        if order.detach:
+        if terms.detach:
             _tell_detached(output, task)
             return
         output.note(f"{task.id} at {client.url}", style="bold")
-        code = _see_through(client, output, order, task)
+        code = _see_through(client, output, terms, task)
     raise typer.Exit(code)
 
 
-def _see_through(client: Client, output: Output, order: Order, task: Task) -> Exit:
-    follow = Follow(client=client, output=output, previews=order.previews, cancel_on_interrupt=True)
+def _see_through(client: Client, output: Output, terms: Terms, task: Task) -> Exit:
+    follow = Follow(client=client, output=output, previews=terms.previews, cancel_on_interrupt=True)
     try:
         story = follow.run(task)
     except KeyboardInterrupt:
         output.note(f"left; {task.id} is asked to stop: daybreak tasks watch {task.id}")
         raise
     ended = client.get(task)
-    file = bring(client, ended, order.out) if ended.state is TaskState.SUCCEEDED else None
+    file = bring(client, ended, terms.out) if ended.state is TaskState.SUCCEEDED else None
     code = report(output, ended, story, file)
     return Exit.INTERRUPTED if follow.asked and code is not Exit.OK else code
 
