@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,13 +133,13 @@ def _pools(settings: Settings) -> Iterator[Check]:
             yield _error(what, str(exc), f"mend DAYBREAK_POOLS__{name.upper().replace('-', '_')}__WORKLOAD")
             continue
         except Exception as exc:  # a workload of somebody else may raise anything
-            yield _error(what, f"its options are not usable: {exc}", "mend pools.<pool>.options or .model")
+            yield _error(what, f"its options are not usable: {exc}", f"mend pools.{name}.options or .model")
             continue
         group = f"{pool.groups} group(s) of {pool.ranks} rank(s)"
         if spec.name == "video":
             yield from _video_model(what, pool, group)
         elif pool.model is not None and not Path(pool.model).is_dir():
-            yield _error(what, f"there is no folder {pool.model}", "mend pools.<pool>.model")
+            yield _error(what, f"there is no folder {pool.model}", f"mend pools.{name}.model")
         else:
             yield _ok(what, f"{spec.name}, {group}")
 
@@ -200,19 +200,18 @@ def _port(settings: Settings) -> Iterator[Check]:
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
-    folder = next(one for one in (settings.data_dir, *settings.data_dir.parents) if one.exists())
-    free = shutil.disk_usage(folder).free
-    found = f"{free / GIB:.1f} GiB free for {settings.data_dir}"
-    if not os.access(folder, os.W_OK):
-        yield _error(
-            "disk", f"{folder} is not writable", "give this user the right, or set DAYBREAK_DATA_DIR"
-        )
-    elif free < GIB / 4:
-        yield _error("disk", found, "free some space, or set DAYBREAK_DATA_DIR to a folder with more")
-    elif free < 4 * GIB:
-        yield _warning("disk", found, "Redis, logs and videos grow here: keep some GiB free")
-    else:
-        yield _ok("disk", found)
+    for folder in _folders(settings):
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        free = shutil.disk_usage(there).free
+        found = f"{free / GIB:.1f} GiB free for {folder}"
+        if not os.access(there, os.W_OK):
+            yield _error("disk", f"{there} is not writable", "give this user the right, or set another")
+        elif free < GIB / 4:
+            yield _error("disk", found, "free some space, or name a folder with more of it")
+        elif free < 4 * GIB:
+            yield _warning("disk", found, "Redis, logs and videos grow here: keep some GiB free")
+        else:
+            yield _ok("disk", found)
     shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
     if shared.is_dir() and (room := shutil.disk_usage(shared).total) < GIB / 4:
         yield _warning(
@@ -220,6 +219,18 @@ def _disk(settings: Settings) -> Iterator[Check]:
             f"{shared} has {room / (1 << 20):.0f} MiB",
             "Ray wants 256 MiB or more (docker run --shm-size=1g); else it is slow",
         )
+
+
+def _folders(settings: Settings) -> list[Path]:
+    """Where this machine's disks fill: the data folder, and that of the files where it is another one."""
+    from daybreak_server.adapters.blobs import folder_of
+
+    folders = [settings.data_dir]
+    if settings.artifacts.url.startswith("file:"):
+        files = folder_of(settings.artifacts.url)
+        if settings.data_dir not in files.parents:
+            folders.append(files)
+    return folders
 
 
 def _processors(settings: Settings) -> Iterator[Check]:
@@ -249,13 +260,13 @@ def _gpus(settings: Settings) -> Iterator[Check]:
         yield _ok("gpus", found if names else f"{found}; the pools run on the CPU")
 
 
-def _gpu_names(run: Callable[..., Any] = subprocess.run) -> list[str]:
+def _gpu_names() -> list[str]:
     """The GPUs that the driver shows, by its own tool: importing torch would take seconds."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        answer = run(query, capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
