@@ -22,34 +22,45 @@ _KILL_S = 5.0
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry ``mark`` (a prefix: an instance, or one part of it), without this one."""
+    """The processes that carry ``mark`` (a prefix: an instance, or one part of it), without this one.
+
+    Some programs overwrite their environment with a title, so the children of what is found count too.
+    """
     wanted = f"{MARK}={mark}".encode()
     if Path("/proc/self/environ").exists():
-        found = [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _has(entry, wanted)
-        ]
+        entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        found = {int(entry.name) for entry in entries if _has(entry, wanted)}
+        parents = {int(entry.name): parent for entry in entries if (parent := _parent(entry)) is not None}
     else:
-        found = _from_ps(wanted.decode())
-    return sorted(pid for pid in found if pid != os.getpid())
+        found, parents = _from_ps(wanted.decode())
+    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+        found |= more
+    return sorted(found - {os.getpid()})
 
 
 def _has(entry: Path, wanted: bytes) -> bool:
     try:
-        if not any(line.startswith(wanted) for line in (entry / "environ").read_bytes().split(b"\0")):
-            return False
-        state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+        marks = (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
         return False
-    return state not in "ZX"
+    return any(line.startswith(wanted) for line in marks) and _parent(entry) is not None
 
 
-def _from_ps(wanted: str) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-axww", "-E", "-o", "pid=,command="], capture_output=True, text=True, check=False
-    )
-    return [int(line.split(None, 1)[0]) for line in listed.stdout.splitlines() if f" {wanted}" in line]
+def _parent(entry: Path) -> int | None:
+    """The parent of a live process; ``None`` of one that has ended."""
+    try:
+        state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else int(parent)
+
+
+def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
+    command = ["ps", "-axww", "-E", "-o", "pid=,ppid=,command="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    found = {int(row[0]) for row in rows if len(row) == 3 and f" {wanted}" in row[2]}
+    return found, {int(row[0]): int(row[1]) for row in rows if len(row) >= 2}
 
 
 def end_all(mark: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:

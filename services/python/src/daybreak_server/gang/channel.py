@@ -40,9 +40,9 @@ class Channel:
         sock.settimeout(None)
         _keep_alive(sock)
 
-    def send(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
+    def send(self, kind: str, payload: bytes = b"", /, **fields: Any) -> None:
         """Send a message. :raises ChannelClosedError: when the other side is gone."""
-        header = json.dumps({"kind": kind, **fields}).encode()
+        header = json.dumps([kind, fields]).encode()
         try:
             with self._sending:
                 self._sock.sendall(_HEAD.pack(len(header), len(payload)) + header)
@@ -58,9 +58,9 @@ class Channel:
             header_size, payload_size = _HEAD.unpack(self._exactly(_HEAD.size))
             if header_size > _MAX_HEADER or payload_size > _MAX_PAYLOAD:
                 raise ChannelClosedError("a message is larger than any of ours")
-            fields = json.loads(self._exactly(header_size))
-            return Message(kind=fields.pop("kind"), fields=fields, payload=bytes(self._exactly(payload_size)))
-        except (OSError, ValueError, KeyError) as exc:
+            kind, fields = json.loads(self._exactly(header_size))
+            return Message(kind=kind, fields=fields, payload=bytes(self._exactly(payload_size)))
+        except (OSError, ValueError, TypeError) as exc:
             if isinstance(exc, ChannelClosedError):
                 raise
             raise ChannelClosedError(f"the connection failed: {exc or type(exc).__name__}") from exc

@@ -47,6 +47,8 @@ class Outside:
     """Where the ranks meet; not needed by a group of one."""
     host: str = "127.0.0.1"
     """An address of this node that other ranks can reach."""
+    local_rank: int = 0
+    """Which of the devices that this process sees is its own."""
     label: str = ""
     """How people call this node (a pod's name); absent: ``host``."""
     wake: Mapping[str, float] = field(default_factory=dict)
@@ -243,6 +245,9 @@ class Member:
             FollowerLoop(
                 self._spec, config=config, workload=self._load(None), leader=leader, pulse=self._pulse
             ).run()
+        except Exception as exc:
+            leader.tell_broken(f"{type(exc).__name__}: {exc}")
+            raise
         finally:
             leader.close()
 
@@ -264,7 +269,7 @@ class Member:
                 Group(
                     rank=self._rank,
                     size=config.ranks,
-                    local_rank=self._rank,
+                    local_rank=self._outside.local_rank,
                     device=config.device,
                     options=config.options,
                 )

@@ -161,14 +161,7 @@ class Followers:
             try:
                 message = channel.receive()
             except ChannelClosedError as exc:
-                if not self._closed:
-                    with self._lock:
-                        self._lost = self._lost or Report(
-                            point=0,
-                            status=Status.POISONED,
-                            code="rank_lost",
-                            message=f"rank {rank} is gone: {exc}",
-                        )
+                self._lose(f"rank {rank} is gone: {exc}")
                 return
             if message.kind == "report":
                 report = Report(**{**message.fields, "status": Status(message.fields["status"])})
@@ -178,6 +171,13 @@ class Followers:
                 self._inbox[rank].put(report)
             elif message.kind == "leaving":
                 self._leaving = True
+            elif message.kind == "broken":
+                self._lose(f"rank {rank} cannot go on: {message.fields['why']}")
+
+    def _lose(self, why: str) -> None:
+        with self._lock:
+            if not self._closed and self._lost is None:
+                self._lost = Report(point=0, status=Status.POISONED, code="rank_lost", message=why)
 
 
 class Leader:
@@ -213,6 +213,11 @@ class Leader:
         """Ask the leader to hand its task back and to let the group go."""
         with contextlib.suppress(ChannelClosedError):
             self._channel.send("leaving")
+
+    def tell_broken(self, why: str) -> None:
+        """Say why this rank leaves without having been told to."""
+        with contextlib.suppress(ChannelClosedError):
+            self._channel.send("broken", why=why)
 
     def close(self) -> None:
         """Leave."""
