@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -18,6 +18,7 @@ from daybreak_server.api.streams.following import Sources
 from daybreak_server.api.streams.gate import Gate
 from daybreak_server.api.streams.hub import Hub
 from daybreak_server.api.submission import Submission
+from daybreak_server.api.turns import EventsInTurns, StoreInTurns
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import State, TaskRecord
 from daybreak_server.ports.store import StoreError
@@ -39,6 +40,12 @@ class Context:
     @classmethod
     def of(cls, services: Services) -> Context:
         """Compose. :raises UnknownWorkloadError: when a pool's workload is not installed."""
+        timeout_s = services.settings.redis.timeout_s
+        services = replace(
+            services,
+            store=StoreInTurns(services.store, timeout_s=timeout_s),
+            events=EventsInTurns(services.events, timeout_s=timeout_s),
+        )
         settings, metrics = services.settings, Metrics()
         catalog = Catalog(settings)
         numbers = PoolNumbers(services.store, services.now_ms)
@@ -58,7 +65,7 @@ class Context:
                 numbers=numbers,
                 now_ms=services.now_ms,
                 heartbeat_s=settings.http.heartbeat_s,
-                timeout_s=settings.redis.timeout_s,
+                timeout_s=timeout_s,
             ),
         )
 

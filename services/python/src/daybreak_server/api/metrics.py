@@ -27,7 +27,7 @@ class Metrics:
     """This process's own figures, and the pools' as the store told them last."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "daybreak_http_requests",

@@ -24,11 +24,19 @@ async def until_gone(receive: Receive, sending: Coroutine[Any, Any, None]) -> No
     try:
         await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for half in (sender, listener):
-            half.cancel()
-        await asyncio.gather(sender, listener, return_exceptions=True)
+        await _ended(sender)
+        await _ended(listener)
     if not sender.cancelled() and (error := sender.exception()) is not None:
         raise error
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel until it has ended: code below may swallow one cancel, and would then go on for ever."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)
+    if not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not complain of it
 
 
 async def _gone(receive: Receive) -> None:

@@ -59,6 +59,7 @@ def router(ctx: Context) -> APIRouter:
 
 async def _asked(ctx: Context, pool: str) -> None:
     try:
-        await asyncio.wait_for(ctx.numbers.refresh(pool), ctx.services.settings.redis.timeout_s)
+        async with asyncio.timeout(ctx.services.settings.redis.timeout_s):
+            await ctx.numbers.refresh(pool)
     except TimeoutError as exc:
         raise StoreUnavailableError("the store does not answer in time") from exc

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
 from daybreak_server.api import views
 from daybreak_server.api.catalog import PoolNumbers
 from daybreak_server.api.streams import frames
+from daybreak_server.api.streams.channel import BATCH, QUEUE_LIMIT, Channel, Subscriber
 from daybreak_server.api.streams.frames import EventKey, Frame
-from daybreak_server.api.streams.hub import Feed, Hub, Subscriber
+from daybreak_server.api.streams.hub import Feed, Hub
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import State, TaskRecord
-from daybreak_server.ports.store import EventLog, TaskStore
+from daybreak_server.ports.store import EventLog, EventPage, TaskStore
 
-PAGE = 500
+PAGE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Sources:
     now_ms: Callable[[], int]
     heartbeat_s: float
     timeout_s: float
+    queue_limit: int = QUEUE_LIMIT
 
 
 def place_frames(record: TaskRecord, numbers: PoolNumbers, now_ms: int) -> list[Frame]:
@@ -42,10 +44,10 @@ def place_frames(record: TaskRecord, numbers: PoolNumbers, now_ms: int) -> list[
 
 
 class Following:
-    """One subscriber's view of one task: a context manager around :meth:`frames`.
+    """One subscriber's view of one task: a context manager around :meth:`batches`.
 
-    A store that goes away while history or a snapshot is read ends the frames with ``StoreError``; the client
-    comes back with the last id it has seen. The live feed itself outlives such times.
+    A store that goes away while history or a snapshot is read ends it with ``StoreError``; the client comes
+    back with the last id it has seen. The live feed itself outlives such times.
     """
 
     def __init__(self, sources: Sources, task: TaskId, pool: str, *, after: EventKey | None) -> None:
@@ -53,63 +55,79 @@ class Following:
         self._task = task
         self._last = after
         self._feed: Feed = sources.hub.feed(pool)
-        self._subscriber = Subscriber(task)
+        self._channel = Channel()
+        self._subscriber = Subscriber(limit=sources.queue_limit)
         self._marks: dict[str, object] = {}
         self._ended = False
 
     async def __aenter__(self) -> Following:
         """Register, and wait until the feed is live. :raises StoreUnavailableError: if it is not in time."""
-        self._feed.attach(self._subscriber)
+        self._channel = self._feed.attach(self._task, self._subscriber)
         try:
             await self._feed.live(self._sources.timeout_s)
         except BaseException:
-            self._feed.detach(self._subscriber)
+            self._feed.detach(self._task, self._subscriber)
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._feed.detach(self._subscriber)
+        self._feed.detach(self._task, self._subscriber)
 
     @property
     def ended(self) -> bool:
         """Whether the task's last event has been sent, so that nothing can follow."""
         return self._ended
 
-    async def frames(self) -> AsyncGenerator[Frame | None, None]:
+    @property
+    def behind(self) -> bool:
+        """Whether the subscriber is so slow that it will get a snapshot instead of what it has missed."""
+        return self._subscriber.overflowed
+
+    async def batches(self) -> AsyncGenerator[list[Frame], None]:
         """Everything behind ``after``, up to the terminal event or until the server goes.
 
-        ``None`` is a heartbeat: nothing has happened for a while.
+        An empty batch is a heartbeat: nothing has happened for a while.
         """
-        async for frame in self._begin():
-            yield frame
+        async for batch in self._begin():
+            yield batch
         while not self._ended and not self._subscriber.closed:
             if self._subscriber.overflowed:
-                async for frame in self._reset():
-                    yield frame
-            elif (waiting := self._subscriber.pop()) is not None:
-                if self._takes(waiting):
-                    yield waiting
+                async for batch in self._reset():
+                    yield batch
+            elif batch := self._new(self._subscriber.pop()):
+                yield batch
             elif not await self._subscriber.wait(self._sources.heartbeat_s):
-                yield None
+                yield []
 
-    async def _begin(self) -> AsyncGenerator[Frame, None]:
-        async for frame in self._history():
-            yield frame
-        if self._ended:
-            return
+    async def _begin(self) -> AsyncGenerator[list[Frame], None]:
+        if self._channel.behind(self._last) is None:
+            await self._channel.loaded()  # of many who come at once one asks the store
+        kept = self._channel.behind(self._last)
+        if kept is None:
+            async for batch in self._history():
+                yield batch
+        elif kept:
+            yield self._new(kept)
+            if kept[-1].type not in frames.WAITING:
+                return  # it has ended, or it runs: then nothing is to be asked
+        if not self._ended:
+            async for batch in self._look():
+                yield batch
+
+    async def _look(self) -> AsyncGenerator[list[Frame], None]:
+        """What the record says that history does not: its place in the queue, or that it has long ended."""
         record = await self._sources.store.get(self._task)
         if record is not None and self._beyond(record):
-            async for frame in self._reset():
-                yield frame
+            async for batch in self._reset():
+                yield batch
         elif record is None or record.state.terminal:
-            async for frame in self._history():  # its last event may have come in between
-                yield frame
+            async for batch in self._history():  # its last event may have come in between
+                yield batch
             self._ended = True
         elif record.state is not State.RUNNING:
             self._feed.waiting.setdefault(self._task, None)
-            for frame in place_frames(record, self._sources.numbers, self._sources.now_ms()):
-                if self._takes(frame):
-                    yield frame
+            if told := self._new(place_frames(record, self._sources.numbers, self._sources.now_ms())):
+                yield told
 
     def _beyond(self, record: TaskRecord) -> bool:
         """Whether the client has seen what never was: an id of another task, or of a write that was lost."""
@@ -117,44 +135,55 @@ class Following:
             return False
         return self._last > frames.parse_id(record.last_event_id)
 
-    async def _history(self) -> AsyncGenerator[Frame, None]:
-        """The task's own stream behind the last event seen, page by page."""
-        while not self._ended:
-            after = None if self._last is None else frames.format_id(self._last)
-            page = await self._sources.events.read(self._task, after=after, limit=PAGE)
-            if page.trimmed:
-                record = await self._sources.store.get(self._task)
-                if record is not None:
-                    yield self._snapshot(record)
-            for event in page.events:
-                frame = frames.logged(event)
-                if self._takes(frame):
-                    yield frame
-            if len(page.events) < PAGE:
-                return
+    async def _history(self) -> AsyncGenerator[list[Frame], None]:
+        """The task's own stream behind the last event seen; with a snapshot first where it was trimmed."""
+        start, every, trimmed = self._last, list[Frame](), False
+        with self._channel.loading():
+            while not (every and every[-1].terminal):
+                after = (every[-1].key if every else None) or start
+                page = await self._read(after)
+                if page.trimmed and page.events:
+                    start, every, trimmed = frames.before(frames.parse_id(page.events[0].id)), [], True
+                every += [frames.logged(event) for event in page.events]
+                if len(page.events) < PAGE:
+                    break
+            self._feed.learn(self._channel, start, every)
+        record = await self._sources.store.get(self._task) if trimmed else None
+        if record is not None:
+            yield [self._snapshot(record)]
+        for first in range(0, len(every), BATCH):
+            if batch := self._new(every[first : first + BATCH]):
+                yield batch
 
-    async def _reset(self) -> AsyncGenerator[Frame, None]:
+    async def _read(self, after: EventKey | None) -> EventPage:
+        behind = None if after is None else frames.format_id(after)
+        return await self._sources.events.read(self._task, after=behind, limit=PAGE)
+
+    async def _reset(self) -> AsyncGenerator[list[Frame], None]:
         """A snapshot, and on from there: for one that fell behind, or knows a history that is not ours."""
         self._subscriber.caught_up()  # first: what comes from here on is in the snapshot or in the queue
         record = await self._sources.store.get(self._task)
         if record is None:
             self._ended = True
             return
-        yield self._snapshot(record)
+        yield [self._snapshot(record)]
         if record.last_event_id is not None:
             self._last = frames.parse_id(record.last_event_id)
         if record.state.terminal:
             self._last = None if self._last is None else frames.before(self._last)
-            async for frame in self._history():
-                yield frame
+            async for batch in self._history():
+                yield batch
             self._ended = True
 
     def _snapshot(self, record: TaskRecord) -> Frame:
         now_ms = self._sources.now_ms()
         return frames.reset(views.task(record, self._sources.numbers.latest(record.pool), now_ms), now_ms)
 
+    def _new(self, found: Iterable[Frame]) -> list[Frame]:
+        """Those that the subscriber has not had yet, up to the task's last one."""
+        return [frame for frame in found if not self._ended and self._takes(frame)]
+
     def _takes(self, frame: Frame) -> bool:
-        """Whether the subscriber has not had it yet."""
         if frame.key is None:
             if self._marks.get(frame.type) == frame.mark:
                 return False

@@ -20,6 +20,8 @@ EventKey = tuple[int, int]
 
 _ID = re.compile(r"(\d{1,20})-(\d{1,20})")
 _MAX_PART = (1 << 64) - 1
+WAITING = frozenset({EventType.QUEUED.value, EventType.RETRYING.value})
+"""Types after which a task waits for a group."""
 _TERMINAL = frozenset(kind.value for kind in TERMINAL_EVENTS)
 
 

@@ -9,73 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from contextlib import suppress
 
 from daybreak_server.api.metrics import Metrics
 from daybreak_server.api.streams import frames
+from daybreak_server.api.streams.channel import Channel, Subscriber
 from daybreak_server.api.streams.frames import Frame
 from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.tasks import EventRecord
 from daybreak_server.ports.store import EventLog, EventsTrimmedError, StoreError, StoreUnavailableError
 
 log = logging.getLogger("daybreak.api.streams")
 
-QUEUE_LIMIT = 1024
-"""Frames that wait for one subscriber; frames are shared, so this bounds references, not copies."""
-_BATCH = 128
+KEPT_LIMIT = 200_000
+"""Frames kept for clients that come back, in all channels of a feed (some 80 MB); more are not kept."""
+_YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
-
-
-class Subscriber:
-    """A bounded queue of frames. Not for threads: all calls come from the event loop."""
-
-    def __init__(self, task: TaskId, *, limit: int = QUEUE_LIMIT) -> None:
-        self.task = task
-        self.overflowed = False
-        self.closed = False
-        self._limit = limit
-        self._queue: deque[Frame] = deque()
-        self._wake = asyncio.Event()
-
-    def push(self, frame: Frame) -> None:
-        """Add a frame; one too many empties the queue and marks the subscriber as behind."""
-        if self.overflowed or self.closed:
-            return
-        if len(self._queue) >= self._limit:
-            self.fall_behind()
-        else:
-            self._queue.append(frame)
-            self._wake.set()
-
-    def fall_behind(self) -> None:
-        """Frames are missing from here on, until :meth:`caught_up`."""
-        self._queue.clear()
-        self.overflowed = True
-        self._wake.set()
-
-    def pop(self) -> Frame | None:
-        """The next frame, if there is one."""
-        return self._queue.popleft() if self._queue else None
-
-    def caught_up(self) -> None:
-        """Take frames again after an overflow."""
-        self.overflowed = False
-
-    def close(self) -> None:
-        """The server is going: end soon."""
-        self.closed = True
-        self._wake.set()
-
-    async def wait(self, timeout_s: float) -> bool:
-        """Until there is something to do; ``False`` when the time is over first."""
-        if self._queue or self.overflowed or self.closed:
-            return True
-        self._wake.clear()
-        try:
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
 
 
 class Feed:
@@ -87,7 +36,8 @@ class Feed:
         """Tasks that wait and are followed, in the order in which their places are looked up."""
         self._events = events
         self._metrics = metrics
-        self._subscribers: dict[TaskId, set[Subscriber]] = {}
+        self._channels: dict[TaskId, Channel] = {}
+        self._kept = 0
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -96,24 +46,28 @@ class Feed:
         """Whether the reader runs."""
         return self._reader is not None
 
-    def attach(self, subscriber: Subscriber) -> None:
+    def attach(self, task: TaskId, subscriber: Subscriber) -> Channel:
         """From now on it gets its task's events; the first one starts the reader."""
-        self._subscribers.setdefault(subscriber.task, set()).add(subscriber)
+        channel = self._channels.setdefault(task, Channel())
+        channel.subscribers.add(subscriber)
         if self._reader is None:
             self._ready = asyncio.Event()
             self._reader = asyncio.create_task(self._read(self._ready), name=f"follow {self.pool}")
+        return channel
 
-    def detach(self, subscriber: Subscriber) -> None:
+    def detach(self, task: TaskId, subscriber: Subscriber) -> None:
         """It gets nothing more; the last one stops the reader."""
-        followers = self._subscribers.get(subscriber.task)
-        if followers is not None:
-            followers.discard(subscriber)
-            if not followers:
-                del self._subscribers[subscriber.task]
-                self.waiting.pop(subscriber.task, None)
-        if not self._subscribers and self._reader is not None:
+        channel = self._channels.get(task)
+        if channel is not None:
+            channel.subscribers.discard(subscriber)
+            if not channel.subscribers:
+                del self._channels[task]
+                self._kept = max(0, self._kept - channel.kept)
+                self.waiting.pop(task, None)
+        if not self._channels and self._reader is not None:
             self._reader.cancel()
             self._reader = None
+            self._kept = 0
 
     async def live(self, timeout_s: float) -> None:
         """Wait until the reader knows where it begins: history read from then on leaves no gap.
@@ -121,19 +75,27 @@ class Feed:
         :raises StoreUnavailableError: when the store does not say so in time.
         """
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
         except TimeoutError as exc:
             raise StoreUnavailableError("the event log does not answer") from exc
 
+    def learn(self, channel: Channel, after: frames.EventKey | None, history: list[Frame]) -> None:
+        """Keep history that a subscriber has read, for those who come after it."""
+        before = channel.kept
+        channel.learn(after, history)
+        self._account(channel, before)
+
     def tell(self, task: TaskId, frame: Frame) -> None:
-        """Hand a frame to all who follow the task."""
-        for subscriber in self._subscribers.get(task, ()):
-            subscriber.push(frame)
+        """Hand a frame that is not in the log to all who follow the task."""
+        channel = self._channels.get(task)
+        if channel is not None:
+            channel.tell(frame)
 
     def close(self) -> None:
         """End all subscribers."""
-        for followers in self._subscribers.values():
-            for subscriber in followers:
+        for channel in self._channels.values():
+            for subscriber in channel.subscribers:
                 subscriber.close()
 
     async def stopped(self) -> None:
@@ -157,10 +119,9 @@ class Feed:
                 async for batch in self._events.follow(self.pool, after=cursor):
                     delay_s = _BACKOFF_S[0]
                     for count, event in enumerate(batch, 1):
-                        if event.task in self._subscribers:
-                            self._deliver(event.task, frames.logged(event))
+                        self._deliver(event)
                         cursor = event.id
-                        if not count % _BATCH:
+                        if not count % _YIELD_EACH:
                             await asyncio.sleep(0)  # let subscribers drain, or a burst overflows them all
             except EventsTrimmedError:
                 log.warning("pool %s: events were trimmed before they were read; all begin again", self.pool)
@@ -174,17 +135,31 @@ class Feed:
 
     def _fall_behind(self) -> None:
         """Nobody got what was trimmed: all are told so, once the reader knows where it goes on."""
-        for followers in self._subscribers.values():
-            for subscriber in followers:
+        for channel in self._channels.values():
+            channel.forget()
+            for subscriber in channel.subscribers:
                 subscriber.fall_behind()
+        self._kept = 0
 
-    def _deliver(self, task: TaskId, frame: Frame) -> None:
-        if frame.type in ("queued", "retrying"):
-            self.waiting[task] = None
+    def _deliver(self, event: EventRecord) -> None:
+        channel = self._channels.get(event.task)
+        if channel is None:
+            return
+        frame = frames.logged(event)
+        if frame.type in frames.WAITING:
+            self.waiting[event.task] = None
         elif frame.type == "started" or frame.terminal:
-            self.waiting.pop(task, None)
-        self._metrics.events_relayed.inc(len(self._subscribers[task]))
-        self.tell(task, frame)
+            self.waiting.pop(event.task, None)
+        self._metrics.events_relayed.inc(len(channel.subscribers))
+        before = channel.kept
+        channel.log(frame)
+        self._account(channel, before)
+
+    def _account(self, channel: Channel, before: int) -> None:
+        self._kept += channel.kept - before
+        if self._kept > KEPT_LIMIT:
+            self._kept -= channel.kept
+            channel.forget()
 
 
 class Hub:

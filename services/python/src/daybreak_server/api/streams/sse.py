@@ -43,9 +43,9 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": _OPENING, "more_body": True})
         with suppress(OSError):  # the client has gone
             try:
-                async with aclosing(self._following.frames()) as frames:
-                    async for frame in frames:
-                        body = _HEARTBEAT if frame is None else frame.sse
+                async with aclosing(self._following.batches()) as batches:
+                    async for batch in batches:
+                        body = b"".join(frame.sse for frame in batch) or _HEARTBEAT
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             except StoreError as exc:
                 log.info("a stream ends as its history cannot be read: %s", exc)

@@ -46,9 +46,11 @@ async def serve(socket: WebSocket, following: Following, gate: Gate, tenant: str
 
 async def _send_all(socket: WebSocket, following: Following) -> None:
     try:
-        async with aclosing(following.frames()) as frames:
-            async for frame in frames:
-                if frame is not None:  # the server's own pings are the heartbeat here
+        async with aclosing(following.batches()) as batches:
+            async for (
+                batch
+            ) in batches:  # an empty one is nothing here: the server's own pings are the heartbeat
+                for frame in batch:
                     await socket.send_text(frame.text)
     except StoreError as exc:
         log.info("a stream ends as its history cannot be read: %s", exc)
