@@ -36,7 +36,7 @@ class Instance:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.logs = folder / "logs"
         self.logs.mkdir(exist_ok=True)
-        self.mark = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+        self.mark = mark_of(folder)
         self._lock = (folder / "up.lock").open("a+")
         self._reaper: subprocess.Popen[bytes] | None = None
 
@@ -98,6 +98,11 @@ class Instance:
         if len(str(below)) <= _SOCKET_ROOM:
             return below
         return Path(tempfile.gettempdir()) / f"daybreak-{os.getuid()}-{self.mark[:8]}"
+
+
+def mark_of(folder: Path) -> str:
+    """What marks the processes of the instance whose data are in ``folder``."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ It ends when Ray has died, and the supervisor starts it again. What it sees it w
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -17,19 +18,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ray
 from ray import serve
 
+from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
+from daybreak_server.adapters.ray.local import LocalRay
+from daybreak_server.domain.pools import GroupState, PoolView
 from daybreak_server.entrypoints import serve_app
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.entrypoints.instance import read_settings, write_whole
+from daybreak_server.ports.store import StoreError
 from daybreak_server.settings import Settings
 
 _log = logging.getLogger(__name__)
-_OBJECT_STORE_BYTES = 80_000_000
-"""Ray's least: no tensor travels through it."""
 _LOOK_S = 0.5
+_API_LATEST_S = 120.0
+_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 
 
 class RayHead:
@@ -41,7 +45,8 @@ class RayHead:
         self._api_port = api_port
         self._report_file = report
         self._going = threading.Event()
-        self._api_deployed = False
+        self._gpus = False
+        self._started = time.monotonic()
         self._told: Any = None
 
     def stop(self) -> None:
@@ -52,30 +57,22 @@ class RayHead:
         """Until stopped (0), or until Ray has died (1)."""
         self._tell(phase="ray")
         shutil.rmtree(self._folder, ignore_errors=True)
-        ray.init(
-            address="local",
-            namespace="serve",
-            include_dashboard=False,
-            num_cpus=self._cpus(),
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(self._folder),
-            log_to_driver=False,
-            configure_logging=False,
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):  # ray.init takes SIGTERM for itself
+        node = LocalRay(self._folder, cpus=self._cpus())
+        for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes SIGTERM for itself
             signal.signal(number, self._on_signal)
         self._tell(phase="serve")
         try:
-            gpus = cluster.cluster_has_gpus()
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": "127.0.0.1", "port": self._api_port},
             )
-            self._deploy(serve_app.targets(self._settings, gpus=gpus))
-            return self._watch()
+            self._gpus = cluster.cluster_has_gpus()
+            # The groups first: users reach the gateway, and the same app on Ray can come when there is time.
+            self._deploy(serve_app.targets(self._settings, gpus=self._gpus, api=False))
+            return self._watch(node)
         finally:
             self._tell(phase="stopping")
-            self._shut_down()
+            self._shut_down(node)
 
     def _deploy(self, targets: list[Any]) -> None:
         serve.run_many(
@@ -87,9 +84,9 @@ class RayHead:
         wanted = sum(pool.groups * pool.ranks * pool.cpus_per_rank for pool in self._settings.pools.values())
         return max(1, round(wanted + 0.5))
 
-    def _watch(self) -> int:
+    def _watch(self, node: LocalRay) -> int:
         while not self._going.wait(_LOOK_S):
-            dead = self._dead()
+            dead = node.dead()
             if dead:
                 _log.error("Ray has lost %s", ", ".join(dead))
                 return 1
@@ -99,25 +96,44 @@ class RayHead:
                 apps={name: _shown(app) for name, app in status.applications.items()},
                 failures=cluster.failures(),
             )
-            if set(status.applications) < self._wanted():
-                _log.warning("applications are missing: deploying them again")
-                self._deploy(serve_app.targets(self._settings, gpus=cluster.cluster_has_gpus()))
+            self._complete(set(status.applications))
         return 0
 
-    def _wanted(self) -> set[str]:
-        return {name for name, pool in self._settings.pools.items() if pool.groups} | {serve_app.API_APP}
+    def _complete(self, have: set[str]) -> None:
+        """Deploy what is missing, and the app when the groups have come up (or after a while)."""
+        pools = {name for name, pool in self._settings.pools.items() if pool.groups}
+        if not pools <= have:
+            _log.warning("%s is missing: deploying again", ", ".join(sorted(pools - have)))
+            self._deploy(serve_app.targets(self._settings, gpus=self._gpus, api=False))
+        late = time.monotonic() - self._started > _API_LATEST_S
+        if serve_app.API_APP not in have and (late or self._groups_are_up()):
+            self._deploy([serve_app.api_target(self._settings)])
 
-    def _dead(self) -> list[str]:
-        node = ray._private.worker._global_node
-        return [name for name, _process in node.dead_processes()] if node is not None else ["its node"]
+    def _groups_are_up(self) -> bool:
+        """Whether every group has registered as ready; ``False`` also where the store cannot tell."""
+        try:
+            views = asyncio.run(self._views())
+        except StoreError:
+            return False
+        pools = self._settings.pools
+        return all(
+            sum(one.state in _READY for one in view.groups) >= pools[view.name].groups for view in views
+        )
 
-    def _shut_down(self) -> None:
+    async def _views(self) -> list[PoolView]:
+        services = wiring.build_services(self._settings)
+        try:
+            return [await services.store.pool(name) for name in self._settings.pools]
+        finally:
+            await services.close()
+
+    def _shut_down(self, node: LocalRay) -> None:
         """Groups hand back first, then Ray ends."""
         try:
             serve.shutdown()
         except Exception as exc:
             _log.warning("Serve did not end in order: %s", exc)
-        ray.shutdown()
+        node.stop()
 
     def _tell(self, **state: Any) -> None:
         if state != self._told:

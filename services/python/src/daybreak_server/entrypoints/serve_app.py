@@ -146,6 +146,11 @@ def _resources(pool: PoolSettings, *, on_gpu: bool) -> dict[str, Any]:
     return {"num_cpus": pool.cpus_per_rank, **({"num_gpus": pool.gpus_per_rank} if on_gpu else {})}
 
 
+def api_target(settings: Settings) -> Any:
+    """The application ``api``, as ``serve.run_many`` takes it."""
+    return serve.RunTarget(target=api_app(settings), name=API_APP, route_prefix="/")
+
+
 def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
     """All applications. Groups are scaled from outside (`/scale`), never by Serve's own queues."""
     pools = [
@@ -158,8 +163,7 @@ def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
         for name, pool in settings.pools.items()
         if pool.groups
     ]
-    front = [serve.RunTarget(target=api_app(settings), name=API_APP, route_prefix="/")] if api else []
-    return pools + front
+    return [*pools, api_target(settings)] if api else pools
 
 
 def deploy(settings: Settings, *, address: str = "auto") -> int:

@@ -1,0 +1,64 @@
+"""A Ray of one machine, without what only a cluster or a person at its dashboard needs.
+
+``ray.init`` would also start a dashboard, an autoscaler and a log monitor: three Python programs that nobody
+here asks, and half of the time that a start takes. Ray has parameters for two of them and none for the first,
+so this reaches into its private parts; the lock file pins the version, and a test starts it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import ray
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+from ray._private.resource_isolation_config import ResourceIsolationConfig
+
+_log = logging.getLogger(__name__)
+_OBJECT_STORE_BYTES = 80_000_000
+"""Little more than Ray's least: no tensor travels through it."""
+
+
+class _LeanNode(Node):  # type: ignore[misc]
+    """A head node without an API server."""
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """It would only serve the dashboard and the REST API."""
+        self._webui_url = ""
+
+
+class LocalRay:
+    """A head node, and this process as its driver. All of it listens on 127.0.0.1 only (see ``up``)."""
+
+    def __init__(self, folder: Path, *, cpus: int) -> None:
+        self._node = _LeanNode(
+            RayParams(
+                num_cpus=cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                temp_dir=str(folder),
+                include_dashboard=False,
+                include_log_monitor=False,
+                no_monitor=True,
+                resource_isolation_config=ResourceIsolationConfig(enable_resource_isolation=False),
+            ),
+            head=True,
+            shutdown_at_exit=False,
+            spawn_reaper=True,
+        )
+        ray.init(
+            address=self._node.gcs_address,
+            namespace="serve",
+            _temp_dir=str(folder),
+            log_to_driver=False,
+            configure_logging=False,
+        )
+
+    def dead(self) -> list[str]:
+        """Which of its processes have died."""
+        return [name for name, _process in self._node.dead_processes()]
+
+    def stop(self) -> None:
+        """End it all."""
+        ray.shutdown()
+        self._node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
