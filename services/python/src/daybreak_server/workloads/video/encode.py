@@ -1,9 +1,12 @@
 """Pictures to an MP4 (H.264), and an MP4 to a contact sheet.
 
-Equal frames give equal bytes: PyAV left to convert RGB itself gave seven different files in 25 runs, so
-frames are converted to yuv420p explicitly and the number of encoder threads is fixed. PyAV's wheel links
-libx264 (GPLv2+), which is why it is an extra of its own (docs/05-video.md); only the leader of a group needs
-it.
+Equal frames give equal bytes. Two things had to be found for that. RGB is converted to yuv420p explicitly and
+with one thread. And x264's macroblock tree is off: its AVX-512 code (PyAV 18.1's wheel) reads memory that
+nobody wrote, so equal pictures gave up to 15 different files in 15 runs once the heap was dirty; with
+``asm=avx2`` or without the tree always one. Without the tree x264 is also bit-exact between kinds of CPU.
+
+PyAV's wheel links libx264 (GPLv2+), which is why it is an extra of its own (docs/05-video.md); only the
+leader of a group needs it.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class Mp4Writer:
             raise
 
     def _open_stream(self, fps: int, width: int, height: int, *, crf: int, preset: str, threads: int) -> Any:
-        options = {"crf": str(crf), "preset": preset, "threads": str(threads)}
+        options = {"crf": str(crf), "preset": preset, "threads": str(threads), "x264-params": "mbtree=0"}
         stream = self._container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

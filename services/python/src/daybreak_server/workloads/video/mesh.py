@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daybreak_server.workloads.video.parallel import Plan
+from daybreak_server.workloads.video.parallel import Exchange, Plan
 
 COLLECTIVES = frozenset({"c10d", "_c10d_functional", "c10d_functional"})
 """Namespaces of torch's operators under which every collective is dispatched."""
@@ -25,7 +25,7 @@ class Ranks:
         self.plan, self.device = plan, device
         self.leader = True
         self._cfg: dist.ProcessGroup | None = None
-        self._configs: list[Any] = []
+        self._split: list[_Split] = []
         if plan.world == 1:
             return
         self.leader = dist.get_rank() == 0
@@ -48,30 +48,26 @@ class Ranks:
         if self.plan.sequence == 1:
             return
         from diffusers import ContextParallelConfig, ParallelConfig
-        from diffusers.hooks import apply_context_parallel
 
         config = ContextParallelConfig(
             ulysses_degree=self.plan.ulysses, ring_degree=self.plan.ring, mesh=cast(Any, self.mesh)
         )
         parallel = ParallelConfig(context_parallel_config=config)
         parallel.setup(dist.get_rank(), dist.get_world_size(), self.device, mesh=self.mesh)
-        model._parallel_config = parallel
-        for module in model.modules():
-            processor: Any = getattr(module, "processor", None)
-            if hasattr(processor, "_parallel_config"):
-                processor._parallel_config = parallel
         # The plan's "" entry splits the timesteps, which fits only models with one for each token.
-        cp_plan = {name: split for name, split in model._cp_plan.items() if name or per_token_timesteps}
-        apply_context_parallel(model, config, cp_plan)
-        self._configs.append(config)
+        cp_plan = {name: part for name, part in model._cp_plan.items() if name or per_token_timesteps}
+        self._split.append(_Split(model, parallel, cp_plan))
+        self._split[-1].set(True)
 
-    def prepare(self, tokens: int) -> None:
-        """Choose the exchange for a video of this many tokens. :raises PlanError: when none carries it."""
-        uneven = self.plan.uneven(tokens)
-        for config in self._configs:
-            # Read by the hooks and the attention at each call; the constructor's checks are `uneven`'s.
-            config.ulysses_anything = uneven and self.plan.ulysses > 1
-            config.ring_anything = uneven and self.plan.ring > 1
+    def prepare(self, tokens: int) -> Exchange:
+        """Choose and set how a video of this many tokens is shared."""
+        exchange = self.plan.exchange(tokens, self.device.type)
+        for split in self._split:
+            split.set(exchange != "whole")
+            # Read by the hooks and the attention at each call; the constructor's checks are `exchange`'s.
+            split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
+            split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
+        return exchange
 
     @property
     def guided(self) -> bool | None:
@@ -91,6 +87,31 @@ class Ranks:
             tensor = tensor.contiguous()
             dist.broadcast(tensor, src=0)
         return tensor
+
+
+class _Split:
+    """Context parallelism on one transformer, which can be taken off and put on again."""
+
+    def __init__(self, model: Any, parallel: Any, cp_plan: dict[str, Any]) -> None:
+        self._model, self._parallel, self._cp_plan, self._on = model, parallel, cp_plan, False
+        self.config: Any = parallel.context_parallel_config
+
+    def set(self, on: bool) -> None:
+        """Share the sequence among ranks, or have every rank compute all of it."""
+        if on == self._on:
+            return
+        from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+
+        self._on = on
+        self._model._parallel_config = self._parallel if on else None
+        for module in self._model.modules():
+            processor: Any = getattr(module, "processor", None)
+            if hasattr(processor, "_parallel_config"):
+                processor._parallel_config = self._parallel if on else None
+        if on:
+            apply_context_parallel(self._model, self.config, self._cp_plan)
+        else:
+            remove_context_parallel(self._model, self._cp_plan)
 
 
 class CollectiveCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

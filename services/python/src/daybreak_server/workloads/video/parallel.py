@@ -10,9 +10,12 @@ kernel that returns the log-sum-exp, and its sums are ordered differently.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from daybreak_server.workloads.base import PermanentError
 from daybreak_server.workloads.video.options import PlanOptions
+
+Exchange = Literal["even", "uneven", "whole"]
 
 
 class PlanError(PermanentError):
@@ -52,23 +55,19 @@ class Plan:
             parts.append(f"ring {self.ring}")
         return f"{self.world} ranks: " + " × ".join(parts)
 
-    def uneven(self, tokens: int) -> bool:
-        """Whether the parts of this many tokens differ in length, which needs the slower exchange.
+    def exchange(self, tokens: int, device: str) -> Exchange:
+        """How ranks share a video of this many tokens.
 
-        :raises PlanError: when no exchange can carry them.
+        ``even`` when they divide. Else ``uneven`` (parts of different lengths), which needs NCCL: gloo
+        gathers equal sizes only, and diffusers has no such exchange for Ulysses and ring together. Where that
+        cannot be, ``whole``: every rank of a sequence computes all of it; slower, never wrong.
         """
         if tokens % self.sequence == 0:
-            return False
-        if self.ulysses > 1 and self.ring > 1:
-            raise PlanError(
-                f"{tokens} tokens do not divide by Ulysses {self.ulysses} × ring {self.ring}; choose a "
-                f"size or frames whose tokens are a multiple of {self.sequence}."
-            )
-        if tokens < self.sequence:
-            raise PlanError(
-                f"{tokens} tokens are fewer than the {self.sequence} ranks that should share them."
-            )
-        return True
+            return "even"
+        one_kind = self.ulysses == 1 or self.ring == 1
+        if device.startswith("cuda") and one_kind and tokens > self.sequence:
+            return "uneven"
+        return "whole"
 
 
 def plan(world: int, heads: int, guidance: bool, device: str) -> Plan:

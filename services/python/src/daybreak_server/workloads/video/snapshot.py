@@ -53,7 +53,8 @@ class Snapshot:
             "lower_order_nums": self.lower_order_nums,
             "this_order": self.this_order,
         }
-        metadata = {"format": FORMAT, "fingerprint": fingerprint, "state": json.dumps(state)}
+        # One entry: safetensors writes several in any order, and equal states should be equal bytes.
+        metadata = {FORMAT: json.dumps({"fingerprint": fingerprint, **state})}
         # Clones, for safetensors refuses tensors that share memory.
         return save_tensors({name: t.detach().cpu().clone() for name, t in tensors.items()}, metadata)
 
@@ -63,11 +64,11 @@ def load(data: bytes, fingerprint: str, device: torch.device) -> Snapshot:
     try:
         length = int.from_bytes(data[:8], "little")
         metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        if metadata.get("format") != FORMAT:
-            raise SnapshotMismatchError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        if metadata["fingerprint"] != fingerprint:
+        if FORMAT not in metadata:
+            raise SnapshotMismatchError(f"it is not of the format {FORMAT}")
+        state: dict[str, Any] = json.loads(metadata[FORMAT])
+        if state["fingerprint"] != fingerprint:
             raise SnapshotMismatchError("it was taken with another model or other parameters")
-        state: dict[str, Any] = json.loads(metadata["state"])
         tensors = load_tensors(data)
         return Snapshot(
             step=state["step"],

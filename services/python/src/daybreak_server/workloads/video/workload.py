@@ -135,9 +135,15 @@ class VideoWorkload:
         params = self._checked(task.params)
         seed = params.seed_for(task.id)
         mark = fingerprint(self.model, params, seed)
-        self.ranks.prepare(self._tokens(params))
+        exchange = self.ranks.prepare(self._tokens(params))
         ctx.log(f"{params.size}, {params.frames} frames, {params.steps} steps, seed {seed}; "
                 f"{self.ranks.plan.explain(self.model.info.heads)}")  # fmt: skip
+        if exchange == "whole" and self.ranks.plan.sequence > 1:
+            ctx.log(
+                f"{self._tokens(params)} tokens do not divide by {self.ranks.plan.sequence}: each rank "
+                "computes them all. Another size or number of frames would be faster.",
+                level="warning",
+            )
         resume = self._resume(ctx, mark)
         texts = self._encode_text(params)
         yield Step(phase="encode_prompt", fraction=PHASES["encode_prompt"], steps=params.steps)

@@ -1,0 +1,105 @@
+"""Equal frames give equal bytes, a file is whole or absent, and pictures keep within their bounds."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daybreak_server.workloads.base import PermanentError
+from daybreak_server.workloads.video.decode import PREVIEW_BYTES, webp
+from daybreak_server.workloads.video.encode import Mp4Writer, contact_sheet, read_mp4
+
+SIZE = {"width": 96, "height": 64}
+
+
+def clip() -> Any:
+    """Smooth and noisy parts in motion, [17, 64, 96, 3]."""
+    rng = np.random.default_rng(0)
+    base = np.linspace(0, 200, 96, dtype=np.uint8)[None, :, None] + rng.integers(0, 40, (64, 96, 3), np.uint8)
+    return np.stack([np.roll(base, 3 * i, axis=1) for i in range(17)])
+
+
+def write(path: Path, frames: Any, preset: str = "veryfast") -> bytes:
+    with Mp4Writer(path, fps=8, preset=preset, **SIZE) as writer:
+        writer.write(frames)
+    return path.read_bytes()
+
+
+def soil_the_heap() -> None:
+    """Leave random bytes in freed memory, for code that reads what it never wrote."""
+    blocks = [
+        np.full(int(size), 0xA5, np.uint8) for size in np.random.default_rng().integers(500, 400_000, 200)
+    ]
+    del blocks
+
+
+@pytest.mark.parametrize("preset", ["veryfast", "superfast", "medium"])
+def test_equal_frames_equal_bytes(tmp_path: Path, preset: str) -> None:
+    """Twenty encodes of one clip are one file, so a SHA-256 can prove that two videos are the same.
+
+    ``superfast`` is where x264's macroblock tree showed best that it read foreign memory.
+    """
+    frames, found = clip(), set()
+    for _ in range(20):
+        soil_the_heap()
+        found.add(write(tmp_path / "video.mp4", frames, preset=preset))
+    assert len(found) == 1
+    assert write(tmp_path / "other.mp4", frames // 2, preset=preset) not in found
+
+
+def test_mp4_is_playable_and_true(tmp_path: Path) -> None:
+    """The index comes before the data (a browser can start at once), and colours survive the round trip."""
+    colours = np.zeros((5, 64, 96, 3), np.uint8)
+    colours[:, :32, :48], colours[:, :32, 48:] = (230, 30, 30), (30, 200, 40)
+    colours[:, 32:, :48], colours[:, 32:, 48:] = (40, 70, 240), (240, 220, 30)
+    data = write(tmp_path / "video.mp4", colours)
+    assert 0 < data.find(b"moov") < data.find(b"mdat")
+    back = read_mp4(tmp_path / "video.mp4")
+    assert back.shape == colours.shape
+    corners = (slice(None), [16, 16, 48, 48], [24, 72, 24, 72])
+    assert np.abs(back[corners].astype(int) - colours[corners].astype(int)).max() <= 12
+
+
+def test_a_failed_encode_leaves_nothing(tmp_path: Path) -> None:
+    """A file under its name is a whole file: an error or a closed task leaves none, nor its temporary."""
+    writer = Mp4Writer(tmp_path / "video.mp4", fps=8, **SIZE)
+    writer.write(clip()[:3])
+    with pytest.raises(ValueError, match="array shape"), writer:
+        writer.write(np.zeros((2, 64, 96, 4), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is missing the task fails for good, saying how to install it."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(PermanentError, match=r"daybreak-server\[mp4\]") as caught:
+        Mp4Writer(tmp_path / "video.mp4", fps=8, **SIZE)
+    assert caught.value.code == "no_encoder"
+
+
+def test_contact_sheet(tmp_path: Path) -> None:
+    """A sheet is one PNG of all 17 frames in a grid."""
+    write(tmp_path / "video.mp4", clip())
+    contact_sheet(tmp_path / "video.mp4", tmp_path / "sheet.png", columns=6, side=96)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.size == (6 * 100 + 4, 3 * 68 + 4)
+
+
+def test_previews_are_bounded() -> None:
+    """Even noise, the worst picture for WebP, is brought under 32 KiB."""
+    noise = np.random.default_rng(0).integers(0, 255, (704, 1280, 3), np.uint8)
+    assert len(webp(noise, side=256, most=PREVIEW_BYTES)) <= PREVIEW_BYTES
+    assert len(webp(noise, most=4096)) <= 4096

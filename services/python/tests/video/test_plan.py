@@ -1,0 +1,63 @@
+"""The parallel plan is a pure function of world size, heads, guidance and device."""
+
+from __future__ import annotations
+
+import pytest
+
+from daybreak_server.workloads.video.options import PlanOptions
+from daybreak_server.workloads.video.parallel import Plan, PlanError, chosen, plan
+
+
+@pytest.mark.parametrize(
+    ("world", "heads", "guidance", "device", "expected"),
+    [
+        (1, 8, True, "cpu", Plan()),
+        (2, 8, True, "cpu", Plan(cfg=2)),
+        (2, 8, False, "cpu", Plan(ulysses=2)),
+        (4, 8, True, "cpu", Plan(cfg=2, ulysses=2)),
+        (3, 24, True, "cpu", Plan(ulysses=3)),
+        (8, 40, True, "cuda", Plan(cfg=2, ulysses=4)),
+        (8, 24, True, "cuda", Plan(cfg=2, ulysses=4)),
+        (6, 40, True, "cuda", Plan(cfg=2, ring=3)),
+        (16, 40, True, "cuda", Plan(cfg=2, ulysses=8)),
+        (32, 40, True, "cuda", Plan(cfg=2, ulysses=8, ring=2)),
+    ],
+)
+def test_plan(world: int, heads: int, guidance: bool, device: str, expected: Plan) -> None:
+    """CFG first, then as much Ulysses as the heads allow, then ring where there is a GPU."""
+    assert plan(world, heads, guidance, device) == expected
+    assert expected.world == world
+
+
+def test_no_plan_names_sizes_that_work() -> None:
+    """A group that cannot share the model is refused at start, with sizes that can."""
+    with pytest.raises(PlanError, match=r"6 ranks .* groups of \[1, 2, 4, 5, 8, 10\] can"):
+        plan(6, 40, True, "cpu")
+
+
+def test_override_is_checked() -> None:
+    """An operator's own plan is used, but never one that would hang or crash later."""
+    assert chosen(PlanOptions(ulysses=4), world=4, heads=8, guidance=True, device="cpu") == Plan(ulysses=4)
+    for wrong in (PlanOptions(ulysses=2), PlanOptions(ulysses=4, cfg=2), PlanOptions(ring=4)):
+        with pytest.raises(PlanError):
+            chosen(wrong, world=4, heads=8, guidance=True, device="cpu")
+    with pytest.raises(PlanError, match="does not divide"):
+        chosen(PlanOptions(ulysses=4), world=4, heads=6, guidance=True, device="cpu")
+
+
+def test_exchange() -> None:
+    """Tokens that do not divide take NCCL's uneven exchange, or else every rank computes them all."""
+    assert Plan(ulysses=4).exchange(80, "cpu") == "even"
+    assert Plan(cfg=2).exchange(81, "cpu") == "even"
+    assert Plan(ulysses=4).exchange(81, "cpu") == "whole"
+    assert Plan(ulysses=4).exchange(81, "cuda") == "uneven"
+    assert Plan(ring=2).exchange(81, "cuda") == "uneven"
+    assert Plan(ulysses=2, ring=2).exchange(81, "cuda") == "whole"
+    assert Plan(ulysses=4).exchange(3, "cuda") == "whole"
+
+
+def test_explain() -> None:
+    """The line printed at start says who does what."""
+    text = Plan(cfg=2, ulysses=4).explain(40)
+    assert text == "8 ranks: CFG 2 (guided | unguided pass) × Ulysses 4 (10 of 40 heads each)"
+    assert Plan().explain(8) == "1 rank: serial"

@@ -1,0 +1,206 @@
+"""Tiny random Wan pipelines, a context that records, and groups of spawned gloo ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import queue
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.workloads.base import Group, Step, Task
+from daybreak_server.workloads.video.params import SPEC, VideoParams
+
+TEXT_LENGTH = 24
+SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+
+PRELOAD = [
+    "torch.distributed.device_mesh",
+    "diffusers.models.transformers.transformer_wan",
+    "diffusers.models.autoencoders.autoencoder_kl_wan",
+    "diffusers.schedulers.scheduling_unipc_multistep",
+    "transformers.models.umt5.modeling_umt5",
+]
+
+
+def save_pipeline(folder: Path, kind: str) -> Path:
+    """A random pipeline of a family, in a diffusers folder."""
+    build_pipeline(kind).save_pretrained(folder)
+    return folder
+
+
+def build_pipeline(kind: str) -> Any:
+    """A random pipeline, always the same one of its kind: ``a14b``, ``ti2v`` or ``single``."""
+    import torch
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from daybreak_server.workloads.video.tiny.tokenizer import byte_tokenizer
+
+    ti2v = kind == "ti2v"
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = TEXT_LENGTH
+    torch.manual_seed(0)
+    text = UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    # TI2V-5B's VAE packs 2 x 2 pixels into channels before it convolves: 16 pixels a latent.
+    shape: dict[str, Any] = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1]}
+    shape |= {"num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+    if ti2v:
+        shape |= {"patch_size": 2, "in_channels": 12, "out_channels": 12, "is_residual": False}
+        shape |= {"scale_factor_spatial": 16}
+
+    def transformer(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=12, in_channels=16,
+            out_channels=16, text_dim=32, freq_dim=256, ffn_dim=32, num_layers=2, cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+        )  # fmt: skip
+
+    return WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=UMT5EncoderModel(text).eval(),
+        vae=AutoencoderKLWan(**shape).eval(),
+        scheduler=UniPCMultistepScheduler(**SCHEDULER),
+        transformer=transformer(1).eval(),
+        transformer_2=transformer(2).eval() if kind == "a14b" else None,
+        boundary_ratio=0.875 if kind == "a14b" else None,
+        expand_timesteps=ti2v,
+    )
+
+
+def params(folder: Path, **given: Any) -> VideoParams:
+    """A small video for a model; ``given`` fields win."""
+    small = {"prompt": "a red circle moving left", "size": "32x32", "frames": 9, "steps": 6, "seed": 3}
+    return SPEC.validate({**small, **given}, {"model": folder})
+
+
+@dataclass
+class Recorder:
+    """A context that keeps what a run said and left."""
+
+    workdir: Path
+    resume: bytes | None = None
+    resumed: int | None = None
+    lines: list[str] = field(default_factory=list)
+    previews: list[tuple[int, bytes]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    frames: str = ""
+    """SHA-256 of the decoded frames, before they were encoded."""
+
+    def resumed_from(self, step: int) -> None:
+        self.resumed = step
+
+    def log(self, message: str, *, level: str = "info") -> None:
+        self.lines.append(f"{level}: {message}")
+
+    def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
+        self.previews.append((step, image))
+
+    def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
+        self.files[name or path.name] = path.read_bytes()
+
+
+def workload(options: Mapping[str, Any], **group: Any) -> Any:
+    """A loaded workload of one rank, or of the rank that ``group`` says."""
+    from daybreak_server.workloads.video.workload import VideoWorkload
+
+    made = VideoWorkload()
+    made.load(Group(options={"warm_up": False, "preview_every": 0, "threads": 1, **options}, **group))
+    return made
+
+
+def run(made: Any, given: VideoParams, workdir: Path, **context: Any) -> tuple[list[Step], Recorder]:
+    """One task from start to end."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(workdir, **context)
+    decode, digest = made._decode, hashlib.sha256()
+
+    def watched(denoiser: Any) -> Iterator[Any]:
+        for frames in decode(denoiser):
+            digest.update(frames.tobytes())
+            yield frames
+
+    made._decode = watched
+    try:
+        steps = list(made.run(Task(id="video_01TEST", params=given), recorder))
+    finally:
+        del made._decode
+    recorder.frames = digest.hexdigest()
+    return steps, recorder
+
+
+@dataclass(frozen=True)
+class Case:
+    """One video on a group of some size."""
+
+    name: str
+    world: int
+    options: dict[str, Any]
+    params: dict[str, Any]
+    plan: str
+    """What the plan must say, so that a case tests what it is named after."""
+
+
+def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> None:
+    import torch.distributed as dist
+
+    from daybreak_server.workloads.video.mesh import CollectiveCounter
+
+    try:
+        for case in cases:
+            if rank >= case.world:
+                continue
+            store = dist.FileStore(str(folder / f"store-{case.name}"), case.world)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=case.world)
+            made = workload(case.options, rank=rank, size=case.world, local_rank=rank)
+            with CollectiveCounter() as counter:
+                made.warm_up()
+                given = params(Path(case.options["model"]), **case.params)
+                steps, recorder = run(made, given, folder / f"{case.name}-{rank}")
+            outline = [(step.phase, step.fraction, step.step, step.steps) for step in steps]
+            replies.put(
+                (case.name, rank, made.ranks.plan, counter.total, outline, recorder.files, recorder.frames)
+            )
+            dist.destroy_process_group()
+    except BaseException:
+        replies.put(("error", rank, traceback.format_exc(), 0, [], {}, ""))
+
+
+@contextlib.contextmanager
+def spawned(cases: list[Case], folder: Path, timeout_s: float = 240) -> Iterator[dict[str, list[Any]]]:
+    """The replies of every rank by case; ranks are spawned once for all, as starting one costs seconds."""
+    # As `spawn`, but torch and diffusers are imported once and not by every rank: 15 s of CPU each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    replies: Queue[Any] = context.Queue()
+    ranks = [
+        context.Process(target=_rank, args=(rank, cases, folder, replies))
+        for rank in range(max(case.world for case in cases))
+    ]
+    for process in ranks:
+        process.start()
+    found: dict[str, list[Any]] = {case.name: [] for case in cases}
+    try:
+        for _ in range(sum(case.world for case in cases)):
+            name, *reply = replies.get(timeout=timeout_s)
+            if name == "error":
+                raise AssertionError(f"rank {reply[0]} failed:\n{reply[1]}")
+            found[name].append(reply)
+        yield found
+    except queue.Empty:
+        raise AssertionError(f"ranks did not answer in {timeout_s} s; so far: {found.keys()}") from None
+    finally:
+        for process in ranks:
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        replies.close()
+        replies.join_thread()
