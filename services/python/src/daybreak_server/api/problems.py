@@ -78,7 +78,8 @@ def not_found(what: str) -> ApiError:
 def invalid(errors: Sequence[FieldError]) -> ApiError:
     """Fields that are wrong; the first one is also the detail."""
     first = errors[0]
-    detail = first.message if first.field in first.message else f"{first.field}: {first.message}"
+    own_words = first.field.rpartition(".")[2] in first.message
+    detail = first.message if own_words else f"{first.field}: {first.message}"
     return ApiError(ErrorCode.INVALID_INPUT, detail, errors=errors)
 
 
