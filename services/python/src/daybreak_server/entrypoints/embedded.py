@@ -28,6 +28,8 @@ save ""
 maxmemory-policy noeviction
 tcp-keepalive 60
 shutdown-timeout 5
+# A title would be written over the environment, and with it over the mark by which the process is found.
+set-proc-title no
 """
 
 

@@ -47,6 +47,8 @@ class Part:
     """Parts that must be ready before this one starts."""
     before: Callable[[], None] = _nothing
     """Called before each start."""
+    tries: int = 1
+    """How often its first start may fail: more where a busy machine alone can make it fail."""
 
 
 class _Run:
@@ -181,7 +183,7 @@ class Supervisor:
 
     def _died(self, run: _Run, why: str) -> None:
         name = run.part.name
-        if self._first and not run.ready:
+        if self._first and not run.ready and run.failures + 1 >= run.part.tries:
             run.end(patience_s=5)
             run.process = None
             self._failed = PartFailedError(f"{name} {why}; the end of {run.part.log}:\n{run.why()}")

@@ -137,6 +137,7 @@ def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after:
         ready=lambda: _read(report).get("phase") == "running",
         ready_s=300,
         stop_s=60,
+        tries=3,  # Ray gives its own processes 30 s, and a machine that is busy may need longer
         after=after,
         before=lambda: report.unlink(missing_ok=True),
     )
