@@ -1,0 +1,1 @@
+"""Workloads: the interface, how they are found, and those that ship with Daybreak."""
