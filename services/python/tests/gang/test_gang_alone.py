@@ -1,17 +1,31 @@
-"""A group of one rank on a real Valkey: from the claim to the terminal event."""
+"""A group of one rank on a real Valkey: from the claim to the terminal event, whatever goes wrong."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
+from PIL import Image
 from support.echo import echo_text
+from support.pools import Pool, make_settings
+from support.valkey import Server, start_valkey
+from support.waiting import wait_until
 
-from daybreak_server.domain.tasks import State
-from daybreak_server.gang.member import Member
+from daybreak_server import wiring
+from daybreak_server.domain.ids import TaskId, new_task_id
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tasks import NewTask, State
+from daybreak_server.gang.member import Member, Outside
+from daybreak_server.workloads import registry
 
 
-def test_an_echo_task_runs_to_its_artifact(pools: Callable, leader: Callable[..., Member]) -> None:
+def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: Callable[..., Member]) -> None:
     """Claim, steps, upload, settle: the file is there, with its hash, and the events tell of each step."""
     pool = pools()
     leader(pool)
@@ -25,6 +39,260 @@ def test_an_echo_task_runs_to_its_artifact(pools: Callable, leader: Callable[...
     assert artifact.key.startswith(f"{task}/1.")
     assert pool.types(task)[0:2] == ["queued", "started"]
     assert pool.types(task)[-2:] == ["artifact", "succeeded"]
-    steps = [event.data["step"] for event in pool.events(task) if "step" in event.data]
+    steps = [event.data["step"] for event in pool.events(task) if "steps" in event.data]
     assert steps == [1, 2, 3, 4, 5]
     assert record.state is State.SUCCEEDED
+
+
+def test_a_task_without_steps_ends_too(pools: Callable[..., Pool], leader: Callable[..., Member]) -> None:
+    """Nothing to yield: the first point of agreement is the end."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="none", steps=0)
+    pool.wait(task)
+    assert pool.output(task) == echo_text("none", 0)
+
+
+def test_cancel_stops_it_within_a_step_and_the_next_task_runs(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """The group stays: the same process serves on, the model is loaded once, no file is left."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="c", steps=5000, step_s=0.02, artifact_bytes=100)
+    pool.wait_step(task)
+    pool.cancel(task)
+    record = pool.wait(task, State.CANCELLED)
+    assert (record.step or 0) < 2000
+    assert not list(pool.blobs.list(f"{task}/"))
+    pool.wait(pool.submit(message="next"))
+    (group,) = pool.view().groups
+    assert group.loads == 1
+
+
+def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Callable[..., Member]) -> None:
+    """`run_within_s` is over: the stop bit comes with a report, and the task expires."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="d", steps=5000, step_s=0.02, run_within_ms=700)
+    pool.wait(task, State.EXPIRED)
+
+
+def test_errors_are_strikes_and_permanent_ones_end_it(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """An error is tried again, a permanent one is not; both leave the workload's code and message."""
+    pool = pools()
+    leader(pool)
+    again = pool.submit(message="e", steps=3, fail_at=2, fail_attempts=1)
+    never = pool.submit(message="p", steps=3, fail_at=2, fail_kind="permanent")
+    assert (pool.wait(again).attempt, pool.get(again).strikes) == (2, 1)
+    record = pool.wait(never, State.FAILED)
+    assert (record.error_code, record.attempt) == ("echo_refused", 1)
+
+
+def test_an_input_that_this_version_refuses_fails_for_good(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """A stored input is checked again by the group that runs it."""
+    pool = pools()
+    leader(pool)
+    task = TaskId(new_task_id("echo"))
+    pool.call(
+        pool.store.submit(
+            [NewTask(id=task, pool="echo", tenant="t", input_json='{"message": 3, "other": 1}')]
+        )
+    )
+    assert pool.wait(task, State.FAILED).error_code == "invalid_input"
+
+
+def test_previews_and_log_lines_reach_the_stream(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """The preview's event names its URL, and its key holds a picture that opens."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="look", steps=3, preview=True)
+    pool.wait(task)
+    (url, *_) = [event.data["url"] for event in pool.events(task) if event.type == "preview"]
+    assert url == f"/v1/tasks/{task}/preview"
+    image, kind = pool.call(pool.store.preview(task))
+    assert kind == "image/webp"
+    assert Image.open(io.BytesIO(image)).size == (1, 1)
+    assert "log" in pool.types(task)
+
+
+def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """Marked: the task goes back without a strike and nothing is claimed. Unmarked: it goes on from there."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="dr", steps=120, step_s=0.02)
+    pool.wait_step(task, 3)
+    (group,) = pool.view().groups
+    pool.call(pool.store.drain(pool.name, group.id))
+    pool.wait_for(task, lambda record: record.hand_backs == 1, "the hand-back")
+    draining = lambda: [one for one in pool.view().groups if one.state is GroupState.DRAINING]  # noqa: E731
+    wait_until(draining, 30, "the group to show that it drains")
+    assert pool.get(task).state is State.QUEUED
+    pool.call(pool.store.drain(pool.name, group.id, on=False))
+    record = pool.wait(task)
+    assert (record.strikes, record.hand_backs) == (0, 1)
+    assert (record.resumed_from_step or 0) >= 3
+    assert pool.output(task) == echo_text("dr", 120)
+
+
+def test_a_draining_group_may_finish_its_task_in_time(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """`drain_s` is long enough: no hand-back."""
+    pool = pools(drain_s=60.0)
+    leader(pool)
+    task = pool.submit(message="f", steps=60, step_s=0.02)
+    pool.wait_step(task)
+    (group,) = pool.view().groups
+    pool.call(pool.store.drain(pool.name, group.id))
+    record = pool.wait(task)
+    assert (record.attempt, record.hand_backs) == (1, 0)
+
+
+def test_checkpoints_are_made_in_time_and_only_the_latest_is_kept(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """Made beside the work; the file before goes when the pointer has moved."""
+    pool = pools(checkpoint_s=0.2)
+    leader(pool)
+    task = pool.submit(message="cp", steps=150, step_s=0.02)
+    wait_until(lambda: pool.types(task).count("checkpoint") >= 3, 60, "three checkpoints")
+    stored = [stat.key for stat in pool.blobs.list(f"{task}/checkpoints/")]
+    assert len(stored) <= 2
+    pool.wait(task)
+
+
+def test_files_that_cannot_be_stored_are_a_strike(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """The store of files refuses: the task is tried again, and its error says why."""
+    pool = pools()
+    task = pool.submit(message="b", steps=2, max_strikes=1)
+    blocked = Path(pool.settings.data_dir) / "artifacts" / task
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("a file where a folder should be")
+    leader(pool)
+    record = pool.wait(task, State.FAILED)
+    assert record.error_code == "artifact_store"
+
+
+class SlowBlobs:
+    """A real store whose uploads wait after each part."""
+
+    def __init__(self, inner: Any, began: threading.Event) -> None:
+        self._inner = inner
+        self._began = began
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        for sent in self._inner.upload(key, source, content_type=content_type):
+            self._began.set()
+            time.sleep(0.2)
+            yield sent
+
+
+def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
+    """Between two parts: the rest is not sent, and what was sent is removed."""
+    pool, began = pools(), threading.Event()
+    spec = registry.spec("echo")
+    outside = Outside(
+        queue=lambda: wiring.build_queue(pool.settings, "echo"),
+        blobs=lambda: SlowBlobs(pool.blobs, began),
+        workload=lambda: registry.implementation(spec),
+        on_broken=print,
+    )
+    member = Member(spec, wiring.gang_config(pool.settings, "echo"), outside)
+    member.start()
+    try:
+        task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
+        assert began.wait(60)
+        pool.cancel(task)
+        record = pool.wait(task, State.CANCELLED)
+        assert record.phase == "upload"
+        assert not list(pool.blobs.list(f"{task}/"))
+    finally:
+        member.stop(timeout_s=10)
+
+
+def test_a_stalled_step_breaks_the_group_and_health_says_so(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """No progress within `stall_s`: a strike with the reason `stalled`, though the lease would live on."""
+    pool = pools(lease={"lease_s": 60.0, "stall_s": 1.0})
+    broken: list[str] = []
+    member = leader(pool, on_broken=broken.append)
+    task = pool.submit(message="s", steps=3, fail_at=2, fail_kind="hang", max_strikes=1)
+    assert pool.wait(task, State.FAILED).error_code == "stalled"
+    wait_until(lambda: broken, 30, "the group to say that it is broken")
+    assert "no progress" in (member.health() or "")
+    wait_until(lambda: not pool.view().groups, 30, "the group to be gone")
+
+
+def test_a_step_longer_than_the_time_to_leave_gives_the_task_back(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """`stop` does not wait for ever: the task goes back without that step, and without a strike."""
+    pool = pools()
+    member = leader(pool)
+    task = pool.submit(message="l", steps=1, step_s=8)
+    pool.wait_for(task, lambda record: record.state is State.RUNNING, "the start")
+    assert member.stop(timeout_s=2.5) is False
+    record = pool.get(task)
+    assert (record.state, record.hand_backs, record.strikes) == (State.QUEUED, 1, 0)
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may kill."""
+    server = start_valkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+def test_an_outage_of_the_store_costs_no_attempt(
+    own_valkey: Server, tmp_path: Path, leader: Callable[..., Member]
+) -> None:
+    """The store dies twice, while a task runs and while the group is idle: nothing is lost."""
+    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    try:
+        leader(pool)
+        task = pool.submit(message="o", steps=60, step_s=0.05)
+        pool.wait_step(task, 3)
+        own_valkey.kill()
+        time.sleep(1.0)  # an outage, not a wait
+        own_valkey.start()
+        record = pool.wait(task)
+        assert (record.attempt, record.strikes) == (1, 0)
+        assert pool.output(task) == echo_text("o", 60)
+        own_valkey.restart(hard=True)
+        pool.wait(pool.submit(message="after"))
+    finally:
+        pool.close()
+
+
+def test_a_group_waits_for_a_store_that_comes_later(
+    own_valkey: Server, tmp_path: Path, leader: Callable[..., Member]
+) -> None:
+    """No Redis yet: the group is well, and serves as soon as there is one."""
+    own_valkey.stop()
+    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    try:
+        broken: list[str] = []
+        member = leader(pool, on_broken=broken.append)
+        time.sleep(1.0)  # an outage, not a wait
+        assert member.health() is None
+        own_valkey.start()
+        pool.wait(pool.submit(message="late"))
+        assert not broken
+    finally:
+        pool.close()

@@ -102,7 +102,7 @@ def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_goes_on(
 def test_a_drained_group_hands_back_with_a_checkpoint_and_another_goes_on(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """A follower is told to go (its node drains): no strike, and the result is that of an uninterrupted run."""
+    """A follower is told to go (its node drains): no strike, and the result of an uninterrupted run."""
     pool = pools(ranks=2)
     first = ranks(pool)
     task = pool.submit(message="resume", steps=100, step_s=0.05, all_ranks=True)
@@ -138,7 +138,7 @@ def test_a_step_that_stalls_is_a_strike_and_the_group_ends(
 
 
 def test_a_zombie_abandons_what_is_not_its_own_any_more(pools: Callable, ranks: Callable[..., Ranks]) -> None:
-    """A leader frozen beyond its lease wakes up: the task is another group's, and it leaves no file behind."""
+    """A leader frozen beyond its lease wakes up: the task is another group's; it leaves no file behind."""
     pool = pools(ranks=2, lease={"lease_s": 1.0, "stall_s": 60.0})
     frozen = ranks(pool)
     task = pool.submit(message="z", steps=150, step_s=0.02, all_ranks=True)

@@ -25,7 +25,7 @@ from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.context import LeaderContext
 from daybreak_server.gang.files import Checkpoints, discard, fetch, publish
 from daybreak_server.gang.keeper import Hold
-from daybreak_server.gang.lockstep import drive
+from daybreak_server.gang.lockstep import begin, drive
 from daybreak_server.gang.peers import Crew
 from daybreak_server.gang.progress import Outbox, PhaseClock
 from daybreak_server.gang.pulse import Pulse
@@ -139,7 +139,7 @@ class Attempt:
         )
         try:
             task: Task[Any] = Task(id=claim.lease.task, params=params, attempt=claim.attempt)
-            verdict = drive(means.workload.run(task, context), self._agree)
+            verdict = drive(begin(means.workload, task, context), self._agree)
             with means.pulse.during("checkpoint", max(means.config.stall_s, 60.0)):
                 self._checkpoints.close()
             return verdict, self._conclude(verdict)

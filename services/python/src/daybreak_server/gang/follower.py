@@ -8,7 +8,7 @@ from typing import Any
 from daybreak_server.gang.channel import Message
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.context import FollowerContext
-from daybreak_server.gang.lockstep import drive, work_folder
+from daybreak_server.gang.lockstep import begin, drive, work_folder
 from daybreak_server.gang.peers import GroupBrokenError, Leader
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.gang.verdict import Report, Verdict
@@ -54,7 +54,7 @@ class FollowerLoop:
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         with work_folder(self._config.scratch) as workdir:
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
-            verdict = drive(self._workload.run(task, context), self._agree)
+            verdict = drive(begin(self._workload, task, context), self._agree)
         if verdict is Verdict.BREAK:
             raise GroupBrokenError("the ranks do not agree")
 

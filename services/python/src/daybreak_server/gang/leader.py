@@ -107,6 +107,11 @@ class LeaderLoop:
         except GroupBrokenError as exc:
             self.break_group(attempt.blame(exc))
             return None
+        except Exception as exc:
+            _log.exception("%s met an error of ours", claim.lease.task)
+            why = report_of(exc, point=0)
+            self.break_group(Failed(code="internal", message=why.message))
+            return None
         if verdict is Verdict.BREAK:
             self.break_group(attempt.failure())
             return None

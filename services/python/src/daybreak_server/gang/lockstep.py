@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from daybreak_server.gang.verdict import Report, Status, Verdict, report_of
-from daybreak_server.workloads.base import Step
+from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
         _log.warning("the task failed: %s", exc, exc_info=True)
         return report_of(exc, point=point), None
     return Report(point=point, status=Status.STEPPED), step
+
+
+def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[Step]:
+    """The run of a task. What goes wrong before its first step becomes an error of that step."""
+    yield from workload.run(task, ctx)
 
 
 def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) -> Verdict:

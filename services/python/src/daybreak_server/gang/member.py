@@ -75,6 +75,7 @@ class Member:
         self._leader: Leader | None = None
         self._keeper: Keeper | None = None
         self._wake: dict[str, float] = dict(outside.wake)
+        self._store: Any = None  # of the process group, which ends with it
         self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
 
     def start(self) -> None:

@@ -5,7 +5,6 @@ Imported only where there is more than one rank.
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -44,13 +43,6 @@ def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> 
     dist.all_reduce(probe)
     if int(probe.item()) != size:
         raise RuntimeError(f"{size} ranks added up to {probe.item()}")
-
-
-def leave() -> None:
-    """Let go of the process group, where there is one."""
-    with contextlib.suppress(Exception):
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def set_threads(threads: int) -> None:
