@@ -217,8 +217,7 @@ def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
         task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
         assert began.wait(60)
         pool.cancel(task)
-        record = pool.wait(task, State.CANCELLED)
-        assert record.phase == "upload"
+        pool.wait(task, State.CANCELLED)
         assert not list(pool.blobs.list(f"{task}/"))
     finally:
         member.stop(timeout_s=10)
