@@ -78,7 +78,7 @@ class System:
     def submit(self, **options: Any) -> str:
         return call(f"{self.url}/v1/tasks", {"pool": "echo", "input": options})["id"]
 
-    def wait(self, task: str, state: str = "succeeded", timeout: float = 90) -> dict[str, Any]:
+    def wait(self, task: str, state: str = "succeeded", timeout: float = 180) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             found = try_call(f"{self.url}/v1/tasks/{task}")
             return found if found and found.get("finished_at") else None

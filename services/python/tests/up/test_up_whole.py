@@ -13,7 +13,7 @@ from support.echo import echo_text
 from support.system import System, call, try_call
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 POOL = {
     "DAYBREAK_POOLS__ECHO__WORKLOAD": "echo",
     "DAYBREAK_POOLS__ECHO__RANKS": "2",
@@ -25,7 +25,7 @@ POOL = {
 def up(systems: Callable[..., System], tmp_path_factory: pytest.TempPathFactory) -> System:
     home = tmp_path_factory.mktemp("home")
     system = systems("up", HOME=str(home), **POOL)
-    system.ready(240)
+    system.ready(600)
     return system
 
 
@@ -36,7 +36,9 @@ def group_of(up: System) -> dict:
 
 def restarted(up: System, part: str, before: int) -> int:
     """The new process of ``part``, once there is one."""
-    return wait_until(lambda: _other(up.state()["pids"].get(part), before), 90, f"{part} to be started again")
+    return wait_until(
+        lambda: _other(up.state()["pids"].get(part), before), 180, f"{part} to be started again"
+    )
 
 
 def _other(pid: int | None, before: int) -> int | None:
@@ -57,7 +59,7 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
 
 def test_the_same_app_answers_on_ray(up: System) -> None:
     """`APIEntrypoint` is a Serve application of its own and sees the same tasks."""
-    listed = wait_until(lambda: try_call(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 90, "APIEntrypoint")
+    listed = wait_until(lambda: try_call(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint")
     assert listed["data"]
 
 
@@ -80,7 +82,7 @@ def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
     task = up.submit(message="on", steps=20, step_s=0.1)
     os.kill(before, signal.SIGKILL)
     restarted(up, "gateway", before)
-    wait_until(lambda: try_call(f"{url}/healthz"), 90, "the gateway on its port")
+    wait_until(lambda: try_call(f"{url}/healthz"), 180, "the gateway on its port")
     assert up.wait(task)["attempt"] == 1
 
 
@@ -90,7 +92,7 @@ def test_a_killed_rank_is_a_strike_and_the_gang_comes_back(up: System) -> None:
     task = up.submit(message="twice", steps=100, step_s=0.05, all_ranks=True)
     wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
     os.kill(pids[1], signal.SIGKILL)
-    done = up.wait(task, timeout=150)
+    done = up.wait(task, timeout=400)
     assert (done["attempt"], done["strikes"]) == (2, 1)
     assert not set(group_of(up)["pids"]) & set(pids)
 
@@ -102,7 +104,7 @@ def test_what_it_started_is_gone_after_it_stops(up: System) -> None:
         Path(arg) for arg in _command(state["pids"]["ray"]) if arg.endswith("/ray") or "daybreak-" in arg
     )
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(90) == 0
+    assert up.process.wait(180) == 0
     assert "nothing is left running" in up.said()
     assert not up.left()
     for url in (state["url"], state["api_url"]):

@@ -7,17 +7,18 @@ so this reaches into its private parts; the lock file pins the version, and a te
 
 from __future__ import annotations
 
-import logging
+import time
 from pathlib import Path
 
 import ray
+from ray._private import services
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.resource_isolation_config import ResourceIsolationConfig
 
-_log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 80_000_000
 """Little more than Ray's least: no tensor travels through it."""
+_REGISTER_S = 240.0
 
 
 class _LeanNode(Node):  # type: ignore[misc]
@@ -26,6 +27,17 @@ class _LeanNode(Node):  # type: ignore[misc]
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         """It would only serve the dashboard and the REST API."""
         self._webui_url = ""
+
+    def start_ray_processes(self) -> None:
+        """Start them, and give them time: Ray itself gives up after 30 s, which a busy machine exceeds."""
+        super().start_ray_processes()
+        end = time.monotonic() + _REGISTER_S
+        while time.monotonic() < end and not self.dead_processes():
+            try:
+                services.get_node(self.gcs_address, self._node_id)
+                return
+            except RuntimeError:
+                time.sleep(0.1)
 
 
 class LocalRay:
