@@ -18,6 +18,7 @@ for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import torch  # noqa: E402  # it must find the environment set
 import video_support as support  # noqa: E402  # torch must find the environment set
 
 
@@ -26,6 +27,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each kind of pipeline: ``a14b``, ``ti2v``, ``single``."""
     base = tmp_path_factory.mktemp("pipelines")
     return {kind: support.save_pipeline(base / kind, kind) for kind in ("a14b", "ti2v", "single")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """OpenMP's threads spin while they wait: on a busy machine two are many times slower than one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
