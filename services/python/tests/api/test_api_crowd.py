@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.ending import ended
 from daybreak_server.api.metrics import Metrics
 from daybreak_server.api.services import wall_ms
 from daybreak_server.api.streams.following import Following, Sources
@@ -52,7 +53,7 @@ class Client:
     async def run(self) -> None:
         while not self._over:
             self.connections += 1
-            patience = self.random.randint(1, 120)
+            patience = self.random.randint(1, 200)
             follow = self._sse if self.random.random() < 0.5 else self._ws
             await follow(patience)
             await asyncio.sleep(self.random.random() * 0.1)
@@ -128,7 +129,7 @@ async def test_200_clients_see_every_event_once_in_order(api: Api, worker: Worke
         assert client.resets == 0
     connections = sum(client.connections for client in clients)
     print(f"{connections} connections, {sum(client.refused for client in clients)} refused for now")
-    assert connections > 3 * CLIENTS  # or the test would have shown nothing
+    assert connections > 2 * CLIENTS  # or the test would have shown nothing
     await wait_until_async(lambda: _closed(api), 30, "the reader to stop after the last client")
 
 
@@ -223,3 +224,22 @@ async def _flat(batches: AsyncIterator[list[Frame]]) -> AsyncIterator[Frame]:
 async def _collect(sources: Sources, task: TaskId) -> list[Frame]:
     async with Following(sources, task, POOL, after=None) as following:
         return [frame async for frame in _flat(following.batches())]
+
+
+async def test_a_task_that_swallows_a_cancel_is_ended_all_the_same() -> None:
+    """One cancel can be lost on the way (redis-py on Python 3.11 loses some); ending goes on until it is heard."""
+    heard = 0
+
+    async def deaf() -> None:
+        nonlocal heard
+        while heard < 2:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                heard += 1
+        raise RuntimeError("at last")
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(ended(task), 30)
+    assert (task.done(), heard) == (True, 2)

@@ -84,7 +84,7 @@ def test_resume_behind_an_id(api: Api, worker: Worker) -> None:
 def test_live_events_come_as_they_happen(api: Api, worker: Worker) -> None:
     """A subscriber who is there from the start sees each event before the next is written."""
     task = api.submit()
-    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60) as answer:
+    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
         events = (event for event in parse(answer.iter_lines()) if "id" in event)
         assert next(events)["type"] == "queued"
         claim = worker.claim()
@@ -118,7 +118,7 @@ def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker
     task = api.submit()
     claim = worker.claim()
     with httpx2.stream(
-        "GET", f"{api.url}/v1/tasks/{task['id']}/events?after=9999999999999-0", timeout=60
+        "GET", f"{api.url}/v1/tasks/{task['id']}/events?after=9999999999999-0", timeout=60, verify=False
     ) as answer:
         events = parse(answer.iter_lines())
         assert next(events)["type"] == "reset"
@@ -132,7 +132,7 @@ def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
     """While nothing happens a comment comes each heartbeat_s."""
     api = start_api(http={"heartbeat_s": 0.1})
     task = api.submit(start_at="2026-12-31T00:00:00Z" if time.time() < 1798700000 else None)
-    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60) as answer:
+    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
         beats = (line for line in answer.iter_lines() if line.startswith(":"))
         assert [next(beats) for _ in range(3)] == [": heartbeat"] * 3
 
@@ -140,7 +140,9 @@ def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
 def test_a_waiting_task_tells_its_place_and_wake(api: Api, worker: Worker) -> None:
     """position and wake come without an id, at once and on each change, and stop when it starts."""
     first, second = api.submit(), api.submit()
-    with httpx2.stream("GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60) as answer:
+    with httpx2.stream(
+        "GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60, verify=False
+    ) as answer:
         events = parse(answer.iter_lines())
         assert next(events)["type"] == "queued"
         told = [next(events), next(events)]
@@ -226,7 +228,9 @@ def test_the_reader_runs_only_while_somebody_follows(api: Api) -> None:
     task = api.submit()
     assert not feed.reading
     for _ in range(2):
-        with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60) as answer:
+        with httpx2.stream(
+            "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
+        ) as answer:
             lines = answer.iter_lines()  # kept: closing it closes the answer
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader")
@@ -241,7 +245,9 @@ def test_streams_outlive_a_restart_of_the_store(tmp_path: Path) -> None:
         with Serving(valkey, tmp_path, 0, make_settings()) as api:
             worker = Worker(queue, api.blobs, tmp_path)
             task = api.submit()
-            with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=90) as answer:
+            with httpx2.stream(
+                "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=90, verify=False
+            ) as answer:
                 events = (event for event in parse(answer.iter_lines()) if "id" in event)
                 claim = worker.claim()
                 assert [next(events)["type"] for _ in range(2)] == ["queued", "started"]
@@ -262,7 +268,7 @@ def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> Non
     api = start_api()
     task = api.submit()
     with (
-        httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60) as answer,
+        httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer,
         socket(api, task["id"]) as found,
     ):
         lines = answer.iter_lines()

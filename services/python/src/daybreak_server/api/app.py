@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from daybreak_server.api import openapi, problems
 from daybreak_server.api.context import Context
 from daybreak_server.api.edge import Edge
+from daybreak_server.api.ending import ended
 from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
 from daybreak_server.api.services import Services
 from daybreak_server.api.streams.places import Places
@@ -71,9 +72,7 @@ def _lifespan(ctx: Context):  # type: ignore[no-untyped-def]
             yield
         finally:
             await ctx.hub.close()
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await ended(*running)
             await ctx.services.close()
 
     return lifespan

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from daybreak_server.api.ending import ended
 from daybreak_server.ports.blobs import Blobs
 
 CHUNK_BYTES = 256 * 1024
@@ -24,19 +25,9 @@ async def until_gone(receive: Receive, sending: Coroutine[Any, Any, None]) -> No
     try:
         await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _ended(sender)
-        await _ended(listener)
+        await ended(sender, listener)
     if not sender.cancelled() and (error := sender.exception()) is not None:
         raise error
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancel until it has ended: code below may swallow one cancel, and would then go on for ever."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.5)
-    if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not complain of it
 
 
 async def _gone(receive: Receive) -> None:

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.ending import ended
 from daybreak_server.api.metrics import Metrics
 from daybreak_server.api.streams.places import Places
 from daybreak_server.domain.ids import TaskId
@@ -25,6 +25,7 @@ log = logging.getLogger("daybreak.api.ticker")
 MAX_ROUNDS = 50
 """Ticks that may follow each other at once when there is a lot to do."""
 _MAX_BACKOFF_S = 5.0
+_JITTER = random.Random()
 
 
 @dataclass(kw_only=True)
@@ -47,12 +48,10 @@ class Ticker:
             while True:
                 failures = 0 if await self._second(failures) else failures + 1
                 pause = min(self.every_s * 2**failures, _MAX_BACKOFF_S) if failures else self.every_s
-                await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # gateways spread out by themselves
+                await asyncio.sleep(pause * _JITTER.uniform(0.9, 1.1))  # gateways spread out by themselves
         finally:
             if self._sweep is not None:
-                self._sweep.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._sweep
+                await ended(self._sweep)
 
     async def _second(self, failures: int) -> bool:
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import suppress
 
+from daybreak_server.api.ending import Endings
 from daybreak_server.api.metrics import Metrics
 from daybreak_server.api.streams import frames
 from daybreak_server.api.streams.channel import Channel, Subscriber
@@ -25,6 +25,7 @@ KEPT_LIMIT = 200_000
 """Frames kept for clients that come back, in all channels of a feed (some 80 MB); more are not kept."""
 _YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
+_JITTER = random.Random()
 
 
 class Feed:
@@ -39,6 +40,7 @@ class Feed:
         self._channels: dict[TaskId, Channel] = {}
         self._kept = 0
         self._reader: asyncio.Task[None] | None = None
+        self._endings = Endings()
         self._ready = asyncio.Event()
 
     @property
@@ -65,7 +67,7 @@ class Feed:
                 self._kept = max(0, self._kept - channel.kept)
                 self.waiting.pop(task, None)
         if not self._channels and self._reader is not None:
-            self._reader.cancel()
+            self._endings.end(self._reader)
             self._reader = None
             self._kept = 0
 
@@ -102,9 +104,8 @@ class Feed:
         """Stop the reader, whoever is still there, and wait for it."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            self._endings.end(reader)
+        await self._endings.all()
 
     async def _read(self, ready: asyncio.Event) -> None:
         cursor: str | None = None
@@ -130,7 +131,7 @@ class Feed:
                 log.warning("pool %s: the event log is away (%s); again in %.1f s", self.pool, exc, delay_s)
             except Exception:
                 log.exception("pool %s: the reader failed; again in %.1f s", self.pool, delay_s)
-            await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))
+            await asyncio.sleep(delay_s * _JITTER.uniform(0.8, 1.2))
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
 
     def _fall_behind(self) -> None:
