@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure. `--hypothesis-profile long` runs many more examples.
+settings.register_profile("daybreak", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
+settings.load_profile("daybreak")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.valkey import Server, start_valkey
+from support.valkey import Server, start_valkey  # noqa: E402 (the path comes first)
 
 
 @pytest.fixture(scope="session")

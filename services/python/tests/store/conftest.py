@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 from support.storedriver import Driver, check_keys
 from support.valkey import Server, binary, start_valkey
-
-settings.register_profile("long", max_examples=2000)
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])

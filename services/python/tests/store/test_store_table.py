@@ -59,6 +59,10 @@ def test_submit_queues_with_record_index_and_event(driver: Driver) -> None:
     """A submitted task is queued, live, listed, at position 1, and has one event."""
     task = submit(driver, metadata={"order": "42"}, priority=Priority.HIGH, input_json='{"a": 1}')
     record = driver.get(task)
+    answer = driver.submit(new(metadata={"a": "b"}, start_at_ms=driver.now + 500, retention_s=9.5))
+    assert isinstance(answer, Submitted)
+    assert answer.record == driver.get(answer.record.id)
+    driver.cancel(answer.record.id)
     assert (record.state, record.position, record.priority) == (State.QUEUED, 1, Priority.HIGH)
     assert (record.metadata, record.input_json) == ({"order": "42"}, '{"a": 1}')
     assert driver.types(task) == ["queued"]
@@ -364,6 +368,13 @@ def test_last_strike_fails(driver: Driver, end: str) -> None:
 def test_permanent_error_fails_at_once(driver: Driver) -> None:
     """R + permanent error → F whatever strikes are left."""
     claim = start(driver)
+    assert driver.settle(claim.lease, FATAL).state is State.FAILED
+
+
+def test_permanent_error_outranks_the_deadline(driver: Driver) -> None:
+    """R behind its run deadline with a permanent error → F: the error says more."""
+    claim = start(driver, run_within_ms=500)
+    driver.now += 600
     assert driver.settle(claim.lease, FATAL).state is State.FAILED
 
 

@@ -29,8 +29,9 @@ local function bill(id, r, ended)
   redis.call('HINCRBY', K_meta, 'wasted_ms', int(wasted))
   local ledger = k_ledger(int(math.floor(NOW / DAY_MS)))
   redis.call('HINCRBY', ledger, r.tenant .. ':used_ms', int(used))
-  redis.call('HINCRBY', ledger, r.tenant .. ':wasted_ms', int(wasted))
-  redis.call('EXPIRE', ledger, LEDGER_S)
+  if redis.call('HINCRBY', ledger, r.tenant .. ':wasted_ms', int(wasted)) == wasted then
+    redis.call('EXPIRE', ledger, LEDGER_S)  -- at a tenant's first of the day at least
+  end
 end
 
 -- Takes the attempt off the task. `zombie`: its worker did not say so itself, and may still be writing.

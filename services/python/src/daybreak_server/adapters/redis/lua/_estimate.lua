@@ -5,8 +5,9 @@ local CROWD_MAX = 32
 local crowd
 
 local function load_crowd()
-  crowd = { vtime = meta('vtime'), mean_s = tonumber(redis.call('HGET', K_meta, 'mean_s') or nil),
-    wake_s = meta('wake_ms') / 1000, running = redis.call('ZCARD', K_leases),
+  local m = redis.call('HMGET', K_meta, 'vtime', 'mean_s', 'wake_ms')
+  crowd = { vtime = tonumber(m[1] or '0'), mean_s = tonumber(m[2] or nil),
+    wake_s = tonumber(m[3] or '0') / 1000, running = redis.call('ZCARD', K_leases),
     groups = redis.call('ZCARD', K_groups) }
   local flat = redis.call('ZRANGE', K_tenants, 0, CROWD_MAX - 1, 'WITHSCORES')
   for i = 1, #flat, 2 do

@@ -5,17 +5,20 @@
 local id, token, outcome, a, b, c, d = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local HISTORY = 0.2  -- weight of the newest run in the history
 
-local function learn(name, value)
-  local old = tonumber(redis.call('HGET', K_meta, name) or nil)
-  redis.call('HSET', K_meta, name, exact(old and old + HISTORY * (value - old) or value))
+local function blend(old, value)
+  old = tonumber(old or nil)
+  return exact(old and old + HISTORY * (value - old) or value)
+end
+
+-- What the estimates come from. A resumed run says nothing of how long a whole one takes.
+local function learn(r, ran)
+  if r.resumed_from_step or tonumber(r.cost) <= 0 then return end
+  local old = redis.call('HMGET', K_meta, 'seconds_per_cost', 'mean_s')
+  redis.call('HSET', K_meta, 'seconds_per_cost', blend(old[1], ran / tonumber(r.cost)), 'mean_s', blend(old[2], ran))
 end
 
 local function finished(r)
-  local ran = math.max(0, NOW - tonumber(r.claimed)) / 1000
-  if not r.resumed_from_step and tonumber(r.cost) > 0 then
-    learn('seconds_per_cost', ran / tonumber(r.cost))
-    learn('mean_s', ran)
-  end
+  learn(r, math.max(0, NOW - tonumber(r.claimed)) / 1000)
   detach(id, r, true, false, true)
   redis.call('HSET', k_out(id), 'artifacts', a)
   redis.call('HDEL', k_out(id), 'error')

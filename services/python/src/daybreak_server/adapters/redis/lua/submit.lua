@@ -46,9 +46,12 @@ else
   enqueue(id, r)
 end
 arm(id, r)
-local pos = int(position(r))
-r.pos = pos
+local place = position(r)
+local wait = wait_s(place, r.state == 'delayed' and start_at or nil)
+set('pos', int(place))
 local qev = redis.call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
   'task', id, 'type', 'queued', 'attempt', '0', 'data', queued_data(r))
-redis.call('HSET', k_task(id), 'pos', pos, 'qev', qev)
-return { 'new', show(id) }
+redis.call('HSET', k_task(id), 'pos', r.pos, 'qev', qev)
+set('qev', qev)
+set('state', r.state)
+return { 'new', { id, fields, spec, {}, r.pos, wait and exact(wait) or '', qev } }  -- as show(id) would say it
