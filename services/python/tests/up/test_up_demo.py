@@ -10,28 +10,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from support.waiting import wait_until
+
 from daybreak_server.entrypoints import reaper
 from daybreak_server.entrypoints.instance import mark_of
 from daybreak_server.workloads.video.encode import read_mp4
 from daybreak_server.workloads.video.tiny import check
-from PIL import Image
-from support.waiting import wait_until
 
+# pytest may run where SIGINT is ignored (a background shell), and children inherit that.
+DEMO = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from daybreak_server.entrypoints.cli import run
+run()
+"""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DAYBREAK_")}
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("daybreakd")), "demo"],
+        [sys.executable, "-c", DEMO, "demo"],
         cwd=folder,
         env=environment | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # pytest may run where SIGINT is ignored (a background shell), and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
 
 

@@ -47,6 +47,7 @@ def shell(script: str, url: str, cwd: Path) -> str:
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
