@@ -21,12 +21,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch  # noqa: E402  # it must find the environment set
 import video_support as support  # noqa: E402  # torch must find the environment set
 
+KINDS = ("a14b", "ti2v", "single", "block")
+
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each kind of pipeline: ``a14b``, ``ti2v``, ``single``."""
+    """A folder for each kind of pipeline: see ``build_pipeline``."""
     base = tmp_path_factory.mktemp("pipelines")
-    return {kind: support.save_pipeline(base / kind, kind) for kind in ("a14b", "ti2v", "single")}
+    return {kind: support.save_pipeline(base / kind, kind) for kind in KINDS}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -178,10 +178,13 @@ def test_cancel_leaves_the_workload_usable(folders: dict[str, Path], single: Any
     assert support.run(single, params, tmp_path / "again")[1].files == whole.files
 
 
-def test_steps_and_artifacts(folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "chunks"), [("single", 3), ("block", 1)])
+def test_steps_and_artifacts(folders: dict[str, Path], tmp_path: Path, kind: str, chunks: int) -> None:
     """Fractions rise to 1, phases keep their order, previews come at the cadence, two files are left."""
-    made = support.workload({"model": folders["single"], "preview_every": 2})
-    steps, recorder = support.run(made, support.params(folders["single"]), tmp_path / "run")
+    made = support.workload({"model": folders[kind], "preview_every": 2, "warm_up": True})
+    made.warm_up()
+    steps, recorder = support.run(made, support.params(folders[kind]), tmp_path / "run")
+    assert [step.phase for step in steps].count("decode") == chunks
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0

@@ -35,7 +35,7 @@ def save_pipeline(folder: Path, kind: str) -> Path:
 
 
 def build_pipeline(kind: str) -> Any:
-    """A random pipeline, always the same one of its kind: ``a14b``, ``ti2v`` or ``single``."""
+    """A random pipeline, always the same one: ``a14b``, ``ti2v``, ``single``, or ``block`` with our codec."""
     import torch
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
@@ -65,13 +65,23 @@ def build_pipeline(kind: str) -> Any:
     return WanPipeline(
         tokenizer=tokenizer,
         text_encoder=UMT5EncoderModel(text).eval(),
-        vae=AutoencoderKLWan(**shape).eval(),
+        vae=_block_codec() if kind == "block" else AutoencoderKLWan(**shape).eval(),
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
         transformer=transformer(1).eval(),
         transformer_2=transformer(2).eval() if kind == "a14b" else None,
         boundary_ratio=0.875 if kind == "a14b" else None,
         expand_timesteps=ti2v,
     )
+
+
+def _block_codec() -> Any:
+    import torch
+
+    from daybreak_server.workloads.video.codec import BlockCodec
+
+    codec = BlockCodec(z_dim=16, latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
+    codec.basis.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.1)
+    return codec.eval()
 
 
 def params(folder: Path, **given: Any) -> VideoParams:
