@@ -328,6 +328,12 @@ def test_a_lie_about_the_length_is_refused_at_once(start_api: Callable[..., Api]
         assert raw.recv(4096).split()[1] == b"413"
 
 
+def test_headers_are_bounded(api: Api) -> None:
+    """More headers than anybody needs are 431 too_large."""
+    answer = api.client.get("/healthz", headers={"X-Large": "x" * 40_000})
+    assert (answer.status_code, answer.json()["code"], answer.json()["status"]) == (431, "too_large", 431)
+
+
 def test_queue_full(start_api: Callable[..., Api]) -> None:
     """Past max_queued a submit is 503 queue_full with Retry-After, and nothing is kept of it."""
     api = start_api(pools={"echo": {"workload": "echo", "max_queued": 2}})

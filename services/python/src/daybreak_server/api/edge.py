@@ -8,7 +8,6 @@ import secrets
 import time
 from typing import Any
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
@@ -17,6 +16,7 @@ from daybreak_server.api.problems import ApiError, problem_response
 
 log = logging.getLogger("daybreak.api")
 
+MAX_HEADER_BYTES = 32 * 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -46,6 +46,15 @@ class Edge:
                 self._count(scope, status, time.perf_counter() - began)
             await send(message)
 
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            error = ApiError(
+                ErrorCode.TOO_LARGE,
+                f"Headers may have {MAX_HEADER_BYTES:,} bytes.",
+                limit="header_bytes",
+                status=431,
+            )
+            await problem_response(error, request_id)(scope, receive, counted)
+            return
         try:
             await self._app(scope, receive, counted)
         except Exception:
@@ -55,7 +64,7 @@ class Edge:
             error = ApiError(
                 ErrorCode.INTERNAL, "This is a bug of ours; its trace is in the log under the request id."
             )
-            await problem_response(error, request_id)(scope, Request(scope, receive).receive, counted)
+            await problem_response(error, request_id)(scope, receive, counted)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")

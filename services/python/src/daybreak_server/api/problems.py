@@ -35,7 +35,7 @@ RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, Er
 
 
 class ApiError(Exception):
-    """An answer that is a problem; its status and title belong to its code."""
+    """An answer that is a problem; its title belongs to its code, as does its status unless it is given."""
 
     def __init__(
         self,
@@ -46,9 +46,11 @@ class ApiError(Exception):
         limit: str | None = None,
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
+        self.status = status or code.status
         self.detail = detail
         self.errors = list(errors)
         self.limit = limit
@@ -60,7 +62,7 @@ class ApiError(Exception):
         return Problem(
             type=TYPE_PREFIX + self.code.value,
             title=self.code.title,
-            status=self.code.status,
+            status=self.status,
             code=self.code.value,
             detail=self.detail,
             errors=self.errors,
@@ -129,7 +131,7 @@ def problem_response(error: ApiError, request_id: str | None) -> Response:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     problem = error.problem(request_id)
     body = problem.model_dump_json(exclude_none=True, exclude=None if problem.errors else {"errors"})
-    return Response(body, status_code=error.code.status, headers=headers, media_type=MEDIA_TYPE)
+    return Response(body, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def request_id_of(request: Request) -> str | None:
@@ -178,7 +180,7 @@ def install(app: FastAPI) -> None:
         error = to_api_error(exc, request.url.path)
         if error is None:  # pragma: no cover - only the classes below are registered
             raise exc
-        if error.code.status == 503:
+        if error.status == 503:
             log.warning(
                 "%s %s: %s (%r)", request.method, request.url.path, error.code.value, exc.__cause__ or exc
             )

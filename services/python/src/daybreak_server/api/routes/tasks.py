@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -53,16 +54,7 @@ def router(ctx: Context) -> APIRouter:
             limit=limit,
             newest_first=order == "desc",
         )
-        records, following = await cursors.read(ctx.services.store, pools, query)
-        now_ms = ctx.services.now_ms()
-        numbers = {name: await ctx.view(name) for name in {record.pool for record in records}}
-        return answer(
-            TaskList(
-                data=[views.task(record, numbers[record.pool], now_ms) for record in records],
-                has_more=following is not None,
-                next=None if following is None else cursors.encode(following),
-            )
-        )
+        return answer(await _page(ctx, pools, query))
 
     @routes.post("/v1/tasks/{id}/cancel", **documented.CANCEL)
     async def cancel(id: str, caller: Caller) -> Response:
@@ -87,3 +79,14 @@ def router(ctx: Context) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+async def _page(ctx: Context, pools: Sequence[str], query: cursors.Query) -> TaskList:
+    records, following = await cursors.read(ctx.services.store, pools, query)
+    now_ms = ctx.services.now_ms()
+    numbers = {name: await ctx.view(name) for name in {record.pool for record in records}}
+    return TaskList(
+        data=[views.task(record, numbers[record.pool], now_ms) for record in records],
+        has_more=following is not None,
+        next=None if following is None else cursors.encode(following),
+    )
