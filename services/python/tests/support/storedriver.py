@@ -178,15 +178,22 @@ def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
         orphans = members.get(family, set()) - tasks
         assert not orphans, f"{family} without a record: {orphans}"
     assert members.get("spec", set()) == tasks, "a record without its spec"
-    for name, found in parsed.items():
+    with client.pipeline(transaction=False) as pipe:
+        for name in parsed:
+            pipe.ttl(name)
+        ttls = pipe.execute()
+    for (name, found), ttl in zip(parsed.items(), ttls, strict=True):
         assert found is not None
-        ttl = client.ttl(name)
         assert (ttl >= 0) == (found[0] in _WITH_TTL), f"{name} has a TTL of {ttl}"
     _check_members(client, keys, members, tasks)
 
 
 def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]], tasks: set[str]) -> None:
-    state = {task: State((client.hget(keys.of("task", task), "state") or b"").decode()) for task in tasks}
+    with client.pipeline(transaction=False) as pipe:
+        for task in sorted(tasks):
+            pipe.hget(keys.of("task", task), "state")
+        states = [State((found or b"").decode()) for found in pipe.execute()]
+    state = dict(zip(sorted(tasks), states, strict=True))
     indexed = {
         member.decode()
         for tenant in members.get("index", set())
