@@ -120,7 +120,9 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
 
         def ready() -> None:
             groups.start()
-            instance.tell({"mode": "dev", "url": url, "pids": pids, "pools": list(settings.pools)})
+            instance.tell(
+                {"mode": "dev", "ready": True, "url": url, "pids": pids, "pools": list(settings.pools)}
+            )
             _say(f"ready in {time.monotonic() - started:.1f} s: {url} (pools: {', '.join(settings.pools)})")
 
         return serve(Gateway(settings, on_started=ready))

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from daybreak_server.entrypoints import reaper
 from daybreak_server.settings import Settings, child_environment
@@ -37,7 +37,7 @@ class Instance:
         self.logs = folder / "logs"
         self.logs.mkdir(exist_ok=True)
         self.mark = mark_of(folder)
-        self._lock = (folder / "up.lock").open("a+")
+        self._lock: IO[str] | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     def open(self) -> list[int]:
@@ -45,17 +45,20 @@ class Instance:
 
         :raises InstanceError: when another process holds the lock.
         """
+        lock = (self.folder / "up.lock").open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            self._lock.seek(0)
-            pid = self._lock.read().strip() or "unknown"
+            lock.seek(0)
+            pid = lock.read().strip() or "unknown"
+            lock.close()
             raise InstanceError(
                 f"{self.folder} is in use by process {pid}: stop it, or set DAYBREAK_DATA_DIR"
             ) from exc
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
         left = reaper.marked(self.mark)
         if left:
             reaper.end_all(self.mark)
@@ -76,7 +79,8 @@ class Instance:
             self._reaper.stdin.close()
             self._reaper.wait(30)
         self.state_file.unlink(missing_ok=True)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         return left
 
     @property

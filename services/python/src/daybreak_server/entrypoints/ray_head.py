@@ -26,7 +26,7 @@ from daybreak_server.adapters.ray.local import LocalRay
 from daybreak_server.domain.pools import GroupState, PoolView
 from daybreak_server.entrypoints import serve_app
 from daybreak_server.entrypoints.gateway import log_to_stderr
-from daybreak_server.entrypoints.instance import read_settings, write_whole
+from daybreak_server.entrypoints.instance import free_port, read_settings, write_whole
 from daybreak_server.ports.store import StoreError
 from daybreak_server.settings import Settings
 
@@ -57,7 +57,7 @@ class RayHead:
         """Until stopped (0), or until Ray has died (1)."""
         self._tell(phase="ray")
         shutil.rmtree(self._folder, ignore_errors=True)
-        node = LocalRay(self._folder, cpus=self._cpus())
+        node = LocalRay(self._folder, cpus=self._cpus(), free_port=free_port)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes SIGTERM for itself
             signal.signal(number, self._on_signal)
         self._tell(phase="serve")

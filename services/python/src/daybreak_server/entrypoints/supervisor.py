@@ -182,8 +182,9 @@ class Supervisor:
                 self._died(run, f"does not answer after {run.part.ready_s:g} s")
 
     def _died(self, run: _Run, why: str) -> None:
-        name = run.part.name
-        if self._first and not run.ready and run.failures + 1 >= run.part.tries:
+        name, was_ready = run.part.name, run.ready
+        run.ready = False
+        if self._first and not was_ready and run.failures + 1 >= run.part.tries:
             run.end(patience_s=5)
             run.process = None
             self._failed = PartFailedError(f"{name} {why}; the end of {run.part.log}:\n{run.why()}")
@@ -195,7 +196,7 @@ class Supervisor:
         run.restarts += 1
         self._say(f"{name} {why}: starting it again in {pause:g} s (see {run.part.log})")
         run.end(patience_s=5)
-        run.process, run.ready = None, False
+        run.process = None
         run.again_at = time.monotonic() + pause
 
 

@@ -157,6 +157,7 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_TQDM_PATCH_PRINT": "0",
+        "RAY_agent_register_timeout_ms": "600000",
     }
 
 

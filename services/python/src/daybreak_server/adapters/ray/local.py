@@ -8,13 +8,16 @@ so this reaches into its private parts; the lock file pins the version, and a te
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import services
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.resource_isolation_config import ResourceIsolationConfig
+from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port
 
 _OBJECT_STORE_BYTES = 80_000_000
 """Little more than Ray's least: no tensor travels through it."""
@@ -27,6 +30,16 @@ class _LeanNode(Node):  # type: ignore[misc]
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         """It would only serve the dashboard and the REST API."""
         self._webui_url = ""
+
+    def start_raylet(self, *args: Any, **options: Any) -> None:
+        """Say already now which port its dashboard agent will have.
+
+        The raylet waits for the agent to write it down, and aborts after 15 s; on a busy machine the agent's
+        imports alone take longer.
+        """
+        port = self._ray_params.dashboard_agent_listen_port
+        persist_port(self._session_dir, self._node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+        super().start_raylet(*args, **options)
 
     def start_ray_processes(self) -> None:
         """Start them, and give them time: Ray itself gives up after 30 s, which a busy machine exceeds."""
@@ -43,7 +56,7 @@ class _LeanNode(Node):  # type: ignore[misc]
 class LocalRay:
     """A head node, and this process as its driver. All of it listens on 127.0.0.1 only (see ``up``)."""
 
-    def __init__(self, folder: Path, *, cpus: int) -> None:
+    def __init__(self, folder: Path, *, cpus: int, free_port: Callable[[], int]) -> None:
         self._node = _LeanNode(
             RayParams(
                 num_cpus=cpus,
@@ -52,6 +65,11 @@ class LocalRay:
                 include_dashboard=False,
                 include_log_monitor=False,
                 no_monitor=True,
+                # With ports given, the raylet need not wait for its agents to choose some.
+                metrics_agent_port=free_port(),
+                metrics_export_port=free_port(),
+                dashboard_agent_listen_port=free_port(),
+                runtime_env_agent_port=free_port(),
                 resource_isolation_config=ResourceIsolationConfig(enable_resource_isolation=False),
             ),
             head=True,
