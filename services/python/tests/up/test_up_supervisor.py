@@ -91,7 +91,7 @@ def test_a_part_that_never_answers_is_given_up(
 
 
 def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
-    instance: Instance, tmp_path: Path
+    instance: Instance, tmp_path: Path, supervise: Callable[..., Supervisor]
 ) -> None:
     """kill -9 of a parent leaves its child alone: the supervisor ends it before it starts the part again."""
     told = tmp_path / "child"

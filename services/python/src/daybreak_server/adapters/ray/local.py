@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from ray._private import services
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.resource_isolation_config import ResourceIsolationConfig
-from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port
 
+_native: Any = import_module("ray._raylet")
 _OBJECT_STORE_BYTES = 80_000_000
 """Little more than Ray's least: no tensor travels through it."""
 _REGISTER_S = 240.0
@@ -38,7 +39,7 @@ class _LeanNode(Node):  # type: ignore[misc]
         imports alone take longer.
         """
         port = self._ray_params.dashboard_agent_listen_port
-        persist_port(self._session_dir, self._node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+        _native.persist_port(self._session_dir, self._node_id, _native.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
         super().start_raylet(*args, **options)
 
     def start_ray_processes(self) -> None:
