@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from daybreak_server.workloads.video.tiny.shapes import (
     BACKGROUND,
+    CIRCLE_RADIUS,
     COLOURS,
     SHAPES,
     SQUARE_HALF_SIDE,
@@ -35,7 +36,7 @@ LEAST_OVERLAP: Final = 0.6
 """Intersection over union below which the subject is none of the shapes."""
 
 UNIT_AREA: Final = {
-    "circle": np.pi,
+    "circle": np.pi * CIRCLE_RADIUS**2,
     "square": (2 * SQUARE_HALF_SIDE) ** 2,
     "triangle": TRIANGLE_HALF_WIDTH * (TRIANGLE_APEX + TRIANGLE_BASE),
 }

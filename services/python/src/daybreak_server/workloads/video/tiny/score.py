@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,7 @@ class TinyModel:
             ("transformer", self.transformer),
             ("vae", self.codec),
         ):
-            kept = {key: value.clone() for key, value in part.state_dict().items()}
-            part.to(torch.bfloat16).save_pretrained(folder / name)
-            part.to(torch.float32).load_state_dict(kept)
+            copy.deepcopy(part).to(torch.bfloat16).save_pretrained(folder / name)
         index = {
             "_class_name": "WanPipeline",
             "scheduler": ["diffusers", "UniPCMultistepScheduler"],

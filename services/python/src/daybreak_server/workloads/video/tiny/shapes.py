@@ -32,9 +32,13 @@ DIRECTIONS: Final[dict[str, tuple[int, int]]] = {
 }
 """Unit steps (x, y), y downwards as in images."""
 
-SQUARE_HALF_SIDE: Final = 0.9
+CIRCLE_RADIUS: Final = 0.85
+SQUARE_HALF_SIDE: Final = 1.05
 TRIANGLE_APEX, TRIANGLE_BASE, TRIANGLE_HALF_WIDTH = 1.1, 0.9, 1.1
-"""In radii: the tip above the centre, the base line below it, half the base's length."""
+"""In radii of the path: the tip above the centre, the base line below it, half the base's length.
+
+A circle and a square of one area differ so little that the words for them were learned last or never; of two
+sizes, they were told apart."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ SUBJECTS: Final = tuple(Subject(*names) for names in itertools.product(COLOURS, 
 
 @dataclass(frozen=True)
 class Path:
-    """How one clip moves: radius and speed (a frame) in pixels, start of the centre (x, y)."""
+    """How one clip moves: size and speed (a frame) in pixels, start of the centre (x, y)."""
 
     radius: float
     speed: float
@@ -96,11 +100,12 @@ def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArr
 
     Drawn from the signed distance to the outline, which gives edges one pixel of antialiasing.
     """
-    across = np.arange(SIZE)[None, None, :] - x[:, None, None]
-    down = np.arange(SIZE)[None, :, None] - y[:, None, None]
-    r = np.broadcast_to(radius, x.shape)[:, None, None]
+    pixels = np.arange(SIZE, dtype=np.float32)
+    across = pixels[None, None, :] - x.astype(np.float32)[:, None, None]
+    down = pixels[None, :, None] - y.astype(np.float32)[:, None, None]
+    r = np.broadcast_to(np.float32(radius), x.shape)[:, None, None]
     if shape == "circle":
-        inside = r - np.hypot(across, down)
+        inside = np.float32(CIRCLE_RADIUS) * r - np.hypot(across, down)
     elif shape == "square":
         inside = SQUARE_HALF_SIDE * r - np.maximum(np.abs(across), np.abs(down))
     elif shape == "triangle":
@@ -109,7 +114,7 @@ def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArr
         inside = np.minimum(TRIANGLE_BASE * r - down, flank)
     else:
         raise ValueError(f"no such shape: {shape!r}")
-    cover: Frames = np.clip(inside + 0.5, 0.0, 1.0).astype(np.float32)
+    cover: Frames = np.clip(inside + np.float32(0.5), 0.0, 1.0).astype(np.float32)
     return cover
 
 

@@ -1,0 +1,152 @@
+"""The tiny Wan that ships: size and layout, the check that judges it, and whether it follows its prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+import torch
+
+from daybreak_server.workloads.video.codec import BlockCodec
+from daybreak_server.workloads.video.tiny import MODEL_DIR
+from daybreak_server.workloads.video.tiny.check import read
+from daybreak_server.workloads.video.tiny.score import TinyModel, sample, score
+from daybreak_server.workloads.video.tiny.shapes import (
+    BACKGROUND,
+    COLOURS,
+    DIRECTIONS,
+    SHAPES,
+    SUBJECTS,
+    Subject,
+    random_clip,
+)
+from daybreak_server.workloads.video.tiny.tokenizer import MAX_LENGTH, byte_tokenizer
+
+TRAITS = ("colour", "shape", "direction")
+
+
+def config(part: str) -> dict[str, object]:
+    value: dict[str, object] = json.loads((MODEL_DIR / part / "config.json").read_text())
+    return value
+
+
+def read_traits(video: np.ndarray) -> Subject:
+    reading = read(video)
+    return Subject(str(reading.colour), str(reading.shape), str(reading.direction))
+
+
+@pytest.fixture(scope="module")
+def model() -> TinyModel:
+    return TinyModel.load(MODEL_DIR)
+
+
+def test_the_folder_fits_in_the_package() -> None:
+    """All files together are at most 8 MB."""
+    assert sum(path.stat().st_size for path in MODEL_DIR.rglob("*") if path.is_file()) <= 8_000_000
+
+
+def test_four_ranks_can_share_the_heads() -> None:
+    """Ulysses splits attention heads evenly among 2 or 4 ranks."""
+    heads = config("transformer")["num_attention_heads"]
+    assert isinstance(heads, int)
+    assert heads % 4 == 0
+
+
+def test_the_folder_names_its_classes() -> None:
+    """A loader that goes by `_class_name` finds the Wan transformer and our codec."""
+    assert config("transformer")["_class_name"] == "WanTransformer3DModel"
+    assert config("vae")["_class_name"] == "BlockCodec"
+    index = json.loads((MODEL_DIR / "model_index.json").read_text())
+    assert index["vae"] == [BlockCodec.__module__, BlockCodec.__name__]
+
+
+def test_finding_the_folder_needs_no_torch() -> None:
+    """A gateway without the video extra may ask where the model is."""
+    program = "import sys, daybreak_server.workloads.video.tiny; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_tokenizer_in_the_folder_is_the_one_in_the_code(model: TinyModel) -> None:
+    """Same ids, for any case and outer blanks, and the length that training padded to."""
+    expected = byte_tokenizer()("a red circle moving left").input_ids
+    assert model.tokenizer("  A RED circle moving Left ").input_ids == expected
+    assert len(expected) == len("a red circle moving left") + 1
+    assert model.tokenizer.model_max_length == MAX_LENGTH
+
+
+def test_the_check_reads_ideal_clips() -> None:
+    """Every rendered clip is read as what it was rendered from, as floats and as bytes."""
+    rng = np.random.default_rng(1)
+    for subject in SUBJECTS:
+        clip = random_clip(subject, rng)
+        assert read_traits(clip) == subject
+        assert read_traits((clip * 255).round().astype(np.uint8)) == subject
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_the_check_tells_wrong_clips(trait: str) -> None:
+    """A clip of another colour, shape or direction is read as different in just that trait."""
+    rng = np.random.default_rng(2)
+    values = {"colour": tuple(COLOURS), "shape": SHAPES, "direction": tuple(DIRECTIONS)}[trait]
+    for subject in SUBJECTS:
+        other = values[(values.index(getattr(subject, trait)) + 1) % len(values)]
+        wrong = dataclasses.replace(subject, **{trait: other})
+        assert read_traits(random_clip(wrong, rng)) == wrong != subject
+
+
+def test_the_check_sees_nothing_in_nothing() -> None:
+    """An empty scene, noise and a subject at rest do not pass for a moving shape."""
+    rng = np.random.default_rng(3)
+    empty = np.full((17, 64, 64, 3), BACKGROUND, np.float32)
+    assert read(empty).colour is None
+    assert read(rng.random(empty.shape, np.float32)).shape is None
+    still = random_clip(SUBJECTS[0], rng)[:1].repeat(17, 0)
+    assert read(still).direction is None
+
+
+def test_the_codec_keeps_what_the_check_reads(model: TinyModel) -> None:
+    """Encoding and decoding a clip loses detail (27 dB) but no trait; a preview is a decoded frame."""
+    rng = np.random.default_rng(4)
+    clips = np.stack([random_clip(subject, rng) for subject in SUBJECTS[::7]])
+    video = torch.from_numpy(clips).permute(0, 4, 1, 2, 3) * 2 - 1
+    latents = model.codec.encode(video).latent_dist.sample()
+    decoded = model.codec.decode(latents).sample
+    assert decoded.shape == video.shape
+    assert float((decoded - video).square().mean()) < 4 * 10**-2.6
+    for subject, frames in zip(SUBJECTS[::7], decoded.permute(0, 2, 3, 4, 1).numpy(), strict=True):
+        assert read_traits((frames + 1) / 2) == subject
+    torch.testing.assert_close(model.codec.decode_frame(latents[:, :, 2]), decoded[:, :, 8])
+
+
+def test_the_codec_refuses_what_it_cannot_cut(model: TinyModel) -> None:
+    """A frame count that is not 4n+1 is an error that says so."""
+    with pytest.raises(ValueError, match="4n"):
+        model.codec.encode(torch.zeros(1, 3, 16, 64, 64))
+
+
+@pytest.mark.tiny
+def test_the_model_follows_its_prompts(model: TinyModel) -> None:
+    """Of all 60 prompts, at least 57 are right in colour, 57 in direction and 48 in shape."""
+    result = score(model)
+    assert result.right("colour") >= 57, result.misses()
+    assert result.right("direction") >= 57, result.misses()
+    assert result.right("shape") >= 48, result.misses()
+
+
+@pytest.mark.tiny
+def test_the_model_understands_paraphrases(model: TinyModel) -> None:
+    """Other wordings and capitals work nearly as well as the documented sentence."""
+    subjects = SUBJECTS[::6]
+    wordings = len(SUBJECTS[0].paraphrases)
+    prompts = [subject.paraphrases[number % wordings].upper() for number, subject in enumerate(subjects)]
+    videos = sample(model, prompts, list(range(len(prompts))))
+    right = [read_traits(video) == subject for video, subject in zip(videos, subjects, strict=True)]
+    assert sum(right) >= 7
