@@ -62,10 +62,7 @@ class RayHead:
             signal.signal(number, self._on_signal)
         self._tell(phase="serve")
         try:
-            serve.start(
-                proxy_location="HeadOnly",
-                http_options={"host": "127.0.0.1", "port": self._api_port},
-            )
+            self._start_serve()
             self._gpus = cluster.cluster_has_gpus()
             # The groups first: users reach the gateway, and the same app on Ray can come when there is time.
             self._deploy(serve_app.targets(self._settings, gpus=self._gpus, api=False))
@@ -73,6 +70,16 @@ class RayHead:
         finally:
             self._tell(phase="stopping")
             self._shut_down(node)
+
+    def _start_serve(self) -> None:
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": "127.0.0.1", "port": self._api_port},
+            )
+        except Exception as exc:
+            # Serve waits a minute for its proxy, which nobody needs before the groups are there; it goes on trying.
+            _log.warning("Serve's proxy is late: %s", exc)
 
     def _deploy(self, targets: list[Any]) -> None:
         serve.run_many(

@@ -135,7 +135,7 @@ def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after:
         env=instance.environment("ray", _ray_environment(token)),
         log=instance.logs / "ray.log",
         ready=lambda: _read(report).get("phase") == "running",
-        ready_s=300,
+        ready_s=600,
         stop_s=60,
         tries=3,  # Ray gives its own processes 30 s, and a machine that is busy may need longer
         after=after,
@@ -157,7 +157,11 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_TQDM_PATCH_PRINT": "0",
+        # Ray's patience is for idle machines, and its workers would yield to everything else (nice 15).
         "RAY_agent_register_timeout_ms": "600000",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        "RAY_worker_niceness": "0",
     }
 
 
