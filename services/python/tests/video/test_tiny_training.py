@@ -1,0 +1,32 @@
+"""The recipe of the tiny Wan runs, stops, goes on where it stopped, and leaves a folder that loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+import torch
+
+from daybreak_server.workloads.video.tiny.score import TinyModel
+from daybreak_server.workloads.video.tiny.train import STATE, Recipe, train
+
+
+@pytest.mark.slow
+def test_training_stops_and_goes_on(tmp_path: Path) -> None:
+    """A resumed run keeps the steps of the first and the codec they were made with, and exports."""
+    short = {"workers": 1, "clips_per_subject": 1, "batch": 2, "score_last": 60}
+    train(Recipe(seconds=0.5, **short), tmp_path, resume=False)
+    first = torch.load(tmp_path / STATE, weights_only=True)
+    train(Recipe(seconds=1.0, **short), tmp_path, resume=True)
+    second = torch.load(tmp_path / STATE, weights_only=True)
+
+    assert second["progress"]["step"] > first["progress"]["step"] > 0
+    assert torch.equal(first["codec"]["basis"], second["codec"]["basis"])
+    assert any(not torch.equal(a, b) for a, b in zip(first["average"], second["average"], strict=True))
+    loaded = TinyModel.load(tmp_path / "model")
+    for weight, average in zip(loaded.transformer.parameters(), second["average"], strict=False):
+        torch.testing.assert_close(weight, average.bfloat16().float(), rtol=0, atol=0)
