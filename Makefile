@@ -77,8 +77,8 @@ demo-from-wheels: wheels  ## The demo from the wheels in an empty environment, n
 	@$(BIN)/uv pip install -q -p build/venv/bin/python --no-deps dist/*.whl
 	@cd build && venv/bin/daybreakd demo
 
-lock: | $(BIN)/uv  ## Write requirements.lock anew from the pyproject files
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
+lock: | $(BIN)/uv  ## Write requirements.lock from the pyproject files (UPGRADE=1: newest releases)
+	$(BIN)/uv pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
 		--no-emit-package daybreak-sdk --no-emit-package daybreak-server \
 		services/python/pyproject.toml controlplane-sdk/pyproject.toml requirements-dev.in \
 		--extra all --extra cli -o requirements.lock
