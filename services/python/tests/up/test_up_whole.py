@@ -25,7 +25,7 @@ POOL = {
 def up(systems: Callable[..., System], tmp_path_factory: pytest.TempPathFactory) -> System:
     home = tmp_path_factory.mktemp("home")
     system = systems("up", HOME=str(home), **POOL)
-    system.ready(600)
+    system.ready(800)
     return system
 
 
