@@ -37,6 +37,7 @@ class Pool:
         self.store = RedisStore(url)
         self.log = RedisEvents(url)
         self.ticking = True
+        self._ending = False
         self._ticker = asyncio.run_coroutine_threadsafe(self._tick(), self._loop)
 
     @property
@@ -93,7 +94,8 @@ class Pool:
             return file.read()
 
     def close(self) -> None:
-        self._ticker.cancel()
+        self._ending = True
+        self._ticker.result(60)
         self.call(self.store.close())
         self.call(self.log.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -105,7 +107,7 @@ class Pool:
         return record if check(record) else None
 
     async def _tick(self) -> None:
-        while True:
+        while not self._ending:
             if self.ticking:
                 try:
                     await self.store.tick(self.name)
