@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from daybreak_server.settings import PoolSettings, Settings, child_environment
 PROMPT = "a red circle moving left"
 SEED = 7
 POOL = "video"
-OUT = Path("out")
 RANKS = 2
 _START_S = 600.0
 _STOP_S = 90.0
@@ -42,14 +42,12 @@ def run_demo(settings: Settings) -> int:
     try:
         settings = _own(settings)
         _say(f'Daybreak demo: "{PROMPT}", with a group of {settings.pools[POOL].ranks} ranks on this machine')
-        with _running(settings) as state:
-            ready_s = time.monotonic() - began
-            told = _generate(str(state["url"]))
+        with _running(settings) as up:
+            told = _generate(up)
             video = Path(str(told["file"]))
             sheet = video.with_suffix(".png")
             _draw(video, sheet)
-            _say(f"contact sheet: {sheet}")
-        _next(video, sheet, told, ready_s=ready_s, total_s=time.monotonic() - began)
+        _next(video, sheet, told, taken_s=up.taken_s, total_s=time.monotonic() - began)
     except DemoError as exc:
         _say(f"the demo failed: {exc}")
         return 1
@@ -70,9 +68,72 @@ def _own(settings: Settings) -> Settings:
     return Settings.model_validate(given)
 
 
+class Up:
+    """`daybreakd up` in a process of its own, in a session of its own: a Ctrl-C reaches the demo alone."""
+
+    def __init__(self, config: Path, state: Path) -> None:
+        self._state = state
+        self._began = time.monotonic()
+        self._quiet = threading.Event()
+        self._lines: list[str] = []
+        self.taken_s = 0.0
+        """Seconds until tasks were taken."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _UP, str(config)],
+            env=child_environment({}),
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.append(line.rstrip())
+            if not self._quiet.is_set():
+                _say(f"  {line.rstrip()}")
+
+    def wait_taking(self) -> str:
+        """Wait until tasks are taken. The URL. From then on its lines are kept back: the bar tells more."""
+        end = self._began + _START_S
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise self.failure()
+            if self._state.exists():
+                self._quiet.set()
+                self.taken_s = time.monotonic() - self._began
+                return str(json.loads(self._state.read_text(encoding="utf-8"))["url"])
+            time.sleep(0.05)
+        raise DemoError(f"no task was taken after {_START_S:g} s; see {self._state.parent / 'logs'}")
+
+    def failure(self) -> DemoError:
+        """It has ended by itself: why, in its own words."""
+        self._reader.join(5)
+        why = [line for line in self._lines if line.startswith("cannot start")] or self._lines[-1:]
+        return DemoError(" ".join(why) or f"Daybreak ended with exit code {self.process.returncode}")
+
+    def stop(self) -> None:
+        """Let it stop its parts; its own watchdog ends what would be left if it had to be killed."""
+        if self.process.poll() is None:
+            before = signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # a second Ctrl-C leaves no half of it running
+            self._quiet.clear()
+            try:
+                self.process.terminate()
+                self.process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            finally:
+                signal.signal(signal.SIGINT, before)
+        self._reader.join(5)
+
+
 @contextmanager
-def _running(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """`daybreakd up` in a process of its own, from ready until stopped. Yields what it tells of itself."""
+def _running(settings: Settings) -> Iterator[Up]:
     folder = settings.data_dir
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "demo.json"
@@ -80,54 +141,46 @@ def _running(settings: Settings) -> Iterator[Mapping[str, Any]]:
     config.write_text(settings.model_dump_json(), encoding="utf-8")
     state = folder / "up.json"
     state.unlink(missing_ok=True)
-    command = [sys.executable, "-c", _UP, str(config)]
-    # A session of its own: a Ctrl-C reaches this process alone, which then stops that one in order.
-    up = subprocess.Popen(command, env=child_environment({}), start_new_session=True)
+    up = Up(config, state)
     try:
-        yield _wait_ready(up, state)
+        yield up
     finally:
-        _stop(up)
+        up.stop()
 
 
-def _wait_ready(up: subprocess.Popen[bytes], state: Path) -> Mapping[str, Any]:
-    end = time.monotonic() + _START_S
-    while time.monotonic() < end:
-        if up.poll() is not None:
-            raise DemoError(f"Daybreak did not start (exit code {up.returncode}); the reason is above")
-        if state.exists():
-            told: Mapping[str, Any] = json.loads(state.read_text(encoding="utf-8"))
-            if told.get("ready"):
-                return told
-        time.sleep(0.1)
-    raise DemoError(f"Daybreak was not ready after {_START_S:g} s")
+def _generate(up: Up) -> Mapping[str, Any]:
+    """The command `daybreak generate`: its bar on stderr, what it tells on stdout.
 
-
-def _stop(up: subprocess.Popen[bytes]) -> None:
-    """Let it stop its parts; its own watchdog ends what would be left if it had to be killed."""
-    if up.poll() is not None:
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C does not leave half of it running
-    try:
-        up.terminate()
-        up.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        up.kill()
-        up.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _generate(url: str) -> Mapping[str, Any]:
-    """The command `daybreak generate`: its bar on stderr, what it tells on stdout."""
-    OUT.mkdir(exist_ok=True)
+    It is sent before there is a group, so the bar shows the wake as well.
+    """
+    url = up.wait_taking()
     shown = f'daybreak generate "{PROMPT}" --seed {SEED}'
     _say(f"\n$ {shown}")
-    command = [sys.executable, "-c", _DAYBREAK, "--url", url, "generate", PROMPT, "--json"]
-    command += ["--seed", str(SEED), "--out", str(OUT)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise DemoError(f"`{shown}` ended with exit code {done.returncode}: {done.stdout.strip()}")
-    told: Mapping[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    command = [
+        sys.executable,
+        "-c",
+        _DAYBREAK,
+        "--url",
+        url,
+        "generate",
+        PROMPT,
+        "--json",
+        "--seed",
+        str(SEED),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        try:
+            while client.poll() is None and up.process.poll() is None:
+                time.sleep(0.05)
+            if up.process.poll() is not None:
+                raise up.failure()
+        finally:
+            if client.poll() is None:
+                client.kill()  # the task goes with the system that runs it
+        said = client.stdout.read() if client.stdout is not None else ""
+    if client.returncode:
+        raise DemoError(f"`{shown}` ended with exit code {client.returncode}: {said.strip()}")
+    told: Mapping[str, Any] = json.loads(said.strip().splitlines()[-1])
     return told
 
 
@@ -137,10 +190,10 @@ def _draw(video: Path, sheet: Path) -> None:
     contact_sheet(video, sheet)
 
 
-def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, ready_s: float, total_s: float) -> None:
+def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, taken_s: float, total_s: float) -> None:
     """What was done, how long it took, what to try."""
     phases = told.get("phases_s", {})
-    spent = [("start-up", ready_s), *((str(name), float(seconds)) for name, seconds in phases.items())]
+    spent = [("start-up", taken_s), *((str(name), float(seconds)) for name, seconds in phases.items())]
     _say("\nwhat it did and how long it took")
     for name, seconds in [*spent, ("all of it", total_s)]:
         _say(f"  {name:<16}{seconds:7.1f} s")

@@ -175,6 +175,8 @@ def _run(plan: Plan, going: threading.Event) -> int:
     try:
         _say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")
         supervisor.start()
+        if supervisor.wait_ready(names=["gateway"], going=going.is_set):
+            _tell(plan, supervisor, ready=False)  # tasks are taken from here on
         if supervisor.wait_ready(going=going.is_set) and _wait_groups(plan, supervisor, going):
             supervisor.settled()
             _tell(plan, supervisor)
@@ -202,11 +204,11 @@ def _stay(plan: Plan, supervisor: Supervisor, going: threading.Event) -> None:
             _tell(plan, supervisor)
 
 
-def _tell(plan: Plan, supervisor: Supervisor) -> None:
+def _tell(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> None:
     plan.instance.tell(
         {
             "mode": "up",
-            "ready": True,
+            "ready": ready,
             "url": plan.url,
             "api_url": plan.api_url,
             "pid": os.getpid(),
