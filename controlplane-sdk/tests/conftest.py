@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from daybreak.testing import daybreak  # noqa: F401 - the session's fixture
+
 AT = "2026-11-21T12:00:00.000Z"
 
 

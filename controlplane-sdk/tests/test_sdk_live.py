@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -29,86 +21,17 @@ from daybreak import (
 )
 from daybreak.cli.exits import MEANING
 from daybreak.cli.main import app
+from daybreak.testing import LocalDaybreak
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "controlplane-sdk" / "README.md"
-START_S = 90
-
-
-class Dev:
-    """`daybreakd dev` on a free port, with data of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._folder = folder
-        self._log = folder / "dev.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DAYBREAK")}
-        own = {"DAYBREAK_HTTP__PORT": str(self._port), "DAYBREAK_DATA_DIR": str(self._folder / "data")}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("daybreakd")), "dev"],
-                env=kept | own,
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            until_ready(self._process, self.url, self._log)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    server = Dev(tmp_path_factory.mktemp("dev"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
-def live(dev: Dev) -> str:
-    return dev.url
-
-
-def until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            pools = httpx2.get(f"{url}/v1/pools", timeout=5).json()["data"]
-        except (httpx2.HTTPError, KeyError, ValueError):
-            pools = []
-        if any(group["state"] == "idle" for pool in pools for group in pool.get("groups", [])):
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"daybreakd dev was not ready: {log.read_text()}")
-
-
-@pytest.fixture
-def here(live: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with `DAYBREAK_URL` set."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DAYBREAK_URL", live)
+    monkeypatch.setenv("DAYBREAK_URL", daybreak.url)
     monkeypatch.delenv("DAYBREAK_API_KEY", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path
@@ -206,7 +129,7 @@ async def test_many_follow_one_task(here: Path) -> None:
         assert len(seen[0]) >= 3
 
 
-def test_a_follower_outlives_the_server(dev: Dev, here: Path) -> None:
+def test_a_follower_outlives_the_server(daybreak: LocalDaybreak, here: Path) -> None:
     """The server stops and starts under a follower, who sees each event of the task once and in order."""
     with Client(retry=Retry(attempts=20, max_s=1.0)) as client:
         task = client.submit("echo", {"steps": 60, "step_s": 0.05})
@@ -214,8 +137,8 @@ def test_a_follower_outlives_the_server(dev: Dev, here: Path) -> None:
         for event in client.events(task):
             seen.append(event)
             if event.type == "progress" and sum(e.type == "progress" for e in seen) == 3:
-                dev.stop()
-                dev.start()
+                daybreak.stop()
+                daybreak.start()
         assert seen[-1].type == "succeeded"
         logged = [event.id for event in seen if event.id]
         assert logged == [event.id for event in client.events(task) if event.id]

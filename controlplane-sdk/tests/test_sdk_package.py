@@ -49,11 +49,12 @@ def test_the_base_has_not_grown() -> None:
 
 
 def test_the_client_needs_neither_typer_nor_rich_nor_the_server() -> None:
-    """With only httpx2 and pydantic there, everything but the command imports and works."""
+    """With only httpx2 and pydantic there, all imports and works but the extras, which say what to install."""
     code = """
 import sys
 
 BLOCKED = {"typer", "rich", "click", "daybreak_server", "fastapi", "starlette", "uvicorn"}
+BLOCKED |= {"redis", "pytest"}
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -63,8 +64,16 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import asyncio, pkgutil, importlib, daybreak
 for module in pkgutil.walk_packages(daybreak.__path__, "daybreak."):
-    if not module.name.startswith("daybreak.cli"):
+    extra = module.name.split(".")[1]
+    if extra not in {"cli", "relay", "testing"}:
         importlib.import_module(module.name)
+for extra in ("relay", "testing"):
+    try:
+        importlib.import_module(f"daybreak.{extra}")
+    except ImportError as exc:
+        assert f"pip install 'daybreak-sdk[{extra}]'" in str(exc), exc
+    else:
+        raise AssertionError(extra)
 daybreak.Client().close()
 asyncio.run(daybreak.AsyncClient().close())
 third = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)

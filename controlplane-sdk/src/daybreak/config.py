@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -23,3 +24,9 @@ class Config:
         environment = os.environ  # noqa: TID251 - this is the client's settings file
         chosen = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         return cls(url=chosen.rstrip("/"), api_key=api_key or environment.get(KEY_VARIABLE) or None)
+
+
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these settings of Daybreak and no others, for a server of one's own."""
+    inherited = os.environ.items()  # noqa: TID251 - as above
+    return {name: value for name, value in inherited if not name.startswith("DAYBREAK")} | dict(settings)

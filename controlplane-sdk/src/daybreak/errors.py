@@ -18,7 +18,8 @@
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
   ├── ``WaitTimeoutError``         ``wait``: the time is up; the task goes on
-  └── ``DownloadError``            the file that arrived is not the one that was promised
+  ├── ``DownloadError``            the file that arrived is not the one that was promised
+  └── ``RelayGapError``            ``daybreak.relay``: events are gone that this group has not seen; carry on behind
 """
 
 from __future__ import annotations
@@ -138,3 +139,15 @@ class WaitTimeoutError(DaybreakError, TimeoutError):
 
 class DownloadError(DaybreakError):
     """The file that arrived is not the one that was promised."""
+
+
+class RelayGapError(DaybreakError):
+    """Some events with ids between ``after`` and ``before`` (both excluded) are gone unseen; go on iterating.
+
+    Their tasks are not: read their state from the API. ``before`` is ``None`` where the end is not known.
+    """
+
+    def __init__(self, why: str, *, after: str, before: str | None) -> None:
+        super().__init__(f"{why}: events between {after} and {before or 'now'} may be missing")
+        self.after = after
+        self.before = before

@@ -1,0 +1,20 @@
+"""Every event of a pool, for a control plane that relays them to users of its own. Reads Redis, not HTTP.
+
+>>> from daybreak.relay import Relay
+>>> async with Relay("redis://…", pool="video", group="control-plane", consumer="pod-0") as relay:
+...     async for delivery in relay:
+...         await forward(delivery.event)
+...         await delivery.ack()
+"""
+
+from __future__ import annotations
+
+try:
+    import redis.asyncio  # noqa: F401 - said here, where the words can help
+except ImportError as exc:
+    raise ImportError("daybreak.relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis") from exc
+
+from daybreak.errors import RelayGapError
+from daybreak.relay.reader import Delivery, Relay
+
+__all__ = ["Delivery", "Relay", "RelayGapError"]

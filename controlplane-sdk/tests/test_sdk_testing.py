@@ -1,0 +1,109 @@
+"""`daybreak.testing`: a Daybreak for other people's tests, of which nothing is left however they end."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from daybreak import DaybreakError
+from daybreak.testing import LocalDaybreak
+
+PAGE = Path(__file__).parents[2] / "docs" / "06-client.md"
+KILLED = """
+from daybreak.testing import LocalDaybreak
+running = LocalDaybreak()
+running.start()
+print(*running.pids.values(), flush=True)
+input()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(look: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 90
+    while not look():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made, here and in programs that are started from here."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+def test_the_page_s_example_runs(tmp_path: Path, temporary: Path) -> None:
+    """The conftest and the test of docs/06-client.md pass under pytest, word for word; no folder is left."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    conftest, test = (block for block in blocks if block.startswith(("# conftest.py", "# test_")))
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_mine.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", str(tmp_path)]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+    ]  # asyncio's plugin warns without settings of its own
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [*command, "--rootdir", str(tmp_path)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert not list(temporary.glob("daybreak-*"))
+
+
+def test_nothing_is_left_of_one_whose_owner_is_killed(temporary: Path) -> None:
+    """kill -9 of the process that uses it: server, Valkey and folder are gone soon after."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        pids = [int(word) for word in owner.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(map(alive, pids))
+        owner.kill()
+    wait_until(lambda: not any(map(alive, pids)), "the end of its processes")
+    wait_until(lambda: not list(temporary.glob("daybreak-*")), "the end of its folder")
+
+
+def test_one_that_cannot_start_says_why(temporary: Path) -> None:
+    """Its own words come with the error, and nothing is left of it."""
+    with pytest.raises(DaybreakError, match=r"DAYBREAK_HTTP__PROT: there is no such setting"):
+        LocalDaybreak({"DAYBREAK_HTTP__PROT": "1"}).start()
+    assert not list(temporary.iterdir())
+
+
+def test_before_its_start_there_is_nothing_to_ask() -> None:
+    """The words say what to do, and closing twice is as once."""
+    never = LocalDaybreak()
+    for look in (lambda: never.url, lambda: never.redis_url, never.log):
+        with pytest.raises(DaybreakError, match="started"):
+            look()
+    never.close()
+    never.close()
