@@ -180,6 +180,7 @@ class Member:
             keeper.stop()
             with contextlib.suppress(StoreError):
                 queue.leave(keeper.record)
+            queue.close()
             crew.close()
 
     def _on_break(self, why: Failed) -> None:
@@ -190,6 +191,7 @@ class Member:
             queue = self._outside.queue()
             with contextlib.suppress(StoreError):
                 queue.leave(self._keeper.record)
+            queue.close()
         self._broken(why.message)
 
     def _gather(self, keeper: Keeper) -> Crew:

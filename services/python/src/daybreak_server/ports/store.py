@@ -181,3 +181,6 @@ class WorkQueue(Protocol):
 
     def leave(self, record: GroupRecord) -> None:
         """The group is gone; whatever it held is handed back."""
+
+    def close(self) -> None:
+        """Let the connections go; a waiting claim ends soon."""
