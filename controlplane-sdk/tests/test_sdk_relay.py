@@ -1,11 +1,14 @@
-"""`daybreak.relay` on the Valkey of a real Daybreak: at least once, in order, over restarts; gaps are said."""
+"""`daybreak.relay` on the Valkey of a real Daybreak, and on an old Redis: at least once, and gaps are said."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,6 +17,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from daybreak.core.following import place
 from daybreak.errors import ConfigError, UnreachableError
@@ -41,13 +46,43 @@ class Stream:
     def relay(self, consumer: str = "a", **options: Any) -> Relay:
         return Relay(self.url, pool=self.pool, group="g", consumer=consumer, **options)
 
+    def age(self, consumer: str) -> None:
+        """As if what this consumer holds had been in its hands for an hour."""
+        held = self.redis.xpending_range(self.key, "g", "-", "+", 999, consumername=consumer)
+        ids = [one["message_id"] for one in held]
+        self.redis.xclaim(self.key, "g", consumer, 0, ids, idle=3_600_000, justid=True)
+
     def pending(self) -> int:
         return self.redis.xpending(self.key, "g")["pending"]
 
 
-@pytest.fixture
-def stream(daybreak: LocalDaybreak) -> Iterator[Stream]:
-    made = Stream(daybreak.redis_url)
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The `redis-server` of this machine, if there is one: in CI that is 7.0, the oldest that Daybreak serves on."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("there is no redis-server on PATH")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    folder = tmp_path_factory.mktemp("redis")
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        try:
+            client = redis.Redis(port=port, retry=Retry(ConstantBackoff(0.05), 600), socket_timeout=30)
+            client.ping()
+            client.close()
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def stream(request: pytest.FixtureRequest) -> Iterator[Stream]:
+    embedded = request.param == "valkey"
+    made = Stream(
+        request.getfixturevalue("daybreak").redis_url if embedded else request.getfixturevalue("oldest")
+    )
     yield made
     made.redis.delete(made.key)
     made.redis.close()
@@ -134,8 +169,8 @@ async def test_what_a_dead_consumer_left_comes_before_what_is_new(stream: Stream
     ids = stream.add(7)
     async with stream.relay("dead", batch=5) as relay:
         await take(relay, 5, ack=False)
-    await until(lambda: stream.redis.xpending_range(stream.key, "g", "-", "+", 9, idle=200), "idle")
-    async with stream.relay("b", idle_s=0.2, batch=2) as relay:
+    stream.age("dead")
+    async with stream.relay("b", batch=2) as relay:
         assert await take(relay, 7) == ids
     assert stream.pending() == 0
 
@@ -143,8 +178,10 @@ async def test_what_a_dead_consumer_left_comes_before_what_is_new(stream: Stream
 async def test_a_slow_one_does_not_hand_out_what_another_has_taken(stream: Stream) -> None:
     """Events that were read ahead and claimed by another meanwhile are not handed out here as well."""
     ids = stream.add(5)
-    async with stream.relay("slow", idle_s=0.2) as slow, stream.relay("quick", idle_s=0.2) as quick:
+    async with stream.relay("slow") as slow, stream.relay("quick") as quick:
         assert await take(slow, 1, ack=False) == ids[:1]
+        stream.age("slow")
+        slow._held_since -= 3600
         assert await take(quick, 5) == ids
         new = stream.add(1)
         assert await take(slow, 1) == new
@@ -171,8 +208,22 @@ async def test_what_was_trimmed_unseen_is_said_once(stream: Stream) -> None:
         assert await take(relay, 2) == new
     async with stream.relay() as relay:
         new = stream.add(1)
-        stream.redis.xtrim(stream.key, maxlen=1, approximate=False)
-        assert await take(relay, 1) == new  # what was trimmed since had been seen
+        assert await take(relay, 1) == new
+        lost = stream.add(9)
+        stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
+        with pytest.raises(RelayGapError):
+            await following(relay)
+        assert await take(relay, 2) == lost[7:]
+
+
+async def test_what_was_trimmed_after_it_was_seen_is_no_gap(stream: Stream) -> None:
+    """All of it handed out, then all of it trimmed: what comes next comes without an error, also to a new one."""
+    for _ in range(2):
+        async with stream.relay() as relay:
+            for _ in range(2):
+                ids = stream.add(3)
+                assert await take(relay, 3) == ids
+                stream.redis.xtrim(stream.key, maxlen=0, approximate=False)
 
 
 @pytest.mark.parametrize("consumer", ["a", "b"])
@@ -181,9 +232,9 @@ async def test_what_was_trimmed_in_a_consumers_hands_is_said(stream: Stream, con
     ids = stream.add(5)
     async with stream.relay() as relay:
         await take(relay, 5, ack=False)
+    stream.age("a")
     stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
-    await until(lambda: stream.redis.xpending_range(stream.key, "g", "-", "+", 9, idle=200), "idle")
-    async with stream.relay(consumer, idle_s=0.2) as relay:
+    async with stream.relay(consumer) as relay:
         with pytest.raises(RelayGapError) as caught:
             await following(relay)
         assert place(caught.value.after) < place(ids[0])
@@ -206,10 +257,11 @@ async def test_a_new_group_begins_where_it_is_told(stream: Stream) -> None:
         assert await take(newest, 1) == new
 
 
-async def test_it_outlives_redis(
+@pytest.mark.parametrize("stream", ["valkey"], indirect=True)
+async def test_it_outlives_valkey(
     daybreak: LocalDaybreak, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Redis dies by SIGKILL while it waits and acknowledges: every event comes, in order, and it goes on."""
+    """Valkey dies by SIGKILL while it waits and acknowledges: every event comes, in order, and it goes on."""
     seen: list[str] = []
 
     async def read(relay: Relay, number: int) -> None:
@@ -279,6 +331,23 @@ async def test_an_interrupted_wait_loses_nothing(stream: Stream) -> None:
     assert stream.pending() == 0
 
 
+async def test_a_broken_wait_does_not_repeat_what_is_in_hand(stream: Stream) -> None:
+    """What was taken over and is being worked on does not come again because a later wait was interrupted."""
+    ids = stream.add(2)
+    async with stream.relay("dead") as relay:
+        await take(relay, 2, ack=False)
+    stream.age("dead")
+    async with stream.relay("b") as relay:
+        in_hand = [await following(relay) for _ in range(2)]
+        assert [delivery.event.id for delivery in in_hand] == ids
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(relay), 0.3)
+        new = stream.add(1)
+        assert await take(relay, 1) == new
+        await relay.ack(*in_hand)
+    assert stream.pending() == 0
+
+
 async def test_what_it_cannot_read_stops_nothing(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
     """A type of a newer server and an entry of somebody else are passed over, and do not come again."""
     stream.add(1, type="novelty")
@@ -292,6 +361,7 @@ async def test_what_it_cannot_read_stops_nothing(stream: Stream, caplog: pytest.
     assert caplog.text.count("cannot be read") == 3
 
 
+@pytest.mark.parametrize("stream", ["valkey"], indirect=True)
 async def test_a_wrong_address_or_password_is_said_at_once(stream: Stream) -> None:
     """Entering fails: a relay that waits for ever for a server that never was helps nobody."""
     wrong = {"redis://127.0.0.1:1": UnreachableError, "nonsense": ConfigError}
