@@ -12,7 +12,7 @@ UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-l
 export UV_FIND_LINKS
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format gpu train-tiny bench wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format gpu train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
