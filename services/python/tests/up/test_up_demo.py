@@ -60,7 +60,8 @@ def test_a_prompt_becomes_the_video_that_it_says(folder: Path) -> None:
     (sheet,) = (folder / "out").glob("*.png")
     seen = check.read(read_mp4(video))
     assert (seen.colour, seen.direction) == ("red", "left"), said
-    assert Image.open(sheet).size[0] > 200
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 200
     assert "what to try next" in said
     assert not left(folder)
 
