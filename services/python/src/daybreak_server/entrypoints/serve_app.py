@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,6 +179,11 @@ def deploy(settings: Settings, *, address: str = "auto") -> int:
         targets(settings, gpus=cluster.cluster_has_gpus()),
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
+    )
+    http = settings.http
+    sys.stdout.write(
+        f"deployed: the API will answer on http://{http.host}:{http.port or 8000}, pools: "
+        f"{', '.join(settings.pools)}\nnext: `daybreak pools` shows each group's way to ready\n"
     )
     return 0
 
