@@ -59,6 +59,7 @@ def settings_of(context: typer.Context, config: Path | None) -> Settings:
 
 def finish(program: Program, settings: Settings) -> NoReturn:
     """Run a program and end with its exit code."""
+    _check_workloads(settings)
     try:
         code = program(settings)
     except ModuleNotFoundError as exc:
@@ -70,6 +71,21 @@ def finish(program: Program, settings: Settings) -> NoReturn:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(code)
+
+
+def _check_workloads(settings: Settings) -> None:
+    """A pool whose workload cannot be found is said before anything is started."""
+    from daybreak_server.workloads import registry
+
+    wrong = []
+    for name, pool in settings.pools.items():
+        try:
+            registry.spec(pool.workload)
+        except registry.UnknownWorkloadError as exc:
+            variable = f"DAYBREAK_POOLS__{name.upper()}__WORKLOAD"
+            wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")
+    if wrong:
+        fail(wrong, code=2)
 
 
 def fail(lines: Iterable[str], *, code: int) -> NoReturn:

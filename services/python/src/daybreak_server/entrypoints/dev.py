@@ -36,6 +36,15 @@ def light_pools(settings: Settings) -> dict[str, PoolSettings]:
     }
 
 
+def _tell_changes(settings: Settings) -> None:
+    """What was asked for and is not what runs."""
+    for name, pool in settings.pools.items():
+        if pool.workload in _HEAVY and "pools" in settings.model_fields_set:
+            _say(f"pool {name} is left out: {pool.workload} needs `daybreakd up`")
+        elif pool.workload not in _HEAVY and pool.ranks > 1:
+            _say(f"pool {name}: 1 rank instead of {pool.ranks}; groups of several need `daybreakd up`")
+
+
 class LightGroups:
     """The groups of all pools, as threads. One that breaks is replaced; its thread is left behind."""
 
@@ -96,6 +105,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
     http = settings.http
     if http.port and not is_free(http.port, http.host):
         raise InstanceError(f"port {http.port} is taken: set DAYBREAK_HTTP__PORT")
+    _tell_changes(settings)
     settings = settings.model_copy(
         update={
             "pools": light_pools(settings),

@@ -26,6 +26,8 @@ class PhaseClock:
         """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
         self._order: list[str] = []
         self._seen: list[str] = []
+        self._own: set[str] = set()
+        """Phases whose pace this attempt has shown."""
         self._at = clock()
         self._fraction = 0.0
 
@@ -34,6 +36,7 @@ class PhaseClock:
         if self._seen:
             self._order = self._seen
         self._seen = []
+        self._own.clear()
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
@@ -49,7 +52,9 @@ class PhaseClock:
         if gained > 0:
             rate = took / gained
             old = self._learnt.get(phase)
-            smooth = rate if old is None else old[0] + _SMOOTHING * (rate - old[0])
+            # Its own pace as soon as there is one: the task before may have been of another size.
+            smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._own else rate
+            self._own.add(phase)
             self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
         self._at, self._fraction = now, fraction
         return self._remaining(phase, fraction)
