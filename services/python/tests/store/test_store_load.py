@@ -128,6 +128,21 @@ def test_wait_estimate_comes_from_history(driver: Driver) -> None:
     assert waits == {1: 5.0, 2: 15.0, 3: 25.0}
 
 
+def test_wait_estimate_hears_the_running_task(driver: Driver) -> None:
+    """A long task that says how long it still takes is waited for, whatever the history says."""
+    driver.register("g")
+    for _ in range(4):
+        driver.submit(task())
+    claim = driver.claim()
+    assert claim is not None
+    driver.now += 10_000
+    running = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
+    assert running is not None
+    driver.report(running.lease, eta_s=97.5)
+    waits = {r.position: r.wait_s for r in map(driver.get, driver.zset("live")) if r.position}
+    assert waits == {1: 97.5, 2: 107.5}
+
+
 async def test_each_task_once_by_four_leaders(server: Server) -> None:
     """Four leaders in threads, 200 tasks in bursts: each is done exactly once; the bell wakes them at once."""
     store = RedisStore(server.url)

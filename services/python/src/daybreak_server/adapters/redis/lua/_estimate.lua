@@ -1,7 +1,7 @@
 -- include: clock common queue
 -- Where a waiting task stands and how long it may wait: O(log n) for its own tenant's queue plus a bounded
 -- number of other tenants.
-local CROWD_MAX = 32
+local CROWD_MAX, RUNNING_MAX = 32, 16
 local crowd
 
 local function load_crowd()
@@ -36,16 +36,30 @@ local function position(r)
   return place
 end
 
+-- Seconds until the first of the running tasks ends, by what their groups say of them; nil where none says.
+local function soonest_end()
+  local least
+  for _, id in ipairs(redis.call('ZRANGE', K_leases, 0, RUNNING_MAX - 1)) do
+    local left = tonumber(redis.call('HGET', k_task(id), 'eta_s') or nil)
+    if left and (not least or left < least) then least = left end
+  end
+  return least
+end
+
 -- Seconds, or nil while there is no history. `due`: when a delayed task may begin, in ms.
 local function wait_s(place, due)
   if not crowd then load_crowd() end
   local idle = math.max(0, crowd.groups - crowd.running)
   local wait = 0
   if crowd.groups == 0 then wait = crowd.wake_s end
-  local before = math.max(0, place - idle - 0.5)
   if place > idle and (place > 1 or crowd.running > 0) then
     if not crowd.mean_s then return nil end
-    wait = wait + before / math.max(1, crowd.groups) * crowd.mean_s
+    local each = crowd.mean_s / math.max(1, crowd.groups)
+    if idle == 0 then
+      wait = wait + (soonest_end() or each / 2) + (place - 1) * each
+    else
+      wait = wait + math.max(0, place - idle - 0.5) * each
+    end
   end
   return math.max(wait, due and (due - NOW) / 1000 or 0)
 end
