@@ -196,6 +196,53 @@ def test_each_end_has_its_exit_code(platform: Any, daybreak: Any, end: str, code
     assert "daybreak tasks replay video_01" in err
 
 
+def test_an_expired_task_tells_its_deadline(daybreak: Any, scripted: Any, make: Any) -> None:
+    """What ended the task is told, not the error of an attempt before."""
+    task = make.task(state="expired", error={"code": "echo_failed", "message": "step 9 failed, as asked"})
+
+    def server(seen: Any) -> Any:
+        if seen.path.endswith("/events"):
+            return make.stream(make.event("expired", "5-0", reason="run_within"))
+        return make.answer(task)
+
+    scripted.answers = [server]
+    code, _, err = daybreak("tasks", "watch", "video_01")
+    assert code == 9
+    assert "video_01 expired: its run_within_s deadline passed" in err
+    assert "echo_failed" not in err
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [("failed", 1), ("cancelled", 8), ("expired", 9), ("succeeded", 3), ("running", 7)]
+)
+def test_a_download_of_nothing_is_no_success(
+    daybreak: Any, scripted: Any, make: Any, state: str, code: int
+) -> None:
+    """A task without files gives the exit code of its state, so that a script does not go on."""
+    scripted.answers = [make.answer(make.task(state=state))]
+    found, out, err = daybreak("tasks", "download", "video_01")
+    assert (found, out) == (code, "")
+    assert f"video_01 is {state} and has no files" in err
+    assert "error" in json.loads(daybreak("tasks", "download", "video_01", "--json")[2])
+
+
+def test_terms_of_a_task(platform: Any, daybreak: Any, scripted: Any) -> None:
+    """Metadata, the earliest start, strikes and the key go along; what makes no sense is wrong usage."""
+    platform()
+    terms = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
+    more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")
+    for command in (("generate", "x"), ("submit", "echo", "message=hi")):
+        assert daybreak(*command, *terms, *more)[0] == 0
+        sent = scripted.seen[-1]
+        assert sent.json["metadata"] == {"user": "7", "note": "a=b"}
+        assert (sent.json["start_at"], sent.json["max_strikes"]) == ("2026-11-21T12:00:00.000Z", 1)
+        assert sent.headers["idempotency-key"] == "k-1"
+    for wrong in (("--start-at", "tomorrow"), ("--start-at", "2026-11-21T12:00:00"), ("--metadata", "user")):
+        code, _, err = daybreak("submit", "echo", *wrong)
+        assert code == 2
+        assert wrong[0] in err
+
+
 def test_refusals_have_codes_and_say_what_next(
     daybreak: Any, scripted: Any, make: Any, tmp_path: Path
 ) -> None:
@@ -232,11 +279,15 @@ def test_usage(daybreak: Any, tmp_path: Path) -> None:
     assert daybreak("submit", "echo", "nonsense")[0] == 2
     code, _, err = daybreak("pools", url="http://127.0.0.1:1")
     assert code == 4
-    assert "Is it running? `make up`" in err
+    assert "Is it running? `make up` or `daybreakd dev` starts one here" in err
     code, out, _ = daybreak("--help")
     assert code == 0
     assert "130  interrupted" in out
     assert 'daybreak generate "a red circle moving left"' in out
+    code, out, _ = daybreak("submit", "--help")
+    assert code == 0
+    assert "out/ID and its ending" in out
+    assert "mp4" not in out
     code, out, _ = daybreak("--version")
     assert (code, out.split()[0]) == (0, "daybreak")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,25 @@ def test_places_sort_as_numbers() -> None:
 def test_unknown_event_types_are_skipped() -> None:
     """A newer server may send types that this version does not know."""
     assert read_event(Message("confetti", "{}", "1-0")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("input", {"input": "hi"}), ("start_at", {"start_at": "tomorrow"}), ("metadata", {"metadata": "a=b"})],
+)
+def test_arguments_of_a_wrong_type_are_named(name: str, given: dict[str, Any]) -> None:
+    """A wrong type is refused here, with the argument's name."""
+    with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
+        calls.submission("echo", **({"input": {}} | given))
+
+
+def test_only_a_failed_task_ends_by_its_error(make: Any) -> None:
+    """An expired task may carry the error of an attempt before: its end was the deadline."""
+    error = {"code": "echo_failed", "message": "as asked"}
+    expired = Task.model_validate(make.task("echo_01", state="expired", error=error))
+    failed = Task.model_validate(make.task("echo_01", state="failed", error=error))
+    assert str(errors.TaskExpiredError(expired)) == "echo_01 expired"
+    assert str(errors.TaskFailedError(failed)) == "echo_01 failed: as asked (echo_failed)"
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

@@ -120,7 +120,9 @@ class TaskFailedError(DaybreakError):
     """The task ended without a result."""
 
     def __init__(self, task: Task) -> None:
-        reason = f": {task.error.message} ({task.error.code})" if task.error else ""
+        # A task that was cancelled or expired may carry the error of an earlier attempt: that did not end it.
+        error = task.error if task.state == "failed" else None
+        reason = f": {error.message} ({error.code})" if error else ""
         super().__init__(f"{task.id} {task.state.value}{reason}")
         self.task = task
 

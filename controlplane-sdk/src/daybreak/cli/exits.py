@@ -95,7 +95,7 @@ _HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
     (
         UnreachableError,
         None,
-        "Is it running? `make up` starts one here; DAYBREAK_URL or --url names another.",
+        "Is it running? `make up` or `daybreakd dev` starts one here; DAYBREAK_URL or --url names another.",
     ),
     (ProtocolError, None, "Is that address Daybreak's? DAYBREAK_URL or --url names another."),
     (

@@ -8,10 +8,14 @@ from daybreak.cli.exits import OF_STATE, Exit
 from daybreak.cli.output import Output, seconds, size
 from daybreak.cli.story import Story
 from daybreak.sync import Client
-from daybreak.wire import Artifact, Task
+from daybreak.wire import Artifact, Task, TaskState
 
 OUT = Path("out")
 KINDS = ("video", "audio", "image")
+DEADLINES = {
+    "start_within": "its start_within_s deadline passed",
+    "run_within": "its run_within_s deadline passed",
+}
 
 
 def main_artifact(task: Task) -> Artifact | None:
@@ -51,10 +55,7 @@ def report(output: Output, task: Task, story: Story, file: Path | None) -> Exit:
         return code
     _phases(output, story)
     if code is not Exit.OK:
-        why = f" ({story.reason})" if story.reason else ""
-        if task.error is not None:
-            why = f": {task.error.message} ({task.error.code})"
-        output.note(f"{task.id} {task.state.value}{why}", style="bold red")
+        output.note(f"{task.id} {task.state.value}{_why(task, story)}", style="bold red")
         output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks replay {task.id}", style="dim")
         return code
     if file is not None:
@@ -64,6 +65,15 @@ def report(output: Output, task: Task, story: Story, file: Path | None) -> Exit:
     output.note(f"{task.id} succeeded{gpu}", style="bold green")
     output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks download {task.id}", style="dim")
     return code
+
+
+def _why(task: Task, story: Story) -> str:
+    # A task that was cancelled or expired may carry the error of an earlier attempt: that did not end it.
+    if task.state is TaskState.FAILED and task.error is not None:
+        return f": {task.error.message} ({task.error.code})"
+    if story.reason in DEADLINES:
+        return f": {DEADLINES[story.reason]}"
+    return f" ({story.reason})" if story.reason else ""
 
 
 def _phases(output: Output, story: Story) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,10 @@ class Terms:
     out: Path | None
     previews: Path | None
     detach: bool
+    metadata: Mapping[str, str] | None
+    start_at: datetime | None
+    max_strikes: int | None
+    idempotency_key: str | None
 
 
 def generate(
@@ -45,16 +50,15 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
     negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not show.")] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, metavar="FILE", help="First frame, where the model takes one."
-        ),
-    ] = None,
+    image: options.ImageOption = None,
     priority: options.PriorityOption = Priority.NORMAL,
     pool: Annotated[str, typer.Option(help="Who makes it; `daybreak pools` lists them.")] = "video",
     start_within: options.StartWithin = None,
     run_within: options.RunWithin = None,
+    start_at: options.StartAt = None,
+    max_strikes: options.MaxStrikes = None,
+    metadata: options.MetadataOption = None,
+    idempotency_key: options.IdempotencyKey = None,
     previews: options.PreviewsOption = None,
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
@@ -88,7 +92,8 @@ def generate(
             "image": base64.b64encode(image.read_bytes()).decode() if image is not None else None,
         }
         body = {name: value for name, value in given.items() if value is not None}
-        terms = Terms(priority, start_within, run_within, out, previews, detach)
+        own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
+        terms = Terms(priority, start_within, run_within, out, previews, detach, *own)
         _hand_in(context, output, pool, body, terms)
 
 
@@ -104,6 +109,10 @@ def submit(
     priority: options.PriorityOption = Priority.NORMAL,
     start_within: options.StartWithin = None,
     run_within: options.RunWithin = None,
+    start_at: options.StartAt = None,
+    max_strikes: options.MaxStrikes = None,
+    metadata: options.MetadataOption = None,
+    idempotency_key: options.IdempotencyKey = None,
     previews: options.PreviewsOption = None,
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
@@ -121,7 +130,8 @@ def submit(
     """
     output = Output(as_json=as_json)
     with reporting(output):
-        terms = Terms(priority, start_within, run_within, out, previews, detach)
+        own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
+        terms = Terms(priority, start_within, run_within, out, previews, detach, *own)
         _hand_in(context, output, pool, parse_values(values or []), terms)
 
 
@@ -139,6 +149,30 @@ def parse_values(values: list[str]) -> dict[str, Any]:
     return body
 
 
+def parse_metadata(values: list[str] | None) -> dict[str, str] | None:
+    """``["user=7"]`` → ``{"user": "7"}``; values stay text. Raises ``UsageError``."""
+    found: dict[str, str] = {}
+    for value in values or []:
+        name, separator, text = value.partition("=")
+        if not name or not separator:
+            raise UsageError(f"--metadata {value!r} is not KEY=VALUE, such as user=7")
+        found[name] = text
+    return found or None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A time with a zone, as of ISO 8601. Raises ``UsageError``."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise UsageError(f"--start-at {text!r} is not a time with a zone, such as 2026-11-21T12:00:00Z")
+    return at
+
+
 def _hand_in(
     context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], terms: Terms
 ) -> None:
@@ -149,6 +183,10 @@ def _hand_in(
             priority=terms.priority,
             start_within_s=terms.start_within_s,
             run_within_s=terms.run_within_s,
+            start_at=terms.start_at,
+            max_strikes=terms.max_strikes,
+            metadata=terms.metadata,
+            idempotency_key=terms.idempotency_key,
         )
         if terms.detach:
             _tell_detached(output, task)

@@ -17,12 +17,31 @@ PriorityOption = Annotated[Priority, typer.Option(help="Within your tenant, a hi
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--out", metavar="FILE", help="A file, or a folder that exists.", show_default="out/ID.mp4"
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="A file, or a folder that exists.",
+        show_default="out/ID and its ending",
     ),
 ]
 PreviewsOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Keep pictures of the work here.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Hand it in, print the id, and leave.")]
 StartWithin = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="It expires if not begun by then.")
+]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="A note to keep with the task; may be repeated."),
+]
+StartAt = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Not before, with a zone: 2026-11-21T12:00:00Z.")
+]
+MaxStrikes = Annotated[int | None, typer.Option(help="How many attempts may fail before the task does.")]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Handing in again under the same key makes no second task.")
+]
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="First frame, where the model takes one."),
 ]
 RunWithin = Annotated[float | None, typer.Option(metavar="SECONDS", help="It expires if not ended by then.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli.exits import OF_STATE, reporting
+from daybreak.cli.exits import OF_STATE, Exit, reporting
 from daybreak.cli.finish import report
 from daybreak.cli.follow import Follow
 from daybreak.cli.options import JsonOption, PreviewsOption, TaskId
@@ -149,7 +149,13 @@ def download(
         where = folder if folder is not None else Path("out") / task.id
         wanted = names or [artifact.name for artifact in task.artifacts]
         if not wanted:
-            output.note(f"{task.id} is {task.state.value} and has no files", style="dim")
+            code = (
+                Exit.NOT_FOUND
+                if task.state is TaskState.SUCCEEDED
+                else OF_STATE.get(task.state, Exit.CONFLICT)
+            )
+            output.error(f"{task.id} is {task.state.value} and has no files", code=code.name.lower())
+            raise typer.Exit(code)
         for name in wanted:
             path = client.download(task, name, where / Path(name).name)
             if as_json:

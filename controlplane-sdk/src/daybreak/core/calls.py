@@ -61,6 +61,12 @@ def submission(
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The body of a submit. It is the server that judges it: one authority, one set of messages."""
+    if not isinstance(input, Mapping):
+        raise TypeError(f"input must be a mapping such as a dict, not {type(input).__name__}")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping such as a dict, not {type(metadata).__name__}")
+    if start_at is not None and not isinstance(start_at, datetime):
+        raise TypeError(f"start_at must be a datetime with a zone, not {type(start_at).__name__}")
     if start_at is not None and start_at.tzinfo is None:
         raise ValueError("start_at needs a zone, such as datetime.now(UTC)")
     body: dict[str, Any] = {
