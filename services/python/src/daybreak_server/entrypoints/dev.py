@@ -134,6 +134,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
                 {"mode": "dev", "ready": True, "url": url, "pids": pids, "pools": list(settings.pools)}
             )
             _say(f"ready in {time.monotonic() - started:.1f} s: {url} (pools: {', '.join(settings.pools)})")
+            _say(f"try: daybreak --url {url} submit echo message=hello   documentation: {url}/docs")
 
         return serve(Gateway(settings, on_started=ready))
 
