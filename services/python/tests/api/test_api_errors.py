@@ -154,6 +154,13 @@ def test_the_detail_says_what_to_do(api: Api) -> None:
     assert answer.json()["detail"] == "frames must be 4n+1; 16 is not. Try 17."
 
 
+@pytest.mark.parametrize("key", ["a", "Inp", "string"])
+def test_the_detail_names_the_field(api: Api, key: str) -> None:
+    """A field whose name happens to be a part of pydantic's message is named before it all the same."""
+    problem = post(api, {**good(), "metadata": {key: 1}}).json()
+    assert problem["detail"].startswith(f"metadata.{key}: ")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -162,12 +169,16 @@ def test_the_detail_says_what_to_do(api: Api) -> None:
         ("limit=x", "limit"),
         ("state=x", "state"),
         ("order=up", "order"),
+        ("status=running", "status"),
+        ("limit=5&cursor=x", "cursor"),
+        ("=x", "query"),
     ],
 )
 def test_a_wrong_query_is_named(api: Api, query: str, field: str) -> None:
     """Query parameters are named like fields."""
     problem = check(api.client.get(f"/v1/tasks?{query}"), ErrorCode.INVALID_INPUT)
-    assert problem["errors"][0]["field"].split(".")[0] == field
+    assert problem["errors"][0]["field"] == field
+    assert problem["detail"].startswith(f"{field}: ")
 
 
 CORPUS = [

@@ -34,6 +34,32 @@ def test_health_and_readiness(api: Api) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs"])
+def test_probes_may_send_head(api: Api, path: str) -> None:
+    """HEAD says what GET says, without its body; the document does not speak of it."""
+    head, got = api.client.head(path), api.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert "head" not in api.client.get("/openapi.json").json()["paths"].get(path, {})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/tasks", "GET, POST"),
+        ("HEAD", "/v1/tasks", "GET, POST"),
+        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA", "GET, DELETE"),
+        ("DELETE", "/healthz", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("GET", "/v1/estimate", "POST"),
+    ],
+)
+def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, allow: str) -> None:
+    """The Allow of a 405 has the methods of all routes of the path, not of the first one."""
+    answer = api.client.request(method, path)
+    assert (answer.status_code, answer.headers.get_list("allow")) == (405, [allow])
+
+
 def test_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
     """Without Redis: alive, not ready, 503 store_unavailable with Retry-After; with it again all goes on."""
     with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:

@@ -14,7 +14,7 @@ import pytest
 from api_support import POOL, Api, Serving, Worker, make_settings, parse, read_events
 from support.valkey import start_valkey
 from support.waiting import wait_until
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from daybreak_server.adapters.redis.queue import RedisQueue
@@ -202,6 +202,17 @@ def test_a_websocket_says_why_it_closes(
         found.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
+def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
+    """A handshake on a path that has no WebSocket is answered 404 with a problem, not 403."""
+    with pytest.raises(InvalidStatus) as refused:
+        connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
+    answer = refused.value.response
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert answer.body is not None
+    assert json.loads(answer.body)["code"] == "not_found"
 
 
 def test_a_websocket_of_another_tenant_is_unknown(api: Api) -> None:

@@ -12,12 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.metrics import Metrics
-from daybreak_server.api.problems import ApiError, problem_response
+from daybreak_server.api.problems import METHODS, ApiError, problem_response
 
 log = logging.getLogger("daybreak.api")
 
 MAX_HEADER_BYTES = 32 * 1024
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -69,7 +68,7 @@ class Edge:
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
         path = getattr(route, "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(path, method, str(status)).inc()
         self._metrics.latency.labels(path, method).observe(seconds)
 

@@ -53,7 +53,7 @@ def install(app: FastAPI, catalog: Catalog) -> None:
         return JSONResponse(document())
 
     app.add_api_route("/openapi.json", openapi_json, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from daybreak.wire import ErrorCode, FieldError, Problem
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
@@ -31,6 +33,7 @@ log = logging.getLogger("daybreak.api")
 
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_CHARS = 200
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, ErrorCode.SHUTTING_DOWN: 1.0}
 
 
@@ -78,9 +81,10 @@ def not_found(what: str) -> ApiError:
 
 
 def invalid(errors: Sequence[FieldError]) -> ApiError:
-    """Fields that are wrong; the first one is also the detail."""
+    """Fields that are wrong; the first one is also the detail, which begins with its name."""
     first = errors[0]
-    own_words = first.field.rpartition(".")[2] in first.message
+    name = re.escape(first.field.rpartition(".")[2])
+    own_words = re.match(rf"(The )?{name}(?!\w)", first.message)
     detail = first.message if own_words else f"{first.field}: {first.message}"
     return ApiError(ErrorCode.INVALID_INPUT, detail, errors=errors)
 
@@ -140,19 +144,30 @@ def request_id_of(request: Request) -> str | None:
     return found
 
 
+def _allowed(request: Request) -> str:
+    """The methods of all routes that have the path: Starlette's own ``Allow`` has those of the first only."""
+    routes = request.app.routes
+    found = (
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
+    return ", ".join(found)
+
+
 def from_http(exc: HTTPException, path: str) -> ApiError:
     """What Starlette's routing raised: unknown paths and methods."""
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
         return not_found(f"There is no {path[:MAX_FIELD_CHARS]} here; /docs lists what there is.")
     if exc.status_code == 405:
-        return ApiError(ErrorCode.METHOD_NOT_ALLOWED, "This path does not know the method.", headers=headers)
+        return ApiError(ErrorCode.METHOD_NOT_ALLOWED, "This path does not know the method.")
     return ApiError(ErrorCode.BAD_HEADER, str(exc.detail), headers=headers)
 
 
 def from_request_validation(exc: RequestValidationError) -> ApiError:
-    """Wrong query parameters: ``query.limit`` is named ``limit``."""
-    found = [{**error, "loc": error["loc"][1:]} for error in exc.errors()[:MAX_FIELD_ERRORS]]
+    """Wrong query parameters: ``query.limit`` is named ``limit``, and ``query.state.0`` is ``state``."""
+    found = [{**error, "loc": error["loc"][1:2]} for error in exc.errors()[:MAX_FIELD_ERRORS]]
     return invalid([_field_error(error, "") for error in found])
 
 
@@ -180,6 +195,8 @@ def install(app: FastAPI) -> None:
         error = to_api_error(exc, request.url.path)
         if error is None:  # pragma: no cover - only the classes below are registered
             raise exc
+        if error.code is ErrorCode.METHOD_NOT_ALLOWED:
+            error.headers["Allow"] = _allowed(request)
         if error.status == 503:
             log.warning(
                 "%s %s: %s (%r)", request.method, request.url.path, error.code.value, exc.__cause__ or exc

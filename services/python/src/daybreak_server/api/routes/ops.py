@@ -31,11 +31,13 @@ def router(ctx: Context) -> APIRouter:
         """Where to begin."""
         return RedirectResponse("/docs")
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", **documented.HEALTH)
     async def healthz() -> Response:
         """Whether this process answers; asks nobody else."""
         return answer(Health(status="ok"))
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", **documented.READY)
     async def readyz() -> Response:
         """Whether requests should be sent here: the task store answers, and the server is not going."""
@@ -44,6 +46,7 @@ def router(ctx: Context) -> APIRouter:
         await asyncio.gather(*(_asked(ctx, entry.name) for entry in ctx.catalog))
         return answer(Health(status="ready"))
 
+    @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", **documented.METRICS)
     async def metrics() -> Response:
         """Figures for Prometheus. Those of the pools are the last known when the store is away."""

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from daybreak.wire import ErrorCode
 from daybreak_server.api.context import Context
 from daybreak_server.api.principal import Caller, principal
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.problems import ApiError, not_found, problem_response
 from daybreak_server.api.routes import documented
 from daybreak_server.api.streams import ws
 from daybreak_server.api.streams.following import Following
@@ -52,6 +52,15 @@ def router(ctx: Context) -> APIRouter:
             await ws.serve(socket, following, ctx.gate, caller.tenant)
         except Exception as exc:
             await ws.refuse(socket, exc)
+
+    @routes.websocket("/{path:path}")
+    async def nowhere(socket: WebSocket) -> None:
+        """Any other path: the handshake is answered 404, where Starlette's own answer is 403."""
+        if "websocket.http.response" not in socket.scope.get("extensions", {}):
+            await socket.close(ws.UNKNOWN)
+            return
+        error = not_found("There is no WebSocket here; tasks have theirs at /v1/tasks/{id}/ws.")
+        await socket.send_denial_response(problem_response(error, None))
 
     return routes
 

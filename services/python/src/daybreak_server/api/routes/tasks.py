@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from daybreak.wire import TaskList, TaskState
@@ -14,7 +15,7 @@ from daybreak.wire.tasks import MAX_LIST
 from daybreak_server.api import cursors, views
 from daybreak_server.api.context import Context, answer
 from daybreak_server.api.principal import Caller
-from daybreak_server.api.problems import not_found
+from daybreak_server.api.problems import MAX_FIELD_CHARS, invalid_field, not_found
 from daybreak_server.api.routes import documented
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store import ConflictError
@@ -22,6 +23,8 @@ from daybreak_server.ports.store import ConflictError
 _STATES = {state: frozenset({State(state.value)}) for state in TaskState} | {
     TaskState.QUEUED: frozenset({State.QUEUED, State.DELAYED})
 }
+
+_LIST_PARAMETERS = ("pool", "state", "limit", "after", "order")
 
 
 def router(ctx: Context) -> APIRouter:
@@ -36,6 +39,7 @@ def router(ctx: Context) -> APIRouter:
 
     @routes.get("/v1/tasks", **documented.LIST)
     async def list_tasks(  # noqa: PLR0917 - FastAPI calls it by name
+        request: Request,
         caller: Caller,
         pool: Annotated[str | None, Query(description="Only of this pool.")] = None,
         state: Annotated[list[TaskState] | None, Query(description="Only in these states.")] = None,
@@ -46,6 +50,7 @@ def router(ctx: Context) -> APIRouter:
         ] = "desc",
     ) -> Response:
         """Your tasks, page by page. A filtered page may be short and still have a `next`."""
+        _refuse_unknown(request)
         pools = [entry.name for entry in ctx.catalog] if pool is None else [ctx.catalog.get(pool).name]
         query = cursors.Query(
             tenant=caller.tenant,
@@ -79,6 +84,16 @@ def router(ctx: Context) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A filter that is not known, such as ``status``, would be a list of all tasks taken for a part of them."""
+    for name in request.query_params:
+        if name not in _LIST_PARAMETERS:
+            allowed = ", ".join(_LIST_PARAMETERS)
+            raise invalid_field(
+                name[:MAX_FIELD_CHARS] or "query", f"There is no such parameter; use {allowed}."
+            )
 
 
 async def _page(ctx: Context, pools: Sequence[str], query: cursors.Query) -> TaskList:
