@@ -7,11 +7,14 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from typer.testing import CliRunner
 
+from daybreak.cli.main import app
 from daybreak.testing import daybreak  # noqa: F401 - the session's fixture
 
 AT = "2026-11-21T12:00:00.000Z"
@@ -169,3 +172,19 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Handler = Callable[[Seen], Answer]
+
+
+@pytest.fixture
+def command(
+    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_environment: None
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; ``(exit code, stdout, stderr)``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*args: str, url: str = scripted.url) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, ["--url", url, *args], prog_name="daybreak")
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return call

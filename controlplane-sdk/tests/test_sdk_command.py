@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from daybreak.cli.main import app
 
 VIDEO = b"\0\0\0\x20ftypisom" + bytes(500)
 WHOLE = {
@@ -121,22 +118,6 @@ def start(url: str, *args: str, cwd: Path, **kw: Any) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture
-def daybreak(
-    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_environment: None
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command in this process; ``(exit code, stdout, stderr)``."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*args: str, url: str = scripted.url) -> tuple[int, str, str]:
-        done = CliRunner().invoke(app, ["--url", url, *args], prog_name="daybreak")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    return call
-
-
 def test_generate_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> None:
     """Without a terminal: the file's path on stdout, plain lines on stderr, and the files."""
     platform()
@@ -162,10 +143,10 @@ def test_generate_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> Non
     }
 
 
-def test_generate_json(platform: Any, daybreak: Any, tmp_path: Path) -> None:
+def test_generate_json(platform: Any, command: Any, tmp_path: Path) -> None:
     """With --json stdout is one object: the task, its phases, its file."""
     platform()
-    code, out, _ = daybreak("generate", "x", "--json", "-o", "mine.mp4")
+    code, out, _ = command("generate", "x", "--json", "-o", "mine.mp4")
     answer = json.loads(out)
     assert (code, answer["task"]["state"], answer["file"]) == (0, "succeeded", "mine.mp4")
     assert "denoise" in answer["phases_s"]
@@ -173,12 +154,12 @@ def test_generate_json(platform: Any, daybreak: Any, tmp_path: Path) -> None:
 
 
 def test_generate_detached_and_with_an_image(
-    platform: Any, daybreak: Any, scripted: Any, tmp_path: Path
+    platform: Any, command: Any, scripted: Any, tmp_path: Path
 ) -> None:
     """--detach prints the id and leaves; --image goes along in base64."""
     seen = platform()
     (tmp_path / "first.png").write_bytes(b"\x89PNG")
-    code, out, err = daybreak("generate", "x", "--image", "first.png", "--detach", "--start-within", "60")
+    code, out, err = command("generate", "x", "--image", "first.png", "--detach", "--start-within", "60")
     assert (code, out) == (0, "video_01\n")
     assert "daybreak tasks watch video_01" in err
     assert scripted.seen[0].json["input"]["image"] == "iVBORw=="
@@ -187,16 +168,16 @@ def test_generate_detached_and_with_an_image(
 
 
 @pytest.mark.parametrize(("end", "code"), [("failed", 1), ("cancelled", 8), ("expired", 9)])
-def test_each_end_has_its_exit_code(platform: Any, daybreak: Any, end: str, code: int) -> None:
+def test_each_end_has_its_exit_code(platform: Any, command: Any, end: str, code: int) -> None:
     """A script can tell failure, cancel and expiry apart."""
     platform(end)
-    found, out, err = daybreak("generate", "x")
+    found, out, err = command("generate", "x")
     assert (found, out) == (code, "")
     assert f"video_01 {end}" in err
     assert "daybreak tasks replay video_01" in err
 
 
-def test_an_expired_task_tells_its_deadline(daybreak: Any, scripted: Any, make: Any) -> None:
+def test_an_expired_task_tells_its_deadline(command: Any, scripted: Any, make: Any) -> None:
     """What ended the task is told, not the error of an attempt before."""
     task = make.task(state="expired", error={"code": "echo_failed", "message": "step 9 failed, as asked"})
 
@@ -206,7 +187,7 @@ def test_an_expired_task_tells_its_deadline(daybreak: Any, scripted: Any, make: 
         return make.answer(task)
 
     scripted.answers = [server]
-    code, _, err = daybreak("tasks", "watch", "video_01")
+    code, _, err = command("tasks", "watch", "video_01")
     assert code == 9
     assert "video_01 expired: its run_within_s deadline passed" in err
     assert "echo_failed" not in err
@@ -216,35 +197,35 @@ def test_an_expired_task_tells_its_deadline(daybreak: Any, scripted: Any, make: 
     ("state", "code"), [("failed", 1), ("cancelled", 8), ("expired", 9), ("succeeded", 3), ("running", 7)]
 )
 def test_a_download_of_nothing_is_no_success(
-    daybreak: Any, scripted: Any, make: Any, state: str, code: int
+    command: Any, scripted: Any, make: Any, state: str, code: int
 ) -> None:
     """A task without files gives the exit code of its state, so that a script does not go on."""
     scripted.answers = [make.answer(make.task(state=state))]
-    found, out, err = daybreak("tasks", "download", "video_01")
+    found, out, err = command("tasks", "download", "video_01")
     assert (found, out) == (code, "")
     assert f"video_01 is {state} and has no files" in err
-    assert "error" in json.loads(daybreak("tasks", "download", "video_01", "--json")[2])
+    assert "error" in json.loads(command("tasks", "download", "video_01", "--json")[2])
 
 
-def test_terms_of_a_task(platform: Any, daybreak: Any, scripted: Any) -> None:
+def test_terms_of_a_task(platform: Any, command: Any, scripted: Any) -> None:
     """Metadata, the earliest start, strikes and the key go along; what makes no sense is wrong usage."""
     platform()
     terms = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
     more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")
-    for command in (("generate", "x"), ("submit", "echo", "message=hi")):
-        assert daybreak(*command, *terms, *more)[0] == 0
+    for words in (("generate", "x"), ("submit", "echo", "message=hi")):
+        assert command(*words, *terms, *more)[0] == 0
         sent = scripted.seen[-1]
         assert sent.json["metadata"] == {"user": "7", "note": "a=b"}
         assert (sent.json["start_at"], sent.json["max_strikes"]) == ("2026-11-21T12:00:00.000Z", 1)
         assert sent.headers["idempotency-key"] == "k-1"
     for wrong in (("--start-at", "tomorrow"), ("--start-at", "2026-11-21T12:00:00"), ("--metadata", "user")):
-        code, _, err = daybreak("submit", "echo", *wrong)
+        code, _, err = command("submit", "echo", *wrong)
         assert code == 2
         assert wrong[0] in err
 
 
 def test_refusals_have_codes_and_say_what_next(
-    daybreak: Any, scripted: Any, make: Any, tmp_path: Path
+    command: Any, scripted: Any, make: Any, tmp_path: Path
 ) -> None:
     """Each kind of refusal has its exit code and one line with the next thing to do."""
     fields = [{"field": "input.frames", "message": "frames must be 4n+1; 16 is not. Try 17."}]
@@ -258,37 +239,37 @@ def test_refusals_have_codes_and_say_what_next(
     ]
     for answer, code, words in cases:
         scripted.answers = [answer]
-        found, out, err = daybreak("generate", "x")
+        found, out, err = command("generate", "x")
         assert (found, out) == (code, ""), err
         assert words in err
         assert len(err.splitlines()) == 1
     scripted.answers = [make.problem(409, "conflict")]
-    found, out, err = daybreak("tasks", "delete", "video_01", "--json")
+    found, out, err = command("tasks", "delete", "video_01", "--json")
     assert (found, out) == (7, "")
     assert json.loads(err)["error"]["code"] == "conflict"
     scripted.answers = [
         make.answer(make.task(artifacts=[WHOLE], state="succeeded")),
         make.answer(b"\0" * len(VIDEO)),
     ]
-    assert daybreak("tasks", "download", "video_01")[0] == 10
+    assert command("tasks", "download", "video_01")[0] == 10
 
 
-def test_usage(daybreak: Any, tmp_path: Path) -> None:
+def test_usage(command: Any, tmp_path: Path) -> None:
     """Wrong usage is 2, nobody there is 4 and says how to start one; help teaches and needs no server."""
-    assert daybreak("generate")[0] == 2
-    assert daybreak("submit", "echo", "nonsense")[0] == 2
-    code, _, err = daybreak("pools", url="http://127.0.0.1:1")
+    assert command("generate")[0] == 2
+    assert command("submit", "echo", "nonsense")[0] == 2
+    code, _, err = command("pools", url="http://127.0.0.1:1")
     assert code == 4
     assert "Is it running? `make up` or `daybreakd dev` starts one here" in err
-    code, out, _ = daybreak("--help")
+    code, out, _ = command("--help")
     assert code == 0
     assert "130  interrupted" in out
     assert 'daybreak generate "a red circle moving left"' in out
-    code, out, _ = daybreak("submit", "--help")
+    code, out, _ = command("submit", "--help")
     assert code == 0
     assert "out/ID and its ending" in out
     assert "mp4" not in out
-    code, out, _ = daybreak("--version")
+    code, out, _ = command("--version")
     assert (code, out.split()[0]) == (0, "daybreak")
 
 
@@ -367,44 +348,44 @@ def test_one_bar_on_a_terminal(platform: Any, scripted: Any, tmp_path: Path) -> 
     assert "━" in text
 
 
-def test_tasks_commands(daybreak: Any, scripted: Any, make: Any, platform: Any, tmp_path: Path) -> None:
+def test_tasks_commands(command: Any, scripted: Any, make: Any, platform: Any, tmp_path: Path) -> None:
     """List, show, watch, cancel, replay, download and delete, for eyes and for programs."""
     running = make.task(state="running", phase="denoise", progress={"fraction": 0.5})
     scripted.answers = [make.answer({"data": [running, make.task("video_02", queue={"position": 3})]})]
-    code, out, _ = daybreak("tasks", "list", "--state", "running")
+    code, out, _ = command("tasks", "list", "--state", "running")
     rows = [line.split("\t") for line in out.splitlines()]
     assert (code, [row[:3] for row in rows]) == (
         0,
         [["video_01", "running", "denoising 50%"], ["video_02", "queued", "number 3 in line"]],
     )
-    code, out, _ = daybreak("tasks", "list", "--json")
+    code, out, _ = command("tasks", "list", "--json")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["video_01", "video_02"]
     platform()
-    code, out, _ = daybreak("tasks", "show", "video_01")
+    code, out, _ = command("tasks", "show", "video_01")
     assert "file       video.mp4  512 B" in out
-    code, out, _ = daybreak("tasks", "watch", "video_01", "--json")
+    code, out, _ = command("tasks", "watch", "video_01", "--json")
     assert (code, [json.loads(line)["type"] for line in out.splitlines()][-1]) == (0, "succeeded")
-    code, out, _ = daybreak("tasks", "download", "video_01", "-d", "files")
+    code, out, _ = command("tasks", "download", "video_01", "-d", "files")
     assert (code, out) == (0, "files/video.mp4\n")
     assert (tmp_path / "files/video.mp4").read_bytes() == VIDEO
-    code, out, _ = daybreak("tasks", "cancel", "video_01")
+    code, out, _ = command("tasks", "cancel", "video_01")
     assert (code, out) == (0, "video_01 is asked to stop\n")
     scripted.answers = [make.answer(make.task("video_09"), 202)]
-    assert daybreak("tasks", "replay", "video_01")[1] == "video_09\n"
+    assert command("tasks", "replay", "video_01")[1] == "video_09\n"
     scripted.answers = [make.answer(b"", 204)]
-    assert daybreak("tasks", "delete", "video_01")[1] == "video_01 deleted\n"
+    assert command("tasks", "delete", "video_01")[1] == "video_01 deleted\n"
 
 
-def test_pools(daybreak: Any, scripted: Any, make: Any) -> None:
+def test_pools(command: Any, scripted: Any, make: Any) -> None:
     """Pools show who works, and what a pool takes."""
     schema = {"properties": {"steps": {"description": "Steps of the work.", "default": 5}}}
     groups = [{"id": "g-1", "state": "busy", "ranks": 2, "task": "video_01"}]
     one = {"name": "video", "workload": "video", "queued": 2, "groups": groups, "input_schema": schema}
     one["wake"] = {"phase": "ready", "last": {"model_s": 1.2}}
     scripted.answers = [make.answer({"data": [one]})]
-    assert daybreak("pools")[1] == "video\tvideo\t2\t0\t1 busy\tready\n"
+    assert command("pools")[1] == "video\tvideo\t2\t0\t1 busy\tready\n"
     scripted.answers = [make.answer(one)]
-    out = daybreak("pools", "video")[1]
+    out = command("pools", "video")[1]
     assert "g-1  busy  2 ranks  video_01" in out
     assert "loading the model 1.2 s" in out
     assert "Steps of the work. (default 5)" in out
