@@ -25,7 +25,7 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
 
 $(VENV)/.installed: requirements.lock services/python/pyproject.toml controlplane-sdk/pyproject.toml | $(BIN)/uv
-	@echo "Installing from requirements.lock (the first time this downloads about 1 GB) …"
+	@echo "Installing from requirements.lock (the first time this downloads; 1.7 GB on disk with a CPU build of torch) …"
 	@$(UV_INSTALL) -r requirements.lock
 	@$(UV_INSTALL) --no-deps -e controlplane-sdk -e services/python
 	@touch $@
