@@ -1,22 +1,17 @@
-"""What every room's tests share: the ``support`` package on the path, and one real server for the session."""
+"""What every room's tests share: one real server for the session."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.valkey import Server, start_valkey
 
 # A busy machine is no failure. `--hypothesis-profile long` runs many more examples.
 settings.register_profile("daybreak", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("daybreak")
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from support.valkey import Server, start_valkey  # noqa: E402 (the path comes first)
 
 
 @pytest.fixture(scope="session")

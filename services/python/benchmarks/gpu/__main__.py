@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks.gpu.group import measure_group
 from benchmarks.gpu.measure import Result, measure
 from benchmarks.gpu.plan import ROWS, SHORT

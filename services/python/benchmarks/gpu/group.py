@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from benchmarks.gpu.measure import SEED, random_conditions
-from benchmarks.gpu.shapes import SHAPES, build
 from torch._C._distributed_c10d import FileStore
 
+from benchmarks.gpu.measure import SEED, random_conditions
+from benchmarks.gpu.shapes import SHAPES, build
 from daybreak_server.workloads.video.denoise import Denoiser
 from daybreak_server.workloads.video.mesh import CollectiveCounter, Ranks
 from daybreak_server.workloads.video.options import VideoOptions

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.gpu.shapes import SHAPES, build
 
+from benchmarks.gpu.shapes import SHAPES, build
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 from daybreak_server.workloads.video.decode import decode
 from daybreak_server.workloads.video.denoise import Conditions, Denoiser

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-SERVICES = Path(__file__).parents[2]
-sys.path.insert(0, str(SERVICES))
-
-from benchmarks.gpu.__main__ import main  # noqa: E402  # found by the path above
-from benchmarks.gpu.measure import Result, Row, measure, our_steps, random_conditions, stock_steps  # noqa: E402
-from benchmarks.gpu.plan import ROWS  # noqa: E402
-from benchmarks.gpu.shapes import SHAPES, build  # noqa: E402
-from benchmarks.gpu.table import markdown  # noqa: E402
-
-from daybreak_server.workloads.video import weights  # noqa: E402
-from daybreak_server.workloads.video.options import VideoOptions  # noqa: E402
-from daybreak_server.workloads.video.params import VideoParams  # noqa: E402
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.measure import Result, Row, measure, our_steps, random_conditions, stock_steps
+from benchmarks.gpu.plan import ROWS
+from benchmarks.gpu.shapes import SHAPES, build
+from benchmarks.gpu.table import markdown
+from daybreak_server.workloads.video import weights
+from daybreak_server.workloads.video.options import VideoOptions
+from daybreak_server.workloads.video.params import VideoParams
 
 CPU = torch.device("cpu")
 
