@@ -10,9 +10,11 @@ PORT ?= 8000
 UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-links; do \
 	$(PY) -m pip config get $$k 2>/dev/null && break; done)
 export UV_FIND_LINKS
+# The lab and the benchmarks are programs beside the package, not in it.
+LAB = cd services/python && $(CURDIR)/$(BIN)/python
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format gpu train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
@@ -53,10 +55,27 @@ check: setup  ## Format, lint, types, import contracts, sizes, generated files
 	$(BIN)/python tools/lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/figures.py --check
 
 format: setup  ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+faults: setup  ## Kill, pause, cut and fill what can be, and check that nothing was lost (minutes)
+	@$(LAB) -m faults all
+
+faults-long: setup  ## The same with the counts that docs/reliability.md promises (hours)
+	@$(LAB) -m faults long
+
+mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a test
+	@$(LAB) -m mutants
+
+bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)
+	@for one in queue http streams rivals video simulate; do $(LAB) -m benchmarks.$$one $(QUICK); done
+	@$(BIN)/python tools/figures.py
+
+figures: setup  ## Put saved figures into the pages of docs
+	@$(BIN)/python tools/figures.py
 
 gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
 	@$(BIN)/python -m pytest -m gpu services/python/tests/video
