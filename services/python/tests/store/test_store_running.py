@@ -57,6 +57,18 @@ def test_renew_keeps_the_lease(driver: Driver) -> None:
     assert driver.get(claim.lease.task).strikes == 0
 
 
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
+def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> None:
+    """An hour that only the wall clock saw costs two seconds at most, and ends no lease."""
+    claim = start(driver)
+    driver.pass_time(3000)
+    driver.now += step_ms
+    driver.pass_time(4000)
+    assert driver.renew(claim.lease) is Control.GO_ON
+    driver.settle(claim.lease, DONE)
+    assert 7.0 <= (driver.get(claim.lease.task).gpu_seconds or 0) <= 9.0
+
+
 def test_cancel_while_running(driver: Driver) -> None:
     """R + cancel → R, marked once, live until the group stops; then C, and its files are garbage."""
     claim = start(driver)
@@ -76,7 +88,7 @@ def test_cancel_while_running(driver: Driver) -> None:
 def test_finish_publishes(driver: Driver) -> None:
     """R + finish → S: artifacts, usage, corrected charge, history; the event shows where to get the files."""
     claim = start(driver, estimate_s=100.0, cost=2.0)
-    driver.now += 3000
+    driver.pass_time(3000)
     settled = driver.settle(claim.lease, DONE)
     assert (settled.state, settled.stale) == (State.SUCCEEDED, False)
     task = claim.lease.task

@@ -146,7 +146,7 @@ class Pool:
         for kind, data in events:
             self._emit(task, kind, task.attempt, data)
         if checkpoint is not None:
-            task.checkpoint, task.running.checkpoint_ms = checkpoint, self.now
+            task.checkpoint, task.running.checkpoint_ms = checkpoint, self.steady
             self._emit(task, "checkpoint", task.attempt, {"step": checkpoint.step})
         return self.control(task)
 
@@ -206,6 +206,12 @@ class Pool:
         self._reap_groups()
         return len(due), len(lost), len(late), self._hand_out(self.sweep), self._hand_out(self.garbage)
 
+    @property
+    def steady(self) -> int:
+        """The lease clock, exact between ticks: attempts are billed by it, and no step of the wall clock is."""
+        since = 0 if self.ticked is None else self.now - self.ticked
+        return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
+
     def control(self, task: ModelTask) -> Control:
         """What a worker is told."""
         bits = Control.GO_ON
@@ -237,7 +243,7 @@ class Pool:
         task.attempt += 1
         token = f"{task.attempt}.{nonce}"
         end = self.lease_clock + lease_ms
-        task.running = Attempt(token, group, ranks, self.now, charge, end)
+        task.running = Attempt(token, group, ranks, self.steady, charge, end)
         if task.started_ms is None:
             task.started_ms = self.now
             if task.new.run_within_ms is not None:
@@ -326,9 +332,9 @@ class Pool:
         attempt, task.running = task.running, None
         if attempt is None:
             return ""
-        everything = attempt.ranks * max(0, self.now - attempt.claimed_ms)
+        everything = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
         if keep and task.resumed_from_step is None:
-            ran = max(0, self.now - attempt.claimed_ms) / 1000
+            ran = max(0, self.steady - attempt.claimed_ms) / 1000
             self.mean_s = ran if self.mean_s is None else self.mean_s + HISTORY * (ran - self.mean_s)
         used = everything if ended else 0
         if not ended and attempt.checkpoint_ms is not None:

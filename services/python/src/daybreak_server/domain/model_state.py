@@ -16,6 +16,7 @@ class Attempt:
     group: str
     ranks: int
     claimed_ms: int
+    """On the lease clock, as is ``checkpoint_ms``."""
     charge: float
     lease_end: int
     checkpoint_ms: int | None = None

@@ -5,6 +5,15 @@ local BACKOFF_BASE_MS, BACKOFF_MAX_MS = 1000, 60000
 local ZOMBIE_MS = 30000        -- a lost attempt may still be writing files for so long
 local LEDGER_S = 400 * 86400
 local DAY_MS = 86400000
+local LEASE_STEP_MS = 2000     -- the lease clock moves by so much at most, however long nothing ticked
+
+-- The lease clock, exact between its ticks: what attempts are billed by. A step of the wall clock is not charged
+-- (but for LEASE_STEP_MS of it), nor is an outage of ours.
+local function steady()
+  local m = redis.call('HMGET', K_meta, 'lease_clock', 'ticked_ms')
+  local since = m[2] and NOW - tonumber(m[2]) or 0
+  return tonumber(m[1] or '0') + math.max(0, math.min(since, LEASE_STEP_MS))
+end
 
 local function usage(r)
   return '"usage":{"gpu_seconds":' .. seconds(tonumber(r.used_ms or '0'))
@@ -17,7 +26,7 @@ local function discard(prefix, at) redis.call('ZADD', K_garbage, int(at), prefix
 -- is wasted; all of it is used when it ended the task, or up to the checkpoint that it left.
 local function bill(id, r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
-  local all = ranks * math.max(0, NOW - claimed)
+  local all = ranks * math.max(0, steady() - claimed)
   local used = all
   if not ended then used = r.ckpt_at and ranks * math.max(0, tonumber(r.ckpt_at) - claimed) or 0 end
   local wasted = all - used

@@ -18,7 +18,7 @@ local function start(id, r, c)
   r.token = r.attempt .. '.' .. c.nonce
   r.group = c.group
   local fields = { 'state', 'running', 'attempt', r.attempt, 'token', r.token, 'group', c.group,
-    'ranks', c.ranks, 'claimed', int(NOW), 'charge', exact(cost) }
+    'ranks', c.ranks, 'claimed', int(steady()), 'charge', exact(cost) }
   if not r.started then
     r.started = int(NOW)
     fields[#fields + 1], fields[#fields + 2] = 'started', r.started

@@ -15,7 +15,7 @@ local checkpoint, step = ARGV[at], ARGV[at + 1]
 for i = at + 2, #ARGV, 2 do emit(id, ARGV[i], r.attempt, ARGV[i + 1]) end
 if checkpoint ~= '' then
   redis.call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
-  redis.call('HSET', k_task(id), 'ckpt_at', int(NOW))
+  redis.call('HSET', k_task(id), 'ckpt_at', int(steady()))
   emit(id, 'checkpoint', r.attempt, '{"step":' .. step .. '}')
 end
 return control(r)

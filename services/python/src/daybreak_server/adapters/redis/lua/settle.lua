@@ -18,7 +18,7 @@ local function learn(r, ran)
 end
 
 local function finished(r)
-  learn(r, math.max(0, NOW - tonumber(r.claimed)) / 1000)
+  learn(r, math.max(0, steady() - tonumber(r.claimed)) / 1000)
   detach(id, r, true, false, true)
   redis.call('HSET', k_out(id), 'artifacts', a)
   redis.call('HDEL', k_out(id), 'error')

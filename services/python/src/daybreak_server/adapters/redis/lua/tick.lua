@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- include: clock common queue attempt
 -- Keeps the queue moving. Every gateway calls it each second; each call does a bounded amount of work.
-local LIMIT, LEASE_STEP_MS, HANDED_OUT_MS, GONE_MS = tonumber(ARGV[1]), 2000, 60000, 300000
+local LIMIT, HANDED_OUT_MS, GONE_MS = tonumber(ARGV[1]), 60000, 300000
 local more = 0
 
 local function due(key, upto)
