@@ -1,0 +1,251 @@
+"""A TCP proxy that does to connections what networks do.
+
+Its weather holds for all connections, old and new: bytes pass, are held (and delivered later, as TCP does after a
+partition), or are swallowed (accepted and never delivered, without an end: a half-open connection), each way
+by itself; all of it may be slow. ``cut`` resets what is open. ``lose_replies`` lets a request through, waits for
+the first byte of its reply, and resets the connection instead of passing it on: it took effect, and nobody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+_CHUNK = 65536
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
+
+
+class Flow(enum.Enum):
+    """What happens to bytes that go one way."""
+
+    PASS = "pass"
+    HOLD = "hold"
+    """They wait, and go on when the weather changes."""
+    SWALLOW = "swallow"
+    """They are lost, and so is everything after them on that connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """What the network is like. ``up`` is towards the server."""
+
+    accepts: bool = True
+    """Off: a new connection is reset at once."""
+    up: Flow = Flow.PASS
+    down: Flow = Flow.PASS
+    latency_s: float = 0.0
+    """Before each piece, each way."""
+    bytes_per_s: float | None = None
+    """Each way of each connection; ``None``: no bound."""
+
+
+FAIR = Weather()
+PARTITION = Weather(up=Flow.HOLD, down=Flow.HOLD)
+HALF_OPEN = Weather(up=Flow.SWALLOW, down=Flow.SWALLOW)
+GONE = Weather(accepts=False)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened so far."""
+
+    accepted: int = 0
+    refused: int = 0
+    cut: int = 0
+    lost_replies: int = 0
+    swallowed_bytes: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """One connection through the proxy."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter | None = None
+    losing: bool = False
+    dead: bool = False
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """End both sides at once, without a goodbye."""
+        for side in (self.client, self.server):
+            if side is not None:
+                with contextlib.suppress(OSError):
+                    side.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                side.transport.abort()
+
+
+class TcpProxy:
+    """Listens on 127.0.0.1 and passes on to ``upstream``. A thread of its own runs it; call it from any other."""
+
+    def __init__(self, upstream: tuple[str, int], *, port: int = 0) -> None:
+        self._upstream = upstream
+        self._weather = FAIR
+        self._lose = 0
+        self._lose_match = b""
+        self._links: set[_Link] = set()
+        self.counts = Counts()
+        self._loop = asyncio.new_event_loop()
+        self._changed = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        self._server = self._call(self._listen(port))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    # ── what a test does ─────────────────────────────────────────────────────────────────────────────────
+
+    def weather(self, weather: Weather) -> None:
+        """From now on it is like this."""
+        self._loop.call_soon_threadsafe(self._change, weather)
+        self._call(_nothing())
+
+    def heal(self) -> None:
+        """Everything passes again; connections that have lost bytes stay dead."""
+        self.weather(FAIR)
+
+    def cut(self) -> int:
+        """Reset what is open now; how many connections that were."""
+        return int(self._call(self._cut()))
+
+    def lose_replies(self, count: int, *, match: bytes = b"") -> None:
+        """The next ``count`` requests that contain ``match`` take effect and are not answered."""
+
+        def do() -> None:
+            self._lose, self._lose_match = count, match
+
+        self._loop.call_soon_threadsafe(do)
+        self._call(_nothing())
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return len(self._links)
+
+    def close(self) -> None:
+        """End."""
+        self._server.close()
+        self._call(self._cut())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── inside, on the loop ──────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    def _change(self, weather: Weather) -> None:
+        self._weather = weather
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _listen(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._accept, "127.0.0.1", port, backlog=1024)
+
+    async def _cut(self) -> int:
+        links = list(self._links)
+        for link in links:
+            link.reset()
+            for task in link.tasks:
+                task.cancel()
+        self.counts.cut += len(links)
+        await asyncio.gather(*(task for link in links for task in link.tasks), return_exceptions=True)
+        return len(links)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = _Link(writer)
+        if not self._weather.accepts:
+            self.counts.refused += 1
+            link.reset()
+            return
+        self.counts.accepted += 1
+        this = asyncio.current_task()
+        assert this is not None
+        link.tasks.append(this)
+        self._links.add(link)
+        try:
+            await self._serve(link, reader)
+        except (OSError, asyncio.CancelledError):
+            link.reset()
+        finally:
+            self._links.discard(link)
+
+    async def _serve(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        while self._weather.up is Flow.HOLD:
+            await self._changed.wait()
+        if self._weather.up is Flow.SWALLOW:  # the server never hears of this one
+            link.dead = True
+            await self._pump(link, reader, None, lambda: self._weather.up)
+            return
+        back, link.server = await asyncio.open_connection(*self._upstream)
+        pumps = [
+            asyncio.create_task(self._pump(link, reader, link.server, lambda: self._weather.up)),
+            asyncio.create_task(self._pump(link, back, link.client, lambda: self._weather.down, down=True)),
+        ]
+        link.tasks += pumps
+        await asyncio.gather(*pumps)
+        link.server.close()
+        link.client.close()
+
+    async def _pump(
+        self,
+        link: _Link,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter | None,
+        flow: Callable[[], Flow],
+        *,
+        down: bool = False,
+    ) -> None:
+        while data := await source.read(_CHUNK):
+            if down and link.losing:
+                self.counts.lost_replies += 1
+                link.reset()
+                raise ConnectionResetError
+            while flow() is Flow.HOLD:
+                await self._changed.wait()
+            if link.dead or flow() is Flow.SWALLOW:
+                link.dead = True
+                self.counts.swallowed_bytes += len(data)
+                continue
+            if not down and self._lose > 0 and self._lose_match in data:
+                self._lose -= 1
+                link.losing = True
+            if target is not None:
+                await self._send(target, data)
+        if link.dead:  # nobody is told that the other side has gone
+            await asyncio.Event().wait()
+        while flow() is Flow.HOLD:
+            await self._changed.wait()
+        if target is not None and target.can_write_eof():
+            target.write_eof()
+
+    async def _send(self, target: asyncio.StreamWriter, data: bytes) -> None:
+        weather = self._weather
+        if weather.latency_s:
+            await asyncio.sleep(weather.latency_s)
+        if weather.bytes_per_s is None:
+            target.write(data)
+            await target.drain()
+            return
+        piece = max(1, int(weather.bytes_per_s / 20))
+        for at in range(0, len(data), piece):
+            target.write(data[at : at + piece])
+            await target.drain()
+            await asyncio.sleep(len(data[at : at + piece]) / weather.bytes_per_s)
+
+
+async def _nothing() -> None:
+    """A turn of the loop: what was asked for before has been done."""
