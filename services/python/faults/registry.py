@@ -1,0 +1,104 @@
+"""Scenarios by name: each proves one promise, and gives its figures."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from faults.options import RigOptions
+from faults.rig import Rig
+from figures import Row
+
+ROOMS = ("faults.scenarios", "faults.environment")
+"""Packages whose import registers scenarios."""
+
+
+class Violated(Exception):
+    """A promise was broken. The message says which, and where the evidence lies."""
+
+
+class Skipped(Exception):
+    """This machine lacks what the scenario needs. The message says what."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lab:
+    """What a scenario is given."""
+
+    options: RigOptions = field(default_factory=RigOptions)
+    seed: int = 0
+    long: bool = False
+    """Hours instead of minutes."""
+    say: Callable[[str], None] = print
+
+    def times(self, short: int, long: int) -> int:
+        """A count, by how long this may take."""
+        return long if self.long else short
+
+    @contextlib.contextmanager
+    def rig(self, **changes: Any) -> Iterator[Rig]:
+        """A rig with these options changed. Its folder is kept, and told, when something goes wrong in it."""
+        with Rig(replace(self.options, seed=self.seed, **changes)) as rig:
+            try:
+                yield rig
+            except BaseException:
+                rig.keep = True
+                self.say(f"the history and the logs are in {rig.folder}")
+                raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A scenario."""
+
+    name: str
+    about: str
+    run: Callable[[Lab], list[Row]]
+    order: int = 0
+
+
+_known: dict[str, Scenario] = {}
+
+
+def scenario(name: str, about: str) -> Callable[[Callable[[Lab], list[Row]]], Callable[[Lab], list[Row]]]:
+    """Register a function that runs a scenario and gives its rows.
+
+    It raises :class:`Skipped` where this machine lacks something, and any other exception when it fails.
+    """
+
+    def register(run: Callable[[Lab], list[Row]]) -> Callable[[Lab], list[Row]]:
+        _known[name] = Scenario(name=name, about=about, run=run, order=len(_known))
+        return run
+
+    return register
+
+
+def scenarios() -> dict[str, Scenario]:
+    """All that there are, in the order in which they were written."""
+    for room in ROOMS:
+        if importlib.util.find_spec(room) is not None:
+            importlib.import_module(room)
+    return dict(sorted(_known.items(), key=lambda item: item[1].order))
+
+
+def run(one: Scenario, lab: Lab) -> list[Row]:
+    """Run one, and say how it went. Exceptions pass through, save :class:`Skipped` (no rows)."""
+    started = time.monotonic()
+    lab.say(f"── {one.name}: {one.about}")
+    try:
+        rows = one.run(lab)
+    except Skipped as exc:
+        lab.say(f"   skipped: {exc}")
+        return []
+    for row in rows:
+        mark = {True: "held", False: "MISSED", None: ""}[row.held]
+        lab.say(f"   {row.what}: {row.value:g} {row.unit}  {row.target}  {mark}  {row.note}".rstrip())
+    lab.say(f"   {time.monotonic() - started:.1f} s")
+    sys.stdout.flush()
+    return rows
