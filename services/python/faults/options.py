@@ -38,6 +38,8 @@ class RigOptions:
     """Where the server's data lies, when not in the rig's folder (a file system with faults)."""
     through: Callable[[int], str] | None = None
     """Given the server's port, the URL by which gateways and groups reach it (a proxy); absent: directly."""
+    groups_through: Callable[[int], str] | None = None
+    """The same for groups only, where their way to the server is not the gateways'."""
     blobs_url: str | None = None
     """Absent: a folder of the rig's."""
     lease_s: float = 1.5

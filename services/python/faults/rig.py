@@ -107,6 +107,9 @@ class Rig:
             wait_until(lambda: server.answers(self.port), 60, f"the server; see {self.folder / 'logs'}")
             url = self.options.through(self.port) if self.options.through else self.redis_url
             self.settings = self.options.product(folder=self.folder, redis_url=url)
+            way = self.options.groups_through
+            near = self.settings.redis.model_copy(update={"url": way(self.port) if way else url})
+            self._groups_settings = self.settings.model_copy(update={"redis": near})
             self._supervisor.start()
             for slot in (*self._gateways, *self._groups):
                 self._start(slot)
@@ -300,7 +303,7 @@ class Rig:
         board = self.folder / "boards" / f"{slot.name}-{slot.incarnation}"
         return Part(
             kind="rank",
-            settings=self.settings.model_dump_json(),
+            settings=self._groups_settings.model_dump_json(),
             pool=slot.pool.name,
             rank=rank,
             board=str(board),
