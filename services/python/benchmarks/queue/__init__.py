@@ -1,0 +1,1 @@
+"""The queue alone: hand-off latency, tasks per second by depth, memory, and fsync at every write."""

@@ -1,0 +1,117 @@
+"""What was measured, as rows with their floors and targets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from benchmarks.queue.handoff import HandOff, halves, quantile
+from benchmarks.queue.rate import BATCH, LEADERS, Rate
+from figures import Report, Row
+
+ABOUT = (
+    "The store's own classes (`RedisStore`, `RedisQueue`) against a server on a core of its own; producer and "
+    f"{LEADERS} leaders are processes on the other cores. Tasks are submitted in batches of {BATCH}, claimed and "
+    "settled one by one (a settle claims the next), each with record, events, lease, charge and ledger. "
+    "Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
+)
+TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
+RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same clients"
+
+
+def report(*, server: str) -> Report:
+    """An empty one."""
+    return Report(
+        "queue",
+        title="The queue alone",
+        about=ABOUT,
+        extra={"server": server, "fsync": "everysec where not named"},
+    )
+
+
+def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Earlier rows with those that were measured anew in their places."""
+    new = {row.what: row for row in rows}
+    old = [new.pop(row.what, row) for row in kept]
+    return old + list(new.values())
+
+
+def short(number: int) -> str:
+    """1 k, 100 k, 1 M."""
+    for size, name in ((10**6, "M"), (10**3, "k")):
+        if number >= size and number % size == 0:
+            return f"{number // size} {name}"
+    return f"{number:,}"
+
+
+def handoff_rows(seen: HandOff, *, prefix: str = "") -> list[Row]:
+    """Median and p99 of enqueue → claimed, beside the raw hand-off."""
+    raw, ours = statistics.median(seen.raw_ms), statistics.median(seen.queue_ms)
+    raw99, ours99 = quantile(seen.raw_ms, 0.99), quantile(seen.queue_ms, 0.99)
+    floor = "RPUSH → BLPOP, alternating in the same run"
+    return [
+        Row(
+            f"{prefix}Enqueue → claimed, idle group, median", ours, "ms", raw, floor, target="≤ floor + 2 ms",
+            held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"n = {len(seen.queue_ms):,}",
+        ),
+        Row(
+            f"{prefix}Enqueue → claimed, idle group, p99", ours99, "ms", raw99, floor, target="≤ 10 ms",
+            held=ours99 <= P99_MS, spread=halves(seen.queue_ms, 0.99),
+        ),
+    ]  # fmt: skip
+
+
+def rate_rows(rates: Sequence[Rate]) -> list[Row]:
+    """Tasks per second by depth, flatness, memory, and where the time goes."""
+    middles = [statistics.median(one.tasks_s) for one in rates]
+    rows = [
+        Row(
+            f"No-op tasks, {short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
+            target=f"≥ {TASKS_S:,}", held=middle >= TASKS_S, spread=(min(one.tasks_s), max(one.tasks_s)),
+        )
+        for one, middle in zip(rates, middles, strict=True)
+    ]  # fmt: skip
+    if len(rates) > 1:
+        apart = max(abs(middle / middles[0] - 1) for middle in middles)
+        rows.append(
+            Row(
+                f"Flatness, {short(rates[0].depth)} to {short(rates[-1].depth)} queued", 100 * apart, "%",
+                target="± 10 %", held=apart <= FLAT, note="largest difference from the smallest depth",
+            )
+        )  # fmt: skip
+    rows.append(
+        Row(
+            f"Memory of a queued task, {short(rates[-1].depth)} queued", rates[-1].bytes_a_task, "bytes",
+            target="≤ 1,536", held=rates[-1].bytes_a_task <= BYTES,
+            note="used_memory: record, input, indexes, idempotency and its `queued` event",
+        )
+    )  # fmt: skip
+    for one in (rates[0], rates[-1]) if len(rates) > 1 else rates:
+        rows += _parts(one)
+    return rows
+
+
+def _parts(one: Rate) -> list[Row]:
+    at = f"{short(one.depth)} queued"
+    return [
+        Row(f"Submit alone, {at}", one.submits_s, "tasks/s", note=f"{one.submit_us:.0f} µs of the server each"),
+        Row(
+            f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s",
+            note=f"{one.settle_us:.0f} µs of the server each",
+        ),
+    ]  # fmt: skip
+
+
+def always_rows(one: Rate, hands: HandOff) -> list[Row]:
+    """The same where each answer waits for the disk."""
+    middle = statistics.median(one.tasks_s)
+    return [
+        Row(
+            f"`always`: no-op tasks, {short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
+            spread=(min(one.tasks_s), max(one.tasks_s)),
+        ),
+        *(
+            Row(row.what, row.value, row.unit, row.floor, row.floor_what, spread=row.spread, note=row.note)
+            for row in handoff_rows(hands, prefix="`always`: ")
+        ),
+    ]  # fmt: skip
