@@ -12,6 +12,7 @@ from daybreak_server.api import openapi, problems
 from daybreak_server.api.context import Context
 from daybreak_server.api.edge import Edge
 from daybreak_server.api.ending import ended
+from daybreak_server.api.lane import App, Lane
 from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
 from daybreak_server.api.services import Services
 from daybreak_server.api.streams.places import Places
@@ -26,7 +27,7 @@ def build_app(services: Services) -> FastAPI:
     :raises UnknownWorkloadError: when a pool's workload is not installed.
     """
     ctx = Context.of(services)
-    app = FastAPI(
+    app = App(
         title="Daybreak",
         version=openapi.VERSION,
         lifespan=_lifespan(ctx),
@@ -40,6 +41,10 @@ def build_app(services: Services) -> FastAPI:
     for room in (submit, tasks, files, streams, pools, ops):
         app.include_router(room.router(ctx))
     openapi.install(app, ctx.catalog)
+    app.lanes = {
+        ("POST", path): Edge(Lane(path, handler), metrics=ctx.metrics)
+        for path, handler in submit.lanes(ctx).items()
+    }
     return app
 
 

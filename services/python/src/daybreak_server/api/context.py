@@ -18,6 +18,7 @@ from daybreak_server.api.streams.following import Sources
 from daybreak_server.api.streams.gate import Gate
 from daybreak_server.api.streams.hub import Hub
 from daybreak_server.api.submission import Submission
+from daybreak_server.api.together import Together
 from daybreak_server.api.turns import EventsInTurns, StoreInTurns
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import State, TaskRecord
@@ -32,6 +33,7 @@ class Context:
     catalog: Catalog
     numbers: PoolNumbers
     submission: Submission
+    together: Together
     metrics: Metrics
     hub: Hub
     gate: Gate
@@ -55,6 +57,7 @@ class Context:
             catalog=catalog,
             numbers=numbers,
             submission=Submission(settings, catalog, numbers, services.now_ms),
+            together=Together(services.store),
             metrics=metrics,
             hub=hub,
             gate=Gate(settings.http, metrics),

@@ -188,21 +188,26 @@ def to_api_error(exc: Exception, path: str) -> ApiError | None:
             return None
 
 
+def answer(request: Request, exc: Exception) -> Response:
+    """The problem that an exception is; raises one that is a bug."""
+    error = to_api_error(exc, request.url.path)
+    if error is None:
+        raise exc
+    if error.code is ErrorCode.METHOD_NOT_ALLOWED:
+        error.headers["Allow"] = _allowed(request)
+    if error.status == 503:
+        log.warning(
+            "%s %s: %s (%r)", request.method, request.url.path, error.code.value, exc.__cause__ or exc
+        )
+    return problem_response(error, request_id_of(request))
+
+
 def install(app: FastAPI) -> None:
     """Answer all known exceptions with problems; the edge answers what is left."""
 
-    async def answer(request: Request, exc: Exception) -> Response:
-        error = to_api_error(exc, request.url.path)
-        if error is None:  # pragma: no cover - only the classes below are registered
-            raise exc
-        if error.code is ErrorCode.METHOD_NOT_ALLOWED:
-            error.headers["Allow"] = _allowed(request)
-        if error.status == 503:
-            log.warning(
-                "%s %s: %s (%r)", request.method, request.url.path, error.code.value, exc.__cause__ or exc
-            )
-        return problem_response(error, request_id_of(request))
+    async def answered(request: Request, exc: Exception) -> Response:
+        return answer(request, exc)
 
-    handler: Callable[[Request, Exception], Any] = answer
+    handler: Callable[[Request, Exception], Any] = answered
     for kind in (ApiError, StoreError, BlobError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handler)

@@ -16,6 +16,7 @@ from daybreak_server.api import views
 from daybreak_server.api.bodies import idempotency_key, read_json
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.api.context import Context, answer
+from daybreak_server.api.lane import Handler
 from daybreak_server.api.principal import Caller, Principal
 from daybreak_server.api.problems import (
     ApiError,
@@ -29,23 +30,37 @@ from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store import ConflictError, StoreError, Submitted
 
 
+def lanes(ctx: Context) -> dict[str, Handler]:
+    """What comes in numbers: the same as the routes of these paths."""
+    max_bytes = ctx.services.settings.http.max_body_bytes
+
+    async def submit(request: Request, caller: Principal) -> Response:
+        data = await read_json(request, max_bytes=max_bytes)
+        return await _submit_one(ctx, request, data, caller)
+
+    async def generate(request: Request, caller: Principal) -> Response:
+        data = await read_json(request, max_bytes=max_bytes)
+        entry = ctx.catalog.default()
+        return await _submit_one(ctx, request, {"pool": entry.name, "input": data}, caller)
+
+    return {"/v1/tasks": submit, "/generate": generate}
+
+
 def router(ctx: Context) -> APIRouter:
     """The routes, bound to their context."""
     routes = APIRouter(tags=["submit"])
     max_bytes = ctx.services.settings.http.max_body_bytes
+    short = lanes(ctx)
 
     @routes.post("/v1/tasks", **documented.SUBMIT)
     async def submit(request: Request, caller: Caller) -> Response:
         """Submit a task. It is safe in the store when the answer comes; the work goes on without you."""
-        data = await read_json(request, max_bytes=max_bytes)
-        return await _submit_one(ctx, request, data, caller)
+        return await short["/v1/tasks"](request, caller)
 
     @routes.post("/generate", **documented.GENERATE)
     async def generate(request: Request, caller: Caller) -> Response:
         """The short form of a submit to the video pool: the body is the input itself."""
-        data = await read_json(request, max_bytes=max_bytes)
-        entry = ctx.catalog.default()
-        return await _submit_one(ctx, request, {"pool": entry.name, "input": data}, caller)
+        return await short["/generate"](request, caller)
 
     @routes.post("/v1/tasks:batch", **documented.BATCH)
     async def batch(request: Request, caller: Caller) -> Response:
@@ -78,9 +93,7 @@ async def _submit_one(ctx: Context, request: Request, data: dict[str, Any], call
 
 
 async def _accepted(ctx: Context, task: NewTask) -> Response:
-    (outcome,) = await ctx.services.store.submit([task])
-    if isinstance(outcome, StoreError):
-        raise outcome
+    outcome = await ctx.together.submit(task)
     shown = await _counted(ctx, outcome)
     headers = {"Location": shown.links.self}
     if outcome.replayed:

@@ -1,0 +1,61 @@
+"""The short way: requests that come in numbers pass the app's layers and routing by.
+
+A lane is a function of a request that a route has as well; the answers are the same, problems and all, but a
+request on it costs a fraction. What a lane does not take (another method, a mounted app) goes the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from daybreak_server.api import problems
+from daybreak_server.api.principal import Principal, principal
+
+Handler = Callable[[Request, Principal], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Stands for a route where one is asked for its path."""
+
+    path: str
+
+
+class Lane:
+    """An ASGI app of one path and method."""
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        self._place = Place(path)
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. :raises Exception: what is no problem but a bug."""
+        scope["route"] = self._place
+        request = Request(scope, receive)
+        try:
+            response = await self._handler(request, await principal(request))
+        except Exception as exc:
+            response = problems.answer(request, exc)
+        await response(scope, receive, send)
+
+
+class App(FastAPI):
+    """A FastAPI app with lanes beside it, by method and path."""
+
+    lanes: Mapping[tuple[str, str], ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, connection or lifespan."""
+        if scope["type"] == "http":
+            lane = self.lanes.get((scope["method"], scope["path"]))
+            if lane is not None:
+                scope["app"] = self
+                await lane(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
