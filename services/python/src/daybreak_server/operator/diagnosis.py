@@ -1,0 +1,194 @@
+"""What is wrong, in a sentence that names the cause and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from daybreak_server.operator.lane import Lane
+from daybreak_server.operator.observed import Observed
+from daybreak_server.ports.cluster import Pod
+
+RECENT_S = 300.0
+"""A warning of Kubernetes counts for so long; Kubernetes repeats those that go on."""
+SLOW_HEAD_S = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One cause. ``reason`` is stable, for programs; ``message`` is for people."""
+
+    reason: str
+    message: str
+
+
+_TEXTS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"exceeded quota",
+        "QuotaExceeded",
+        "The namespace's ResourceQuota does not allow another pod. Raise the quota, or lower the pool's "
+        "resources or the ScaledObject's maxReplicaCount. Tasks wait meanwhile.",
+    ),
+    (
+        r"violates PodSecurity",
+        "PodSecurityRefused",
+        "The namespace's Pod Security level refuses the pods of the template. Add the securityContext that it "
+        "names to spec.rayCluster, or relax the namespace's level.",
+    ),
+    (
+        r"admission webhook .* denied",
+        "AdmissionRefused",
+        "An admission webhook of this cluster refuses the pods. Change spec.rayCluster as it says.",
+    ),
+    (
+        r"(WRONGPASS|NOAUTH|invalid username-password|Authentication required)",
+        "RedisRefused",
+        "Redis refuses the password. Correct the Secret that DAYBREAK_REDIS__URL comes from; pods take it up "
+        "when they restart.",
+    ),
+    (
+        r"(?i)\b(model|weights)\b.*(no such|not found|missing|does not exist|is not a folder|absent)",
+        "ModelMissing",
+        "The model cannot be loaded. See that spec.model names the folder as the pods see it, and that its "
+        "volume is mounted in spec.rayCluster.",
+    ),
+    (
+        r"(?i)(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|NoSuchBucket|ExpiredToken|S3.*(403|refuse|denied))",
+        "ArtifactsRefused",
+        "The file store refuses. Check DAYBREAK_ARTIFACTS__URL, the bucket, and the credentials' right to "
+        "read, write and delete there.",
+    ),
+    (
+        r"(?i)out of memory|OutOfMemory|OOMKilled",
+        "OutOfMemory",
+        "A rank ran out of memory. Give ranks more (spec.resources.memory), or spread the model over more.",
+    ),
+    (
+        r"(secret|configmap) \".*\" not found",
+        "ConfigMissing",
+        "A Secret or ConfigMap that the template names does not exist in this namespace. Create it.",
+    ),
+)
+
+_WAITING: dict[str, tuple[str, str]] = {
+    "ImagePullBackOff": ("ImagePullFailed", "image"),
+    "ErrImagePull": ("ImagePullFailed", "image"),
+    "ErrImageNeverPull": ("ImagePullFailed", "image"),
+    "InvalidImageName": ("ImagePullFailed", "image"),
+    "CreateContainerConfigError": ("ConfigMissing", "config"),
+    "CreateContainerError": ("ContainerRefused", "container"),
+    "CrashLoopBackOff": ("PodCrashes", "crash"),
+    "Unschedulable": ("Unschedulable", "place"),
+}
+_ADVICE = {
+    "image": "Check the image's name and tag in spec.rayCluster and the registry's pull Secret. "
+    "Groups of the earlier image go on working.",
+    "config": "Create the Secret or ConfigMap that it names, in the pool's namespace.",
+    "container": "The node cannot start the container as the template describes it.",
+    "crash": "`kubectl logs --previous` of the pod shows its last words.",
+    "place": "Nodes with enough of what a rank asks for (GPUs, CPUs, memory) are not there, or are tainted. "
+    "Add nodes or let the cluster autoscaler do so, or lower spec.resources. Tasks wait meanwhile.",
+}
+
+
+def problems(observed: Observed, lanes: Iterable[Lane]) -> tuple[Problem, ...]:
+    """What is wrong now, the most fundamental first; nothing when all is well."""
+    if not observed.view.kuberay:
+        return (
+            Problem(
+                reason="KubeRayMissing",
+                message="This cluster knows no RayClusters: KubeRay is not installed. Install the "
+                "kuberay-operator chart; the pool continues by itself then. Tasks wait meanwhile.",
+            ),
+        )
+    found = [*_store(observed), *_foreign(observed)]
+    for lane in lanes:
+        found += _lane(lane, observed)
+    found += _warnings(observed)
+    if observed.failure:
+        found.append(explain(observed.failure, otherwise="RanksFail"))
+    unique = {problem.reason: problem for problem in reversed(found)}
+    return tuple(unique[reason] for reason in dict.fromkeys(problem.reason for problem in found))
+
+
+def explain(text: str, *, otherwise: str) -> Problem:
+    """A cause by its words; ``otherwise`` is the reason where they are not known."""
+    for pattern, reason, advice in _TEXTS:
+        if re.search(pattern, text):
+            return Problem(reason=reason, message=f"{advice} It said: {_short(text)}")
+    return Problem(reason=otherwise, message=_short(text))
+
+
+def _store(observed: Observed) -> Iterator[Problem]:
+    if observed.store is None and observed.store_error:
+        known = explain(observed.store_error, otherwise="RedisUnreachable")
+        if known.reason == "RedisUnreachable":
+            known = Problem(
+                reason=known.reason,
+                message="Redis cannot be reached, so no group is taken away until it answers. Check its pods "
+                f"and DAYBREAK_REDIS__URL. It said: {_short(observed.store_error)}",
+            )
+        yield known
+
+
+def _foreign(observed: Observed) -> Iterator[Problem]:
+    mine = observed.pool.uid
+    for cluster in observed.view.clusters:
+        if cluster.owner != mine:
+            yield Problem(
+                reason="NameTaken",
+                message=f"A RayCluster {cluster.name} carries this pool's label and was not made by it. Delete "
+                "it, or take the label off.",
+            )
+
+
+def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
+    if lane.cluster.problem:
+        yield explain(lane.cluster.problem, otherwise="RayClusterRefused")
+    heads = [] if lane.head is None else [lane.head]
+    for pod in (*heads, *lane.workers):
+        if pod.waiting is not None and not pod.terminating:
+            yield from _waiting(pod)
+    head = lane.head
+    if head is not None and not head.ready and head.waiting is None and not lane.cluster.suspend:
+        since = head.running_at
+        if since is not None and observed.now - since > SLOW_HEAD_S:
+            yield Problem(
+                reason="HeadNotReady",
+                message=f"The Ray head {head.name} runs for {SLOW_HEAD_S / 60:.0f} minutes and is not ready. "
+                "Look at its logs.",
+            )
+    if lane.serve is not None and lane.serve.status == "DEPLOY_FAILED":
+        message = lane.serve.message or "Serve gave no reason"
+        yield explain(f"Ray Serve could not start the application: {message}", otherwise="ApplicationFailed")
+
+
+def _waiting(pod: Pod) -> Iterator[Problem]:
+    assert pod.waiting is not None
+    known = _WAITING.get(pod.waiting.reason)
+    if known is None:
+        return
+    reason, kind = known
+    if kind == "place" and re.search(r"persistentvolumeclaim|volume", pod.waiting.message):
+        reason, advice = "VolumeMissing", "Its volume is not there: look at the PersistentVolumeClaim."
+    else:
+        advice = _ADVICE[kind]
+    said = f" Kubernetes said: {_short(pod.waiting.message)}" if pod.waiting.message else ""
+    where = "the Ray head" if pod.head else "a worker"
+    yield Problem(
+        reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {advice}{said}"
+    )
+
+
+def _warnings(observed: Observed) -> Iterator[Problem]:
+    for warning in observed.view.warnings:
+        if observed.now - warning.at <= RECENT_S:
+            problem = explain(warning.message, otherwise="")
+            if problem.reason:
+                yield problem
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= 400 else f"{words[:400]}…"

@@ -1,0 +1,96 @@
+"""A lane: one RayCluster with all that belongs to it. At rest a pool has one; while it is renewed, two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.units import Replica, Unit, formed, replicas_of, units_of, working
+from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """What was observed of one RayCluster."""
+
+    cluster: RayCluster
+    head: Pod | None
+    workers: tuple[Pod, ...]
+    """All worker pods, those that are about to go among them."""
+    replicas: tuple[Replica, ...]
+    """Those that nobody has ended."""
+    units: tuple[Unit, ...]
+    groups: tuple[GroupRecord, ...]
+    """Groups with a rank on one of its pods, whatever becomes of that pod."""
+    serve: ServeView | None
+
+    @property
+    def missing(self) -> int:
+        """Replicas that KubeRay has still to make."""
+        return max(0, self.cluster.replicas - len(self.replicas))
+
+    @property
+    def leaving(self) -> bool:
+        """Whether hosts are on their way out."""
+        return len(self.workers) > sum(len(replica.pods) for replica in self.replicas)
+
+    @property
+    def still_named(self) -> tuple[str, ...]:
+        """Pods that were named for deletion and that KubeRay has not ended yet: they must stay named."""
+        there = {pod.name for pod in self.workers if not pod.terminating}
+        return tuple(name for name in self.cluster.workers_to_delete if name in there)
+
+    @property
+    def present(self) -> int:
+        """Replicas that still have a pod: their hosts are not free for others yet."""
+        return len({pod.replica for pod in self.workers})
+
+    @property
+    def formed(self) -> int:
+        """Groups that can take tasks or work on one, on hosts that stay."""
+        return sum(formed(group) for unit in self.units for group in unit.groups)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every replica that is wanted is there and carries a group that has formed."""
+        return not self.missing and not self.leaving and self.formed >= self.cluster.replicas
+
+    @property
+    def head_ready(self) -> bool:
+        """Whether the head answers."""
+        return self.head is not None and self.head.ready and not self.head.terminating
+
+    @property
+    def works(self) -> bool:
+        """Whether a group works on a task here."""
+        return any(working(group) for group in self.groups)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no workers, and none are to come."""
+        return not self.workers and self.cluster.replicas == 0
+
+
+def lanes(observed: Observed) -> tuple[Lane, ...]:
+    """The pool's own RayClusters, the oldest first."""
+    own = [c for c in observed.view.clusters if c.owner == observed.pool.uid and not c.deleting]
+    return tuple(_lane(observed, c) for c in sorted(own, key=lambda c: (c.created_at, c.name)))
+
+
+def _lane(observed: Observed, cluster: RayCluster) -> Lane:
+    pods = [pod for pod in observed.view.pods if pod.cluster == cluster.name]
+    workers = tuple(pod for pod in pods if not pod.head)
+    names = {pod.name for pod in workers}
+    known = observed.store.groups if observed.store is not None else ()
+    groups = tuple(g for g in known if g.state is not GroupState.LOST and names.intersection(g.hosts))
+    replicas = replicas_of(cluster, workers)
+    return Lane(
+        cluster=cluster,
+        head=next((pod for pod in pods if pod.head and not pod.terminating), None),
+        workers=workers,
+        replicas=replicas,
+        units=units_of(replicas, groups),
+        groups=groups,
+        serve=observed.serve.get(cluster.name),
+    )

@@ -1,0 +1,258 @@
+"""What to do now, from what was observed: a pure function, level-based, without a clock and without I/O.
+
+It is called on every change and again after ``look_again_s``. It holds no memory: what must outlast a look is
+in the pool's status, which is written before anything that relies on it is done. So it may be cut off between
+any two actions, read old views, and lose races: the next look goes on from what is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from daybreak_server.operator import names, render, reporting, rollout, schedule, waking
+from daybreak_server.operator.actions import (
+    Action,
+    CreateCluster,
+    DeleteCluster,
+    MarkDrain,
+    Plan,
+    Resume,
+    Suspend,
+    WriteStatus,
+)
+from daybreak_server.operator.diagnosis import problems
+from daybreak_server.operator.lane import Lane, lanes
+from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.reporting import Findings
+from daybreak_server.operator.resource import Application, Drain
+from daybreak_server.operator.scaling import Moment, Scaled, scale
+from daybreak_server.operator.serving import Served, serve
+from daybreak_server.operator.units import formed
+from daybreak_server.operator.victims import HAND_BACK_S
+
+HURRY_S = 1.0
+MOVING_S = 2.0
+REST_S = 10.0
+"""A head that is up is asked whether its application is still there."""
+DEEP_REST_S = 300.0
+BLOCKED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """What was decided for one lane."""
+
+    lane: Lane
+    scaled: Scaled
+    served: Served
+    actions: tuple[Action, ...] = ()
+    hurry: bool = False
+
+
+def plan(observed: Observed) -> Plan:
+    """The actions that bring the pool nearer to its spec; none at rest."""
+    pool, before = observed.pool, observed.pool.status
+    if pool.deleting:  # its RayClusters go with it; their groups hand back when their pods are told to stop
+        return Plan(actions=(), status=before, look_again_s=DEEP_REST_S)
+    every = lanes(observed)
+    revision = names.revision(pool)
+    current = next((lane for lane in every if lane.cluster.revision == revision), None)
+    olds = tuple(lane for lane in every if lane.cluster.revision != revision)
+    asked = max(pool.spec.replicas, schedule.floor(pool.spec, observed.now))
+    wanted, held = _wanted(observed, every, asked)
+    careful = _careful(observed, every, wanted)
+    idle_since = _idle_since(observed, every, wanted)
+    courses: tuple[_Course, ...] = ()
+    creates: tuple[Action, ...] = ()
+    drains, marks = before.drains, tuple[Action, ...]()
+    application = before.application
+    if not pool.spec.paused and observed.view.kuberay:
+        moment = Moment(
+            now=observed.now,
+            drains={drain.group: drain for drain in before.drains},
+            nothing_live=observed.store is not None and observed.store.live == 0,
+            careful=careful,
+        )
+        share = rollout.shares(current, olds, wanted=wanted, attempt=application.attempt)
+        creates = _create(observed, current, olds, share[""])
+        courses = tuple(
+            _course(observed, lane, current, share, moment, idle_since=idle_since) for lane in every
+        )
+        drains, marks = _drains(observed, every, [course.scaled for course in courses])
+        application = next(
+            (course.served.application for course in courses if course.lane is current), application
+        )
+    found = Findings(
+        wanted=wanted,
+        held=held,
+        lanes=every,
+        olds=olds,
+        problems=problems(observed, every),
+        wake=waking.follow(observed, every, wanted=wanted),
+        drains=drains,
+        application=application,
+        idle_since=idle_since,
+        careful=careful,
+        revision=revision,
+    )
+    after = reporting.status(observed, found)
+    actions: tuple[Action, ...] = () if after == before else (WriteStatus(status=after),)
+    actions += (*reporting.events(before, after), *creates, *marks)
+    for course in courses:
+        actions += course.actions
+    return Plan(actions=actions, status=after, look_again_s=_look_again(observed, found, courses, actions))
+
+
+def _wanted(observed: Observed, every: Sequence[Lane], asked: int) -> tuple[int, bool]:
+    """Groups wanted; and whether the last one stays only because tasks are live."""
+    live = observed.store.live if observed.store is not None else 0
+    if asked or not live:
+        return asked, False
+    stays = any(formed(group) for lane in every for unit in lane.units for group in unit.groups)
+    return (1, True) if stays else (0, False)
+
+
+def _careful(observed: Observed, every: Sequence[Lane], wanted: int) -> bool:
+    if any(unit.mixed for lane in every for unit in lane.units):
+        return True
+    if not observed.pool.status.careful:
+        return False
+    there = sum(lane.cluster.replicas for lane in every)
+    return not (there == wanted and all(lane.settled for lane in every))
+
+
+def _idle_since(observed: Observed, every: Sequence[Lane], wanted: int) -> float | None:
+    nothing = observed.store is not None and observed.store.live == 0
+    if wanted or not nothing or not all(lane.empty for lane in every):
+        return None
+    since = observed.pool.status.idle_since
+    return round(observed.now, 3) if since is None else since
+
+
+def _create(observed: Observed, current: Lane | None, olds: Sequence[Lane], share: int) -> tuple[Action, ...]:
+    """The RayCluster of the wanted revision, where there is none of that name."""
+    pool = observed.pool
+    name = names.cluster_name(pool.name, names.revision(pool))
+    if current is not None or any(cluster.name == name for cluster in observed.view.clusters):
+        return ()
+    asleep = pool.spec.idle.mode == "cluster" and not share and not any(lane.workers for lane in olds)
+    return (CreateCluster(manifest=render.cluster(pool, replicas=share, suspend=asleep)),)
+
+
+def _course(
+    observed: Observed,
+    lane: Lane,
+    current: Lane | None,
+    share: dict[str, int],
+    moment: Moment,
+    *,
+    idle_since: float | None,
+) -> _Course:
+    pool, mine = observed.pool, lane is current
+    wanted = share[""] if mine else share[lane.cluster.name]
+    if observed.store is None:
+        wanted = max(wanted, lane.cluster.replicas)  # who works is not known, so nobody goes
+        scaled = (
+            scale(lane, wanted=wanted, moment=moment)
+            if wanted > lane.cluster.replicas
+            else Scaled(replicas=wanted)
+        )
+    else:
+        scaled = scale(lane, wanted=wanted, moment=moment)
+    application = pool.status.application if mine else _as_deployed(lane)
+    served = serve(pool, lane, replicas=scaled.replicas, application=application, now=observed.now)
+    if not mine and lane.empty:
+        return _Course(
+            lane=lane,
+            scaled=scaled,
+            served=served,
+            actions=(DeleteCluster(cluster=lane.cluster),),
+            hurry=True,
+        )
+    if lane.cluster.suspend:
+        stays = mine and (wanted or pool.spec.idle.mode == "workers" or _renewing(lane, observed))
+        if stays:
+            resume = Resume(cluster=lane.cluster, replicas=wanted)
+            return _Course(lane=lane, scaled=scaled, served=served, actions=(resume,), hurry=True)
+        return _Course(lane=lane, scaled=Scaled(replicas=lane.cluster.replicas), served=served)
+    if mine and _may_sleep(observed, lane, idle_since):
+        return _Course(lane=lane, scaled=scaled, served=served, actions=(Suspend(cluster=lane.cluster),))
+    return _Course(
+        lane=lane,
+        scaled=scaled,
+        served=served,
+        actions=(*scaled.actions, *served.actions),
+        hurry=scaled.hurry or served.hurry,
+    )
+
+
+def _as_deployed(lane: Lane) -> Application:
+    """An older revision's application is left as it is."""
+    return Application(attempt=lane.serve.attempt or 0) if lane.serve is not None else Application()
+
+
+def _renewing(lane: Lane, observed: Observed) -> bool:
+    """Whether older RayClusters still have groups that this one is to take over."""
+    return any(not pod.head and pod.cluster != lane.cluster.name for pod in observed.view.pods)
+
+
+def _may_sleep(observed: Observed, lane: Lane, idle_since: float | None) -> bool:
+    idle = observed.pool.spec.idle
+    if idle.mode != "cluster" or idle_since is None or not lane.empty:
+        return False
+    told = lane.serve is None or lane.serve.status is None or lane.serve.target == 0
+    return told and observed.now - idle_since >= idle.after_seconds
+
+
+def _drains(
+    observed: Observed, every: Sequence[Lane], scaled: Iterable[Scaled]
+) -> tuple[tuple[Drain, ...], tuple[Action, ...]]:
+    """Who is told to take no more tasks, and who may again. Its record is written before its mark is set."""
+    known = {drain.group: drain for drain in observed.pool.status.drains}
+    if observed.store is None:
+        return observed.pool.status.drains, ()
+    chosen = {group.id: group for one in scaled for unit in one.victims for group in unit.groups}
+    staying = {group.id: group for lane in every for unit in lane.units for group in unit.groups}
+    records: list[Drain] = []
+    marks: list[Action] = []
+    for group in observed.store.groups:
+        told = known.get(group.id)
+        if group.id in chosen:
+            if told is None or not group.drain:
+                now = round(observed.now, 3)
+                deadline = now + observed.pool.spec.drain_seconds + HAND_BACK_S
+                told = Drain(group=group.id, since=now, deadline=deadline)
+            records.append(told)
+            if not group.drain:
+                marks.append(MarkDrain(group=group.id, on=True))
+        elif told is not None and group.id in staying:
+            if group.drain:
+                marks.append(MarkDrain(group=group.id, on=False))
+                records.append(told)  # forgotten once the mark is seen to be gone
+        elif told is not None:
+            records.append(told)  # its hosts are on their way out
+    return tuple(records), tuple(marks)
+
+
+def _look_again(
+    observed: Observed, found: Findings, courses: Sequence[_Course], actions: Sequence[Action]
+) -> float:
+    spec, now = observed.pool.spec, observed.now
+    if any(course.hurry for course in courses):
+        return HURRY_S
+    moments = [DEEP_REST_S]
+    awake = [course.lane for course in courses if not course.lane.cluster.suspend]
+    if awake:
+        moments.append(REST_S)
+    if actions or any(not lane.settled or lane.serve is None for lane in awake):
+        moments.append(MOVING_S)
+    if found.problems:
+        moments.append(BLOCKED_S)
+    moments += [drain.deadline - now for drain in found.drains]
+    change = schedule.next_change_s(spec, now)
+    if change is not None:
+        moments.append(change)
+    if found.idle_since is not None and spec.idle.mode == "cluster" and awake:
+        moments.append(found.idle_since + spec.idle.after_seconds - now)
+    return max(HURRY_S, min(moments))

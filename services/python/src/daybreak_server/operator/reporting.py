@@ -1,0 +1,158 @@
+"""The pool's status, and the Events that tell people what changed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from daybreak_server.operator import names
+from daybreak_server.operator.actions import Emit
+from daybreak_server.operator.diagnosis import Problem
+from daybreak_server.operator.lane import Lane
+from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.resource import Application, Condition, Drain, Phase, PoolStatus, Wake
+from daybreak_server.operator.units import formed, working
+
+_Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the plan found and decided, as far as the status tells of it."""
+
+    wanted: int
+    held: bool
+    """One group stays only because tasks are live."""
+    lanes: tuple[Lane, ...]
+    olds: tuple[Lane, ...]
+    problems: tuple[Problem, ...]
+    wake: Wake
+    drains: tuple[Drain, ...]
+    application: Application
+    idle_since: float | None
+    careful: bool
+    revision: str
+
+
+def status(observed: Observed, found: Findings) -> PoolStatus:
+    """The status that belongs to these findings."""
+    before, pool = observed.pool.status, observed.pool
+    complete = sum(replica.complete(lane.cluster.hosts) for lane in found.lanes for replica in lane.replicas)
+    groups = [group for lane in found.lanes for group in lane.groups]
+    asked = observed.store is not None
+    ready = sum(map(formed, groups)) if asked else before.ready
+    after = PoolStatus(
+        replicas=complete,
+        selector=names.selector(pool.name),
+        ready=ready,
+        busy=sum(map(working, groups)) if asked else before.busy,
+        wanted=found.wanted,
+        phase=_phase(observed, found, ready),
+        wake=found.wake,
+        drains=found.drains,
+        idle_since=found.idle_since,
+        careful=found.careful,
+        application=found.application,
+        revision=found.revision,
+        observed_generation=pool.generation,
+    )
+    told = (_ready(found, after), _healthy(found), _up_to_date(found))
+    return after.model_copy(update={"conditions": tuple(_kept(observed, new) for new in told)})
+
+
+def events(before: PoolStatus, after: PoolStatus) -> tuple[Emit, ...]:
+    """What changed, for people: each turn once."""
+    emits: list[Emit] = []
+    old = {condition.type: condition for condition in before.conditions}
+    for new in after.conditions:
+        was = old.get(new.type)
+        if was is not None and (was.status, was.reason) == (new.status, new.reason):
+            continue
+        if new.type == "Healthy" and new.status == "False":
+            emits.append(Emit(kind="Warning", reason=new.reason, message=new.message))
+        elif new.type == "Healthy" and was is not None and was.status == "False":
+            emits.append(Emit(kind="Normal", reason="Recovered", message=f"{was.reason} is over."))
+        elif new.type == "UpToDate" and (was is not None or new.status == "False"):
+            emits.append(Emit(kind="Normal", reason=new.reason, message=new.message))
+    if after.phase != before.phase and after.phase in _TOLD:
+        emits.append(Emit(kind="Normal", reason=after.phase, message=_TOLD[after.phase].format(s=after)))
+    return tuple(emits)
+
+
+_TOLD: dict[str, str] = {
+    "Waking": "{s.wanted} groups are wanted, {s.ready} are ready.",
+    "Ready": "{s.ready} groups are ready.",
+    "Draining": "{s.wanted} groups are wanted: the others finish or hand back their tasks, then go.",
+    "Zero": "No group is wanted: the workers are gone, the Ray head stays.",
+    "Suspended": "Nothing was wanted for a while: the Ray head is gone as well. A task brings all of it back.",
+    "Paused": "spec.paused is set: the operator changes nothing until it is taken away.",
+}
+
+
+def _phase(observed: Observed, found: Findings, ready: int) -> Phase:
+    if observed.pool.spec.paused:
+        return "Paused"
+    if found.problems and (ready < found.wanted or not observed.view.kuberay):
+        return "Blocked"
+    if not found.wanted:
+        return _phase_at_zero(found)
+    if found.olds:
+        return "Replacing"
+    if ready < found.wanted:
+        return "Waking"
+    return "Draining" if ready > found.wanted else "Ready"
+
+
+def _phase_at_zero(found: Findings) -> Phase:
+    if any(lane.workers for lane in found.lanes):
+        return "Draining"
+    asleep = found.lanes and all(lane.cluster.suspended for lane in found.lanes)
+    return "Suspended" if asleep else "Zero"
+
+
+def _ready(found: Findings, after: PoolStatus) -> Condition:
+    wanted, ready = found.wanted, after.ready
+    if found.held:
+        note = "No group is asked for, but tasks are live: the last group stays until they have ended."
+        return _condition("Ready", "True" if ready else "False", "HeldByTasks", note)
+    if not wanted:
+        return _condition("Ready", "True", "AtZero", "No group is wanted; a task wakes the pool.")
+    if ready >= wanted:
+        return _condition("Ready", "True", "GroupsReady", f"{wanted} groups are wanted and ready.")
+    note = f"{ready} of {wanted} groups are ready; the furthest is at: {found.wake.phase}."
+    if found.problems:
+        return _condition("Ready", "False", found.problems[0].reason, f"{note} {found.problems[0].message}")
+    return _condition("Ready", "False", "Waking", note)
+
+
+def _healthy(found: Findings) -> Condition:
+    if not found.problems:
+        return _condition("Healthy", "True", "NoProblem", "")
+    first, others = found.problems[0], found.problems[1:]
+    more = f" Also: {', '.join(problem.reason for problem in others)}." if others else ""
+    return _condition("Healthy", "False", first.reason, first.message + more)
+
+
+def _up_to_date(found: Findings) -> Condition:
+    if found.olds:
+        left = sum(len(lane.replicas) for lane in found.olds)
+        note = f"Groups are replaced one by one after a change of the template; {left} of the old are left."
+        return _condition("UpToDate", "False", "Replacing", note)
+    return _condition("UpToDate", "True", "OneRevision", "All groups are made from the template as it is.")
+
+
+def _condition(kind: str, truth: _Truth, reason: str, message: str) -> Condition:
+    return Condition(type=kind, status=truth, reason=reason, message=message, last_transition_time=0.0)
+
+
+def _kept(observed: Observed, new: Condition) -> Condition:
+    """With the moment of its last turn. Words that only differ in a detail do not make another write."""
+    was: Sequence[Condition] = [c for c in observed.pool.status.conditions if c.type == new.type]
+    turned = not was or was[0].status != new.status
+    return new.model_copy(
+        update={
+            "last_transition_time": round(observed.now, 3) if turned else was[0].last_transition_time,
+            "observed_generation": observed.pool.generation,
+        }
+    )

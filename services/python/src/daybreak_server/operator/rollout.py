@@ -1,0 +1,53 @@
+"""How many groups each RayCluster is to have while a pool is renewed.
+
+A change of the template (an image, a model, the number of ranks) makes another RayCluster beside the old one.
+Its head must come up and take the application before any group of the old is touched, so an image that cannot
+be pulled costs nothing. Then group by group: one old group drains and goes, and its hosts are free for a new
+one, which must have formed before the next goes. Both serve the same queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daybreak_server.operator.lane import Lane
+
+
+def opened(lane: Lane | None, *, attempt: int) -> bool:
+    """Whether a new RayCluster can take groups: its head answers, and its application has not failed."""
+    return (
+        lane is not None
+        and not lane.cluster.suspend
+        and lane.head_ready
+        and lane.serve is not None
+        and lane.serve.attempt == attempt
+        and lane.serve.status in {"DEPLOYING", "RUNNING", "UNHEALTHY"}
+    )
+
+
+def shares(current: Lane | None, olds: Sequence[Lane], *, wanted: int, attempt: int) -> dict[str, int]:
+    """Groups by RayCluster, for ``current`` under the name ``""``; ``olds`` from the oldest to the newest."""
+    there = sum(lane.present for lane in olds)
+    if not there:
+        return {"": wanted, **{lane.cluster.name: 0 for lane in olds}}
+    formed = current.formed if current is not None else 0
+    if not opened(current, attempt=attempt):
+        kept = min(wanted, formed)  # of one whose head is lost for now
+        return {"": kept, **_spread(olds, wanted - kept, grow=True)}
+    stay = max(0, min(sum(len(lane.replicas) for lane in olds), wanted - 1 - formed))
+    new = max(0, wanted - there)
+    if current is not None:
+        # What the new one has already is never given back to the old.
+        new = max(new, min(wanted, current.cluster.replicas))
+    return {"": new, **_spread(olds, stay, grow=False)}
+
+
+def _spread(olds: Sequence[Lane], wanted: int, *, grow: bool) -> dict[str, int]:
+    """The newest keep theirs the longest; only the newest may grow."""
+    share: dict[str, int] = {}
+    left = wanted
+    for place, lane in enumerate(reversed(olds)):
+        most = left if grow and place == 0 else min(left, len(lane.replicas))
+        share[lane.cluster.name] = most
+        left -= most
+    return share
