@@ -40,6 +40,8 @@ class RigOptions:
     """Given the server's port, the URL by which gateways and groups reach it (a proxy); absent: directly."""
     groups_through: Callable[[int], str] | None = None
     """The same for groups only, where their way to the server is not the gateways'."""
+    clients_through: Callable[[int], str] | None = None
+    """Given a gateway's port, the URL by which clients reach it; absent: directly."""
     blobs_url: str | None = None
     """Absent: a folder of the rig's."""
     lease_s: float = 1.5

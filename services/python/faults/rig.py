@@ -83,6 +83,7 @@ class Rig:
             for pool in self.options.pools
             for index in range(pool.groups)
         ]
+        self._urls: list[str] | None = None
         self._lock = threading.RLock()
         self._of: dict[int, _Slot] = {}
         self._lingering: dict[int, float] = {}
@@ -152,8 +153,11 @@ class Rig:
 
     @property
     def urls(self) -> list[str]:
-        """Every gateway."""
-        return [f"http://127.0.0.1:{slot.port}" for slot in self._gateways]
+        """Every gateway, as clients reach it."""
+        if self._urls is None:
+            way = self.options.clients_through or (lambda port: f"http://127.0.0.1:{port}")
+            self._urls = [way(slot.port) for slot in self._gateways]
+        return self._urls
 
     @contextlib.contextmanager
     def client(self) -> Iterator[redis.Redis]:
