@@ -10,13 +10,16 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from daybreak_server import wiring
+from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.api.app import build_app
 from daybreak_server.api.server import ApiServer
 from daybreak_server.gang.member import Member, Outside
@@ -87,6 +90,23 @@ class FolderBoard:
 
     def clear(self) -> None:
         self._file.unlink(missing_ok=True)
+
+
+def preload() -> None:
+    """Import and read all that parts need, in the process that they are forked from: what is edited in the tree
+    during a run does not reach it."""
+    library = Library()
+    for script in files("daybreak_server.adapters.redis").joinpath("lua").iterdir():
+        name, _, kind = script.name.partition(".")
+        if kind == "lua" and not name.startswith("_"):
+            library.get(name)
+    pools = {"echo": {"workload": "echo", "device": "cpu"}}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.model_validate(
+            {"data_dir": folder, "redis": {"url": "redis://127.0.0.1:1"}, "pools": pools}
+        )
+        build_app(wiring.build_services(settings))
+    registry.implementation(wiring.workload_spec(settings.pools["echo"]))
 
 
 def run(part: Part) -> None:

@@ -19,11 +19,11 @@ ROOMS = ("faults.scenarios", "faults.environment")
 """Packages whose import registers scenarios."""
 
 
-class Violated(Exception):
+class ViolatedError(Exception):
     """A promise was broken. The message says which, and where the evidence lies."""
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """This machine lacks what the scenario needs. The message says what."""
 
 
@@ -69,7 +69,7 @@ _known: dict[str, Scenario] = {}
 def scenario(name: str, about: str) -> Callable[[Callable[[Lab], list[Row]]], Callable[[Lab], list[Row]]]:
     """Register a function that runs a scenario and gives its rows.
 
-    It raises :class:`Skipped` where this machine lacks something, and any other exception when it fails.
+    It raises :class:`SkippedError` where this machine lacks something, and any other exception when it fails.
     """
 
     def register(run: Callable[[Lab], list[Row]]) -> Callable[[Lab], list[Row]]:
@@ -88,12 +88,12 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def run(one: Scenario, lab: Lab) -> list[Row]:
-    """Run one, and say how it went. Exceptions pass through, save :class:`Skipped` (no rows)."""
+    """Run one, and say how it went. Exceptions pass through, save :class:`SkippedError` (no rows)."""
     started = time.monotonic()
     lab.say(f"── {one.name}: {one.about}")
     try:
         rows = one.run(lab)
-    except Skipped as exc:
+    except SkippedError as exc:
         lab.say(f"   skipped: {exc}")
         return []
     for row in rows:

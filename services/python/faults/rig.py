@@ -98,10 +98,9 @@ class Rig:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def __enter__(self) -> Self:
-        preload = ["faults.parts", "daybreak_server.workloads.echo.workload"]
-        if any(pool.ranks > 1 for pool in self.options.pools):
-            preload.append("torch.distributed")
-        self.processes = Processes(logs=self.folder / "logs", preload=tuple(preload))
+        several = any(pool.ranks > 1 for pool in self.options.pools)
+        preload = ("torch.distributed", "daybreak_server.gang.process_group") if several else ()
+        self.processes = Processes(logs=self.folder / "logs", preload=preload)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         try:
             self._start(self._server)

@@ -122,6 +122,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         __import__(module)
+    parts.preload()
     gc.collect()
     gc.freeze()  # the children share the pages
     with contextlib.suppress(OSError):

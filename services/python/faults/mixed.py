@@ -1,0 +1,121 @@
+"""A mixed run: clients at work while anything dies, by a schedule that a seed makes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from faults import finals
+from faults.checker import Verdict, check
+from faults.history import read
+from faults.load import Load
+from faults.registry import ViolatedError
+from faults.rig import Rig
+from faults.schedule import Fault, Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to."""
+
+    verdict: Verdict
+    kills: Counter[str]
+    """Processes that were killed and seen gone: by what they were, and failpoints by name."""
+    tasks: int
+    seconds: float
+    states: Counter[str]
+
+    @property
+    def deaths(self) -> int:
+        """All of them."""
+        return self.kills.total()
+
+
+def inflict(rig: Rig, fault: Fault, frozen: list[tuple[float, int]]) -> None:
+    """Do one fault to whoever is there."""
+    if fault.what == "arm":
+        rig.arm(fault.whom)
+        return
+    targets = rig.targets(fault.whom)
+    if not targets:
+        return
+    target = targets[int(fault.pick * len(targets))]
+    if fault.what == "kill":
+        rig.kill(target, down_s=fault.for_s)
+    elif fault.what == "preempt":
+        rig.preempt(target)
+    elif rig.freeze(target):
+        frozen.append((time.monotonic() + fault.for_s, target.pid))
+
+
+def thaw(rig: Rig, frozen: list[tuple[float, int]], *, all_: bool = False) -> None:
+    """Let those go on whose time is over."""
+    now = time.monotonic()
+    for item in [one for one in frozen if all_ or one[0] <= now]:
+        frozen.remove(item)
+        for target in rig.targets():
+            if target.pid == item[1]:
+                rig.thaw(target)
+
+
+def play(rig: Rig, load: Load, plan: Schedule, *, say: Callable[[str], None]) -> None:
+    """Clients and faults, side by side, to the end of the schedule."""
+    load.play(plan.submissions)
+    began = time.monotonic()
+    frozen: list[tuple[float, int]] = []
+    left, said = list(plan.faults), began
+    while (now := time.monotonic()) - began < plan.seconds or left:
+        while left and left[0].at_s <= now - began:
+            inflict(rig, left.pop(0), frozen)
+        thaw(rig, frozen)
+        if now - said >= 10:
+            said = now
+            kills = deaths(rig).total()
+            say(f"   {now - began:4.0f} s  {kills} killed, {len(load.known)} tasks accepted")
+        time.sleep(0.01)
+    thaw(rig, frozen, all_=True)
+    unfired = rig.disarm()
+    rig.history.note("schedule", kind="end", unfired=unfired)
+
+
+def deaths(rig: Rig) -> Counter[str]:
+    """Processes killed so far: by the rig, and by their own hand at failpoints."""
+    found: Counter[str] = Counter()
+    for name, count in rig.history.counts.items():
+        if name.startswith("fault.kill-"):
+            found[name.removeprefix("fault.kill-")] += count
+    for point, *_ in rig.hits():
+        found[f"at {point}"] += 1
+    return found
+
+
+def settle(rig: Rig, load: Load, *, bound_s: float) -> Verdict:
+    """Let everything end, read all there is, and decide."""
+    rig.release()
+    rig.wait_ready()
+    left = load.settle_down(bound_s)
+    rig.history.note("settled", left=left)
+    load.wait_clients(bound_s)
+    finals.read_all(load)
+    return check(read(rig.history.path))
+
+
+def run(rig: Rig, plan: Schedule, *, cut: float, bound_s: float, say: Callable[[str], None]) -> Outcome:
+    """The whole of it. :raises ViolatedError: when a promise was broken."""
+    began = time.monotonic()
+    with Load(rig, seed=plan.seed, cut=cut) as load:
+        play(rig, load, plan, say=say)
+        verdict = settle(rig, load, bound_s=bound_s)
+    states = Counter(line["record"]["state"] for line in read(rig.history.path) if line["op"] == "final")
+    outcome = Outcome(
+        verdict=verdict,
+        kills=deaths(rig),
+        tasks=states.total(),
+        seconds=time.monotonic() - began,
+        states=states,
+    )
+    if not verdict.ok:
+        raise ViolatedError(f"seed {plan.seed}: {verdict.text()}\nhistory: {rig.history.path}")
+    return outcome

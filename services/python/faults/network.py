@@ -1,0 +1,69 @@
+"""What lies between the clients and the gateways: it spreads requests, loses answers and cuts streams."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import httpx2
+
+
+class Balanced(httpx2.AsyncBaseTransport):
+    """Sends each request to some gateway, as a Service of Kubernetes would.
+
+    The answer to a request whose idempotency key is in ``lose`` is lost, once, after it was given. A stream of
+    events is cut before each chunk with probability ``cut``.
+    """
+
+    def __init__(self, urls: Sequence[str], *, seed: int, cut: float = 0.0) -> None:
+        self._hosts = [httpx2.URL(url) for url in urls]
+        self._draw = random.Random(f"{seed}/network")
+        self._inner = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=None))
+        self.cut = cut
+        self.lose: set[str] = set()
+        self.cuts = 0
+        self.lost = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        host = self._draw.choice(self._hosts)
+        request.url = request.url.copy_with(host=host.host, port=host.port)
+        response = await self._inner.handle_async_request(request)
+        key = request.headers.get("Idempotency-Key")
+        if key in self.lose:
+            self.lose.discard(key)
+            self.lost += 1
+            await response.aread()
+            await response.aclose()
+            raise httpx2.ReadError("the lab has lost the answer")
+        if self.cut and request.url.path.endswith("/events"):
+            return httpx2.Response(
+                response.status_code, headers=response.headers, stream=_Cut(response, self), request=request
+            )
+        return response
+
+    def cuts_now(self) -> bool:
+        """Whether a stream is to be cut here."""
+        if self._draw.random() < self.cut:
+            self.cuts += 1
+            return True
+        return False
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Cut(httpx2.AsyncByteStream):
+    def __init__(self, response: httpx2.Response, network: Balanced) -> None:
+        self._response = response
+        self._network = network
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._response.aiter_raw():
+            if self._network.cuts_now():
+                if self._network._draw.random() < 0.5:
+                    yield chunk[: len(chunk) // 2]  # in the middle of an event
+                raise httpx2.ReadError("the lab has cut the stream")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
