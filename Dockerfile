@@ -1,0 +1,58 @@
+# syntax=docker/dockerfile:1
+# One image for every process of Daybreak: gateway, operator, Ray head and workers.
+#
+#   docker build -t daybreak:dev .                             (podman and buildah build it too)
+#   docker build --build-arg BASE=nvidia/cuda:… …              a base of your own: Debian or Ubuntu with Python ≥ 3.11
+#   docker build --build-arg WHEELS=/src/wheels …              wheels from the folder wheels/ of the context, a torch say
+#
+# Two stages: the first resolves and installs, the second holds only what runs. What changes often comes last,
+# so an edit of the source rebuilds one layer in seconds.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS install
+ARG WHEELS=
+ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PIP_DISABLE_PIP_VERSION_CHECK=1
+# The tools of the build have an environment of their own, which is not shipped.
+RUN python3 -m venv /opt/build && /opt/build/bin/pip install --quiet "uv>=0.9" "hatchling>=1.27" \
+ && python3 -m venv --without-pip /opt/daybreak \
+ && echo /opt/app > "$(/opt/daybreak/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/daybreak.pth"
+WORKDIR /src
+# The star copies the folder only where there is one.
+COPY requirements.lock wheel[s] wheels/
+COPY services/python/pyproject.toml services/python/
+COPY controlplane-sdk/pyproject.toml controlplane-sdk/
+# The lock file bounds everything; what only tests need is left out. torch brings its own CUDA packages.
+RUN export UV_FIND_LINKS="${WHEELS:-${UV_FIND_LINKS:-}}" \
+ && /opt/build/bin/uv pip compile --quiet --no-annotate --no-header --python /opt/daybreak/bin/python \
+      --constraint wheels/requirements.lock --extra all --extra cli --extra relay \
+      --no-emit-package daybreak-sdk --no-emit-package daybreak-server \
+      services/python/pyproject.toml controlplane-sdk/pyproject.toml --output-file runtime.txt \
+ && /opt/build/bin/uv pip install --quiet --python /opt/daybreak/bin/python --compile-bytecode --no-cache \
+      --requirement runtime.txt
+COPY controlplane-sdk controlplane-sdk
+COPY services/python services/python
+RUN for one in controlplane-sdk services/python; do \
+      (cd "$one" && /opt/build/bin/python -m hatchling build --target wheel --directory /src/dist) || exit 1; done \
+ && /opt/build/bin/uv pip install --quiet --python /opt/daybreak/bin/python --no-deps --compile-bytecode --no-cache \
+      --target /opt/app dist/*.whl
+
+FROM ${BASE}
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Daybreak" \
+      org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and workers" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN useradd --uid 1000 --create-home --shell /bin/bash daybreak
+# What they stand on, then the two distributions: an edit changes only the last layer.
+COPY --from=install /opt/daybreak /opt/daybreak
+COPY --from=install /opt/app /opt/app
+ENV PATH=/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/home/daybreak DAYBREAK_DATA_DIR=/tmp/daybreak
+USER 1000:1000
+WORKDIR /home/daybreak
+# The root file system may be read-only; /tmp is the one folder that is written (an emptyDir in the chart).
+ENTRYPOINT ["daybreakd"]
+CMD ["--help"]
