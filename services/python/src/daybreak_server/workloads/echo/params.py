@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 
 from daybreak_server.workloads.base import WorkloadSpec
 
+StepKind = Literal["sleep", "compute", "hold_gil"]
 Fault = Literal["error", "permanent", "exit", "hang"]
 FAULTS: tuple[Fault, ...] = ("error", "permanent", "exit", "hang")
 
@@ -29,6 +30,10 @@ class EchoParams(BaseModel):
     message: str = Field("hello", max_length=10_000, description="Comes back in the artifact `echo.txt`.")
     steps: int = Field(5, ge=0, le=10_000, description="Steps of the work.")
     step_s: float = Field(0.0, ge=0, le=3600, description="Seconds that each step takes.")
+    step_kind: StepKind = Field(
+        "sleep",
+        description="What a step does meanwhile: sleep, compute in Python, or hold the interpreter's lock.",
+    )
     artifact_bytes: int = Field(
         0, ge=0, le=1 << 30, description="Size of a second artifact, `echo.bin`; 0: none."
     )

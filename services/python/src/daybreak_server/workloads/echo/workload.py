@@ -7,6 +7,7 @@ bytes as one that was not, and a skipped or repeated step shows.
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from daybreak_server.workloads.base import Context, Group, PermanentError, RetryableError, Step, Task
-from daybreak_server.workloads.echo.params import EchoParams
+from daybreak_server.workloads.echo.params import EchoParams, StepKind
 
 _CHUNK = 1 << 20
 # One grey pixel as WebP, so that previews work where no image library is installed.
@@ -44,7 +45,7 @@ class Echo:
         for number in range(first + 1, params.steps + 1):
             self._maybe_fail(task, number)
             if params.step_s:
-                time.sleep(params.step_s)
+                _spend(params.step_s, params.step_kind)
             if params.all_ranks and self._group.size > 1:
                 self._meet(number)
             digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()
@@ -100,6 +101,19 @@ class Echo:
             case "hang":
                 while True:
                     time.sleep(3600)
+
+
+def _spend(seconds: float, kind: StepKind) -> None:
+    """Let a step take its time. The kinds differ in how much they leave to the process's other threads."""
+    match kind:
+        case "sleep":
+            time.sleep(seconds)
+        case "compute":
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                sum(range(1000))
+        case "hold_gil":  # as an extension does that computes without releasing the lock
+            ctypes.PyDLL(None).usleep(ctypes.c_uint(round(seconds * 1e6)))
 
 
 def _fingerprint(params: EchoParams) -> str:
