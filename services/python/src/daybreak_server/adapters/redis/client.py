@@ -39,6 +39,10 @@ _UNAVAILABLE = (
 )
 
 
+_CLOSED = "the handler is closed"
+"""What uvloop says, as a plain RuntimeError, when something is sent on a connection that was reset."""
+
+
 def translate(exc: BaseException) -> StoreError:
     """The port's error for one of the client's."""
     message = str(exc)
@@ -58,6 +62,10 @@ def translated() -> Iterator[None]:
         yield
     except (failures.RedisError, OSError) as exc:
         raise translate(exc) from exc
+    except RuntimeError as exc:
+        if not str(exc).endswith(_CLOSED):
+            raise
+        raise StoreUnavailableError(f"Redis cannot be reached: {exc}") from exc
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
@@ -77,7 +85,17 @@ def connect(url: str, *, timeout_s: float) -> redis.Redis:
 def connect_async(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
     """The same for coroutines."""
     retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-    return redis.asyncio.Redis.from_url(url, retry=retry, **_options(timeout_s))
+    return redis.asyncio.Redis.from_pool(_Pool.from_url(url, retry=retry, **_options(timeout_s)))
+
+
+class _Pool(redis.asyncio.ConnectionPool):
+    """Hands out no connection that was reset while it lay idle; its base looks for a clean end only."""
+
+    async def ensure_connection(self, connection: Any) -> None:
+        writer = getattr(connection, "_writer", None)
+        if writer is not None and writer.transport.is_closing():
+            await connection.disconnect(nowait=True)
+        await super().ensure_connection(connection)
 
 
 class Scripts:
