@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.member import Member, Outside
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.store import WorkQueue
@@ -133,8 +135,13 @@ def build_member(
     host: str = "127.0.0.1",
     label: str = "",
     wake: dict[str, float] | None = None,
+    guarded: bool = False,
 ) -> Member:
-    """One rank of a group of ``pool``; ``start`` it."""
+    """One rank of a group of ``pool``; ``start`` it.
+
+    ``guarded``: a leader gets a process that keeps its lease when its threads cannot run, and that kills this
+    process when its work stands still: only for a process that is the rank's alone.
+    """
     spec = workload_spec(settings.pools[pool])
     outside = Outside(
         queue=lambda: build_queue(settings, pool),
@@ -144,9 +151,23 @@ def build_member(
         board=board,
         host=host,
         label=label,
+        guard=(lambda: build_guard(settings, pool)) if guarded else None,
         wake=wake or {},
     )
     return Member(spec, gang_config(settings, pool, device=device), outside, rank=rank)
+
+
+def build_guard(settings: Settings, pool: str) -> Guard:
+    """The process that keeps a leader's lease; not started yet."""
+    command = (sys.executable, "-m", "daybreak_server.entrypoints.guard")
+    told = {
+        "url": settings.redis.url or "",
+        "pool": pool,
+        "prefix": settings.redis.prefix,
+        "lease_s": settings.pools[pool].lease.lease_s,
+        "timeout_s": settings.redis.timeout_s,
+    }
+    return Guard(command, told=told)
 
 
 def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:

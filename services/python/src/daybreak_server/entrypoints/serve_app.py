@@ -61,6 +61,7 @@ class VideoGenerator:
             host=cluster.node_ip(),
             label=cluster.node_label(),
             wake={"ray": round(_process_age_s(), 3)},
+            guarded=True,
         )
         self._member.start()
         self._watch = cluster.watch_draining(self._member.ask_to_leave)

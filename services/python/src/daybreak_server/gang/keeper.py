@@ -12,6 +12,7 @@ from typing import Any
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.peers import Crew
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.ports.store import StoreError, WorkQueue
@@ -46,6 +47,11 @@ class Hold:
         return self._control
 
     @property
+    def renewed(self) -> float:
+        """When the lease was last extended, in monotonic seconds."""
+        return self._renewed
+
+    @property
     def silent_s(self) -> float:
         """Seconds since the lease was extended."""
         return time.monotonic() - self._renewed
@@ -66,11 +72,13 @@ class Keeper:
         *,
         record: GroupRecord,
         on_break: Callable[[Failed], None],
+        guard: Guard | None = None,
     ) -> None:
         self._queue = queue
         self._config = config
         self._pulse = pulse
         self._on_break = on_break
+        self._guard = guard
         self._lock = threading.Lock()
         self._record = record
         self._hold: Hold | None = None
@@ -85,6 +93,9 @@ class Keeper:
 
     def start(self) -> None:
         """Begin."""
+        if self._guard is not None:
+            self._guard.start()
+            self._guard.record(self._record)
         self._thread.start()
 
     def stop(self) -> None:
@@ -92,6 +103,8 @@ class Keeper:
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
+        if self._guard is not None:
+            self._guard.stop()
 
     @property
     def record(self) -> GroupRecord:
@@ -109,6 +122,8 @@ class Keeper:
             if "state" in changes and changes["state"] is not self._record.state:
                 changes.setdefault("since_ms", time.time_ns() // 1_000_000)
             self._record = replace(self._record, **changes)
+            if self._guard is not None:
+                self._guard.record(self._record)
         if now:
             self.refresh()
         return self._record
@@ -121,6 +136,8 @@ class Keeper:
         """Keep this lease from now on; ``None``: there is no task."""
         with self._lock:
             self._hold = hold
+            if self._guard is not None:
+                self._guard.hold(hold.lease if hold is not None else None)
 
     def refresh(self) -> None:
         """Tell the store of the group. What goes wrong is logged and tried again later."""
@@ -149,6 +166,11 @@ class Keeper:
                 self._renew(hold)
             if time.monotonic() - self._refreshed >= self.ttl_s / 3:
                 self.refresh()
+            if self._guard is not None:
+                self._guard.start()
+                self._guard.page.write(
+                    renewed=hold.renewed if hold is not None else 0.0, refreshed=self._refreshed
+                )
 
     def _why_broken(self) -> Failed | None:
         stall = self._pulse.stalled()

@@ -121,9 +121,11 @@ class LeaderLoop:
             attempt.discard()
             return None
         settled = self._settle(hold, outcome)
-        if settled is None or settled.stale or settled.state is not State.SUCCEEDED:
+        if settled is None:  # it may have been published by a call whose answer was lost: the sweeper knows
+            return None
+        if settled.stale or settled.state is not State.SUCCEEDED:
             attempt.discard()
-        return settled.next if settled is not None else None
+        return settled.next
 
     def _go_through(self, attempt: Attempt, claim: Claim, hold: Hold) -> tuple[Verdict, Outcome | None]:
         if claim.control & (Control.CANCEL | Control.EXPIRE):
@@ -150,6 +152,7 @@ class LeaderLoop:
             if self._must_leave() and leaving_since is None:
                 leaving_since = time.monotonic()
             stay = leaving_since is None and not keeper.drain and not hold.control & Control.DRAIN
+            settled: Settled | None
             try:
                 settled = self._means.queue.settle(
                     hold.lease, outcome, claim_next=keeper.record if stay else None
@@ -165,9 +168,13 @@ class LeaderLoop:
                 time.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
                 tries += 1
                 continue
+            except StoreError as exc:
+                # Trying again cannot help; holding on would keep the task from everybody.
+                _log.error("%s cannot be settled and is left to its lease: %s", hold.lease.task, exc)
+                settled = None
             keeper.hold(None)
             self._hold = None
-            if settled.stale:
+            if settled is not None and settled.stale:
                 _log.warning("%s was not ours any more when it ended", hold.lease.task)
             return settled
         return None

@@ -17,6 +17,7 @@ from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.attempt import Means
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.follower import FollowerLoop
+from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.keeper import Keeper
 from daybreak_server.gang.leader import LeaderLoop
 from daybreak_server.gang.meeting import Board, Door, knock, this_rank
@@ -51,6 +52,8 @@ class Outside:
     """Which of the devices that this process sees is its own."""
     label: str = ""
     """How people call this node (a pod's name); absent: ``host``."""
+    guard: Callable[[], Guard] | None = None
+    """Makes the guard of the leader's lease; absent where the leader's process is not its own (it gets killed)."""
     wake: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the wake phases that lie before this rank's own."""
 
@@ -65,7 +68,8 @@ class Member:
         self._config = config
         self._outside = outside
         self._rank = rank
-        self._pulse = Pulse(config.start_s)
+        self._guard = outside.guard() if rank == 0 and outside.guard is not None else None
+        self._pulse = Pulse(config.start_s, mirror=self._guard.page if self._guard is not None else None)
         self._going = threading.Event()
         self._why: str | None = None
         self._telling = threading.Lock()
@@ -155,7 +159,7 @@ class Member:
             pids=(this_rank(0, outside.host).pid,),
             wake=dict(self._wake),
         )
-        keeper = Keeper(queue, config, self._pulse, record=record, on_break=self._on_break)
+        keeper = Keeper(queue, config, self._pulse, record=record, on_break=self._on_break, guard=self._guard)
         self._keeper = keeper
         keeper.refresh()
         keeper.start()
@@ -172,6 +176,8 @@ class Member:
                 phases=PhaseClock(),
                 must_leave=self._going.is_set,
             )
+            if self._guard is not None:
+                self._guard.wait_ready()
             self._loop = LeaderLoop(self._spec, means=means, crew=crew, keeper=keeper, going=self._going)
             keeper.update(state=GroupState.IDLE, phase="ready", wake=dict(self._wake), loads=1)
             self._loop.run()

@@ -1,0 +1,321 @@
+"""A small process beside the leader that keeps the lease when the leader's own threads cannot run.
+
+A library that holds Python's lock for longer than the lease (one long call in C) stops the keeper too, although
+the work advances. So the leader's pulse is mirrored in a page of shared memory, and a process of its own looks at
+it: while the work is within its limit, it renews what the keeper is late with; a leader that stands still for
+longer is killed, and its task is a strike. A leader that dies without a word is a strike at once, not only when its
+lease is over. The guard holds nothing else, ends with the leader, and can itself be lost at any time.
+
+A leader that was *stopped* (SIGSTOP) is not working, so nothing is renewed for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Control, Failed, Lease
+from daybreak_server.ports.store import StoreError, WorkQueue
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.25
+_MARGIN_S = 3.0
+"""How much longer than the leader's own keeper the guard waits before it calls a stall a stall."""
+_READY_S = 30.0
+_LATE = 1.5
+"""Renew when the keeper is later than so many of its periods."""
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the page says. Times are of the monotonic clock, which all processes of a machine share."""
+
+    beat: float = 0.0
+    """When the work last advanced."""
+    limit_s: float = 0.0
+    """How long it may take to advance again."""
+    renewed: float = 0.0
+    """When the lease was last extended."""
+    refreshed: float = 0.0
+    """When the group's record was last refreshed."""
+    what: str = ""
+    """What it is at."""
+
+
+_FORM = struct.Struct("=QddddQ32s")
+_GUARD = struct.Struct("=d")
+"""Behind it: when the guard last looked, written by the guard."""
+
+
+class Page:
+    """The shared page. The leader writes it, the guard reads it; a torn reading is read again."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _FORM.size + _GUARD.size)
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._now: dict[str, Any] = asdict(Sight())
+
+    @classmethod
+    def create(cls) -> Page:
+        """A page that a child process may inherit by its descriptor."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("daybreak-pulse")
+        else:
+            with tempfile.TemporaryFile(prefix="daybreak-pulse-") as file:
+                fd = os.dup(file.fileno())
+        os.truncate(fd, _FORM.size + _GUARD.size)
+        return cls(fd)
+
+    def write(self, **changes: Any) -> None:
+        """Change some of it. The one call that packs it holds Python's lock, so it is done whole or not at all."""
+        with self._lock:
+            now = self._now
+            now.update(changes)
+            self._turn += 1
+            what = str(now["what"]).encode()[:32]
+            _FORM.pack_into(
+                *(self._map, 0, self._turn, now["beat"], now["limit_s"], now["renewed"], now["refreshed"]),
+                *(self._turn, what),
+            )
+
+    def read(self) -> Sight | None:
+        """What it says, or ``None`` where it cannot be read now."""
+        for _ in range(100):
+            data = self._map[: _FORM.size]
+            begin, beat, limit_s, renewed, refreshed, end, what = _FORM.unpack(data)
+            if begin == end and data == self._map[: _FORM.size]:
+                name = what.rstrip(b"\0").decode(errors="replace")
+                return Sight(beat=beat, limit_s=limit_s, renewed=renewed, refreshed=refreshed, what=name)
+        return None
+
+    def look(self) -> None:
+        """The guard is there."""
+        _GUARD.pack_into(self._map, _FORM.size, time.monotonic())
+
+    @property
+    def looked(self) -> float:
+        """When the guard last looked; 0 before it first did."""
+        return float(_GUARD.unpack_from(self._map, _FORM.size)[0])
+
+    def close(self) -> None:
+        """Let it go."""
+        self._map.close()
+        os.close(self.fd)
+
+
+# ── the leader's side ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Guard:
+    """Starts the guard's process, and starts it again when it is lost. Nothing here fails the leader."""
+
+    def __init__(self, command: Sequence[str], *, told: Mapping[str, Any]) -> None:
+        """``command`` is the program, which reads ``told`` (with the page's descriptor) as its first line."""
+        self.page = Page.create()
+        self._command = list(command)
+        self._told = dict(told)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._last: dict[str, Any] = {"lease": None, "record": None}
+
+    def start(self) -> None:
+        """Start it, or start it again where it has ended."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            first = {**self._told, "page": self.page.fd, "leader": os.getpid()}
+            try:
+                self._process = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, pass_fds=(self.page.fd,), start_new_session=True
+                )
+            except OSError as exc:
+                _log.warning("there is no guard: %s", exc)
+                return
+            self._say(first)
+            self._say(self._last)
+
+    def wait_ready(self, timeout_s: float = _READY_S) -> None:
+        """Wait until it looks: a task may hold the lock from its first step on. It may also never come."""
+        end = time.monotonic() + timeout_s
+        while not self.page.looked and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def hold(self, lease: Lease | None) -> None:
+        """Guard this lease from now on; ``None``: there is none."""
+        self.page.write(renewed=time.monotonic())
+        self._change(lease=None if lease is None else asdict(lease))
+
+    def record(self, record: GroupRecord) -> None:
+        """The group as the store is told of it."""
+        self._change(record=asdict(record))
+
+    def stop(self) -> None:
+        """End it."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is None or process.stdin is None:
+                return
+            with contextlib.suppress(OSError):
+                process.stdin.write(b'{"bye": true}\n')
+                process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _change(self, **changes: Any) -> None:
+        with self._lock:
+            self._last.update(changes)
+            self._say(changes)
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            process.stdin.write(json.dumps(line).encode() + b"\n")
+            process.stdin.flush()
+
+
+# ── the guard's side ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Watch:
+    """The guard's loop."""
+
+    def __init__(self, queue: WorkQueue, page: Page, *, leader: int, lease_s: float) -> None:
+        self._queue = queue
+        self._page = page
+        self._leader = leader
+        self._lease_s = lease_s
+        self._lease: Lease | None = None
+        self._record: GroupRecord | None = None
+        self._bye = False
+        self._renewed = self._refreshed = time.monotonic()
+
+    def hear(self, line: Mapping[str, Any]) -> None:
+        """A line of the leader's."""
+        self._bye = self._bye or "bye" in line
+        if "lease" in line:
+            self._lease = None if line["lease"] is None else Lease(**line["lease"])
+        if line.get("record") is not None:
+            fields = dict(line["record"])
+            fields |= {"state": GroupState(fields["state"]), "id": GroupId(fields["id"])}
+            fields |= {"hosts": tuple(fields["hosts"]), "pids": tuple(fields["pids"])}
+            self._record = GroupRecord(**fields)
+
+    def look(self) -> bool:
+        """Look once, and do what is due. ``False``: the leader is gone, or was killed here."""
+        if os.getppid() != self._leader:
+            self.mourn()
+            return False
+        self._page.look()
+        sight, now = self._page.read(), time.monotonic()
+        if sight is None or not sight.beat:
+            return True
+        silent = now - sight.beat
+        if silent > sight.limit_s + _MARGIN_S:
+            self._end(f"no progress in {sight.what} for {silent:.1f} s (the limit is {sight.limit_s:g} s)")
+            return False
+        if not is_stopped(self._leader):
+            self._keep(sight, now)
+        return True
+
+    def _keep(self, sight: Sight, now: float) -> None:
+        period = self._lease_s / 3
+        try:
+            if self._lease is not None and now - max(sight.renewed, self._renewed) >= period * _LATE:
+                self._renewed = now
+                if self._queue.renew(self._lease) & Control.STALE:
+                    self._lease = None
+            if self._record is not None and now - max(sight.refreshed, self._refreshed) >= period * _LATE:
+                self._refreshed = now
+                self._queue.group(self._record, ttl_s=self._lease_s)
+        except StoreError as exc:
+            _log.debug("cannot renew: %s", exc)
+
+    def _end(self, why: str) -> None:
+        """The leader cannot end itself any more."""
+        _log.error("killing process %d: %s", self._leader, why)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._leader, signal.SIGKILL)
+        self._give_up(Failed(code="stalled", message=why, reason="stalled"))
+
+    def mourn(self) -> None:
+        """The leader is gone. If it had said nothing, what it held is lost now, not when its lease is over."""
+        if not self._bye:
+            self._bye = True
+            self._give_up(
+                Failed(code="rank_lost", message=f"rank 0 is gone: process {self._leader} has died")
+            )
+
+    def _give_up(self, why: Failed) -> None:
+        """Settle for the leader; what it has settled itself stays as it is, for the token is the same."""
+        try:
+            if self._lease is not None:
+                self._queue.settle(self._lease, why)
+            if self._record is not None:
+                self._queue.leave(self._record)
+        except StoreError as exc:
+            _log.warning("the task is left to its lease: %s", exc)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal; ``False`` also where nobody can say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
+def serve(watch: Watch, source: int, heard: bytes = b"") -> None:
+    """Hear lines from descriptor ``source`` and look, until the leader is gone."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(source, selectors.EVENT_READ)
+        while True:
+            *lines, heard = heard.split(b"\n")
+            for line in lines:
+                watch.hear(json.loads(line))
+            if not watch.look():
+                return
+            if selector.select(_LOOK_S):
+                data = os.read(source, 65536)
+                if not data:
+                    watch.mourn()
+                    return
+                heard += data
+
+
+def first_line(source: int) -> tuple[dict[str, Any], bytes]:
+    """What the guard is told first, and what came after it."""
+    heard = b""
+    while b"\n" not in heard:
+        data = os.read(source, 65536)
+        if not data:
+            sys.exit(0)
+        heard += data
+    line, _, rest = heard.partition(b"\n")
+    return json.loads(line), rest

@@ -1,0 +1,228 @@
+"""The guard: a leader whose threads cannot run keeps its task while it works, and loses it when it stands still."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.pools import Pool
+from support.waiting import wait_until
+
+from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.tasks import Control, Lease, Settled, State
+from daybreak_server.gang.guard import Page, Watch, is_stopped
+from daybreak_server.gang.pulse import Pulse
+
+HERE = Path(__file__).parents[2]
+"""Where the workload below is imported from."""
+LEADER = """
+import os, sys, threading
+from daybreak_server import wiring
+from daybreak_server.settings import Settings
+member = wiring.build_member(
+    Settings.model_validate_json(sys.stdin.readline()), "echo", on_broken=lambda why: os._exit(70), guarded=True
+)
+member.start()
+sys.stdin.read()
+member.stop(timeout_s=10)
+"""
+
+
+@pytest.fixture
+def guarded() -> Iterator[Callable[[Pool], subprocess.Popen[str]]]:
+    """Starts groups of one rank in processes of their own; stops them."""
+    made: list[subprocess.Popen[str]] = []
+
+    def start(pool: Pool) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-c", LEADER], stdin=subprocess.PIPE, text=True, cwd=HERE)
+        made.append(process)
+        assert process.stdin is not None
+        process.stdin.write(pool.settings.model_dump_json() + "\n")
+        process.stdin.flush()
+        return process
+
+    yield start
+    for one in made:
+        one.send_signal(signal.SIGCONT)
+        one.kill()
+        one.communicate()
+
+
+def strain(pools: Callable[..., Pool], **lease: float) -> Pool:
+    return pools(workload="faults.system.strain:SPEC", lease={"lease_s": 3.0, "stall_s": 30.0, **lease})
+
+
+def guard_of(leader: subprocess.Popen[str]) -> int:
+    children = Path(f"/proc/{leader.pid}/task")
+
+    def look() -> int | None:
+        found = [pid for one in children.glob("*/children") for pid in one.read_text().split()]
+        return int(found[0]) if found else None
+
+    return wait_until(look, 30, "the guard")
+
+
+def test_a_step_that_holds_the_lock_for_longer_than_the_lease_keeps_its_task(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """One C call of two leases, twice: the keeper's thread never runs, and nothing is run again."""
+    pool = strain(pools)
+    leader = guarded(pool)
+    guard_of(leader)
+    task = pool.submit(steps=2, hold_s=6.0)
+    record = pool.wait(task)
+    assert (record.attempt, record.strikes) == (1, 0)
+
+
+def test_a_step_that_holds_the_lock_for_ever_is_a_strike_and_its_process_is_killed(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """The leader cannot end itself; its guard does, and says why."""
+    pool = strain(pools, stall_s=2.0)
+    leader = guarded(pool)
+    task = pool.submit(steps=2, stuck_at=2)
+    assert leader.wait(60) == -signal.SIGKILL
+    struck = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
+    assert struck.error_code == "stalled"
+    guarded(pool)
+    assert pool.wait(task).attempt == 2
+
+
+def test_a_stopped_leader_loses_its_task(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """SIGSTOP is no work: the lease ends as if the leader had died, and its late words are refused."""
+    pool = strain(pools)
+    leader = guarded(pool)
+    guard_of(leader)
+    task = pool.submit(steps=200, hold_s=0.02)
+    pool.wait_step(task, 2)
+    os.kill(leader.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(leader.pid), 10, "the stop")
+    pool.wait_for(task, lambda record: record.strikes == 1, "the lost lease")
+    os.kill(leader.pid, signal.SIGCONT)
+    record = pool.wait(task)
+    assert (record.attempt, record.strikes) == (2, 1)
+
+
+def test_a_killed_leaders_task_is_a_strike_at_once(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """Its guard says so long before the lease is over, and ends too."""
+    pool = strain(pools, lease_s=60.0)
+    leader = guarded(pool)
+    guard = guard_of(leader)
+    task = pool.submit(steps=200, hold_s=0.05)
+    pool.wait_step(task, 2)
+    leader.kill()
+    leader.wait(10)
+    struck = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
+    assert struck.error_code == "rank_lost"
+    wait_until(lambda: not _alive(guard), 10, "the guard's end")
+    assert not [one for one in pool.view().groups if one.state != "lost"]
+
+
+def test_a_leader_that_leaves_takes_its_guard_with_it(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """In order: what it held was handed back, and is no strike."""
+    pool = strain(pools)
+    leader = guarded(pool)
+    guard = guard_of(leader)
+    task = pool.submit(steps=200, hold_s=0.05)
+    pool.wait_step(task, 2)
+    leader.communicate()
+    wait_until(lambda: not _alive(guard), 10, "the guard's end")
+    record = pool.get(task)
+    assert (record.state, record.strikes, record.hand_backs) == (State.QUEUED, 0, 1)
+
+
+def test_a_killed_guard_is_started_again(
+    pools: Callable[..., Pool], guarded: Callable[[Pool], subprocess.Popen[str]]
+) -> None:
+    """The task that runs notices nothing."""
+    pool = strain(pools)
+    leader = guarded(pool)
+    first = guard_of(leader)
+    task = pool.submit(steps=2, hold_s=0.5)
+    pool.wait_for(task, lambda record: record.attempt == 1, "the claim")
+    os.kill(first, signal.SIGKILL)
+    assert pool.wait(task).attempt == 1
+    wait_until(lambda: guard_of(leader) != first, 30, "another guard")
+
+
+class _Queue:
+    """Remembers what the guard asks."""
+
+    def __init__(self, control: Control = Control.GO_ON) -> None:
+        self.control = control
+        self.asked: list[object] = []
+
+    def renew(self, lease: Lease) -> Control:
+        self.asked.append(lease.task)
+        return self.control
+
+    def settle(self, lease: Lease, outcome: object, **_: object) -> Settled:
+        self.asked.append(outcome)
+        return Settled(state=State.FAILED)
+
+
+def test_a_guard_is_silent_while_the_keeper_works() -> None:
+    """Only what is late is renewed, and nothing once the lease is another's."""
+    page, queue = Page.create(), _Queue()
+    Pulse(60.0, mirror=page)
+    watch = Watch(queue, page, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
+    watch.hear({"lease": json.loads(json.dumps(_lease()))})
+    page.write(renewed=time.monotonic())
+    assert watch.look()
+    assert not queue.asked
+    queue.control = Control.STALE
+    watch._renewed = 0.0
+    page.write(renewed=time.monotonic() - 2.0)
+    assert watch.look()
+    assert queue.asked == ["t"]
+    watch._renewed = 0.0
+    assert watch.look()
+    assert queue.asked == ["t"]
+    page.close()
+
+
+def _lease() -> dict[str, object]:
+    return {"task": TaskId("t"), "token": Token("1.a"), "group": GroupId("g"), "lease_s": 3.0}
+
+
+def test_a_page_is_read_as_it_was_written() -> None:
+    """Also what is longer than its room."""
+    page = Page.create()
+    page.write(beat=1.5, limit_s=2.5, what="ä" * 40)
+    sight = page.read()
+    assert sight is not None
+    assert (sight.beat, sight.limit_s, sight.renewed) == (1.5, 2.5, 0.0)
+    assert sight.what.startswith("ä" * 16)
+    page.close()
+
+
+def test_a_pulse_shows_its_phase_on_the_page() -> None:
+    """With the limit that holds for it."""
+    page = Page.create()
+    pulse = Pulse(60.0, mirror=page)
+    with pulse.during("model", 5.0):
+        sight = page.read()
+    assert sight is not None
+    assert (sight.what, sight.limit_s) == ("model", 5.0)
+    page.close()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
