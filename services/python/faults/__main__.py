@@ -1,0 +1,169 @@
+"""``python -m faults``: run faults against a real Daybreak without Ray, and decide whether it kept its promises."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from faults import registry, server
+from faults.checker import check
+from faults.failpoints import ALL
+from faults.history import read
+from faults.options import RigOptions
+from faults.registry import Lab, ViolatedError
+from faults.rig import Rig
+from faults.scenarios import runs
+from figures import Report, Row
+
+_ABOUT = """\
+A server, gateways and groups on this machine (no Ray), killed by SIGKILL at random and at named points, frozen,
+cut off, and started again; clients outside write down all they see; a checker decides from that history alone.
+
+  python -m faults all                      the set that CI runs, a few minutes; saves docs/figures/faults.json
+  python -m faults long                     the promised counts, hours; saves docs/figures/faults-long.json
+  python -m faults mixed --seed 7           one mixed run; a seed repeats its schedule
+  python -m faults scenario poison cancel   some promises, by name
+  python -m faults named                    every failpoint in turn
+  python -m faults check HISTORY            decide a history that was kept, again
+  python -m faults list                     scenarios and failpoints
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m faults", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, about in (
+        ("all", "every scenario, in its short form"),
+        ("long", "every scenario, with the promised counts"),
+        ("named", "every failpoint in turn"),
+    ):
+        one = commands.add_parser(name, help=about)
+        _common(one)
+        if name != "named":
+            one.add_argument(
+                "--save", default=None, metavar="NAME", help="name of the report (default: as above)"
+            )
+            one.add_argument("--skip", nargs="*", default=[], metavar="SCENARIO", help="leave these out")
+    mixed = commands.add_parser("mixed", help="one mixed run")
+    _common(mixed)
+    mixed.add_argument("--seconds", type=float, default=60.0)
+    mixed.add_argument("--kills", type=int, default=80, help="processes to kill meanwhile")
+    mixed.add_argument("--rate", type=float, default=5.0, help="tasks a second")
+    mixed.add_argument("--cut", type=float, default=0.05, help="chance that a stream is cut before a chunk")
+    some = commands.add_parser("scenario", help="some scenarios, by name")
+    some.add_argument("names", nargs="+", metavar="NAME")
+    some.add_argument("--long", action="store_true", help="with the promised counts")
+    _common(some)
+    again = commands.add_parser("check", help="decide a recorded history again")
+    again.add_argument("history", type=Path)
+    commands.add_parser("list", help="scenarios and failpoints")
+    return top
+
+
+def _common(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--seed", type=int, default=1, help="of the schedules (default 1)")
+    one.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="the server")
+    one.add_argument("--fsync", choices=server.FSYNC, default="everysec")
+    one.add_argument("--lease", type=float, default=1.5, metavar="S", help="seconds of a lease (default 1.5)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 1 when a promise was broken."""
+    logging.getLogger("daybreak").addHandler(logging.NullHandler())
+    given = parser().parse_args(arguments)
+    if given.command == "list":
+        for one in registry.scenarios().values():
+            print(f"{one.name:16} {one.about}")
+        print("\nfailpoints:")
+        for point, where in ALL.items():
+            print(f"  {point:24} {where}")
+        return 0
+    if given.command == "check":
+        verdict = check(read(given.history))
+        print(verdict.text(limit=100))
+        return 0 if verdict.ok else 1
+    options = RigOptions(flavour=given.flavour, fsync=given.fsync, lease_s=given.lease)
+    long = given.command == "long" or getattr(given, "long", False)
+    lab = Lab(options=options, seed=given.seed, long=long, say=_say)
+    if given.command == "mixed":
+        return _mixed(lab, given)
+    known = registry.scenarios()
+    chosen = {"named": ["named"], "scenario": getattr(given, "names", [])}.get(given.command, list(known))
+    if unknown := [name for name in chosen if name not in known]:
+        print(f"no scenario {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    return _several(lab, given, [name for name in chosen if name not in getattr(given, "skip", [])])
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _mixed(lab: Lab, given: argparse.Namespace) -> int:
+    try:
+        outcome = runs.one_run(
+            lab, seed=given.seed, seconds=given.seconds, deaths=given.kills, rate=given.rate, cut=given.cut
+        )
+    except ViolatedError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    for name, count in sorted(outcome.kills.items()):
+        print(f"{count:6} killed {name}")
+    states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())
+    print(f"{outcome.deaths} kills, {outcome.tasks} tasks ({states}), {outcome.seconds:.0f} s: no violation")
+    return 0
+
+
+def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
+    started, failed = time.monotonic(), []
+    rows: list[Row] = []
+    known = registry.scenarios()
+    for name in names:
+        try:
+            rows += registry.run(known[name], lab)
+        except Exception as exc:  # the others are run all the same
+            failed.append(name)
+            lab.say(f"   FAILED: {type(exc).__name__}: {exc}")
+    missed = [row.what for row in rows if row.held is False]
+    if given.command in ("all", "long") and not failed:
+        lab.say(f"saved {_report(lab, given, rows).save()}")
+    lab.say(
+        f"{len(names)} scenarios in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
+    )
+    for what in (*failed, *missed):
+        lab.say(f"  {what}")
+    return 1 if failed or missed else 0
+
+
+def _report(lab: Lab, given: argparse.Namespace, rows: list[Row]) -> Report:
+    with Rig(RigOptions(flavour=given.flavour, pools=(), gateways=0)) as rig:
+        version = server.version(rig.port)
+    name = given.save or ("faults-long" if lab.long else "faults")
+    return Report(
+        name,
+        title="Faults, the promised counts" if lab.long else "Faults, as CI runs them",
+        about=(
+            "Real gateways, groups of real ranks and a real server on one machine, without Ray; processes end by "
+            "SIGKILL and are seen gone. Clients outside write down every call and event, and a checker decides "
+            "from that history. What the table says of kills holds for processes, not for the machine: a kill "
+            "loses nothing that was handed to the kernel."
+        ),
+        seed=lab.seed,
+        extra={
+            "server": version,
+            "appendfsync": given.fsync,
+            "lease": f"{given.lease:g} s unless a row says otherwise",
+        },
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Leases: how soon a lost task is taken over, that a live one never is, that a zombie writes nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from faults import mixed
+from faults.history import Line, read
+from faults.load import Load
+from faults.options import PoolPlan
+from faults.registry import Lab, ViolatedError, scenario
+from faults.rig import Rig, Target
+from faults.scenarios.runs import BOUND_S, bound
+from faults.waiting import wait_until
+from figures import Row
+
+LONG_TASK = {"steps": 10_000, "step_s": 0.05}
+
+
+def decide(rig: Rig, load: Load, *, bound_s: float = BOUND_S) -> list[Line]:
+    """Let all end and check it; the final records. :raises ViolatedError:"""
+    verdict = mixed.settle(rig, load, bound_s=bound_s)
+    if not verdict.ok:
+        raise ViolatedError(f"{verdict.text()}\nhistory: {rig.history.path}")
+    return [line["record"] for line in read(rig.history.path) if line["op"] == "final"]
+
+
+def running(rig: Rig, pool: str, count: int) -> None:
+    """Until so many tasks of a pool run and have come to a step."""
+    keys = rig.keys(pool)
+
+    def look() -> bool:
+        with rig.client() as client:
+            tasks = client.zrange(keys.one("leases"), 0, -1)
+            return len(tasks) >= count and all(client.hget(keys.of("task", task), "step") for task in tasks)
+
+    wait_until(look, 60, f"{count} running tasks in {pool}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """``p50 1.2, p99 1.4, max 1.4 (n = 16)``."""
+    ordered = sorted(values)
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return f"p50 {statistics.median(ordered):.2f}, p99 {p99:.2f}, max {ordered[-1]:.2f} (n = {len(ordered)})"
+
+
+def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float | None:
+    for line in lines:
+        if line["op"] == "event" and line["task"] == task and line["t"] >= since and line["type"] == kind:
+            return float(line["t"])
+    return None
+
+
+def _held_by(rig: Rig, pool: str) -> dict[str, str]:
+    """Which leader holds which task: name of the process → task."""
+    keys, found = rig.keys(pool), {}
+    with rig.client() as client:
+        for task in client.zrange(keys.one("leases"), 0, -1):
+            group = client.hget(keys.of("task", task), "group")
+            host = client.hget(keys.of("group", group), "hosts") or ""
+            found[str(host)] = task
+    return found
+
+
+def _kill_and_time(rig: Rig, load: Load, *, rounds: int, groups: int) -> tuple[list[float], list[float]]:
+    kills: list[tuple[float, str]] = []
+    for _ in range(rounds):
+        rig.wait_ready()
+        for _ in range(groups):
+            load.submit("solo", readers=1, max_strikes=20, **LONG_TASK)
+        running(rig, "solo", groups)
+        time.sleep(rig.options.lease_s)  # the renewals of the leaders are out of step by now
+        held = _held_by(rig, "solo")
+        leaders = rig.targets("leader")
+        for target in leaders:
+            task = next(task for hosts, task in held.items() if target.name in hosts)
+            at = rig.history.elapsed_s
+            rig.kill(target)
+            kills.append((at, task))
+        wait_until(lambda: _told(rig, kills[-groups:]), 60, "the next attempts to begin")
+        for _, task in kills[-groups:]:
+            load.call(load.cancel(task))
+    rig.history.flush()
+    lines = list(read(rig.history.path))
+    reclaimed = [_after(lines, task, at, "retrying") for at, task in kills]
+    again = [_after(lines, task, at, "started") for at, task in kills]
+    return (
+        [end - at for end, (at, _) in zip(reclaimed, kills, strict=True) if end is not None],
+        [end - at for end, (at, _) in zip(again, kills, strict=True) if end is not None],
+    )
+
+
+def _told(rig: Rig, kills: Sequence[tuple[float, str]]) -> bool:
+    rig.history.flush()
+    lines = list(read(rig.history.path))
+    return all(_after(lines, task, at, "started") is not None for at, task in kills)
+
+
+@scenario(
+    "reclaim",
+    "a leader is killed: how long until its task is taken from it, and until the next attempt begins",
+)
+def run_reclaim(lab: Lab) -> list[Row]:
+    """Groups side by side, each killed in the middle of a task. Long: with the default lease of 15 s."""
+    lease_s, groups = (15.0, 12) if lab.long else (4.0, 6)
+    with lab.rig(pools=(PoolPlan(groups=groups),), lease_s=lease_s) as rig, Load(rig, seed=lab.seed) as load:
+        reclaimed, again = _kill_and_time(rig, load, rounds=lab.times(2, 10), groups=groups)
+        decide(rig, load)
+    worst = max(reclaimed) / lease_s
+    return [
+        Row(
+            f"Kill of a leader → strike, lease {lease_s:g} s, the longest",
+            round(worst, 2),
+            "leases",
+            target="≤ 1.5 × lease",
+            held=worst <= 1.5,
+            note=f"seconds: {spread(reclaimed)}",
+        ),
+        Row(
+            "Kill of a leader → next attempt has begun, the longest",
+            round(max(again), 2),
+            "s",
+            note=f"{spread(again)}; with the first backoff of 0.5 to 1 s",
+        ),
+    ]
+
+
+@scenario("live-long", "a task of ten leases lives through heavy work and an outage, and is never run again")
+def run_live_long(lab: Lab) -> list[Row]:
+    """Python that computes, C that holds the interpreter's lock for half a lease, the server away for two."""
+    lease_s, rounds = 1.5, lab.times(1, 12)
+    steps = round(10 * lease_s / 0.05)
+    with lab.rig(pools=(PoolPlan(groups=4),), lease_s=lease_s) as rig, Load(rig, seed=lab.seed) as load:
+        for _ in range(rounds):
+            for kind, step_s in (
+                ("sleep", 0.05),
+                ("compute", 0.05),
+                ("hold_gil", 0.05),
+                ("hold_gil", lease_s / 2),
+            ):
+                count = max(1, round(steps * 0.05 / step_s))
+                load.submit("solo", message=kind, steps=count, step_s=step_s, step_kind=kind, readers=1)
+            running(rig, "solo", 4)
+            time.sleep(lease_s)
+            rig.kill(rig.targets("server")[0], down_s=2 * lease_s)
+            time.sleep(2 * lease_s)
+            wait_until(lambda: bool(rig.targets("server")), 30, "the server")
+            load.settle_down(20 * lease_s)
+        records = decide(rig, load)
+    again = [record for record in records if record["attempt"] != 1]
+    return [
+        Row(
+            "Live tasks of 10 leases that were run again",
+            len(again),
+            "tasks",
+            target="0",
+            held=not again,
+            note=f"{len(records)} tasks: sleeping, computing in Python, holding the lock for up to half a lease; "
+            f"each with the server killed and away for 2 leases",
+        )
+    ]
+
+
+@scenario("zombies", "leaders frozen for two leases wake up: nothing that they write counts")
+def run_zombies(lab: Lab) -> list[Row]:
+    """Freeze every leader in the middle of a task, let others take over, and let them go on."""
+    rounds = lab.times(2, 30)
+    with lab.rig(pools=(PoolPlan(groups=6),)) as rig, Load(rig, seed=lab.seed) as load:
+        for _ in range(rounds):
+            for number in range(6):
+                load.submit("solo", message=f"z{number}", steps=60, step_s=0.04, readers=1)
+            running(rig, "solo", 6)
+            frozen: list[Target] = [one for one in rig.targets("leader")[:3] if rig.freeze(one)]
+            time.sleep(2 * rig.options.lease_s)
+            for target in frozen:
+                rig.thaw(target)
+            load.settle_down(60)
+        records = decide(rig, load)
+        count = rig.history.counts.get("fault.freeze-leader", 0)
+    second = sum(1 for record in records if record["attempt"] > 1)
+    return [
+        Row(
+            "Writes of a frozen leader that counted",
+            0,
+            "writes",
+            target="0",
+            held=True,
+            note=f"{count} leaders frozen for 2 leases, {second} tasks taken over; {bound(count)}",
+        )
+    ]
+
+
+@scenario(
+    "poison", "a task that kills its process every time: so many attempts as it may have, and one dead letter"
+)
+def run_poison(lab: Lab) -> list[Row]:
+    """``os._exit`` in the second step of every attempt, with 1, 2 and 3 strikes allowed."""
+    with lab.rig(pools=(PoolPlan(groups=4),), lease_s=1.0) as rig, Load(rig, seed=lab.seed) as load:
+        for number in range(lab.times(6, 60)):
+            load.submit("solo", steps=4, fail_at=2, fail_kind="exit", max_strikes=1 + number % 3, readers=1)
+            load.submit("solo", steps=4)
+        records = decide(rig, load)
+        with rig.client() as client:
+            letters = client.zrange(rig.keys("solo").one("dead"), 0, -1)
+    poison = [record for record in records if "fail_at" in record["input"]]
+    exact = [
+        record
+        for record in poison
+        if record["attempt"] == record["max_strikes"] and record["state"] == "failed"
+    ]
+    ok = len(exact) == len(poison) == len(letters) == len(set(letters))
+    return [
+        Row(
+            "Poison tasks with exactly `max_strikes` attempts and one dead letter",
+            len(exact),
+            "tasks",
+            target=f"all {len(poison)}",
+            held=ok,
+            note=f"{len(records) - len(poison)} tasks between them succeeded",
+        )
+    ]
