@@ -1,6 +1,7 @@
 """``python -m benchmarks.queue [--quick] [--part PART …] [--depths N …]``: the queue's table.
 
-Parts: ``handoff``, ``rate`` (everysec, at each depth), ``always`` (fsync before each answer). Without ``--part``
+Parts: ``handoff``, ``costs`` (of single calls on the server), ``rate`` (everysec, at each depth), ``always`` (fsync
+before each answer). Without ``--part``
 all are run. With it, the other rows of ``docs/figures/queue.json`` stay as they are.
 """
 
@@ -12,13 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.queue import handoff, rate, table
+from benchmarks.queue import costs, handoff, rate, table
 from benchmarks.queue.server import BenchServer, spare_cores
 from figures import FOLDER, Row, load
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 QUICK_DEPTHS = (1_000, 10_000)
-PARTS = ("handoff", "rate", "always")
+PARTS = ("handoff", "costs", "rate", "always")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,9 @@ def measure(
         name = server.version()
         if "handoff" in parts:
             rows += table.handoff_rows(handoff.measure(server.url, samples=samples, cores=ours))
-            _say(rows)
+        if "costs" in parts:
+            rows += table.cost_rows(costs.measure(server, calls=samples, cores=ours))
+        _say(rows)
     if "rate" in parts:
         with BenchServer(folder / "rate", cores=theirs) as server:
             rates = []

@@ -37,7 +37,7 @@ class Rate:
     bytes_a_task: float
     submits_s: float
     submit_us: float
-    """On the server, as are ``settle_us``."""
+    """CPU of the server's main thread for one task, as is ``settle_us``."""
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]
@@ -75,12 +75,11 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     server.calm()
     a_task = (server.info()["used_memory"] - before) / max(1, depth - have)
     half = max(500, tasks // 2)
-    server.reset_statistics()
+    cpu = server.cpu_s()
     submits = half / _run(server.url, produced=half, settled=0, cores=cores)
-    submit_us = server.script_us()
-    server.reset_statistics()
+    submit_us, cpu = (server.cpu_s() - cpu) / half * 1e6, server.cpu_s()
     settles = half / _run(server.url, produced=0, settled=half, cores=cores)
-    settle_us = server.script_us()
+    settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates = [tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores) for _ in range(repeats)]
     raw = tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True)
     return Rate(

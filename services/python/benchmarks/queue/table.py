@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.queue.handoff import HandOff, halves, quantile
 from benchmarks.queue.rate import BATCH, LEADERS, Rate
@@ -94,12 +94,19 @@ def rate_rows(rates: Sequence[Rate]) -> list[Row]:
 def _parts(one: Rate) -> list[Row]:
     at = f"{short(one.depth)} queued"
     return [
-        Row(f"Submit alone, {at}", one.submits_s, "tasks/s", note=f"{one.submit_us:.0f} µs of the server each"),
-        Row(
-            f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s",
-            note=f"{one.settle_us:.0f} µs of the server each",
-        ),
-    ]  # fmt: skip
+        Row(f"Submit alone, {at}", one.submits_s, "tasks/s"),
+        Row(f"Server CPU of a submit in a batch, {at}", one.submit_us, "µs"),
+        Row(f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s"),
+        Row(f"Server CPU of a settle that claims the next, {at}", one.settle_us, "µs"),
+    ]
+
+
+def cost_rows(costs: Mapping[str, float]) -> list[Row]:
+    """What single calls cost the server."""
+    return [
+        Row(f"Server CPU of a {what}", value, "µs", note="one call at a time")
+        for what, value in costs.items()
+    ]
 
 
 def always_rows(one: Rate, hands: HandOff) -> list[Row]:

@@ -1,0 +1,121 @@
+"""What one call of each operation costs the server: CPU of its main thread, so everything from read to reply.
+
+`benchmarks.simulate` takes its service times from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Mapping
+
+from benchmarks.queue.server import BenchServer
+from benchmarks.queue.tasks import POOL, group, plain
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.tasks import Claim, EventDraft, Finished
+
+READERS = 8
+_STEP = {"phase": "denoise", "fraction": 0.5, "step": 5, "steps": 10, "eta_s": 1.0}
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mapping[str, float]:
+    """Microseconds of the server's CPU a call, by operation."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores))
+    try:
+        return {**_worker_side(server, calls), **asyncio.run(_gateway_side(server, calls))}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _each(server: BenchServer, calls: int, action: Callable[[], object]) -> float:
+    action()
+    before = server.cpu_s()
+    for _ in range(calls):
+        action()
+    return (server.cpu_s() - before) / calls * 1e6
+
+
+def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
+    queue, me = RedisQueue(server.url, pool=POOL), group(0)
+    queue.group(me, ttl_s=3600)
+    found = {
+        "claim that finds nothing": _each(server, calls, lambda: queue.claim(me, wait_s=0)),
+        "refresh of a group": _each(server, calls, lambda: queue.group(me, ttl_s=3600)),
+    }
+    asyncio.run(_submit(server.url, 1))
+    claim = queue.claim(me, wait_s=5)
+    assert isinstance(claim, Claim)
+    step = [EventDraft(type="progress", data=_STEP)]
+    found["renewal of a lease"] = _each(server, calls, lambda: queue.renew(claim.lease))
+    found["report of one event"] = _each(server, calls, lambda: queue.report(claim.lease, step, fields=_STEP))
+    queue.settle(claim.lease, Finished(artifacts=()))
+    queue.leave(me)
+    queue.close()
+    return found
+
+
+async def _submit(url: str, number: int) -> None:
+    store = RedisStore(url)
+    for at in range(number):
+        await store.submit([plain(at)])
+    await store.close()
+
+
+async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
+    store = RedisStore(server.url)
+    await store.tick(POOL)
+    before = server.cpu_s()
+    for _ in range(calls):
+        await store.tick(POOL)
+    tick = (server.cpu_s() - before) / calls * 1e6
+    alone = await _submits(server, store, calls)
+    stop = _SPAWN.Event()
+    ready = _SPAWN.Semaphore(0)
+    reader = _SPAWN.Process(target=_follow, args=(server.url, READERS, ready, stop), daemon=True)
+    reader.start()
+    await asyncio.to_thread(ready.acquire)
+    followed = await _submits(server, store, calls)
+    stop.set()
+    reader.join(10)
+    if reader.is_alive():
+        reader.kill()
+    await store.close()
+    return {
+        "tick": tick,
+        "submit of one task": alone,
+        "event sent to one reader": max(0.0, followed - alone) / READERS,
+    }
+
+
+async def _submits(server: BenchServer, store: RedisStore, calls: int) -> float:
+    before = server.cpu_s()
+    for at in range(calls):
+        await store.submit([plain(at)])
+    return (server.cpu_s() - before) / calls * 1e6
+
+
+def _follow(url: str, readers: int, ready: object, stop: object) -> None:
+    """Blocking readers of the pool's events, as one each gateway has."""
+
+    async def one() -> None:
+        events = RedisEvents(url)
+        after = await events.tail(POOL)
+        async for _ in events.follow(POOL, after=after):
+            pass
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(one()) for _ in range(readers)]
+        await asyncio.sleep(0.5)
+        ready.release()  # type: ignore[attr-defined]
+        while not stop.is_set():  # type: ignore[attr-defined]  # noqa: ASYNC110 (of another process)
+            await asyncio.sleep(0.02)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
