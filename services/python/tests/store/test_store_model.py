@@ -173,8 +173,14 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.driver.renew(lease) == self.model.report(lease.task, lease.token, lease_ms=15_000)
 
-    @rule(at=PICK, step=st.integers(0, 9), save=st.booleans(), resumed=st.sampled_from([None, None, 3]))
-    def report(self, at: int, step: int, save: bool, resumed: int | None) -> None:
+    @rule(
+        at=PICK,
+        step=st.integers(0, 9),
+        save=st.booleans(),
+        resumed=st.sampled_from([None, None, 3]),
+        number=st.sampled_from([0, 1, 2, 3]),
+    )
+    def report(self, at: int, step: int, save: bool, resumed: int | None, number: int) -> None:
         lease = self._lease(at)
         if lease is None:
             return
@@ -184,13 +190,14 @@ class Machine(RuleBasedStateMachine):
         if resumed is not None:
             fields["resumed_from_step"] = resumed
         got = self.driver.report(
-            lease, EventDraft(type="progress", data=data), checkpoint=checkpoint, **fields
+            lease, EventDraft(type="progress", data=data, number=number), checkpoint=checkpoint, **fields
         )
         expected = self.model.report(
             lease.task,
             lease.token,
             lease_ms=15_000,
             events=(("progress", data),),
+            numbers=(number,),
             checkpoint=checkpoint,
             resumed_from_step=resumed,
         )

@@ -69,6 +69,16 @@ def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> Non
     assert 7.0 <= (driver.get(claim.lease.task).gpu_seconds or 0) <= 9.0
 
 
+def test_a_report_sent_twice_is_told_once(driver: Driver) -> None:
+    """The answer was lost: what is sent again is known by its number, what is new beside it is told."""
+    claim = start(driver)
+    one, two = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
+    checkpoint = CheckpointRef(key="c", step=1)
+    driver.report(claim.lease, one, checkpoint=checkpoint)
+    driver.report(claim.lease, one, two, checkpoint=checkpoint)
+    assert driver.types(claim.lease.task) == ["queued", "started", "progress", "checkpoint", "progress"]
+
+
 def test_cancel_while_running(driver: Driver) -> None:
     """R + cancel → R, marked once, live until the group stops; then C, and its files are garbage."""
     claim = start(driver)

@@ -132,6 +132,7 @@ class Pool:
         *,
         lease_ms: int,
         events: tuple[tuple[str, dict[str, Any]], ...] = (),
+        numbers: tuple[int, ...] = (),
         checkpoint: CheckpointRef | None = None,
         resumed_from_step: int | None = None,
     ) -> Control:
@@ -143,9 +144,12 @@ class Pool:
         task.running.lease_end = self.lease_clock + lease_ms
         if resumed_from_step is not None:
             task.resumed_from_step = resumed_from_step
-        for kind, data in events:
-            self._emit(task, kind, task.attempt, data)
-        if checkpoint is not None:
+        for at, (kind, data) in enumerate(events):
+            number = numbers[at] if numbers else 0
+            if number == 0 or number > task.running.told:
+                self._emit(task, kind, task.attempt, data)
+                task.running.told = number or task.running.told
+        if checkpoint is not None and checkpoint.key != (task.checkpoint and task.checkpoint.key):
             task.checkpoint, task.running.checkpoint_ms = checkpoint, self.steady
             self._emit(task, "checkpoint", task.attempt, {"step": checkpoint.step})
         return self.control(task)

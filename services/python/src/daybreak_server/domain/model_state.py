@@ -20,6 +20,8 @@ class Attempt:
     charge: float
     lease_end: int
     checkpoint_ms: int | None = None
+    told: int = 0
+    """The number of the last numbered event that was reported."""
 
 
 @dataclass(slots=True)

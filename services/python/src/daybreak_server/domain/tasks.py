@@ -166,6 +166,8 @@ class EventDraft:
 
     type: str
     data: Mapping[str, Any]
+    number: int = 0
+    """Its place among the attempt's events, from 1: sent again, it is told once. 0: told each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

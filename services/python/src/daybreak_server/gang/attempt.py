@@ -115,6 +115,8 @@ class Attempt:
         self._reporter = Reporter(means, hold)
         self._reports: Sequence[Report] = ()
         self._checkpoints: Checkpoints | None = None
+        self._unreported: CheckpointRef | None = None
+        """Stored, but the store of tasks could not be told yet."""
         self._context: LeaderContext | None = None
 
     def run(self, params: Any, workdir: Path) -> tuple[Verdict, Outcome | None]:
@@ -167,11 +169,12 @@ class Attempt:
         means.pulse.beat()
         if step is not None:
             reporter.step(step)
-            stored = checkpoints.stored()
-            if reporter.due() or stored is not None:
+            fresh = checkpoints.stored()
+            if reporter.due() or fresh is not None:
+                self._unreported = fresh or self._unreported
                 preview, context.latest_preview = context.latest_preview, None
-                if reporter.write(checkpoint=stored, preview=preview) and stored is not None:
-                    checkpoints.reported(stored)
+                if reporter.write(checkpoint=self._unreported, preview=preview):
+                    self._reported()
         verdict = decide(self._reports, self._hold.control, hand_back=self._must_hand_back())
         if step is not None and step.snapshot is not None:
             if verdict is Verdict.HAND_BACK:
@@ -180,6 +183,11 @@ class Attempt:
                 checkpoints.begin(step.snapshot, step.step)
         self._crew.tell(verdict)
         return verdict
+
+    def _reported(self) -> None:
+        done, self._unreported = self._unreported, None
+        if done is not None and self._checkpoints is not None:
+            self._checkpoints.reported(done)
 
     def _must_hand_back(self) -> bool:
         drained_s = self._hold.drained_s()
@@ -194,9 +202,9 @@ class Attempt:
         with self._means.pulse.during("checkpoint", self._means.config.stall_s):
             checkpoints.stored(wait=True)
             checkpoints.begin(step.snapshot, step.step)
-            stored = checkpoints.stored(wait=True)
-            if stored is not None and self._reporter.write(checkpoint=stored):
-                checkpoints.reported(stored)
+            self._unreported = checkpoints.stored(wait=True)
+            if self._unreported is not None and self._reporter.write(checkpoint=self._unreported):
+                self._reported()
 
     def _conclude(self, verdict: Verdict) -> Outcome | None:
         match verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.workloads.base import Step
@@ -80,6 +80,8 @@ class Outbox:
 
     _events: list[EventDraft] = field(default_factory=list)
     _fields: dict[str, str | int | float] = field(default_factory=dict)
+    _number: int = 0
+    """Of the newest event. The store knows by it what it has, where the answer to a write was lost."""
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
         """A step to be told of; also updates the record's fields."""
@@ -89,7 +91,7 @@ class Outbox:
         if eta_s is not None:
             data["eta_s"] = round(eta_s, 3)
         self._fields.update(data)
-        self._events.append(EventDraft(type="progress", data=data))
+        self._append(EventDraft(type="progress", data=data))
         steps = [at for at, event in enumerate(self._events) if event.type == "progress"]
         if len(steps) > MAX_PENDING:
             self._events[steps[1]] = _merged(self._events[steps[0]], self._events[steps[1]])
@@ -97,9 +99,13 @@ class Outbox:
 
     def note(self, draft: EventDraft) -> None:
         """Any other event."""
-        self._events.append(draft)
+        self._append(draft)
         if len(self._events) > MAX_PENDING + MAX_NOTES:
             del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
+
+    def _append(self, draft: EventDraft) -> None:
+        self._number += 1
+        self._events.append(replace(draft, number=self._number))
 
     def set(self, **fields: str | int | float) -> None:
         """Fields of the record to write with the next events."""
@@ -123,4 +129,4 @@ def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
     if "step" not in new.data:
         return new
     since = old.data.get("from_step", old.data.get("step", new.data["step"]))
-    return EventDraft(type="progress", data={**new.data, "from_step": since})
+    return replace(new, data={**new.data, "from_step": since})

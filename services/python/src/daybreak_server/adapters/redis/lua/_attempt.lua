@@ -54,7 +54,7 @@ local function detach(id, r, ended, zombie, published)
     end
   end
   if not published then discard(id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
-  redis.call('HDEL', k_task(id), 'token', 'group', 'ranks', 'claimed', 'charge', 'ckpt_at', 'phase', 'eta_s')
+  redis.call('HDEL', k_task(id), 'token', 'group', 'ranks', 'claimed', 'charge', 'ckpt_at', 'told', 'phase', 'eta_s')
   if not ended then redis.call('HDEL', k_task(id), 'fraction', 'step', 'steps', 'resumed_from_step') end
 end
 

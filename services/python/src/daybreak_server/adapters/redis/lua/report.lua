@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- include: clock common queue attempt
 -- Appends events, updates the record and the checkpoint, extends the lease. A stale token writes nothing.
--- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data …
+-- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data, number …
+-- A report whose answer was lost is sent again, and what was written the first time is known by its number.
 local id, token, lease_ms, pairs_n = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local r = load_task(id)
 if not r or r.token ~= token then return STALE end
@@ -12,8 +13,16 @@ for _ = 1, pairs_n do
   at = at + 2
 end
 local checkpoint, step = ARGV[at], ARGV[at + 1]
-for i = at + 2, #ARGV, 2 do emit(id, ARGV[i], r.attempt, ARGV[i + 1]) end
-if checkpoint ~= '' then
+local told = tonumber(r.told or '0')
+for i = at + 2, #ARGV, 3 do
+  local number = tonumber(ARGV[i + 2])
+  if number == 0 or number > told then
+    emit(id, ARGV[i], r.attempt, ARGV[i + 1])
+    if number > 0 then told = number end
+  end
+end
+if told > 0 then redis.call('HSET', k_task(id), 'told', int(told)) end
+if checkpoint ~= '' and redis.call('HGET', k_out(id), 'ckpt') ~= checkpoint then
   redis.call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
   redis.call('HSET', k_task(id), 'ckpt_at', int(steady()))
   emit(id, 'checkpoint', r.attempt, '{"step":' .. step .. '}')

@@ -32,5 +32,6 @@ def encode(
         args += [name, value if isinstance(value, str) else repr(value)]
     args += [checkpoint.key, checkpoint.step] if checkpoint else ["", 0]
     for event in events:
-        args += [event.type, json.dumps(dict(event.data), separators=(",", ":"), allow_nan=False)]
+        text = json.dumps(dict(event.data), separators=(",", ":"), allow_nan=False)
+        args += [event.type, text, event.number]
     return Call("report", keys, args)
