@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from daybreak.wire import ErrorCode
 from daybreak_server.api.problems import ApiError, invalid_field
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -67,7 +68,7 @@ def canonical(data: Any) -> str:
     :raises ApiError: ``bad_json`` when a number overflows to infinity (``1e400``).
     """
     try:
-        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _CANONICAL.encode(data)
     except ValueError as exc:
         raise ApiError(ErrorCode.BAD_JSON, "A number in the body is too large.") from exc
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.responses import Response
 
-from daybreak.wire import Task
 from daybreak_server.api import views
 from daybreak_server.api.catalog import Catalog, PoolEntry, PoolNumbers
 from daybreak_server.api.metrics import Metrics
@@ -20,6 +20,7 @@ from daybreak_server.api.streams.hub import Hub
 from daybreak_server.api.submission import Submission
 from daybreak_server.api.together import Together
 from daybreak_server.api.turns import EventsInTurns, StoreInTurns
+from daybreak_server.api.views import Shown
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import State, TaskRecord
 from daybreak_server.ports.store import StoreError
@@ -80,7 +81,7 @@ class Context:
             raise not_found("There is no such task.")
         return record, entry
 
-    async def show(self, record: TaskRecord) -> Task:
+    async def show(self, record: TaskRecord) -> Shown:
         """The task as the wire has it; its pool's numbers may be a second old."""
         view = await self.view(record.pool) if record.state in (State.QUEUED, State.DELAYED) else None
         return views.task(record, view, self.services.now_ms())
@@ -96,11 +97,10 @@ class Context:
             return None
 
 
-def answer(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def answer(body: BaseModel | Shown, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """JSON without absent fields."""
-    return Response(
-        body.model_dump_json(exclude_none=True),
-        status_code=status,
-        headers=headers,
-        media_type="application/json",
-    )
+    if isinstance(body, BaseModel):
+        written: str | bytes = body.model_dump_json(exclude_none=True)
+    else:
+        written = to_json(body, inf_nan_mode="null")
+    return Response(written, status_code=status, headers=headers, media_type="application/json")

@@ -69,8 +69,7 @@ class Edge:
         route: Any = scope.get("route")
         path = getattr(route, "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.requests.labels(path, method, str(status)).inc()
-        self._metrics.latency.labels(path, method).observe(seconds)
+        self._metrics.answered(path, method, status, seconds)
 
 
 def _request_id(scope: Scope) -> str:

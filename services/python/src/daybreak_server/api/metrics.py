@@ -57,8 +57,30 @@ class Metrics:
         self.swept = Counter(
             "daybreak_files_swept", "Files deleted after tasks.", ("pool",), registry=self.registry
         )
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._accepted: dict[str, Counter] = {}
         self.pools = PoolFigures()
         self.registry.register(self.pools)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request whose answer begins after ``seconds``."""
+        key = (route, method, status)
+        found = self._answered.get(key)
+        if found is None:  # the library's own look-up takes longer than all the rest of this
+            found = (
+                self.requests.labels(route, method, str(status)),
+                self.latency.labels(route, method),
+            )
+            self._answered[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def accepted(self, pool: str) -> None:
+        """A task that has been accepted here."""
+        found = self._accepted.get(pool)
+        if found is None:
+            found = self._accepted[pool] = self.submitted.labels(pool)
+        found.inc()
 
     def render(self) -> bytes:
         """The exposition text."""

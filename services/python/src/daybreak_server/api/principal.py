@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from daybreak_server.api.problems import ApiError
 
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_HEADER = b"daybreak-tenant"
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +33,23 @@ class Principal:
         return "admin" in self.scopes
 
 
-def is_local(connection: HTTPConnection) -> bool:
-    """Whether the client is this machine itself, not a proxy on it that speaks for somebody else."""
-    if connection.client is None or any(name in connection.headers for name in _FORWARDED):
-        return False
+_LOCAL = Principal(scopes=frozenset({"tasks", "admin"}))
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(connection.client.host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Whether the client is this machine itself, not a proxy on it that speaks for somebody else."""
+    client = connection.scope.get("client")
+    if client is None or any(name in _FORWARDED for name, _ in connection.scope["headers"]):
+        return False
+    return _is_loopback(client[0])
 
 
 async def principal(connection: HTTPConnection) -> Principal:
@@ -48,13 +59,22 @@ async def principal(connection: HTTPConnection) -> Principal:
     """
     if not is_local(connection):
         return Principal()
-    tenant = connection.headers.get("daybreak-tenant", DEFAULT_TENANT)
+    tenant = _named(connection)
+    if tenant is None:
+        return _LOCAL
     if not _TENANT.fullmatch(tenant):
         raise ApiError(
             ErrorCode.BAD_HEADER,
             "Daybreak-Tenant is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit.",
         )
-    return Principal(tenant=tenant, scopes=frozenset({"tasks", "admin"}))
+    return replace(_LOCAL, tenant=tenant)
+
+
+def _named(connection: HTTPConnection) -> str | None:
+    for name, value in connection.scope["headers"]:
+        if name == _HEADER:
+            return str(value.decode("latin-1"))
+    return None
 
 
 Caller = Annotated[Principal, Depends(principal)]

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import (
-    Artifact,
-    Links,
-    Pool,
-    PoolGroup,
-    Priority,
-    Progress,
-    QueuePlace,
-    Task,
-    TaskError,
-    TaskState,
-    Usage,
-    Wake,
-    WakeHistory,
-)
+from daybreak.wire import Pool, PoolGroup, Priority, TaskState, WakeHistory
 from daybreak.wire.pools import WAKE_PHASES
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -29,18 +16,32 @@ from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
 _WAITING = (State.QUEUED, State.DELAYED)
 _READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
-_PRIORITY = {0: Priority.HIGH, 1: Priority.NORMAL, 2: Priority.LOW}
+_PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
+
+
+Shown = dict[str, Any]
+"""A JSON object of the wire, ready to be written: without absent fields."""
 
 
 def at(ms: int | None) -> datetime | None:
-    """A time of the store as the wire has it."""
+    """A time of the store as the wire's types have it."""
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def links(task: str) -> Links:
-    """A task's paths."""
-    base = f"/v1/tasks/{task}"
-    return Links(self=base, events=f"{base}/events", ws=f"{base}/ws", cancel=f"{base}/cancel")
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def written(ms: int) -> str:
+    """A time of the store as it is written: ``2026-11-21T12:00:00.000Z``."""
+    second, rest = divmod(ms, 1000)
+    return f"{_second(second)}.{rest:03d}Z"
+
+
+def path(task: str) -> str:
+    """Where a task is served."""
+    return f"/v1/tasks/{task}"
 
 
 def artifact_url(task: str, name: str) -> str:
@@ -48,15 +49,15 @@ def artifact_url(task: str, name: str) -> str:
     return f"/v1/tasks/{task}/artifacts/{name}"
 
 
-def artifact(task: str, ref: ArtifactRef) -> Artifact:
+def artifact(task: str, ref: ArtifactRef) -> Shown:
     """A file as clients see it: its place in the store stays inside."""
-    return Artifact(
-        name=ref.name,
-        content_type=ref.content_type,
-        size_bytes=ref.size_bytes,
-        sha256=ref.sha256,
-        url=artifact_url(task, ref.name),
-    )
+    return {
+        "name": ref.name,
+        "content_type": ref.content_type,
+        "size_bytes": ref.size_bytes,
+        "sha256": ref.sha256,
+        "url": artifact_url(task, ref.name),
+    }
 
 
 def has_ready_group(view: PoolView) -> bool:
@@ -64,12 +65,16 @@ def has_ready_group(view: PoolView) -> bool:
     return any(group.state in _READY for group in view.groups)
 
 
-def wake_of(view: PoolView | None, now_ms: int) -> Wake | None:
+def wake_of(view: PoolView | None, now_ms: int) -> Shown | None:
     """What the pool does to get its first group; ``None`` when it has one."""
     if view is None or has_ready_group(view):
         return None
-    phase = view.wake_phase if view.wake_phase not in ("zero", "ready") else WAKE_PHASES[0]
-    return Wake(phase=phase, since=at(view.wake_since_ms), eta_s=wake_eta_s(view, now_ms))
+    shown: Shown = {"phase": WAKE_PHASES[0] if view.wake_phase in ("zero", "ready") else view.wake_phase}
+    if view.wake_since_ms is not None:
+        shown["since"] = written(view.wake_since_ms)
+    if (eta_s := wake_eta_s(view, now_ms)) is not None:
+        shown["eta_s"] = eta_s
+    return shown
 
 
 def wake_last(view: PoolView) -> dict[str, float]:
@@ -82,70 +87,92 @@ def wake_last(view: PoolView) -> dict[str, float]:
 
 def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
     """Seconds until a group is ready, if this wake goes as the last one did."""
-    total = wake_last(view).get("total_s")
+    total = wake_last(view).get("total_s") if view.wake_last else None
     if total is None:
         return None
     elapsed = 0.0 if view.wake_since_ms is None else (now_ms - view.wake_since_ms) / 1000
     return round(max(0.0, total - max(0.0, elapsed)), 1)
 
 
-def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Task:
-    """A task as clients see it. ``view``: its pool's numbers, for ``wake``."""
+def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Shown:
+    """A task as clients see it (:class:`daybreak.wire.Task`). ``view``: its pool's numbers, for ``wake``.
+
+    Made as what is written, not through the wire's type: this is in every answer and many events.
+    """
     waiting = record.state in _WAITING
     running = record.state is State.RUNNING
-    place = None
-    if waiting and record.position is not None:
-        place = QueuePlace(position=record.position, eta_s=_rounded(record.wait_s))
-    return Task(
-        id=record.id,
-        pool=record.pool,
-        tenant=record.tenant,
-        state=TaskState.QUEUED if waiting else TaskState(record.state.value),
-        phase=record.phase if running else None,
-        cancel_requested=record.cancel_requested,
-        priority=_PRIORITY[int(record.priority)],
-        attempt=record.attempt,
-        strikes=record.strikes,
-        max_strikes=record.max_strikes,
-        hand_backs=record.hand_backs,
-        resumed_from_step=record.resumed_from_step,
-        progress=_progress(record, running=running),
-        queue=place,
-        wake=wake_of(view, now_ms) if waiting else None,
-        input=from_json(record.input_json),
-        metadata=dict(record.metadata),
-        created_at=datetime.fromtimestamp(record.created_ms / 1000, UTC),
-        start_at=at(record.start_at_ms),
-        started_at=at(record.started_ms),
-        finished_at=at(record.finished_ms),
-        expires_at=at(record.expires_ms),
-        artifacts=[artifact(record.id, ref) for ref in record.artifacts],
-        usage=_usage(record),
-        error=_error(record),
-        replay_of=record.replay_of,
-        links=links(record.id),
-    )
+    here = path(record.id)
+    fields: Shown = {
+        "id": record.id,
+        "object": "task",
+        "pool": record.pool,
+        "tenant": record.tenant,
+        "state": TaskState.QUEUED.value if waiting else record.state.value,
+        "phase": record.phase if running else None,
+        "cancel_requested": record.cancel_requested,
+        "priority": _PRIORITY[record.priority],
+        "attempt": record.attempt,
+        "strikes": record.strikes,
+        "max_strikes": record.max_strikes,
+        "hand_backs": record.hand_backs,
+        "resumed_from_step": record.resumed_from_step,
+        "progress": _progress(record, running=running),
+        "queue": _place(record) if waiting else None,
+        "wake": wake_of(view, now_ms) if waiting else None,
+        "input": from_json(record.input_json),
+        "metadata": record.metadata,
+        "created_at": written(record.created_ms),
+        "start_at": _written(record.start_at_ms),
+        "started_at": _written(record.started_ms),
+        "finished_at": _written(record.finished_ms),
+        "expires_at": _written(record.expires_ms),
+        "artifacts": [artifact(record.id, ref) for ref in record.artifacts],
+        "usage": _usage(record),
+        "error": _error(record),
+        "replay_of": record.replay_of,
+        "links": {"self": here, "events": f"{here}/events", "ws": f"{here}/ws", "cancel": f"{here}/cancel"},
+    }
+    return _present(fields)
 
 
-def _progress(record: TaskRecord, *, running: bool) -> Progress | None:
+def _present(fields: Shown) -> Shown:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _written(ms: int | None) -> str | None:
+    return None if ms is None else written(ms)
+
+
+def _place(record: TaskRecord) -> Shown | None:
+    if record.position is None:
+        return None
+    return _present({"position": record.position, "eta_s": _rounded(record.wait_s)})
+
+
+def _progress(record: TaskRecord, *, running: bool) -> Shown | None:
     if record.fraction is None:
         return None
     if record.state is State.SUCCEEDED:  # its last report came before its last step was done
-        return Progress(fraction=1.0, step=record.steps, steps=record.steps)
+        return _present({"fraction": 1.0, "step": record.steps, "steps": record.steps})
     eta_s = _rounded(record.eta_s) if running else None
-    return Progress(fraction=record.fraction, step=record.step, steps=record.steps, eta_s=eta_s)
+    return _present({"fraction": record.fraction, "step": record.step, "steps": record.steps, "eta_s": eta_s})
 
 
-def _usage(record: TaskRecord) -> Usage | None:
+def _usage(record: TaskRecord) -> Shown | None:
     if record.gpu_seconds is None and record.wasted_gpu_seconds is None:
         return None
-    return Usage(gpu_seconds=record.gpu_seconds or 0.0, wasted_gpu_seconds=record.wasted_gpu_seconds or 0.0)
+    return {
+        "gpu_seconds": record.gpu_seconds or 0.0,
+        "wasted_gpu_seconds": record.wasted_gpu_seconds or 0.0,
+    }
 
 
-def _error(record: TaskRecord) -> TaskError | None:
+def _error(record: TaskRecord) -> Shown | None:
     if record.error_code is None:
         return None
-    return TaskError(code=record.error_code, message=record.error_message or "", attempt=record.error_attempt)
+    return _present(
+        {"code": record.error_code, "message": record.error_message or "", "attempt": record.error_attempt}
+    )
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -13,6 +13,7 @@ Token = NewType("Token", str)
 """``<attempt number>.<nonce>``: fences every write of a worker; the number only rises."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
 _TASK_ID = re.compile(r"^([a-z][a-z0-9-]{0,30})_([0-7][0-9A-HJKMNP-TV-Z]{25})$")
 
 
@@ -20,11 +21,7 @@ def ulid(*, at_ms: int | None = None) -> str:
     """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32; sorts by time."""
     millis = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     number = (millis << 80) | int.from_bytes(os.urandom(10), "big")
-    digits = []
-    for _ in range(26):
-        digits.append(_CROCKFORD[number & 31])
-        number >>= 5
-    return "".join(reversed(digits))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def new_task_id(pool: str, *, at_ms: int | None = None) -> TaskId:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daybreak.wire import BatchItem, BatchRequest, BatchResult, Estimate, Task
+from daybreak.wire import BatchRequest, Estimate
 from daybreak_server.api import views
 from daybreak_server.api.bodies import idempotency_key, read_json
 from daybreak_server.api.catalog import PoolEntry
@@ -25,6 +25,7 @@ from daybreak_server.api.problems import (
     request_id_of,
 )
 from daybreak_server.api.routes import documented
+from daybreak_server.api.views import Shown
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store import ConflictError, StoreError, Submitted
@@ -95,25 +96,25 @@ async def _submit_one(ctx: Context, request: Request, data: dict[str, Any], call
 async def _accepted(ctx: Context, task: NewTask) -> Response:
     outcome = await ctx.together.submit(task)
     shown = await _counted(ctx, outcome)
-    headers = {"Location": shown.links.self}
+    headers = {"Location": shown["links"]["self"]}
     if outcome.replayed:
         return answer(shown, headers={**headers, "Idempotent-Replay": "true"})
     return answer(shown, status=202, headers=headers)
 
 
-async def _counted(ctx: Context, outcome: Submitted) -> Task:
+async def _counted(ctx: Context, outcome: Submitted) -> Shown:
     if not outcome.replayed:
-        ctx.metrics.submitted.labels(outcome.record.pool).inc()
+        ctx.metrics.accepted(outcome.record.pool)
     return await ctx.show(outcome.record)
 
 
-async def _batch(ctx: Context, request: Request, data: dict[str, Any], caller: Principal) -> BatchResult:
+async def _batch(ctx: Context, request: Request, data: dict[str, Any], caller: Principal) -> Shown:
     try:
         wanted = BatchRequest.model_validate(data).tasks
     except ValidationError as exc:
         raise from_validation(exc) from exc
     key, request_id = idempotency_key(request), request_id_of(request)
-    items: dict[int, BatchItem] = {}
+    items: dict[int, Shown] = {}
     by_pool: dict[str, list[tuple[int, NewTask]]] = {}
     for index, body in enumerate(wanted):
         try:
@@ -130,8 +131,8 @@ async def _batch(ctx: Context, request: Request, data: dict[str, Any], caller: P
                 items[index] = _refused(from_store(outcome), request_id)
             else:
                 shown = await _counted(ctx, outcome)
-                items[index] = BatchItem(status=200 if outcome.replayed else 202, task=shown)
-    return BatchResult(results=[items[index] for index in range(len(wanted))])
+                items[index] = {"status": 200 if outcome.replayed else 202, "task": shown}
+    return {"object": "batch", "results": [items[index] for index in range(len(wanted))]}
 
 
 async def _submit_pool(ctx: Context, tasks: list[NewTask]) -> list[Submitted | StoreError]:
@@ -141,8 +142,8 @@ async def _submit_pool(ctx: Context, tasks: list[NewTask]) -> list[Submitted | S
         return [exc for _ in tasks]
 
 
-def _refused(exc: ApiError, request_id: str | None) -> BatchItem:
-    return BatchItem(status=exc.code.status, error=exc.problem(request_id))
+def _refused(exc: ApiError, request_id: str | None) -> Shown:
+    return {"status": exc.code.status, "error": exc.problem(request_id).to_json()}
 
 
 async def _estimate(ctx: Context, entry: PoolEntry, cost: float) -> Estimate:

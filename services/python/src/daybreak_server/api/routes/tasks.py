@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daybreak.wire import TaskList, TaskState
+from daybreak.wire import TaskState
 from daybreak.wire.tasks import MAX_LIST
 from daybreak_server.api import cursors, views
 from daybreak_server.api.context import Context, answer
 from daybreak_server.api.principal import Caller
 from daybreak_server.api.problems import MAX_FIELD_CHARS, invalid_field, not_found
 from daybreak_server.api.routes import documented
+from daybreak_server.api.views import Shown
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store import ConflictError
 
@@ -96,12 +97,13 @@ def _refuse_unknown(request: Request) -> None:
             )
 
 
-async def _page(ctx: Context, pools: Sequence[str], query: cursors.Query) -> TaskList:
+async def _page(ctx: Context, pools: Sequence[str], query: cursors.Query) -> Shown:
     records, following = await cursors.read(ctx.services.store, pools, query)
     now_ms = ctx.services.now_ms()
     numbers = {name: await ctx.view(name) for name in {record.pool for record in records}}
-    return TaskList(
-        data=[views.task(record, numbers[record.pool], now_ms) for record in records],
-        has_more=following is not None,
-        next=None if following is None else cursors.encode(following),
-    )
+    page: Shown = {
+        "object": "list",
+        "data": [views.task(record, numbers[record.pool], now_ms) for record in records],
+        "has_more": following is not None,
+    }
+    return page if following is None else {**page, "next": cursors.encode(following)}

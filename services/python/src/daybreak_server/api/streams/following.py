@@ -36,10 +36,10 @@ def place_frames(record: TaskRecord, numbers: PoolNumbers, now_ms: int) -> list[
     """Where a waiting task stands, and what its pool does about it."""
     shown = views.task(record, numbers.latest(record.pool), now_ms)
     told = []
-    if shown.queue is not None:
-        told.append(frames.position(record.id, shown.queue.to_json(), now_ms))
-    if shown.wake is not None:
-        told.append(frames.wake(record.id, shown.wake, now_ms))
+    if "queue" in shown:
+        told.append(frames.position(record.id, shown["queue"], now_ms))
+    if "wake" in shown:
+        told.append(frames.wake(record.id, shown["wake"], now_ms))
     return told
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from daybreak.wire import ErrorCode, EventType, Task, Wake
-from daybreak.wire.base import format_time
+from daybreak.wire import ErrorCode, EventType
 from daybreak.wire.events import TERMINAL_EVENTS
 from daybreak_server.api import views
 from daybreak_server.api.problems import ApiError
@@ -95,16 +94,16 @@ def position(task: str, place: Mapping[str, Any], now_ms: int) -> Frame:
     return Frame(kind, _encode(kind, task, now_ms, place), mark=(kind, place.get("position")))
 
 
-def wake(task: str, waking: Wake, now_ms: int) -> Frame:
+def wake(task: str, waking: Mapping[str, Any], now_ms: int) -> Frame:
     """What the pool does to get a group."""
     kind = EventType.WAKE.value
-    return Frame(kind, _encode(kind, task, now_ms, waking.to_json()), mark=(kind, waking.phase))
+    return Frame(kind, _encode(kind, task, now_ms, waking), mark=(kind, waking["phase"]))
 
 
-def reset(shown: Task, now_ms: int) -> Frame:
+def reset(shown: Mapping[str, Any], now_ms: int) -> Frame:
     """A snapshot instead of events that cannot be sent."""
     kind = EventType.RESET.value
-    return Frame(kind, _encode(kind, shown.id, now_ms, {"task": shown.to_json()}))
+    return Frame(kind, _encode(kind, shown["id"], now_ms, {"task": shown}))
 
 
 def _encode(
@@ -116,10 +115,8 @@ def _encode(
     event_id: str | None = None,
     attempt: int | None = None,
 ) -> bytes:
-    moment = views.at(at_ms)
-    assert moment is not None
     event: dict[str, Any] = {} if event_id is None else {"id": event_id}
-    event |= {"task": task, "type": kind, "at": format_time(moment)}
+    event |= {"task": task, "type": kind, "at": views.written(at_ms)}
     if attempt is not None:
         event["attempt"] = attempt
     event["data"] = data
