@@ -25,6 +25,7 @@ cut off, and started again; clients outside write down all they see; a checker d
 
   python -m faults all                      the set that CI runs, a few minutes; saves docs/figures/faults.json
   python -m faults long                     the promised counts, hours; saves docs/figures/faults-long.json
+  python -m faults.environment              networks, disks, memory, clocks and S3 that fail, a few minutes
   python -m faults mixed --seed 7           one mixed run; a seed repeats its schedule
   python -m faults scenario poison cancel   some promises, by name
   python -m faults named                    every failpoint in turn
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "mixed":
         return _mixed(lab, given)
     known = registry.scenarios()
-    chosen = {"named": ["named"], "scenario": getattr(given, "names", [])}.get(given.command, list(known))
+    own = [name for name, one in known.items() if one.room == "faults.scenarios"]
+    chosen = {"named": ["named"], "scenario": getattr(given, "names", [])}.get(given.command, own)
     if unknown := [name for name in chosen if name not in known]:
         print(f"no scenario {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
         return 2

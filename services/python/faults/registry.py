@@ -62,6 +62,11 @@ class Scenario:
     run: Callable[[Lab], list[Row]]
     order: int = 0
 
+    @property
+    def room(self) -> str:
+        """The package that it is from: one of :data:`ROOMS`."""
+        return next(room for room in ROOMS if self.run.__module__.startswith(room))
+
 
 _known: dict[str, Scenario] = {}
 

@@ -5,6 +5,13 @@
 * ``disk``       a file system that forgets what was not fsynced, and that can be full: by FUSE, or by a library
   that is loaded before libc
 * ``s3``         an HTTP proxy before an S3 server: 500, 503, slow, cut in the middle, reply lost
-* ``clock``      the wall clock of single processes, stepped while they run (libfaketime)
-* ``scenarios_…``  the promises, each with its figures
+* ``skew``       the wall clock of single processes, stepped while they run (libfaketime)
+* ``traffic``, ``whole``  clients that submit and remember; whether what a store holds fits together
+* ``power``, ``full``, ``network``, ``clocks``, ``files``  the promises, each with its figures
 """
+
+from __future__ import annotations
+
+from faults.environment import full, network, power
+
+__all__ = ["full", "network", "power"]

@@ -1,0 +1,86 @@
+"""``python -m faults.environment``: every fault of the environment; saves ``docs/figures/faults-environment.json``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from faults import registry, server
+from faults.options import RigOptions
+from faults.registry import Lab
+from faults.rig import Rig
+from figures import Report, Row
+
+ROOM = "faults.environment"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    known = {name: one for name, one in registry.scenarios().items() if one.room == ROOM}
+    about = "\n".join(f"  {name:20} {one.about}" for name, one in known.items())
+    top = argparse.ArgumentParser(
+        prog="python -m faults.environment",
+        description=f"Networks, disks, memory, clocks and S3 that fail.\n\n{about}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("names", nargs="*", metavar="NAME", help="only these; then nothing is saved")
+    top.add_argument("--long", action="store_true", help="with larger counts (an hour)")
+    top.add_argument(
+        "--seed", type=int, default=1, help="of the order of faults and clients' calls (default 1)"
+    )
+    top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="the server")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run them; 1 when a promise was broken."""
+    logging.getLogger("daybreak").addHandler(logging.NullHandler())
+    given = parser().parse_args(arguments)
+    known = registry.scenarios()
+    names = given.names or [name for name, one in known.items() if one.room == ROOM]
+    if unknown := [name for name in names if name not in known]:
+        print(f"no scenario {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    lab = Lab(options=RigOptions(flavour=given.flavour), seed=given.seed, long=given.long, say=_say)
+    started, rows, failed = time.monotonic(), list[Row](), list[str]()
+    for name in names:
+        try:
+            rows += registry.run(known[name], lab)
+        except Exception as exc:  # the others are run all the same
+            failed.append(name)
+            lab.say(f"   FAILED: {type(exc).__name__}: {exc}")
+    missed = [row.what for row in rows if row.held is False]
+    if not given.names and not failed:
+        lab.say(f"saved {_report(lab, given.flavour, rows).save()}")
+    lab.say(f"{len(names)} in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed")
+    for what in (*failed, *missed):
+        lab.say(f"  {what}")
+    return 1 if failed or missed else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _report(lab: Lab, flavour: str, rows: list[Row]) -> Report:
+    with Rig(RigOptions(flavour=flavour, pools=(), gateways=0)) as rig:
+        version = server.version(rig.port)
+    return Report(
+        "faults-environment-long" if lab.long else "faults-environment",
+        title="Faults of the environment" + (", the promised counts" if lab.long else ""),
+        about=(
+            "Real gateways, groups and a real server on one machine, while what surrounds them fails: TCP proxies "
+            "on their ways, a disk that forgets what was not fsynced (killing a process cannot show that), no "
+            "memory, no space, clocks that step, an S3 server that errs. Each scenario has a system of its own."
+        ),
+        seed=lab.seed,
+        extra={"server": version},
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Power cuts: what a disk that forgets what was not fsynced leaves of acknowledged submits."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults import server
+from faults.environment.disk import Disk, DiskAbsentError, open_disk
+from faults.environment.traffic import Traffic, settle, unsettled
+from faults.environment.whole import half_done
+from faults.registry import Lab, SkippedError, ViolatedError, scenario
+from faults.rig import Rig
+from faults.waiting import wait_until
+from figures import Row
+
+WINDOW_S = 2.0
+"""Redis's own word for what `everysec` may lose: "one second", two when an fsync takes long."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Toll:
+    """What the crashes have cost."""
+
+    crashes: int = 0
+    accepted: int = 0
+    lost: int = 0
+    forgotten_bytes: int = 0
+    oldest_s: float = 0.0
+    """The oldest acknowledged submit that was lost: so long before its crash it had been acknowledged."""
+    stuck: list[str] = field(default_factory=list)
+    half: list[str] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
+
+
+def _round(rig: Rig, disk: Disk, toll: Toll, *, busy_s: float) -> None:
+    """Submit under load, cut the power, come back, and see what is left."""
+    pool = rig.options.pools[0].name
+    with Traffic(rig.urls, pool, threads=3, pause_s=0.004, body=_body) as traffic:
+        time.sleep(busy_s)
+        rig.hold("server")
+        (target,) = rig.targets("server")
+        cut = time.monotonic()
+        rig.kill(target)
+        toll.forgotten_bytes += disk.crash()
+    rig.release("server")
+    wait_until(lambda: server.answers(rig.port), 60, "the server after the crash")
+    toll.back_s.append(time.monotonic() - cut)
+    found = settle(rig.urls, list(traffic.accepted), timeout_s=60)
+    lost = [task for task, one in found.items() if one is None]
+    toll.crashes += 1
+    toll.accepted += len(found)
+    toll.lost += len(lost)
+    toll.oldest_s = max([toll.oldest_s, *(cut - traffic.accepted[task] for task in lost)])
+    toll.stuck += unsettled(found)
+    with rig.client() as client:
+        toll.half += half_done(client, rig.keys(pool))
+
+
+def _body(number: int) -> dict[str, object]:
+    return {"input": {"steps": number % 3, "message": f"task {number}"}}
+
+
+def _crashes(lab: Lab, *, fsync: str, count: int) -> tuple[Toll, str]:
+    chance = random.Random(f"{lab.seed}/{fsync}")
+    toll = Toll()
+    with tempfile.TemporaryDirectory(prefix="daybreak-disk-") as folder:
+        try:
+            disk = open_disk(Path(folder) / "data")
+        except DiskAbsentError as exc:
+            raise SkippedError(str(exc)) from exc
+        try:
+            with lab.rig(
+                gateways=2, fsync=fsync, server_folder=disk.folder, environment={"server": disk.environment}
+            ) as rig:
+                for _ in range(count):
+                    _round(rig, disk, toll, busy_s=chance.uniform(0.6, 1.8))
+        finally:
+            disk.close()
+        return toll, disk.kind
+
+
+def _rows(toll: Toll, *, fsync: str, disk: str) -> list[Row]:
+    rows = [
+        Row(
+            f"`{fsync}`: accepted tasks half there or not ended after the crashes",
+            len(toll.stuck) + len(toll.half),
+            "tasks",
+            target="0",
+            held=not toll.stuck and not toll.half,
+            note="; ".join((toll.stuck + toll.half)[:3]),
+        ),
+        Row(
+            f"`{fsync}`: power cut to answering again",
+            max(toll.back_s),
+            "s",
+            spread=(min(toll.back_s), max(toll.back_s)),
+        ),
+    ]
+    cost = f"{toll.crashes} power cuts under load, disk by {disk}; {toll.forgotten_bytes:,} bytes forgotten"
+    if fsync == "always":
+        note = f"of {toll.accepted:,} in {cost}"
+        rows.insert(
+            0,
+            Row(
+                "`always`: acknowledged tasks lost",
+                toll.lost,
+                "tasks",
+                target="0",
+                held=toll.lost == 0,
+                note=note,
+            ),
+        )
+        return rows
+    share = 100 * toll.lost / max(1, toll.accepted)
+    note = f"of {toll.accepted:,} ({share:.1f} %) in {cost}: this policy does lose them"
+    rows.insert(0, Row("`everysec`: acknowledged tasks lost", toll.lost, "tasks", note=note))
+    rows.insert(
+        1,
+        Row(
+            "`everysec`: oldest acknowledged task that was lost, before the power cut",
+            toll.oldest_s * 1000,
+            "ms",
+            target=f"≤ {WINDOW_S * 1000:,.0f} ms",
+            held=toll.oldest_s <= WINDOW_S,
+        ),
+    )
+    return rows
+
+
+@scenario("power-always", "a power cut under `always` loses no acknowledged task")
+def power_always(lab: Lab) -> list[Row]:
+    """Crash after crash on a disk that forgets."""
+    toll, disk = _crashes(lab, fsync="always", count=lab.times(4, 100))
+    if toll.lost:
+        raise ViolatedError(f"{toll.lost} acknowledged tasks were lost under `always`")
+    return _rows(toll, fsync="always", disk=disk)
+
+
+@scenario("power-everysec", "what a power cut under `everysec` loses, and that the rest fits together")
+def power_everysec(lab: Lab) -> list[Row]:
+    """The same; here losses are expected, and counted."""
+    toll, disk = _crashes(lab, fsync="everysec", count=lab.times(4, 100))
+    return _rows(toll, fsync="everysec", disk=disk)
