@@ -8,7 +8,7 @@ from typing import Any
 from daybreak_server.gang.channel import Message
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.context import FollowerContext
-from daybreak_server.gang.lockstep import begin, drive, work_folder
+from daybreak_server.gang.lockstep import WorkFolders, begin, drive
 from daybreak_server.gang.peers import GroupBrokenError, Leader
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.gang.verdict import Report, Verdict
@@ -34,6 +34,7 @@ class FollowerLoop:
         self._workload = workload
         self._leader = leader
         self._pulse = pulse
+        self._folders = WorkFolders(config.scratch)
 
     def run(self) -> None:
         """Follow. :raises GroupBrokenError: when the leader is gone or the ranks disagree."""
@@ -41,6 +42,7 @@ class FollowerLoop:
             self._pulse.beat("idle", limit_s=_FOREVER_S)
             order = self._leader.next_order()
             if order.kind == "leave":
+                self._folders.close()
                 return
             if order.kind != "run":
                 raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
@@ -52,7 +54,7 @@ class FollowerLoop:
         fields = order.fields
         params = self._spec.validate(json.loads(fields["input"]), self._config.options)
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
-        with work_folder(self._config.scratch) as workdir:
+        with self._folders.one() as workdir:
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
             verdict = drive(begin(self._workload, task, context), self._agree)
         if verdict is Verdict.BREAK:

@@ -24,7 +24,7 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.gang.attempt import Attempt, Means
 from daybreak_server.gang.keeper import STATE_OF, Hold, Keeper
-from daybreak_server.gang.lockstep import work_folder
+from daybreak_server.gang.lockstep import WorkFolders
 from daybreak_server.gang.peers import Crew, GroupBrokenError
 from daybreak_server.gang.verdict import Verdict, report_of
 from daybreak_server.ports.store import StoreError, StoreUnavailableError
@@ -49,6 +49,7 @@ class LeaderLoop:
         self._hold: Hold | None = None
         self._broken: Failed | None = None
         self._pinged = time.monotonic()
+        self._folders = WorkFolders(means.config.scratch)
 
     @property
     def broken(self) -> Failed | None:
@@ -76,6 +77,7 @@ class LeaderLoop:
                     _log.warning("cannot claim, trying again: %s", exc)
                 self._going.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
+        self._folders.close()
         return self._broken is None
 
     def _must_leave(self) -> bool:
@@ -137,7 +139,7 @@ class LeaderLoop:
         except (ValidationError, ValueError) as exc:
             return Verdict.FAIL, Failed(code="invalid_input", message=str(exc)[:2000], permanent=True)
         try:
-            with work_folder(self._means.config.scratch) as workdir:
+            with self._folders.one() as workdir:
                 return attempt.run(params, workdir)
         except OSError as exc:
             why = report_of(exc, point=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -57,13 +58,46 @@ def _close(run: Iterator[Step]) -> None:
         _log.exception("the task did not end cleanly")
 
 
-@contextlib.contextmanager
-def work_folder(parent: Path | None) -> Iterator[Path]:
-    """A scratch folder that is gone afterwards."""
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="daybreak-", dir=parent))
+class WorkFolders:
+    """Scratch folders of a rank's attempts, one at a time, each empty when its attempt begins and gone afterwards.
+
+    One that an attempt has left empty serves the next: making and removing a folder would be most of what an
+    instant task costs its leader.
+    """
+
+    def __init__(self, parent: Path | None) -> None:
+        self._parent = parent
+        self._spare: Path | None = None
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Path]:
+        """The folder of an attempt. :raises OSError: where none can be made."""
+        folder, self._spare = self._spare, None
+        if folder is None or not folder.is_dir():
+            folder = self._make()
+        try:
+            yield folder
+        finally:
+            if _is_empty(folder):
+                self._spare = folder
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove what is spare."""
+        folder, self._spare = self._spare, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _make(self) -> Path:
+        if self._parent is not None:
+            self._parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="daybreak-", dir=self._parent))
+
+
+def _is_empty(folder: Path) -> bool:
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
