@@ -26,6 +26,7 @@ cut off, and started again; clients outside write down all they see; a checker d
   python -m faults all                      the set that CI runs, a few minutes; saves docs/figures/faults.json
   python -m faults long                     the promised counts, hours; saves docs/figures/faults-long.json
   python -m faults.environment              networks, disks, memory, clocks and S3 that fail, a few minutes
+  python -m faults.system                   a whole `daybreakd up` with Ray: its parts killed, stopped and hung
   python -m faults mixed --seed 7           one mixed run; a seed repeats its schedule
   python -m faults scenario poison cancel   some promises, by name
   python -m faults named                    every failpoint in turn

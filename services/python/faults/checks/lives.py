@@ -69,7 +69,9 @@ def progress(told: Told) -> Iterator[Violation]:
             data = event["data"]
             now = data.get("step")
             if now is not None:
-                if data.get("from_step", now) <= step:
+                # Phases before and after the counted steps stand at the first and at the last of them.
+                beside = now == step and now in (0, data.get("steps")) and data["fraction"] > fraction
+                if data.get("from_step", now) <= step and not beside:
                     yield Violation(
                         kind="progress", task=task, what=f"step {now} after step {step}, attempt {attempt}"
                     )

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status: 1 when a promise was broken, or a figure missed its target."""
     lines = [f"  {name:15} {(one.run.__doc__ or '').strip()}" for name, one in CASES.items()]
     parser = argparse.ArgumentParser(
-        prog="python -m faults system",
+        prog="python -m faults.system",
         description="Kill, stop and hang the parts of a whole `daybreakd up`, one after another.",
         epilog="cases:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -18,8 +18,8 @@ from figures import Report, Row
 
 ABOUT = (
     "A whole `daybreakd up` (Valkey, Ray Serve gangs, gateway) on one machine; processes are killed by SIGKILL to a "
-    "pid and seen gone, while clients outside submit, follow and download. Ready times are compared with the cold start "
-    "of the same gang in the same run. Afterwards the checker of the lab reads the clients' history."
+    "pid and seen gone, while clients outside submit, follow and download. Ready times are compared with the cold "
+    "start of the same gang in the same run. Afterwards the checker of the lab reads the clients' history."
 )
 PROMISES = (
     ("Accepted tasks lost", ("lost", "unknown")),

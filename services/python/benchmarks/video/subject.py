@@ -1,0 +1,45 @@
+"""Tasks in our group, timed from outside: from before the POST until its last event has come."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from daybreak.sync import Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One task."""
+
+    wall_s: float
+    """From before the POST until the client had the last event."""
+    run_s: float
+    """From claim to settlement, by the store's clock."""
+    sha256: str
+    events: Mapping[str, int]
+
+
+def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
+    """One task, alone. :raises RuntimeError: when it does not succeed."""
+    started = time.perf_counter()
+    task = client.submit(pool, params)
+    seen: Counter[str] = Counter()
+    for event in client.events(task):
+        seen[str(event.type)] += 1
+    wall = time.perf_counter() - started
+    ended = client.get(task)
+    if str(ended.state) != "succeeded" or ended.attempt != 1:
+        raise RuntimeError(f"{task.id}: {ended.state} after {ended.attempt} attempts: {ended.error}")
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    video = next(one for one in ended.artifacts if one.name == "video.mp4")
+    return Timed(
+        wall_s=wall,
+        run_s=(ended.finished_at - ended.started_at).total_seconds(),
+        sha256=video.sha256,
+        events=seen,
+    )
