@@ -35,6 +35,7 @@ class Rate:
 
     depth: int
     bytes_a_task: float
+    ended_bytes: float
     submits_s: float
     submit_us: float
     """CPU of the server's main thread for one task, as is ``settle_us``."""
@@ -78,12 +79,14 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     cpu = server.cpu_s()
     submits = half / _run(server.url, produced=half, settled=0, cores=cores)
     submit_us, cpu = (server.cpu_s() - cpu) / half * 1e6, server.cpu_s()
+    waiting = server.info()["used_memory"]
     settles = half / _run(server.url, produced=0, settled=half, cores=cores)
+    ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates = [tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores) for _ in range(repeats)]
     raw = tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True)
     return Rate(
-        depth=depth, bytes_a_task=a_task, submits_s=submits, submit_us=submit_us, settles_s=settles,
+        depth=depth, bytes_a_task=a_task, ended_bytes=ended, submits_s=submits, submit_us=submit_us, settles_s=settles,
         settle_us=settle_us, tasks_s=tuple(rates), raw_s=raw,
     )  # fmt: skip
 

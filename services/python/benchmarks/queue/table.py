@@ -86,6 +86,12 @@ def rate_rows(rates: Sequence[Rate]) -> list[Row]:
             note="used_memory: record, input, indexes, idempotency and its `queued` event",
         )
     )  # fmt: skip
+    rows.append(
+        Row(
+            "Memory of an ended task", rates[0].ended_bytes, "bytes",
+            note="kept until its retention ends: record, input, indexes, its own stream and its three events",
+        )
+    )  # fmt: skip
     for one in (rates[0], rates[-1]) if len(rates) > 1 else rates:
         rows += _parts(one)
     return rows
@@ -104,8 +110,7 @@ def _parts(one: Rate) -> list[Row]:
 def cost_rows(costs: Mapping[str, float]) -> list[Row]:
     """What single calls cost the server."""
     return [
-        Row(f"Server CPU of a {what}", value, "µs", note="one call at a time")
-        for what, value in costs.items()
+        Row(f"Server CPU of {what}", value, "µs", note="one call at a time") for what, value in costs.items()
     ]
 
 

@@ -64,7 +64,12 @@ def lead() -> None:
     """Groups of one rank, until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    members = [wiring.build_member(settings(), POOL, on_broken=print) for _ in range(run().get("groups", 1))]
+    groups = run().get("groups", 1)
+    members = [
+        # As in production, a leader that has its process for itself has a guard beside it.
+        wiring.build_member(settings(), POOL, on_broken=print, guarded=groups == 1)
+        for _ in range(groups)
+    ]
     for member in members:
         member.start()
     ended.wait()

@@ -13,7 +13,7 @@ from benchmarks.rivals.apps.bench import TALLY, at_once, produce_async, run
 broker = RedisStreamBroker(run()["url"]).with_serializer(ORJSONSerializer())
 
 
-@broker.task
+@broker.task(task_name="noop")
 async def noop(sent: int = 0) -> None:
     TALLY.tick(sent)
 
