@@ -61,7 +61,7 @@ async def test_served_in_fair_order(driver: Driver, server: Server) -> None:
     claim = driver.claim()
     while claim is not None:
         served.append((claim.tenant, claim.lease.task))
-        driver.now += 1000
+        driver.pass_time(1000)
         claim = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
     assert len({name for _, name in served}) == 1000
     for upto in (40, 100, 300, 600):  # while both wait, at every moment
@@ -79,7 +79,7 @@ def test_idle_tenant_saves_nothing_up(driver: Driver) -> None:
     for _ in range(20):
         claim = driver.claim()
         assert claim is not None
-        driver.now += 1000
+        driver.pass_time(1000)
         driver.settle(claim.lease, DONE)
     for _ in range(10):
         driver.submit(task(tenant="back", estimate_s=1.0))
@@ -88,7 +88,7 @@ def test_idle_tenant_saves_nothing_up(driver: Driver) -> None:
         claim = driver.claim()
         assert claim is not None
         first.append(claim.tenant)
-        driver.now += 1000
+        driver.pass_time(1000)
         driver.settle(claim.lease, DONE)
     assert collections.Counter(first)["back"] in (5, 6)  # it goes first, then turns are even
 
@@ -122,7 +122,7 @@ def test_wait_estimate_comes_from_history(driver: Driver) -> None:
     assert claim is not None
     waiting = [record.id for record in (driver.get(name) for name in driver.zset("live")) if record.position]
     assert {driver.get(name).wait_s for name in waiting} == {None}
-    driver.now += 10_000
+    driver.pass_time(10_000)
     driver.settle(claim.lease, DONE, claim_next=driver.group_record("g"))
     waits = {record.position: record.wait_s for record in map(driver.get, waiting) if record.position}
     assert waits == {1: 5.0, 2: 15.0, 3: 25.0}
@@ -135,7 +135,7 @@ def test_wait_estimate_hears_the_running_task(driver: Driver) -> None:
         driver.submit(task())
     claim = driver.claim()
     assert claim is not None
-    driver.now += 10_000
+    driver.pass_time(10_000)
     running = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
     assert running is not None
     driver.report(running.lease, eta_s=97.5)

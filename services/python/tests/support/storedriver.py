@@ -58,7 +58,7 @@ class Driver:
         return self.scripts.call(call, again=True)
 
     def submit(self, task: NewTask, *, max_queued: int = 1_000_000) -> Submitted | StoreError:
-        return submit.decode(self.run(submit.encode(self.keys, task, max_queued=max_queued)), task)
+        return submit.decode(self.run(submit.encode(self.keys, [task], max_queued=max_queued)), [task])[0]
 
     def group_record(self, name: str, *, ranks: int = 1, drain: bool = False) -> GroupRecord:
         return GroupRecord(id=GroupId(name), state=GroupState.IDLE, ranks=ranks, drain=drain)
@@ -68,7 +68,8 @@ class Driver:
     ) -> Claim | None:
         record = self.group_record(name, ranks=ranks, drain=drain)
         while True:
-            reply = self.run(claim.encode(self.keys, record, lease_s=self.lease_s, spec_version=spec_version))
+            call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
+            reply = self.run(call)[0]
             if claim.outcome(reply) != "again":
                 return claim.decode(reply, record.id, lease_s=self.lease_s)
 
@@ -87,8 +88,9 @@ class Driver:
         )
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
-        call = settle.encode(self.keys, lease, outcome, claim_next=claim_next, lease_s=self.lease_s)
-        return settle.decode(self.run(call), claim_next, lease_s=self.lease_s)
+        endings = [(lease, outcome, claim_next)]
+        call = settle.encode(self.keys, endings, lease_s=self.lease_s)
+        return settle.decode(self.run(call), endings, lease_s=self.lease_s)[0]
 
     def register(
         self, name: str, *, ttl_s: float = 30, fresh: bool = False, ranks: int = 1, drain: bool = False

@@ -12,7 +12,7 @@ from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
 from daybreak_server.adapters.redis.lua import forget, renew, report, settle
 from daybreak_server.adapters.redis.lua import group as groups
-from daybreak_server.adapters.redis.scripts import Library
+from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
@@ -67,8 +67,7 @@ class RedisQueue:
         """
         end = time.monotonic() + wait_s
         while True:
-            call = claiming.encode(self._keys, group, lease_s=self._lease_s, spec_version=self._spec_version)
-            reply = self._scripts.call(call)
+            reply = self._scripts.call(self._look([group]))[0]
             found = claiming.decode(reply, group.id, lease_s=self._lease_s)
             if found is not None:
                 return found
@@ -110,8 +109,23 @@ class RedisQueue:
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
         """End the attempt. The same outcome again is answered as the first time: repeat it freely."""
-        call = settle.encode(self._keys, lease, outcome, claim_next=claim_next, lease_s=self._lease_s)
-        return settle.decode(self._scripts.call(call, again=True), claim_next, lease_s=self._lease_s)
+        return self.settle_each([(lease, outcome, claim_next)])[0]
+
+    def claim_each(self, groups: Sequence[GroupRecord]) -> list[Claim | None]:
+        """One look at the queue for each of some groups of this process, in one call; does not wait.
+
+        ``None`` also for one that drains, or for which nothing of what waits is. At most 32 groups.
+        """
+        items = self._scripts.call(self._look(groups))
+        return [
+            claiming.decode(item, group.id, lease_s=self._lease_s)
+            for item, group in zip(items, groups, strict=True)
+        ]
+
+    def settle_each(self, endings: Sequence[settle.Ending]) -> list[Settled]:
+        """:meth:`settle` for several groups of this process, in one call; at most 32, of different groups."""
+        call = settle.encode(self._keys, endings, lease_s=self._lease_s)
+        return settle.decode(self._scripts.call(call, again=True), endings, lease_s=self._lease_s)
 
     def group(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
         """Register or refresh a group for ``ttl_s`` on the lease clock; the answer carries ``drain``."""
@@ -121,6 +135,9 @@ class RedisQueue:
     def leave(self, record: GroupRecord) -> None:
         """The group is gone; whatever it held is handed back."""
         self._scripts.call(groups.encode_leave(self._keys, record.id), again=True)
+
+    def _look(self, groups: Sequence[GroupRecord]) -> Call:
+        return claiming.encode(self._keys, groups, lease_s=self._lease_s, spec_version=self._spec_version)
 
     def _wait_for_bell(self, seconds: float) -> None:
         with translated():

@@ -26,7 +26,12 @@ def mapping(flat: Sequence[Any]) -> dict[str, str]:
 
 def join_spec(metadata: Mapping[str, str], input_json: str) -> str:
     """Metadata and input as stored: the input's own text, whatever white space it has."""
-    return json.dumps(dict(metadata), separators=(",", ":")) + "\n" + input_json
+    return (json.dumps(dict(metadata), separators=(",", ":")) if metadata else "{}") + "\n" + input_json
+
+
+def input_of(stored: str) -> str:
+    """The input alone of what :func:`join_spec` made."""
+    return stored.partition("\n")[2]
 
 
 def split_spec(stored: str) -> tuple[dict[str, str], str]:

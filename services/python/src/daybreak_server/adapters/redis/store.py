@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import cast
 
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
@@ -12,9 +13,17 @@ from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.pools import PoolView, TickReport
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
-from daybreak_server.ports.store import Page, StoreError, Submitted
+from daybreak_server.ports.store import Page, StoreError, StoreUnavailableError, Submitted
 
 MAX_QUEUED = 1_000_000
+
+
+def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
+    """Runs of tasks of one pool, as long as one call may carry."""
+    for pool, run in groupby(tasks, key=lambda task: task.pool):
+        ready = list(run)
+        for start in range(0, len(ready), submit.TASKS_MAX):
+            yield pool, ready[start : start + submit.TASKS_MAX]
 
 
 class RedisStore:
@@ -48,15 +57,17 @@ class RedisStore:
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Accept tasks, each atomically. Submitting the same id again is answered as the first time."""
-        calls = [
-            submit.encode(self._keys(task.pool), task, max_queued=self._max_queued.get(task.pool, MAX_QUEUED))
-            for task in tasks
-        ]
-        replies = await self._scripts.batch(calls)
-        return [
-            reply if isinstance(reply, StoreError) else submit.decode(reply, task)
-            for task, reply in zip(tasks, replies, strict=True)
-        ]
+        answers: list[Submitted | StoreError] = []
+        for pool, some in _batches(tasks):
+            most = self._max_queued.get(pool, MAX_QUEUED)
+            call = submit.encode(self._keys(pool), some, max_queued=most)
+            try:
+                answers += submit.decode(await self._scripts.call(call, again=True), some)
+            except StoreUnavailableError:
+                raise
+            except StoreError as exc:
+                answers += [exc] * len(some)
+        return answers
 
     async def get(self, task: TaskId) -> TaskRecord | None:
         """The task, or ``None``."""

@@ -1,39 +1,143 @@
--- Numbers as text without loss (Lua's own tostring keeps 14 digits), loading records, writing events.
+-- Numbers as text without loss (Lua's own tostring keeps 14 digits), and a unit of work: a script reads a thing
+-- once, changes what it has read, and writes each thing once, in `flush`, which is the last that it calls.
+local call = redis.call
 local function int(x) return string.format('%.0f', x) end
 local function exact(x) return string.format('%.17g', x) end
 local function seconds(ms) return string.format('%.3f', ms / 1000) end
 
 local EVENTS_MAX, EV_MAX = 1000000, 1000
-
-local function load_hash(key)
-  local flat = redis.call('HGETALL', key)
-  if #flat == 0 then return nil end
-  local r = {}
-  for i = 1, #flat, 2 do r[flat[i]] = flat[i + 1] end
-  return r
-end
-
-local function load_task(id) return load_hash(k_task(id)) end
-
-local function meta(name) return tonumber(redis.call('HGET', K_meta, name) or '0') end
-
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 
--- The task's own stream begins with the `queued` event under the id that submit gave it in the pool's stream.
-local function queued_data(r)
-  if r.pos then return '{"position":' .. r.pos .. '}' end
+-- Sorted sets: what shall be in them, by key and member: a score, or false for what goes.
+local zsets = {}
+
+local function zput(key, member, score)
+  local z = zsets[key]
+  if not z then
+    z = {}
+    zsets[key] = z
+  end
+  z[member] = score
+end
+
+local function zdrop(key, member) zput(key, member, false) end
+
+local function zflush(key)
+  local z = zsets[key]
+  if not z then return end
+  zsets[key] = nil
+  local puts, p, drops, d = { 'ZADD', key }, 2, { 'ZREM', key }, 2
+  for member, score in pairs(z) do
+    if score then
+      puts[p + 1], puts[p + 2] = score, member
+      p = p + 2
+    else
+      d = d + 1
+      drops[d] = member
+    end
+  end
+  if p > 2 then call(unpack(puts)) end
+  if d > 2 then call(unpack(drops)) end
+end
+
+-- Hashes: one HSET of what `changes` sets, one HDEL of what is false there.
+local function hflush(key, changes)
+  local sets, s, drops, d = { 'HSET', key }, 2, nil, 2
+  for name, value in pairs(changes) do
+    if value then
+      sets[s + 1], sets[s + 2] = name, value
+      s = s + 2
+    else
+      drops = drops or { 'HDEL', key }
+      d = d + 1
+      drops[d] = name
+    end
+  end
+  if s > 2 then call(unpack(sets)) end
+  if drops then call(unpack(drops)) end
+end
+
+-- Records: a task's fields by name as text, with `id` and `changes` beside them.
+local tasks, changed = {}, {}
+
+local function load_task(id)
+  local r = tasks[id]
+  if r == nil then
+    local flat = call('HGETALL', k_task(id))
+    r = #flat > 0 and { id = id }
+    for i = 1, #flat, 2 do r[flat[i]] = flat[i + 1] end
+    tasks[id] = r
+  end
+  return r or nil
+end
+
+local function set(r, name, value)
+  r[name] = value
+  if not r.changes then
+    r.changes = {}
+    changed[#changed + 1] = r
+  end
+  r.changes[name] = value
+end
+
+local function unset(r, name)
+  if not r[name] then return end
+  set(r, name, false)
+  r[name] = nil
+end
+
+-- The pool's numbers. A fragment names those that it needs; all are read at the first question.
+local NUMBERS = { 'vtime', 'lease_clock', 'wake_ms', 'mean_s' }
+local numbers, numbers_changed
+
+local function number(name)  -- nil where there is none yet
+  if not numbers then
+    numbers = {}
+    local stored = call('HMGET', K_meta, unpack(NUMBERS))
+    for i, key in ipairs(NUMBERS) do numbers[key] = tonumber(stored[i] or nil) end
+  end
+  return numbers[name]
+end
+
+local function meta(name) return number(name) or 0 end
+
+local function set_meta(name, value, text)
+  meta(name)
+  numbers[name] = value
+  numbers_changed = numbers_changed or {}
+  numbers_changed[name] = text
+end
+
+local function add_meta(name, amount)
+  local sum = meta(name) + amount
+  set_meta(name, sum, int(sum))
+end
+
+-- The `queued` event is in the pool's stream only; whoever reads a task's own stream makes it from the record.
+local function queued_data(pos)
+  if pos then return '{"position":' .. pos .. '}' end
   return '{}'
 end
 
-local function open_stream(id, r)
-  if redis.call('EXISTS', k_ev(id)) == 0 then
-    redis.call('XADD', k_ev(id), r.qev, 'type', 'queued', 'attempt', '0', 'data', queued_data(r))
-  end
+local function emit(r, kind, data)
+  local attempt = r.attempt or '0'
+  local eid = call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
+    'task', r.id, 'type', kind, 'attempt', attempt, 'data', data)
+  call('XADD', k_ev(r.id), 'MAXLEN', '~', EV_MAX, eid, 'type', kind, 'attempt', attempt, 'data', data)
 end
 
-local function emit(id, kind, attempt, data)
-  local eid = redis.call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
-    'task', id, 'type', kind, 'attempt', attempt, 'data', data)
-  redis.call('XADD', k_ev(id), 'MAXLEN', '~', EV_MAX, eid, 'type', kind, 'attempt', attempt, 'data', data)
-  return eid
+local flushes = {}  -- what the other fragments have to write
+
+local function flush()
+  for _, other in ipairs(flushes) do other() end
+  for _, r in ipairs(changed) do
+    hflush(k_task(r.id), r.changes)
+    r.changes = nil
+  end
+  changed = {}
+  for key in pairs(zsets) do zflush(key) end
+  if numbers_changed then
+    hflush(K_meta, numbers_changed)
+    numbers_changed = nil
+  end
 end

@@ -3,64 +3,196 @@
 local BELL_MAX = 64
 local RUNNING_BAND = 4503599627370496  -- 2^52: in `live`, running tasks sort behind all that wait
 
-local function ring()
-  if redis.call('LLEN', K_bell) < BELL_MAX then redis.call('RPUSH', K_bell, '1') end
-end
+-- Tenants: `share` (virtual time), `weight`, and as far as known whether they wait (`waits`) and the head of their
+-- queue (`list`; `whole` when nothing is behind it).
+local tenants, moved = {}, {}
+local head, second_share, second_name  -- who is next, and who comes behind
+local bells, look_round = 0, false
 
-local function weight_of(tenant) return tonumber(redis.call('HGET', K_weights, tenant) or '1') end
-
--- A tenant that comes back after idling starts where the pool is now: not behind it, which would starve others.
-local function enter_share(tenant)
-  local own = tonumber(redis.call('HGET', K_shares, tenant) or '0')
-  local at = math.max(own, meta('vtime'))
-  redis.call('HSET', K_shares, tenant, exact(at))
-  redis.call('ZADD', K_tenants, exact(at), tenant)
-end
-
-local function charge(tenant, amount)
-  local at = tonumber(redis.call('HGET', K_shares, tenant) or '0') + amount
-  redis.call('HSET', K_shares, tenant, exact(at))
-  redis.call('ZADD', K_tenants, 'XX', exact(at), tenant)
-end
-
-local function enqueue(id, r)
-  if redis.call('EXISTS', k_wait(r.tenant)) == 0 then enter_share(r.tenant) end
-  redis.call('ZADD', k_wait(r.tenant), r.order, id)
-  redis.call('ZADD', K_live, int(NOW), id)
-  redis.call('HSET', k_task(id), 'state', 'queued')
-  r.state = 'queued'
-  ring()
-end
-
-local function delay(id, r, due)
-  if due - meta('wake_ms') <= NOW then
-    redis.call('ZADD', K_soon, int(due), id)
-    redis.call('ZADD', K_live, int(due), id)
-  else
-    redis.call('ZADD', K_delayed, int(due), id)
-    redis.call('ZREM', K_live, id)
+local function tenant(name)
+  local t = tenants[name]
+  if not t then
+    t = { name = name, share = tonumber(call('HGET', K_shares, name) or '0'),
+      weight = tonumber(call('HGET', K_weights, name) or '1') }
+    tenants[name] = t
   end
-  redis.call('HSET', k_task(id), 'state', 'delayed')
-  r.state = 'delayed'
+  return t
+end
+
+local function move(t)
+  if not t.moved then
+    t.moved = true
+    moved[#moved + 1] = t
+  end
+  if t ~= head then head = nil end
+end
+
+local function charge(t, amount)
+  t.share = t.share + amount
+  move(t)
+end
+
+local function waits(t)
+  if t.waits == nil then t.waits = call('EXISTS', k_wait(t.name)) == 1 end
+  return t.waits
+end
+
+local function enqueue(r)
+  local t, key = tenant(r.tenant), k_wait(r.tenant)
+  if t.list then
+    zflush(key)
+    t.list = nil
+  end
+  if not waits(t) then
+    -- Who comes back after idling starts where the pool is now: not behind it, which would starve others.
+    t.share = math.max(t.share, meta('vtime'))
+    t.waits = true
+    move(t)
+  end
+  zput(key, r.id, r.order)
+  zput(K_live, r.id, int(NOW))
+  set(r, 'state', 'queued')
+  bells = bells + 1
+end
+
+local function delay(r, due)
+  if due - meta('wake_ms') <= NOW then
+    zput(K_soon, r.id, int(due))
+    zput(K_live, r.id, int(due))
+  else
+    zput(K_delayed, r.id, int(due))
+    zdrop(K_live, r.id)
+  end
+  set(r, 'state', 'delayed')
 end
 
 -- Until a task has begun once its deadline is to begin; from then on it is to end.
-local function arm(id, r)
-  local at = r.started and r.run_by or (not r.started and r.start_by)
-  if at then redis.call('ZADD', K_timers, at, id) end
+local function deadline(r) return r.started and r.run_by or (not r.started and r.start_by) end
+
+local function arm(r)
+  local at = deadline(r)
+  if at then zput(K_timers, r.id, at) end
 end
 
-local function leave_queue(id, r)
+local function leave_queue(r)
   if r.state == 'queued' then
-    redis.call('ZREM', k_wait(r.tenant), id)
-    if redis.call('EXISTS', k_wait(r.tenant)) == 0 then redis.call('ZREM', K_tenants, r.tenant) end
+    local t, key = tenant(r.tenant), k_wait(r.tenant)
+    zdrop(key, r.id)
+    local list = t.list or {}
+    for i, id in ipairs(list) do
+      if id == r.id then
+        table.remove(list, i)
+        break
+      end
+    end
+    if #list == 0 then
+      zflush(key)
+      if not (t.list and t.whole) then
+        t.waits = nil
+        waits(t)
+      else
+        t.waits = false
+      end
+      if not t.waits then
+        t.left = true
+        move(t)
+      end
+    end
   else
-    redis.call('ZREM', K_delayed, id)
-    redis.call('ZREM', K_soon, id)
+    zdrop(K_delayed, r.id)
+    zdrop(K_soon, r.id)
   end
-  redis.call('ZREM', K_timers, id)
+  if deadline(r) then zdrop(K_timers, r.id) end
 end
 
-local function waiting()
-  return redis.call('ZCARD', K_live) - redis.call('ZCARD', K_leases) + redis.call('ZCARD', K_delayed)
+-- The `at`-th of a tenant's queue. `want`: how many of its tasks this script may take.
+local function queue_at(t, at, want)
+  if not t.list or (at > #t.list and not t.whole) then
+    zflush(k_wait(t.name))
+    local upto = math.max(want, at)
+    t.list = call('ZRANGE', k_wait(t.name), 0, upto)
+    t.whole = #t.list <= upto
+  end
+  return t.list[at]
 end
+
+local function flush_tenants()
+  if #moved == 0 then return end
+  local shares, enter, stay, leave = {}, { 'ZADD', K_tenants }, { 'ZADD', K_tenants, 'XX' }, { 'ZREM', K_tenants }
+  for _, t in ipairs(moved) do
+    local share = exact(t.share)
+    shares[t.name] = share
+    if t.waits then
+      enter[#enter + 1], enter[#enter + 2] = share, t.name
+    elseif t.left then
+      leave[#leave + 1] = t.name
+    elseif t.waits == nil then
+      stay[#stay + 1], stay[#stay + 2] = share, t.name
+    end
+    t.moved, t.left = nil, nil
+  end
+  moved = {}
+  hflush(K_shares, shares)
+  if enter[3] then call(unpack(enter)) end
+  if stay[4] then call(unpack(stay)) end
+  if leave[3] then call(unpack(leave)) end
+end
+
+local function before(a_share, a_name, b_share, b_name)
+  return a_share < b_share or (a_share == b_share and a_name < b_name)
+end
+
+-- Who is next, without writing first: right if nobody has moved but the one that is at the head, or behind it.
+local function first_of(stored)
+  if #moved > 1 or not stored[1] then return nil end
+  local m = moved[1]
+  if not m then return stored[1] end
+  if m.left or (m.name ~= stored[1] and m.name ~= stored[3]) then return nil end
+  local at = m.name == stored[1] and 3 or 1  -- the other
+  if not stored[at] or before(m.share, m.name, tonumber(stored[at + 1]), stored[at]) then return m.name end
+  return stored[at]
+end
+
+-- The tenant at place `at` (0 is next) of those who wait, or nil.
+local function tenant_at(at)
+  if at == 0 and head and head.waits
+      and (not second_name or before(head.share, head.name, second_share, second_name)) then
+    return head
+  end
+  head = nil
+  local stored = call('ZRANGE', K_tenants, at, at + 1, 'WITHSCORES')
+  local name = at == 0 and first_of(stored)
+  if not name then
+    if #moved > 0 then
+      flush_tenants()
+      stored = call('ZRANGE', K_tenants, at, at + 1, 'WITHSCORES')
+    end
+    name = stored[1]
+  end
+  if not name then return nil end
+  local t = tenant(name)
+  t.waits = true
+  if at == 0 and name == stored[1] and (#moved == 0 or moved[1] == t) then
+    head, second_share, second_name = t, tonumber(stored[4] or nil), stored[3]
+  end
+  return t
+end
+
+local function ring()
+  if bells > 0 or look_round then
+    local there = call('LLEN', K_bell)
+    local tokens = { 'RPUSH', K_bell }
+    for _ = 1, math.min(bells, BELL_MAX - there) do tokens[#tokens + 1] = '1' end
+    -- Who takes one of many, or refuses, may have taken a token that was meant for somebody else.
+    if look_round and there == 0 and bells == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end
+    if tokens[3] then call(unpack(tokens)) end
+  end
+  bells, look_round = 0, false
+end
+
+flushes[#flushes + 1] = function()
+  flush_tenants()
+  ring()
+end
+
+local function waiting() return call('ZCARD', K_live) - call('ZCARD', K_leases) + call('ZCARD', K_delayed) end

@@ -1,21 +1,18 @@
 -- include: clock common estimate
--- A task as it is now, for Python: {id, record, spec, out, position, wait, last event}.
+-- A task as it is now, for Python: {id, record, spec, out, position, wait, last event}. Call `flush` before.
 local function show(id)
-  local fields = redis.call('HGETALL', k_task(id))
+  local fields = call('HGETALL', k_task(id))
   if #fields == 0 then return nil end
   local r = {}
   for i = 1, #fields, 2 do r[fields[i]] = fields[i + 1] end
   local place, wait = '', ''
   if r.state == 'queued' or r.state == 'delayed' then
     local due
-    if r.state == 'delayed' then
-      due = tonumber(redis.call('ZSCORE', K_soon, id) or redis.call('ZSCORE', K_delayed, id) or nil)
-    end
-    local at = position(r)
+    if r.state == 'delayed' then due = tonumber(call('ZSCORE', K_soon, id) or call('ZSCORE', K_delayed, id) or nil) end
+    local at = place_of(tenant(r.tenant), call('ZCOUNT', k_wait(r.tenant), '-inf', '(' .. r.order), r.est)
     local s = wait_s(at, due)
     place, wait = int(at), s and exact(s) or ''
   end
-  local last = redis.call('XREVRANGE', k_ev(id), '+', '-', 'COUNT', 1)[1]
-  return { id, fields, redis.call('GET', k_spec(id)) or '', redis.call('HGETALL', k_out(id)),
-    place, wait, last and last[1] or r.qev }
+  local last = call('XREVRANGE', k_ev(id), '+', '-', 'COUNT', 1)[1]
+  return { id, fields, call('GET', k_spec(id)) or '', call('HGETALL', k_out(id)), place, wait, last and last[1] or r.qev }
 end

@@ -1,7 +1,12 @@
 #!lua flags=allow-oom
 -- include: clock common queue attempt claim
--- The next task for a group. What the group still holds (its last claim's answer was lost) goes back first.
-local c = { group = ARGV[1], ranks = ARGV[2], lease_ms = tonumber(ARGV[3]), nonce = ARGV[4],
-  spec_version = tonumber(ARGV[5]), drain = ARGV[6] == '1' }
-release_held(c.group, 'claim_lost')
-return claim_next(c)
+-- The next task for each group. What one still holds (its last claim's answer was lost) goes back first.
+-- ARGV: six of each group, as `claimant` says. Answers one item for each.
+local found, count = {}, #ARGV / 6
+for i = 1, count do
+  local c = claimant(6 * i - 5, count)
+  release_held(c.group, 'claim_lost')
+  found[i] = claim_next(c)
+end
+flush()
+return found

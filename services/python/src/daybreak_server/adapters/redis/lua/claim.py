@@ -1,8 +1,9 @@
-"""``claim.lua``: the next task for a group."""
+"""``claim.lua``: the next task for each of some groups."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.adapters.redis import records
@@ -25,29 +26,31 @@ def arguments(group: GroupRecord, *, lease_s: float, spec_version: int = SPEC_VE
     )
 
 
-def encode(keys: Keys, group: GroupRecord, *, lease_s: float, spec_version: int = SPEC_VERSION) -> Call:
-    """One look at the queue."""
-    return Call("claim", keys, arguments(group, lease_s=lease_s, spec_version=spec_version))
+def encode(
+    keys: Keys, groups: Sequence[GroupRecord], *, lease_s: float, spec_version: int = SPEC_VERSION
+) -> Call:
+    """One look at the queue for each group, one after the other."""
+    args: list[Arg] = []
+    for group in groups:
+        args += arguments(group, lease_s=lease_s, spec_version=spec_version)
+    return Call("claim", keys, args)
 
 
-def outcome(reply: Any) -> str:
+def outcome(item: Any) -> str:
     """``task``, ``drain``, ``none`` (nothing waits), ``other`` (not for this group) or ``again``."""
-    return records.text(reply[0])
+    return records.text(item[0])
 
 
-def decode(reply: Any, group: GroupId, *, lease_s: float) -> Claim | None:
+def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
     """The claim, or ``None`` where the answer is none."""
-    if outcome(reply) != "task":
+    if item[0] != b"task":
         return None
-    _, task, token, attempt, tenant, spec, checkpoint, step, control = reply
-    key = records.text(checkpoint)
+    _, task, token, attempt, tenant, spec, checkpoint, step, control = item
     return Claim(
-        lease=Lease(
-            task=TaskId(records.text(task)), token=Token(records.text(token)), group=group, lease_s=lease_s
-        ),
+        lease=Lease(task=TaskId(task.decode()), token=Token(token.decode()), group=group, lease_s=lease_s),
         attempt=int(attempt),
-        tenant=records.text(tenant),
-        input_json=records.split_spec(records.text(spec))[1],
-        checkpoint=CheckpointRef(key=key, step=int(step)) if key else None,
-        control=Control(int(control)),
+        tenant=tenant.decode(),
+        input_json=records.input_of(spec.decode()),
+        checkpoint=CheckpointRef(key=checkpoint.decode(), step=int(step)) if checkpoint else None,
+        control=Control(control),
     )

@@ -6,15 +6,14 @@ local id = ARGV[1]
 local r = load_task(id)
 if not r then return 0 end
 if not TERMINAL[r.state] then return -1 end
-redis.call('DEL', k_task(id), k_spec(id), k_out(id), k_ev(id), k_preview(id))
-redis.call('ZREM', k_index(r.tenant), id)
-redis.call('ZREM', K_sweep, id)
-redis.call('ZREM', K_dead, id)
-if r.idem then redis.call('DEL', k_idem(r.idem)) end
+call('DEL', k_task(id), k_spec(id), k_out(id), k_ev(id), k_preview(id))
+call('ZREM', k_index(r.tenant), id)
+call('ZREM', K_sweep, id)
+call('ZREM', K_dead, id)
+if r.idem then call('DEL', k_idem(r.idem)) end
 -- Nothing is left of the tenant, and it has no debt: as if it had never been here.
-if redis.call('EXISTS', k_index(r.tenant)) == 0
-    and tonumber(redis.call('HGET', K_shares, r.tenant) or '0') <= meta('vtime') then
-  redis.call('HDEL', K_shares, r.tenant)
-  redis.call('HDEL', K_weights, r.tenant)
+if call('EXISTS', k_index(r.tenant)) == 0 and tenant(r.tenant).share <= meta('vtime') then
+  call('HDEL', K_shares, r.tenant)
+  call('HDEL', K_weights, r.tenant)
 end
 return 1

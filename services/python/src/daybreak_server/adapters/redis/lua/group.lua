@@ -8,36 +8,38 @@ local key = k_group(group)
 
 local function register()
   if ARGV[4] == '1' then release_held(group, 'restarted') end
-  local before = redis.call('HMGET', key, 'state', 'phase', 'task')
+  flush()
+  local before = call('HMGET', key, 'state', 'phase', 'task')
   local r = {}
   for i = 8, #ARGV, 2 do r[ARGV[i]] = ARGV[i + 1] end
   if before[3] and r.state == 'idle' then r.state = 'busy' end
   if before[1] == r.state and before[2] == r.phase then r.since = nil else r.since = r.since or int(NOW) end
-  for name, value in pairs(r) do redis.call('HSET', key, name, value) end
-  if ARGV[5] == '1' then redis.call('HSET', key, 'drain', '1') end
-  redis.call('ZADD', K_groups, int(meta('lease_clock') + tonumber(ARGV[3])), group)
-  redis.call('ZREM', K_gone, group)
+  if ARGV[5] == '1' then r.drain = '1' end
+  hflush(key, r)
+  call('ZADD', K_groups, int(meta('lease_clock') + tonumber(ARGV[3])), group)
+  call('ZREM', K_gone, group)
   if ARGV[6] ~= '' and r.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
-    redis.call('HSET', K_meta, 'wake_ms', ARGV[6], 'wake', ARGV[7])
+    call('HSET', K_meta, 'wake_ms', ARGV[6], 'wake', ARGV[7])
   end
 end
 
 local function leave()
   release_held(group, 'left')
-  redis.call('DEL', key)
-  redis.call('ZREM', K_groups, group)
-  redis.call('ZREM', K_gone, group)
+  flush()
+  call('DEL', key)
+  call('ZREM', K_groups, group)
+  call('ZREM', K_gone, group)
 end
 
 if what == 'register' then
   register()
 elseif what == 'leave' then
   leave()
-elseif redis.call('EXISTS', key) == 0 then
+elseif call('EXISTS', key) == 0 then
   return -1
 elseif what == 'drain' then
-  redis.call('HSET', key, 'drain', '1')
+  call('HSET', key, 'drain', '1')
 else
-  redis.call('HDEL', key, 'drain')
+  call('HDEL', key, 'drain')
 end
-return redis.call('HEXISTS', key, 'drain')
+return call('HEXISTS', key, 'drain')

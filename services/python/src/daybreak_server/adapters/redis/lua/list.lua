@@ -12,14 +12,14 @@ end
 local from = after ~= '' and '(' .. after or (newest and '+' or '-')
 local ids
 if newest then
-  ids = redis.call('ZRANGE', k_index(tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, wanted and LOOK or limit + 1)
+  ids = call('ZRANGE', k_index(tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, wanted and LOOK or limit + 1)
 else
-  ids = redis.call('ZRANGE', k_index(tenant), from, '+', 'BYLEX', 'LIMIT', 0, wanted and LOOK or limit + 1)
+  ids = call('ZRANGE', k_index(tenant), from, '+', 'BYLEX', 'LIMIT', 0, wanted and LOOK or limit + 1)
 end
 local page, last = {}, ''
 for i, id in ipairs(ids) do
   if #page == limit then return { last, page } end
-  if not wanted or wanted[redis.call('HGET', k_task(id), 'state')] then page[#page + 1] = show(id) end
+  if not wanted or wanted[call('HGET', k_task(id), 'state')] then page[#page + 1] = show(id) end
   last = id
 end
 if wanted and #ids == LOOK then return { last, page } end

@@ -4,5 +4,5 @@
 local id, token, ttl_ms, value = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local r = load_task(id)
 if not r or r.token ~= token then return STALE end
-redis.call('SET', k_preview(id), value, 'PX', ttl_ms)
+call('SET', k_preview(id), value, 'PX', ttl_ms)
 return control(r)

@@ -6,10 +6,10 @@
 local id, token, lease_ms, pairs_n = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local r = load_task(id)
 if not r or r.token ~= token then return STALE end
-redis.call('ZADD', K_leases, 'XX', int(meta('lease_clock') + lease_ms), id)
+call('ZADD', K_leases, 'XX', int(meta('lease_clock') + lease_ms), id)
 local at = 5
 for _ = 1, pairs_n do
-  redis.call('HSET', k_task(id), ARGV[at], ARGV[at + 1])
+  set(r, ARGV[at], ARGV[at + 1])
   at = at + 2
 end
 local checkpoint, step = ARGV[at], ARGV[at + 1]
@@ -17,14 +17,15 @@ local told = tonumber(r.told or '0')
 for i = at + 2, #ARGV, 3 do
   local number = tonumber(ARGV[i + 2])
   if number == 0 or number > told then
-    emit(id, ARGV[i], r.attempt, ARGV[i + 1])
+    emit(r, ARGV[i], ARGV[i + 1])
     if number > 0 then told = number end
   end
 end
-if told > 0 then redis.call('HSET', k_task(id), 'told', int(told)) end
-if checkpoint ~= '' and redis.call('HGET', k_out(id), 'ckpt') ~= checkpoint then
-  redis.call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
-  redis.call('HSET', k_task(id), 'ckpt_at', int(steady()))
-  emit(id, 'checkpoint', r.attempt, '{"step":' .. step .. '}')
+if told > 0 then set(r, 'told', int(told)) end
+if checkpoint ~= '' and call('HGET', k_out(id), 'ckpt') ~= checkpoint then
+  call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
+  set(r, 'ckpt_at', int(steady()))
+  emit(r, 'checkpoint', '{"step":' .. step .. '}')
 end
+flush()
 return control(r)

@@ -1,63 +1,69 @@
 #!lua flags=allow-oom
 -- include: clock common queue attempt claim
--- Ends an attempt and, if asked, claims the next task for the same group.
--- ARGV: id, token, outcome (finished failed released stopped), a, b, c, d, then the claim's own or nothing.
-local id, token, outcome, a, b, c, d = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+-- Ends attempts and, for each if asked, claims the next task for the same group; one after the other.
+-- ARGV: for each id, token, outcome (finished failed released stopped), a, b, c, d, then the claim's own six, with
+-- '' for the group where none is wanted. Answers one item for each.
+local ARGS = 13
 local HISTORY = 0.2  -- weight of the newest run in the history
 
-local function blend(old, value)
-  old = tonumber(old or nil)
-  return exact(old and old + HISTORY * (value - old) or value)
+local function learn(name, value)
+  local old = number(name)
+  local new = old and old + HISTORY * (value - old) or value
+  set_meta(name, new, exact(new))
 end
 
--- What the estimates come from. A resumed run says nothing of how long a whole one takes.
-local function learn(r, ran)
-  if r.resumed_from_step or tonumber(r.cost) <= 0 then return end
-  local old = redis.call('HMGET', K_meta, 'seconds_per_cost', 'mean_s')
-  redis.call('HSET', K_meta, 'seconds_per_cost', blend(old[1], ran / tonumber(r.cost)), 'mean_s', blend(old[2], ran))
+local function finished(r, stored, shown)
+  -- What the estimates come from. A resumed run says nothing of how long a whole one takes.
+  if not r.resumed_from_step and tonumber(r.cost) > 0 then
+    local ran = math.max(0, steady() - tonumber(r.claimed)) / 1000
+    learn('seconds_per_cost', ran / tonumber(r.cost))
+    learn('mean_s', ran)
+  end
+  detach(r, true, false, true)
+  if stored ~= '[]' then call('HSET', k_out(r.id), 'artifacts', stored) end
+  if r.strikes then call('HDEL', k_out(r.id), 'error') end
+  finish(r, 'succeeded', '{"artifacts":' .. shown)
 end
 
-local function finished(r)
-  learn(r, math.max(0, steady() - tonumber(r.claimed)) / 1000)
-  detach(id, r, true, false, true)
-  redis.call('HSET', k_out(id), 'artifacts', a)
-  redis.call('HDEL', k_out(id), 'error')
-  finish(id, r, 'succeeded', '{"artifacts":' .. b)
-end
-
-local function apply(r)
+local function apply(r, outcome, a, b, c, d)
   if outcome == 'finished' then
-    if r.cancel_at then strike(id, r, {}) else finished(r) end
+    if r.cancel_at then strike(r, {}) else finished(r, a, b) end
   elseif outcome == 'failed' then
-    strike(id, r, { code = a, message = b, permanent = c == '1', reason = d })
+    strike(r, { code = a, message = b, permanent = c == '1', reason = d })
   elseif outcome == 'released' then
-    release(id, r, a)
+    release(r, a)
   else
-    release(id, r, 'stopped')  -- cancelled or expired; handed back should it have been told neither
+    release(r, 'stopped')  -- cancelled or expired; handed back should it have been told neither
   end
 end
 
-local function next_claim(held_ok)
-  local group = ARGV[8]
-  if not group then return { 'none' } end
-  local held = redis.call('HGET', k_group(group), 'task')
+local function next_claim(c, held_ok)
+  if c.group == '' then return { 'none' } end
+  local held = group_of(c.group).task
   if held and held_ok then
     -- The first answer to this settle was lost, and with it the next claim.
     local r = load_task(held)
-    if r and r.state == 'running' and r.group == group then return answer(held, r) end
+    if r and r.state == 'running' and r.group == c.group then return answer(r) end
   end
-  release_held(group, 'claim_lost')
-  return claim_next({ group = group, ranks = ARGV[9], lease_ms = tonumber(ARGV[10]), nonce = ARGV[11],
-    spec_version = tonumber(ARGV[12]), drain = ARGV[13] == '1' })
+  release_held(c.group, 'claim_lost')
+  return claim_next(c)
 end
 
-local r = load_task(id)
-if not r then return { 'stale', '' } end
-if r.token == token then
-  apply(r)
-  redis.call('HSET', k_task(id), 'done', token .. ' ' .. r.state)
-  return { 'settled', r.state, next_claim(false) }
+local function settle(at, want)
+  local token = ARGV[at + 1]
+  local r = load_task(ARGV[at])
+  if not r then return { 'stale', '' } end
+  if r.token == token then
+    apply(r, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+    set(r, 'done', token .. ' ' .. r.state)
+    return { 'settled', r.state, next_claim(claimant(at + 7, want), false) }
+  end
+  local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
+  if settled == token then return { 'settled', state, next_claim(claimant(at + 7, want), true) } end
+  return { 'stale', r.state }
 end
-local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
-if settled == token then return { 'settled', state, next_claim(true) } end
-return { 'stale', r.state }
+
+local found, count = {}, #ARGV / ARGS
+for i = 1, count do found[i] = settle(ARGS * (i - 1) + 1, count) end
+flush()
+return found

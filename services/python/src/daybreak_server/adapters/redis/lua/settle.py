@@ -1,8 +1,9 @@
-"""``settle.lua``: ends an attempt and claims the next task."""
+"""``settle.lua``: ends attempts and claims the next tasks."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,36 +23,45 @@ from daybreak_server.domain.tasks import (
     State,
 )
 
+Ending = tuple[Lease, Outcome, GroupRecord | None]
+"""An attempt, what came of it, and the group that wants the next task."""
+
 MESSAGE_MAX = 2000
 """Characters of an error's message that are kept."""
 
 
-def encode(
-    keys: Keys,
-    lease: Lease,
-    outcome: Outcome,
-    *,
-    claim_next: GroupRecord | None,
-    lease_s: float,
-) -> Call:
-    """The call that ends the attempt of ``lease`` as ``outcome``."""
-    args: list[Arg] = [lease.task, lease.token, *_outcome(lease, outcome)]
-    if claim_next is not None:
-        args += claim.arguments(claim_next, lease_s=lease_s)
+_NO_CLAIM: tuple[Arg, ...] = ("", "", "", "", "", "")
+
+
+def encode(keys: Keys, endings: Sequence[Ending], *, lease_s: float) -> Call:
+    """The call that ends attempts, one after the other, and claims what each of them asks for."""
+    args: list[Arg] = []
+    for lease, outcome, claim_next in endings:
+        args += (lease.task, lease.token)
+        args += _outcome(lease, outcome)
+        args += _NO_CLAIM if claim_next is None else claim.arguments(claim_next, lease_s=lease_s)
     return Call("settle", keys, args)
 
 
-def decode(reply: Any, claim_next: GroupRecord | None, *, lease_s: float) -> Settled:
-    """The answer; a task that is gone altogether answers as cancelled and stale."""
-    state = State(records.text(reply[1]) or "cancelled")
-    if records.text(reply[0]) == "stale":
+def decode(reply: Any, endings: Sequence[Ending], *, lease_s: float) -> list[Settled]:
+    """The answers; a task that is gone altogether answers as cancelled and stale."""
+    return [
+        _settled(item, claim_next, lease_s) for item, (_, _, claim_next) in zip(reply, endings, strict=True)
+    ]
+
+
+def _settled(item: Any, claim_next: GroupRecord | None, lease_s: float) -> Settled:
+    state = State(records.text(item[1]) or "cancelled")
+    if item[0] == b"stale":
         return Settled(state=state, stale=True)
-    following = claim.decode(reply[2], claim_next.id, lease_s=lease_s) if claim_next else None
+    following = claim.decode(item[2], claim_next.id, lease_s=lease_s) if claim_next else None
     return Settled(state=state, next=following)
 
 
 def _outcome(lease: Lease, outcome: Outcome) -> tuple[Arg, ...]:
     match outcome:
+        case Finished(artifacts=()):
+            return "finished", "[]", "[]", "", ""
         case Finished(artifacts=artifacts):
             stored = [asdict(artifact) for artifact in artifacts]
             shown = [_shown(lease, artifact) for artifact in artifacts]
