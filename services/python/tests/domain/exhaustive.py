@@ -1,0 +1,344 @@
+"""A store of two tasks, as small as it can be: every script is one method, and nothing comes between its steps.
+
+It is written from the words of docs/architecture.md and shares no code with ``daybreak_server.domain``: what it
+does is compared with the state table there, and with the scripts on a real server. Time comes in two kinds: a
+tick, which moves the lease clock by one, and a leap of the wall clock, behind which every deadline lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+LEASE = 2
+"""Ticks that a lease lasts without a renewal."""
+STRIKES = 2
+"""The most strikes a task may have."""
+BACKS = 1
+"""Hand-backs without a strike."""
+AHEAD = 2
+"""Ticks until a task that is submitted with a start ahead is due."""
+NOBODY, ORPHAN = 3, 2
+"""Owners that are no worker: none at all, and a group whose process is gone."""
+STALE = "stale"
+ENDED = frozenset("SFCX")
+
+Token = tuple[int, int]
+"""A task's number and the number of its attempt."""
+
+
+class Task:
+    """A task's record, and its places in the indices, each on its own so that they can contradict each other."""
+
+    __slots__ = (
+        "answer",
+        "attempt",
+        "backs",
+        "cancel",
+        "dead",
+        "done",
+        "ends",
+        "late",
+        "leased",
+        "live",
+        "owner",
+        "queued",
+        "state",
+        "strikes",
+        "ticks",
+        "token",
+        "unheard",
+        "waits",
+        "won",
+    )
+    state: str
+    """``-`` before submit, then Q D R S F C X."""
+    attempt: int
+    strikes: int
+    backs: int
+    cancel: bool
+    late: bool
+    """Its deadline has passed: to begin until it has begun once, then to end."""
+    ticks: int
+    """R: since the lease was renewed, as the store counts; D: until it is due."""
+    unheard: int
+    """R: since its holder was last answered; never looked at by the store."""
+    owner: int
+    token: int
+    done: int
+    """The token that was settled last, and in ``answer`` what it was told."""
+    answer: str
+    won: int
+    """The attempt whose artifacts were published."""
+    ends: int
+    """How many terminal events its stream has."""
+    dead: int
+    """How many dead letters it left."""
+    queued: bool
+    waits: bool
+    leased: bool
+    live: bool
+
+    def __init__(self, values: Sequence[object]) -> None:
+        (
+            self.answer,
+            self.attempt,
+            self.backs,
+            self.cancel,
+            self.dead,
+            self.done,
+            self.ends,
+            self.late,
+            self.leased,
+            self.live,
+            self.owner,
+            self.queued,
+            self.state,
+            self.strikes,
+            self.ticks,
+            self.token,
+            self.unheard,
+            self.waits,
+            self.won,
+        ) = values  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        marks = "".join(mark for mark, on in (("c", self.cancel), ("l", self.late), ("!", self.dead)) if on)
+        places = "".join(
+            place
+            for place, on in (("q", self.queued), ("d", self.waits), ("h", self.leased), ("v", self.live))
+            if on
+        )
+        return (
+            f"{self.state}{marks} attempt {self.attempt} strikes {self.strikes} backs {self.backs}"
+            f" owner {self.owner} ticks {self.ticks} in [{places}] ends {self.ends}"
+        )
+
+
+frozen: Callable[[Task], tuple[object, ...]] = attrgetter(*Task.__slots__)
+NEW = ("", 0, 0, False, 0, 0, 0, False, False, False, NOBODY, False, "-", 0, 0, 0, 0, False, 0)
+
+Facts = tuple[bool, bool, bool, bool, bool]
+Move = tuple[str, str, Facts, str]
+"""From, event, (start ahead, cancel, overdue, last strike, handed back enough), to."""
+
+
+class Store:
+    """What the scripts do. A flaw overrides one of these methods; see ``exhaustive_flaws``."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks = tasks
+        self.moves: list[Move] = []
+        self.reaped: list[int] = []
+        """Ticks since the holders of the reaped leases were heard of."""
+        self.torn: tuple[str, int] | None = None
+        """The second half of a script that a flaw tore in two, and of which task."""
+
+    # ── what clients ask ──────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, i: int, ahead: bool) -> None:
+        t = self.tasks[i]
+        if t.state == "-":
+            self._move(t, "submit", "D" if ahead else "Q", ahead=ahead)
+            self.enter(t)
+
+    def cancel(self, i: int) -> None:
+        t = self.tasks[i]
+        if t.state in ENDED or t.cancel:
+            return
+        t.cancel = True
+        if t.state == "R":
+            self._move(t, "cancel", "R")
+        else:
+            self.leave_queue(t)
+            self.end(t, "cancel", "C")
+
+    # ── what groups ask ───────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, group: int) -> Token | None:
+        self.release_held(group)
+        return self.next(group)
+
+    def next(self, group: int) -> Token | None:
+        for i, t in enumerate(self.tasks):  # their numbers are their places
+            if t.queued and t.late:
+                self.leave_queue(t)
+                self.end(t, "run deadline" if t.attempt else "start deadline", "X")
+            elif t.queued:
+                self.start(t, group)
+                return i, t.token
+        return None
+
+    def start(self, t: Task, group: int) -> None:
+        self._move(t, "claim", "R")
+        self.leave_queue(t)
+        if t.attempt == 0:
+            t.late = False  # from now on it counts when it has to end
+        t.attempt += 1
+        t.token = t.attempt
+        t.owner, t.leased, t.live = group, True, True
+        t.ticks = t.unheard = 0
+
+    def holds(self, t: Task, token: int) -> bool:
+        return t.token == token
+
+    def report(self, i: int, token: int) -> str:
+        t = self.tasks[i]
+        if not self.holds(t, token):
+            return STALE
+        self._move(t, "renew, report, checkpoint", "R")
+        self.renew(t)
+        t.unheard = 0
+        return "stop" if t.cancel or t.late else "go on"
+
+    def renew(self, t: Task) -> None:
+        t.ticks = 0
+
+    def settle(self, i: int, token: int, outcome: str, then: int) -> tuple[str, Token | None]:
+        """The state that the outcome led to or ``stale``, and the next claim of group ``then``."""
+        t = self.tasks[i]
+        if self.holds(t, token):
+            self.apply(t, outcome)
+            t.done, t.answer = token, t.state
+            if then == NOBODY:
+                return t.answer, None
+            self.release_held(then)
+            return t.answer, self.next(then)
+        if t.done == token:
+            return t.answer, self.next_again(then) if then != NOBODY else None
+        return STALE, None
+
+    def next_again(self, group: int) -> Token | None:
+        """The first answer was lost, and with it the claim that came with it."""
+        held = self.held(group)
+        return (self.tasks.index(held), held.token) if held else self.next(group)
+
+    def restart(self, group: int) -> None:
+        """A group registers anew, or ends in order."""
+        self.release_held(group)
+
+    def killed(self, group: int) -> None:
+        """No script: the process is gone, and comes back as a group of a new name."""
+        for t in self.tasks:
+            if t.owner == group:
+                t.owner = ORPHAN
+
+    def nothing(self) -> None:
+        """No script: something happens elsewhere."""
+
+    def apply(self, t: Task, outcome: str) -> None:
+        if outcome == "finish" and not t.cancel:
+            t.won = t.token
+            self.detach(t)
+            self.end(t, outcome, "S")
+        elif outcome in ("release", "stopped"):
+            self.release(t, outcome)
+        else:
+            self.strike(t, outcome)
+
+    def held(self, group: int) -> Task | None:
+        return next((t for t in self.tasks if t.owner == group and t.state == "R"), None)
+
+    def release_held(self, group: int) -> None:
+        held = self.held(group)
+        if held:
+            self.release(held, "release")
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def leap(self) -> None:
+        """The wall clock leaps; deadlines pass and delays end, but leases do not see it."""
+        for t in self.tasks:
+            if t.state == "R" and not t.late:
+                self._move(t, "run deadline", "R")
+            t.late = t.late or t.state in "QDR"
+            if t.state == "D":
+                t.ticks = min(t.ticks, 1)
+
+    def tick(self) -> None:
+        for t in self.tasks:
+            t.ticks += (t.state == "R") - (t.state == "D")
+            t.unheard = min(t.unheard + (t.state == "R"), LEASE)
+        for t in self.tasks:
+            if t.late and (t.queued or t.waits):
+                self.leave_queue(t)
+                self.end(t, "run deadline" if t.attempt else "start deadline", "X")
+        for t in self.tasks:
+            if t.waits and t.ticks == 0:
+                self.promote(t)
+        for t in self.tasks:
+            if t.leased and t.ticks >= LEASE:
+                self.reaped.append(t.unheard)
+                self.reap(t)
+
+    def promote(self, t: Task) -> None:
+        t.waits = False
+        self._move(t, "due", "Q")
+        self.enter(t)
+
+    def reap(self, t: Task) -> None:
+        self.strike(t, "lease lost")
+
+    # ── how an attempt ends ───────────────────────────────────────────────────────────────────────────────
+
+    def release(self, t: Task, event: str) -> None:
+        if t.cancel or t.late or t.backs >= BACKS:
+            self.strike(t, event)
+        else:
+            self._move(t, event, "Q")
+            self.detach(t)
+            t.backs += 1
+            self.enter(t)
+
+    def strike(self, t: Task, event: str) -> None:
+        if t.cancel:
+            self.detach(t)
+            self.end(t, event, "C")
+        elif t.late and event != "permanent error":
+            self.detach(t)
+            self.end(t, event, "X")
+        elif event == "permanent error" or t.strikes + 1 >= STRIKES:
+            self.detach(t)
+            self.end(t, event, "F")
+            self.count(t)
+        else:
+            self._move(t, event, "D")
+            self.detach(t)
+            self.count(t)
+            self.enter(t)
+            t.ticks = 1
+
+    def count(self, t: Task) -> None:
+        t.strikes += 1
+
+    def detach(self, t: Task) -> None:
+        t.leased = False
+        t.owner, t.token, t.ticks, t.unheard = NOBODY, 0, 0, 0
+
+    def end(self, t: Task, event: str, state: str) -> None:
+        self._move(t, event, state)
+        t.live = False
+        t.ends += 1
+        t.ticks = 0
+        if state == "F":
+            self.bury(t)
+
+    def bury(self, t: Task) -> None:
+        t.dead += 1
+
+    # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def enter(self, t: Task) -> None:
+        """Into the queue, or among those that wait for their time."""
+        t.queued, t.waits = t.state == "Q", t.state == "D"
+        t.live = t.queued
+        t.ticks = AHEAD if t.waits else 0
+
+    def leave_queue(self, t: Task) -> None:
+        t.queued = t.waits = False
+        t.ticks = 0
+
+    def _move(self, t: Task, event: str, after: str, *, ahead: bool = False) -> None:
+        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, t.backs >= BACKS)
+        self.moves.append((t.state, event, facts, after))
+        t.state = after
