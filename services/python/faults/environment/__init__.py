@@ -12,6 +12,6 @@
 
 from __future__ import annotations
 
-from faults.environment import full, network, power
+from faults.environment import clocks, files, full, network, power
 
-__all__ = ["full", "network", "power"]
+__all__ = ["clocks", "files", "full", "network", "power"]
