@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -32,7 +33,9 @@ from daybreak_server.settings import Settings
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
+_LOOK_AT_NODE_S = 0.1
 _API_LATEST_S = 120.0
+_SERVE_LATEST_S = 180.0
 _READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 
 
@@ -54,10 +57,11 @@ class RayHead:
         self._going.set()
 
     def run(self) -> int:
-        """Until stopped (0), or until Ray has died (1)."""
+        """Until stopped (0), or until Serve is gone for good (1). When Ray has died, the process ends with 1."""
         self._tell(phase="ray")
         shutil.rmtree(self._folder, ignore_errors=True)
         node = LocalRay(self._folder, cpus=self._cpus(), free_port=free_port)
+        self._watch_node(node)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes SIGTERM for itself
             signal.signal(number, self._on_signal)
         self._tell(phase="serve")
@@ -66,7 +70,7 @@ class RayHead:
             self._gpus = cluster.cluster_has_gpus()
             # The groups first: users reach the gateway, and the same app on Ray can come when there is time.
             self._deploy(serve_app.targets(self._settings, gpus=self._gpus, api=False))
-            return self._watch(node)
+            return self._watch()
         finally:
             self._tell(phase="stopping")
             self._shut_down(node)
@@ -91,20 +95,45 @@ class RayHead:
         wanted = sum(pool.groups * pool.ranks * pool.cpus_per_rank for pool in self._settings.pools.values())
         return max(1, round(wanted + 0.5))
 
-    def _watch(self, node: LocalRay) -> int:
+    def _watch_node(self, node: LocalRay) -> None:
+        """End at once when a part of Ray has died: calls to what is left of it wait for a minute.
+
+        Nothing is lost by it: whoever supervises this process ends what is left, and starts it all again.
+        """
+
+        def look() -> None:
+            while not self._going.wait(_LOOK_AT_NODE_S):
+                dead = node.dead()
+                if dead:
+                    _log.error("Ray has lost %s", ", ".join(dead))
+                    os._exit(1)
+
+        threading.Thread(target=look, name="node-watch", daemon=True).start()
+
+    def _watch(self) -> int:
+        """Look at Serve until stopped. It may be away for a while: Ray starts its controller again."""
+        heard = time.monotonic()
         while not self._going.wait(_LOOK_S):
-            dead = node.dead()
-            if dead:
-                _log.error("Ray has lost %s", ", ".join(dead))
-                return 1
-            status = serve.status()
-            self._tell(
-                phase="running",
-                apps={name: _shown(app) for name, app in status.applications.items()},
-                failures=cluster.failures(),
-            )
-            self._complete(set(status.applications))
+            try:
+                self._look_at_serve()
+            except Exception as exc:
+                away_s = time.monotonic() - heard
+                if away_s > _SERVE_LATEST_S:
+                    _log.error("Serve has not answered for %.0f s: %s", away_s, exc)
+                    return 1
+                _log.warning("Serve does not answer: %s", exc)
+            else:
+                heard = time.monotonic()
         return 0
+
+    def _look_at_serve(self) -> None:
+        status = serve.status()
+        self._tell(
+            phase="running",
+            apps={name: _shown(app) for name, app in status.applications.items()},
+            failures=cluster.failures(),
+        )
+        self._complete(set(status.applications))
 
     def _complete(self, have: set[str]) -> None:
         """Deploy what is missing, and the app when the groups have come up (or after a while)."""

@@ -26,9 +26,10 @@ from daybreak_server.settings import PoolSettings, Settings, load_settings
 _log = logging.getLogger(__name__)
 API_APP = "api"
 _STREAM_MARGIN = 1000
-_HEALTH_PERIOD_S = 2.0
+_HEALTH_PERIOD_S = 1.0
+"""A rank that died is seen by the next check, and nothing else makes Serve start the gang anew."""
 _HEALTH_TIMEOUT_S = 30.0
-"""Generous: what hangs is found by the group itself, and a busy machine is no reason to restart it."""
+"""At least. Generous: what hangs is found by the group itself, and a busy machine is no reason to restart it."""
 _LEAVE_S = 25.0
 """How long a group may take to hand back when its replicas are stopped."""
 _EARLY_S = 60.0
@@ -136,7 +137,8 @@ def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: 
         gang_scheduling_config=GangSchedulingConfig(gang_size=of.ranks),
         ray_actor_options=_resources(of, on_gpu=on_gpu),
         health_check_period_s=_HEALTH_PERIOD_S,
-        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        # Three checks in a row must fail. A step may keep a rank from answering for as long as it may take.
+        health_check_timeout_s=max(_HEALTH_TIMEOUT_S, of.lease.stall_s / 2),
         graceful_shutdown_timeout_s=_LEAVE_S,
         graceful_shutdown_wait_loop_s=0.1,
         # A gang that still waits for its nodes must not hold back the rollout of the others.
