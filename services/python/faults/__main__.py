@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from faults import registry, server
@@ -14,7 +19,7 @@ from faults.checker import check
 from faults.failpoints import ALL
 from faults.history import read
 from faults.options import RigOptions
-from faults.registry import Lab, ViolatedError
+from faults.registry import Lab, Scenario, ViolatedError
 from faults.rig import Rig
 from faults.scenarios import runs
 from figures import Report, Row
@@ -23,7 +28,7 @@ _ABOUT = """\
 A server, gateways and groups on this machine (no Ray), killed by SIGKILL at random and at named points, frozen,
 cut off, and started again; clients outside write down all they see; a checker decides from that history alone.
 
-  python -m faults all                      the set that CI runs, a few minutes; saves docs/figures/faults.json
+  python -m faults all                      what CI runs, a few minutes; saves docs/figures/faults.json
   python -m faults long                     the promised counts, hours; saves docs/figures/faults-long.json
   python -m faults.environment              networks, disks, memory, clocks and S3 that fail, a few minutes
   python -m faults.system                   a whole `daybreakd up` with Ray: its parts killed, stopped and hung
@@ -48,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         one = commands.add_parser(name, help=about)
         _common(one)
+        one.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
         if name != "named":
             one.add_argument(
                 "--save", default=None, metavar="NAME", help="name of the report (default: as above)"
@@ -58,9 +64,12 @@ def parser() -> argparse.ArgumentParser:
     mixed.add_argument("--seconds", type=float, default=60.0)
     mixed.add_argument("--kills", type=int, default=80, help="processes to kill meanwhile")
     mixed.add_argument("--rate", type=float, default=5.0, help="tasks a second")
+    mixed.add_argument("--guards", action="store_true", help="leaders have guards, as in production")
+    mixed.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     mixed.add_argument("--cut", type=float, default=0.05, help="chance that a stream is cut before a chunk")
     some = commands.add_parser("scenario", help="some scenarios, by name")
     some.add_argument("names", nargs="+", metavar="NAME")
+    some.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     some.add_argument("--long", action="store_true", help="with the promised counts")
     _common(some)
     again = commands.add_parser("check", help="decide a recorded history again")
@@ -73,6 +82,9 @@ def _common(one: argparse.ArgumentParser) -> None:
     one.add_argument("--seed", type=int, default=1, help="of the schedules (default 1)")
     one.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="the server")
     one.add_argument("--fsync", choices=server.FSYNC, default="everysec")
+    one.add_argument(
+        "--jobs", type=int, default=None, metavar="N", help="systems side by side (default: `all`, `long` 3)"
+    )
     one.add_argument("--lease", type=float, default=1.5, metavar="S", help="seconds of a lease (default 1.5)")
 
 
@@ -93,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if verdict.ok else 1
     options = RigOptions(flavour=given.flavour, fsync=given.fsync, lease_s=given.lease)
     long = given.command == "long" or getattr(given, "long", False)
-    lab = Lab(options=options, seed=given.seed, long=long, say=_say)
+    jobs = given.jobs or (3 if given.command in ("all", "long") else 1)
+    lab = Lab(options=options, seed=given.seed, long=long, say=_say, jobs=jobs)
     if given.command == "mixed":
         return _mixed(lab, given)
     known = registry.scenarios()
@@ -112,7 +125,13 @@ def _say(text: str) -> None:
 def _mixed(lab: Lab, given: argparse.Namespace) -> int:
     try:
         outcome = runs.one_run(
-            lab, seed=given.seed, seconds=given.seconds, deaths=given.kills, rate=given.rate, cut=given.cut
+            lab,
+            seed=given.seed,
+            seconds=given.seconds,
+            deaths=given.kills,
+            rate=given.rate,
+            cut=given.cut,
+            guards=given.guards,
         )
     except ViolatedError as exc:
         print(exc, file=sys.stderr)
@@ -121,20 +140,26 @@ def _mixed(lab: Lab, given: argparse.Namespace) -> int:
         print(f"{count:6} killed {name}")
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())
     print(f"{outcome.deaths} kills, {outcome.tasks} tasks ({states}), {outcome.seconds:.0f} s: no violation")
+    if given.result is not None:
+        given.result.write_text(outcome.as_json())
     return 0
 
 
 def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
-    started, failed = time.monotonic(), []
-    rows: list[Row] = []
+    started = time.monotonic()
     known = registry.scenarios()
+    done: dict[str, list[Row] | None] = {}
     for name in names:
-        try:
-            rows += registry.run(known[name], lab)
-        except Exception as exc:  # the others are run all the same
-            failed.append(name)
-            lab.say(f"   FAILED: {type(exc).__name__}: {exc}")
+        if known[name].alone or lab.jobs == 1:
+            done[name] = _one(lab, known[name])
+    others = [name for name in names if name not in done]
+    with ThreadPoolExecutor(lab.jobs) as pool:
+        done.update(zip(others, pool.map(lambda name: _elsewhere(lab, given, name), others), strict=True))
+    failed = [name for name in names if done[name] is None]
+    rows = [row for name in names for row in done[name] or ()]
     missed = [row.what for row in rows if row.held is False]
+    if given.rows is not None:
+        given.rows.write_text(json.dumps([asdict(row) for row in rows]))
     if given.command in ("all", "long") and not failed:
         lab.say(f"saved {_report(lab, given, rows).save()}")
     lab.say(
@@ -143,6 +168,39 @@ def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
     for what in (*failed, *missed):
         lab.say(f"  {what}")
     return 1 if failed or missed else 0
+
+
+def _one(lab: Lab, one: Scenario) -> list[Row] | None:
+    """A scenario's rows, or ``None`` when it failed; the others are run all the same."""
+    try:
+        return registry.run(one, lab)
+    except Exception as exc:
+        lab.say(f"   {one.name} FAILED: {type(exc).__name__}: {exc}")
+        return None
+
+
+def _elsewhere(lab: Lab, given: argparse.Namespace, name: str) -> list[Row] | None:
+    """The same in a process of its own, beside others; what it says comes when it is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "rows"
+        command = [
+            sys.executable,
+            "-m",
+            "faults",
+            "scenario",
+            name,
+            f"--rows={result}",
+            f"--seed={given.seed}",
+        ]
+        command += [f"--flavour={given.flavour}", f"--fsync={given.fsync}", f"--lease={given.lease}"]
+        command += ["--long"] * lab.long
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=runs.HOME)
+        lab.say("\n".join([*ran.stdout.splitlines()[:-1], *ran.stderr.splitlines()[-40:]]).rstrip())
+        try:
+            rows = [Row(**fields) for fields in json.loads(result.read_text())]
+        except (OSError, ValueError):
+            return None
+    return rows if ran.returncode == 0 or any(row.held is False for row in rows) else None
 
 
 def _report(lab: Lab, given: argparse.Namespace, rows: list[Row]) -> Report:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from faults import finals
 from faults.checker import Verdict, check
@@ -18,19 +19,38 @@ from faults.schedule import Fault, Schedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run came to."""
+    """What a run that broke no promise came to."""
 
-    verdict: Verdict
     kills: Counter[str]
     """Processes that were killed and seen gone: by what they were, and failpoints by name."""
-    tasks: int
-    seconds: float
     states: Counter[str]
+    """How its tasks ended."""
+    counts: Counter[str]
+    """Lines of the history, by operation and kind."""
+    seconds: float
 
     @property
     def deaths(self) -> int:
-        """All of them."""
+        """All processes that were killed."""
         return self.kills.total()
+
+    @property
+    def tasks(self) -> int:
+        """All tasks that were accepted."""
+        return self.states.total()
+
+    def as_json(self) -> str:
+        """For another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        """The inverse."""
+        fields = json.loads(text)
+        return cls(
+            seconds=fields["seconds"],
+            **{name: Counter(fields[name]) for name in ("kills", "states", "counts")},
+        )
 
 
 def inflict(rig: Rig, fault: Fault, frozen: list[tuple[float, int]]) -> None:
@@ -110,11 +130,10 @@ def run(rig: Rig, plan: Schedule, *, cut: float, bound_s: float, say: Callable[[
         verdict = settle(rig, load, bound_s=bound_s)
     states = Counter(line["record"]["state"] for line in read(rig.history.path) if line["op"] == "final")
     outcome = Outcome(
-        verdict=verdict,
         kills=deaths(rig),
-        tasks=states.total(),
-        seconds=time.monotonic() - began,
         states=states,
+        counts=Counter(verdict.counts),
+        seconds=time.monotonic() - began,
     )
     if not verdict.ok:
         raise ViolatedError(f"seed {plan.seed}: {verdict.text()}\nhistory: {rig.history.path}")

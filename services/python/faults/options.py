@@ -50,6 +50,9 @@ class RigOptions:
     progress_s: float = 0.05
     drain_s: float = 0.0
     redis_timeout_s: float = 2.0
+    guards: bool = False
+    """Whether leaders have guards, as in production: a process each, which takes half a second to start, and by
+    which a leader's death is told at once. Without them it is the lease that ends."""
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Variables of the parts whose name begins with the key (``gateway``, ``solo``, ``server``, ``""``: all).
     Such a part runs in an interpreter of its own, which starts in a second instead of milliseconds."""

@@ -22,6 +22,7 @@ from daybreak_server import wiring
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.api.app import build_app
 from daybreak_server.api.server import ApiServer
+from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.member import Member, Outside
 from daybreak_server.settings import Settings
 from daybreak_server.workloads import registry
@@ -55,6 +56,8 @@ class Part:
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     """Where there is one, the part runs in an interpreter of its own, so that the loader sees it too."""
+    guarded: bool = False
+    """Whether a leader has a guard, as in production."""
     chance: dict[str, float] = field(default_factory=dict)
     """Failpoints that fire by chance, at each pass."""
     seed: int = 0
@@ -159,6 +162,7 @@ def _rank(part: Part, points: Failpoints) -> None:
         on_broken=lambda why: os._exit(EXIT_BROKEN),
         board=FolderBoard(Path(part.board)),
         label=part.name,
+        guard=(lambda: _guard(settings, part)) if part.guarded else None,
     )
     member = Member(spec, wiring.gang_config(settings, part.pool), outside, rank=part.rank)
     told = threading.Event()
@@ -169,6 +173,30 @@ def _rank(part: Part, points: Failpoints) -> None:
             os._exit(EXIT_ILL)
     member.stop(timeout_s=5.0)
     os._exit(0)
+
+
+class _NotedGuard(Guard):
+    """Tells the rig its process's id, so that it can be killed too."""
+
+    note: Path
+
+    def start(self) -> None:
+        super().start()
+        process = self._process
+        if process is not None:
+            fresh = self.note.with_suffix(".new")
+            fresh.write_text(str(process.pid))
+            fresh.rename(self.note)
+
+
+def _guard(settings: Settings, part: Part) -> Guard:
+    made = wiring.build_guard(settings, part.pool)
+    guard = _NotedGuard(made._command, told=made._told)
+    made.page.close()
+    folder = Path(part.folder) / "guards"
+    folder.mkdir(exist_ok=True)
+    guard.note = folder / part.name
+    return guard
 
 
 def main() -> None:

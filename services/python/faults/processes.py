@@ -122,3 +122,23 @@ class Processes:
             self._said.notify_all()
         if "ended" in what:
             self.ended.put((what["ended"], what["status"]))
+
+
+def is_guard(pid: int) -> bool:
+    """Whether this process is there, and is a leader's guard."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return stat[0] != "Z" and b"daybreak_server.entrypoints.guard" in command
+
+
+def end_other(pid: int) -> bool:
+    """SIGKILL to a guard, which is its leader's child, and wait until it is gone. Whether it was there."""
+    if not is_guard(pid):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_guard(pid), 20, f"the end of guard {pid}")
+    return True

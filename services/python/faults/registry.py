@@ -36,6 +36,8 @@ class Lab:
     long: bool = False
     """Hours instead of minutes."""
     say: Callable[[str], None] = print
+    jobs: int = 1
+    """How many systems may run side by side."""
 
     def times(self, short: int, long: int) -> int:
         """A count, by how long this may take."""
@@ -61,6 +63,8 @@ class Scenario:
     about: str
     run: Callable[[Lab], list[Row]]
     order: int = 0
+    alone: bool = False
+    """Measures times: nothing else runs meanwhile."""
 
     @property
     def room(self) -> str:
@@ -71,14 +75,16 @@ class Scenario:
 _known: dict[str, Scenario] = {}
 
 
-def scenario(name: str, about: str) -> Callable[[Callable[[Lab], list[Row]]], Callable[[Lab], list[Row]]]:
-    """Register a function that runs a scenario and gives its rows.
+def scenario(
+    name: str, about: str, *, alone: bool = False
+) -> Callable[[Callable[[Lab], list[Row]]], Callable[[Lab], list[Row]]]:
+    """Register a function that runs a scenario and gives its rows. ``alone``: it measures times.
 
     It raises :class:`SkippedError` where this machine lacks something, and any other exception when it fails.
     """
 
     def register(run: Callable[[Lab], list[Row]]) -> Callable[[Lab], list[Row]]:
-        _known[name] = Scenario(name=name, about=about, run=run, order=len(_known))
+        _known[name] = Scenario(name=name, about=about, run=run, order=len(_known), alone=alone)
         return run
 
     return register

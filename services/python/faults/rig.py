@@ -28,7 +28,7 @@ from faults import server
 from faults.history import History
 from faults.options import PoolPlan, RigOptions
 from faults.parts import Part
-from faults.processes import Processes
+from faults.processes import Processes, end_other, is_guard
 from faults.waiting import wait_until
 
 LINGER_S = 8.0
@@ -42,7 +42,7 @@ class Target:
     """A process that a fault can befall."""
 
     kind: str
-    """``leader``, ``follower``, ``gateway`` or ``server``."""
+    """``leader``, ``follower``, ``guard``, ``gateway`` or ``server``."""
     name: str
     pid: int
 
@@ -128,6 +128,8 @@ class Rig:
         """Kill everything that is left."""
         self._ending.set()
         self.processes.close()
+        for path in (self.folder / "guards").glob("*"):
+            end_other(int(path.read_text()))
         if self._supervisor.is_alive():
             self._supervisor.join(10)
         self.history.close()
@@ -192,9 +194,10 @@ class Rig:
                 if pool is not None and (slot.pool is None or slot.pool.name != pool):
                     continue
                 for rank, pid in slot.pids.items():
-                    found.append(
-                        Target(kind="follower" if rank else "leader", name=f"{slot.name}.{rank}", pid=pid)
-                    )
+                    name = f"{slot.name}.{rank}"
+                    found.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
+                    if (guard := self._guard_of(name)) is not None:
+                        found.append(Target(kind="guard", name=f"{name}-guard", pid=guard))
         return [one for one in found if not kinds or one.kind in kinds]
 
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
@@ -203,7 +206,7 @@ class Rig:
         """SIGKILL, and seen gone. It is started again after ``down_s``. Whether it was there to be killed."""
         if down_s:
             self.hold(target.name.partition(".")[0], for_s=down_s)
-        killed = self.processes.kill(target.pid)
+        killed = end_other(target.pid) if target.kind == "guard" else self.processes.kill(target.pid)
         if killed:
             self.history.note(
                 "fault", kind=f"kill-{target.kind}", name=target.name, pid=target.pid, down_s=down_s
@@ -309,9 +312,17 @@ class Rig:
             settings=self._groups_settings.model_dump_json(),
             pool=slot.pool.name,
             rank=rank,
+            guarded=self.options.guards and rank == 0,
             board=str(board),
             **common,
         )
+
+    def _guard_of(self, name: str) -> int | None:
+        try:
+            pid = int((self.folder / "guards" / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if is_guard(pid) else None
 
     def _environment(self, name: str) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -122,7 +122,13 @@ def _submission(draw: random.Random, at: float, number: int, pool: PoolPlan) -> 
 
 
 def faults(
-    *, seed: int, seconds: float, count: int, pools: Sequence[PoolPlan], lease_s: float
+    *,
+    seed: int,
+    seconds: float,
+    count: int,
+    pools: Sequence[PoolPlan],
+    lease_s: float,
+    guards: bool = False,
 ) -> tuple[Fault, ...]:
     """``count`` deaths and what else befalls the parts, spread evenly at random over ``seconds``."""
     draw = random.Random(f"{seed}/faults")
@@ -131,6 +137,8 @@ def faults(
     if any(pool.ranks > 1 for pool in pools):
         deaths["follower"] = 12
         points += list(FOLLOWER)
+    if guards:
+        deaths["guard"] = 8
     made: list[Fault] = []
     for _ in range(count):
         at, pick = draw.uniform(0, seconds), draw.random()
@@ -155,12 +163,19 @@ def faults(
 
 
 def schedule(
-    *, seed: int, seconds: float, rate: float, deaths: int, pools: Sequence[PoolPlan], lease_s: float
+    *,
+    seed: int,
+    seconds: float,
+    rate: float,
+    deaths: int,
+    pools: Sequence[PoolPlan],
+    lease_s: float,
+    guards: bool = False,
 ) -> Schedule:
     """A whole run."""
     return Schedule(
         seed=seed,
         seconds=seconds,
         submissions=submissions(seed=seed, seconds=seconds, rate=rate, pools=pools),
-        faults=faults(seed=seed, seconds=seconds, count=deaths, pools=pools, lease_s=lease_s),
+        faults=faults(seed=seed, seconds=seconds, count=deaths, pools=pools, lease_s=lease_s, guards=guards),
     )
