@@ -20,12 +20,15 @@ from benchmarks.queue.tasks import POOL, group, plain, true_to_life
 from daybreak_server.adapters.redis.client import connect
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.domain.tasks import Finished, NewTask
+from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.tasks import Finished, Lease, NewTask
 
 BATCH = 200
 AHEAD = 1000
 """How many tasks the producer may be ahead of the leaders."""
-LEADERS = 3
+LEADERS = 2
+WIDTH = 16
+"""Groups that one leader process serves, with one call for all of them."""
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -43,6 +46,8 @@ class Rate:
     settle_us: float
     tasks_s: tuple[float, ...]
     """Of each repeat: submitted, claimed and settled."""
+    single_s: float
+    """The same with one group in each leader process, so one task a call."""
     raw_s: float
     """Payloads through a plain list by the same clients: RPUSH in the same batches, one LPOP each."""
 
@@ -84,10 +89,11 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates = [tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores) for _ in range(repeats)]
+    single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)
     raw = tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True)
     return Rate(
         depth=depth, bytes_a_task=a_task, ended_bytes=ended, submits_s=submits, submit_us=submit_us, settles_s=settles,
-        settle_us=settle_us, tasks_s=tuple(rates), raw_s=raw,
+        settle_us=settle_us, tasks_s=tuple(rates), single_s=single, raw_s=raw,
     )  # fmt: skip
 
 
@@ -96,7 +102,15 @@ def _queued(server: BenchServer) -> int:
         return int(client.zcard(f"daybreak:{{{POOL}}}:live"))
 
 
-def _run(url: str, *, produced: int, settled: int, cores: Collection[int], raw: bool = False) -> float:
+def _run(
+    url: str,
+    *,
+    produced: int,
+    settled: int,
+    cores: Collection[int],
+    raw: bool = False,
+    width: int = WIDTH,
+) -> float:
     """Seconds until ``produced`` tasks were submitted and ``settled`` were settled."""
     counters = Counters(LEADERS)
     produce, lead = (_produce_raw, _lead_raw) if raw else (_produce, _lead)
@@ -108,7 +122,7 @@ def _run(url: str, *, produced: int, settled: int, cores: Collection[int], raw: 
         )
     for at in range(LEADERS if settled else 0):
         workers.append(
-            _SPAWN.Process(target=lead, args=(url, counters, at, settled, set(cores)), daemon=True)
+            _SPAWN.Process(target=lead, args=(url, counters, at, settled, set(cores), width), daemon=True)
         )
     with _running(workers):
         for worker in workers:
@@ -191,21 +205,40 @@ def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[i
     asyncio.run(run())
 
 
-def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int]) -> None:
+def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
     os.sched_setaffinity(0, cores)
-    queue, me, done = RedisQueue(url, pool=POOL, timeout_s=30), group(at), Finished(artifacts=())
-    queue.group(me, ttl_s=3600)
+    queue, done = RedisQueue(url, pool=POOL, timeout_s=30), Finished(artifacts=())
+    mine = [group(at * WIDTH + one) for one in range(width)]
+    for me in mine:
+        queue.group(me, ttl_s=3600)
     counters.ready.release()
     counters.go.wait()
-    claim = queue.claim(me, wait_s=5)
-    while claim is not None:
+    held: list[tuple[Lease, GroupRecord]] = []
+    while True:
         last = counters.done >= number
-        claim = queue.settle(claim.lease, done, claim_next=None if last else me).next
-        counters.settled[at] += 1
-        if claim is None and not last:
-            claim = queue.claim(me, wait_s=5)
-    queue.leave(me)
+        if not held:
+            if last:
+                break
+            held = _first(queue, mine)
+        answers = queue.settle_each([(lease, done, None if last else me) for lease, me in held])
+        counters.settled[at] += len(held)
+        held = [
+            (answer.next.lease, me)
+            for answer, (_, me) in zip(answers, held, strict=True)
+            if answer.next is not None
+        ]
+    for me in mine:
+        queue.leave(me)
     queue.close()
+
+
+def _first(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
+    """What the groups get when all of them are idle."""
+    first = queue.claim(groups[0], wait_s=5)
+    if first is None:
+        return []
+    rest = queue.claim_each(groups[1:]) if len(groups) > 1 else []
+    return [(claim.lease, me) for claim, me in zip([first, *rest], groups, strict=True) if claim is not None]
 
 
 def _produce_raw(url: str, counters: Counters, number: int, ahead: int, cores: set[int]) -> None:
@@ -222,7 +255,7 @@ def _produce_raw(url: str, counters: Counters, number: int, ahead: int, cores: s
     client.close()
 
 
-def _lead_raw(url: str, counters: Counters, at: int, number: int, cores: set[int]) -> None:
+def _lead_raw(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
     os.sched_setaffinity(0, cores)
     client = connect(url, timeout_s=30)
     counters.ready.release()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from benchmarks.queue.rate import BATCH, LEADERS
+from benchmarks.queue.rate import BATCH, LEADERS, WIDTH
 from benchmarks.simulate.costs import Costs
 
 TASKS = 6_000
@@ -69,9 +69,9 @@ def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> floa
         elif not waiting:
             idle.append(who)
         else:
-            waiting -= 1
-            settled += 1
-            heapq.heappush(
-                calendar, (serve("server", serve("client", now, leader), costs.settle), number, who)
-            )
+            some = min(WIDTH, waiting)
+            waiting -= some
+            settled += some
+            done = serve("server", serve("client", now, leader * some), costs.settle * some)
+            heapq.heappush(calendar, (done, number, who))
     return settled / max(now, 1e-9)

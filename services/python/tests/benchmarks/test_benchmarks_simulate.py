@@ -41,6 +41,7 @@ def figures(tmp_path: Path) -> Path:
         settles_s=5_000.0,
         settle_us=100.0,
         tasks_s=(3_000.0,),
+        single_s=2_000.0,
         raw_s=9_000.0,
     )
     for row in [*rows, *table.rate_rows([one])]:
