@@ -58,25 +58,46 @@ def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
     return (*seen, task.strikes, task.backs, task.ticks) if whole else seen
 
 
-def walks(found: Found) -> Iterator[Walk]:
-    """Walks from the beginning that together take a step of every kind."""
-    kinds = [
-        {kind_of(state, label): (label, after) for label, after in found.out(at)}
-        for at, state in enumerate(found.states)
-    ]
-    left = {kind for out in kinds for kind in out}
-    for root in sorted(range(len(kinds)), key=lambda at: -found.depth[at]):
-        while not left.isdisjoint(kinds[root]):
-            walk = _way(found, root)
-            at = 0
-            for label, after in walk:
-                left.discard(kind_of(found.states[at], label))
-                at = after
-            while fresh := next((kind for kind in kinds[at] if kind in left), None):
-                left.remove(fresh)
-                walk.append(kinds[at][fresh])
-                at = walk[-1][1]
-            yield walk
+def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
+    """Walks from the beginning, each with a step of a new kind: all that are needed, or ``most`` of them.
+
+    Each begins with the shortest way to a state, those far away first, and goes on while there is anything new.
+    """
+    seen = set[Label]()
+    count = 0
+    for root in _spread(len(found.states), most):
+        if not _fresh(found, root, seen):
+            continue
+        walk = _way(found, root)
+        at = 0
+        for label, after in walk:
+            seen.add(kind_of(found.states[at], label))
+            at = after
+        while fresh := _fresh(found, at, seen):
+            kind, step = fresh
+            seen.add(kind)
+            walk.append(step)
+            at = step[1]
+        yield walk
+        count += 1
+        if count == most:
+            return
+
+
+def _spread(states: int, most: int | None) -> Iterator[int]:
+    """The states from the last found to the first; for a few walks first some from all depths."""
+    stride = max(1, states // (2 * most)) if most else 1
+    for first in range(stride):
+        yield from range(states - 1 - first, -1, -stride)
+
+
+def _fresh(found: Found, at: int, seen: set[Label]) -> tuple[Label, tuple[Label, int]] | None:
+    state = found.states[at]
+    for step in found.out(at):
+        kind = kind_of(state, step[0])
+        if kind not in seen:
+            return kind, step
+    return None
 
 
 def _way(found: Found, at: int) -> Walk:

@@ -1,0 +1,122 @@
+"""The seam between a task's history and its live feed, event by event: no gap, no repeat, wherever it falls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from api_support import POOL, Worker
+from support.valkey import Server
+
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.metrics import Metrics
+from daybreak_server.api.services import wall_ms
+from daybreak_server.api.streams import frames
+from daybreak_server.api.streams.following import Following, Sources
+from daybreak_server.api.streams.hub import Hub
+from daybreak_server.domain.ids import TaskId, new_task_id
+from daybreak_server.domain.tasks import Claim, EventDraft, NewTask
+from daybreak_server.ports.store import EventPage
+
+
+class Seam(RedisEvents):
+    """The event log, with something that happens right before or after a history is read."""
+
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+
+    async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
+        first, then = self.before, self.after
+        self.before = self.after = None
+        if first is not None:
+            await asyncio.to_thread(first)
+        page = await super().read(task, after=after, limit=limit)
+        if then is not None:
+            await asyncio.to_thread(then)
+        return page
+
+
+@pytest.fixture
+async def seam(valkey: Server) -> AsyncIterator[Sources]:
+    """What a gateway has, on a log that can be interrupted."""
+    store, events, metrics = RedisStore(valkey.url), Seam(valkey.url), Metrics()
+    hub = Hub(events, metrics)
+    yield Sources(
+        hub=hub,
+        store=store,
+        events=events,
+        numbers=PoolNumbers(store, wall_ms),
+        now_ms=wall_ms,
+        heartbeat_s=1.0,
+        timeout_s=30.0,
+    )
+    await hub.close()
+    await store.close()
+    await events.close()
+
+
+async def _begun(seam: Sources, worker: Worker) -> Claim:
+    task = TaskId(new_task_id(POOL))
+    await seam.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
+    return await asyncio.to_thread(worker.claim)
+
+
+def _say(worker: Worker, claim: Claim, *words: str) -> None:
+    worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
+
+
+async def _all(seam: Sources, task: TaskId, after: Any = None) -> list[str]:
+    """Ids of all that a subscriber gets, to the end."""
+    got: list[str] = []
+    async with (
+        Following(seam, task, POOL, after=after) as following,
+        aclosing(following.batches()) as batches,
+    ):
+        async for batch in batches:
+            got += [frames.format_id(frame.key) for frame in batch if frame.key is not None]
+    return got
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_happens_while_history_is_read_comes_once(
+    seam: Sources, start_worker: Callable[..., Worker], when: str
+) -> None:
+    """Events at the very moment of the read are in the history, in the feed, or in both: they are sent once."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    await asyncio.to_thread(_say, worker, claim, "one", "two")
+
+    def meanwhile() -> None:
+        _say(worker, claim, "three", "four")
+        worker.finish(claim)
+
+    setattr(seam.events, when, meanwhile)
+    got = await asyncio.wait_for(_all(seam, claim.lease.task), 30)
+    every = (await seam.events.read(claim.lease.task)).events
+    assert got == [event.id for event in every]
+    assert len(got) == len(set(got)) >= 7
+
+
+async def test_who_resumes_gets_exactly_what_follows(
+    seam: Sources, start_worker: Callable[..., Worker]
+) -> None:
+    """From any id, from the store and from what the gateway keeps while somebody else follows."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    task = claim.lease.task
+    async with Following(seam, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
+        await anext(batches)  # from now on the gateway keeps the task's events
+        await asyncio.to_thread(_say, worker, claim, "one", "two", "three")
+        seen = 0
+        while seen < 3:
+            seen += sum(frame.type == "log" for frame in await anext(batches))
+        await asyncio.to_thread(worker.finish, claim)
+        every = [event.id for event in (await seam.events.read(task)).events]
+        for at, event_id in enumerate(every):
+            got = await asyncio.wait_for(_all(seam, task, frames.parse_id(event_id)), 30)
+            assert got == every[at + 1 :]

@@ -1,0 +1,48 @@
+"""What an upload asks of the disk, and in which order: bytes before the name, and the name before the answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak_server.adapters.blobs.local import LocalBlobs
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(``fsync`` or ``link``, inode), as they are asked for; both are carried out."""
+    calls: list[tuple[str, int]] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(file: int) -> None:
+        fsync(file)
+        calls.append(("fsync", os.fstat(file).st_ino))
+
+    def linked(source: str, target: str, *, src_dir_fd: int, **options: Any) -> None:
+        calls.append(("link", os.stat(source, dir_fd=src_dir_fd).st_ino))
+        link(source, target, src_dir_fd=src_dir_fd, **options)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    return calls
+
+
+def test_a_file_is_on_the_disk_when_its_upload_has_ended(
+    tmp_path: Path, asked: list[tuple[str, int]]
+) -> None:
+    """The bytes are synced before the file gets its name; the folders down to it before the upload ends."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 5_000_000)
+    root = tmp_path / "store"
+    blobs = LocalBlobs(root)
+    list(blobs.upload("task/1.a/video.mp4", source, content_type="video/mp4"))
+    path = root / "task/1.a/video.mp4"
+    file = path.stat().st_ino
+    named = asked.index(("link", file))
+    assert ("fsync", file) in asked[:named], "the file had its name before its bytes were on the disk"
+    synced = {inode for call, inode in asked[named:] if call == "fsync"}
+    folders = {folder.stat().st_ino for folder in (path.parent, path.parent.parent, root)}
+    assert folders <= synced, "a folder on the way was not synced after the file had its name"

@@ -1,0 +1,127 @@
+"""Promises of a group: one verdict for all ranks, sums of what was really sent, and no hand on others' files."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pools import Pool
+from support.waiting import wait_until
+
+from daybreak_server import wiring
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
+from daybreak_server.gang.attempt import Attempt, Means
+from daybreak_server.gang.channel import Channel
+from daybreak_server.gang.files import Draft, attempt_prefix, discard, publish
+from daybreak_server.gang.follower import FollowerLoop
+from daybreak_server.gang.keeper import Hold
+from daybreak_server.gang.peers import Followers, Leader
+from daybreak_server.gang.progress import PhaseClock
+from daybreak_server.gang.pulse import Pulse
+from daybreak_server.gang.verdict import Verdict
+from daybreak_server.workloads import registry
+
+
+def lease(token: str = "1.a") -> Lease:
+    return Lease(task=TaskId("echo_1"), token=Token(token), group=GroupId("g"), lease_s=15)
+
+
+@pytest.fixture
+def channels() -> Iterator[tuple[Channel, Channel]]:
+    """Two ends of one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    made = Channel(near), Channel(far)
+    yield made
+    for channel in made:
+        channel.close()
+
+
+def test_all_ranks_hear_one_verdict(
+    pools: Callable[..., Pool], channels: tuple[Channel, Channel], tmp_path: Path
+) -> None:
+    """A cancel stops the follower at the very step at which the leader stops; then it waits for its next order."""
+    pool = pools()
+    spec, config = registry.spec("echo"), wiring.gang_config(pool.settings, "echo")
+    queue = wiring.build_queue(pool.settings, "echo")
+    task = pool.submit(message="c", steps=5000, step_s=0.01)
+    claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE), wait_s=30)
+    assert claim is not None
+    lost: list[str] = []
+    told = Told(channels[1], on_lost=lost.append)
+    follower = FollowerLoop(
+        spec, config=config, workload=registry.implementation(spec), leader=told, pulse=Pulse(60)
+    )
+    following = threading.Thread(target=follower.run, daemon=True)
+    following.start()
+    crew = Followers({1: channels[0]}, grace_s=5)
+    means = Means(
+        config=config,
+        queue=queue,
+        blobs=pool.blobs,
+        workload=registry.implementation(spec),
+        pulse=Pulse(60),
+        phases=PhaseClock(),
+        must_leave=lambda: False,
+    )
+    hold = Hold(claim.lease, claim.control)
+    canceller = threading.Thread(target=lambda: (pool.wait_step(task), hold.heard(Control.CANCEL)))
+    canceller.start()
+    verdict, _ = Attempt(claim, hold, means=means, crew=crew).run(
+        spec.validate({"message": "c", "steps": 5000, "step_s": 0.01}, {}), tmp_path
+    )
+    canceller.join(30)
+    assert verdict is Verdict.STOP
+    crew.order("leave")
+    following.join(10)
+    queue.close()
+    assert not following.is_alive()
+    assert told.verdicts[-1] is Verdict.STOP
+    assert set(told.verdicts[:-1]) == {Verdict.GO_ON}
+
+
+class Told(Leader):
+    """Remembers what the follower was told."""
+
+    verdicts: list[Verdict]
+
+    def agree(self, mine: Any) -> Verdict:
+        verdict = super().agree(mine)
+        self.verdicts = [*getattr(self, "verdicts", []), verdict]
+        return verdict
+
+
+def test_the_sum_of_a_file_of_many_parts(tmp_path: Path) -> None:
+    """The SHA-256 of an artifact is that of its bytes, however many parts they went in."""
+    path = tmp_path / "big"
+    path.write_bytes(bytes(range(256)) * 40_000)  # three parts of the local store
+    blobs = LocalBlobs(tmp_path / "store")
+    done = list(publish(blobs, lease(), Draft(path=path, name="big", content_type="video/mp4")))
+    ref = done[-1]
+    assert isinstance(ref, ArtifactRef)
+    assert len(done) > 3
+    with blobs.open(ref.key) as file:
+        stored = file.read()
+    assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(stored).hexdigest(), len(stored))
+    assert stored == path.read_bytes()
+
+
+def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:
+    """Who has lost its task leaves what the next attempt, or a checkpoint, has stored."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    blobs = LocalBlobs(tmp_path / "store")
+    others = ["echo_1/2.b/out.txt", "echo_1/checkpoints/2.b-4.safetensors"]
+    for key in (f"{attempt_prefix(lease())}out.txt", *others):
+        list(blobs.upload(key, source, content_type="text/plain"))
+    discard(blobs, lease())
+    wait_until(lambda: [stat.key for stat in blobs.list("echo_1/")] == others, 5, "only the others' files")

@@ -1,0 +1,88 @@
+"""Promises of the store that a small mistake would break unseen: what is fair, who is woken, what streams keep."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from support.storecases import DONE, start, submit
+from support.storedriver import Driver
+from support.valkey import Server
+from support.waiting import wait_until
+
+from daybreak_server.adapters.redis.queue import LOOK_AGAIN_S, RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.ids import new_group_id, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Claim, EventDraft, NewTask
+
+
+def test_shares_are_of_seconds_not_of_tasks(driver: Driver) -> None:
+    """A tenant whose tasks take three times as long as estimated gets a third as many of them."""
+    for _ in range(40):
+        submit(driver, tenant="long", estimate_s=1.0)
+        submit(driver, tenant="short", estimate_s=1.0)
+    spent = {"long": 0, "short": 0}
+    claim = driver.claim()
+    for _ in range(40):
+        assert claim is not None
+        seconds = 3 if claim.tenant == "long" else 1
+        driver.pass_time(seconds * 1000)
+        spent[claim.tenant] += seconds
+        claim = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
+    assert abs(spent["long"] - spent["short"]) <= 4, spent
+
+
+async def test_each_of_two_waiting_leaders_hears_the_bell(server: Server) -> None:
+    """Two tasks come in one submit while two leaders wait: both begin at once, not when they look again."""
+    store = RedisStore(server.url)
+    claims: list[Claim] = []
+    waiting = threading.Barrier(3)
+
+    def lead() -> None:
+        queue = RedisQueue(server.url, pool="video")
+        me = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
+        assert queue.claim(me, wait_s=0.01) is None
+        waiting.wait(30)
+        claim = queue.claim(me, wait_s=30)
+        if claim is not None:
+            claims.append(claim)
+        queue.close()
+
+    leaders = [threading.Thread(target=lead) for _ in range(2)]
+    for leader in leaders:
+        leader.start()
+    waiting.wait(30)
+    with server.client() as client:
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 2, 30, "both to wait for the bell")
+    began = time.monotonic()
+    await store.submit(
+        [NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}") for _ in "ab"]
+    )
+    wait_until(lambda: len(claims) == 2, 30, "both to have a task")
+    assert time.monotonic() - began < LOOK_AGAIN_S / 2
+    for leader in leaders:
+        leader.join(30)
+    await store.close()
+
+
+def test_both_streams_have_one_id(driver: Driver) -> None:
+    """Every event of a task is in its own stream and in the pool's, under one id."""
+    claim = start(driver)
+    driver.report(claim.lease, EventDraft(type="progress", data={"step": 1}))
+    driver.settle(claim.lease, DONE)
+    own = [event.id for event in driver.events(claim.lease.task)]
+    pool = [entry.decode() for entry, _ in driver.client.xrange(driver.keys.one("events"))]
+    assert len(own) == 4
+    assert own == pool
+
+
+def test_a_burst_takes_nothing_from_a_reader(driver: Driver) -> None:
+    """Twenty thousand events later the pool's stream still begins with the first: who follows may be that slow."""
+    claim = start(driver)
+    first = driver.events(claim.lease.task)[0].id
+    for _ in range(40):
+        driver.report(claim.lease, *[EventDraft(type="log", data={}) for _ in range(500)])
+    stream = driver.keys.one("events")
+    assert driver.client.xrange(stream, count=1)[0][0].decode() == first
+    assert driver.client.xlen(stream) == 20_002
