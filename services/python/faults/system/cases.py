@@ -219,7 +219,7 @@ def up_killed(bench: Bench) -> list[Row]:
 # ── work that goes wrong ─────────────────────────────────────────────────────────────────────────────────
 
 
-@case("hang", "pair", "echo")
+@case("hang", "pair")
 def collective_hangs(bench: Bench) -> list[Row]:
     """One rank enters a collective, the other never does: a stall, a strike, a new gang."""
     task = bench.submit(
@@ -251,7 +251,7 @@ def lock_held_while_working(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-@case("gil-stuck", "strain", "echo")
+@case("gil-stuck", "strain")
 def lock_held_for_ever(bench: Bench) -> list[Row]:
     """A step that holds it for ever: no thread of the leader can end it, so its guard does."""
     task = bench.submit("strain", steps=3, hold_s=0.5, stuck_at=2)
@@ -268,7 +268,7 @@ def lock_held_for_ever(bench: Bench) -> list[Row]:
     ]
 
 
-@case("poison", "pair", "echo")
+@case("poison", "pair")
 def poison(bench: Bench) -> list[Row]:
     """A task that kills a process of its group in every attempt; others go on."""
     task = bench.submit(

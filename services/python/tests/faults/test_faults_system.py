@@ -34,7 +34,7 @@ def test_a_case_can_be_named() -> None:
 def test_only_the_pools_that_are_needed_are_started() -> None:
     """Each is a valid pool of the product's settings."""
     pools = pools_for(chosen(["hang"], long=False))
-    assert set(pools) == {"pair", "echo"}
+    assert set(pools) == {"pair"}
     assert Settings.model_validate({"pools": pools_for(list(CASES.values()))}).pools["pair"].ranks == 2
 
 
