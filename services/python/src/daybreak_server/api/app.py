@@ -13,6 +13,7 @@ from daybreak_server.api.context import Context
 from daybreak_server.api.edge import Edge
 from daybreak_server.api.ending import ended
 from daybreak_server.api.lane import App, Lane
+from daybreak_server.api.orphans import Orphans
 from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
 from daybreak_server.api.services import Services
 from daybreak_server.api.streams.places import Places
@@ -69,10 +70,20 @@ def _tickers(ctx: Context) -> list[Ticker]:
     ]
 
 
+def _orphans(ctx: Context) -> Orphans:
+    return Orphans(
+        retention_s={entry.name: entry.settings.retention_s for entry in ctx.catalog},
+        store=ctx.services.store,
+        blobs=ctx.services.blobs,
+        now_ms=ctx.services.now_ms,
+    )
+
+
 def _lifespan(ctx: Context):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
+        running.append(asyncio.create_task(_orphans(ctx).run(), name="orphans"))
         try:
             yield
         finally:

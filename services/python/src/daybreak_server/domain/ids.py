@@ -40,6 +40,17 @@ def pool_of(task: str) -> str | None:
     return match.group(1) if match else None
 
 
+def made_at_ms(task: TaskId) -> int:
+    """When the task was handed in, by its id, in ms. :raises ValueError: when it is no task id."""
+    match = _TASK_ID.match(task)
+    if match is None:
+        raise ValueError(f"{task!r} is no task id")
+    millis = 0
+    for letter in match.group(2)[:10]:
+        millis = millis * 32 + _CROCKFORD.index(letter)
+    return millis
+
+
 def attempt_of(token: Token) -> int:
     """The number of the attempt that holds ``token``."""
     return int(token.partition(".")[0])
