@@ -104,10 +104,28 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkDrain:
-    """Tell a group to take no more tasks (``on``), or that it may again."""
+    """Tell a group to take no more tasks (``on``), or that it may again.
+
+    Checked afresh before it may again: none of its hosts has been named for deletion meanwhile.
+    """
 
     group: GroupId
     on: bool
+    cluster: RayCluster | None = None
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseHosts:
+    """No new group may work on these hosts (or it may again): they are about to be named for deletion.
+
+    Without it a group could form on hosts in the moment before KubeRay ends them. Checked afresh before they
+    are opened again: none of them has been named meanwhile.
+    """
+
+    hosts: tuple[str, ...]
+    closed: bool = True
+    cluster: RayCluster | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +170,7 @@ Action = (
     | Suspend
     | Resume
     | MarkDrain
+    | CloseHosts
     | PutApplication
     | ScaleApplication
     | Emit

@@ -7,11 +7,9 @@ import json
 from typing import Any
 
 from daybreak_server.operator.resource import GROUP, GeneratorPool
+from daybreak_server.ports.cluster import POOL_LABEL
 
-POOL_LABEL = f"{GROUP}/pool"
 ROLE_LABEL = f"{GROUP}/role"
-REVISION_LABEL = f"{GROUP}/revision"
-RANKS_ANNOTATION = f"{GROUP}/ranks"
 RANK_ROLE = "rank"
 WORKER_GROUP = "ranks"
 API_APPLICATION = "api"

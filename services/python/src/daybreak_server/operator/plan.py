@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from daybreak_server.operator import names, render, reporting, rollout, schedule, waking
 from daybreak_server.operator.actions import (
     Action,
+    CloseHosts,
     CreateCluster,
     DeleteCluster,
     MarkDrain,
@@ -65,7 +66,8 @@ def plan(observed: Observed) -> Plan:
     idle_since = _idle_since(observed, every, wanted)
     courses: tuple[_Course, ...] = ()
     creates: tuple[Action, ...] = ()
-    drains, marks = before.drains, tuple[Action, ...]()
+    drains, closed = before.drains, before.closed
+    marks, opens = tuple[Action, ...](), tuple[Action, ...]()
     application = before.application
     if not pool.spec.paused and observed.view.kuberay:
         moment = Moment(
@@ -80,6 +82,8 @@ def plan(observed: Observed) -> Plan:
             _course(observed, lane, current, share, moment, idle_since=idle_since) for lane in every
         )
         drains, marks = _drains(observed, every, [course.scaled for course in courses])
+        closed, closes, opens = _closed(observed, every, [course.scaled for course in courses])
+        marks = (*closes, *marks)
         application = next(
             (course.served.application for course in courses if course.lane is current), application
         )
@@ -91,13 +95,14 @@ def plan(observed: Observed) -> Plan:
         problems=problems(observed, every),
         wake=waking.follow(observed, every, wanted=wanted),
         drains=drains,
+        closed=closed,
         application=application,
         idle_since=idle_since,
         careful=careful,
         revision=revision,
     )
     after = reporting.status(observed, found)
-    actions: tuple[Action, ...] = () if after == before else (WriteStatus(status=after),)
+    actions = opens if after == before else (*opens, WriteStatus(status=after))
     actions += (*reporting.events(before, after), *creates, *marks)
     for course in courses:
         actions += course.actions
@@ -213,7 +218,8 @@ def _drains(
     if observed.store is None:
         return observed.pool.status.drains, ()
     chosen = {group.id: group for one in scaled for unit in one.victims for group in unit.groups}
-    staying = {group.id: group for lane in every for unit in lane.units for group in unit.groups}
+    staying = {group.id: lane for lane in every for unit in lane.units for group in unit.groups}
+    reopened = set(observed.pool.status.closed)
     records: list[Drain] = []
     marks: list[Action] = []
     for group in observed.store.groups:
@@ -226,13 +232,44 @@ def _drains(
             records.append(told)
             if not group.drain:
                 marks.append(MarkDrain(group=group.id, on=True))
-        elif told is not None and group.id in staying:
+        elif group.id in staying and (told is not None or reopened.intersection(group.hosts)):
             if group.drain:
-                marks.append(MarkDrain(group=group.id, on=False))
-                records.append(told)  # forgotten once the mark is seen to be gone
+                cluster = staying[group.id].cluster
+                marks.append(MarkDrain(group=group.id, on=False, cluster=cluster, hosts=group.hosts))
+                if told is not None:
+                    records.append(told)  # forgotten once the mark is seen to be gone
         elif told is not None:
             records.append(told)  # its hosts are on their way out
     return tuple(records), tuple(marks)
+
+
+def _closed(
+    observed: Observed, every: Sequence[Lane], scaled: Sequence[Scaled]
+) -> tuple[tuple[str, ...], tuple[Action, ...], tuple[Action, ...]]:
+    """The hosts that are closed, those to close now (before they are named), and those to open again.
+
+    Opening is done before it is written down, and closing after: a successor never misses a closed host.
+    """
+    before = observed.pool.status.closed
+    if observed.store is None:
+        return before, (), ()
+    chosen = {host for one in scaled for unit in (*one.victims, *one.gone) for host in unit.hosts}
+    going = tuple(sorted({host for one in scaled for unit in one.gone for host in unit.hosts}))
+    opens: list[Action] = []
+    marked: set[str] = set()
+    staying: set[str] = set()
+    for lane in every:
+        here = {host for replica in lane.replicas for host in replica.hosts} - chosen
+        staying |= here
+        marked |= {host for group in lane.groups if group.drain for host in group.hosts}
+        again = tuple(host for host in before if host in here)
+        if again:
+            opens.append(CloseHosts(hosts=again, closed=False, cluster=lane.cluster))
+    there = {pod.name for lane in every for pod in lane.workers}
+    # One with a group that was marked at birth is remembered until that mark is gone.
+    kept = [host for host in before if host in there and (host not in staying or host in marked)]
+    closes = (CloseHosts(hosts=going),) if going else ()
+    return tuple(dict.fromkeys((*kept, *going))), closes, tuple(opens)
 
 
 def _look_again(

@@ -12,6 +12,7 @@ from typing import Any
 
 from daybreak_server.operator import names
 from daybreak_server.operator.resource import GROUP, KIND, VERSION, GeneratorPool
+from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
 
 MOST_REPLICAS = 10_000
 LEAVE_S = 25
@@ -35,7 +36,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
     template = pool.spec.ray_cluster
     spec = copy.deepcopy(template.spec)
     spec.update(enableInTreeAutoscaling=False, suspend=suspend)
-    labels = {names.POOL_LABEL: pool.name, names.REVISION_LABEL: revision}
+    labels = {POOL_LABEL: pool.name, REVISION_LABEL: revision}
     _head(spec.setdefault("headGroupSpec", {}), pool, labels)
     groups = spec.setdefault("workerGroupSpecs", [{}])
     _workers(groups[0], pool, {**labels, names.ROLE_LABEL: names.RANK_ROLE}, replicas)
@@ -46,7 +47,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
             "name": names.cluster_name(pool.name, revision),
             "namespace": pool.namespace,
             "labels": {**template.labels, **labels},
-            "annotations": {**template.annotations, names.RANKS_ANNOTATION: str(pool.spec.ranks)},
+            "annotations": {**template.annotations, RANKS_ANNOTATION: str(pool.spec.ranks)},
             "ownerReferences": [
                 {
                     "apiVersion": f"{GROUP}/{VERSION}",

@@ -29,6 +29,7 @@ class Findings:
     problems: tuple[Problem, ...]
     wake: Wake
     drains: tuple[Drain, ...]
+    closed: tuple[str, ...]
     application: Application
     idle_since: float | None
     careful: bool
@@ -51,6 +52,7 @@ def status(observed: Observed, found: Findings) -> PoolStatus:
         phase=_phase(observed, found, ready),
         wake=found.wake,
         drains=found.drains,
+        closed=found.closed,
         idle_since=found.idle_since,
         careful=found.careful,
         application=found.application,

@@ -196,6 +196,9 @@ class PoolStatus(_Model):
     wake: Wake = Field(default_factory=Wake)
     conditions: tuple[Condition, ...] = ()
     drains: tuple[Drain, ...] = Field((), description="Groups that are about to go.")
+    closed: tuple[str, ...] = Field(
+        (), description="Hosts on which no new group may work: they are about to go."
+    )
     idle_since: Instant | None = Field(None, description="Since when nothing is wanted and nothing runs.")
     careful: bool = Field(
         False, description="Groups are added one by one, after one had formed across two of KubeRay's."

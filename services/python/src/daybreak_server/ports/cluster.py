@@ -13,6 +13,11 @@ from typing import Any, Protocol
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import PoolView
 
+POOL_LABEL = "daybreak.dev/pool"
+"""On every object that is made for a pool."""
+REVISION_LABEL = "daybreak.dev/revision"
+RANKS_ANNOTATION = "daybreak.dev/ranks"
+
 
 class ClusterError(Exception):
     """Base of what the cluster's faces raise.
@@ -134,8 +139,8 @@ class Cluster(Protocol):
     async def look(self, pool: str) -> ClusterView:
         """What there is for a pool."""
 
-    async def fresh_pods(self, cluster: str) -> tuple[Pod, ...]:
-        """The pods of a RayCluster as they are now, from the API server itself."""
+    async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
+        """A RayCluster and its pods as they are now, from the API server itself."""
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         """Create a RayCluster. One of that name already: :class:`ClusterConflictError`."""
@@ -174,3 +179,6 @@ class Groups(Protocol):
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Mark a group to drain (or not any more); whether there is such a group."""
+
+    async def close_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
+        """From now on a group that registers with a rank on one of these hosts is marked to drain at birth."""

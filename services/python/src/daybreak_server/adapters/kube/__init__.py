@@ -1,0 +1,1 @@
+"""The Kubernetes API: what it says as values (``views``), and the calls (``client``)."""

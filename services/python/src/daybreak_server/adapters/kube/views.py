@@ -1,0 +1,120 @@
+"""Kubernetes' objects as the ports' values. Pure: from the JSON that the API server sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from daybreak_server.ports.cluster import (
+    RANKS_ANNOTATION,
+    REVISION_LABEL,
+    Pod,
+    RayCluster,
+    Waiting,
+    Warned,
+)
+
+CLUSTER_LABEL = "ray.io/cluster"
+NODE_TYPE_LABEL = "ray.io/node-type"
+REPLICA_LABEL = "ray.io/worker-group-replica-name"
+_REFUSED = {"RayClusterReplicaFailure": "True"}
+
+
+def moment(text: str | None) -> float | None:
+    """RFC 3339 to seconds since 1970."""
+    return None if not text else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def ray_cluster(body: Mapping[str, Any]) -> RayCluster:
+    """A RayCluster. Its first worker group is the ranks'; the operator makes only one."""
+    meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+    groups = spec.get("workerGroupSpecs") or [{}]
+    group = groups[0]
+    conditions = {one["type"]: one for one in status.get("conditions") or []}
+    owners = [owner["uid"] for owner in meta.get("ownerReferences") or [] if owner.get("controller")]
+    return RayCluster(
+        name=meta["name"],
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        owner=owners[0] if owners else "",
+        revision=(meta.get("labels") or {}).get(REVISION_LABEL, ""),
+        ranks=int((meta.get("annotations") or {}).get(RANKS_ANNOTATION, 1)),
+        created_at=moment(meta.get("creationTimestamp")) or 0.0,
+        worker_group=group.get("groupName", ""),
+        replicas=int(group.get("replicas") or 0),
+        hosts=int(group.get("numOfHosts") or 1),
+        workers_to_delete=tuple((group.get("scaleStrategy") or {}).get("workersToDelete") or ()),
+        suspend=bool(spec.get("suspend", False)),
+        suspended=_true(conditions.get("RayClusterSuspended")),
+        deleting=bool(meta.get("deletionTimestamp")),
+        head_service=((status.get("head") or {}).get("serviceName")) or None,
+        problem=_problem(conditions, status),
+    )
+
+
+def pod(body: Mapping[str, Any]) -> Pod:
+    """A pod of a RayCluster."""
+    meta, status = body["metadata"], body.get("status") or {}
+    labels = meta.get("labels") or {}
+    conditions = {one["type"]: one for one in status.get("conditions") or []}
+    containers = status.get("containerStatuses") or []
+    started = [
+        moment(running.get("startedAt"))
+        for one in containers
+        if (running := (one.get("state") or {}).get("running")) is not None
+    ]
+    running = bool(containers) and len(started) == len(containers) and status.get("phase") == "Running"
+    return Pod(
+        name=meta["name"],
+        cluster=labels.get(CLUSTER_LABEL, ""),
+        head=labels.get(NODE_TYPE_LABEL) == "head",
+        replica=labels.get(REPLICA_LABEL) or meta["name"],
+        running=running,
+        ready=_true(conditions.get("Ready")),
+        terminating=bool(meta.get("deletionTimestamp")),
+        created_at=moment(meta.get("creationTimestamp")) or 0.0,
+        scheduled_at=moment((conditions.get("PodScheduled") or {}).get("lastTransitionTime"))
+        if _true(conditions.get("PodScheduled"))
+        else None,
+        running_at=max((at for at in started if at is not None), default=None) if running else None,
+        waiting=_waiting(status, conditions),
+    )
+
+
+def warned(body: Mapping[str, Any]) -> Warned:
+    """A warning Event of either API."""
+    series = body.get("series") or {}
+    about = body.get("involvedObject") or body.get("regarding") or {}
+    at = series.get("lastObservedTime") or body.get("lastTimestamp") or body.get("eventTime")
+    return Warned(
+        reason=body.get("reason") or "",
+        message=body.get("message") or body.get("note") or "",
+        about=about.get("name", ""),
+        at=moment(at or body["metadata"].get("creationTimestamp")) or 0.0,
+    )
+
+
+def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waiting | None:
+    for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
+        waiting = (one.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+            return Waiting(reason=waiting["reason"], message=waiting.get("message", ""))
+    placed = conditions.get("PodScheduled")
+    if placed and placed.get("status") == "False" and placed.get("reason") == "Unschedulable":
+        return Waiting(reason="Unschedulable", message=placed.get("message", ""))
+    return None
+
+
+def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
+    for kind, bad in _REFUSED.items():
+        one = conditions.get(kind)
+        if one and one.get("status") == bad:
+            return str(one.get("message") or one.get("reason") or kind)
+    if status.get("state") == "failed":
+        return str(status.get("reason") or "KubeRay gave no reason")
+    return None
+
+
+def _true(condition: Mapping[str, Any] | None) -> bool:
+    return bool(condition) and condition is not None and condition.get("status") == "True"

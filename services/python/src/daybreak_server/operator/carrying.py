@@ -1,0 +1,109 @@
+"""Carries a plan out: one call after another, each checked on fresh readings where it takes something away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daybreak_server.operator import guards
+from daybreak_server.operator.actions import (
+    Action,
+    CloseHosts,
+    CreateCluster,
+    DeleteCluster,
+    Emit,
+    Grow,
+    MarkDrain,
+    PutApplication,
+    Remove,
+    Resume,
+    ScaleApplication,
+    Suspend,
+    WriteStatus,
+)
+from daybreak_server.operator.resource import GeneratorPool, dump_status
+from daybreak_server.ports.cluster import Cluster, ClusterConflictError, ClusterError, Groups, Serve
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """Does what a plan says, through the three faces."""
+
+    cluster: Cluster
+    serve: Serve
+    groups: Groups
+
+    async def carry_all(self, pool: GeneratorPool, actions: Sequence[Action]) -> None:
+        """In order, up to the first that fails: what follows may rely on it.
+
+        :raises ClusterError: of that one; a conflict means that the next look decides again.
+        :raises StoreUnavailableError: when Redis cannot be asked.
+        """
+        for action in actions:
+            await self.carry(pool, action)
+
+    async def carry(self, pool: GeneratorPool, action: Action) -> None:
+        """One action. :raises ClusterConflictError: when things are not as the plan took them to be."""
+        match action:
+            case WriteStatus():
+                await self.cluster.write_status(pool.name, uid=pool.uid, status=dump_status(action.status))
+            case Emit():
+                await self._emit(pool, action)
+            case CreateCluster():
+                await self.cluster.create(action.manifest)
+            case Grow() | Resume():
+                await self.cluster.patch(action.cluster.name, action.operations())
+            case CloseHosts(closed=True):
+                await self.groups.close_hosts(pool.name, action.hosts)
+            case MarkDrain(on=True):
+                await self.groups.drain(pool.name, action.group, on=True)
+            case ScaleApplication() if action.most_running is None and action.target:
+                await self._scale(action)
+            case _:
+                await self._guarded(pool, action)
+
+    async def _guarded(self, pool: GeneratorPool, action: guards.Guarded) -> None:
+        assert action.cluster is not None, "what is guarded is about a RayCluster"
+        name = action.cluster.name
+        serve = None
+        if isinstance(action, ScaleApplication) and action.most_running is not None:
+            serve = await self.serve.look(action.cluster, application=pool.name)
+        cluster, pods = await self.cluster.fresh(name)
+        store = await self.groups.pool(pool.name)
+        why = guards.refusal(action, cluster=cluster, pods=pods, store=store, serve=serve)
+        if why is not None:
+            raise ClusterConflictError(f"{type(action).__name__} of {name} waits: {why}")
+        match action:
+            case CloseHosts():
+                await self.groups.close_hosts(pool.name, action.hosts, closed=action.closed)
+            case MarkDrain():
+                await self.groups.drain(pool.name, action.group, on=action.on)
+            case Remove() | Suspend():
+                await self.cluster.patch(name, action.operations())
+            case DeleteCluster():
+                version = action.cluster.resource_version
+                await self.cluster.delete(name, uid=action.cluster.uid, resource_version=version)
+            case PutApplication():
+                await self.serve.put(action.cluster, action.config)
+            case ScaleApplication():
+                await self._scale(action)
+
+    async def _scale(self, action: ScaleApplication) -> None:
+        await self.serve.scale(
+            action.cluster,
+            application=action.application,
+            deployment=action.deployment,
+            target=action.target,
+        )
+
+    async def _emit(self, pool: GeneratorPool, action: Emit) -> None:
+        """An Event that is lost holds nothing up."""
+        try:
+            await self.cluster.emit(
+                pool.name, uid=pool.uid, kind=action.kind, reason=action.reason, message=action.message
+            )
+        except ClusterError as exc:
+            _log.warning("the event %s of %s is lost: %s", action.reason, pool.name, exc)

@@ -1,0 +1,8 @@
+"""The operator's plan against a small world of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

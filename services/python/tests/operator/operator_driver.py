@@ -1,0 +1,155 @@
+"""The operator in a world: looks (with old eyes, if wanted), plans, carries out, may die in between."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from operator_faces import Faces
+from operator_world import POOL, World
+
+from daybreak_server.operator.actions import Action, Plan
+from daybreak_server.operator.carrying import Carrier
+from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.plan import plan
+from daybreak_server.ports.cluster import ClusterError, ClusterView
+from daybreak_server.ports.store import StoreError
+
+REMEMBERED = 8
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """A coroutine that never waits, to its end."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the world never waits")
+
+
+@dataclass(slots=True)
+class Driver:
+    """Steps a world. ``past`` holds what caches may still show."""
+
+    world: World
+    past: list[tuple[ClusterView, Any]] = field(default_factory=list)
+    bodies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Versions of each RayCluster that KubeRay may not have seen yet; it never goes back."""
+    refused: list[str] = field(default_factory=list)
+
+    def remember(self) -> None:
+        """What there is becomes what caches may show later."""
+        self.past.append((self.world.view(), self.world.spec()))
+        del self.past[:-REMEMBERED]
+        for name, body in self.world.clusters.items():
+            seen = self.bodies.setdefault(name, [])
+            if not seen or seen[-1]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+                seen.append(copy.deepcopy(body))
+
+    def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
+        """A look; each part as many steps old as told."""
+        self.remember()
+        world = self.world
+        old = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]
+        view = ClusterView(clusters=old[0][0].clusters, pods=old[1][0].pods)
+        serve = {c.name: found for c in view.clusters if (found := world.serve(c.name)) is not None}
+        return Observed(
+            now=world.now,
+            pool=world.pool().model_copy(update={"spec": old[2][1]}),
+            view=view,
+            serve=serve,
+            store=world.store() if world.store_up else None,
+            store_error="" if world.store_up else "Connection refused",
+        )
+
+    def operator(
+        self, *, clusters: int = 0, pods: int = 0, spec: int = 0, crash_after: int | None = None
+    ) -> Plan:
+        """One round. With ``crash_after`` the operator dies before that action."""
+        observed = self.observe(clusters=clusters, pods=pods, spec=spec)
+        made = plan(observed)
+        carrier = Carrier(cluster=Faces(self.world), serve=Faces(self.world), groups=Faces(self.world))
+        actions: tuple[Action, ...] = made.actions
+        for action in actions if crash_after is None else actions[:crash_after]:
+            try:
+                run(carrier.carry(observed.pool, action))
+            except (ClusterError, StoreError) as exc:
+                self.refused.append(str(exc))
+                break
+            self.remember()
+        return made
+
+    def kuberay(self, *, stale: int = 0) -> None:
+        """KubeRay reconciles each RayCluster, by a version that is at most ``stale`` steps old."""
+        self.remember()
+        for name in [*self.world.clusters, *{pod.cluster for pod in self.world.pods.values()}]:
+            versions = self.bodies.get(name, [])
+            at = max(0, len(versions) - 1 - stale)
+            del versions[:at]
+            self.world.kuberay(name, versions[0] if versions else None)
+
+    def kubelets(self) -> None:
+        """Every pod goes one step."""
+        for name in list(self.world.pods):
+            if name in self.world.pods:
+                self.world.kubelet(name)
+
+    def ray(self) -> None:
+        """Serve and every group go one step."""
+        for name in list(self.world.apps):
+            self.world.serve_step(name)
+        for name in list(self.world.gangs):
+            if name in self.world.gangs:
+                self.world.group_step(name)
+
+    def settle(self, wanted: int, *, rounds: int = 800) -> int:
+        """Everybody does what it should, and KEDA asks for ``wanted``, until nothing moves; how many rounds.
+
+        :raises AssertionError: when it does not come to rest as wanted.
+        """
+        world = self.world
+        calm = 0
+        for number in range(rounds):
+            world.replicas = max(wanted, 1 if world.store().live else 0)
+            made = self.operator()
+            self.kuberay()
+            self.kubelets()
+            self.ray()
+            world.now += min(made.look_again_s, 5.0)
+            calm = calm + 1 if not made.actions else 0
+            if calm >= 4 and self.at_rest(wanted) is None:
+                return number
+        last = plan(self.observe())
+        raise AssertionError(f"{self.at_rest(wanted)}; {last.actions}; {self.refused[-3:]}; {world.status}")
+
+    def at_rest(self, wanted: int) -> str | None:
+        """What is not as it should be."""
+        world, view = self.world, self.world.view()
+        asleep = world.idle == "cluster" and not wanted
+        if len(view.clusters) != 1:
+            return f"{len(view.clusters)} RayClusters"
+        (cluster,) = view.clusters
+        workers = [pod for pod in view.pods if not pod.head]
+        gangs = [gang for gang in world.alive() if gang.state is not None]
+        homes = [{world.pods[host].replica for host in gang.hosts} for gang in gangs]
+        wrong: dict[str, tuple[Any, Any]] = {
+            "status.replicas": (world.status.get("replicas"), wanted),
+            "replicas": (cluster.replicas, wanted),
+            "workers": (len(workers), wanted * world.hosts),
+            "groups": (len(gangs), wanted),
+            "mixed groups": (sum(len(home) > 1 for home in homes), 0),
+            "marks": (len(world.drains), 0),
+            "image": (world._image(cluster.name), str(world.image)),
+            "suspended": (cluster.suspended, asleep),
+            "phase": (world.status.get("phase"), "Ready" if wanted else "Suspended" if asleep else "Zero"),
+            "pool": (cluster.name.split("-")[0], POOL),
+        }
+        if not asleep:
+            app = world.apps.get(cluster.name)
+            wrong["Serve's target"] = (app.target if app is not None else -1, wanted * world.ranks)
+        found = [
+            f"{name}: {is_} instead of {should}" for name, (is_, should) in wrong.items() if is_ != should
+        ]
+        return "; ".join(found) or None

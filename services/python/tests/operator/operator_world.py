@@ -1,0 +1,400 @@
+"""A world for the operator: KubeRay, kubelets, Ray Serve, groups, KEDA, as they were found to behave.
+
+All of it is one value that steps by explicit calls, with a seeded source of malice: whoever may choose chooses
+what hurts (KubeRay's victims when none is named, the gang that Serve stops, the hosts that a gang forms on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from operator_moments import spec_of
+
+from daybreak_server.adapters.kube import views
+from daybreak_server.domain.ids import GroupId, TaskId
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.operator.resource import GeneratorPool, PoolSpec, PoolStatus
+from daybreak_server.ports.cluster import (
+    ClusterView,
+    Pod,
+    RayCluster,
+    ServeView,
+    Waiting,
+)
+from daybreak_server.ports.store import StoreUnavailableError
+
+POOL = "video"
+UID = "pool-uid"
+LEASE_S = 15.0
+
+
+class BusyGroupLostError(AssertionError):
+    """Somebody took a group away that worked and had not been told in time."""
+
+
+@dataclass(slots=True)
+class Gang:
+    """A Serve gang, and the group that it becomes."""
+
+    id: str
+    cluster: str
+    hosts: tuple[str, ...]
+    state: GroupState | None = None
+    """``None``: not registered yet."""
+    since: float = 0.0
+    task: str | None = None
+    hung: bool = False
+    dead_at: float | None = None
+    """Its ranks are gone; the store does not know yet."""
+
+
+@dataclass(slots=True)
+class App:
+    """The pool's Serve application on one head."""
+
+    attempt: int
+    target: int
+    status: str = "DEPLOYING"
+
+
+@dataclass(slots=True)
+class World:
+    """Everything there is. ``hosts`` pods and ``ranks`` ranks make a group."""
+
+    seed: int = 0
+    hosts: int = 2
+    ranks: int = 2
+    idle: str = "workers"
+    now: float = 1_800_000_000.0
+    replicas: int = 0
+    image: int = 1
+    paused: bool = False
+    bad_images: set[int] = field(default_factory=set)
+    quota: bool = False
+    store_up: bool = True
+    status: dict[str, Any] = field(default_factory=dict)
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    apps: dict[str, App] = field(default_factory=dict)
+    gangs: dict[str, Gang] = field(default_factory=dict)
+    drains: dict[str, float] = field(default_factory=dict)
+    """Group → since when it is marked."""
+    closed: set[str] = field(default_factory=set)
+    """Hosts on which a group is marked at birth."""
+    waiting: list[str] = field(default_factory=list)
+    writers: list[str] = field(default_factory=list)
+    """Fields that the operator has written, by path."""
+    count: int = 0
+    random: Random = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+
+    # What people and KEDA do.
+
+    def submit(self, number: int = 1) -> None:
+        """Tasks arrive."""
+        for _ in range(number):
+            self.waiting.append(self._new("task"))
+
+    def spec(self) -> PoolSpec:
+        """The pool's spec now."""
+        return spec_of(self.replicas, self.image, self.ranks, self.hosts, self.paused, self.idle)
+
+    def pool(self) -> GeneratorPool:
+        """The GeneratorPool as the API server has it."""
+        status = PoolStatus.model_validate(self.status)
+        return GeneratorPool(name=POOL, namespace="default", uid=UID, spec=self.spec(), status=status)
+
+    # What there is to see.
+
+    def view(self) -> ClusterView:
+        """Kubernetes, as it is now."""
+        return ClusterView(
+            clusters=tuple(views.ray_cluster(body) for body in self.clusters.values()),
+            pods=tuple(self.pods.values()),
+        )
+
+    def store(self) -> PoolView:
+        """Redis, as it is now."""
+        groups = [self._record(gang) for gang in self.gangs.values() if gang.state is not None]
+        running = sum(group.task is not None for group in groups)
+        return PoolView(
+            name=POOL,
+            queued=len(self.waiting),
+            running=running,
+            live=len(self.waiting) + running,
+            groups=tuple(groups),
+        )
+
+    def serve(self, cluster: str) -> ServeView | None:
+        """The head's REST API; ``None`` while it does not answer."""
+        head = next((pod for pod in self.pods.values() if pod.head and pod.cluster == cluster), None)
+        if head is None or not head.ready or head.terminating:
+            return None
+        app = self.apps.get(cluster)
+        if app is None:
+            return ServeView()
+        gangs = [gang for gang in self.alive(cluster) if not self._ending(gang)]
+        return ServeView(
+            status=app.status, attempt=app.attempt, target=app.target, running=len(gangs) * self.ranks
+        )
+
+    def alive(self, cluster: str | None = None) -> list[Gang]:
+        """Gangs whose ranks run."""
+        return [
+            gang
+            for gang in self.gangs.values()
+            if gang.dead_at is None and (cluster is None or gang.cluster == cluster)
+        ]
+
+    def working(self) -> list[Gang]:
+        """Gangs with a task."""
+        return [gang for gang in self.alive() if gang.task is not None]
+
+    # KubeRay.
+
+    def kuberay(self, name: str, body: Mapping[str, Any] | None = None) -> None:
+        """One reconciliation, by the RayCluster as it is or as an older ``body`` had it."""
+        real = self.clusters.get(name)
+        if real is None:
+            for pod in [pod for pod in self.pods.values() if pod.cluster == name]:
+                self._end(pod.name, why="its RayCluster was deleted")
+            self.apps.pop(name, None)
+            return
+        seen = views.ray_cluster(body or real)
+        mine = [pod for pod in self.pods.values() if pod.cluster == name]
+        if seen.suspend:
+            for pod in mine:
+                self._end(pod.name, why="its RayCluster was suspended")
+            self._condition(real, "RayClusterSuspended", not mine)
+            return
+        self._condition(real, "RayClusterSuspended", False)
+        if not any(pod.head for pod in mine) and not self.quota:
+            self._pod(name, head=True, replica="")
+        self._workers(name, seen)
+        self._condition(real, "RayClusterReplicaFailure", self.quota, "exceeded quota: pods=3")
+
+    def _workers(self, name: str, seen: RayCluster) -> None:
+        for victim in seen.workers_to_delete:
+            if victim in self.pods:
+                self._end_replica(name, self.pods[victim].replica, why="it was named")
+        names = {pod.replica for pod in self.pods.values() if pod.cluster == name and not pod.head}
+        whole = []
+        for replica in sorted(names):
+            pods = [pod for pod in self.pods.values() if pod.replica == replica and pod.cluster == name]
+            if len(pods) < self.hosts or any(pod.terminating for pod in pods):
+                self._end_replica(name, replica, why=None)  # a host is missing: the others follow
+            else:
+                whole.append(replica)
+        while len(whole) > seen.replicas:
+            self._end_replica(name, whole.pop(self.random.randrange(len(whole))), why="KubeRay chose it")
+        if not self.quota:
+            for _ in range(seen.replicas - len(whole)):
+                replica = self._new("replica")
+                for _host in range(self.hosts):
+                    self._pod(name, head=False, replica=replica)
+
+    def _pod(self, cluster: str, *, head: bool, replica: str) -> None:
+        name = self._new("head" if head else "worker")
+        image = int(self._image(cluster))
+        self.pods[name] = Pod(
+            name=name,
+            cluster=cluster,
+            head=head,
+            replica=replica or name,
+            created_at=self.now,
+            waiting=Waiting(reason="ImagePullBackOff") if image in self.bad_images else None,
+        )
+
+    def _image(self, cluster: str) -> str:
+        head = self.clusters[cluster]["spec"]["headGroupSpec"]
+        return str(head["template"]["spec"]["containers"][0]["image"]).partition(":")[2]
+
+    def _end_replica(self, cluster: str, replica: str, *, why: str | None) -> None:
+        for pod in [p for p in self.pods.values() if p.cluster == cluster and p.replica == replica]:
+            self._end(pod.name, why=why)
+
+    def _end(self, name: str, *, why: str | None) -> None:
+        """SIGTERM to a pod. ``why``: who decided it, for a group that works there; ``None``: it was broken."""
+        pod = self.pods[name]
+        if pod.terminating:
+            return
+        self.pods[name] = replace(pod, terminating=True)
+        for gang in self.alive():
+            if name in gang.hosts and why is not None:
+                self._may_end(gang, f"{name} goes: {why}")
+
+    def _may_end(self, gang: Gang, why: str) -> None:
+        since = self.drains.get(gang.id)
+        whole = all(host in self.pods and not self._killed(host) for host in gang.hosts)
+        if gang.task is not None and whole and (since is None or self.now < since + 30):
+            raise BusyGroupLostError(f"{gang.id} works on {gang.task}, marked {since}, at {self.now}: {why}")
+
+    def _killed(self, host: str) -> bool:
+        return not self.pods[host].running
+
+    # Kubelets.
+
+    def kubelet(self, name: str) -> None:
+        """One pod goes one step on its way in, or out."""
+        pod = self.pods[name]
+        if pod.terminating:
+            for gang in self.alive():
+                if name in gang.hosts:
+                    self._die(gang, told=True)
+            del self.pods[name]
+            if pod.head:
+                self._head_gone(pod.cluster)
+        elif int(self._image_of(pod)) in self.bad_images:
+            self.pods[name] = replace(pod, waiting=Waiting(reason="ImagePullBackOff"))
+        elif pod.scheduled_at is None:
+            self.pods[name] = replace(pod, scheduled_at=self.now, waiting=None)
+        elif not pod.running:
+            self.pods[name] = replace(pod, running=True, running_at=self.now, waiting=None)
+        else:
+            self.pods[name] = replace(pod, ready=True)
+
+    def _image_of(self, pod: Pod) -> str:
+        return self._image(pod.cluster) if pod.cluster in self.clusters else "0"
+
+    def kill(self, name: str) -> None:
+        """A node dies: the pod is gone without a word."""
+        pod = self.pods.pop(name)
+        for gang in self.alive():
+            if name in gang.hosts:
+                self._die(gang, told=False)
+        if pod.head:
+            self._head_gone(pod.cluster)
+
+    def _head_gone(self, cluster: str) -> None:
+        """Without fault tolerance all that ran goes with it."""
+        self.apps.pop(cluster, None)
+        for gang in self.alive(cluster):
+            self._die(gang, told=False)
+
+    def _die(self, gang: Gang, *, told: bool) -> None:
+        if told:
+            self._hand_back(gang)
+            self._forget(gang)
+        else:
+            gang.dead_at = self.now
+
+    # Ray Serve.
+
+    def serve_step(self, cluster: str) -> None:
+        """Serve goes towards its target: places gangs where there is room, stops whom it likes."""
+        app = self.apps.get(cluster)
+        if app is None or self.serve(cluster) is None:
+            return
+        if app.status == "DEPLOYING":
+            app.status = "RUNNING"
+        if app.status == "DEPLOY_FAILED" or app.target % self.ranks:
+            return
+        gangs = self.alive(cluster)
+        while len(gangs) * self.ranks > app.target:
+            leaving = [gang for gang in gangs if self._ending(gang)]
+            gang = self.random.choice(leaving or gangs)
+            gangs.remove(gang)
+            self._may_end(gang, "Serve scaled down")
+            self._die(gang, told=True)
+        taken = {host for gang in gangs for host in gang.hosts}
+        free = [
+            pod.name
+            for pod in self.pods.values()
+            if pod.cluster == cluster
+            and not pod.head
+            and pod.ready
+            and not pod.terminating
+            and pod.name not in taken
+        ]
+        while len(gangs) * self.ranks < app.target and len(free) >= self.hosts:
+            chosen = self.random.sample(free, self.hosts)
+            free = [host for host in free if host not in chosen]
+            gang = Gang(id=self._new("gang"), cluster=cluster, hosts=tuple(sorted(chosen)))
+            self.gangs[gang.id] = gang
+            gangs.append(gang)
+
+    def _ending(self, gang: Gang) -> bool:
+        return any(host not in self.pods or self.pods[host].terminating for host in gang.hosts)
+
+    # Groups.
+
+    def group_step(self, name: str) -> None:
+        """A group goes one step: registers, loads, claims, works, hands back; or its lease runs out."""
+        gang = self.gangs[name]
+        if gang.dead_at is not None:
+            if self.now - gang.dead_at >= LEASE_S:
+                self._hand_back(gang)
+                self._forget(gang)
+            return
+        if not self.store_up:
+            return
+        if gang.state is None and self.closed.intersection(gang.hosts):
+            self.drains.setdefault(name, self.now)
+        if gang.state is None or gang.state is GroupState.STARTING:
+            gang.state = GroupState.LOADING if gang.state else GroupState.STARTING
+        elif gang.state is GroupState.LOADING:
+            gang.state, gang.since = GroupState.IDLE, self.now
+        elif gang.task is not None:
+            since = self.drains.get(name)
+            if gang.hung:
+                return
+            if since is not None and self.now - since >= 30:
+                self._hand_back(gang)
+            elif self.random.random() < 0.5:
+                gang.task, gang.since = None, self.now
+        elif name not in self.drains and self.waiting:
+            gang.task, gang.since = self.waiting.pop(0), self.now
+
+    def _hand_back(self, gang: Gang) -> None:
+        if gang.task is not None:
+            self.waiting.insert(0, gang.task)
+            gang.task, gang.since = None, self.now
+
+    def _forget(self, gang: Gang) -> None:
+        del self.gangs[gang.id]
+        self.drains.pop(gang.id, None)
+
+    def _record(self, gang: Gang) -> GroupRecord:
+        assert gang.state is not None
+        state = gang.state
+        if gang.task is not None:
+            state = GroupState.BUSY
+        elif gang.id in self.drains and state is GroupState.IDLE:
+            state = GroupState.DRAINING
+        return GroupRecord(
+            id=GroupId(gang.id),
+            state=state,
+            ranks=self.ranks,
+            since_ms=int(gang.since * 1000),
+            task=TaskId(gang.task) if gang.task else None,
+            hosts=gang.hosts,
+            drain=gang.id in self.drains,
+        )
+
+    # For those who call.
+
+    def require_store(self) -> None:
+        """Redis answers, or says that it does not."""
+        if not self.store_up:
+            raise StoreUnavailableError("Connection refused")
+
+    def bump(self, name: str) -> None:
+        """The object has changed."""
+        self.clusters[name]["metadata"]["resourceVersion"] = self._new("version")
+
+    def _condition(self, body: dict[str, Any], kind: str, true: bool, message: str = "") -> None:
+        status = body.setdefault("status", {})
+        conditions = [one for one in status.get("conditions", []) if one["type"] != kind]
+        new = {"type": kind, "status": "True" if true else "False", "message": message}
+        if new not in status.get("conditions", []):
+            status["conditions"] = [*conditions, new]
+            self.bump(body["metadata"]["name"])
+
+    def _new(self, what: str) -> str:
+        self.count += 1
+        return f"{what}-{self.count}"
