@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _common(mixed)
     mixed.add_argument("--seconds", type=float, default=60.0)
     mixed.add_argument("--kills", type=int, default=80, help="processes to kill meanwhile")
-    mixed.add_argument("--rate", type=float, default=5.0, help="tasks a second")
+    mixed.add_argument("--rate", type=float, default=3.0, help="tasks a second")
     mixed.add_argument("--guards", action="store_true", help="leaders have guards, as in production")
     mixed.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     mixed.add_argument("--cut", type=float, default=0.05, help="chance that a stream is cut before a chunk")

@@ -6,6 +6,7 @@ It goes into the history too, so that a history alone is enough to decide.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from daybreak.wire import Task
 from daybreak_server.adapters.redis.keys import Keys
 from faults.load import RELAY_GROUP, Load, seen, shown
 from faults.rig import Rig
-from faults.waiting import wait_until
 
 _AT_ONCE = 16
 
@@ -36,18 +36,24 @@ def read_all(load: Load, *, relay_s: float = 20.0) -> None:
 
 
 def _wait_for_relay(rig: Rig, timeout_s: float) -> None:
+    """Until it has handed out all there is; it may take its time while it moves."""
     with rig.client() as client:
         for pool in rig.options.pools:
-            key = rig.keys(pool.name).one("events")
-
-            def caught_up(key: str = key) -> bool:
-                if not client.exists(key):
-                    return True
+            key, before, moved = rig.keys(pool.name).one("events"), None, time.monotonic()
+            while client.exists(key) and not _caught_up(client, key):
                 (group,) = (one for one in client.xinfo_groups(key) if one["name"] == RELAY_GROUP)
-                newest = client.xinfo_stream(key)["last-generated-id"]
-                return group["last-delivered-id"] == newest and group["pending"] == 0
+                now = (group["last-delivered-id"], group["pending"])
+                if now != before:
+                    before, moved = now, time.monotonic()
+                if time.monotonic() - moved > timeout_s:
+                    raise TimeoutError(f"the relay of {pool.name} stands still at {now}")
+                time.sleep(0.1)
 
-            wait_until(caught_up, timeout_s, f"the relay of {pool.name} to catch up")
+
+def _caught_up(client: redis.Redis, key: str) -> bool:
+    (group,) = (one for one in client.xinfo_groups(key) if one["name"] == RELAY_GROUP)
+    newest = client.xinfo_stream(key)["last-generated-id"]
+    return bool(group["last-delivered-id"] == newest and group["pending"] == 0)
 
 
 async def _read_api(load: Load) -> None:

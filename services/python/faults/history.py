@@ -37,6 +37,11 @@ class History:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
+    @property
+    def lines(self) -> int:
+        """How many lines it has."""
+        return sum(list(self.counts.values()))
+
     def note(self, op: str, *, kind: str = "saw", **fields: Any) -> None:
         """One line."""
         with self._lock:

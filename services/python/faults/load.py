@@ -16,7 +16,7 @@ from typing import Any, Self
 from daybreak.aio import AsyncClient
 from daybreak.core.retry import Retry, did_nothing
 from daybreak.errors import ApiError, DaybreakError
-from daybreak.relay import Relay, RelayGapError
+from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
 from faults.history import History
 from faults.network import Balanced
@@ -123,15 +123,18 @@ class Load:
         return len(self._running)
 
     def wait_clients(self, timeout_s: float) -> bool:
-        """Until every reader has seen its task's end; whether all did."""
-        end = time.monotonic() + timeout_s
-        while self._running and time.monotonic() < end:
+        """Until every reader has seen its task's end; whether all did. They may go on while events come."""
+        before, moved = self.history.lines, time.monotonic()
+        while self._running and time.monotonic() - moved < timeout_s:
+            if self.history.lines != before:
+                before, moved = self.history.lines, time.monotonic()
             time.sleep(0.05)
         return not self._running
 
     def settle_down(self, timeout_s: float = 60.0) -> list[str]:
-        """Wait until every task has ended, by the public API; the ids of those that have not."""
-        return list(self.call(self._settle_down(timeout_s), timeout_s + 120))
+        """Wait until every task has ended, by the public API; the ids of those that have not when nothing has
+        moved for ``timeout_s``."""
+        return list(self.call(self._settle_down(timeout_s), 3600))
 
     # ── the clients ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -307,17 +310,31 @@ class Load:
 
     async def _run_relay(self, pool: str) -> None:
         """A control plane: every event of a pool, at least once."""
+        held: list[Delivery] = []
         async with Relay(self.rig.redis_url, pool=pool, group=RELAY_GROUP, consumer="lab-0") as relay:
-            while True:
-                try:
-                    async for delivery in relay:
-                        event = delivery.event
-                        self.history.note(
-                            "relay", pool=pool, task=event.task, again=delivery.redelivered, **seen(event)
-                        )
-                        await delivery.ack()
-                except RelayGapError as exc:
-                    self.history.note("relay", kind="gap", pool=pool, error=str(exc))
+            acking = asyncio.create_task(self._ack(relay, held))
+            try:
+                while True:
+                    try:
+                        async for delivery in relay:
+                            event = delivery.event
+                            again = delivery.redelivered
+                            self.history.note("relay", pool=pool, task=event.task, again=again, **seen(event))
+                            held.append(delivery)
+                    except RelayGapError as exc:
+                        self.history.note("relay", kind="gap", pool=pool, error=str(exc))
+            except Exception as exc:
+                self.history.note("client", kind="failed", error=f"relay: {type(exc).__name__}: {exc}")
+                raise
+            finally:
+                acking.cancel()
+
+    async def _ack(self, relay: Relay, held: list[Delivery]) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            taken, held[:] = list(held), []
+            if taken:
+                await relay.ack(*taken)
 
     def _failed(self, call: int, op: str, exc: Exception) -> None:
         nothing = isinstance(exc, DaybreakError) and did_nothing(exc)
@@ -332,14 +349,22 @@ class Load:
         )
 
     async def _settle_down(self, timeout_s: float) -> list[str]:
-        end = self._loop.time() + timeout_s
+        """The bound counts from the last change: a task is stuck when nothing has moved for so long."""
+        before: set[str] = set()
+        moved = self._loop.time()
         while True:
-            left: list[str] = []
+            left: dict[str, str] = {}
             for tenant in self.tenants:
                 for pool in self.rig.options.pools:
                     for state in ("queued", "running"):
                         async for task in self.readers[tenant].list(pool=pool.name, state=state, limit=100):
-                            left.append(task.id)
-            if not left or self._loop.time() > end:
-                return left
-            await asyncio.sleep(0.2)
+                            progress = task.progress
+                            left[task.id] = (
+                                f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
+                            )
+            now = self._loop.time()
+            if set(left.values()) != before:
+                before, moved = set(left.values()), now
+            if not left or now - moved > timeout_s:
+                return sorted(left)
+            await asyncio.sleep(0.3)

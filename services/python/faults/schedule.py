@@ -116,7 +116,7 @@ def _submission(draw: random.Random, at: float, number: int, pool: PoolPlan) -> 
         priority=draw.choice(("low", "normal", "normal", "high")),
         sends=draw.choice((1, 1, 1, 2, 3)),
         lose_reply=draw.random() < 0.15,
-        readers=draw.choice((0, 1, 1, 2, 3)),
+        readers=draw.choice((0, 1, 1, 1, 2)),
         cancel_after_s=draw.uniform(0, 2.5) if draw.random() < 0.12 else None,
     )
 

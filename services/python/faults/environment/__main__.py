@@ -7,10 +7,12 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from faults import registry, server
 from faults.options import RigOptions
-from faults.registry import Lab
+from faults.registry import Lab, Scenario
 from faults.rig import Rig
 from figures import Report, Row
 
@@ -31,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seed", type=int, default=1, help="of the order of faults and clients' calls (default 1)"
     )
+    top.add_argument("--jobs", type=int, default=2, help="so many at a time: they mostly wait (default 2)")
     top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="the server")
     return top
 
@@ -46,12 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     lab = Lab(options=RigOptions(flavour=given.flavour), seed=given.seed, long=given.long, say=_say)
     started, rows, failed = time.monotonic(), list[Row](), list[str]()
-    for name in names:
-        try:
-            rows += registry.run(known[name], lab)
-        except Exception as exc:  # the others are run all the same
-            failed.append(name)
-            lab.say(f"   FAILED: {type(exc).__name__}: {exc}")
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for name, found, said in pool.map(lambda name: _one(known[name], lab), names):
+            lab.say("\n".join(said))
+            rows += found or []
+            failed += [name] if found is None else []
     missed = [row.what for row in rows if row.held is False]
     if not given.names and not failed:
         lab.say(f"saved {_report(lab, given.flavour, rows).save()}")
@@ -59,6 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for what in (*failed, *missed):
         lab.say(f"  {what}")
     return 1 if failed or missed else 0
+
+
+def _one(one: Scenario, lab: Lab) -> tuple[str, list[Row] | None, list[str]]:
+    """Run one beside others: its rows (``None``: it failed), and what it said."""
+    said: list[str] = []
+    try:
+        return one.name, registry.run(one, replace(lab, say=said.append)), said
+    except Exception as exc:  # the others are run all the same
+        said.append(f"   FAILED: {type(exc).__name__}: {exc}")
+        return one.name, None, said
 
 
 def _say(text: str) -> None:

@@ -14,6 +14,7 @@ from faults.environment.full import RUNNING
 from faults.environment.skew import Skew, find_library
 from faults.environment.traffic import Traffic, caller, look, settle, unsettled
 from faults.environment.whole import half_done
+from faults.options import PoolPlan
 from faults.registry import Lab, SkippedError, scenario
 from faults.rig import Rig
 from faults.waiting import wait_until
@@ -151,7 +152,10 @@ def _fsyncs(rig: Rig, disk: FuseDisk, clock: Skew) -> Row:
         "fsyncs",
         floor=float(usual),
         floor_what="before",
-        note="none: until that hour has passed, a power cut may lose all of it" if after == 0 else "",
+        note="none: until that hour is over, or the server is started again, a power cut may lose all that was "
+        "written in it. Slew such a clock, do not step it"
+        if after == 0
+        else "",
     )
 
 
@@ -165,5 +169,7 @@ def clock_parts(lab: Lab) -> list[Row]:
             skews["gateway"].step_to(seconds)
             skews["solo"].step_to(-seconds)
 
-        with lab.rig(environment=environment, lease_s=LEASE_S) as rig:
+        # These parts start in interpreters of their own, which takes a second of a core each.
+        pools = (PoolPlan(groups=2),)
+        with lab.rig(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as rig:
             return _through_steps(rig, step, what="gateways' and groups' clocks")

@@ -37,13 +37,13 @@ def _forget_all(rig: Rig, tenants: Sequence[str]) -> None:
 @scenario("s3", "S3 answers 500 and 503, is slow, is cut while it is sent to, and loses answers, under load")
 def s3(lab: Lab) -> list[Row]:
     """A third of all requests meets trouble; then all must be right, and nothing may be left over."""
-    seconds = lab.times(10, 300)
+    seconds = lab.times(8, 300)
     with s3_server() as (url, name), FaultyS3(url, seed=lab.seed) as faulty, credentials():
         settings = {"artifacts": {"s3": {"endpoint_url": faulty.url, "path_style": True}}}
         with lab.rig(blobs_url=f"s3://{BUCKET}/lab", settings=settings) as rig:
-            plan = schedule.submissions(seed=lab.seed, seconds=seconds, rate=5.0, pools=rig.options.pools)
+            plan = schedule.submissions(seed=lab.seed, seconds=seconds, rate=4.0, pools=rig.options.pools)
             plan = tuple(
-                replace(one, input={**one.input, "artifact_bytes": LARGE}) if one.number % 8 == 0 else one
+                replace(one, input={**one.input, "artifact_bytes": LARGE}) if one.number % 12 == 0 else one
                 for one in plan
             )
             with Load(rig, seed=lab.seed) as load:

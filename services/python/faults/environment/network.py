@@ -129,7 +129,7 @@ def network_store(lab: Lab) -> list[Row]:
         lab.rig(through=through("gateways"), groups_through=through("groups"), lease_s=4.0) as rig,
     ):
         ways = {name: own_troubles(proxy) for name, proxy in proxies.items()}
-        return _under_load(lab, rig, ways, seconds=lab.times(18, 600), rate=8.0, name="ways to the server")
+        return _under_load(lab, rig, ways, seconds=lab.times(12, 600), rate=8.0, name="ways to the server")
 
 
 @scenario("network-clients", "the ways of clients to the gateways are cut, half-open, slow, and lose answers")
@@ -145,7 +145,7 @@ def network_clients(lab: Lab) -> list[Row]:
         with lab.rig(clients_through=through) as rig:
             assert len(rig.urls) == len(proxies)
             ways = {f"gateway {at}": own_troubles(proxy) for at, proxy in enumerate(proxies)}
-            return _under_load(lab, rig, ways, seconds=lab.times(12, 600), rate=8.0, name="ways of clients")
+            return _under_load(lab, rig, ways, seconds=lab.times(8, 600), rate=8.0, name="ways of clients")
 
 
 @scenario("network-toxiproxy", "the same ways to the server, troubled by toxiproxy")
@@ -165,7 +165,7 @@ def network_toxiproxy(lab: Lab) -> list[Row]:
             return url
 
         with lab.rig(through=through("gateways"), groups_through=through("groups"), lease_s=4.0) as rig:
-            return _under_load(lab, rig, ways, seconds=lab.times(10, 300), rate=8.0, name="toxiproxy")
+            return _under_load(lab, rig, ways, seconds=lab.times(7, 300), rate=8.0, name="toxiproxy")
 
 
 # ── the server is away, or only from its leader ──────────────────────────────────────────────────────────────

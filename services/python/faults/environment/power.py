@@ -33,6 +33,8 @@ class Toll:
     """The oldest acknowledged submit that was lost: so long before its crash it had been acknowledged."""
     stuck: list[str] = field(default_factory=list)
     half: list[str] = field(default_factory=list)
+    orphans: set[str] = field(default_factory=set)
+    """Forgotten tasks whose files are there."""
     back_s: list[float] = field(default_factory=list)
 
 
@@ -57,7 +59,10 @@ def _round(rig: Rig, disk: Disk, toll: Toll, *, busy_s: float) -> None:
     toll.oldest_s = max([toll.oldest_s, *(cut - traffic.accepted[task] for task in lost)])
     toll.stuck += unsettled(found)
     with rig.client() as client:
-        toll.half += half_done(client, rig.keys(pool))
+        keys = rig.keys(pool)
+        toll.half += half_done(client, keys)
+        held = {path.name for path in (rig.folder / "blobs").iterdir()}
+        toll.orphans = {task for task in held if not client.exists(keys.of("task", task))}
 
 
 def _body(number: int) -> dict[str, object]:
@@ -115,6 +120,14 @@ def _rows(toll: Toll, *, fsync: str, disk: str) -> list[Row]:
             ),
         )
         return rows
+    rows.append(
+        Row(
+            "`everysec`: lost tasks whose files stay behind",
+            len(toll.orphans),
+            "tasks",
+            note="they had been stored before the power cut; gateways sweep them when their retention is over",
+        )
+    )
     share = 100 * toll.lost / max(1, toll.accepted)
     note = f"of {toll.accepted:,} ({share:.1f} %) in {cost}: this policy does lose them"
     rows.insert(0, Row("`everysec`: acknowledged tasks lost", toll.lost, "tasks", note=note))
@@ -134,7 +147,7 @@ def _rows(toll: Toll, *, fsync: str, disk: str) -> list[Row]:
 @scenario("power-always", "a power cut under `always` loses no acknowledged task")
 def power_always(lab: Lab) -> list[Row]:
     """Crash after crash on a disk that forgets."""
-    toll, disk = _crashes(lab, fsync="always", count=lab.times(4, 100))
+    toll, disk = _crashes(lab, fsync="always", count=lab.times(3, 100))
     if toll.lost:
         raise ViolatedError(f"{toll.lost} acknowledged tasks were lost under `always`")
     return _rows(toll, fsync="always", disk=disk)
@@ -143,5 +156,5 @@ def power_always(lab: Lab) -> list[Row]:
 @scenario("power-everysec", "what a power cut under `everysec` loses, and that the rest fits together")
 def power_everysec(lab: Lab) -> list[Row]:
     """The same; here losses are expected, and counted."""
-    toll, disk = _crashes(lab, fsync="everysec", count=lab.times(4, 100))
+    toll, disk = _crashes(lab, fsync="everysec", count=lab.times(3, 100))
     return _rows(toll, fsync="everysec", disk=disk)

@@ -19,8 +19,8 @@ from figures import Row
 
 POOLS = (PoolPlan(name="solo", ranks=1, groups=4), PoolPlan(name="pair", ranks=2, groups=2))
 HOME = Path(__file__).resolve().parents[2]
-BOUND_S = 120.0
-"""A task that has not ended so long after the faults have stopped is stuck: its retries back off to a minute."""
+BOUND_S = 90.0
+"""Nothing has moved for so long: what has not ended is stuck. A retry is put off for a minute at most."""
 
 
 def bound(deaths: int) -> str:
@@ -32,7 +32,7 @@ def one_run(
     lab: Lab, *, seed: int, seconds: float, deaths: int, rate: float, cut: float = 0.05, **options: object
 ) -> Outcome:
     """One mixed run. :raises ViolatedError: with the history's path."""
-    with replace(lab, seed=seed).rig(**{"pools": POOLS, **options}) as rig:
+    with replace(lab, seed=seed).rig(**{"pools": POOLS, "progress_s": 0.1, **options}) as rig:
         plan = schedule(
             seed=seed,
             seconds=seconds,
