@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,9 @@ from support.pools import Pool
 from support.waiting import wait_until
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Lease, Settled, State
-from daybreak_server.gang.guard import Page, Watch, is_stopped
+from daybreak_server.gang.guard import Page, Watch, as_holding, as_idle, is_stopped
 from daybreak_server.gang.pulse import Pulse
 
 HERE = Path(__file__).parents[2]
@@ -179,7 +180,7 @@ def test_a_guard_is_silent_while_the_keeper_works() -> None:
     page, queue = Page.create(), _Queue()
     Pulse(60.0, mirror=page)
     watch = Watch(queue, page, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
-    watch.hear({"lease": json.loads(json.dumps(_lease()))})
+    page.hold(LEASE)
     page.write(renewed=time.monotonic())
     assert watch.look()
     assert not queue.asked
@@ -194,8 +195,24 @@ def test_a_guard_is_silent_while_the_keeper_works() -> None:
     page.close()
 
 
-def _lease() -> dict[str, object]:
-    return {"task": TaskId("t"), "token": Token("1.a"), "group": GroupId("g"), "lease_s": 3.0}
+def test_a_guard_knows_of_each_task_without_a_message() -> None:
+    """The lease is on the page; the group's record is told only when more than its task has changed."""
+    page = Page.create()
+    assert page.held() is None
+    page.hold(LEASE)
+    assert page.held() == LEASE
+    page.hold(None)
+    assert page.held() is None
+    page.close()
+    idle = GroupRecord(id=GroupId("g"), state=GroupState.IDLE)
+    busy = replace(idle, state=GroupState.BUSY, task=TaskId("t"), since_ms=5)
+    assert as_idle(busy) == as_idle(idle)
+    assert as_idle(replace(busy, state=GroupState.DRAINING)) != as_idle(busy)
+    assert as_holding(idle, LEASE) == replace(busy, since_ms=0)
+    assert as_holding(busy, None).state is GroupState.IDLE
+
+
+LEASE = Lease(task=TaskId("t"), token=Token("1.a"), group=GroupId("g"), lease_s=3.0)
 
 
 def test_a_page_is_read_as_it_was_written() -> None:

@@ -119,7 +119,7 @@ class Checkpoints:
         self._every_s = every_s
         self._scratch = scratch
         self._last = time.monotonic()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[CheckpointRef | None] | None = None
         self._previous: CheckpointRef | None = None
 
@@ -135,7 +135,7 @@ class Checkpoints:
         except Exception:
             _log.exception("the snapshot of %s after step %d failed", self._lease.task, step)
             return
-        self._pending = self._pool.submit(self._store, data, step)
+        self._pending = self._background().submit(self._store, data, step)
 
     def stored(self, *, wait: bool = False) -> CheckpointRef | None:
         """A checkpoint that has been stored and not yet been reported, or ``None``."""
@@ -148,11 +148,18 @@ class Checkpoints:
         """The record points at it now, so the one before can go."""
         previous, self._previous = self._previous, checkpoint
         if previous is not None:
-            self._pool.submit(self._delete, previous.key)
+            self._background().submit(self._delete, previous.key)
 
     def close(self) -> None:
         """Let the background work end."""
-        self._pool.shutdown(wait=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def _background(self) -> ThreadPoolExecutor:
+        """Made at the first checkpoint: most short attempts have none."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        return self._pool
 
     def _store(self, data: bytes, step: int) -> CheckpointRef | None:
         key = f"{self._lease.task}/checkpoints/{self._lease.token}-{step}.safetensors"

@@ -25,11 +25,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.ports.store import StoreError, WorkQueue
@@ -65,6 +65,10 @@ class Sight:
 _FORM = struct.Struct("=QddddQ32s")
 _GUARD = struct.Struct("=d")
 """Behind it: when the guard last looked, written by the guard."""
+_LEASE = struct.Struct("=QI1012sQ")
+"""Behind that: the lease that the leader holds, as JSON. It changes with each task, so no message tells of it."""
+_LEASE_AT = _FORM.size + _GUARD.size
+_SIZE = _LEASE_AT + _LEASE.size
 
 
 class Page:
@@ -72,7 +76,7 @@ class Page:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, _FORM.size + _GUARD.size)
+        self._map = mmap.mmap(fd, _SIZE)
         self._lock = threading.Lock()
         self._turn = 0
         self._now: dict[str, Any] = asdict(Sight())
@@ -85,7 +89,7 @@ class Page:
         else:
             with tempfile.TemporaryFile(prefix="daybreak-pulse-") as file:
                 fd = os.dup(file.fileno())
-        os.truncate(fd, _FORM.size + _GUARD.size)
+        os.truncate(fd, _SIZE)
         return cls(fd)
 
     def write(self, **changes: Any) -> None:
@@ -108,6 +112,31 @@ class Page:
             if begin == end and data == self._map[: _FORM.size]:
                 name = what.rstrip(b"\0").decode(errors="replace")
                 return Sight(beat=beat, limit_s=limit_s, renewed=renewed, refreshed=refreshed, what=name)
+        return None
+
+    def hold(self, lease: Lease | None) -> None:
+        """Show the lease that is held from now on. :raises ValueError: when it is longer than any of ours."""
+        fields = None if lease is None else [lease.task, lease.token, lease.group, lease.lease_s]
+        data = json.dumps(fields).encode()
+        if len(data) > 1012:
+            raise ValueError(f"a lease of {len(data)} bytes")
+        with self._lock:
+            self._turn += 1
+            _LEASE.pack_into(self._map, _LEASE_AT, self._turn, len(data), data, self._turn)
+
+    def held(self) -> Lease | None:
+        """The lease that is held, or ``None`` where there is none, or none can be read now."""
+        for _ in range(100):
+            data = self._map[_LEASE_AT:_SIZE]
+            begin, size, text, end = _LEASE.unpack(data)
+            if begin == end and data == self._map[_LEASE_AT:_SIZE]:
+                fields = json.loads(text[:size] or b"null")
+                return fields and Lease(
+                    task=TaskId(fields[0]),
+                    token=Token(fields[1]),
+                    group=GroupId(fields[2]),
+                    lease_s=fields[3],
+                )
         return None
 
     def look(self) -> None:
@@ -138,7 +167,7 @@ class Guard:
         self._told = dict(told)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._last: dict[str, Any] = {"lease": None, "record": None}
+        self._record: GroupRecord | None = None
 
     def start(self) -> None:
         """Start it, or start it again where it has ended."""
@@ -154,7 +183,8 @@ class Guard:
                 _log.warning("there is no guard: %s", exc)
                 return
             self._say(first)
-            self._say(self._last)
+            if self._record is not None:
+                self._say({"record": asdict(self._record)})
 
     def wait_ready(self, timeout_s: float = _READY_S) -> None:
         """Wait until it looks: a task may hold the lock from its first step on. It may also never come."""
@@ -165,11 +195,14 @@ class Guard:
     def hold(self, lease: Lease | None) -> None:
         """Guard this lease from now on; ``None``: there is none."""
         self.page.write(renewed=time.monotonic())
-        self._change(lease=None if lease is None else asdict(lease))
+        self.page.hold(lease)
 
     def record(self, record: GroupRecord) -> None:
-        """The group as the store is told of it."""
-        self._change(record=asdict(record))
+        """The group as the store is told of it. That it takes or ends a task, the page shows."""
+        with self._lock:
+            before, self._record = self._record, record
+            if before is None or as_idle(before) != as_idle(record):
+                self._say({"record": asdict(record)})
 
     def stop(self) -> None:
         """End it."""
@@ -185,11 +218,6 @@ class Guard:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-    def _change(self, **changes: Any) -> None:
-        with self._lock:
-            self._last.update(changes)
-            self._say(changes)
 
     def _say(self, line: Mapping[str, Any]) -> None:
         process = self._process
@@ -211,7 +239,7 @@ class Watch:
         self._page = page
         self._leader = leader
         self._lease_s = lease_s
-        self._lease: Lease | None = None
+        self._stale: Token | None = None
         self._record: GroupRecord | None = None
         self._bye = False
         self._renewed = self._refreshed = time.monotonic()
@@ -219,8 +247,6 @@ class Watch:
     def hear(self, line: Mapping[str, Any]) -> None:
         """A line of the leader's."""
         self._bye = self._bye or "bye" in line
-        if "lease" in line:
-            self._lease = None if line["lease"] is None else Lease(**line["lease"])
         if line.get("record") is not None:
             fields = dict(line["record"])
             fields |= {"state": GroupState(fields["state"]), "id": GroupId(fields["id"])}
@@ -245,17 +271,22 @@ class Watch:
         return True
 
     def _keep(self, sight: Sight, now: float) -> None:
-        period = self._lease_s / 3
+        period, lease = self._lease_s / 3, self._lease()
         try:
-            if self._lease is not None and now - max(sight.renewed, self._renewed) >= period * _LATE:
+            if lease is not None and now - max(sight.renewed, self._renewed) >= period * _LATE:
                 self._renewed = now
-                if self._queue.renew(self._lease) & Control.STALE:
-                    self._lease = None
+                if self._queue.renew(lease) & Control.STALE:
+                    self._stale = lease.token
             if self._record is not None and now - max(sight.refreshed, self._refreshed) >= period * _LATE:
                 self._refreshed = now
-                self._queue.group(self._record, ttl_s=self._lease_s)
+                self._queue.group(as_holding(self._record, lease), ttl_s=self._lease_s)
         except StoreError as exc:
             _log.debug("cannot renew: %s", exc)
+
+    def _lease(self) -> Lease | None:
+        """What the leader holds, unless it is another's by now."""
+        lease = self._page.held()
+        return None if lease is None or lease.token == self._stale else lease
 
     def _end(self, why: str) -> None:
         """The leader cannot end itself any more."""
@@ -274,13 +305,29 @@ class Watch:
 
     def _give_up(self, why: Failed) -> None:
         """Settle for the leader; what it has settled itself stays as it is, for the token is the same."""
+        lease = self._lease()
         try:
-            if self._lease is not None:
-                self._queue.settle(self._lease, why)
+            if lease is not None:
+                self._queue.settle(lease, why)
             if self._record is not None:
                 self._queue.leave(self._record)
         except StoreError as exc:
             _log.warning("the task is left to its lease: %s", exc)
+
+
+def as_idle(record: GroupRecord) -> GroupRecord:
+    """A group's record without what a task changes in it."""
+    if record.state is GroupState.BUSY:
+        record = replace(record, state=GroupState.IDLE)
+    return replace(record, task=None, since_ms=0) if record.state is GroupState.IDLE else record
+
+
+def as_holding(record: GroupRecord, lease: Lease | None) -> GroupRecord:
+    """The record of a group that holds this lease."""
+    if record.state not in (GroupState.BUSY, GroupState.IDLE):
+        return record
+    state, task = (GroupState.IDLE, None) if lease is None else (GroupState.BUSY, lease.task)
+    return record if record.task == task else replace(record, state=state, task=task)
 
 
 def is_stopped(pid: int) -> bool:

@@ -86,9 +86,11 @@ class LeaderLoop:
     def _next_claim(self) -> Claim | None:
         config, keeper = self._means.config, self._keeper
         self._means.pulse.beat("idle", limit_s=max(60.0, config.stall_s))
-        state = STATE_OF[keeper.drain]
-        if keeper.record.state is not state or keeper.record.task is not None:
-            keeper.update(state=state, task=None)
+        state, before = STATE_OF[keeper.drain], keeper.record
+        if before.state is not state or before.task is not None:
+            # That a busy group is idle again, the store has written with the settlement.
+            said = before.state is GroupState.BUSY and state is GroupState.IDLE
+            keeper.update(now=not said, state=state, task=None)
         if keeper.drain:
             self._going.wait(config.idle_s)  # a mark can be taken away again
             return None
