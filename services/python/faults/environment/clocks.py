@@ -11,7 +11,8 @@ from typing import Any
 
 from faults.environment.disk import DiskAbsentError, FuseDisk
 from faults.environment.full import RUNNING
-from faults.environment.skew import Skew, find_library
+from faults.environment.preload import PreloadAbsentError
+from faults.environment.skew import Skew
 from faults.environment.traffic import Traffic, caller, look, settle, unsettled
 from faults.environment.whole import half_done
 from faults.options import PoolPlan
@@ -30,11 +31,12 @@ LEASE_STEP_S = 2.0
 
 @contextmanager
 def _skew(*names: str) -> Iterator[dict[str, Skew]]:
-    library = find_library()
-    if library is None:
-        raise SkippedError("libfaketime is not installed (Debian: apt-get install libfaketime)")
     with tempfile.TemporaryDirectory(prefix="daybreak-clock-") as folder:
-        yield {name: Skew(library, Path(folder), name) for name in names}
+        try:
+            skews = {name: Skew(Path(folder), name) for name in names}
+        except PreloadAbsentError as exc:
+            raise SkippedError(str(exc)) from exc
+        yield skews
 
 
 def _long(rig: Rig, count: int) -> dict[str, float]:
@@ -95,10 +97,10 @@ def _through_steps(rig: Rig, step: Callable[[int], None], *, what: str) -> list[
         ),
         Row(
             f"{what} steps: most GPU-seconds charged over real seconds × ranks, of a task that ran through",
-            max(over.values(), default=0.0),
+            max(0.0, *over.values()),
             "s",
             target=f"≤ {bound:g} s ({LEASE_STEP_S:g} s a forward step)",
-            held=max(over.values(), default=0.0) <= bound,
+            held=max(0.0, *over.values()) <= bound,
         ),
     ]
 

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
+from faults.environment.preload import PreloadAbsentError, build
+
 _PROGRAM = Path(__file__).with_name("fuse.py")
 _SOURCE = Path(__file__).with_name("forget.c")
 
@@ -122,23 +124,14 @@ class ShimDisk:
 
     def __init__(self, folder: Path) -> None:
         """:raises DiskAbsentError: where there is no C compiler."""
-        compiler = shutil.which("cc") or shutil.which("gcc")
-        if compiler is None or sys.platform != "linux":
-            raise DiskAbsentError("there is no C compiler for the library before libc")
         self.folder = folder
         folder.mkdir(parents=True)
         self._log = folder.with_name(f"{folder.name}.fsyncs")
         self._flag = folder.with_name(f"{folder.name}.full")
-        library = folder.with_name(f"{folder.name}.so")
-        built = subprocess.run(
-            [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        if built.returncode:
-            raise DiskAbsentError(f"the library before libc does not build: {built.stderr[-300:]}")
+        try:
+            library = build(_SOURCE, folder.with_name(f"{folder.name}.so"))
+        except PreloadAbsentError as exc:
+            raise DiskAbsentError(str(exc)) from exc
         self.environment: Mapping[str, str] = {
             "LD_PRELOAD": str(library),
             "FORGET_FOLDER": str(folder.resolve()),
