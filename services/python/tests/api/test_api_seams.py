@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, suppress
+from typing import Any, cast
 
 import pytest
 from api_support import POOL, Worker
@@ -18,6 +18,7 @@ from daybreak_server.api.metrics import Metrics
 from daybreak_server.api.services import wall_ms
 from daybreak_server.api.streams import frames
 from daybreak_server.api.streams.following import Following, Sources
+from daybreak_server.api.streams.frames import Frame
 from daybreak_server.api.streams.hub import Hub
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.tasks import Claim, EventDraft, NewTask
@@ -29,6 +30,18 @@ class Seam(RedisEvents):
 
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
+    slow_s = 0.0
+    """How long the tail may wait for a history to be read first."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._was_read = asyncio.Event()
+
+    async def tail(self, pool: str) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.slow_s):
+                await self._was_read.wait()
+        return await super().tail(pool)
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
         first, then = self.before, self.after
@@ -38,6 +51,7 @@ class Seam(RedisEvents):
         page = await super().read(task, after=after, limit=limit)
         if then is not None:
             await asyncio.to_thread(then)
+        self._was_read.set()
         return page
 
 
@@ -70,16 +84,21 @@ def _say(worker: Worker, claim: Claim, *words: str) -> None:
     worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
 
 
-async def _all(seam: Sources, task: TaskId, after: Any = None) -> list[str]:
-    """Ids of all that a subscriber gets, to the end."""
-    got: list[str] = []
+async def _all(
+    seam: Sources, task: TaskId, after: Any = None, *, logs: int = 0, then: Callable[[], object] | None = None
+) -> list[str]:
+    """Ids of all that a subscriber gets, to the end; when it has had so many ``logs``, ``then`` is done."""
+    got: list[Frame] = []
     async with (
         Following(seam, task, POOL, after=after) as following,
         aclosing(following.batches()) as batches,
     ):
         async for batch in batches:
-            got += [frames.format_id(frame.key) for frame in batch if frame.key is not None]
-    return got
+            got += [frame for frame in batch if frame.key is not None]
+            if then is not None and sum(frame.type == "log" for frame in got) >= logs:
+                await asyncio.to_thread(then)
+                then = None
+    return [frames.format_id(frame.key) for frame in got if frame.key is not None]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -91,15 +110,26 @@ async def test_what_happens_while_history_is_read_comes_once(
     claim = await _begun(seam, worker)
     await asyncio.to_thread(_say, worker, claim, "one", "two")
 
-    def meanwhile() -> None:
-        _say(worker, claim, "three", "four")
-        worker.finish(claim)
-
-    setattr(seam.events, when, meanwhile)
-    got = await asyncio.wait_for(_all(seam, claim.lease.task), 30)
+    setattr(seam.events, when, lambda: _say(worker, claim, "three", "four"))
+    following = _all(seam, claim.lease.task, logs=4, then=lambda: worker.finish(claim))
+    got = await asyncio.wait_for(following, 30)
     every = (await seam.events.read(claim.lease.task)).events
     assert got == [event.id for event in every]
     assert len(got) == len(set(got)) >= 7
+
+
+async def test_no_history_is_read_before_the_feed_is_live(
+    seam: Sources, start_worker: Callable[..., Worker]
+) -> None:
+    """However long the log takes to say where its end is: what comes behind a history that was read is not lost."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    await asyncio.to_thread(_say, worker, claim, "one")
+    log = cast("Seam", seam.events)
+    log.slow_s, log.after = 0.5, lambda: _say(worker, claim, "two")
+    following = _all(seam, claim.lease.task, logs=1, then=lambda: worker.finish(claim))
+    got = await asyncio.wait_for(following, 30)
+    assert got == [event.id for event in (await seam.events.read(claim.lease.task)).events]
 
 
 async def test_who_resumes_gets_exactly_what_follows(
