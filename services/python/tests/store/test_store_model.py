@@ -259,8 +259,9 @@ class Machine(RuleBasedStateMachine):
         if known is not None:
             known.drain = on
 
-    @rule(ms=st.sampled_from([1, 1000, 1000, 3000]))
+    @rule(ms=st.sampled_from([1, 1000, 1000, 3000, 1000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
+        """Also by an hour at once, either way: a wall clock that is set."""
         self.driver.now += ms
         self.model.now = self.driver.now
 
