@@ -18,7 +18,6 @@ from daybreak_server.ports.cluster import (
     ClusterUnavailableError,
     Pod,
     RayCluster,
-    ServeView,
 )
 
 
@@ -27,6 +26,7 @@ class Faces:
     """The ports over a world."""
 
     world: World
+    api_up: bool = True
 
     async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
         """As they are."""
@@ -36,6 +36,8 @@ class Faces:
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         """A RayCluster."""
+        if not self.api_up:
+            raise ClusterUnavailableError("the API server is away")
         name = manifest["metadata"]["name"]
         if name in self.world.clusters:
             raise ClusterConflictError(f"{name} exists")
@@ -95,9 +97,11 @@ class Faces:
         assert target % cluster.ranks == 0, "Serve would never apply it"
         app.target = target
 
-    async def look(self, cluster: RayCluster, *, application: str) -> ServeView:
-        """Serve's view."""
-        found = self.world.serve(cluster.name)
+    async def look(self, of: Any, *, application: str | None = None) -> Any:
+        """Kubernetes' view of a pool, or Serve's of an application."""
+        if application is None:
+            return self.world.view()
+        found = self.world.serve(of.name)
         if found is None:
             raise ClusterUnavailableError("the head does not answer")
         return found

@@ -1,0 +1,133 @@
+"""One pool's loop: look, plan, carry out, wait until something is heard or it is time to look again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from daybreak_server.domain.pools import PoolView
+from daybreak_server.operator.actions import WriteStatus
+from daybreak_server.operator.carrying import Carrier
+from daybreak_server.operator.metrics import Metrics
+from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.plan import plan
+from daybreak_server.operator.resource import GeneratorPool, PoolStatus
+from daybreak_server.ports.cluster import (
+    Cluster,
+    ClusterConflictError,
+    ClusterError,
+    ClusterView,
+    Groups,
+    Serve,
+    ServeView,
+)
+from daybreak_server.ports.store import StoreError
+
+_log = logging.getLogger(__name__)
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SERVE_STATES_S = 2.0
+"""A head that is asked may be slow: it is not waited for longer than this."""
+
+Body = Callable[[str], Awaitable[Mapping[str, Any] | None]]
+"""The GeneratorPool as the API server has it now."""
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Steps of all pools of a namespace. Steps of one pool never overlap; the caller sees to it."""
+
+    cluster: Cluster
+    serve: Serve
+    groups: Groups
+    body: Body
+    metrics: Metrics
+    _written: dict[str, PoolStatus] = field(default_factory=dict)
+    """By uid: what was written last. A watch may show an older status, and it must not be believed."""
+    _failed: dict[str, int] = field(default_factory=dict)
+
+    async def step(self, name: str, heard: Mapping[str, Any]) -> float:
+        """One look at the pool ``name``, ``heard`` of by the watch; seconds until the next one."""
+        began = time.monotonic()
+        try:
+            pool = await self._pool(name, heard)
+            if pool is None:
+                return BACKOFF_S[-1]
+            observed = await self._observe(pool)
+            made = plan(observed)
+            self.metrics.planned(name, made)
+            carrier = Carrier(cluster=self.cluster, serve=self.serve, groups=self.groups)
+            for action in made.actions:
+                await carrier.carry(pool, action)
+                self.metrics.carried(name, action)
+                if isinstance(action, WriteStatus):
+                    self._written[pool.uid] = action.status
+        except ValidationError as exc:
+            _log.error("%s cannot be read, and is left alone: %s", name, exc)
+            return BACKOFF_S[-1]
+        except (ClusterError, StoreError) as exc:
+            return self._again(name, exc)
+        finally:
+            self.metrics.looked(name, time.monotonic() - began)
+        self._failed.pop(name, None)
+        return made.look_again_s
+
+    def forget(self, name: str) -> None:
+        """The pool is gone."""
+        self._failed.pop(name, None)
+        self.metrics.forget(name)
+
+    async def _pool(self, name: str, heard: Mapping[str, Any]) -> GeneratorPool | None:
+        """The spec as heard; the status as last written here, or as the API server has it at first sight."""
+        uid = heard["metadata"]["uid"]
+        if uid not in self._written:
+            fresh = await self.body(name)
+            if fresh is None or fresh["metadata"]["uid"] != uid:
+                return None
+            self._written[uid] = GeneratorPool.read(dict(fresh)).status
+        pool = GeneratorPool.read(dict(heard))
+        return pool.model_copy(update={"status": self._written[uid]})
+
+    async def _observe(self, pool: GeneratorPool) -> Observed:
+        view = await self.cluster.look(pool.name)
+        store, error = await self._store(pool.name)
+        return Observed(
+            now=time.time(),
+            pool=pool,
+            view=view,
+            serve=await self._serve(pool.name, view),
+            store=store,
+            store_error=error,
+        )
+
+    async def _store(self, name: str) -> tuple[PoolView | None, str]:
+        try:
+            return await self.groups.pool(name), ""
+        except StoreError as exc:
+            return None, str(exc) or type(exc).__name__
+
+    async def _serve(self, name: str, view: ClusterView) -> dict[str, ServeView]:
+        """Of every head that is ready; one that does not answer is left out."""
+        ready = {pod.cluster for pod in view.pods if pod.head and pod.ready and not pod.terminating}
+        found: dict[str, ServeView] = {}
+        for cluster in view.clusters:
+            if cluster.name in ready and not cluster.suspend:
+                try:
+                    asked = self.serve.look(cluster, application=name)
+                    found[cluster.name] = await asyncio.wait_for(asked, SERVE_STATES_S)
+                except (ClusterError, TimeoutError) as exc:
+                    _log.info("the head of %s does not answer: %s", cluster.name, exc)
+        return found
+
+    def _again(self, name: str, exc: Exception) -> float:
+        times = self._failed.get(name, 0)
+        self._failed[name] = times + 1
+        self.metrics.failed(name, exc)
+        quiet = isinstance(exc, ClusterConflictError) and times < len(BACKOFF_S)
+        _log.log(logging.INFO if quiet else logging.WARNING, "%s: %s", name, exc)
+        return BACKOFF_S[min(times, len(BACKOFF_S) - 1)]
