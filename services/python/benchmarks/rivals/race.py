@@ -40,7 +40,9 @@ class Race:
     """How much is run."""
 
     tasks: int
+    """At most so many in one repeat; fewer where ``seconds`` would not do."""
     repeats: int
+    seconds: float = 4.0
     light: int
     rate: float
 
@@ -54,16 +56,10 @@ def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Ra
     counts = folder / "tally"
     try:
         with _workers(contender, variant, server.url, folder):
-            _produce(contender, folder, "produce", WARM_UP)
-            _wait(counts, WARM_UP)
-            rates, handed = [], []
-            for _ in range(race.repeats):
-                tally.clear(counts)
-                told = _produce(contender, folder, "produce", race.tasks)
-                _wait(counts, race.tasks)
-                seen = tally.read(counts)
-                rates.append(race.tasks / (seen.last_ns - told["started_ns"]) * 1e9)
-                handed.append(race.tasks / (told["ended_ns"] - told["started_ns"]) * 1e9)
+            pace, _ = _round(contender, folder, WARM_UP)
+            pace, _ = _round(contender, folder, min(race.tasks, 2 * WARM_UP))
+            tasks = int(min(race.tasks, max(WARM_UP, pace * race.seconds)))
+            rounds = [_round(contender, folder, tasks) for _ in range(race.repeats)]
             tally.clear(counts)
             time.sleep(1)
             _produce(contender, folder, "light", race.light, str(race.rate))
@@ -71,12 +67,23 @@ def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Ra
             delays = tuple(delay / 1e6 for delay in tally.read(counts).delays_ns)
     except (TimeoutError, RuntimeError) as exc:
         return Result(variant=variant.what, error=str(exc)[-300:])
+    rates, handed = zip(*rounds, strict=True)
     return Result(
         variant=variant.what,
         tasks_s=tuple(rates),
         handed_in_s=sorted(handed)[len(handed) // 2],
         delays_ms=delays,
     )
+
+
+def _round(contender: Contender, folder: Path, tasks: int) -> tuple[float, float]:
+    """Tasks per second from the first handed in to the last run, and as they were handed in."""
+    counts = folder / "tally"
+    tally.clear(counts)
+    told = _produce(contender, folder, "produce", tasks)
+    _wait(counts, tasks)
+    took = tally.read(counts).last_ns - told["started_ns"]
+    return tasks / took * 1e9, tasks / (told["ended_ns"] - told["started_ns"]) * 1e9
 
 
 def _environment(contender: Contender, variant: Variant | None = None) -> dict[str, str]:
