@@ -51,7 +51,6 @@ _WORKER_RULES = [
 _COLUMNS = (
     ("Wanted", "integer", ".spec.replicas", 0),
     ("Ready", "integer", ".status.ready", 0),
-    ("Busy", "integer", ".status.busy", 0),
     ("Phase", "string", ".status.phase", 0),
     ("Wake", "string", ".status.wake.phase", 1),
     ("Reason", "string", '.status.conditions[?(@.type=="Healthy")].reason', 0),

@@ -146,6 +146,12 @@ def _foreign(observed: Observed) -> Iterator[Problem]:
 def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
     if lane.cluster.problem:
         yield explain(lane.cluster.problem, otherwise="RayClusterRefused")
+    if lane.cluster.hosts > 1 and any(pod.replica == pod.name for pod in lane.workers):
+        yield Problem(
+            reason="HostsNotIndexed",
+            message="KubeRay does not say which pods form a group: its feature gate RayMultiHostIndexing is off. "
+            "Turn it on in the kuberay-operator chart; a pool with hostsPerGroup above 1 needs it.",
+        )
     heads = [] if lane.head is None else [lane.head]
     for pod in (*heads, *lane.workers):
         if pod.waiting is not None and not pod.terminating:

@@ -12,7 +12,7 @@ from daybreak_server.operator.diagnosis import Problem
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.resource import Application, Condition, Drain, Phase, PoolStatus, Wake
-from daybreak_server.operator.units import formed, working
+from daybreak_server.operator.units import formed
 
 _Truth = Literal["True", "False", "Unknown"]
 
@@ -47,7 +47,6 @@ def status(observed: Observed, found: Findings) -> PoolStatus:
         replicas=complete,
         selector=names.selector(pool.name),
         ready=ready,
-        busy=sum(map(working, groups)) if asked else before.busy,
         wanted=found.wanted,
         phase=_phase(observed, found, ready),
         wake=found.wake,

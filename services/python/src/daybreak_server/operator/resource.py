@@ -190,7 +190,6 @@ class PoolStatus(_Model):
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
     selector: str = Field("", description="Of the worker pods; never empty.")
     ready: int = Field(0, description="Groups that can take tasks or work on one.")
-    busy: int = Field(0, description="Groups that work on a task.")
     wanted: int = Field(0, description="Groups wanted: `replicas`, and what stays warm.")
     phase: Phase = "Zero"
     wake: Wake = Field(default_factory=Wake)

@@ -1,0 +1,170 @@
+"""What Kubernetes and Ray Serve say, as values; what the watches have told, by pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daybreak_server.adapters.kube import views
+from daybreak_server.adapters.kube.cache import Cache
+from daybreak_server.adapters.ray import rest
+from daybreak_server.ports.cluster import ClusterUnavailableError, RayCluster
+
+AT = "2026-11-21T00:00:00Z"
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    """A worker pod's object."""
+    labels = {
+        "daybreak.dev/pool": "video",
+        "ray.io/cluster": "video-1",
+        "ray.io/node-type": "worker",
+        "ray.io/worker-group-replica-name": "ranks-abc",
+    }
+    return {"metadata": {"name": "w", "creationTimestamp": AT, "labels": labels}, "status": status}
+
+
+def test_a_pod_that_runs() -> None:
+    """Ready or not, from when its last container began."""
+    one, two = ({"state": {"running": {"startedAt": f"2026-11-21T00:00:0{n}Z"}}} for n in (1, 4))
+    found = views.pod(
+        pod(
+            phase="Running",
+            conditions=[
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": AT},
+                {"type": "Ready", "status": "False"},
+            ],
+            containerStatuses=[one, two],
+        )
+    )
+    assert (found.running, found.ready, found.replica, found.head) == (True, False, "ranks-abc", False)
+    assert found.running_at == (found.scheduled_at or 0) + 4
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}],
+            },
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}],
+            },
+            "Unschedulable",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}],
+            },
+            None,
+        ),
+    ],
+)
+def test_why_a_pod_waits(status: dict[str, Any], reason: str | None) -> None:
+    """Only what will not pass by itself."""
+    waiting = views.pod(pod(**status)).waiting
+    assert (waiting.reason if waiting else None) == reason
+
+
+def test_a_raycluster_with_what_went_wrong() -> None:
+    """Its one worker group, its owner, its conditions."""
+    found = views.ray_cluster(
+        {
+            "metadata": {
+                "name": "video-1",
+                "uid": "u",
+                "resourceVersion": "5",
+                "labels": {"daybreak.dev/revision": "r"},
+                "annotations": {"daybreak.dev/ranks": "4"},
+                "ownerReferences": [{"uid": "p", "controller": True}],
+            },
+            "spec": {
+                "suspend": True,
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "ranks",
+                        "replicas": 2,
+                        "numOfHosts": 2,
+                        "scaleStrategy": {"workersToDelete": ["w"]},
+                    }
+                ],
+            },
+            "status": {
+                "head": {"serviceName": "video-1-head-svc"},
+                "conditions": [
+                    {"type": "RayClusterSuspended", "status": "True"},
+                    {"type": "RayClusterReplicaFailure", "status": "True", "message": "exceeded quota"},
+                ],
+            },
+        }
+    )
+    assert (found.replicas, found.hosts, found.ranks, found.workers_to_delete) == (2, 2, 4, ("w",))
+    assert (found.owner, found.suspend, found.suspended) == ("p", True, True)
+    assert (found.problem, found.head_service) == ("exceeded quota", "video-1-head-svc")
+
+
+def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
+    """Warnings name the object, not the pool."""
+    cache = Cache()
+    assert cache.pod(pod(phase="Pending"), gone=False) == "video"
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"name": "w"},
+        "reason": "FailedScheduling",
+        "message": "0/3 nodes are available",
+        "lastTimestamp": AT,
+    }
+    assert cache.warning(event) == "video"
+    assert cache.warning({**event, "involvedObject": {"name": "another"}}) is None
+    view = cache.view("video", kuberay=True)
+    assert ([one.name for one in view.pods], len(view.warnings)) == (["w"], 1)
+    cache.pod(pod(), gone=True)
+    assert cache.view("video", kuberay=True).pods == ()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
+def test_serves_answer_by_rays_own_model() -> None:
+    """Ranks that are about to move away do not count as running."""
+    from ray.serve.schema import ReplicaDetails
+
+    states = ["RUNNING", "RUNNING", "PENDING_MIGRATION", "STARTING"]
+    replicas = [
+        ReplicaDetails(
+            node_id="n",
+            node_ip="1.2.3.4",
+            node_instance_id="w",
+            actor_id="a",
+            actor_name="x",
+            worker_id="i",
+            log_file_path="",
+            replica_id=f"r{number}",
+            state=state,
+            start_time_s=0.0,
+        ).model_dump(mode="json")
+        for number, state in enumerate(states)
+    ]
+    app = {
+        "status": "RUNNING",
+        "message": "",
+        "deployed_app_config": {"args": {"pool": "video", "attempt": 2}},
+        "deployments": {
+            "VideoGenerator": {"target_num_replicas": 4, "message": "", "replicas": replicas},
+        },
+    }
+    found = rest.view({"applications": {"video": app}}, application="video")
+    assert (found.status, found.attempt, found.target, found.running) == ("RUNNING", 2, 4, 2)
+    assert rest.view({"applications": {}}, application="video").status is None
+
+
+def test_a_head_without_a_service_cannot_be_asked_yet() -> None:
+    """KubeRay makes the service a moment after the RayCluster."""
+    with pytest.raises(ClusterUnavailableError):
+        rest.in_namespace("default")(RayCluster(name="c", uid="u", resource_version="1"))
