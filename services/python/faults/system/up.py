@@ -68,6 +68,8 @@ class Up:
         self.output = self.folder / "up.out"
         self.starts_s: list[float] = []
         """Seconds from each start to ready."""
+        self.cold_s: dict[str, float] = {}
+        """Seconds at the first start from Ray being ready to all groups of a pool being ready."""
         self.settings: Settings
         """As the parts have them: with the store's address."""
 
@@ -117,10 +119,19 @@ class Up:
     def wait_ready(self, timeout_s: float = 400.0) -> float:
         """Until it says that it is ready; the seconds since its start."""
 
+        ray_at = 0.0
+
         def look() -> bool:
+            nonlocal ray_at
             if self.process.poll() is not None:
                 raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.said()}")
-            return "ready in" in self.said()
+            said, now = self.said(), time.monotonic()
+            if "ray is ready" in said or "ray is back" in said:
+                ray_at = ray_at or now
+                for plan in self.options.pools:
+                    if plan.name not in self.cold_s and len(self.ready_groups(plan.name)) >= plan.groups:
+                        self.cold_s[plan.name] = now - ray_at
+            return "ready in" in said and len(self.cold_s) == len(self.pools)
 
         wait_until(look, timeout_s, f"{self.data} to be ready:\n{self.said()}")
         self.starts_s.append(time.monotonic() - self._since)

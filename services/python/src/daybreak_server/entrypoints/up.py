@@ -162,6 +162,8 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         "RAY_worker_niceness": "0",
+        # Else as many as CPUs are reserved, so that the ranks of a gang would start one after another.
+        "RAY_worker_maximum_startup_concurrency": str(max(2, os.cpu_count() or 2)),
     }
 
 
