@@ -1,0 +1,82 @@
+"""The lab itself: its schedules repeat, its failpoints fire once, its rig kills for good and puts back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from faults import mixed
+from faults.failpoints import ALL, Failpoints
+from faults.history import History, read
+from faults.options import PoolPlan, RigOptions
+from faults.rig import Rig
+from faults.schedule import schedule
+
+POOLS = (PoolPlan(name="solo", groups=2), PoolPlan(name="pair", ranks=2, groups=1))
+RUN = {"seconds": 60.0, "rate": 5.0, "deaths": 50, "lease_s": 1.5}
+
+
+def test_a_seed_repeats_its_schedule() -> None:
+    """The same seed gives the same tasks and faults; another seed gives others."""
+    first = schedule(seed=7, pools=POOLS, **RUN)
+    assert first == schedule(seed=7, pools=POOLS, **RUN)
+    assert first != schedule(seed=8, pools=POOLS, **RUN)
+    assert sum(fault.what in ("kill", "arm") for fault in first.faults) == 50
+    assert {fault.whom for fault in first.faults if fault.what == "arm"} <= set(ALL)
+    assert {fault.whom for fault in first.faults} >= {"leader", "follower", "gateway"}
+
+
+def test_more_time_only_adds_tasks() -> None:
+    """A longer run begins as a shorter one did, so what was found can be looked for longer."""
+    short = schedule(seed=7, pools=POOLS, **RUN).submissions
+    long = schedule(seed=7, pools=POOLS, **{**RUN, "seconds": 120.0}).submissions
+    assert long[: len(short)] == short
+    assert len(long) > len(short)
+
+
+def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
+    """Armed for the third pass: the process that makes it dies by SIGKILL; the next one goes by."""
+    (tmp_path / "armed").mkdir()
+    (tmp_path / "armed" / "after-claim.2").touch()
+
+    def child(passes: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            points = Failpoints(tmp_path, who="child")
+            for _ in range(passes):
+                points.reach("after-claim")
+            os._exit(0)
+        return os.waitpid(pid, 0)[1]
+
+    assert child(2) == 0
+    assert os.WTERMSIG(child(1)) == signal.SIGKILL
+    assert child(3) == 0
+    assert (tmp_path / "hits").read_text().split()[:2] == ["after-claim", "child"]
+    assert not list((tmp_path / "armed").iterdir())
+
+
+def test_a_history_can_be_read_up_to_where_it_was_cut(tmp_path: Path) -> None:
+    """The lab itself may be killed: what was written whole counts."""
+    history = History(tmp_path / "history", seed=3)
+    call = history.invoke("get", task="a")
+    history.done(call, "get", "ok", task="a", state="queued")
+    history.close()
+    with history.path.open("a") as file:
+        file.write('{"op": "get", "ki')
+    assert [line["op"] for line in read(history.path)] == ["run", "get", "get"]
+
+
+def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
+    """A gateway, groups and a server, some of them killed; the checker finds nothing, and nothing is left."""
+    options = RigOptions(folder=tmp_path / "rig", pools=(PoolPlan(groups=2),), gateways=1, lease_s=1.0)
+    plan = schedule(seed=5, seconds=4.0, rate=4.0, deaths=6, pools=options.pools, lease_s=options.lease_s)
+    with Rig(options) as rig:
+        pids = [target.pid for target in rig.targets()]
+        rig.kill(rig.targets("leader")[0])
+        rig.wait_ready()
+        outcome = mixed.run(rig, plan, cut=0.1, bound_s=60, say=print)
+        pids += [target.pid for target in rig.targets()]
+    assert outcome.deaths >= 2
+    assert outcome.tasks == outcome.counts["final.saw"] > 5
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
