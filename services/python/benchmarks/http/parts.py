@@ -58,6 +58,11 @@ class Running:
         return int(self.process.memory_info().rss)
 
 
+def everywhere() -> frozenset[int]:
+    """All cores that this process may use."""
+    return frozenset(os.sched_getaffinity(0))
+
+
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on now."""
     with socket.socket() as sock:
@@ -67,7 +72,13 @@ def free_port() -> int:
 
 @contextmanager
 def process(
-    command: Sequence[str], *, port: int, cores: frozenset[int], log: Path, ready: Callable[[int], bool]
+    command: Sequence[str],
+    *,
+    port: int,
+    cores: frozenset[int],
+    log: Path,
+    ready: Callable[[int], bool],
+    start_s: float = START_S,
 ) -> Iterator[Running]:
     """Run it on ``cores`` until the block ends. :raises RuntimeError: with its log, when it does not answer."""
     with log.open("ab") as file:
@@ -79,7 +90,7 @@ def process(
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:
-        end = time.monotonic() + START_S
+        end = time.monotonic() + start_s
         while not ready(port):
             if child.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
@@ -88,7 +99,7 @@ def process(
     finally:
         child.terminate()
         try:
-            child.wait(20)
+            child.wait(60)
         except psutil.TimeoutExpired:
             child.kill()
             child.wait(20)
