@@ -58,24 +58,24 @@ def attempts(told: Told) -> Iterator[Violation]:
 
 
 def progress(told: Told) -> Iterator[Violation]:
-    """Within an attempt each step is told once and steps rise; the fraction never falls."""
+    """Within an attempt steps rise, none is left out, and the fraction never falls.
+
+    An event may cover several steps (``from_step``); after an outage it may cover again what is told already.
+    """
     for task, events in told.streams.items():
-        step, fraction, attempt = 0, 0.0, -1
+        step, fraction, attempt = None, 0.0, -1
         for event in events:
             if event["attempt"] != attempt:
-                step, fraction, attempt = 0, 0.0, event["attempt"]
+                step, fraction, attempt = None, 0.0, event["attempt"]
             if event["type"] != "progress":
                 continue
             data = event["data"]
             now = data.get("step")
             if now is not None:
-                # Phases before and after the counted steps stand at the first and at the last of them.
-                beside = now == step and now in (0, data.get("steps")) and data["fraction"] > fraction
-                if data.get("from_step", now) <= step and not beside:
-                    yield Violation(
-                        kind="progress", task=task, what=f"step {now} after step {step}, attempt {attempt}"
-                    )
-                step = max(step, now)
+                if step is not None and (now <= step or data.get("from_step", now) > step + 1):
+                    what = f"step {data.get('from_step', now)} to {now} after step {step}, attempt {attempt}"
+                    yield Violation(kind="progress", task=task, what=what)
+                step = now
             if data["fraction"] < fraction:
                 yield Violation(kind="progress", task=task, what=f"{data['fraction']} after {fraction}")
             fraction = max(fraction, data["fraction"])

@@ -71,6 +71,7 @@ LIES: dict[str, tuple[str, Callable[[Tale], Any]]] = {
         lambda t: t.events.insert(4, {**t.events[2], "id": "1003-5", "data": {"step": 2, "fraction": 1.0}}),
     ),
     "a step twice": ("progress", lambda t: t.events[6]["data"].update(step=1)),
+    "a step that nobody was told of": ("progress", lambda t: t.events[6]["data"].update(step=3)),
     "a fraction that falls": ("progress", lambda t: t.events[6]["data"].update(fraction=0.1)),
     "more strikes than allowed": ("strikes", lambda t: t.record.update(max_strikes=0)),
     "a strike that nobody was told of": ("strikes", lambda t: t.record.update(strikes=2)),
