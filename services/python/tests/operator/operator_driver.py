@@ -65,14 +65,23 @@ class Driver:
         )
 
     def operator(
-        self, *, clusters: int = 0, pods: int = 0, spec: int = 0, crash_after: int | None = None
+        self,
+        *,
+        clusters: int = 0,
+        pods: int = 0,
+        spec: int = 0,
+        crash_after: int | None = None,
+        meanwhile: int = 0,
     ) -> Plan:
-        """One round. With ``crash_after`` the operator dies before that action."""
+        """One round. With ``crash_after`` the operator dies before that action; before each action the groups
+        go ``meanwhile`` steps, and what was observed is that much older."""
         observed = self.observe(clusters=clusters, pods=pods, spec=spec)
         made = plan(observed)
         carrier = Carrier(cluster=Faces(self.world), serve=Faces(self.world), groups=Faces(self.world))
         actions: tuple[Action, ...] = made.actions
         for action in actions if crash_after is None else actions[:crash_after]:
+            for _ in range(meanwhile):
+                self.ray()
             try:
                 run(carrier.carry(observed.pool, action))
             except (ClusterError, StoreError) as exc:

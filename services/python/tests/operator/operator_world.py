@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from random import Random
 from typing import Any
 
+from operator_gangs import App, BusyGroupLostError, Gang
 from operator_moments import spec_of
 
 from daybreak_server.adapters.kube import views
@@ -29,35 +31,6 @@ from daybreak_server.ports.store import StoreUnavailableError
 POOL = "video"
 UID = "pool-uid"
 LEASE_S = 15.0
-
-
-class BusyGroupLostError(AssertionError):
-    """Somebody took a group away that worked and had not been told in time."""
-
-
-@dataclass(slots=True)
-class Gang:
-    """A Serve gang, and the group that it becomes."""
-
-    id: str
-    cluster: str
-    hosts: tuple[str, ...]
-    state: GroupState | None = None
-    """``None``: not registered yet."""
-    since: float = 0.0
-    task: str | None = None
-    hung: bool = False
-    dead_at: float | None = None
-    """Its ranks are gone; the store does not know yet."""
-
-
-@dataclass(slots=True)
-class App:
-    """The pool's Serve application on one head."""
-
-    attempt: int
-    target: int
-    status: str = "DEPLOYING"
 
 
 @dataclass(slots=True)
@@ -312,11 +285,22 @@ class World:
             and pod.name not in taken
         ]
         while len(gangs) * self.ranks < app.target and len(free) >= self.hosts:
-            chosen = self.random.sample(free, self.hosts)
+            chosen = self._apart(free)
             free = [host for host in free if host not in chosen]
             gang = Gang(id=self._new("gang"), cluster=cluster, hosts=tuple(sorted(chosen)))
             self.gangs[gang.id] = gang
             gangs.append(gang)
+
+    def _apart(self, free: list[str]) -> list[str]:
+        """Hosts for a gang: mostly across as many replicas as can be."""
+        shuffled = self.random.sample(free, len(free))
+        if self.random.random() < 0.2:
+            return shuffled[: self.hosts]
+        by_replica: dict[str, list[str]] = {}
+        for host in shuffled:
+            by_replica.setdefault(self.pods[host].replica, []).append(host)
+        rounds = zip_longest(*by_replica.values())
+        return [host for one in rounds for host in one if host is not None][: self.hosts]
 
     def _ending(self, gang: Gang) -> bool:
         return any(host not in self.pods or self.pods[host].terminating for host in gang.hosts)

@@ -37,9 +37,17 @@ class OperatorMachine(RuleBasedStateMachine):
     def world(self) -> World:
         return self.driver.world
 
-    @rule(clusters=LAG, pods=LAG, spec=LAG, crash_after=st.none() | st.integers(0, 4))
-    def operator(self, clusters: int, pods: int, spec: int, crash_after: int | None) -> None:
-        self.driver.operator(clusters=clusters, pods=pods, spec=spec, crash_after=crash_after)
+    @rule(
+        clusters=LAG,
+        pods=LAG,
+        spec=LAG,
+        crash_after=st.none() | st.integers(0, 4),
+        meanwhile=st.integers(0, 2),
+    )
+    def operator(self, clusters: int, pods: int, spec: int, crash_after: int | None, meanwhile: int) -> None:
+        self.driver.operator(
+            clusters=clusters, pods=pods, spec=spec, crash_after=crash_after, meanwhile=meanwhile
+        )
 
     @rule(times=st.integers(1, 3))
     def operator_as_usual(self, times: int) -> None:

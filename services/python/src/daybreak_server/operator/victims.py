@@ -28,9 +28,13 @@ def choose(units: Sequence[Unit], *, excess: int, drains: Drains) -> tuple[Unit,
 
 
 def may_go(unit: Unit, *, now: float, drains: Drains) -> bool:
-    """Whether taking its hosts away now takes no task from a group that was not told to stop in time."""
+    """Whether taking its hosts away now takes no task from a group that was not told to stop in time.
+
+    An idle group is marked in the same round, before its hosts are named; the guard then finds it drained, or
+    finds that it has taken a task just before.
+    """
     if unit.groups:
-        return all(drained(group) or overdue(group, now=now, drains=drains) for group in unit.groups)
+        return all(not working(group) or overdue(group, now=now, drains=drains) for group in unit.groups)
     # Without a group it must be one that cannot form at this very moment.
     since = [replica.running_since for replica in unit.replicas]
     return all(moment is None or now - moment >= FORM_S for moment in since)

@@ -1,0 +1,94 @@
+"""The loops of the shell. That kopf hears what it should is shown on a cluster, not here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from operator_faces import Faces
+from operator_world import POOL, UID, World
+from prometheus_client import CollectorRegistry
+from support.waiting import wait_until_async
+
+from daybreak_server.adapters.kube.cache import Cache
+from daybreak_server.operator import shell
+from daybreak_server.operator.metrics import Metrics
+from daybreak_server.operator.reconciling import Reconciler
+
+
+def body(world: World) -> dict[str, Any]:
+    """The pool's object."""
+    return {
+        "metadata": {"name": POOL, "namespace": "default", "uid": UID, "generation": 1},
+        "spec": world.spec().model_dump(by_alias=True, exclude_none=True, mode="json"),
+        "status": world.status,
+    }
+
+
+async def test_what_is_heard_is_looked_at_once_and_a_pool_that_goes_takes_its_loop_along() -> None:
+    """Many bells in one breath are one look; nothing is left behind."""
+    world, cache = World(), Cache()
+    faces = Faces(world)
+
+    async def fresh(name: str) -> dict[str, Any]:
+        return body(world)
+
+    loops = shell.Loops(Reconciler(faces, faces, faces, fresh, Metrics(CollectorRegistry())), cache)
+    loops.ring("unknown")
+    assert loops.alive() == {"pools": 0}
+    cache.pool(body(world), gone=False)
+    loops.ring(POOL)
+
+    async def made() -> bool:
+        return bool(world.clusters)
+
+    await wait_until_async(made, 5, "the RayCluster")
+    world.replicas = 2
+    cache.pool(body(world), gone=False)
+    for _ in range(100):
+        loops.ring(POOL)
+
+    async def grown() -> bool:
+        return any(one["spec"]["workerGroupSpecs"][0]["replicas"] == 2 for one in world.clusters.values())
+
+    await wait_until_async(grown, 5, "two groups wanted")
+    assert loops.alive() == {"pools": 1}
+    cache.pool(body(world), gone=True)
+    await loops.end(POOL)
+    assert loops.alive() == {"pools": 0}
+    await loops.close()
+
+
+async def test_an_error_of_ours_does_not_end_a_loop_and_one_that_ended_is_told() -> None:
+    """The first is logged and tried again; the second fails the liveness probe."""
+    world, cache = World(), Cache()
+    cache.pool(body(world), gone=False)
+
+    class Broken:
+        async def step(self, name: str, heard: Any) -> float:
+            raise ZeroDivisionError
+
+        def forget(self, name: str) -> None: ...
+
+    loops = shell.Loops(Broken(), cache)  # type: ignore[arg-type]
+    loops.ring(POOL)
+    await asyncio.sleep(0.05)
+    assert loops.alive() == {"pools": 1}
+    cache.pools.clear()
+    loops._bells[POOL].set()
+
+    async def ended() -> bool:
+        return loops._tasks[POOL].done()
+
+    await wait_until_async(ended, 5, "the loop to end")
+    with pytest.raises(RuntimeError, match="ended"):
+        loops.alive()
+    await loops.close()
+
+
+def test_kopf_takes_all_handlers() -> None:
+    """Two activities, a probe, and four kinds of objects."""
+    handlers = shell.registry(Cache(), lambda: pytest.fail("nothing starts yet"))
+    assert len(handlers._activities._handlers) == 3
+    assert len(handlers._watching._handlers) == 4
