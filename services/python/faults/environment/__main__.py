@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from faults import registry, server
-from faults.options import RigOptions
+from faults.options import PoolPlan, RigOptions
 from faults.registry import Lab, Scenario
 from faults.rig import Rig
 from figures import Report, Row
@@ -78,7 +78,7 @@ def _say(text: str) -> None:
 
 
 def _report(lab: Lab, flavour: str, rows: list[Row]) -> Report:
-    with Rig(RigOptions(flavour=flavour, pools=(), gateways=0)) as rig:
+    with Rig(RigOptions(flavour=flavour, pools=(PoolPlan(groups=0),), gateways=0)) as rig:
         version = server.version(rig.port)
     return Report(
         "faults-environment-long" if lab.long else "faults-environment",
