@@ -18,7 +18,7 @@ from faults import registry, server
 from faults.checker import check
 from faults.failpoints import ALL
 from faults.history import read
-from faults.options import RigOptions
+from faults.options import PoolPlan, RigOptions
 from faults.registry import Lab, Scenario, ViolatedError
 from faults.rig import Rig
 from faults.scenarios import runs
@@ -204,7 +204,7 @@ def _elsewhere(lab: Lab, given: argparse.Namespace, name: str) -> list[Row] | No
 
 
 def _report(lab: Lab, given: argparse.Namespace, rows: list[Row]) -> Report:
-    with Rig(RigOptions(flavour=given.flavour, pools=(), gateways=0)) as rig:
+    with Rig(RigOptions(flavour=given.flavour, pools=(PoolPlan(groups=0),), gateways=0)) as rig:
         version = server.version(rig.port)
     name = given.save or ("faults-long" if lab.long else "faults")
     return Report(
