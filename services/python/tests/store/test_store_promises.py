@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 import time
 
-from support.storecases import DONE, start, submit
+from support.storecases import DONE, dump, new, start, submit
 from support.storedriver import Driver
 from support.valkey import Server
 from support.waiting import wait_until
 
+from daybreak_server.adapters.redis.lua import forget
 from daybreak_server.adapters.redis.queue import LOOK_AGAIN_S, RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.tasks import Claim, EventDraft, NewTask
+from daybreak_server.domain.tasks import Claim, Control, EventDraft, Lease, NewTask
+from daybreak_server.ports.store import Submitted
 
 
 def test_shares_are_of_seconds_not_of_tasks(driver: Driver) -> None:
@@ -86,3 +88,41 @@ def test_a_burst_takes_nothing_from_a_reader(driver: Driver) -> None:
     stream = driver.keys.one("events")
     assert driver.client.xrange(stream, count=1)[0][0].decode() == first
     assert driver.client.xlen(stream) == 20_002
+
+
+def test_a_zombie_does_not_overwrite_its_heirs_preview(driver: Driver) -> None:
+    """A picture of an attempt that was lost is refused, and the heir's stays."""
+    zombie = start(driver, max_strikes=3).lease
+    driver.pass_time(20_000)
+    heir = driver.claim("h")
+    assert heir is not None
+    assert _show(driver, heir.lease, b"new") is Control.GO_ON
+    assert _show(driver, zombie, b"old") is Control.STALE
+    stored = driver.client.get(driver.keys.of("preview", zombie.task))
+    assert stored is not None
+    assert forget.split_preview(stored) == (b"new", "image/webp")
+
+
+def _show(driver: Driver, lease: Lease, image: bytes) -> Control:
+    call = forget.encode_preview(driver.keys, lease, image, content_type="image/webp", ttl_s=60)
+    return forget.decode_preview(driver.run(call))
+
+
+def test_a_submit_sent_again_changes_nothing(driver: Driver) -> None:
+    """Not a byte, whether its task waits, runs or has ended: no second event, no new place, no new attempt."""
+    task = new()
+    assert isinstance(driver.submit(task), Submitted)
+    _submit_unseen(driver, task)
+    claim = driver.claim()
+    assert claim is not None
+    _submit_unseen(driver, task)
+    driver.settle(claim.lease, DONE)
+    _submit_unseen(driver, task)
+
+
+def _submit_unseen(driver: Driver, task: NewTask) -> None:
+    before = dump(driver)
+    answer = driver.submit(task)
+    assert isinstance(answer, Submitted)
+    assert answer.record.id == task.id
+    assert dump(driver) == before

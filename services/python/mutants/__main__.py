@@ -1,0 +1,108 @@
+"""``python -m mutants``: plant bugs, one at a time; exit 1 if one survives or cannot be planted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from figures import Report, Row
+from mutants.catalogue import CATALOGUE
+from mutants.mutant import Mutant
+from mutants.tree import Tree
+from mutants.trial import Trial, attempt, sound
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parsed(arguments)
+    chosen = [one for one in CATALOGUE if not options.only or any(part in one.name for part in options.only)]
+    if options.list or not chosen:
+        print("\n".join(f"{one.name:<34} {one.about}" for one in chosen) or "no mutant of that name")
+        return 0 if chosen else 2
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
+        trees = [Tree(Path(folder) / str(number)) for number in range(options.jobs)]
+        if not options.unchecked:
+            broken = sound(trees[0], [test for one in chosen for test in one.tests])
+            if broken is not None:
+                print(f"{broken}\nThese tests fail without a bug planted: nothing can be caught by them.")
+                return 2
+            print(f"The tests pass without a bug ({time.perf_counter() - began:.1f} s).", flush=True)
+        trials = _all(trees, chosen, verbose=options.verbose)
+    seconds = time.perf_counter() - began
+    survivors = [one for one in trials if one.caught_by is None]
+    print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
+    if not options.only:
+        _report(trials, seconds).save()
+    return 1 if survivors else 0
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="those with NAME in their name (repeatable)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="copies to work on at once (default 1)")
+    parser.add_argument("--list", action="store_true", help="only list them")
+    parser.add_argument("--verbose", action="store_true", help="show what the tests said")
+    parser.add_argument("--unchecked", action="store_true", help="do not first run all tests without a bug")
+    return parser.parse_args(arguments)
+
+
+def _all(trees: Sequence[Tree], chosen: Sequence[Mutant], *, verbose: bool) -> list[Trial]:
+    free: SimpleQueue[Tree] = SimpleQueue()
+    for tree in trees:
+        free.put(tree)
+
+    def one(mutant: Mutant) -> Trial:
+        tree = free.get()
+        try:
+            trial = attempt(tree, mutant)
+        finally:
+            free.put(tree)
+        print(trial.line, flush=True)
+        if verbose or trial.caught_by is None:
+            print(trial.output, flush=True)
+        return trial
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        return list(pool.map(one, chosen))
+
+
+def _report(trials: Sequence[Trial], seconds: float) -> Report:
+    about = (
+        "Bugs planted in a private copy of the source, one at a time. Each must be caught by a test of the ordinary "
+        "suite, which passes without it; the figure is how long that took, start of pytest included."
+    )
+    report = Report("mutants", title="Planted bugs", about=about, extra={"seconds": round(seconds)})
+    caught = sum(one.caught_by is not None for one in trials)
+    report.add(
+        Row(
+            "Planted bugs caught",
+            float(caught),
+            f"of {len(trials)}",
+            target="all",
+            held=caught == len(trials),
+        )
+    )
+    for one in trials:
+        report.add(
+            Row(
+                f"{one.mutant.name}: {one.mutant.about}",
+                one.seconds,
+                "s",
+                target="caught",
+                held=one.caught_by is not None,
+                note=one.error or one.caught_by or "survived",
+            )
+        )
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Bugs in what a group does: agreement, checkpoints, artifacts, files."""
+
+from __future__ import annotations
+
+from mutants.mutant import SERVER, TESTS, Mutant, mutant
+
+_ALONE = f"{TESTS}/gang/test_gang_alone.py"
+_RANKS = f"{TESTS}/gang/test_gang_ranks.py"
+_GUARD = f"{TESTS}/gang/test_gang_guard.py"
+_VERDICT = f"{TESTS}/gang/test_gang_verdict.py"
+_PROMISES = f"{TESTS}/gang/test_gang_promises.py"
+_DENOISE = f"{TESTS}/video/test_denoise.py"
+_LOCAL = f"{SERVER}/adapters/blobs/local.py"
+
+GROUP: tuple[Mutant, ...] = (
+    mutant(
+        "cancel-on-one-rank",
+        "the leader stops, and the other ranks go on into a collective that nobody joins",
+        (
+            f"{SERVER}/gang/attempt.py",
+            "        self._crew.tell(verdict)\n",
+            "        self._crew.tell(Verdict.GO_ON if verdict is Verdict.STOP else verdict)\n",
+        ),
+        tests=(
+            f"{_PROMISES}::test_all_ranks_hear_one_verdict",
+            f"{_RANKS}::test_two_ranks_share_a_life_of_tasks",
+        ),
+    ),
+    mutant(
+        "ranks-apart-go-on",
+        "ranks that are at different places do not break the group",
+        (f"{SERVER}/gang/verdict.py", "if not same or first.status", "if first.status"),
+        tests=_VERDICT,
+    ),
+    mutant(
+        "stale-goes-on",
+        "a worker whose task is another's goes on with it",
+        (
+            f"{SERVER}/gang/verdict.py",
+            "if control & Control.STALE:",
+            "if control & Control.STALE and hand_back:",
+        ),
+        tests=_VERDICT,
+    ),
+    mutant(
+        "artifact-before-upload",
+        "success is told before the files are there",
+        (
+            f"{SERVER}/gang/files.py",
+            "for sent in _upload(blobs, key, draft):",
+            "for sent in [draft.path.stat().st_size]:",
+        ),
+        tests=f"{_ALONE}::test_an_echo_task_runs_to_its_artifact",
+    ),
+    mutant(
+        "failed-upload-is-success",
+        "a task whose file could not be stored succeeds",
+        (
+            f"{SERVER}/gang/attempt.py",
+            'return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")',
+            "_log.warning(exc)",
+        ),
+        tests=f"{_ALONE}::test_files_that_cannot_be_stored_are_a_strike",
+    ),
+    mutant(
+        "hash-of-something-else",
+        "an artifact's SHA-256 is not that of its bytes",
+        (
+            f"{SERVER}/gang/files.py",
+            "digest.update(source.read(sent - size))",
+            "digest.update(source.read(sent))",
+        ),
+        tests=f"{_PROMISES}::test_the_sum_of_a_file_of_many_parts",
+    ),
+    mutant(
+        "discard-takes-the-heirs-files",
+        "a worker that lost its task removes the files of all attempts",
+        (f"{SERVER}/gang/files.py", "blobs.delete(attempt_prefix(lease))", 'blobs.delete(f"{lease.task}/")'),
+        tests=f"{_PROMISES}::test_a_loser_removes_its_own_files_only",
+    ),
+    mutant(
+        "no-checkpoint-on-drain",
+        "a group that is told to go hands the work back without its state",
+        (
+            f"{SERVER}/gang/attempt.py",
+            "            if verdict is Verdict.HAND_BACK:\n"
+            "                self._final_checkpoint(step)\n            elif",
+            "            if",
+        ),
+        tests=f"{_ALONE}::test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away",
+    ),
+    mutant(
+        "resume-ignored",
+        "a task that was handed back begins anew",
+        (
+            f"{SERVER}/gang/attempt.py",
+            "        if checkpoint is None:\n            return None\n",
+            "        return None\n",
+        ),
+        tests=f"{_ALONE}::test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away",
+    ),
+    mutant(
+        "foreign-checkpoint-accepted",
+        "a snapshot of other parameters is taken up",
+        (
+            f"{SERVER}/workloads/video/snapshot.py",
+            'if state["fingerprint"] != fingerprint:',
+            "if not fingerprint:",
+        ),
+        tests=f"{_DENOISE}::test_bad_snapshots_start_at_zero",
+    ),
+    mutant(
+        "seed-ignored-on-resume",
+        "a run that is taken up draws its noise anew, and is another video",
+        (
+            f"{SERVER}/workloads/video/denoise.py",
+            "            self._restore(resume)\n",
+            "            self._restore(resume)\n"
+            "            self.latents, self.rng = initial(model, params, seed + 1)\n",
+        ),
+        tests=f"{_DENOISE}::test_resume_equals_uninterrupted[2]",
+    ),
+    mutant(
+        "stall-not-seen",
+        "a step that hangs keeps its lease for ever",
+        (f"{SERVER}/gang/pulse.py", "        if silent <= limit:\n", "        if silent <= limit + 1e9:\n"),
+        tests=f"{_ALONE}::test_a_stalled_step_breaks_the_group_and_health_says_so",
+    ),
+    mutant(
+        "guard-renews-a-stalled-leader",
+        "the guard keeps the lease of a leader that has not advanced for too long",
+        (f"{SERVER}/gang/guard.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),
+        tests=f"{_GUARD}::test_a_step_that_holds_the_lock_for_ever_is_a_strike_and_its_process_is_killed",
+    ),
+    mutant(
+        "missing-fsync-of-bytes",
+        "a file is published before its bytes are on the disk",
+        (_LOCAL, "            break\n    os.fsync(writer)\n", "            break\n"),
+        tests=f"{TESTS}/blobs/test_blobs_durable.py",
+    ),
+    mutant(
+        "missing-fsync-of-folder",
+        "a file's name is not on the disk when the upload says so",
+        (_LOCAL, "                        os.fsync(descriptor)\n", "                        pass\n"),
+        tests=f"{TESTS}/blobs/test_blobs_durable.py",
+    ),
+    mutant(
+        "upload-in-place",
+        "a file that is not whole can be read under its name",
+        (_LOCAL, 'part = f"~part-{secrets.token_hex(8)}"', "part = parts[-1]"),
+        tests=f"{TESTS}/blobs/test_blobs_contract.py",
+    ),
+)

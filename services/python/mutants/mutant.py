@@ -1,0 +1,53 @@
+"""A planted bug as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER = "services/python/src/daybreak_server"
+CLIENT = "controlplane-sdk/src/daybreak"
+LUA = f"{SERVER}/adapters/redis/lua"
+TESTS = "services/python/tests"
+
+
+class MisplacedError(Exception):
+    """The text to replace is not there exactly once: the source has changed, so the mutant must too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """In ``file`` (relative to the repository) ``old`` becomes ``new``."""
+
+    file: str
+    old: str
+    new: str
+
+    def applied(self, text: str) -> str:
+        """``text`` with the bug. :raises MisplacedError:"""
+        count = text.count(self.old)
+        if count != 1:
+            raise MisplacedError(f"{self.file} has {count} of {self.old!r}, not one")
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A bug, and the tests that should catch it, the cheapest first. All paths are relative to the repository."""
+
+    name: str
+    about: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]
+
+    def check(self, root: Path) -> None:
+        """:raises MisplacedError: when it cannot be planted in the tree at ``root``."""
+        for edit in self.edits:
+            edit.applied((root / edit.file).read_text(encoding="utf-8"))
+
+
+def mutant(name: str, about: str, *edits: tuple[str, str, str], tests: tuple[str, ...] | str) -> Mutant:
+    """A :class:`Mutant` from plain tuples of file, old and new."""
+    return Mutant(
+        name, about, tuple(Edit(*edit) for edit in edits), (tests,) if isinstance(tests, str) else tests
+    )
