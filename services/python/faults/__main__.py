@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--save", default=None, metavar="NAME", help="name of the report (default: as above)"
             )
+            one.add_argument(
+                "--done",
+                type=Path,
+                metavar="FOLDER",
+                help="keep each result there, and take it from there: an interrupted run goes on",
+            )
             one.add_argument("--skip", nargs="*", default=[], metavar="SCENARIO", help="leave these out")
     mixed = commands.add_parser("mixed", help="one mixed run")
     _common(mixed)
@@ -106,7 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = RigOptions(flavour=given.flavour, fsync=given.fsync, lease_s=given.lease)
     long = given.command == "long" or getattr(given, "long", False)
     jobs = given.jobs or (3 if given.command in ("all", "long") else 1)
-    lab = Lab(options=options, seed=given.seed, long=long, say=_say, jobs=jobs)
+    lab = Lab(
+        options=options, seed=given.seed, long=long, say=_say, jobs=jobs, done=getattr(given, "done", None)
+    )
+    if lab.done is not None:
+        lab.done.mkdir(parents=True, exist_ok=True)
     if given.command == "mixed":
         return _mixed(lab, given)
     known = registry.scenarios()
@@ -150,11 +160,16 @@ def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
     known = registry.scenarios()
     done: dict[str, list[Row] | None] = {}
     for name in names:
-        if known[name].alone or lab.jobs == 1:
-            done[name] = _one(lab, known[name])
+        if (kept := _kept(lab, name)) is not None:
+            done[name] = kept
+        elif known[name].alone or lab.jobs == 1:
+            done[name] = _keep(lab, name, _one(lab, known[name]))
     others = [name for name in names if name not in done]
     with ThreadPoolExecutor(lab.jobs) as pool:
-        done.update(zip(others, pool.map(lambda name: _elsewhere(lab, given, name), others), strict=True))
+        for name, rows_or_none in zip(
+            others, pool.map(lambda name: _elsewhere(lab, given, name), others), strict=True
+        ):
+            done[name] = _keep(lab, name, rows_or_none)
     failed = [name for name in names if done[name] is None]
     rows = [row for name in names for row in done[name] or ()]
     missed = [row.what for row in rows if row.held is False]
@@ -177,6 +192,19 @@ def _one(lab: Lab, one: Scenario) -> list[Row] | None:
     except Exception as exc:
         lab.say(f"   {one.name} FAILED: {type(exc).__name__}: {exc}")
         return None
+
+
+def _kept(lab: Lab, name: str) -> list[Row] | None:
+    """The rows of a scenario that an earlier run has kept."""
+    if lab.done is None or not (lab.done / f"{name}.json").exists():
+        return None
+    return [Row(**fields) for fields in json.loads((lab.done / f"{name}.json").read_text())]
+
+
+def _keep(lab: Lab, name: str, rows: list[Row] | None) -> list[Row] | None:
+    if lab.done is not None and rows is not None:
+        (lab.done / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows]))
+    return rows
 
 
 def _elsewhere(lab: Lab, given: argparse.Namespace, name: str) -> list[Row] | None:

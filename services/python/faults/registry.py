@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from faults.options import RigOptions
@@ -38,6 +39,8 @@ class Lab:
     say: Callable[[str], None] = print
     jobs: int = 1
     """How many systems may run side by side."""
+    done: Path | None = None
+    """Where results are kept, and taken from instead of being run again: a run of hours may be interrupted."""
 
     def times(self, short: int, long: int) -> int:
         """A count, by how long this may take."""

@@ -23,6 +23,21 @@ def event(number: int, kind: str, attempt: int, **data: Any) -> dict[str, Any]:
     return {"id": f"{1000 + number}-0", "type": kind, "attempt": attempt, "data": data}
 
 
+def books() -> dict[str, Any]:
+    """What the store holds when the task has ended."""
+    return {
+        **{name: [] for name in ("dead", "live", "leases", "tenants", "timers", "delayed", "soon")},
+        **{name: [] for name in ("garbage", "strange", "groups_with_task", "without_ttl")},
+        "sweep": [TASK],
+        "meta": {"used_ms": "1000", "wasted_ms": "500"},
+        "ledger": {"ada:used_ms": 1000, "ada:wasted_ms": 500},
+        "shares": {"ada": "1.5"},
+        "weights": {},
+        "usage": {TASK: ["1000", "500", None, "0", "9000"]},
+        "families": {"task": [TASK], "spec": [TASK], "out": [TASK], "ev": [TASK]},
+    }
+
+
 class Tale:
     """A history whose parts a test can change. One task: a lost attempt, then a success with one artifact."""
 
@@ -74,17 +89,7 @@ class Tale:
         self.finals = {TASK: self.record}
         self.left: list[str] = []
         self.reader_ended = True
-        self.store: dict[str, Any] = {
-            **{name: [] for name in ("dead", "live", "leases", "tenants", "timers", "delayed", "soon")},
-            **{name: [] for name in ("garbage", "strange", "groups_with_task", "without_ttl")},
-            "sweep": [TASK],
-            "meta": {"used_ms": "1000", "wasted_ms": "500"},
-            "ledger": {"ada:used_ms": 1000, "ada:wasted_ms": 500},
-            "shares": {"ada": "1.5"},
-            "weights": {},
-            "usage": {TASK: ["1000", "500", None, "0", "9000"]},
-            "families": {"task": [TASK], "spec": [TASK], "out": [TASK], "ev": [TASK]},
-        }
+        self.store = books()
         self.files = [f"{TASK}/2.abc/echo.txt"]
         self.extra: list[dict[str, Any]] = []
 
