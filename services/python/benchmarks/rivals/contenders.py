@@ -114,7 +114,7 @@ CONTENDERS: Sequence[Contender] = (
         name="Daybreak",
         keeps="record, events, lease, charge, ledger for 7 days; fenced, at least once",
         packages=("redis", "hiredis"),
-        variants=(_daybreak(2, 1), _daybreak(2, 4), _daybreak(3, 1)),
+        variants=(_daybreak(2, 8), _daybreak(2, 1), _daybreak(1, 16)),
     ),
     Contender(
         name="Taskiq", keeps="nothing (no result backend); acknowledged when run", environment="taskiq",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.shared import SharedQueue, sharing
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.guard import Guard
@@ -48,6 +49,19 @@ def build_queue(settings: Settings, pool: str) -> WorkQueue:
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
+    )
+
+
+def sharing_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
+    """Opens one queue for all groups of ``pool`` that this process has: what they settle at once shares a call."""
+    return sharing(
+        lambda: SharedQueue(
+            redis_url(settings),
+            pool=pool,
+            prefix=settings.redis.prefix,
+            lease_s=settings.pools[pool].lease.lease_s,
+            timeout_s=settings.redis.timeout_s,
+        )
     )
 
 
@@ -136,15 +150,17 @@ def build_member(
     label: str = "",
     wake: dict[str, float] | None = None,
     guarded: bool = False,
+    queue: Callable[[], WorkQueue] | None = None,
 ) -> Member:
     """One rank of a group of ``pool``; ``start`` it.
 
+    ``queue``: opens the queue, where several groups of this process share one (:func:`sharing_queue`).
     ``guarded``: a leader gets a process that keeps its lease when its threads cannot run, and that kills this
     process when its work stands still: only for a process that is the rank's alone.
     """
     spec = workload_spec(settings.pools[pool])
     outside = Outside(
-        queue=lambda: build_queue(settings, pool),
+        queue=queue or (lambda: build_queue(settings, pool)),
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,

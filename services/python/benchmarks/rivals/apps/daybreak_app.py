@@ -65,9 +65,10 @@ def lead() -> None:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     groups = run().get("groups", 1)
+    queue = wiring.sharing_queue(settings(), POOL) if groups > 1 else None
     members = [
-        # As in production, a leader that has its process for itself has a guard beside it.
-        wiring.build_member(settings(), POOL, on_broken=print, guarded=groups == 1)
+        # As in production: a leader that has its process for itself has a guard beside it; others share a queue.
+        wiring.build_member(settings(), POOL, on_broken=print, guarded=groups == 1, queue=queue)
         for _ in range(groups)
     ]
     for member in members:

@@ -51,6 +51,7 @@ class LightGroups:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._members: dict[tuple[str, int], Member] = {}
+        self._queues = {name: wiring.sharing_queue(settings, name) for name in settings.pools}
         self._going = threading.Event()
 
     def start(self) -> None:
@@ -77,7 +78,7 @@ class LightGroups:
             if not self._going.wait(_AGAIN_S):
                 self._start(pool, number)
 
-        member = wiring.build_member(self._settings, pool, on_broken=broken)
+        member = wiring.build_member(self._settings, pool, on_broken=broken, queue=self._queues[pool])
         self._members[pool, number] = member
         member.start()
 
