@@ -28,13 +28,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer samples, small depths")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
     parser.add_argument("--depths", type=int, nargs="+", help="tasks queued while the rate is measured")
+    parser.add_argument(
+        "--data", type=Path, help="keep what is queued in this folder, and measure what is there"
+    )
+    parser.add_argument(
+        "--fill", action="store_true", help="only queue as many as the largest depth, into --data"
+    )
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
     given = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
+    folder = given.data or Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
+    if given.fill:
+        return fill(folder, max(given.depths or DEPTHS))
     try:
         rows, server = measure(folder, quick=given.quick, parts=given.part or PARTS, depths=given.depths)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if given.data is None:
+            shutil.rmtree(folder, ignore_errors=True)
     report = table.report(server=server)
     path = given.out / "queue.json"
     kept = load(path).rows if given.part and path.exists() else []
@@ -42,6 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
         report.add(row)
     report.save(given.out)
     print(report.table())
+    return 0
+
+
+def fill(folder: Path, depth: int) -> int:
+    """Queue ``depth`` tasks and keep them: a run that measures them need not wait for that."""
+    theirs, ours = spare_cores()
+    with BenchServer(folder / "rate", cores=theirs) as server:
+        rate.fill(server.url, depth, cores=ours)
+        server.calm()
     return 0
 
 

@@ -77,9 +77,10 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     """Fill to ``depth``, then measure submit alone, settle alone, and both together."""
     have = _queued(server)
     before = server.info()["used_memory"]
-    fill(server.url, depth - have, cores=cores)
+    fill(server.url, max(0, depth - have), cores=cores)
     server.calm()
-    a_task = (server.info()["used_memory"] - before) / max(1, depth - have)
+    after = server.info()["used_memory"]
+    a_task = (after - before) / (depth - have) if have < depth / 2 else after / have
     half = max(500, tasks // 2)
     cpu = server.cpu_s()
     submits = half / _run(server.url, produced=half, settled=0, cores=cores)

@@ -16,6 +16,7 @@ ABOUT = (
     "charge and ledger. Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
 )
 TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
+FLATNESS, TASKS = "Flatness", "No-op tasks, "
 RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same clients"
 
 
@@ -30,10 +31,24 @@ def report(*, server: str) -> Report:
 
 
 def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """Earlier rows with those that were measured anew in their places."""
+    """Earlier rows with those that were measured anew in their places, and flatness over all of them."""
     new = {row.what: row for row in rows}
-    old = [new.pop(row.what, row) for row in kept]
-    return old + list(new.values())
+    found = [new.pop(row.what, row) for row in kept if not row.what.startswith(FLATNESS)]
+    found += new.values()
+    at = [number for number, row in enumerate(found) if row.what.startswith(TASKS)]
+    if len(at) > 1:
+        found.insert(at[-1] + 1, _flatness([found[number] for number in at]))
+    return found
+
+
+def _flatness(rows: Sequence[Row]) -> Row:
+    """How far the rate at any depth is from that at the first."""
+    first, last = (row.what.removeprefix(TASKS).removesuffix(" queued") for row in (rows[0], rows[-1]))
+    apart = max(abs(row.value / rows[0].value - 1) for row in rows)
+    return Row(
+        f"{FLATNESS}, {first} to {last} queued", 100 * apart, "%", target="± 10 %", held=apart <= FLAT,
+        note="largest difference from the smallest depth",
+    )  # fmt: skip
 
 
 def short(number: int) -> str:
@@ -66,19 +81,11 @@ def rate_rows(rates: Sequence[Rate]) -> list[Row]:
     middles = [statistics.median(one.tasks_s) for one in rates]
     rows = [
         Row(
-            f"No-op tasks, {short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
+            f"{TASKS}{short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
             target=f"≥ {TASKS_S:,}", held=middle >= TASKS_S, spread=(min(one.tasks_s), max(one.tasks_s)),
         )
         for one, middle in zip(rates, middles, strict=True)
     ]  # fmt: skip
-    if len(rates) > 1:
-        apart = max(abs(middle / middles[0] - 1) for middle in middles)
-        rows.append(
-            Row(
-                f"Flatness, {short(rates[0].depth)} to {short(rates[-1].depth)} queued", 100 * apart, "%",
-                target="± 10 %", held=apart <= FLAT, note="largest difference from the smallest depth",
-            )
-        )  # fmt: skip
     rows.append(
         Row(
             f"Memory of a queued task, {short(rates[-1].depth)} queued", rates[-1].bytes_a_task, "bytes",
