@@ -274,10 +274,7 @@ _EVENTS = (
         "two-xadds",
         "the pool's stream and the task's have an event under two ids",
         (_COMMON, "'MAXLEN', '~', EV_MAX, eid, 'type', kind", "'MAXLEN', '~', EV_MAX, '*', 'type', kind"),
-        tests=(
-            f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
-            f"{TESTS}/store/test_store_model.py::test_store_does_what_the_model_does[valkey]",
-        ),
+        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
     ),
     mutant(
         "event-not-in-pool-stream",

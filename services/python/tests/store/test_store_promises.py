@@ -69,14 +69,18 @@ async def test_each_of_two_waiting_leaders_hears_the_bell(server: Server) -> Non
 
 
 def test_both_streams_have_one_id(driver: Driver) -> None:
-    """Every event of a task is in its own stream and in the pool's, under one id."""
-    claim = start(driver)
-    driver.report(claim.lease, EventDraft(type="progress", data={"step": 1}))
-    driver.settle(claim.lease, DONE)
-    own = [event.id for event in driver.events(claim.lease.task)]
-    pool = [entry.decode() for entry, _ in driver.client.xrange(driver.keys.one("events"))]
-    assert len(own) == 4
-    assert own == pool
+    """Every event is in its task's stream and in the pool's under one id, also of two tasks in one script."""
+    one = start(driver)
+    two = submit(driver)
+    driver.report(one.lease, *[EventDraft(type="progress", data={"step": n}) for n in range(3)])
+    following = driver.settle(one.lease, DONE, claim_next=driver.group_record("g")).next
+    assert following is not None
+    driver.settle(following.lease, DONE)
+    pool = driver.client.xrange(driver.keys.one("events"))
+    for task, count in ((one.lease.task, 6), (two, 3)):
+        same = [entry.decode() for entry, fields in pool if fields[b"task"].decode() == task]
+        assert [event.id for event in driver.events(task)] == same
+        assert len(same) == count
 
 
 def test_a_burst_takes_nothing_from_a_reader(driver: Driver) -> None:
