@@ -208,6 +208,9 @@ def test_a_new_template_waits_for_its_head_then_takes_one_group_at_a_time() -> N
     assert len(done(ready, MarkDrain)) == 1
     half = observed(of, replace(old, replicas=1), new, pods=[*pods[:2], head(new)], groups=groups[:1])
     assert one(half, Grow).cluster == new
+    slow = replace(half, serve={name: replace(view, target=4) for name, view in half.serve.items()})
+    kinds = [type(action) for action in plan(slow).actions]
+    assert kinds.index(Grow) < kinds.index(ScaleApplication), "a head that hangs holds no other up"
     last = observed(of, replace(old, replicas=0), replace(new, replicas=2), pods=[head(old), head(new)])
     assert one(last, DeleteCluster).cluster.name == old.name
 

@@ -48,6 +48,9 @@ class _Course:
     scaled: Scaled
     served: Served
     actions: tuple[Action, ...] = ()
+    """On the RayCluster."""
+    serves: tuple[Action, ...] = ()
+    """On its head: after those of all lanes, so that a head that does not answer holds nothing else up."""
     hurry: bool = False
 
 
@@ -106,6 +109,8 @@ def plan(observed: Observed) -> Plan:
     actions += (*reporting.events(before, after), *creates, *marks)
     for course in courses:
         actions += course.actions
+    for course in courses:
+        actions += course.serves
     return Plan(actions=actions, status=after, look_again_s=_look_again(observed, found, courses, actions))
 
 
@@ -187,7 +192,8 @@ def _course(
         lane=lane,
         scaled=scaled,
         served=served,
-        actions=(*scaled.actions, *served.actions),
+        actions=scaled.actions,
+        serves=served.actions,
         hurry=scaled.hurry or served.hurry,
     )
 
