@@ -63,10 +63,10 @@ def measured(name: str, client: redis.Redis, tasks: int) -> Iterator[None]:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     server = _main_thread_s(client) - server
     stats = {key.removeprefix("cmdstat_"): value for key, value in client.info("commandstats").items()}
-    scripts = stats.get("evalsha", {"usec": 0})["usec"]
+    scripts = stats.get("fcall", {"usec": 0})["usec"]
     each = [1e6 * value / tasks for value in (wall, server, scripts / 1e6, cpu)]
     print(f"{name:16s}{Cost(*each)}")
-    quiet = ("evalsha", "eval", "info", "config|resetstat", "script|load", "client|setinfo")
+    quiet = ("fcall", "eval", "function|load", "info", "config|resetstat", "script|load", "client|setinfo")
     counts = sorted(((v["calls"], k) for k, v in stats.items() if k not in quiet), reverse=True)
     print(" " * 16 + "  ".join(f"{k} {calls / tasks:.2f}" for calls, k in counts if calls / tasks >= 0.005))
 

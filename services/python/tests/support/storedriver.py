@@ -30,7 +30,7 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.ports.store import StoreError, Submitted
 
 CLOCK_KEY = "clock:test"
-TEST_CLOCK = f"local NOW = tonumber(redis.call('GET', P .. '{CLOCK_KEY}'))\n"
+TEST_CLOCK = f"local function now_ms() return tonumber(redis.call('GET', P .. '{CLOCK_KEY}')) end\n"
 START_MS = 1_800_000_000_000
 
 

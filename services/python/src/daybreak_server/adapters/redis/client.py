@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ from redis import exceptions as failures
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from daybreak_server.adapters.redis.scripts import Call, Library, Script
+from daybreak_server.adapters.redis.link import Link
+from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
 from daybreak_server.ports.store import StoreError, StoreFullError, StoreUnavailableError
 
 T = TypeVar("T")
@@ -53,6 +54,11 @@ def translate(exc: BaseException) -> StoreError:
     if message.startswith(_UNAVAILABLE):
         return StoreUnavailableError(f"Redis refuses for now: {message}")
     return StoreError(f"Redis answered with an error: {message or exc!r}")
+
+
+def is_unknown(exc: Exception) -> bool:
+    """Whether the server does not have the library: a new server, or a new version of ours."""
+    return "Function not found" in str(exc)
 
 
 @contextmanager
@@ -119,30 +125,31 @@ class Scripts:
 
     def _run(self, script: Script, call: Call) -> Any:
         try:
-            return self._client.evalsha(script.sha, 1, call.keys.base, *call.args)
-        except failures.NoScriptError:
+            return self._client.fcall(script.function, 1, call.keys.base, *call.args)
+        except failures.ResponseError as exc:
+            if not is_unknown(exc):
+                raise
+        try:
+            self._client.function_load(self._library.text, replace=True)
+        except failures.ResponseError:  # memory is full, or it may not: slower, but it works
             return self._client.eval(script.text, 1, call.keys.base, *call.args)
+        return self._client.fcall(script.function, 1, call.keys.base, *call.args)
 
 
 class AsyncScripts:
     """Runs scripts from coroutines."""
 
     def __init__(self, client: redis.asyncio.Redis, library: Library) -> None:
-        self._client = client
+        self._link = Link(client, timeout_s=client.connection_pool.connection_kwargs["socket_timeout"])
         self._library = library
+
+    async def close(self) -> None:
+        """Close the connection that all calls share."""
+        await self._link.close()
 
     async def call(self, call: Call, *, again: bool = False) -> Any:
         """What the script answers. :raises StoreError:"""
         return await self.repeat(lambda: self._run(self._library.get(call.script), call), again=again)
-
-    async def batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Many calls of one script in one round trip, each atomic on its own; may be repeated as a whole.
-
-        An item is what the script answered, or the :class:`StoreError` that the server answered.
-        """
-        if not calls:
-            return []
-        return await self.repeat(lambda: self._run_batch(calls), again=True)
 
     async def repeat(self, action: Callable[[], Awaitable[T]], *, again: bool) -> T:
         """Run ``action`` with errors translated; once more after a pause or two if ``again``."""
@@ -157,22 +164,18 @@ class AsyncScripts:
         raise AssertionError("not reached")
 
     async def _run(self, script: Script, call: Call) -> Any:
-        try:
-            return await self._client.evalsha(script.sha, 1, call.keys.base, *call.args)
-        except failures.NoScriptError:
-            return await self._client.eval(script.text, 1, call.keys.base, *call.args)
+        operands = (1, call.keys.base, *call.args)
+        answer = await self._ask("FCALL", script.function, *operands)
+        if isinstance(answer, Exception) and is_unknown(answer):
+            loaded = await self._ask("FUNCTION", "LOAD", "REPLACE", self._library.text)
+            if isinstance(loaded, Exception):  # memory is full, or it may not: slower, but it works
+                answer = await self._ask("EVAL", script.text, *operands)
+            else:
+                answer = await self._ask("FCALL", script.function, *operands)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    async def _run_batch(self, calls: Sequence[Call]) -> list[Any]:
-        replies = await self._pipeline(calls)
-        missing = [i for i, reply in enumerate(replies) if isinstance(reply, failures.NoScriptError)]
-        if missing:  # those were not run at all
-            await self._client.script_load(self._library.get(calls[0].script).text)
-            for i, reply in zip(missing, await self._pipeline([calls[i] for i in missing]), strict=True):
-                replies[i] = reply
-        return [translate(reply) if isinstance(reply, Exception) else reply for reply in replies]
-
-    async def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.evalsha(self._library.get(call.script).sha, 1, call.keys.base, *call.args)
-            return await pipe.execute(raise_on_error=False)
+    async def _ask(self, *command: Arg) -> Any:
+        (answer,) = await self._link.ask(command)
+        return answer

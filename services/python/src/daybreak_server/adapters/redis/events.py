@@ -41,6 +41,7 @@ class RedisEvents:
 
     async def close(self) -> None:
         """Close the connections; iterators of ``follow`` close theirs when they are closed."""
+        await self._scripts.close()
         await self._client.aclose()
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:

@@ -6,7 +6,6 @@ touches two pools.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 SINGLE = {
@@ -81,17 +80,13 @@ class Keys:
         return None
 
 
-_USED = re.compile(r"\b[Kk]_([a-z]+)\b")
-
-
-def lua_names(source: str) -> str:
-    """Lua definitions of the keys that ``source`` uses: ``K_live``, ``k_task(id)``."""
-    lines = ["local P = KEYS[1]"]
-    for name in sorted(set(_USED.findall(source))):
-        if name in SINGLE:
-            lines.append(f"local K_{name} = P .. '{name}'")
-        else:
-            before, after, _ = FAMILIES[name]
-            tail = f" .. '{after}'" if after else ""
-            lines.append(f"local function k_{name}(x) return P .. '{before}' .. x{tail} end")
-    return "\n".join(lines) + "\n"
+def lua_names() -> str:
+    """Lua definitions of all keys: ``K_live``, ``k_task(id)``; of the pool that ``name_keys`` was last told."""
+    singles = sorted(SINGLE)
+    lines = ["local P", f"local {', '.join(f'K_{name}' for name in singles)}"]
+    for family, (before, after, _) in sorted(FAMILIES.items()):
+        tail = f" .. '{after}'" if after else ""
+        lines.append(f"local function k_{family}(x) return P .. '{before}' .. x{tail} end")
+    lines += ["local function name_keys(prefix)", "  if prefix == P then return end", "  P = prefix"]
+    lines += [f"  K_{name} = P .. '{name}'" for name in singles]
+    return "\n".join([*lines, "end"]) + "\n"

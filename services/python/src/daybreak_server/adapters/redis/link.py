@@ -118,6 +118,7 @@ class _Wire(asyncio.Protocol):
                 asked.future.set_exception(type(error)(*error.args))
         if not self.loop.is_closed():
             self._transport.abort()
+        self._connection._writer = self._connection._reader = None  # or it would say that it was forgotten
 
 
 class Link:

@@ -12,6 +12,7 @@ from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
 from daybreak_server.adapters.redis.lua import forget, renew, report, settle
 from daybreak_server.adapters.redis.lua import group as groups
+from daybreak_server.adapters.redis.lua.settle import Ending
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
@@ -122,7 +123,7 @@ class RedisQueue:
             for item, group in zip(items, groups, strict=True)
         ]
 
-    def settle_each(self, endings: Sequence[settle.Ending]) -> list[Settled]:
+    def settle_each(self, endings: Sequence[Ending]) -> list[Settled]:
         """:meth:`settle` for several groups of this process, in one call; at most 32, of different groups."""
         call = settle.encode(self._keys, endings, lease_s=self._lease_s)
         return settle.decode(self._scripts.call(call, again=True), endings, lease_s=self._lease_s)

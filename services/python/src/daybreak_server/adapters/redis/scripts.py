@@ -1,13 +1,13 @@
-"""Loads the Lua scripts: puts included fragments and key names before each, and hashes the result once.
+"""Makes one Redis function library of the Lua files, so that the server compiles and builds it once, not at each call.
 
-A script begins with its ``#!lua`` line and names what it needs as ``-- include: clock common``. Fragments are
-the files that begin with an underscore; they may include others, and each comes once, in order of need.
+The library's name and those of its functions end in the hash of its text: versions live side by side, as in a
+rolling update. It is the key names, the fragments (files that begin with an underscore) in order of need, and each
+script: its first line gives its flags, and its ``run(ARGV)`` what it does.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,16 +17,52 @@ from daybreak_server.adapters.redis.keys import Keys, lua_names
 
 Arg = str | bytes | int | float
 
-_INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
+FRAGMENTS = ("common", "queue", "attempt", "claim", "estimate", "show")
+SCRIPTS = (
+    "cancel",
+    "claim",
+    "events",
+    "forget",
+    "group",
+    "list",
+    "pool",
+    "preview",
+    "renew",
+    "report",
+    "settle",
+    "show",
+    "submit",
+    "tick",
+)
+
+_BEGIN = """
+local function begin(prefix)
+  name_keys(prefix)
+  call, format = redis.call, string.format
+  NOW = now_ms()
+  NOW_TEXT = int(NOW)
+  for _, reset in ipairs(resets) do reset() end
+end
+"""
+_FUNCTION = """
+do
+%(body)s
+redis.register_function{ function_name = '%(function)s', flags = { %(flags)s },
+  callback = function(keys, args)
+    begin(keys[1])
+    return run(args)
+  end }
+end
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, ready to be loaded."""
+    """A script, ready to be called: by ``FCALL`` as ``function``, or by ``EVAL`` of ``text`` without the library."""
 
     name: str
+    function: str
     text: str
-    sha: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +76,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All scripts. ``clock`` names the fragment that says what time it is.
+    """All scripts. ``clock`` names the fragment that says what time it is, as ``now_ms()``.
 
     Production has only ``_clock.lua`` (the server's own clock). Tests of deadlines build a library with a
     clock of theirs; the scripts of production do not contain a way to set the time.
@@ -51,7 +87,15 @@ class Library:
 
     def get(self, name: str) -> Script:
         """The script ``name``."""
-        return _script(name, self.clock_text if self.clock_text is not None else _read(self.clock))
+        return _library(self._clock())[1][name]
+
+    @property
+    def text(self) -> str:
+        """What ``FUNCTION LOAD`` takes."""
+        return _library(self._clock())[0]
+
+    def _clock(self) -> str:
+        return self.clock_text if self.clock_text is not None else _read(self.clock)
 
 
 @cache
@@ -60,23 +104,19 @@ def _read(file: str) -> str:
 
 
 @cache
-def _script(name: str, clock: str) -> Script:
-    shebang, _, body = _read(f"{name}.lua").partition("\n")
-    if not shebang.startswith("#!lua"):
-        raise ValueError(f"{name}.lua does not begin with #!lua")
-    seen: list[str] = []
-    parts: list[str] = []
-
-    def include(text: str) -> None:
-        for line in _INCLUDE.findall(text):
-            for fragment in line.split():
-                if fragment not in seen:
-                    seen.append(fragment)
-                    inner = clock if fragment == "clock" else _read(f"_{fragment}.lua")
-                    include(inner)
-                    parts.append(inner)
-
-    include(body)
-    source = "\n".join([*parts, body])
-    text = f"{shebang}\n{lua_names(source)}{source}"
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def _library(clock: str) -> tuple[str, dict[str, Script]]:
+    base = "\n".join(
+        [lua_names(), "local NOW, NOW_TEXT", clock, *(_read(f"_{name}.lua") for name in FRAGMENTS), _BEGIN]
+    )
+    bodies = {name: _read(f"{name}.lua").partition("\n") for name in SCRIPTS}
+    version = hashlib.sha256("\n".join([base, *map("".join, bodies.values())]).encode()).hexdigest()[:12]
+    scripts, functions = {}, []
+    for name, (shebang, _, body) in bodies.items():
+        if not shebang.startswith("#!lua"):
+            raise ValueError(f"{name}.lua does not begin with #!lua")
+        flags = ", ".join(f"'{flag}'" for flag in shebang.partition("flags=")[2].split(",") if flag)
+        function = f"daybreak_{name}_{version}"
+        functions.append(_FUNCTION % {"body": body, "function": function, "flags": flags})
+        text = f"{shebang}\n{base}{body}begin(KEYS[1])\nreturn run(ARGV)\n"
+        scripts[name] = Script(name, function, text)
+    return f"#!lua name=daybreak_{version}\n{base}{''.join(functions)}", scripts

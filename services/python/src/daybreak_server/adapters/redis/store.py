@@ -49,6 +49,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._scripts.close()
         await self._client.aclose()
 
     async def ping(self) -> None:

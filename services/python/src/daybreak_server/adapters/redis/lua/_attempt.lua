@@ -1,4 +1,3 @@
--- include: clock common queue
 -- The running side: what an attempt costs, and every way in which it ends.
 local HAND_BACKS_MAX = 50
 local BACKOFF_BASE_MS, BACKOFF_MAX_MS = 1000, 60000
@@ -7,8 +6,6 @@ local LEDGER_S = 400 * 86400
 local DAY_MS = 86400000
 local LEASE_STEP_MS = 2000     -- the lease clock moves by so much at most, however long nothing ticked
 local STALE = 8
-for _, name in ipairs({ 'ticked_ms', 'seconds_per_cost', 'used_ms', 'wasted_ms', 'ended:succeeded', 'ended:failed',
-  'ended:cancelled', 'ended:expired' }) do NUMBERS[#NUMBERS + 1] = name end
 
 -- The lease clock, exact between its ticks: what attempts are billed by. A step of the wall clock is not charged
 -- (but for LEASE_STEP_MS of it), nor is an outage of ours.
@@ -17,7 +14,9 @@ local function steady()
 end
 
 -- Groups: the task that they hold, state and mark to drain; false where there is none.
-local groups, ledger = {}, {}
+local groups, ledger
+
+resets[#resets + 1] = function() groups, ledger = {}, {} end
 
 local function group_of(name)
   local g = groups[name]
@@ -30,7 +29,7 @@ local function group_of(name)
 end
 
 local function set_group(g, task, state)
-  g.task, g.state, g.since = task, state, int(NOW)
+  g.task, g.state, g.since = task, state, NOW_TEXT
 end
 
 local function usage(r)
@@ -54,7 +53,7 @@ local function bill(r, ended)
   set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted))
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
-      add_meta(name, ms)
+      add_total(name, ms)
       local field = r.tenant .. ':' .. name
       ledger[field] = (ledger[field] or 0) + ms
     end
@@ -88,13 +87,13 @@ end
 local function finish(r, state, data)
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
-  set(r, 'finished', int(NOW))
+  set(r, 'finished', NOW_TEXT)
   set(r, 'expires', ends)
   zdrop(K_live, r.id)
   zput(K_sweep, r.id, ends)
   if r.attempt and call('HDEL', k_out(r.id), 'ckpt', 'ckpt_step') > 0 then discard(r.id .. '/checkpoints/', NOW) end
-  if state == 'failed' then zput(K_dead, r.id, int(NOW)) end
-  add_meta('ended:' .. state, 1)
+  if state == 'failed' then zput(K_dead, r.id, NOW_TEXT) end
+  add_total('ended:' .. state, 1)
   emit(r, state, data .. ',' .. usage(r) .. '}')
 end
 

@@ -1,4 +1,3 @@
--- include: clock common queue attempt
 -- Gives a group the next task in fair order. Used by `claim`, and by `settle` for the task after.
 local LOOK_TENANTS, LOOK_TASKS, EXPIRE_MAX = 8, 8, 50
 
@@ -22,7 +21,7 @@ local function start(r, c, g, t)
   set(r, 'claimed', int(steady()))
   set(r, 'charge', exact(cost))
   if not r.started then
-    set(r, 'started', int(NOW))
+    set(r, 'started', NOW_TEXT)
     if r.run_within then set(r, 'run_by', int(NOW + tonumber(r.run_within))) end
   end
   local lease = int(meta('lease_clock') + c.lease_ms)
@@ -78,8 +77,8 @@ local function claim_next(c)
   return { 'none' }
 end
 
--- A claim's own part of ARGV, from `at` on: group, ranks, lease in ms, nonce, spec version, whether it drains.
-local function claimant(at, want)
+-- A claim's own part of the arguments, from `at` on: group, ranks, lease in ms, nonce, spec version, whether it drains.
+local function claimant(ARGV, at, want)
   return { group = ARGV[at], ranks = ARGV[at + 1], lease_ms = tonumber(ARGV[at + 2]), nonce = ARGV[at + 3],
     spec_version = tonumber(ARGV[at + 4]), drain = ARGV[at + 5] == '1', want = want }
 end

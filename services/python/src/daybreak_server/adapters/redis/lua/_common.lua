@@ -1,15 +1,20 @@
 -- Numbers as text without loss (Lua's own tostring keeps 14 digits), and a unit of work: a script reads a thing
 -- once, changes what it has read, and writes each thing once, in `flush`, which is the last that it calls.
-local call = redis.call
-local function int(x) return string.format('%.0f', x) end
-local function exact(x) return string.format('%.17g', x) end
-local function seconds(ms) return string.format('%.3f', ms / 1000) end
+-- `NOW` is when the call began, in ms; `NOW_TEXT` the same as text.
+-- There are no globals while a library is loaded: `begin` finds these two.
+local call, format
+local function int(x) return format('%d', x) end
+local function exact(x)
+  if x % 1 == 0 and x < 1e15 and x > -1e15 then return format('%d', x) end
+  return format('%.17g', x)
+end
+local function seconds(ms) return format('%.3f', ms / 1000) end
 
 local EVENTS_MAX, EV_MAX = 1000000, 1000
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 
 -- Sorted sets: what shall be in them, by key and member: a score, or false for what goes.
-local zsets = {}
+local zsets
 
 local function zput(key, member, score)
   local z = zsets[key]
@@ -58,7 +63,7 @@ local function hflush(key, changes)
 end
 
 -- Records: a task's fields by name as text, with `id` and `changes` beside them.
-local tasks, changed = {}, {}
+local tasks, changed
 
 local function load_task(id)
   local r = tasks[id]
@@ -86,9 +91,9 @@ local function unset(r, name)
   r[name] = nil
 end
 
--- The pool's numbers. A fragment names those that it needs; all are read at the first question.
-local NUMBERS = { 'vtime', 'lease_clock', 'wake_ms', 'mean_s' }
-local numbers, numbers_changed
+-- The pool's numbers, all read at the first question; and its totals, which are only added to.
+local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'wake_ms', 'mean_s', 'seconds_per_cost' }
+local numbers, numbers_changed, totals
 
 local function number(name)  -- nil where there is none yet
   if not numbers then
@@ -113,6 +118,8 @@ local function add_meta(name, amount)
   set_meta(name, sum, int(sum))
 end
 
+local function add_total(name, amount) totals[name] = (totals[name] or 0) + amount end
+
 -- The `queued` event is in the pool's stream only; whoever reads a task's own stream makes it from the record.
 local function queued_data(pos)
   if pos then return '{"position":' .. pos .. '}' end
@@ -127,6 +134,12 @@ local function emit(r, kind, data)
 end
 
 local flushes = {}  -- what the other fragments have to write
+local resets = {    -- and how all of them forget the call before
+  function()
+    zsets, tasks, changed, totals = {}, {}, {}, {}
+    numbers, numbers_changed = nil, nil
+  end,
+}
 
 local function flush()
   for _, other in ipairs(flushes) do other() end
@@ -140,4 +153,6 @@ local function flush()
     hflush(K_meta, numbers_changed)
     numbers_changed = nil
   end
+  for name, amount in pairs(totals) do call('HINCRBY', K_meta, name, int(amount)) end
+  totals = {}
 end

@@ -1,13 +1,17 @@
--- include: clock common
 -- The waiting side: fair queue, delays, deadlines, the bell.
 local BELL_MAX = 64
 local RUNNING_BAND = 4503599627370496  -- 2^52: in `live`, running tasks sort behind all that wait
 
 -- Tenants: `share` (virtual time), `weight`, and as far as known whether they wait (`waits`) and the head of their
 -- queue (`list`; `whole` when nothing is behind it).
-local tenants, moved = {}, {}
+local tenants, moved
 local head, second_share, second_name  -- who is next, and who comes behind
-local bells, look_round = 0, false
+local bells, look_round
+
+resets[#resets + 1] = function()
+  tenants, moved = {}, {}
+  head, second_share, second_name, bells, look_round = nil, nil, nil, 0, false
+end
 
 local function tenant(name)
   local t = tenants[name]
@@ -50,7 +54,7 @@ local function enqueue(r)
     move(t)
   end
   zput(key, r.id, r.order)
-  zput(K_live, r.id, int(NOW))
+  zput(K_live, r.id, NOW_TEXT)
   set(r, 'state', 'queued')
   bells = bells + 1
 end

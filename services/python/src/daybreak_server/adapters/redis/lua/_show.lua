@@ -1,4 +1,3 @@
--- include: clock common estimate
 -- A task as it is now, for Python: {id, record, spec, out, position, wait, last event}. Call `flush` before.
 local function show(id)
   local fields = call('HGETALL', k_task(id))

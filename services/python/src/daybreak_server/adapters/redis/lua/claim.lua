@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
--- include: clock common queue attempt claim
 -- The next task for each group. What one still holds (its last claim's answer was lost) goes back first.
 -- ARGV: six of each group, as `claimant` says. Answers one item for each.
-local found, count = {}, #ARGV / 6
-for i = 1, count do
-  local c = claimant(6 * i - 5, count)
-  release_held(c.group, 'claim_lost')
-  found[i] = claim_next(c)
+local function run(ARGV)
+  local found, count = {}, #ARGV / 6
+  for i = 1, count do
+    local c = claimant(ARGV, 6 * i - 5, count)
+    release_held(c.group, 'claim_lost')
+    found[i] = claim_next(c)
+  end
+  flush()
+  return found
 end
-flush()
-return found

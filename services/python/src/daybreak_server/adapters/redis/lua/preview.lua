@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- include: clock common queue attempt
 -- Overwrites a task's preview. A stale token writes nothing.
-local id, token, ttl_ms, value = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local r = load_task(id)
-if not r or r.token ~= token then return STALE end
-call('SET', k_preview(id), value, 'PX', ttl_ms)
-return control(r)
+local function run(ARGV)
+  local id, token, ttl_ms, value = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local r = load_task(id)
+  if not r or r.token ~= token then return STALE end
+  call('SET', k_preview(id), value, 'PX', ttl_ms)
+  return control(r)
+end

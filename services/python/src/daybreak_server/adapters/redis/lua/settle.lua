@@ -1,5 +1,4 @@
 #!lua flags=allow-oom
--- include: clock common queue attempt claim
 -- Ends attempts and, for each if asked, claims the next task for the same group; one after the other.
 -- ARGV: for each id, token, outcome (finished failed released stopped), a, b, c, d, then the claim's own six, with
 -- '' for the group where none is wanted. Answers one item for each.
@@ -49,21 +48,23 @@ local function next_claim(c, held_ok)
   return claim_next(c)
 end
 
-local function settle(at, want)
+local function settle(ARGV, at, want)
   local token = ARGV[at + 1]
   local r = load_task(ARGV[at])
   if not r then return { 'stale', '' } end
   if r.token == token then
     apply(r, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
     set(r, 'done', token .. ' ' .. r.state)
-    return { 'settled', r.state, next_claim(claimant(at + 7, want), false) }
+    return { 'settled', r.state, next_claim(claimant(ARGV, at + 7, want), false) }
   end
   local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
-  if settled == token then return { 'settled', state, next_claim(claimant(at + 7, want), true) } end
+  if settled == token then return { 'settled', state, next_claim(claimant(ARGV, at + 7, want), true) } end
   return { 'stale', r.state }
 end
 
-local found, count = {}, #ARGV / ARGS
-for i = 1, count do found[i] = settle(ARGS * (i - 1) + 1, count) end
-flush()
-return found
+local function run(ARGV)
+  local found, count = {}, #ARGV / ARGS
+  for i = 1, count do found[i] = settle(ARGV, ARGS * (i - 1) + 1, count) end
+  flush()
+  return found
+end

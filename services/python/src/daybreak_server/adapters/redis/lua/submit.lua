@@ -1,14 +1,11 @@
 #!lua
--- include: clock common queue show
 -- Accepts tasks, one after the other, each whole: record, parameters, index, queue entry and event. The one script
 -- that is refused when memory is full: that is what keeps the memory for running tasks.
 -- ARGV: how many may wait, then sixteen of each task, as `accept` takes them. Answers one item for each: what
 -- came of it, then a task as `show` says it, or of a new one {created, state, position, wait, event}.
 local ARGS = 16
 local PRIORITY_BAND = 1125899906842624  -- 2^50: a priority outweighs any place in the queue
-NUMBERS[#NUMBERS + 1] = 'seq'
-local max_queued = tonumber(ARGV[1])
-local waiting_now  -- before the first that is new
+local max_queued, waiting_now
 
 local function known(id)
   flush()
@@ -58,7 +55,7 @@ local function queue_up(r, t, order, start_at)
   return place_of(t, ahead, r.est)
 end
 
-local function accept(at, fresh)
+local function accept(ARGV, at, fresh)
   local id, tenant_name, order_base, cost, est, weight, start_at, start_within, run_within, max_strikes, retain, idem,
     body_hash, replay_of, spec_version, spec = unpack(ARGV, at, at + ARGS - 1)
   -- The same id again is the same submit whose answer was lost.
@@ -78,7 +75,7 @@ local function accept(at, fresh)
   set(r, 'est', est)
   set(r, 'cost', cost)
   set(r, 'retain', retain)
-  set(r, 'created', int(NOW))
+  set(r, 'created', NOW_TEXT)
   start_at, start_within = tonumber(start_at), tonumber(start_within)
   if max_strikes ~= '3' then set(r, 'max_strikes', max_strikes) end
   if spec_version ~= '1' then set(r, 'spec_version', spec_version) end
@@ -101,9 +98,12 @@ local function accept(at, fresh)
   return { 'new', r.created, r.state, r.pos, wait and exact(wait) or '', r.qev }
 end
 
-local names, answers = {}, {}
-for at = 2, #ARGV, ARGS do names[#names + 1] = k_task(ARGV[at]) end
-local fresh = call('EXISTS', unpack(names)) == 0
-for at = 2, #ARGV, ARGS do answers[#answers + 1] = accept(at, fresh) end
-flush()
-return answers
+local function run(ARGV)
+  max_queued, waiting_now = tonumber(ARGV[1]), nil
+  local names, answers = {}, {}
+  for at = 2, #ARGV, ARGS do names[#names + 1] = k_task(ARGV[at]) end
+  local fresh = call('EXISTS', unpack(names)) == 0
+  for at = 2, #ARGV, ARGS do answers[#answers + 1] = accept(ARGV, at, fresh) end
+  flush()
+  return answers
+end

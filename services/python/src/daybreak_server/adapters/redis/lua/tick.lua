@@ -1,68 +1,70 @@
 #!lua flags=allow-oom
--- include: clock common queue attempt
 -- Keeps the queue moving. Every gateway calls it each second; each call does a bounded amount of work.
-local LIMIT, HANDED_OUT_MS, GONE_MS = tonumber(ARGV[1]), 60000, 300000
-local more = 0
+local HANDED_OUT_MS, GONE_MS = 60000, 300000
+local limit, more
 
 local function due(key, upto)
   flush()
-  local ids = call('ZRANGE', key, '-inf', int(upto), 'BYSCORE', 'LIMIT', 0, LIMIT)
-  if #ids == LIMIT then more = 1 end
+  local ids = call('ZRANGE', key, '-inf', int(upto), 'BYSCORE', 'LIMIT', 0, limit)
+  if #ids == limit then more = 1 end
   return ids
 end
 
--- Time without ticks (an outage of Redis, or of all gateways) hardly counts: it ends no lease.
-local step = math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
-add_meta('lease_clock', step)
-set_meta('ticked_ms', NOW, int(NOW))
-local lease_clock = meta('lease_clock')
+local function run(ARGV)
+  limit, more = tonumber(ARGV[1]), 0
+  -- Time without ticks (an outage of Redis, or of all gateways) hardly counts: it ends no lease.
+  local step = math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
+  add_meta('lease_clock', step)
+  set_meta('ticked_ms', NOW, NOW_TEXT)
+  local lease_clock = meta('lease_clock')
 
-for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
-  local at = call('ZSCORE', K_delayed, id)
-  zdrop(K_delayed, id)
-  zput(K_soon, id, at)
-  zput(K_live, id, at)
+  for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
+    local at = call('ZSCORE', K_delayed, id)
+    zdrop(K_delayed, id)
+    zput(K_soon, id, at)
+    zput(K_live, id, at)
+  end
+
+  local expired = 0
+  for _, id in ipairs(due(K_timers, NOW)) do
+    local r = load_task(id)
+    leave_queue(r)
+    finish_expired(r)
+    expired = expired + 1
+  end
+
+  local promoted = 0
+  for _, id in ipairs(due(K_soon, NOW)) do
+    zdrop(K_soon, id)
+    enqueue(load_task(id))
+    promoted = promoted + 1
+  end
+
+  local reaped = 0
+  for _, id in ipairs(due(K_leases, lease_clock)) do
+    local r = load_task(id)
+    strike(r, { reason = 'lease_lost', code = 'lease_lost', zombie = true,
+      message = 'group ' .. r.group .. ' went silent' })
+    reaped = reaped + 1
+  end
+
+  for _, group in ipairs(due(K_groups, lease_clock)) do
+    zdrop(K_groups, group)
+    zput(K_gone, group, int(lease_clock + GONE_MS))
+    call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
+  end
+  for _, group in ipairs(due(K_gone, lease_clock)) do
+    zdrop(K_gone, group)
+    call('DEL', k_group(group))
+  end
+
+  -- Deleting files is the caller's; who dies over it loses the job to another after a while.
+  local retention = due(K_sweep, NOW)
+  for _, id in ipairs(retention) do zput(K_sweep, id, int(NOW + HANDED_OUT_MS)) end
+  local garbage = due(K_garbage, NOW)
+  for _, prefix in ipairs(garbage) do zput(K_garbage, prefix, int(NOW + HANDED_OUT_MS)) end
+
+  look_round = true
+  flush()
+  return { promoted, reaped, expired, retention, garbage, more }
 end
-
-local expired = 0
-for _, id in ipairs(due(K_timers, NOW)) do
-  local r = load_task(id)
-  leave_queue(r)
-  finish_expired(r)
-  expired = expired + 1
-end
-
-local promoted = 0
-for _, id in ipairs(due(K_soon, NOW)) do
-  zdrop(K_soon, id)
-  enqueue(load_task(id))
-  promoted = promoted + 1
-end
-
-local reaped = 0
-for _, id in ipairs(due(K_leases, lease_clock)) do
-  local r = load_task(id)
-  strike(r, { reason = 'lease_lost', code = 'lease_lost', zombie = true,
-    message = 'group ' .. r.group .. ' went silent' })
-  reaped = reaped + 1
-end
-
-for _, group in ipairs(due(K_groups, lease_clock)) do
-  zdrop(K_groups, group)
-  zput(K_gone, group, int(lease_clock + GONE_MS))
-  call('HSET', k_group(group), 'state', 'lost', 'since', int(NOW))
-end
-for _, group in ipairs(due(K_gone, lease_clock)) do
-  zdrop(K_gone, group)
-  call('DEL', k_group(group))
-end
-
--- Deleting files is the caller's; who dies over it loses the job to another after a while.
-local retention = due(K_sweep, NOW)
-for _, id in ipairs(retention) do zput(K_sweep, id, int(NOW + HANDED_OUT_MS)) end
-local garbage = due(K_garbage, NOW)
-for _, prefix in ipairs(garbage) do zput(K_garbage, prefix, int(NOW + HANDED_OUT_MS)) end
-
-look_round = true
-flush()
-return { promoted, reaped, expired, retention, garbage, more }
