@@ -52,7 +52,12 @@ def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcont
     found: list[Row] = []
     pools = [name for name in POOLS if (name == "video") == ("bare" in parts) or "costs" in parts]
     if "bare" in parts or "costs" in parts:
-        common = {"workload": "video", "ranks": RANKS, "cpus_per_rank": 0.25, "options": OPTIONS}
+        common = {
+            "workload": "benchmarks.video.timed:SPEC",
+            "ranks": RANKS,
+            "cpus_per_rank": 0.25,
+            "options": OPTIONS,
+        }
         with Up({name: {**common, **POOLS[name]} for name in pools}) as up, Client(up.url) as client:
             _say(f"ready after {up.starts_s[0]:.1f} s: {', '.join(pools)}")
             if "bare" in parts:

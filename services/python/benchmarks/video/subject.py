@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.video.timed import MARK
 from daybreak.sync import Client
 
 
@@ -21,6 +23,10 @@ class Timed:
     """From claim to settlement, by the store's clock."""
     sha256: str
     events: Mapping[str, int]
+    inside_s: float = 0.0
+    """In the workload's own code, on the leader; 0 where nobody looked."""
+    between_s: float = 0.0
+    """Between its steps: what agreeing and reporting took."""
 
 
 def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
@@ -28,8 +34,11 @@ def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
     started = time.perf_counter()
     task = client.submit(pool, params)
     seen: Counter[str] = Counter()
+    watch: dict[str, float] = {}
     for event in client.events(task):
         seen[str(event.type)] += 1
+        if event.type == "log" and str(event.data["message"]).startswith(MARK):
+            watch = json.loads(str(event.data["message"]).removeprefix(MARK))
     wall = time.perf_counter() - started
     ended = client.get(task)
     if str(ended.state) != "succeeded" or ended.attempt != 1:
@@ -42,4 +51,5 @@ def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
         run_s=(ended.finished_at - ended.started_at).total_seconds(),
         sha256=video.sha256,
         events=seen,
+        **watch,
     )
