@@ -1,8 +1,9 @@
 """What one call of each script of the hot path costs: on the server (its main thread's CPU) and in the client.
 
 ``python -m benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]``: submits tasks in batches,
-then a group settles each and claims the next. The server has a core of its own where there are two. The figures
-are for finding out where time goes; the table of record is made by ``benchmarks.queue``.
+then groups settle each and claim the next: sixteen in one call, and one alone. The server has a core of its own
+where there are two. The figures are for finding out where time goes; the table of record is made by
+``benchmarks.queue``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from daybreak_server.domain.tasks import Finished, NewTask
 from daybreak_server.ports.store import Submitted
 
 DONE = Finished(artifacts=())
+GROUPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +86,37 @@ async def _submit(store: RedisStore, tasks: list[NewTask], batch: int) -> None:
         assert all(isinstance(answer, Submitted) for answer in answers), answers
 
 
+def _settle_each(queue: RedisQueue, groups: list[GroupRecord], count: int) -> None:
+    """As a process does that serves several groups: all of them in one call."""
+    claims = queue.claim_each(groups)
+    for _ in range(count // len(groups)):
+        endings = []
+        for claim, group in zip(claims, groups, strict=True):
+            assert claim is not None
+            endings.append((claim.lease, DONE, group))
+        claims = [settled.next for settled in queue.settle_each(endings)]
+    for claim in claims:
+        assert claim is not None
+        queue.settle(claim.lease, DONE)
+
+
 async def _probe(server: Server, *, count: int, batch: int, tenants: int) -> None:
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="echo")
-    group = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
-    queue.group(group, ttl_s=600)
+    groups = [GroupRecord(id=new_group_id(), state=GroupState.IDLE) for _ in range(GROUPS)]
+    for group in groups:
+        queue.group(group, ttl_s=600)
     await _submit(store, _tasks(50, tenants), batch)
     with server.client() as client:
         tasks = _tasks(count, tenants)
         with measured(f"submit ×{batch}", client, count):
             await _submit(store, tasks, batch)
+        with measured(f"settle+claim ×{GROUPS}", client, count):
+            _settle_each(queue, groups, count)
+        await _submit(store, _tasks(count, tenants), batch)
         tasks = _tasks(count // 10, tenants)
         with measured("submit ×1", client, len(tasks)):
             await _submit(store, tasks, 1)
+        group = groups[0]
         claim = queue.claim(group, wait_s=1)
         with measured("settle+claim", client, count):
             for _ in range(count):

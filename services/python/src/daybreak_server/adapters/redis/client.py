@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions as failures
@@ -124,16 +125,35 @@ class Scripts:
         raise AssertionError("not reached")
 
     def _run(self, script: Script, call: Call) -> Any:
+        operands = (1, call.keys.base, *call.args)
         try:
-            return self._client.fcall(script.function, 1, call.keys.base, *call.args)
+            return self._ask("FCALL", script.function, *operands)
         except failures.ResponseError as exc:
             if not is_unknown(exc):
                 raise
         try:
-            self._client.function_load(self._library.text, replace=True)
+            self._ask("FUNCTION", "LOAD", "REPLACE", self._library.text)
         except failures.ResponseError:  # memory is full, or it may not: slower, but it works
-            return self._client.eval(script.text, 1, call.keys.base, *call.args)
-        return self._client.fcall(script.function, 1, call.keys.base, *call.args)
+            return self._ask("EVAL", script.text, *operands)
+        return self._ask("FCALL", script.function, *operands)
+
+    def _ask(self, *command: Arg) -> Any:
+        """One command on a connection of the pool; half of what redis-py's own way to do so costs."""
+        pool = self._client.connection_pool
+        connection: Any = pool.get_connection()
+        try:
+            connection.send_packed_command(
+                [hiredis.pack_command(command)],  # type: ignore[arg-type]  # its stub means one item
+                check_health=False,
+            )
+            return connection.read_response()
+        except failures.ResponseError:
+            raise
+        except BaseException:  # an answer may still come: it must not be taken for the next call's
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
 
 class AsyncScripts:
