@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,14 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path) -> Iterator[str]:
+def short() -> Iterator[str]:
+    """A folder with a short name: Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
     """The address of a head's dashboard. Its ranks will wait for a Redis that is not there, which is no error."""
     port, at = free_port(), free_port()
     environ = {
@@ -57,7 +65,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
         "dashboard-port": at,
         "ray-client-server-port": free_port(),
         "dashboard-agent-listen-port": free_port(),
-        "temp-dir": f"/tmp/{secrets.token_hex(4)}",  # short: sockets lie below it
+        "temp-dir": short,
         "num-cpus": 4,
         "object-store-memory": 80_000_000,
     }
@@ -70,9 +78,10 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def rest(dashboard: str, token: str | None) -> ServeRest:
