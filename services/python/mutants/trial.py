@@ -14,6 +14,7 @@ from mutants.tree import Tree
 
 TIMEOUT_S = 120
 """Of one test: a bug that makes it hang is caught by that."""
+_TIMED_OUT, _KILLED = 124, 137
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -37,7 +38,17 @@ class Trial:
 def run(tree: Tree, tests: Sequence[str], *, stop: bool = True) -> subprocess.CompletedProcess[str]:
     """Run tests on the copy. The output is one text."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
-    command = ["env", f"PYTHONPATH={tree.path}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", "pytest"]
+    # Of the whole: a test that searches (Hypothesis) may go on for long; `timeout` ends its servers with it.
+    limit = ["timeout", "--kill-after=5", str(TIMEOUT_S + 60 * len(tests))]
+    command = [
+        *limit,
+        "env",
+        f"PYTHONPATH={tree.path}",
+        "PYTHONDONTWRITEBYTECODE=1",
+        sys.executable,
+        "-m",
+        "pytest",
+    ]
     return subprocess.run(
         [*command, *options, *(["-x"] if stop else []), *tests],
         check=False,
@@ -70,7 +81,7 @@ def attempt(tree: Tree, mutant: Mutant) -> Trial:
             for test in mutant.tests:
                 ran = run(tree, [test])
                 output += ran.stdout[-3000:]
-                if ran.returncode == 1:
+                if ran.returncode in (1, _TIMED_OUT, _KILLED):
                     return trial(_name(ran.stdout, test), output=output)
                 if ran.returncode != 0:
                     return trial(error=f"no fair trial: pytest ended with {ran.returncode}", output=output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
@@ -85,19 +85,20 @@ def _say(worker: Worker, claim: Claim, *words: str) -> None:
 
 
 async def _all(
-    seam: Sources, task: TaskId, after: Any = None, *, logs: int = 0, then: Callable[[], object] | None = None
+    seam: Sources, task: TaskId, after: Any = None, *, acts: Mapping[int, Callable[[], object]] | None = None
 ) -> list[str]:
-    """Ids of all that a subscriber gets, to the end; when it has had so many ``logs``, ``then`` is done."""
+    """Ids of all that a subscriber gets, to the end. ``acts``: what is done once it has had so many logs."""
     got: list[Frame] = []
+    left = dict(acts or {})
     async with (
         Following(seam, task, POOL, after=after) as following,
         aclosing(following.batches()) as batches,
     ):
         async for batch in batches:
             got += [frame for frame in batch if frame.key is not None]
-            if then is not None and sum(frame.type == "log" for frame in got) >= logs:
-                await asyncio.to_thread(then)
-                then = None
+            logs = len({frame.key for frame in got if frame.type == "log"})
+            for due in [count for count in left if count <= logs]:
+                await asyncio.to_thread(left.pop(due))
     return [frames.format_id(frame.key) for frame in got if frame.key is not None]
 
 
@@ -111,11 +112,11 @@ async def test_what_happens_while_history_is_read_comes_once(
     await asyncio.to_thread(_say, worker, claim, "one", "two")
 
     setattr(seam.events, when, lambda: _say(worker, claim, "three", "four"))
-    following = _all(seam, claim.lease.task, logs=4, then=lambda: worker.finish(claim))
-    got = await asyncio.wait_for(following, 30)
+    acts = {4: lambda: _say(worker, claim, "five"), 5: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
     every = (await seam.events.read(claim.lease.task)).events
     assert got == [event.id for event in every]
-    assert len(got) == len(set(got)) >= 7
+    assert len(got) == len(set(got)) == 8
 
 
 async def test_no_history_is_read_before_the_feed_is_live(
@@ -127,8 +128,8 @@ async def test_no_history_is_read_before_the_feed_is_live(
     await asyncio.to_thread(_say, worker, claim, "one")
     log = cast("Seam", seam.events)
     log.slow_s, log.after = 0.5, lambda: _say(worker, claim, "two")
-    following = _all(seam, claim.lease.task, logs=1, then=lambda: worker.finish(claim))
-    got = await asyncio.wait_for(following, 30)
+    acts = {1: lambda: _say(worker, claim, "three"), 2: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
     assert got == [event.id for event in (await seam.events.read(claim.lease.task)).events]
 
 
@@ -148,5 +149,5 @@ async def test_who_resumes_gets_exactly_what_follows(
         await asyncio.to_thread(worker.finish, claim)
         every = [event.id for event in (await seam.events.read(task)).events]
         for at, event_id in enumerate(every):
-            got = await asyncio.wait_for(_all(seam, task, frames.parse_id(event_id)), 30)
+            got = await asyncio.wait_for(_all(seam, task, frames.parse_id(event_id)), 15)
             assert got == every[at + 1 :]
