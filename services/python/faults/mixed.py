@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from faults import finals
 from faults.checker import Verdict, check
@@ -41,15 +41,14 @@ class Outcome:
 
     def as_json(self) -> str:
         """For another process."""
-        return json.dumps(asdict(self))
+        return json.dumps({one.name: getattr(self, one.name) for one in fields(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Outcome:
         """The inverse."""
-        fields = json.loads(text)
+        told = json.loads(text)
         return cls(
-            seconds=fields["seconds"],
-            **{name: Counter(fields[name]) for name in ("kills", "states", "counts")},
+            seconds=told["seconds"], **{name: Counter(told[name]) for name in ("kills", "states", "counts")}
         )
 
 

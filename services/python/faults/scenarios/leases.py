@@ -111,6 +111,7 @@ def _told(rig: Rig, kills: Sequence[tuple[float, str]]) -> bool:
 @scenario(
     "reclaim",
     "a leader is killed: how long until its task is taken from it, and until the next attempt begins",
+    alone=True,
 )
 def run_reclaim(lab: Lab) -> list[Row]:
     """Groups side by side, each killed in the middle of a task: without guards it is the lease that ends, with

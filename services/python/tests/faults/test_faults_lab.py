@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 from faults import mixed
@@ -65,6 +66,14 @@ def test_a_history_can_be_read_up_to_where_it_was_cut(tmp_path: Path) -> None:
     with history.path.open("a") as file:
         file.write('{"op": "get", "ki')
     assert [line["op"] for line in read(history.path)] == ["run", "get", "get"]
+
+
+def test_an_outcome_goes_from_process_to_process() -> None:
+    """Runs side by side tell what came of them as JSON."""
+    outcome = mixed.Outcome(
+        kills=Counter(leader=3), states=Counter(succeeded=9), counts=Counter({"event.saw": 99}), seconds=1.5
+    )
+    assert mixed.Outcome.from_json(outcome.as_json()) == outcome
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
