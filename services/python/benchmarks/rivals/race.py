@@ -88,9 +88,9 @@ def _round(contender: Contender, folder: Path, tasks: int) -> tuple[float, float
 
 def _environment(contender: Contender, variant: Variant | None = None) -> dict[str, str]:
     path = f"{contender.programs}:/usr/local/bin:/usr/bin:/bin"
-    return child_environment(
-        {"PYTHONPATH": str(PYTHONPATH), "PATH": path, **(variant.env if variant else {})}
-    )
+    ours = f":{PYTHONPATH / 'src'}" if contender.environment is None else ""
+    changes = {"PYTHONPATH": f"{PYTHONPATH}{ours}", "PATH": path, **(variant.env if variant else {})}
+    return child_environment(changes)
 
 
 @contextlib.contextmanager
