@@ -20,7 +20,7 @@ from figures import Row
 @scenario("cuts", "a thousand cut streams, gateways killed among them: no gap, no repeat")
 def run_cuts(lab: Lab) -> list[Row]:
     """Long tasks, many readers; each stream is cut before every fourth chunk, often within an event."""
-    wanted = lab.times(1000, 20_000)
+    wanted = lab.times(1000, 5000)
     with lab.rig(pools=(PoolPlan(groups=4),)) as rig, Load(rig, seed=lab.seed, cut=0.25) as load:
         network = load.networks[load.tenants[0]]
         number, since = 0, time.monotonic()
@@ -53,7 +53,7 @@ def run_cuts(lab: Lab) -> list[Row]:
 @scenario("cancel", "a running task is cancelled: how long until its group has stopped", alone=True)
 def run_cancel(lab: Lab) -> list[Row]:
     """Steps of 0.3 s and the default report interval; from the cancel's answer to the terminal event."""
-    count, groups, step_s = lab.times(200, 2000), 8, 0.3
+    count, groups, step_s = lab.times(200, 600), 8, 0.3
     pools = (PoolPlan(groups=groups),)
     with lab.rig(pools=pools, progress_s=0.25, lease_s=5.0) as rig, Load(rig, seed=lab.seed) as load:
         load.call(_cancel_all(load, count=count, groups=groups, step_s=step_s))
@@ -145,7 +145,7 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
 @scenario("idempotent", "one key, a hundred times at once, answers lost, gateways killed: one task")
 def run_idempotent(lab: Lab) -> list[Row]:
     """A hundred at once for each key; the first answer is lost; a gateway dies after its script."""
-    keys, parallel = lab.times(5, 100), 100
+    keys, parallel = lab.times(5, 40), 100
     with lab.rig(pools=(PoolPlan(groups=2),)) as rig, Load(rig, seed=lab.seed) as load:
         for number in range(keys):
             rig.arm(("after-submit", "before-submit")[number % 2], passes=number * 7 % 50)
@@ -178,7 +178,7 @@ def run_idempotent(lab: Lab) -> list[Row]:
 @scenario("all-dead", "a task is handed in while nothing else lives, then the rest dies: it is done later")
 def run_all_dead(lab: Lab) -> list[Row]:
     """All groups dead; tasks come; gateways and the server are killed; everything comes back."""
-    rounds = lab.times(2, 25)
+    rounds = lab.times(2, 8)
     with lab.rig(pools=(PoolPlan(groups=3),)) as rig, Load(rig, seed=lab.seed) as load:
         for number in range(rounds):
             load.submit("solo", message="before", steps=200, step_s=0.05, readers=1)

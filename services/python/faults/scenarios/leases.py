@@ -117,7 +117,7 @@ def run_reclaim(lab: Lab) -> list[Row]:
     """Groups side by side, each killed in the middle of a task: without guards it is the lease that ends, with
     them the guard that tells. Long: with the default lease of 15 s."""
     lease_s, groups = (15.0, 12) if lab.long else (4.0, 6)
-    rounds = lab.times(1, 8)
+    rounds = lab.times(1, 2)
     pools = (PoolPlan(groups=groups),)
     with lab.rig(pools=pools, lease_s=lease_s) as rig, Load(rig, seed=lab.seed) as load:
         by_lease, again = _kill_and_time(rig, load, rounds=rounds, groups=groups)
@@ -152,7 +152,7 @@ def run_live_long(lab: Lab) -> list[Row]:
 
     A lease here is longer than the 2 s by which the first tick after an outage may advance the lease clock.
     """
-    lease_s, rounds = 4.0, lab.times(1, 8)
+    lease_s, rounds = 4.0, lab.times(1, 3)
     kinds = (("sleep", 0.05), ("compute", 0.05), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with lab.rig(pools=(PoolPlan(groups=4),), lease_s=lease_s, guards=True) as rig, Load(rig) as load:
         for _ in range(rounds):
@@ -183,7 +183,7 @@ def run_live_long(lab: Lab) -> list[Row]:
 @scenario("zombies", "leaders frozen for two leases wake up: nothing that they write counts")
 def run_zombies(lab: Lab) -> list[Row]:
     """Freeze every leader in the middle of a task, let others take over, and let them go on."""
-    rounds = lab.times(2, 30)
+    rounds = lab.times(2, 10)
     with lab.rig(pools=(PoolPlan(groups=6),)) as rig, Load(rig, seed=lab.seed) as load:
         for _ in range(rounds):
             for number in range(6):
@@ -215,7 +215,7 @@ def run_zombies(lab: Lab) -> list[Row]:
 def run_poison(lab: Lab) -> list[Row]:
     """``os._exit`` in the second step of every attempt, with 1, 2 and 3 strikes allowed."""
     with lab.rig(pools=(PoolPlan(groups=4),), lease_s=1.0) as rig, Load(rig, seed=lab.seed) as load:
-        for number in range(lab.times(6, 60)):
+        for number in range(lab.times(6, 30)):
             load.submit("solo", steps=4, fail_at=2, fail_kind="exit", max_strikes=1 + number % 3, readers=1)
             load.submit("solo", steps=4)
         records = decide(rig, load)

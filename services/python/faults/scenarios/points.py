@@ -48,7 +48,7 @@ def provoke(rig: Rig, load: Load, point: str) -> None:
 )
 def run_named(lab: Lab) -> list[Row]:
     """Each point so many times; then everything is checked."""
-    rounds = lab.times(1, 30)
+    rounds = lab.times(1, 12)
     with lab.rig(pools=POOLS, checkpoint_s=0.05) as rig, Load(rig, seed=lab.seed) as load:
         for at in range(rounds):
             for point in ALL:
@@ -84,7 +84,7 @@ def run_named(lab: Lab) -> list[Row]:
 @scenario("resume", "a leader is killed with a checkpoint behind it: the same seed gives the same SHA-256")
 def run_resume(lab: Lab) -> list[Row]:
     """Kill the leader of a task that has a checkpoint, again and again; compare the bytes with a run of its own."""
-    rounds, steps = lab.times(3, 50), 60
+    rounds, steps = lab.times(3, 15), 60
     with lab.rig(pools=(PoolPlan(groups=4),), checkpoint_s=0.05) as rig, Load(rig, seed=lab.seed) as load:
         for at in range(rounds):
             tasks = [
