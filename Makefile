@@ -63,9 +63,13 @@ format: setup  ## Format and mend what can be mended
 
 faults: setup  ## Kill, pause, cut and fill what can be, and check that nothing was lost (minutes)
 	@$(LAB) -m faults all
+	@$(LAB) -m faults.environment
+	@$(LAB) -m faults.system
 
 faults-long: setup  ## The same with the counts that docs/reliability.md promises (hours)
 	@$(LAB) -m faults long
+	@$(LAB) -m faults.environment --long
+	@$(LAB) -m faults.system --long
 
 mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a test
 	@$(LAB) -m mutants
