@@ -18,7 +18,7 @@ from benchmarks.rivals import environments, race, table
 from benchmarks.rivals.contenders import CONTENDERS, Contender
 from figures import FOLDER
 
-FULL = race.Race(tasks=10_000, repeats=3, light=600, rate=100.0, seconds=3.0)
+FULL = race.Race(tasks=10_000, repeats=3, light=400, rate=100.0, seconds=1.5)
 QUICK = race.Race(tasks=3_000, repeats=1, light=200, rate=100.0, seconds=2.0)
 
 
