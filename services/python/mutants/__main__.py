@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from figures import Report, Row
+from figures import FOLDER, Report, Row, load
 from mutants.catalogue import CATALOGUE
 from mutants.mutant import Mutant
 from mutants.tree import Tree
 from mutants.trial import Trial, attempt, sound
+
+NAME = "mutants"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
     if not options.only:
         _report(trials, seconds).save()
+    elif options.save:
+        _renewed(load(FOLDER / f"{NAME}.json"), trials).save()
     return 1 if survivors else 0
 
 
@@ -48,6 +52,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", metavar="NAME", help="those with NAME in their name (repeatable)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="copies to work on at once (default 1)")
+    parser.add_argument("--save", action="store_true", help="with --only: put the rows into the saved report")
     parser.add_argument("--list", action="store_true", help="only list them")
     parser.add_argument("--verbose", action="store_true", help="show what the tests said")
     parser.add_argument("--unchecked", action="store_true", help="do not first run all tests without a bug")
@@ -79,29 +84,38 @@ def _report(trials: Sequence[Trial], seconds: float) -> Report:
         "Bugs planted in a private copy of the source, one at a time. Each must be caught by a test of the ordinary "
         "suite, which passes without it; the figure is how long that took, start of pytest included."
     )
-    report = Report("mutants", title="Planted bugs", about=about, extra={"seconds": round(seconds)})
-    caught = sum(one.caught_by is not None for one in trials)
-    report.add(
-        Row(
-            "Planted bugs caught",
-            float(caught),
-            f"of {len(trials)}",
-            target="all",
-            held=caught == len(trials),
-        )
-    )
-    for one in trials:
-        report.add(
-            Row(
-                f"{one.mutant.name}: {one.mutant.about}",
-                one.seconds,
-                "s",
-                target="caught",
-                held=one.caught_by is not None,
-                note=one.error or one.caught_by or "survived",
-            )
-        )
+    report = Report(NAME, title="Planted bugs", about=about, extra={"seconds": round(seconds)})
+    report.rows = _with_total([_row(one) for one in trials])
     return report
+
+
+def _renewed(report: Report, trials: Sequence[Trial]) -> Report:
+    """A saved report with the rows of these trials in place of those of the same mutants."""
+    fresh = {f"{one.mutant.name}: ": _row(one) for one in trials}
+    old = [row for row in report.rows[1:] if not row.what.startswith(tuple(fresh))]
+    order = {f"{one.name}: ": place for place, one in enumerate(CATALOGUE)}
+    rows = sorted([*old, *fresh.values()], key=lambda row: order.get(row.what.partition(": ")[0] + ": ", 0))
+    report.rows = _with_total(rows)
+    return report
+
+
+def _row(trial: Trial) -> Row:
+    return Row(
+        f"{trial.mutant.name}: {trial.mutant.about}",
+        trial.seconds,
+        "s",
+        target="caught",
+        held=trial.caught_by is not None,
+        note=trial.error or trial.caught_by or "survived",
+    )
+
+
+def _with_total(rows: list[Row]) -> list[Row]:
+    caught = sum(row.held is True for row in rows)
+    total = Row(
+        "Planted bugs caught", float(caught), f"of {len(rows)}", target="all", held=caught == len(rows)
+    )
+    return [total, *rows]
 
 
 if __name__ == "__main__":

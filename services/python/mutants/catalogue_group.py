@@ -120,7 +120,7 @@ GROUP: tuple[Mutant, ...] = (
         "stall-not-seen",
         "a step that hangs keeps its lease for ever",
         (f"{SERVER}/gang/pulse.py", "        if silent <= limit:\n", "        if silent <= limit + 1e9:\n"),
-        tests=f"{_ALONE}::test_a_stalled_step_breaks_the_group_and_health_says_so",
+        tests=f"{_PROMISES}::test_a_pulse_says_when_it_is_a_stall",
     ),
     mutant(
         "guard-renews-a-stalled-leader",

@@ -125,3 +125,20 @@ def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:
         list(blobs.upload(key, source, content_type="text/plain"))
     discard(blobs, lease())
     wait_until(lambda: [stat.key for stat in blobs.list("echo_1/")] == others, 5, "only the others' files")
+
+
+def test_a_pulse_says_when_it_is_a_stall() -> None:
+    """After its limit, not before; a longer limit holds for as long as something takes, and then the old one."""
+    now = [100.0]
+    pulse = Pulse(10, clock=lambda: now[0])
+    now[0] += 10
+    assert pulse.stalled() is None
+    now[0] += 0.1
+    assert "10.1 s" in (pulse.stalled() or "")
+    with pulse.during("checkpoint", 60):
+        now[0] += 59
+        assert pulse.stalled() is None
+        now[0] += 2
+        assert "checkpoint" in (pulse.stalled() or "")
+    now[0] += 11
+    assert pulse.stalled() is not None
