@@ -1,4 +1,4 @@
-"""``python -m benchmarks.http [--quick] [--serve]``: submits over HTTP beside a no-op POST on the same server."""
+"""``python -m benchmarks.http [--quick] [--no-serve]``: submits over HTTP beside a no-op POST on the same server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print, save; 0 also where a target was missed: the table says so."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a second of each, saved nowhere")
-    parser.add_argument("--serve", action="store_true", help="also through Ray Serve (a minute more)")
+    parser.add_argument("--no-serve", action="store_true", help="not through Ray Serve (a minute less)")
     parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
     given = parser.parse_args(arguments)
     effort = plan.QUICK if given.quick else plan.FULL
@@ -35,15 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         report.rows += plan.compare(stage, effort)
         report.rows += plan.others(stage, effort)
         report.extra = {"cores used": str(cores), "busy": stage.shares(), "fsync": "everysec"}
-    reports = [report]
-    if given.serve:
+    if not given.quick and not given.no_serve:
         from benchmarks.http import through_serve
 
-        reports.append(through_serve.report(effort))
-    for one in reports:
-        print(one.table())
-        if given.out or not given.quick:
-            print(f"\n{one.save(given.out or FOLDER)}", file=sys.stderr)
+        report.rows += through_serve.measure(effort)
+    print(report.table())
+    if given.out or not given.quick:
+        print(f"\n{report.save(given.out or FOLDER)}", file=sys.stderr)
     return 0
 
 
