@@ -84,7 +84,7 @@ class OperatorMachine(RuleBasedStateMachine):
     @rule(which=SOME)
     def kill(self, which: int) -> None:
         names = sorted(self.world.pods)
-        self.world.kill(names[which % len(names)])
+        self.driver.kill(names[which % len(names)])
 
     @precondition(lambda self: self.world.working())
     @rule(which=SOME)
