@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.problems import ApiError, invalid_field
@@ -21,7 +21,9 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
 
     :raises ApiError: ``unsupported_media_type``, ``too_large``, ``bad_json`` or ``invalid_input``.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = header(request, b"content-type") or ""
+    if kind != "application/json":
+        kind = kind.partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with Content-Type: application/json.")
     raw = await read_bytes(request, max_bytes=max_bytes)
@@ -36,20 +38,30 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
 
 async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
     """The body, refused as soon as it is known to be too large, with or without a Content-Length."""
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length") or ""
     if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
         raise too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
-                raise too_large(max_bytes)
-            chunks.append(chunk)
-    except ClientDisconnect as exc:
-        raise ApiError(ErrorCode.BAD_JSON, "The body ended before its end.") from exc
-    return b"".join(chunks)
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(ErrorCode.BAD_JSON, "The body ended before its end.")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        if not message.get("more_body"):
+            return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
+        chunks.append(chunk)
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """A header's first value; ``name`` is lower case. Without the copy that a mapping of all of them takes."""
+    for found, value in request.scope["headers"]:
+        if found == name:
+            return str(value.decode("latin-1"))
+    return None
 
 
 def too_large(max_bytes: int) -> ApiError:
@@ -75,7 +87,7 @@ def canonical(data: Any) -> str:
 
 def idempotency_key(request: Request) -> str | None:
     """The ``Idempotency-Key``, when there is one. :raises ApiError: ``bad_header`` when it is malformed."""
-    key = request.headers.get("idempotency-key")
+    key = header(request, b"idempotency-key")
     if key is not None and not _VISIBLE.fullmatch(key):
         raise ApiError(
             ErrorCode.BAD_HEADER, "Idempotency-Key is 1 to 255 visible ASCII characters without spaces."

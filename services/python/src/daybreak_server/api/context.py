@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
@@ -100,7 +101,24 @@ class Context:
 def answer(body: BaseModel | Shown, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """JSON without absent fields."""
     if isinstance(body, BaseModel):
-        written: str | bytes = body.model_dump_json(exclude_none=True)
+        written = body.model_dump_json(exclude_none=True).encode()
     else:
         written = to_json(body, inf_nan_mode="null")
-    return Response(written, status_code=status, headers=headers, media_type="application/json")
+    return _Json(written, status, headers)
+
+
+class _Json(Response):
+    """JSON whose headers are written as they are sent."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *(
+                (name.lower().encode("latin-1"), value.encode("latin-1"))
+                for name, value in (headers or {}).items()
+            ),
+        ]

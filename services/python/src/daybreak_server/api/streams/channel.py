@@ -21,14 +21,18 @@ START: EventKey = (0, 0)
 
 
 class Subscriber:
-    """A bounded queue of frames."""
+    """A bounded queue of frames, for one reader."""
+
+    __slots__ = ("_limit", "_queue", "_quiet_at", "_timer", "_waiter", "closed", "overflowed")
 
     def __init__(self, *, limit: int = QUEUE_LIMIT) -> None:
         self.overflowed = False
         self.closed = False
         self._limit = limit
         self._queue: deque[Frame] = deque()
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet_at = 0.0
 
     def push(self, frame: Frame) -> None:
         """Add a frame; one too many empties the queue and marks the subscriber as behind."""
@@ -38,13 +42,13 @@ class Subscriber:
             self.fall_behind()
         else:
             self._queue.append(frame)
-            self._wake.set()
+            self._wake()
 
     def fall_behind(self) -> None:
         """Frames are missing from here on, until :meth:`caught_up`."""
         self._queue.clear()
         self.overflowed = True
-        self._wake.set()
+        self._wake()
 
     def caught_up(self) -> None:
         """Take frames again after an overflow."""
@@ -52,24 +56,48 @@ class Subscriber:
 
     def pop(self) -> list[Frame]:
         """What waits, but not more than is sent at once."""
-        return [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
 
     def close(self) -> None:
         """The server is going: end soon."""
         self.closed = True
-        self._wake.set()
+        self._wake()
+
+    def leave(self) -> None:
+        """The reader has gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def wait(self, timeout_s: float) -> bool:
         """Until there is something to do; ``False`` when the time is over first."""
         if self._queue or self.overflowed or self.closed:
             return True
-        self._wake.clear()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        self._quiet_at = loop.time() + timeout_s
+        # One timer for all waits: to set one for each would cost as much as an event does.
+        if self._timer is None:
+            self._timer = loop.call_at(self._quiet_at, self._look, loop)
         try:
-            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancel
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Whether it has been quiet for so long; if not, look again when it might be."""
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if loop.time() < self._quiet_at:
+            self._timer = loop.call_at(self._quiet_at, self._look, loop)
+        else:
+            self._waiter.set_result(False)
 
 
 class Channel:

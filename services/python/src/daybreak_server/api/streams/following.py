@@ -72,6 +72,7 @@ class Following:
 
     async def __aexit__(self, *exc: object) -> None:
         self._feed.detach(self._task, self._subscriber)
+        self._subscriber.leave()
 
     @property
     def ended(self) -> bool:
