@@ -8,21 +8,23 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import redis.asyncio
 from redis import exceptions as failures
 from redis.backoff import NoBackoff
 
 from daybreak.errors import ConfigError, DaybreakError, RelayGapError, UnreachableError
-from daybreak.relay import entries
+from daybreak.relay import entries, packing
 from daybreak.relay.entries import NOWHERE, Place, place, written
 from daybreak.wire import Event
 
 T = TypeVar("T")
+Entry = tuple[str, Sequence[str]]
+"""An entry as the server sends it: its id, and its fields as name, value, name, value, …"""
 log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
@@ -87,7 +89,7 @@ class Relay:
         self._start, self._idle_s, self._batch, self._timeout_s = start, idle_s, batch, timeout_s
         self._reading: Any = None
         self._acking: Any = None
-        self._held: deque[tuple[str, dict[str, str]] | RelayGapError] = deque()
+        self._held: deque[Entry | RelayGapError] = deque()
         self._held_since = 0.0
         self._held_is_old = False
         self._held_is_claimed = False
@@ -152,7 +154,7 @@ class Relay:
     async def _ack_ids(self, *ids: str) -> None:
         await self._lasting(lambda: self._open(self._acking).xack(self._key, self._group, *ids))
 
-    def _read(self, entry_id: str, fields: dict[str, str]) -> Event | None:
+    def _read(self, entry_id: str, fields: Sequence[str]) -> Event | None:
         try:
             return entries.event(entry_id, fields)
         except ValueError:  # somebody else wrote to the stream: it must not stop everything behind it
@@ -212,7 +214,7 @@ class Relay:
         async with self._open(self._reading).pipeline(transaction=True) as pipe:
             pipe.xinfo_stream(self._key)
             pipe.xinfo_groups(self._key)
-            pipe.xreadgroup(self._group, self._consumer, {self._key: ">"}, count=self._batch)
+            pipe.execute_command(*self._reading_of(">"))
             stream, groups, answer = await pipe.execute()
         group = next(one for one in groups if one["name"] == self._group)
         # All that was ours up to there has been handed out: nothing of it is read again after a broken wait.
@@ -253,17 +255,20 @@ class Relay:
         gap = self._gap_error(entries.just_before(places[0]), entries.just_behind(places[-1]))
         self._held.appendleft(gap)
 
-    def _hold(self, found: list[tuple[str, dict[str, str]]], *, old: bool, claimed: bool = False) -> None:
+    def _hold(self, found: list[Entry], *, old: bool, claimed: bool = False) -> None:
         self._held.extend(found)
         self._held_since = time.monotonic()
         self._held_is_old, self._held_is_claimed = old, claimed
 
-    async def _read_group(self, after: str, *, block: int | None = None) -> list[tuple[str, dict[str, str]]]:
-        answer = await self._open(self._reading).xreadgroup(
-            self._group, self._consumer, {self._key: after}, count=self._batch, block=block
-        )
-        found: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
+    async def _read_group(self, after: str, *, block: int | None = None) -> list[Entry]:
+        answer = await self._open(self._reading).execute_command(*self._reading_of(after, block=block))
+        found: list[Entry] = answer[0][1] if answer else []
         return found
+
+    def _reading_of(self, after: str, *, block: int | None = None) -> list[str | int]:
+        waiting: list[str | int] = [] if block is None else ["BLOCK", block]
+        who: list[str | int] = ["XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch]
+        return [*who, *waiting, "STREAMS", self._key, after]
 
     async def _make_group(self, start: str) -> None:
         """Make it unless it is there. From the oldest event, what was trimmed before is no gap."""
@@ -320,7 +325,7 @@ class Relay:
 
     def _connect(self, timeout_s: float) -> Any:
         """A client that repeats nothing by itself: a read that is sent twice would hand out events twice."""
-        return redis.asyncio.Redis.from_url(
+        client = redis.asyncio.Redis.from_url(
             self._url,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
             socket_timeout=timeout_s,
@@ -329,6 +334,13 @@ class Relay:
             protocol=2,
             decode_responses=True,
         )
+        for command in (
+            "XREADGROUP",
+            "XAUTOCLAIM",
+        ):  # as they come: each entry is taken apart once, by `entries`
+            client.set_response_callback(command, cast("Any", _as_it_is))
+        packing.in_c(client.connection_pool)
+        return client
 
     @staticmethod
     def _open(client: Any) -> Any:
@@ -341,6 +353,10 @@ class Relay:
         for client in clients:
             if client is not None:
                 await client.aclose()
+
+
+def _as_it_is(answer: Any, **_options: Any) -> Any:
+    return answer
 
 
 def _translated(exc: Exception) -> DaybreakError:
