@@ -18,6 +18,8 @@ import redis
 from daybreak_server.entrypoints.embedded import server_program
 
 START_S = 60.0
+HOME = Path(__file__).parents[2]
+"""Where `python -m benchmarks…` finds these programs, whoever starts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def process(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
+            cwd=HOME,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:
@@ -97,7 +100,8 @@ def process(
             time.sleep(0.05)
         yield Running(child, port)
     finally:
-        child.terminate()
+        if child.poll() is None:
+            child.terminate()
         try:
             child.wait(60)
         except psutil.TimeoutExpired:

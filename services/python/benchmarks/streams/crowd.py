@@ -127,6 +127,7 @@ class Readers:
                 [sys.executable, "-m", "benchmarks.streams.client", str(port), str(number * 5)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                cwd=parts.HOME,
             )  # on the cores of this process
             for number in range(processes)
         ]

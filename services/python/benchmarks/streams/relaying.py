@@ -94,6 +94,7 @@ def together(url: str, group: str, events: int, *, batch: int, consumers: int) -
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                cwd=parts.HOME,
             )
             for n in range(consumers)
         ]
