@@ -86,6 +86,8 @@ class RayHead:
             _log.warning("Serve's proxy is late: %s", exc)
 
     def _deploy(self, targets: list[Any]) -> None:
+        if not targets:  # every pool has `groups: 0`: Serve takes an empty list for a mistake
+            return
         serve.run_many(
             targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
         )
