@@ -26,6 +26,7 @@ from exhaustive_workers import World
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row
 
+pytestmark = pytest.mark.timeout(900)  # the whole search is some ten seconds of one core that is free
 WALKS = 250
 """On a real server, of each world; `--hypothesis-profile long` takes all."""
 
