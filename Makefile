@@ -55,6 +55,7 @@ check: setup  ## Format, lint, types, import contracts, sizes, generated files
 	$(BIN)/python tools/lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/crd.py --check
 	$(BIN)/python tools/figures.py --check
 
 format: setup  ## Format and mend what can be mended
