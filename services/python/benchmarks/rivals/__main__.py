@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--variant", help="only variants whose description has this in it")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
     wanted = [contender for contender in CONTENDERS if not given.only or contender.name in given.only]
     for contender in wanted:
         try:
