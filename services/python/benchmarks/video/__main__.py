@@ -25,7 +25,7 @@ OPTIONS = {"threads": 1}
 LONG: dict[str, Any] = {
     "prompt": "a red circle moving left",
     "seed": 7,
-    "steps": 200,
+    "steps": 160,
     "size": "96x96",
     "frames": 17,
 }
