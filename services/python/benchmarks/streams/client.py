@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 
 OPENING = 128
 """Streams that are opened at once."""
+PATIENCE_S = 60.0
+"""What has not come so long after the last event was written is lost."""
 SOURCES = 16
 """Source addresses: one has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
@@ -130,15 +132,24 @@ class Clients:
         del self.found.lags_ms[:]
 
     def until(self, stdin: int) -> None:
-        """Read until the input ends."""
+        """Read until the input says which step is the last, and every stream has it (or a minute is over)."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
-        while True:
-            for fd, _ in self._epoll.poll(1.0):
-                if fd == stdin:
-                    return
-                stream = self._streams.get(fd)
-                if stream is not None:
-                    self._read(fd, stream)
+        while not self._said(stdin):
+            pass
+        self._epoll.unregister(stdin)
+        last = int(sys.stdin.buffer.readline() or 0)
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end and any(stream.step < last for stream in self._streams.values()):
+            self.turn(0.2)
+
+    def _said(self, stdin: int) -> bool:
+        said = False
+        for fd, _ in self._epoll.poll(1.0):
+            stream = self._streams.get(fd)
+            if stream is not None:
+                self._read(fd, stream)
+            said = said or fd == stdin
+        return said
 
     def close(self) -> None:
         """Close every stream, and sum up."""

@@ -143,11 +143,15 @@ class Readers:
             if child.stdout.readline() != b"open\n":
                 raise RuntimeError("a client could not open its streams")
 
-    def finish(self) -> list[dict[str, object]]:
-        """What they saw."""
+    def finish(self, last: int = -1) -> list[dict[str, object]]:
+        """What they saw, once all have seen that step."""
         found = []
         for child in self._children:
-            answer, _ = child.communicate(timeout=60)
+            assert child.stdin is not None
+            child.stdin.write(b"%d\n" % last)
+            child.stdin.flush()
+        for child in self._children:
+            answer, _ = child.communicate(timeout=120)
             found.append(json.loads(answer))
         return found
 
@@ -201,7 +205,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             core = (gateway.cpu_s - cpu) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before
-            found = readers.finish()
+            found = readers.finish(written - 1)
         finally:
             writer.close()
             readers.kill()
