@@ -52,14 +52,16 @@ class Outcome:
         )
 
 
-def inflict(rig: Rig, fault: Fault, frozen: list[tuple[float, int]]) -> None:
-    """Do one fault to whoever is there."""
+def inflict(rig: Rig, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
+    """Do one fault to one of those at work; ``False``: there is none now, so it must wait."""
     if fault.what == "arm":
         rig.arm(fault.whom)
-        return
-    targets = rig.targets(fault.whom)
+        return True
+    targets = rig.at_work(fault.whom)
+    stopped = {pid for _, pid in frozen}
+    targets = [one for one in targets if one.pid not in stopped]
     if not targets:
-        return
+        return False
     target = targets[int(fault.pick * len(targets))]
     if fault.what == "kill":
         rig.kill(target, down_s=fault.for_s)
@@ -67,6 +69,7 @@ def inflict(rig: Rig, fault: Fault, frozen: list[tuple[float, int]]) -> None:
         rig.preempt(target)
     elif rig.freeze(target):
         frozen.append((time.monotonic() + fault.for_s, target.pid))
+    return True
 
 
 def thaw(rig: Rig, frozen: list[tuple[float, int]], *, all_: bool = False) -> None:
@@ -86,14 +89,15 @@ def play(rig: Rig, load: Load, plan: Schedule, *, say: Callable[[str], None]) ->
     frozen: list[tuple[float, int]] = []
     left, said = list(plan.faults), began
     while (now := time.monotonic()) - began < plan.seconds or left:
-        while left and left[0].at_s <= now - began:
-            inflict(rig, left.pop(0), frozen)
+        for fault in [one for one in left[:8] if one.at_s <= now - began]:
+            if inflict(rig, fault, frozen):
+                left.remove(fault)
         thaw(rig, frozen)
         if now - said >= 10:
             said = now
             kills = deaths(rig).total()
             say(f"   {now - began:4.0f} s  {kills} killed, {len(load.known)} tasks accepted")
-        time.sleep(0.01)
+        time.sleep(0.02)
     thaw(rig, frozen, all_=True)
     unfired = rig.disarm()
     rig.history.note("schedule", kind="end", unfired=unfired)

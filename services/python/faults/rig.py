@@ -8,6 +8,7 @@ end by itself before it is killed; the server comes back on its data. Nothing he
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import shutil
 import signal
@@ -19,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import httpx2
 import redis
 
 from daybreak_server.adapters.redis.keys import Keys
@@ -140,7 +140,9 @@ class Rig:
         """Until every gateway answers and every group is registered as idle or busy."""
         for slot in self._gateways:
             wait_until(
-                lambda port=slot.port: _answers(port), timeout_s, f"{slot.name}; see {self.folder}/logs"
+                lambda port=slot.port: server.gateway_answers(port),
+                timeout_s,
+                f"{slot.name}; see {self.folder}/logs",
             )
         for plan in self.options.pools:
             if plan.groups:
@@ -180,6 +182,32 @@ class Rig:
             for group in client.zrange(keys.one("groups"), 0, -1):
                 if client.hget(keys.of("group", group), "state") in ("idle", "busy"):
                     found.append(group)
+        return found
+
+    def at_work(self, kind: str) -> list[Target]:
+        """Those of a kind that do their work now: they have started, and answer or are registered. A fault that
+        only meets processes that are still starting shows little, and on a slow machine lets nobody get on."""
+        found = self.targets(kind)
+        if kind == "server":
+            return [one for one in found if server.answers(self.port)]
+        if kind == "gateway":
+            ports = {slot.name: slot.port for slot in self._gateways}
+            return [one for one in found if server.gateway_answers(ports[one.name])]
+        if not server.answers(self.port):
+            return []
+        ready = {pid for plan in self.options.pools for pid in self._ready_pids(plan.name)}
+        if kind != "guard":
+            return [one for one in found if one.pid in ready]
+        leaders = {one.name for one in self.targets("leader") if one.pid in ready}
+        return [one for one in found if one.name.removesuffix("-guard") in leaders]
+
+    def _ready_pids(self, pool: str) -> set[int]:
+        keys, found = self.keys(pool), set[int]()
+        with self.client() as client:
+            for group in self.ready_groups(pool):
+                found.update(
+                    int(pid) for pid in json.loads(client.hget(keys.of("group", group), "pids") or "[]")
+                )
         return found
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
@@ -362,10 +390,3 @@ class Rig:
                 self._later.append((time.monotonic() + _SOON_S, slot))
             else:
                 self._start(slot)
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=5, trust_env=False).status_code == 200
-    except httpx2.HTTPError:
-        return False

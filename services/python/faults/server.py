@@ -1,4 +1,4 @@
-"""How the rig's Redis-speaking server is started: its program, its command line, and whether it answers."""
+"""How the rig's Redis-speaking server is started: its program and command line; whether it and gateways answer."""
 
 from __future__ import annotations
 
@@ -59,6 +59,16 @@ def answers(port: int) -> bool:
         return False
     finally:
         client.close()
+
+
+def gateway_answers(port: int) -> bool:
+    """Whether a gateway answers. By hand: an HTTP client of its own for each look costs more than the gateway."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+            return sock.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
 
 
 def version(port: int) -> str:
