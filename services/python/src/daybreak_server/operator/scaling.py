@@ -64,9 +64,8 @@ def _down(lane: Lane, wanted: int, moment: Moment) -> Scaled:
     victims = choose(lane.units, excess=has - wanted - unmade, drains=moment.drains)
     going = _going(victims, moment)
     fewer = sum(len(unit.replicas) for unit in going)
-    nobody_left = fewer == len(lane.replicas)
-    if unmade and (nobody_left or lane.cluster.problem):
-        fewer += unmade
+    if unmade and lane.cluster.problem:
+        fewer += unmade  # it may not make them: a quota, say
     if fewer:
         return _remove(lane, victims, going, replicas=has - fewer, moment=moment)
     return Scaled(replicas=has, victims=victims, hurry=True)
