@@ -117,7 +117,7 @@ def plans(lab: Lab) -> list[Plan]:
             seed=lab.seed + run,
             fsync="always" if run % 4 == 3 else "everysec",
             seconds=180.0,
-            deaths=225,
+            deaths=260,
             guards=run % 3 == 1,
             **common,
         )
