@@ -182,7 +182,7 @@ def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
     )
     for what in (*failed, *missed):
         lab.say(f"  {what}")
-    return 1 if failed or missed else 0
+    return 1 if failed or any(row.broken for row in rows) else 0
 
 
 def _one(lab: Lab, one: Scenario) -> list[Row] | None:

@@ -14,6 +14,8 @@ from figures.machine import machine
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "figures"
 """Where reports are kept."""
 
+_TIMES = frozenset({"s", "ms", "µs", "leases"})
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -35,6 +37,11 @@ class Row:
     def ratio(self) -> float | None:
         """The figure over its floor."""
         return self.value / self.floor if self.floor else None
+
+    @property
+    def broken(self) -> bool:
+        """Whether a promise was broken. A time that missed its target is shown as missed, and breaks nothing."""
+        return self.held is False and self.unit not in _TIMES
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lab.say(f"{len(names)} in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed")
     for what in (*failed, *missed):
         lab.say(f"  {what}")
-    return 1 if failed or missed else 0
+    return 1 if failed or any(row.broken for row in rows) else 0
 
 
 def _one(one: Scenario, lab: Lab) -> tuple[str, list[Row] | None, list[str]]:

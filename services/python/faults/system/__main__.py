@@ -11,7 +11,7 @@ from faults.system.run import chosen, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 1 when a promise was broken, or a figure missed its target."""
+    """The exit status: 1 when a promise was broken; a time that misses its target is only shown."""
     lines = [f"  {name:15} {(one.run.__doc__ or '').strip()}" for name, one in CASES.items()]
     parser = argparse.ArgumentParser(
         prog="python -m faults.system",
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.cases:
         report.name = "faults-system-long" if given.long else "faults-system"
         _say(f"figures in {report.save()}")
-    return 1 if report.missed else 0
+    return 1 if any(row.broken for row in report.rows) else 0
 
 
 def _say(line: str) -> None:
