@@ -117,7 +117,11 @@ class HttpSettings(_Group):
 class LeaseSettings(_Group):
     """How long silence is allowed."""
 
-    lease_s: float = Field(15.0, gt=0, description="A leader that is silent for so long loses its task.")
+    lease_s: float = Field(
+        15.0,
+        gt=0,
+        description="A leader that is silent for so long loses its task. Below 4 an outage of Redis may end it too.",
+    )
     stall_s: float = Field(120.0, gt=0, description="A step that takes longer is a stall.")
     load_stall_s: float = Field(1800.0, gt=0, description="The same while the model loads.")
 
