@@ -202,7 +202,8 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            core = (gateway.cpu_s - cpu) / (time.monotonic() - began)
+            # A short run may use less than the clock of processes can tell: then one tick of it.
+            core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before
             found = readers.finish(written - 1)
