@@ -58,24 +58,31 @@ def attempts(told: Told) -> Iterator[Violation]:
 
 
 def progress(told: Told) -> Iterator[Violation]:
-    """Within an attempt steps rise, none is left out, and the fraction never falls.
+    """Within a phase of an attempt steps rise, and none is left out; they and the fraction never fall.
 
-    An event may cover several steps (``from_step``); after an outage it may cover again what is told already.
+    An event may cover several steps (``from_step``); after an outage it may cover again what is told already. A
+    phase may begin where the one before has ended (decoding at the last step), or where a checkpoint was left.
     """
     for task, events in told.streams.items():
-        step, fraction, attempt = None, 0.0, -1
+        step, phase, fraction, attempt = None, None, 0.0, -1
         for event in events:
             if event["attempt"] != attempt:
-                step, fraction, attempt = None, 0.0, event["attempt"]
+                step, phase, fraction, attempt = None, None, 0.0, event["attempt"]
             if event["type"] != "progress":
                 continue
             data = event["data"]
             now = data.get("step")
             if now is not None:
-                if step is not None and (now <= step or data.get("from_step", now) > step + 1):
+                same = data.get("phase") == phase
+                on = now > step if step is not None else True
+                # What follows the last step (encoding) has no steps of its own: then the fraction rises.
+                more = now == data.get("steps") and data["fraction"] > fraction
+                on = on or (now == step and (more or not same))
+                left_out = same and step is not None and data.get("from_step", now) > step + 1
+                if not on or left_out:
                     what = f"step {data.get('from_step', now)} to {now} after step {step}, attempt {attempt}"
                     yield Violation(kind="progress", task=task, what=what)
-                step = now
+                step, phase = now, data.get("phase")
             if data["fraction"] < fraction:
                 yield Violation(kind="progress", task=task, what=f"{data['fraction']} after {fraction}")
             fraction = max(fraction, data["fraction"])
