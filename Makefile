@@ -76,7 +76,7 @@ mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a 
 	@$(LAB) -m mutants
 
 bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)
-	@for one in queue http streams rivals video simulate; do $(LAB) -m benchmarks.$$one $(QUICK); done
+	@for one in queue http streams rivals video simulate; do ($(LAB) -m benchmarks.$$one $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
 figures: setup  ## Put saved figures into the pages of docs
