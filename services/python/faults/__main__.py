@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -38,6 +39,10 @@ cut off, and started again; clients outside write down all they see; a checker d
   python -m faults check HISTORY            decide a history that was kept, again
   python -m faults list                     scenarios and failpoints
 """
+
+
+_failed: dict[str, str] = {}
+"""Why scenarios of this process failed, by name."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,7 +185,9 @@ def _several(lab: Lab, given: argparse.Namespace, names: Sequence[str]) -> int:
     lab.say(
         f"{len(names)} scenarios in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
     )
-    for what in (*failed, *missed):
+    for name in failed:  # once more where a reader begins: at the end
+        lab.say(f"  {name}: {_failed.get(name, 'see above')[:2000]}")
+    for what in missed:
         lab.say(f"  {what}")
     return 1 if failed or any(row.broken for row in rows) else 0
 
@@ -190,7 +197,9 @@ def _one(lab: Lab, one: Scenario) -> list[Row] | None:
     try:
         return registry.run(one, lab)
     except Exception as exc:
-        lab.say(f"   {one.name} FAILED: {type(exc).__name__}: {exc}")
+        place = traceback.extract_tb(exc.__traceback__)[-1]
+        _failed[one.name] = f"{type(exc).__name__} at {Path(place.filename).name}:{place.lineno}: {exc}"
+        lab.say(f"   {one.name} FAILED: {_failed[one.name]}")
         return None
 
 

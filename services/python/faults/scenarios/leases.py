@@ -74,6 +74,18 @@ def _held_by(rig: Rig, pool: str) -> dict[str, str]:
     return found
 
 
+def _at_work(rig: Rig, pool: str) -> list[tuple[Target, str]]:
+    """Every leader with the task that it holds; none while one of them holds nothing."""
+    held = _held_by(rig, pool)
+    found = [
+        (target, task)
+        for target in rig.targets("leader")
+        for hosts, task in held.items()
+        if target.name in hosts
+    ]
+    return found if len(found) == len(rig.targets("leader")) else []
+
+
 def _kill_and_time(rig: Rig, load: Load, *, rounds: int, groups: int) -> tuple[list[float], list[float]]:
     kills: list[tuple[float, str]] = []
     for _ in range(rounds):
@@ -82,10 +94,7 @@ def _kill_and_time(rig: Rig, load: Load, *, rounds: int, groups: int) -> tuple[l
             load.submit("solo", readers=1, max_strikes=20, **LONG_TASK)
         running(rig, "solo", groups)
         time.sleep(rig.options.lease_s)  # the renewals of the leaders are out of step by now
-        held = _held_by(rig, "solo")
-        leaders = rig.targets("leader")
-        for target in leaders:
-            task = next(task for hosts, task in held.items() if target.name in hosts)
+        for target, task in wait_until(lambda: _at_work(rig, "solo"), 60, "every leader to hold a task"):
             at = rig.history.elapsed_s
             rig.kill(target)
             kills.append((at, task))
