@@ -199,7 +199,7 @@ class Settings(_Group):
 def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process: defaults, then the YAML file ``config``, then the environment.
 
-    ``environ`` stands in for the process's own environment. An empty variable counts as absent.
+    Without ``config`` the file is the one that ``DAYBREAK_CONFIG`` names, if any. ``environ`` stands in for the process's own environment. An empty variable counts as absent.
 
     :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
     """

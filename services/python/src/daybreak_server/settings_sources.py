@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 PREFIX: Final = "DAYBREAK_"
 OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
 """Names that the client reads and the server leaves alone."""
+CONFIG: Final = "DAYBREAK_CONFIG"
+"""Names the file for processes that have no command line of ours, such as Ray's."""
 
 Tree = TypeVar("Tree", bound=BaseModel)
 
@@ -37,9 +39,13 @@ class SettingsError(Exception):
 def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -> Tree:
     """Defaults, then the YAML file, then the environment. An empty variable counts as absent.
 
+    The file is ``config``, else the one that the variable ``DAYBREAK_CONFIG`` names.
+
     :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
     """
     tree, problems = _from_environment(root, environ)
+    if config is None and environ.get(CONFIG):
+        config = Path(environ[CONFIG])
     try:
         settings = root.model_validate(_merged(_from_file(config) if config else {}, tree))
     except ValidationError as exc:
@@ -92,7 +98,7 @@ def _from_environment(root: type[BaseModel], environ: Mapping[str, str]) -> tupl
     tree: dict[str, Any] = {}
     problems: list[str] = []
     for name, text in sorted(environ.items()):
-        if not name.startswith(PREFIX) or name in OF_THE_CLIENT or not text:
+        if not name.startswith(PREFIX) or name in (OF_THE_CLIENT | {CONFIG}) or not text:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         kind = _kind(root, path)

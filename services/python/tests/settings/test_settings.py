@@ -115,6 +115,18 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert settings.tenants["Big One"].weight == 3
 
 
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    """Ray's processes take no option of ours; where there is one, it wins."""
+    for port in (1001, 1002):
+        (tmp_path / f"{port}.yaml").write_text(f"http: {{port: {port}}}\n")
+    named = {"DAYBREAK_CONFIG": str(tmp_path / "1001.yaml")}
+    assert load_settings(environ=named).http.port == 1001
+    assert load_settings(tmp_path / "1002.yaml", environ=named).http.port == 1002
+    assert load_settings(environ={**named, "DAYBREAK_HTTP__PORT": "7"}).http.port == 7
+    assert load_settings(environ={"DAYBREAK_CONFIG": ""}) == Settings()
+    assert "none.yaml: cannot be read" in problems(DAYBREAK_CONFIG=str(tmp_path / "none.yaml"))
+
+
 def test_a_pool_serves_its_namesake_unless_told(tmp_path: Path) -> None:
     """A pool that is named without a workload has the one of its name; the default pool is then not there."""
     settings = load_settings(

@@ -22,8 +22,9 @@ _PREAMBLE = """\
 
 <!-- Made by tools/reference.py from daybreak_server.settings; do not edit. -->
 
-One tree, from a YAML file (`daybreakd --config FILE`) and the environment, which wins. A variable's name is
-the setting's path behind `DAYBREAK_`, with `__` between the parts: `DAYBREAK_POOLS__VIDEO__RANKS=2` is
+One tree, from a YAML file (`daybreakd --config FILE`, or the one that `DAYBREAK_CONFIG` names) and the
+environment, which wins. A variable's name is the setting's path behind `DAYBREAK_`, with `__` between the
+parts: `DAYBREAK_POOLS__VIDEO__RANKS=2` is
 
 ```yaml
 pools:
