@@ -1,0 +1,58 @@
+{{/* Names and labels. A release that is called daybreak is not named twice. */}}
+{{- define "daybreak.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What never changes in an object's life: the selectors. Call with (list $ "gateway"). */}}
+{{- define "daybreak.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "daybreak.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "daybreak.selector" . }}
+app.kubernetes.io/part-of: daybreak
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Of Ray's pods. KubeRay writes app.kubernetes.io/name itself; no version here, since a change of any of these
+     renews all groups. */}}
+{{- define "daybreak.rayLabels" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: ray
+app.kubernetes.io/part-of: daybreak
+{{- end -}}
+
+{{- define "daybreak.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.rayTokenSecret" -}}
+{{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "daybreak.fullname" .)) -}}
+{{- end -}}
+
+{{- define "daybreak.serviceAccount" -}}
+{{- $root := index . 0 -}}{{- $component := index . 1 -}}
+{{- $of := index $root.Values.serviceAccounts $component -}}
+{{- if $of.create -}}
+{{- $of.name | default (printf "%s-%s" (include "daybreak.fullname" $root) $component) -}}
+{{- else -}}
+{{- $of.name | default "default" -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,39 @@
+{{/* A pool with the defaults of all pools. Call with (list $ name). */}}
+{{- define "daybreak.pool" -}}
+{{- $root := index . 0 -}}
+{{- toYaml (mergeOverwrite (deepCopy $root.Values.poolDefaults) (deepCopy (index $root.Values.pools (index . 1)))) -}}
+{{- end -}}
+
+{{/* The part of the settings file that a pool's own groups follow. */}}
+{{- define "daybreak.poolSettings" -}}
+{{- $root := index . 0 -}}{{- $name := index . 1 -}}
+{{- $pool := fromYaml (include "daybreak.pool" .) -}}
+{{- $settings := dict "workload" ($pool.workload | default $name) "ranks" (int $pool.ranks) "drain_s" (int $pool.drainSeconds) -}}
+{{- with $pool.model -}}{{- $_ := set $settings "model" . -}}{{- end -}}
+{{- toYaml (mergeOverwrite $settings (deepCopy ($pool.settings | default dict))) -}}
+{{- end -}}
+
+{{- define "daybreak.commonSettings" -}}
+{{- $s3 := dict -}}
+{{- with .Values.artifacts.s3.endpointUrl -}}{{- $_ := set $s3 "endpoint_url" . -}}{{- end -}}
+{{- with .Values.artifacts.s3.publicEndpointUrl -}}{{- $_ := set $s3 "public_endpoint_url" . -}}{{- end -}}
+{{- with .Values.artifacts.s3.region -}}{{- $_ := set $s3 "region" . -}}{{- end -}}
+{{- $_ := set $s3 "path_style" .Values.artifacts.s3.pathStyle -}}
+{{- $_ := set $s3 "presign" .Values.artifacts.s3.presign -}}
+{{- $redis := dict "prefix" .Values.redis.prefix -}}
+{{- $settings := dict "data_dir" "/tmp/daybreak" "redis" $redis "artifacts" (dict "url" .Values.artifacts.url "s3" $s3) -}}
+{{- toYaml $settings -}}
+{{- end -}}
+
+{{/* The settings file: one for all processes. */}}
+{{- define "daybreak.settings" -}}
+{{- $root := . -}}
+{{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
+{{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
+{{- $pools := dict -}}
+{{- range $name, $_ := .Values.pools -}}
+{{- $_ := set $pools $name (fromYaml (include "daybreak.poolSettings" (list $root $name))) -}}
+{{- end -}}
+{{- $_ := set $settings "pools" $pools -}}
+{{- toYaml (mergeOverwrite $settings (deepCopy .Values.settings)) -}}
+{{- end -}}
