@@ -37,18 +37,13 @@ RUN for one in controlplane-sdk services/python; do \
       --target /opt/app dist/*.whl
 
 FROM ${BASE}
-ARG VERSION=dev
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Daybreak" \
-      org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and workers" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --uid 1000 --create-home --shell /bin/bash daybreak
 # What they stand on, then the two distributions: an edit changes only the last layer.
 COPY --from=install /opt/daybreak /opt/daybreak
+# Before Ray's own in PATH: a quicker answer for KubeRay's init container.
+COPY deploy/image/ray /opt/shims/ray
 COPY --from=install /opt/app /opt/app
-ENV PATH=/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/home/daybreak DAYBREAK_DATA_DIR=/tmp/daybreak
 USER 1000:1000
@@ -56,3 +51,11 @@ WORKDIR /home/daybreak
 # The root file system may be read-only; /tmp is the one folder that is written (an emptyDir in the chart).
 ENTRYPOINT ["daybreakd"]
 CMD ["--help"]
+# Last, since they change with every commit.
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Daybreak" \
+      org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and workers" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
