@@ -14,7 +14,7 @@ export UV_FIND_LINKS
 LAB = cd services/python && $(CURDIR)/$(BIN)/python
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image e2e e2e-full train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
@@ -81,6 +81,19 @@ bench: setup  ## Measure against floors and rivals; tables and JSON into docs (Q
 
 figures: setup  ## Put saved figures into the pages of docs
 	@$(BIN)/python tools/figures.py
+
+IMAGE ?= daybreak:dev
+image:  ## Build the image with docker, podman or buildah (IMAGE=daybreak:dev)
+	@for tool in docker podman buildah; do \
+		if command -v $$tool >/dev/null; then \
+			exec $$tool build -t $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .; fi; done; \
+	echo "none of docker, podman and buildah is on PATH" >&2; exit 1
+
+e2e: setup  ## On the cluster that KUBECONFIG names: from nothing to a video and back (at most 12 minutes)
+	@$(BIN)/python -m e2e --core --image $(IMAGE) $(PYTEST)
+
+e2e-full: setup  ## The same, and kills, upgrades, wrong settings
+	@$(BIN)/python -m e2e --full --image $(IMAGE) $(PYTEST)
 
 gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
 	@$(BIN)/python -m pytest -m gpu services/python/tests/video

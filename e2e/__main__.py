@@ -1,0 +1,71 @@
+"""``python -m e2e --list | --core | --full [pytest's options]``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m e2e", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--list", action="store_true", help="the tests, and what each proves")
+    which.add_argument("--core", action="store_true", help="what every change must show (at most 12 minutes)")
+    which.add_argument("--full", action="store_true", help="all of them")
+    options, rest = parser.parse_known_args()
+    if options.list:
+        for core, name, proves in tests():
+            print(f"{'*' if core else ' '} {name}\n      {proves}")
+        print("\n* core")
+        return 0
+    missing = "\n".join(what_is_missing())
+    if missing:
+        print(f"e2e cannot run:\n{missing}", file=sys.stderr)
+        return 2
+    chosen = ["-m", "core"] if options.core else []
+    return int(pytest.main(["-c", str(HERE / "pytest.ini"), str(HERE), *chosen, *rest]))
+
+
+def tests() -> Iterator[tuple[bool, str, str]]:
+    """Whether it is core, its name, what it proves: from the source, without a cluster."""
+    for path in sorted(HERE.glob("test_*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        core = "pytest.mark.core" in ast.unparse(module)
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                yield core, f"{path.name}::{node.name}", " ".join((ast.get_docstring(node) or "").split())
+
+
+def what_is_missing() -> Iterator[str]:
+    """A sentence for each thing that the tests need and that is not there."""
+    for tool in ("helm", "kubectl"):
+        if shutil.which(tool) is None:
+            yield f"- {tool} is not on PATH"
+    from kubernetes import client, config
+    from urllib3.exceptions import HTTPError
+
+    try:
+        config.load_kube_config()
+        groups = {one.name for one in client.ApisApi().get_api_versions(_request_timeout=10).groups}
+    except (config.ConfigException, client.ApiException, HTTPError, OSError) as exc:
+        yield f"- no cluster answers (KUBECONFIG): {exc}"
+        return
+    for group, owner in (
+        ("ray.io", "KubeRay"),
+        ("keda.sh", "KEDA"),
+        ("external.metrics.k8s.io", "KEDA's metrics"),
+    ):
+        if group not in groups:
+            yield f"- the cluster has no {group}: install {owner}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

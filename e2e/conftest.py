@@ -1,0 +1,89 @@
+"""One installation for the whole run; after a failure everything about it is kept in build/e2e/<test>/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.house import House
+from e2e.records import collect
+from e2e.skips import ALLOWED
+from e2e.telling import say
+from e2e.values import Images
+
+OUT = Path(__file__).parents[1] / "build" / "e2e"
+_houses = pytest.StashKey[list[House]]()
+_skipped = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image", default="daybreak:dev", help="Daybreak's image, as the nodes know it.")
+    parser.addoption("--s3-image", default="docker.io/test-cluster/versitygw:1", help="versitygw's image.")
+    parser.addoption("--namespace", help="Of the installation; absent: daybreak-e2e-<random>.")
+    parser.addoption("--keep", action="store_true", help="Leave the namespace when the run ends.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_houses] = []
+    config.stash[_skipped] = []
+
+
+@pytest.fixture(scope="session")
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    """Daybreak, installed by the chart from nothing."""
+    config = request.config
+    images = Images(daybreak=config.getoption("--image"), s3=config.getoption("--s3-image"))
+    made = House(images, namespace=config.getoption("--namespace"))
+    config.stash[_houses].append(made)
+    try:
+        made.open()
+        yield made
+    finally:
+        if config.getoption("--keep"):
+            say(f"namespace {made.kube.namespace} is left as it is")
+        else:
+            made.close()
+
+
+@pytest.fixture(autouse=True)
+def _told(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Say which test runs and what it proves; when it has passed, no task may be lost or stuck."""
+    doc = " ".join((request.function.__doc__ or "").split())
+    say(f"── {request.node.name}: {doc}")
+    yield
+    failed = request.node.stash.get(_failed, False)
+    for one in request.config.stash[_houses]:
+        if not failed and hasattr(one, "client"):
+            one.settle()
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+        folder = OUT / re.sub(r"[^\w.-]+", "-", item.name)
+        for one in item.config.stash[_houses]:
+            collect(one.kube, getattr(one, "client", None), folder)
+        say(f"FAILED {item.name} ({report.when}): records are in {folder}")
+    elif report.skipped:
+        item.config.stash[_skipped].append(item.name)
+    elif report.when == "call":
+        say(f"passed {item.name} in {report.duration:.0f} s")
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Skips are counted: one that is not listed fails the run."""
+    odd = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
+    if odd:
+        say(f"FAILED: skipped, and not listed in e2e/skips.py: {', '.join(odd)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,116 @@
+"""The Kubernetes API in one namespace, in the tests' words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubernetes import client, config, utils
+from kubernetes.client.exceptions import ApiException
+
+from e2e.waiting import wait_until
+
+POOL_LABEL = "daybreak.dev/pool"
+NODE_TYPE = "ray.io/node-type"
+POOLS = ("daybreak.dev", "v1alpha1", "generatorpools")
+RAY = ("ray.io", "v1", "rayclusters")
+SCALED = ("keda.sh", "v1alpha1", "scaledobjects")
+
+
+class Kube:
+    """One namespace of the cluster that KUBECONFIG names."""
+
+    def __init__(self, namespace: str) -> None:
+        config.load_kube_config()
+        self.namespace = namespace
+        self.api = client.ApiClient()
+        self.core = client.CoreV1Api(self.api)
+        self.apps = client.AppsV1Api(self.api)
+        self.custom = client.CustomObjectsApi(self.api)
+
+    # ── the namespace ────────────────────────────────────────────────────────────────────────────────────
+
+    def create_namespace(self, labels: Mapping[str, str]) -> None:
+        meta = client.V1ObjectMeta(name=self.namespace, labels=dict(labels))
+        self.core.create_namespace(client.V1Namespace(metadata=meta))
+
+    def delete_namespace(self, *, timeout_s: float = 180) -> None:
+        """And wait until it is gone with all that is in it."""
+        _unless_absent(lambda: self.core.delete_namespace(self.namespace))
+        wait_until(
+            lambda: _unless_absent(lambda: self.core.read_namespace(self.namespace)) is None,
+            timeout_s=timeout_s,
+            what=f"the end of namespace {self.namespace}",
+        )
+
+    def create(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        for one in objects:
+            utils.create_from_dict(self.api, dict(one), namespace=self.namespace)
+
+    # ── pods ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def pods(self, selector: str = "") -> list[client.V1Pod]:
+        return list(self.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
+
+    def heads(self, pool: str) -> list[client.V1Pod]:
+        return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=head")
+
+    def workers(self, pool: str) -> list[client.V1Pod]:
+        return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
+
+    def delete_pod(self, name: str, *, force: bool = False) -> None:
+        """``force``: at once, without telling it: what the loss of a node looks like."""
+        grace = {"grace_period_seconds": 0} if force else {}
+        self.core.delete_namespaced_pod(name, self.namespace, **grace)
+
+    def events(self) -> list[client.CoreV1Event]:
+        return list(self.core.list_namespaced_event(self.namespace).items)
+
+    def secret(self, name: str) -> client.V1Secret | None:
+        return _unless_absent(lambda: self.core.read_namespaced_secret(name, self.namespace))
+
+    # ── the custom kinds ─────────────────────────────────────────────────────────────────────────────────
+
+    def pool(self, name: str) -> dict[str, Any] | None:
+        group, version, plural = POOLS
+        found: dict[str, Any] | None = _unless_absent(
+            lambda: self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
+        )
+        return found
+
+    def every(self, kind: tuple[str, str, str]) -> list[dict[str, Any]]:
+        """All objects of a custom kind; none where the cluster does not know it."""
+        group, version, plural = kind
+        found = _unless_absent(
+            lambda: self.custom.list_namespaced_custom_object(group, version, self.namespace, plural)
+        )
+        return [] if found is None else list(found["items"])
+
+    def patch_pool(self, name: str, spec: Mapping[str, Any]) -> None:
+        """As a person does with `kubectl patch --type merge`."""
+        group, version, plural = POOLS
+        patch = {"spec": dict(spec)}
+        self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, name, patch)
+
+
+def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
+    """A condition of a GeneratorPool; empty while there is none."""
+    every = ((pool or {}).get("status") or {}).get("conditions") or []
+    return next((one for one in every if one["type"] == kind), {})
+
+
+def ready(pod: client.V1Pod) -> bool:
+    """Whether it takes traffic and is not about to go."""
+    if pod.metadata.deletion_timestamp is not None:
+        return False
+    every = pod.status.conditions or []
+    return any(one.type == "Ready" and one.status == "True" for one in every)
+
+
+def _unless_absent(call: Any) -> Any:
+    try:
+        return call()
+    except ApiException as exc:
+        if exc.status == 404:
+            return None
+        raise

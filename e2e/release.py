@@ -1,0 +1,54 @@
+"""The chart, by Helm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from e2e.telling import say
+
+NAME = "daybreak"
+CHART = Path(__file__).parents[1] / "deploy" / "helm" / "daybreak"
+
+
+class HelmError(AssertionError):
+    """Helm refused; its words."""
+
+
+class Release:
+    """One release of the chart in a namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
+        """And wait until what it made is ready."""
+        self._helm("install", NAME, str(CHART), "--wait", f"--timeout={timeout_s}s", values=values)
+
+    def upgrade(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
+        self._helm("upgrade", NAME, str(CHART), "--wait", f"--timeout={timeout_s}s", values=values)
+
+    def rollback(self, *, timeout_s: int = 240) -> None:
+        self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s")
+
+    def uninstall(self, *, timeout_s: int = 180) -> None:
+        self._helm("uninstall", NAME, "--wait", f"--timeout={timeout_s}s")
+
+    def test(self, *, timeout_s: int = 300) -> None:
+        """`helm test`: the chart's own check of an installation."""
+        self._helm("test", NAME, "--logs", f"--timeout={timeout_s}s")
+
+    def _helm(self, *args: str, values: Mapping[str, Any] | None = None) -> str:
+        began = time.monotonic()
+        command = ["helm", "-n", self._namespace, *args, *(["--values", "-"] if values is not None else [])]
+        done = subprocess.run(
+            command, input=json.dumps(values or {}), text=True, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise HelmError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        say(f"helm {args[0]} took {time.monotonic() - began:.1f} s")
+        return done.stdout

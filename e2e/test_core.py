@@ -1,0 +1,77 @@
+"""What every change must show on a real cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e import s3
+from e2e.house import WAKE_S, House
+from e2e.story import Story
+from e2e.telling import say
+from e2e.waiting import wait_until
+
+pytestmark = pytest.mark.core
+
+PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up")
+STEPS = 40
+VIDEO = {"prompt": "a red circle moving left", "size": "128x128", "frames": 33, "steps": STEPS, "seed": 7}
+
+
+def test_from_nothing_to_a_video_and_back(house: House) -> None:
+    """A pool of no pods takes a task at once, wakes, makes the video with 2 hosts, and goes back to no pods."""
+    house.at_zero("video", head=False)
+    task = house.submit("video", VIDEO)
+    assert task.state.value == "queued"
+    assert not house.kube.workers("video"), "it must be accepted while no worker exists"
+    story = house.follow(task)
+    done = story.end(timeout_s=WAKE_S)
+    assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 1, 0)
+    _saw_the_wake(house, story)
+    assert sorted(set(story.steps)) == list(range(1, STEPS + 1)), "every step is told"
+    assert any(key.endswith("/video.mp4") for key in s3.keys(house.store, "e2e/")), "it is in S3"
+    house.at_zero("video", head=False)
+
+
+def _saw_the_wake(house: House, story: Story) -> None:
+    told = [phase for phase in story.wakes if phase in PHASES]
+    took = house.client.pool("video").wake.last
+    say(f"  the wake, by the pool: {took}")
+    say(f"  the wake, as it was streamed: {told}")
+    assert told == sorted(told, key=PHASES.index), "phases come in their order"
+    assert {f"{phase}_s" for phase in PHASES} <= set(took), "the pool's record has every phase"
+    long = {phase for phase in PHASES if took[f"{phase}_s"] > 2}
+    assert long <= set(told), "who waits sees every phase that takes its time"
+
+
+def test_three_tasks_on_at_most_two_groups(house: House) -> None:
+    """Two groups run, the third task waits; the idle group goes while the other works on at attempt 1."""
+    house.at_zero("echo", head=True)
+    short = [house.submit("echo", {"message": f"short {n}", "steps": 40, "step_s": 0.25}) for n in range(2)]
+    long = house.submit("echo", {"message": "long", "steps": 240, "step_s": 0.25})
+    stories = [house.follow(task) for task in (*short, long)]
+    wait_until(lambda: len(house.groups("echo", "busy")) == 2, timeout_s=WAKE_S, what="two groups at work")
+    assert house.client.pool("echo").queued == 1, "the third waits"
+    ended = [story.end(timeout_s=WAKE_S) for story in stories[:2]]
+    assert {task.state.value for task in ended} == {"succeeded"}
+    assert house.client.get(long).state.value == "running"
+    wait_until(lambda: len(house.kube.workers("echo")) == 1, timeout_s=90, what="the idle group's end")
+    assert house.client.get(long).state.value == "running", "scale down takes the idle one"
+    done = stories[2].end(timeout_s=180)
+    assert (done.state.value, done.attempt) == ("succeeded", 1)
+    house.at_zero("echo", head=True)
+
+
+def test_a_deleted_pod_hands_its_task_back(house: House) -> None:
+    """A pod that is told to stop mid-denoise hands its task back with a checkpoint: no strike, the same bytes."""
+    task = house.submit("video", VIDEO)
+    story = house.follow(task)
+    story.at_step(8, timeout_s=WAKE_S)
+    victim = house.kube.workers("video")[0].metadata.name
+    say(f"  deleting {victim}")
+    house.kube.delete_pod(victim)
+    again = story.until(lambda one: one.type == "retrying", timeout_s=60, what="the hand-back")
+    assert (again.data["reason"], again.data["strikes"]) == ("handed_back", 0)
+    done = story.end(timeout_s=WAKE_S)
+    assert (done.state.value, done.attempt, done.strikes, done.hand_backs) == ("succeeded", 2, 0, 1)
+    assert (done.resumed_from_step or 0) >= 8
+    assert house.sha256(done, "video.mp4") == house.undisturbed("video", VIDEO, "video.mp4")
