@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from daybreak import Client, Task
+from daybreak import Client, Retry, Task
 from e2e import s3
 from e2e.forward import Forward
 from e2e.kube import Kube, ready
@@ -20,6 +20,8 @@ from e2e.watching import Watcher
 
 GATEWAY_PORT = 8000
 ZERO_S = 120
+PATIENCE = 12
+"""Tries of a request: enough for the minute in which a part of Daybreak is away."""
 WAKE_S = 240
 """From a POST at zero to the task's end, on two slow cores."""
 
@@ -49,7 +51,8 @@ class House:
         self.release.install(self.values)
         self.store = s3.connect(self.forward(s3.NAME, s3.PORT).url, self.credentials)
         self.store.create_bucket(Bucket=s3.BUCKET)
-        self.client = Client(self.forward(f"{NAME}-gateway", GATEWAY_PORT).url)
+        url = self.forward(f"{NAME}-gateway", GATEWAY_PORT).url
+        self.client = Client(url, retry=Retry(attempts=PATIENCE))
         wait_until(self._answers, timeout_s=60, what="an answer of the gateway")
 
     def close(self) -> None:

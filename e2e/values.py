@@ -10,6 +10,9 @@ from e2e import s3
 LEASE_S = 6.0
 """Short, so that a lost group is noticed within a test."""
 
+COOLDOWN_S = 8
+"""Without work for so long, a pool goes to zero."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
@@ -64,7 +67,11 @@ def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any], most: i
         "settings": {"lease": {"lease_s": LEASE_S}, "checkpoint_s": 5},
         "head": {"resources": small("1Gi", limit="3Gi")},
         "worker": {"resources": small("1Gi", limit="3Gi")},
-        "scaling": {"pollingInterval": 2, "cooldownPeriod": 8},
+        "scaling": {
+            "pollingInterval": 2,
+            "cooldownPeriod": COOLDOWN_S,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+        },
     }
 
 
