@@ -22,6 +22,7 @@ _skipped = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", default="daybreak:dev", help="Daybreak's image, as the nodes know it.")
     parser.addoption("--s3-image", default="docker.io/test-cluster/versitygw:1", help="versitygw's image.")
+    parser.addoption("--next-image", help="Another image of Daybreak, to upgrade to.")
     parser.addoption("--namespace", help="Of the installation; absent: daybreak-e2e-<random>.")
     parser.addoption("--keep", action="store_true", help="Leave the namespace when the run ends.")
 

@@ -1,0 +1,56 @@
+"""Another image, back again, and away: tasks are kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e.house import WAKE_S, House
+from e2e.release import NAME
+from e2e.values import Images, values
+from e2e.waiting import wait_until
+
+pytestmark = pytest.mark.full
+
+
+def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRequest) -> None:
+    """`helm upgrade` to another image and `helm rollback`, each while a task runs: both end well at attempt 1."""
+    other = request.config.getoption("--next-image")
+    if other is None:
+        pytest.skip("no --next-image was given")
+    for change in ("upgrade", "rollback"):
+        story = house.follow(house.submit("echo", {"message": change, "steps": 120, "step_s": 0.5}))
+        story.at_step(5, timeout_s=WAKE_S)
+        if change == "upgrade":
+            house.release.upgrade(values(Images(daybreak=other, s3=house.images.s3)))
+        else:
+            house.release.rollback()
+        after = house.follow(house.submit("echo", {"message": f"after the {change}", "steps": 2}))
+        done = story.end(timeout_s=WAKE_S)
+        assert (done.state.value, done.strikes) == ("succeeded", 0)
+        assert after.end(timeout_s=WAKE_S).state.value == "succeeded"
+        wanted = other if change == "upgrade" else house.images.daybreak
+        wait_until(
+            lambda wanted=wanted: all(_runs(pod, wanted) for pod in house.kube.heads("echo")),
+            timeout_s=180,
+            what=f"heads of {wanted} only",
+        )
+
+
+def _runs(pod: object, image: str) -> bool:
+    return all(one.image.endswith(image) for one in pod.spec.containers)  # type: ignore[attr-defined]
+
+
+def test_uninstall_leaves_what_it_says(house: House) -> None:
+    """`helm uninstall` leaves but the volume and Secrets that NOTES name; installed again, tasks are there."""
+    task = house.submit("echo", {"message": "kept", "steps": 2})
+    house.follow(task).end(timeout_s=WAKE_S)
+    house.release.uninstall()
+    wait_until(
+        lambda: not [pod for pod in house.kube.pods() if pod.metadata.labels.get("app") != "s3"],
+        timeout_s=180,
+        what="the end of all pods of the release",
+    )
+    kept = house.kube.core.list_namespaced_persistent_volume_claim(house.kube.namespace).items
+    assert [one.metadata.name for one in kept] == [f"data-{NAME}-redis-0"]
+    house.release.install(house.values)
+    assert house.client.get(task).state.value == "succeeded", "the tasks are still there"
