@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -26,8 +28,11 @@ class _Plain(yaml.SafeDumper):
 
 
 def document() -> str:
-    """The manifest as text."""
-    return HEAD + yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
+    """The manifest as text. Its annotation tells one definition from another, as the chart asks before an upgrade."""
+    made = definition()
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+    made["metadata"]["annotations"] = {"daybreak.dev/definition": digest}
+    return HEAD + yaml.dump(made, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
 
 
 def main() -> int:

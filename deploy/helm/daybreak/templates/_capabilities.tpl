@@ -6,3 +6,22 @@
 {{- .Capabilities.APIVersions.Has "keda.sh/v1alpha1" -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Whether the cluster's definition of GeneratorPool is another than the chart's: "true" or "false". Helm installs
+     what is in crds/ and never changes it again. */}}
+{{- define "daybreak.staleCrd" -}}
+{{- if .Values.crds.upgrade -}}
+{{- $found := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "generatorpools.daybreak.dev" -}}
+{{- $wanted := (.Files.Get "crds/generatorpools.yaml" | fromYaml).metadata.annotations -}}
+{{- $has := dig "metadata" "annotations" "daybreak.dev/definition" "" ($found | default dict) -}}
+{{- and (not (empty $found)) (ne $has (index $wanted "daybreak.dev/definition")) -}}
+{{- else -}}
+false
+{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.crdHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}

@@ -46,6 +46,11 @@ capabilities:
   mountPath: /tmp
 - name: home
   mountPath: /home/daybreak
+{{- if include "daybreak.redisFiles" . }}
+- name: redis-tls
+  mountPath: /etc/daybreak-redis
+  readOnly: true
+{{- end }}
 {{- if .Values.artifacts.volume }}
 - name: artifacts
   mountPath: {{ trimPrefix "file://" .Values.artifacts.url }}
@@ -60,6 +65,9 @@ capabilities:
   emptyDir: {}
 - name: home
   emptyDir: {}
+{{- if include "daybreak.redisFiles" . }}
+{{ include "daybreak.redisVolume" . }}
+{{- end }}
 {{- with .Values.artifacts.volume }}
 - name: artifacts
   {{- toYaml . | nindent 2 }}

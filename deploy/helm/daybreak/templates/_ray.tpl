@@ -37,6 +37,9 @@ spec:
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- include "daybreak.placement" $of | nindent 2 }}
+  {{- with $of.topologySpreadConstraints }}
+  topologySpreadConstraints: {{- toYaml . | nindent 4 }}
+  {{- end }}
   containers:
     - name: {{ $container }}
       image: {{ include "daybreak.image" $root }}
@@ -54,11 +57,19 @@ spec:
       securityContext: {{- include "daybreak.containerSecurity" $root | nindent 8 }}
       volumeMounts:
         {{- include "daybreak.mounts" $root | nindent 8 }}
+        {{- if $pool.cache.volume }}
+        - name: cache
+          mountPath: {{ $pool.cache.mountPath }}
+        {{- end }}
         {{- with $of.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
   volumes:
     {{- include "daybreak.volumes" $root | nindent 4 }}
+    {{- with $pool.cache.volume }}
+    - name: cache
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     {{- with $of.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -15,12 +15,22 @@
 {{- if .Values.redis.enabled -}}{{ .Values.redis.passwordKey }}{{- else -}}{{ .Values.redis.external.passwordKey }}{{- end -}}
 {{- end -}}
 
+{{/* Whether Sentinels say where the master is: "true" or nothing. */}}
+{{- define "daybreak.sentinel" -}}
+{{- if and (not .Values.redis.enabled) .Values.redis.external.sentinel.addresses -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" with TLS, or nothing. */}}
+{{- define "daybreak.redisTls" -}}
+{{- if and (not .Values.redis.enabled) .Values.redis.external.tls.enabled -}}true{{- end -}}
+{{- end -}}
+
 {{/* host:port as processes of any namespace reach it; KEDA runs in one of its own. */}}
 {{- define "daybreak.redisAddress" -}}
 {{- if .Values.redis.enabled -}}
 {{- printf "%s.%s.svc:6379" (include "daybreak.redisName" .) .Release.Namespace -}}
 {{- else -}}
-{{- printf "%s:%v" .Values.redis.external.host .Values.redis.external.port -}}
+{{- printf "%s:%v" (.Values.redis.external.host | default .Values.redis.external.sentinel.master) .Values.redis.external.port -}}
 {{- end -}}
 {{- end -}}
 
@@ -28,13 +38,12 @@
 {{- define "daybreak.redisEnv" -}}
 {{- $external := .Values.redis.external -}}
 {{- $secret := include "daybreak.redisSecret" . -}}
-{{- $scheme := "redis" -}}{{- $user := "" -}}{{- $database := 0 -}}
-{{- if not .Values.redis.enabled -}}
-{{- if $external.tls.enabled -}}{{- $scheme = "rediss" -}}{{- end -}}
-{{- $user = $external.username | default "" -}}
-{{- $database = $external.database -}}
-{{- end -}}
+{{- $scheme := ternary "rediss" "redis" (eq (include "daybreak.redisTls" .) "true") -}}
+{{- $user := ternary "" $external.username .Values.redis.enabled -}}
+{{- $database := ternary 0 $external.database .Values.redis.enabled -}}
+{{- $who := "" -}}
 {{- if $secret -}}
+{{- $who = printf "%s:$(REDIS_PASSWORD)@" $user -}}
 - name: REDIS_PASSWORD
   valueFrom:
     secretKeyRef:
@@ -42,5 +51,114 @@
       key: {{ include "daybreak.redisPasswordKey" . }}
 {{ end -}}
 - name: DAYBREAK_REDIS__URL
-  value: {{ printf "%s://%s%s/%v" $scheme (ternary (printf "%s:$(REDIS_PASSWORD)@" $user) "" (ne $secret "")) (include "daybreak.redisAddress" .) $database | quote }}
+  value: {{ printf "%s://%s%s/%v" $scheme $who (include "daybreak.redisAddress" .) $database | quote }}
+{{- if and (include "daybreak.sentinel" .) $external.sentinel.existingSecret }}
+- name: DAYBREAK_REDIS__SENTINEL_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ $external.sentinel.existingSecret }}
+      key: {{ $external.sentinel.passwordKey }}
+{{- end }}
+{{- end -}}
+
+{{/* Its part of the settings file: all but what is secret. */}}
+{{- define "daybreak.redisSettings" -}}
+prefix: {{ .Values.redis.prefix }}
+{{- if not .Values.redis.enabled }}
+{{- with .Values.redis.external }}
+{{- if .sentinel.addresses }}
+sentinels: {{- toYaml .sentinel.addresses | nindent 2 }}
+sentinel_master: {{ .sentinel.master }}
+{{- end }}
+{{- if .waitReplicas }}
+wait_replicas: {{ .waitReplicas }}
+{{- end }}
+{{- if .tls.enabled }}
+{{- if .tls.caSecret }}
+ca_file: /etc/daybreak-redis/ca.crt
+{{- end }}
+{{- if .tls.clientSecret }}
+cert_file: /etc/daybreak-redis/tls.crt
+key_file: /etc/daybreak-redis/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* "true" where certificates are mounted, or nothing. */}}
+{{- define "daybreak.redisFiles" -}}
+{{- if and (include "daybreak.redisTls" .) (or .Values.redis.external.tls.caSecret .Values.redis.external.tls.clientSecret) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.redisVolume" -}}
+- name: redis-tls
+  projected:
+    sources:
+      {{- with .Values.redis.external.tls }}
+      {{- if .caSecret }}
+      - secret:
+          name: {{ .caSecret }}
+          items:
+            - {key: {{ .caKey }}, path: ca.crt}
+      {{- end }}
+      {{- if .clientSecret }}
+      - secret:
+          name: {{ .clientSecret }}
+          items:
+            - {key: tls.crt, path: tls.crt}
+            - {key: tls.key, path: tls.key}
+      {{- end }}
+      {{- end }}
+{{- end -}}
+
+{{/* What KEDA may read to ask Redis; nothing where Redis asks for nothing. */}}
+{{- define "daybreak.kedaSecrets" -}}
+{{- if include "daybreak.redisSecret" . }}
+- parameter: password
+  name: {{ include "daybreak.redisSecret" . }}
+  key: {{ include "daybreak.redisPasswordKey" . }}
+{{- end }}
+{{- if not .Values.redis.enabled }}
+{{- with .Values.redis.external }}
+{{- if and .sentinel.addresses .sentinel.existingSecret }}
+- parameter: sentinelPassword
+  name: {{ .sentinel.existingSecret }}
+  key: {{ .sentinel.passwordKey }}
+{{- end }}
+{{- if and .tls.enabled .tls.caSecret }}
+- parameter: ca
+  name: {{ .tls.caSecret }}
+  key: {{ .tls.caKey }}
+{{- end }}
+{{- if and .tls.enabled .tls.clientSecret }}
+- parameter: cert
+  name: {{ .tls.clientSecret }}
+  key: tls.crt
+- parameter: key
+  name: {{ .tls.clientSecret }}
+  key: tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How KEDA's trigger reaches Redis. */}}
+{{- define "daybreak.kedaConnection" -}}
+{{- $external := .Values.redis.external -}}
+{{- if include "daybreak.sentinel" . -}}
+addresses: {{ join "," $external.sentinel.addresses | quote }}
+sentinelMaster: {{ $external.sentinel.master }}
+{{- else -}}
+address: {{ include "daybreak.redisAddress" . }}
+{{- end }}
+{{- if not .Values.redis.enabled }}
+{{- with $external.username }}
+username: {{ . }}
+{{- end }}
+{{- end }}
+{{- if include "daybreak.redisTls" . }}
+enableTLS: "true"
+{{- end }}
+databaseIndex: {{ ternary 0 $external.database .Values.redis.enabled | quote }}
 {{- end -}}

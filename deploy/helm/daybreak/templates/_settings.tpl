@@ -20,7 +20,7 @@
 {{- with .Values.artifacts.s3.region -}}{{- $_ := set $s3 "region" . -}}{{- end -}}
 {{- $_ := set $s3 "path_style" .Values.artifacts.s3.pathStyle -}}
 {{- $_ := set $s3 "presign" .Values.artifacts.s3.presign -}}
-{{- $redis := dict "prefix" .Values.redis.prefix -}}
+{{- $redis := fromYaml (include "daybreak.redisSettings" .) -}}
 {{- $settings := dict "data_dir" "/tmp/daybreak" "redis" $redis "artifacts" (dict "url" .Values.artifacts.url "s3" $s3) -}}
 {{- toYaml $settings -}}
 {{- end -}}

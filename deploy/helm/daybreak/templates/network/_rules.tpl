@@ -1,0 +1,70 @@
+{{/* Rules that several policies share. */}}
+
+{{/* A peer: pods of this release of one component. */}}
+{{- define "daybreak.peer" -}}
+- podSelector:
+    matchLabels: {{- include "daybreak.selector" . | nindent 6 }}
+{{- end -}}
+
+{{/* Ray's pods, of every pool. */}}
+{{- define "daybreak.rayPeer" -}}
+- podSelector:
+    matchLabels: {{- include "daybreak.rayLabels" . | nindent 6 }}
+{{- end -}}
+
+{{- define "daybreak.toDns" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+  {{- with .Values.networkPolicy.dns.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "daybreak.toRedis" -}}
+{{- if .Values.redis.enabled -}}
+- ports:
+    - {port: 6379, protocol: TCP}
+  to: {{- include "daybreak.peer" (list . "redis") | nindent 4 }}
+{{- else -}}
+{{- $ports := dict (toString .Values.redis.external.port) true -}}
+{{- range .Values.redis.external.sentinel.addresses -}}
+{{- $_ := set $ports (splitList ":" . | last) true -}}
+{{- end -}}
+- ports:
+    {{- range $port, $_ := $ports }}
+    - {port: {{ $port }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.externalRedis.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.toArtifacts" -}}
+{{- if hasPrefix "s3://" .Values.artifacts.url -}}
+{{- $ports := .Values.networkPolicy.artifacts.ports -}}
+{{- if not $ports -}}
+{{- $url := urlParse (.Values.artifacts.s3.endpointUrl | default "https://s3.amazonaws.com") -}}
+{{- $written := splitList ":" $url.host -}}
+{{- $ports = list (ternary (last $written) (ternary "443" "80" (eq $url.scheme "https")) (gt (len $written) 1)) -}}
+{{- end -}}
+- ports:
+    {{- range $ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.artifacts.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.toApiServer" -}}
+- ports:
+    {{- range .Values.networkPolicy.apiServer.ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServer.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
