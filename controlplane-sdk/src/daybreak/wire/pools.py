@@ -36,6 +36,15 @@ class WakeHistory(Answer):
     eta_s: float | None = None
 
 
+class PoolCondition(Answer):
+    """How the pool's groups fare: ``phase`` as Kubernetes shows it; ``reason`` (for programs) and ``message``
+    (for people) are there while something is wrong."""
+
+    phase: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
 class Pool(Answer):
     """A pool as ``GET /v1/pools/{name}`` shows it."""
 
@@ -50,6 +59,7 @@ class Pool(Answer):
     groups_wanted: int = 0
     groups_max: int = 0
     wake: WakeHistory
+    condition: PoolCondition | None = None
     input_schema: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "ArtifactSettings",
     "HttpSettings",
     "LeaseSettings",
+    "OperatorSettings",
     "PoolName",
     "PoolSettings",
     "RedisSettings",
@@ -159,6 +160,19 @@ class TenantSettings(_Group):
     weight: float = Field(1.0, gt=0, description="Its share of the groups beside other tenants.")
 
 
+class OperatorSettings(_Group):
+    """`daybreakd operator`, which keeps the groups of each pool on Kubernetes."""
+
+    namespace: str | None = Field(
+        None, description="Whose GeneratorPools it keeps; absent: the pod's own, or the kubeconfig's."
+    )
+    host: str = Field("0.0.0.0", description="Address for probes and metrics.")  # noqa: S104 - of a pod
+    liveness_port: int = Field(
+        8080, ge=0, le=65535, description="`/healthz` fails when a pool's loop hangs; 0: not served."
+    )
+    metrics_port: int = Field(9090, ge=0, le=65535, description="`/metrics` for Prometheus; 0: not served.")
+
+
 class Settings(_Group):
     """Daybreak's settings."""
 
@@ -174,6 +188,7 @@ class Settings(_Group):
         description="By name; a pool that is named replaces the default one, `video`.",
     )
     tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict, description="By name.")
+    operator: OperatorSettings = OperatorSettings()
 
     @model_validator(mode="before")
     @classmethod

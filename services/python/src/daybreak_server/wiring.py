@@ -70,6 +70,12 @@ def build_blobs(settings: Settings) -> Blobs:
     return open_blobs(settings.artifacts)
 
 
+def build_store(settings: Settings) -> RedisStore:
+    """The store alone, as the operator asks it."""
+    redis = settings.redis
+    return RedisStore(redis_url(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
+
+
 def build_services(settings: Settings) -> Services:
     """What the HTTP app is made of."""
     from daybreak_server.api.services import Services

@@ -11,7 +11,7 @@ from operator_world import POOL, UID, App, World
 
 from daybreak_server.adapters.kube import views
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.pools import PoolView
+from daybreak_server.domain.pools import PoolReport, PoolView
 from daybreak_server.operator.resource import rfc3339
 from daybreak_server.ports.cluster import (
     ClusterConflictError,
@@ -115,6 +115,11 @@ class Faces:
         """Hosts that take no new group."""
         self.world.require_store()
         self.world.closed = self.world.closed | set(hosts) if closed else self.world.closed - set(hosts)
+
+    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """What clients see."""
+        self.world.require_store()
+        self.world.told = report
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """The mark of a group."""

@@ -17,7 +17,7 @@ from operator_moments import spec_of
 
 from daybreak_server.adapters.kube import views
 from daybreak_server.domain.ids import GroupId, TaskId
-from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
 from daybreak_server.operator.resource import GeneratorPool, PoolSpec, PoolStatus
 from daybreak_server.ports.cluster import (
     ClusterView,
@@ -57,6 +57,8 @@ class World:
     """Group → since when it is marked."""
     closed: set[str] = field(default_factory=set)
     """Hosts on which a group is marked at birth."""
+    told: PoolReport | None = None
+    """What clients were told last."""
     waiting: list[str] = field(default_factory=list)
     writers: list[str] = field(default_factory=list)
     """Fields that the operator has written, by path."""
@@ -317,7 +319,7 @@ class World:
             return
         if not self.store_up:
             return
-        if gang.state is None and self.closed.intersection(gang.hosts):
+        if self.closed.intersection(gang.hosts):
             self.drains.setdefault(name, self.now)
         if gang.state is None or gang.state is GroupState.STARTING:
             gang.state = GroupState.LOADING if gang.state else GroupState.STARTING

@@ -75,8 +75,7 @@ async def test_an_error_of_ours_does_not_end_a_loop_and_one_that_ended_is_told()
     loops.ring(POOL)
     await asyncio.sleep(0.05)
     assert loops.alive() == {"pools": 1}
-    cache.pools.clear()
-    loops._bells[POOL].set()
+    loops._tasks[POOL].cancel()
 
     async def ended() -> bool:
         return loops._tasks[POOL].done()
@@ -87,8 +86,33 @@ async def test_an_error_of_ours_does_not_end_a_loop_and_one_that_ended_is_told()
     await loops.close()
 
 
+async def test_a_pool_whose_end_was_not_heard_takes_its_loop_along() -> None:
+    """Lists say that it is gone where a watch did not."""
+    world, cache = World(), Cache()
+    faces = Faces(world)
+
+    async def fresh(name: str) -> dict[str, Any]:
+        return body(world)
+
+    cache.pool(body(world), gone=False)
+    loops = shell.Loops(Reconciler(faces, faces, faces, fresh, Metrics(CollectorRegistry())), cache)
+    loops.ring(POOL)
+
+    async def told() -> bool:
+        return world.told is not None
+
+    await wait_until_async(told, 5, "a look")
+    cache.pools.clear()
+    loops._bells[POOL].set()
+
+    async def over() -> bool:
+        return loops.alive() == {"pools": 0}
+
+    await wait_until_async(over, 5, "the loop to end")
+
+
 def test_kopf_takes_all_handlers() -> None:
-    """Two activities, a probe, and four kinds of objects."""
+    """Login, two more activities, a probe, and four kinds of objects."""
     handlers = shell.registry(Cache(), lambda: pytest.fail("nothing starts yet"))
-    assert len(handlers._activities._handlers) == 3
+    assert len(handlers._activities._handlers) == 4
     assert len(handlers._watching._handlers) == 4

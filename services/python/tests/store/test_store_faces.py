@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 from support.valkey import Server, free_port
@@ -15,7 +16,7 @@ from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Keys
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
-from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
 from daybreak_server.ports.store import ConflictError, EventsTrimmedError, StoreUnavailableError, Submitted
 
@@ -126,6 +127,36 @@ async def test_pool_view_shows_groups_and_wake(server: Server) -> None:
     assert queue.group(ready, ttl_s=60).drain is True
     queue.leave(ready)
     assert (await store.pool("video")).groups == ()
+    queue.close()
+    await store.close()
+
+
+async def test_an_operators_report_and_a_ranks_last_words(server: Server) -> None:
+    """What only an operator sees is shown until it is told otherwise or its time is up; a failure until a group is
+    ready. Its whole last wake counts, not the group's own part of it."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    await store.submit([task()])
+    pods = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
+    await store.tell("video", pods, ttl_s=60)
+    queue.failed("model: /m is not a folder", rank=1)
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, pods)
+    assert view.failure == "model: /m is not a folder"
+    loading = group(GroupState.LOADING, phase="model", since_ms=9)
+    queue.group(loading, ttl_s=60)
+    assert (await store.pool("video")).wake_phase == "model"
+    queue.group(replace(loading, state=GroupState.IDLE, wake={"ray": 4.0}), ttl_s=60)
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, "")
+    last = {"pods": 2.0, "ray": 4.0, "total": 6.5}
+    await store.tell("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
+    assert (await store.pool("video")).wake_last == last
+
+    async def over() -> bool:
+        return (await store.pool("video")).report is None
+
+    await wait_until_async(over, 5, "the report's end")
+    assert (await store.pool("video")).wake_last == last
     queue.close()
     await store.close()
 

@@ -57,6 +57,28 @@ def test_lost_group_vanishes(driver: Driver) -> None:
     assert driver.view().groups == ()
 
 
+def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
+    """Closed before its pod is named: whoever registers there, now or later, claims nothing. Opened, it may again;
+    and a host that nobody has opened is forgotten once it must be gone."""
+    driver.register("before", hosts=("a", "b"))
+    driver.close_hosts("b", "c")
+    submit(driver)
+    assert driver.register("before", hosts=("a", "b")) is True
+    assert driver.register("late", fresh=True, hosts=("c",)) is True
+    assert driver.register("elsewhere", hosts=("d",)) is False
+    assert driver.claim("late") is None
+    driver.close_hosts("c", closed=False)
+    driver.drain("late", on=False)
+    assert driver.register("late", hosts=("c",)) is False
+    assert driver.claim("late") is not None
+    driver.now += 3_600_000  # a clock that is set opens nothing
+    driver.tick()
+    assert driver.register("again", hosts=("b",)) is True
+    driver.pass_time(601_000)
+    assert driver.zset("closed") == {}
+    assert driver.register("again2", hosts=("b",)) is False
+
+
 def test_delayed_is_live_when_a_wake_takes_as_long(driver: Driver) -> None:
     """A delayed task is live as early as the pool's last wake took, so that it finds a group ready."""
     driver.client.hset(driver.keys.one("meta"), "wake_ms", 3000)

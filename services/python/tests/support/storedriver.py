@@ -93,10 +93,17 @@ class Driver:
         return settle.decode(self.run(call), endings, lease_s=self.lease_s)[0]
 
     def register(
-        self, name: str, *, ttl_s: float = 30, fresh: bool = False, ranks: int = 1, drain: bool = False
+        self,
+        name: str,
+        *,
+        ttl_s: float = 30,
+        fresh: bool = False,
+        ranks: int = 1,
+        drain: bool = False,
+        hosts: tuple[str, ...] = (),
     ) -> bool:
         state = GroupState.STARTING if fresh else GroupState.IDLE
-        record = GroupRecord(id=GroupId(name), state=state, ranks=ranks, drain=drain)
+        record = GroupRecord(id=GroupId(name), state=state, ranks=ranks, drain=drain, hosts=hosts)
         return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
 
     def leave(self, name: str) -> None:
@@ -104,6 +111,9 @@ class Driver:
 
     def drain(self, name: str, *, on: bool = True) -> bool | None:
         return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))
+
+    def close_hosts(self, *hosts: str, closed: bool = True) -> None:
+        self.run(group.encode_closed(self.keys, hosts, closed=closed))
 
     def view(self) -> PoolView:
         return group.decode_pool(self.run(group.encode_pool(self.keys)), self.pool)
@@ -157,7 +167,7 @@ def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0
     return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
 
 
-_WITH_TTL = {"preview", "ledger"}
+_WITH_TTL = {"preview", "ledger", "told", "failure"}
 
 
 def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import Pool, PoolGroup, Priority, TaskState, WakeHistory
+from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
 from daybreak.wire.pools import WAKE_PHASES
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -90,7 +90,9 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
     total = wake_last(view).get("total_s") if view.wake_last else None
     if total is None:
         return None
-    elapsed = 0.0 if view.wake_since_ms is None else (now_ms - view.wake_since_ms) / 1000
+    began_ms = view.report.wake_began_ms if view.report is not None else None
+    began_ms = view.wake_since_ms if began_ms is None else began_ms
+    elapsed = 0.0 if began_ms is None else (now_ms - began_ms) / 1000
     return round(max(0.0, total - max(0.0, elapsed)), 1)
 
 
@@ -205,10 +207,23 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
         running=view.running,
         oldest_wait_s=_rounded(view.oldest_wait_s),
         groups=groups if admin else [g.model_copy(update={"task": None}) for g in groups],
-        groups_wanted=entry.settings.groups,
+        groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
         groups_max=entry.settings.groups,
         wake=_wake_history(view, now_ms),
+        condition=_condition(view),
         input_schema=entry.input_schema,
+    )
+
+
+def _condition(view: PoolView) -> PoolCondition | None:
+    """What is wrong with the pool's groups, where an operator keeps them or a rank has said so."""
+    report = view.report
+    if report is None and not view.failure:
+        return None
+    return PoolCondition(
+        phase=report.phase if report is not None else None,
+        reason=(report.reason if report is not None else "RanksFail") or None,
+        message=(report.message if report is not None else view.failure) or None,
     )
 
 

@@ -41,6 +41,26 @@ class GroupRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReport:
+    """What the operator of a Kubernetes says of a pool: what no group can know, as it may not be there yet."""
+
+    phase: str
+    """Of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
+    reason: str = ""
+    """What is wrong, in one word; empty while nothing is."""
+    message: str = ""
+    """The same as a sentence: the cause, and what to do."""
+    wanted: int = 0
+    """Groups wanted."""
+    wake_phase: str = "zero"
+    wake_since_ms: int | None = None
+    wake_began_ms: int | None = None
+    """When a group was first wanted."""
+    wake_last: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each phase of the last whole wake, with their ``total``; empty while one is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """A pool's numbers at one moment."""
 
@@ -56,6 +76,10 @@ class PoolView:
     wake_last: Mapping[str, float] = field(default_factory=dict)
     wake_phase: str = "zero"
     wake_since_ms: int | None = None
+    report: PoolReport | None = None
+    """Where an operator keeps the groups."""
+    failure: str = ""
+    """Why a rank ended last, until a group is ready."""
     used_gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0
     ended: Mapping[str, int] = field(default_factory=dict)

@@ -128,6 +128,37 @@ def gateway(context: typer.Context, config: Config = None) -> None:
 
 
 @app.command()
+def operator(
+    context: typer.Context,
+    config: Config = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Whose GeneratorPools it keeps [its own, the kubeconfig's]"),
+    ] = None,
+    liveness_port: Annotated[
+        int | None, typer.Option(help="/healthz for the kubelet; 0: none  [8080]", min=0, max=65535)
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="/metrics for Prometheus; 0: none  [9090]", min=0, max=65535)
+    ] = None,
+) -> None:
+    """Keep the groups of each GeneratorPool on Kubernetes.
+
+    It makes a RayCluster for each pool, adds and takes groups as spec.replicas says (KEDA writes it), drains
+    before it takes, and renews group by group. In a pod it uses the service account, elsewhere KUBECONFIG.
+    Exactly one may run for a namespace. It remembers nothing: end it whenever you like.
+    """
+    settings = settings_of(context, config)
+    if settings.redis.url is None:
+        fail(("an operator asks Redis who works: set DAYBREAK_REDIS__URL",), code=2)
+    given = {"namespace": namespace, "liveness_port": liveness_port, "metrics_port": metrics_port}
+    told = settings.operator.model_copy(update={key: one for key, one in given.items() if one is not None})
+    settings = settings.model_copy(update={"operator": told})
+    program = Program("daybreak_server.entrypoints.operator", "run_operator")
+    finish(program, settings, workloads=False)
+
+
+@app.command()
 def settings(
     context: typer.Context,
     config: Config = None,

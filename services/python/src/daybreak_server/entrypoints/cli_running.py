@@ -24,6 +24,8 @@ _EXTRAS = {
     "numpy": "video",
     "PIL": "video",
     "av": "mp4",
+    "kubernetes": "kubernetes",
+    "kopf": "kubernetes",
 }
 """Which extra of the distribution brings a package."""
 
@@ -57,9 +59,10 @@ def settings_of(context: typer.Context, config: Path | None) -> Settings:
         fail((*exc.problems, "`daybreakd settings --help` and docs/settings.md tell what there is"), code=2)
 
 
-def finish(program: Program, settings: Settings) -> NoReturn:
-    """Run a program and end with its exit code."""
-    _check_workloads(settings)
+def finish(program: Program, settings: Settings, *, workloads: bool = True) -> NoReturn:
+    """Run a program and end with its exit code. ``workloads``: whether it needs those of the pools."""
+    if workloads:
+        _check_workloads(settings)
     try:
         code = program(settings)
     except ModuleNotFoundError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from daybreak_server.operator.actions import Action, Plan
@@ -26,6 +28,12 @@ class Metrics:
         self._healthy = Gauge(
             name("healthy"), "1 while the pool has no known problem.", ["pool"], registry=registry
         )
+        self._calls = Counter(
+            name("kubernetes_calls"),
+            "Calls to the Kubernetes API, without the watches.",
+            ["method"],
+            registry=registry,
+        )
         self._last = Gauge(
             name("last_look_timestamp_seconds"), "When a look last went through.", ["pool"], registry=registry
         )
@@ -46,6 +54,10 @@ class Metrics:
         """A look ended early."""
         self._failures.labels(pool, type(exc).__name__).inc()
 
+    def called(self, method: str) -> None:
+        """The Kubernetes API was called."""
+        self._calls.labels(method).inc()
+
     def looked(self, pool: str, seconds: float) -> None:
         """A look took so long."""
         self._looks.labels(pool).observe(seconds)
@@ -53,4 +65,5 @@ class Metrics:
     def forget(self, pool: str) -> None:
         """The pool is gone: its gauges must not stay."""
         for gauge in (self._wanted, self._ready, self._healthy, self._last):
-            gauge.remove(pool)
+            with contextlib.suppress(KeyError):  # it was never looked at
+                gauge.remove(pool)

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from daybreak_server.domain.pools import PoolView
-from daybreak_server.operator.actions import WriteStatus
+from daybreak_server.operator.actions import Plan, WriteStatus
 from daybreak_server.operator.carrying import Carrier
 from daybreak_server.operator.metrics import Metrics
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
+from daybreak_server.operator.reporting import report
 from daybreak_server.operator.resource import GeneratorPool, PoolStatus
 from daybreak_server.ports.cluster import (
     Cluster,
@@ -31,6 +32,8 @@ from daybreak_server.ports.store import StoreError
 
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+TOLD_S = 30.0
+"""What clients are told counts for so much longer than until the look after the next."""
 SERVE_STATES_S = 2.0
 """A head that is asked may be slow: it is not waited for longer than this."""
 
@@ -61,6 +64,7 @@ class Reconciler:
             observed = await self._observe(pool)
             made = plan(observed)
             self.metrics.planned(name, made)
+            await self._tell(name, made)
             carrier = Carrier(cluster=self.cluster, serve=self.serve, groups=self.groups)
             for action in made.actions:
                 await carrier.carry(pool, action)
@@ -103,6 +107,7 @@ class Reconciler:
             serve=await self._serve(pool.name, view),
             store=store,
             store_error=error,
+            failure="" if store is None else store.failure,
         )
 
     async def _store(self, name: str) -> tuple[PoolView | None, str]:
@@ -110,6 +115,13 @@ class Reconciler:
             return await self.groups.pool(name), ""
         except StoreError as exc:
             return None, str(exc) or type(exc).__name__
+
+    async def _tell(self, name: str, made: Plan) -> None:
+        """Clients see it; while Redis is away they see nothing anyway."""
+        try:
+            await self.groups.tell(name, report(made.status), ttl_s=made.look_again_s * 2 + TOLD_S)
+        except StoreError as exc:
+            _log.debug("%s: clients are not told: %s", name, exc)
 
     async def _serve(self, name: str, view: ClusterView) -> dict[str, ServeView]:
         """Of every head that is ready; one that does not answer is left out."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from daybreak_server.domain.pools import PoolReport
 from daybreak_server.operator import names
 from daybreak_server.operator.actions import Emit
 from daybreak_server.operator.diagnosis import Problem
@@ -60,6 +61,26 @@ def status(observed: Observed, found: Findings) -> PoolStatus:
     )
     told = (_ready(found, after), _healthy(found), _up_to_date(found))
     return after.model_copy(update={"conditions": tuple(_kept(observed, new) for new in told)})
+
+
+def report(status: PoolStatus) -> PoolReport:
+    """What clients are told, as far as groups do not tell it themselves."""
+    wake = status.wake
+    wrong = next((one for one in status.conditions if one.type == "Healthy" and one.status == "False"), None)
+    return PoolReport(
+        phase=status.phase,
+        reason="" if wrong is None else wrong.reason,
+        message="" if wrong is None else wrong.message,
+        wanted=status.wanted,
+        wake_phase=wake.phase,
+        wake_since_ms=_ms(wake.since),
+        wake_began_ms=None if wake.phase == "zero" else _ms(wake.began),
+        wake_last=wake.seconds if wake.phase == "ready" and "total" in wake.seconds else {},
+    )
+
+
+def _ms(at: float | None) -> int | None:
+    return None if at is None else round(at * 1000)
 
 
 def events(before: PoolStatus, after: PoolStatus) -> tuple[Emit, ...]:

@@ -1,4 +1,4 @@
-"""The thin kopf shell: watches wake a loop for each pool. It has not run on a cluster yet.
+"""The thin kopf shell: watches wake a loop for each pool.
 
 Only ``on.event`` handlers: kopf then writes neither finalizers nor annotations, and everything that is written
 is in a plan. Exactly one operator may run for a namespace (one pod, strategy ``Recreate``).
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import kopf
@@ -21,6 +23,9 @@ _log = logging.getLogger(__name__)
 GATHER_S = 0.05
 """What is heard in one breath is looked at once."""
 STUCK_S = 120.0
+CALLS = 32
+"""Calls to Kubernetes and to heads that may be under way at once: heads that do not answer must not hold up others."""
+NAME = "daybreak-operator"
 
 
 class Heard(Protocol):
@@ -39,6 +44,14 @@ class Heard(Protocol):
 
     def warning(self, body: Mapping[str, Any]) -> str | None:
         """A warning Event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a running operator is made of: what steps, and what to close when it ends."""
+
+    reconciler: Reconciler
+    close: Callable[[], Awaitable[None]]
 
 
 class Loops:
@@ -87,10 +100,13 @@ class Loops:
         while True:
             bell.clear()
             self._stepping_since[pool] = asyncio.get_running_loop().time()
-            try:
-                wait_s = await self._reconciler.step(pool, self._heard.pools[pool])
-            except KeyError:  # gone meanwhile
+            heard = self._heard.pools.get(pool)
+            if heard is None:  # gone meanwhile
+                self._tasks.pop(pool, None)
+                self._reconciler.forget(pool)
                 return
+            try:
+                wait_s = await self._reconciler.step(pool, heard)
             except Exception:
                 _log.exception("%s: an error of ours; the loop goes on", pool)
                 wait_s = 10.0
@@ -102,58 +118,89 @@ class Loops:
                 pass
 
 
-def registry(heard: Heard, start: Callable[[], Reconciler]) -> kopf.OperatorRegistry:
+def registry(heard: Heard, start: Callable[[], Work]) -> kopf.OperatorRegistry:
     """All handlers. ``start`` connects, on the event loop that kopf runs."""
     handlers = kopf.OperatorRegistry()
-    loops: list[Loops] = []
-    present = {POOL_LABEL: kopf.PRESENT}
+    working: list[tuple[Loops, Work]] = []
 
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.networking.request_timeout = 30.0  # kopf's own is five minutes
-        settings.posting.enabled = False
-        settings.peering.standalone = True
-        loops.append(Loops(start(), heard))
+        _configure(settings)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CALLS))
+        work = start()
+        working.append((Loops(work.reconciler, heard), work))
 
     async def finish(**_: Any) -> None:
-        for one in loops:
-            await one.close()
+        for loops, work in working:
+            await loops.close()
+            await work.close()
 
     async def alive(**_: Any) -> dict[str, Any]:
-        return loops[0].alive() if loops else {}
+        return working[0][0].alive()
+
+    def ring(pool: str | None) -> None:
+        working[0][0].ring(pool)
 
     async def pool(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
         gone = event["type"] == "DELETED"
         name = heard.pool(dict(body), gone=gone)
         if gone:
-            await loops[0].end(name)
+            await working[0][0].end(name)
         else:
-            loops[0].ring(name)
+            ring(name)
 
     async def cluster(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
-        loops[0].ring(heard.cluster(dict(body), gone=event["type"] == "DELETED"))
+        ring(heard.cluster(dict(body), gone=event["type"] == "DELETED"))
 
     async def pod(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
-        loops[0].ring(heard.pod(dict(body), gone=event["type"] == "DELETED"))
+        ring(heard.pod(dict(body), gone=event["type"] == "DELETED"))
 
     async def warning(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
         if event["type"] != "DELETED":
-            loops[0].ring(heard.warning(dict(body)))
+            ring(heard.warning(dict(body)))
 
+    kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(begin)
     kopf.on.cleanup(registry=handlers)(finish)
-    kopf.on.probe(id="loops", registry=handlers)(alive)
+    kopf.on.probe(id="loops", registry=handlers, errors=kopf.ErrorsMode.PERMANENT)(alive)
     kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)(pool)
-    kopf.on.event("ray.io", "v1", "rayclusters", labels=present, registry=handlers)(cluster)
-    kopf.on.event("", "v1", "pods", labels=present, registry=handlers)(pod)
-    kopf.on.event("", "v1", "events", field="type", value="Warning", registry=handlers)(warning)
+    kopf.on.event(*_CLUSTERS, registry=handlers)(cluster)
+    kopf.on.event(*_PODS, registry=handlers)(pod)
+    kopf.on.event(*_EVENTS, registry=handlers)(warning)
     return handlers
 
 
-def run(heard: Heard, start: Callable[[], Reconciler], *, namespace: str, liveness: str | None) -> None:
-    """Until SIGTERM. ``liveness``: ``http://0.0.0.0:8080/healthz``. The pod sets ``POD_ID`` for kopf."""
+_CLUSTERS = ("ray.io", "v1", "rayclusters")
+_PODS = ("", "v1", "pods")
+_EVENTS = ("", "v1", "events")
+
+
+def _configure(settings: kopf.OperatorSettings) -> None:
+    settings.networking.request_timeout = 30.0  # kopf's own is five minutes
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True  # it would watch namespaces and CRDs of the whole cluster
+    for kind in (_CLUSTERS, _PODS):
+        settings.watching.label_selectors[kind] = POOL_LABEL
+    settings.watching.field_selectors[_EVENTS] = "type=Warning"
+
+
+def run(
+    heard: Heard,
+    start: Callable[[], Work],
+    *,
+    namespace: str,
+    liveness: str | None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Until SIGTERM, or until ``stop`` is set. ``liveness``: ``http://0.0.0.0:8080/healthz``.
+
+    It watches the kinds that there are when it begins: where KubeRay comes later, it must be run again.
+    """
     kopf.run(
         registry=registry(heard, start),
         namespaces=[namespace],
         standalone=True,
+        identity=NAME,
         liveness_endpoint=liveness,
+        stop_flag=stop,
     )

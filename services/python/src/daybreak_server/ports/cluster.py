@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.pools import PoolView
+from daybreak_server.domain.pools import PoolReport, PoolView
 
 POOL_LABEL = "daybreak.dev/pool"
 """On every object that is made for a pool."""
@@ -93,6 +93,8 @@ class RayCluster:
     """Whether all of its pods are gone because it is suspended."""
     deleting: bool = False
     head_service: str | None = None
+    auth_secret: str | None = None
+    """The Secret with the token that its head asks for; ``None``: it asks for none."""
     problem: str | None = None
     """What KubeRay says went wrong: a pod that it may not create, a spec that it refuses."""
 
@@ -181,4 +183,7 @@ class Groups(Protocol):
         """Mark a group to drain (or not any more); whether there is such a group."""
 
     async def close_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
-        """From now on a group that registers with a rank on one of these hosts is marked to drain at birth."""
+        """From now on a group that registers with a rank on one of these hosts is marked to drain."""
+
+    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """Show this to clients; it counts for ``ttl_s``, or until something else is told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from daybreak_server.adapters.kube import views
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.ports.cluster import (
+    POOL_LABEL,
     ClusterConflictError,
     ClusterError,
     ClusterRefusedError,
@@ -30,7 +32,10 @@ RAY = ("ray.io", "v1")
 POOLS = ("daybreak.dev", "v1alpha1")
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT_S = 10.0
+SYNC_S = 300.0
+"""What watches have told is set right by lists so often."""
 DISCOVERY_S = 30.0
+"""The same while KubeRay is not there."""
 TOKEN_KEY = "auth_token"  # noqa: S105 - the name of a key, by KubeRay's convention
 COMPONENT = "daybreak-operator"
 
@@ -38,18 +43,47 @@ COMPONENT = "daybreak-operator"
 class KubeCluster:
     """One namespace. Every call takes a thread for its duration."""
 
-    def __init__(self, api: client.ApiClient, *, namespace: str, cache: Cache) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        *,
+        namespace: str,
+        cache: Cache,
+        on_kuberay: Callable[[], None] = lambda: None,
+        on_call: Callable[[str], None] = lambda _method: None,
+    ) -> None:
+        """``on_kuberay``: KubeRay was not there and has come, so its kinds can be watched now. ``on_call``: hears
+        the name of each call."""
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._namespace, self._cache = namespace, cache
-        self._kuberay, self._asked = True, 0.0
+        self._on_kuberay, self._on_call = on_kuberay, on_call
+        self._kuberay: bool | None = None
+        self._synced: float | None = None
+        self._syncing = asyncio.Lock()
+        self._tokens: dict[tuple[str, str], str] = {}
 
     async def look(self, pool: str) -> ClusterView:
-        """What the watches have told; whether KubeRay is there is asked anew while nothing of it is seen."""
-        view = self._cache.view(pool, kuberay=True)
-        if view.clusters:
-            return view
-        return self._cache.view(pool, kuberay=await self._has_kuberay())
+        """What the watches have told, which lists have set right at the first look and now and then."""
+        async with self._syncing:
+            every = SYNC_S if self._kuberay else DISCOVERY_S
+            if self._synced is None or time.monotonic() - self._synced >= every:
+                await self._sync()
+        return self._cache.view(pool, kuberay=bool(self._kuberay))
+
+    async def _sync(self) -> None:
+        began = time.monotonic()
+        of_kind = self._custom.list_namespaced_custom_object
+        pools = await self._list(of_kind, *POOLS, self._namespace, "generatorpools")
+        try:
+            clusters, kuberay = await self._list(of_kind, *RAY, self._namespace, "rayclusters"), True
+        except _AbsentError:
+            clusters, kuberay = [], False
+        pods = await self._list(self._core.list_namespaced_pod, self._namespace, label_selector=POOL_LABEL)
+        self._cache.sync(pools=pools, clusters=clusters, pods=pods, began=began)
+        before, self._kuberay, self._synced = self._kuberay, kuberay, time.monotonic()
+        if kuberay and before is False:
+            self._on_kuberay()
 
     async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
         """From the API server itself."""
@@ -58,16 +92,17 @@ class KubeCluster:
         except _AbsentError:
             return None, ()
         selector = f"{views.CLUSTER_LABEL}={cluster}"
-        found = await self._call(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
-        api = self._core.api_client
-        pods = tuple(views.pod(api.sanitize_for_serialization(one)) for one in found.items)
-        return views.ray_cluster(body), pods
+        pods = await self._list(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
+        return views.ray_cluster(body), tuple(map(views.pod, pods))
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         """Create a RayCluster."""
-        await self._call(
-            self._custom.create_namespaced_custom_object, *RAY, self._namespace, "rayclusters", dict(manifest)
-        )
+        create = self._custom.create_namespaced_custom_object
+        try:
+            await self._call(create, *RAY, self._namespace, "rayclusters", dict(manifest))
+        except ClusterConflictError:
+            self._synced = None  # there is one that was not heard of, or no such kind any more
+            raise
 
     async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
         """Apply a JSON Patch to a RayCluster. The API server answers 422 where a test fails."""
@@ -116,6 +151,16 @@ class KubeCluster:
             again = {"message": event["message"], "lastTimestamp": now, "count": (was.count or 1) + 1}
             await self._call(self._core.patch_namespaced_event, name, self._namespace, again)
 
+    async def ready(self) -> None:
+        """:raises ClusterError: when GeneratorPools cannot be read here, with the cause in a sentence."""
+        try:
+            of_kind = self._custom.list_namespaced_custom_object
+            await self._list(of_kind, *POOLS, self._namespace, "generatorpools", limit=1)
+        except _AbsentError as exc:
+            raise ClusterRefusedError(
+                "this Kubernetes knows no GeneratorPools: install the CRD (deploy/helm/daybreak/crds)"
+            ) from exc
+
     async def pool(self, name: str) -> Mapping[str, Any] | None:
         """A GeneratorPool from the API server itself, as a successor must read it first."""
         where = (*POOLS, self._namespace, "generatorpools", name)
@@ -125,36 +170,36 @@ class KubeCluster:
             return None
         return found
 
-    async def token(self, cluster: RayCluster) -> str | None:
-        """The token that its head asks for, from the Secret that its spec names."""
-        try:
-            body = await self._call(self._custom.get_namespaced_custom_object, *self._ray(cluster.name))
-            options = body["spec"].get("authOptions") or {}
-            if options.get("mode") != "token":
-                return None
-            name = options.get("secretName") or cluster.name
-            secret = await self._call(self._core.read_namespaced_secret, name, self._namespace)
-        except _AbsentError as exc:
-            raise ClusterUnavailableError(f"the token of {cluster.name} is not there yet") from exc
-        return base64.b64decode((secret.data or {})[TOKEN_KEY]).decode().strip()
-
-    async def _has_kuberay(self) -> bool:
-        now = time.monotonic()
-        if not self._asked or now - self._asked > DISCOVERY_S:
-            ask = client.CustomObjectsApi(self._custom.api_client).get_api_resources
+    async def token(self, cluster: RayCluster, *, again: bool = False) -> str | None:
+        """The token that its head asks for, from the Secret that its spec names; read once, or ``again``."""
+        name = cluster.auth_secret
+        if name is None:
+            return None
+        key = (cluster.uid, name)
+        if again or key not in self._tokens:
             try:
-                found = await self._call(ask, *RAY)
-                self._kuberay = any(one.name == "rayclusters" for one in found.resources)
-            except _AbsentError:
-                self._kuberay = False
-            self._asked = now
-        return self._kuberay
+                secret = await self._call(self._core.read_namespaced_secret, name, self._namespace)
+                self._tokens[key] = base64.b64decode((secret.data or {})[TOKEN_KEY]).decode().strip()
+            except _AbsentError as exc:
+                raise ClusterUnavailableError(
+                    f"the Secret {name} with the Ray token is not there yet"
+                ) from exc
+            except KeyError as exc:
+                raise ClusterRefusedError(f"the Secret {name} has no key {TOKEN_KEY}") from exc
+        return self._tokens[key]
+
+    async def _list(self, method: Callable[..., Any], *args: Any, **options: Any) -> list[Mapping[str, Any]]:
+        """Of a list call, the objects as they come: thousands of them are not worth the client's own types."""
+        found = await self._call(method, *args, _preload_content=False, **options)
+        items: list[Mapping[str, Any]] = json.loads(found.data)["items"]
+        return items
 
     def _ray(self, cluster: str) -> tuple[str, str, str, str, str]:
         return (*RAY, self._namespace, "rayclusters", cluster)
 
     async def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """One request. :raises ClusterError: what went wrong, in the ports' words."""
+        self._on_call(method.__name__)
         try:
             return await asyncio.to_thread(method, *args, _request_timeout=TIMEOUT_S, **options)
         except ApiException as exc:

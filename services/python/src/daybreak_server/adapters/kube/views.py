@@ -48,6 +48,7 @@ def ray_cluster(body: Mapping[str, Any]) -> RayCluster:
         suspend=bool(spec.get("suspend", False)),
         suspended=_true(conditions.get("RayClusterSuspended")),
         deleting=bool(meta.get("deletionTimestamp")),
+        auth_secret=_auth_secret(meta["name"], spec.get("authOptions") or {}),
         head_service=((status.get("head") or {}).get("serviceName")) or None,
         problem=_problem(conditions, status),
     )
@@ -93,6 +94,11 @@ def warned(body: Mapping[str, Any]) -> Warned:
         about=about.get("name", ""),
         at=moment(at or body["metadata"].get("creationTimestamp")) or 0.0,
     )
+
+
+def _auth_secret(cluster: str, options: Mapping[str, Any]) -> str | None:
+    """KubeRay makes a Secret of the RayCluster's name where none is named."""
+    return str(options.get("secretName") or cluster) if options.get("mode") == "token" else None
 
 
 def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waiting | None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -24,10 +24,19 @@ from daybreak_server.ports.cluster import (
 PORT = 8265
 _RUNS = "RUNNING"
 
-Token = Callable[[RayCluster], Awaitable[str | None]]
-"""Finds the token of a RayCluster; ``None`` where it asks for none."""
 Address = Callable[[RayCluster], str]
 """``http://host:port`` of its dashboard."""
+
+
+class Token(Protocol):
+    """Finds the token of a RayCluster; ``None`` where it asks for none."""
+
+    async def __call__(self, cluster: RayCluster, *, again: bool = False) -> str | None:
+        """``again``: the one that was found before is refused."""
+
+
+class TokenRefusedError(ClusterRefusedError):
+    """Ray refuses the token."""
 
 
 def in_namespace(namespace: str) -> Address:
@@ -82,17 +91,18 @@ class ServeRest:
         body: Mapping[str, Any] | None = None,
         timeout_s: float,
     ) -> str:
-        headers = {"Accept": "application/json"}
-        token = await self._token(cluster)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
         url = self._address(cluster) + path
         request = Request(url, data=data, headers=headers, method=method)  # noqa: S310 - http, of our making
-        return await asyncio.to_thread(_send, request, timeout_s)
+        token = await self._token(cluster)
+        try:
+            return await asyncio.to_thread(_send, _with(token, request), timeout_s)
+        except TokenRefusedError:
+            renewed = await self._token(cluster, again=True)
+            if renewed == token:
+                raise
+            return await asyncio.to_thread(_send, _with(renewed, request), timeout_s)
 
 
 def view(details: Mapping[str, Any], *, application: str) -> ServeView:
@@ -115,6 +125,12 @@ def view(details: Mapping[str, Any], *, application: str) -> ServeView:
     )
 
 
+def _with(token: str | None, request: Request) -> Request:
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
+
+
 def _send(request: Request, timeout_s: float) -> str:
     try:
         with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
@@ -123,7 +139,7 @@ def _send(request: Request, timeout_s: float) -> str:
         said = exc.read(2000).decode(errors="replace").strip()
         what = f"{request.get_method()} {request.full_url}: {exc.code} {said[:400]}"
         if exc.code in {401, 403}:
-            raise ClusterRefusedError(f"Ray refuses the token: {what}") from exc
+            raise TokenRefusedError(f"Ray refuses the token: {what}") from exc
         if exc.code in {400, 404, 412}:
             raise ClusterRefusedError(what) from exc
         raise ClusterUnavailableError(what) from exc

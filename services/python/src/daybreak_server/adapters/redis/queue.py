@@ -137,6 +137,10 @@ class RedisQueue:
         """The group is gone; whatever it held is handed back."""
         self._scripts.call(groups.encode_leave(self._keys, record.id), again=True)
 
+    def failed(self, why: str, *, rank: int = 0) -> None:
+        """A rank ends because of this: the pool shows it until a group is ready."""
+        self._scripts.call(groups.encode_failure(self._keys, why, rank=rank))
+
     def _look(self, groups: Sequence[GroupRecord]) -> Call:
         return claiming.encode(self._keys, groups, lease_s=self._lease_s, spec_version=self._spec_version)
 

@@ -11,7 +11,7 @@ from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
-from daybreak_server.domain.pools import PoolView, TickReport
+from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
 from daybreak_server.ports.store import Page, StoreError, StoreUnavailableError, Submitted
 
@@ -131,6 +131,15 @@ class RedisStore:
         """Mark a group to drain (or not any more); whether there is such a group."""
         call = group.encode_drain(self._keys(pool), group_id, on=on)
         return group.decode(await self._scripts.call(call, again=True)) is not None
+
+    async def close_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
+        """A group that registers with a rank on one of these hosts is marked to drain; forgotten after 10 minutes."""
+        if hosts:
+            await self._scripts.call(group.encode_closed(self._keys(pool), hosts, closed=closed), again=True)
+
+    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """What the operator says of the pool; it counts for ``ttl_s``, or until it says more."""
+        await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), again=True)
 
     async def tick(self, pool: str) -> TickReport:
         """Promote, reap, expire; name what is to be deleted. Each second, from every gateway."""

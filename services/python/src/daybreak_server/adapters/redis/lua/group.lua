@@ -2,6 +2,16 @@
 -- Groups: `register` (or refresh), `leave`, `drain`, `undrain`. ARGV: what, group, then for register: ttl in ms,
 -- whether it is a fresh start, whether it drains by itself, milliseconds of a whole wake or '', wake as JSON,
 -- and its fields by name and value. Answers whether the group is marked to drain, or -1 if there is none.
+-- Hosts: `close` for so many ms, and `open`. Words about the pool, for so many ms: `failed` with why a rank ended,
+-- `tell` with what the operator says, and of the whole wake before, if there was one, its milliseconds and phases.
+
+local function on_closed_host(hosts)
+  if call('EXISTS', K_closed) == 0 then return false end
+  for _, host in ipairs(cjson.decode(hosts)) do
+    local ends = call('ZSCORE', K_closed, host)
+    if ends and tonumber(ends) > meta('lease_clock') then return true end
+  end
+end
 
 local function register(ARGV, group, key)
   if ARGV[4] == '1' then release_held(group, 'restarted') end
@@ -11,12 +21,16 @@ local function register(ARGV, group, key)
   for i = 8, #ARGV, 2 do r[ARGV[i]] = ARGV[i + 1] end
   if before[3] and r.state == 'idle' then r.state = 'busy' end
   if before[1] == r.state and before[2] == r.phase then r.since = nil else r.since = r.since or NOW_TEXT end
-  if ARGV[5] == '1' then r.drain = '1' end
+  if ARGV[5] == '1' or r.hosts and on_closed_host(r.hosts) then r.drain = '1' end
   hflush(key, r)
   call('ZADD', K_groups, int(meta('lease_clock') + tonumber(ARGV[3])), group)
   call('ZREM', K_gone, group)
-  if ARGV[6] ~= '' and r.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
-    call('HSET', K_meta, 'wake_ms', ARGV[6], 'wake', ARGV[7])
+  if r.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
+    call('DEL', K_failure)
+    -- An operator sees the whole way from zero, and says what it took.
+    if ARGV[6] ~= '' and call('EXISTS', K_told) == 0 then
+      call('HSET', K_meta, 'wake_ms', ARGV[6], 'wake', ARGV[7])
+    end
   end
 end
 
@@ -28,8 +42,25 @@ local function leave(group, key)
   call('ZREM', K_gone, group)
 end
 
+local about_the_pool = {
+  close = function(ARGV)
+    local ends = int(meta('lease_clock') + tonumber(ARGV[2]))
+    for i = 3, #ARGV do call('ZADD', K_closed, ends, ARGV[i]) end
+  end,
+  open = function(ARGV) call('ZREM', K_closed, unpack(ARGV, 2)) end,
+  failed = function(ARGV) call('SET', K_failure, ARGV[3], 'PX', ARGV[2]) end,
+  tell = function(ARGV)
+    call('SET', K_told, ARGV[3], 'PX', ARGV[2])
+    if ARGV[4] ~= '' then call('HSET', K_meta, 'wake_ms', ARGV[4], 'wake', ARGV[5]) end
+  end,
+}
+
 local function run(ARGV)
   local what, group = ARGV[1], ARGV[2]
+  if about_the_pool[what] then
+    about_the_pool[what](ARGV)
+    return 0
+  end
   local key = k_group(group)
   if what == 'register' then
     register(ARGV, group, key)

@@ -1,18 +1,24 @@
-"""``group.lua`` and ``pool.lua``: groups register, leave and are told to drain; a pool's numbers."""
+"""``group.lua`` and ``pool.lua``: groups register, leave and are told to drain; a pool's numbers and news."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
 from daybreak_server.domain.tasks import State
 
 _READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
+CLOSED_S = 600.0
+"""A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
+FAILURE_S = 600.0
+FAILURE_CHARS = 1000
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
@@ -51,6 +57,26 @@ def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
     return Call("group", keys, ("drain" if on else "undrain", group))
 
 
+def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
+    """Hosts on which no group may take tasks from now on, or may again."""
+    head = ("close", round(CLOSED_S * 1000)) if closed else ("open",)
+    return Call("group", keys, (*head, *hosts))
+
+
+def encode_failure(keys: Keys, why: str, *, rank: int) -> Call:
+    """Why a rank ended."""
+    text = json.dumps({"rank": rank, "why": why[:FAILURE_CHARS]})
+    return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
+
+
+def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
+    """What the operator says of the pool. Its whole last wake is kept longer than the rest."""
+    last = dict(report.wake_last)
+    told = json.dumps(asdict(replace(report, wake_last={})))
+    wake = (round(last["total"] * 1000), json.dumps(last)) if "total" in last else ("", "")
+    return Call("group", keys, ("tell", round(ttl_s * 1000), told, *wake))
+
+
 def decode(reply: Any) -> bool | None:
     """Whether the group is marked to drain; ``None`` where a mark was for a group that is not there."""
     return None if int(reply) < 0 else bool(reply)
@@ -63,10 +89,11 @@ def encode_pool(keys: Keys) -> Call:
 
 def decode_pool(reply: Any, name: str) -> PoolView:
     """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet."""
-    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now = reply
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure = reply
     meta = records.mapping(meta_flat)
     groups = tuple(records.group(group, flat) for group, flat in groups_flat)
-    phase, since = _wake(groups, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
+    report = PoolReport(**json.loads(told)) if told else None
+    phase, since = _wake(groups, report, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
     per_cost = meta.get("seconds_per_cost")
     return PoolView(
         name=name,
@@ -80,6 +107,8 @@ def decode_pool(reply: Any, name: str) -> PoolView:
         wake_last=json.loads(meta.get("wake", "{}")),
         wake_phase=phase,
         wake_since_ms=since,
+        report=report,
+        failure=json.loads(failure)["why"] if failure else "",
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
@@ -89,7 +118,12 @@ def decode_pool(reply: Any, name: str) -> PoolView:
 _PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
 
 
-def _wake(groups: tuple[GroupRecord, ...], *, live: int, oldest_ms: int, now: int) -> tuple[str, int | None]:
+_BEFORE_GROUPS = _PHASES[:4]
+
+
+def _wake(
+    groups: tuple[GroupRecord, ...], report: PoolReport | None, *, live: int, oldest_ms: int, now: int
+) -> tuple[str, int | None]:
     if any(group.state in _READY for group in groups):
         return "ready", None
     waking = [group for group in groups if group.state is not GroupState.LOST]
@@ -97,6 +131,8 @@ def _wake(groups: tuple[GroupRecord, ...], *, live: int, oldest_ms: int, now: in
         ranked = [(_PHASES.index(g.phase) if g.phase in _PHASES else 0, -g.since_ms) for g in waking]
         furthest = waking[max(range(len(waking)), key=ranked.__getitem__)]
         return furthest.phase, furthest.since_ms or None
+    if report is not None and report.wake_phase in _BEFORE_GROUPS:
+        return report.wake_phase, report.wake_since_ms
     if live:
         return "detect", now - oldest_ms if oldest_ms >= 0 else None
     return "zero", None

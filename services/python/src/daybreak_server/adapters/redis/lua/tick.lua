@@ -53,6 +53,7 @@ local function run(ARGV)
     zput(K_gone, group, int(lease_clock + GONE_MS))
     call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
   end
+  call('ZREMRANGEBYSCORE', K_closed, '-inf', int(lease_clock))
   for _, group in ipairs(due(K_gone, lease_clock)) do
     zdrop(K_gone, group)
     call('DEL', k_group(group))

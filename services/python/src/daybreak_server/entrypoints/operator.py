@@ -1,0 +1,68 @@
+"""``daybreakd operator``: the operator's parts put together, in a pod or on somebody's machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from kubernetes import client
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from daybreak_server import wiring
+from daybreak_server.adapters.kube.cache import Cache
+from daybreak_server.adapters.kube.client import KubeCluster
+from daybreak_server.adapters.kube.login import connect
+from daybreak_server.adapters.ray.rest import ServeRest, in_namespace
+from daybreak_server.entrypoints.gateway import log_to_stderr
+from daybreak_server.operator import shell
+from daybreak_server.operator.metrics import Metrics
+from daybreak_server.operator.reconciling import Reconciler
+from daybreak_server.ports.cluster import ClusterError
+from daybreak_server.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def run_operator(settings: Settings) -> int:
+    """Keep the pools of one namespace until SIGTERM; 0 when it ended in order, 1 when it could not begin."""
+    log_to_stderr()
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    of = settings.operator
+    try:
+        api, home = connect()
+        namespace = of.namespace or home
+        asyncio.run(KubeCluster(api, namespace=namespace, cache=Cache()).ready())
+    except ClusterError as exc:
+        sys.stderr.write(f"daybreakd: {exc}\n")
+        return 1
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    metrics = Metrics(registry)
+    if of.metrics_port:
+        start_http_server(of.metrics_port, of.host, registry)
+    liveness = f"http://{of.host}:{of.liveness_port}/healthz" if of.liveness_port else None
+    _log.info("keeping the GeneratorPools of namespace %s", namespace)
+    while _once(settings, api, namespace=namespace, metrics=metrics, liveness=liveness):
+        _log.info("KubeRay is there now: beginning anew, with its kinds")
+    return 0
+
+
+def _once(
+    settings: Settings, api: client.ApiClient, *, namespace: str, metrics: Metrics, liveness: str | None
+) -> bool:
+    """One life; whether it ended because KubeRay has come, whose kinds could not be watched before."""
+    come, cache = asyncio.Event(), Cache()
+
+    def start() -> shell.Work:
+        store = wiring.build_store(settings)
+        kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
+        serve = ServeRest(address=in_namespace(namespace), token=kube.token)
+        reconciler = Reconciler(kube, serve, store, kube.pool, metrics)
+        return shell.Work(reconciler=reconciler, close=store.close)
+
+    shell.run(cache, start, namespace=namespace, liveness=liveness, stop=come)
+    return come.is_set()
