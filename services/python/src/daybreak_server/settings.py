@@ -6,13 +6,23 @@ a person starts call :func:`load_settings`, and hand the tree on to what they st
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from daybreak_server import settings_sources as sources
 from daybreak_server.settings_sources import SettingsError
@@ -32,6 +42,9 @@ __all__ = [
     "child_environment",
     "load_settings",
 ]
+
+
+SENTINEL_PORT: Final = "26379"
 
 
 def _absolute_folder(folder: Path) -> Path:
@@ -59,6 +72,27 @@ def _redis_url(url: str | None) -> str | None:
     return url
 
 
+def _addresses(given: Any) -> Any:
+    """``host:port`` of each; text may name several, with commas between them or as a JSON array."""
+    listed = given
+    if isinstance(given, str):
+        with suppress(ValueError):
+            listed = json.loads(given)
+        listed = listed if isinstance(listed, list) else given.split(",")
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+        raise ValueError("write host:port, and commas between several")
+    return tuple(_address(one.strip()) for one in listed if one.strip())
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, SENTINEL_PORT
+    if not host or not port.isdigit() or "/" in text:
+        raise ValueError(f"write host:port, not {text!r}")
+    return f"{host}:{port}"
+
+
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 TenantName = str
 
@@ -75,6 +109,45 @@ class RedisSettings(_Group):
     )
     prefix: str = Field("daybreak", description="First part of every key.")
     timeout_s: float = Field(5.0, gt=0, description="Seconds that one command may take.")
+    ca_file: str | None = Field(
+        None, description="For `rediss://`: certificates of who signed the server's; absent: the system's."
+    )
+    cert_file: str | None = Field(
+        None, description="For `rediss://`: our own certificate, where the server asks for one."
+    )
+    key_file: str | None = Field(None, description="The key of `cert_file`.")
+    sentinels: Annotated[tuple[str, ...], BeforeValidator(_addresses)] = Field(
+        (),
+        description="Sentinels, as `host:port,host:port`: they say where the master is. The URL then gives the "
+        "scheme, user, password and database; its host counts for nothing. `rediss://` is for them too.",
+    )
+    sentinel_master: str | None = Field(None, description="What the Sentinels call the master.")
+    sentinel_password: str | None = Field(
+        None, description="The Sentinels' own password, where they have one."
+    )
+    wait_replicas: int = Field(
+        0,
+        ge=0,
+        description="A task is accepted when so many replicas have it, else 503: what a fail-over may lose else.",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.sentinels and not (self.url and self.sentinel_master):
+            raise ValueError(
+                "with sentinels give the name of the master (sentinel_master) and a url such as "
+                "redis://user:password@master/0"
+            )
+        if self.sentinels and self.url and self.url.startswith("unix:"):
+            raise ValueError("Sentinels name hosts: write redis:// or rediss://")
+        if self.sentinel_master and not self.sentinels:
+            raise ValueError("sentinel_master needs the addresses of the sentinels")
+        files = self.ca_file or self.cert_file or self.key_file
+        if files and not (self.url or "").startswith("rediss:"):
+            raise ValueError("ca_file, cert_file and key_file are for TLS: write rediss://…")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("cert_file and key_file need each other")
+        return self
 
 
 class S3Settings(_Group):
@@ -214,7 +287,8 @@ class Settings(_Group):
 def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process: defaults, then the YAML file ``config``, then the environment.
 
-    Without ``config`` the file is the one that ``DAYBREAK_CONFIG`` names, if any. ``environ`` stands in for the process's own environment. An empty variable counts as absent.
+    Without ``config`` the file is the one that ``DAYBREAK_CONFIG`` names, if any. ``environ`` stands in for the
+    process's own environment. An empty variable counts as absent.
 
     :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
     """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.shared import SharedQueue, sharing
@@ -32,19 +34,19 @@ class NoStoreError(ValueError):
     """The settings name no Redis, and this process does not start one."""
 
 
-def redis_url(settings: Settings) -> str:
-    """Where the store is. :raises NoStoreError: when the settings do not say."""
+def redis_endpoint(settings: Settings) -> Endpoint:
+    """Where the store is, and how it is reached. :raises NoStoreError: when the settings do not say."""
     if settings.redis.url is None:
         raise NoStoreError(
             "no Redis: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start one"
         )
-    return settings.redis.url
+    return Endpoint.configured(settings.redis)
 
 
 def build_queue(settings: Settings, pool: str) -> WorkQueue:
     """What the leaders of a pool's groups ask."""
     return RedisQueue(
-        redis_url(settings),
+        redis_endpoint(settings),
         pool=pool,
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
@@ -56,7 +58,7 @@ def sharing_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
     """Opens one queue for all groups of ``pool`` that this process has: what they settle at once shares a call."""
     return sharing(
         lambda: SharedQueue(
-            redis_url(settings),
+            redis_endpoint(settings),
             pool=pool,
             prefix=settings.redis.prefix,
             lease_s=settings.pools[pool].lease.lease_s,
@@ -73,21 +75,21 @@ def build_blobs(settings: Settings) -> Blobs:
 def build_store(settings: Settings) -> RedisStore:
     """The store alone, as the operator asks it."""
     redis = settings.redis
-    return RedisStore(redis_url(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
+    return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
 
 def build_services(settings: Settings) -> Services:
     """What the HTTP app is made of."""
     from daybreak_server.api.services import Services
 
-    url, prefix, timeout_s = redis_url(settings), settings.redis.prefix, settings.redis.timeout_s
+    where, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
-        url,
+        where,
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
     )
-    events = RedisEvents(url, prefix=prefix, timeout_s=timeout_s)
+    events = RedisEvents(where, prefix=prefix, timeout_s=timeout_s)
 
     async def close() -> None:
         await events.close()
@@ -183,7 +185,7 @@ def build_guard(settings: Settings, pool: str) -> Guard:
     """The process that keeps a leader's lease; not started yet."""
     command = (sys.executable, "-m", "daybreak_server.entrypoints.guard")
     told = {
-        "url": settings.redis.url or "",
+        "where": asdict(redis_endpoint(settings)),
         "pool": pool,
         "prefix": settings.redis.prefix,
         "lease_s": settings.pools[pool].lease.lease_s,

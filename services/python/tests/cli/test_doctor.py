@@ -166,6 +166,36 @@ def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
     assert "DAYBREAK_REDIS__URL" in checks["redis"].advice
 
 
+def test_a_redis_that_refuses_the_password(tmp_path: Path, valkey: Server) -> None:
+    """The password is named as the cause, and where it is set."""
+    with valkey.client() as client:
+        client.acl_setuser("daybreak", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all"])
+        try:
+            checks = redis_report(tmp_path, valkey.url.replace("//", "//daybreak:wrong@"))
+        finally:
+            client.acl_deluser("daybreak")
+    assert "refuses the user or the password" in checks["redis"].found
+    assert checks["redis"].advice.startswith("correct them in DAYBREAK_REDIS__URL")
+
+
+def test_what_a_fail_over_would_lose(tmp_path: Path) -> None:
+    """With Sentinel, a lost master takes what no replica had; the report names the setting against it."""
+    few = doctor._fail_over(RedisFacts(replicas=0), 1)
+    assert (few.level, few.found) == ("warning", "no replica follows the master")
+    loses = doctor._fail_over(RedisFacts(replicas=2), 0)
+    assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
+    assert doctor._fail_over(RedisFacts(replicas=2), 1).level == "ok"
+
+
+def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
+    """Each has its line, and the master that nobody names an error."""
+    address = f"127.0.0.1:{free_port()}"
+    redis = {"url": "redis://:pw@any/0", "sentinels": address, "sentinel_master": "mymaster"}
+    checks = report(tmp_path, redis=redis)
+    assert (checks["sentinel"].level, checks["sentinel"].found.startswith(address)) == ("warning", True)
+    assert checks["redis"].advice.startswith("is the name right (DAYBREAK_REDIS__SENTINEL_MASTER)")
+
+
 def test_a_redis_that_is_old_slow_or_silent() -> None:
     """What cannot be had here as a server: an old one, a far one, and one that forbids CONFIG."""
     old = doctor.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")

@@ -302,3 +302,38 @@ def test_secrets_are_masked() -> None:
         "keys": 3,
         "plain": "redis://h:6379",
     }
+
+
+def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
+    """A variable, a file and code name them alike; the port may be left out."""
+    wanted = ("a:26379", "b:5000", "[::1]:26379")
+    environ = {
+        "DAYBREAK_REDIS__URL": "redis://:pw@master/0",
+        "DAYBREAK_REDIS__SENTINEL_MASTER": "mymaster",
+        "DAYBREAK_REDIS__SENTINELS": "a, b:5000,[::1]",
+    }
+    settings = load_settings(environ=environ)
+    assert settings.redis.sentinels == wanted
+    file = tmp_path / "daybreak.yaml"
+    file.write_text(yaml.safe_dump({"redis": settings.redis.model_dump(mode="json")}))
+    assert load_settings(file, environ={}).redis == settings.redis
+
+
+@pytest.mark.parametrize(
+    ("redis", "words"),
+    [
+        ({"sentinels": "a", "url": "redis://a"}, "sentinel_master"),
+        ({"sentinels": "a", "sentinel_master": "m"}, "redis://user:password@master/0"),
+        ({"sentinels": "a", "sentinel_master": "m", "url": "unix:///a"}, "Sentinels name hosts"),
+        ({"sentinels": "redis://a:1", "sentinel_master": "m", "url": "redis://a"}, "write host:port"),
+        ({"sentinels": 5}, "commas between several"),
+        ({"sentinel_master": "m", "url": "redis://a"}, "needs the addresses"),
+        ({"ca_file": "/ca.crt", "url": "redis://a"}, "for TLS: write rediss://"),
+        ({"cert_file": "/our.crt", "url": "rediss://a"}, "need each other"),
+    ],
+)
+def test_a_redis_that_is_half_described_is_refused(tmp_path: Path, redis: object, words: str) -> None:
+    """What does not fit together is said before anything connects."""
+    file = tmp_path / "daybreak.yaml"
+    file.write_text(yaml.safe_dump({"redis": redis}))
+    assert words in problems(file)

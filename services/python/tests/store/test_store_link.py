@@ -81,3 +81,21 @@ async def test_a_server_that_does_not_answer_is_a_timeout(own: Server) -> None:
     finally:
         await link.close()
         await client.aclose()
+
+
+async def test_a_master_that_became_a_replica_is_left(own: Server) -> None:
+    """Its refusal to write is answered, and what is asked next goes over a new connection."""
+    client = connect_async(own.url, timeout_s=5)
+    link = Link(client, timeout_s=5)
+    try:
+        (before,) = await link.ask(("CLIENT", "ID"))
+        with own.client() as other:
+            other.replicaof("127.0.0.1", own.port)
+        (refused,) = await link.ask(("SET", "a", "b"))
+        assert isinstance(refused, Refused)
+        assert str(refused).startswith("READONLY")
+        (after,) = await link.ask(("CLIENT", "ID"))
+        assert after != before
+    finally:
+        await link.close()
+        await client.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Pool:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        url = wiring.redis_url(settings)
-        self.store = RedisStore(url)
-        self.log = RedisEvents(url)
+        where = wiring.redis_endpoint(settings)
+        self.store = RedisStore(where)
+        self.log = RedisEvents(where)
         self.ticking = True
         self._ending = False
         self._ticker = asyncio.run_coroutine_threadsafe(self._tick(), self._loop)
@@ -116,13 +116,15 @@ class Pool:
             await asyncio.sleep(self._tick_s)
 
 
-def make_settings(server: Server, folder: Path, **pool: Any) -> Settings:
-    """One pool `echo` with quick leases; the rest as in production."""
+def make_settings(
+    server: Server, folder: Path, *, redis: Mapping[str, Any] | None = None, **pool: Any
+) -> Settings:
+    """One pool `echo` with quick leases; the rest as in production. ``redis``: more about the server."""
     lease = {"lease_s": 3.0, "stall_s": 20.0, **pool.pop("lease", {})}
     return Settings.model_validate(
         {
             "data_dir": str(folder),
-            "redis": {"url": server.url},
+            "redis": {"url": server.url, **(redis or {})},
             "pools": {"echo": {"progress_s": 0.05, "drain_s": 0.0, "lease": lease, **pool}},
         }
     )

@@ -40,9 +40,11 @@ def free_port() -> int:
 class Server:
     """A running server. ``stop`` writes everything and ends it; ``kill`` is SIGKILL."""
 
-    def __init__(self, folder: Path, program: Path) -> None:
+    def __init__(self, folder: Path, program: Path, **options: str) -> None:
+        """``options``: more of the server's configuration, with ``_`` for ``-``."""
         self.folder = folder
         self.program = program
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +71,7 @@ class Server:
             "maxmemory-policy": "noeviction",
             "save": "",
             "databases": "1",
+            **self.options,
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         with self.log.open("ab") as log:

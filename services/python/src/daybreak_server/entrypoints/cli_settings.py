@@ -166,6 +166,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(str(one) for one in get_args(annotation))
     if origin is dict:
         return "JSON object"
+    if origin is tuple:
+        return "list"
     options = [one for one in get_args(annotation) if one is not NoneType]
     if options:
         return " | ".join(_type_name(one) for one in options)

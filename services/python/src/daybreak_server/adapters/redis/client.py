@@ -16,9 +16,8 @@ import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions as failures
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.link import Link
 from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
 from daybreak_server.ports.store import StoreError, StoreFullError, StoreUnavailableError
@@ -27,6 +26,8 @@ T = TypeVar("T")
 
 AGAIN_AFTER_S = (0.05, 0.25)
 """Pauses before a call that may be repeated is repeated."""
+REPLICAS_WITHIN_S = 0.5
+"""How long replicas may take to have what was submitted."""
 
 _UNAVAILABLE = (
     "MISCONF",
@@ -36,11 +37,10 @@ _UNAVAILABLE = (
     "CLUSTERDOWN",
     "MASTERDOWN",
     "TRYAGAIN",
-    "NOAUTH",
-    "WRONGPASS",
+    "UNBLOCKED",  # a master has become a replica while somebody waited there
+    "NOREPLICAS",
 )
-
-
+_REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _CLOSED = "the handler is closed"
 """What uvloop says, as a plain RuntimeError, when something is sent on a connection that was reset."""
 
@@ -50,6 +50,10 @@ def translate(exc: BaseException) -> StoreError:
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
         return StoreFullError("Redis has reached its maxmemory: no new tasks for now; running tasks go on")
+    if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
+        _REFUSED
+    ):
+        return StoreUnavailableError(f"Redis refuses the user or the password: {message}")
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):
         return StoreUnavailableError(f"Redis cannot be reached or did not answer in time: {message or exc!r}")
     if message.startswith(_UNAVAILABLE):
@@ -75,34 +79,14 @@ def translated() -> Iterator[None]:
         raise StoreUnavailableError(f"Redis cannot be reached: {exc}") from exc
 
 
-def _options(timeout_s: float) -> dict[str, Any]:
-    return {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "socket_keepalive": True,
-        "protocol": 2,
-    }
-
-
-def connect(url: str, *, timeout_s: float) -> redis.Redis:
+def connect(where: str | Endpoint, *, timeout_s: float) -> redis.Redis:
     """A thread-safe client (a pool of connections) that never repeats a command by itself."""
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(timeout_s))
+    return redis.Redis.from_pool(Endpoint.of(where).pool(timeout_s=timeout_s))
 
 
-def connect_async(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
+def connect_async(where: str | Endpoint, *, timeout_s: float) -> redis.asyncio.Redis:
     """The same for coroutines."""
-    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-    return redis.asyncio.Redis.from_pool(_Pool.from_url(url, retry=retry, **_options(timeout_s)))
-
-
-class _Pool(redis.asyncio.ConnectionPool):
-    """Hands out no connection that was reset while it lay idle; its base looks for a clean end only."""
-
-    async def ensure_connection(self, connection: Any) -> None:
-        writer = getattr(connection, "_writer", None)
-        if writer is not None and writer.transport.is_closing():
-            await connection.disconnect(nowait=True)
-        await super().ensure_connection(connection)
+    return redis.asyncio.Redis.from_pool(Endpoint.of(where).async_pool(timeout_s=timeout_s))
 
 
 class Scripts:
@@ -157,15 +141,23 @@ class Scripts:
 
 
 class AsyncScripts:
-    """Runs scripts from coroutines."""
+    """Runs scripts from coroutines.
 
-    def __init__(self, client: redis.asyncio.Redis, library: Library) -> None:
-        self._link = Link(client, timeout_s=client.connection_pool.connection_kwargs["socket_timeout"])
+    ``wait_replicas``: a ``submit`` counts only when so many replicas have it.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, library: Library, *, wait_replicas: int = 0) -> None:
+        timeout_s: float = client.connection_pool.connection_kwargs["socket_timeout"]
+        self._link = Link(client, timeout_s=timeout_s)
         self._library = library
+        self._replicas = wait_replicas
+        # WAIT holds up all that is asked after it on its connection, so it has one of its own.
+        self._submits = Link(client, timeout_s=timeout_s) if wait_replicas else self._link
 
     async def close(self) -> None:
-        """Close the connection that all calls share."""
+        """Close the connections that all calls share."""
         await self._link.close()
+        await self._submits.close()
 
     async def call(self, call: Call, *, again: bool = False) -> Any:
         """What the script answers. :raises StoreError:"""
@@ -185,17 +177,33 @@ class AsyncScripts:
 
     async def _run(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)
-        answer = await self._ask("FCALL", script.function, *operands)
+        ask = self._ask if call.script != "submit" or not self._replicas else self._ask_safely
+        answer = await ask("FCALL", script.function, *operands)
         if isinstance(answer, Exception) and is_unknown(answer):
             loaded = await self._ask("FUNCTION", "LOAD", "REPLACE", self._library.text)
             if isinstance(loaded, Exception):  # memory is full, or it may not: slower, but it works
-                answer = await self._ask("EVAL", script.text, *operands)
+                answer = await ask("EVAL", script.text, *operands)
             else:
-                answer = await self._ask("FCALL", script.function, *operands)
+                answer = await ask("FCALL", script.function, *operands)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def _ask(self, *command: Arg) -> Any:
         (answer,) = await self._link.ask(command)
+        return answer
+
+    async def _ask_safely(self, *command: Arg) -> Any:
+        """The same; an answer that counts is given only when enough replicas have what was written."""
+        wait = ("WAIT", self._replicas, round(REPLICAS_WITHIN_S * 1000))
+        answer, replicas = await self._submits.ask(command, wait)
+        if isinstance(answer, Exception):
+            return answer
+        if isinstance(replicas, Exception):
+            raise replicas
+        if replicas < self._replicas:
+            raise StoreUnavailableError(
+                f"Redis has it, but only {replicas} of {self._replicas} replicas (redis.wait_replicas): "
+                "a fail-over now could lose it"
+            )
         return answer

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async, translated
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.ids import TaskId, pool_of
@@ -31,12 +32,17 @@ class RedisEvents:
     """An :class:`~daybreak_server.ports.store.EventLog` on Redis; each ``follow`` has its own connection."""
 
     def __init__(
-        self, url: str, *, prefix: str = "daybreak", timeout_s: float = 5.0, library: Library | None = None
+        self,
+        where: str | Endpoint,
+        *,
+        prefix: str = "daybreak",
+        timeout_s: float = 5.0,
+        library: Library | None = None,
     ) -> None:
-        self._url = url
+        self._where = where
         self._prefix = prefix
         self._timeout_s = timeout_s
-        self._client = connect_async(url, timeout_s=timeout_s)
+        self._client = connect_async(where, timeout_s=timeout_s)
         self._scripts = AsyncScripts(self._client, library or Library())
 
     async def close(self) -> None:
@@ -72,7 +78,7 @@ class RedisEvents:
         """
         key = Keys(prefix=self._prefix, pool=pool).one("events")
         failures = 0
-        client = connect_async(self._url, timeout_s=BLOCK_S + self._timeout_s)
+        client = connect_async(self._where, timeout_s=BLOCK_S + self._timeout_s)
         try:
             while True:
                 try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daybreak_server.adapters.redis.client import connect_async, translated
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.ports.store import StoreError
 
 PINGS = 5
@@ -33,11 +34,15 @@ class RedisFacts:
     appendfsync: str | None = None
     ping_ms: float | None = None
     """Median of five."""
+    replicas: int | None = None
+    """How many follow it now."""
+    min_replicas: int | None = None
+    """Without so many the server refuses to write."""
 
 
-async def facts(url: str, *, timeout_s: float = 5.0) -> RedisFacts:
-    """Ask the server at ``url``. Never raises: what went wrong is in ``error``."""
-    client = connect_async(url, timeout_s=timeout_s)
+async def facts(where: str | Endpoint, *, timeout_s: float = 5.0) -> RedisFacts:
+    """Ask the server that is there. Never raises: what went wrong is in ``error``."""
+    client = connect_async(where, timeout_s=timeout_s)
     try:
         with translated():
             pings = []
@@ -56,7 +61,9 @@ async def facts(url: str, *, timeout_s: float = 5.0) -> RedisFacts:
 async def _config(client: Any) -> dict[str, str]:
     try:
         with translated():
-            found: dict[str, str] = await client.config_get("maxmemory-policy", "appendfsync")
+            found: dict[str, str] = await client.config_get(
+                "maxmemory-policy", "appendfsync", "min-replicas-to-write"
+            )
     except StoreError:
         return {}
     return {_text(name): _text(value) for name, value in found.items()}
@@ -81,4 +88,23 @@ def _facts(info: dict[str, Any], config: dict[str, str], ping_ms: float) -> Redi
         appendonly=None if aof is None else bool(aof),
         appendfsync=config.get("appendfsync"),
         ping_ms=round(ping_ms, 3),
+        replicas=info.get("connected_slaves"),
+        min_replicas=int(config["min-replicas-to-write"]) if "min-replicas-to-write" in config else None,
     )
+
+
+async def sentinels(where: Endpoint) -> dict[str, str | None]:
+    """Why each of the Sentinels is of no use, or ``None`` where it knows the master. Never raises."""
+    return {address: await _sentinel(where, address) for address in where.sentinels}
+
+
+async def _sentinel(where: Endpoint, address: str) -> str | None:
+    client = where.sentinel(address)
+    try:
+        with translated():
+            known = await client.sentinel_get_master_addr_by_name(where.sentinel_master)
+    except StoreError as exc:
+        return str(exc)
+    finally:
+        await client.aclose()
+    return None if known else f"it knows no master called {where.sentinel_master!r}"

@@ -22,6 +22,10 @@ Command = tuple[Arg, ...]
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its own types know pairs only
 
 
+_DEMOTED = ("READONLY", "UNBLOCKED")
+"""How a master that has become a replica answers: the next connection finds the new master."""
+
+
 class Refused(failures.ResponseError):
     """What the server answered instead; its words begin with their kind (``NOSCRIPT``, ``OOM``, …)."""
 
@@ -88,6 +92,9 @@ class _Wire(asyncio.Protocol):
                     waiting.popleft()
                     if not asked.future.done():
                         asked.future.set_result(asked.answers)
+                if type(answer) is Refused and str(answer).startswith(_DEMOTED):
+                    self.end(failures.ConnectionError("this master has become a replica"))
+                    return
         except (hiredis.HiredisError, IndexError) as exc:
             self.end(failures.ConnectionError(f"an answer that cannot be read: {exc!r}"))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from daybreak_server.adapters.redis.client import Scripts, connect, translated
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
 from daybreak_server.adapters.redis.lua import forget, renew, report, settle
@@ -37,7 +38,7 @@ class RedisQueue:
 
     def __init__(
         self,
-        url: str,
+        where: str | Endpoint,
         *,
         pool: str,
         prefix: str = "daybreak",
@@ -49,9 +50,9 @@ class RedisQueue:
         self._keys = Keys(prefix=prefix, pool=pool)
         self._lease_s = lease_s
         self._spec_version = spec_version
-        self._client = connect(url, timeout_s=timeout_s)
+        self._client = connect(where, timeout_s=timeout_s)
         self._scripts = Scripts(self._client, library or Library())
-        self._bell = connect(url, timeout_s=LOOK_AGAIN_S + timeout_s)
+        self._bell = connect(where, timeout_s=LOOK_AGAIN_S + timeout_s)
         self._closed = threading.Event()
 
     def close(self) -> None:

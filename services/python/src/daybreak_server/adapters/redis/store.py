@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import cast
 
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
+from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
@@ -35,15 +36,16 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        where: str | Endpoint,
         *,
         prefix: str = "daybreak",
         timeout_s: float = 5.0,
         max_queued: Mapping[str, int] | None = None,
         library: Library | None = None,
     ) -> None:
-        self._client = connect_async(url, timeout_s=timeout_s)
-        self._scripts = AsyncScripts(self._client, library or Library())
+        where = Endpoint.of(where)
+        self._client = connect_async(where, timeout_s=timeout_s)
+        self._scripts = AsyncScripts(self._client, library or Library(), wait_replicas=where.wait_replicas)
         self._prefix = prefix
         self._max_queued = dict(max_queued or {})
 

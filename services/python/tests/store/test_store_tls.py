@@ -1,0 +1,119 @@
+"""Redis behind TLS and an ACL user: every face connects, and who is not to be trusted is refused in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from support.redis_tls import PASSWORD, USER, Authority, TlsServer
+from support.valkey import binary
+
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.inspect import facts
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.ids import GroupId, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Finished, NewTask, State
+from daybreak_server.settings import RedisSettings
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def secure(
+    tmp_path_factory: pytest.TempPathFactory, authority: Authority
+) -> Iterator[Callable[..., TlsServer]]:
+    """Starts servers; the embedded Valkey has no TLS."""
+    program = binary("redis")
+    if program is None:
+        pytest.skip(
+            "no redis-server on PATH (Debian: apt-get install redis-server); the embedded Valkey has no TLS"
+        )
+    started: dict[bool, TlsServer] = {}
+
+    def get(*, mutual: bool = False) -> TlsServer:
+        if mutual not in started:
+            folder = tmp_path_factory.mktemp("secure")
+            started[mutual] = TlsServer(folder, program, authority, mutual=mutual)
+            started[mutual].start()
+        return started[mutual]
+
+    yield get
+    for server in started.values():
+        server.stop()
+
+
+def endpoint(server: TlsServer, *, password: str = PASSWORD, **files: Path) -> Endpoint:
+    url = f"rediss://{USER}:{quote(password, safe='')}@127.0.0.1:{server.port}/0"
+    named: dict[str, Any] = {name: str(file) for name, file in files.items()}
+    return Endpoint.configured(RedisSettings(url=url, **named))
+
+
+async def whole_life(where: Endpoint) -> State:
+    """One task through all faces of the store, the guard's way of being told included."""
+    task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
+    group = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
+    store, events = RedisStore(where), RedisEvents(where)
+    queue = RedisQueue(Endpoint.of(json.loads(json.dumps(asdict(where)))), pool="echo")
+    try:
+        after = await events.tail("echo")
+        await store.submit([task])
+        claim = await asyncio.to_thread(queue.claim, group, wait_s=5)
+        assert claim is not None
+        await asyncio.to_thread(queue.settle, claim.lease, Finished(artifacts=()))
+        async with aclosing(events.follow("echo", after=after)) as feed:
+            assert [event.type for event in await anext(feed)] == ["queued", "started", "succeeded"]
+        record = await store.get(task.id)
+        assert record is not None
+        return record.state
+    finally:
+        queue.close()
+        await events.close()
+        await store.close()
+
+
+async def test_every_face_speaks_tls(secure: Callable[..., TlsServer], authority: Authority) -> None:
+    """Store, queue, events and the doctor's look connect by certificate and user."""
+    where = endpoint(secure(), ca_file=authority.ca_file)
+    assert await whole_life(where) is State.SUCCEEDED
+    found = await facts(where)
+    assert (found.error, found.product) == (None, "redis")
+
+
+async def test_a_server_that_wants_our_certificate(
+    secure: Callable[..., TlsServer], authority: Authority
+) -> None:
+    """With one of its authority's it serves us; without, it does not."""
+    server = secure(mutual=True)
+    ours = {"cert_file": server.certificate, "key_file": server.key}
+    assert await whole_life(endpoint(server, ca_file=authority.ca_file, **ours)) is State.SUCCEEDED
+    assert "cannot be reached" in ((await facts(endpoint(server, ca_file=authority.ca_file))).error or "")
+
+
+async def test_a_server_that_another_authority_vouches_for_is_not_talked_to(
+    secure: Callable[..., TlsServer], tmp_path: Path
+) -> None:
+    """The password never leaves for somebody else's server; the reason names the certificate."""
+    strange = Authority(tmp_path / "strange")
+    found = await facts(endpoint(secure(), ca_file=strange.ca_file))
+    assert "certificate" in (found.error or "").lower()
+
+
+async def test_a_wrong_password_is_said_to_be_one(
+    secure: Callable[..., TlsServer], authority: Authority
+) -> None:
+    """What a person reads names the password, not the network."""
+    found = await facts(endpoint(secure(), password="wrong", ca_file=authority.ca_file))
+    assert (found.error or "").startswith("Redis refuses the user or the password")
