@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from daybreak.core.following import place
 from daybreak.errors import ConfigError, UnreachableError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.testing import LocalDaybreak
+from daybreak.wire import Event
 
 PAGE = Path(__file__).parents[2] / "docs" / "06-client.md"
 POOLS = count(1)
@@ -124,7 +126,12 @@ async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
         async with Relay(daybreak.redis_url, pool="echo", group="same", consumer="a") as relay:
             while ended < set(tasks):
                 delivery = await following(relay)
+                undecoded = delivery.task, delivery.type, Event.model_validate_json(delivery.json())
                 await delivery.ack()
+                assert undecoded == (delivery.event.task, delivery.event.type.value, delivery.event)
+                assert json.loads(delivery.json()) == json.loads(
+                    delivery.event.model_dump_json(exclude_none=True)
+                )
                 if delivery.event.task in relayed:
                     relayed[delivery.event.task].append(delivery.event)
                     ended |= {delivery.event.task} if delivery.event.type.terminal else set()

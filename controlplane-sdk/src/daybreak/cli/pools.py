@@ -66,6 +66,11 @@ def _show(output: Output, pool: Pool) -> None:
     if pool.oldest_wait_s is not None:
         output.line(f"the oldest has waited {seconds(pool.oldest_wait_s)}")
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
+    if pool.condition is not None and pool.condition.message:
+        output.line(f"not in order: {pool.condition.message}")
+    if pool.wake.phase not in ("zero", "ready"):
+        left = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
+        output.line(f"waking: {phase_words(pool.wake.phase)}{left}")
     for group in pool.groups:
         output.line(
             f"  {group.id}  {group.state}  {ranks(group.ranks)}" + (f"  {group.task}" if group.task else "")

@@ -5,6 +5,8 @@
 ...     async for delivery in relay:
 ...         await forward(delivery.event)
 ...         await delivery.ack()
+
+Who only passes events on takes ``delivery.json()``: it is not decoded for that.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ except ImportError as exc:
     raise ImportError("daybreak.relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis") from exc
 
 from daybreak.errors import RelayGapError
-from daybreak.relay.reader import Delivery, Relay
+from daybreak.relay.delivery import Delivery
+from daybreak.relay.reader import Relay
 
 __all__ = ["Delivery", "Relay", "RelayGapError"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
@@ -18,6 +19,7 @@ Place = tuple[int, int]
 
 NOWHERE: Place = (0, 0)
 _KNOWN = {kind.value: kind for kind in EventType}
+_WITH_FILES = {EventType.ARTIFACT.value, EventType.SUCCEEDED.value}
 _check = Event.__pydantic_validator__.validate_python
 _LAST_SEQUENCE = (1 << 64) - 1
 
@@ -46,6 +48,38 @@ def just_before(at: Place) -> Place:
 def just_behind(at: Place) -> Place:
     """The id right behind one."""
     return at[0], at[1] + 1
+
+
+def readable(flat: Sequence[str]) -> bool:
+    """Whether an entry looks as the server writes it, of a type that is known; its ``data`` is not decoded for it."""
+    return (
+        len(flat) == 8
+        and flat[0] == "task"
+        and flat[2] == "type"
+        and flat[3] in _KNOWN
+        and flat[4] == "attempt"
+        and flat[5].isdecimal()
+        and flat[6] == "data"
+        and flat[7][:1] == "{"
+        and flat[7][-1:] == "}"
+    )
+
+
+def text(entry_id: str, flat: Sequence[str]) -> str | None:
+    """The event of a :func:`readable` entry as the API sends it, put together and not decoded; ``None`` where that
+    cannot be: files carry a URL that the entry does not have, and nulls are left out."""
+    _, task, _, kind, _, attempt, _, data = flat
+    if kind in _WITH_FILES or "null" in data:
+        return None
+    ms = int(entry_id.partition("-")[0])
+    which = f',"attempt":{int(attempt)}' if attempt != "0" else ""
+    at = f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+    return f'{{"id":"{entry_id}","task":"{task}","type":"{kind}","at":"{at}"{which},"data":{data}}}'
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def event(entry_id: str, flat: Sequence[str]) -> Event | None:

@@ -9,7 +9,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -19,6 +18,7 @@ from redis.backoff import NoBackoff
 
 from daybreak.errors import ConfigError, DaybreakError, RelayGapError, UnreachableError
 from daybreak.relay import entries, packing
+from daybreak.relay.delivery import Delivery
 from daybreak.relay.entries import NOWHERE, Place, place, written
 from daybreak.wire import Event
 
@@ -41,20 +41,6 @@ _OUTAGES = (
     failures.OutOfMemoryError,
     OSError,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """An event in this consumer's hands until it is acknowledged."""
-
-    event: Event
-    redelivered: bool
-    """Whether it may have been handed out before: after a restart, or by a consumer that died."""
-    relay: Relay
-
-    async def ack(self) -> None:
-        """It is done and will not come again. Waits for Redis while that is away."""
-        await self.relay.ack(self)
 
 
 class Relay:
@@ -95,7 +81,8 @@ class Relay:
         self._held_is_claimed = False
         # Whether our pending entries behind `_seen` must be read: at first, and after each read that broke.
         self._recovering = True
-        self._seen: Place = NOWHERE
+        self._place: Place = NOWHERE
+        self._popped = ""
         self._claim_from = "0-0"
         self._claim_at = 0.0
         self._trimmed_told = 0
@@ -137,19 +124,31 @@ class Relay:
                 if isinstance(item, RelayGapError):
                     raise item
                 entry_id, fields = item
-                event = self._read(entry_id, fields)
                 if not self._held_is_claimed:
-                    self._seen = max(self._seen, place(entry_id))
+                    self._popped = entry_id
+                if entries.readable(fields):
+                    return Delivery(entry_id, fields, self._held_is_old, self)
+                event = self._read(entry_id, fields)
                 if event is not None:
-                    return Delivery(event=event, redelivered=self._held_is_old, relay=self)
+                    return Delivery(entry_id, fields, self._held_is_old, self, event)
                 await self._ack_ids(entry_id)
             await self._lasting(self._fetch)
 
     async def ack(self, *deliveries: Delivery) -> None:
         """Acknowledge many in one round trip."""
-        ids = [delivery.event.id for delivery in deliveries if delivery.event.id]
-        if ids:
-            await self._ack_ids(*ids)
+        if deliveries:
+            await self._ack_ids(*[delivery.id for delivery in deliveries])
+
+    @property
+    def _seen(self) -> Place:
+        """The newest place that was handed out. Worked out when it is asked for, not for each event."""
+        if self._popped:
+            self._place, self._popped = max(self._place, place(self._popped)), ""
+        return self._place
+
+    @_seen.setter
+    def _seen(self, at: Place) -> None:
+        self._place, self._popped = at, ""
 
     async def _ack_ids(self, *ids: str) -> None:
         await self._lasting(lambda: self._open(self._acking).xack(self._key, self._group, *ids))

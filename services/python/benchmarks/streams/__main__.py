@@ -54,18 +54,20 @@ def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) 
 
 
 def relay_rows(events: int, count: int) -> list[Row]:
-    """One consumer with small and large batches, then two."""
+    """One consumer with small and large batches, passing on and decoding; then two."""
     rows = []
     with relaying.store(events, Cores.here()) as store:
         url = f"redis://127.0.0.1:{store.port}"
-        for batch in (100, 1000):
-            ours, floor = relaying.rounds(url, events, batch=batch, count=count)
+        for batch, decoded in ((100, False), (1000, False), (1000, True)):
+            ours, floor = relaying.rounds(url, events, batch=batch, count=count, decoded=decoded)
             value = statistics.median(ours)
+            aimed = batch == 1000 and not decoded
+            what = "each decoded to a typed event" if decoded else "each made JSON to be sent on"
             rows.append(
-                Row(f"relay: one consumer, batches of {batch:,}", round(value), "events/s",
+                Row(f"relay: one consumer, batches of {batch:,}, {what}", round(value), "events/s",
                     floor=round(statistics.median(floor)), floor_what="redis-py, read and acknowledged only",
-                    target=f"≥ {RELAYED:,}" if batch == 1000 else "", spread=(round(min(ours)), round(max(ours))),
-                    held=value >= RELAYED if batch == 1000 else None)
+                    target=f"≥ {RELAYED:,}" if aimed else "", spread=(round(min(ours)), round(max(ours))),
+                    held=value >= RELAYED if aimed else None)
             )  # fmt: skip
         several = relaying.together(url, "several", events, batch=1000, consumers=2)
         rows.append(Row("relay: two consumers on the client's core and Redis's", round(several), "events/s"))

@@ -46,14 +46,21 @@ def store(events: int, cores: Cores) -> Iterator[Running]:
         yield running
 
 
-async def relay(url: str, group: str, events: int, *, batch: int, consumer: str = "one") -> float:
-    """Events a second of one consumer that acknowledges a batch at a time."""
+async def relay(
+    url: str, group: str, events: int, *, batch: int, consumer: str = "one", decoded: bool = False
+) -> float:
+    """Events a second of one consumer that acknowledges a batch at a time, and makes of each event the JSON that it
+    would send on, or (``decoded``) a typed object."""
     taken = 0
     held: list[Delivery] = []
     async with Relay(url, pool=POOL, group=group, consumer=consumer, batch=batch) as source:
         began = time.perf_counter()
         async for delivery in source:
             held.append(delivery)
+            if decoded:
+                _ = delivery.event
+            else:
+                delivery.json()
             taken += 1
             if len(held) >= batch or taken == events:
                 await source.ack(*held)
@@ -107,12 +114,15 @@ def together(url: str, group: str, events: int, *, batch: int, consumers: int) -
         return share * consumers / (time.perf_counter() - began)
 
 
-def rounds(url: str, events: int, *, batch: int, count: int) -> tuple[list[float], list[float]]:
+def rounds(
+    url: str, events: int, *, batch: int, count: int, decoded: bool = False
+) -> tuple[list[float], list[float]]:
     """The relay and its floor, alternated."""
     ours, floor = [], []
     for number in range(count):
-        floor.append(plain(url, f"p{batch}-{number}", events, batch=batch))
-        ours.append(asyncio.run(relay(url, f"r{batch}-{number}", events, batch=batch)))
+        name = f"{batch}-{decoded}-{number}"
+        floor.append(plain(url, f"p{name}", events, batch=batch))
+        ours.append(asyncio.run(relay(url, f"r{name}", events, batch=batch, decoded=decoded)))
     return ours, floor
 
 
