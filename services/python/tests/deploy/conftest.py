@@ -1,0 +1,18 @@
+"""The chart's tests need `helm`; without it they say so and skip."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def helm() -> None:
+    """Skips where there is no helm."""
+    if shutil.which("helm") is None:
+        pytest.skip("helm is not on PATH: the chart cannot be rendered")
