@@ -305,3 +305,27 @@ def drained(name: str, *on: str) -> Any:
 def drains(*groups: str) -> PoolStatus:
     """A status in which these groups were told just now."""
     return PoolStatus(drains=tuple(Drain(group=name, since=NOW, deadline=NOW + 45) for name in groups))
+
+
+def test_others_words_that_change_are_no_news() -> None:
+    """The cause is the same: no write of the status, and no Event."""
+    of = pool(replicas=1)
+    cluster = ray_cluster(of, 1)
+    of = of.model_copy(update={"status": plan(observed(of, cluster, pods=[head(cluster)])).status})
+    waits = [
+        hosts(
+            cluster,
+            "a",
+            running=False,
+            ready=False,
+            running_at=None,
+            waiting=Waiting(reason="ImagePullBackOff", message=said),
+        )
+        for said in ("failed to pull", "back-off")
+    ]
+    first = plan(observed(of, cluster, pods=[head(cluster), *waits[0]]))
+    assert any(isinstance(one, Emit) and one.reason == "ImagePullFailed" for one in first.actions)
+    of = of.model_copy(update={"status": first.status})
+    second = plan(observed(of, cluster, pods=[head(cluster), *waits[1]]))
+    assert not [one for one in second.actions if isinstance(one, WriteStatus | Emit)]
+    assert "failed to pull" in next(c.message for c in second.status.conditions if c.type == "Healthy")

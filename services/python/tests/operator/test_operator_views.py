@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -66,10 +67,28 @@ def test_a_pod_that_runs() -> None:
             },
             None,
         ),
+        (
+            {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {
+                        "state": {"running": {"startedAt": AT}},
+                        "ready": False,
+                        "restartCount": 2,
+                        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                    }
+                ],
+            },
+            "CrashLoopBackOff",
+        ),
     ],
 )
 def test_why_a_pod_waits(status: dict[str, Any], reason: str | None) -> None:
-    """Only what will not pass by itself."""
+    """Only what will not pass by itself; the same word for what goes to and fro between two."""
     waiting = views.pod(pod(**status)).waiting
     assert (waiting.reason if waiting else None) == reason
 
@@ -128,6 +147,30 @@ def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
     assert ([one.name for one in view.pods], len(view.warnings)) == (["w"], 1)
     cache.pod(pod(), gone=True)
     assert cache.view("video", kuberay=True).pods == ()
+
+
+def test_a_warning_may_come_before_the_object_that_it_is_about() -> None:
+    """Each kind has a watch of its own, and none waits for another."""
+    cache = Cache()
+    event = {"metadata": {"name": "e"}, "involvedObject": {"name": "w"}, "message": "m", "lastTimestamp": AT}
+    assert cache.warning(event) is None
+    cache.pod(pod(phase="Pending"), gone=False)
+    assert [one.message for one in cache.view("video", kuberay=True).warnings] == ["m"]
+
+
+def test_lists_set_right_what_a_watch_has_missed() -> None:
+    """Gone while nobody watched: not listed, and not heard of since. What came after the list was asked for stays."""
+    cache = Cache()
+    here, gone, new = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n"))
+    pools = [{"metadata": {"name": name}} for name in ("video", "other")]
+    for body in pools:
+        cache.pool(body, gone=False)
+    cache.pod(gone, gone=False)
+    began = time.monotonic()
+    cache.pod(new, gone=False)
+    cache.sync(pools=pools[:1], clusters=[], pods=[here], began=began)
+    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"h", "n"}
+    assert list(cache.pools) == ["video"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import

@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 def run_operator(settings: Settings) -> int:
     """Keep the pools of one namespace until SIGTERM; 0 when it ended in order, 1 when it could not begin."""
     log_to_stderr()
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for chatty in ("kopf", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     of = settings.operator
     try:
         api, home = connect()

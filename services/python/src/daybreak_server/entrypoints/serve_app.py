@@ -51,9 +51,9 @@ class VideoGenerator:
         gang = serve.get_replica_context().gang_context
         assert gang is not None, "a group is a gang"
         self._pool, self._rank, self._started = pool, gang.rank, started
-        tree = Settings.model_validate_json(settings)
+        self._settings = Settings.model_validate_json(settings)
         self._member = wiring.build_member(
-            tree,
+            self._settings,
             pool,
             rank=gang.rank,
             device="cuda" if cluster.has_gpu() else "cpu",
@@ -91,7 +91,8 @@ class VideoGenerator:
         """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
         try:
             cluster.tell_failure(self._pool, rank=self._rank, why=why)
-        except Exception as exc:  # the cluster itself may be what broke
+            wiring.build_queue(self._settings, self._pool).failed(why, rank=self._rank)
+        except Exception as exc:  # Ray or Redis may be what broke
             _log.warning("cannot tell why: %s", exc)
         if time.monotonic() - self._started < _EARLY_S:
             time.sleep(_EARLY_PAUSE_S)  # what fails at once would fail again at once

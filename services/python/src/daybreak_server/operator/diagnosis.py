@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from daybreak_server.operator.lane import Lane
@@ -71,9 +71,11 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
+SAID = " said: "
+"""What follows are others' words. They may differ from look to look while the cause is the same."""
+
 _WAITING: dict[str, tuple[str, str]] = {
     "ImagePullBackOff": ("ImagePullFailed", "image"),
-    "ErrImagePull": ("ImagePullFailed", "image"),
     "ErrImageNeverPull": ("ImagePullFailed", "image"),
     "InvalidImageName": ("ImagePullFailed", "image"),
     "CreateContainerConfigError": ("ConfigMissing", "config"),
@@ -92,7 +94,7 @@ _ADVICE = {
 }
 
 
-def problems(observed: Observed, lanes: Iterable[Lane]) -> tuple[Problem, ...]:
+def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Problem, ...]:
     """What is wrong now, the most fundamental first; nothing when all is well."""
     if not observed.view.kuberay:
         return (
@@ -105,7 +107,8 @@ def problems(observed: Observed, lanes: Iterable[Lane]) -> tuple[Problem, ...]:
     found = [*_store(observed), *_foreign(observed)]
     for lane in lanes:
         found += _lane(lane, observed)
-    found += _warnings(observed)
+    if not lanes or any(not lane.settled for lane in lanes):
+        found += _warnings(observed)
     if observed.failure:
         found.append(explain(observed.failure, otherwise="RanksFail"))
     unique = {problem.reason: problem for problem in reversed(found)}
@@ -116,7 +119,7 @@ def explain(text: str, *, otherwise: str) -> Problem:
     """A cause by its words; ``otherwise`` is the reason where they are not known."""
     for pattern, reason, advice in _TEXTS:
         if re.search(pattern, text):
-            return Problem(reason=reason, message=f"{advice} It said: {_short(text)}")
+            return Problem(reason=reason, message=f"{advice} It{SAID}{_short(text)}")
     return Problem(reason=otherwise, message=_short(text))
 
 
@@ -127,7 +130,7 @@ def _store(observed: Observed) -> Iterator[Problem]:
             known = Problem(
                 reason=known.reason,
                 message="Redis cannot be reached, so no group is taken away until it answers. Check its pods "
-                f"and DAYBREAK_REDIS__URL. It said: {_short(observed.store_error)}",
+                f"and DAYBREAK_REDIS__URL. It{SAID}{_short(observed.store_error)}",
             )
         yield known
 
@@ -180,8 +183,11 @@ def _waiting(pod: Pod) -> Iterator[Problem]:
         reason, advice = "VolumeMissing", "Its volume is not there: look at the PersistentVolumeClaim."
     else:
         advice = _ADVICE[kind]
-    said = f" Kubernetes said: {_short(pod.waiting.message)}" if pod.waiting.message else ""
+    said = f" Kubernetes{SAID}{_short(pod.waiting.message)}" if pod.waiting.message else ""
     where = "the Ray head" if pod.head else "a worker"
+    if kind == "crash" and "OOMKilled" in pod.waiting.message:
+        yield explain(f"Pod {pod.name} ({where}): {pod.waiting.message}", otherwise=reason)
+        return
     yield Problem(
         reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {advice}{said}"
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from daybreak_server.domain.pools import PoolReport
 from daybreak_server.operator import names
 from daybreak_server.operator.actions import Emit
-from daybreak_server.operator.diagnosis import Problem
+from daybreak_server.operator.diagnosis import SAID, Problem
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.resource import Application, Condition, Drain, Phase, PoolStatus, Wake
@@ -169,12 +168,17 @@ def _condition(kind: str, truth: _Truth, reason: str, message: str) -> Condition
 
 
 def _kept(observed: Observed, new: Condition) -> Condition:
-    """With the moment of its last turn. Words that only differ in a detail do not make another write."""
-    was: Sequence[Condition] = [c for c in observed.pool.status.conditions if c.type == new.type]
-    turned = not was or was[0].status != new.status
-    return new.model_copy(
-        update={
-            "last_transition_time": round(observed.now, 3) if turned else was[0].last_transition_time,
-            "observed_generation": observed.pool.generation,
-        }
-    )
+    """With the moment of its last turn. Others' words that differ while the cause stays make no other write."""
+    was = next((c for c in observed.pool.status.conditions if c.type == new.type), None)
+    changes: dict[str, object] = {"observed_generation": observed.pool.generation}
+    if was is None or was.status != new.status:
+        changes["last_transition_time"] = round(observed.now, 3)
+    else:
+        changes["last_transition_time"] = was.last_transition_time
+        if was.reason == new.reason and _ours(was.message) == _ours(new.message):
+            changes["message"] = was.message
+    return new.model_copy(update=changes)
+
+
+def _ours(message: str) -> str:
+    return message.partition(SAID)[0]

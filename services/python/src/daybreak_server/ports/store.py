@@ -182,5 +182,8 @@ class WorkQueue(Protocol):
     def leave(self, record: GroupRecord) -> None:
         """The group is gone; whatever it held is handed back."""
 
+    def failed(self, why: str, *, rank: int = 0) -> None:
+        """A rank ends because of this: shown with the pool until a group is ready."""
+
     def close(self) -> None:
         """Let the connections go; a waiting claim ends soon."""

@@ -19,6 +19,9 @@ CLUSTER_LABEL = "ray.io/cluster"
 NODE_TYPE_LABEL = "ray.io/node-type"
 REPLICA_LABEL = "ray.io/worker-group-replica-name"
 _REFUSED = {"RayClusterReplicaFailure": "True"}
+CRASHED = "CrashLoopBackOff"
+_SAME = {"ErrImagePull": "ImagePullBackOff"}
+"""Kubernetes goes to and fro between these."""
 
 
 def moment(text: str | None) -> float | None:
@@ -104,12 +107,22 @@ def _auth_secret(cluster: str, options: Mapping[str, Any]) -> str | None:
 def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waiting | None:
     for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
         waiting = (one.get("state") or {}).get("waiting")
+        ended = (one.get("lastState") or {}).get("terminated")
         if waiting and waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
-            return Waiting(reason=waiting["reason"], message=waiting.get("message", ""))
+            reason = _SAME.get(waiting["reason"], waiting["reason"])
+            said = _end(ended) if ended and reason == CRASHED else waiting.get("message", "")
+            return Waiting(reason=reason, message=said)
+        if ended and not one.get("ready") and one.get("restartCount"):
+            return Waiting(reason=CRASHED, message=_end(ended))  # it runs again, and will crash again
     placed = conditions.get("PodScheduled")
     if placed and placed.get("status") == "False" and placed.get("reason") == "Unschedulable":
         return Waiting(reason="Unschedulable", message=placed.get("message", ""))
     return None
+
+
+def _end(terminated: Mapping[str, Any]) -> str:
+    code, why = terminated.get("exitCode"), terminated.get("reason") or ""
+    return f"{why}, exit code {code}. {terminated.get('message') or ''}".strip()
 
 
 def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
