@@ -1,0 +1,76 @@
+"""Evaluates NetworkPolicies as Kubernetes defines them: who may open a connection to whom."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A pod (labels and namespace), or an address outside (`ip` alone)."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    namespace: str = ""
+    ip: str = ""
+
+
+def allowed(policies: list[Object], source: Place, target: Place, port: int, protocol: str = "TCP") -> bool:
+    """Both ends must allow it: the source's egress, the target's ingress."""
+    return _side(policies, "egress", source, target, port, protocol) and _side(
+        policies, "ingress", target, source, port, protocol
+    )
+
+
+def _side(policies: list[Object], way: str, pod: Place, other: Place, port: int, protocol: str) -> bool:
+    """What is selected by no policy of this way is free; else one rule must allow it."""
+    if not pod.namespace:
+        return True
+    selecting = [
+        one["spec"]
+        for one in policies
+        if one["metadata"]["namespace"] == pod.namespace
+        and way in [kind.lower() for kind in one["spec"]["policyTypes"]]
+        and _selects(one["spec"]["podSelector"], pod.labels)
+    ]
+    if not selecting:
+        return True
+    rules = [(spec, rule) for spec in selecting for rule in spec.get(way) or []]
+    return any(_rule(rule, way, pod.namespace, other, port, protocol) for _, rule in rules)
+
+
+def _rule(rule: Object, way: str, here: str, other: Place, port: int, protocol: str) -> bool:
+    ports = rule.get("ports")
+    if ports and not any((one["port"], one.get("protocol", "TCP")) == (port, protocol) for one in ports):
+        return False
+    peers = rule.get("to" if way == "egress" else "from")
+    return not peers or any(_peer(peer, here, other) for peer in peers)
+
+
+def _peer(peer: Object, here: str, other: Place) -> bool:
+    if "ipBlock" in peer:
+        block = peer["ipBlock"]
+        if not other.ip or ipaddress.ip_address(other.ip) not in ipaddress.ip_network(block["cidr"]):
+            return False
+        return not any(
+            ipaddress.ip_address(other.ip) in ipaddress.ip_network(one) for one in block.get("except", [])
+        )
+    if not other.namespace:
+        return False
+    if "namespaceSelector" in peer:
+        labels = {"kubernetes.io/metadata.name": other.namespace}
+        if not _selects(peer["namespaceSelector"], labels):
+            return False
+    elif other.namespace != here:
+        return False
+    return _selects(peer.get("podSelector", {}), other.labels)
+
+
+def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
+    assert set(selector) <= {"matchLabels"}, "only what the chart uses is evaluated here"
+    return all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
