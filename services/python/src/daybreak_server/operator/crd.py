@@ -89,7 +89,13 @@ def definition() -> dict[str, Any]:
                         },
                     },
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+                        {
+                            "name": name,
+                            "type": kind,
+                            "jsonPath": path,
+                            # The API server stores no 0: who applied it before would differ, and Helm refuse.
+                            **({"priority": priority} if priority else {}),
+                        }
                         for name, kind, path, priority in _COLUMNS
                     ],
                     "schema": {"openAPIV3Schema": _schema()},
