@@ -13,7 +13,9 @@ _FACES = f"{TESTS}/store/test_store_faces.py"
 _LOAD = f"{TESTS}/store/test_store_load.py"
 _PROMISES = f"{TESTS}/store/test_store_promises.py"
 _ZOMBIE = f"{_RUNNING}::test_zombie_writes_nothing[valkey]"
-_ATTEMPT, _CLAIM, _COMMON, _QUEUE = (f"{LUA}/_{name}.lua" for name in ("attempt", "claim", "common", "queue"))
+_ATTEMPT, _CLAIM, _HISTORY, _QUEUE = (
+    f"{LUA}/_{name}.lua" for name in ("attempt", "claim", "history", "queue")
+)
 _SETTLE, _SUBMIT, _TICK = (f"{LUA}/{name}.lua" for name in ("settle", "submit", "tick"))
 
 _FENCES = (
@@ -154,7 +156,7 @@ _ENDS = (
     mutant(
         "dead-letter-missing",
         "a failed task leaves no dead letter",
-        (_ATTEMPT, "if state == 'failed' then zput(K_dead", "if state == 'none' then zput(K_dead"),
+        (_ATTEMPT, "  zput(K_dead, r.id, NOW_TEXT)\n", ""),
         tests=f"{_RUNNING}::test_last_strike_fails[valkey-error]",
     ),
     mutant(
@@ -273,36 +275,47 @@ _EVENTS = (
     mutant(
         "two-xadds",
         "the pool's stream and the task's have an event under two ids",
-        (_COMMON, "'MAXLEN', '~', EV_MAX, eid, 'type', kind", "'MAXLEN', '~', EV_MAX, '*', 'type', kind"),
+        (
+            _HISTORY,
+            "  own[#own + 1] = entry(announce(r, kind, data), kind,",
+            "  announce(r, kind, data)\n  own[#own + 1] = entry(NOW_TEXT .. '-0', kind,",
+        ),
         tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
     ),
     mutant(
         "event-not-in-pool-stream",
         "a control plane that reads the pool's stream does not see how a task ended",
-        (_COMMON, "local eid = call('XADD', K_events, ", "local eid = call('XADD', k_ev(r.id) .. ':x', "),
+        (_HISTORY, "return call('XADD', K_events, ", "return call('XADD', k_ev(r.id) .. ':x', "),
         tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
     ),
     mutant(
         "live-stream-trimmed",
         "the pool's stream keeps 500 events, so one burst takes them from a reader that follows",
-        (_COMMON, "EVENTS_MAX, EV_MAX = 1000000, 1000", "EVENTS_MAX, EV_MAX = 500, 1000"),
+        (_HISTORY, "= '1000000', 1000,", "= '500', 1000,"),
         tests=f"{_PROMISES}::test_a_burst_takes_nothing_from_a_reader[valkey]",
     ),
     mutant(
         "task-stream-trimmed",
         "a task's own stream keeps 100 events",
-        (_COMMON, "EVENTS_MAX, EV_MAX = 1000000, 1000", "EVENTS_MAX, EV_MAX = 1000000, 100"),
+        (_HISTORY, "= '1000000', 1000,", "= '1000000', 100,"),
         tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+    ),
+    mutant(
+        "trim-not-said",
+        "who reads a task from its beginning is not told that events are gone",
+        (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
+        tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+    ),
+    mutant(
+        "first-start-forgotten",
+        "that a task has started is forgotten with the first event behind it",
+        (_HISTORY, "    own[#own + 1] = started_entry(r)\n", ""),
+        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
     ),
     mutant(
         "resume-repeats",
         "who resumes behind an event gets it again",
         (f"{LUA}/events.lua", "am > bm or (am == bm and as > bs)", "am > bm or (am == bm and as >= bs)"),
-        (
-            f"{LUA}/events.lua",
-            "'(' .. after, '+', 'COUNT', limit - #entries",
-            "after, '+', 'COUNT', limit - #entries",
-        ),
         tests=f"{_FACES}::test_task_events_replay_without_gap[valkey]",
     ),
 )

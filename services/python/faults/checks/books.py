@@ -86,7 +86,7 @@ def empty(told: Told) -> Iterator[Violation]:
                 )
         for task in store["families"].get("wait", []):
             yield Violation(kind="key-left", task=None, what=f"{pool}: a queue of {task} is still there")
-        tokens = [task for task, (_, _, token, *_) in store["usage"].items() if token is not None]
+        tokens = [task for task, (_, _, token, *_) in store["usage"].items() if token]
         for task in tokens:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")
         ended = {task for task, record in told.finals.items() if record["pool"] == pool}

@@ -147,10 +147,7 @@ class Driver:
 
     def events(self, task: str, after: str = "") -> list[EventRecord]:
         _, entries = self.run(Call("events", self.keys, (task, after, 10_000)))
-        return [
-            records.event(entry, dict(zip(flat[::2], flat[1::2], strict=True)), task_id=TaskId(task))
-            for entry, flat in entries
-        ]
+        return [records.own_event(entry, TaskId(task)) for entry in entries]
 
     def types(self, task: str) -> list[str]:
         return [event.type for event in self.events(task)]

@@ -59,10 +59,7 @@ class RedisEvents:
         trimmed, entries = await self._scripts.call(
             Call("events", keys, (task, after or "", limit)), again=True
         )
-        events = tuple(
-            records.event(entry, dict(zip(flat[::2], flat[1::2], strict=True)), task_id=task)
-            for entry, flat in entries
-        )
+        events = tuple(records.own_event(entry, task) for entry in entries)
         return EventPage(events=events, trimmed=bool(trimmed))
 
     async def tail(self, pool: str) -> str:

@@ -35,7 +35,7 @@ FAMILIES = {
     "task": ("t:", "", "hash: a task's record, small fields only"),
     "spec": ("t:", ":spec", "string: a task's metadata and input"),
     "out": ("t:", ":out", "hash: what a task has left so far: artifacts, error, checkpoint"),
-    "ev": ("t:", ":ev", "stream: a task's events, from its first claim"),
+    "ev": ("t:", ":ev", "list: a task's events, but for those that its record tells"),
     "preview": ("t:", ":preview", "string: content type, zero byte, picture; with a TTL"),
     "wait": ("w:", "", "zset: a tenant's waiting tasks by (priority, order)"),
     "index": ("by:", "", "zset: a tenant's tasks by id"),

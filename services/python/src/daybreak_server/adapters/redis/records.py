@@ -101,17 +101,26 @@ def task(shown: Sequence[Any]) -> TaskRecord:
     )
 
 
-def event(event_id: Any, fields: Mapping[Any, Any], *, task_id: TaskId | None = None) -> EventRecord:
-    """An entry of a stream; a task's own stream does not repeat the task's id."""
+def event(event_id: Any, fields: Mapping[Any, Any]) -> EventRecord:
+    """An entry of a pool's stream."""
     values = {text(name): text(value) for name, value in fields.items()}
-    identity = text(event_id)
+    return _event(text(event_id), values["type"], values["attempt"], values["data"], TaskId(values["task"]))
+
+
+def own_event(entry: Any, task_id: TaskId) -> EventRecord:
+    """One of a task's own events, as the fragment ``_history.lua`` packs them."""
+    event_id, kind, attempt, data = text(entry).split(" ", 3)
+    return _event(event_id, kind, attempt, data, task_id)
+
+
+def _event(event_id: str, kind: str, attempt: str, data: str, task_id: TaskId) -> EventRecord:
     return EventRecord(
-        id=identity,
-        task=TaskId(values["task"]) if task_id is None else task_id,
-        type=values["type"],
-        at_ms=int(identity.partition("-")[0]),
-        attempt=int(values["attempt"]),
-        data=json.loads(values["data"]),
+        id=event_id,
+        task=task_id,
+        type=kind,
+        at_ms=int(event_id.partition("-")[0]),
+        attempt=int(attempt),
+        data=json.loads(data),
     )
 
 

@@ -17,7 +17,7 @@ from daybreak_server.adapters.redis.keys import Keys, lua_names
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("common", "queue", "attempt", "claim", "estimate", "show")
+FRAGMENTS = ("common", "history", "queue", "attempt", "claim", "estimate", "show")
 SCRIPTS = (
     "cancel",
     "claim",

@@ -22,7 +22,7 @@ local function group_of(name)
   local g = groups[name]
   if not g then
     local stored = call('HMGET', k_group(name), 'task', 'state', 'drain')
-    g = { name = name, task = stored[1], state = stored[2], drain = stored[3], held = stored[1] }
+    g = { name = name, task = stored[1], state = stored[2], drain = stored[3], held = stored[1], said = stored[2] }
     groups[name] = g
   end
   return g
@@ -30,11 +30,6 @@ end
 
 local function set_group(g, task, state)
   g.task, g.state, g.since = task, state, NOW_TEXT
-end
-
-local function usage(r)
-  return '"usage":{"gpu_seconds":' .. seconds(tonumber(r.used_ms or '0'))
-    .. ',"wasted_gpu_seconds":' .. seconds(tonumber(r.wasted_ms or '0')) .. '}'
 end
 
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
@@ -70,7 +65,8 @@ local function detach(r, ended, zombie, published)
     if g.state == 'busy' then set_group(g, false, 'idle') else g.task = false end
   end
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
-  unset(r, 'token')
+  set(r, 'token', '')  -- means none, and is no command more, as an HDEL would be
+  r.token = nil
   unset(r, 'ckpt_at')
   unset(r, 'told')
   unset(r, 'phase')
@@ -83,26 +79,36 @@ local function detach(r, ended, zombie, published)
   end
 end
 
--- The one way to a terminal state. `data` is the event's JSON without its closing brace.
-local function finish(r, state, data)
+-- The one way to a terminal state; its event is the caller's.
+local function finish(r, state)
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
   set(r, 'finished', NOW_TEXT)
   set(r, 'expires', ends)
   zdrop(K_live, r.id)
   zput(K_sweep, r.id, ends)
-  if r.attempt and call('HDEL', k_out(r.id), 'ckpt', 'ckpt_step') > 0 then discard(r.id .. '/checkpoints/', NOW) end
-  if state == 'failed' then zput(K_dead, r.id, NOW_TEXT) end
+  if r.ckpt then
+    call('HDEL', k_out(r.id), 'ckpt', 'ckpt_step')
+    unset(r, 'ckpt')
+    discard(r.id .. '/checkpoints/', NOW)
+  end
   add_total('ended:' .. state, 1)
-  emit(r, state, data .. ',' .. usage(r) .. '}')
+end
+
+local function finish_failed(r, err)
+  finish(r, 'failed')
+  zput(K_dead, r.id, NOW_TEXT)
+  emit(r, 'failed', '{"error":' .. err .. ',' .. usage(r) .. '}')
 end
 
 local function finish_cancelled(r)
-  finish(r, 'cancelled', '{"reason":' .. cjson.encode(r.cancel_reason or 'requested'))
+  finish(r, 'cancelled')
+  emit(r, 'cancelled', '{"reason":' .. cjson.encode(r.cancel_reason or 'requested') .. ',' .. usage(r) .. '}')
 end
 
 local function finish_expired(r)
-  finish(r, 'expired', r.started and '{"reason":"run_within"' or '{"reason":"start_within"')
+  finish(r, 'expired')
+  emit(r, 'expired', '{"reason":"' .. (r.started and 'run_within' or 'start_within') .. '",' .. usage(r) .. '}')
 end
 
 local function overdue(r) return r.run_by and NOW >= tonumber(r.run_by) end
@@ -131,7 +137,7 @@ local function strike(r, e)
     .. ',"attempt":' .. r.attempt .. '}'
   call('HSET', k_out(r.id), 'error', err)
   set(r, 'strikes', int(strikes))
-  if final then return finish(r, 'failed', '{"error":' .. err) end
+  if final then return finish_failed(r, err) end
   local wait = backoff_ms(strikes, token)
   delay(r, NOW + wait)
   arm(r)
@@ -177,9 +183,10 @@ flushes[#flushes + 1] = function()
   for name, g in pairs(groups) do
     local changes = {}
     if g.task ~= g.held then changes.task = g.task end
-    if g.since then changes.state, changes.since, changes.ranks = g.state, g.since, g.ranks end
+    if g.since then changes.since, changes.ranks = g.since, g.ranks end
+    if g.state ~= g.said then changes.state = g.state end
     if next(changes) ~= nil then hflush(k_group(name), changes) end
-    g.held, g.since, g.ranks = g.task, nil, nil
+    g.held, g.said, g.since, g.ranks = g.task, g.state, nil, nil
   end
   if next(ledger) == nil then return end
   local key = k_ledger(int(math.floor(NOW / DAY_MS)))

@@ -2,7 +2,7 @@
 local LOOK_TENANTS, LOOK_TASKS, EXPIRE_MAX = 8, 8, 50
 
 local function answer(r)
-  local out = r.attempt == '1' and {} or call('HMGET', k_out(r.id), 'ckpt', 'ckpt_step')
+  local out = r.ckpt and call('HMGET', k_out(r.id), 'ckpt', 'ckpt_step') or {}
   return { 'task', r.id, r.token, r.attempt, r.tenant, call('GET', k_spec(r.id)) or '',
     out[1] or '', out[2] or '', control(r) }
 end
@@ -33,9 +33,9 @@ local function start(r, c, g, t)
     g.ranks = c.ranks
   end
   set_group(g, r.id, 'busy')
-  local data = '{"group":' .. cjson.encode(c.group) .. ',"ranks":' .. c.ranks
-  local step = again and call('HGET', k_out(r.id), 'ckpt_step')
-  if step then data = data .. ',"resumed_from_step":' .. step end
+  local data = started_data(c.group, c.ranks)
+  if not again then return emit_told(r, 'sev', 'started', data .. '}') end
+  if r.ckpt then data = data .. ',"resumed_from_step":' .. call('HGET', k_out(r.id), 'ckpt_step') end
   emit(r, 'started', data .. '}')
 end
 

@@ -10,7 +10,6 @@ local function exact(x)
 end
 local function seconds(ms) return format('%.3f', ms / 1000) end
 
-local EVENTS_MAX, EV_MAX = 1000000, 1000
 local TERMINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 
 -- Sorted sets: what shall be in them, by key and member: a score, or false for what goes.
@@ -62,7 +61,8 @@ local function hflush(key, changes)
   if drops then call(unpack(drops)) end
 end
 
--- Records: a task's fields by name as text, with `id` and `changes` beside them.
+-- Records: a task's fields by name as text, with `id` beside them, and once something of it changes: `sets` (the HSET
+-- as it will be called, of `n` words) and `drops` (names of fields that go).
 local tasks, changed
 
 local function load_task(id)
@@ -71,24 +71,41 @@ local function load_task(id)
     local flat = call('HGETALL', k_task(id))
     r = #flat > 0 and { id = id }
     for i = 1, #flat, 2 do r[flat[i]] = flat[i + 1] end
+    if r and r.token == '' then r.token = nil end
     tasks[id] = r
   end
   return r or nil
 end
 
+local function touch(r)
+  if r.sets then return end
+  r.sets, r.n, r.drops = { 'HSET', k_task(r.id) }, 2, nil
+  changed[#changed + 1] = r
+end
+
 local function set(r, name, value)
-  r[name] = value
-  if not r.changes then
-    r.changes = {}
-    changed[#changed + 1] = r
-  end
-  r.changes[name] = value
+  touch(r)
+  local sets, n = r.sets, r.n
+  sets[n + 1], sets[n + 2] = name, value
+  r[name], r.n = value, n + 2
+  if r.drops then r.drops[name] = nil end
 end
 
 local function unset(r, name)
   if not r[name] then return end
-  set(r, name, false)
-  r[name] = nil
+  touch(r)
+  r[name], r.drops = nil, r.drops or {}
+  r.drops[name] = true
+end
+
+local function write(r)
+  if r.n > 2 then call(unpack(r.sets)) end
+  if r.drops and next(r.drops) then
+    local drops = { 'HDEL', k_task(r.id) }
+    for name in pairs(r.drops) do drops[#drops + 1] = name end
+    call(unpack(drops))
+  end
+  r.sets = nil
 end
 
 -- The pool's numbers, all read at the first question; and its totals, which are only added to.
@@ -120,19 +137,6 @@ end
 
 local function add_total(name, amount) totals[name] = (totals[name] or 0) + amount end
 
--- The `queued` event is in the pool's stream only; whoever reads a task's own stream makes it from the record.
-local function queued_data(pos)
-  if pos then return '{"position":' .. pos .. '}' end
-  return '{}'
-end
-
-local function emit(r, kind, data)
-  local attempt = r.attempt or '0'
-  local eid = call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
-    'task', r.id, 'type', kind, 'attempt', attempt, 'data', data)
-  call('XADD', k_ev(r.id), 'MAXLEN', '~', EV_MAX, eid, 'type', kind, 'attempt', attempt, 'data', data)
-end
-
 local flushes = {}  -- what the other fragments have to write
 local resets = {    -- and how all of them forget the call before
   function()
@@ -143,10 +147,7 @@ local resets = {    -- and how all of them forget the call before
 
 local function flush()
   for _, other in ipairs(flushes) do other() end
-  for _, r in ipairs(changed) do
-    hflush(k_task(r.id), r.changes)
-    r.changes = nil
-  end
+  for _, r in ipairs(changed) do write(r) end
   changed = {}
   for key in pairs(zsets) do zflush(key) end
   if numbers_changed then

@@ -12,6 +12,6 @@ local function show(id)
     local s = wait_s(at, due)
     place, wait = int(at), s and exact(s) or ''
   end
-  local last = call('XREVRANGE', k_ev(id), '+', '-', 'COUNT', 1)[1]
-  return { id, fields, call('GET', k_spec(id)) or '', call('HGETALL', k_out(id)), place, wait, last and last[1] or r.qev }
+  r.id = id
+  return { id, fields, call('GET', k_spec(id)) or '', call('HGETALL', k_out(id)), place, wait, last_event(r) }
 end

@@ -24,6 +24,7 @@ local function run(ARGV)
   if told > 0 then set(r, 'told', int(told)) end
   if checkpoint ~= '' and call('HGET', k_out(id), 'ckpt') ~= checkpoint then
     call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
+    set(r, 'ckpt', '1')
     set(r, 'ckpt_at', int(steady()))
     emit(r, 'checkpoint', '{"step":' .. step .. '}')
   end

@@ -19,9 +19,11 @@ local function finished(r, stored, shown)
     learn('mean_s', ran)
   end
   detach(r, true, false, true)
-  if stored ~= '[]' then call('HSET', k_out(r.id), 'artifacts', stored) end
   if r.strikes then call('HDEL', k_out(r.id), 'error') end
-  finish(r, 'succeeded', '{"artifacts":' .. shown)
+  finish(r, 'succeeded')
+  if stored == '[]' then return emit_told(r, 'fev', 'succeeded', succeeded_data(r, '[]')) end
+  call('HSET', k_out(r.id), 'artifacts', stored)
+  emit(r, 'succeeded', succeeded_data(r, shown))
 end
 
 local function apply(r, outcome, a, b, c, d)

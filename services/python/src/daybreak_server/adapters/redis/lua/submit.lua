@@ -68,8 +68,8 @@ local function accept(ARGV, at, fresh)
 
   add_meta('seq', 1)
   local t, order = tenant(tenant_name), tonumber(order_base) * PRIORITY_BAND + meta('seq')
-  local r = { id = id, changes = {} }
-  changed[#changed + 1], tasks[id] = r, r
+  local r = { id = id }
+  tasks[id] = r
   set(r, 'tenant', tenant_name)
   set(r, 'order', int(order))
   set(r, 'est', est)
@@ -89,12 +89,11 @@ local function accept(ARGV, at, fresh)
   if start_within then set(r, 'start_by', int(math.max(start_at or 0, NOW) + start_within)) end
   weigh(t, weight)
   call('SET', k_spec(id), spec)
-  zput(k_index(tenant_name), id, 0)
+  zput(k_index(tenant_name), id, '0')
   local place = queue_up(r, t, order, start_at)
   local wait = wait_s(place, r.state == 'delayed' and start_at or nil)
   set(r, 'pos', int(place))
-  set(r, 'qev', call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
-    'task', id, 'type', 'queued', 'attempt', '0', 'data', queued_data(r.pos)))
+  emit_told(r, 'qev', 'queued', queued_data(r.pos))
   return { 'new', r.created, r.state, r.pos, wait and exact(wait) or '', r.qev }
 end
 
