@@ -155,9 +155,38 @@ def test_a_waiting_task_tells_its_place_and_wake(api: Api, worker: Worker) -> No
         worker.register()
         moved = next(events)
         assert (moved["type"], moved["data"]["phase"]) == ("wake", "model")
+        for phase in ("warm_up", "model"):
+            worker.group = replace(worker.group, phase=phase)
+            worker.register()
+            moved = next(events)
+            assert (moved["type"], moved["data"]["phase"]) == ("wake", phase)
         worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready")
         worker.finish(worker.claim())
         assert [e["type"] for e in events] == ["started", "succeeded"]
+
+
+def test_the_eta_is_of_what_is_left(api: Api, worker: Worker) -> None:
+    """A wake is as long as the last one was, from the phase on in which it is now."""
+    last = {"ray": 20.0, "model": 6.0, "warm_up": 3.0}
+    worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready", wake=last)
+    worker.register()
+
+    def told() -> Any:
+        return api.client.get("/v1/pools/echo").json()["wake"].get("eta_s")
+
+    assert wait_until(told, 30, "the pool's history") == 29.0
+    worker.queue.leave(worker.group)
+    now_ms = time.time_ns() // 1_000_000
+    worker.group = replace(worker.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
+    worker.register()
+    task = api.submit()
+    shown = wait_until(lambda: _wake(api, task["id"], "warm_up"), 30, "the phase")
+    assert shown["eta_s"] <= 3.0
+
+
+def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
+    wake = api.client.get(f"/v1/tasks/{task}").json().get("wake", {})
+    return wake if wake.get("phase") == phase else None
 
 
 def test_streams_are_bounded(start_api: Callable[..., Api]) -> None:

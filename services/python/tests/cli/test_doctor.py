@@ -12,8 +12,10 @@ import pytest
 from support.valkey import Server, free_port
 
 from daybreak_server.adapters.redis.inspect import RedisFacts
-from daybreak_server.entrypoints import doctor
-from daybreak_server.entrypoints.doctor import Check, as_lines, broken, examine
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.entrypoints import doctor_redis
+from daybreak_server.entrypoints.checks import Check
+from daybreak_server.entrypoints.doctor import as_lines, broken, examine
 from daybreak_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,6 +71,27 @@ def test_each_pools_model_is_looked_at(tmp_path: Path) -> None:
     assert "model_index.json" in checks["pool video"].found
     assert checks["pool video"].advice == f"daybreakd models verify {tmp_path / 'empty'}"
     assert checks["torch"].level == "ok"
+
+
+def test_a_class_that_cannot_be_imported(tmp_path: Path) -> None:
+    """The API takes tasks of such a pool and no group ever starts: it is found before they wait."""
+    check = report(tmp_path, pools={"odd": {"workload": "support.noting:ABSENT"}})["pool odd"]
+    assert check.level == "error"
+    assert "cannot import 'support.noting:NoSuchClass'" in check.found
+    assert "support.noting:NoSuchClass" in check.advice
+
+
+def test_what_a_rank_said_last(tmp_path: Path, valkey: Server) -> None:
+    """A pool whose groups do not come up says why, until one does."""
+    queue = RedisQueue(valkey.url, pool="echo")
+    redis = {"url": valkey.url, "timeout_s": 30}
+    assert "groups of echo" not in report(tmp_path, redis=redis)
+    queue.failed("UnknownWorkloadError: cannot import 'a.b:C'")
+    check = report(tmp_path, redis=redis)["groups of echo"]
+    assert (check.level, check.found) == ("error", "UnknownWorkloadError: cannot import 'a.b:C'")
+    queue.failed("GroupBrokenError: rank 0 is gone", rank=1)
+    assert report(tmp_path, redis=redis)["groups of echo"].found == check.found, "the first one knows why"
+    queue.close()
 
 
 def test_the_store_of_files_is_tried(tmp_path: Path) -> None:
@@ -180,11 +203,11 @@ def test_a_redis_that_refuses_the_password(tmp_path: Path, valkey: Server) -> No
 
 def test_what_a_fail_over_would_lose(tmp_path: Path) -> None:
     """With Sentinel, a lost master takes what no replica had; the report names the setting against it."""
-    few = doctor._fail_over(RedisFacts(replicas=0), 1)
+    few = doctor_redis._fail_over(RedisFacts(replicas=0), 1)
     assert (few.level, few.found) == ("warning", "no replica follows the master")
-    loses = doctor._fail_over(RedisFacts(replicas=2), 0)
+    loses = doctor_redis._fail_over(RedisFacts(replicas=2), 0)
     assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
-    assert doctor._fail_over(RedisFacts(replicas=2), 1).level == "ok"
+    assert doctor_redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
 
 
 def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
@@ -198,10 +221,12 @@ def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_redis_that_is_old_slow_or_silent() -> None:
     """What cannot be had here as a server: an old one, a far one, and one that forbids CONFIG."""
-    old = doctor.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")
+    old = doctor_redis.judge_redis(
+        RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old"
+    )
     assert [check.level for check in old] == ["error", "warning", "warning", "ok"]
     assert old[0].found == "redis 6.2.14 at redis://old is too old"
-    far = doctor.judge_redis(RedisFacts(compatible=(7, 0), ping_ms=80.0), "redis://far")
+    far = doctor_redis.judge_redis(RedisFacts(compatible=(7, 0), ping_ms=80.0), "redis://far")
     assert (far[-1].level, far[-1].found) == ("warning", "80 ms")
 
 

@@ -85,7 +85,9 @@ class TlsServer(Server):
         certificate, key = authority.issue("server")
         folder.mkdir(parents=True, exist_ok=True)
         users = folder / "users.acl"
-        users.write_text(f"user default off\nuser {USER} on >{PASSWORD} ~daybreak:* &* +@all -@dangerous +info +config|get\n")
+        users.write_text(
+            f"user default off\nuser {USER} on >{PASSWORD} ~daybreak:* &* +@all -@dangerous +info +config|get\n"
+        )
         super().__init__(
             folder,
             program,

@@ -55,6 +55,8 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
     assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
     wake = call(f"{up.url}/v1/pools/echo")["wake"]["last"]
     assert {"ray_s", "process_group_s", "model_s", "warm_up_s"} <= set(wake)
+    assert wake["total_s"] >= wake["ray_s"] > wake["model_s"], "the start of Ray is part of the wake"
+    assert "pool echo: ray" in up.said()
 
 
 def test_the_same_app_answers_on_ray(up: System) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from daybreak_server.api.catalog import PoolNumbers
@@ -24,6 +25,7 @@ log = logging.getLogger("daybreak.api.ticker")
 
 MAX_ROUNDS = 50
 """Ticks that may follow each other at once when there is a lot to do."""
+WAKE_LOOK_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _JITTER = random.Random()
 
@@ -48,10 +50,21 @@ class Ticker:
             while True:
                 failures = 0 if await self._second(failures) else failures + 1
                 pause = min(self.every_s * 2**failures, _MAX_BACKOFF_S) if failures else self.every_s
-                await asyncio.sleep(pause * _JITTER.uniform(0.9, 1.1))  # gateways spread out by themselves
+                await self._rest(pause * _JITTER.uniform(0.9, 1.1))  # gateways spread out by themselves
         finally:
             if self._sweep is not None:
                 await ended(self._sweep)
+
+    async def _rest(self, pause_s: float) -> None:
+        """Until the next tick. While a group is on its way it looks more often: a phase may be short."""
+        until = asyncio.get_running_loop().time() + pause_s
+        while (left_s := until - asyncio.get_running_loop().time()) > WAKE_LOOK_S:
+            if not self.places.waking(self.pool):
+                break
+            await asyncio.sleep(WAKE_LOOK_S)
+            with suppress(StoreError):  # the next tick says so
+                await self.places.look(self.pool)
+        await asyncio.sleep(max(0.0, left_s))
 
     async def _second(self, failures: int) -> bool:
         try:

@@ -86,14 +86,18 @@ def wake_last(view: PoolView) -> dict[str, float]:
 
 
 def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
-    """Seconds until a group is ready, if this wake goes as the last one did."""
-    total = wake_last(view).get("total_s") if view.wake_last else None
-    if total is None:
+    """Seconds until a group is ready, if what is left of this wake goes as in the last one."""
+    last, phase = wake_last(view), view.wake_phase
+    if not last:
         return None
+    if f"{phase}_s" in last and view.wake_since_ms is not None:
+        here = last[f"{phase}_s"] - max(0.0, (now_ms - view.wake_since_ms) / 1000)
+        later = WAKE_PHASES[WAKE_PHASES.index(phase) + 1 :]
+        return round(max(0.0, here) + sum(last.get(f"{name}_s", 0.0) for name in later), 1)
     began_ms = view.report.wake_began_ms if view.report is not None else None
     began_ms = view.wake_since_ms if began_ms is None else began_ms
     elapsed = 0.0 if began_ms is None else (now_ms - began_ms) / 1000
-    return round(max(0.0, total - max(0.0, elapsed)), 1)
+    return round(max(0.0, last["total_s"] - max(0.0, elapsed)), 1)
 
 
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Shown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray.serve.config import GangSchedulingConfig
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
 from daybreak_server.entrypoints.gateway import log_to_stderr
+from daybreak_server.gang.member import Member
 from daybreak_server.settings import PoolSettings, Settings, load_settings
 
 _log = logging.getLogger(__name__)
@@ -52,9 +54,20 @@ class VideoGenerator:
         assert gang is not None, "a group is a gang"
         self._pool, self._rank, self._started = pool, gang.rank, started
         self._settings = Settings.model_validate_json(settings)
-        self._member = wiring.build_member(
+        self._member: Member | None = None
+        try:
+            self._member = self._build(gang)
+        except Exception as exc:  # a workload that is not installed here
+            _log.exception("rank %d of %s cannot be made", self._rank, pool)
+            threading.Thread(target=self._end, args=(f"{type(exc).__name__}: {exc}",), name="end").start()
+            return
+        self._member.start()
+        self._watch = cluster.watch_draining(self._member.ask_to_leave)
+
+    def _build(self, gang: Any) -> Member:
+        return wiring.build_member(
             self._settings,
-            pool,
+            self._pool,
             rank=gang.rank,
             device="cuda" if cluster.has_gpu() else "cpu",
             on_broken=self._end,
@@ -64,12 +77,10 @@ class VideoGenerator:
             wake={"ray": round(_process_age_s(), 3)},
             guarded=True,
         )
-        self._member.start()
-        self._watch = cluster.watch_draining(self._member.ask_to_leave)
 
     def check_health(self) -> None:
         """Asked by Serve; three failures in a row end the whole gang."""
-        why = self._member.health()
+        why = self._member.health() if self._member is not None else None
         if why is not None:
             raise RuntimeError(why)
 
@@ -78,7 +89,7 @@ class VideoGenerator:
 
     def __call__(self) -> dict[str, Any]:
         """Who this is; a deployment handle may ask."""
-        record = self._member.record
+        record = self._member.record if self._member is not None else None
         return {"pool": self._pool, "rank": self._rank, "group": record.id if record is not None else None}
 
     def __del__(self) -> None:

@@ -30,6 +30,7 @@ from daybreak_server.entrypoints.instance import (
     write_whole,
 )
 from daybreak_server.entrypoints.supervisor import Part, PartFailedError, Supervisor
+from daybreak_server.entrypoints.telling import Telling
 from daybreak_server.settings import Settings
 
 _START_S = 900.0
@@ -173,10 +174,12 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 def _run(plan: Plan, going: threading.Event) -> int:
     started = time.monotonic()
     supervisor = Supervisor(plan.parts, say=_say)
+    telling = Telling(plan.settings)
     code = 0
     try:
         _say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")
         supervisor.start()
+        telling.start()
         if supervisor.wait_ready(names=["gateway"], going=going.is_set):
             _tell(plan, supervisor, ready=False)  # tasks are taken from here on
         if supervisor.wait_ready(going=going.is_set) and _wait_groups(plan, supervisor, going):
@@ -191,6 +194,7 @@ def _run(plan: Plan, going: threading.Event) -> int:
         code = 1
     finally:
         _say("stopping")
+        telling.stop()
         supervisor.stop()
         _keep_ray_logs(plan)
         left = plan.instance.close()

@@ -119,7 +119,7 @@ class Keeper:
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
         """Change the record; with ``now``, the store is told at once, when it can be reached."""
         with self._lock:
-            if "state" in changes and changes["state"] is not self._record.state:
+            if any(changes.get(name, was) != was for name, was in self._at()):
                 changes.setdefault("since_ms", time.time_ns() // 1_000_000)
             self._record = replace(self._record, **changes)
             if self._guard is not None:
@@ -127,6 +127,10 @@ class Keeper:
         if now:
             self.refresh()
         return self._record
+
+    def _at(self) -> tuple[tuple[str, str], ...]:
+        """What a person watches it go through: ``since`` counts from its last change."""
+        return (("state", self._record.state), ("phase", self._record.phase))
 
     def watch(self, crew: Crew) -> None:
         """Watch the other ranks from now on."""

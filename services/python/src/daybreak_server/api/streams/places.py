@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from daybreak_server.api import views
 from daybreak_server.api.catalog import PoolNumbers
+from daybreak_server.api.streams import frames
 from daybreak_server.api.streams.following import place_frames
 from daybreak_server.api.streams.hub import Hub
 from daybreak_server.domain.tasks import State
@@ -22,6 +24,7 @@ class Places:
         self._store = store
         self._numbers = numbers
         self._now_ms = now_ms
+        self._phases: dict[str, str] = {}
 
     async def round(self, pool: str) -> None:
         """Look up the places of the followed waiting tasks. :raises StoreUnavailableError:"""
@@ -35,3 +38,18 @@ class Places:
             feed.waiting[task] = None  # behind all others: they take turns
             for frame in place_frames(record, self._numbers, self._now_ms()):
                 feed.tell(task, frame)
+
+    def waking(self, pool: str) -> bool:
+        """Whether somebody waits and watches while the pool gets its first group."""
+        view = self._numbers.latest(pool)
+        return bool(self._hub.feed(pool).waiting) and view is not None and not views.has_ready_group(view)
+
+    async def look(self, pool: str) -> None:
+        """Tell of a new phase of the wake, without looking places up. :raises StoreUnavailableError:"""
+        shown = views.wake_of(await self._numbers.refresh(pool), self._now_ms())
+        if shown is None or self._phases.get(pool) == shown["phase"]:
+            return
+        self._phases[pool] = shown["phase"]
+        feed = self._hub.feed(pool)
+        for task in feed.waiting:
+            feed.tell(task, frames.wake(task, shown, self._now_ms()))

@@ -48,7 +48,10 @@ local about_the_pool = {
     for i = 3, #ARGV do call('ZADD', K_closed, ends, ARGV[i]) end
   end,
   open = function(ARGV) call('ZREM', K_closed, unpack(ARGV, 2)) end,
-  failed = function(ARGV) call('SET', K_failure, ARGV[3], 'PX', ARGV[2]) end,
+  failed = function(ARGV)
+    -- The ranks of a group end one after the other, and the first one knows why.
+    if call('PTTL', K_failure) < tonumber(ARGV[2]) - 5000 then call('SET', K_failure, ARGV[3], 'PX', ARGV[2]) end
+  end,
   tell = function(ARGV)
     call('SET', K_told, ARGV[3], 'PX', ARGV[2])
     if ARGV[4] ~= '' then call('HSET', K_meta, 'wake_ms', ARGV[4], 'wake', ARGV[5]) end

@@ -1,0 +1,76 @@
+"""The way of a group to its first claim: its phases, and what is said when it does not get there."""
+
+from __future__ import annotations
+
+import queue as queues
+from collections.abc import Callable
+from pathlib import Path
+
+from support.pools import Pool
+from support.waiting import wait_until
+
+from daybreak_server import wiring
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import State
+from daybreak_server.gang.keeper import Keeper
+from daybreak_server.gang.member import Member
+from daybreak_server.gang.pulse import Pulse
+
+Broken = queues.SimpleQueue[str]
+
+
+def test_a_model_is_warm_before_the_first_claim(
+    pools: Callable[..., Pool], leader: Callable[..., Member], tmp_path: Path
+) -> None:
+    """The first task finds a group that has run once; each phase is on the group's record with its seconds."""
+    notes = tmp_path / "notes"
+    pool = pools(workload="support.noting:SPEC", options={"notes": str(notes)})
+    tasks = [pool.submit(), pool.submit()]
+    leader(pool)
+    for task in tasks:
+        pool.wait(task, State.SUCCEEDED)
+    assert notes.read_text().split() == ["load", "warm_up", "run", "run"]
+    (group,) = pool.view().groups
+    assert {"model", "warm_up"} <= set(group.wake)
+
+
+def test_a_group_that_cannot_warm_up_claims_nothing(
+    pools: Callable[..., Pool], leader: Callable[..., Member], tmp_path: Path
+) -> None:
+    """Its task still waits, without a strike, and the reason is told."""
+    broken: Broken = queues.SimpleQueue()
+    pool = pools(
+        workload="support.noting:SPEC", options={"notes": str(tmp_path / "notes"), "fail": "warm_up"}
+    )
+    task = pool.submit()
+    leader(pool, on_broken=broken.put)
+    assert broken.get(timeout=60) == "RuntimeError: the kernels do not compile"
+    assert (pool.get(task).state, pool.get(task).strikes) == (State.QUEUED, 0)
+
+
+def test_a_class_that_cannot_be_imported_is_named(
+    pools: Callable[..., Pool], leader: Callable[..., Member]
+) -> None:
+    """The reason names what was looked for and where; the group's record is gone, and the process lives."""
+    broken: Broken = queues.SimpleQueue()
+    pool = pools(workload="support.noting:ABSENT")
+    leader(pool, on_broken=broken.put)
+    why = broken.get(timeout=60)
+    assert why.startswith("UnknownWorkloadError: cannot import 'support.noting:NoSuchClass'")
+    wait_until(lambda: not pool.view().groups, 30, "the group's record to go")
+
+
+def test_a_record_says_since_when_it_is_in_its_phase(pools: Callable[..., Pool]) -> None:
+    """Each new phase begins anew, so that what is left of it can be told; the same one again does not."""
+    pool = pools()
+    queue = wiring.build_queue(pool.settings, "echo")
+    record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
+    config = wiring.gang_config(pool.settings, "echo")
+    keeper = Keeper(queue, config, Pulse(10), record=record, on_break=print)
+    assert keeper.update(phase="model", wake={"ray": 1.0}).since_ms == 1
+    warm = keeper.update(phase="warm_up").since_ms
+    assert warm > 1
+    (shown,) = pool.view().groups
+    assert (shown.phase, shown.since_ms) == ("warm_up", warm)
+    queue.close()
