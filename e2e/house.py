@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,6 +125,12 @@ class House:
     def groups(self, pool: str, *states: str) -> list[str]:
         """Ids of the pool's groups in one of these states (none named: any)."""
         return [one.id for one in self.client.pool(pool).groups if not states or one.state in states]
+
+    def doctor(self) -> str:
+        """What `daybreakd doctor` says in a gateway's pod."""
+        command = ["kubectl", "-n", self.kube.namespace, "exec", f"deploy/{NAME}-gateway", "--"]
+        done = subprocess.run([*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False)
+        return done.stdout + done.stderr
 
     def _answers(self) -> bool:
         return bool(self.client.pools())

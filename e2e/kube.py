@@ -14,6 +14,7 @@ POOL_LABEL = "daybreak.dev/pool"
 NODE_TYPE = "ray.io/node-type"
 POOLS = ("daybreak.dev", "v1alpha1", "generatorpools")
 RAY = ("ray.io", "v1", "rayclusters")
+QUOTA = "e2e"
 SCALED = ("keda.sh", "v1alpha1", "scaledobjects")
 
 
@@ -91,6 +92,28 @@ class Kube:
         group, version, plural = POOLS
         patch = {"spec": dict(spec)}
         self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, name, patch)
+
+    def set_image(self, pool: str, image: str) -> None:
+        """Of all containers of the pool's RayCluster template."""
+        group, version, plural = POOLS
+        places = ["headGroupSpec", "workerGroupSpecs/0"]
+        patch = [
+            {
+                "op": "replace",
+                "path": f"/spec/rayCluster/spec/{place}/template/spec/containers/0/image",
+                "value": image,
+            }
+            for place in places
+        ]
+        self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, pool, patch)
+
+    def set_quota(self, *, pods: int | None) -> None:
+        """So many pods may be in the namespace; ``None``: any number."""
+        _unless_absent(lambda: self.core.delete_namespaced_resource_quota(QUOTA, self.namespace))
+        if pods is not None:
+            spec = client.V1ResourceQuotaSpec(hard={"pods": str(pods)})
+            body = client.V1ResourceQuota(metadata=client.V1ObjectMeta(name=QUOTA), spec=spec)
+            self.core.create_namespaced_resource_quota(self.namespace, body)
 
 
 def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:

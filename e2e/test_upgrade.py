@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from e2e.house import WAKE_S, House
@@ -30,14 +32,15 @@ def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRe
         assert after.end(timeout_s=WAKE_S).state.value == "succeeded"
         wanted = other if change == "upgrade" else house.images.daybreak
         wait_until(
-            lambda wanted=wanted: all(_runs(pod, wanted) for pod in house.kube.heads("echo")),
+            partial(_all_run, house, wanted),
             timeout_s=180,
             what=f"heads of {wanted} only",
         )
 
 
-def _runs(pod: object, image: str) -> bool:
-    return all(one.image.endswith(image) for one in pod.spec.containers)  # type: ignore[attr-defined]
+def _all_run(house: House, image: str) -> bool:
+    every = [container for pod in house.kube.heads("echo") for container in pod.spec.containers]
+    return all(one.image.endswith(image) for one in every)
 
 
 def test_uninstall_leaves_what_it_says(house: House) -> None:
