@@ -14,7 +14,7 @@ export UV_FIND_LINKS
 LAB = cd services/python && $(CURDIR)/$(BIN)/python
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image e2e e2e-full train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
@@ -56,6 +56,8 @@ check: setup  ## Format, lint, types, import contracts, sizes, generated files
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/crd.py --check
+	$(BIN)/python tools/chart.py --check
+	$(BIN)/python tools/manifests.py --check
 	$(BIN)/python tools/figures.py --check
 
 format: setup  ## Format and mend what can be mended
@@ -88,6 +90,10 @@ image:  ## Build the image with docker, podman or buildah (IMAGE=daybreak:dev)
 		if command -v $$tool >/dev/null; then \
 			exec $$tool build -t $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .; fi; done; \
 	echo "none of docker, podman and buildah is on PATH" >&2; exit 1
+
+chart: setup  ## Make what follows from the Helm chart, then lint and test it (helm, helm-unittest, kube-score; KUBECONFIG for dry runs)
+	@$(BIN)/python tools/crd.py && $(BIN)/python tools/chart.py && $(BIN)/python tools/manifests.py
+	@$(BIN)/python -m pytest services/python/tests/deploy $(PYTEST)
 
 e2e: setup  ## On the cluster that KUBECONFIG names: from nothing to a video and back (at most 12 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) $(PYTEST)

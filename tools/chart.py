@@ -148,7 +148,7 @@ def _of(value: Value) -> dict[str, Any]:
 
 
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's own schema and those it refers to; defaults are left to the server."""
+    """The model's own schema and those it refers to: names and bounds. Defaults and words are the server's."""
     made = model.model_json_schema(ref_template="#/$defs/{model}")
     shared = made.pop("$defs", {})
     return {name: _bare(one) for name, one in {**shared, model.__name__: made}.items()}
@@ -159,11 +159,11 @@ def _bare(node: Any) -> Any:
         return [_bare(one) for one in node]
     if not isinstance(node, dict):
         return node
-    # A property may be called title or default: those are objects.
+    # A property may have such a name: then what it holds is an object.
     return {
         name: _bare(one)
         for name, one in node.items()
-        if not (name in {"title", "default", "format"} and not isinstance(one, dict))
+        if not (name in {"title", "default", "format", "description"} and not isinstance(one, dict))
     }
 
 

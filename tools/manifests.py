@@ -42,9 +42,18 @@ VALUES: dict[str, Any] = {
             "existingSecret": "daybreak-s3",
         },
     },
-    "redis": {"existingSecret": "daybreak-redis"},
+    "redis": {
+        "existingSecret": "daybreak-redis",
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+    },
     "rayToken": {"existingSecret": "daybreak-ray-token"},
-    "pools": {"echo": {"worker": {"resources": {"requests": {"cpu": "100m"}}}}},
+    # All of it fits a small machine; what it may use at most is left as the chart has it.
+    "gateway": {"resources": {"requests": {"cpu": "50m"}}},
+    "poolDefaults": {
+        "maxGroups": 1,
+        "head": {"resources": {"requests": {"cpu": "200m", "memory": "1Gi"}}},
+        "worker": {"resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
+    },
 }
 OPERATOR_ONLY = ("Role", "RoleBinding", "GeneratorPool", "ScaledObject", "TriggerAuthentication")
 Object = dict[str, Any]

@@ -48,6 +48,11 @@ spec:
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
         {{- include "daybreak.env" $root | nindent 8 }}
+        {{- if $pool.cache.volume }}
+        # On the head too: ranks get the settings that Serve read when it built their application.
+        - name: DAYBREAK_MODEL_CACHE
+          value: {{ $pool.cache.mountPath }}
+        {{- end }}
         {{- with $of.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -57,7 +62,7 @@ spec:
       securityContext: {{- include "daybreak.containerSecurity" $root | nindent 8 }}
       volumeMounts:
         {{- include "daybreak.mounts" $root | nindent 8 }}
-        {{- if $pool.cache.volume }}
+        {{- if and $pool.cache.volume (eq $container "ray-worker") }}
         - name: cache
           mountPath: {{ $pool.cache.mountPath }}
         {{- end }}
@@ -66,9 +71,9 @@ spec:
         {{- end }}
   volumes:
     {{- include "daybreak.volumes" $root | nindent 4 }}
-    {{- with $pool.cache.volume }}
+    {{- if and $pool.cache.volume (eq $container "ray-worker") }}
     - name: cache
-      {{- toYaml . | nindent 6 }}
+      {{- toYaml $pool.cache.volume | nindent 6 }}
     {{- end }}
     {{- with $of.extraVolumes }}
     {{- toYaml . | nindent 4 }}
