@@ -32,8 +32,9 @@ from daybreak_server.ports.store import StoreError
 
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-TOLD_S = 30.0
-"""What clients are told counts for so much longer than until the look after the next."""
+TOLD_S = 90.0
+"""What clients are told counts for so much longer than until the look after the next: a slow head takes its time
+to be put its applications, and meanwhile nothing else is told."""
 SERVE_STATES_S = 2.0
 """A head that is asked may be slow: it is not waited for longer than this."""
 
