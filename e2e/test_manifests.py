@@ -1,0 +1,72 @@
+"""The plain manifests apply as they stand, and serve a task. They live in a namespace of a fixed name."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes.client.exceptions import ApiException
+
+from daybreak import Client, Retry
+from e2e.forward import Forward
+from e2e.house import GATEWAY_PORT, WAKE_S
+from e2e.kube import Kube
+from e2e.release import NAME
+from e2e.story import Story
+from e2e.values import Images
+from e2e.watching import Watcher
+
+pytestmark = pytest.mark.full
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+INPUT = {"prompt": "a green square moving right", "steps": 4, "seed": 3}
+
+
+@pytest.fixture
+def kube() -> Iterator[Kube]:
+    """The manifests' namespace; it must not be there yet, and is gone afterwards."""
+    made = Kube(NAME)
+    try:
+        made.core.read_namespace(NAME)
+    except ApiException:
+        pass
+    else:
+        pytest.skip(f"namespace {NAME} exists: it may be somebody's")
+    watcher = Watcher(made).start()
+    try:
+        yield made
+    finally:
+        watcher.close()
+        made.delete_namespace()
+
+
+@pytest.mark.parametrize("folder", ["keda", "raycluster"])
+def test_plain_manifests(kube: Kube, folder: str, request: pytest.FixtureRequest) -> None:
+    """Applied in the order of their names, with the S3 of deploy/s3, they make a video."""
+    option = request.config.getoption
+    images = Images(daybreak=option("--image"), s3=option("--s3-image"))
+    for part in (DEPLOY / folder / "00-namespace.yaml", DEPLOY / "crd", DEPLOY / "s3", DEPLOY / folder):
+        if part.name == "s3":
+            _run("sh", str(DEPLOY / "secrets.sh"), NAME)
+        for file in sorted(part.glob("*.yaml")) if part.is_dir() else [part]:
+            text = file.read_text(encoding="utf-8")
+            text = text.replace("ghcr.io/versity/versitygw:v1.8.0", images.s3)
+            text = text.replace("daybreak:dev", images.daybreak)
+            _run("kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-", given=text)
+    for what in (f"statefulset/{NAME}-redis", f"deployment/{NAME}-gateway"):
+        _run("kubectl", "-n", NAME, "rollout", "status", what, "--timeout=240s")
+    forward = Forward(NAME, f"{NAME}-gateway", GATEWAY_PORT).open()
+    try:
+        with Client(forward.url, retry=Retry(attempts=12)) as client:
+            done = Story(client, client.submit("video", INPUT)).end(timeout_s=WAKE_S)
+    finally:
+        forward.close()
+    assert (done.state.value, done.attempt) == ("succeeded", 1)
+    assert "video.mp4" in {one.name for one in done.artifacts}
+
+
+def _run(*command: str, given: str | None = None) -> None:
+    done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
