@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import hashlib
 import json
 import shutil
 import subprocess
@@ -55,6 +56,7 @@ VALUES: dict[str, Any] = {
         "worker": {"resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
     },
 }
+SETTINGS_MARK = "daybreak.dev/settings"
 OPERATOR_ONLY = ("Role", "RoleBinding", "GeneratorPool", "ScaledObject", "TriggerAuthentication")
 Object = dict[str, Any]
 
@@ -133,13 +135,15 @@ def _is_fixed(one: Object) -> bool:
 
 
 def _without_others(one: Object) -> Object:
-    """The settings file names only the pool that is there."""
-    if one["metadata"]["name"] != f"{NAMESPACE}-config":
-        return one
+    """The settings file names only the pool that is there, and the gateway is started anew when it changes."""
     made = copy.deepcopy(one)
-    settings = yaml.safe_load(made["data"]["daybreak.yaml"])
-    settings["pools"] = {FIXED_POOL: {**settings["pools"][FIXED_POOL], "groups": FIXED_GROUPS}}
-    made["data"]["daybreak.yaml"] = yaml.safe_dump(settings)
+    if one["metadata"]["name"] == f"{NAMESPACE}-config":
+        settings = yaml.safe_load(made["data"]["daybreak.yaml"])
+        settings["pools"] = {FIXED_POOL: {**settings["pools"][FIXED_POOL], "groups": FIXED_GROUPS}}
+        made["data"]["daybreak.yaml"] = yaml.safe_dump(settings)
+    elif one["kind"] == "Deployment":
+        marks = made["spec"]["template"]["metadata"]["annotations"]
+        marks[SETTINGS_MARK] = hashlib.sha256(f"{marks[SETTINGS_MARK]} fixed".encode()).hexdigest()
     return made
 
 
