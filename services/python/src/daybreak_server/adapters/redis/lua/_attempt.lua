@@ -45,7 +45,7 @@ local function bill(r, ended)
   local t = tenant(r.tenant)
   charge(t, all / 1000 / t.weight - tonumber(r.charge))
   set(r, 'used_ms', int(tonumber(r.used_ms or '0') + used))
-  set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted))
+  if wasted ~= 0 then set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted)) end
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
       add_total(name, ms)
@@ -84,7 +84,6 @@ local function finish(r, state)
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
   set(r, 'finished', NOW_TEXT)
-  set(r, 'expires', ends)
   zdrop(K_live, r.id)
   zput(K_sweep, r.id, ends)
   if r.ckpt then

@@ -77,8 +77,15 @@ local function claim_next(c)
   return { 'none' }
 end
 
--- A claim's own part of the arguments, from `at` on: group, ranks, lease in ms, nonce, spec version, whether it drains.
-local function claimant(ARGV, at, want)
-  return { group = ARGV[at], ranks = ARGV[at + 1], lease_ms = tonumber(ARGV[at + 2]), nonce = ARGV[at + 3],
-    spec_version = tonumber(ARGV[at + 4]), drain = ARGV[at + 5] == '1', want = want }
+-- What the arguments begin with where something is claimed: lease in ms, nonce, spec version.
+local TERMS = 3
+
+local function terms(ARGV, want)
+  return { lease_ms = tonumber(ARGV[1]), nonce = ARGV[2], spec_version = tonumber(ARGV[3]), want = want }
+end
+
+-- A claim under these terms; its own arguments, from `at` on: group, ranks, whether it drains.
+local function claimant(common, ARGV, at)
+  return { group = ARGV[at], ranks = ARGV[at + 1], drain = ARGV[at + 2] == '1', lease_ms = common.lease_ms,
+    nonce = common.nonce, spec_version = common.spec_version, want = common.want }
 end

@@ -13,7 +13,11 @@ local function queued_data(pos)
 end
 
 -- Without its closing brace.
-local function started_data(group, ranks) return '{"group":' .. cjson.encode(group) .. ',"ranks":' .. ranks end
+local function started_data(group, ranks)
+  -- A name that is plain needs no encoder, which costs as much as a command.
+  local name = string.find(group, '[^%w%._:-]') and cjson.encode(group) or '"' .. group .. '"'
+  return '{"group":' .. name .. ',"ranks":' .. ranks
+end
 
 local function usage(r)
   return '"usage":{"gpu_seconds":' .. seconds(tonumber(r.used_ms or '0'))

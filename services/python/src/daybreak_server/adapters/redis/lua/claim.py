@@ -13,26 +13,29 @@ from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import SPEC_VERSION, CheckpointRef, Claim, Control, Lease
 
+NOBODY: tuple[Arg, ...] = ("", "", "")
+"""In the place of a claimant: nothing is to be claimed."""
 
-def arguments(group: GroupRecord, *, lease_s: float, spec_version: int = SPEC_VERSION) -> tuple[Arg, ...]:
-    """Who claims, for how long; ``settle`` takes the same."""
-    return (
-        group.id,
-        group.ranks,
-        round(lease_s * 1000),
-        secrets.token_hex(6),
-        spec_version,
-        int(group.drain),
-    )
+
+def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> tuple[Arg, ...]:
+    """What all claims of a call have in common; ``settle`` takes the same.
+
+    Their tokens share a nonce, since they are of different tasks, or of different attempts."""
+    return round(lease_s * 1000), secrets.token_hex(6), spec_version
+
+
+def claimant(group: GroupRecord) -> tuple[Arg, ...]:
+    """Who claims."""
+    return group.id, group.ranks, int(group.drain)
 
 
 def encode(
     keys: Keys, groups: Sequence[GroupRecord], *, lease_s: float, spec_version: int = SPEC_VERSION
 ) -> Call:
     """One look at the queue for each group, one after the other."""
-    args: list[Arg] = []
+    args = list(terms(lease_s=lease_s, spec_version=spec_version))
     for group in groups:
-        args += arguments(group, lease_s=lease_s, spec_version=spec_version)
+        args += claimant(group)
     return Call("claim", keys, args)
 
 

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Ends attempts and, for each if asked, claims the next task for the same group; one after the other.
--- ARGV: for each id, token, outcome (finished failed released stopped), a, b, c, d, then the claim's own six, with
--- '' for the group where none is wanted. Answers one item for each.
-local ARGS = 13
+-- ARGV: the terms of claims, then for each id, token, outcome (finished failed released stopped), a, b, c, d and the
+-- claimant, with '' for the group where none is wanted. Answers one item for each.
+local ARGS = 10
 local HISTORY = 0.2  -- weight of the newest run in the history
 
 local function learn(name, value)
@@ -50,23 +50,24 @@ local function next_claim(c, held_ok)
   return claim_next(c)
 end
 
-local function settle(ARGV, at, want)
+local function settle(ARGV, at, common)
   local token = ARGV[at + 1]
   local r = load_task(ARGV[at])
   if not r then return { 'stale', '' } end
   if r.token == token then
     apply(r, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
     set(r, 'done', token .. ' ' .. r.state)
-    return { 'settled', r.state, next_claim(claimant(ARGV, at + 7, want), false) }
+    return { 'settled', r.state, next_claim(claimant(common, ARGV, at + 7), false) }
   end
   local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
-  if settled == token then return { 'settled', state, next_claim(claimant(ARGV, at + 7, want), true) } end
+  if settled == token then return { 'settled', state, next_claim(claimant(common, ARGV, at + 7), true) } end
   return { 'stale', r.state }
 end
 
 local function run(ARGV)
-  local found, count = {}, #ARGV / ARGS
-  for i = 1, count do found[i] = settle(ARGV, ARGS * (i - 1) + 1, count) end
+  local found, count = {}, (#ARGV - TERMS) / ARGS
+  local common = terms(ARGV, count)
+  for i = 1, count do found[i] = settle(ARGV, TERMS + ARGS * (i - 1) + 1, common) end
   flush()
   return found
 end

@@ -30,16 +30,13 @@ MESSAGE_MAX = 2000
 """Characters of an error's message that are kept."""
 
 
-_NO_CLAIM: tuple[Arg, ...] = ("", "", "", "", "", "")
-
-
 def encode(keys: Keys, endings: Sequence[Ending], *, lease_s: float) -> Call:
     """The call that ends attempts, one after the other, and claims what each of them asks for."""
-    args: list[Arg] = []
+    args = list(claim.terms(lease_s=lease_s))
     for lease, outcome, claim_next in endings:
         args += (lease.task, lease.token)
         args += _outcome(lease, outcome)
-        args += _NO_CLAIM if claim_next is None else claim.arguments(claim_next, lease_s=lease_s)
+        args += claim.NOBODY if claim_next is None else claim.claimant(claim_next)
     return Call("settle", keys, args)
 
 
