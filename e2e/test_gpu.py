@@ -1,0 +1,34 @@
+"""The way of a GPU: from the chart's values to a rank that Ray gives it to. No device is needed behind it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from e2e.house import WAKE_S, House
+from e2e.values import pool
+
+pytestmark = pytest.mark.full
+
+GPU = "nvidia.com/gpu"
+
+
+def test_a_gpu_for_a_rank(house: House) -> None:
+    """A pool with a GPU a rank: its pod asks Kubernetes for one, and Ray sees it, or the rank would never start."""
+    nodes = house.kube.core.list_node().items
+    if not any(int(node.status.allocatable.get(GPU, 0)) for node in nodes):
+        pytest.skip(f"no node advertises {GPU}")
+    with_gpu = copy.deepcopy(house.values)
+    of = pool("echo", ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 0}, most=1)
+    with_gpu["pools"]["gpu"] = {**of, "resources": {"cpus": 1, "gpus": 1}}
+    house.release.upgrade(with_gpu)
+    try:
+        story = house.follow(house.submit("gpu", {"message": "on a GPU", "steps": 20, "step_s": 0.5}))
+        story.at_step(1, timeout_s=WAKE_S)
+        (worker,) = house.kube.workers("gpu")
+        assert worker.spec.containers[0].resources.limits[GPU] == "1"
+        assert story.end(timeout_s=WAKE_S).state.value == "succeeded"
+        house.at_zero("gpu", head=False)
+    finally:
+        house.release.upgrade(house.values)
