@@ -25,7 +25,8 @@
 {{- toYaml $settings -}}
 {{- end -}}
 
-{{/* The settings file: one for all processes. */}}
+{{/* The settings file: one for all processes. Only what values say is in it, never a default: during an upgrade pods
+     of the version before read it too, and would refuse a setting that they do not know. */}}
 {{- define "daybreak.settings" -}}
 {{- $root := . -}}
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
