@@ -101,6 +101,10 @@ e2e: setup  ## On the cluster that KUBECONFIG names: from nothing to a video and
 e2e-full: setup  ## The same, and kills, upgrades, wrong settings
 	@$(BIN)/python -m e2e --full --image $(IMAGE) $(PYTEST)
 
+bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, scale down, a burst (QUICK=--quick)
+	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.k8s --image $(IMAGE) $(QUICK)
+	@$(BIN)/python tools/figures.py
+
 gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
 	@$(BIN)/python -m pytest -m gpu services/python/tests/video
 	@cd services/python && ../../$(BIN)/python -m benchmarks.gpu

@@ -15,8 +15,8 @@ _PAUSE_S = 0.3
 class Forward:
     """``kubectl port-forward``, begun again whenever its pod goes; the address stays the same."""
 
-    def __init__(self, namespace: str, service: str, port: int) -> None:
-        self._what = (namespace, service, port)
+    def __init__(self, namespace: str, service: str, port: int, *, kind: str = "svc") -> None:
+        self._what = (namespace, f"{kind}/{service}", port)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._closed = threading.Event()
@@ -45,7 +45,7 @@ class Forward:
 
     def _keep(self) -> None:
         namespace, service, port = self._what
-        command = ["kubectl", "-n", namespace, "port-forward", f"svc/{service}", f"{self.port}:{port}"]
+        command = ["kubectl", "-n", namespace, "port-forward", service, f"{self.port}:{port}"]
         while not self._closed.is_set():
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
                 self._process = process

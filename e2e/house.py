@@ -70,6 +70,13 @@ class House:
         self._forwards.append(made)
         return made
 
+    def forward_pod(self, selector: str, port: int) -> Forward:
+        """The same for the first pod of a selector: what no Service leads to."""
+        (pod, *_) = self.kube.pods(selector)
+        made = Forward(self.kube.namespace, pod.metadata.name, port, kind="pod").open()
+        self._forwards.append(made)
+        return made
+
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, pool: str, given: Mapping[str, Any], **options: Any) -> Task:

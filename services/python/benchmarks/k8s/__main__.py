@@ -1,0 +1,79 @@
+"""``python -m benchmarks.k8s [--quick] [--image IMAGE]``: the table of ``docs/figures/k8s.json``.
+
+Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, the image on its nodes. It
+makes a namespace of its own, and removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.k8s import rows
+from benchmarks.k8s.floors import Floors
+from benchmarks.k8s.moments import burst, latencies, rest, ride
+from e2e.house import House
+from e2e.telling import say
+from e2e.values import Images
+from figures import FOLDER, Report
+
+ABOUT = (
+    "The chart on a real single-node cluster, CPU ranks, the tiny model, two hosts a group in pool `video`. All of "
+    "Kubernetes and of Daybreak shares the machine's cores. Floors are measured in the same run, with the same image: "
+    "a pod of the worker's template that only sleeps, `ray start` in it, and the load of the model in a bare process."
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.k8s", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="each thing once, and a burst of 100")
+    parser.add_argument("--image", default="daybreak:dev")
+    parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
+    options = parser.parse_args()
+    times, tasks = (1, 100) if options.quick else (3, 1000)
+    house = House(Images(daybreak=options.image, s3=options.s3_image))
+    try:
+        house.open()
+        report = Report(name="k8s", title="On Kubernetes", about=ABOUT)
+        measure(house, report, times=times, tasks=tasks, rest_s=60 if options.quick else 300)
+    finally:
+        house.close()
+    say(f"\n{report.table()}")
+    if not options.quick:
+        say(f"saved {report.save(FOLDER)}")
+    return 0
+
+
+def measure(house: House, report: Report, *, times: int, tasks: int, rest_s: float) -> None:
+    """All rows, the quiet ones first."""
+    house.at_zero("echo", head=True)
+    house.at_zero("video", head=False)
+    calls_an_hour = rest(house, rest_s)
+    at_zero = latencies(house, "echo", 20)
+    house.settle()
+    warm = latencies(house, "echo", 20)
+    house.settle()
+    floors = Floors(house)
+    cold = ride(house, "video", on_ride=floors.measure)
+    rides = []
+    for _ in range(times):
+        house.at_zero("echo", head=True)
+        rides.append(ride(house, "echo"))
+    house.at_zero("echo", head=True)
+    from_zero = burst(house, "echo", tasks)
+    running = burst(house, "echo", tasks)
+    house.at_zero("echo", head=True)
+    for row in (
+        rows.post(at_zero, warm),
+        *rows.wakes("echo, warm head", rides, floor_s=floors.start_s + floors.join_s),
+        *rows.wakes("video, from no pods", [cold], floor_s=None),
+        *rows.floors(floors),
+        rows.down(rides),
+        rows.bursts(tasks, from_zero, running, wake_s=min(one.formed_s for one in rides)),
+        rows.calls(calls_an_hour),
+    ):
+        report.add(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

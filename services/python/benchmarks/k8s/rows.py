@@ -1,0 +1,99 @@
+"""The table's rows, from what was measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Protocol
+
+from benchmarks.k8s.moments import Ride
+from figures import Row
+
+POLLING_S = 2.0
+
+
+class Measured(Protocol):
+    """Of a bare pod, in seconds."""
+
+    start_s: float
+    join_s: float
+    load_s: float
+
+
+def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
+    value, floor = median(at_zero), median(warm)
+    return Row(
+        what="POST → 202 while no worker exists, p50",
+        value=value,
+        unit="ms",
+        floor=floor,
+        floor_what="the same with a warm group",
+        target="≤ 1.25 ×",
+        held=value <= 1.25 * floor,
+        spread=(min(at_zero), max(at_zero)),
+        note="through kubectl port-forward",
+    )
+
+
+def wakes(what: str, rides: Sequence[Ride], *, floor_s: float | None) -> Iterator[Row]:
+    detected = [one.detected_s for one in rides]
+    target = POLLING_S + 1
+    yield Row(
+        what=f"{what}: POST → KEDA has raised the pool",
+        value=median(detected),
+        unit="s",
+        target=f"≤ {target:g} s (polling + 1 s)",
+        held=median(detected) <= target,
+        spread=(min(detected), max(detected)),
+    )
+    groups = [one.group_s for one in rides]
+    last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
+    yield Row(
+        what=f"{what}: RayCluster patched → group formed",
+        value=median(groups),
+        unit="s",
+        floor=floor_s,
+        floor_what="bare pod + bare ray start" if floor_s else "",
+        target="≤ 1.2 ×" if floor_s else "",
+        held=median(groups) <= 1.2 * floor_s if floor_s else None,
+        spread=(min(groups), max(groups)),
+        note=f"phases of the last, s: {last}",
+    )
+
+
+def floors(of: Measured) -> Iterator[Row]:
+    for what, value in (
+        ("floor: a bare pod runs", of.start_s),
+        ("floor: ray start in it", of.join_s),
+        ("floor: the model in a bare process", of.load_s),
+    ):
+        yield Row(what=what, value=value, unit="s")
+
+
+def down(rides: Sequence[Ride]) -> Row:
+    gone = [one.gone_s for one in rides]
+    return Row(
+        what="idle group: pool lowered → pods gone",
+        value=median(gone),
+        unit="s",
+        spread=(min(gone), max(gone)),
+    )
+
+
+def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -> Row:
+    return Row(
+        what=f"{tasks:,} tasks of 10 ms at once from zero, at most 2 groups",
+        value=from_zero_s,
+        unit="s",
+        floor=running_s + wake_s,
+        floor_what="the same with groups there, and the shortest wake",
+    )
+
+
+def calls(an_hour: float) -> Row:
+    return Row(
+        what="operator at rest, two pools: calls to the Kubernetes API an hour",
+        value=an_hour,
+        unit="calls",
+        note="without its watches; and no patch",
+    )

@@ -1,0 +1,46 @@
+"""The Kubernetes benchmark's arithmetic: what is held against which floor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[4]))
+pytest.importorskip("kubernetes")
+
+from benchmarks.k8s import rows
+from benchmarks.k8s.moments import Ride
+
+
+def ride(*, detected_s: float = 2.0, formed_s: float = 12.0) -> Ride:
+    return Ride(
+        detected_s=detected_s,
+        patched_s=2.5,
+        running_s=5.0,
+        formed_s=formed_s,
+        gone_s=3.0,
+        phases={"ray_s": 4.0},
+    )
+
+
+def test_a_post_at_zero_is_held_against_one_with_a_warm_group() -> None:
+    """By the medians of the same run, so that one slow answer decides nothing."""
+    assert rows.post([10, 12, 90], [10, 10, 10]).held is True
+    assert rows.post([13, 13, 13], [10, 10, 10]).held is False
+
+
+def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
+    """What KEDA's polling takes is a row of its own."""
+    detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], floor_s=8.0)
+    assert (detect.value, detect.held) == (2.0, True)
+    assert (group.value, group.floor, group.held) == (9.5, 8.0, True)
+    assert "ray 4.0" in group.note
+
+
+def test_a_late_detection_is_a_miss() -> None:
+    """Polling is 2 s, and one more is allowed."""
+    detect, group = rows.wakes("echo", [ride(detected_s=3.5)], floor_s=None)
+    assert detect.held is False
+    assert group.held is None
