@@ -35,7 +35,7 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 TOLD_S = 90.0
 """What clients are told counts for so much longer than until the look after the next: a slow head takes its time
 to be put its applications, and meanwhile nothing else is told."""
-SERVE_STATES_S = 2.0
+SERVE_STATES_S = 5.0
 """A head that is asked may be slow: it is not waited for longer than this."""
 
 Body = Callable[[str], Awaitable[Mapping[str, Any] | None]]
@@ -54,6 +54,8 @@ class Reconciler:
     _written: dict[str, PoolStatus] = field(default_factory=dict)
     """By uid: what was written last. A watch may show an older status, and it must not be believed."""
     _failed: dict[str, int] = field(default_factory=dict)
+    _silent: dict[str, str] = field(default_factory=dict)
+    """By RayCluster: why its head did not answer, told once."""
 
     async def step(self, name: str, heard: Mapping[str, Any]) -> float:
         """One look at the pool ``name``, ``heard`` of by the watch; seconds until the next one."""
@@ -133,9 +135,15 @@ class Reconciler:
                 try:
                     asked = self.serve.look(cluster, application=name)
                     found[cluster.name] = await asyncio.wait_for(asked, SERVE_STATES_S)
+                    self._silent.pop(cluster.name, None)
                 except (ClusterError, TimeoutError) as exc:
-                    _log.info("the head of %s does not answer: %s", cluster.name, exc)
+                    self._no_answer(cluster.name, str(exc) or f"not within {SERVE_STATES_S:g} s")
         return found
+
+    def _no_answer(self, cluster: str, why: str) -> None:
+        if self._silent.get(cluster) != why:
+            self._silent[cluster] = why
+            _log.info("the head of %s does not answer: %s", cluster, why)
 
     def _again(self, name: str, exc: Exception) -> float:
         times = self._failed.get(name, 0)
