@@ -43,10 +43,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
         made.open()
         yield made
     finally:
-        if config.getoption("--keep"):
-            say(f"namespace {made.kube.namespace} is left as it is")
-        else:
-            made.close()
+        made.close(keep=config.getoption("--keep"))
 
 
 @pytest.fixture(autouse=True)

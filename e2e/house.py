@@ -56,13 +56,17 @@ class House:
         self.client = Client(url, retry=Retry(attempts=PATIENCE))
         wait_until(self._answers, timeout_s=60, what="an answer of the gateway")
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = False) -> None:
+        """``keep``: leave the namespace and all that runs in it."""
         if hasattr(self, "client"):
             self.client.close()
         for one in self._forwards:
             one.close()
         self._watcher.close()
-        self.kube.delete_namespace()
+        if keep:
+            say(f"namespace {self.kube.namespace} is left as it is")
+        else:
+            self.kube.delete_namespace()
 
     def forward(self, service: str, port: int) -> Forward:
         """A Service at an address of this machine, until ``close``."""
