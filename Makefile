@@ -75,7 +75,7 @@ faults-long: setup  ## The same with the counts that docs/reliability.md promise
 	@$(LAB) -m faults.system --long
 
 mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a test
-	@$(LAB) -m mutants
+	@$(LAB) -m mutants $(MUTANTS)
 
 bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)
 	@for one in queue http streams rivals video simulate; do ($(LAB) -m benchmarks.$$one $(QUICK)); done
