@@ -36,6 +36,8 @@ class GroupRecord:
     """How often a model was loaded in this group's life: 1 while it stays resident."""
     plan: str = ""
     """The parallel plan in words."""
+    detail: str = ""
+    """How far its phase is, in words; empty where there is nothing to say."""
     wake: Mapping[str, float] = field(default_factory=dict)
     drain: bool = False
 
