@@ -73,7 +73,8 @@ def _show(output: Output, pool: Pool) -> None:
         output.line(f"waking: {phase_words(pool.wake.phase)}{left}")
     for group in pool.groups:
         output.line(
-            f"  {group.id}  {group.state}  {ranks(group.ranks)}" + (f"  {group.task}" if group.task else "")
+            f"  {group.id}  {group.state}  {ranks(group.ranks)}"
+            + (f"  {group.task or group.detail}" if group.task or group.detail else "")
         )
     if pool.wake.last:
         took = ", ".join(f"{_wake_words(name)} {seconds(s)}" for name, s in pool.wake.last.items())

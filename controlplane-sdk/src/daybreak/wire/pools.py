@@ -25,6 +25,7 @@ class PoolGroup(Answer):
     pids: list[int] | None = None
     loads: int | None = None
     plan: str | None = None
+    detail: str | None = None
 
 
 class WakeHistory(Answer):

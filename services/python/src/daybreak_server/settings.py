@@ -51,8 +51,16 @@ def _absolute_folder(folder: Path) -> Path:
     return Path(os.path.abspath(folder.expanduser()))
 
 
-def _absolute_model(folder: str | None) -> str | None:
-    return None if folder is None else str(_absolute_folder(Path(folder)))
+def _model(place: str | None) -> str | None:
+    """``s3://bucket/prefix`` as it is; a folder, or ``file:`` and a folder, as an absolute path."""
+    if place is None:
+        return None
+    parts = urlsplit(place)
+    if parts.scheme == "s3":
+        return _absolute_url(place)
+    if parts.scheme == "file":
+        return unquote(urlsplit(_absolute_url(place)).path)
+    return str(_absolute_folder(Path(place)))
 
 
 def _absolute_url(url: str) -> str:
@@ -208,8 +216,10 @@ class PoolSettings(_Group):
         description="An installed workload, or `package.module:SPEC`; absent in a file or the environment: "
         "the one that has the pool's name.",
     )
-    model: Annotated[str | None, AfterValidator(_absolute_model)] = Field(
-        None, description="Folder of the model; absent: the workload's own."
+    model: Annotated[str | None, AfterValidator(_model)] = Field(
+        None,
+        description="Folder of the model, or `s3://bucket/prefix`, from where each node fetches it once into "
+        "`model_cache`, by `artifacts.s3`; absent: the workload's own.",
     )
     ranks: int = Field(1, ge=1, description="Ranks of one group.")
     groups: int = Field(1, ge=0, description="Groups that `up` runs.")
@@ -252,6 +262,10 @@ class Settings(_Group):
     data_dir: Annotated[Path, AfterValidator(_absolute_folder)] = Field(
         Path(".daybreak"), description="Where `up` and `dev` keep data, logs and tokens."
     )
+    model_cache: Annotated[Path, AfterValidator(_absolute_folder)] = Field(
+        Path(".daybreak/models"),
+        description="Where a node keeps models from `s3://`; absent: `models` in the data folder.",
+    )
     redis: RedisSettings = RedisSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     http: HttpSettings = HttpSettings()
@@ -276,6 +290,8 @@ class Settings(_Group):
         if isinstance(artifacts, Mapping) and "url" not in artifacts:
             folder = _absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "artifacts"
             tree["artifacts"] = {**artifacts, "url": folder.as_uri()}
+        if "model_cache" not in tree:
+            tree["model_cache"] = str(_absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "models")
         if isinstance(pools := tree.get("pools"), Mapping):
             tree["pools"] = {
                 name: {"workload": name, **pool} if isinstance(pool, Mapping) else pool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,7 +20,7 @@ from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.member import Member, Outside
 from daybreak_server.ports.blobs import Blobs
-from daybreak_server.ports.store import WorkQueue
+from daybreak_server.ports.store import StoreError, WorkQueue
 from daybreak_server.settings import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
     from daybreak_server.api.services import Services
     from daybreak_server.gang.meeting import Board
+
+
+_log = logging.getLogger(__name__)
 
 
 class NoStoreError(ValueError):
@@ -176,9 +181,37 @@ def build_member(
         host=host,
         label=label,
         guard=(lambda: build_guard(settings, pool)) if guarded else None,
+        fetch=model_fetch(settings, pool),
+        tell=lambda why: tell_failure(settings, pool, rank=rank, why=why),
         wake=wake or {},
     )
     return Member(spec, gang_config(settings, pool, device=device), outside, rank=rank)
+
+
+def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:
+    """Brings the pool's model to this node; ``None`` where it is a folder that is there already."""
+    url = settings.pools[pool].model
+    if url is None or not url.startswith("s3://"):
+        return None
+
+    def fetch(told: Callable[[int, int], None]) -> str:
+        from daybreak_server.adapters.blobs.model_cache import ModelCache
+        from daybreak_server.adapters.blobs.model_source import S3Model  # boto3 takes half a second to import
+
+        model = S3Model(url, settings.artifacts.s3)
+        return str(ModelCache(settings.model_cache).get(model, told=told))
+
+    return fetch
+
+
+def tell_failure(settings: Settings, pool: str, *, rank: int, why: str) -> None:
+    """Show with the pool why a rank cannot go on; a store that cannot be told is only logged."""
+    _log.error("rank %d of %s: %s", rank, pool, why)
+    with contextlib.closing(build_queue(settings, pool)) as queue:
+        try:
+            queue.failed(why, rank=rank)
+        except StoreError as exc:
+            _log.warning("the pool cannot be told: %s", exc)
 
 
 def build_guard(settings: Settings, pool: str) -> Guard:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import queue as queues
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.pools import Pool
 from support.waiting import wait_until
 
@@ -16,6 +19,7 @@ from daybreak_server.domain.tasks import State
 from daybreak_server.gang.keeper import Keeper
 from daybreak_server.gang.member import Member
 from daybreak_server.gang.pulse import Pulse
+from daybreak_server.ports.blobs import BlobRefusedError
 
 Broken = queues.SimpleQueue[str]
 
@@ -74,3 +78,59 @@ def test_a_record_says_since_when_it_is_in_its_phase(pools: Callable[..., Pool])
     (shown,) = pool.view().groups
     assert (shown.phase, shown.since_ms) == ("warm_up", warm)
     queue.close()
+
+
+def test_a_model_that_cannot_be_had_is_said_and_waited_for(
+    pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group stays and says why; when the model can be had it comes up, without a new process."""
+    monkeypatch.setattr("daybreak_server.gang.member.FETCH_AGAIN_S", 1)
+    notes = tmp_path / "notes"
+    pool = pools(workload="support.noting:SPEC", options={"notes": str(notes)})
+    there = threading.Event()
+
+    def fetch(told: Callable[[int, int], None]) -> str:
+        told(1_000_000_000, 4_000_000_000)
+        if not there.is_set():
+            raise BlobRefusedError("model s3://b/m: the secret key is wrong")
+        return "/the/model"
+
+    member = _with_model(pool, fetch)
+    member.start()
+    try:
+        wait_until(lambda: pool.view().failure == "model s3://b/m: the secret key is wrong", 60, "the reason")
+        wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the group at its model")
+        there.set()
+        pool.wait(pool.submit(), State.SUCCEEDED)
+        (group,) = pool.view().groups
+        assert (group.detail, pool.view().failure) == ("", "")
+        assert notes.read_text().splitlines() == ["load /the/model", "warm_up", "run"]
+    finally:
+        member.stop(timeout_s=10)
+
+
+def test_how_much_of_a_model_has_come_is_shown(pools: Callable[..., Pool]) -> None:
+    """The group's record has the bytes while they come."""
+    pool = pools(workload="support.noting:SPEC")
+    go_on = threading.Event()
+
+    def fetch(told: Callable[[int, int], None]) -> str:
+        told(1_500_000_000, 4_000_000_000)
+        assert go_on.wait(60)
+        return "/the/model"
+
+    member = _with_model(pool, fetch)
+    member.start()
+    try:
+        shown = "fetched 1.50 of 4.00 GB"
+        wait_until(lambda: [g.detail for g in pool.view().groups] == [shown], 60, "the bytes")
+    finally:
+        go_on.set()
+        member.stop(timeout_s=10)
+
+
+def _with_model(pool: Pool, fetch: Callable[[Callable[[int, int], None]], str]) -> Member:
+    """A group of one whose model is brought by ``fetch``."""
+    member = wiring.build_member(pool.settings, pool.name, on_broken=print)
+    member._outside = replace(member._outside, fetch=fetch)
+    return member

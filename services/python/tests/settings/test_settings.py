@@ -337,3 +337,17 @@ def test_a_redis_that_is_half_described_is_refused(tmp_path: Path, redis: object
     file = tmp_path / "daybreak.yaml"
     file.write_text(yaml.safe_dump({"redis": redis}))
     assert words in problems(file)
+
+
+def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
+    """A folder is resolved at once, an S3 prefix stays as it is, and the cache lies in the data folder."""
+
+    def model(of: str) -> str | None:
+        return Settings.model_validate({"pools": {"video": {"model": of}}}).pools["video"].model
+
+    assert model("models/wan") == str(elsewhere / "models" / "wan")
+    assert model("file:///models/a%20b") == "/models/a b"
+    assert model("s3://bucket/wan/") == "s3://bucket/wan"
+    assert Settings.model_validate({"data_dir": "/data"}).model_cache == Path("/data/models")
+    settings = Settings()
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings

@@ -17,7 +17,7 @@ ABSENT = replace(ECHO, name="absent", implementation="support.noting:NoSuchClass
 class Noting:
     def load(self, group: Group) -> None:
         self._options = group.options
-        self._note("load")
+        self._note(f"load {group.options['model']}" if "model" in group.options else "load")
 
     def warm_up(self) -> None:
         self._note("warm_up")
@@ -29,5 +29,6 @@ class Noting:
         yield Step(phase="noting", fraction=1.0)
 
     def _note(self, what: str) -> None:
-        with Path(self._options["notes"]).open("a") as notes:
-            notes.write(f"{what}\n")
+        if "notes" in self._options:
+            with Path(self._options["notes"]).open("a") as notes:
+                notes.write(f"{what}\n")

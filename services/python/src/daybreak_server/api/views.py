@@ -197,6 +197,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
         pids=list(record.pids) if admin else None,
         loads=record.loads,
         plan=record.plan or None,
+        detail=record.detail or None,
     )
 
 

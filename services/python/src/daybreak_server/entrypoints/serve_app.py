@@ -102,9 +102,9 @@ class VideoGenerator:
         """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
         try:
             cluster.tell_failure(self._pool, rank=self._rank, why=why)
-            wiring.build_queue(self._settings, self._pool).failed(why, rank=self._rank)
-        except Exception as exc:  # Ray or Redis may be what broke
+        except Exception as exc:  # the cluster itself may be what broke
             _log.warning("cannot tell why: %s", exc)
+        wiring.tell_failure(self._settings, self._pool, rank=self._rank, why=why)
         if time.monotonic() - self._started < _EARLY_S:
             time.sleep(_EARLY_PAUSE_S)  # what fails at once would fail again at once
         os._exit(_EXIT_CODE)

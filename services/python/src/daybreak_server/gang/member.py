@@ -16,6 +16,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.attempt import Means
 from daybreak_server.gang.config import GangConfig
+from daybreak_server.gang.fetching import FETCH_AGAIN_S, Fetching
 from daybreak_server.gang.follower import FollowerLoop
 from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.keeper import Keeper
@@ -24,7 +25,7 @@ from daybreak_server.gang.meeting import Board, Door, knock, this_rank
 from daybreak_server.gang.peers import Alone, Crew, Followers, GroupBrokenError, Leader, RankInfo
 from daybreak_server.gang.progress import PhaseClock
 from daybreak_server.gang.pulse import Pulse
-from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.store import StoreError, WorkQueue
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
@@ -54,6 +55,11 @@ class Outside:
     """How people call this node (a pod's name); absent: ``host``."""
     guard: Callable[[], Guard] | None = None
     """Makes the guard of the leader's lease; absent where the leader's process is not its own (it gets killed)."""
+    fetch: Callable[[Callable[[int, int], None]], str] | None = None
+    """Sees to it that the model is on this node, and returns its folder; told the bytes that are there and those
+    that will be. Absent where it is here anyway."""
+    tell: Callable[[str], None] = _log.warning
+    """Called with why the model cannot be had for now; it is tried again."""
     wake: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the wake phases that lie before this rank's own."""
 
@@ -280,12 +286,31 @@ class Member:
                     size=config.ranks,
                     local_rank=self._outside.local_rank,
                     device=config.device,
-                    options=config.options,
+                    options={**config.options, **self._fetched(keeper)},
                 )
             )
         with self._phase("warm_up", keeper):
             workload.warm_up()
         return workload
+
+    def _fetched(self, keeper: Keeper | None) -> dict[str, str]:
+        """The option ``model``, where it is to be fetched. A model that cannot be had is waited for: a new process
+        would do no better, and what is wrong is said all the while."""
+        if self._outside.fetch is None:
+            return {}
+        progress = Fetching(self._pulse, keeper, limit_s=self._config.load_stall_s, going=self._going.is_set)
+        while True:
+            try:
+                folder = self._outside.fetch(progress.told)
+                progress.said("")
+                return {"model": folder}
+            except BlobError as exc:
+                self._outside.tell(str(exc))
+                progress.said(str(exc))
+            for _ in range(FETCH_AGAIN_S):
+                progress.beat()
+                if self._going.wait(1):
+                    raise GroupBrokenError("told to leave")
 
     @contextlib.contextmanager
     def _phase(self, phase: str, keeper: Keeper | None) -> Iterator[None]:

@@ -62,7 +62,7 @@ class S3Blobs:
         self._presign = presign
         self._sums = True
         self._where = f"s3://{bucket} at {endpoint_url or 'AWS'}"
-        client = _factory(region=region, path_style=path_style, other_server=endpoint_url is not None)
+        client = client_factory(region=region, path_style=path_style, other_server=endpoint_url is not None)
         with self._translated(""):
             self._client = client(endpoint_url)
             self._public = client(public_endpoint_url) if public_endpoint_url else self._client
@@ -291,7 +291,9 @@ class _Body(io.RawIOBase):
         super().close()
 
 
-def _factory(*, region: str | None, path_style: bool, other_server: bool) -> Callable[[str | None], Any]:
+def client_factory(
+    *, region: str | None, path_style: bool, other_server: bool
+) -> Callable[[str | None], Any]:
     """Makes clients. A session of our own: boto3's default one is not safe to share between threads."""
     session = boto3.session.Session()
     config = Config(

@@ -32,6 +32,7 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         "pids": json.dumps(group.pids),
         "loads": group.loads,
         "plan": group.plan,
+        "detail": group.detail,
         "wake": wake,
     }
     if group.since_ms:

@@ -1,0 +1,106 @@
+"""The files of a model below ``s3://bucket/prefix``, read range by range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from daybreak_server.adapters.blobs import S3Access
+from daybreak_server.adapters.blobs.s3 import client_factory
+from daybreak_server.adapters.blobs.s3_errors import is_conflict, translate
+from daybreak_server.ports.blobs import BlobError, BlobNotFoundError, BlobRefusedError, BlobUnavailableError
+
+CHUNK_BYTES: Final = 1 << 20
+"""What is held in memory of a range while it comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A file of a model. ``tag`` changes with its content."""
+
+    name: str
+    """Relative, with ``/`` between its parts."""
+    size_bytes: int
+    tag: str
+
+
+class S3Model:
+    """A model on S3. Safe for many threads at once."""
+
+    def __init__(self, url: str, access: S3Access) -> None:
+        """``url``: ``s3://bucket/prefix``. Reaches for nothing yet."""
+        parts = urlsplit(url)
+        self.url = url
+        self._bucket = parts.netloc
+        self._prefix = f"{parts.path.strip('/')}/" if parts.path.strip("/") else ""
+        self._where = f"model {url} at {access.endpoint_url or 'AWS'}"
+        client = client_factory(
+            region=access.region, path_style=access.path_style, other_server=access.endpoint_url is not None
+        )
+        with self._translated(""):
+            self._client = client(access.endpoint_url)
+
+    def files(self) -> tuple[ModelFile, ...]:
+        """All files, by name. :raises BlobError: when there are none, or the store refuses or is away."""
+        found = []
+        with self._translated(""):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for one in page.get("Contents", ()):
+                    name = one["Key"].removeprefix(self._prefix)
+                    if name and not name.endswith("/"):  # consoles make empty objects for folders
+                        found.append(
+                            ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"].strip('"'))
+                        )
+        if not found:
+            raise BlobNotFoundError(
+                f"{self._where} does not exist: there is nothing below that prefix; copy the model's folder there, "
+                "or mend the pool's model"
+            )
+        return tuple(sorted(found, key=lambda file: file.name))
+
+    def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
+        """A range, piece by piece; all of it or an error.
+
+        :raises BlobUnavailableError: also when the file is not any more what :meth:`files` saw.
+        """
+        key, left = self._prefix + file.name, length
+        with self._translated(file.name):
+            body = self._client.get_object(
+                Bucket=self._bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", IfMatch=file.tag
+            )["Body"]
+            try:
+                while left and (piece := body.read(min(CHUNK_BYTES, left))):
+                    left -= len(piece)
+                    yield piece
+            finally:
+                body.close()
+        if left:
+            raise BlobUnavailableError(f"{self._where}: {file.name} ended {left} bytes early")
+
+    @contextmanager
+    def _translated(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except BlobError:
+            raise
+        except ClientError as exc:
+            if is_conflict(exc):
+                raise BlobUnavailableError(f"{self._where}: {name} was changed while it was fetched") from exc
+            raise translate(exc, where=self._where, key=name) from exc
+        except (BotoCoreError, ValueError) as exc:
+            raise translate(exc, where=self._where, key=name) from exc
+
+
+def _inside(name: str) -> str:
+    """The same name. :raises BlobRefusedError: when it leads out of the folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name:
+        raise BlobRefusedError(f"a model must not hold a file called {name!r}")
+    return name

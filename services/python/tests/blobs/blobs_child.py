@@ -1,0 +1,25 @@
+"""For processes that tests start: a model on S3 that counts what is read, and may kill its reader."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
+from daybreak_server.settings import S3Settings
+
+
+class Model(S3Model):
+    def __init__(self, url: str, endpoint: str, *, die_after: int) -> None:
+        super().__init__(url, S3Settings(endpoint_url=endpoint, path_style=True))
+        self.asked = 0
+        self._ranges = 0
+        self._die_after = die_after
+
+    def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
+        self._ranges += 1
+        if self._die_after and self._ranges > self._die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.asked += length
+        yield from super().read(file, start, length)

@@ -1,0 +1,233 @@
+"""Models that lie on S3: fetched once by a node, whole or not at all, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.blobs.model_cache import ModelCache
+from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
+from daybreak_server.ports.blobs import BlobNotFoundError, BlobRefusedError, BlobUnavailableError
+from daybreak_server.settings import S3Settings
+
+from .conftest import BUCKET, Place, s3_address
+
+FILES = {
+    "model_index.json": 700,
+    "vae/config.json": 0,
+    "vae/weights a.safetensors": 3_000_001,
+    "x/y/z.bin": 999_999,
+}
+TOTAL = sum(FILES.values())
+RANGE = 256 << 10
+
+
+def content(name: str) -> bytes:
+    return random.Random(name).randbytes(FILES[name])
+
+
+def client(place: Place) -> Any:
+    url = place.address.s3.endpoint_url
+    return boto3.session.Session().client("s3", endpoint_url=url, region_name="us-east-1")
+
+
+def put(place: Place) -> str:
+    """Puts the model there; its URL."""
+    s3 = client(place)
+    prefix = place.address.url.removeprefix(f"s3://{BUCKET}/")
+    for name in FILES:
+        s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content(name))
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/vae/", Body=b"")  # as consoles make folders
+    s3.close()
+    return place.address.url
+
+
+class Counting(S3Model):
+    """Counts the bytes that were really asked for."""
+
+    asked = 0
+
+    def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
+        self.asked += length
+        yield from super().read(file, start, length)
+
+
+def fetch(model: S3Model, folder: Path) -> tuple[Path, list[tuple[int, int]]]:
+    told: list[tuple[int, int]] = []
+    cache = ModelCache(folder, range_bytes=RANGE)
+    return cache.get(model, told=lambda there, total: told.append((there, total))), told
+
+
+def whole(folder: Path) -> bool:
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return set(found) == set(FILES) and all(
+        path.read_bytes() == content(name) for name, path in found.items()
+    )
+
+
+def test_a_model_is_fetched_once(s3: Place, tmp_path: Path) -> None:
+    """All of its files, in ranges; then it is there. Another version is another folder."""
+    url = put(s3)
+    model = Counting(url, s3.address.s3)
+    folder, told = fetch(model, tmp_path)
+    assert whole(folder)
+    assert model.asked == TOTAL
+    assert told[-1] == (TOTAL, TOTAL)
+    assert [there for there, _ in told] == sorted(there for there, _ in told)
+    assert fetch(model, tmp_path) == (folder, [])
+    assert model.asked == TOTAL
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    s3_client = client(s3)
+    s3_client.put_object(Bucket=BUCKET, Key=f"{prefix}/model_index.json", Body=b"{}")
+    s3_client.close()
+    assert fetch(model, tmp_path)[0] != folder
+    assert whole(folder)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from blobs_child import Model
+from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.blobs.model_cache import ModelCache
+url, endpoint, folder, ranges = sys.argv[1:]
+model = Model(url, endpoint, die_after=int(ranges))
+print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, told=lambda a, b: None), model.asked)
+"""
+
+
+def child(place: Place, url: str, folder: Path, *, die_after: int = 0) -> subprocess.Popen[str]:
+    """A process that fetches; it kills itself after so many ranges."""
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        url,
+        str(place.address.s3.endpoint_url),
+        str(folder),
+        str(die_after),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+
+
+def test_what_a_killed_process_has_fetched_is_not_fetched_again(s3: Place, tmp_path: Path) -> None:
+    """A kill half-way leaves no model; the next one takes up what was noted, and the model is whole."""
+    url = put(s3)
+    killed = child(s3, url, tmp_path, die_after=6)
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
+    model = Counting(url, s3.address.s3)
+    folder, told = fetch(model, tmp_path)
+    assert whole(folder)
+    assert 0 < model.asked <= TOTAL - 4 * RANGE
+    assert told[-1] == (TOTAL, TOTAL)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_what_is_noted_of_a_folder_that_is_gone_counts_for_nothing(s3: Place, tmp_path: Path) -> None:
+    """Somebody may clean up in between: no file is taken for whole that is not."""
+    url = put(s3)
+    child(s3, url, tmp_path, die_after=6).communicate(timeout=120)
+    (partial,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    subprocess.run(["rm", "-r", str(partial)], check=True)
+    assert whole(fetch(S3Model(url, s3.address.s3), tmp_path)[0])
+
+
+def test_ranks_of_a_node_fetch_once(s3: Place, tmp_path: Path) -> None:
+    """Four processes at once: one reads it all, the others nothing, and all have the same folder."""
+    url = put(s3)
+    ranks = [child(s3, url, tmp_path) for _ in range(4)]
+    told = [rank.communicate(timeout=120)[0].split() for rank in ranks]
+    assert {rank.returncode for rank in ranks} == {0}
+    assert len({folder for folder, _ in told}) == 1
+    assert sorted(int(asked) for _, asked in told) == [0, 0, 0, TOTAL]
+    assert whole(Path(told[0][0]))
+
+
+def test_a_prefix_with_nothing_below(s3: Place, tmp_path: Path) -> None:
+    """It is named, with what to do."""
+    with pytest.raises(
+        BlobNotFoundError, match=f"model {s3.address.url} at .* does not exist.*copy the model"
+    ):
+        fetch(S3Model(s3.address.url, s3.address.s3), tmp_path)
+
+
+def test_a_store_that_refuses(versitygw_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong key is a refusal that says so."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    access = S3Settings(endpoint_url=versitygw_url, path_style=True)
+    with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
+        fetch(S3Model(f"s3://{BUCKET}/m", access), tmp_path)
+
+
+def test_a_model_that_is_changed_under_way(
+    s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No mixture of two versions is ever taken for a model."""
+    monkeypatch.setattr("daybreak_server.adapters.blobs.model_cache.TRIES", 1)
+
+    class Old(S3Model):
+        def files(self) -> tuple[ModelFile, ...]:
+            return tuple(replace(file, tag="0" * 32) for file in super().files())
+
+    with pytest.raises(BlobUnavailableError, match="was changed while it was fetched"):
+        fetch(Old(put(s3), s3.address.s3), tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
+
+
+def test_a_connection_that_breaks_is_no_end(s3: Place, tmp_path: Path) -> None:
+    """A range that ends early is read again, and counted once."""
+
+    class Breaking(Counting):
+        broken = 0
+
+        def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
+            if start and not self.broken:
+                self.broken += 1
+                yield from super().read(file, start, length // 2)
+                raise BlobUnavailableError("cut")
+            yield from super().read(file, start, length)
+
+    model = Breaking(put(s3), s3.address.s3)
+    folder, told = fetch(model, tmp_path)
+    assert (model.broken, whole(folder), told[-1]) == (1, True, (TOTAL, TOTAL))
+
+
+def test_a_node_without_room(s3: Place, tmp_path: Path) -> None:
+    """What cannot fit is not begun, and the sentence has both numbers and the setting."""
+
+    class Huge(S3Model):
+        def files(self) -> tuple[ModelFile, ...]:
+            return (ModelFile(name="a", size_bytes=1 << 40, tag="t"),)
+
+    with pytest.raises(BlobRefusedError, match=r"has no room in .* GB are wanted and .*DAYBREAK_MODEL_CACHE"):
+        ModelCache(tmp_path).get(Huge(put(s3), s3.address.s3), told=lambda there, total: None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BlobRefusedError, match="cannot be kept in"):
+        fetch(S3Model(put(s3), s3.address.s3), tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/../../out", "/out", "a//b", "./a"])
+def test_no_file_leaves_the_folder(moto_url: str, tmp_path: Path, name: str) -> None:
+    """A key that points outside is refused before anything is written. (Gateways to a disk mend such keys.)"""
+    address = s3_address(moto_url)
+    place = Place("moto", address, open_blobs(address))
+    url = put(place)
+    s3_client = client(place)
+    s3_client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/{name}", Body=b"x")
+    s3_client.close()
+    with pytest.raises(BlobRefusedError, match="must not hold a file called"):
+        fetch(S3Model(url, address.s3), tmp_path)
+    assert os.listdir(tmp_path) == []
