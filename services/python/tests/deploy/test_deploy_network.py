@@ -30,6 +30,7 @@ def places(rendered: Rendered) -> dict[str, Place]:
         "operator": "Deployment/daybreak-operator",
         "redis": "StatefulSet/daybreak-redis",
         "test": "Pod/daybreak-test",
+        "pre-pull": "DaemonSet/daybreak-pre-pull",
     }
     templates = rendered.templates()
     for name in [name for name, template in names.items() if template in templates]:
@@ -73,8 +74,9 @@ def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
 
 
 def test_with_named_peers_nothing_but_this_is_possible() -> None:
-    """Every pair and port: what is not in this table is refused."""
-    rendered = render(HARDENED)
+    """Every pair and port: what is not in this table is refused. A pod that needs nothing has nothing."""
+    rendered = render(HARDENED, also={"prePull": {"enabled": True}})
+    assert "pre-pull" in places(rendered)
     may = {
         *((who, "redis", 6379) for who in ("gateway", "operator", "keda")),
         *((who, "dns", 53) for who in ("gateway", "operator", "test")),
