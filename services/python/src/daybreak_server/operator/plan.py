@@ -30,7 +30,7 @@ from daybreak_server.operator.resource import Application, Drain
 from daybreak_server.operator.scaling import Moment, Scaled, scale
 from daybreak_server.operator.serving import Served, serve
 from daybreak_server.operator.units import formed
-from daybreak_server.operator.victims import HAND_BACK_S
+from daybreak_server.operator.victims import HAND_BACK_S, MARK_S
 
 HURRY_S = 1.0
 MOVING_S = 2.0
@@ -231,9 +231,9 @@ def _drains(
     for group in observed.store.groups:
         told = known.get(group.id)
         if group.id in chosen:
-            if told is None or not group.drain:
+            if told is None or (not group.drain and observed.now - told.since > MARK_S):
                 now = round(observed.now, 3)
-                deadline = now + observed.pool.spec.drain_seconds + HAND_BACK_S
+                deadline = now + MARK_S + observed.pool.spec.drain_seconds + HAND_BACK_S
                 told = Drain(group=group.id, since=now, deadline=deadline)
             records.append(told)
             if not group.drain:

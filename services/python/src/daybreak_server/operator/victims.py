@@ -13,6 +13,10 @@ FORM_S = 120.0
 HAND_BACK_S = 15.0
 """A group hands back at its drain deadline; so much later it is taken to be unable to."""
 
+MARK_S = 30.0
+"""A group is marked within so long of its record, else the record is written anew. Not at each look: an operator that
+died each time in between would never come to the mark."""
+
 Drains = Mapping[str, Drain]
 
 

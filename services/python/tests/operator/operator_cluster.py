@@ -1,0 +1,85 @@
+"""A Kubernetes that may be played with: the one that ``KUBECONFIG`` names. Without it these tests are skipped.
+
+Everything is made in a namespace of its own; CRDs that are missing are installed while the tests run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from support.waiting import wait_until
+
+from daybreak_server.adapters.kube.login import connect
+from daybreak_server.operator.crd import NAME, definition
+
+
+def ray_crd(group: str) -> dict[str, Any]:
+    """RayClusters of any form."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": schema,
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"rayclusters.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": "RayCluster", "plural": "rayclusters", "singular": "raycluster"},
+            "versions": [version],
+        },
+    }
+
+
+def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
+    """A CRD, until it is served; whether it was not there."""
+    crds, name = client.ApiextensionsV1Api(api), wanted["metadata"]["name"]
+    try:
+        crds.create_custom_resource_definition(wanted)
+        made = True
+    except ApiException as exc:
+        if exc.status != 409:
+            raise
+        made = False
+
+    def served() -> bool:
+        conditions = crds.read_custom_resource_definition(name).status.conditions or []
+        return any(one.type == "Established" and one.status == "True" for one in conditions)
+
+    wait_until(served, 60, f"{name} to be served")
+    return made
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[client.ApiClient]:
+    """The API server, with both kinds; those that had to be installed go again."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG names no Kubernetes to try the operator on")
+    found, _ = connect()
+    wanted = (definition(), ray_crd("ray.io"))
+    made = [one["metadata"]["name"] for one in wanted if install(found, one)]
+    assert set(made) <= {NAME, "rayclusters.ray.io"}
+    yield found
+    for name in made:
+        client.ApiextensionsV1Api(found).delete_custom_resource_definition(name)
+
+
+@pytest.fixture
+def namespace(api: client.ApiClient) -> Iterator[str]:
+    """One of the test's own."""
+    core, name = client.CoreV1Api(api), f"daybreak-operator-{secrets.token_hex(3)}"
+    core.create_namespace({"metadata": {"name": name}})
+    wait_until(lambda: core.list_namespaced_service_account(name).items, 60, "the service account")
+    yield name
+    core.delete_namespace(name)
