@@ -15,6 +15,7 @@ NODE_TYPE = "ray.io/node-type"
 POOLS = ("daybreak.dev", "v1alpha1", "generatorpools")
 RAY = ("ray.io", "v1", "rayclusters")
 QUOTA = "e2e"
+JSON_PATCH = "application/json-patch+json"
 SCALED = ("keda.sh", "v1alpha1", "scaledobjects")
 
 
@@ -105,7 +106,9 @@ class Kube:
             }
             for place in places
         ]
-        self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, pool, patch)
+        self.custom.patch_namespaced_custom_object(
+            group, version, self.namespace, plural, pool, patch, _content_type=JSON_PATCH
+        )
 
     def set_quota(self, *, pods: int | None) -> None:
         """So many pods may be in the namespace; ``None``: any number."""

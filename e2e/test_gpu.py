@@ -30,5 +30,6 @@ def test_a_gpu_for_a_rank(house: House) -> None:
         assert worker.spec.containers[0].resources.limits[GPU] == "1"
         assert story.end(timeout_s=WAKE_S).state.value == "succeeded"
         house.at_zero("gpu", head=False)
+        house.settle()  # while the gateway still knows the pool
     finally:
         house.release.upgrade(house.values)
