@@ -159,11 +159,11 @@ def _bare(node: Any) -> Any:
         return [_bare(one) for one in node]
     if not isinstance(node, dict):
         return node
-    # A property may have such a name: then what it holds is an object.
     return {
-        name: _bare(one)
+        # Below `properties` are names of settings, whatever they are called.
+        name: {key: _bare(own) for key, own in one.items()} if name == "properties" else _bare(one)
         for name, one in node.items()
-        if not (name in {"title", "default", "format", "description"} and not isinstance(one, dict))
+        if name not in {"title", "default", "format", "description"}
     }
 
 
