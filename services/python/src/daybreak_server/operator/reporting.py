@@ -97,14 +97,19 @@ def events(before: PoolStatus, after: PoolStatus) -> tuple[Emit, ...]:
         elif new.type == "UpToDate" and (was is not None or new.status == "False"):
             emits.append(Emit(kind="Normal", reason=new.reason, message=new.message))
     if after.phase != before.phase and after.phase in _TOLD:
-        emits.append(Emit(kind="Normal", reason=after.phase, message=_TOLD[after.phase].format(s=after)))
+        told = _TOLD[after.phase].format(wanted=_groups(after.wanted), ready=_groups(after.ready))
+        emits.append(Emit(kind="Normal", reason=after.phase, message=told))
     return tuple(emits)
 
 
+def _groups(number: int) -> str:
+    return "1 group is" if number == 1 else f"{number} groups are"
+
+
 _TOLD: dict[str, str] = {
-    "Waking": "{s.wanted} groups are wanted, {s.ready} are ready.",
-    "Ready": "{s.ready} groups are ready.",
-    "Draining": "{s.wanted} groups are wanted: the others finish or hand back their tasks, then go.",
+    "Waking": "{wanted} wanted, {ready} ready.",
+    "Ready": "{ready} ready.",
+    "Draining": "{wanted} wanted: the others finish or hand back their tasks, then go.",
     "Zero": "No group is wanted: the workers are gone, the Ray head stays.",
     "Suspended": "Nothing was wanted for a while: the Ray head is gone as well. A task brings all of it back.",
     "Paused": "spec.paused is set: the operator changes nothing until it is taken away.",
@@ -140,8 +145,9 @@ def _ready(found: Findings, after: PoolStatus) -> Condition:
     if not wanted:
         return _condition("Ready", "True", "AtZero", "No group is wanted; a task wakes the pool.")
     if ready >= wanted:
-        return _condition("Ready", "True", "GroupsReady", f"{wanted} groups are wanted and ready.")
-    note = f"{ready} of {wanted} groups are ready; the furthest is at: {found.wake.phase}."
+        return _condition("Ready", "True", "GroupsReady", f"{_groups(wanted)} wanted and ready.")
+    at = "" if found.wake.phase == "ready" else f"; the furthest is at: {found.wake.phase}"
+    note = f"{ready} of {wanted} groups are ready{at}."
     if found.problems:
         return _condition("Ready", "False", found.problems[0].reason, f"{note} {found.problems[0].message}")
     return _condition("Ready", "False", "Waking", note)
