@@ -41,6 +41,7 @@ __all__ = [
     "TenantSettings",
     "child_environment",
     "load_settings",
+    "names_kubernetes",
 ]
 
 
@@ -291,7 +292,9 @@ class Settings(_Group):
             folder = _absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "artifacts"
             tree["artifacts"] = {**artifacts, "url": folder.as_uri()}
         if "model_cache" not in tree:
-            tree["model_cache"] = str(_absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "models")
+            tree["model_cache"] = str(
+                _absolute_folder(Path(str(tree.get("data_dir", ".daybreak")))) / "models"
+            )
         if isinstance(pools := tree.get("pools"), Mapping):
             tree["pools"] = {
                 name: {"workload": name, **pool} if isinstance(pool, Mapping) else pool
@@ -316,3 +319,8 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a process that this one starts: its own, with ``changes`` (``None`` removes)."""
     merged = {**os.environ, **changes}  # noqa: TID251 - the one place
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def names_kubernetes() -> bool:
+    """Whether the environment names a Kubernetes: that of a pod, or a person's KUBECONFIG."""
+    return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - the one place

@@ -13,7 +13,7 @@ from support.valkey import Server, free_port
 
 from daybreak_server.adapters.redis.inspect import RedisFacts
 from daybreak_server.adapters.redis.queue import RedisQueue
-from daybreak_server.entrypoints import doctor_redis
+from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check
 from daybreak_server.entrypoints.doctor import as_lines, broken, examine
 from daybreak_server.settings import Settings
@@ -250,3 +250,37 @@ def test_the_report_counts() -> None:
         "0 to mend, 1 to know of",
     ]
     assert not broken([fine, odd])
+
+
+def test_a_cluster_without_its_operators(tmp_path: Path) -> None:
+    """Each absent one is named with what follows from it and what to do."""
+    bare = {check.what: check for check in doctor_cluster.judge(frozenset({"apps"}))}
+    assert {what: check.level for what, check in bare.items()} == dict.fromkeys(bare, "error")
+    assert "no group starts" in bare["KubeRay"].found
+    assert "keda chart" in bare["KEDA"].advice
+    whole = doctor_cluster.judge(frozenset({"ray.io", "keda.sh", "daybreak.dev"}))
+    assert {check.level for check in whole} == {"ok"}
+
+
+def test_a_kubernetes_is_asked_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said on a laptop; a kubeconfig that is of no use, and one whose server is not there, are said."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert list(doctor_cluster.examine(Settings())) == []
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")  # a pod without an account
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    (check,) = doctor_cluster.examine(Settings())
+    assert (check.level, "were not looked for" in check.found) == ("warning", True)
+
+
+def test_a_model_on_s3_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is not there is said of the pool that needs it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    check = report(
+        tmp_path,
+        pools={"echo": {"model": "s3://models/wan"}},
+        artifacts={"s3": {"endpoint_url": f"http://127.0.0.1:{free_port()}"}},
+    )["pool echo"]
+    assert check.level == "error"
+    assert check.found.startswith("model s3://models/wan at http://127.0.0.1:")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.entrypoints import doctor_redis
+from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check, error, ok, version, warning
 from daybreak_server.settings import PoolSettings, Settings
 from daybreak_server.settings_sources import masked
@@ -30,7 +30,8 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 def examine(settings: Settings) -> list[Check]:
     """All checks, in the order in which a person would mend things."""
     checks: list[Check] = []
-    for check in (_packages, doctor_redis.examine, _pools, _artifacts, _port, _disk, _processors, _gpus):
+    of_machine = (_packages, doctor_redis.examine, _pools, _artifacts, _port, _disk, _processors, _gpus)
+    for check in (*of_machine, doctor_cluster.examine):
         checks += check(settings)
     return checks
 
@@ -97,7 +98,9 @@ def _pools(settings: Settings) -> Iterator[Check]:
                 yield error(what, f"no group of it can start: {exc}", advice)
                 continue
         group = f"{pool.groups} group(s) of {pool.ranks} rank(s)"
-        if spec.name == "video":
+        if pool.model is not None and pool.model.startswith("s3://"):
+            yield from _remote_model(what, settings, pool.model, group)
+        elif spec.name == "video":
             yield from _video_model(what, pool, group)
         elif pool.model is not None and not Path(pool.model).is_dir():
             yield error(what, f"there is no folder {pool.model}", f"mend pools.{name}.model")
@@ -107,6 +110,21 @@ def _pools(settings: Settings) -> Iterator[Check]:
 
 def _options(pool: PoolSettings) -> dict[str, Any]:
     return {**pool.options, **({"model": pool.model} if pool.model else {})}
+
+
+def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterator[Check]:
+    """Whether the model is there, and whether this machine's cache has room for it."""
+    from daybreak_server.adapters.blobs.model_source import S3Model
+    from daybreak_server.ports.blobs import BlobError
+
+    try:
+        files = S3Model(url, settings.artifacts.s3).files()
+    except BlobError as exc:
+        problem, _, advice = str(exc).partition("; ")
+        yield error(what, problem, advice or "mend the pool's model, or what its store of files says")
+        return
+    size = sum(file.size_bytes for file in files)
+    yield ok(what, f"{group}, {url}: {len(files)} files, {size / 1e9:.1f} GB, kept in {settings.model_cache}")
 
 
 def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:

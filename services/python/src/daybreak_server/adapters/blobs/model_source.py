@@ -56,7 +56,7 @@ class S3Model:
                     name = one["Key"].removeprefix(self._prefix)
                     if name and not name.endswith("/"):  # consoles make empty objects for folders
                         found.append(
-                            ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"].strip('"'))
+                            ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"])
                         )
         if not found:
             raise BlobNotFoundError(
