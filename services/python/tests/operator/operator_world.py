@@ -103,6 +103,7 @@ class World:
             running=running,
             live=len(self.waiting) + running,
             groups=tuple(groups),
+            closed=tuple(sorted(self.closed)),
         )
 
     def serve(self, cluster: str) -> ServeView | None:

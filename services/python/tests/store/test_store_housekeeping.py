@@ -66,6 +66,7 @@ def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
     assert driver.register("before", hosts=("a", "b")) is True
     assert driver.register("late", fresh=True, hosts=("c",)) is True
     assert driver.register("elsewhere", hosts=("d",)) is False
+    assert driver.view().closed == ("b", "c")
     assert driver.claim("late") is None
     driver.close_hosts("c", closed=False)
     driver.drain("late", on=False)
@@ -75,7 +76,7 @@ def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
     driver.tick()
     assert driver.register("again", hosts=("b",)) is True
     driver.pass_time(601_000)
-    assert driver.zset("closed") == {}
+    assert (driver.zset("closed"), driver.view().closed) == ({}, ())
     assert driver.register("again2", hosts=("b",)) is False
 
 

@@ -82,6 +82,8 @@ class PoolView:
     """Where an operator keeps the groups."""
     failure: str = ""
     """Why a rank ended last, until a group is ready."""
+    closed: tuple[str, ...] = ()
+    """Hosts on which a group is marked to drain when it registers."""
     used_gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0
     ended: Mapping[str, int] = field(default_factory=dict)

@@ -268,13 +268,14 @@ def _closed(
         here = {host for replica in lane.replicas for host in replica.hosts} - chosen
         staying |= here
         marked |= {host for group in lane.groups if group.drain for host in group.hosts}
-        again = tuple(host for host in before if host in here)
+        again = tuple(host for host in before if host in here and host in observed.store.closed)
         if again:
             opens.append(CloseHosts(hosts=again, closed=False, cluster=lane.cluster))
     there = {pod.name for lane in every for pod in lane.workers}
     # One with a group that was marked at birth is remembered until that mark is gone.
     kept = [host for host in before if host in there and (host not in staying or host in marked)]
-    closes = (CloseHosts(hosts=going),) if going else ()
+    ajar = tuple(host for host in going if host not in observed.store.closed)
+    closes = (CloseHosts(hosts=ajar),) if ajar else ()
     return tuple(dict.fromkeys((*kept, *going))), closes, tuple(opens)
 
 

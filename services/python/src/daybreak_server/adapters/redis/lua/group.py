@@ -90,7 +90,7 @@ def encode_pool(keys: Keys) -> Call:
 
 def decode_pool(reply: Any, name: str) -> PoolView:
     """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet."""
-    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure = reply
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure, closed = reply
     meta = records.mapping(meta_flat)
     groups = tuple(records.group(group, flat) for group, flat in groups_flat)
     report = PoolReport(**json.loads(told)) if told else None
@@ -110,6 +110,7 @@ def decode_pool(reply: Any, name: str) -> PoolView:
         wake_since_ms=since,
         report=report,
         failure=json.loads(failure)["why"] if failure else "",
+        closed=tuple(map(records.text, closed)),
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},

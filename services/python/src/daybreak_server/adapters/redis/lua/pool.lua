@@ -12,5 +12,6 @@ local function run(ARGV)
   local since = tonumber(oldest[2] or nil)
   local wait = since and since <= NOW and NOW - since or -1
   return { live - running - soon, soon + call('ZCARD', K_delayed), running, live, int(wait),
-    call('HGETALL', K_meta), groups, int(NOW), call('GET', K_told) or '', call('GET', K_failure) or '' }
+    call('HGETALL', K_meta), groups, int(NOW), call('GET', K_told) or '', call('GET', K_failure) or '',
+    call('ZRANGE', K_closed, '(' .. int(meta('lease_clock')), '+inf', 'BYSCORE') }
 end
