@@ -53,7 +53,7 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
     assert answer.stdout == echo_text("hello", 5)
     group = group_of(up)
     assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
-    wake = call(f"{up.url}/v1/pools/echo")["wake"]["last"]
+    wake = wait_until(lambda: call(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the wake to be told")
     assert {"ray_s", "process_group_s", "model_s", "warm_up_s"} <= set(wake)
     assert wake["total_s"] >= wake["ray_s"] > wake["model_s"], "the start of Ray is part of the wake"
     assert "pool echo: ray" in up.said()

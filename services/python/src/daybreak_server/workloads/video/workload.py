@@ -13,7 +13,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -26,9 +28,11 @@ from daybreak_server.workloads.video.params import VideoParams, image_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from daybreak_server.workloads.video.decode import Frames
     from daybreak_server.workloads.video.denoise import Conditions, Denoiser
+    from daybreak_server.workloads.video.encode import Mp4Writer
     from daybreak_server.workloads.video.mesh import Ranks
     from daybreak_server.workloads.video.model import WanModel
     from daybreak_server.workloads.video.snapshot import Snapshot
@@ -107,7 +111,8 @@ class VideoWorkload:
             )
 
     def warm_up(self) -> None:
-        """One step of a default video, and its decode: kernels are chosen, buffers and groups made."""
+        """One step of a default video, its preview, its decode and a frame of its MP4: kernels are chosen, buffers
+        and groups made, and what is imported late is there."""
         if not self.options.warm_up:
             return
         defaults = {**self.limits.defaults, "prompt": "warm-up", "steps": 1}
@@ -115,11 +120,16 @@ class VideoWorkload:
         self.ranks.prepare(self._tokens(params))
         conditions = self._share(params, *self._encode_text(params))
         denoiser = self._denoiser(params, conditions, seed=0, resume=None)
-        for _ in denoiser:
-            pass
+        guesses = [state.guess for state in denoiser]
         if self.group.leader:
-            for _ in self._decode(denoiser):
-                pass
+            if self.options.preview_every:
+                self._preview(guesses[-1])
+            first, *_ = self._decode(denoiser)
+            with (
+                tempfile.TemporaryDirectory(prefix="daybreak-warm-up-") as folder,
+                self._writer(Path(folder) / "video.mp4", params) as writer,
+            ):
+                writer.write(first[:1])
         self.model.rest()
 
     def run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
@@ -236,14 +246,11 @@ class VideoWorkload:
         return Denoiser(self.model, self.ranks, params, conditions, seed=seed, resume=resume)
 
     def _denoise(self, denoiser: Denoiser, mark: str, ctx: Context) -> Iterator[Step]:
-        from daybreak_server.workloads.video.decode import preview
-
         every, steps = self.options.preview_every, denoiser.steps
         for state in denoiser:
             snapshot = state.snapshot
             if self.group.leader and every and snapshot.step % every == 0 and snapshot.step < steps:
-                with self.model.working(self.model.vae) as vae:
-                    ctx.preview(preview(vae, state.guess), step=snapshot.step)
+                ctx.preview(self._preview(state.guess), step=snapshot.step)
             yield Step(
                 phase="denoise",
                 fraction=PHASES["encode_prompt"] + PHASES["denoise"] * snapshot.step / steps,
@@ -251,6 +258,12 @@ class VideoWorkload:
                 steps=steps,
                 snapshot=lambda snapshot=snapshot: snapshot.dump(mark),  # type: ignore[misc]
             )
+
+    def _preview(self, guess: Tensor) -> bytes:
+        from daybreak_server.workloads.video.decode import preview
+
+        with self.model.working(self.model.vae) as vae:
+            return preview(vae, guess)
 
     def _tiled(self) -> bool:
         return self.options.vae_tiling and self.model.info.vae_class == "AutoencoderKLWan"
@@ -276,15 +289,11 @@ class VideoWorkload:
         import numpy as np
 
         from daybreak_server.workloads.video.decode import webp
-        from daybreak_server.workloads.video.encode import Mp4Writer
 
         video, poster = ctx.workdir / "video.mp4", ctx.workdir / "poster.webp"
         pictures: Frames = np.concatenate(frames)
         poster.write_bytes(webp(pictures[len(pictures) // 2], side=640))
-        with Mp4Writer(
-            video, fps=params.fps, width=params.width, height=params.height, crf=self.options.crf,
-            preset=self.options.preset, threads=self.options.encoder_threads,
-        ) as writer:  # fmt: skip
+        with self._writer(video, params) as writer:
             for part in range(batches):
                 writer.write(pictures[part * FRAMES_A_YIELD : (part + 1) * FRAMES_A_YIELD])
                 if part + 1 < batches:
@@ -293,6 +302,14 @@ class VideoWorkload:
         ctx.artifact(poster, content_type="image/webp")
         ctx.log(f"{video.name}: {params.frames} frames, {video.stat().st_size:,} bytes")
         yield 1.0
+
+    def _writer(self, path: Path, params: VideoParams) -> Mp4Writer:
+        from daybreak_server.workloads.video.encode import Mp4Writer
+
+        return Mp4Writer(
+            path, fps=params.fps, width=params.width, height=params.height, crf=self.options.crf,
+            preset=self.options.preset, threads=self.options.encoder_threads,
+        )  # fmt: skip
 
 
 def _device(group: Group) -> Any:
