@@ -62,7 +62,11 @@ def test_three_tasks_on_at_most_two_groups(house: House) -> None:
 
 
 def test_a_deleted_pod_hands_its_task_back(house: House) -> None:
-    """A pod that is told to stop mid-denoise hands its task back with a checkpoint: no strike, the same bytes."""
+    """A pod that is told to stop mid-denoise hands its task back with a checkpoint: no strike, the same bytes.
+
+    The head was gone as well, and came back by the POST.
+    """
+    house.at_zero("video", head=False)
     task = house.submit("video", VIDEO)
     story = house.follow(task)
     story.at_step(8, timeout_s=WAKE_S)
