@@ -55,9 +55,7 @@ class S3Model:
                 for one in page.get("Contents", ()):
                     name = one["Key"].removeprefix(self._prefix)
                     if name and not name.endswith("/"):  # consoles make empty objects for folders
-                        found.append(
-                            ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"])
-                        )
+                        found.append(ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"]))
         if not found:
             raise BlobNotFoundError(
                 f"{self._where} does not exist: there is nothing below that prefix; copy the model's folder there, "
