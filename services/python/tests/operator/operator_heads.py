@@ -1,0 +1,135 @@
+"""Ray Serve's REST API on all heads of a play: one HTTP server, a RayCluster's name first in the path."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(slots=True)
+class Head:
+    """A head that answers, and the pool's application on it."""
+
+    config: dict[str, Any] | None = None
+    target: int = 0
+    running: int = 0
+
+
+@dataclass(slots=True)
+class Heads:
+    """All heads. ``pool`` and ``deployment`` name the application, ``ranks`` are those of a group."""
+
+    pool: str
+    deployment: str
+    ranks: int
+    wrong: list[str] = field(default_factory=list)
+    _heads: dict[str, Head] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _server: ThreadingHTTPServer | None = None
+
+    def start(self) -> str:
+        """Listen; the address."""
+        heads = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(heads.look(self.path))
+
+            def do_PUT(self) -> None:
+                self._answer(heads.put(self.path, self._body()))
+
+            def do_POST(self) -> None:
+                self._answer(heads.scale(self.path, self._body()))
+
+            def _body(self) -> Any:
+                return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+            def _answer(self, answer: Any) -> None:
+                self.send_response(503 if answer is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        """End."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    # For the play.
+
+    def up(self, clusters: set[str]) -> None:
+        """These answer."""
+        with self._lock:
+            for name in clusters:
+                self._heads.setdefault(name, Head())
+
+    def gone(self, cluster: str) -> None:
+        """Without fault tolerance all that it knew goes with it."""
+        with self._lock:
+            self._heads.pop(cluster, None)
+
+    def target(self, cluster: str) -> int | None:
+        """Ranks that are to run; ``None`` without an application."""
+        with self._lock:
+            head = self._heads.get(cluster)
+            return None if head is None or head.config is None else head.target
+
+    def runs(self, cluster: str, ranks: int) -> None:
+        """So many ranks run."""
+        with self._lock:
+            if cluster in self._heads:
+                self._heads[cluster].running = ranks
+
+    # For the operator.
+
+    def look(self, path: str) -> Any:
+        """``GET /api/serve/applications/``."""
+        with self._lock:
+            head = self._heads.get(path.split("/")[1])
+            if head is None:
+                return None
+            if head.config is None:
+                return {"applications": {}}
+            replicas = [{"state": "RUNNING"}] * head.running
+            deployment = {"target_num_replicas": head.target, "message": "", "replicas": replicas}
+            app = {
+                "status": "RUNNING",
+                "message": "",
+                "deployed_app_config": head.config,
+                "deployments": {self.deployment: deployment},
+            }
+            return {"applications": {self.pool: app}}
+
+    def put(self, path: str, config: Any) -> Any:
+        """``PUT /api/serve/applications/``: the same again changes nothing."""
+        with self._lock:
+            head = self._heads.get(path.split("/")[1])
+            if head is None:
+                return None
+            mine = next(one for one in config["applications"] if one["name"] == self.pool)
+            if head.config != mine:
+                head.config, head.target = mine, self.ranks * mine["args"]["groups"]
+            return {}
+
+    def scale(self, path: str, body: Any) -> Any:
+        """``POST /api/v1/applications/<app>/deployments/<name>/scale``."""
+        with self._lock:
+            head = self._heads.get(path.split("/")[1])
+            if head is None:
+                return None
+            if body["target_num_replicas"] % self.ranks:
+                self.wrong.append(f"{body} is no whole number of groups: Serve would never apply it")
+            if not path.endswith(f"/applications/{self.pool}/deployments/{self.deployment}/scale"):
+                self.wrong.append(f"{path} names nothing")
+            head.target = body["target_num_replicas"]
+            return {}
