@@ -22,8 +22,8 @@ def test_a_small_crowd_loses_nothing(part: str, tmp_path: Path) -> None:
 
 
 def test_the_relay_is_measured_beside_its_floor(tmp_path: Path) -> None:
-    """Both batch sizes and two consumers have a figure."""
+    """Both batch sizes, what is decoded, and two consumers have a figure."""
     assert main(["--quick", "--part", "relay", "--out", str(tmp_path)]) == 0
     rows = load(tmp_path / "streams.json").rows
-    assert [row.floor is not None for row in rows] == [True, True, False]
+    assert [row.floor is not None for row in rows] == [True, True, True, False]
     assert all(row.value > 0 for row in rows)
