@@ -130,8 +130,7 @@ class TcpProxy:
 
     def close(self) -> None:
         """End."""
-        self._server.close()
-        self._call(self._cut())
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -146,6 +145,10 @@ class TcpProxy:
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    async def _end(self) -> None:
+        self._server.close()  # on its own loop: a connection that ends meanwhile would meet it half closed
+        await self._cut()
 
     def _change(self, weather: Weather) -> None:
         self._weather = weather
