@@ -113,8 +113,8 @@ EDGES: tuple[Mutant, ...] = (
         "an event is acknowledged before it has been handled",
         (
             f"{CLIENT}/relay/reader.py",
-            "                if event is not None:\n                    return Delivery(",
-            "                if event is not None:\n"
+            "                if entries.readable(fields):\n                    return Delivery(",
+            "                if entries.readable(fields):\n"
             "                    await self._ack_ids(entry_id)\n                    return Delivery(",
         ),
         tests=f"{_SDK}/test_sdk_relay.py::test_what_was_not_acknowledged_comes_first_after_a_restart",

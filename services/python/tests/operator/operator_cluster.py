@@ -53,9 +53,17 @@ def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
             raise
         made = False
 
+    kind = wanted["spec"]
+    place = kind["group"], kind["versions"][0]["name"], kind["names"]["plural"]
+
     def served() -> bool:
-        conditions = crds.read_custom_resource_definition(name).status.conditions or []
-        return any(one.type == "Established" and one.status == "True" for one in conditions)
+        try:  # being "Established" is not yet being served: until then it answers 404, then 429
+            client.CustomObjectsApi(api).list_cluster_custom_object(*place, limit=1)
+        except ApiException as exc:
+            if exc.status not in (404, 429, 503):
+                raise
+            return False
+        return True
 
     wait_until(served, 60, f"{name} to be served")
     return made
