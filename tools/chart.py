@@ -8,7 +8,6 @@ One source each: the definition is that of ``deploy/crd``; schema and table come
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import drift
 import yaml
 from pydantic import BaseModel
 
@@ -201,23 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is stale")
     check = parser.parse_args().check
-    stale = False
-    for path, made in files().items():
-        found = path.read_text(encoding="utf-8") if path.exists() else ""
-        if found == made:
-            continue
-        stale = True
-        if check:
-            before, after = found.splitlines(keepends=True), made.splitlines(keepends=True)
-            sys.stdout.writelines(
-                difflib.unified_diff(before, after, path.name, "as its sources have it", n=1)
-            )
-        else:
-            path.write_text(made, encoding="utf-8")
-            print(f"wrote {path.relative_to(CHART.parents[2])}")
-    if stale and check:
-        print("the chart is stale: run `python tools/chart.py` and commit it with what changed it.")
-    return int(stale and check)
+    return drift.settle(files(), check=check, tool="tools/chart.py")
 
 
 if __name__ == "__main__":

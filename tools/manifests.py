@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
 import hashlib
 import json
 import shutil
@@ -19,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import drift
 import yaml
 
 from daybreak_server.operator import render
@@ -227,24 +227,7 @@ def main() -> int:
     if shutil.which("helm") is None:
         print("tools/manifests.py: helm is not on PATH, so the plain manifests were not looked at")
         return 0 if check else 1
-    stale = False
-    for path, made in files().items():
-        found = path.read_text(encoding="utf-8") if path.exists() else ""
-        if found == made:
-            continue
-        stale = True
-        if check:
-            before, after = found.splitlines(keepends=True), made.splitlines(keepends=True)
-            shown = str(path.relative_to(DEPLOY))
-            sys.stdout.writelines(difflib.unified_diff(before, after, shown, "as the chart has it", n=1))
-        else:
-            path.write_text(made, encoding="utf-8")
-            print(f"wrote {path.relative_to(DEPLOY.parent)}")
-    if stale and check:
-        print(
-            "the plain manifests are stale: run `python tools/manifests.py` and commit them with what changed them."
-        )
-    return int(stale and check)
+    return drift.settle(files(), check=check, tool="tools/manifests.py")
 
 
 if __name__ == "__main__":
