@@ -15,7 +15,7 @@ pytestmark = pytest.mark.full
 
 
 def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRequest) -> None:
-    """`helm upgrade` to another image and `helm rollback`, each while a task runs: both end well at attempt 1."""
+    """`helm upgrade` to another image and `helm rollback`, each while a task runs: both end well, without a strike."""
     other = request.config.getoption("--next-image")
     if other is None:
         pytest.skip("no --next-image was given")
