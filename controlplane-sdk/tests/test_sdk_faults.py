@@ -21,6 +21,7 @@ from daybreak import (
     ProtocolError,
     QuotaError,
     Retry,
+    ServerError,
     TaskCancelledError,
     TaskFailedError,
     TransportError,
@@ -333,6 +334,21 @@ def test_download_follows_redirects_without_the_key(
         None,
     ]
     assert scripted.seen[-1].headers["range"].startswith("bytes=1")
+
+
+def test_download_repeats_a_500_of_the_store_but_not_ours(
+    scripted: Any, make: Any, face: Any, tmp_path: Path
+) -> None:
+    """S3's InternalError is one to repeat; a bug of Daybreak's is told at once."""
+    one = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
+    errs = make.answer(b"<Error><Code>InternalError</Code></Error>", 500)
+    scripted.answers = [one, errs, ranged(make, 1_500_000), errs, ranged(make)]
+    assert face().call("download", "video_01", "video.mp4", tmp_path).read_bytes() == FILE
+    scripted.answers = [one, make.problem(500, "internal")]
+    before = len(scripted.seen)
+    with pytest.raises(ServerError):
+        face().call("download", "video_01", "video.mp4", tmp_path / "again.mp4")
+    assert len(scripted.seen) == before + 2
 
 
 def test_download_of_other_bytes(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:

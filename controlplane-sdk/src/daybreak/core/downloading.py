@@ -10,8 +10,15 @@ from daybreak.core import calls
 from daybreak.core.effects import STREAM_TIMEOUT_S, Close, Do, HttpRequest, Open, Operation, Read, Sleep
 from daybreak.core.replies import refuse
 from daybreak.core.retry import Retry, calling
-from daybreak.errors import DaybreakError, DownloadError, QuotaError, TransportError, UnavailableError
-from daybreak.wire import Artifact, Task
+from daybreak.errors import (
+    DaybreakError,
+    DownloadError,
+    QuotaError,
+    ServerError,
+    TransportError,
+    UnavailableError,
+)
+from daybreak.wire import Artifact, ErrorCode, Task
 
 BLOCK_BYTES = 1 << 20
 
@@ -65,6 +72,11 @@ def _fetching(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Opera
                 refuse(head)
                 start = start if head.status == 206 else 0
                 yield from _copying(artifact, part, start)
+        except ServerError as error:
+            # Of the store behind a redirect: S3 documents 500 InternalError as one to repeat. Ours is a bug: it stays.
+            if error.code == ErrorCode.INTERNAL:
+                raise
+            lost = TransportError(str(error))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
