@@ -24,8 +24,8 @@ from daybreak_server.operator.actions import (
 )
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
-from daybreak_server.operator.resource import Application, Drain, PoolStatus
-from daybreak_server.ports.cluster import ClusterView, ServeView, Waiting
+from daybreak_server.operator.resource import Application, Drain, PoolStatus, Wake
+from daybreak_server.ports.cluster import ClusterView, ServeView, Waiting, Warned
 
 A = TypeVar("A")
 
@@ -284,6 +284,26 @@ def test_an_image_that_cannot_be_pulled_is_named() -> None:
     healthy = next(c for c in told.conditions if c.type == "Healthy")
     assert healthy.reason == "ImagePullFailed"
     assert "p0" in healthy.message
+
+
+def test_a_refusal_counts_until_a_pod_was_made_or_the_wake_is_another() -> None:
+    """A quota that was raised is not told of again by Kubernetes' old words."""
+
+    def told(*pods: Any, wake: Wake) -> str:
+        of = pool(replicas=1, status=PoolStatus(wake=wake))
+        rc = ray_cluster(of, 1)
+        words = Warned(reason="FailedCreate", message="exceeded quota: e2e", about=rc.name, at=NOW - 20)
+        view = ClusterView(clusters=(rc,), pods=(head(rc), *pods), warnings=(words,))
+        status = plan(observed(of, rc, view=view)).status
+        return next(c.reason for c in status.conditions if c.type == "Healthy")
+
+    wake = Wake(phase="pods", since=NOW - 30, began=NOW - 30)
+    rc = ray_cluster(pool(replicas=1), 1)
+    earlier, later = (hosts(rc, "a", created_at=NOW - at, ready=False) for at in (25, 10))
+    assert told(wake=wake) == told(*earlier, wake=wake) == "QuotaExceeded"
+    assert told(*later, wake=wake) == "NoProblem"
+    assert told(wake=Wake(phase="pods", since=NOW - 5, began=NOW - 5)) == "NoProblem"
+    assert told(wake=Wake(phase="zero", since=NOW - 5)) == "NoProblem"
 
 
 def test_status_counts_complete_groups_and_always_has_a_selector() -> None:

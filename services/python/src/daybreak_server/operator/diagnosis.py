@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
-from daybreak_server.ports.cluster import Pod
+from daybreak_server.ports.cluster import Pod, Warned
 
 RECENT_S = 300.0
 """A warning of Kubernetes counts for so long; Kubernetes repeats those that go on."""
+_EVENT_S = 1.0
+"""Events have whole seconds."""
 SLOW_HEAD_S = 180.0
 
 
@@ -195,10 +197,25 @@ def _waiting(pod: Pod) -> Iterator[Problem]:
 
 def _warnings(observed: Observed) -> Iterator[Problem]:
     for warning in observed.view.warnings:
-        if observed.now - warning.at <= RECENT_S:
+        if observed.now - warning.at <= RECENT_S and not _over(warning, observed):
             problem = explain(warning.message, otherwise="")
             if problem.reason:
                 yield problem
+
+
+def _over(warning: Warned, observed: Observed) -> bool:
+    """Whether it tells of the past: of an earlier wake, or of a RayCluster that was given a pod since.
+
+    What goes on is recorded again by Kubernetes, so the first look of a wake misses nothing for long.
+    """
+    wake = observed.pool.status.wake
+    if wake.phase == "zero":
+        return True
+    if wake.phase != "ready" and wake.began is not None and warning.at < wake.began - _EVENT_S:
+        return True
+    return any(
+        pod.cluster == warning.about and pod.created_at > warning.at + _EVENT_S for pod in observed.view.pods
+    )
 
 
 def _short(text: str) -> str:
