@@ -34,9 +34,14 @@ _HEALTH_TIMEOUT_S = 30.0
 """At least. Generous: what hangs is found by the group itself, and a busy machine is no reason to restart it."""
 _LEAVE_S = 25.0
 """How long a group may take to hand back when its replicas are stopped."""
-_EARLY_S = 60.0
-_EARLY_PAUSE_S = 3.0
+_PAUSES_S = (3.0, 6.0, 12.0, 24.0, 48.0)
+"""Before a rank that never had its model ends, by how often in a row: it would probably fail the same way again."""
 _EXIT_CODE = 70
+
+
+def pause_before_end_s(times: int) -> float:
+    """Seconds that a rank without a model waits before it ends for the ``times``-th time in a row."""
+    return _PAUSES_S[min(times, len(_PAUSES_S)) - 1]
 
 
 class VideoGenerator:
@@ -49,12 +54,12 @@ class VideoGenerator:
 
     def __init__(self, settings: str, pool: str) -> None:
         log_to_stderr()
-        started = time.monotonic()
         gang = serve.get_replica_context().gang_context
         assert gang is not None, "a group is a gang"
-        self._pool, self._rank, self._started = pool, gang.rank, started
+        self._pool, self._rank = pool, gang.rank
         self._settings = Settings.model_validate_json(settings)
         self._member: Member | None = None
+        self._ending = False
         try:
             self._member = self._build(gang)
         except Exception as exc:  # a workload that is not installed here
@@ -79,7 +84,9 @@ class VideoGenerator:
         )
 
     def check_health(self) -> None:
-        """Asked by Serve; three failures in a row end the whole gang."""
+        """Asked by Serve; three failures in a row end the whole gang. A rank that pauses before it ends is left to."""
+        if self._ending:
+            return
         why = self._member.health() if self._member is not None else None
         if why is not None:
             raise RuntimeError(why)
@@ -100,13 +107,19 @@ class VideoGenerator:
 
     def _end(self, why: str) -> None:
         """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
+        self._ending = self._member is None or not self._member.loaded
+        times = 1
         try:
             cluster.tell_failure(self._pool, rank=self._rank, why=why)
+            if self._ending:
+                times = cluster.count_early_end(self._pool, rank=self._rank)
         except Exception as exc:  # the cluster itself may be what broke
             _log.warning("cannot tell why: %s", exc)
         wiring.tell_failure(self._settings, self._pool, rank=self._rank, why=why)
-        if time.monotonic() - self._started < _EARLY_S:
-            time.sleep(_EARLY_PAUSE_S)  # what fails at once would fail again at once
+        if self._ending:
+            pause_s = pause_before_end_s(times)
+            _log.warning("rank %d of %s is started again after %g s", self._rank, self._pool, pause_s)
+            time.sleep(pause_s)
         os._exit(_EXIT_CODE)
 
 

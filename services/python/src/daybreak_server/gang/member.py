@@ -97,6 +97,11 @@ class Member:
         """The group's record, on the leader once it has one."""
         return self._keeper.record if self._keeper is not None else None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is resident and warm."""
+        return "warm_up" in self._wake
+
     def health(self) -> str | None:
         """Why this rank is of no use any more, or ``None``."""
         if self._why is not None:

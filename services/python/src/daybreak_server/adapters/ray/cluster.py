@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -17,6 +17,8 @@ from ray.experimental import internal_kv
 _log = logging.getLogger(__name__)
 _NAMESPACE = b"daybreak"
 _DRAIN_LOOK_S = 0.5
+IN_A_ROW_S = 300.0
+"""Early ends further apart than this are not of one row."""
 
 
 def node_ip() -> str:
@@ -66,8 +68,26 @@ def tell_failure(pool: str, *, rank: int, why: str) -> None:
     """Leave the reason of a rank's end where whoever watches the deployment can read it."""
     before = failures().get(pool, {})
     count = int(before.get("count", 0)) + 1
-    text = json.dumps({"rank": rank, "why": why, "at": time.time(), "count": count})
-    internal_kv._internal_kv_put(f"failure/{pool}".encode(), text.encode(), True, namespace=_NAMESPACE)
+    _put(f"failure/{pool}", {"rank": rank, "why": why, "at": time.time(), "count": count})
+
+
+def count_early_end(pool: str, *, rank: int) -> int:
+    """How often in a row a rank of this number has ended before it had its model, this time included."""
+    key = f"early/{pool}/{rank}"
+    found = internal_kv._internal_kv_get(key.encode(), namespace=_NAMESPACE)
+    now = time.time()
+    count = in_a_row(json.loads(found) if found else None, now=now)
+    _put(key, {"count": count, "at": now})
+    return count
+
+
+def in_a_row(before: Mapping[str, Any] | None, *, now: float) -> int:
+    """The number of an end, given the one ``before`` it (its ``count`` and ``at``), if there was one."""
+    return int(before["count"]) + 1 if before is not None and now - before["at"] < IN_A_ROW_S else 1
+
+
+def _put(key: str, value: dict[str, Any]) -> None:
+    internal_kv._internal_kv_put(key.encode(), json.dumps(value).encode(), True, namespace=_NAMESPACE)
 
 
 def failures() -> dict[str, dict[str, Any]]:
