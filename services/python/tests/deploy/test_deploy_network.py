@@ -84,6 +84,7 @@ def test_with_named_peers_nothing_but_this_is_possible() -> None:
         ("ingress", "gateway", 8000),
         ("test", "gateway", 8000),
         ("prometheus", "operator", 9090),
+        ("prometheus", "gateway", 8000),
         ("operator", "api server", 443),
         ("operator", "api server", 16443),
     }
