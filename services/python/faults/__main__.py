@@ -100,7 +100,7 @@ def _common(one: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; 1 when a promise was broken."""
+    """Run it; 1 when a promise was broken. One mixed run: 70 when it could not be carried out."""
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
     given = parser().parse_args(arguments)
     if given.command == "list":
@@ -151,6 +151,9 @@ def _mixed(lab: Lab, given: argparse.Namespace) -> int:
     except ViolatedError as exc:
         print(exc, file=sys.stderr)
         return 1
+    except Exception:
+        traceback.print_exc()
+        return runs.NOT_CARRIED_OUT
     for name, count in sorted(outcome.kills.items()):
         print(f"{count:6} killed {name}")
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())

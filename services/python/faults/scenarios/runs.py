@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from figures import Row
 
 POOLS = (PoolPlan(name="solo", ranks=1, groups=4), PoolPlan(name="pair", ranks=2, groups=2))
 HOME = Path(__file__).resolve().parents[2]
+NOT_CARRIED_OUT = 70
+"""Exit status of a mixed run that broke no promise and came to no end."""
 BOUND_S = 90.0
 """Nothing has moved for so long: what has not ended is stuck. A retry is put off for a minute at most."""
 
@@ -134,7 +137,7 @@ def run_mixed(lab: Lab) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
             result = (lab.done or Path(folder)) / f"mixed-{plan.seed}.json"
             if not result.exists():
-                _elsewhere(plan, result)
+                _elsewhere(plan, result, say=lab.say)
             outcome = Outcome.from_json(result.read_text())
         lab.say(
             f"   seed {plan.seed}, appendfsync {plan.fsync}, {'guards' if plan.guards else 'no guards'}: "
@@ -147,10 +150,13 @@ def run_mixed(lab: Lab) -> list[Row]:
     return rows_of(outcomes, wanted=3000 if lab.long else 0)
 
 
-def _elsewhere(plan: Plan, result: Path) -> None:
+def _elsewhere(plan: Plan, result: Path, *, say: Callable[[str], None]) -> None:
     """A run in a process of its own. :raises ViolatedError: with what it said."""
     command = [sys.executable, "-m", "faults", *plan.arguments(), f"--result={result}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
+    if done.returncode == NOT_CARRIED_OUT:
+        say(f"   seed {plan.seed} NOT CARRIED OUT, once more: {done.stderr[-1000:]}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode != 0:
         said = f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
         raise ViolatedError(f"python -m faults {' '.join(plan.arguments())}:\n{said}")

@@ -7,12 +7,16 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from faults import mixed
 from faults.failpoints import ALL, Failpoints
 from faults.history import History, read
 from faults.options import PoolPlan, RigOptions
+from faults.registry import Lab, Scenario, ViolatedError, run
 from faults.rig import Rig
 from faults.schedule import schedule
+from figures import Row
 
 POOLS = (PoolPlan(name="solo", groups=2), PoolPlan(name="pair", ranks=2, groups=1))
 RUN = {"seconds": 60.0, "rate": 5.0, "deaths": 50, "lease_s": 1.5}
@@ -74,6 +78,33 @@ def test_an_outcome_goes_from_process_to_process() -> None:
         kills=Counter(leader=3), states=Counter(succeeded=9), counts=Counter({"event.saw": 99}), seconds=1.5
     )
     assert mixed.Outcome.from_json(outcome.as_json()) == outcome
+
+
+def test_what_could_not_be_carried_out_is_tried_again_and_a_broken_promise_is_not() -> None:
+    """A second try is told of; it is the last one; and no violation is ever tried away."""
+    said: list[str] = []
+    lab = Lab(say=said.append)
+    raised: list[Exception] = []
+
+    def scenario(*raises: Exception) -> Scenario:
+        left = list(raises)
+
+        def run(_: Lab) -> list[Row]:
+            if left:
+                raised.append(left.pop(0))
+                raise raised[-1]
+            return [Row("what", 1, "tasks")]
+
+        return Scenario(name="one", about="a scenario", run=run)
+
+    assert run(scenario(TimeoutError("slow")), lab)[0].what == "what"
+    assert any("NOT CARRIED OUT, once more: TimeoutError: slow" in line for line in said)
+    with pytest.raises(TimeoutError):
+        run(scenario(TimeoutError("slow"), TimeoutError("slow")), lab)
+    raised.clear()
+    with pytest.raises(ViolatedError):
+        run(scenario(ViolatedError("lost")), lab)
+    assert len(raised) == 1
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
