@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from daybreak_server import wiring
+from daybreak_server.api.collecting import collect_rarely
 from daybreak_server.api.server import ApiServer
 from daybreak_server.entrypoints.instance import read_settings
 from daybreak_server.settings import Settings
@@ -33,6 +34,7 @@ class Gateway(ApiServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
+        collect_rarely()
         if self.started and self._on_started is not None:
             self._on_started()
 

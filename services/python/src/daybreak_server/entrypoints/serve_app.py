@@ -21,6 +21,7 @@ from ray.serve.config import GangSchedulingConfig
 
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
+from daybreak_server.api.collecting import collect_rarely
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.gang.member import Member
 from daybreak_server.settings import PoolSettings, Settings, load_settings
@@ -132,7 +133,9 @@ class APIEntrypoint:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Serve on the replica."""
-        return wiring.build_app(self._settings)
+        app = wiring.build_app(self._settings)
+        collect_rarely()
+        return app
 
 
 def api_app(settings: Settings) -> Any:
