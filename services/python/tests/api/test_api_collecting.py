@@ -10,11 +10,11 @@ import sys
 from api_support import Api, Worker
 from support.waiting import wait_until
 
-STREAMS = 200
+STREAMS = 400
 
 
 def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) -> None:
-    """Two hundred readers come, see the first event and go: reference counts alone free what was theirs."""
+    """Four hundred readers come, see the first event and go: reference counts alone free what was theirs."""
     task = api.submit()["id"]
     worker.progress(worker.claim(), 1, 2)
     address = ("127.0.0.1", int(api.url.rpartition(":")[2]))
