@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue as queues
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.pools import Pool
@@ -126,6 +127,59 @@ def test_how_much_of_a_model_has_come_is_shown(pools: Callable[..., Pool]) -> No
         wait_until(lambda: [g.detail for g in pool.view().groups] == [shown], 60, "the bytes")
     finally:
         go_on.set()
+        member.stop(timeout_s=10)
+
+
+REFUSED = "s3://b at AWS: PutObject was answered SignatureDoesNotMatch; the secret key is wrong"
+
+
+class RefusingBlobs:
+    """A real store that refuses while ``refuses`` is set."""
+
+    def __init__(self, inner: Any, refuses: threading.Event) -> None:
+        self._inner = inner
+        self._refuses = refuses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def probe(self) -> None:
+        if self._refuses.is_set():
+            raise BlobRefusedError(REFUSED)
+        self._inner.probe()
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        if self._refuses.is_set():
+            raise BlobRefusedError(REFUSED)
+        yield from self._inner.upload(key, source, content_type=content_type)
+
+
+@pytest.mark.parametrize("since", ["the start", "a task before"])
+def test_while_files_are_refused_no_task_is_taken(
+    pools: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    """It is said, and tasks wait: only one that was at work takes a strike; taken again, all goes on by itself."""
+    monkeypatch.setattr("daybreak_server.gang.leader.FILES_AGAIN_S", 0.5)
+    pool, refuses = pools(), threading.Event()
+    member = wiring.build_member(pool.settings, pool.name, on_broken=print)
+    member._outside = replace(member._outside, blobs=lambda: RefusingBlobs(pool.blobs, refuses))
+    working = since != "the start"
+    if not working:
+        refuses.set()
+    member.start()
+    try:
+        if working:
+            pool.wait(pool.submit(), State.SUCCEEDED)
+            refuses.set()
+        task = pool.submit()
+        wait_until(lambda: REFUSED in pool.view().failure, 60, "the reason")
+        wait_until(lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the group's own words")
+        assert pool.get(task).strikes == int(working)
+        refuses.clear()
+        assert pool.wait(task, State.SUCCEEDED).strikes == int(working)
+        (group,) = pool.view().groups
+        assert (group.phase, group.detail, pool.view().failure) == ("ready", "", "")
+    finally:
         member.stop(timeout_s=10)
 
 

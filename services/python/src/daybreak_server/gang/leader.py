@@ -27,11 +27,14 @@ from daybreak_server.gang.keeper import STATE_OF, Hold, Keeper
 from daybreak_server.gang.lockstep import WorkFolders
 from daybreak_server.gang.peers import Crew, GroupBrokenError
 from daybreak_server.gang.verdict import Verdict, report_of
+from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store import StoreError, StoreUnavailableError
 from daybreak_server.workloads.base import WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+FILES_AGAIN_S = 15.0
+"""Pause before a store of files that refused is tried again."""
 
 
 class LeaderLoop:
@@ -49,6 +52,9 @@ class LeaderLoop:
         self._hold: Hold | None = None
         self._broken: Failed | None = None
         self._pinged = time.monotonic()
+        self._files_doubtful = True
+        """Whether it must be seen first that what a task makes can be stored: a new group, or one that could not."""
+        self._files_again = 0.0
         self._folders = WorkFolders(means.config.scratch)
 
     @property
@@ -86,6 +92,9 @@ class LeaderLoop:
     def _next_claim(self) -> Claim | None:
         config, keeper = self._means.config, self._keeper
         self._means.pulse.beat("idle", limit_s=max(60.0, config.stall_s))
+        if self._files_doubtful and not self._files_are_taken():
+            self._going.wait(config.idle_s)
+            return None
         state, before = STATE_OF[keeper.drain], keeper.record
         if before.state is not state or before.task is not None:
             # That a busy group is idle again, the store has written with the settlement.
@@ -95,6 +104,26 @@ class LeaderLoop:
             self._going.wait(config.idle_s)  # a mark can be taken away again
             return None
         return self._means.queue.claim(keeper.record, wait_s=config.idle_s)
+
+    def _files_are_taken(self) -> bool:
+        """Whether what a task makes can be stored. While it is refused, that is said and no task is taken: it would
+        do its whole work for a strike. A store that cannot be reached is waited for by each upload instead."""
+        if time.monotonic() < self._files_again:
+            return False
+        try:
+            self._means.blobs.probe()
+        except BlobRefusedError as exc:
+            _log.error("no task is taken: %s", exc)
+            self._keeper.update(state=GroupState.LOADING, phase="warm_up", task=None, detail=str(exc)[:300])
+            self._means.queue.failed(f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}")
+            self._files_again = time.monotonic() + FILES_AGAIN_S
+            return False
+        except BlobError as exc:
+            _log.warning("whether files can be stored is not known yet: %s", exc)
+        self._files_doubtful = False
+        if self._keeper.record.detail:
+            self._keeper.update(now=False, phase="ready", detail="")
+        return True
 
     def _attempt(self, claim: Claim) -> Claim | None:
         """One claim, to its settlement. Returns the next claim, where one came with it."""
@@ -124,6 +153,7 @@ class LeaderLoop:
             self._hold = None
             attempt.discard()
             return None
+        self._files_doubtful |= isinstance(outcome, Failed) and outcome.code == "artifact_store"
         settled = self._settle(hold, outcome)
         if settled is None:  # it may have been published by a call whose answer was lost: the sweeper knows
             return None
@@ -156,6 +186,7 @@ class LeaderLoop:
             if self._must_leave() and leaving_since is None:
                 leaving_since = time.monotonic()
             stay = leaving_since is None and not keeper.drain and not hold.control & Control.DRAIN
+            stay = stay and not self._files_doubtful
             settled: Settled | None
             try:
                 settled = self._means.queue.settle(
