@@ -87,6 +87,17 @@ def test_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
         api.until(expiring["id"], "expired")  # so the ticker goes on as well
 
 
+def test_a_store_that_refuses_the_password(own_valkey: Server, tmp_path: Path) -> None:
+    """It is no outage: the answer says that the password is wrong, and the server lives to be told another."""
+    with own_valkey.client() as client:
+        client.config_set("requirepass", "another")
+    with Serving(own_valkey, tmp_path, 0, make_settings()) as api:
+        answer = api.client.get("/v1/pools")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert "password" in answer.json()["detail"]
+        assert api.client.get("/healthz").status_code == 200
+
+
 def test_a_server_starts_without_its_store(own_valkey: Server, tmp_path: Path) -> None:
     """A gateway that starts before Redis is not ready, and becomes so by itself."""
     own_valkey.stop()

@@ -27,6 +27,7 @@ from daybreak_server.ports.store import (
     QueueFullError,
     StoreError,
     StoreFullError,
+    StoreRefusedError,
 )
 
 log = logging.getLogger("daybreak.api")
@@ -118,6 +119,11 @@ def from_store(exc: StoreError) -> ApiError:
         )
     if isinstance(exc, StoreFullError):
         return ApiError(ErrorCode.QUEUE_FULL, "The store has no memory for new tasks; try again later.")
+    if isinstance(exc, StoreRefusedError):
+        detail = (
+            "The task store refuses this server's user or password. Who runs it must correct them; try again."
+        )
+        return ApiError(ErrorCode.STORE_UNAVAILABLE, detail)
     return ApiError(ErrorCode.STORE_UNAVAILABLE, "The task store cannot be reached; try again.")
 
 

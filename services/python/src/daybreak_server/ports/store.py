@@ -32,6 +32,7 @@ class StoreError(Exception):
 
     ``StoreError``
       ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, try again
+      │     └── ``StoreRefusedError``  refuses our user or password: until somebody corrects them
       ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks go on
       ├── ``QueueFullError``           the pool's own bound on waiting tasks is reached: temporary
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
@@ -42,6 +43,10 @@ class StoreError(Exception):
 
 class StoreUnavailableError(StoreError):
     """The store cannot be reached or did not answer in time."""
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store refuses the user or the password that we have."""
 
 
 class StoreFullError(StoreError):

@@ -20,7 +20,7 @@ from redis import exceptions as failures
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.link import Link
 from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
-from daybreak_server.ports.store import StoreError, StoreFullError, StoreUnavailableError
+from daybreak_server.ports.store import StoreError, StoreFullError, StoreRefusedError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def translate(exc: BaseException) -> StoreError:
     if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
         _REFUSED
     ):
-        return StoreUnavailableError(f"Redis refuses the user or the password: {message}")
+        return StoreRefusedError(f"Redis refuses the user or the password: {message}")
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):
         return StoreUnavailableError(f"Redis cannot be reached or did not answer in time: {message or exc!r}")
     if message.startswith(_UNAVAILABLE):
