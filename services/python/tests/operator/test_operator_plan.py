@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import pytest
 from operator_moments import NOW, busy, group, head, hosts, observed, pool, ray_cluster
 
 from daybreak_server.domain.pools import GroupState
@@ -271,6 +272,34 @@ def test_kuberay_missing_is_said_and_nothing_is_tried() -> None:
     assert "kuberay-operator" in next(c.message for c in told.conditions if c.type == "Healthy")
     assert [emit.reason for emit in done(look, Emit)] == ["KubeRayMissing"]
     assert done(settled(look), Emit) == []
+
+
+def _told(look: Observed) -> str:
+    return next(c.reason for c in plan(look).status.conditions if c.type == "Healthy")
+
+
+@pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "NotAsked")])
+def test_tasks_for_which_nobody_asks_are_named(waited: int, reason: str) -> None:
+    """KEDA is away, or does not see them: said after a minute, and not where somebody asks or holds the pool."""
+    wake = Wake(phase="detect", since=NOW - waited, began=NOW - waited)
+    of = pool(status=PoolStatus(wake=wake))
+    rc = ray_cluster(of, 0)
+    assert _told(observed(of, rc, pods=[head(rc)], live=1)) == reason
+    assert _told(observed(of, rc, pods=[head(rc)], live=0)) == "NoProblem"
+    paused = pool(status=PoolStatus(wake=wake), paused=True)
+    assert _told(observed(paused, ray_cluster(paused, 0), live=1)) == "NoProblem"
+    asked = pool(status=PoolStatus(wake=wake), replicas=1)
+    assert _told(observed(asked, ray_cluster(asked, 1), live=1)) == "NoProblem"
+
+
+@pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
+def test_a_kuberay_that_does_not_answer_is_named(waited: int, reason: str) -> None:
+    """It makes no pods and its status is of before: said after a minute, and not where its status has followed."""
+    wake = Wake(phase="pods", since=NOW - waited, began=NOW - waited)
+    of = pool(replicas=1, status=PoolStatus(wake=wake))
+    silent, heard = ray_cluster(of, 1, heard=False), ray_cluster(of, 1)
+    assert _told(observed(of, silent, pods=[head(silent)], live=1)) == reason
+    assert _told(observed(of, heard, pods=[head(heard)], live=1)) == "NoProblem"
 
 
 def test_an_image_that_cannot_be_pulled_is_named() -> None:

@@ -93,6 +93,17 @@ def test_why_a_pod_waits(status: dict[str, Any], reason: str | None) -> None:
     assert (waiting.reason if waiting else None) == reason
 
 
+@pytest.mark.parametrize(
+    ("desired", "heard"),
+    [({}, False), ({"desiredWorkerReplicas": 0}, False), ({"desiredWorkerReplicas": 4}, True)],
+)
+def test_whether_kuberay_has_seen_what_is_asked_for(desired: dict[str, Any], heard: bool) -> None:
+    """It speaks of as many workers: two groups of two hosts."""
+    meta = {"name": "video-1", "uid": "u", "resourceVersion": "5"}
+    spec = {"workerGroupSpecs": [{"groupName": "ranks", "replicas": 2, "numOfHosts": 2}]}
+    assert views.ray_cluster({"metadata": meta, "spec": spec, "status": desired}).heard is heard
+
+
 def test_a_raycluster_with_what_went_wrong() -> None:
     """Its one worker group, its owner, its conditions."""
     found = views.ray_cluster(

@@ -15,6 +15,8 @@ RECENT_S = 300.0
 _EVENT_S = 1.0
 """Events have whole seconds."""
 SLOW_HEAD_S = 180.0
+SILENT_S = 60.0
+"""KEDA and KubeRay answer within seconds; where they have not for so long, they are not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Problem, ...]:
                 "kuberay-operator chart; the pool continues by itself then. Tasks wait meanwhile.",
             ),
         )
-    found = [*_store(observed), *_foreign(observed)]
+    found = [*_store(observed), *_foreign(observed), *_nobody_asks(observed)]
     for lane in lanes:
         found += _lane(lane, observed)
     if not lanes or any(not lane.settled for lane in lanes):
@@ -137,6 +139,23 @@ def _store(observed: Observed) -> Iterator[Problem]:
         yield known
 
 
+def _nobody_asks(observed: Observed) -> Iterator[Problem]:
+    """Tasks are live and KEDA asks for no group."""
+    pool, live = observed.pool, observed.store.live if observed.store is not None else 0
+    if live and not pool.spec.replicas and not pool.spec.paused and _stands_at("detect", observed):
+        yield Problem(
+            reason="NotAsked",
+            message="Tasks wait and nobody asks for a group: KEDA does not see them, or is away. Look at the pool's "
+            "ScaledObject, and whether KEDA's operator runs. `kubectl scale` of the GeneratorPool asks by hand.",
+        )
+
+
+def _stands_at(phase: str, observed: Observed) -> bool:
+    """Whether the wake has been in this phase for longer than KEDA or KubeRay takes to answer."""
+    wake = observed.pool.status.wake
+    return wake.phase == phase and wake.since is not None and observed.now - wake.since > SILENT_S
+
+
 def _foreign(observed: Observed) -> Iterator[Problem]:
     mine = observed.pool.uid
     for cluster in observed.view.clusters:
@@ -151,6 +170,12 @@ def _foreign(observed: Observed) -> Iterator[Problem]:
 def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
     if lane.cluster.problem:
         yield explain(lane.cluster.problem, otherwise="RayClusterRefused")
+    if lane.missing and not lane.cluster.heard and not lane.cluster.suspend and _stands_at("pods", observed):
+        yield Problem(
+            reason="KubeRaySilent",
+            message="KubeRay makes no pods of what the RayCluster asks for, and says nothing: its operator is away, or "
+            "does not watch this namespace. The pool goes on by itself when it does. Tasks wait meanwhile.",
+        )
     if lane.cluster.hosts > 1 and any(pod.replica == pod.name for pod in lane.workers):
         yield Problem(
             reason="HostsNotIndexed",

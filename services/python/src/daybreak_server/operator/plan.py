@@ -22,7 +22,7 @@ from daybreak_server.operator.actions import (
     Suspend,
     WriteStatus,
 )
-from daybreak_server.operator.diagnosis import problems
+from daybreak_server.operator.diagnosis import SILENT_S, problems
 from daybreak_server.operator.lane import Lane, lanes
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.reporting import Findings
@@ -293,6 +293,8 @@ def _look_again(
         moments.append(MOVING_S)
     if found.problems:
         moments.append(BLOCKED_S)
+    if found.wake.phase == "detect":
+        moments.append(SILENT_S)
     moments += [drain.deadline - now for drain in found.drains]
     change = schedule.next_change_s(spec, now)
     if change is not None:

@@ -97,6 +97,8 @@ class RayCluster:
     """The Secret with the token that its head asks for; ``None``: it asks for none."""
     problem: str | None = None
     """What KubeRay says went wrong: a pod that it may not create, a spec that it refuses."""
+    heard: bool = True
+    """Whether KubeRay speaks of as many workers as are asked for, so it has seen what was written last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def ray_cluster(body: Mapping[str, Any]) -> RayCluster:
         auth_secret=_auth_secret(meta["name"], spec.get("authOptions") or {}),
         head_service=((status.get("head") or {}).get("serviceName")) or None,
         problem=_problem(conditions, status),
+        heard=_heard(group, status),
     )
 
 
@@ -133,6 +134,12 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> str | 
     if status.get("state") == "failed":
         return str(status.get("reason") or "KubeRay gave no reason")
     return None
+
+
+def _heard(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Its `observedGeneration` is not written where nothing else of the status changes; the desired workers are."""
+    replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
+    return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}
 
 
 def _true(condition: Mapping[str, Any] | None) -> bool:
