@@ -18,7 +18,7 @@ UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 $(BIN)/uv:
 	@echo "Making $(VENV) …"
@@ -98,8 +98,10 @@ chart: setup  ## Make what follows from the Helm chart, then lint and test it (h
 e2e: setup  ## On the cluster that KUBECONFIG names: from nothing to a video and back (at most 12 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) $(PYTEST)
 
-e2e-full: setup  ## The same, and kills, upgrades, wrong settings
-	@$(BIN)/python -m e2e --full --image $(IMAGE) $(PYTEST)
+# To upgrade to: another build, or the same under another name (`make image IMAGE=daybreak:next`).
+NEXT_IMAGE ?= daybreak:next
+e2e-full: setup  ## The same, and kills, wrong settings, backups, an upgrade to NEXT_IMAGE (daybreak:next: make image IMAGE=daybreak:next)
+	@$(BIN)/python -m e2e --full --image $(IMAGE) --next-image $(NEXT_IMAGE) $(PYTEST)
 
 bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, scale down, a burst (QUICK=--quick)
 	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.k8s --image $(IMAGE) $(QUICK)

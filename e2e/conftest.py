@@ -1,9 +1,10 @@
-"""One installation for the whole run; after a failure everything about it is kept in build/e2e/<test>/."""
+"""One installation for most of a run; after a failure everything about it is kept in build/e2e/<test>/."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from e2e.house import House
 from e2e.records import collect
 from e2e.skips import ALLOWED
 from e2e.telling import say
-from e2e.values import Images
+from e2e.values import REDIS, Images
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 _houses = pytest.StashKey[list[House]]()
@@ -22,6 +23,7 @@ _skipped = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", default="daybreak:dev", help="Daybreak's image, as the nodes know it.")
     parser.addoption("--s3-image", default="docker.io/test-cluster/versitygw:1", help="versitygw's image.")
+    parser.addoption("--redis-image", default=REDIS, help="Redis's; a backup wants one with a shell.")
     parser.addoption("--next-image", help="Another image of Daybreak, to upgrade to.")
     parser.addoption("--namespace", help="Of the installation; absent: daybreak-e2e-<random>.")
     parser.addoption("--keep", action="store_true", help="Leave the namespace when the run ends.")
@@ -33,17 +35,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def house(request: pytest.FixtureRequest) -> Iterator[House]:
-    """Daybreak, installed by the chart from nothing."""
+def open_house(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[House]]:
+    """Installs Daybreak by the chart from nothing, in a namespace of its own, until the context ends."""
     config = request.config
-    images = Images(daybreak=config.getoption("--image"), s3=config.getoption("--s3-image"))
-    made = House(images, namespace=config.getoption("--namespace"))
-    config.stash[_houses].append(made)
-    try:
-        made.open()
+    option = config.getoption
+    images = Images(daybreak=option("--image"), s3=option("--s3-image"), redis=option("--redis-image"))
+
+    @contextmanager
+    def open_one(namespace: str | None = None) -> Iterator[House]:
+        made = House(images, namespace=namespace)
+        config.stash[_houses].append(made)
+        try:
+            made.open()
+            yield made
+        finally:
+            made.close(keep=option("--keep"))
+            config.stash[_houses].remove(made)
+
+    return open_one
+
+
+@pytest.fixture(scope="session")
+def house(
+    request: pytest.FixtureRequest, open_house: Callable[..., AbstractContextManager[House]]
+) -> Iterator[House]:
+    """The installation that most tests share."""
+    with open_house(request.config.getoption("--namespace")) as made:
         yield made
-    finally:
-        made.close(keep=config.getoption("--keep"))
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +87,10 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[_failed] = True
         folder = OUT / re.sub(r"[^\w.-]+", "-", item.name)
-        for one in item.config.stash[_houses]:
-            collect(one.kube, getattr(one, "client", None), folder)
+        houses = item.config.stash[_houses]
+        for one in houses:
+            place = folder if len(houses) == 1 else folder / one.kube.namespace
+            collect(one.kube, getattr(one, "client", None), place)
         say(f"FAILED {item.name} ({report.when}): records are in {folder}")
     elif report.skipped:
         item.config.stash[_skipped].append(item.name)

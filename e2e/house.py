@@ -74,10 +74,10 @@ class House:
         self._forwards.append(made)
         return made
 
-    def forward_pod(self, selector: str, port: int) -> Forward:
-        """The same for the first pod of a selector: what no Service leads to."""
-        (pod, *_) = self.kube.pods(selector)
-        made = Forward(self.kube.namespace, pod.metadata.name, port, kind="pod").open()
+    def forward_pod(self, selector: str, port: int, *, name: str | None = None) -> Forward:
+        """The same for the first pod of a selector, or the one of that name: what no Service leads to."""
+        found = [pod.metadata.name for pod in self.kube.pods(selector)]
+        made = Forward(self.kube.namespace, name or found[0], port, kind="pod").open()
         self._forwards.append(made)
         return made
 
@@ -137,9 +137,9 @@ class House:
         """Ids of the pool's groups in one of these states (none named: any)."""
         return [one.id for one in self.client.pool(pool).groups if not states or one.state in states]
 
-    def doctor(self) -> str:
-        """What `daybreakd doctor` says in a gateway's pod."""
-        command = ["kubectl", "-n", self.kube.namespace, "exec", f"deploy/{NAME}-gateway", "--"]
+    def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
+        """What `daybreakd doctor` says in a gateway's pod, or in another."""
+        command = ["kubectl", "-n", self.kube.namespace, "exec", where, "--"]
         done = subprocess.run([*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False)
         return done.stdout + done.stderr
 

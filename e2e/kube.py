@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -70,6 +71,23 @@ class Kube:
 
     def secret(self, name: str) -> client.V1Secret | None:
         return _unless_absent(lambda: self.core.read_namespaced_secret(name, self.namespace))
+
+    def set_secret(self, name: str, key: str, value: str) -> str:
+        """One key of it; the value before."""
+        before = base64.b64decode(self.core.read_namespaced_secret(name, self.namespace).data[key]).decode()
+        self.core.patch_namespaced_secret(name, self.namespace, {"stringData": {key: value}})
+        return before
+
+    def deployment(self, name: str) -> client.V1Deployment:
+        """The one of that name, in whatever namespace it is."""
+        every = self.apps.list_deployment_for_all_namespaces(field_selector=f"metadata.name={name}").items
+        (found,) = every
+        return found
+
+    def scale(self, deployment: client.V1Deployment, replicas: int) -> None:
+        meta = deployment.metadata
+        patch = {"spec": {"replicas": replicas}}
+        self.apps.patch_namespaced_deployment_scale(meta.name, meta.namespace, patch)
 
     # ── the custom kinds ─────────────────────────────────────────────────────────────────────────────────
 

@@ -14,28 +14,26 @@ COOLDOWN_S = 8
 """Without work for so long, a pool goes to zero."""
 
 
+REDIS = "docker.io/library/redis:7.0-bookworm"
+"""The chart's own, and the one that docs/upgrading.md names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Of Daybreak and of the S3 server, as the cluster's nodes know them."""
+    """Of Daybreak, of the S3 server and of Redis, as the cluster's nodes know them."""
 
     daybreak: str
     s3: str
-
-    @property
-    def parts(self) -> tuple[str, str]:
-        """Repository and tag."""
-        repository, _, tag = self.daybreak.rpartition(":")
-        return repository, tag
+    redis: str = REDIS
 
 
 def values(images: Images) -> dict[str, Any]:
     """Two pools: `echo`, whose head stays warm, and `video`, of which nothing stays."""
-    repository, tag = images.parts
     return {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
+        "image": _parts(images.daybreak),
         "gateway": {"replicas": 2, "resources": small("256Mi", limit="512Mi")},
         "operator": {"resources": small("128Mi", limit="512Mi")},
-        "redis": {"resources": small("32Mi", limit="512Mi")},
+        "redis": {"image": _parts(images.redis), "resources": small("32Mi", limit="512Mi")},
         "artifacts": {
             "url": f"s3://{s3.BUCKET}/e2e",
             "s3": {
@@ -73,6 +71,11 @@ def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any], most: i
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
         },
     }
+
+
+def _parts(image: str) -> dict[str, str]:
+    repository, _, tag = image.rpartition(":")
+    return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
 
 
 def small(memory: str, *, limit: str) -> dict[str, Any]:

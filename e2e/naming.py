@@ -1,0 +1,54 @@
+"""That a cause is named wherever a person looks, and that it is over when it is mended."""
+
+from __future__ import annotations
+
+import re
+
+from e2e.house import House
+from e2e.kube import condition
+from e2e.telling import say
+from e2e.waiting import wait_until
+
+NAMED_S = 240
+
+
+def named(house: House, pool: str, *, reason: str, words: str) -> None:
+    """By the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`."""
+    told(house, pool, reason=reason, words=words)
+
+    def shown() -> bool:
+        of = house.client.pool(pool).condition
+        return of is not None and of.reason == reason
+
+    wait_until(shown, timeout_s=30, what=f"{reason} in /v1/pools")
+    report = house.doctor()
+    assert re.search(words, report), report
+
+
+def told(house: House, pool: str, *, reason: str, words: str) -> None:
+    """By what the operator writes into Kubernetes: the pool's condition and an Event."""
+
+    def sentence() -> str | None:
+        healthy = condition(house.kube.pool(pool), "Healthy")
+        return str(healthy["message"]) if healthy.get("reason") == reason else None
+
+    message = wait_until(sentence, timeout_s=NAMED_S, what=f"{reason} in the condition of {pool}")
+    say(f"  the condition says: {message}")
+    assert message is not None
+    assert re.search(words, message)
+
+    def event() -> bool:
+        mine = [one for one in house.kube.events() if one.involved_object.name == pool]
+        return any(one.reason == reason and re.search(words, one.message) for one in mine)
+
+    wait_until(event, timeout_s=30, what=f"an Event {reason}")
+
+
+def recovered(house: House, pool: str) -> None:
+    """Nothing is wrong any more, as the operator and `/v1/pools` see it."""
+
+    def well() -> bool:
+        of = house.client.pool(pool).condition
+        return condition(house.kube.pool(pool), "Healthy").get("status") == "True" and not (of and of.reason)
+
+    wait_until(well, timeout_s=NAMED_S, what=f"the recovery of {pool}")
