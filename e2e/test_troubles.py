@@ -15,10 +15,15 @@ MODEL = "/nowhere/model"
 def test_an_image_that_does_not_exist(house: House) -> None:
     """A wrong image is named; the groups of the earlier one go on serving meanwhile; the right one mends it."""
     good = house.images.daybreak
+    # A group must be there: a pool at zero has none to go on with, and moves to the new image at once.
+    story = house.follow(house.submit("echo", {"message": "at work meanwhile", "steps": 120, "step_s": 0.25}))
+    story.at_step(1, timeout_s=WAKE_S)
     house.kube.set_image("echo", f"{good}-that-does-not-exist")
     task = house.submit("echo", {"message": "on the earlier image", "steps": 2})
     named(house, "echo", reason="ImagePullFailed", words="ImagePull|image")
     assert house.follow(task).end(timeout_s=WAKE_S).state.value == "succeeded"
+    done = story.end(timeout_s=WAKE_S)
+    assert (done.state.value, done.attempt) == ("succeeded", 1)
     house.kube.set_image("echo", good)
     recovered(house, "echo")
 
