@@ -33,7 +33,7 @@ from daybreak_server.workloads.base import WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-FILES_AGAIN_S = 15.0
+FILES_AGAIN_S = 5.0
 """Pause before a store of files that refused is tried again."""
 
 
