@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 FILES_AGAIN_S = 5.0
 """Pause before a store of files that refused is tried again."""
+PROBE_S = 600.0
+"""An S3 that takes connections and never answers is given up by its client after some minutes: that is no stall."""
 
 
 class LeaderLoop:
@@ -111,7 +113,8 @@ class LeaderLoop:
         if time.monotonic() < self._files_again:
             return False
         try:
-            self._means.blobs.probe()
+            with self._means.pulse.during("files", PROBE_S):
+                self._means.blobs.probe()
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)
             self._keeper.update(state=GroupState.LOADING, phase="warm_up", task=None, detail=str(exc)[:300])
