@@ -18,6 +18,7 @@ from daybreak.core.retry import Retry, did_nothing
 from daybreak.errors import ApiError, DaybreakError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
+from daybreak_server.api.ending import ended
 from faults.history import History
 from faults.network import Balanced
 from faults.rig import Rig
@@ -153,9 +154,7 @@ class Load:
                 self._standing.add(asyncio.create_task(self._run_relay(pool.name)))
 
     async def _close(self) -> None:
-        for task in (*self._running, *self._standing):
-            task.cancel()
-        await asyncio.gather(*self._running, *self._standing, return_exceptions=True)
+        await ended(*self._running, *self._standing)
         for client in (*self.clients.values(), *self.readers.values()):
             await client.close()
 
