@@ -30,8 +30,13 @@ def up(systems: Callable[..., System], tmp_path_factory: pytest.TempPathFactory)
 
 
 def group_of(up: System) -> dict:
-    (group,) = call(f"{up.url}/v1/pools/echo")["groups"]
-    return group
+    """The only one, once one that was killed before it could leave is known to be lost."""
+
+    def only() -> dict | None:
+        here = [one for one in call(f"{up.url}/v1/pools/echo")["groups"] if one["state"] != "lost"]
+        return here[0] if len(here) == 1 else None
+
+    return wait_until(only, 60, "one group")
 
 
 def restarted(up: System, part: str, before: int) -> int:

@@ -37,6 +37,8 @@ _LEAVE_S = 25.0
 """How long a group may take to hand back when its replicas are stopped."""
 _PAUSES_S = (3.0, 6.0, 12.0, 24.0, 48.0)
 """Before a rank that never had its model ends, by how often in a row: it would probably fail the same way again."""
+_LAST_WORDS_S = 3.0
+"""For the thread that works to take its group's record away; it may hang in a collective for ever."""
 _EXIT_CODE = 70
 
 
@@ -121,6 +123,8 @@ class VideoGenerator:
             pause_s = pause_before_end_s(times)
             _log.warning("rank %d of %s is started again after %g s", self._rank, self._pool, pause_s)
             time.sleep(pause_s)
+        elif self._member is not None:
+            self._member.wait_ended(_LAST_WORDS_S)
         os._exit(_EXIT_CODE)
 
 

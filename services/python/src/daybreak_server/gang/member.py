@@ -129,6 +129,10 @@ class Member:
             self._keeper.stop()
         return ended
 
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Until the work has ended and its group has left; whether it has."""
+        return self._ended.wait(timeout_s)
+
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
