@@ -103,8 +103,9 @@ NEXT_IMAGE ?= daybreak:next
 e2e-full: setup  ## The same, and kills, wrong settings, backups, an upgrade to NEXT_IMAGE (daybreak:next: make image IMAGE=daybreak:next)
 	@$(BIN)/python -m e2e --full --image $(IMAGE) --next-image $(NEXT_IMAGE) $(PYTEST)
 
-bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, scale down, a burst (QUICK=--quick)
+bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, a burst, 200 pools (kwok) (QUICK=--quick)
 	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.k8s --image $(IMAGE) $(QUICK)
+	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.scale $(QUICK)
 	@$(BIN)/python tools/figures.py
 
 gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)

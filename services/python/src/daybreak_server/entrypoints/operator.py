@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 
 from kubernetes import client
 from prometheus_client import CollectorRegistry, start_http_server
@@ -15,7 +16,7 @@ from daybreak_server import wiring
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.kube.client import KubeCluster
 from daybreak_server.adapters.kube.login import connect
-from daybreak_server.adapters.ray.rest import ServeRest, in_namespace
+from daybreak_server.adapters.ray.rest import Address, ServeRest, in_namespace
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.operator import shell
 from daybreak_server.operator.metrics import Metrics
@@ -26,8 +27,11 @@ from daybreak_server.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-def run_operator(settings: Settings) -> int:
-    """Keep the pools of one namespace until SIGTERM; 0 when it ended in order, 1 when it could not begin."""
+def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_namespace) -> int:
+    """Keep the pools of one namespace until SIGTERM; 0 when it ended in order, 1 when it could not begin.
+
+    ``heads``: of a namespace, where its Ray heads answer; other only where they are played.
+    """
     log_to_stderr()
     for chatty in ("kopf", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -47,13 +51,20 @@ def run_operator(settings: Settings) -> int:
         start_http_server(of.metrics_port, of.host, registry)
     liveness = f"http://{of.host}:{of.liveness_port}/healthz" if of.liveness_port else None
     _log.info("keeping the GeneratorPools of namespace %s", namespace)
-    while _once(settings, api, namespace=namespace, metrics=metrics, liveness=liveness):
+    address = heads(namespace)
+    while _once(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
         _log.info("KubeRay is there now: beginning anew, with its kinds")
     return 0
 
 
 def _once(
-    settings: Settings, api: client.ApiClient, *, namespace: str, metrics: Metrics, liveness: str | None
+    settings: Settings,
+    api: client.ApiClient,
+    address: Address,
+    *,
+    namespace: str,
+    metrics: Metrics,
+    liveness: str | None,
 ) -> bool:
     """One life; whether it ended because KubeRay has come, whose kinds could not be watched before."""
     come, cache = asyncio.Event(), Cache()
@@ -61,7 +72,7 @@ def _once(
     def start() -> shell.Work:
         store = wiring.build_store(settings)
         kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
-        serve = ServeRest(address=in_namespace(namespace), token=kube.token)
+        serve = ServeRest(address=address, token=kube.token)
         reconciler = Reconciler(kube, serve, store, kube.pool, metrics)
         return shell.Work(reconciler=reconciler, close=store.close)
 
