@@ -33,7 +33,7 @@ from daybreak_server.operator.crd import definition
 from daybreak_server.operator.resource import GROUP, PLURAL, VERSION
 from e2e.telling import say
 from e2e.waiting import wait_until
-from figures import FOLDER, Report
+from figures import FOLDER, Report, Row
 
 ABOUT = (
     "A real API server, scheduler and KubeRay; kwok plays the nodes, and Ray's heads and groups are played by the "
@@ -171,19 +171,19 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
             raise
         finally:
             operator.stop()
-    heads_only = Size(pools=size.pools, groups=0, hosts=size.hosts)
-    for row in (
-        *rows.way(f"{heads_only.pools:,} pools made → heads run, applications put", made, size.pools),
-        *rows.way(
-            f"all of them 0 → {size.groups} groups at once: {size} → every group ready", raised, size.pools
-        ),
-        *rows.way(
-            f"all of them {size.groups} → 0 groups at once → pods gone, pools at zero", lowered, size.pools
-        ),
-        rows.restarts(size, again),
-        *rows.rest(size, calm, empty),
-    ):
+    for row in _rows(size, made, raised, lowered, again, calm, empty):
         report.add(row)
+
+
+def _rows(
+    size: Size, made: Way, raised: Way, lowered: Way, again: list[float], calm: Rest, empty_mib: float
+) -> Iterator[Row]:
+    pools, groups = size.pools, size.groups
+    yield from rows.way(f"{pools:,} pools made → heads run, applications put", made, pools)
+    yield from rows.way(f"all of them 0 → {groups} groups at once: {size} → every group ready", raised, pools)
+    yield from rows.way(f"all of them {groups} → 0 groups at once → pods gone, pools at zero", lowered, pools)
+    yield rows.restarts(size, again)
+    yield from rows.rest(size, calm, empty_mib)
 
 
 def _rest(operator: Operator, for_s: float) -> Rest:
