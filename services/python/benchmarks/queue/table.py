@@ -17,6 +17,7 @@ ABOUT = (
 )
 TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
 FLATNESS, TASKS = "Flatness", "No-op tasks, "
+CPU_SUBMIT, CPU_SETTLE = "Server CPU of a submit in a batch", "Server CPU of a settle that claims the next"
 RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same clients"
 
 
@@ -37,7 +38,10 @@ def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
     found += new.values()
     at = [number for number, row in enumerate(found) if row.what.startswith(TASKS)]
     if len(at) > 1:
-        found.insert(at[-1] + 1, _flatness([found[number] for number in at]))
+        found[at[-1] + 1 : at[-1] + 1] = [
+            _flatness([found[number] for number in at]),
+            *_flatness_of_cpu(found),
+        ]
     return found
 
 
@@ -49,6 +53,21 @@ def _flatness(rows: Sequence[Row]) -> Row:
         f"{FLATNESS}, {first} to {last} queued", 100 * apart, "%", target="± 10 %", held=apart <= FLAT,
         note="largest difference from the smallest depth",
     )  # fmt: skip
+
+
+def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
+    """The same of what a task costs the server, which other work on the machine changes less than a rate."""
+    parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
+    if any(len(part) < 2 for part in parts):
+        return []
+    first, last = (sum(part[at].value for part in parts) for at in (0, -1))
+    return [
+        Row(
+            f"{FLATNESS} of the server's CPU for a task", 100 * abs(last / first - 1), "%", target="± 10 %",
+            held=abs(last / first - 1) <= FLAT,
+            note=f"submit, settle and claim: {first:.0f} µs at the smallest depth, {last:.0f} µs at the largest",
+        )
+    ]  # fmt: skip
 
 
 def short(number: int) -> str:
@@ -109,9 +128,9 @@ def _parts(one: Rate) -> list[Row]:
     return [
         Row(f"One group in each process, so one task a call, {at}", one.single_s, "tasks/s"),
         Row(f"Submit alone, {at}", one.submits_s, "tasks/s"),
-        Row(f"Server CPU of a submit in a batch, {at}", one.submit_us, "µs"),
+        Row(f"{CPU_SUBMIT}, {at}", one.submit_us, "µs"),
         Row(f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s"),
-        Row(f"Server CPU of a settle that claims the next, {at}", one.settle_us, "µs"),
+        Row(f"{CPU_SETTLE}, {at}", one.settle_us, "µs"),
     ]
 
 
