@@ -25,7 +25,7 @@ from benchmarks.scale import rows
 from benchmarks.scale.heads import Heads
 from benchmarks.scale.nodes import PLACE, KwokMissingError, nodes
 from benchmarks.scale.rows import Rest, Size, Way
-from benchmarks.scale.subject import LOOKED, Operator
+from benchmarks.scale.subject import ACTIONS, LOOKED, Operator
 from benchmarks.scale.watching import Seen, Watching
 from daybreak_server.adapters.kube.client import JSON_PATCH, POOLS
 from daybreak_server.adapters.kube.login import connect
@@ -40,14 +40,14 @@ ABOUT = (
     "benchmark, so what is measured is the operator. All pools change at once. Everything shares the machine's cores."
 )
 WAIT_S = 1800.0
-REST_S, QUICK_REST_S = 180.0, 30.0
+REST_S, QUICK_REST_S = 330.0, 30.0
 
 
 class Scene:
     """Pools in a namespace of their own, and what is seen of them."""
 
-    def __init__(self, api: client.ApiClient, size: Size, namespace: str) -> None:
-        self.size, self.namespace, self.seen = size, namespace, Seen()
+    def __init__(self, api: client.ApiClient, size: Size, namespace: str, heads: Heads) -> None:
+        self.size, self.namespace, self.heads, self.seen = size, namespace, heads, Seen()
         self._custom = client.CustomObjectsApi(api)
         self.names = [f"pool-{at:03}" for at in range(size.pools)]
 
@@ -88,10 +88,10 @@ class Scene:
                 say(
                     f"  {len(self.seen.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
                 )
-            at = self.seen.pools_are(
-                self.size.pools, phase="Ready" if groups else "Zero", ready=groups, wanted=groups
-            )
-            return at if len(self.seen.running) == len(self.seen.pods) == pods else None
+            said = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
+            at, put = self.seen.pools_are(self.size.pools, **said), self.heads.put_on(self.size.pools)
+            all_run = len(self.seen.running) == len(self.seen.pods) == pods
+            return max(at, put) if at and put and all_run else None
 
         at = wait_until(there, timeout_s=WAIT_S, what=f"{pods:,} pods and all pools at {groups}", pause_s=0.2)
         found = Way(
@@ -133,7 +133,7 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
         stack.callback(heads.close)
         stack.enter_context(nodes(api, size.pods, folder / "kwok.log"))
         namespace = stack.enter_context(_namespace(api))
-        scene, watching = Scene(api, size, namespace), Watching(api, namespace)
+        scene, watching = Scene(api, size, namespace, heads), Watching(api, namespace)
         stack.callback(watching.close)
 
         def pod(kind: str, body: Any) -> None:
@@ -160,29 +160,27 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
             made = scene.way(operator, scene.make, 0)
             raised = scene.way(operator, lambda: scene.ask(size.groups), size.groups)
             calm = _rest(operator, rest_s)
-            again = []
+            again, acted = [], 0.0
             for _ in range(2):
                 operator.stop()
                 operator = begin()
                 again.append(_looked_at_all(operator, size.pools))
+                acted += sum(operator.metrics().get(ACTIONS, []))
             lowered = scene.way(operator, lambda: scene.ask(0), 0)
         except BaseException:
             say((folder / "operator.log").read_text(errors="replace")[-4000:])
             raise
         finally:
             operator.stop()
-    for row in _rows(size, made, raised, lowered, again, calm, empty):
+    for row in (*_rows(size, made, raised, lowered, calm, empty), rows.restarts(size, again, acted)):
         report.add(row)
 
 
-def _rows(
-    size: Size, made: Way, raised: Way, lowered: Way, again: list[float], calm: Rest, empty_mib: float
-) -> Iterator[Row]:
+def _rows(size: Size, made: Way, raised: Way, lowered: Way, calm: Rest, empty_mib: float) -> Iterator[Row]:
     pools, groups = size.pools, size.groups
     yield from rows.way(f"{pools:,} pools made → heads run, applications put", made, pools)
     yield from rows.way(f"all of them 0 → {groups} groups at once: {size} → every group ready", raised, pools)
     yield from rows.way(f"all of them {groups} → 0 groups at once → pods gone, pools at zero", lowered, pools)
-    yield rows.restarts(size, again)
     yield from rows.rest(size, calm, empty_mib)
 
 
@@ -191,6 +189,7 @@ def _rest(operator: Operator, for_s: float) -> Rest:
     cpu, calls = operator.cpu_s, operator.calls
     time.sleep(for_s)
     found = Rest(
+        for_s=for_s,
         calls_an_hour=(operator.calls - calls) * 3600 / for_s,
         cores=(operator.cpu_s - cpu) / for_s,
         memory_mib=operator.memory_mib,

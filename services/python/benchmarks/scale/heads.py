@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ class Head:
     pool: str
     queue: RedisQueue
     config: Mapping[str, Any] | None = None
+    put_at: float = 0.0
+    """When it was first put, by the monotonic clock."""
     target: int = 0
     ready: dict[str, set[str]] = field(default_factory=dict)
     """By replica: its pods that are ready."""
@@ -78,6 +81,11 @@ class Heads:
                 head.ready.setdefault(pod.replica, set()).add(pod.name)
                 self._form(head)
 
+    def put_on(self, number: int) -> float | None:
+        """When the last of so many heads had its application; ``None`` before."""
+        found = [head.put_at for head in list(self._heads.values()) if head.put_at]
+        return max(found) if len(found) == number else None
+
     def answer(self, method: str, path: str, body: Any) -> Any:
         """Of one call; ``None`` where no head answers."""
         cluster, _, rest = path.removeprefix("/").partition("/")
@@ -88,6 +96,7 @@ class Heads:
             if method == "PUT":
                 head.config = next(one for one in body["applications"] if one["name"] == head.pool)
                 head.target = head.target or self._ranks * head.config["args"]["groups"]
+                head.put_at = head.put_at or time.monotonic()
                 self._form(head)
             elif rest.endswith("/scale"):
                 head.target = body["target_num_replicas"]

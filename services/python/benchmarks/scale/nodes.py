@@ -40,7 +40,9 @@ def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
     for name in names:
         core.create_node(_node(name))
     chosen = f"--manage-nodes-with-annotation-selector={MARK}=fake"
-    command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen]
+    # Without leases the nodes seem dead after 40 s, and their pods are not ready from then on.
+    lease = "--node-lease-duration-seconds=40"
+    command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen, lease]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from daybreak_server.adapters.kube.client import SYNC_S
 from figures import Row
 
 
@@ -46,6 +47,7 @@ class Way:
 class Rest:
     """While nothing happens."""
 
+    for_s: float
     calls_an_hour: float
     cores: float
     memory_mib: float
@@ -78,16 +80,16 @@ def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
         what="… at rest: calls to the Kubernetes API an hour",
         value=of.calls_an_hour,
         unit="calls",
-        note="without its watches",
+        note=f"seen for {of.for_s:.0f} s, without its watches; lists that set these right come every {SYNC_S:.0f} s",
     )
 
 
-def restarts(size: Size, seconds: Sequence[float]) -> Row:
+def restarts(size: Size, seconds: Sequence[float], actions: float) -> Row:
     """A new operator among all that is there."""
     return Row(
         what=f"operator killed and started again, {size}: every pool looked at",
         value=median(seconds),
         unit="s",
         spread=(min(seconds), max(seconds)),
-        note="from the start of the process; it patched nothing",
+        note=f"from the start of the process; it did {actions:.0f} actions",
     )

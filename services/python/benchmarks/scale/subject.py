@@ -16,6 +16,7 @@ from daybreak_server.entrypoints.operator import run_operator
 from daybreak_server.settings import OperatorSettings, RedisSettings, Settings
 
 CALLS = "daybreak_operator_kubernetes_calls_total"
+ACTIONS = "daybreak_operator_actions_total"
 LOOKED = "daybreak_operator_last_look_timestamp_seconds"
 
 

@@ -112,5 +112,5 @@ def test_the_table() -> None:
     (way,) = rows.way("up", Way(pods_s=100.0, pools_s=102.0, cpu_s=9.0, calls=1000.0), size.pools)
     assert way.ratio == pytest.approx(1.02)
     assert "5.0 calls" in way.note
-    memory, *_ = rows.rest(size, Rest(calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0)
+    memory, *_ = rows.rest(size, Rest(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0)
     assert "20.1 KiB a pod" in memory.note

@@ -179,9 +179,31 @@ def test_lists_set_right_what_a_watch_has_missed() -> None:
     cache.pod(gone, gone=False)
     began = time.monotonic()
     cache.pod(new, gone=False)
-    cache.sync(pools=pools[:1], clusters=[], pods=[here], began=began)
+    cache.listed("pools", pools[:1], began=began)
+    cache.listed("pods", [here], began=began)
+    cache.sweep(began=began)
     assert {one.name for one in cache.view("video", kuberay=True).pods} == {"h", "n"}
     assert list(cache.pools) == ["video"]
+
+
+def test_a_watch_knows_better_than_a_list_under_way() -> None:
+    """What went or changed since the list was asked for is not brought back by it; by the next one it would be."""
+    cache = Cache()
+    changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
+    pool = {"metadata": {"name": "video"}}
+    cache.pod(gone, gone=False)
+    cache.pool(pool, gone=False)
+    began = time.monotonic()
+    cache.pod({**changed, "status": {"phase": "Pending"}}, gone=False)
+    cache.pod(gone, gone=True)
+    cache.pool(pool, gone=True)
+    cache.listed("pools", [pool], began=began)
+    cache.listed("pods", [changed, gone], began=began)
+    cache.sweep(began=began)
+    (seen,) = cache.view("video", kuberay=True).pods
+    assert (seen.name, seen.running, cache.pools) == ("c", False, {})
+    cache.listed("pods", [gone], began=time.monotonic())
+    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"c", "g"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
 from daybreak_server.adapters.kube import views
 from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, Pod, RayCluster, Warned
@@ -16,6 +16,7 @@ KEPT_WARNINGS = 5
 KEPT_OBJECTS = 500
 """With warnings; whatever else lives in the namespace, this does not grow."""
 Body = Mapping[str, Any]
+Kind = Literal["pools", "clusters", "pods"]
 T = TypeVar("T", RayCluster, Pod)
 
 
@@ -28,33 +29,89 @@ class _Known(Generic[T]):
     heard: float
 
 
+@dataclass(slots=True)
+class _Kept(Generic[T]):
+    """The objects of one kind, by name."""
+
+    known: dict[str, _Known[T]] = field(default_factory=dict)
+    gone: dict[str, float] = field(default_factory=dict)
+    """Those that went, and when that was heard: a list that is under way may still hold them."""
+
+    def hear(self, body: Body, value: T | None) -> str | None:
+        """By a watch; ``None`` where it went. The pool that it belongs to."""
+        meta, now = body["metadata"], time.monotonic()
+        pool = (meta.get("labels") or {}).get(POOL_LABEL)
+        if value is None or pool is None:
+            self.known.pop(meta["name"], None)
+            self.gone[meta["name"]] = now
+        else:
+            self.known[meta["name"]] = _Known(pool=str(pool), value=value, heard=now)
+        return pool if pool is None else str(pool)
+
+    def listed(self, body: Body, value: T, began: float) -> None:
+        """By a list. What a watch has told since it was asked for is newer."""
+        name = body["metadata"]["name"]
+        known = self.known.get(name)
+        if self.gone.get(name, began) <= began and (known is None or known.heard <= began):
+            self.hear(body, value)
+
+    def drop(self, began: float) -> None:
+        """What was neither listed nor heard of since."""
+        for name in [name for name, one in self.known.items() if one.heard < began]:
+            del self.known[name]
+        self.gone.clear()
+
+
 class Cache:
     """The newest known body of each object. One thread (the event loop's) writes and reads it."""
 
     def __init__(self) -> None:
         self.pools: dict[str, Body] = {}
         self._pools_heard: dict[str, float] = {}
-        self._clusters: dict[str, _Known[RayCluster]] = {}
-        self._pods: dict[str, _Known[Pod]] = {}
+        """When each was last heard of, those that went as well until the next list."""
+        self._clusters: _Kept[RayCluster] = _Kept()
+        self._pods: _Kept[Pod] = _Kept()
         self._warnings: OrderedDict[str, list[Warned]] = OrderedDict()
 
     def pool(self, body: Body, *, gone: bool) -> str:
         """A GeneratorPool came, changed or went; its name."""
         name = str(body["metadata"]["name"])
+        self._pools_heard[name] = time.monotonic()
         if gone:
             self.pools.pop(name, None)
         else:
             self.pools[name] = body
-            self._pools_heard[name] = time.monotonic()
         return name
 
     def cluster(self, body: Body, *, gone: bool) -> str | None:
         """A RayCluster; the pool that it belongs to."""
-        return _keep(self._clusters, body, None if gone else views.ray_cluster(body))
+        return self._clusters.hear(body, None if gone else views.ray_cluster(body))
 
     def pod(self, body: Body, *, gone: bool) -> str | None:
         """A pod; the pool that it belongs to."""
-        return _keep(self._pods, body, None if gone else views.pod(body))
+        return self._pods.hear(body, None if gone else views.pod(body))
+
+    def listed(self, kind: Kind, bodies: Iterable[Body], *, began: float) -> None:
+        """A part of all that there is of a kind, by a list that was asked for at ``began`` (monotonic)."""
+        for body in bodies:
+            if kind == "clusters":
+                self._clusters.listed(body, views.ray_cluster(body), began)
+            elif kind == "pods":
+                self._pods.listed(body, views.pod(body), began)
+            elif self._pools_heard.get(body["metadata"]["name"], began) <= began:
+                self.pool(body, gone=False)
+
+    def sweep(self, *, began: float) -> None:
+        """All kinds have been listed since ``began``.
+
+        A watch that had to begin anew says nothing of what went meanwhile: what is not listed, and was not heard
+        of since, is gone.
+        """
+        self._pools_heard = {name: at for name, at in self._pools_heard.items() if at >= began}
+        for name in self.pools.keys() - self._pools_heard.keys():
+            del self.pools[name]
+        self._clusters.drop(began)
+        self._pods.drop(began)
 
     def warning(self, body: Body) -> str | None:
         """A warning Event; the pool that it is about, as far as that is known by now."""
@@ -63,32 +120,13 @@ class Cache:
         self._warnings[warned.about] = [*kept, warned][-KEPT_WARNINGS:]
         while len(self._warnings) > KEPT_OBJECTS:
             self._warnings.popitem(last=False)
-        known = self._clusters.get(warned.about) or self._pods.get(warned.about)
+        known = self._clusters.known.get(warned.about) or self._pods.known.get(warned.about)
         return None if known is None else known.pool
-
-    def sync(
-        self, *, pools: Iterable[Body], clusters: Iterable[Body], pods: Iterable[Body], began: float
-    ) -> None:
-        """All that there is, by lists that were asked for at ``began`` (monotonic).
-
-        A watch that had to begin anew says nothing of what went meanwhile: what is not listed, and was not heard
-        of since, is gone.
-        """
-        for body in pools:
-            self.pool(body, gone=False)
-        for body in clusters:
-            self.cluster(body, gone=False)
-        for body in pods:
-            self.pod(body, gone=False)
-        for name in [name for name in self.pools if self._pools_heard[name] < began]:
-            del self.pools[name]
-        _drop(self._clusters, began)
-        _drop(self._pods, began)
 
     def view(self, pool: str, *, kuberay: bool) -> ClusterView:
         """All of it, for one pool."""
-        clusters = tuple(one.value for one in self._clusters.values() if one.pool == pool)
-        pods = tuple(one.value for one in self._pods.values() if one.pool == pool)
+        clusters = tuple(one.value for one in self._clusters.known.values() if one.pool == pool)
+        pods = tuple(one.value for one in self._pods.known.values() if one.pool == pool)
         names = {*(one.name for one in clusters), *(one.name for one in pods)}
         warnings = [one for name in names & self._warnings.keys() for one in self._warnings[name]]
         return ClusterView(
@@ -97,18 +135,3 @@ class Cache:
             pods=pods,
             warnings=tuple(sorted(warnings, key=lambda one: (one.at, one.about, one.message))),
         )
-
-
-def _keep(kept: dict[str, _Known[T]], body: Body, value: T | None) -> str | None:
-    meta = body["metadata"]
-    pool = (meta.get("labels") or {}).get(POOL_LABEL)
-    if value is None or pool is None:
-        kept.pop(meta["name"], None)
-    else:
-        kept[meta["name"]] = _Known(pool=str(pool), value=value, heard=time.monotonic())
-    return pool if pool is None else str(pool)
-
-
-def _drop(kept: dict[str, _Known[T]], before: float) -> None:
-    for name in [name for name, one in kept.items() if one.heard < before]:
-        del kept[name]

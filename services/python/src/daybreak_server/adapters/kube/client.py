@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ JSON_PATCH = "application/json-patch+json"
 TIMEOUT_S = 10.0
 SYNC_S = 300.0
 """What watches have told is set right by lists so often."""
+PAGE = 250
+"""Objects of one answer of a list."""
 DISCOVERY_S = 30.0
 """The same while KubeRay is not there."""
 TOKEN_KEY = "auth_token"  # noqa: S105 - the name of a key, by KubeRay's convention
@@ -73,14 +75,18 @@ class KubeCluster:
 
     async def _sync(self) -> None:
         began = time.monotonic()
-        of_kind = self._custom.list_namespaced_custom_object
-        pools = await self._list(of_kind, *POOLS, self._namespace, "generatorpools")
+        of_kind, namespace = self._custom.list_namespaced_custom_object, self._namespace
+        async for page in self._pages(of_kind, *POOLS, namespace, "generatorpools"):
+            self._cache.listed("pools", page, began=began)
+        kuberay = True
         try:
-            clusters, kuberay = await self._list(of_kind, *RAY, self._namespace, "rayclusters"), True
+            async for page in self._pages(of_kind, *RAY, namespace, "rayclusters"):
+                self._cache.listed("clusters", page, began=began)
         except _AbsentError:
-            clusters, kuberay = [], False
-        pods = await self._list(self._core.list_namespaced_pod, self._namespace, label_selector=POOL_LABEL)
-        self._cache.sync(pools=pools, clusters=clusters, pods=pods, began=began)
+            kuberay = False
+        async for page in self._pages(self._core.list_namespaced_pod, namespace, label_selector=POOL_LABEL):
+            self._cache.listed("pods", page, began=began)
+        self._cache.sweep(began=began)
         before, self._kuberay, self._synced = self._kuberay, kuberay, time.monotonic()
         if kuberay and before is False:
             self._on_kuberay()
@@ -92,8 +98,8 @@ class KubeCluster:
         except _AbsentError:
             return None, ()
         selector = f"{views.CLUSTER_LABEL}={cluster}"
-        pods = await self._list(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
-        return views.ray_cluster(body), tuple(map(views.pod, pods))
+        pages = self._pages(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
+        return views.ray_cluster(body), tuple([views.pod(pod) async for page in pages for pod in page])
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         """Create a RayCluster."""
@@ -155,7 +161,9 @@ class KubeCluster:
         """:raises ClusterError: when GeneratorPools cannot be read here, with the cause in a sentence."""
         try:
             of_kind = self._custom.list_namespaced_custom_object
-            await self._list(of_kind, *POOLS, self._namespace, "generatorpools", limit=1)
+            await self._call(
+                of_kind, *POOLS, self._namespace, "generatorpools", limit=1, _preload_content=False
+            )
         except _AbsentError as exc:
             raise ClusterRefusedError(
                 "this Kubernetes knows no GeneratorPools: install the CRD (deploy/helm/daybreak/crds)"
@@ -188,11 +196,20 @@ class KubeCluster:
                 raise ClusterRefusedError(f"the Secret {name} has no key {TOKEN_KEY}") from exc
         return self._tokens[key]
 
-    async def _list(self, method: Callable[..., Any], *args: Any, **options: Any) -> list[Mapping[str, Any]]:
-        """Of a list call, the objects as they come: thousands of them are not worth the client's own types."""
-        found = await self._call(method, *args, _preload_content=False, **options)
-        items: list[Mapping[str, Any]] = json.loads(found.data)["items"]
-        return items
+    async def _pages(
+        self, method: Callable[..., Any], *args: Any, **options: Any
+    ) -> AsyncIterator[list[Mapping[str, Any]]]:
+        """Of a list call, the objects as they come: thousands of them are not worth the client's own types, nor the
+        memory to hold them all at once."""
+        more: dict[str, str] = {}
+        while True:
+            found = await self._call(method, *args, _preload_content=False, limit=PAGE, **more, **options)
+            page = json.loads(found.data)
+            yield page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            more = {"_continue": token}
 
     def _ray(self, cluster: str) -> tuple[str, str, str, str, str]:
         return (*RAY, self._namespace, "rayclusters", cluster)
