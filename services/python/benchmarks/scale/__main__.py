@@ -166,13 +166,14 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
                 operator = begin()
                 again.append(_looked_at_all(operator, size.pools))
                 acted += sum(operator.metrics().get(ACTIONS, []))
+            most = operator.memory_mib
             lowered = scene.way(operator, lambda: scene.ask(0), 0)
         except BaseException:
             say((folder / "operator.log").read_text(errors="replace")[-4000:])
             raise
         finally:
             operator.stop()
-    for row in (*_rows(size, made, raised, lowered, calm, empty), rows.restarts(size, again, acted)):
+    for row in (*_rows(size, made, raised, lowered, calm, empty), *rows.restarts(size, again, acted, most)):
         report.add(row)
 
 
