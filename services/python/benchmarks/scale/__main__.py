@@ -1,14 +1,14 @@
 """``python -m benchmarks.scale [--quick] [--pools N] [--groups N]``: the table of ``docs/figures/k8s-scale.json``.
 
 Needs a Kubernetes with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH. The
-operator is the product's, as a process here; nodes, kubelets and Ray are played. All it makes goes at the end.
+operator is the product's, as a process here; nodes, kubelets and Ray are played. All it makes goes at the end, but for
+the CRD.
 """
 
 from __future__ import annotations
 
 import argparse
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -29,6 +29,7 @@ from benchmarks.scale.subject import ACTIONS, LOOKED, Operator
 from benchmarks.scale.watching import Seen, Watching
 from daybreak_server.adapters.kube.client import JSON_PATCH, POOLS
 from daybreak_server.adapters.kube.login import connect
+from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.operator.crd import definition
 from daybreak_server.operator.resource import GROUP, PLURAL, VERSION
 from e2e.telling import say
@@ -148,7 +149,7 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
                 namespace=namespace,
                 redis=server.url,
                 heads=heads.url,
-                port=_free_port(),
+                port=free_port(),
                 log=folder / "operator.log",
             )
 
@@ -248,12 +249,6 @@ def _spec(hosts: int) -> dict[str, Any]:
         "drainSeconds": 5,
         "rayCluster": {"spec": ray},
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 if __name__ == "__main__":
