@@ -123,6 +123,17 @@ GROUP: tuple[Mutant, ...] = (
         tests=f"{_PROMISES}::test_a_pulse_says_when_it_is_a_stall",
     ),
     mutant(
+        "guard-tries-once",
+        "after an outage the guard renews only half a lease later, when the lease may be over",
+        (f"{SERVER}/gang/guard.py", "                self._renewed = now\n", ""),
+        (
+            f"{SERVER}/gang/guard.py",
+            "                if self._queue.renew(lease) & Control.STALE:",
+            "                self._renewed = now\n                if self._queue.renew(lease) & Control.STALE:",
+        ),
+        tests=f"{_GUARD}::test_a_guard_tries_again_at_its_next_look",
+    ),
+    mutant(
         "guard-renews-a-stalled-leader",
         "the guard keeps the lease of a leader that has not advanced for too long",
         (f"{SERVER}/gang/guard.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),

@@ -85,17 +85,29 @@ _TIME = (
     mutant(
         "lease-in-wall-time",
         "leases end by the wall clock, so a step of the clock or an outage ends them",
-        (_TICK, "add_meta('lease_clock', step)", "set_meta('lease_clock', NOW, int(NOW))"),
-        tests=f"{_HOUSE}::test_an_outage_ends_no_lease[valkey]",
+        (
+            _TICK,
+            "add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))",
+            "set_meta('lease_clock', NOW, int(NOW))",
+        ),
+        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
     ),
     mutant(
         "reap-without-grace",
-        "the lease clock leaps over an outage, and every live lease is over when Redis is back",
-        (
-            _TICK,
-            "math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS)",
-            "NOW - (number('ticked_ms') or NOW)",
-        ),
+        "after an outage a lease that was nearly over before it is taken before its holder can be heard",
+        (_TICK, "local ending = lease_clock >= meta('grace')", "local ending = true"),
+        tests=f"{_HOUSE}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
+    ),
+    mutant(
+        "grace-for-ever",
+        "ticks that always come late end no lease: the task of a worker that died stays with it",
+        (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
+        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+    ),
+    mutant(
+        "outage-on-the-lease-clock",
+        "the lease clock leaps over an outage, and every live lease is over soon after Redis is back",
+        (_TICK, "math.min(silence, LEASE_STEP_MS)", "silence"),
         tests=f"{_HOUSE}::test_an_outage_ends_no_lease[valkey]",
     ),
     mutant(
@@ -107,7 +119,7 @@ _TIME = (
     mutant(
         "leases-never-reaped",
         "the task of a worker that died stays with it",
-        (_TICK, "ipairs(due(K_leases, lease_clock))", "ipairs({})"),
+        (_TICK, "ipairs(ending and due(K_leases, lease_clock) or {})", "ipairs({})"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-lapse]",
     ),
     mutant(

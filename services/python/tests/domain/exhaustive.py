@@ -20,6 +20,8 @@ AHEAD = 2
 """Ticks until a task that is submitted with a start ahead is due."""
 NOBODY, ORPHAN = 3, 2
 """Owners that are no worker: none at all, and a group whose process is gone."""
+SILENT, SPARED = 1, 2
+"""Bits: nothing has ticked since the wall clock leapt; the tick before this one took nothing from anybody."""
 STALE = "stale"
 ENDED = frozenset("SFCX")
 
@@ -131,6 +133,8 @@ class Store:
         self.moves: list[Move] = []
         self.reaped: list[int] = []
         """Ticks since the holders of the reaped leases were heard of."""
+        self.quiet = 0
+        """How quiet it had been before the tick."""
         self.torn: tuple[str, int] | None = None
         """The second half of a script that a flaw tore in two, and of which task."""
 
@@ -246,16 +250,18 @@ class Store:
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def leap(self) -> None:
-        """The wall clock leaps; deadlines pass and delays end, but leases do not see it."""
+    def leap(self, quiet: int = 0) -> int:
+        """The wall clock leaps; deadlines pass and delays end, but leases do not see it. How quiet it has become."""
         for t in self.tasks:
             if t.state == "R" and not t.late:
                 self._move(t, "run deadline", "R")
             t.late = t.late or t.state in "QDR"
             if t.state == "D":
                 t.ticks = min(t.ticks, 1)
+        return quiet | SILENT
 
-    def tick(self) -> None:
+    def tick(self, quiet: int = 0) -> int:
+        self.quiet = quiet
         for t in self.tasks:
             t.ticks += (t.state == "R") - (t.state == "D")
             t.unheard = min(t.unheard + (t.state == "R"), LEASE)
@@ -267,9 +273,10 @@ class Store:
             if t.waits and t.ticks == 0:
                 self.promote(t)
         for t in self.tasks:
-            if t.leased and t.ticks >= LEASE:
+            if t.leased and t.ticks >= LEASE and quiet != SILENT:
                 self.reaped.append(t.unheard)
                 self.reap(t)
+        return SPARED if quiet == SILENT else 0
 
     def promote(self, t: Task) -> None:
         t.waits = False

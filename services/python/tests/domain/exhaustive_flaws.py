@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exhaustive import STALE, Store, Task
+from exhaustive import LEASE, SILENT, SPARED, STALE, Store, Task
 
 
 class NoTokenCheck(Store):
@@ -81,10 +81,10 @@ class TornEnd(Store):
 class LeaseInWallTime(Store):
     """Leases see the wall clock leap."""
 
-    def leap(self) -> None:
-        super().leap()
+    def leap(self, quiet: int = 0) -> int:
         for t in self.tasks:
             t.ticks += 2 * (t.state == "R")
+        return super().leap(quiet)
 
 
 class ReportRenewsNothing(Store):
@@ -230,6 +230,25 @@ class NobodyReaps(Store):
         t.ticks = 0
 
 
+class NoGrace(Store):
+    """The first tick after a silence takes what was nearly over before it."""
+
+    def tick(self, quiet: int = 0) -> int:
+        super().tick(quiet | SPARED)
+        self.quiet = quiet
+        return 0
+
+
+class GraceForEver(Store):
+    """Ticks that always come late end no lease."""
+
+    def tick(self, quiet: int = 0) -> int:
+        super().tick(quiet & SILENT)
+        for t in self.tasks:
+            t.ticks = min(t.ticks, LEASE)  # how long it has been over makes no difference, and has no end here
+        return 0
+
+
 class NobodyPromotes(Store):
     """What is delayed stays so."""
 
@@ -259,6 +278,7 @@ FLAWS: tuple[type[Store], ...] = (
     TornClaim,
     TornEnd,
     LeaseInWallTime,
+    NoGrace,
     ReportRenewsNothing,
     StrikeNotCounted,
     HandBacksUnbounded,
@@ -277,5 +297,5 @@ FLAWS: tuple[type[Store], ...] = (
     ClaimKeepsTheLast,
 )
 """Found by a state or a step that is wrong."""
-STUCK: tuple[type[Store], ...] = (NobodyReaps, NobodyPromotes, HandedBackIsSkipped)
+STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForEver, NobodyPromotes, HandedBackIsSkipped)
 """Found only by what never ends."""

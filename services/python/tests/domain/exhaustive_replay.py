@@ -123,6 +123,7 @@ class Replay:
     groups: list[int] = field(default_factory=lambda: [0, 0])
     leases: dict[tuple[int, int], Lease] = field(default_factory=dict)
     later: tuple[str, int] | None = None
+    quiet: int = 0
     story: list[str] = field(default_factory=list)
 
     @classmethod
@@ -136,7 +137,7 @@ class Replay:
     def state(self) -> State:
         """Where the small store and the workers are."""
         tasks = tuple([settled(frozen(task)) for task in self.tasks])
-        return State(tasks, (self.workers[0], self.workers[1]), self.later)
+        return State(tasks, (self.workers[0], self.workers[1]), self.later, self.quiet)
 
     def take(self, label: Label, expected: State) -> None:
         """One step on both sides; they must agree, and be where the search said."""
@@ -176,11 +177,11 @@ class Replay:
     def _tick(self, store: Store, _: Label) -> None:
         self.driver.now += TICK_MS
         self.driver.tick()
-        store.tick()
+        self.quiet = store.tick(self.quiet)
 
     def _leap(self, store: Store, _: Label) -> None:
         self.driver.now += LEAP_MS
-        store.leap()
+        self.quiet = store.leap(self.quiet)
 
     # ── workers ───────────────────────────────────────────────────────────────────────────────────────────
 

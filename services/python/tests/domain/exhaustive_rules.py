@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from exhaustive import BACKS, ENDED, LEASE, NOBODY, STALE, STRIKES, Store, Task
+from exhaustive import BACKS, ENDED, LEASE, NOBODY, SILENT, STALE, STRIKES, Store, Task
 
 PLACES = {
     "-": (False, False, False, False),
@@ -48,6 +48,8 @@ def wrong_script(was: Sequence[Task], store: Store) -> str | None:
             return f"task {i} had ended, and changed"
     if any(unheard < LEASE for unheard in store.reaped):
         return "a lease ended although its holder had been heard of"
+    if store.reaped and store.quiet == SILENT:
+        return "a lease ended by the first tick after a silence, in which nobody could be heard of"
     return None
 
 

@@ -39,6 +39,8 @@ class State(NamedTuple):
     tasks: Tasks
     workers: tuple[Worker, Worker]
     later: Later = None
+    quiet: int = 0
+    """Whether nothing has ticked for long, and whether the tick before spared the holders for that."""
 
 
 class Ran(NamedTuple):
@@ -88,11 +90,12 @@ class World:
             ran = self.run(state.tasks, script)
             if callable(workers):
                 workers = workers(ran.answer)  # noqa: PLW2901 (what a worker becomes hangs on its answer)
-            after = canonical(State(ran.tasks, workers, ran.torn or later))
+            quiet = ran.answer if script[0] in ("tick", "leap") else state.quiet
+            after = canonical(State(ran.tasks, workers, ran.torn or later, quiet))
             yield label, after, ran.wrong or _two_holders(after)
 
     def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, Later]]:
-        tasks, workers, later = state
+        tasks, workers, later, quiet = state
         for i, task in enumerate(tasks):
             if i and tasks[i - 1][STATE] == "-":
                 break  # the first to come is task 0: the others are the same by another name
@@ -101,8 +104,8 @@ class World:
                 yield ("submit", i, True), ("submit", i, True), workers, later
             else:
                 yield ("cancel", i), ("cancel", i), workers, later
-        yield ("tick",), ("tick",), workers, later
-        yield ("leap",), ("leap",), workers, later
+        yield ("tick",), ("tick", quiet), workers, later
+        yield ("leap",), ("leap", quiet), workers, later
         if later is not None:
             yield (f"late {later[0]}", later[1]), later, workers, None
             if later[0] != "claim":
@@ -160,7 +163,7 @@ def canonical(state: State) -> State:
     Attempts that the store has forgotten are one, whatever their number; a repeated settle is answered by its
     token alone; the counters of a task that has ended are never looked at; the two workers are twins.
     """
-    tasks, (one, two), later = state
+    tasks, (one, two), later, quiet = state
     one, two = _remembered(one, tasks), _remembered(two, tasks)
     for i, task in enumerate(tasks):
         if task[DONE] and one != ("again", i, task[DONE]) and two != ("again", i, task[DONE]):
@@ -170,12 +173,12 @@ def canonical(state: State) -> State:
         tasks = tuple([_swapped(task) for task in tasks])
         if later is not None and later[0] == "claim":
             later = ("claim", 1 - later[1])
-    return State(tasks, (one, two), later)
+    return State(tasks, (one, two), later, quiet)
 
 
 def swaps(state: State) -> bool:
     """Whether the workers change places in the canonical state."""
-    tasks, (one, two), later = state
+    tasks, (one, two), later, _ = state
     return _swaps(_remembered(one, tasks), _remembered(two, tasks), tasks, later)
 
 

@@ -20,6 +20,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Lease, Settled, State
 from daybreak_server.gang.guard import Page, Watch, as_holding, as_idle, is_stopped
 from daybreak_server.gang.pulse import Pulse
+from daybreak_server.ports.store import StoreError
 
 HERE = Path(__file__).parents[2]
 """Where the workload below is imported from."""
@@ -164,10 +165,13 @@ class _Queue:
 
     def __init__(self, control: Control = Control.GO_ON) -> None:
         self.control = control
+        self.away = False
         self.asked: list[object] = []
 
     def renew(self, lease: Lease) -> Control:
         self.asked.append(lease.task)
+        if self.away:
+            raise StoreError("the store is away")
         return self.control
 
     def settle(self, lease: Lease, outcome: object, **_: object) -> Settled:
@@ -192,6 +196,22 @@ def test_a_guard_is_silent_while_the_keeper_works() -> None:
     watch._renewed = 0.0
     assert watch.look()
     assert queue.asked == ["t"]
+    page.close()
+
+
+def test_a_guard_tries_again_at_its_next_look() -> None:
+    """When the store is back, a lease may have a second left: not a half lease later."""
+    page, queue = Page.create(), _Queue()
+    Pulse(60.0, mirror=page)
+    watch = Watch(queue, page, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
+    page.hold(LEASE)
+    page.write(renewed=time.monotonic() - 2.0)
+    watch._renewed = 0.0
+    queue.away = True
+    assert all(watch.look() for _ in range(2))
+    queue.away = False
+    assert all(watch.look() for _ in range(2))
+    assert queue.asked == ["t"] * 3  # the last look had nothing to do
     page.close()
 
 

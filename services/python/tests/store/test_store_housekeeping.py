@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.storecases import FATAL, start, submit
 from support.storedriver import Driver
 
+from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import (
     CheckpointRef,
     Control,
@@ -17,7 +18,38 @@ def test_an_outage_ends_no_lease(driver: Driver) -> None:
     driver.tick()
     driver.now += 3_600_000
     assert driver.tick().reaped == 0
+    driver.pass_time(12_000)
     assert driver.renew(claim.lease) is Control.GO_ON
+
+
+def test_who_held_something_through_an_outage_may_renew_it_first(driver: Driver) -> None:
+    """A lease that had a second left is not taken by the first ticks after it, however many gateways tick then."""
+    claim = start(driver)
+    driver.register("g", ttl_s=15)
+    driver.pass_time(14_000)
+    driver.now += 3_600_000
+    assert [driver.tick().reaped for _ in range(3)] == [0, 0, 0]
+    assert [group.state for group in driver.view().groups] == [GroupState.BUSY]
+    assert driver.renew(claim.lease) is Control.GO_ON
+    assert driver.pass_time(14_000).reaped == 0
+
+
+def test_who_is_silent_after_an_outage_too_loses_it(driver: Driver) -> None:
+    """Two seconds later; and ticks that always come late end a lease as well."""
+    start(driver)
+    driver.pass_time(14_000)
+    driver.now += 3_600_000
+    reaped = [driver.tick().reaped]
+    for _ in range(2):
+        driver.now += 1000
+        reaped.append(driver.tick().reaped)
+    assert reaped == [0, 0, 1]
+    start(driver)
+    late = []
+    for _ in range(9):
+        driver.now += 3000
+        late.append(driver.tick().reaped)
+    assert sum(late) == 1
 
 
 def test_retention_takes_everything(driver: Driver) -> None:

@@ -25,6 +25,7 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.domain.transitions import HAND_BACKS_MAX, Event, Facts, target
 
 LEASE_STEP_MS = 2_000
+GRACE_MS = 2_000
 HANDED_OUT_MS = 60_000
 ZOMBIE_MS = 30_000
 GONE_MS = 300_000
@@ -45,6 +46,8 @@ class Pool:
         self.sweep: dict[str, int] = {}
         self.lease_clock = 0
         self.ticked: int | None = None
+        self.grace = 0
+        """Until then, by the lease clock, nothing is taken from its holder: time has only just gone on again."""
         self.sequence = 0
         self.mean_s: float | None = None
 
@@ -194,17 +197,20 @@ class Pool:
 
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
         """How many were promoted, reaped, expired; ids past retention and prefixes of garbage to delete."""
-        last = self.now if self.ticked is None else self.ticked
-        self.lease_clock += max(0, min(self.now - last, LEASE_STEP_MS))
+        silence = 0 if self.ticked is None else self.now - self.ticked
+        graceful = silence > LEASE_STEP_MS and self.lease_clock >= self.grace
+        self.lease_clock += max(0, min(silence, LEASE_STEP_MS))
         self.ticked = self.now
+        if graceful:
+            self.grace = self.lease_clock + GRACE_MS
         late = [task for task in self._waiting() if task.deadline is not None and task.deadline <= self.now]
         for task in sorted(late, key=lambda task: (task.deadline or 0, task.new.id)):
             self._expire(task)
         due = [t for t in self.tasks.values() if t.state is State.DELAYED and (t.due_ms or 0) <= self.now]
         for task in sorted(due, key=lambda task: (task.due_ms or 0, task.new.id)):
             self._move(task, Event.DUE)
-        ended = [(t.running.lease_end, t) for t in self.tasks.values() if t.running is not None]
-        lost = [(end, task) for end, task in ended if end <= self.lease_clock]
+        held = [(t.running.lease_end, t) for t in self.tasks.values() if t.running is not None]
+        lost = [(end, task) for end, task in held if self._over(end)]
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
         self._reap_groups()
@@ -229,6 +235,9 @@ class Pool:
         return bits
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _over(self, end: int) -> bool:
+        return self.lease_clock >= max(end, self.grace)
 
     def _waiting(self) -> list[ModelTask]:
         return [task for task in self.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
@@ -376,7 +385,7 @@ class Pool:
 
     def _reap_groups(self) -> None:
         for name, group in list(self.groups.items()):
-            if not group.lost and group.end <= self.lease_clock:
+            if not group.lost and self._over(group.end):
                 group.lost, group.end = True, self.lease_clock + GONE_MS
             elif group.lost and group.end <= self.lease_clock:
                 del self.groups[name]

@@ -274,14 +274,14 @@ class Watch:
         period, lease = self._lease_s / 3, self._lease()
         try:
             if lease is not None and now - max(sight.renewed, self._renewed) >= period * _LATE:
-                self._renewed = now
                 if self._queue.renew(lease) & Control.STALE:
                     self._stale = lease.token
+                self._renewed = now
             if self._record is not None and now - max(sight.refreshed, self._refreshed) >= period * _LATE:
-                self._refreshed = now
                 self._queue.group(as_holding(self._record, lease), ttl_s=self._lease_s)
+                self._refreshed = now
         except StoreError as exc:
-            _log.debug("cannot renew: %s", exc)
+            _log.debug("cannot renew, and try again at the next look: %s", exc)
 
     def _lease(self) -> Lease | None:
         """What the leader holds, unless it is another's by now."""

@@ -109,7 +109,7 @@ local function write(r)
 end
 
 -- The pool's numbers, all read at the first question; and its totals, which are only added to.
-local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'wake_ms', 'mean_s', 'seconds_per_cost' }
+local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost' }
 local numbers, numbers_changed, totals
 
 local function number(name)  -- nil where there is none yet

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Keeps the queue moving. Every gateway calls it each second; each call does a bounded amount of work.
 local HANDED_OUT_MS, GONE_MS = 60000, 300000
+local GRACE_MS = 2000  -- of the lease clock: keepers and guards try again four times a second
 local limit, more
 
 local function due(key, upto)
@@ -12,11 +13,15 @@ end
 
 local function run(ARGV)
   limit, more = tonumber(ARGV[1]), 0
-  -- Time without ticks (an outage of Redis, or of all gateways) hardly counts: it ends no lease.
-  local step = math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
-  add_meta('lease_clock', step)
+  -- Time without ticks (an outage of Redis, or of all gateways) hardly counts: it ends no lease. Who has held
+  -- something through it can say so first; one grace at a time, so that ticks which are always late end leases too.
+  local silence = NOW - (number('ticked_ms') or NOW)
+  local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
+  add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))
   set_meta('ticked_ms', NOW, NOW_TEXT)
   local lease_clock = meta('lease_clock')
+  if graceful then set_meta('grace', lease_clock + GRACE_MS, int(lease_clock + GRACE_MS)) end
+  local ending = lease_clock >= meta('grace')
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
     local at = call('ZSCORE', K_delayed, id)
@@ -41,14 +46,14 @@ local function run(ARGV)
   end
 
   local reaped = 0
-  for _, id in ipairs(due(K_leases, lease_clock)) do
+  for _, id in ipairs(ending and due(K_leases, lease_clock) or {}) do
     local r = load_task(id)
     strike(r, { reason = 'lease_lost', code = 'lease_lost', zombie = true,
       message = 'group ' .. r.group .. ' went silent' })
     reaped = reaped + 1
   end
 
-  for _, group in ipairs(due(K_groups, lease_clock)) do
+  for _, group in ipairs(ending and due(K_groups, lease_clock) or {}) do
     zdrop(K_groups, group)
     zput(K_gone, group, int(lease_clock + GONE_MS))
     call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
