@@ -179,6 +179,20 @@ class ShimDisk:
         self.close()
 
 
+class SlowDisk(ShimDisk):
+    """A plain folder whose fsyncs take long, and that forgets nothing: what is left there is what was written."""
+
+    def __init__(self, folder: Path, *, fsync_s: float) -> None:
+        """:raises DiskAbsentError: where there is no C compiler."""
+        super().__init__(folder)
+        self.kind = f"fsyncs of {fsync_s:g} s"
+        self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}
+
+    def crash(self) -> int:
+        """Nothing: only the server has died."""
+        return 0
+
+
 def open_disk(folder: Path) -> FuseDisk | ShimDisk:
     """A file system of its own where this machine can have one, else the library.
 

@@ -2,7 +2,8 @@
  *
  * After each fsync or fdatasync that succeeded it appends "inode length" to $FORGET_LOG, with the length from before
  * the call: what was written while it ran may be lost. Whoever plays the crash cuts each file to its last length.
- * While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. */
+ * While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. With $FORGET_SLOW_MS their fsyncs
+ * take so much longer. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -37,6 +38,11 @@ static int full(int fd) {
     return yes;
 }
 
+static void dawdle(void) {
+    const char *ms = getenv("FORGET_SLOW_MS");
+    if (ms) usleep((useconds_t)atoi(ms) * 1000);
+}
+
 static void durable(const struct stat *st) {
     static ssize_t (*real_write)(int, const void *, size_t);
     char line[64];
@@ -57,6 +63,7 @@ static void durable(const struct stat *st) {
         struct stat st;                                       \
         int mine = ours(fd, &st), rc;                         \
         if (!real) real = dlsym(RTLD_NEXT, #name);            \
+        if (mine) dawdle();                                   \
         rc = real(fd);                                        \
         if (rc == 0 && mine) durable(&st);                    \
         return rc;                                            \

@@ -203,7 +203,7 @@ class LeaseSettings(_Group):
     lease_s: float = Field(
         15.0,
         gt=0,
-        description="A leader that is silent for so long loses its task. Below 4 an outage of Redis may end it too.",
+        description="A leader that is silent for so long loses its task; an outage of Redis does not count.",
     )
     stall_s: float = Field(120.0, gt=0, description="A step that takes longer is a stall.")
     load_stall_s: float = Field(1800.0, gt=0, description="The same while the model loads.")

@@ -14,7 +14,7 @@ import redis
 from support.valkey import binary, free_port
 from support.waiting import wait_until
 
-from faults.environment.disk import Disk, DiskAbsentError, FuseDisk, ShimDisk
+from faults.environment.disk import Disk, DiskAbsentError, FuseDisk, ShimDisk, SlowDisk
 
 
 @pytest.fixture(params=[FuseDisk, ShimDisk])
@@ -68,6 +68,23 @@ def test_a_full_disk_says_so(disk: Disk) -> None:
     assert _inside(disk, write) == str(-errno.ENOSPC)
     disk.full(False)
     assert _inside(disk, write) == "1"
+
+
+def test_a_slow_disk_forgets_nothing(tmp_path: Path) -> None:
+    """Its fsyncs take as long as they should, at least, and what was written is there without one."""
+    try:
+        disk = SlowDisk(tmp_path / "disk", fsync_s=0.3)
+    except DiskAbsentError as exc:
+        pytest.skip(str(exc))
+    took = _inside(
+        disk,
+        "import time\na = os.open(folder + '/a', os.O_CREAT | os.O_WRONLY); os.write(a, b'kept')\n"
+        "began = time.monotonic(); os.fsync(a); print(time.monotonic() - began); os.write(a, b'more')\n",
+    )
+    assert float(took) >= 0.3
+    assert disk.crash() == 0
+    assert (disk.folder / "a").read_bytes() == b"keptmore"
+    disk.close()
 
 
 class Servers:

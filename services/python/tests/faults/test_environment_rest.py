@@ -165,5 +165,5 @@ def test_every_scenario_has_its_room() -> None:
     """The command of this room runs these and no others, and `python -m faults` knows them all."""
     known = registry.scenarios()
     mine = {name for name, one in known.items() if one.room == "faults.environment"}
-    assert {"power-always", "power-everysec", "memory-full", "network-store", "s3", "clock-server"} <= mine
+    assert {"power-always", "power-everysec", "kill-slow-disk", "memory-full", "network-store", "s3"} <= mine
     assert mine < set(known)
