@@ -14,7 +14,7 @@ export UV_FIND_LINKS
 LAB = cd services/python && $(CURDIR)/$(BIN)/python
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
@@ -101,7 +101,13 @@ e2e: setup  ## On the cluster that KUBECONFIG names: from nothing to a video and
 # To upgrade to: another build, or the same under another name (`make image IMAGE=daybreak:next`).
 NEXT_IMAGE ?= daybreak:next
 e2e-full: setup  ## The same, and kills, wrong settings, backups, an upgrade to NEXT_IMAGE (daybreak:next: make image IMAGE=daybreak:next)
-	@$(BIN)/python -m e2e --full --image $(IMAGE) --next-image $(NEXT_IMAGE) $(PYTEST)
+	@$(BIN)/python -m e2e --full --image $(IMAGE) --next-image $(NEXT_IMAGE) \
+		$(if $(wildcard build/previous),--previous-image daybreak:previous --previous-chart build/previous/deploy/helm/daybreak) $(PYTEST)
+
+PREVIOUS ?= HEAD~1
+previous:  ## Lay out an older commit, from which e2e-full then upgrades (PREVIOUS=HEAD~1); its image is yours to build
+	@rm -rf build/previous && mkdir -p build/previous && git archive $(PREVIOUS) | tar -x -C build/previous
+	@echo "build/previous is $$(git rev-parse --short $(PREVIOUS)). Next: make -C build/previous image IMAGE=daybreak:previous"
 
 bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, a burst, 200 pools (kwok) (QUICK=--quick)
 	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.k8s --image $(IMAGE) $(QUICK)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from e2e.house import House
 from e2e.records import collect
+from e2e.release import CHART
 from e2e.skips import ALLOWED
 from e2e.telling import say
 from e2e.values import REDIS, Images
@@ -25,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3-image", default="docker.io/test-cluster/versitygw:1", help="versitygw's image.")
     parser.addoption("--redis-image", default=REDIS, help="Redis's; a backup wants one with a shell.")
     parser.addoption("--next-image", help="Another image of Daybreak, to upgrade to.")
+    parser.addoption("--previous-image", help="The image of an older commit, to upgrade from.")
+    parser.addoption("--previous-chart", type=Path, help="The folder of its chart.")
     parser.addoption("--namespace", help="Of the installation; absent: daybreak-e2e-<random>.")
     parser.addoption("--keep", action="store_true", help="Leave the namespace when the run ends.")
 
@@ -36,14 +40,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def open_house(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[House]]:
-    """Installs Daybreak by the chart from nothing, in a namespace of its own, until the context ends."""
+    """Installs Daybreak by the chart from nothing, in a namespace of its own, until the context ends.
+
+    ``daybreak`` and ``chart``: of another version than this tree's.
+    """
     config = request.config
     option = config.getoption
     images = Images(daybreak=option("--image"), s3=option("--s3-image"), redis=option("--redis-image"))
 
     @contextmanager
-    def open_one(namespace: str | None = None) -> Iterator[House]:
-        made = House(images, namespace=namespace)
+    def open_one(
+        namespace: str | None = None, *, daybreak: str = images.daybreak, chart: Path = CHART
+    ) -> Iterator[House]:
+        made = House(replace(images, daybreak=daybreak), namespace=namespace, chart=chart)
         config.stash[_houses].append(made)
         try:
             made.open()

@@ -6,13 +6,14 @@ import json
 import secrets
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from daybreak import Client, Retry, Task
 from e2e import s3
 from e2e.forward import Forward
 from e2e.kube import Kube, ready
-from e2e.release import NAME, Release
+from e2e.release import CHART, NAME, Release
 from e2e.story import TERMINAL, Story
 from e2e.telling import say
 from e2e.values import Images, values
@@ -30,10 +31,10 @@ WAKE_S = 240
 class House:
     """Namespace, S3 server, release, and a client; ``open`` makes them, ``close`` takes them away."""
 
-    def __init__(self, images: Images, *, namespace: str | None = None) -> None:
+    def __init__(self, images: Images, *, namespace: str | None = None, chart: Path = CHART) -> None:
         self.images = images
         self.kube = Kube(namespace or f"daybreak-e2e-{secrets.token_hex(3)}")
-        self.release = Release(self.kube.namespace)
+        self.release = Release(self.kube.namespace, chart=chart)
         self.credentials = s3.Credentials()
         self.values = values(images)
         self.client: Client

@@ -22,14 +22,16 @@ class HelmError(AssertionError):
 class Release:
     """One release of the chart in a namespace."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *, chart: Path = CHART) -> None:
         self._namespace = namespace
+        self._chart = chart
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
         """And wait until what it made is ready."""
-        self._helm("install", NAME, str(CHART), "--wait", f"--timeout={timeout_s}s", values=values)
+        self._helm("install", NAME, str(self._chart), "--wait", f"--timeout={timeout_s}s", values=values)
 
     def upgrade(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
+        """To the chart of this tree, from whichever it was."""
         self._helm("upgrade", NAME, str(CHART), "--wait", f"--timeout={timeout_s}s", values=values)
 
     def rollback(self, *, timeout_s: int = 240) -> None:

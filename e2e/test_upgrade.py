@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -37,6 +40,37 @@ def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRe
             timeout_s=180,
             what=f"heads of {wanted} only",
         )
+
+
+def test_from_the_version_before_and_back(
+    open_house: Callable[..., AbstractContextManager[House]], request: pytest.FixtureRequest
+) -> None:
+    """N−1 by its own chart, `helm upgrade` to N and `helm rollback`: what ran, waited and was delayed ends once."""
+    option = request.config.getoption
+    before, chart = option("--previous-image"), option("--previous-chart")
+    if before is None or chart is None:
+        pytest.skip("no --previous-image and --previous-chart were given")
+    with open_house(daybreak=before, chart=chart) as house:
+        for change, image in (("upgrade", option("--image")), ("rollback", before)):
+            runs = [
+                house.follow(house.submit("echo", {"message": f"{n}", "steps": 120, "step_s": 0.5}))
+                for n in range(2)
+            ]
+            waits = house.follow(house.submit("echo", {"message": "in the queue", "steps": 2}))
+            soon = datetime.now(UTC) + timedelta(seconds=45)
+            delayed = house.follow(house.submit("echo", {"message": "delayed", "steps": 2}, start_at=soon))
+            for story in runs:
+                story.at_step(5, timeout_s=WAKE_S)
+            if change == "upgrade":
+                house.release.upgrade(values(replace(house.images, daybreak=image)))
+            else:
+                house.release.rollback()
+            after = house.follow(house.submit("echo", {"message": f"after the {change}", "steps": 2}))
+            for story in (*runs, waits, delayed, after):
+                done = story.end(timeout_s=WAKE_S)
+                assert (done.state.value, done.strikes) == ("succeeded", 0), f"{change}: {done}"
+            wait_until(partial(_all_run, house, image), timeout_s=180, what=f"heads of {image} only")
+            house.settle()
 
 
 def _all_run(house: House, image: str) -> bool:
