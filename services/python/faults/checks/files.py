@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daybreak_server.ports.blobs import probed_at_ms
 from faults.checks.told import Told, Violation, echo_digest
 
 
@@ -63,13 +64,16 @@ def same_seed(told: Told) -> Iterator[Violation]:
 
 def nothing_left(told: Told) -> Iterator[Violation]:
     """Every file belongs to a success, or is marked to be deleted: at once, or (a checkpoint that was stored and
-    never told of) with its task, whose folder goes when its retention ends."""
+    never told of) with its task, whose folder goes when its retention ends; or it is of a probe that was killed, which
+    gateways find after a day."""
     if told.files is None or not told.stores:
         return
     garbage = tuple(prefix for store in told.stores.values() for prefix in store["garbage"])
     swept = {task for store in told.stores.values() for task in store["sweep"]}
     for file in told.files:
         task, _, rest = file.partition("/")
+        if probed_at_ms(file) is not None:
+            continue
         if file.startswith(garbage) or (rest.startswith("checkpoints/") and task in swept):
             continue
         record = told.finals.get(task)

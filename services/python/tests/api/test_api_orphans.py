@@ -11,6 +11,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.orphans import MARGIN_S, Orphans
 from daybreak_server.domain.ids import TaskId, made_at_ms, new_task_id
 from daybreak_server.domain.tasks import NewTask
+from daybreak_server.ports.blobs import probe_key, probed_at_ms
 
 KEPT_S = 1000.0
 NOW_MS = 1_800_000_000_000
@@ -49,6 +50,28 @@ async def test_only_old_files_without_a_task_go(
     finally:
         await store.close()
     assert {blob.key.partition("/")[0] for blob in api_blobs.list("")} == {known, young, foreign, "readme"}
+
+
+async def test_what_a_probe_has_left_goes_after_a_day(
+    valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
+) -> None:
+    """One that was killed between its write and its delete; not one that may still be at it."""
+    source = tmp_path / "file"
+    source.write_text("probe")
+    key = probe_key()
+    for _ in api_blobs.upload(key, source, content_type="text/plain"):
+        pass
+    made_ms = probed_at_ms(key)
+    assert made_ms is not None
+    store = RedisStore(valkey.url)
+    try:
+        for late_ms, left in ((0, [key]), (1, [])):
+            now_ms = made_ms + round(MARGIN_S * 1000) + late_ms
+            orphans = Orphans(retention_s={}, store=store, blobs=api_blobs, now_ms=lambda at=now_ms: at)  # type: ignore[misc]
+            assert await orphans.sweep() == []
+            assert [blob.key for blob in api_blobs.list("")] == left
+    finally:
+        await store.close()
 
 
 def test_an_id_tells_when_it_was_made() -> None:

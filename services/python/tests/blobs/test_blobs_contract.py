@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from daybreak_server.ports.blobs import (
     BlobNotFoundError,
     BlobRefusedError,
     Blobs,
+    probe_key,
+    probed_at_ms,
 )
 
 if TYPE_CHECKING:
@@ -316,6 +319,23 @@ def test_probe_leaves_nothing(place: Place) -> None:
     place.blobs.probe()
     assert keys(place.blobs) == []
     assert leftovers(place) == []
+
+
+def test_probes_side_by_side(place: Place) -> None:
+    """Each makes the folder that another may have just removed."""
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(place.blobs.probe) for _ in range(64)]:
+            done.result(30)
+    assert keys(place.blobs) == []
+
+
+def test_what_a_probe_writes_is_known_as_its_own() -> None:
+    """By its key, which no task can have; and since when."""
+    before_ms = time.time_ns() // 1_000_000
+    made_ms = probed_at_ms(probe_key())
+    assert made_ms is not None
+    assert before_ms <= made_ms <= time.time_ns() // 1_000_000
+    assert [probed_at_ms(key) for key in ("probe/x-1", "probe-1/1-a", "echo_1/1-a", "probe/")] == [None] * 4
 
 
 def test_a_store_is_shared(place: Place, tmp_path: Path) -> None:

@@ -245,7 +245,9 @@ class GraceForEver(Store):
     def tick(self, quiet: int = 0) -> int:
         super().tick(quiet & SILENT)
         for t in self.tasks:
-            t.ticks = min(t.ticks, LEASE)  # how long it has been over makes no difference, and has no end here
+            t.ticks = min(
+                t.ticks, LEASE
+            )  # how long it has been over makes no difference, and has no end here
         return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from daybreak_server.domain.ids import TaskId, made_at_ms, pool_of
-from daybreak_server.ports.blobs import BlobError, Blobs
+from daybreak_server.ports.blobs import BlobError, Blobs, probed_at_ms
 from daybreak_server.ports.store import StoreError, TaskStore
 
 log = logging.getLogger("daybreak.api.orphans")
@@ -57,9 +57,12 @@ class Orphans:
         return removed
 
     def _old(self) -> list[TaskId]:
-        """Tasks that have files and are old enough to be gone, in order."""
+        """Tasks that have files and are old enough to be gone, in order. What a probe that died has left goes."""
         found: dict[TaskId, None] = {}
         for blob in self.blobs.list(""):
+            probed_ms = probed_at_ms(blob.key)
+            if probed_ms is not None and probed_ms + MARGIN_S * 1000 < self.now_ms():
+                self.blobs.delete(blob.key)
             task = TaskId(blob.key.partition("/")[0])
             kept_s = self.retention_s.get(pool_of(task) or "")
             if kept_s is not None and made_at_ms(task) + (kept_s + MARGIN_S) * 1000 < self.now_ms():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+_PROBES = "probe/"
 
 
 class BlobError(Exception):
@@ -49,6 +53,17 @@ class BlobStat:
     content_type: str
 
 
+def probe_key() -> str:
+    """Where a probe may write now."""
+    return f"{_PROBES}{time.time_ns() // 1_000_000}-{secrets.token_hex(8)}"
+
+
+def probed_at_ms(key: str) -> int | None:
+    """When a probe wrote that file; ``None`` for what is none of a probe's."""
+    made = key.removeprefix(_PROBES).partition("-")[0]
+    return int(made) if key.startswith(_PROBES) and made.isdecimal() else None
+
+
 class Blobs(Protocol):
     """Keys are relative paths (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments; no ``..``. Blocking calls.
 
@@ -79,4 +94,7 @@ class Blobs(Protocol):
         """
 
     def probe(self) -> None:
-        """Write, read and delete a small file. :raises BlobError: saying what to do."""
+        """Write, read and delete a small file. :raises BlobError: saying what to do.
+
+        One that dies in the middle leaves its file; its key (:func:`probe_key`) says since when.
+        """

@@ -26,6 +26,7 @@ from daybreak_server.ports.blobs import (
     BlobRefusedError,
     BlobStat,
     BlobUnavailableError,
+    probe_key,
 )
 
 PART_BYTES: Final = 4 << 20
@@ -105,19 +106,20 @@ class LocalBlobs:
         return removed
 
     def probe(self) -> None:
-        """Write, read and delete a small file. :raises BlobError: saying what to do."""
-        name = f"~part-{secrets.token_hex(8)}"
-        with self._translated(""), self._folder((), create=True) as chain:
-            try:
-                _write(chain[-1], name, b"probe")
-                os.link(name, f"{name}-2", src_dir_fd=chain[-1], dst_dir_fd=chain[-1], follow_symlinks=False)
-                with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=chain[-1]), "rb") as file:
-                    if file.read() != b"probe":
-                        raise BlobUnavailableError(f"{self.root} does not give back what is written to it")
-            finally:
-                for leftover in (name, f"{name}-2"):
-                    with suppress(FileNotFoundError):
-                        os.unlink(leftover, dir_fd=chain[-1])
+        """See :class:`~daybreak_server.ports.blobs.Blobs`; it also tries the hard link by which files appear."""
+        folder, name = segments(probe_key())
+        with self._translated(""):
+            for tries_left in range(_WALK_TRIES, 0, -1):
+                try:
+                    with self._folder((folder,), create=True) as chain:
+                        read = _probe(chain[-1], name)
+                    break
+                except FileNotFoundError:  # another probe has just removed the folder as an empty one
+                    if tries_left == 1:
+                        raise
+            self._prune((folder,))
+        if read != b"probe":
+            raise BlobUnavailableError(f"{self.root} does not give back what is written to it")
 
     @contextmanager
     def _part(self, parts: tuple[str, ...], key: str) -> Iterator[tuple[tuple[int, ...], str, int]]:
@@ -364,6 +366,19 @@ def _remove(folder: int, name: str) -> int:
     with suppress(OSError):
         os.rmdir(name, dir_fd=folder)
     return removed
+
+
+def _probe(folder: int, name: str) -> bytes:
+    """What is read of a small file that was written; it and its link are gone afterwards."""
+    try:
+        _write(folder, name, b"probe")
+        os.link(name, f"{name}-2", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+            return file.read()
+    finally:
+        for leftover in (name, f"{name}-2"):
+            with suppress(FileNotFoundError):
+                os.unlink(leftover, dir_fd=folder)
 
 
 def _write(folder: int, name: str, data: bytes) -> None:

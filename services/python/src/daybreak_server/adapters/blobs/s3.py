@@ -26,6 +26,7 @@ from daybreak_server.ports.blobs import (
     BlobNotFoundError,
     BlobStat,
     BlobUnavailableError,
+    probe_key,
 )
 
 PART_BYTES: Final = 8 << 20
@@ -164,7 +165,7 @@ class S3Blobs:
 
     def probe(self) -> None:
         """Write, read, list and delete a small file. :raises BlobError: saying what to do."""
-        place = {"Bucket": self._bucket, "Key": f"{self._prefix}~probe-{secrets.token_hex(8)}"}
+        place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
         with self._translated(""):
             self._client.put_object(**place, Body=b"probe")
             read = self._client.get_object(**place)["Body"].read()
