@@ -23,6 +23,7 @@ from typing import Any, Self
 import redis
 
 from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.settings import Settings
 from faults import server
 from faults.history import History
@@ -72,10 +73,10 @@ class Rig:
         for name in ("armed", "logs", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.history = History(self.folder / "history.jsonl", seed=self.options.seed)
-        self.port = server.free_port()
+        self.port = free_port()
         self._server = _Slot(name="server", kind="server", port=self.port)
         self._gateways = [
-            _Slot(name=f"gateway-{index}", kind="gateway", port=server.free_port())
+            _Slot(name=f"gateway-{index}", kind="gateway", port=free_port())
             for index in range(self.options.gateways)
         ]
         self._groups = [

@@ -140,9 +140,15 @@ GROUP: tuple[Mutant, ...] = (
         tests=f"{_GUARD}::test_a_step_that_holds_the_lock_for_ever_is_a_strike_and_its_process_is_killed",
     ),
     mutant(
+        "artifact-of-a-growing-file",
+        "what is stored of a file that is still being written is not what its SHA-256 says",
+        (f"{SERVER}/gang/files.py", "if _state(draft.path) != was:", "if False:"),
+        tests=f"{TESTS}/gang/test_gang_promises.py::test_a_file_that_is_still_being_written_is_no_artifact",
+    ),
+    mutant(
         "missing-fsync-of-bytes",
         "a file is published before its bytes are on the disk",
-        (_LOCAL, "            break\n    os.fsync(writer)\n", "            break\n"),
+        (_LOCAL, "        yield 0\n    os.fsync(writer)\n", "        yield 0\n"),
         tests=f"{TESTS}/blobs/test_blobs_durable.py",
     ),
     mutant(

@@ -16,6 +16,7 @@ import psutil
 import redis
 
 from daybreak_server.entrypoints.embedded import server_program
+from daybreak_server.entrypoints.instance import free_port
 
 START_S = 60.0
 HOME = Path(__file__).parents[2]
@@ -63,13 +64,6 @@ class Running:
 def everywhere() -> frozenset[int]:
     """All cores that this process may use."""
     return frozenset(os.sched_getaffinity(0))
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import redis
 from benchmarks.http import load, parts
 from benchmarks.http.load import Sample
 from benchmarks.http.parts import Cores, Running
+from daybreak_server.entrypoints.instance import free_port
 from figures import Row
 
 BODY = b'{"pool":"echo","input":{"message":"a red circle moving left"},"metadata":{"user":"u-1"}}'
@@ -95,7 +96,7 @@ def scene(cores: Cores) -> Iterator[Scene]:
         store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.rest))
         servers = {}
         for kind in ("noop", "bare", "daybreak"):
-            port = parts.free_port()
+            port = free_port()
             where = (f"redis://127.0.0.1:{store.port}", str(folder)) if kind == "daybreak" else ()
             servers[kind] = stack.enter_context(
                 parts.python(

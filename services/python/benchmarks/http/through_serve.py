@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.http import load, parts, plan
+from daybreak_server.entrypoints.instance import free_port
 from figures import Row
 
 TARGET_MS = 10.0
@@ -19,7 +20,7 @@ def measure(effort: plan.Effort) -> list[Row]:
     """One request at a time, and 16. Starts a whole Daybreak without groups, and ends it."""
     with tempfile.TemporaryDirectory(prefix="daybreak-serve-") as name:
         folder = Path(name)
-        port = parts.free_port()
+        port = free_port()
         config = folder / "daybreak.yaml"
         tree = {
             "data_dir": str(folder / "d"),

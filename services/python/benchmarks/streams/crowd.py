@@ -25,6 +25,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import NewTask
+from daybreak_server.entrypoints.instance import free_port
 
 POOL = "echo"
 SLICE_S = 0.02
@@ -170,7 +171,7 @@ def _gateway(cores: Cores) -> Iterator[tuple[Running, Running]]:
         stack.callback(os.sched_setaffinity, 0, before)
         os.sched_setaffinity(0, cores.rest)
         store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.rest))
-        port = parts.free_port()
+        port = free_port()
         url = f"redis://127.0.0.1:{store.port}"
         gateway = stack.enter_context(
             parts.python(

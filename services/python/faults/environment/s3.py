@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from faults import server
+from daybreak_server.entrypoints.instance import free_port
 from faults.waiting import wait_until
 
 BUCKET = "daybreak-faults"
@@ -59,7 +59,7 @@ def credentials() -> Iterator[None]:
 def s3_server() -> Iterator[tuple[str, str]]:
     """A server with one bucket: its URL and its name. versitygw where it is, else moto's."""
     with tempfile.TemporaryDirectory(prefix="daybreak-s3-") as folder, credentials():
-        port, home = server.free_port(), Path(folder)
+        port, home = free_port(), Path(folder)
         name, command = _command(home, port)
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from faults import server
+from daybreak_server.entrypoints.instance import free_port
 from faults.waiting import wait_until
 
 _PACKED = Path(__file__).resolve().parents[5] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
@@ -39,7 +39,7 @@ class Toxiproxy:
             unpacked.write_bytes(lzma.decompress(program.read_bytes()))
             unpacked.chmod(0o755)
             program = unpacked
-        port = server.free_port()
+        port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         with (Path(self._folder.name) / "log").open("wb") as log:
             self._process = subprocess.Popen(

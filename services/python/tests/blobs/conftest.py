@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +17,7 @@ import pytest
 from support.waiting import wait_until
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings import ArtifactSettings, S3Settings
 
@@ -48,12 +48,6 @@ def aws_variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", nowhere)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", nowhere)
         yield
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _server(command: Callable[[int], list[str]], folder: Path) -> Iterator[str]:

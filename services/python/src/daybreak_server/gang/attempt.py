@@ -32,7 +32,7 @@ from daybreak_server.gang.pulse import Pulse
 from daybreak_server.gang.verdict import Report, Verdict, decide, worst
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.store import StoreError, WorkQueue
-from daybreak_server.workloads.base import Step, Task, Workload
+from daybreak_server.workloads.base import RetryableError, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 _MAX_SILENCE_S = 5.0
@@ -251,6 +251,8 @@ class Attempt:
                     return Stopped()
         except (BlobError, OSError) as exc:
             return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")
+        except RetryableError as exc:  # the file was not done: the workload's own
+            return Failed(code=exc.code, message=str(exc))
         for ref in refs:
             reporter.outbox.note(EventDraft(type="artifact", data=_shown(lease.task, ref)))
         preview, self._context.latest_preview = self._context.latest_preview, None

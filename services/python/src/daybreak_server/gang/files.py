@@ -20,6 +20,7 @@ from daybreak_server.ports.blobs import (
     Blobs,
     BlobUnavailableError,
 )
+from daybreak_server.workloads.base import RetryableError
 
 _log = logging.getLogger(__name__)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -51,22 +52,27 @@ def publish(blobs: Blobs, lease: Lease, draft: Draft) -> Iterator[ArtifactRef | 
 
     The hash is taken of each part while it is still in the page cache.
     :raises BlobError: when it could not be stored.
+    :raises RetryableError: when it was still being written, so that what is stored may be none of its states.
     """
     key = attempt_prefix(lease) + draft.name
     for attempt in range(1, _TRIES + 1):
         try:
-            digest, size = hashlib.sha256(), 0
+            digest, size, was = hashlib.sha256(), 0, _state(draft.path)
             with draft.path.open("rb") as source:
                 for sent in _upload(blobs, key, draft):
                     digest.update(source.read(sent - size))
                     size = sent
                     yield None
-                digest.update(source.read())
+                digest.update(source.read())  # all of it, where an earlier try has stored it
+            if _state(draft.path) != was:
+                raise RetryableError(
+                    f"{draft.name} was written to while it was stored: close a file before you yield it"
+                )
             yield ArtifactRef(
                 name=draft.name,
                 key=key,
                 content_type=draft.content_type,
-                size_bytes=draft.path.stat().st_size,
+                size_bytes=was[1],
                 sha256=digest.hexdigest(),
             )
             return
@@ -76,6 +82,12 @@ def publish(blobs: Blobs, lease: Lease, draft: Draft) -> Iterator[ArtifactRef | 
             _log.warning("upload of %s failed, trying again: %s", key, exc)
             time.sleep(0.5 * attempt)
             yield None
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What a write to a file changes: which it is, its size, and when it was written."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _upload(blobs: Blobs, key: str, draft: Draft) -> Iterator[int]:

@@ -282,14 +282,12 @@ def _taken(key: str) -> BlobExistsError:
 def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
     """Copy to a durable file, yielding the bytes so far after each part."""
     sent = 0
-    while True:
-        data = reader.read(PART_BYTES)
+    while data := reader.read(PART_BYTES):
         _write_all(writer, data)
         sent += len(data)
-        if data or not sent:
-            yield sent
-        if len(data) < PART_BYTES:
-            break
+        yield sent
+    if not sent:
+        yield 0
     os.fsync(writer)
 
 
