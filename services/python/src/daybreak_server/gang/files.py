@@ -66,7 +66,7 @@ def publish(blobs: Blobs, lease: Lease, draft: Draft) -> Iterator[ArtifactRef | 
                 digest.update(source.read())  # all of it, where an earlier try has stored it
             if _state(draft.path) != was:
                 raise RetryableError(
-                    f"{draft.name} was written to while it was stored: close a file before you yield it"
+                    f"{draft.name} was written to while it was stored: close it before the work ends"
                 )
             yield ArtifactRef(
                 name=draft.name,
