@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from daybreak import Client
+from daybreak_server import wiring
+from daybreak_server.api.orphans import Orphans
 from faults import mixed, schedule
 from faults.environment.s3 import BUCKET, FaultyS3, credentials, left_behind, s3_server
 from faults.environment.traffic import caller, look, settle
@@ -34,6 +37,17 @@ def _forget_all(rig: Rig, tenants: Sequence[str]) -> None:
         with Client(rig.urls[0], headers={"Daybreak-Tenant": tenant}) as client:
             for task in list(client.list(pool="solo")):
                 client.delete(task)
+
+
+async def _days_later(rig: Rig) -> None:
+    """The gateways' daily search, as it is two days later: what probes have left whose answers were lost."""
+    store = wiring.build_store(rig.settings)
+    try:
+        late_ms = (time.time_ns() // 1_000_000) + 2 * 86_400_000
+        blobs = wiring.build_blobs(rig.settings)
+        await Orphans(retention_s={}, store=store, blobs=blobs, now_ms=lambda: late_ms).sweep()
+    finally:
+        await store.close()
 
 
 @scenario("s3", "S3 answers 500 and 503, is slow, is cut while it is sent to, and loses answers, under load")
@@ -58,6 +72,7 @@ def s3(lab: Lab) -> list[Row]:
                     raise ViolatedError(f"{verdict.text()}\nhistory: {rig.history.path}")
                 tenants = load.tenants
             _forget_all(rig, tenants)
+            asyncio.run(_days_later(rig))
             with contextlib.suppress(TimeoutError):
                 wait_until(lambda: not left_behind(url), 45, "an empty bucket")
             left = left_behind(url)

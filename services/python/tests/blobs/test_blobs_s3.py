@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.exceptions import ClientError
 
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.entrypoints.instance import free_port
@@ -135,6 +136,21 @@ def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> N
         assert list(upload) == []
         assert proxy.lost == 1
     assert s3.blobs.stat("a/x").size_bytes == size
+
+
+def test_a_probe_that_fails_takes_its_file_away(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote is not left there because it could not be read."""
+    client = s3.blobs._client  # type: ignore[attr-defined]
+
+    def refused(**_: object) -> None:
+        raise ClientError(
+            {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"
+        )
+
+    monkeypatch.setattr(client, "get_object", refused)
+    with pytest.raises(BlobUnavailableError, match="try again later"):
+        s3.blobs.probe()
+    assert not list(s3.blobs.list(""))
 
 
 ANSWERS = [

@@ -167,9 +167,14 @@ class S3Blobs:
         """Write, read, list and delete a small file. :raises BlobError: saying what to do."""
         place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
         with self._translated(""):
-            self._client.put_object(**place, Body=b"probe")
-            read = self._client.get_object(**place)["Body"].read()
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
+            try:
+                self._client.put_object(**place, Body=b"probe")
+                read = self._client.get_object(**place)["Body"].read()
+                self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
+            except (ClientError, BotoCoreError):
+                with suppress(ClientError, BotoCoreError):  # it may be there all the same
+                    self._client.delete_object(**place)
+                raise
             self._client.delete_object(**place)
         if read != b"probe":
             raise BlobUnavailableError(f"{self._where} does not give back what is written to it")
