@@ -7,12 +7,20 @@ from collections import defaultdict
 import redis
 
 from daybreak_server.adapters.redis.keys import Keys
+from faults.waiting import wait_until
 
 _ENDED = {"succeeded", "failed", "cancelled", "expired"}
 
 
-def half_done(client: redis.Redis, keys: Keys) -> list[str]:
-    """A sentence for each thing that is there in part. ``client`` decodes answers; the pool should be at rest."""
+def half_done(client: redis.Redis, keys: Keys, *, rest_s: float = 60.0) -> list[str]:
+    """A sentence for each thing that is there in part, once the pool is at rest. ``client`` decodes answers.
+
+    A pool may be at work when all tasks have ended that a client knows of: whose answers were lost are there too.
+    """
+    try:
+        wait_until(lambda: _at_rest(client, keys), rest_s, "a pool at rest")
+    except TimeoutError as exc:
+        return [str(exc)]
     families: dict[str, set[str]] = defaultdict(set)
     for name in client.scan_iter(match=f"{keys.base}*", count=2000):
         found = keys.parse(name)
@@ -27,6 +35,14 @@ def half_done(client: redis.Redis, keys: Keys) -> list[str]:
         said += [f"{family} without a record: {task}" for task in families[family] - tasks]
     said += _indexed(client, keys, families, tasks)
     return said + _placed(client, keys, families, tasks)
+
+
+def _at_rest(client: redis.Redis, keys: Keys) -> bool:
+    """No task waits, is delayed or runs, as one moment shows it."""
+    with client.pipeline(transaction=True) as pipe:
+        for name in ("live", "delayed", "soon"):
+            pipe.zcard(keys.one(name))
+        return not any(pipe.execute())
 
 
 def _indexed(client: redis.Redis, keys: Keys, families: dict[str, set[str]], tasks: set[str]) -> list[str]:
