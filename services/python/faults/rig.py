@@ -130,7 +130,8 @@ class Rig:
         self._ending.set()
         self.processes.close()
         for path in (self.folder / "guards").glob("*"):
-            end_other(int(path.read_text()))
+            if guard := self._guard_of(path.name):
+                end_other(guard)
         if self._supervisor.is_alive():
             self._supervisor.join(10)
         self.history.close()

@@ -172,7 +172,11 @@ def run_live_long(lab: Lab) -> list[Row]:
             wait_until(lambda: server.answers(rig.port), 30, "the server")
             load.settle_down(20 * lease_s)
         records = decide(rig, load)
-    again = [record for record in records if record["attempt"] != 1]
+        again = [record for record in records if record["attempt"] != 1]
+        whys = [why for record in again for why in _why_again(rig, record)]
+        if again:
+            rig.keep = True
+            lab.say(f"the history and the logs are in {rig.folder}")
     return [
         Row(
             "Live tasks of 10 leases that were run again",
@@ -181,8 +185,20 @@ def run_live_long(lab: Lab) -> list[Row]:
             target="0",
             held=not again,
             note=f"{len(records)} tasks, lease {lease_s:g} s: sleeping, computing in Python, holding Python's lock for "
-            f"0.1 s and for 1.25 leases at a time; each with the server killed and away for 2 leases",
+            f"0.1 s and for 1.25 leases at a time; each with the server killed and away for 2 leases"
+            + "".join(f"; {why}" for why in whys),
         )
+    ]
+
+
+def _why_again(rig: Rig, record: Line) -> list[str]:
+    """What the stream of a task says of each attempt that was not its last."""
+    rig.history.flush()
+    kind = record["input"]["message"]
+    return [
+        f"{kind} at {line['t']:.1f} s: {line['data'].get('reason')}: {line['data'].get('message')}"
+        for line in read(rig.history.path)
+        if line["op"] == "event" and line["task"] == record["id"] and line["type"] == "retrying"
     ]
 
 

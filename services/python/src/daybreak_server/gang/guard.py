@@ -39,8 +39,9 @@ _LOOK_S = 0.25
 _MARGIN_S = 3.0
 """How much longer than the leader's own keeper the guard waits before it calls a stall a stall."""
 _READY_S = 30.0
-_LATE = 1.5
-"""Renew when the keeper is later than so many of its periods."""
+_LATE = 1.25
+"""Renew when so many of the keeper's periods have passed. What is then left of a short lease is still more than one
+tick may take from it after a stall."""
 
 
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────
