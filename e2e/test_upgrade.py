@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
 from e2e.house import WAKE_S, House
 from e2e.release import NAME
+from e2e.story import Story
 from e2e.values import values
 from e2e.waiting import wait_until
 
@@ -23,23 +25,10 @@ def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRe
     other = request.config.getoption("--next-image")
     if other is None:
         pytest.skip("no --next-image was given")
-    for change in ("upgrade", "rollback"):
-        story = house.follow(house.submit("echo", {"message": change, "steps": 120, "step_s": 0.5}))
-        story.at_step(5, timeout_s=WAKE_S)
-        if change == "upgrade":
-            house.release.upgrade(values(replace(house.images, daybreak=other)))
-        else:
-            house.release.rollback()
-        after = house.follow(house.submit("echo", {"message": f"after the {change}", "steps": 2}))
-        done = story.end(timeout_s=WAKE_S)
-        assert (done.state.value, done.strikes) == ("succeeded", 0)
-        assert after.end(timeout_s=WAKE_S).state.value == "succeeded"
-        wanted = other if change == "upgrade" else house.images.daybreak
-        wait_until(
-            partial(_all_run, house, wanted),
-            timeout_s=180,
-            what=f"heads of {wanted} only",
-        )
+    for change, image in (("upgrade", other), ("rollback", house.images.daybreak)):
+        runs = _running(house, change)
+        _change(house, change, image)
+        _end_well(house, change, image, (*runs, _short(house, f"after the {change}")))
 
 
 def test_from_the_version_before_and_back(
@@ -52,25 +41,42 @@ def test_from_the_version_before_and_back(
         pytest.skip("no --previous-image and --previous-chart were given")
     with open_house(daybreak=before, chart=chart) as house:
         for change, image in (("upgrade", option("--image")), ("rollback", before)):
-            runs = [
-                house.follow(house.submit("echo", {"message": f"{n}", "steps": 120, "step_s": 0.5}))
-                for n in range(2)
-            ]
-            waits = house.follow(house.submit("echo", {"message": "in the queue", "steps": 2}))
-            soon = datetime.now(UTC) + timedelta(seconds=45)
-            delayed = house.follow(house.submit("echo", {"message": "delayed", "steps": 2}, start_at=soon))
-            for story in runs:
-                story.at_step(5, timeout_s=WAKE_S)
-            if change == "upgrade":
-                house.release.upgrade(values(replace(house.images, daybreak=image)))
-            else:
-                house.release.rollback()
-            after = house.follow(house.submit("echo", {"message": f"after the {change}", "steps": 2}))
-            for story in (*runs, waits, delayed, after):
-                done = story.end(timeout_s=WAKE_S)
-                assert (done.state.value, done.strikes) == ("succeeded", 0), f"{change}: {done}"
-            wait_until(partial(_all_run, house, image), timeout_s=180, what=f"heads of {image} only")
+            runs = _running(house, change, 2)
+            waits = _short(house, "in the queue")
+            delayed = _short(house, "delayed", start_at=datetime.now(UTC) + timedelta(seconds=45))
+            _change(house, change, image)
+            _end_well(house, change, image, (*runs, waits, delayed, _short(house, f"after the {change}")))
             house.settle()
+
+
+def _running(house: House, change: str, count: int = 1) -> list[Story]:
+    """Tasks of a minute, each a few steps on."""
+    runs = [
+        house.follow(house.submit("echo", {"message": f"{change} {number}", "steps": 120, "step_s": 0.5}))
+        for number in range(count)
+    ]
+    for story in runs:
+        story.at_step(5, timeout_s=WAKE_S)
+    return runs
+
+
+def _short(house: House, message: str, **options: Any) -> Story:
+    return house.follow(house.submit("echo", {"message": message, "steps": 2}, **options))
+
+
+def _change(house: House, change: str, image: str) -> None:
+    if change == "upgrade":
+        house.release.upgrade(values(replace(house.images, daybreak=image)))
+    else:
+        house.release.rollback()
+
+
+def _end_well(house: House, change: str, image: str, stories: Sequence[Story]) -> None:
+    """All succeed without a strike, and soon nothing but this image runs."""
+    for story in stories:
+        done = story.end(timeout_s=WAKE_S)
+        assert (done.state.value, done.strikes) == ("succeeded", 0), f"{change}: {done}"
+    wait_until(partial(_all_run, house, image), timeout_s=180, what=f"heads of {image} only")
 
 
 def _all_run(house: House, image: str) -> bool:

@@ -134,6 +134,16 @@ GROUP: tuple[Mutant, ...] = (
         tests=f"{_GUARD}::test_a_guard_tries_again_at_its_next_look",
     ),
     mutant(
+        "lease-from-the-answer",
+        "an answer that is heard late makes the lease look newer than it is, so that the guard comes too late",
+        (
+            f"{SERVER}/gang/keeper.py",
+            "self._renewed = max(self._renewed, asked)",
+            "self._renewed = time.monotonic()",
+        ),
+        tests=f"{_GUARD}::test_a_lease_runs_from_the_question_not_from_the_answer",
+    ),
+    mutant(
         "guard-renews-a-stalled-leader",
         "the guard keeps the lease of a leader that has not advanced for too long",
         (f"{SERVER}/gang/guard.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),

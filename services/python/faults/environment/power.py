@@ -95,16 +95,15 @@ def _crashes(
         return toll, disk.kind
 
 
+def _whole(what: str, toll: Toll) -> Row:
+    """What is there of a task must be all of it, and must end."""
+    bad = toll.stuck + toll.half
+    return Row(what, len(bad), "tasks", target="0", held=not bad, note="; ".join(bad[:3]))
+
+
 def _rows(toll: Toll, *, fsync: str, disk: str) -> list[Row]:
     rows = [
-        Row(
-            f"`{fsync}`: accepted tasks half there or not ended after the crashes",
-            len(toll.stuck) + len(toll.half),
-            "tasks",
-            target="0",
-            held=not toll.stuck and not toll.half,
-            note="; ".join((toll.stuck + toll.half)[:3]),
-        ),
+        _whole(f"`{fsync}`: accepted tasks half there or not ended after the crashes", toll),
         Row(
             f"`{fsync}`: power cut to answering again",
             max(toll.back_s),
@@ -189,12 +188,5 @@ def kill_slow_disk(lab: Lab) -> list[Row]:
             target=f"≤ {WINDOW_S * 1000:,.0f} ms",
             held=toll.oldest_s <= WINDOW_S,
         ),
-        Row(
-            "`everysec`, slow disk, the server killed: accepted tasks half there or not ended",
-            len(toll.stuck) + len(toll.half),
-            "tasks",
-            target="0",
-            held=not toll.stuck and not toll.half,
-            note="; ".join((toll.stuck + toll.half)[:3]),
-        ),
+        _whole("`everysec`, slow disk, the server killed: accepted tasks half there or not ended", toll),
     ]

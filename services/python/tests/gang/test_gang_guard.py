@@ -18,7 +18,9 @@ from support.waiting import wait_until
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Lease, Settled, State
+from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.guard import Page, Watch, as_holding, as_idle, is_stopped
+from daybreak_server.gang.keeper import Hold, Keeper
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.ports.store import StoreError
 
@@ -213,6 +215,25 @@ def test_a_guard_tries_again_at_its_next_look() -> None:
     assert all(watch.look() for _ in range(2))
     assert queue.asked == ["t"] * 3  # the last look had nothing to do
     page.close()
+
+
+def test_a_lease_runs_from_the_question_not_from_the_answer() -> None:
+    """A keeper that hears an answer late, because the work holds Python's lock, must not think the lease newer."""
+    arrived: list[float] = []
+
+    class Late(_Queue):
+        def renew(self, lease: Lease) -> Control:
+            arrived.append(time.monotonic())
+            time.sleep(0.2)
+            return super().renew(lease)
+
+    record = GroupRecord(id=LEASE.group, state=GroupState.BUSY)
+    config = GangConfig(pool="p")
+    keeper = Keeper(Late(), config, Pulse(60.0), record=record, on_break=print)  # type: ignore[arg-type]
+    hold = Hold(LEASE, Control.GO_ON)
+    before = hold.renewed
+    keeper._renew(hold)
+    assert before < hold.renewed <= arrived[0]
 
 
 def test_a_guard_knows_of_each_task_without_a_message() -> None:

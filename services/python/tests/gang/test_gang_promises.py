@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,12 @@ def test_all_ranks_hear_one_verdict(
         must_leave=lambda: False,
     )
     hold = Hold(claim.lease, claim.control)
-    canceller = threading.Thread(target=lambda: (pool.wait_step(task), hold.heard(Control.CANCEL)))
+
+    def cancel() -> None:
+        pool.wait_step(task)
+        hold.heard(Control.CANCEL, asked=time.monotonic())
+
+    canceller = threading.Thread(target=cancel)
     canceller.start()
     verdict, _ = Attempt(claim, hold, means=means, crew=crew).run(
         spec.validate({"message": "c", "steps": 5000, "step_s": 0.01}, {}), tmp_path

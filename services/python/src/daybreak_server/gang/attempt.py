@@ -81,7 +81,7 @@ class Reporter:
         self, *, checkpoint: CheckpointRef | None = None, preview: tuple[bytes, int, str] | None = None
     ) -> bool:
         """Write now; whether it worked. An outage is no reason to stop: it is all written later."""
-        means, lease = self._means, self._hold.lease
+        means, lease, asked = self._means, self._hold.lease, time.monotonic()
         try:
             if preview is not None:
                 image, step, kind = preview
@@ -99,7 +99,7 @@ class Reporter:
             self._pause_s = min(_MAX_SILENCE_S, max(0.5, self._pause_s * 2))
             return False
         self.outbox.written()
-        self._hold.heard(control)
+        self._hold.heard(control, asked=asked)
         self._last, self._pause_s = time.monotonic(), means.config.progress_s
         return True
 

@@ -30,13 +30,17 @@ class Hold:
         self._control = control
         self._renewed = time.monotonic()
         self._drain_since: float | None = None
-        self.heard(control)
+        self.heard(control, asked=self._renewed)
 
-    def heard(self, control: Control) -> Control:
-        """An answer of the store: the lease is extended. Returns all the bits heard so far."""
+    def heard(self, control: Control, *, asked: float) -> Control:
+        """An answer of the store: the lease is extended. Returns all the bits heard so far.
+
+        ``asked`` is when the question was sent, in monotonic seconds. The lease may run from then on: a thread that
+        waits for Python's lock reads the answer later, by seconds where the work holds the lock for so long.
+        """
         with self._lock:
             self._control |= control
-            self._renewed = time.monotonic()
+            self._renewed = max(self._renewed, asked)
             if self._control & Control.DRAIN and self._drain_since is None:
                 self._drain_since = time.monotonic()
             return self._control
@@ -48,12 +52,12 @@ class Hold:
 
     @property
     def renewed(self) -> float:
-        """When the lease was last extended, in monotonic seconds."""
+        """Since when the lease runs at least, in monotonic seconds."""
         return self._renewed
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the lease was extended."""
+        """Seconds that the lease has run for at most."""
         return time.monotonic() - self._renewed
 
     def drained_s(self) -> float | None:
@@ -188,8 +192,9 @@ class Keeper:
         return None
 
     def _renew(self, hold: Hold) -> None:
+        asked = time.monotonic()
         try:
-            hold.heard(self._queue.renew(hold.lease))
+            hold.heard(self._queue.renew(hold.lease), asked=asked)
         except StoreError as exc:
             self._say_unreachable(exc)
         else:
