@@ -238,13 +238,14 @@ def test_a_stalled_step_breaks_the_group_and_health_says_so(
 
 
 def test_a_step_longer_than_the_time_to_leave_gives_the_task_back(
-    pools: Callable[..., Pool], leader: Callable[..., Member]
+    pools: Callable[..., Pool], leader: Callable[..., Member], tmp_path: Path
 ) -> None:
     """`stop` does not wait for ever: the task goes back without that step, and without a strike."""
-    pool = pools()
+    notes = tmp_path / "notes"
+    pool = pools(workload="support.noting:SPEC", options={"notes": str(notes), "step_s": 8})
     member = leader(pool)
-    task = pool.submit(message="l", steps=1, step_s=8)
-    pool.wait_for(task, lambda record: record.state is State.RUNNING, "the start")
+    task = pool.submit()
+    wait_until(lambda: notes.exists() and "run" in notes.read_text().split(), 60, "the step")
     assert member.stop(timeout_s=2.5) is False
     record = pool.get(task)
     assert (record.state, record.hand_backs, record.strikes) == (State.QUEUED, 1, 0)

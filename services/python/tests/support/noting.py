@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ class Noting:
 
     def run(self, task: Task[Any], ctx: Context) -> Iterator[Step]:
         self._note("run")
+        time.sleep(self._options.get("step_s", 0))
         yield Step(phase="noting", fraction=1.0)
 
     def _note(self, what: str) -> None:

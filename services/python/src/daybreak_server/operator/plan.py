@@ -36,7 +36,8 @@ HURRY_S = 1.0
 MOVING_S = 2.0
 REST_S = 10.0
 """A head that is up is asked whether its application is still there."""
-DEEP_REST_S = 300.0
+DEEP_REST_S = 60.0
+"""A pool of which nothing runs: a look asks the store only, so that tasks which nobody wakes it for are noticed."""
 BLOCKED_S = 30.0
 
 
