@@ -19,6 +19,12 @@ class HelmError(AssertionError):
     """Helm refused; its words."""
 
 
+def _forced() -> list[str]:
+    """Helm 4 refuses what somebody else has changed, unless it is told; Helm 3 never looked."""
+    done = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
+    return [] if done.stdout.startswith("v3.") else ["--force-conflicts"]
+
+
 class Release:
     """One release of the chart in a namespace."""
 
@@ -31,11 +37,12 @@ class Release:
         self._helm("install", NAME, str(self._chart), "--wait", f"--timeout={timeout_s}s", values=values)
 
     def upgrade(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """To the chart of this tree, from whichever it was."""
-        self._helm("upgrade", NAME, str(CHART), "--wait", f"--timeout={timeout_s}s", values=values)
+        """To the chart of this tree, from whichever it was; pools that were changed by hand follow the values again."""
+        options = ["--wait", f"--timeout={timeout_s}s", *_forced()]
+        self._helm("upgrade", NAME, str(CHART), *options, values=values)
 
     def rollback(self, *, timeout_s: int = 240) -> None:
-        self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s")
+        self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s", *_forced())
 
     def uninstall(self, *, timeout_s: int = 180) -> None:
         self._helm("uninstall", NAME, "--wait", f"--timeout={timeout_s}s")

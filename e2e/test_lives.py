@@ -39,7 +39,8 @@ def test_a_pod_that_is_gone_without_a_word(house: House) -> None:
     story = house.follow(task)
     story.until(lambda one: one.type == "checkpoint", timeout_s=WAKE_S, what="a checkpoint")
     victim = house.kube.workers("video")[0].metadata.name
-    say(f"  force-deleting {victim}")
+    say(f"  killing all in {victim}, and force-deleting it")
+    house.kube.kill_processes(victim)
     house.kube.delete_pod(victim, force=True)
     done = story.end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 2, 1)
