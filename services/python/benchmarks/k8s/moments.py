@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daybreak import Task
 from e2e.house import WAKE_S, House
 from e2e.kube import RAY
 from e2e.telling import say
@@ -89,15 +90,25 @@ def burst(house: House, pool: str, tasks: int) -> float:
     """Seconds from the first POST of a burst to the end of its last task."""
     one = {"pool": pool, "input": {"message": "burst", "steps": 1, "step_s": 0.01}}
     began = time.monotonic()
+    made: list[Task] = []
     for first in range(0, tasks, 100):
-        house.client.submit_batch([one] * min(100, tasks - first))
+        answer = house.client.submit_batch([one] * min(100, tasks - first))
+        made += [item.task for item in answer.results if item.task is not None]
+    assert len(made) == tasks, f"{tasks - len(made)} tasks were refused"
 
     def done() -> bool:
+        """A pool's numbers may be a second old, so the last tasks are asked too."""
         now = house.client.pool(pool)
-        return now.queued + now.running == 0
+        return now.queued + now.running == 0 and all(_ended(house, task) for task in made[-10:])
 
     wait_until(done, timeout_s=WAKE_S + tasks, what=f"the end of {tasks} tasks", pause_s=LOOK_S)
-    return time.monotonic() - began
+    took = time.monotonic() - began
+    assert all(_ended(house, task) for task in made), "they had not all ended"
+    return took
+
+
+def _ended(house: House, task: Task) -> bool:
+    return house.client.get(task).state.terminal
 
 
 def rest(house: House, for_s: float) -> float:
