@@ -159,8 +159,8 @@ def run_reclaim(lab: Lab) -> list[Row]:
 def run_live_long(lab: Lab) -> list[Row]:
     """Python that computes, C that holds the interpreter's lock for more than a lease, the server away for two."""
     lease_s, rounds = 6.0, lab.times(1, 3)
-    step_s = lease_s / 80  # more steps than its stream keeps events of could not be read whole at the end
-    kinds = (("sleep", step_s), ("compute", step_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
+    short_s = lease_s / 80  # more steps than its stream keeps events of could not be read whole at the end
+    kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with lab.rig(pools=(PoolPlan(groups=4),), lease_s=lease_s, guards=True) as rig, Load(rig) as load:
         for _ in range(rounds):
             for kind, step_s in kinds:
