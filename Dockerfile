@@ -40,7 +40,7 @@ FROM ${BASE}
 RUN useradd --uid 1000 --create-home --shell /bin/bash daybreak
 # What they stand on, then the two distributions: an edit changes only the last layer.
 COPY --from=install /opt/daybreak /opt/daybreak
-# Before Ray's own in PATH: a quicker answer for KubeRay's init container.
+# Before Ray's own in PATH: quicker answers for what KubeRay calls.
 COPY deploy/image/ray /opt/shims/ray
 COPY --from=install /opt/app /opt/app
 ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -119,4 +119,14 @@ EDGES: tuple[Mutant, ...] = (
         ),
         tests=f"{_SDK}/test_sdk_relay.py::test_what_was_not_acknowledged_comes_first_after_a_restart",
     ),
+    mutant(
+        "raylet-waits-for-agents",
+        "a node of Ray joins only when its agents are there",
+        (
+            f"{SERVER}/adapters/ray/prompt_node.py",
+            "                _native.persist_port(self._session_dir, self._node_id, name, port)\n",
+            "                continue\n",
+        ),
+        tests=f"{TESTS}/up/test_up_ray_start.py::test_a_node_takes_work_before_its_agents_are_there",
+    ),
 )

@@ -11,7 +11,8 @@ from e2e.telling import say
 from e2e.waiting import wait_until
 
 NAME = "floor"
-JOIN = 'ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null && echo DONE; sleep 600'
+# Ray's own command, not the quicker one that stands before it in the image's PATH.
+JOIN = '/opt/daybreak/bin/ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null && echo DONE; sleep 600'
 LOAD = """python -c '
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.video.workload import VideoWorkload
@@ -19,18 +20,29 @@ one = VideoWorkload(); one.load(Group()); one.warm_up()' && echo DONE; sleep 600
 
 
 class Floors:
-    """Seconds; zero until ``measure``."""
+    """Seconds, one for each time that it was measured."""
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self.start_s = self.join_s = self.load_s = 0.0
+        self._templates: dict[str, dict[str, Any]] = {}
+        self.start_s: list[float] = []
+        self.join_s: list[float] = []
+        self.load_s: list[float] = []
 
-    def measure(self) -> None:
-        """While a group of ``video`` is there: its pods are the template."""
-        (worker, *_) = self._house.kube.workers("video")
-        template = self._house.kube.api.sanitize_for_serialization(worker)
-        self.start_s, self.join_s = self._run(template, JOIN)
-        _, self.load_s = self._run(template, LOAD)
+    def see(self, pool: str) -> None:
+        """Keep what a worker of this pool is made of; one is there now."""
+        (worker, *_) = self._house.kube.workers(pool)
+        self._templates[pool] = self._house.kube.api.sanitize_for_serialization(worker)
+
+    def join(self, pool: str) -> None:
+        """A pod, and Ray in it that joins the pool's head."""
+        start, took = self._run(self._templates[pool], JOIN)
+        self.start_s.append(start)
+        self.join_s.append(took)
+
+    def load(self, pool: str) -> None:
+        """The model, in a pod of the pool."""
+        self.load_s.append(self._run(self._templates[pool], LOAD)[1])
 
     def _run(self, template: dict[str, Any], script: str) -> tuple[float, float]:
         """Seconds until a pod runs, and from then until its script is done."""

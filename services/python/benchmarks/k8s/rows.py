@@ -13,11 +13,11 @@ POLLING_S = 2.0
 
 
 class Measured(Protocol):
-    """Of a bare pod, in seconds."""
+    """Of bare pods, in seconds."""
 
-    start_s: float
-    join_s: float
-    load_s: float
+    start_s: list[float]
+    join_s: list[float]
+    load_s: list[float]
 
 
 def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
@@ -35,7 +35,7 @@ def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
     )
 
 
-def wakes(what: str, rides: Sequence[Ride], *, floor_s: float | None) -> Iterator[Row]:
+def wakes(what: str, rides: Sequence[Ride], floors: Measured | None) -> Iterator[Row]:
     detected = [one.detected_s for one in rides]
     target = POLLING_S + 1
     yield Row(
@@ -47,6 +47,9 @@ def wakes(what: str, rides: Sequence[Ride], *, floor_s: float | None) -> Iterato
         spread=(min(detected), max(detected)),
     )
     groups = [one.group_s for one in rides]
+    floor_s = (
+        median(map(sum, zip(floors.start_s, floors.join_s, strict=True))) if floors is not None else None
+    )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
     yield Row(
         what=f"{what}: RayCluster patched → group formed",
@@ -67,7 +70,7 @@ def floors(of: Measured) -> Iterator[Row]:
         ("floor: ray start in it", of.join_s),
         ("floor: the model in a bare process", of.load_s),
     ):
-        yield Row(what=what, value=value, unit="s")
+        yield Row(what=what, value=median(value), unit="s", spread=(min(value), max(value)))
 
 
 def down(rides: Sequence[Ride]) -> Row:

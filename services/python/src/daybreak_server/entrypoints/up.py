@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from daybreak_server.adapters.ray.environment import QUICK
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.instance import (
     Instance,
@@ -146,6 +147,7 @@ def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after:
 
 def _ray_environment(token: Path) -> dict[str, str | None]:
     return {
+        **QUICK,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),  # else Ray would write ~/.ray/auth_token
         "RAY_AUTH_TOKEN": None,
@@ -158,11 +160,10 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_TQDM_PATCH_PRINT": "0",
-        # Ray's patience is for idle machines, and its workers would yield to everything else (nice 15).
+        # Ray's patience is for idle machines.
         "RAY_agent_register_timeout_ms": "600000",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-        "RAY_worker_niceness": "0",
         # Else as many as CPUs are reserved, so that the ranks of a gang would start one after another.
         "RAY_worker_maximum_startup_concurrency": str(max(2, os.cpu_count() or 2)),
     }

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,14 +180,18 @@ class Member:
         keeper.refresh()
         keeper.start()
         crew: Crew = Alone()
+        # The store of files is opened while the group forms and the model is read: S3's library takes a second.
+        opening = ThreadPoolExecutor(1, thread_name_prefix="files")
         try:
+            blobs = opening.submit(outside.blobs)
             crew = self._gather(keeper)
             keeper.watch(crew)
+            workload = self._load(keeper)
             means = Means(
                 config=config,
                 queue=queue,
-                blobs=outside.blobs(),
-                workload=self._load(keeper),
+                blobs=blobs.result(),
+                workload=workload,
                 pulse=self._pulse,
                 phases=PhaseClock(),
                 must_leave=self._going.is_set,
@@ -198,6 +203,7 @@ class Member:
             self._loop.run()
             return self._loop.broken.message if self._loop.broken is not None else None
         finally:
+            opening.shutdown(wait=False)
             keeper.stop()
             with contextlib.suppress(StoreError):
                 queue.leave(keeper.record)

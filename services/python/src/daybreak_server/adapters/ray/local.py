@@ -9,38 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray._private import services
-from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.resource_isolation_config import ResourceIsolationConfig
 
-_native: Any = import_module("ray._raylet")
+from daybreak_server.adapters.ray.prompt_node import PromptNode
+
 _OBJECT_STORE_BYTES = 80_000_000
 """Little more than Ray's least: no tensor travels through it."""
 _REGISTER_S = 240.0
 
 
-class _LeanNode(Node):  # type: ignore[misc]
+class _LeanNode(PromptNode):
     """A head node without an API server."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         """It would only serve the dashboard and the REST API."""
         self._webui_url = ""
-
-    def start_raylet(self, *args: Any, **options: Any) -> None:
-        """Say already now which port its dashboard agent will have.
-
-        The raylet waits for the agent to write it down, and aborts after 15 s; on a busy machine the agent's
-        imports alone take longer.
-        """
-        port = self._ray_params.dashboard_agent_listen_port
-        _native.persist_port(self._session_dir, self._node_id, _native.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
-        super().start_raylet(*args, **options)
 
     def start_ray_processes(self) -> None:
         """Start them, and give them time: Ray itself gives up after 30 s, which a busy machine exceeds."""

@@ -1,0 +1,58 @@
+"""``python -m daybreak_server.entrypoints.ray_start start …``: ``ray start`` of a pod, three seconds sooner.
+
+The image puts it in the place of Ray's own ``ray start``, which KubeRay calls. It is Ray's own command with the same
+options and the same output, and what a pod has no use for is left out:
+
+- the other commands' modules (``ray serve``, ``ray job``, ``ray list``): a second of imports;
+- the log monitor, which sends the ranks' output to drivers, of which there are none;
+- waits: of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.prompt_node`) and for its own object store
+  (:mod:`~daybreak_server.adapters.ray.environment`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from daybreak_server.adapters.ray.environment import QUICK
+
+_OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
+"""Ray's command does without them, as it must where Ray is installed without its extras."""
+_EXTRAS = "ray.dashboard.optional_deps"
+"""Imported only to see whether it can be, which takes 0.2 s more; the image has what it names."""
+_DEFAULTS = {
+    "--include-log-monitor": "false",
+    # Below the ports that are given out at random, and none of Ray's or KubeRay's own.
+    "--dashboard-agent-grpc-port": "8266",
+    "--runtime-env-agent-port": "8267",
+}
+
+
+def with_defaults(options: Sequence[str]) -> list[str]:
+    """The options of ``ray start``, and ours where they are not given."""
+    given = {one.partition("=")[0] for one in options}
+    return [*options, *(f"{name}={value}" for name, value in _DEFAULTS.items() if name not in given)]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run Ray's command with these arguments; it ends the process."""
+    for name, value in QUICK.items():
+        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing what is None is refused
+    modules[_EXTRAS] = ModuleType(_EXTRAS)
+    import ray._private.node
+    from ray.scripts.scripts import main as ray_command
+
+    from daybreak_server.adapters.ray.prompt_node import PromptNode
+
+    ray._private.node.Node = PromptNode
+    command, *options = arguments
+    sys.argv = ["ray", command, *(with_defaults(options) if command == "start" else options)]
+    ray_command()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
