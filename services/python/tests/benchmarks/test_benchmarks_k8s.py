@@ -18,11 +18,17 @@ def ride(*, detected_s: float = 2.0, formed_s: float = 12.0) -> Ride:
     return Ride(
         detected_s=detected_s,
         patched_s=2.5,
-        running_s=5.0,
         formed_s=formed_s,
         gone_s=3.0,
         phases={"ray_s": 4.0},
     )
+
+
+class Floors:
+    def __init__(self) -> None:
+        self.start_s = [2.0, 1.0, 30.0]
+        self.join_s = [6.0, 6.5, 6.0]
+        self.load_s = [5.0]
 
 
 def test_a_post_at_zero_is_held_against_one_with_a_warm_group() -> None:
@@ -32,8 +38,8 @@ def test_a_post_at_zero_is_held_against_one_with_a_warm_group() -> None:
 
 
 def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
-    """What KEDA's polling takes is a row of its own."""
-    detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], floor_s=8.0)
+    """What KEDA's polling takes is a row of its own. The floor is the median of whole starts."""
+    detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], Floors())
     assert (detect.value, detect.held) == (2.0, True)
     assert (group.value, group.floor, group.held) == (9.5, 8.0, True)
     assert "ray 4.0" in group.note
@@ -41,6 +47,6 @@ def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
 
 def test_a_late_detection_is_a_miss() -> None:
     """Polling is 2 s, and one more is allowed."""
-    detect, group = rows.wakes("echo", [ride(detected_s=3.5)], floor_s=None)
+    detect, group = rows.wakes("echo", [ride(detected_s=3.5)], None)
     assert detect.held is False
     assert group.held is None

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     from daybreak_server.adapters.ray.prompt_node import PromptNode
 
     ray._private.node.Node = PromptNode
-    command, *options = arguments
+    command, *options = arguments or ["--help"]
     sys.argv = ["ray", command, *(with_defaults(options) if command == "start" else options)]
     ray_command()
 
