@@ -1,4 +1,4 @@
-"""``python -m daybreak_server.entrypoints.ray_start start …``: ``ray start`` of a pod, three seconds sooner.
+"""``python -m daybreak_server.entrypoints.ray_start start …``: ``ray start`` of a pod, sooner.
 
 The image puts it in the place of Ray's own ``ray start``, which KubeRay calls. It is Ray's own command with the same
 options and the same output, and what a pod has no use for is left out:

@@ -180,7 +180,7 @@ class Member:
         keeper.refresh()
         keeper.start()
         crew: Crew = Alone()
-        # The store of files is opened while the group forms and the model is read: S3's library takes a second.
+        # The store of files is opened while the group forms and the model is read: S3's client takes 0.3 s.
         opening = ThreadPoolExecutor(1, thread_name_prefix="files")
         try:
             blobs = opening.submit(outside.blobs)
