@@ -39,6 +39,20 @@ def shown(task: Task) -> dict[str, Any]:
     return task.model_dump(mode="json", exclude_none=True, exclude={"links"})
 
 
+async def unended(client: AsyncClient, pool: str) -> list[Task]:
+    """Tasks of a pool that have not ended, as one tenant sees them.
+
+    Between two questions a task may go from the state that is asked for second to the one that was asked for
+    first, and be in neither answer: that nothing is left is only believed of a list of all.
+    """
+    found = [
+        task
+        for state in ("queued", "running")
+        async for task in client.list(pool=pool, state=state, limit=100)
+    ]
+    return found or [task async for task in client.list(pool=pool, limit=100) if not task.state.terminal]
+
+
 class Load:
     """Clients in a thread with a loop of its own. Use it in ``with``."""
 
@@ -356,12 +370,9 @@ class Load:
             left: dict[str, str] = {}
             for tenant in self.tenants:
                 for pool in self.rig.options.pools:
-                    for state in ("queued", "running"):
-                        async for task in self.readers[tenant].list(pool=pool.name, state=state, limit=100):
-                            progress = task.progress
-                            left[task.id] = (
-                                f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
-                            )
+                    for task in await unended(self.readers[tenant], pool.name):
+                        progress = task.progress
+                        left[task.id] = f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
             now = self._loop.time()
             if set(left.values()) != before:
                 before, moved = set(left.values()), now

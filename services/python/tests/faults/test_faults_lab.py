@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from daybreak.wire import TaskState
 from faults import mixed
 from faults.failpoints import ALL, Failpoints
 from faults.history import History, read
+from faults.load import unended
 from faults.options import PoolPlan, RigOptions
 from faults.registry import Lab, Scenario, ViolatedError, run
 from faults.rig import Rig
@@ -105,6 +111,25 @@ def test_what_could_not_be_carried_out_is_tried_again_and_a_broken_promise_is_no
     with pytest.raises(ViolatedError):
         run(scenario(ViolatedError("lost")), lab)
     assert len(raised) == 1
+
+
+def test_a_task_that_goes_back_to_wait_between_two_questions_has_not_ended() -> None:
+    """It runs while the waiting ones are listed and waits while the running ones are: in neither, and still there."""
+
+    class Client:
+        def __init__(self, *states: str) -> None:
+            self._states = list(states)
+
+        async def list(self, *, pool: str, limit: int, state: str | None = None) -> AsyncIterator[Any]:
+            task = SimpleNamespace(id=pool, state=TaskState(self._states.pop(0)))
+            if state in (None, task.state):
+                yield task
+
+    async def left(*states: str) -> list[Any]:
+        return await unended(Client(*states), "solo")  # type: ignore[arg-type]
+
+    assert [task.state for task in asyncio.run(left("running", "queued", "queued"))] == ["queued"]
+    assert asyncio.run(left("running", "succeeded", "succeeded")) == []
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.pools import Pool, make_settings
@@ -137,6 +139,32 @@ def test_what_no_replica_has_is_not_accepted(watched: Watched) -> None:
         for pid in replicas:
             os.kill(pid or 0, signal.SIGCONT)
     assert isinstance(asyncio.run(submit()), Submitted)
+
+
+def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: Watched) -> None:
+    """The first is away: threads and coroutines that look for the master together still know all three after it."""
+    watched.sentinels[0].kill()
+    where = Endpoint.configured(RedisSettings.model_validate(watched.settings))
+    known = sorted(sentinel.port for sentinel in watched.sentinels)
+
+    def ports(pool: Any) -> list[int]:
+        asked = pool.sentinel_manager.sentinels
+        return sorted(one.connection_pool.connection_kwargs["port"] for one in asked)
+
+    async def together() -> list[int]:
+        pool = where.async_pool(timeout_s=5)
+        try:
+            await asyncio.gather(*(pool.get_master_address() for _ in range(8)))
+            return ports(pool)
+        finally:
+            await pool.aclose()
+
+    assert asyncio.run(together()) == known
+    pool = where.pool(timeout_s=5)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: pool.get_master_address(), range(200)))
+    assert ports(pool) == known
+    pool.close()
 
 
 def test_sentinels_that_do_not_answer_are_said(watched: Watched) -> None:

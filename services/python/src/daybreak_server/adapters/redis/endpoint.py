@@ -8,6 +8,7 @@ does while a single server restarts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ class Endpoint:
         options = {**_options(timeout_s), **self._certificates(), "retry": once}
         if not self.sentinels:
             return redis.ConnectionPool.from_url(self.url, **options)
-        asked = sync_sentinel.Sentinel(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
+        asked = _Sentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
         return _MasterPool(self.sentinel_master, asked, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
@@ -87,7 +88,7 @@ class Endpoint:
         options = {**_options(timeout_s), **self._certificates(), "retry": once}
         if not self.sentinels:
             return _Pool.from_url(self.url, **options)
-        asked = async_sentinel.Sentinel(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
+        asked = _AsyncSentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
         return _AsyncMasterPool(self.sentinel_master, asked, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def sentinel(self, address: str) -> redis.asyncio.Redis:
@@ -129,6 +130,32 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "socket_keepalive": True,
         "protocol": 2,
     }
+
+
+class _Sentinels(sync_sentinel.Sentinel):
+    """Each question has a list of its own to put into order.
+
+    Its base moves the Sentinel that answered to the front of the list that other connections walk along at that
+    moment; where two do so at once, one Sentinel takes the place of another, which is never asked again or closed.
+    """
+
+    def discover_master(self, service_name: str) -> Any:
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = super(_Sentinels, asked).discover_master(service_name)  # type: ignore[no-untyped-call]
+        self.sentinels = asked.sentinels
+        return found
+
+
+class _AsyncSentinels(async_sentinel.Sentinel):
+    """The same for coroutines."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = await super(_AsyncSentinels, asked).discover_master(service_name)
+        self.sentinels = asked.sentinels
+        return found
 
 
 class _MasterPool(sync_sentinel.SentinelConnectionPool):
