@@ -223,6 +223,32 @@ def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
         member.stop(timeout_s=10)
 
 
+def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read(
+    pools: Callable[..., Pool],
+) -> None:
+    """Nobody waits minutes for a model to hear that the bucket's address is wrong."""
+    pool, spec = pools(), registry.spec("echo")
+    broken: list[str] = []
+    loaded = threading.Event()
+
+    def refuse() -> Any:
+        raise ValueError("no such scheme: s4://")
+
+    outside = Outside(
+        queue=lambda: wiring.build_queue(pool.settings, "echo"),
+        blobs=refuse,
+        workload=lambda: loaded.set() or registry.implementation(spec),
+        on_broken=broken.append,
+    )
+    member = Member(spec, wiring.gang_config(pool.settings, "echo"), outside)
+    member.start()
+    assert member.wait_ended(30)
+    wait_until(lambda: broken, 10, "the group to say that it is broken")
+    assert broken == ["ValueError: no such scheme: s4://"]
+    assert not loaded.is_set()
+    assert not pool.view().groups
+
+
 def test_a_stalled_step_breaks_the_group_and_health_says_so(
     pools: Callable[..., Pool], leader: Callable[..., Member]
 ) -> None:

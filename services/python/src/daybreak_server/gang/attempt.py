@@ -23,7 +23,7 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.context import LeaderContext
-from daybreak_server.gang.files import Checkpoints, discard, fetch, publish
+from daybreak_server.gang.files import FILES_S, Checkpoints, discard, fetch, publish
 from daybreak_server.gang.keeper import Hold
 from daybreak_server.gang.lockstep import begin, drive
 from daybreak_server.gang.peers import Crew
@@ -36,6 +36,7 @@ from daybreak_server.workloads.base import RetryableError, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 _MAX_SILENCE_S = 5.0
+_REPORT_AGAIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class Attempt:
         try:
             task: Task[Any] = Task(id=claim.lease.task, params=params, attempt=claim.attempt)
             verdict = drive(begin(means.workload, task, context), self._agree)
-            with means.pulse.during("checkpoint", max(means.config.stall_s, 60.0)):
+            with means.pulse.during("checkpoint", FILES_S):
                 self._checkpoints.close()
             return verdict, self._conclude(verdict)
         finally:
@@ -152,7 +153,7 @@ class Attempt:
         checkpoint = self._claim.checkpoint
         if checkpoint is None:
             return None
-        with self._means.pulse.during("resume", self._means.config.stall_s):
+        with self._means.pulse.during("resume", FILES_S):
             return fetch(self._means.blobs, checkpoint)
 
     def _on_resumed(self, step: int) -> None:
@@ -196,15 +197,24 @@ class Attempt:
         return self._means.must_leave() or self._crew.wants_to_leave()
 
     def _final_checkpoint(self, step: Step) -> None:
-        checkpoints = self._checkpoints
+        """Store where the work stands, and have the record point at it. The other ranks wait meanwhile, so it takes
+        half of what is a stall at most; then the task goes back with an older checkpoint."""
+        checkpoints, stall_s = self._checkpoints, self._means.config.stall_s
         assert checkpoints is not None
         assert step.snapshot is not None
-        with self._means.pulse.during("checkpoint", self._means.config.stall_s):
-            checkpoints.stored(wait=True)
-            checkpoints.begin(step.snapshot, step.step)
-            self._unreported = checkpoints.stored(wait=True)
-            if self._unreported is not None and self._reporter.write(checkpoint=self._unreported):
-                self._reported()
+        until = time.monotonic() + stall_s / 2
+        with self._means.pulse.during("checkpoint", stall_s):
+            self._unreported = checkpoints.stored(until=until) or self._unreported
+            if not checkpoints.pending:
+                checkpoints.begin(step.snapshot, step.step)
+                self._unreported = checkpoints.stored(until=until) or self._unreported
+            while self._unreported is not None:
+                if self._reporter.write(checkpoint=self._unreported):
+                    self._reported()
+                elif time.monotonic() < until:
+                    time.sleep(_REPORT_AGAIN_S)
+                else:
+                    return
 
     def _conclude(self, verdict: Verdict) -> Outcome | None:
         match verdict:
@@ -239,16 +249,17 @@ class Attempt:
         refs: list[ArtifactRef] = []
         assert self._context is not None
         try:
-            for done in self._uploads():
-                if done is not None:
-                    refs.append(done)
-                self._means.pulse.beat("upload")
-                if reporter.due():
-                    reporter.write()
-                if self._hold.control & Control.STALE:
-                    return None
-                if self._hold.control & (Control.CANCEL | Control.EXPIRE):
-                    return Stopped()
+            with self._means.pulse.during("upload", FILES_S):
+                for done in self._uploads():
+                    if done is not None:
+                        refs.append(done)
+                    self._means.pulse.beat("upload")
+                    if reporter.due():
+                        reporter.write()
+                    if self._hold.control & Control.STALE:
+                        return None
+                    if self._hold.control & (Control.CANCEL | Control.EXPIRE):
+                        return Stopped()
         except (BlobError, OSError) as exc:
             return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")
         except RetryableError as exc:  # the file was not done: the workload's own

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from daybreak_server.workloads.base import RetryableError
 _log = logging.getLogger(__name__)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _TRIES = 3
+FILES_S = 600.0
+"""An S3 that takes connections and never answers is given up by its client after some minutes: that is no stall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +151,18 @@ class Checkpoints:
             return
         self._pending = self._background().submit(self._store, data, step)
 
-    def stored(self, *, wait: bool = False) -> CheckpointRef | None:
-        """A checkpoint that has been stored and not yet been reported, or ``None``."""
-        if self._pending is None or not (wait or self._pending.done()):
+    @property
+    def pending(self) -> bool:
+        """Whether one is being stored."""
+        return self._pending is not None
+
+    def stored(self, *, until: float | None = None) -> CheckpointRef | None:
+        """A checkpoint that has been stored and not yet been reported, or ``None``. With ``until``, in monotonic
+        seconds, one that is being stored is waited for."""
+        if self._pending is None:
+            return None
+        wait([self._pending], timeout=max(0.0, until - time.monotonic()) if until is not None else 0)
+        if not self._pending.done():
             return None
         pending, self._pending = self._pending, None
         return pending.result()

@@ -33,21 +33,25 @@ class Hold:
         self.heard(control, asked=self._renewed)
 
     def heard(self, control: Control, *, asked: float) -> Control:
-        """An answer of the store: the lease is extended. Returns all the bits heard so far.
+        """An answer of the store: the lease is extended. Returns the bits that hold now: a mark to drain may be taken
+        back, and what is answered to the newest question decides; the others stay once they were heard.
 
         ``asked`` is when the question was sent, in monotonic seconds. The lease may run from then on: a thread that
         waits for Python's lock reads the answer later, by seconds where the work holds the lock for so long.
         """
         with self._lock:
-            self._control |= control
+            drain = (control if asked >= self._renewed else self._control) & Control.DRAIN
+            self._control = (self._control | control) & ~Control.DRAIN | drain
             self._renewed = max(self._renewed, asked)
-            if self._control & Control.DRAIN and self._drain_since is None:
+            if not drain:
+                self._drain_since = None
+            elif self._drain_since is None:
                 self._drain_since = time.monotonic()
             return self._control
 
     @property
     def control(self) -> Control:
-        """All the bits heard so far."""
+        """The bits that hold now."""
         return self._control
 
     @property

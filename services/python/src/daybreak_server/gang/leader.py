@@ -23,6 +23,7 @@ from daybreak_server.domain.tasks import (
     Stopped,
 )
 from daybreak_server.gang.attempt import Attempt, Means
+from daybreak_server.gang.files import FILES_S
 from daybreak_server.gang.keeper import STATE_OF, Hold, Keeper
 from daybreak_server.gang.lockstep import WorkFolders
 from daybreak_server.gang.peers import Crew, GroupBrokenError
@@ -35,8 +36,6 @@ _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 FILES_AGAIN_S = 5.0
 """Pause before a store of files that refused is tried again."""
-PROBE_S = 600.0
-"""An S3 that takes connections and never answers is given up by its client after some minutes: that is no stall."""
 
 
 class LeaderLoop:
@@ -113,7 +112,7 @@ class LeaderLoop:
         if time.monotonic() < self._files_again:
             return False
         try:
-            with self._means.pulse.during("files", PROBE_S):
+            with self._means.pulse.during("files", FILES_S):
                 self._means.blobs.probe()
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)

@@ -180,17 +180,19 @@ class Member:
         keeper.refresh()
         keeper.start()
         crew: Crew = Alone()
-        # The store of files is opened while the group forms and the model is read: S3's client takes 0.3 s.
+        # The store of files is opened while the group forms (S3's client takes 0.3 s); one that cannot be opened
+        # is told before the model is read.
         opening = ThreadPoolExecutor(1, thread_name_prefix="files")
         try:
-            blobs = opening.submit(outside.blobs)
+            opened = opening.submit(outside.blobs)
             crew = self._gather(keeper)
             keeper.watch(crew)
+            blobs = opened.result()
             workload = self._load(keeper)
             means = Means(
                 config=config,
                 queue=queue,
-                blobs=blobs.result(),
+                blobs=blobs,
                 workload=workload,
                 pulse=self._pulse,
                 phases=PhaseClock(),
