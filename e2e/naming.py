@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from e2e.house import House
 from e2e.kube import condition
@@ -12,8 +13,8 @@ from e2e.waiting import wait_until
 NAMED_S = 240
 
 
-def named(house: House, pool: str, *, reason: str, words: str) -> None:
-    """By the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`."""
+def named(house: House, pool: str, *, reason: str, words: str, within_s: float = 0) -> None:
+    """By the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`, which may be ``within_s`` behind."""
     told(house, pool, reason=reason, words=words)
 
     def shown() -> bool:
@@ -21,8 +22,10 @@ def named(house: House, pool: str, *, reason: str, words: str) -> None:
         return of is not None and of.reason == reason
 
     wait_until(shown, timeout_s=30, what=f"{reason} in /v1/pools")
-    report = house.doctor()
-    assert re.search(words, report), report
+    until = time.monotonic() + within_s
+    while re.search(words, report := house.doctor()) is None:
+        assert time.monotonic() < until, report
+        time.sleep(5)
 
 
 def told(house: House, pool: str, *, reason: str, words: str) -> None:

@@ -36,12 +36,6 @@ class Page:
         """The blocks of shell commands below a heading."""
         return [code for kind, code in _FENCED.findall(self.section(heading)) if kind == "bash"]
 
-    def inline(self, heading: str, beginning: str) -> str:
-        """The one command between backticks, below a heading, that begins so."""
-        every = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", self.section(heading))]
-        (found,) = [code for code in every if code.startswith(beginning)]
-        return found
-
 
 def step(block: str, *numbers: int) -> str:
     """These steps of a block, each of which begins with `# <number>  what it does`."""

@@ -16,25 +16,54 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Secrets come by the environment alone, everything else by the settings file. */}}
+{{/* Secrets come as files, which are read anew when they are used: the kubelet replaces them within two minutes after
+     a Secret has changed, and no pod needs to be restarted. Everything else comes by the settings file. Where the files
+     are is said by the environment, as pods of the version before read the same settings file. */}}
 {{- define "daybreak.env" -}}
 - name: DAYBREAK_CONFIG
   value: /etc/daybreak/daybreak.yaml
 {{ include "daybreak.redisEnv" . }}
-{{- with .Values.artifacts.s3.existingSecret }}
-- name: AWS_ACCESS_KEY_ID
-  valueFrom:
-    secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.artifacts.s3.accessKeyIdKey }}
-- name: AWS_SECRET_ACCESS_KEY
-  valueFrom:
-    secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.artifacts.s3.secretAccessKeyKey }}
+{{- if .Values.artifacts.s3.existingSecret }}
+- name: DAYBREAK_ARTIFACTS__S3__ACCESS_KEY_ID_FILE
+  value: /etc/daybreak-secrets/s3-access-key-id
+- name: DAYBREAK_ARTIFACTS__S3__SECRET_ACCESS_KEY_FILE
+  value: /etc/daybreak-secrets/s3-secret-access-key
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The Secrets that pods read. One that is not there keeps no pod from starting: who uses it says what is missing, and
+     goes on when it is there. */}}
+{{- define "daybreak.secretSources" -}}
+{{- with include "daybreak.redisSecret" . }}
+- secret:
+    name: {{ . }}
+    optional: true
+    items:
+      - {key: {{ include "daybreak.redisPasswordKey" $ }}, path: redis-password}
+{{- end }}
+{{- if include "daybreak.sentinel" . }}
+{{- with .Values.redis.external.sentinel }}
+{{- if .existingSecret }}
+- secret:
+    name: {{ .existingSecret }}
+    optional: true
+    items:
+      - {key: {{ .passwordKey }}, path: sentinel-password}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.artifacts.s3 }}
+{{- if .existingSecret }}
+- secret:
+    name: {{ .existingSecret }}
+    optional: true
+    items:
+      - {key: {{ .accessKeyIdKey }}, path: s3-access-key-id}
+      - {key: {{ .secretAccessKeyKey }}, path: s3-secret-access-key}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -46,6 +75,11 @@ capabilities:
   mountPath: /tmp
 - name: home
   mountPath: /home/daybreak
+{{- if include "daybreak.secretSources" . }}
+- name: secrets
+  mountPath: /etc/daybreak-secrets
+  readOnly: true
+{{- end }}
 {{- if include "daybreak.redisFiles" . }}
 - name: redis-tls
   mountPath: /etc/daybreak-redis
@@ -65,6 +99,12 @@ capabilities:
   emptyDir: {}
 - name: home
   emptyDir: {}
+{{- with include "daybreak.secretSources" . }}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources: {{- . | nindent 6 }}
+{{- end }}
 {{- if include "daybreak.redisFiles" . }}
 {{ include "daybreak.redisVolume" . }}
 {{- end }}

@@ -34,30 +34,22 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Kubernetes itself puts the password into the address: no pod needs a shell for it. */}}
 {{- define "daybreak.redisEnv" -}}
 {{- $external := .Values.redis.external -}}
 {{- $secret := include "daybreak.redisSecret" . -}}
 {{- $scheme := ternary "rediss" "redis" (eq (include "daybreak.redisTls" .) "true") -}}
 {{- $user := ternary "" $external.username .Values.redis.enabled -}}
 {{- $database := ternary 0 $external.database .Values.redis.enabled -}}
-{{- $who := "" -}}
-{{- if $secret -}}
-{{- $who = printf "%s:$(REDIS_PASSWORD)@" $user -}}
-- name: REDIS_PASSWORD
-  valueFrom:
-    secretKeyRef:
-      name: {{ $secret }}
-      key: {{ include "daybreak.redisPasswordKey" . }}
-{{ end -}}
+{{- $who := ternary (printf "%s@" $user) "" (and (not (empty $user)) (not (empty $secret))) -}}
 - name: DAYBREAK_REDIS__URL
   value: {{ printf "%s://%s%s/%v" $scheme $who (include "daybreak.redisAddress" .) $database | quote }}
+{{- if $secret }}
+- name: DAYBREAK_REDIS__PASSWORD_FILE
+  value: /etc/daybreak-secrets/redis-password
+{{- end }}
 {{- if and (include "daybreak.sentinel" .) $external.sentinel.existingSecret }}
-- name: DAYBREAK_REDIS__SENTINEL_PASSWORD
-  valueFrom:
-    secretKeyRef:
-      name: {{ $external.sentinel.existingSecret }}
-      key: {{ $external.sentinel.passwordKey }}
+- name: DAYBREAK_REDIS__SENTINEL_PASSWORD_FILE
+  value: /etc/daybreak-secrets/sentinel-password
 {{- end }}
 {{- end -}}
 

@@ -102,7 +102,13 @@ def _address(text: str) -> str:
     return f"{host}:{port}"
 
 
-PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+def _pool_name(name: str) -> str:
+    if name == "api":
+        raise ValueError("a pool's name is not `api`: so is the Serve application that answers HTTP")
+    return name
+
+
+PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$"), AfterValidator(_pool_name)]
 TenantName = str
 
 
@@ -115,6 +121,11 @@ class RedisSettings(_Group):
 
     url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None, description="`redis://…`; absent: an embedded Valkey (only `up` and `dev`)."
+    )
+    password_file: str | None = Field(
+        None,
+        description="A file with the password, where the URL has none. It is read anew for each connection: who "
+        "replaces it (Kubernetes does, when a Secret changes) needs to restart nobody.",
     )
     prefix: str = Field("daybreak", description="First part of every key.")
     timeout_s: float = Field(5.0, gt=0, description="Seconds that one command may take.")
@@ -134,6 +145,7 @@ class RedisSettings(_Group):
     sentinel_password: str | None = Field(
         None, description="The Sentinels' own password, where they have one."
     )
+    sentinel_password_file: str | None = Field(None, description="A file with it, read in the same way.")
     wait_replicas: int = Field(
         0,
         ge=0,
@@ -156,11 +168,15 @@ class RedisSettings(_Group):
             raise ValueError("ca_file, cert_file and key_file are for TLS: write rediss://…")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("cert_file and key_file need each other")
+        if self.password_file and (self.url is None or urlsplit(self.url).password is not None):
+            raise ValueError("password_file is for a url without a password: redis://user@host:6379/0")
+        if self.sentinel_password_file and self.sentinel_password:
+            raise ValueError("give sentinel_password or sentinel_password_file, not both")
         return self
 
 
 class S3Settings(_Group):
-    """How to reach an S3 server; credentials come from the usual AWS variables."""
+    """How to reach an S3 server; credentials come from two files, or from the usual AWS variables, files or roles."""
 
     endpoint_url: str | None = Field(None, description="Absent: AWS.")
     region: str | None = Field(None, description="Absent: from the AWS variables.")
@@ -170,7 +186,26 @@ class S3Settings(_Group):
     public_endpoint_url: str | None = Field(
         None, description="What presigned URLs name, where clients reach the server by another address."
     )
+    access_key_id_file: Path | None = Field(
+        None,
+        description="A file with the access key. Both are read anew for each request: who replaces them (Kubernetes "
+        "does, when a Secret changes) needs to restart nobody.",
+    )
+    secret_access_key_file: Path | None = Field(None, description="A file with its secret.")
     presign: bool = Field(True, description="Off: Daybreak sends the bytes itself, and clients never see S3.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if bool(self.access_key_id_file) != bool(self.secret_access_key_file):
+            raise ValueError("access_key_id_file and secret_access_key_file need each other")
+        return self
+
+    @property
+    def key_files(self) -> tuple[Path, Path] | None:
+        """Access key and secret, where they are in files."""
+        if self.access_key_id_file is None or self.secret_access_key_file is None:
+            return None
+        return self.access_key_id_file, self.secret_access_key_file
 
 
 class ArtifactSettings(_Group):

@@ -23,7 +23,7 @@ from daybreak_server.ports.blobs import (
     BlobUnavailableError,
 )
 
-from .conftest import BUCKET, s3_address
+from .conftest import BUCKET, CREDENTIALS, s3_address
 from .losing_proxy import LosingProxy
 
 if TYPE_CHECKING:
@@ -50,6 +50,23 @@ def test_a_presigned_url_is_enough(s3: Place, source: Path) -> None:
         disposition = answer.headers["Content-Disposition"]
     assert disposition.startswith('attachment; filename="a _red_ circle__.mp4"; filename*=UTF-8')
     assert "X-Amz-Expires=900" in url
+
+
+def test_keys_in_files_are_read_for_each_request(tmp_path: Path, versitygw_url: str) -> None:
+    """Absent, wrong, right: the same store is refused, refused, and taken in; URLs are signed with the new key too."""
+    access, secret = CREDENTIALS.values()
+    files = {name: tmp_path / name for name in ("access_key_id_file", "secret_access_key_file")}
+    blobs = open_blobs(s3_address(versitygw_url, **files))
+    with pytest.raises(BlobRefusedError, match=r"No such file.*access_key_id_file"):
+        blobs.probe()
+    files["access_key_id_file"].write_text(access)
+    files["secret_access_key_file"].write_text("wrong")
+    with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
+        blobs.probe()
+    files["secret_access_key_file"].write_text(f"{secret}\n")
+    blobs.probe()
+    files["access_key_id_file"].write_text("another")
+    assert "X-Amz-Credential=another" in (blobs.url("t/x", expires_s=60) or "")
 
 
 def test_a_presigned_url_is_for_one_file(s3: Place, source: Path) -> None:

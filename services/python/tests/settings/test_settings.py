@@ -328,6 +328,8 @@ def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
         ({"sentinels": "redis://a:1", "sentinel_master": "m", "url": "redis://a"}, "write host:port"),
         ({"sentinels": 5}, "commas between several"),
         ({"sentinel_master": "m", "url": "redis://a"}, "needs the addresses"),
+        ({"password_file": "/p", "url": "redis://u:p@a"}, "a url without a password"),
+        ({"sentinel_password_file": "/p", "sentinel_password": "p"}, "not both"),
         ({"ca_file": "/ca.crt", "url": "redis://a"}, "for TLS: write rediss://"),
         ({"cert_file": "/our.crt", "url": "rediss://a"}, "need each other"),
     ],

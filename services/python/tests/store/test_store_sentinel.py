@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from support.pools import Pool, make_settings
-from support.redis_sentinel import Node, Watched
+from support.redis_sentinel import PASSWORD, SENTINEL_PASSWORD, Node, Watched
 from support.valkey import binary
 from support.waiting import wait_until
 
 from daybreak_server import wiring
+from daybreak_server.adapters.redis.client import connect
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_task_id
@@ -139,6 +140,34 @@ def test_what_no_replica_has_is_not_accepted(watched: Watched) -> None:
         for pid in replicas:
             os.kill(pid or 0, signal.SIGCONT)
     assert isinstance(asyncio.run(submit()), Submitted)
+
+
+def test_passwords_may_be_in_files(watched: Watched, tmp_path: Path) -> None:
+    """That of the Sentinels and that of the master: each is read when somebody connects."""
+    files = {name: tmp_path / name for name in ("password", "sentinel_password")}
+    given = {
+        **watched.settings,
+        "url": "redis://nowhere.invalid/0",
+        "sentinel_password": None,
+        **{f"{name}_file": str(path) for name, path in files.items()},
+    }
+    where = Endpoint.configured(RedisSettings.model_validate(given))
+    files["password"].write_text(PASSWORD)
+    files["sentinel_password"].write_text("wrong")
+
+    async def ping() -> None:
+        store = RedisStore(where)
+        try:
+            with pytest.raises(StoreError):
+                await store.ping()
+            files["sentinel_password"].write_text(SENTINEL_PASSWORD)
+            await store.ping()
+        finally:
+            await store.close()
+
+    asyncio.run(ping())
+    with connect(where, timeout_s=5) as client:
+        assert client.ping()
 
 
 def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: Watched) -> None:

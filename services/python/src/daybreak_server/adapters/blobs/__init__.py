@@ -32,6 +32,10 @@ class S3Access(Protocol):
     def presign(self) -> bool:
         """Whether there are presigned URLs at all."""
 
+    @property
+    def key_files(self) -> tuple[Path, Path] | None:
+        """Access key and secret, where they are in files."""
+
 
 class StoreAddress(Protocol):
     """Where the files are: ``settings.artifacts``."""
@@ -66,6 +70,7 @@ def open_blobs(address: StoreAddress) -> Blobs:
             path_style=address.s3.path_style,
             public_endpoint_url=address.s3.public_endpoint_url,
             presign=address.s3.presign,
+            key_files=address.s3.key_files,
         )
     raise BlobRefusedError(
         f"{address.url!r} names no store of files; write file:///folder or s3://bucket/prefix"

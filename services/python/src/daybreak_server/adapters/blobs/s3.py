@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.adapters.blobs.s3_credentials import session_with
 from daybreak_server.adapters.blobs.s3_errors import code_of, is_conflict, status_of, translate
 from daybreak_server.ports.blobs import (
     BlobError,
@@ -56,14 +57,18 @@ class S3Blobs:
         path_style: bool = False,
         public_endpoint_url: str | None = None,
         presign: bool = True,
+        key_files: tuple[Path, Path] | None = None,
     ) -> None:
-        """Credentials come from the usual AWS variables, files or roles; the first call needs them."""
+        """Credentials come from ``key_files`` (access key and secret), or from the usual AWS variables, files or
+        roles; the first call needs them."""
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._presign = presign
         self._sums = True
         self._where = f"s3://{bucket} at {endpoint_url or 'AWS'}"
-        client = client_factory(region=region, path_style=path_style, other_server=endpoint_url is not None)
+        client = client_factory(
+            region=region, path_style=path_style, other_server=endpoint_url is not None, key_files=key_files
+        )
         with self._translated(""):
             self._client = client(endpoint_url)
             self._public = client(public_endpoint_url) if public_endpoint_url else self._client
@@ -298,10 +303,10 @@ class _Body(io.RawIOBase):
 
 
 def client_factory(
-    *, region: str | None, path_style: bool, other_server: bool
+    *, region: str | None, path_style: bool, other_server: bool, key_files: tuple[Path, Path] | None = None
 ) -> Callable[[str | None], Any]:
     """Makes clients. A session of our own: boto3's default one is not safe to share between threads."""
-    session = boto3.session.Session()
+    session = boto3.session.Session(botocore_session=session_with(key_files))
     config = Config(
         connect_timeout=5,
         read_timeout=30,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import redis
 import redis.asyncio
@@ -20,6 +21,7 @@ from redis.asyncio.connection import parse_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from daybreak_server.adapters.redis.credentials import FilePassword
 from daybreak_server.settings import RedisSettings
 
 SENTINEL_TIMEOUT_S = 1.0
@@ -40,6 +42,9 @@ class Endpoint:
     """``host:port`` of each."""
     sentinel_master: str = ""
     sentinel_password: str | None = None
+    password_file: str | None = None
+    """Where the password is, if the URL has none; read anew for each connection."""
+    sentinel_password_file: str | None = None
     wait_replicas: int = 0
     """A task is accepted when so many replicas have it."""
 
@@ -65,6 +70,8 @@ class Endpoint:
             sentinels=settings.sentinels,
             sentinel_master=settings.sentinel_master or "",
             sentinel_password=settings.sentinel_password,
+            password_file=settings.password_file,
+            sentinel_password_file=settings.sentinel_password_file,
             wait_replicas=settings.wait_replicas,
         )
 
@@ -76,18 +83,18 @@ class Endpoint:
     def pool(self, *, timeout_s: float) -> redis.ConnectionPool:
         """Connections for threads. None repeats a command by itself."""
         once = Retry(NoBackoff(), 0)
-        options = {**_options(timeout_s), **self._certificates(), "retry": once}
+        options = {**_options(timeout_s), **self._certificates(), **self._file(), "retry": once}
         if not self.sentinels:
-            return redis.ConnectionPool.from_url(self.url, **options)
+            return redis.ConnectionPool.from_url(self._address(), **options)
         asked = _Sentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
         return _MasterPool(self.sentinel_master, asked, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
         """The same for coroutines."""
         once = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        options = {**_options(timeout_s), **self._certificates(), "retry": once}
+        options = {**_options(timeout_s), **self._certificates(), **self._file(), "retry": once}
         if not self.sentinels:
-            return _Pool.from_url(self.url, **options)
+            return _Pool.from_url(self._address(), **options)
         asked = _AsyncSentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
         return _AsyncMasterPool(self.sentinel_master, asked, **options, **self._login())  # type: ignore[no-untyped-call]
 
@@ -103,9 +110,23 @@ class Endpoint:
         files = {"ca_certs": self.ca_file, "certfile": self.cert_file, "keyfile": self.key_file}
         return {f"ssl_{name}": file for name, file in files.items() if file is not None}
 
+    def _file(self) -> dict[str, Any]:
+        """Who we are, where the password is in a file."""
+        if self.password_file is None:
+            return {}
+        user = unquote(urlsplit(self.url).username or "") or None
+        return {"credential_provider": FilePassword(self.password_file, username=user)}
+
+    def _address(self) -> str:
+        """The URL, without the user where :meth:`_file` says who that is."""
+        if self.password_file is None:
+            return self.url
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
     def _login(self) -> dict[str, Any]:
         """User, password, database and whatever else the URL says, but where the server is."""
-        said: dict[str, Any] = dict(parse_url(self.url))
+        said: dict[str, Any] = dict(parse_url(self._address()))
         for name in ("host", "port", "connection_class"):
             said.pop(name, None)
         return {**said, "ssl": self.tls}
@@ -115,6 +136,8 @@ class Endpoint:
 
     def _for_sentinels(self, retry: Any) -> dict[str, Any]:
         told = {**_options(SENTINEL_TIMEOUT_S), **self._certificates(), "ssl": self.tls, "retry": retry}
+        if self.sentinel_password_file is not None:
+            return told | {"credential_provider": FilePassword(self.sentinel_password_file)}
         return told | ({"password": self.sentinel_password} if self.sentinel_password else {})
 
 

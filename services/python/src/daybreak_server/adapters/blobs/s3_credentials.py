@@ -1,0 +1,51 @@
+"""S3 keys that are in files: Kubernetes replaces the files when the Secret behind them changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
+from botocore.exceptions import CredentialRetrievalError
+from botocore.session import Session, get_session
+
+METHOD = "daybreak-files"
+
+
+class FileCredentials(Credentials):  # type: ignore[misc]
+    """Read anew for each request, so that keys that were wrong, or are others now, need no restart."""
+
+    def __init__(self, files: tuple[Path, Path]) -> None:
+        super().__init__("", "", method=METHOD)
+        self._files = files
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """What the request at hand is signed with."""
+        access_key_id, secret_access_key = (_read(path) for path in self._files)
+        return ReadOnlyCredentials(access_key_id, secret_access_key, None)
+
+
+class _FromFiles(CredentialProvider):  # type: ignore[misc]
+    METHOD = METHOD
+    CANONICAL_NAME = METHOD
+
+    def __init__(self, files: tuple[Path, Path]) -> None:
+        super().__init__()
+        self._files = files
+
+    def load(self) -> Credentials:
+        return FileCredentials(self._files)
+
+
+def session_with(files: tuple[Path, Path] | None) -> Session:
+    """A session that has its access key and secret from these files, or looks for some in the usual places."""
+    session = get_session()
+    if files is not None:
+        session.get_component("credential_provider").insert_before("env", _FromFiles(files))
+    return session
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CredentialRetrievalError(provider=METHOD, error_msg=str(exc)) from exc
