@@ -19,6 +19,7 @@ import drift
 import yaml
 from pydantic import BaseModel
 
+from daybreak_server.operator.names import API_APPLICATION
 from daybreak_server.settings import PoolSettings, Settings
 
 CHART = Path(__file__).parent.parent / "deploy" / "helm" / "daybreak"
@@ -26,6 +27,7 @@ CRD = Path(__file__).parent.parent / "deploy" / "crd" / "generatorpools.yaml"
 BEGIN, END = "<!-- values: made by tools/chart.py -->", "<!-- end of values -->"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 POOL_NAME = r"^[a-z][a-z0-9-]{0,30}$"
+TAKEN = f"under another name than {API_APPLICATION}: so is the application of the API called in Ray Serve"
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null"}
 
 SHARED: dict[str, Any] = {
@@ -122,6 +124,8 @@ def schema(document: str) -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "propertyNames": {"pattern": POOL_NAME},
+        # Nothing satisfies it. A schema has no words of its own, and Helm says what a `const` would have to be.
+        "properties": {API_APPLICATION: {"type": "object", "const": TAKEN}},
         "additionalProperties": {"$ref": "#/$defs/pool"},
     }
     root["properties"]["global"] = {"type": "object", "description": "Helm's own."}

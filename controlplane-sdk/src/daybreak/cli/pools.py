@@ -13,7 +13,7 @@ from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
 from daybreak.cli.story import phase_words, ranks
-from daybreak.wire import Pool
+from daybreak.wire import Pool, PoolGroup
 
 
 def pools(
@@ -59,6 +59,15 @@ def _groups(pool: Pool) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
 
 
+def _at(group: PoolGroup) -> tuple[str, ...]:
+    """Its task, or how far it is on its way to one."""
+    if group.task:
+        return (group.task,)
+    told = [phase_words(group.phase)] if group.phase else []
+    told += [group.detail] if group.detail else []
+    return (": ".join(told),) if told else ()
+
+
 def _show(output: Output, pool: Pool) -> None:
     output.line(
         f"{pool.name} ({pool.workload}): {pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
@@ -72,10 +81,7 @@ def _show(output: Output, pool: Pool) -> None:
         left = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
         output.line(f"waking: {phase_words(pool.wake.phase)}{left}")
     for group in pool.groups:
-        output.line(
-            f"  {group.id}  {group.state}  {ranks(group.ranks)}"
-            + (f"  {group.task or group.detail}" if group.task or group.detail else "")
-        )
+        output.line("  ".join(("", group.id, group.state, ranks(group.ranks), *_at(group))))
     if pool.wake.last:
         took = ", ".join(f"{_wake_words(name)} {seconds(s)}" for name, s in pool.wake.last.items())
         output.line(f"latest wake: {took}")

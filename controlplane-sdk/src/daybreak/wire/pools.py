@@ -14,10 +14,14 @@ GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
 
 
 class PoolGroup(Answer):
-    """A group of ranks; ``hosts`` and ``pids`` are shown to admin keys only, and on an open local server."""
+    """A group of ranks; ``hosts`` and ``pids`` are shown to admin keys only, and on an open local server.
+
+    ``phase`` is its own phase of the wake (``since`` counts from it), and absent once it is ready.
+    """
 
     id: str
     state: str
+    phase: str | None = None
     ranks: int
     task: str | None = None
     since: Time | None = None

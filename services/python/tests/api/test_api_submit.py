@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 from api_support import Api, Worker
+
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupState
 
 
 def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
@@ -196,6 +200,21 @@ def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> No
     remote = group({"X-Forwarded-For": "203.0.113.9"})
     assert remote is not None
     assert {"hosts", "pids"}.isdisjoint(remote)
+
+
+def test_a_group_tells_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
+    """The pool's wake is of the furthest group; which group is where is on each."""
+    from support.waiting import wait_until
+
+    def shown() -> dict[str, Any]:
+        return {g["id"]: g.get("phase") for g in api.client.get("/v1/pools/echo").json()["groups"]}
+
+    worker.register()
+    ready = worker.group
+    worker.group = replace(ready, id=new_group_id(), state=GroupState.LOADING, phase="model")
+    worker.register()
+    wanted = {ready.id: None, worker.group.id: "model"}
+    wait_until(lambda: shown() == wanted, 30, "both groups to be seen")
 
 
 def test_the_body_may_come_in_pieces(api: Api) -> None:

@@ -99,15 +99,19 @@ class Driver:
             del versions[:at]
             self.world.kuberay(name, versions[0] if versions else None)
 
-    def kill(self, name: str) -> None:
-        """A node dies. KubeRay hears of it no earlier than of what was written before.
+    def kill(self, name: str, *, stays: bool = False) -> None:
+        """A node dies; its pod ``stays`` where nobody deletes the node. KubeRay hears of it no earlier than of what
+        was written before.
 
         One order is left out on purpose, because nobody outside KubeRay can do anything about it: a victim's
         host dies just after it was named, and KubeRay replaces the victim by the number it knew before, then
         reads the lower number and takes any of those that are there. The group hands its task back.
         """
         cluster = self.world.pods[name].cluster
-        self.world.kill(name)
+        if stays:
+            self.world.freeze(name)
+        else:
+            self.world.kill(name)
         self.remember()
         del self.bodies.get(cluster, [])[:-1]
 

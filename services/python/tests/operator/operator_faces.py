@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from operator_world import POOL, UID, App, World
@@ -15,6 +15,7 @@ from daybreak_server.domain.pools import PoolReport, PoolView
 from daybreak_server.operator.resource import rfc3339
 from daybreak_server.ports.cluster import (
     ClusterConflictError,
+    ClusterRefusedError,
     ClusterUnavailableError,
     Pod,
     RayCluster,
@@ -27,6 +28,10 @@ class Faces:
 
     world: World
     api_up: bool = True
+    refuses: str = ""
+    """Why Kubernetes will have no new RayCluster."""
+    emitted: list[tuple[str, str]] = field(default_factory=list)
+    """Events: kind and reason."""
 
     async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
         """As they are."""
@@ -38,6 +43,8 @@ class Faces:
         """A RayCluster."""
         if not self.api_up:
             raise ClusterUnavailableError("the API server is away")
+        if self.refuses:
+            raise ClusterRefusedError(self.refuses)
         name = manifest["metadata"]["name"]
         if name in self.world.clusters:
             raise ClusterConflictError(f"{name} exists")
@@ -73,6 +80,7 @@ class Faces:
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
         """An Event."""
+        self.emitted.append((kind, reason))
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
         """Serve's applications."""

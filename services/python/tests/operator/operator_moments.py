@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from daybreak_server.domain.ids import GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.operator import names
 from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.plan import plan
 from daybreak_server.operator.resource import GeneratorPool, PoolSpec, PoolStatus
 from daybreak_server.ports.cluster import ClusterView, Pod, RayCluster, ServeView
 
 NOW = 1_800_000_000.0
 UID = "pool-uid"
+A = TypeVar("A")
 TEMPLATE: dict[str, Any] = {
     "spec": {
         "headGroupSpec": {"template": {"spec": {"containers": [{"image": "daybreak:1"}]}}},
@@ -131,3 +133,14 @@ def observed(
         ),
     }
     return Observed(**{**given, **changes})
+
+
+def done(look: Observed, kind: type[A]) -> list[A]:
+    """The planned actions of a kind."""
+    return [action for action in plan(look).actions if isinstance(action, kind)]
+
+
+def one(look: Observed, kind: type[A]) -> A:
+    """The only planned action of a kind."""
+    (action,) = done(look, kind)
+    return action

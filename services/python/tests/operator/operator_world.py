@@ -47,6 +47,10 @@ class World:
     paused: bool = False
     bad_images: set[int] = field(default_factory=set)
     quota: bool = False
+    silent: bool = False
+    """Heads are ready and do not answer."""
+    frozen: set[str] = field(default_factory=set)
+    """Pods of nodes that died: told to go, and nobody ends them."""
     store_up: bool = True
     status: dict[str, Any] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -109,7 +113,7 @@ class World:
     def serve(self, cluster: str) -> ServeView | None:
         """The head's REST API; ``None`` while it does not answer."""
         head = next((pod for pod in self.pods.values() if pod.head and pod.cluster == cluster), None)
-        if head is None or not head.ready or head.terminating:
+        if self.silent or head is None or not head.ready or head.terminating:
             return None
         app = self.apps.get(cluster)
         if app is None:
@@ -218,6 +222,8 @@ class World:
     def kubelet(self, name: str) -> None:
         """One pod goes one step on its way in, or out."""
         pod = self.pods[name]
+        if name in self.frozen:
+            return
         if pod.terminating:
             for gang in self.alive():
                 if name in gang.hosts:
@@ -236,6 +242,13 @@ class World:
 
     def _image_of(self, pod: Pod) -> str:
         return self._image(pod.cluster) if pod.cluster in self.clusters else "0"
+
+    def freeze(self, name: str) -> None:
+        """A node dies, and nobody deletes it: its pod is told to go and stays."""
+        pod = self.pods[name]
+        self.kill(name)
+        self.pods[name] = replace(pod, terminating=True, ready=False, ends_at=self.now + 30)
+        self.frozen.add(name)
 
     def kill(self, name: str) -> None:
         """A node dies: the pod is gone without a word."""

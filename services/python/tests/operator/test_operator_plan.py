@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from operator_moments import NOW, busy, group, head, hosts, observed, pool, ray_cluster
+from operator_moments import NOW, busy, done, group, head, hosts, observed, one, pool, ray_cluster
 
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.operator.actions import (
     CloseHosts,
     CreateCluster,
-    DeleteCluster,
     Emit,
     Grow,
     MarkDrain,
@@ -27,19 +26,6 @@ from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
 from daybreak_server.operator.resource import Application, Drain, PoolStatus, Wake
 from daybreak_server.ports.cluster import ClusterView, ServeView, Waiting, Warned
-
-A = TypeVar("A")
-
-
-def done(look: Observed, kind: type[A]) -> list[A]:
-    """The planned actions of a kind."""
-    return [action for action in plan(look).actions if isinstance(action, kind)]
-
-
-def one(look: Observed, kind: type[A]) -> A:
-    """The only planned action of a kind."""
-    (action,) = done(look, kind)
-    return action
 
 
 def settled(look: Observed) -> Observed:
@@ -195,25 +181,17 @@ def test_a_group_across_two_replicas_is_made_anew_once_nothing_is_live() -> None
     assert one(observed(careful, ray_cluster(careful, 0), pods=[head(rc)]), Grow).replicas == 1
 
 
-def test_a_new_template_waits_for_its_head_then_takes_one_group_at_a_time() -> None:
-    """An image that cannot be pulled costs no group."""
-    old = ray_cluster(pool(replicas=2), 2, created_at=NOW - 5000)
-    of = pool(replicas=2, model="/models/new")
-    new = ray_cluster(of, 0, uid="new-uid", created_at=NOW - 50)
-    groups = [group("g", "a0"), group("h", "b0")]
-    pods = [head(old), *hosts(old, "a", "b")]
-    assert one(observed(of, old, pods=pods, groups=groups), CreateCluster)
-    not_yet = observed(of, old, new, pods=[*pods, head(new, ready=False)], groups=groups)
-    assert done(not_yet, MarkDrain) == []
-    ready = observed(of, old, new, pods=[*pods, head(new)], groups=groups)
-    assert len(done(ready, MarkDrain)) == 1
-    half = observed(of, replace(old, replicas=1), new, pods=[*pods[:2], head(new)], groups=groups[:1])
-    assert one(half, Grow).cluster == new
-    slow = replace(half, serve={name: replace(view, target=4) for name, view in half.serve.items()})
-    kinds = [type(action) for action in plan(slow).actions]
-    assert kinds.index(Grow) < kinds.index(ScaleApplication), "a head that hangs holds no other up"
-    last = observed(of, replace(old, replicas=0), replace(new, replicas=2), pods=[head(old), head(new)])
-    assert one(last, DeleteCluster).cluster.name == old.name
+def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
+    """Hosts that are on their way out are waited for, those that never go are not."""
+    of = pool(replicas=2, status=PoolStatus(careful=True))
+    rc = ray_cluster(of, 1)
+
+    def look(over: float) -> Observed:
+        dead = hosts(rc, "d", ready=False, terminating=True, ends_at=NOW - over)
+        return observed(of, rc, pods=[head(rc), *hosts(rc, "a"), *dead], groups=[group("g", "a0")])
+
+    assert done(look(50.0), Grow) == []
+    assert one(look(70.0), Grow).replicas == 2
 
 
 def test_the_head_goes_after_a_while_and_comes_back_with_all_pods_at_once() -> None:
@@ -252,6 +230,20 @@ def test_a_missing_application_is_put_and_a_failed_one_is_tried_with_other_argum
         tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
     )
     assert done(at_work, PutApplication) == []
+
+
+def test_tries_are_counted_for_each_revision() -> None:
+    """A new template waits for none of an earlier one's failures; one that comes back is not deployed anew."""
+    was = Application(attempt=5, since=NOW - 10)
+    before = PoolStatus(application=was, revision="another")
+    of = pool(replicas=1, status=before)
+    assert plan(observed(of)).status.application == Application()
+    rc = ray_cluster(of, 1)
+    back = observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
+    as_it_is = replace(back, serve={rc.name: replace(back.serve[rc.name], attempt=0)})
+    assert (done(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
+    same = pool(replicas=1, status=before.model_copy(update={"revision": rc.revision}))
+    assert plan(observed(same, rc, pods=[head(rc)])).status.application == was
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:

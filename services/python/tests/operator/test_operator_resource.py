@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from operator_moments import NOW, TEMPLATE, pool
+from operator_moments import NOW, TEMPLATE, observed, pool, ray_cluster
 from pydantic import ValidationError
 
-from daybreak_server.operator import names, render, schedule
+from daybreak_server.operator import diagnosis, names, render, schedule
 from daybreak_server.operator.crd import definition
 from daybreak_server.operator.diagnosis import explain
+from daybreak_server.operator.plan import plan
 from daybreak_server.operator.resource import (
     Condition,
     Drain,
     GeneratorPool,
     PoolSpec,
     PoolStatus,
+    SpecInvalidError,
     WarmWindow,
     dump_status,
 )
 from daybreak_server.settings import load_settings
 
 CRD = Path(__file__).parents[4] / "deploy" / "crd" / "generatorpools.yaml"
+RUNBOOKS = Path(__file__).parents[4] / "docs" / "runbooks.md"
+NO_FAULTS = {"HeldByTasks", "Waking", "Replacing"}
+"""Reasons of other conditions than `Healthy`."""
 
 
 def version() -> dict[str, Any]:
@@ -96,6 +103,61 @@ def test_a_window_with_an_unknown_time_zone_is_refused() -> None:
         WarmWindow.model_validate({"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1})
 
 
+def test_time_zones_are_known_where_the_system_has_none() -> None:
+    """A slim image may have no zoneinfo: they come with the package then."""
+    zoneinfo.reset_tzpath(to=())
+    try:
+        window = {"from": "08:00", "to": "18:00", "timeZone": "Europe/Berlin", "groups": 1}
+        assert WarmWindow.model_validate(window).time_zone == "Europe/Berlin"
+        assert zoneinfo.ZoneInfo.no_cache("Europe/Berlin").key == "Europe/Berlin"
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+def test_every_field_that_is_wrong_is_named_as_people_write_it() -> None:
+    """With what is wrong in our words, not pydantic's."""
+    window = {"from": "8", "to": "18:00", "timeZone": "Berlin", "groups": 1}
+    spec = {"replicas": -1, "rayCluster": TEMPLATE, "warmSchedule": [window]}
+    body = {"metadata": {"name": "video", "namespace": "n", "uid": "u"}, "spec": spec}
+    with pytest.raises(SpecInvalidError) as refused:
+        GeneratorPool.read(body)
+    told = str(refused.value).split("; ")
+    assert [one.partition(":")[0] for one in told if one.startswith("spec.")] == [
+        "spec.replicas",
+        "spec.warmSchedule[0].from",
+        "spec.warmSchedule[0].timeZone",
+    ]
+    assert "spec.warmSchedule[0].timeZone: there is no time zone 'Berlin'" in told
+
+
+def test_no_pool_is_called_as_another_application_of_its_head_is() -> None:
+    """Ray Serve takes a name once."""
+    rules = [one["rule"] for one in version()["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]]
+    others = {one["name"] for one in render.applications(pool(), 0)["applications"]} - {"video"}
+    assert others == {"api"}
+    assert "self.metadata.name != 'api'" in rules
+
+
+def test_the_column_of_wanted_groups_counts_what_stays_warm() -> None:
+    """`spec.replicas` is what KEDA asks for: 0 while `minWarm` keeps groups."""
+    (wanted,) = [one for one in version()["additionalPrinterColumns"] if one["name"] == "Wanted"]
+    assert wanted["jsonPath"] == ".status.wanted"
+    of = pool(minWarm=2)
+    assert dump_status(plan(observed(of, ray_cluster(of, 0))).status)["wanted"] == 2
+
+
+def test_every_reason_has_its_entry_in_the_runbooks() -> None:
+    """And none is there that nobody gives."""
+    source = Path(diagnosis.__file__).read_text()
+    given = set(re.findall(r'(?:reason|otherwise)="(\w+)"|reason, advice = "(\w+)"', source))
+    known = {reason for pair in given for reason in pair if reason}
+    known |= {reason for _, reason, _ in diagnosis._TEXTS} | {one for one, _ in diagnosis._WAITING.values()}
+    assert "SpecInvalid" in known
+    page = RUNBOOKS.read_text().partition("\n## Reasons\n")[2].partition("\n## ")[0]
+    entries = {name for line in re.findall(r"^### (.+)$", page, re.MULTILINE) for name in line.split(", ")}
+    assert entries - NO_FAULTS == known
+
+
 def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     """They read as settings, whatever the pool is called."""
     of = pool(
@@ -111,6 +173,25 @@ def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     assert (settings.device, settings.gpus_per_rank, settings.cpus_per_rank) == ("cuda", 1, 2)
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
     assert worker["numOfHosts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "ranks", "limit"),
+    [
+        ("24Gi", 4, "96Gi"),
+        ("131072Mi", 8, "1048576Mi"),
+        ("100M", 100, "10000M"),
+        ("1.1Gi", 3, "3.3Gi"),
+        ("0.5Gi", 2, "1Gi"),
+        ("137438953472", 8, "1099511627776"),
+    ],
+)
+def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: int, limit: str) -> None:
+    """Kubernetes takes an exponent or a unit, never both: a pod with `1.04858e+06Mi` would be refused."""
+    of = pool(ranks=ranks, resources={"memory": memory})
+    (worker,) = render.cluster(of, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == limit
 
 
 def test_the_templates_own_values_win() -> None:

@@ -43,6 +43,15 @@ def test_a_pod_that_runs() -> None:
     assert found.running_at == (found.scheduled_at or 0) + 4
 
 
+def test_a_pod_that_was_told_to_go() -> None:
+    """Kubernetes gives the end of its grace; its absence is no end."""
+    body = pod(phase="Running")
+    assert (views.pod(body).terminating, views.pod(body).ends_at) == (False, None)
+    body["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:30Z"
+    told = views.pod(body)
+    assert (told.terminating, told.ends_at) == (True, told.created_at + 30)
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [

@@ -81,10 +81,14 @@ class OperatorMachine(RuleBasedStateMachine):
         self.world.submit(tasks)
 
     @precondition(lambda self: self.world.pods)
-    @rule(which=SOME)
-    def kill(self, which: int) -> None:
+    @rule(which=SOME, stays=st.booleans())
+    def kill(self, which: int, stays: bool) -> None:
         names = sorted(self.world.pods)
-        self.driver.kill(names[which % len(names)])
+        self.driver.kill(names[which % len(names)], stays=stays)
+
+    @rule(silent=st.booleans())
+    def heads_are_silent(self, silent: bool) -> None:
+        self.world.silent = silent
 
     @precondition(lambda self: self.world.working())
     @rule(which=SOME)
@@ -120,7 +124,9 @@ class OperatorMachine(RuleBasedStateMachine):
         if not hasattr(self, "driver"):
             return
         world = self.world
-        world.quota = world.paused = False
+        world.quota = world.paused = world.silent = False
+        for name in world.frozen & world.pods.keys():
+            self.driver.kill(name)
         world.store_up = True
         world.bad_images.clear()
         for gang in world.gangs.values():

@@ -13,6 +13,7 @@ from support.waiting import wait_until_async
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.inspect import facts
 from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Keys
+from daybreak_server.adapters.redis.lua.group import GROUPS_MAX
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
@@ -68,6 +69,21 @@ async def test_filtered_page_may_be_short(server: Server) -> None:
     second = await store.list("video", "t", states=frozenset({State.CANCELLED}), after=first.next)
     assert [record.id for record in second.records] == [oldest]
     assert second.next is None
+    await store.close()
+
+
+async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
+    """Whatever their number: one that is not seen would be taken for none, and its hosts for free."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    await store.submit([task()])
+    groups = [group(hosts=(f"host-{number}",)) for number in range(GROUPS_MAX + 3)]
+    for number, one in enumerate(groups):
+        queue.group(one, ttl_s=60 + number)
+    claim = queue.claim(groups[-1], wait_s=1)
+    view = await store.pool("video")
+    assert {one.id: one.hosts for one in view.groups} == {one.id: one.hosts for one in groups}
+    assert [one.task for one in view.groups if one.task is not None] == [claim.lease.task if claim else None]
+    queue.close()
     await store.close()
 
 

@@ -16,6 +16,8 @@ from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
 _WAITING = (State.QUEUED, State.DELAYED)
 _READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
+GROUPS_SHOWN = 500
+"""Of a pool: a body is bounded, whatever there is."""
 _PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
 
 
@@ -190,6 +192,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
     return PoolGroup(
         id=record.id,
         state=record.state.value,
+        phase=None if record.phase == WAKE_PHASES[-1] else record.phase,
         ranks=record.ranks,
         task=record.task,
         since=at(record.since_ms or None),
@@ -203,7 +206,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
 
 def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
     """A pool as clients see it. Other tenants' task ids are not shown but to admins."""
-    groups = [group(record, admin=admin) for record in view.groups]
+    groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
     return Pool(
         name=entry.name,
         workload=entry.spec.name,

@@ -41,8 +41,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
         namespace = of.namespace or home
         asyncio.run(KubeCluster(api, namespace=namespace, cache=Cache()).ready())
     except ClusterError as exc:
-        sys.stderr.write(f"daybreakd: {exc}\n")
-        return 1
+        return _cannot_begin(exc)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
@@ -52,9 +51,17 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     liveness = f"http://{of.host}:{of.liveness_port}/healthz" if of.liveness_port else None
     _log.info("keeping the GeneratorPools of namespace %s", namespace)
     address = heads(namespace)
-    while _once(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
-        _log.info("KubeRay is there now: beginning anew, with its kinds")
+    try:
+        while _once(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
+            _log.info("KubeRay is there now: beginning anew, with its kinds")
+    except ClusterError as exc:
+        return _cannot_begin(exc)
     return 0
+
+
+def _cannot_begin(exc: ClusterError) -> int:
+    sys.stderr.write(f"daybreakd: {exc}\n")
+    return 1
 
 
 def _once(
@@ -68,10 +75,11 @@ def _once(
 ) -> bool:
     """One life; whether it ended because KubeRay has come, whose kinds could not be watched before."""
     come, cache = asyncio.Event(), Cache()
+    kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
+    asyncio.run(kube.seek_kuberay())
 
     def start() -> shell.Work:
         store = wiring.build_store(settings)
-        kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
         serve = ServeRest(address=address, token=kube.token)
         reconciler = Reconciler(kube, serve, store, kube.pool, metrics)
         return shell.Work(reconciler=reconciler, close=store.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from daybreak_server.operator import guards
@@ -22,10 +22,25 @@ from daybreak_server.operator.actions import (
     Suspend,
     WriteStatus,
 )
-from daybreak_server.operator.resource import GeneratorPool, dump_status
-from daybreak_server.ports.cluster import Cluster, ClusterConflictError, ClusterError, Groups, Serve
+from daybreak_server.operator.resource import PoolObject, dump_status
+from daybreak_server.ports.cluster import (
+    Cluster,
+    ClusterConflictError,
+    ClusterError,
+    ClusterRefusedError,
+    Groups,
+    Serve,
+)
 
 _log = logging.getLogger(__name__)
+_ON_RAYCLUSTER = (CreateCluster, Grow, Remove, Resume, Suspend, DeleteCluster)
+
+
+def _alone(action: Action, exc: ClusterError) -> bool:
+    """Whether nothing else in a plan relies on what has failed."""
+    if isinstance(action, CreateCluster):
+        return isinstance(exc, ClusterRefusedError)
+    return isinstance(action, PutApplication | ScaleApplication)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +51,40 @@ class Carrier:
     serve: Serve
     groups: Groups
 
-    async def carry_all(self, pool: GeneratorPool, actions: Sequence[Action]) -> None:
-        """In order, up to the first that fails: what follows may rely on it.
+    async def carry_all(
+        self,
+        pool: PoolObject,
+        actions: Sequence[Action],
+        *,
+        done: Callable[[Action], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        """In order, up to the first that fails: what follows may rely on it. But what one lane is refused holds up no
+        other: where Kubernetes will have no such RayCluster, or a head no application, the rest is done first.
 
-        :raises ClusterError: of that one; a conflict means that the next look decides again.
+        ``done`` is called after each; ``refused`` when Kubernetes refuses something of a RayCluster, with its words.
+
+        :raises ClusterError: of the first that failed; a conflict means that the next look decides again.
         :raises StoreUnavailableError: when Redis cannot be asked.
         """
+        failed: ClusterError | None = None
         for action in actions:
-            await self.carry(pool, action)
+            if failed is not None and isinstance(action, DeleteCluster):
+                continue  # it goes because there is another, and now there may be none
+            try:
+                await self.carry(pool, action)
+            except ClusterError as exc:
+                if isinstance(exc, ClusterRefusedError) and isinstance(action, _ON_RAYCLUSTER):
+                    refused(str(exc))
+                if not _alone(action, exc):
+                    raise
+                failed = failed or exc
+            else:
+                done(action)
+        if failed is not None:
+            raise failed
 
-    async def carry(self, pool: GeneratorPool, action: Action) -> None:
+    async def carry(self, pool: PoolObject, action: Action) -> None:
         """One action. :raises ClusterConflictError: when things are not as the plan took them to be."""
         match action:
             case WriteStatus():
@@ -65,7 +104,7 @@ class Carrier:
             case _:
                 await self._guarded(pool, action)
 
-    async def _guarded(self, pool: GeneratorPool, action: guards.Guarded) -> None:
+    async def _guarded(self, pool: PoolObject, action: guards.Guarded) -> None:
         assert action.cluster is not None, "what is guarded is about a RayCluster"
         name = action.cluster.name
         serve = None
@@ -99,7 +138,7 @@ class Carrier:
             target=action.target,
         )
 
-    async def _emit(self, pool: GeneratorPool, action: Emit) -> None:
+    async def _emit(self, pool: PoolObject, action: Emit) -> None:
         """An Event that is lost holds nothing up."""
         try:
             await self.cluster.emit(

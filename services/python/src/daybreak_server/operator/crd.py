@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from daybreak_server.operator.names import API_APPLICATION
 from daybreak_server.operator.resource import GROUP, KIND, PLURAL, VERSION, PoolSpec, PoolStatus
 
 NAME = f"{PLURAL}.{GROUP}"
@@ -16,7 +17,12 @@ _POOL_RULES = [
         "rule": "self.metadata.name.matches('^[a-z][a-z0-9-]{0,30}$')",
         "message": "a pool's name is at most 31 characters of a-z, 0-9 and -, and begins with a letter: "
         "it is part of its tasks' ids",
-    }
+    },
+    {
+        "rule": f"self.metadata.name != '{API_APPLICATION}'",
+        "message": f"give the pool another name than {API_APPLICATION}: so is the application of the API called in "
+        "Ray Serve, beside the pool's own",
+    },
 ]
 _SPEC_RULES = [
     {
@@ -49,7 +55,7 @@ _WORKER_RULES = [
     for name in _OPERATORS
 ]
 _COLUMNS = (
-    ("Wanted", "integer", ".spec.replicas", 0),
+    ("Wanted", "integer", ".status.wanted", 0),
     ("Ready", "integer", ".status.ready", 0),
     ("Phase", "string", ".status.phase", 0),
     ("Wake", "string", ".status.wake.phase", 1),

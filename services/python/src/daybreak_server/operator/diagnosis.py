@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
+from daybreak_server.operator.resource import SpecInvalidError
 from daybreak_server.ports.cluster import Pod, Warned
 
 RECENT_S = 300.0
@@ -48,8 +49,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     (
         r"(WRONGPASS|NOAUTH|invalid username-password|Authentication required)",
         "RedisRefused",
-        "Redis refuses the password. Correct the Secret that DAYBREAK_REDIS__URL comes from; pods take it up "
-        "when they restart.",
+        "Redis refuses the password. Correct the Secret that it comes from; pods have it within two minutes.",
     ),
     (
         r"(?i)\b(model|weights)\b.*(no such|not found|missing|does not exist|is not a folder|absent)",
@@ -109,6 +109,8 @@ def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Problem, ...]:
             ),
         )
     found = [*_store(observed), *_foreign(observed), *_nobody_asks(observed)]
+    if observed.refused:
+        found.append(explain(observed.refused, otherwise="RayClusterRefused"))
     for lane in lanes:
         found += _lane(lane, observed)
     if not lanes or any(not lane.settled for lane in lanes):
@@ -125,6 +127,15 @@ def explain(text: str, *, otherwise: str) -> Problem:
         if re.search(pattern, text):
             return Problem(reason=reason, message=f"{advice} It{SAID}{_short(text)}")
     return Problem(reason=otherwise, message=_short(text))
+
+
+def unreadable(why: SpecInvalidError) -> Problem:
+    """A spec that Kubernetes took and that means nothing here."""
+    return Problem(
+        reason="SpecInvalid",
+        message=f"{why}. Correct it in the GeneratorPool, or in the chart's values that it comes from. Until then the "
+        "operator changes nothing of this pool, and groups that are there work on.",
+    )
 
 
 def _store(observed: Observed) -> Iterator[Problem]:

@@ -9,6 +9,10 @@ from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.units import Replica, Unit, formed, replicas_of, units_of, working
 from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
 
+STUCK_S = 60.0
+"""A pod that is still there so long after its grace has nobody who ends it: its node is dead. It stays until somebody
+deletes the node."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
@@ -18,6 +22,8 @@ class Lane:
     head: Pod | None
     workers: tuple[Pod, ...]
     """All worker pods, those that are about to go among them."""
+    stuck: frozenset[str]
+    """Those of them that will not go by themselves."""
     replicas: tuple[Replica, ...]
     """Those that nobody has ended."""
     units: tuple[Unit, ...]
@@ -33,7 +39,7 @@ class Lane:
     @property
     def leaving(self) -> bool:
         """Whether hosts are on their way out."""
-        return len(self.workers) > sum(len(replica.pods) for replica in self.replicas)
+        return len(self.workers) - len(self.stuck) > sum(len(replica.pods) for replica in self.replicas)
 
     @property
     def still_named(self) -> tuple[str, ...]:
@@ -43,8 +49,8 @@ class Lane:
 
     @property
     def present(self) -> int:
-        """Replicas that still have a pod: their hosts are not free for others yet."""
-        return len({pod.replica for pod in self.workers})
+        """Replicas that still have a pod: their hosts are not free for others yet. A dead node's never will be."""
+        return len({pod.replica for pod in self.workers if pod.name not in self.stuck})
 
     @property
     def formed(self) -> int:
@@ -89,8 +95,13 @@ def _lane(observed: Observed, cluster: RayCluster) -> Lane:
         cluster=cluster,
         head=next((pod for pod in pods if pod.head and not pod.terminating), None),
         workers=workers,
+        stuck=frozenset(pod.name for pod in workers if _stuck(pod, observed.now)),
         replicas=replicas,
         units=units_of(replicas, groups),
         groups=groups,
         serve=observed.serve.get(cluster.name),
     )
+
+
+def _stuck(pod: Pod, now: float) -> bool:
+    return pod.terminating and pod.ends_at is not None and now - pod.ends_at > STUCK_S

@@ -13,6 +13,7 @@ ROLE_LABEL = f"{GROUP}/role"
 RANK_ROLE = "rank"
 WORKER_GROUP = "ranks"
 API_APPLICATION = "api"
+"""Of every head, beside the one that is called as the pool is: so no pool may be called that."""
 SERVE_PORT = 8265
 
 

@@ -23,5 +23,7 @@ class Observed:
     store: PoolView | None = None
     """``None``: Redis could not be asked. Nothing is taken away then."""
     store_error: str = ""
+    refused: str = ""
+    """What Kubernetes said when it refused, at the last look, what the plan wanted of a RayCluster."""
     failure: str = ""
     """What the ranks said last about why they ended (a model that is missing, S3 that refuses)."""

@@ -26,7 +26,7 @@ from daybreak_server.operator.diagnosis import SILENT_S, problems
 from daybreak_server.operator.lane import Lane, lanes
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.reporting import Findings
-from daybreak_server.operator.resource import Application, Drain
+from daybreak_server.operator.resource import Application, Drain, PoolStatus
 from daybreak_server.operator.scaling import Moment, Scaled, scale
 from daybreak_server.operator.serving import Served, serve
 from daybreak_server.operator.units import formed
@@ -72,7 +72,7 @@ def plan(observed: Observed) -> Plan:
     creates: tuple[Action, ...] = ()
     drains, closed = before.drains, before.closed
     marks, opens = tuple[Action, ...](), tuple[Action, ...]()
-    application = before.application
+    application = _application(before, current, revision)
     if not pool.spec.paused and observed.view.kuberay:
         moment = Moment(
             now=observed.now,
@@ -83,7 +83,8 @@ def plan(observed: Observed) -> Plan:
         share = rollout.shares(current, olds, wanted=wanted, attempt=application.attempt)
         creates = _create(observed, current, olds, share[""])
         courses = tuple(
-            _course(observed, lane, current, share, moment, idle_since=idle_since) for lane in every
+            _course(observed, lane, current, share, moment, idle_since=idle_since, application=application)
+            for lane in every
         )
         drains, marks = _drains(observed, every, [course.scaled for course in courses])
         closed, closes, opens = _closed(observed, every, [course.scaled for course in courses])
@@ -159,6 +160,7 @@ def _course(
     moment: Moment,
     *,
     idle_since: float | None,
+    application: Application,
 ) -> _Course:
     pool, mine = observed.pool, lane is current
     wanted = share[""] if mine else share[lane.cluster.name]
@@ -171,8 +173,8 @@ def _course(
         )
     else:
         scaled = scale(lane, wanted=wanted, moment=moment)
-    application = pool.status.application if mine else _as_deployed(lane)
-    served = serve(pool, lane, replicas=scaled.replicas, application=application, now=observed.now)
+    deployed = application if mine else _as_deployed(lane)
+    served = serve(pool, lane, replicas=scaled.replicas, application=deployed, now=observed.now)
     if not mine and lane.empty:
         return _Course(
             lane=lane,
@@ -197,6 +199,16 @@ def _course(
         serves=served.actions,
         hurry=scaled.hurry or served.hurry,
     )
+
+
+def _application(before: PoolStatus, current: Lane | None, revision: str) -> Application:
+    """Tries are counted anew for each revision: none waits longer because another failed, and one that comes back is
+    left as it is."""
+    if before.revision in {"", revision}:
+        return before.application
+    if current is None:
+        return Application()
+    return before.application if current.serve is None else _as_deployed(current)
 
 
 def _as_deployed(lane: Lane) -> Application:

@@ -12,13 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from daybreak_server.domain.pools import PoolView
-from daybreak_server.operator.actions import Plan, WriteStatus
+from daybreak_server.operator.actions import Action, Plan, WriteStatus
 from daybreak_server.operator.carrying import Carrier
 from daybreak_server.operator.metrics import Metrics
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
+from daybreak_server.operator.refusing import refuse
 from daybreak_server.operator.reporting import report
-from daybreak_server.operator.resource import GeneratorPool, PoolStatus
+from daybreak_server.operator.resource import GeneratorPool, PoolObject, PoolStatus, SpecInvalidError
 from daybreak_server.ports.cluster import (
     Cluster,
     ClusterConflictError,
@@ -54,6 +55,8 @@ class Reconciler:
     _written: dict[str, PoolStatus] = field(default_factory=dict)
     """By uid: what was written last. A watch may show an older status, and it must not be believed."""
     _failed: dict[str, int] = field(default_factory=dict)
+    _refused: dict[str, str] = field(default_factory=dict)
+    """By pool: what Kubernetes said when it refused something of a RayCluster at the last look."""
     _silent: dict[str, str] = field(default_factory=dict)
     """By RayCluster: why its head did not answer, told once."""
 
@@ -61,21 +64,23 @@ class Reconciler:
         """One look at the pool ``name``, ``heard`` of by the watch; seconds until the next one."""
         began = time.monotonic()
         try:
-            pool = await self._pool(name, heard)
-            if pool is None:
+            status = await self._status(name, heard["metadata"]["uid"])
+            if status is None:
                 return BACKOFF_S[-1]
-            observed = await self._observe(pool)
-            made = plan(observed)
+            pool, made = await self._decide(heard, status)
             self.metrics.planned(name, made)
             await self._tell(name, made)
+            self._refused.pop(name, None)
             carrier = Carrier(cluster=self.cluster, serve=self.serve, groups=self.groups)
-            for action in made.actions:
-                await carrier.carry(pool, action)
-                self.metrics.carried(name, action)
-                if isinstance(action, WriteStatus):
-                    self._written[pool.uid] = action.status
+            await carrier.carry_all(
+                pool,
+                made.actions,
+                done=lambda action: self._done(pool, action),
+                refused=lambda why: self._refused.update({name: why}),
+            )
         except ValidationError as exc:
-            _log.error("%s cannot be read, and is left alone: %s", name, exc)
+            self.metrics.failed(name, exc)
+            _log.error("the status of %s cannot be read, and it is left alone: %s", name, exc)
             return BACKOFF_S[-1]
         except (ClusterError, StoreError) as exc:
             return self._again(name, exc)
@@ -84,21 +89,38 @@ class Reconciler:
         self._failed.pop(name, None)
         return made.look_again_s
 
+    def _done(self, pool: PoolObject, action: Action) -> None:
+        self.metrics.carried(pool.name, action)
+        if isinstance(action, WriteStatus):
+            self._written[pool.uid] = action.status
+
     def forget(self, name: str) -> None:
         """The pool is gone."""
         self._failed.pop(name, None)
+        self._refused.pop(name, None)
         self.metrics.forget(name)
 
-    async def _pool(self, name: str, heard: Mapping[str, Any]) -> GeneratorPool | None:
-        """The spec as heard; the status as last written here, or as the API server has it at first sight."""
-        uid = heard["metadata"]["uid"]
+    async def _status(self, name: str, uid: str) -> PoolStatus | None:
+        """As last written here, or as the API server has it at first sight; ``None`` where that pool is gone."""
         if uid not in self._written:
             fresh = await self.body(name)
             if fresh is None or fresh["metadata"]["uid"] != uid:
                 return None
-            self._written[uid] = GeneratorPool.read(dict(fresh)).status
-        pool = GeneratorPool.read(dict(heard))
-        return pool.model_copy(update={"status": self._written[uid]})
+            self._written[uid] = PoolObject.read(fresh).status
+        return self._written[uid]
+
+    async def _decide(self, heard: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, Plan]:
+        """What to do, by the spec as heard."""
+        try:
+            pool = GeneratorPool.read(heard, status=status)
+        except SpecInvalidError as exc:
+            known = PoolObject.read(heard, status=status)
+            self.metrics.failed(known.name, exc)
+            made = refuse(known, exc, now=time.time())
+            if made.actions:  # it is looked at again and again
+                _log.error("%s is left alone: %s", known.name, exc)
+            return known, made
+        return pool, plan(await self._observe(pool))
 
     async def _observe(self, pool: GeneratorPool) -> Observed:
         view = await self.cluster.look(pool.name)
@@ -110,6 +132,7 @@ class Reconciler:
             serve=await self._serve(pool.name, view),
             store=store,
             store_error=error,
+            refused=self._refused.get(pool.name, ""),
             failure="" if store is None else store.failure,
         )
 

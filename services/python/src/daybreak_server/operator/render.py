@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 from daybreak_server.operator import names
@@ -126,13 +127,13 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
         params.setdefault("num-gpus", str(math.ceil(needs.gpus * each)))
         limits.setdefault("nvidia.com/gpu", math.ceil(needs.gpus * each))
     if needs.memory is not None:
-        number, unit = _quantity(needs.memory)
-        limits.setdefault("memory", f"{number * each:g}{unit}")
+        limits.setdefault("memory", _times(needs.memory, each))
 
 
-def _quantity(text: str) -> tuple[float, str]:
-    number = text.rstrip("KMGTik")
-    return float(number), text[len(number) :]
+def _times(quantity: str, factor: int) -> str:
+    """In the same unit, every digit written: Kubernetes takes no exponent before a unit."""
+    number = quantity.rstrip("KMGTik")
+    return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 
 
 def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:

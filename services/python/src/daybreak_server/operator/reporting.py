@@ -11,7 +11,15 @@ from daybreak_server.operator.actions import Emit
 from daybreak_server.operator.diagnosis import SAID, Problem
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
-from daybreak_server.operator.resource import Application, Condition, Drain, Phase, PoolStatus, Wake
+from daybreak_server.operator.resource import (
+    Application,
+    Condition,
+    Drain,
+    Phase,
+    PoolObject,
+    PoolStatus,
+    Wake,
+)
 from daybreak_server.operator.units import formed
 
 _Truth = Literal["True", "False", "Unknown"]
@@ -59,7 +67,23 @@ def status(observed: Observed, found: Findings) -> PoolStatus:
         observed_generation=pool.generation,
     )
     told = (_ready(found, after), _healthy(found), _up_to_date(found))
-    return after.model_copy(update={"conditions": tuple(_kept(observed, new) for new in told)})
+    kept = tuple(_kept(pool, new, now=observed.now) for new in told)
+    return after.model_copy(update={"conditions": kept})
+
+
+def refused(pool: PoolObject, problem: Problem, *, now: float) -> PoolStatus:
+    """The status of a pool whose spec cannot be read: what was seen last, and why nothing follows from it."""
+    before = pool.status
+    wrong = _kept(pool, _condition("Healthy", "False", problem.reason, problem.message), now=now)
+    others = tuple(one for one in before.conditions if one.type != wrong.type)
+    return before.model_copy(
+        update={
+            "selector": names.selector(pool.name),
+            "phase": "Blocked",
+            "conditions": (*others, wrong),
+            "observed_generation": pool.generation,
+        }
+    )
 
 
 def report(status: PoolStatus) -> PoolReport:
@@ -173,12 +197,12 @@ def _condition(kind: str, truth: _Truth, reason: str, message: str) -> Condition
     return Condition(type=kind, status=truth, reason=reason, message=message, last_transition_time=0.0)
 
 
-def _kept(observed: Observed, new: Condition) -> Condition:
+def _kept(pool: PoolObject, new: Condition, *, now: float) -> Condition:
     """With the moment of its last turn. Others' words that differ while the cause stays make no other write."""
-    was = next((c for c in observed.pool.status.conditions if c.type == new.type), None)
-    changes: dict[str, object] = {"observed_generation": observed.pool.generation}
+    was = next((c for c in pool.status.conditions if c.type == new.type), None)
+    changes: dict[str, object] = {"observed_generation": pool.generation}
     if was is None or was.status != new.status:
-        changes["last_transition_time"] = round(observed.now, 3)
+        changes["last_transition_time"] = round(now, 3)
     else:
         changes["last_transition_time"] = was.last_transition_time
         if was.reason == new.reason and _ours(was.message) == _ours(new.message):

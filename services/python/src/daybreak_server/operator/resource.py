@@ -7,6 +7,7 @@ application this is. So the operator may die at any moment and continue.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
@@ -207,35 +209,70 @@ class PoolStatus(_Model):
     observed_generation: int = 0
 
 
-class GeneratorPool(_Model):
-    """A pool as it is in Kubernetes."""
+class SpecInvalidError(ValueError):
+    """A spec that Kubernetes took and that means nothing here. Its words name each field and what is wrong with it."""
+
+
+class PoolObject(_Model):
+    """What a pool in Kubernetes has, whether or not its spec can be read."""
 
     name: str
     namespace: str
     uid: str
     generation: int = 1
     deleting: bool = False
-    spec: PoolSpec
     status: PoolStatus = Field(default_factory=PoolStatus)
 
     @classmethod
-    def read(cls, body: dict[str, Any]) -> GeneratorPool:
-        """From the object as the API server gives it. :raises pydantic.ValidationError: for a spec of another form."""
+    def read(cls, body: Mapping[str, Any], *, status: PoolStatus | None = None) -> PoolObject:
+        """The object as the API server gives it; ``status``: the one to believe instead of its own.
+
+        :raises pydantic.ValidationError: for a status of another form.
+        """
         meta = body["metadata"]
-        return cls(
+        if status is None:
+            status = PoolStatus.model_validate(body.get("status") or {})
+        return PoolObject(
             name=meta["name"],
             namespace=meta["namespace"],
             uid=meta["uid"],
             generation=meta.get("generation", 1),
             deleting=bool(meta.get("deletionTimestamp")),
-            spec=PoolSpec.model_validate(body.get("spec", {})),
-            status=PoolStatus.model_validate(body.get("status") or {}),
+            status=status,
         )
+
+
+class GeneratorPool(PoolObject):
+    """A pool as it is in Kubernetes."""
+
+    spec: PoolSpec
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], *, status: PoolStatus | None = None) -> GeneratorPool:
+        """As above. :raises SpecInvalidError: for a spec of another form."""
+        known = PoolObject.read(body, status=status)
+        try:
+            spec = PoolSpec.model_validate(body.get("spec", {}))
+        except ValidationError as exc:
+            raise SpecInvalidError(_complaint(exc)) from exc
+        return cls(**{name: getattr(known, name) for name in PoolObject.model_fields}, spec=spec)
 
     @property
     def workload(self) -> str:
         """The workload that it serves."""
         return self.spec.workload or self.name
+
+
+def _complaint(exc: ValidationError) -> str:
+    """Field by field, as people write them: ``spec.warmSchedule[0].timeZone: …``."""
+    wrong = []
+    for error in exc.errors(include_url=False, include_input=False):
+        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+        raised = error.get("ctx", {}).get(
+            "error"
+        )  # a check of ours; pydantic puts "Value error" before its words
+        wrong.append(f"spec{at}: {raised if isinstance(raised, Exception) else error['msg']}")
+    return "; ".join(wrong)
 
 
 def dump_status(status: PoolStatus) -> dict[str, Any]:

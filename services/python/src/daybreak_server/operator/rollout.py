@@ -25,6 +25,13 @@ def opened(lane: Lane | None, *, attempt: int) -> bool:
     )
 
 
+def failed(lane: Lane) -> bool:
+    """Whether it shows that its template cannot run, rather than that its head is not heard for now."""
+    if lane.serve is not None and lane.serve.status == "DEPLOY_FAILED":
+        return True
+    return lane.head is not None and lane.head.waiting is not None
+
+
 def shares(current: Lane | None, olds: Sequence[Lane], *, wanted: int, attempt: int) -> dict[str, int]:
     """Groups by RayCluster, for ``current`` under the name ``""``; ``olds`` from the oldest to the newest."""
     there = sum(lane.present for lane in olds)
@@ -32,7 +39,11 @@ def shares(current: Lane | None, olds: Sequence[Lane], *, wanted: int, attempt: 
         return {"": wanted, **{lane.cluster.name: 0 for lane in olds}}
     formed = current.formed if current is not None else 0
     if not opened(current, attempt=attempt):
-        kept = min(wanted, formed)  # of one whose head is lost for now
+        kept = min(wanted, formed)
+        if current is not None and not failed(current):
+            # Its head is lost for now: what wakes there wakes on, but takes no place of the old.
+            room = wanted - sum(len(lane.replicas) for lane in olds)
+            kept = max(kept, min(room, current.cluster.replicas))
         return {"": kept, **_spread(olds, wanted - kept, grow=True)}
     stay = max(0, min(sum(len(lane.replicas) for lane in olds), wanted - 1 - formed))
     new = max(0, wanted - there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from daybreak_server.domain.pools import GroupRecord
@@ -16,43 +17,68 @@ OF_THE_GROUP = ("process_group", "model", "warm_up")
 
 
 def follow(observed: Observed, lanes: Sequence[Lane], *, wanted: int) -> Wake:
-    """The wake after this look: phases that have passed are closed with their seconds."""
+    """The wake after this look: phases that have passed are closed with their seconds.
+
+    A look comes up to seconds late. So a phase that a group tells of begins when the group says, and what was
+    before it ends when the group's own phases began: the seconds of all phases are together about the total.
+    """
     before, now = observed.pool.status.wake, observed.now
-    phase = _phase(observed, lanes, wanted)
+    phase, group = _phase(observed, lanes, wanted)
     if phase == before.phase:
         return before
     if phase == "zero":
         return Wake(phase="zero", since=now, seconds=before.seconds)
     began, seconds = before.began, dict(before.seconds)
+    passed, since = before.phase, before.since
     if before.phase in {"zero", "ready"} or began is None:
-        if phase == "ready" and before.phase == "ready":
-            return before
-        waited = observed.store.oldest_wait_s if observed.store is not None else None
+        # A group that starts anew wakes nobody: how long a backlog has waited says nothing of it.
+        waited = (
+            observed.store.oldest_wait_s if observed.store is not None and before.phase != "ready" else None
+        )
         began, seconds = now - (waited or 0.0), {}
-        if phase != "detect" and waited is not None:
-            seconds["detect"] = round(waited, 3)
-    elif before.since is not None and before.phase in PHASES:
-        seconds[before.phase] = round(seconds.get(before.phase, 0.0) + now - before.since, 3)
+        passed, since = "detect", began if waited is not None else None
+    at, own_began, measured = _told(group, began=began, now=now)
+    if since is not None and passed in PHASES:
+        ended = at if passed in OF_THE_GROUP else own_began
+        seconds[passed] = round(seconds.get(passed, 0.0) + max(0.0, ended - since), 3)
+    seconds |= measured
     if phase == "ready":
-        seconds |= _measured(lanes)
-        seconds["total"] = round(now - began, 3)
-    return Wake(phase=phase, since=now, began=began, seconds=seconds)
+        seconds["total"] = round(at - began, 3)
+    return Wake(phase=phase, since=at, began=began, seconds=seconds)
 
 
-def _phase(observed: Observed, lanes: Sequence[Lane], wanted: int) -> str:
+def _told(group: GroupRecord | None, *, began: float, now: float) -> tuple[float, float, dict[str, float]]:
+    """When the phase began, when the group's own phases did, and the seconds of those that are over.
+
+    Clocks differ, and a group may have been there before the wake: what cannot be is not believed.
+    """
+    if group is None:
+        return now, now, {}
+    since = group.since_ms / 1000
+    if 0 < since < began:
+        return now, now, {}
+    at = since if began <= since <= now else now
+    measured = {name: round(group.wake[name], 3) for name in OF_THE_GROUP if name in group.wake}
+    return at, max(began, at - sum(measured.values())), measured
+
+
+def _phase(observed: Observed, lanes: Sequence[Lane], wanted: int) -> tuple[str, GroupRecord | None]:
+    """The phase, and the group that is so far; ``None`` while it is of the pods."""
     groups = [group for lane in lanes for group in lane.groups]
-    if any(formed(group) for group in groups):
-        return "ready"
+    ready = [group for group in groups if formed(group)]
+    if ready:
+        return "ready", min(ready, key=lambda group: (not group.wake, group.since_ms or math.inf))
     if not wanted:
         live = observed.store.live if observed.store is not None else 0
-        return "detect" if live else "zero"
-    return max((_furthest(lane, groups) for lane in lanes), key=PHASES.index, default="pods")
+        return ("detect" if live else "zero"), None
+    own = [group for group in groups if group.phase in PHASES[:-1]]
+    if own:
+        furthest = max(own, key=lambda group: (PHASES.index(group.phase), -group.since_ms))
+        return furthest.phase, furthest
+    return max(map(_of_pods, lanes), key=PHASES.index, default="pods"), None
 
 
-def _furthest(lane: Lane, groups: Sequence[GroupRecord]) -> str:
-    told = [group.phase for group in groups if group.phase in PHASES[:-1]]
-    if told:
-        return max(told, key=PHASES.index)
+def _of_pods(lane: Lane) -> str:
     best = "pods"
     for replica in lane.replicas:
         whole = len(replica.pods) >= lane.cluster.hosts
@@ -61,11 +87,3 @@ def _furthest(lane: Lane, groups: Sequence[GroupRecord]) -> str:
         if whole and all(pod.scheduled_at is not None for pod in replica.pods):
             best = "image"
     return best
-
-
-def _measured(lanes: Sequence[Lane]) -> dict[str, float]:
-    for lane in lanes:
-        for group in lane.groups:
-            if formed(group) and group.wake:
-                return {name: round(group.wake[name], 3) for name in OF_THE_GROUP if name in group.wake}
-    return {}

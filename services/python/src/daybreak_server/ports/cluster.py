@@ -62,6 +62,8 @@ class Pod:
     """Its containers run (ready or not)."""
     ready: bool = False
     terminating: bool = False
+    ends_at: float | None = None
+    """When the grace of one that terminates is over: where its node lives, it is gone by then."""
     created_at: float = 0.0
     scheduled_at: float | None = None
     running_at: float | None = None
@@ -179,7 +181,7 @@ class Groups(Protocol):
     """What the operator asks of the task store. All methods raise :class:`StoreUnavailableError`."""
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups."""
+        """The pool's numbers and groups, all of them: on hosts of a group that is not told of, nobody seems to work."""
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Mark a group to drain (or not any more); whether there is such a group."""

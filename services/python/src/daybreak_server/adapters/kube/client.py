@@ -65,6 +65,16 @@ class KubeCluster:
         self._syncing = asyncio.Lock()
         self._tokens: dict[tuple[str, str], str] = {}
 
+    async def seek_kuberay(self) -> None:
+        """Before anything is watched: a KubeRay that comes after this is told by ``on_kuberay``, however soon. One that
+        comes before the watches begin is then told in vain, which is harmless."""
+        of_kind = self._custom.list_namespaced_custom_object
+        try:
+            await self._call(of_kind, *RAY, self._namespace, "rayclusters", limit=1, _preload_content=False)
+            self._kuberay = True
+        except _AbsentError:
+            self._kuberay = False
+
     async def look(self, pool: str) -> ClusterView:
         """What the watches have told, which lists have set right at the first look and now and then."""
         async with self._syncing:
@@ -204,7 +214,7 @@ class KubeCluster:
         more: dict[str, str] = {}
         while True:
             found = await self._call(method, *args, _preload_content=False, limit=PAGE, **more, **options)
-            page = json.loads(found.data)
+            page = json.loads(found)
             yield page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -218,11 +228,18 @@ class KubeCluster:
         """One request. :raises ClusterError: what went wrong, in the ports' words."""
         self._on_call(method.__name__)
         try:
-            return await asyncio.to_thread(method, *args, _request_timeout=TIMEOUT_S, **options)
+            return await asyncio.to_thread(_ask, method, *args, **options)
         except ApiException as exc:
             raise _translated(exc) from exc
         except (HTTPError, OSError) as exc:
             raise ClusterUnavailableError(f"the Kubernetes API cannot be reached: {exc}") from exc
+
+
+def _ask(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Blocks until all of the answer is there. Without the client's own types it is the bare bytes, and those come
+    only when they are read: here, not where the loops run."""
+    found = method(*args, _request_timeout=TIMEOUT_S, **options)
+    return found if options.get("_preload_content", True) else found.data
 
 
 class _AbsentError(ClusterConflictError):

@@ -124,10 +124,11 @@ class RedisStore:
         return removed
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups."""
-        return group.decode_pool(
-            await self._scripts.call(group.encode_pool(self._keys(name)), again=True), name
-        )
+        """The pool's numbers and groups, all of them: whoever takes hosts away must know each that works there."""
+        keys = self._keys(name)
+        reply = await self._scripts.call(group.encode_pool(keys), again=True)
+        others = [await self._scripts.call(call, again=True) for call in group.encode_others(keys, reply)]
+        return group.decode_pool(reply, name, others)
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Mark a group to drain (or not any more); whether there is such a group."""

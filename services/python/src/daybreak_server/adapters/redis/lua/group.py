@@ -19,6 +19,8 @@ CLOSED_S = 600.0
 """A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
 FAILURE_S = 600.0
 FAILURE_CHARS = 1000
+GROUPS_MAX = 500
+"""Records that one call reads; as in ``pool.lua``."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
@@ -88,10 +90,20 @@ def encode_pool(keys: Keys) -> Call:
     return Call("pool", keys, ())
 
 
-def decode_pool(reply: Any, name: str) -> PoolView:
-    """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet."""
-    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure, closed = reply
+def encode_others(keys: Keys, reply: Any) -> list[Call]:
+    """For the groups that the answer to :func:`encode_pool` only names: as many at once as one call may read."""
+    others = reply[-1]
+    return [Call("pool", keys, others[at : at + GROUPS_MAX]) for at in range(0, len(others), GROUPS_MAX)]
+
+
+def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
+    """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet.
+
+    ``others``: the answers to :func:`encode_others`. They hold nothing of a group that has left meanwhile.
+    """
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure, closed, _ = reply
     meta = records.mapping(meta_flat)
+    groups_flat = [*groups_flat, *(one for page in others for one in page if one[1])]
     groups = tuple(records.group(group, flat) for group, flat in groups_flat)
     report = PoolReport(**json.loads(told)) if told else None
     phase, since = _wake(groups, report, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
