@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,10 +15,12 @@ from e2e.house import House
 from e2e.records import collect
 from e2e.release import CHART
 from e2e.skips import ALLOWED
-from e2e.telling import say
+from e2e.telling import passed_s, say
 from e2e.values import REDIS, Images
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
+CORE_S = 720
+"""What the core may take, from the first import to the end of its namespace; in CI more fails it."""
 _houses = pytest.StashKey[list[House]]()
 _skipped = pytest.StashKey[list[str]]()
 
@@ -109,8 +112,13 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Skips are counted: one that is not listed fails the run."""
+    """Skips are counted: one that is not listed fails the run. So does, in CI, a core that took too long."""
     odd = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
     if odd:
         say(f"FAILED: skipped, and not listed in e2e/skips.py: {', '.join(odd)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    core, took = session.config.option.markexpr == "core", passed_s()
+    say(f"core: {took:.0f} s of at most {CORE_S}" if core else f"in all: {took:.0f} s")
+    if core and took > CORE_S and os.environ.get("CI"):
+        say(f"FAILED: the core took longer than {CORE_S} s")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -19,6 +19,7 @@ RAY = ("ray.io", "v1", "rayclusters")
 QUOTA = "e2e"
 JSON_PATCH = "application/json-patch+json"
 SCALED = ("keda.sh", "v1alpha1", "scaledobjects")
+_OURS = f".{POOLS[0]}"
 
 
 class Kube:
@@ -30,6 +31,7 @@ class Kube:
         self.api = client.ApiClient()
         self.core = client.CoreV1Api(self.api)
         self.apps = client.AppsV1Api(self.api)
+        self.autoscaling = client.AutoscalingV2Api(self.api)
         self.custom = client.CustomObjectsApi(self.api)
 
     # ── the namespace ────────────────────────────────────────────────────────────────────────────────────
@@ -50,6 +52,17 @@ class Kube:
     def create(self, objects: Iterable[Mapping[str, Any]]) -> None:
         for one in objects:
             utils.create_from_dict(self.api, dict(one), namespace=self.namespace)
+
+    def names(self) -> set[str]:
+        """Of all that is in it but events, of whatever kind, as `kubectl get -o name` writes them.
+
+        And of what it has outside of namespaces: definitions, and roles that are named after it.
+        """
+        kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+        lasting = ",".join(one for one in kinds if one.partition(".")[0] != "events")
+        inside = _kubectl("-n", self.namespace, "get", lasting, "-o", "name").split()
+        outside = _kubectl("get", "crd,clusterroles,clusterrolebindings", "-o", "name").split()
+        return {*inside, *(one for one in outside if f"/{self.namespace}-" in one or one.endswith(_OURS))}
 
     # ── pods ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -149,12 +162,23 @@ def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
     return next((one for one in every if one["type"] == kind), {})
 
 
+def selector(deployment: client.V1Deployment) -> str:
+    """Of its pods."""
+    return ",".join(f"{key}={value}" for key, value in deployment.spec.selector.match_labels.items())
+
+
 def ready(pod: client.V1Pod) -> bool:
     """Whether it takes traffic and is not about to go."""
     if pod.metadata.deletion_timestamp is not None:
         return False
     every = pod.status.conditions or []
     return any(one.type == "Ready" and one.status == "True" for one in every)
+
+
+def _kubectl(*arguments: str) -> str:
+    done = subprocess.run(["kubectl", *arguments], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
+    return done.stdout
 
 
 def _unless_absent(call: Any) -> Any:

@@ -12,9 +12,12 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from daybreak import Client, DaybreakError
-from e2e.kube import POOLS, RAY, SCALED, Kube
+from e2e.kube import POOLS, RAY, SCALED, Kube, selector
 
+OPERATORS = ("keda-operator", "kuberay-operator")
+"""Deployments that Daybreak leans on, in whatever namespaces they are."""
 _TAIL = 5000
+_LOST = (ApiException, HTTPError, OSError, DaybreakError)
 
 
 def collect(kube: Kube, client: Client | None, folder: Path) -> None:
@@ -23,36 +26,55 @@ def collect(kube: Kube, client: Client | None, folder: Path) -> None:
     for name, make in _parts(kube, client):
         try:
             text = make()
-        except (ApiException, HTTPError, OSError, DaybreakError) as exc:
-            text = f"cannot be had: {exc}\n"
+        except _LOST as exc:
+            text = _lost(exc)
         (folder / name).write_text(text, encoding="utf-8")
 
 
 def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], str]]]:
+    here = kube.namespace
     parts: list[tuple[str, Callable[[], str]]] = [
         ("pools.yaml", lambda: _yaml(kube.every(POOLS))),
         ("rayclusters.yaml", lambda: _yaml(kube.every(RAY))),
         ("scaledobjects.yaml", lambda: _yaml(kube.every(SCALED))),
         ("events.txt", lambda: _events(kube)),
-        ("pods.yaml", lambda: _yaml(kube.api.sanitize_for_serialization(kube.pods()))),
+        ("pods.yaml", lambda: _objects(kube, kube.pods())),
+        ("deployments.yaml", lambda: _objects(kube, kube.apps.list_namespaced_deployment(here).items)),
+        (
+            "autoscalers.yaml",
+            lambda: _objects(kube, kube.autoscaling.list_namespaced_horizontal_pod_autoscaler(here).items),
+        ),
+        ("nodes.yaml", lambda: _objects(kube, kube.core.list_node().items)),
+        ("secrets.txt", lambda: _names(kube.core.list_namespaced_secret(here).items)),
     ]
     if client is not None:
         parts += [
             ("v1-pools.json", lambda: _json([one.to_json() for one in client.pools()])),
             ("v1-tasks.json", lambda: _json([one.to_json() for one in client.list(limit=200)])),
         ]
-    return parts + _logs(kube)
+    return [*parts, *_logs(kube), *(part for name in OPERATORS for part in _operator(kube, name))]
 
 
-def _logs(kube: Kube) -> list[tuple[str, Callable[[], str]]]:
+def _operator(kube: Kube, name: str) -> list[tuple[str, Callable[[], str]]]:
     try:
-        pods = kube.pods()
-    except (ApiException, HTTPError, OSError):
-        return []
+        found = kube.deployment(name)
+    except (*_LOST, ValueError) as exc:  # there is none of that name, or more than one
+        told = _lost(exc)
+        return [(f"log-{name}.txt", lambda: told)]
+    return _logs(Kube(found.metadata.namespace), selector(found))
+
+
+def _logs(kube: Kube, of: str = "") -> list[tuple[str, Callable[[], str]]]:
+    try:
+        pods = kube.pods(of)
+    except _LOST as exc:
+        told = _lost(exc)
+        return [(f"log-{kube.namespace}.txt", lambda: told)]
     found: list[tuple[str, Callable[[], str]]] = []
     for pod in pods:
         every = [*(pod.spec.init_containers or []), *pod.spec.containers]
-        restarts = {one.name: one.restart_count for one in pod.status.container_statuses or []}
+        statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+        restarts = {one.name: one.restart_count for one in statuses}
         for container in every:
             name = f"log-{pod.metadata.name}-{container.name}"
             found.append((f"{name}.txt", _log(kube, pod.metadata.name, container.name, previous=False)))
@@ -81,6 +103,19 @@ def _events(kube: Kube) -> str:
         f"{one.involved_object.name} {one.reason} ×{one.count or 1}: {one.message}\n"
         for one in rows
     )
+
+
+def _objects(kube: Kube, every: list[Any]) -> str:
+    return _yaml(kube.api.sanitize_for_serialization(every))
+
+
+def _names(secrets: list[Any]) -> str:
+    """What is in them is nobody's business."""
+    return "".join(f"{one.metadata.name} {one.type}\n" for one in secrets)
+
+
+def _lost(exc: Exception) -> str:
+    return f"cannot be had: {exc}\n"
 
 
 def _yaml(value: Any) -> str:

@@ -36,9 +36,13 @@ class Release:
         """And wait until what it made is ready."""
         self._helm("install", NAME, str(self._chart), "--wait", f"--timeout={timeout_s}s", values=values)
 
-    def upgrade(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """To the chart of this tree, from whichever it was; pools that were changed by hand follow the values again."""
-        options = ["--wait", f"--timeout={timeout_s}s", *_forced()]
+    def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
+        """To the chart of this tree, from whichever it was; pools that were changed by hand follow the values again.
+
+        ``files``: values files that are read before ``values``.
+        """
+        given = [f"--values={file}" for file in files]
+        options = ["--wait", f"--timeout={timeout_s}s", *_forced(), *given]
         self._helm("upgrade", NAME, str(CHART), *options, values=values)
 
     def rollback(self, *, timeout_s: int = 240) -> None:
@@ -47,9 +51,12 @@ class Release:
     def uninstall(self, *, timeout_s: int = 180) -> None:
         self._helm("uninstall", NAME, "--wait", f"--timeout={timeout_s}s")
 
-    def test(self, *, timeout_s: int = 300) -> None:
-        """`helm test`: the chart's own check of an installation."""
-        self._helm("test", NAME, "--logs", f"--timeout={timeout_s}s")
+    def test(self, *, timeout_s: int = 300) -> str:
+        """`helm test`: the chart's own check of an installation; what it wrote."""
+        wrote = self._helm("test", NAME, "--logs", f"--timeout={timeout_s}s")
+        for line in wrote.splitlines():
+            say(f"    {line}")
+        return wrote
 
     def _helm(self, *args: str, values: Mapping[str, Any] | None = None) -> str:
         began = time.monotonic()

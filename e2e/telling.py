@@ -9,7 +9,12 @@ _started = time.monotonic()
 _lock = threading.Lock()
 
 
+def passed_s() -> float:
+    """Seconds since the start."""
+    return time.monotonic() - _started
+
+
 def say(text: str) -> None:
     """Print at once, with the seconds since the start."""
     with _lock:
-        print(f"[{time.monotonic() - _started:7.1f} s] {text}", flush=True)
+        print(f"[{passed_s():7.1f} s] {text}", flush=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from e2e.house import WAKE_S, House
-from e2e.kube import Kube
+from e2e.kube import Kube, selector
 from e2e.naming import named, recovered
 from e2e.telling import say
 from e2e.waiting import wait_until
@@ -40,11 +40,10 @@ def _away(house: House, operator: str) -> Iterator[None]:
     """Scaled to zero until the context ends, and then to as many pods as before."""
     found = house.kube.deployment(operator)
     there = Kube(found.metadata.namespace)
-    selector = ",".join(f"{key}={value}" for key, value in found.spec.selector.match_labels.items())
     say(f"  {operator} of {there.namespace} goes")
     house.kube.scale(found, 0)
     try:
-        wait_until(lambda: not there.pods(selector), timeout_s=60, what=f"the end of {operator}")
+        wait_until(lambda: not there.pods(selector(found)), timeout_s=60, what=f"the end of {operator}")
         yield
     finally:
         house.kube.scale(found, found.spec.replicas)

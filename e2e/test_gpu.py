@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import copy
+from pathlib import Path
 
 import pytest
 
 from e2e.house import WAKE_S, House
-from e2e.values import pool
 
 pytestmark = pytest.mark.full
 
 GPU = "nvidia.com/gpu"
+VALUES = Path(__file__).with_name("gpu-values.yaml")
 
 
 def test_a_gpu_for_a_rank(house: House) -> None:
-    """A pool with a GPU a rank: its pod asks Kubernetes for one, and Ray sees it, or the rank would never start."""
+    """A values file with a GPU a rank: its pod asks for one, and Ray sees it, or the rank would never start."""
     nodes = house.kube.core.list_node().items
     if not any(int(node.status.allocatable.get(GPU, 0)) for node in nodes):
         pytest.skip(f"no node advertises {GPU}")
-    with_gpu = copy.deepcopy(house.values)
-    of = pool("echo", ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 0}, most=1)
-    with_gpu["pools"]["gpu"] = {**of, "resources": {"cpus": 1, "gpus": 1}}
-    house.release.upgrade(with_gpu)
+    house.release.upgrade(house.values, VALUES)
     try:
         story = house.follow(house.submit("gpu", {"message": "on a GPU", "steps": 20, "step_s": 0.5}))
         story.at_step(1, timeout_s=WAKE_S)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 
+from e2e import s3
 from e2e.house import WAKE_S, House
-from e2e.release import NAME
+from e2e.pages import Page
 from e2e.story import Story
+from e2e.telling import say
 from e2e.values import values
 from e2e.waiting import wait_until
 
 pytestmark = pytest.mark.full
+
+DEFINITION = "customresourcedefinition.apiextensions.k8s.io/generatorpools.daybreak.dev"
 
 
 def test_upgrade_and_rollback_with_tasks(house: House, request: pytest.FixtureRequest) -> None:
@@ -85,16 +90,30 @@ def _all_run(house: House, image: str) -> bool:
 
 
 def test_uninstall_leaves_what_it_says(house: House) -> None:
-    """`helm uninstall` leaves but the volume and Secrets that NOTES name; installed again, tasks are there."""
+    """`helm uninstall` leaves nothing of any kind but what docs/upgrading.md says; installed again, tasks are there."""
     task = house.submit("echo", {"message": "kept", "steps": 2})
     house.follow(task).end(timeout_s=WAKE_S)
     house.release.uninstall()
-    wait_until(
-        lambda: not [pod for pod in house.kube.pods() if pod.metadata.labels.get("app") != "s3"],
-        timeout_s=180,
-        what="the end of all pods of the release",
-    )
-    kept = house.kube.core.list_namespaced_persistent_volume_claim(house.kube.namespace).items
-    assert [one.metadata.name for one in kept] == [f"data-{NAME}-redis-0"]
+    kept = _said_to_stay()
+    say(f"  what must stay, and nothing else: {', '.join(sorted(kept))}")
+    with suppress(TimeoutError):  # the comparison below names what is left
+        wait_until(lambda: _left(house) == kept, timeout_s=180, what="the end of all else")
+    assert _left(house) == kept
     house.release.install(house.values)
     assert house.client.get(task).state.value == "succeeded", "the tasks are still there"
+
+
+def _said_to_stay() -> set[str]:
+    """What the page's table names of the chart's own."""
+    kinds = {"claim": "persistentvolumeclaim", "Secret": "secret"}
+    section = Page("upgrading.md").section("Uninstall")
+    named = re.findall(r"^\| (claim|Secret) `([^`]+)` \|", section, re.MULTILINE)
+    assert "| the definition of GeneratorPool |" in section
+    return {DEFINITION, *(f"{kinds[kind]}/{name}" for kind, name in named)}
+
+
+def _left(house: House) -> set[str]:
+    """All but what Kubernetes puts into every namespace, and the tests' S3 server."""
+    others = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    every = house.kube.names() - others
+    return {one for one in every if not re.match(rf"{s3.NAME}(-|$)", one.partition("/")[2])}

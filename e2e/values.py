@@ -51,7 +51,7 @@ def values(images: Images) -> dict[str, Any]:
     }
 
 
-def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any], most: int = 2) -> dict[str, Any]:
+def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any]) -> dict[str, Any]:
     """A pool on CPUs whose pods ask for little."""
     return {
         "workload": workload,
@@ -59,7 +59,7 @@ def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any], most: i
         "hostsPerGroup": hosts,
         # What Ray reserves for a rank; what the pod asks of Kubernetes is below.
         "resources": {"cpus": 1},
-        "maxGroups": most,
+        "maxGroups": 2,
         "idle": idle,
         "drainSeconds": 20,
         "settings": {"lease": {"lease_s": LEASE_S}, "checkpoint_s": 5},
