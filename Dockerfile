@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for every process of Daybreak: gateway, operator, Ray head and workers.
 #
-#   docker build -t daybreak:dev .                             (podman and buildah build it too)
+#   docker build -t daybreak:dev .                             (podman and buildah build it too; only buildah was tried)
 #   docker build --build-arg BASE=nvidia/cuda:… …              a base of your own: Debian or Ubuntu with Python ≥ 3.11
 #   docker build --build-arg WHEELS=/src/wheels …              wheels from the folder wheels/ of the context, a torch say
 #
@@ -51,11 +51,13 @@ WORKDIR /home/daybreak
 # The root file system may be read-only; /tmp is the one folder that is written (an emptyDir in the chart).
 ENTRYPOINT ["daybreakd"]
 CMD ["--help"]
-# Last, since they change with every commit.
+# Last, since they change with every commit. Source, url and documentation are the publisher's to add (`--label`).
+ARG BASE
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Daybreak" \
       org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and workers" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

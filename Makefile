@@ -88,7 +88,9 @@ IMAGE ?= daybreak:dev
 image:  ## Build the image with docker, podman or buildah (IMAGE=daybreak:dev)
 	@for tool in docker podman buildah; do \
 		if command -v $$tool >/dev/null; then \
-			exec $$tool build -t $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .; fi; done; \
+			exec $$tool build -t $(IMAGE) \
+				--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' services/python/pyproject.toml)" \
+				--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .; fi; done; \
 	echo "none of docker, podman and buildah is on PATH" >&2; exit 1
 
 chart: setup  ## Make what follows from the Helm chart, then lint and test it (helm, helm-unittest, kube-score; KUBECONFIG for dry runs)

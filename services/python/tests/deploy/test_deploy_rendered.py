@@ -168,6 +168,43 @@ def test_the_operator_may_do_what_it_must_and_no_more() -> None:
     assert secrets["resourceNames"] == ["daybreak-ray-token"]
 
 
+def test_install_tells_what_a_default_installation_asks_for() -> None:
+    """docs/install.md has the sums; `video` keeps a head at rest, `echo` does not."""
+    rendered = render()
+    head, worker = (_pods(rendered, "video")[part] for part in ("headGroupSpec", "workerGroupSpecs"))
+    at_rest = [head]
+    for one in (*rendered.all("Deployment"), *rendered.all("StatefulSet")):
+        at_rest += [one["spec"]["template"]] * one["spec"]["replicas"]
+    page = (CHART.parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
+    assert f"| **at rest** | {len(at_rest)} | {_asked(at_rest)} | 8 GiB |" in page
+    assert f"| each group of `video`, at most `maxGroups` (4) | 1 | {_asked([worker])} | |" in page
+    assert (
+        f"| `echo`, while `helm test` uses it | 2 | {_asked(list(_pods(rendered, 'echo').values()))} | |"
+        in page
+    )
+
+
+def _pods(rendered: Rendered, pool: str) -> dict[str, Object]:
+    """The templates of a pool's head and workers."""
+    spec = manifests.cluster(pools(rendered)[pool], replicas=1, suspend=False)["spec"]
+    (workers,) = spec["workerGroupSpecs"]
+    return {"headGroupSpec": spec["headGroupSpec"]["template"], "workerGroupSpecs": workers["template"]}
+
+
+def _asked(templates: list[Object]) -> str:
+    """CPUs, memory and ephemeral storage as the page writes them. A limit alone is a request too."""
+    sums = dict.fromkeys(("cpu", "memory", "ephemeral-storage"), 0.0)
+    units = {"m": 0.001, "Mi": 1 / 1024, "Gi": 1.0}
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        resources = container["resources"]
+        for name, amount in {**resources.get("limits", {}), **resources["requests"]}.items():
+            number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(amount)).groups()
+            sums[name] += float(number) * units.get(unit, 1)
+    cpus, memory, storage = sums.values()
+    return f"{cpus:g} | {memory:.2g} GiB |" + (f" {storage:g} GiB" if storage else "")
+
+
 def revisions(rendered: Rendered) -> dict[str, str]:
     return {name: names.revision(pool) for name, pool in pools(rendered).items()}
 
@@ -193,9 +230,23 @@ def test_groups_are_renewed_only_when_they_must_be(also: Object, renewed: set[st
 
 def test_another_version_of_the_chart_renews_no_group(tmp_path: Path) -> None:
     """Labels with versions must not be in Ray's templates: only a change of the image is one."""
-    copy = tmp_path / "daybreak"
+    image: dict[str, Any] = {"image": {"tag": "same"}}
+    assert revisions(render(also=image)) == revisions(render(also=image, chart=next_release(tmp_path)))
+
+
+def test_another_version_of_the_chart_restarts_no_redis(tmp_path: Path) -> None:
+    """Nor a label with one in Redis's template: while its pod is away tasks are refused."""
+    now, then = (
+        render(chart=chart).one("StatefulSet", "daybreak-redis") for chart in (CHART, next_release(tmp_path))
+    )
+    assert now["spec"] == then["spec"]
+    assert now["metadata"]["labels"] != then["metadata"]["labels"]
+
+
+def next_release(folder: Path) -> Path:
+    """A copy of the chart with other versions, its own and the image's."""
+    copy = folder / "daybreak"
     shutil.copytree(CHART, copy)
     about = yaml.safe_load((copy / "Chart.yaml").read_text())
-    (copy / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9"}))
-    image: dict[str, Any] = {"image": {"tag": "same"}}
-    assert revisions(render(also=image)) == revisions(render(also=image, chart=copy))
+    (copy / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9", "appVersion": "9.9.9"}))
+    return copy

@@ -1,0 +1,50 @@
+"""What `make image` hands to whatever builds the image. No image is built here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from deploy_chart import REPOSITORY
+from deploy_tools import ask
+
+
+@pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
+def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
+    """Whichever of the three there is; without arguments the labels would read `dev` and `unknown`."""
+    for name in ("make", "bash", "git", "sed"):
+        if (found := shutil.which(name)) is None:
+            pytest.skip(f"{name} is not on PATH")
+        (tmp_path / name).symlink_to(found)
+    fake = tmp_path / builder
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["make", "image", "IMAGE=somewhere/daybreak:1"],
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, "PATH": str(tmp_path), "UV_FIND_LINKS": ""},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text(encoding="utf-8"))
+    version = project["project"]["version"]
+    # An archive of the tree has no revision.
+    revision = ask("git", "-C", REPOSITORY, "rev-parse", "--verify", "HEAD").stdout.strip() or "unknown"
+    assert done.stdout.split() == [
+        *("build", "-t", "somewhere/daybreak:1"),
+        *("--build-arg", f"VERSION={version}", "--build-arg", f"REVISION={revision}", "."),
+    ]
+
+
+def test_every_argument_of_a_label_is_one_of_the_last_stage() -> None:
+    """An argument of another stage is empty there, and nobody is told."""
+    last = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
+    asked = set(re.findall(r'org\.opencontainers\.image\.[a-z.]+="\$\{(\w+)\}"', last))
+    assert asked == set(re.findall(r"^ARG (\w+)", last, re.MULTILINE)) == {"BASE", "VERSION", "REVISION"}
