@@ -17,10 +17,15 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{- define "daybreak.labels" -}}
-{{- $root := index . 0 -}}
+{{/* Of pods that no release may restart: what policies select by, and no version. */}}
+{{- define "daybreak.lastingLabels" -}}
 {{ include "daybreak.selector" . }}
 app.kubernetes.io/part-of: daybreak
+{{- end -}}
+
+{{- define "daybreak.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "daybreak.lastingLabels" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
