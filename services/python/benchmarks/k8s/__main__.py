@@ -1,4 +1,4 @@
-"""``python -m benchmarks.k8s [--quick] [--image IMAGE]``: the table of ``docs/figures/k8s.json``.
+"""``python -m benchmarks.k8s [--quick] [--part PART] [--image IMAGE]``: two tables, ``docs/figures/k8s*.json``.
 
 Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, the image on its nodes. It
 makes a namespace of its own, and removes it.
@@ -10,9 +10,9 @@ import argparse
 import sys
 import time
 
-from benchmarks.k8s import rows
+from benchmarks.k8s import hosts, rows
 from benchmarks.k8s.floors import Floors
-from benchmarks.k8s.moments import burst, latencies, rest, ride
+from benchmarks.k8s.moments import REST_S, burst, latencies, rest, ride
 from e2e.house import House
 from e2e.telling import say
 from e2e.values import Images
@@ -24,27 +24,39 @@ ABOUT = (
     "a pod of the worker's template that only sleeps, Ray's own `ray start` in it, and the load of the model in a bare "
     "process. Floor and wake of the warm head are measured in turns, 15 s after whatever was before."
 )
-REST_S = 15.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.k8s", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="each thing once, and a burst of 100")
+    parser.add_argument("--part", choices=["pools", "hosts"], help="one of the two tables (default: both)")
     parser.add_argument("--image", default="daybreak:dev")
     parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
     options = parser.parse_args()
-    times, tasks = (1, 100) if options.quick else (7, 1000)
-    house = House(Images(daybreak=options.image, s3=options.s3_image))
+    for part in [options.part] if options.part else ["pools", "hosts"]:
+        house = House(Images(daybreak=options.image, s3=options.s3_image))
+        report = _run(house, part, quick=options.quick)
+        say(f"\n{report.table()}")
+        if not options.quick:
+            say(f"saved {report.save(FOLDER)}")
+    return 0
+
+
+def _run(house: House, part: str, *, quick: bool) -> Report:
+    if part == "hosts":
+        hosts.furnish(house)
     try:
         house.open()
-        report = Report(name="k8s", title="On Kubernetes", about=ABOUT)
-        measure(house, report, times=times, tasks=tasks, rest_s=60 if options.quick else 300)
+        if part == "hosts":
+            report = Report(name="k8s-hosts", title="A group of two hosts on Kubernetes", about=hosts.ABOUT)
+            hosts.measure(house, report, times=1 if quick else 3)
+        else:
+            report = Report(name="k8s", title="On Kubernetes", about=ABOUT)
+            times, tasks, rest_s = (1, 100, 60) if quick else (7, 1000, 300)
+            measure(house, report, times=times, tasks=tasks, rest_s=rest_s)
     finally:
         house.close()
-    say(f"\n{report.table()}")
-    if not options.quick:
-        say(f"saved {report.save(FOLDER)}")
-    return 0
+    return report
 
 
 def measure(house: House, report: Report, *, times: int, tasks: int, rest_s: float) -> None:

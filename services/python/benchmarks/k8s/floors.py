@@ -12,11 +12,14 @@ from e2e.waiting import wait_until
 
 NAME = "floor"
 # Ray's own command, not the quicker one that stands before it in the image's PATH.
-JOIN = '/opt/daybreak/bin/ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null && echo DONE; sleep 600'
-LOAD = """python -c '
+_JOIN = '/opt/daybreak/bin/ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null'
+_LOAD = """python -c '
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.video.workload import VideoWorkload
-one = VideoWorkload(); one.load(Group()); one.warm_up()' && echo DONE; sleep 600"""
+one = VideoWorkload(); one.load(Group()); one.warm_up()'"""
+_DONE = "echo DONE; sleep 600"
+JOIN, LOAD = f"{_JOIN} && {_DONE}", f"{_LOAD} && {_DONE}"
+WHOLE = f"{_JOIN} && {_LOAD} && {_DONE}"
 
 
 class Floors:
@@ -28,6 +31,7 @@ class Floors:
         self.start_s: list[float] = []
         self.join_s: list[float] = []
         self.load_s: list[float] = []
+        self.whole_s: list[float] = []
 
     def see(self, pool: str) -> None:
         """Keep what a worker of this pool is made of; one is there now."""
@@ -44,23 +48,30 @@ class Floors:
         """The model, in a pod of the pool."""
         self.load_s.append(self._run(self._templates[pool], LOAD)[1])
 
-    def _run(self, template: dict[str, Any], script: str) -> tuple[float, float]:
-        """Seconds until a pod runs, and from then until its script is done."""
+    def whole(self, pool: str, *, hosts: int) -> None:
+        """So many pods at once, Ray in each that joins the pool's head, and then the model in each."""
+        self.whole_s.append(sum(self._run(self._templates[pool], WHOLE, pods=hosts)))
+
+    def _run(self, template: dict[str, Any], script: str, *, pods: int = 1) -> tuple[float, float]:
+        """Seconds until the pods run, and from then until their scripts are done."""
         core, namespace = self._house.kube.core, self._house.kube.namespace
+        named = [f"{NAME}-{number}" for number in range(pods)]
         began = time.monotonic()
-        core.create_namespaced_pod(namespace, _bare(template, script))
+        for name in named:
+            core.create_namespaced_pod(namespace, _bare(name, template, script))
 
         def runs() -> bool:
-            return bool(core.read_namespaced_pod(NAME, namespace).status.phase == "Running")
+            return all(core.read_namespaced_pod(name, namespace).status.phase == "Running" for name in named)
 
         def done() -> bool:
-            return "DONE" in core.read_namespaced_pod_log(NAME, namespace)
+            return all("DONE" in core.read_namespaced_pod_log(name, namespace) for name in named)
 
         wait_until(runs, timeout_s=120, what="a bare pod", pause_s=0.1)
         running = time.monotonic()
         wait_until(done, timeout_s=240, what=f"{script[:40]}…", pause_s=0.1)
         ended = time.monotonic()
-        core.delete_namespaced_pod(NAME, namespace, grace_period_seconds=0)
+        for name in named:
+            core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
         wait_until(lambda: not self._there(), timeout_s=60, what="the end of a bare pod")
         say(
             f"  floor: {running - began:.1f} s to run, {ended - running:.1f} s for {script.split(maxsplit=1)[0]}"
@@ -68,16 +79,16 @@ class Floors:
         return running - began, ended - running
 
     def _there(self) -> bool:
-        return any(pod.metadata.name == NAME for pod in self._house.kube.pods())
+        return any(pod.metadata.name.startswith(f"{NAME}-") for pod in self._house.kube.pods())
 
 
-def _bare(template: dict[str, Any], script: str) -> dict[str, Any]:
+def _bare(name: str, template: dict[str, Any], script: str) -> dict[str, Any]:
     spec = copy.deepcopy(template["spec"])
-    for name in ("initContainers", "nodeName", "hostname", "subdomain"):
-        spec.pop(name, None)
+    for absent in ("initContainers", "nodeName", "hostname", "subdomain"):
+        spec.pop(absent, None)
     container = spec["containers"][0]
-    for name in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "args"):
-        container.pop(name, None)
+    for absent in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "args"):
+        container.pop(absent, None)
     container["command"] = ["/bin/bash", "-c", script]
     spec.update(containers=[container], restartPolicy="Never")
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": NAME}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}

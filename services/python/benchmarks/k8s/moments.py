@@ -14,6 +14,8 @@ from e2e.telling import say
 from e2e.waiting import wait_until
 
 LOOK_S = 0.1
+REST_S = 15.0
+"""Before each measurement: the end of the one before is not to be in it."""
 CALLS = "daybreak_operator_kubernetes_calls_total"
 METRICS_PORT = 9090
 

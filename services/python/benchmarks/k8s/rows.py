@@ -64,6 +64,33 @@ def wakes(what: str, rides: Sequence[Ride], floors: Measured | None) -> Iterator
     )
 
 
+def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
+    """A group of several hosts, with each phase of its wake. ``whole_s`` may be empty: it has no floor then."""
+    groups = [one.group_s for one in rides]
+    floor_s = median(whole_s) if whole_s else None
+    yield Row(
+        what=f"{what}: RayCluster patched → group formed",
+        value=median(groups),
+        unit="s",
+        floor=floor_s,
+        floor_what="bare pods + bare ray start + bare model load, both at once" if floor_s else "",
+        target="≤ 1.2 ×" if floor_s else "",
+        held=median(groups) <= 1.2 * floor_s if floor_s else None,
+        spread=(min(groups), max(groups)),
+        note=f"floor {min(whole_s):.1f} to {max(whole_s):.1f} s" if floor_s else "",
+    )
+    for name in rides[-1].phases:
+        took = [one.phases.get(name, 0.0) for one in rides]
+        about = "from the POST to the group" if name.startswith("total") else "as the pool's record has it"
+        yield Row(
+            what=f"… {name.removesuffix('_s')}",
+            value=median(took),
+            unit="s",
+            spread=(min(took), max(took)),
+            note=about,
+        )
+
+
 def floors(of: Measured) -> Iterator[Row]:
     for what, value in (
         ("floor: a bare pod runs", of.start_s),

@@ -45,6 +45,15 @@ def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
     assert "ray 4.0" in group.note
 
 
+def test_a_group_of_two_hosts_is_held_against_both_at_once_and_shows_its_phases() -> None:
+    """From no pods nothing bare is like it, so nothing is held then."""
+    group, ray = rows.hosts("two hosts", [ride(), ride(formed_s=13.0), ride(formed_s=14.0)], [9.0, 8.0, 30.0])
+    assert (group.value, group.floor, group.held) == (10.5, 9.0, True)
+    assert (ray.what, ray.value) == ("… ray", 4.0)
+    (bare, *_) = rows.hosts("from no pods", [ride()], [])
+    assert (bare.floor, bare.held) == (None, None)
+
+
 def test_a_late_detection_is_a_miss() -> None:
     """Polling is 2 s, and one more is allowed."""
     detect, group = rows.wakes("echo", [ride(detected_s=3.5)], None)
