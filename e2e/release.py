@@ -33,8 +33,10 @@ class Release:
         self._chart = chart
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """And wait until what it made is ready."""
-        self._helm("install", NAME, str(self._chart), "--wait", f"--timeout={timeout_s}s", values=values)
+        """And wait until what it made is ready. A chart of before brings its own definition, whoever made another."""
+        forced = _forced() if self._chart != CHART else []
+        options = ["--wait", f"--timeout={timeout_s}s", *forced]
+        self._helm("install", NAME, str(self._chart), *options, values=values)
 
     def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
         """To the chart of this tree, from whichever it was; pools that were changed by hand follow the values again.
