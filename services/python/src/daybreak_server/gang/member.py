@@ -226,11 +226,11 @@ class Member:
     def _gather(self, keeper: Keeper) -> Crew:
         if self._config.ranks == 1:
             return Alone()
-        from daybreak_server.gang import process_group
-
         config, outside, board = self._config, self._outside, self._outside.board
         assert board is not None, "a group of several ranks needs a board to meet at"
         with self._phase("process_group", None):
+            from daybreak_server.gang import process_group  # torch: seconds, which are of this phase
+
             until = time.monotonic() + config.start_s
             door = Door(outside.host, size=config.ranks)
             store = process_group.open_store(outside.host, size=config.ranks, timeout_s=config.start_s)
