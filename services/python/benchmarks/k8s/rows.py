@@ -46,38 +46,22 @@ def wakes(what: str, rides: Sequence[Ride], floors: Measured | None) -> Iterator
         held=median(detected) <= target,
         spread=(min(detected), max(detected)),
     )
-    groups = [one.group_s for one in rides]
     floor_s = (
         median(map(sum, zip(floors.start_s, floors.join_s, strict=True))) if floors is not None else None
     )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
-    yield Row(
-        what=f"{what}: RayCluster patched → group formed",
-        value=median(groups),
-        unit="s",
-        floor=floor_s,
-        floor_what="bare pod + bare ray start" if floor_s else "",
-        target="≤ 1.2 ×" if floor_s else "",
-        held=median(groups) <= 1.2 * floor_s if floor_s else None,
-        spread=(min(groups), max(groups)),
-        note=f"phases of the last, s: {last}",
-    )
+    note = f"phases of the last, s: {last}"
+    yield _formed(what, rides, floor_s=floor_s, floor_what="bare pod + bare ray start", note=note)
 
 
 def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
     """A group of several hosts, with each phase of its wake. ``whole_s`` may be empty: it has no floor then."""
-    groups = [one.group_s for one in rides]
-    floor_s = median(whole_s) if whole_s else None
-    yield Row(
-        what=f"{what}: RayCluster patched → group formed",
-        value=median(groups),
-        unit="s",
-        floor=floor_s,
-        floor_what="bare pods + bare ray start + bare model load, both at once" if floor_s else "",
-        target="≤ 1.2 ×" if floor_s else "",
-        held=median(groups) <= 1.2 * floor_s if floor_s else None,
-        spread=(min(groups), max(groups)),
-        note=f"floor {min(whole_s):.1f} to {max(whole_s):.1f} s" if floor_s else "",
+    yield _formed(
+        what,
+        rides,
+        floor_s=median(whole_s) if whole_s else None,
+        floor_what="bare pods + bare ray start + bare model load, both at once",
+        note=f"floor {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
     )
     for name in rides[-1].phases:
         took = [one.phases.get(name, 0.0) for one in rides]
@@ -89,6 +73,22 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
             spread=(min(took), max(took)),
             note=about,
         )
+
+
+def _formed(what: str, rides: Sequence[Ride], *, floor_s: float | None, floor_what: str, note: str) -> Row:
+    """Held against its floor, where it has one."""
+    groups = [one.group_s for one in rides]
+    return Row(
+        what=f"{what}: RayCluster patched → group formed",
+        value=median(groups),
+        unit="s",
+        floor=floor_s,
+        floor_what=floor_what if floor_s else "",
+        target="≤ 1.2 ×" if floor_s else "",
+        held=median(groups) <= 1.2 * floor_s if floor_s else None,
+        spread=(min(groups), max(groups)),
+        note=note,
+    )
 
 
 def floors(of: Measured) -> Iterator[Row]:

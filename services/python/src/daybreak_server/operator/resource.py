@@ -268,9 +268,8 @@ def _complaint(exc: ValidationError) -> str:
     wrong = []
     for error in exc.errors(include_url=False, include_input=False):
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-        raised = error.get("ctx", {}).get(
-            "error"
-        )  # a check of ours; pydantic puts "Value error" before its words
+        # Raised by a check of ours; pydantic puts "Value error" before its words.
+        raised = error.get("ctx", {}).get("error")
         wrong.append(f"spec{at}: {raised if isinstance(raised, Exception) else error['msg']}")
     return "; ".join(wrong)
 
