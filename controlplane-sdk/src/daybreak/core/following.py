@@ -40,6 +40,8 @@ HEALTHY_S = 15.0
 """A connection that lasted so long was a good one: the backoff starts anew after it."""
 POLL_BELOW_S = 20.0
 """Near its deadline ``wait`` asks instead of listening: a stream may be silent for a heartbeat (15 s)."""
+NOTHING_FOLLOWS = 204
+"""The status that answers the id of a task's last event: there is nothing to connect for any more."""
 _KNOWN = frozenset(EventType)
 _ID = re.compile(r"(\d+)-(\d+)")
 
@@ -154,6 +156,9 @@ def following(
         lost: DaybreakError = TransportError("the stream ended before the task did")
         try:
             head = yield Open(_request(task, stream.last, None if until is None else until - clock()))
+            if head.status == NOTHING_FOLLOWS:
+                yield Close()
+                return True
             _check(head)
             parser = stream.opened()
             while (chunk := (yield Read())) is not None:

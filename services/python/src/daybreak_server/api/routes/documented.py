@@ -136,7 +136,10 @@ EVENTS = _route(
     Code.NOT_ACCEPTABLE,
     Code.TOO_MANY_STREAMS,
     Code.SHUTTING_DOWN,
-    ok={200: ("Events, until the task's last one.", None)},
+    ok={
+        200: ("Events, until the task's last one.", None),
+        204: ("The task has ended, and `after` is its last event: nothing follows.", None),
+    },
     media={"text/event-stream": {"type": "string"}},
 )
 POOLS = _route("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})

@@ -17,7 +17,7 @@ from daybreak_server.api.routes import documented
 from daybreak_server.api.streams import ws
 from daybreak_server.api.streams.following import Following
 from daybreak_server.api.streams.frames import EventKey, parse_id
-from daybreak_server.api.streams.sse import EventStream
+from daybreak_server.api.streams.sse import EventStream, no_more_events
 from daybreak_server.domain.ids import TaskId
 
 _ACCEPTED = ("text/event-stream", "text/*", "*/*")
@@ -35,10 +35,15 @@ def router(ctx: Context) -> APIRouter:
         after: Annotated[str | None, Query(description="The last event id seen.")] = None,
         last_event_id: Annotated[str | None, Header(description="The same; it wins.")] = None,
     ) -> Response:
-        """Follow a task as server-sent events: history behind `after`, then live, up to its last event."""
+        """Follow a task as server-sent events: history behind `after`, then live, up to its last event.
+
+        204 when `after` is the last event of a task that has ended: nothing can follow, so do not connect again.
+        """
         _refuse_other_types(request.headers.get("accept", "*/*"))
         record, _ = await ctx.record(caller, id)
         following = _follow(ctx, record.id, record.pool, last_event_id or after)
+        if await following.over(record):
+            return no_more_events()
         return EventStream(following, ctx.gate, caller.tenant)
 
     @routes.websocket("/v1/tasks/{id}/ws")

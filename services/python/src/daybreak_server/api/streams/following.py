@@ -84,6 +84,17 @@ class Following:
         """Whether the subscriber is so slow that it will get a snapshot instead of what it has missed."""
         return self._subscriber.overflowed
 
+    async def over(self, record: TaskRecord) -> bool:
+        """Whether the task has ended and the client has seen its last event, so that no stream is needed.
+
+        An id beyond the last event is another matter: such a client gets a snapshot of what is true.
+        """
+        if self._last is None or not record.state.terminal:
+            return False
+        if record.last_event_id is not None:
+            return self._last == frames.parse_id(record.last_event_id)
+        return not (await self._read(self._last)).events
+
     async def batches(self) -> AsyncGenerator[list[Frame], None]:
         """Everything behind ``after``, up to the terminal event or until the server goes.
 

@@ -17,6 +17,15 @@ log = logging.getLogger("daybreak.api.streams")
 
 _OPENING = b"retry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
+_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+
+
+def no_more_events() -> Response:
+    """The answer to a client that has seen the last event: a browser's ``EventSource`` connects no more.
+
+    It names the type of a stream, as clients of earlier versions check that before anything else.
+    """
+    return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 
 
 class EventStream(Response):
@@ -30,7 +39,7 @@ class EventStream(Response):
         self._tenant = tenant
         self.status_code = 200
         self.background = None
-        self.init_headers({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+        self.init_headers(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """:raises ApiError, StoreError: before anything is sent, so that they become problems."""
