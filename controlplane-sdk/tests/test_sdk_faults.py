@@ -219,13 +219,6 @@ def test_events_after_the_last_one(scripted: Any, make: Any, face: Any) -> None:
     assert {e.type for e in events} == {EventType.RESET}
 
 
-def test_a_stream_that_is_over_is_the_end(scripted: Any, make: Any, face: Any) -> None:
-    """204 to the id of the last event: nothing is asked again, and nothing is an error."""
-    scripted.answers = [make.answer(status=204)]
-    assert face().call("events", "video_01", after="9-0") == []
-    assert len(scripted.seen) == 1
-
-
 def test_the_end_is_not_missed_between_two_connections(scripted: Any, make: Any, face: Any) -> None:
     """A task that ends while a connection is lost still brings its terminal event."""
     ended = make.answer(make.task(state="succeeded"))

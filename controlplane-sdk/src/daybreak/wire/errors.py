@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     NO_KEY = "no_key"
     BAD_KEY = "bad_key"
     FORBIDDEN = "forbidden"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     NO_SUCH_POOL = "no_such_pool"
     NO_SUCH_ARTIFACT = "no_such_artifact"
@@ -32,6 +33,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     BAD_RANGE = "bad_range"
     INVALID_INPUT = "invalid_input"
+    HOST_NOT_ALLOWED = "host_not_allowed"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_STREAMS = "too_many_streams"
@@ -59,6 +61,7 @@ _MEANING: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.NO_KEY: (401, "An API key is needed"),
     ErrorCode.BAD_KEY: (401, "The API key is not valid"),
     ErrorCode.FORBIDDEN: (403, "The API key does not allow this"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: (403, "A page of another site may not do this"),
     ErrorCode.NOT_FOUND: (404, "There is no such thing"),
     ErrorCode.NO_SUCH_POOL: (404, "There is no such pool"),
     ErrorCode.NO_SUCH_ARTIFACT: (404, "The task has no such artifact"),
@@ -68,6 +71,7 @@ _MEANING: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.CONFLICT: (409, "The task's state does not allow this"),
     ErrorCode.TOO_LARGE: (413, "The request is too large"),
     ErrorCode.BAD_RANGE: (416, "The range lies outside the file"),
+    ErrorCode.HOST_NOT_ALLOWED: (421, "The server does not answer to this name"),
     ErrorCode.INVALID_INPUT: (422, "The input is not valid"),
     ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The Idempotency-Key was used with another body"),
     ErrorCode.QUOTA_EXCEEDED: (429, "A quota is used up"),

@@ -74,7 +74,7 @@ class Clients:
         sock.bind((f"127.0.0.{2 + number % SOURCES}", 0))
         sock.connect(("127.0.0.1", self._port))
         sock.send(
-            f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode()
+            f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
         )
         sock.setblocking(False)
         self._streams[sock.fileno()] = Stream(sock, task)

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from daybreak_server import settings_sources as sources
+from daybreak_server.settings_http import Hosts, Networks, Origins, RootPath
 from daybreak_server.settings_sources import SettingsError
 
 __all__ = [
@@ -230,6 +231,22 @@ class HttpSettings(_Group):
     max_streams: int = Field(10_000, gt=0, description="Open SSE and WebSocket streams in one process.")
     max_streams_per_tenant: int = Field(10_000, gt=0, description="The same, for each tenant.")
     heartbeat_s: float = Field(15.0, gt=0, description="Seconds between SSE comments.")
+    allowed_hosts: Hosts = Field(
+        (),
+        description="Names that the Host of a request may have, beside addresses and `localhost`: "
+        "`daybreak.example.com,*.internal`, or `*`. Empty: none for requests from this machine, any for others.",
+    )
+    allowed_origins: Origins = Field(
+        (),
+        description="Other sites whose pages may use the API from a browser: `https://app.example.com`, or `*`.",
+    )
+    root_path: RootPath = Field(
+        "", description="Path below which a proxy serves the API, such as `/daybreak`: links begin with it."
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses of proxies whose `X-Forwarded-Prefix` counts instead of `root_path`: `10.0.0.0/8`.",
+    )
 
 
 class LeaseSettings(_Group):

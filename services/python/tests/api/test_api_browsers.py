@@ -59,18 +59,14 @@ def test_a_task_that_runs_is_followed_from_its_latest_event(api: Api, worker: Wo
     task = api.submit()["id"]
     claim = worker.claim()
     latest = read_events(api.url, task, until="started")[-1]["id"]
-    with api.client.stream(
-        "GET", f"/v1/tasks/{task}/events", headers={"Last-Event-ID": latest}
-    ) as answer:
+    with api.client.stream("GET", f"/v1/tasks/{task}/events", headers={"Last-Event-ID": latest}) as answer:
         assert answer.status_code == 200
         worker.finish(claim)
         assert "event: succeeded" in "\n".join(answer.iter_lines())
 
 
 @pytest.mark.parametrize("logs", [2, 1500], ids=["whole", "trimmed"])
-def test_a_client_with_an_id_beyond_the_end_gets_the_truth_once(
-    api: Api, worker: Worker, logs: int
-) -> None:
+def test_a_client_with_an_id_beyond_the_end_gets_the_truth_once(api: Api, worker: Worker, logs: int) -> None:
     """First a snapshot and the last event, whose id then ends it: on SSE with 204, on a WebSocket with 1000."""
     task, last = ended_task(api, worker, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"
@@ -78,7 +74,10 @@ def test_a_client_with_an_id_beyond_the_end_gets_the_truth_once(
     assert [event["type"] for event in told] == ["reset", "succeeded"]
     assert told[-1]["id"] == last
     assert stream(api, task, last).status_code == 204
-    assert [event["type"] for event in drain(socket(api, task, f"?after={beyond}"))[0]] == ["reset", "succeeded"]
+    assert [event["type"] for event in drain(socket(api, task, f"?after={beyond}"))[0]] == [
+        "reset",
+        "succeeded",
+    ]
     assert drain(socket(api, task, f"?after={last}")) == ([], 1000)
 
 
@@ -108,9 +107,16 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     if not (shutil.which("chromedriver") and shutil.which("chromium")):
         pytest.skip("needs the Debian packages chromium and chromium-driver")
     options = {
-        "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/chromium"]
+        "args": [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            f"--user-data-dir={tmp_path}/chromium",
+        ]
     }
-    wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": 60_000}}}}
+    wanted = {
+        "capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": 60_000}}}
+    }
     with _driver(tmp_path) as url, httpx2.Client(base_url=url, timeout=120, verify=False) as client:
 
         def tell(path: str, body: dict[str, Any]) -> Any:
@@ -128,6 +134,32 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             yield run
         finally:
             client.delete(session)
+
+
+REACH = """
+const [path, elsewhere, done] = arguments;
+(async () => {
+  const own = await fetch(path + '/cancel', {method: 'POST'}).then((answer) => answer.status);
+  const options = {method: 'POST', mode: 'no-cors'};
+  const cross = await fetch('http://' + elsewhere + path, options).then((answer) => answer.type);
+  const opens = (host) => new Promise((tell) => {
+    const socket = new WebSocket('ws://' + host + path + '/ws');
+    socket.onopen = () => tell(true); socket.onerror = () => tell(false);
+  });
+  done({own, cross, own_socket: await opens(location.host), cross_socket: await opens(elsewhere)});
+})();
+"""
+
+
+def test_a_browser_lets_only_our_own_pages_change_things(
+    api: Api, run_in_chromium: Callable[..., Any]
+) -> None:
+    """localhost and 127.0.0.1 are two sites to a browser: a page of one may not use the server by the other's name."""
+    task = api.submit()["id"]
+    elsewhere = api.url.removeprefix("http://")
+    page = f"http://{elsewhere.replace('127.0.0.1', 'localhost')}/docs"
+    got = run_in_chromium(page, REACH, f"/v1/tasks/{task}", elsewhere)
+    assert got == {"own": 202, "cross": "opaque", "own_socket": True, "cross_socket": False}
 
 
 def test_an_event_source_closes_by_itself_after_the_last_event(

@@ -18,7 +18,7 @@ def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) 
     task = api.submit()["id"]
     worker.progress(worker.claim(), 1, 2)
     address = ("127.0.0.1", int(api.url.rpartition(":")[2]))
-    request = f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     _read(address, request, 5)
     _none_open(api)
     gc.collect()

@@ -84,7 +84,7 @@ class Client:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             last = f"Last-Event-ID: {self.seen[-1]}\r\n" if self.seen else ""
-            writer.write(f"GET {self._path}/events HTTP/1.1\r\nHost: x\r\n{last}\r\n".encode())
+            writer.write(f"GET {self._path}/events HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode())
             status = (await reader.readline()).split()[1]
             self.refused += status == b"503"
             assert status in (b"200", b"503"), status

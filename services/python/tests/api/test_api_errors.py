@@ -66,6 +66,8 @@ REACHED: dict[ErrorCode, Callable[[Api], httpx2.Response]] = {
     ErrorCode.BAD_CURSOR: get("/v1/tasks?after=nonsense"),
     ErrorCode.BAD_EVENT_ID: get("/v1/tasks/{task}/events", **{"Last-Event-ID": "12"}),
     ErrorCode.BAD_HEADER: lambda api: post(api, good(), **{"Idempotency-Key": "two words"}),
+    ErrorCode.HOST_NOT_ALLOWED: get("/v1/tasks", Host="evil.example"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: lambda api: post(api, good(), Origin="https://evil.example"),
     ErrorCode.NOT_FOUND: get("/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
     ErrorCode.NO_SUCH_POOL: lambda api: post(api, {**good(), "pool": "nowhere"}),
     ErrorCode.NO_SUCH_ARTIFACT: get("/v1/tasks/{task}/artifacts/video.mp4"),
@@ -334,7 +336,7 @@ def test_a_lie_about_the_length_is_refused_at_once(start_api: Callable[..., Api]
     api = start_api(http={"max_body_bytes": 1000})
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as raw:
-        head = "POST /v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         raw.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode())
         assert raw.recv(4096).split()[1] == b"413"
 

@@ -12,6 +12,7 @@ from daybreak_server.api import openapi, problems
 from daybreak_server.api.context import Context
 from daybreak_server.api.edge import Edge
 from daybreak_server.api.ending import ended
+from daybreak_server.api.guard import Guard
 from daybreak_server.api.lane import App, Lane
 from daybreak_server.api.orphans import Orphans
 from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
@@ -38,12 +39,13 @@ def build_app(services: Services) -> FastAPI:
     )
     app.state.context = ctx
     problems.install(app)
-    app.add_middleware(Edge, metrics=ctx.metrics)
+    guard = Guard(services.settings.http)
+    app.add_middleware(Edge, metrics=ctx.metrics, guard=guard)
     for room in (submit, tasks, files, streams, pools, ops):
         app.include_router(room.router(ctx))
     openapi.install(app, ctx.catalog)
     app.lanes = {
-        ("POST", path): Edge(Lane(path, handler), metrics=ctx.metrics)
+        ("POST", path): Edge(Lane(path, handler), metrics=ctx.metrics, guard=guard)
         for path, handler in submit.lanes(ctx).items()
     }
     return app

@@ -28,6 +28,8 @@ such task.
 """
 _METHODS = ("get", "post", "delete")
 _EXTRA: tuple[type[BaseModel], ...] = (SubmitRequest, BatchRequest, Problem, Event)
+_ANYWHERE = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
+_CHANGES = ("post", "delete")
 _TASK_LINKS = {
     "show": {"operationId": "get_task", "parameters": {"id": "$response.body#/id"}},
     "follow": {"operationId": "follow", "parameters": {"id": "$response.body#/id"}},
@@ -77,6 +79,8 @@ def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
     for item in document["paths"].values():
         for method in _METHODS:
             if method in item:
+                if method in _CHANGES:
+                    item[method].setdefault("x-problems", []).append(ErrorCode.ORIGIN_NOT_ALLOWED.value)
                 _problems(item[method])
     _add_examples(document, catalog)
     return document
@@ -95,7 +99,7 @@ def _problems(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     by_status: dict[int, list[ErrorCode]] = {}
-    for value in [*operation.pop("x-problems", []), ErrorCode.INTERNAL.value]:
+    for value in [*operation.pop("x-problems", []), *_ANYWHERE]:
         code = ErrorCode(value)
         by_status.setdefault(code.status, []).append(code)
     for status, codes in sorted(by_status.items()):

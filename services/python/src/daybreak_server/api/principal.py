@@ -37,11 +37,13 @@ _LOCAL = Principal(scopes=frozenset({"tasks", "admin"}))
 
 
 @lru_cache(maxsize=1024)
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine itself, also as IPv6 writes an address of IPv4."""
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def is_local(connection: HTTPConnection) -> bool:
@@ -49,7 +51,7 @@ def is_local(connection: HTTPConnection) -> bool:
     client = connection.scope.get("client")
     if client is None or any(name in _FORWARDED for name, _ in connection.scope["headers"]):
         return False
-    return _is_loopback(client[0])
+    return is_loopback(client[0])
 
 
 async def principal(connection: HTTPConnection) -> Principal:
