@@ -1,4 +1,4 @@
-"""Request bodies: bounded while they stream, JSON only, objects only."""
+"""Request bodies: bounded while they stream and when they are decompressed, JSON only, objects only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from pydantic_core import from_json
 from starlette.requests import Request
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api.decoding import decompressed, parse_json
 from daybreak_server.api.problems import ApiError, invalid_field
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -27,10 +27,10 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
     if kind != "application/json":
         raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with Content-Type: application/json.")
     raw = await read_bytes(request, max_bytes=max_bytes)
-    try:
-        data = from_json(raw, allow_inf_nan=False)
-    except ValueError as exc:
-        raise ApiError(ErrorCode.BAD_JSON, f"The body is not valid JSON: {exc}.") from exc
+    plain = decompressed(raw, header(request, b"content-encoding"), max_bytes=max_bytes)
+    if plain is None:
+        raise too_large(max_bytes)
+    data = parse_json(plain)
     if not isinstance(data, dict):
         raise invalid_field("body", "The body must be a JSON object.")
     return data
@@ -68,7 +68,7 @@ def too_large(max_bytes: int) -> ApiError:
     """The body is larger than the server takes. The connection ends, as the rest of it is not read."""
     return ApiError(
         ErrorCode.TOO_LARGE,
-        f"The body may have {max_bytes:,} bytes.",
+        f"The body may have {max_bytes:,} bytes, also when it is decompressed.",
         limit="body_bytes",
         headers={"Connection": "close"},
     )

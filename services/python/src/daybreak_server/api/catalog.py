@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api.plain import Plain
 from daybreak_server.api.problems import ApiError, from_validation, not_found
 from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.pools import PoolView
@@ -58,6 +59,11 @@ class PoolEntry:
         return tuple(name for name, field in fields.items() if field.default is None)
 
     @cached_property
+    def plain(self) -> Plain:
+        """Brings an input to its plainest form, before it is checked."""
+        return Plain(self.spec.Params)
+
+    @cached_property
     def input_schema(self) -> dict[str, Any]:
         """The JSON schema of the input."""
         schema: dict[str, Any] = self.spec.Params.model_json_schema()
@@ -82,6 +88,10 @@ class Catalog:
                 f"There is no pool {name[:40]!r}; there are: {', '.join(self._pools)}.",
             )
         return entry
+
+    def find(self, name: object) -> PoolEntry | None:
+        """The pool, if there is one of that name."""
+        return self._pools.get(name) if isinstance(name, str) else None
 
     def of_task(self, task: str) -> tuple[TaskId, PoolEntry]:
         """A task's id, checked, and its pool. :raises ApiError: ``not_found``, also for what is no id."""

@@ -13,6 +13,7 @@ from daybreak.wire import ErrorCode, SubmitRequest
 from daybreak.wire import Priority as WirePriority
 from daybreak_server.api.bodies import canonical
 from daybreak_server.api.catalog import Catalog, PoolEntry, PoolNumbers
+from daybreak_server.api.plain import Plain
 from daybreak_server.api.problems import ApiError, from_validation, invalid_field
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
@@ -25,6 +26,7 @@ PRIORITY = {
     WirePriority.NORMAL: Priority.NORMAL,
     WirePriority.LOW: Priority.LOW,
 }
+_PLAIN = Plain(SubmitRequest)
 
 
 class Submission:
@@ -40,6 +42,17 @@ class Submission:
 
     def parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
         """A checked request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
+        return self._parse(self._plain(data))
+
+    def _plain(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The body by the rules of :mod:`daybreak_server.api.plain`; what is wrong with it is for others to say."""
+        plain = _PLAIN(data)
+        entry, given = self._catalog.find(plain.get("pool")), plain.get("input")
+        if entry is not None and isinstance(given, dict):
+            plain["input"] = entry.plain(given)
+        return plain
+
+    def _parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
         try:
             request = SubmitRequest.model_validate(data)
         except ValidationError as exc:
@@ -49,8 +62,9 @@ class Submission:
 
     def make(self, data: dict[str, Any], *, tenant: str, key: str | None = None) -> NewTask:
         """A task from a submit body. :raises ApiError:"""
+        data = self._plain(data)
         text = canonical(data)
-        request, entry, params = self.parse(data)
+        request, entry, params = self._parse(data)
         return self._task(
             entry,
             params,
