@@ -34,21 +34,46 @@ def test_health_and_readiness(api: Api) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs"])
-def test_probes_may_send_head(api: Api, path: str) -> None:
-    """HEAD says what GET says, without its body; the document does not speak of it."""
-    head, got = api.client.head(path), api.client.get(path)
-    assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-type"] == got.headers["content-type"]
-    assert "head" not in api.client.get("/openapi.json").json()["paths"].get(path, {})
+def test_head_says_what_get_says_on_every_route(api: Api, worker: Worker) -> None:
+    """Status and headers, without the body, and an event stream is not opened. The document does not speak of it."""
+    task = api.submit()["id"]
+    claim = worker.claim()
+    worker.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
+    worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+    document = api.client.get("/openapi.json").json()
+    routes = [path for path, item in document["paths"].items() if "get" in item]
+    assert len(routes) >= 10
+    seen = {}
+    for route in [*routes, "/docs", "/openapi.json", "/"]:
+        path = route.format(id=task, name="echo" if "pools" in route else "echo.txt")
+        head = api.client.head(path, follow_redirects=False)
+        got = api.client.get(path, follow_redirects=False)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        for name in ("content-type", "content-length", "location", "etag", "cache-control"):
+            if route != "/metrics" or name != "content-length":
+                assert head.headers.get(name) == got.headers.get(name), (path, name)
+        seen[route] = head.status_code
+        assert "head" not in document["paths"].get(route, {})
+    assert set(seen.values()) == {200, 307}
+    assert api.client.head("/v1/tasks/nothing").status_code == 404
+    assert api.client.head("/v1/estimate").status_code == 405
+
+
+def test_head_of_a_stream_ends_at_once(api: Api) -> None:
+    """Of a task that has not ended too: there is a stream, and nobody follows it."""
+    task = api.submit()["id"]
+    answer = api.client.head(f"/v1/tasks/{task}/events")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert not api.context.hub.feed(POOL).reading
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "/v1/tasks", "GET, POST"),
-        ("HEAD", "/v1/tasks", "GET, POST"),
-        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA", "GET, DELETE"),
+        ("PUT", "/v1/tasks", "GET, HEAD, POST"),
+        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA", "GET, HEAD, DELETE"),
+        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA/artifacts/x", "GET, HEAD"),
         ("DELETE", "/healthz", "GET, HEAD"),
         ("POST", "/docs", "GET, HEAD"),
         ("GET", "/v1/estimate", "POST"),

@@ -13,8 +13,10 @@ from daybreak_server.api.context import Context
 from daybreak_server.api.edge import Edge
 from daybreak_server.api.ending import ended
 from daybreak_server.api.guard import Guard
+from daybreak_server.api.heads import with_heads
 from daybreak_server.api.lane import App, Lane
 from daybreak_server.api.orphans import Orphans
+from daybreak_server.api.prefix import Prefixes
 from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
 from daybreak_server.api.services import Services
 from daybreak_server.api.streams.places import Places
@@ -33,17 +35,20 @@ def build_app(services: Services) -> FastAPI:
         title="Daybreak",
         version=openapi.VERSION,
         lifespan=_lifespan(ctx),
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.context = ctx
+    app.prefixes = Prefixes(services.settings.http)
     problems.install(app)
     guard = Guard(services.settings.http)
     app.add_middleware(Edge, metrics=ctx.metrics, guard=guard)
     for room in (submit, tasks, files, streams, pools, ops):
-        app.include_router(room.router(ctx))
+        app.include_router(with_heads(room.router(ctx)))
     openapi.install(app, ctx.catalog)
+    with_heads(app.router)
     app.lanes = {
         ("POST", path): Edge(Lane(path, handler), metrics=ctx.metrics, guard=guard)
         for path, handler in submit.lanes(ctx).items()

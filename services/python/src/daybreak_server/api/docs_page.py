@@ -13,14 +13,19 @@ _METHODS = ("get", "post", "delete")
 _ORIGIN = "http://127.0.0.1:8000"
 
 
-def render(document: dict[str, Any]) -> str:
-    """The page. Every request on it can be run there, or as the curl line that is shown."""
+def render(document: dict[str, Any], prefix: str = "") -> str:
+    """The page. Every request on it can be run there, or as the curl line that is shown.
+
+    ``prefix``: what the paths begin with where a proxy serves the API below one.
+    """
     info = document["info"]
     rooms: dict[str, list[str]] = {}
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
-                rooms.setdefault(item[method]["tags"][0], []).append(_operation(path, method, item[method]))
+                rooms.setdefault(item[method]["tags"][0], []).append(
+                    _operation(prefix + path, method, item[method])
+                )
     body = "".join(f"<h2>{escape(room)}</h2>{''.join(found)}" for room, found in rooms.items())
     intro = "".join(f"<p>{_text(part)}</p>" for part in info["description"].split("\n\n"))
     return (
@@ -28,7 +33,7 @@ def render(document: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(info['title'])}: the API</title><style>{_static('docs.css')}</style>"
         f"<h1>{escape(info['title'])}</h1>{intro}"
-        '<p>The same for machines: <a href="/openapi.json">openapi.json</a>.'
+        f'<p>The same for machines: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
         " <code>{id}</code> is the id of a task; “Run” puts the one that you submitted last.</p>"
         f"{body}<script>{_static('docs.js')}</script></html>"
     )

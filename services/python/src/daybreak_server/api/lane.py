@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daybreak_server.api import problems
+from daybreak_server.api import prefix, problems
+from daybreak_server.api.prefix import Prefixes
 from daybreak_server.api.principal import Principal, principal
+from daybreak_server.settings import HttpSettings
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
 
@@ -49,13 +51,18 @@ class App(FastAPI):
     """A FastAPI app with lanes beside it, by method and path."""
 
     lanes: Mapping[tuple[str, str], ASGIApp] = {}
+    prefixes = Prefixes(HttpSettings())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, connection or lifespan."""
-        if scope["type"] == "http":
-            lane = self.lanes.get((scope["method"], scope["path"]))
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        scope["path"], scope["root_path"] = self.prefixes.without(scope["path"]), ""
+        with prefix.using(self.prefixes.of(scope)):
+            lane = self.lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
             if lane is not None:
                 scope["app"] = self
                 await lane(scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send)

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from daybreak.wire import BatchRequest, ErrorCode, Event, Problem, SubmitRequest
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
-from daybreak_server.api import docs_page
+from daybreak_server.api import docs_page, prefix
 from daybreak_server.api.catalog import Catalog, PoolEntry
 
 VERSION = "1"
@@ -49,13 +49,14 @@ def install(app: FastAPI, catalog: Catalog) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
     async def docs() -> Response:
-        return HTMLResponse(docs_page.render(document()))
+        return HTMLResponse(docs_page.render(document(), prefix.current()))
 
     async def openapi_json() -> Response:
-        return JSONResponse(document())
+        below = prefix.current()
+        return JSONResponse({**document(), "servers": [{"url": below}]} if below else document())
 
     app.add_api_route("/openapi.json", openapi_json, include_in_schema=False)
-    app.add_api_route("/docs", docs, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
 
 
 def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from starlette.routing import Match
 
 from daybreak.wire import ErrorCode, FieldError, Problem
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
+from daybreak_server.api import prefix
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError
 from daybreak_server.ports.store import (
     ConflictError,
@@ -165,7 +166,9 @@ def from_http(exc: HTTPException, path: str) -> ApiError:
     """What Starlette's routing raised: unknown paths and methods."""
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
-        return not_found(f"There is no {path[:MAX_FIELD_CHARS]} here; /docs lists what there is.")
+        return not_found(
+            f"There is no {path[:MAX_FIELD_CHARS]} here; {prefix.current()}/docs lists what there is."
+        )
     if exc.status_code == 405:
         return ApiError(ErrorCode.METHOD_NOT_ALLOWED, "This path does not know the method.")
     return ApiError(ErrorCode.BAD_HEADER, str(exc.detail), headers=headers)

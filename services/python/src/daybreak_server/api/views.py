@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
 from daybreak.wire.pools import WAKE_PHASES
+from daybreak_server.api import prefix
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
@@ -43,12 +44,12 @@ def written(ms: int) -> str:
 
 def path(task: str) -> str:
     """Where a task is served."""
-    return f"/v1/tasks/{task}"
+    return f"{prefix.current()}/v1/tasks/{task}"
 
 
 def artifact_url(task: str, name: str) -> str:
     """Where a file of a task is served."""
-    return f"/v1/tasks/{task}/artifacts/{name}"
+    return f"{path(task)}/artifacts/{name}"
 
 
 def artifact(task: str, ref: ArtifactRef) -> Shown:
@@ -251,6 +252,8 @@ def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
     shown = {key: value for key, value in dict(data).items() if value is not None}
     if kind == "artifact":
         return _public_file(task_id, shown)
+    if kind == "preview":
+        shown["url"] = f"{path(task_id)}/preview"
     files = shown.get("artifacts")
     if isinstance(files, list):
         shown["artifacts"] = [_public_file(task_id, file) for file in files if isinstance(file, dict)]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api import prefix
 from daybreak_server.api.context import Context, answer
 from daybreak_server.api.metrics import CONTENT_TYPE
 from daybreak_server.api.problems import ApiError
@@ -29,15 +30,13 @@ def router(ctx: Context) -> APIRouter:
     @routes.get("/", include_in_schema=False)
     async def root() -> Response:
         """Where to begin."""
-        return RedirectResponse("/docs")
+        return RedirectResponse(f"{prefix.current()}/docs")
 
-    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", **documented.HEALTH)
     async def healthz() -> Response:
         """Whether this process answers; asks nobody else."""
         return answer(Health(status="ok"))
 
-    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", **documented.READY)
     async def readyz() -> Response:
         """Whether requests should be sent here: the task store answers, and the server is not going."""
@@ -46,7 +45,6 @@ def router(ctx: Context) -> APIRouter:
         await asyncio.gather(*(_asked(ctx, entry.name) for entry in ctx.catalog))
         return answer(Health(status="ready"))
 
-    @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", **documented.METRICS)
     async def metrics() -> Response:
         """Figures for Prometheus. Those of the pools are the last known when the store is away."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
 
 from daybreak.wire import ErrorCode, EventType
 from daybreak.wire.events import TERMINAL_EVENTS
-from daybreak_server.api import views
+from daybreak_server.api import prefix, views
 from daybreak_server.api.problems import ApiError
 from daybreak_server.domain.tasks import EventRecord
 
@@ -21,6 +22,9 @@ _ID = re.compile(r"(\d{1,20})-(\d{1,20})")
 _MAX_PART = (1 << 64) - 1
 WAITING = frozenset({EventType.QUEUED.value, EventType.RETRYING.value})
 """Types after which a task waits for a group."""
+_WITH_LINKS = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, EventType.SUCCEEDED.value})
+MAX_PREFIXES = 8
+"""Prefixes for which an event is kept; for more it is encoded each time."""
 _TERMINAL = frozenset(kind.value for kind in TERMINAL_EVENTS)
 
 
@@ -47,16 +51,39 @@ def before(key: EventKey) -> EventKey:
 class Frame:
     """One event, encoded. ``key`` is ``None`` for what is not in the log: wake, position, reset."""
 
-    __slots__ = ("_sse", "_text", "body", "key", "mark", "type")
+    __slots__ = ("_elsewhere", "_remake", "_sse", "_text", "body", "key", "mark", "type")
 
-    def __init__(self, kind: str, body: bytes, *, key: EventKey | None = None, mark: object = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        body: bytes,
+        *,
+        key: EventKey | None = None,
+        mark: object = None,
+        remake: Callable[[], bytes] | None = None,
+    ) -> None:
         self.type = kind
         self.body = body
         self.key = key
         self.mark = mark
         """For what is not in the log: equal marks say the same thing, which is then not said again."""
+        self._remake = remake
+        """Encodes it again, where there are links in it, which begin with the prefix of who follows."""
+        self._elsewhere: dict[str, Frame] = {}
         self._sse: bytes | None = None
         self._text: str | None = None
+
+    def below(self, path: str) -> Frame:
+        """The same event for those who reach the API below this prefix."""
+        if not path or self._remake is None:
+            return self
+        found = self._elsewhere.get(path)
+        if found is None:
+            with prefix.using(path):
+                found = Frame(self.type, self._remake(), key=self.key, mark=self.mark)
+            if len(self._elsewhere) < MAX_PREFIXES:
+                self._elsewhere[path] = found
+        return found
 
     @property
     def terminal(self) -> bool:
@@ -80,12 +107,18 @@ class Frame:
 
 
 def logged(event: EventRecord) -> Frame:
-    """An event of the log."""
+    """An event of the log. It is shared by all who follow, so its links have no prefix: see :meth:`Frame.below`."""
+    with prefix.using(""):
+        body = _logged(event)
+    remake = partial(_logged, event) if event.type in _WITH_LINKS else None
+    return Frame(event.type, body, key=parse_id(event.id), remake=remake)
+
+
+def _logged(event: EventRecord) -> bytes:
     data = views.public_data(event.task, event.type, event.data)
-    body = _encode(
+    return _encode(
         event.type, event.task, event.at_ms, data, event_id=event.id, attempt=event.attempt or None
     )
-    return Frame(event.type, body, key=parse_id(event.id))
 
 
 def position(task: str, place: Mapping[str, Any], now_ms: int) -> Frame:

@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from daybreak_server.api import prefix
 from daybreak_server.api.sending import until_gone
 from daybreak_server.api.streams.following import Following
 from daybreak_server.api.streams.gate import Gate
@@ -43,6 +44,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """:raises ApiError, StoreError: before anything is sent, so that they become problems."""
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         with self._gate.enter(self._tenant, "sse"):
             async with self._following:
                 await until_gone(receive, self._send_all(send))
@@ -50,11 +55,12 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": _OPENING, "more_body": True})
+        below = prefix.current()
         with suppress(OSError):  # the client has gone
             try:
                 async with aclosing(self._following.batches()) as batches:
                     async for batch in batches:
-                        body = b"".join(frame.sse for frame in batch) or _HEARTBEAT
+                        body = b"".join(frame.below(below).sse for frame in batch) or _HEARTBEAT
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             except StoreError as exc:
                 log.info("a stream ends as its history cannot be read: %s", exc)

@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api import prefix
 from daybreak_server.api.problems import ApiError, to_api_error
 from daybreak_server.api.sending import until_gone
 from daybreak_server.api.streams.following import Following
@@ -45,13 +46,14 @@ async def serve(socket: WebSocket, following: Following, gate: Gate, tenant: str
 
 
 async def _send_all(socket: WebSocket, following: Following) -> None:
+    below = prefix.current()
     try:
         async with aclosing(following.batches()) as batches:
             async for (
                 batch
             ) in batches:  # an empty one is nothing here: the server's own pings are the heartbeat
                 for frame in batch:
-                    await socket.send_text(frame.text)
+                    await socket.send_text(frame.below(below).text)
     except StoreError as exc:
         log.info("a stream ends as its history cannot be read: %s", exc)
         await _close(socket, TRY_AGAIN, ErrorCode.STORE_UNAVAILABLE.value)
