@@ -170,8 +170,8 @@ def test_whose_prefix_counts(client: str, header: str | None, prefix: str) -> No
 @pytest.mark.parametrize("path", ["/apps/daybreak", "/apps/daybreakers/x", "/apps", "/apps/daybreak/"])
 def test_only_the_prefix_itself_is_taken_away(path: str) -> None:
     """Not what merely begins like it."""
-    without = Prefixes(HttpSettings(root_path=KEPT)).without(path)
-    assert without == ("/" if path.rstrip("/") == KEPT else path)
+    found = Prefixes(HttpSettings(root_path=KEPT)).path({"path": path})
+    assert found == ("/" if path.rstrip("/") == KEPT else path)
 
 
 @pytest.mark.parametrize("path", ["/v1", "/docs/x", "daybreak", "/a/../b", "/a b", "https://x"])
@@ -179,6 +179,16 @@ def test_a_root_path_is_a_path_that_is_not_ours(path: str) -> None:
     """A prefix that begins like a path of the API would hide it."""
     with pytest.raises(ValidationError, match=r"choose another|write a path"):
         HttpSettings(root_path=path)
+
+
+async def test_a_mounted_app_knows_where_it_is(api: Api) -> None:
+    """By the root path of ASGI: another app or Ray Serve's route prefix may be around it."""
+    transport = httpx2.ASGITransport(api.server.config.app, root_path="/mounted")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for path in ("/mounted/", "/mounted"):
+            assert (await client.get(path)).headers["location"] == "/mounted/docs"
+        document = (await client.get("/mounted/openapi.json")).json()
+    assert document["servers"] == [{"url": "/mounted"}]
 
 
 async def test_the_client_works_below_a_path(behind: Api, worker: Worker, tmp_path: Path) -> None:

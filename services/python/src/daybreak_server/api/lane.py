@@ -1,7 +1,7 @@
 """The short way: requests that come in numbers pass the app's layers and routing by.
 
 A lane is a function of a request that a route has as well; the answers are the same, problems and all, but a
-request on it costs a fraction. What a lane does not take (another method, a mounted app) goes the usual way.
+request on it costs a fraction. What a lane does not take (another method) goes the usual way.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class App(FastAPI):
         if scope["type"] == "lifespan":
             await super().__call__(scope, receive, send)
             return
-        scope["path"], scope["root_path"] = self.prefixes.without(scope["path"]), ""
-        with prefix.using(self.prefixes.of(scope)):
+        below, path = self.prefixes.of(scope), self.prefixes.path(scope)
+        scope["path"], scope["root_path"] = path, ""
+        with prefix.using(below):
             lane = self.lanes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
             if lane is not None:
                 scope["app"] = self

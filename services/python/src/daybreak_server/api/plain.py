@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 _EXACT: Final = 1 << 53
 """Beyond it a float stands for several integers: nobody knows which was meant."""
+_JUDGED: Final = (float, dict, list)
+"""What may have to be changed, or has such a thing in it."""
 Schema = Mapping[str, Any]
 
 
@@ -31,8 +33,6 @@ class Plain:
         return self._object(dict(data), self._resolved(self._schema))
 
     def _value(self, value: Any, schema: Schema) -> Any:
-        if not isinstance(value, float | dict | list):
-            return value
         options = self._options(schema)
         if isinstance(value, float):
             return int(value) if _is_integral(value) and _wants_integer(options) else value
@@ -42,18 +42,23 @@ class Plain:
         if isinstance(value, dict):
             return self._object(value, fitting[0])
         items = fitting[0].get("items")
-        return [self._value(item, items) for item in value] if isinstance(items, Mapping) else value
+        if not isinstance(items, Mapping):
+            return value
+        return [self._value(item, items) if isinstance(item, _JUDGED) else item for item in value]
 
     def _object(self, value: dict[str, Any], schema: Schema) -> dict[str, Any]:
         fields: Mapping[str, Schema] = schema.get("properties", {})
         required = schema.get("required", ())
         others = schema.get("additionalProperties")
+        if not fields and not isinstance(others, Mapping):
+            return value
         found: dict[str, Any] = {}
         for name, item in value.items():
             if item is None and name in fields and name not in required:
                 continue
-            of = fields.get(name, others)
-            found[name] = self._value(item, of) if isinstance(of, Mapping) else item
+            found[name] = item
+            if isinstance(item, _JUDGED) and isinstance(of := fields.get(name, others), Mapping):
+                found[name] = self._value(item, of)
         return found
 
     def _options(self, schema: Schema) -> list[Schema]:

@@ -55,13 +55,11 @@ class Prefixes:
                 parts = [checked(part) for part in ",".join(given).split(",")]
                 if None not in parts:
                     return "".join(part for part in parts if part)
-        return self._root
+        return self._root or _mounted(scope)
 
-    def without(self, path: str) -> str:
-        """The path as the routes know it."""
-        if self._root and path.startswith(self._root) and path[len(self._root) :][:1] in {"", "/"}:
-            return path[len(self._root) :] or "/"
-        return path
+    def path(self, scope: Scope) -> str:
+        """The path as the routes know it: without the setting's prefix, and without what the app is mounted below."""
+        return _without(self._root, _without(_mounted(scope), scope["path"]))
 
     def _is_trusted(self, host: str) -> bool:
         try:
@@ -70,3 +68,14 @@ class Prefixes:
             return False
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._proxies)
+
+
+def _mounted(scope: Scope) -> str:
+    """Where another app, or Ray Serve's route prefix, has put this one."""
+    found: str = scope.get("root_path", "")
+    return found.rstrip("/")
+
+
+def _without(prefix: str, path: str) -> str:
+    rest = path.removeprefix(prefix)
+    return (rest or "/") if prefix and rest != path and rest[:1] in {"", "/"} else path
