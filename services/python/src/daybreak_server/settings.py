@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from daybreak_server import settings_sources as sources
+from daybreak_server.domain import policy
 from daybreak_server.settings_sources import SettingsError
 
 __all__ = [
@@ -236,12 +237,12 @@ class LeaseSettings(_Group):
     """How long silence is allowed."""
 
     lease_s: float = Field(
-        15.0,
+        policy.LEASE_S,
         gt=0,
         description="A leader that is silent for so long loses its task; an outage of Redis does not count.",
     )
-    stall_s: float = Field(120.0, gt=0, description="A step that takes longer is a stall.")
-    load_stall_s: float = Field(1800.0, gt=0, description="The same while the model loads.")
+    stall_s: float = Field(policy.STALL_S, gt=0, description="A step that takes longer is a stall.")
+    load_stall_s: float = Field(policy.LOAD_STALL_S, gt=0, description="The same while the model loads.")
 
 
 class PoolSettings(_Group):
@@ -265,7 +266,9 @@ class PoolSettings(_Group):
     retention_s: float = Field(
         7 * 86400, gt=0, description="Ended tasks are kept so long, with events and files."
     )
-    max_queued: int = Field(1_000_000, gt=0, description="More waiting tasks are refused with `queue_full`.")
+    max_queued: int = Field(
+        policy.MAX_QUEUED, gt=0, description="More waiting tasks are refused with `queue_full`."
+    )
     checkpoint_s: float = Field(60.0, gt=0, description="At most one checkpoint in so many seconds.")
     progress_s: float = Field(0.25, ge=0, description="At most one progress event in so many seconds.")
     drain_s: float = Field(30.0, ge=0, description="A draining group may finish its task for so long.")

@@ -8,6 +8,7 @@ from enum import IntEnum, IntFlag, StrEnum
 from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.policy import MAX_STRIKES
 
 
 class State(StrEnum):
@@ -69,7 +70,7 @@ class NewTask:
     start_at_ms: int | None = None
     start_within_ms: int | None = None
     run_within_ms: int | None = None
-    max_strikes: int = 3
+    max_strikes: int = MAX_STRIKES
     retention_s: float = 7 * 86400
     idempotency_key: str | None = None
     body_hash: str = ""
@@ -109,7 +110,7 @@ class TaskRecord:
     metadata: Mapping[str, str]
     attempt: int = 0
     strikes: int = 0
-    max_strikes: int = 3
+    max_strikes: int = MAX_STRIKES
     hand_backs: int = 0
     phase: str | None = None
     fraction: float | None = None

@@ -9,8 +9,6 @@ from enum import StrEnum
 from daybreak_server.domain.errors import InvalidTransitionError
 from daybreak_server.domain.tasks import State
 
-HAND_BACKS_MAX = 50
-
 
 class Event(StrEnum):
     """What can happen to a task."""

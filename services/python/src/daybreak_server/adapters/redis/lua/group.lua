@@ -50,7 +50,9 @@ local about_the_pool = {
   open = function(ARGV) call('ZREM', K_closed, unpack(ARGV, 2)) end,
   failed = function(ARGV)
     -- The ranks of a group end one after the other, and the first one knows why.
-    if call('PTTL', K_failure) < tonumber(ARGV[2]) - 5000 then call('SET', K_failure, ARGV[3], 'PX', ARGV[2]) end
+    if call('PTTL', K_failure) < tonumber(ARGV[2]) - FAILURE_FIRST_MS then
+      call('SET', K_failure, ARGV[3], 'PX', ARGV[2])
+    end
   end,
   tell = function(ARGV)
     call('SET', K_told, ARGV[3], 'PX', ARGV[2])

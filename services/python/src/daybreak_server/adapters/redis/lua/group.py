@@ -9,6 +9,7 @@ from typing import Any
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.limits import GROUPS_MAX
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
@@ -19,8 +20,6 @@ CLOSED_S = 600.0
 """A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
 FAILURE_S = 600.0
 FAILURE_CHARS = 1000
-GROUPS_MAX = 500
-"""Records that one call reads; as in ``pool.lua``."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
