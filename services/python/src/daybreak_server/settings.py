@@ -26,6 +26,7 @@ from pydantic import (
 
 from daybreak_server import settings_sources as sources
 from daybreak_server.domain import policy
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings_sources import SettingsError
 
 __all__ = [
@@ -104,12 +105,12 @@ def _address(text: str) -> str:
 
 
 def _pool_name(name: str) -> str:
-    if name == "api":
+    if name == API_APPLICATION:
         raise ValueError("a pool's name is not `api`: so is the Serve application that answers HTTP")
     return name
 
 
-PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$"), AfterValidator(_pool_name)]
+PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_pool_name)]
 TenantName = str
 
 
@@ -274,6 +275,11 @@ class PoolSettings(_Group):
     drain_s: float = Field(30.0, ge=0, description="A draining group may finish its task for so long.")
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(default_factory=dict, description="For the workload: dtype, attention, …")
+
+    @property
+    def workload_options(self) -> dict[str, Any]:
+        """What the workload, its limits and its checks get: the options, and the model where one is named."""
+        return self.options | ({"model": self.model} if self.model else {})
 
 
 class TenantSettings(_Group):

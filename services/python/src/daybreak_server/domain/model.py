@@ -64,10 +64,7 @@ class Pool:
         if new.idempotency_key is not None and key in self.keys:
             known, body = self.keys[key]
             return ("replayed" if body == new.body_hash else "mismatch"), known
-        if (
-            sum(task.state in (State.QUEUED, State.DELAYED) for task in self.tasks.values())
-            >= self.max_queued
-        ):
+        if sum(task.state.waiting for task in self.tasks.values()) >= self.max_queued:
             return "full", None
         self.sequence += 1
         if new.idempotency_key is not None:
@@ -243,7 +240,7 @@ class Pool:
         return self.lease_clock >= max(end, self.grace)
 
     def _waiting(self) -> list[ModelTask]:
-        return [task for task in self.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
+        return [task for task in self.tasks.values() if task.state.waiting]
 
     def _overdue(self, task: ModelTask) -> bool:
         return task.run_by is not None and self.now >= task.run_by

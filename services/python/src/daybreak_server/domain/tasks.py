@@ -23,9 +23,19 @@ class State(StrEnum):
     EXPIRED = "expired"
 
     @property
+    def waiting(self) -> bool:
+        """Whether the task waits for its turn or for its time."""
+        return self in (State.QUEUED, State.DELAYED)
+
+    @property
+    def public(self) -> State:
+        """The state that clients see: a delayed task is shown as queued."""
+        return State.QUEUED if self.waiting else self
+
+    @property
     def terminal(self) -> bool:
         """Whether nothing can follow."""
-        return self not in (State.QUEUED, State.DELAYED, State.RUNNING)
+        return not self.waiting and self is not State.RUNNING
 
 
 class Priority(IntEnum):

@@ -63,7 +63,7 @@ def _always(_: Facts) -> bool:
     return True
 
 
-_WAITING = (State.QUEUED, State.DELAYED)
+_WAITING = tuple(state for state in State if state.waiting)
 _STRIKES = (Event.ERROR, Event.LEASE_LOST)
 _ENDS = (Event.FINISH, Event.STOPPED, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, Event.RELEASE)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
-from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
 
 
@@ -127,9 +127,9 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
     r = mapping(flat)
     return GroupRecord(
         id=GroupId(text(name)),
-        state=GroupState(r.get("state", "idle")),
+        state=GroupState(r.get("state", GroupState.IDLE)),
         ranks=int(r.get("ranks", 1)),
-        phase=r.get("phase", "ready"),
+        phase=r.get("phase", WakePhase.READY),
         since_ms=int(r.get("since", 0)),
         task=TaskId(r["task"]) if "task" in r else None,
         hosts=tuple(json.loads(r.get("hosts", "[]"))),
