@@ -47,9 +47,11 @@ def install(app: FastAPI, catalog: Catalog) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
     async def docs() -> Response:
+        """This API's documentation, for people."""
         return HTMLResponse(docs_page.render(document()))
 
     async def openapi_json() -> Response:
+        """The OpenAPI document."""
         return JSONResponse(document())
 
     app.add_api_route("/openapi.json", openapi_json, include_in_schema=False)

@@ -19,22 +19,23 @@ from daybreak_server.adapters.redis.prelude import lua_constants
 Arg = str | bytes | int | float
 
 FRAGMENTS = ("common", "history", "queue", "attempt", "claim", "estimate", "show")
-SCRIPTS = (
-    "cancel",
-    "claim",
-    "events",
-    "forget",
-    "group",
-    "list",
-    "pool",
-    "preview",
-    "renew",
-    "report",
-    "settle",
-    "show",
-    "submit",
-    "tick",
-)
+SCRIPTS = {
+    "submit": "API",
+    "claim": "leader",
+    "renew": "leader",
+    "report": "leader",
+    "preview": "leader",
+    "settle": "leader",
+    "cancel": "API",
+    "show": "API",
+    "list": "API",
+    "events": "API",
+    "pool": "API, operator",
+    "tick": "API, each second",
+    "group": "leader, operator",
+    "forget": "API",
+}
+"""Each script by name, and who calls it."""
 
 _BEGIN = """
 local function begin(prefix)
@@ -73,6 +74,11 @@ class Call:
     script: str
     keys: Keys
     args: Sequence[Arg]
+
+
+def lua_source(name: str) -> str:
+    """The text of a script or (``_name``) a fragment."""
+    return _read(f"{name}.lua")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def router(ctx: Context) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     async def root() -> Response:
-        """Where to begin."""
+        """Redirects to the documentation."""
         return RedirectResponse("/docs")
 
     @routes.head("/healthz", include_in_schema=False)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
 -- A pool's numbers at one moment, and its groups: at most GROUPS_MAX with their records, of the others the ids.
--- With ARGV: the records of these groups (at most GROUPS_MAX) and nothing else.
+-- ARGV: groups; with any, the answer is their records (at most GROUPS_MAX) and nothing else.
 
 local function run(ARGV)
   local groups, others = {}, {}
