@@ -7,6 +7,7 @@ import time
 import pytest
 
 from daybreak import Event
+from daybreak.wire.pools import WAKE_PHASES
 from e2e import s3
 from e2e.house import WAKE_S, House
 from e2e.story import Story
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.core
 
 ACCEPTED_S = 1.0
 """A POST takes milliseconds; this is passed only by an answer that waits for something."""
-PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up")
+PHASES = WAKE_PHASES[:-1]
+"""Those of a wake that is under way."""
 STEPS = 40
 VIDEO = {"prompt": "a red circle moving left", "size": "128x128", "frames": 33, "steps": STEPS, "seed": 7}
 

@@ -19,14 +19,13 @@ import drift
 import yaml
 from pydantic import BaseModel
 
-from daybreak_server.operator.names import API_APPLICATION
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import PoolSettings, Settings
 
 CHART = Path(__file__).parent.parent / "deploy" / "helm" / "daybreak"
 CRD = Path(__file__).parent.parent / "deploy" / "crd" / "generatorpools.yaml"
 BEGIN, END = "<!-- values: made by tools/chart.py -->", "<!-- end of values -->"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-POOL_NAME = r"^[a-z][a-z0-9-]{0,30}$"
 TAKEN = f"under another name than {API_APPLICATION}: so is the application of the API called in Ray Serve"
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null"}
 

@@ -18,7 +18,7 @@ def settle(files: Mapping[Path, str], *, check: bool, tool: str) -> int:
         if found == made:
             continue
         stale = True
-        name = str(path.relative_to(ROOT))
+        name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         if check:
             before, after = found.splitlines(keepends=True), made.splitlines(keepends=True)
             sys.stdout.writelines(difflib.unified_diff(before, after, name, "as its sources have it", n=1))

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from fastapi import FastAPI
+
 from daybreak_server.api.app import build_app
 from daybreak_server.api.services import Services
 from daybreak_server.ports.blobs import Blobs
@@ -22,8 +24,8 @@ PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
 POOLS = {"video": PoolSettings(workload="video"), "echo": PoolSettings(workload="echo")}
 
 
-def document() -> str:
-    """The document as text. Nothing is connected: the app is built, not started."""
+def app() -> FastAPI:
+    """The application. Nothing is connected: it is built, not started."""
     services = Services(
         settings=Settings(pools=POOLS),
         store=cast("TaskStore", None),
@@ -31,7 +33,12 @@ def document() -> str:
         housekeeper=cast("Housekeeper", None),
         blobs=cast("Blobs", None),
     )
-    return json.dumps(build_app(services).openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return build_app(services)
+
+
+def document() -> str:
+    """The document as text."""
+    return json.dumps(app().openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

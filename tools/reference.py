@@ -1,16 +1,24 @@
-"""Writes the pages that are made from code, docs/settings.md and docs/errors.md; ``--check`` shows a diff."""
+"""Writes what documents take from code: the pages settings.md and errors.md, and tables in the midst of others.
+
+A page of ``docs`` holds ``<!-- reference: NAME -->`` … ``<!-- end -->``; between the two stands the table ``NAME`` of
+``reference_tables.py``. ``--check`` changes nothing, shows a diff, and exits 1 when something is stale.
+"""
 
 from __future__ import annotations
 
-import difflib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX, ErrorCode
+import drift
+import reference_tables as tables
+
+from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.entrypoints.cli_settings import as_markdown
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = drift.ROOT / "docs"
+BLOCK = re.compile(r"<!-- reference: (?P<name>[\w-]+) -->.*?<!-- end -->", re.DOTALL)
 
 
 def errors() -> str:
@@ -26,42 +34,43 @@ def errors() -> str:
         "the same request may succeed later. Nothing that a client sends is answered with 500: that is a bug",
         "of ours, and `request_id` finds it in the log.",
         "",
-        "| status | code | title | again later? |",
-        "|---|---|---|---|",
+        tables.errors(),
     ]
-    for code in sorted(ErrorCode, key=lambda one: one.status):
-        again = "yes, after `Retry-After`" if code.status in {429, 503} else "no"
-        lines.append(f"| {code.status} | `{code.value}` | {code.title} | {again} |")
     return "\n".join(lines) + "\n"
 
 
 PAGES: dict[str, Callable[[], str]] = {"settings.md": as_markdown, "errors.md": errors}
 
 
+def with_tables(text: str) -> str:
+    """A page with its tables as the code has them now. :raises SystemExit: when it asks for one that is not there."""
+    return BLOCK.sub(_block, text)
+
+
+def _block(found: re.Match[str]) -> str:
+    name = found["name"]
+    if name not in tables.BLOCKS:
+        raise SystemExit(f"a page asks for the table {name!r}; there are: {', '.join(tables.BLOCKS)}")
+    return f"<!-- reference: {name} -->\n\n{tables.BLOCKS[name]()}\n\n<!-- end -->"
+
+
+def made() -> dict[Path, str]:
+    """Every page that holds something from code, as it should be."""
+    pages = {DOCS / name: make() for name, make in PAGES.items()}
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if path.name not in PAGES and BLOCK.search(text):
+            pages[path] = with_tables(text)
+    return pages
+
+
 def main(arguments: list[str]) -> int:
-    check = "--check" in arguments
-    stale = False
-    for name, make in PAGES.items():
-        path, new = DOCS / name, make()
-        old = path.read_text() if path.exists() else ""
-        if new == old:
-            continue
-        stale = True
-        if check:
-            diff = difflib.unified_diff(
-                old.splitlines(), new.splitlines(), str(path), "made from code", lineterm=""
-            )
-            print("\n".join(diff))
-        else:
-            path.write_text(new)
-            print(f"wrote {path}")
-    if check:
-        print(
-            "stale: run python tools/reference.py"
-            if stale
-            else "reference: docs/settings.md and errors.md are fresh"
-        )
-    return int(check and stale)
+    """Write or check; the exit status."""
+    pages = made()
+    status = drift.settle(pages, check="--check" in arguments, tool="tools/reference.py")
+    if "--check" in arguments and not status:
+        print(f"reference: {', '.join(path.name for path in pages)} are fresh")
+    return status
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any, Self
 import redis
 
 from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.domain.pools import GroupState
 from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.settings import Settings
 from faults import server
@@ -182,7 +183,8 @@ class Rig:
         keys, found = self.keys(pool), []
         with self.client() as client:
             for group in client.zrange(keys.one("groups"), 0, -1):
-                if client.hget(keys.of("group", group), "state") in ("idle", "busy"):
+                state = client.hget(keys.of("group", group), "state")
+                if state is not None and GroupState(state).accepts_tasks:
                     found.append(group)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.mutant import LUA, TESTS, Mutant, mutant
+from mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
 _FENCE = "if not r or r.token ~= token then return STALE end"
 _NO_FENCE = "if not r or not r.token then return STALE end"
@@ -16,6 +16,7 @@ _ZOMBIE = f"{_RUNNING}::test_zombie_writes_nothing[valkey]"
 _ATTEMPT, _CLAIM, _HISTORY, _QUEUE = (
     f"{LUA}/_{name}.lua" for name in ("attempt", "claim", "history", "queue")
 )
+_LIMITS = f"{SERVER}/adapters/redis/limits.py"
 _SETTLE, _SUBMIT, _TICK = (f"{LUA}/{name}.lua" for name in ("settle", "submit", "tick"))
 
 _FENCES = (
@@ -180,7 +181,7 @@ _ENDS = (
     mutant(
         "cancel-not-told",
         "a worker does not hear that its task was cancelled",
-        (_ATTEMPT, "  if r.cancel_at then bits = bits + 1 end\n", ""),
+        (_ATTEMPT, "  if r.cancel_at then bits = bits + CANCEL end\n", ""),
         tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
     ),
     mutant(
@@ -275,7 +276,7 @@ _QUEUES = (
         "of two leaders that wait the second does not hear of the second task",
         (
             _QUEUE,
-            "for _ = 1, math.min(bells, BELL_MAX - there) do",
+            "for _ = 1, math.min(bells, WAKEUPS_MAX - there) do",
             "for _ = 1, math.min(bells, 1 - there) do",
         ),
         (_QUEUE, "  if bells > 0 or look_round then", "  if bells > 0 then"),
@@ -303,13 +304,13 @@ _EVENTS = (
     mutant(
         "live-stream-trimmed",
         "the pool's stream keeps 500 events, so one burst takes them from a reader that follows",
-        (_HISTORY, "= '1000000', 1000,", "= '500', 1000,"),
+        (_LIMITS, "EVENTS_MAX = 1_000_000", "EVENTS_MAX = 500"),
         tests=f"{_PROMISES}::test_a_burst_takes_nothing_from_a_reader[valkey]",
     ),
     mutant(
         "task-stream-trimmed",
         "a task's own stream keeps 100 events",
-        (_HISTORY, "= '1000000', 1000,", "= '1000000', 100,"),
+        (_LIMITS, "EV_MAX = 1_000", "EV_MAX = 100"),
         tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
     ),
     mutant(

@@ -14,6 +14,7 @@ from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
 from daybreak.cli.story import phase_words, ranks
 from daybreak.wire import Pool, PoolGroup
+from daybreak.wire.pools import RESTING_PHASES
 
 
 def pools(
@@ -46,7 +47,7 @@ def pools(
 
 
 def _row(pool: Pool) -> tuple[str, ...]:
-    wake = pool.wake.phase if pool.wake.phase in ("zero", "ready") else phase_words(pool.wake.phase)
+    wake = pool.wake.phase if pool.wake.phase in RESTING_PHASES else phase_words(pool.wake.phase)
     return (pool.name, pool.workload, str(pool.queued + pool.delayed), str(pool.running), _groups(pool), wake)
 
 
@@ -77,7 +78,7 @@ def _show(output: Output, pool: Pool) -> None:
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     if pool.condition is not None and pool.condition.message:
         output.line(f"not in order: {pool.condition.message}")
-    if pool.wake.phase not in ("zero", "ready"):
+    if pool.wake.phase not in RESTING_PHASES:
         left = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
         output.line(f"waking: {phase_words(pool.wake.phase)}{left}")
     for group in pool.groups:

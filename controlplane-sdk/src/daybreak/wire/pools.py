@@ -10,6 +10,8 @@ from daybreak.wire.base import Answer, Time
 
 WAKE_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
 """In order; ``zero`` when nothing runs and nothing waits."""
+RESTING_PHASES = ("zero", "ready")
+"""No wake is under way."""
 GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from daybreak_server.adapters.kube import views
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.names import deployment_name
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.operator.names import deployment_name
 
 TTL_S = 3600.0
 

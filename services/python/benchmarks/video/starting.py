@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from daybreak_server.domain.pools import GROUP_PHASES, WakePhase
 from faults.system import processes
 from faults.system.up import Up
 from faults.waiting import wait_until
 from figures import Row
 
-PHASES = ("ray", "process_group", "model", "warm_up")
+PHASES = (WakePhase.RAY, *GROUP_PHASES)
 
 
 def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row]:

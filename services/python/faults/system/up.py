@@ -21,6 +21,7 @@ from typing import Any, Self
 import redis
 
 from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.domain.pools import GroupState
 from daybreak_server.entrypoints import reaper
 from daybreak_server.entrypoints.instance import free_port, mark_of, read_settings
 from daybreak_server.settings import Settings
@@ -32,7 +33,6 @@ from faults.waiting import wait_until
 HOME = Path(__file__).resolve().parents[2]
 """Where the workloads of this package are imported from."""
 CPU_ENVIRONMENT = {"MKL_CBWR": "AVX2,STRICT"}
-READY = frozenset({"idle", "busy", "draining"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,7 @@ class Up:
 
     def ready_groups(self, pool: str) -> list[dict[str, Any]]:
         """Those that can work."""
-        return [one for one in self.groups(pool) or [] if one["state"] in READY]
+        return [one for one in self.groups(pool) or [] if GroupState(one["state"]).ready]
 
     def wait_groups(self, pool: str, *, timeout_s: float = 180.0) -> None:
         """Until the pool has all its groups."""

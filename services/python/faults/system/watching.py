@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from faults.system.up import READY, Up
+from daybreak_server.domain.pools import GroupState
+from faults.system.up import Up
 
 _LOOK_S = 0.04
 
@@ -71,7 +72,7 @@ class Watcher:
                 state=task["state"],
                 attempt=task["attempt"],
                 strikes=task["strikes"],
-                ready=frozenset(one["id"] for one in groups if one["state"] in READY),
+                ready=frozenset(one["id"] for one in groups if GroupState(one["state"]).ready),
             )
             with self._seen:
                 if not self.sights or replace(self.sights[-1], at=at) != sight:

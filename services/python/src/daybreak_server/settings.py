@@ -25,6 +25,8 @@ from pydantic import (
 )
 
 from daybreak_server import settings_sources as sources
+from daybreak_server.domain import policy
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings_http import Hosts, Networks, Origins, RootPath
 from daybreak_server.settings_sources import SettingsError
 
@@ -104,12 +106,12 @@ def _address(text: str) -> str:
 
 
 def _pool_name(name: str) -> str:
-    if name == "api":
+    if name == API_APPLICATION:
         raise ValueError("a pool's name is not `api`: so is the Serve application that answers HTTP")
     return name
 
 
-PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$"), AfterValidator(_pool_name)]
+PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_pool_name)]
 TenantName = str
 
 
@@ -253,12 +255,12 @@ class LeaseSettings(_Group):
     """How long silence is allowed."""
 
     lease_s: float = Field(
-        15.0,
+        policy.LEASE_S,
         gt=0,
         description="A leader that is silent for so long loses its task; an outage of Redis does not count.",
     )
-    stall_s: float = Field(120.0, gt=0, description="A step that takes longer is a stall.")
-    load_stall_s: float = Field(1800.0, gt=0, description="The same while the model loads.")
+    stall_s: float = Field(policy.STALL_S, gt=0, description="A step that takes longer is a stall.")
+    load_stall_s: float = Field(policy.LOAD_STALL_S, gt=0, description="The same while the model loads.")
 
 
 class PoolSettings(_Group):
@@ -282,12 +284,19 @@ class PoolSettings(_Group):
     retention_s: float = Field(
         7 * 86400, gt=0, description="Ended tasks are kept so long, with events and files."
     )
-    max_queued: int = Field(1_000_000, gt=0, description="More waiting tasks are refused with `queue_full`.")
+    max_queued: int = Field(
+        policy.MAX_QUEUED, gt=0, description="More waiting tasks are refused with `queue_full`."
+    )
     checkpoint_s: float = Field(60.0, gt=0, description="At most one checkpoint in so many seconds.")
     progress_s: float = Field(0.25, ge=0, description="At most one progress event in so many seconds.")
     drain_s: float = Field(30.0, ge=0, description="A draining group may finish its task for so long.")
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(default_factory=dict, description="For the workload: dtype, attention, …")
+
+    @property
+    def workload_options(self) -> dict[str, Any]:
+        """What the workload, its limits and its checks get: the options, and the model where one is named."""
+        return self.options | ({"model": self.model} if self.model else {})
 
 
 class TenantSettings(_Group):

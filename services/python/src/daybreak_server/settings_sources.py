@@ -13,7 +13,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-PREFIX: Final = "DAYBREAK_"
+from daybreak_server.domain.names import VARIABLES, environment_variable
+
+PREFIX: Final = VARIABLES
 OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
 """Names that the client reads and the server leaves alone."""
 CONFIG: Final = "DAYBREAK_CONFIG"
@@ -60,7 +62,7 @@ def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -
 
 def environment_name(path: tuple[str, ...]) -> str:
     """``("http", "port")`` → ``DAYBREAK_HTTP__PORT``."""
-    return PREFIX + "__".join(path).replace("-", "_").upper()
+    return environment_variable(*path)
 
 
 def leaves(root: type[BaseModel], *names: str) -> Iterator[tuple[str, ...]]:

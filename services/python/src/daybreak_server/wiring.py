@@ -122,11 +122,6 @@ def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     return registry.spec(pool.workload)
 
 
-def workload_options(pool: PoolSettings) -> dict[str, Any]:
-    """What a workload and its limits are told: the pool's options, and its model."""
-    return dict(pool.options) | ({"model": pool.model} if pool.model is not None else {})
-
-
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangConfig:
     """What a group must know of its pool. ``device`` is what ``auto`` has come to."""
     of = settings.pools[pool]
@@ -135,7 +130,7 @@ def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangCo
         ranks=of.ranks,
         device=device if of.device == "auto" else of.device,
         threads=max(1, int(of.cpus_per_rank)),
-        options=workload_options(of),
+        options=of.workload_options,
         scratch=scratch_folder(settings),
         lease_s=of.lease.lease_s,
         stall_s=of.lease.stall_s,

@@ -223,6 +223,7 @@ def test_models_verify_likes_the_built_in_model(daybreakd: Daybreakd) -> None:
 
 def reference() -> ModuleType:
     """tools/reference.py as a module."""
+    sys.path.insert(0, str(REPOSITORY / "tools"))  # where its own modules are
     found = importlib.util.spec_from_file_location("reference", REPOSITORY / "tools" / "reference.py")
     assert found is not None
     assert found.loader is not None
@@ -257,3 +258,32 @@ def test_reference_is_the_same_on_every_machine(tmp_path: Path, monkeypatch: pyt
     assert cli_settings.as_markdown() == before
     assert "`DAYBREAK_POOLS__<POOL>__RANKS`" in before
     assert "| `http.port` | `DAYBREAK_HTTP__PORT` | integer | `8000` |" in before
+
+
+def test_a_page_has_its_tables_from_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table between its marks is kept true, what stands around it is left alone, and an unknown name is an error."""
+    tool = reference()
+    monkeypatch.setattr(tool, "DOCS", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("before\n\n<!-- reference: keys -->\n| `t:<id>:ev` | stream |\n<!-- end -->\n\nafter\n")
+    assert tool.main(["--check"]) == 1
+    assert "-| `t:<id>:ev` | stream |" in capsys.readouterr().out
+    assert tool.main([]) == 0
+    text = page.read_text()
+    assert "| `t:<id>:ev` | list |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end -->\n\nafter\n")
+    page.write_text("<!-- reference: nonsense -->\n<!-- end -->\n")
+    with pytest.raises(SystemExit, match="nonsense"):
+        tool.main(["--check"])
+
+
+def test_every_table_that_can_be_made_stands_in_a_page() -> None:
+    """Tables of keys, scripts, states, routes and error codes: each is asked for by some page of docs."""
+    tool = reference()
+    asked = {
+        found["name"] for path in tool.DOCS.glob("*.md") for found in tool.BLOCK.finditer(path.read_text())
+    }
+    assert asked == set(tool.tables.BLOCKS)

@@ -13,11 +13,11 @@ import pytest
 @pytest.mark.parametrize("command", ["dev", "up", "gateway"])
 @pytest.mark.parametrize("workload", ["no_such_module:SPEC", "json:SPEC", "misspelt"])
 def test_a_workload_that_cannot_be_found_is_a_line(command: str, workload: str, tmp_path: Path) -> None:
-    """Exit code 2, the variable's name, no traceback, and no part was started."""
+    """Exit code 2, the variable's name as it must be written, no traceback, and no part was started."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("daybreakd")), command],
         env=os.environ
-        | {"DAYBREAK_POOLS__FRACTAL__WORKLOAD": workload, "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1"},
+        | {"DAYBREAK_POOLS__MY_FRACTAL__WORKLOAD": workload, "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -25,6 +25,6 @@ def test_a_workload_that_cannot_be_found_is_a_line(command: str, workload: str, 
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "DAYBREAK_POOLS__FRACTAL__WORKLOAD" in done.stderr
+    assert "DAYBREAK_POOLS__MY_FRACTAL__WORKLOAD" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ import yaml
 from deploy_chart import REPOSITORY
 from support.waiting import wait_until
 
-from daybreak_server.operator import names
+from daybreak_server.domain.names import API_APPLICATION
 
 FOLDER = REPOSITORY / "deploy" / "raycluster"
 TOKEN = "a-token"
@@ -118,7 +118,7 @@ def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
 def test_what_it_puts_is_what_the_server_has() -> None:
     """The import paths exist, and the pool has as many groups as there are hosts."""
     applications = {one["name"]: one for one in config()["applications"]}
-    assert set(applications) == {names.API_APPLICATION, "video"}
+    assert set(applications) == {API_APPLICATION, "video"}
     for one in applications.values():
         module, _, function = one["import_path"].partition(":")
         spec = importlib.util.find_spec(module)

@@ -16,8 +16,8 @@ from exhaustive_workers import IDLE, OLD, Label, State, Worker, canonical, settl
 from support.storecases import DONE, FATAL, OOPS, new
 from support.storedriver import Driver
 
+from daybreak_server.domain.policy import HAND_BACKS_MAX
 from daybreak_server.domain.tasks import Claim, Control, Lease, NewTask, Outcome, Released
-from daybreak_server.domain.transitions import HAND_BACKS_MAX
 
 TICK_MS = 2_000
 """As much as the lease clock moves at most in one tick; more than the backoff of a first strike."""

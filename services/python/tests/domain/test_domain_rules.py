@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak_server.domain.backoff import MAX_MS, backoff_ms
+from daybreak_server.domain.backoff import backoff_ms
 from daybreak_server.domain.errors import InvalidTransitionError
 from daybreak_server.domain.fairness import FairQueue, order
 from daybreak_server.domain.ids import Token, attempt_of, new_task_id, pool_of, ulid
 from daybreak_server.domain.model import Pool
+from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row, target
 
@@ -61,7 +62,7 @@ def test_invalid_transition_tells_the_history() -> None:
 @given(strikes=st.integers(1, 20), token=st.text(min_size=1))
 def test_backoff_doubles_within_bounds(strikes: int, token: str) -> None:
     """A wait is between half of and the whole of 1, 2, 4 … 60 s, and the same each time it is asked."""
-    full = min(MAX_MS, 1000 * 2 ** (strikes - 1))
+    full = min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** (strikes - 1))
     assert full / 2 - 1 <= backoff_ms(strikes, token) <= full
     assert backoff_ms(strikes, token) == backoff_ms(strikes, token)
 

@@ -23,9 +23,9 @@ from support.pools import Pool
 from support.valkey import start_valkey
 from support.waiting import wait_until
 
+from daybreak_server.domain.names import deployment_name
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import State
-from daybreak_server.operator.names import deployment_name
 from daybreak_server.settings import PoolSettings, RedisSettings, Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

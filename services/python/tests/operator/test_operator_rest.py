@@ -16,9 +16,9 @@ from operator_moments import pool
 from support.waiting import wait_until_async
 
 from daybreak_server.adapters.ray.rest import ServeRest
+from daybreak_server.domain.names import deployment_name
 from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.operator import render
-from daybreak_server.operator.names import deployment_name
 from daybreak_server.ports.cluster import (
     ClusterRefusedError,
     ClusterUnavailableError,

@@ -239,6 +239,15 @@ def test_pool_names(name: str) -> None:
         Settings(pools={name: PoolSettings()})
 
 
+def test_a_workload_gets_its_options_and_its_model() -> None:
+    """One answer for the ranks, the limits of the API and the checks of `doctor`."""
+    given = PoolSettings(options={"dtype": "bfloat16"})
+    assert given.workload_options == {"dtype": "bfloat16"}
+    named = given.model_copy(update={"model": "/models/wan"})
+    assert named.workload_options == {"dtype": "bfloat16", "model": "/models/wan"}
+    assert given.options == {"dtype": "bfloat16"}, "the settings stay as they are"
+
+
 def test_folders_are_absolute_at_once(elsewhere: Path) -> None:
     """Relative folders and ~ are resolved when the settings are made, once and for all."""
     settings = load_settings(

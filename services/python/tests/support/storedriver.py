@@ -9,7 +9,7 @@ import redis
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.client import Scripts, connect
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Keys
 from daybreak_server.adapters.redis.lua import claim, forget, group, renew, report, settle, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.ids import GroupId, TaskId, Token
@@ -164,11 +164,8 @@ def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0
     return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
 
 
-_WITH_TTL = {"preview", "ledger", "told", "failure"}
-
-
 def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:
-    """Every key is one of the known kinds, none is orphaned, and exactly those that should have a TTL have one."""
+    """Every key is known, has the type and the TTL that ``keys.py`` documents, and is no orphan."""
     names = sorted(key.decode() for key in client.scan_iter(count=1000))
     pools = {name.split("}")[0].partition("{")[2] for name in names}
     for pool in pools:
@@ -190,10 +187,13 @@ def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
     with client.pipeline(transaction=False) as pipe:
         for name in parsed:
             pipe.ttl(name)
-        ttls = pipe.execute()
-    for (name, found), ttl in zip(parsed.items(), ttls, strict=True):
+            pipe.type(name)
+        answers = pipe.execute()
+    for (name, found), ttl, kind in zip(parsed.items(), answers[::2], answers[1::2], strict=True):
         assert found is not None
-        assert (ttl >= 0) == (found[0] in _WITH_TTL), f"{name} has a TTL of {ttl}"
+        documented = SINGLE[found[0]] if found[0] in SINGLE else FAMILIES[found[0]].key
+        assert kind.decode() == documented.type, f"{name} is a {kind.decode()}"
+        assert (ttl >= 0) == bool(documented.ttl), f"{name} has a TTL of {ttl}"
     _check_members(client, keys, members, tasks)
 
 

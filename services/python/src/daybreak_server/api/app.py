@@ -22,7 +22,10 @@ from daybreak_server.api.services import Services
 from daybreak_server.api.streams.places import Places
 from daybreak_server.api.ticker import Ticker
 
-__all__ = ["Services", "begin_shutdown", "build_app"]
+__all__ = ["ROOMS", "Services", "begin_shutdown", "build_app"]
+
+ROOMS = (submit, tasks, files, streams, pools, ops)
+"""The modules of routes; each has a ``router(context)``."""
 
 
 def build_app(services: Services) -> FastAPI:
@@ -45,7 +48,7 @@ def build_app(services: Services) -> FastAPI:
     problems.install(app)
     guard = Guard(services.settings.http)
     app.add_middleware(Edge, metrics=ctx.metrics, guard=guard)
-    for room in (submit, tasks, files, streams, pools, ops):
+    for room in ROOMS:
         app.include_router(with_heads(room.router(ctx)))
     openapi.install(app, ctx.catalog)
     with_heads(app.router)

@@ -37,8 +37,7 @@ class PoolEntry:
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look the workload up. :raises UnknownWorkloadError: when it is not installed."""
         spec = registry.spec(settings.workload)
-        options = {**settings.options, **({"model": settings.model} if settings.model else {})}
-        return cls(name, settings, spec, {"limits": spec.limits(options)})
+        return cls(name, settings, spec, {"limits": spec.limits(settings.workload_options)})
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:
         """The input, checked. :raises ApiError: ``invalid_input`` with paths below ``within``."""

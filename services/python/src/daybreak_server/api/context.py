@@ -23,7 +23,7 @@ from daybreak_server.api.together import Together
 from daybreak_server.api.turns import EventsInTurns, StoreInTurns
 from daybreak_server.api.views import Shown
 from daybreak_server.domain.pools import PoolView
-from daybreak_server.domain.tasks import State, TaskRecord
+from daybreak_server.domain.tasks import TaskRecord
 from daybreak_server.ports.store import StoreError
 
 
@@ -84,7 +84,7 @@ class Context:
 
     async def show(self, record: TaskRecord) -> Shown:
         """The task as the wire has it; its pool's numbers may be a second old."""
-        view = await self.view(record.pool) if record.state in (State.QUEUED, State.DELAYED) else None
+        view = await self.view(record.pool) if record.state.waiting else None
         return views.task(record, view, self.services.now_ms())
 
     async def view(self, pool: str) -> PoolView | None:

@@ -49,9 +49,11 @@ def install(app: FastAPI, catalog: Catalog) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
     async def docs() -> Response:
+        """This API's documentation, for people."""
         return HTMLResponse(docs_page.render(document(), prefix.current()))
 
     async def openapi_json() -> Response:
+        """The OpenAPI document."""
         below = prefix.current()
         return JSONResponse({**document(), "servers": [{"url": below}]} if below else document())
 

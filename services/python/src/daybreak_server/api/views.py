@@ -8,15 +8,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
-from daybreak.wire.pools import WAKE_PHASES
+from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, WakeHistory
 from daybreak_server.api import prefix
 from daybreak_server.api.catalog import PoolEntry
-from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
-_WAITING = (State.QUEUED, State.DELAYED)
-_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 GROUPS_SHOWN = 500
 """Of a pool: a body is bounded, whatever there is."""
 _PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
@@ -65,14 +62,14 @@ def artifact(task: str, ref: ArtifactRef) -> Shown:
 
 def has_ready_group(view: PoolView) -> bool:
     """Whether a group of the pool could take a task without a wake."""
-    return any(group.state in _READY for group in view.groups)
+    return any(group.state.ready for group in view.groups)
 
 
 def wake_of(view: PoolView | None, now_ms: int) -> Shown | None:
     """What the pool does to get its first group; ``None`` when it has one."""
     if view is None or has_ready_group(view):
         return None
-    shown: Shown = {"phase": WAKE_PHASES[0] if view.wake_phase in ("zero", "ready") else view.wake_phase}
+    shown: Shown = {"phase": WakePhase.DETECT if view.wake_phase in RESTING_PHASES else view.wake_phase}
     if view.wake_since_ms is not None:
         shown["since"] = written(view.wake_since_ms)
     if (eta_s := wake_eta_s(view, now_ms)) is not None:
@@ -95,7 +92,7 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
         return None
     if f"{phase}_s" in last and view.wake_since_ms is not None:
         here = last[f"{phase}_s"] - max(0.0, (now_ms - view.wake_since_ms) / 1000)
-        later = WAKE_PHASES[WAKE_PHASES.index(phase) + 1 :]
+        later = WAKE_PHASES[WAKE_PHASES.index(WakePhase(phase)) + 1 :]
         return round(max(0.0, here) + sum(last.get(f"{name}_s", 0.0) for name in later), 1)
     began_ms = view.report.wake_began_ms if view.report is not None else None
     began_ms = view.wake_since_ms if began_ms is None else began_ms
@@ -108,7 +105,7 @@ def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Shown:
 
     Made as what is written, not through the wire's type: this is in every answer and many events.
     """
-    waiting = record.state in _WAITING
+    waiting = record.state.waiting
     running = record.state is State.RUNNING
     here = path(record.id)
     fields: Shown = {
@@ -116,7 +113,7 @@ def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Shown:
         "object": "task",
         "pool": record.pool,
         "tenant": record.tenant,
-        "state": TaskState.QUEUED.value if waiting else record.state.value,
+        "state": record.state.public.value,
         "phase": record.phase if running else None,
         "cancel_requested": record.cancel_requested,
         "priority": _PRIORITY[record.priority],
@@ -193,7 +190,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
     return PoolGroup(
         id=record.id,
         state=record.state.value,
-        phase=None if record.phase == WAKE_PHASES[-1] else record.phase,
+        phase=None if record.phase == WakePhase.READY else record.phase,
         ranks=record.ranks,
         task=record.task,
         since=at(record.since_ms or None),
@@ -237,7 +234,7 @@ def _condition(view: PoolView) -> PoolCondition | None:
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
-    waking = not has_ready_group(view) and view.wake_phase != "zero"
+    waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
     total = wake_last(view).get("total_s")
     return WakeHistory(
         phase=view.wake_phase,

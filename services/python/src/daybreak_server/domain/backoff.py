@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import math
 
-BASE_MS = 1_000
-MAX_MS = 60_000
+from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 
 
 def backoff_ms(strikes: int, token: str) -> int:
     """Milliseconds to wait after strike ``strikes`` (from 1): half to all of ``2^(strikes-1)`` s, ≤ 60 s."""
     digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
     unit = int(digest[:8], 16) / 2**32
-    full = min(float(MAX_MS), BASE_MS * 2.0 ** (strikes - 1))
+    full = min(float(BACKOFF_MAX_MS), BACKOFF_BASE_MS * 2.0 ** (strikes - 1))
     return math.floor(full * (0.5 + 0.5 * unit))

@@ -13,8 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-PRIORITY_BAND = 1 << 50
-"""What a step of priority outweighs: any place in the queue."""
+from daybreak_server.domain.policy import PRIORITY_BAND
 
 
 def order(priority: int, sequence: int) -> int:

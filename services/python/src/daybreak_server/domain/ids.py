@@ -7,6 +7,8 @@ import re
 import time
 from typing import NewType
 
+from daybreak_server.domain.names import POOL_NAME
+
 TaskId = NewType("TaskId", str)
 GroupId = NewType("GroupId", str)
 Token = NewType("Token", str)
@@ -14,7 +16,7 @@ Token = NewType("Token", str)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
-_TASK_ID = re.compile(r"^([a-z][a-z0-9-]{0,30})_([0-7][0-9A-HJKMNP-TV-Z]{25})$")
+_TASK_ID = re.compile(rf"^({POOL_NAME.strip('^$')})_([0-7][0-9A-HJKMNP-TV-Z]{{25}})$")
 
 
 def ulid(*, at_ms: int | None = None) -> str:

@@ -11,6 +11,16 @@ from typing import Any
 from daybreak_server.domain.backoff import backoff_ms
 from daybreak_server.domain.fairness import FairQueue, order
 from daybreak_server.domain.model_state import Attempt, ModelGroup, ModelTask
+from daybreak_server.domain.policy import (
+    GONE_MS,
+    GRACE_MS,
+    HAND_BACKS_MAX,
+    HANDED_OUT_MS,
+    LEASE_STEP_MS,
+    MAX_QUEUED,
+    RUN_HISTORY_WEIGHT,
+    ZOMBIE_MS,
+)
 from daybreak_server.domain.tasks import (
     ArtifactRef,
     CheckpointRef,
@@ -22,20 +32,13 @@ from daybreak_server.domain.tasks import (
     Released,
     State,
 )
-from daybreak_server.domain.transitions import HAND_BACKS_MAX, Event, Facts, target
-
-LEASE_STEP_MS = 2_000
-GRACE_MS = 2_000
-HANDED_OUT_MS = 60_000
-ZOMBIE_MS = 30_000
-GONE_MS = 300_000
-HISTORY = 0.2
+from daybreak_server.domain.transitions import Event, Facts, target
 
 
 class Pool:
     """The reference model of one pool. Set :attr:`now` before each call."""
 
-    def __init__(self, *, now: int, max_queued: int = 1_000_000) -> None:
+    def __init__(self, *, now: int, max_queued: int = MAX_QUEUED) -> None:
         self.now = now
         self.max_queued = max_queued
         self.tasks: dict[str, ModelTask] = {}
@@ -61,10 +64,7 @@ class Pool:
         if new.idempotency_key is not None and key in self.keys:
             known, body = self.keys[key]
             return ("replayed" if body == new.body_hash else "mismatch"), known
-        if (
-            sum(task.state in (State.QUEUED, State.DELAYED) for task in self.tasks.values())
-            >= self.max_queued
-        ):
+        if sum(task.state.waiting for task in self.tasks.values()) >= self.max_queued:
             return "full", None
         self.sequence += 1
         if new.idempotency_key is not None:
@@ -240,7 +240,7 @@ class Pool:
         return self.lease_clock >= max(end, self.grace)
 
     def _waiting(self) -> list[ModelTask]:
-        return [task for task in self.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
+        return [task for task in self.tasks.values() if task.state.waiting]
 
     def _overdue(self, task: ModelTask) -> bool:
         return task.run_by is not None and self.now >= task.run_by
@@ -348,7 +348,9 @@ class Pool:
         everything = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
         if keep and task.resumed_from_step is None:
             ran = max(0, self.steady - attempt.claimed_ms) / 1000
-            self.mean_s = ran if self.mean_s is None else self.mean_s + HISTORY * (ran - self.mean_s)
+            self.mean_s = (
+                ran if self.mean_s is None else self.mean_s + RUN_HISTORY_WEIGHT * (ran - self.mean_s)
+            )
         used = everything if ended else 0
         if not ended and attempt.checkpoint_ms is not None:
             used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)

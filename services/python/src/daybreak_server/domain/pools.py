@@ -19,6 +19,42 @@ class GroupState(StrEnum):
     DRAINING = "draining"
     LOST = "lost"
 
+    @property
+    def ready(self) -> bool:
+        """Whether the group has formed: it can take tasks, works on one, or is about to go."""
+        return self in (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
+
+    @property
+    def accepts_tasks(self) -> bool:
+        """Whether the group takes a task now or once it is done with its own. A draining group takes none."""
+        return self.ready and self is not GroupState.DRAINING
+
+
+class WakePhase(StrEnum):
+    """Where a pool is on its way from zero to a ready group: the phases in order, behind ``ZERO``."""
+
+    ZERO = "zero"
+    """Nothing runs and nothing waits: the pool does not wake."""
+    DETECT = "detect"
+    """A task waits; no group has been asked for yet."""
+    PODS = "pods"
+    IMAGE = "image"
+    RAY = "ray"
+    PROCESS_GROUP = "process_group"
+    MODEL = "model"
+    WARM_UP = "warm_up"
+    READY = "ready"
+
+
+WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
+"""A whole wake in order, ending with ``READY``."""
+RESTING_PHASES = (WakePhase.ZERO, WakePhase.READY)
+"""No wake is under way."""
+GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
+"""Phases that a group measures itself, more exactly than anybody can from outside."""
+CLUSTER_PHASES = WAKE_PHASES[: WAKE_PHASES.index(GROUP_PHASES[0])]
+"""Phases before there is a group."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRecord:
@@ -27,7 +63,7 @@ class GroupRecord:
     id: GroupId
     state: GroupState
     ranks: int = 1
-    phase: str = "ready"
+    phase: str = WakePhase.READY
     since_ms: int = 0
     task: TaskId | None = None
     hosts: tuple[str, ...] = ()
@@ -54,7 +90,7 @@ class PoolReport:
     """The same as a sentence: the cause, and what to do."""
     wanted: int = 0
     """Groups wanted."""
-    wake_phase: str = "zero"
+    wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     wake_began_ms: int | None = None
     """When a group was first wanted."""
@@ -76,7 +112,7 @@ class PoolView:
     seconds_per_cost: float | None = None
     """Run time per unit of cost, from the pool's own history (exponentially weighted)."""
     wake_last: Mapping[str, float] = field(default_factory=dict)
-    wake_phase: str = "zero"
+    wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     report: PoolReport | None = None
     """Where an operator keeps the groups."""

@@ -8,6 +8,7 @@ from enum import IntEnum, IntFlag, StrEnum
 from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.policy import MAX_STRIKES
 
 
 class State(StrEnum):
@@ -22,9 +23,19 @@ class State(StrEnum):
     EXPIRED = "expired"
 
     @property
+    def waiting(self) -> bool:
+        """Whether the task waits for its turn or for its time."""
+        return self in (State.QUEUED, State.DELAYED)
+
+    @property
+    def public(self) -> State:
+        """The state that clients see: a delayed task is shown as queued."""
+        return State.QUEUED if self.waiting else self
+
+    @property
     def terminal(self) -> bool:
         """Whether nothing can follow."""
-        return self not in (State.QUEUED, State.DELAYED, State.RUNNING)
+        return not self.waiting and self is not State.RUNNING
 
 
 class Priority(IntEnum):
@@ -69,7 +80,7 @@ class NewTask:
     start_at_ms: int | None = None
     start_within_ms: int | None = None
     run_within_ms: int | None = None
-    max_strikes: int = 3
+    max_strikes: int = MAX_STRIKES
     retention_s: float = 7 * 86400
     idempotency_key: str | None = None
     body_hash: str = ""
@@ -109,7 +120,7 @@ class TaskRecord:
     metadata: Mapping[str, str]
     attempt: int = 0
     strikes: int = 0
-    max_strikes: int = 3
+    max_strikes: int = MAX_STRIKES
     hand_backs: int = 0
     phase: str | None = None
     fraction: float | None = None

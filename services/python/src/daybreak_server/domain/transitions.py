@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from daybreak_server.domain.errors import InvalidTransitionError
+from daybreak_server.domain.policy import HAND_BACKS_MAX
 from daybreak_server.domain.tasks import State
-
-HAND_BACKS_MAX = 50
 
 
 class Event(StrEnum):
@@ -46,73 +45,118 @@ class Facts:
     """It has been handed back as often as it may be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition of a row: in words for people, and as a question to the facts."""
+
+    says: str
+    holds: Callable[[Facts], bool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the table: in one of ``sources``, ``events`` lead to ``target`` where ``guard`` holds."""
+    """One row of the table: in one of ``sources``, ``events`` lead to ``target`` where ``guard`` holds.
+
+    ``docs/architecture.md`` shows the table as it is here: ``tools/reference.py`` writes it.
+    """
 
     sources: frozenset[State | None]
-    events: frozenset[Event]
+    events: tuple[Event, ...]
     target: State
-    guard: Callable[[Facts], bool]
+    guard: Guard
     says: str
+    """What the step does, for people."""
 
     def matches(self, state: State | None, event: Event, facts: Facts) -> bool:
         """Whether this row applies."""
-        return state in self.sources and event in self.events and self.guard(facts)
+        return state in self.sources and event in self.events and self.guard.holds(facts)
 
 
-def _always(_: Facts) -> bool:
-    return True
+ALWAYS = Guard("", lambda _: True)
+AHEAD = Guard("its start lies ahead", lambda facts: facts.delayed)
+CANCEL_REQUESTED = Guard("cancel was requested", lambda facts: facts.cancel)
+OVERDUE = Guard("its run deadline has passed", lambda facts: facts.overdue)
+LAST_STRIKE = Guard("strikes + 1 = max", lambda facts: facts.last_strike)
+MAY_HAND_BACK = Guard(
+    f"handed back < {HAND_BACKS_MAX} times so far", lambda facts: not facts.handed_back_enough
+)
 
-
-_WAITING = (State.QUEUED, State.DELAYED)
+_NEW = (None,)
+_WAITING = tuple(state for state in State if state.waiting)
+_RUNNING = (State.RUNNING,)
 _STRIKES = (Event.ERROR, Event.LEASE_LOST)
+_BACK = (Event.RELEASE, Event.STOPPED)
 _ENDS = (Event.FINISH, Event.STOPPED, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, Event.RELEASE)
+_DEADLINES = (Event.START_DEADLINE, Event.RUN_DEADLINE)
 
 
 def _row(
     sources: Sequence[State | None],
-    events: Sequence[Event],
+    events: Event | Sequence[Event],
+    guard: Guard,
     target: State,
     says: str,
-    guard: Callable[[Facts], bool] = _always,
 ) -> Row:
-    return Row(sources=frozenset(sources), events=frozenset(events), target=target, guard=guard, says=says)
+    several = (events,) if isinstance(events, Event) else tuple(events)
+    return Row(sources=frozenset(sources), events=several, target=target, guard=guard, says=says)
 
 
 TABLE: tuple[Row, ...] = (
-    _row([None], [Event.SUBMIT], State.DELAYED, "start ahead", lambda f: f.delayed),
-    _row([None], [Event.SUBMIT], State.QUEUED, "record, index and event in one script"),
-    _row(_WAITING, [Event.CANCEL], State.CANCELLED, "leaves the queue"),
-    _row(_WAITING, [Event.START_DEADLINE, Event.RUN_DEADLINE], State.EXPIRED, "leaves the queue"),
-    _row([State.DELAYED], [Event.DUE], State.QUEUED, "original place"),
-    _row([State.QUEUED], [Event.CLAIM], State.RUNNING, "attempt + 1, token, lease, charge"),
-    _row([State.RUNNING], [Event.REPORT], State.RUNNING, "lease extended, event"),
-    _row([State.RUNNING], [Event.CANCEL], State.RUNNING, "cancel is marked once; live until the group stops"),
-    _row([State.RUNNING], [Event.RUN_DEADLINE], State.RUNNING, "stop bit"),
-    _row([State.RUNNING], _ENDS, State.CANCELLED, "files discarded", lambda f: f.cancel),
-    _row([State.RUNNING], [Event.FINISH], State.SUCCEEDED, "artifacts published, charge corrected"),
-    _row([State.RUNNING], [Event.PERMANENT], State.FAILED, "strike, dead letter"),
+    _row(_NEW, Event.SUBMIT, AHEAD, State.DELAYED, "as below; waits for its start"),
     _row(
-        [State.RUNNING], [*_STRIKES, Event.RELEASE, Event.STOPPED], State.EXPIRED, "late", lambda f: f.overdue
-    ),
-    _row([State.RUNNING], _STRIKES, State.FAILED, "strike, dead letter", lambda f: f.last_strike),
-    _row([State.RUNNING], _STRIKES, State.DELAYED, "strike, backoff"),
-    _row(
-        [State.RUNNING],
-        [Event.RELEASE, Event.STOPPED],
+        _NEW,
+        Event.SUBMIT,
+        ALWAYS,
         State.QUEUED,
-        "original place, checkpoint kept, no strike",
-        lambda f: not f.handed_back_enough,
+        "record, index and event in one script; same Idempotency-Key and body → the same task",
+    ),
+    _row(_WAITING, Event.CANCEL, ALWAYS, State.CANCELLED, "leaves the queue"),
+    _row(_WAITING, _DEADLINES, ALWAYS, State.EXPIRED, "leaves the queue"),
+    _row([State.DELAYED], Event.DUE, ALWAYS, State.QUEUED, "original place in the queue; the bell rings"),
+    _row(
+        [State.QUEUED],
+        Event.CLAIM,
+        ALWAYS,
+        State.RUNNING,
+        "attempt + 1, token, lease, tenant charged an estimate; "
+        "only for a group that is not draining and knows the spec's version",
     ),
     _row(
-        [State.RUNNING],
-        [Event.RELEASE, Event.STOPPED],
-        State.FAILED,
-        "handed back too often counts as a strike: the last",
-        lambda f: f.last_strike,
+        _RUNNING,
+        Event.REPORT,
+        ALWAYS,
+        State.RUNNING,
+        "lease extended, event; the reply carries the control bits",
     ),
-    _row([State.RUNNING], [Event.RELEASE, Event.STOPPED], State.DELAYED, "handed back too often: a strike"),
+    _row(
+        _RUNNING,
+        Event.CANCEL,
+        ALWAYS,
+        State.RUNNING,
+        "`cancel_at` set once; still live until the group has stopped",
+    ),
+    _row(_RUNNING, Event.RUN_DEADLINE, ALWAYS, State.RUNNING, "stop bit"),
+    _row(_RUNNING, _ENDS, CANCEL_REQUESTED, State.CANCELLED, "unpublished artifacts discarded"),
+    _row(
+        _RUNNING,
+        Event.FINISH,
+        ALWAYS,
+        State.SUCCEEDED,
+        "artifacts published, charge corrected to what was used",
+    ),
+    _row(
+        _RUNNING,
+        Event.PERMANENT,
+        ALWAYS,
+        State.FAILED,
+        "strike, dead letter; replay makes a new task with `replay_of`",
+    ),
+    _row(_RUNNING, (*_STRIKES, *_BACK), OVERDUE, State.EXPIRED, "unpublished artifacts discarded"),
+    _row(_RUNNING, _STRIKES, LAST_STRIKE, State.FAILED, "strike, dead letter"),
+    _row(_RUNNING, _STRIKES, ALWAYS, State.DELAYED, "strike, jittered backoff"),
+    _row(_RUNNING, _BACK, MAY_HAND_BACK, State.QUEUED, "original place, checkpoint kept, no strike"),
+    _row(_RUNNING, _BACK, LAST_STRIKE, State.FAILED, "handed back too often: a strike, and the last one"),
+    _row(_RUNNING, _BACK, ALWAYS, State.DELAYED, "handed back too often: a strike"),
 )
 """In order of precedence: the first row that matches decides."""
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from daybreak_server.domain.names import environment_variable
+
 if TYPE_CHECKING:
     from daybreak_server.settings import Settings
 
@@ -85,7 +87,7 @@ def _check_workloads(settings: Settings) -> None:
         try:
             registry.spec(pool.workload)
         except registry.UnknownWorkloadError as exc:
-            variable = f"DAYBREAK_POOLS__{name.upper()}__WORKLOAD"
+            variable = environment_variable("pools", name, "workload")
             wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")
     if wrong:
         fail(wrong, code=2)

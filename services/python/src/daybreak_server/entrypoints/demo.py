@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from daybreak_server.entrypoints.console import say
 from daybreak_server.settings import PoolSettings, Settings, child_environment
 
 PROMPT = "a red circle moving left"
@@ -41,7 +42,7 @@ def run_demo(settings: Settings) -> int:
     began = time.monotonic()
     try:
         settings = _own(settings)
-        _say(f'Daybreak demo: "{PROMPT}", with a group of {settings.pools[POOL].ranks} ranks on this machine')
+        say(f'Daybreak demo: "{PROMPT}", with a group of {settings.pools[POOL].ranks} ranks on this machine')
         with _running(settings) as up:
             told = _generate(up)
             video = Path(str(told["file"]))
@@ -49,10 +50,10 @@ def run_demo(settings: Settings) -> int:
             _draw(video, sheet)
         _next(video, sheet, told, taken_s=up.taken_s, total_s=time.monotonic() - began)
     except DemoError as exc:
-        _say(f"the demo failed: {exc}")
+        say(f"the demo failed: {exc}")
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; everything that was started is stopped")
+        say("interrupted; everything that was started is stopped")
         return 130
     return 0
 
@@ -93,7 +94,7 @@ class Up:
         for line in self.process.stdout:
             self._lines.append(line.rstrip())
             if not self._quiet.is_set():
-                _say(f"  {line.rstrip()}")
+                say(f"  {line.rstrip()}")
 
     def wait_taking(self) -> str:
         """Wait until tasks are taken. The URL. From then on its lines are kept back: the bar tells more."""
@@ -155,7 +156,7 @@ def _generate(up: Up) -> Mapping[str, Any]:
     """
     url = up.wait_taking()
     shown = f'daybreak generate "{PROMPT}" --seed {SEED}'
-    _say(f"\n$ {shown}")
+    say(f"\n$ {shown}")
     command = [
         sys.executable,
         "-c",
@@ -194,11 +195,11 @@ def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, taken_s: float, 
     """What was done, how long it took, what to try."""
     phases = told.get("phases_s", {})
     spent = [("start-up", taken_s), *((str(name), float(seconds)) for name, seconds in phases.items())]
-    _say("\nwhat it did and how long it took")
+    say("\nwhat it did and how long it took")
     for name, seconds in [*spent, ("all of it", total_s)]:
-        _say(f"  {name:<16}{seconds:7.1f} s")
-    _say(f"\nthe video          {video}\nits contact sheet  {sheet}")
-    _say(
+        say(f"  {name:<16}{seconds:7.1f} s")
+    say(f"\nthe video          {video}\nits contact sheet  {sheet}")
+    say(
         "\nwhat to try next\n"
         "  make up                                                    the same without an end\n"
         '  .venv/bin/daybreak generate "a green triangle moving up"   in another terminal\n'
@@ -209,8 +210,3 @@ def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, taken_s: float, 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

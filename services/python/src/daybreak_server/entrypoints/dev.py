@@ -9,6 +9,7 @@ import threading
 import time
 
 from daybreak_server import wiring
+from daybreak_server.entrypoints.console import say
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
@@ -41,9 +42,9 @@ def _tell_changes(settings: Settings) -> None:
     """What was asked for and is not what runs."""
     for name, pool in settings.pools.items():
         if pool.workload in _HEAVY and "pools" in settings.model_fields_set:
-            _say(f"pool {name} is left out: {pool.workload} needs `daybreakd up`")
+            say(f"pool {name} is left out: {pool.workload} needs `daybreakd up`")
         elif pool.workload not in _HEAVY and pool.ranks > 1:
-            _say(f"pool {name}: 1 rank instead of {pool.ranks}; groups of several need `daybreakd up`")
+            say(f"pool {name}: 1 rank instead of {pool.ranks}; groups of several need `daybreakd up`")
 
 
 class LightGroups:
@@ -120,7 +121,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
         pids = {"dev": os.getpid()}
         if settings.redis.url is None:
             valkey = EmbeddedValkey(instance)
-            supervisor = Supervisor([valkey.part()], say=_say)
+            supervisor = Supervisor([valkey.part()], say=say)
             supervisor.start()
             stack.callback(supervisor.stop)
             supervisor.wait_ready(going=lambda: False)
@@ -137,12 +138,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
             instance.tell(
                 {"mode": "dev", "ready": True, "url": url, "pids": pids, "pools": list(settings.pools)}
             )
-            _say(f"ready in {time.monotonic() - started:.1f} s: {url} (pools: {', '.join(settings.pools)})")
-            _say(f"try: daybreak --url {url} submit echo message=hello   documentation: {url}/docs")
+            say(f"ready in {time.monotonic() - started:.1f} s: {url} (pools: {', '.join(settings.pools)})")
+            say(f"try: daybreak --url {url} submit echo message=hello   documentation: {url}/docs")
 
         return serve(Gateway(settings, on_started=ready))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

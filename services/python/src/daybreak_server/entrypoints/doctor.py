@@ -13,8 +13,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from daybreak_server.domain.names import environment_variable
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check, error, ok, version, warning
 from daybreak_server.settings import PoolSettings, Settings
@@ -83,9 +83,9 @@ def _pools(settings: Settings) -> Iterator[Check]:
         what = f"pool {name}"
         try:
             spec = registry.spec(pool.workload)
-            spec.limits(_options(pool))
+            spec.limits(pool.workload_options)
         except registry.UnknownWorkloadError as exc:
-            yield error(what, str(exc), f"mend DAYBREAK_POOLS__{name.upper().replace('-', '_')}__WORKLOAD")
+            yield error(what, str(exc), f"mend {environment_variable('pools', name, 'workload')}")
             continue
         except Exception as exc:  # a workload of somebody else may raise anything
             yield error(what, f"its options are not usable: {exc}", f"mend pools.{name}.options or .model")
@@ -106,10 +106,6 @@ def _pools(settings: Settings) -> Iterator[Check]:
             yield error(what, f"there is no folder {pool.model}", f"mend pools.{name}.model")
         else:
             yield ok(what, f"{spec.name}, {group}")
-
-
-def _options(pool: PoolSettings) -> dict[str, Any]:
-    return {**pool.options, **({"model": pool.model} if pool.model else {})}
 
 
 def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterator[Check]:

@@ -24,7 +24,7 @@ from ray import serve
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
 from daybreak_server.adapters.ray.local import LocalRay
-from daybreak_server.domain.pools import GroupState, PoolView
+from daybreak_server.domain.pools import PoolView
 from daybreak_server.entrypoints import serve_app
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.entrypoints.instance import free_port, read_settings, write_whole
@@ -36,7 +36,6 @@ _LOOK_S = 0.5
 _LOOK_AT_NODE_S = 0.1
 _API_LATEST_S = 120.0
 _SERVE_LATEST_S = 180.0
-_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 
 
 class RayHead:
@@ -154,9 +153,7 @@ class RayHead:
         except StoreError:
             return False
         pools = self._settings.pools
-        return all(
-            sum(one.state in _READY for one in view.groups) >= pools[view.name].groups for view in views
-        )
+        return all(sum(one.state.ready for one in view.groups) >= pools[view.name].groups for view in views)
 
     async def _views(self) -> list[PoolView]:
         services = wiring.build_services(self._settings)

@@ -22,12 +22,14 @@ from ray.serve.config import GangSchedulingConfig
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
 from daybreak_server.api.collecting import collect_rarely
+from daybreak_server.domain.names import API_APPLICATION, deployment_name
+from daybreak_server.domain.pools import WakePhase
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.gang.member import Member
 from daybreak_server.settings import PoolSettings, Settings, load_settings
 
 _log = logging.getLogger(__name__)
-API_APP = "api"
+API_APP = API_APPLICATION
 _STREAM_MARGIN = 1000
 _HEALTH_PERIOD_S = 1.0
 """A rank that died is seen by the next check, and nothing else makes Serve start the gang anew."""
@@ -82,7 +84,7 @@ class VideoGenerator:
             board=cluster.KvBoard(gang.gang_id),
             host=cluster.node_ip(),
             label=cluster.node_label(),
-            wake={"ray": round(_process_age_s(), 3)},
+            wake={WakePhase.RAY: round(_process_age_s(), 3)},
             guarded=True,
         )
 
@@ -164,7 +166,7 @@ def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: 
     on_gpu = of.device == "cuda" or (of.device == "auto" and gpus)
     deployment = serve.deployment(
         VideoGenerator,
-        name="".join(part.title() for part in pool.split("-")) + "Generator",
+        name=deployment_name(pool),
         num_replicas=of.ranks * (of.groups if groups is None else groups),
         gang_scheduling_config=GangSchedulingConfig(gang_size=of.ranks),
         ray_actor_options=_resources(of, on_gpu=on_gpu),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daybreak_server import wiring
-from daybreak_server.domain.pools import GroupState, PoolReport, PoolView
+from daybreak_server.domain.pools import GROUP_PHASES, GroupState, PoolReport, PoolView, WakePhase
 from daybreak_server.ports.cluster import Groups
 from daybreak_server.ports.store import StoreError
 from daybreak_server.settings import Settings
@@ -22,9 +22,6 @@ from daybreak_server.settings import Settings
 LOOK_S = 0.5
 TOLD_S = 5.0
 """What was told counts for so long: a supervisor that is gone says nothing any more."""
-_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
-_OWN = ("process_group", "model", "warm_up")
-"""Phases that a group has measured itself."""
 
 
 @dataclass(slots=True)
@@ -38,7 +35,7 @@ class Wake:
     def look(self, view: PoolView, now_ms: int, *, wanted: int) -> PoolReport:
         """What to tell of the pool now."""
         groups = [group for group in view.groups if group.state is not GroupState.LOST]
-        ready = [group for group in groups if group.state in _READY]
+        ready = [group for group in groups if group.state.ready]
         if groups and self.met_ms is None:
             self.met_ms = now_ms
         if not ready:
@@ -47,18 +44,21 @@ class Wake:
                 reason="RanksFail" if view.failure else "",
                 message=view.failure,
                 wanted=wanted,
-                wake_phase="ray",
+                wake_phase=WakePhase.RAY,
                 wake_since_ms=self.began_ms,
                 wake_began_ms=self.began_ms,
             )
         return PoolReport(
-            phase="Ready", wanted=wanted, wake_phase="ready", wake_last=self._whole(ready[0].wake, now_ms)
+            phase="Ready",
+            wanted=wanted,
+            wake_phase=WakePhase.READY,
+            wake_last=self._whole(ready[0].wake, now_ms),
         )
 
     def _whole(self, of_group: Mapping[str, float], now_ms: int) -> dict[str, float]:
         ray_s = round(((self.met_ms or now_ms) - self.began_ms) / 1000, 3)
-        own = {name: of_group[name] for name in _OWN if name in of_group}
-        return {"ray": ray_s, **own, "total": round((now_ms - self.began_ms) / 1000, 3)}
+        own: dict[str, float] = {name: of_group[name] for name in GROUP_PHASES if name in of_group}
+        return {WakePhase.RAY: ray_s, **own, "total": round((now_ms - self.began_ms) / 1000, 3)}
 
 
 class Telling:
@@ -97,7 +97,7 @@ class Telling:
     async def _look(self, store: Groups, name: str, *, wanted: int) -> None:
         view = await store.pool(name)
         if name not in self._wakes:
-            if any(group.state in _READY for group in view.groups):
+            if any(group.state.ready for group in view.groups):
                 return
             self._wakes[name] = Wake(began_ms=_now_ms())
         report = self._wakes[name].look(view, _now_ms(), wanted=wanted)

@@ -20,6 +20,8 @@ from types import FrameType
 from typing import Any
 
 from daybreak_server.adapters.ray.environment import QUICK
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.entrypoints.console import say
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.instance import (
     Instance,
@@ -38,7 +40,6 @@ _START_S = 900.0
 """A model may take long to load; what is broken is seen much earlier."""
 _MAX_FAILURES = 2
 """Groups that end so often before the first one is ready are broken."""
-_READY = frozenset({"idle", "busy", "draining"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +66,14 @@ def run_up(settings: Settings) -> int:
         instance = Instance(settings.data_dir)
         left = instance.open()
     except InstanceError as exc:
-        _say(f"cannot start: {exc}")
+        say(f"cannot start: {exc}")
         return 1
     if left:
-        _say(f"ended {len(left)} processes that an earlier run had left")
+        say(f"ended {len(left)} processes that an earlier run had left")
     try:
         plan = make_plan(settings, instance)
     except InstanceError as exc:
-        _say(f"cannot start: {exc}")
+        say(f"cannot start: {exc}")
         instance.close()
         return 1
     return _run(plan, going)
@@ -174,11 +175,11 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 
 def _run(plan: Plan, going: threading.Event) -> int:
     started = time.monotonic()
-    supervisor = Supervisor(plan.parts, say=_say)
+    supervisor = Supervisor(plan.parts, say=say)
     telling = Telling(plan.settings)
     code = 0
     try:
-        _say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")
+        say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")
         supervisor.start()
         telling.start()
         if supervisor.wait_ready(names=["gateway"], going=going.is_set):
@@ -186,20 +187,18 @@ def _run(plan: Plan, going: threading.Event) -> int:
         if supervisor.wait_ready(going=going.is_set) and _wait_groups(plan, supervisor, going):
             supervisor.settled()
             _tell(plan, supervisor)
-            _say(
-                f"ready in {time.monotonic() - started:.1f} s: {plan.url} (documentation at {plan.url}/docs)"
-            )
+            say(f"ready in {time.monotonic() - started:.1f} s: {plan.url} (documentation at {plan.url}/docs)")
             _stay(plan, supervisor, going)
     except (PartFailedError, InstanceError) as exc:
-        _say(f"cannot start: {exc}")
+        say(f"cannot start: {exc}")
         code = 1
     finally:
-        _say("stopping")
+        say("stopping")
         telling.stop()
         supervisor.stop()
         _keep_ray_logs(plan)
         left = plan.instance.close()
-        _say(f"these processes would not end: {left}" if left else "stopped; nothing is left running")
+        say(f"these processes would not end: {left}" if left else "stopped; nothing is left running")
     return code
 
 
@@ -240,12 +239,12 @@ def _wait_groups(plan: Plan, supervisor: Supervisor, going: threading.Event) -> 
         ready = 0
         for name, groups in wanted.items():
             view = _get(f"{plan.url}/v1/pools/{name}") or {}
-            have = [group for group in view.get("groups", []) if group["state"] in _READY]
+            have = [group for group in view.get("groups", []) if GroupState(group["state"]).ready]
             ready += len(have) >= groups
             phase = view.get("wake", {}).get("phase", "")
             if groups and phase and shown.get(name) != phase:
                 shown[name] = phase
-                _say(f"pool {name}: {phase}")
+                say(f"pool {name}: {phase}")
         if ready == len(wanted):
             return True
         _raise_if_broken(plan)
@@ -308,8 +307,3 @@ def _read(path: Path) -> Mapping[str, Any]:
 def _reachable(host: str) -> str:
     """An address to call where ``host`` is every address."""
     return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared, not bound
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

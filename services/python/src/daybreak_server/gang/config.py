@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daybreak_server.domain import policy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GangConfig:
@@ -20,9 +22,9 @@ class GangConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     scratch: Path | None = None
     """Where the work folders of attempts are made; ``None``: the system's folder for temporary files."""
-    lease_s: float = 15.0
-    stall_s: float = 120.0
-    load_stall_s: float = 1800.0
+    lease_s: float = policy.LEASE_S
+    stall_s: float = policy.STALL_S
+    load_stall_s: float = policy.LOAD_STALL_S
     checkpoint_s: float = 60.0
     progress_s: float = 0.25
     drain_s: float = 30.0

@@ -325,7 +325,7 @@ def as_idle(record: GroupRecord) -> GroupRecord:
 
 def as_holding(record: GroupRecord, lease: Lease | None) -> GroupRecord:
     """The record of a group that holds this lease."""
-    if record.state not in (GroupState.BUSY, GroupState.IDLE):
+    if not record.state.accepts_tasks:
         return record
     state, task = (GroupState.IDLE, None) if lease is None else (GroupState.BUSY, lease.task)
     return record if record.task == task else replace(record, state=state, task=task)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.pools import GroupState, WakePhase
 from daybreak_server.domain.tasks import (
     Claim,
     Control,
@@ -116,7 +116,9 @@ class LeaderLoop:
                 self._means.blobs.probe()
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)
-            self._keeper.update(state=GroupState.LOADING, phase="warm_up", task=None, detail=str(exc)[:300])
+            self._keeper.update(
+                state=GroupState.LOADING, phase=WakePhase.WARM_UP, task=None, detail=str(exc)[:300]
+            )
             self._means.queue.failed(f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}")
             self._files_again = time.monotonic() + FILES_AGAIN_S
             return False
@@ -124,7 +126,7 @@ class LeaderLoop:
             _log.warning("whether files can be stored is not known yet: %s", exc)
         self._files_doubtful = False
         if self._keeper.record.detail:
-            self._keeper.update(now=False, phase="ready", detail="")
+            self._keeper.update(now=False, phase=WakePhase.READY, detail="")
         return True
 
     def _attempt(self, claim: Claim) -> Claim | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.domain.ids import new_group_id
-from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.attempt import Means
 from daybreak_server.gang.config import GangConfig
@@ -101,7 +101,7 @@ class Member:
     @property
     def loaded(self) -> bool:
         """Whether the model is resident and warm."""
-        return "warm_up" in self._wake
+        return WakePhase.WARM_UP in self._wake
 
     def health(self) -> str | None:
         """Why this rank is of no use any more, or ``None``."""
@@ -169,7 +169,7 @@ class Member:
             id=new_group_id(),
             state=GroupState.STARTING,
             ranks=config.ranks,
-            phase="process_group",
+            phase=WakePhase.PROCESS_GROUP,
             since_ms=time.time_ns() // 1_000_000,
             hosts=(outside.label or outside.host,),
             pids=(this_rank(0, outside.host).pid,),
@@ -201,7 +201,7 @@ class Member:
             if self._guard is not None:
                 self._guard.wait_ready()
             self._loop = LeaderLoop(self._spec, means=means, crew=crew, keeper=keeper, going=self._going)
-            keeper.update(state=GroupState.IDLE, phase="ready", wake=dict(self._wake), loads=1)
+            keeper.update(state=GroupState.IDLE, phase=WakePhase.READY, wake=dict(self._wake), loads=1)
             self._loop.run()
             return self._loop.broken.message if self._loop.broken is not None else None
         finally:
@@ -228,7 +228,7 @@ class Member:
             return Alone()
         config, outside, board = self._config, self._outside, self._outside.board
         assert board is not None, "a group of several ranks needs a board to meet at"
-        with self._phase("process_group", None):
+        with self._phase(WakePhase.PROCESS_GROUP, None):
             from daybreak_server.gang import process_group  # torch: seconds, which are of this phase
 
             until = time.monotonic() + config.start_s
@@ -291,7 +291,7 @@ class Member:
 
     def _load(self, keeper: Keeper | None) -> Workload[Any]:
         config = self._config
-        with self._phase("model", keeper):
+        with self._phase(WakePhase.MODEL, keeper):
             workload = self._outside.workload()
             if "torch" in sys.modules:
                 from daybreak_server.gang import process_group
@@ -306,7 +306,7 @@ class Member:
                     options={**config.options, **self._fetched(keeper)},
                 )
             )
-        with self._phase("warm_up", keeper):
+        with self._phase(WakePhase.WARM_UP, keeper):
             workload.warm_up()
         return workload
 
@@ -330,9 +330,9 @@ class Member:
                     raise GroupBrokenError("told to leave")
 
     @contextlib.contextmanager
-    def _phase(self, phase: str, keeper: Keeper | None) -> Iterator[None]:
+    def _phase(self, phase: WakePhase, keeper: Keeper | None) -> Iterator[None]:
         """A phase of the wake: shown while it runs, timed when it has ended."""
-        limit_s = self._config.start_s if phase == "process_group" else self._config.load_stall_s
+        limit_s = self._config.start_s if phase is WakePhase.PROCESS_GROUP else self._config.load_stall_s
         self._pulse.beat(phase, limit_s=limit_s)
         if keeper is not None:
             keeper.update(state=GroupState.LOADING, phase=phase, wake=dict(self._wake))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daybreak_server.operator.names import API_APPLICATION
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.operator.resource import GROUP, KIND, PLURAL, VERSION, PoolSpec, PoolStatus
 
 NAME = f"{PLURAL}.{GROUP}"
@@ -14,7 +14,7 @@ _OPERATORS = ("replicas", "minReplicas", "maxReplicas", "numOfHosts", "groupName
 
 _POOL_RULES = [
     {
-        "rule": "self.metadata.name.matches('^[a-z][a-z0-9-]{0,30}$')",
+        "rule": f"self.metadata.name.matches('{POOL_NAME}')",
         "message": "a pool's name is at most 31 characters of a-z, 0-9 and -, and begins with a letter: "
         "it is part of its tasks' ids",
     },

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from daybreak_server.domain.pools import WakePhase
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.resource import SpecInvalidError
@@ -153,7 +154,7 @@ def _store(observed: Observed) -> Iterator[Problem]:
 def _nobody_asks(observed: Observed) -> Iterator[Problem]:
     """Tasks are live and KEDA asks for no group."""
     pool, live = observed.pool, observed.store.live if observed.store is not None else 0
-    if live and not pool.spec.replicas and not pool.spec.paused and _stands_at("detect", observed):
+    if live and not pool.spec.replicas and not pool.spec.paused and _stands_at(WakePhase.DETECT, observed):
         yield Problem(
             reason="NotAsked",
             message="Tasks wait and nobody asks for a group: KEDA does not see them, or is away. Look at the pool's "
@@ -161,7 +162,7 @@ def _nobody_asks(observed: Observed) -> Iterator[Problem]:
         )
 
 
-def _stands_at(phase: str, observed: Observed) -> bool:
+def _stands_at(phase: WakePhase, observed: Observed) -> bool:
     """Whether the wake has been in this phase for longer than KEDA or KubeRay takes to answer."""
     wake = observed.pool.status.wake
     return wake.phase == phase and wake.since is not None and observed.now - wake.since > SILENT_S
@@ -181,7 +182,12 @@ def _foreign(observed: Observed) -> Iterator[Problem]:
 def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
     if lane.cluster.problem:
         yield explain(lane.cluster.problem, otherwise="RayClusterRefused")
-    if lane.missing and not lane.cluster.heard and not lane.cluster.suspend and _stands_at("pods", observed):
+    if (
+        lane.missing
+        and not lane.cluster.heard
+        and not lane.cluster.suspend
+        and _stands_at(WakePhase.PODS, observed)
+    ):
         yield Problem(
             reason="KubeRaySilent",
             message="KubeRay makes no pods of what the RayCluster asks for, and says nothing: its operator is away, or "
@@ -245,9 +251,9 @@ def _over(warning: Warned, observed: Observed) -> bool:
     What goes on is recorded again by Kubernetes, so the first look of a wake misses nothing for long.
     """
     wake = observed.pool.status.wake
-    if wake.phase == "zero":
+    if wake.phase == WakePhase.ZERO:
         return True
-    if wake.phase != "ready" and wake.began is not None and warning.at < wake.began - _EVENT_S:
+    if wake.phase != WakePhase.READY and wake.began is not None and warning.at < wake.began - _EVENT_S:
         return True
     return any(
         pod.cluster == warning.about and pod.created_at > warning.at + _EVENT_S for pod in observed.view.pods

@@ -6,14 +6,13 @@ import hashlib
 import json
 from typing import Any
 
+from daybreak_server.domain.names import environment_variable
 from daybreak_server.operator.resource import GROUP, GeneratorPool
 from daybreak_server.ports.cluster import POOL_LABEL
 
 ROLE_LABEL = f"{GROUP}/role"
 RANK_ROLE = "rank"
 WORKER_GROUP = "ranks"
-API_APPLICATION = "api"
-"""Of every head, beside the one that is called as the pool is: so no pool may be called that."""
 SERVE_PORT = 8265
 
 
@@ -42,11 +41,6 @@ def cluster_name(pool: str, of_revision: str) -> str:
     return f"{pool}-{of_revision}"
 
 
-def deployment_name(pool: str) -> str:
-    """Of the Serve deployment, as ``serve_app.pool_app`` calls it."""
-    return "".join(part.title() for part in pool.split("-")) + "Generator"
-
-
 def setting(pool: str, name: str) -> str:
     """The environment variable of a pool's setting."""
-    return f"DAYBREAK_POOLS__{pool.replace('-', '_').upper()}__{name}"
+    return environment_variable("pools", pool, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from daybreak_server.domain.pools import WakePhase
 from daybreak_server.operator import names, render, reporting, rollout, schedule, waking
 from daybreak_server.operator.actions import (
     Action,
@@ -306,7 +307,7 @@ def _look_again(
         moments.append(MOVING_S)
     if found.problems:
         moments.append(BLOCKED_S)
-    if found.wake.phase == "detect":
+    if found.wake.phase == WakePhase.DETECT:
         moments.append(SILENT_S)
     moments += [drain.deadline - now for drain in found.drains]
     change = schedule.next_change_s(spec, now)

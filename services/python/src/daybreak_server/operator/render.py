@@ -11,6 +11,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from daybreak_server.domain.names import API_APPLICATION
 from daybreak_server.operator import names
 from daybreak_server.operator.resource import GROUP, KIND, VERSION, GeneratorPool
 from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
@@ -76,7 +77,7 @@ def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
         "http_options": {"host": "0.0.0.0", "port": 8000},  # noqa: S104 - of a pod; NetworkPolicies bound it
         "applications": [
             {
-                "name": names.API_APPLICATION,
+                "name": API_APPLICATION,
                 "route_prefix": "/",
                 "import_path": f"{app}:build_api",
                 "args": {},

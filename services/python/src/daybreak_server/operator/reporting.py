@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from daybreak_server.domain.pools import PoolReport
+from daybreak_server.domain.pools import PoolReport, WakePhase
 from daybreak_server.operator import names
 from daybreak_server.operator.actions import Emit
 from daybreak_server.operator.diagnosis import SAID, Problem
@@ -97,8 +97,8 @@ def report(status: PoolStatus) -> PoolReport:
         wanted=status.wanted,
         wake_phase=wake.phase,
         wake_since_ms=_ms(wake.since),
-        wake_began_ms=None if wake.phase == "zero" else _ms(wake.began),
-        wake_last=wake.seconds if wake.phase == "ready" and "total" in wake.seconds else {},
+        wake_began_ms=None if wake.phase == WakePhase.ZERO else _ms(wake.began),
+        wake_last=wake.seconds if wake.phase == WakePhase.READY and "total" in wake.seconds else {},
     )
 
 
@@ -170,7 +170,7 @@ def _ready(found: Findings, after: PoolStatus) -> Condition:
         return _condition("Ready", "True", "AtZero", "No group is wanted; a task wakes the pool.")
     if ready >= wanted:
         return _condition("Ready", "True", "GroupsReady", f"{_groups(wanted)} wanted and ready.")
-    at = "" if found.wake.phase == "ready" else f"; the furthest is at: {found.wake.phase}"
+    at = "" if found.wake.phase == WakePhase.READY else f"; the furthest is at: {found.wake.phase}"
     note = f"{ready} of {wanted} groups are ready{at}."
     if found.problems:
         return _condition("Ready", "False", found.problems[0].reason, f"{note} {found.problems[0].message}")

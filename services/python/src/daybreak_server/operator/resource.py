@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from daybreak_server.domain.pools import WAKE_PHASES, WakePhase
+
 GROUP = "daybreak.dev"
 VERSION = "v1alpha1"
 KIND = "GeneratorPool"
@@ -169,9 +171,7 @@ class Drain(_Model):
 class Wake(_Model):
     """The way from zero to a ready group."""
 
-    phase: str = Field(
-        "zero", description="detect, pods, image, ray, process_group, model, warm_up, ready or zero."
-    )
+    phase: str = Field(WakePhase.ZERO, description=f"{', '.join(WAKE_PHASES)} or {WakePhase.ZERO}.")
     since: Instant | None = None
     began: Instant | None = Field(None, description="When a group was first wanted.")
     seconds: dict[str, float] = Field(

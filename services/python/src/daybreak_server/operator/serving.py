@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daybreak_server.domain.names import deployment_name
 from daybreak_server.operator import render
 from daybreak_server.operator.actions import Action, PutApplication, ScaleApplication
 from daybreak_server.operator.lane import Lane
-from daybreak_server.operator.names import deployment_name
 from daybreak_server.operator.resource import Application, GeneratorPool
 
 RETRY_S = 30.0

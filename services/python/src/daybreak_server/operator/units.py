@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.ports.cluster import Pod, RayCluster
 
-READY = frozenset({GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING})
-
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -75,7 +73,7 @@ def working(group: GroupRecord) -> bool:
 
 def formed(group: GroupRecord) -> bool:
     """Whether it can take tasks, or works on one."""
-    return group.state in READY
+    return group.state.ready
 
 
 def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]:

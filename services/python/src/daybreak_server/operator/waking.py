@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.pools import GROUP_PHASES, RESTING_PHASES, WAKE_PHASES, GroupRecord, WakePhase
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.resource import Wake
 from daybreak_server.operator.units import formed
-
-PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
-OF_THE_GROUP = ("process_group", "model", "warm_up")
-"""Phases that a group measures itself, more exactly than anybody can from outside."""
 
 
 def follow(observed: Observed, lanes: Sequence[Lane], *, wanted: int) -> Wake:
@@ -26,23 +22,25 @@ def follow(observed: Observed, lanes: Sequence[Lane], *, wanted: int) -> Wake:
     phase, group = _phase(observed, lanes, wanted)
     if phase == before.phase:
         return before
-    if phase == "zero":
-        return Wake(phase="zero", since=now, seconds=before.seconds)
+    if phase == WakePhase.ZERO:
+        return Wake(phase=WakePhase.ZERO, since=now, seconds=before.seconds)
     began, seconds = before.began, dict(before.seconds)
     passed, since = before.phase, before.since
-    if before.phase in {"zero", "ready"} or began is None:
+    if before.phase in RESTING_PHASES or began is None:
         # A group that starts anew wakes nobody: how long a backlog has waited says nothing of it.
         waited = (
-            observed.store.oldest_wait_s if observed.store is not None and before.phase != "ready" else None
+            observed.store.oldest_wait_s
+            if observed.store is not None and before.phase != WakePhase.READY
+            else None
         )
         began, seconds = now - (waited or 0.0), {}
-        passed, since = "detect", began if waited is not None else None
+        passed, since = WakePhase.DETECT, began if waited is not None else None
     at, own_began, measured = _told(group, began=began, now=now)
-    if since is not None and passed in PHASES:
-        ended = at if passed in OF_THE_GROUP else own_began
+    if since is not None and passed in WAKE_PHASES:
+        ended = at if passed in GROUP_PHASES else own_began
         seconds[passed] = round(seconds.get(passed, 0.0) + max(0.0, ended - since), 3)
     seconds |= measured
-    if phase == "ready":
+    if phase == WakePhase.READY:
         seconds["total"] = round(at - began, 3)
     return Wake(phase=phase, since=at, began=began, seconds=seconds)
 
@@ -58,7 +56,9 @@ def _told(group: GroupRecord | None, *, began: float, now: float) -> tuple[float
     if 0 < since < began:
         return now, now, {}
     at = since if began <= since <= now else now
-    measured = {name: round(group.wake[name], 3) for name in OF_THE_GROUP if name in group.wake}
+    measured: dict[str, float] = {
+        name: round(group.wake[name], 3) for name in GROUP_PHASES if name in group.wake
+    }
     return at, max(began, at - sum(measured.values())), measured
 
 
@@ -67,23 +67,27 @@ def _phase(observed: Observed, lanes: Sequence[Lane], wanted: int) -> tuple[str,
     groups = [group for lane in lanes for group in lane.groups]
     ready = [group for group in groups if formed(group)]
     if ready:
-        return "ready", min(ready, key=lambda group: (not group.wake, group.since_ms or math.inf))
+        return WakePhase.READY, min(ready, key=lambda group: (not group.wake, group.since_ms or math.inf))
     if not wanted:
         live = observed.store.live if observed.store is not None else 0
-        return ("detect" if live else "zero"), None
-    own = [group for group in groups if group.phase in PHASES[:-1]]
+        return (WakePhase.DETECT if live else WakePhase.ZERO), None
+    own = [group for group in groups if group.phase in WAKE_PHASES[:-1]]
     if own:
-        furthest = max(own, key=lambda group: (PHASES.index(group.phase), -group.since_ms))
+        furthest = max(own, key=lambda group: (_place(group.phase), -group.since_ms))
         return furthest.phase, furthest
-    return max(map(_of_pods, lanes), key=PHASES.index, default="pods"), None
+    return max(map(_of_pods, lanes), key=_place, default=WakePhase.PODS), None
 
 
-def _of_pods(lane: Lane) -> str:
-    best = "pods"
+def _place(phase: str) -> int:
+    return WAKE_PHASES.index(WakePhase(phase))
+
+
+def _of_pods(lane: Lane) -> WakePhase:
+    best = WakePhase.PODS
     for replica in lane.replicas:
         whole = len(replica.pods) >= lane.cluster.hosts
         if whole and replica.complete(lane.cluster.hosts):
-            return "ray"
+            return WakePhase.RAY
         if whole and all(pod.scheduled_at is not None for pod in replica.pods):
-            best = "image"
+            best = WakePhase.IMAGE
     return best

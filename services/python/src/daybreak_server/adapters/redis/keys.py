@@ -7,43 +7,116 @@ touches two pools.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from daybreak_server.adapters.redis.limits import EV_MAX, EVENTS_MAX
+from daybreak_server.domain.policy import GONE_MS, LEDGER_S
+
+
+class Key(NamedTuple):
+    """What a key is. ``docs/03-queue.md`` shows it, and tests compare it with what servers hold."""
+
+    type: str
+    """As Redis's TYPE answers."""
+    holds: str
+    ttl: str = ""
+    """How long it is kept, where the key has a TTL; other keys end with what they hold."""
+
+
+class Family(NamedTuple):
+    """Keys of one kind, with a member's name between ``before`` and ``after``."""
+
+    before: str
+    after: str
+    of: str
+    """What the member is: ``id``, ``tenant``, …"""
+    key: Key
+
 
 SINGLE = {
-    "meta": "numbers of the pool: sequence, virtual time, lease clock, history, counters",
-    "events": "stream: every event of the pool",
-    "tenants": "zset: tenants with waiting work by virtual time",
-    "shares": "hash: virtual time of each tenant",
-    "weights": "hash: weight of each tenant whose weight is not 1",
-    "delayed": "zset: waiting for their due time, and not yet live",
-    "soon": "zset: waiting for their due time, and live because a wake takes about as long",
-    "timers": "zset: waiting tasks by deadline",
-    "leases": "zset: running tasks by the end of their lease, on the lease clock",
-    "live": "zset: due + running; KEDA's ZCARD",
-    "groups": "zset: groups by the end of their registration, on the lease clock",
-    "gone": "zset: lost groups by when they are forgotten, on the lease clock",
-    "closed": "zset: hosts that are about to go by when that is forgotten, on the lease clock",
-    "told": "string: what the operator says of the pool, as JSON; with a TTL",
-    "failure": "string: why a rank ended last, until a group is ready; with a TTL",
-    "bell": "list: wakes idle leaders",
-    "dead": "zset: failed tasks by when",
-    "sweep": "zset: ended tasks by the end of their retention",
-    "garbage": "zset: prefixes of files to delete by when",
+    "meta": Key("hash", "the pool's numbers: sequence, virtual time, lease clock, history, counters"),
+    "events": Key(
+        "stream",
+        "every event of the pool under the same ids, also for readers with XREADGROUP; "
+        f"trimmed near {EVENTS_MAX:,}",
+    ),
+    "tenants": Key("zset", "tenants with waiting tasks, by virtual time = GPU-seconds / weight"),
+    "shares": Key("hash", "the virtual time of each tenant"),
+    "weights": Key("hash", "the weight of each tenant whose weight is not 1"),
+    "delayed": Key("zset", "tasks that wait for a time, by that time; not live yet"),
+    "soon": Key("zset", "the same, but live already, because a wake takes about as long as they wait"),
+    "timers": Key("zset", "waiting tasks by deadline"),
+    "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
+    "live": Key(
+        "zset",
+        "due and running tasks: its `ZCARD` is what KEDA reads. "
+        "A delayed task enters before it is due, by the time a wake takes",
+    ),
+    "groups": Key("zset", "groups by the end of their registration, on the lease clock"),
+    "gone": Key(
+        "zset",
+        f"lost groups by when they are forgotten, {GONE_MS // 60_000} minutes later, on the lease clock",
+    ),
+    "closed": Key("zset", "hosts that are about to go: a group on one of them is marked to drain"),
+    "told": Key(
+        "string", "the operator's report on the pool, as JSON", "until some time after the next report is due"
+    ),
+    "failure": Key(
+        "string", "why a rank ended last, as JSON; deleted when a group becomes ready", "10 minutes"
+    ),
+    "bell": Key("list", "tokens that wake idle leaders (BLPOP)"),
+    "dead": Key("zset", "failed tasks (dead letters), by time"),
+    "sweep": Key("zset", "ended tasks by the end of their retention"),
+    "garbage": Key("zset", "prefixes of files to delete, by time"),
 }
-"""Keys that a pool has once: name → what they hold."""
+"""Keys that a pool has once, by name."""
 
 FAMILIES = {
-    "task": ("t:", "", "hash: a task's record, small fields only"),
-    "spec": ("t:", ":spec", "string: a task's metadata and input"),
-    "out": ("t:", ":out", "hash: what a task has left so far: artifacts, error, checkpoint"),
-    "ev": ("t:", ":ev", "list: a task's events, but for those that its record tells"),
-    "preview": ("t:", ":preview", "string: content type, zero byte, picture; with a TTL"),
-    "wait": ("w:", "", "zset: a tenant's waiting tasks by (priority, order)"),
-    "index": ("by:", "", "zset: a tenant's tasks by id"),
-    "group": ("g:", "", "hash: a group's record"),
-    "idem": ("idem:", "", "string: task and body hash behind an idempotency key"),
-    "ledger": ("ledger:", "", "hash: GPU-milliseconds used and wasted by tenant, a day"),
+    "task": Family(
+        "t:", "", "id", Key("hash", "a task's record: short fields, so that Redis keeps it compact")
+    ),
+    "spec": Family("t:", ":spec", "id", Key("string", "a task's metadata and input (≤ 16 KB)")),
+    "out": Family(
+        "t:", ":out", "id", Key("hash", "what a task has left so far: artifacts, error, checkpoint")
+    ),
+    "ev": Family(
+        "t:",
+        ":ev",
+        "id",
+        Key(
+            "list",
+            f"a task's events, trimmed near {EV_MAX:,}, without those that its record tells: `queued`, "
+            "the first `started` until another event follows, a `succeeded` without artifacts",
+        ),
+    ),
+    "preview": Family(
+        "t:",
+        ":preview",
+        "id",
+        Key("string", "a task's latest preview: content type, zero byte, picture", "an hour"),
+    ),
+    "wait": Family(
+        "w:", "", "tenant", Key("zset", "a tenant's waiting tasks by priority and order of submit")
+    ),
+    "index": Family("by:", "", "tenant", Key("zset", "a tenant's tasks by id, for lists")),
+    "group": Family(
+        "g:", "", "id", Key("hash", "a group's record: state, phase, ranks, hosts, mark to drain")
+    ),
+    "idem": Family(
+        "idem:", "", "hash", Key("string", "the task that an idempotency key made; lives as long as the task")
+    ),
+    "ledger": Family(
+        "ledger:",
+        "",
+        "day",
+        Key(
+            "hash",
+            "GPU-milliseconds used and wasted by tenant; a day counts from 1970",
+            f"{LEDGER_S // 86_400} days",
+        ),
+    ),
 }
-"""Keys that a pool has many of: name → (before, after, what they hold)."""
+"""Keys that a pool has many of, by what they are of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +139,7 @@ class Keys:
 
     def of(self, family: str, member: str) -> str:
         """The key of ``member`` in ``family`` of :data:`FAMILIES`."""
-        before, after, _ = FAMILIES[family]
+        before, after, *_ = FAMILIES[family]
         return f"{self.base}{before}{member}{after}"
 
     def parse(self, key: str) -> tuple[str, str] | None:
@@ -76,8 +149,8 @@ class Keys:
         rest = key.removeprefix(self.base)
         if rest in SINGLE:
             return rest, ""
-        for family in sorted(FAMILIES, key=lambda name: -len(FAMILIES[name][1])):
-            before, after, _ = FAMILIES[family]
+        for family in sorted(FAMILIES, key=lambda name: -len(FAMILIES[name].after)):
+            before, after, *_ = FAMILIES[family]
             if rest.startswith(before) and rest.endswith(after):
                 return family, rest[len(before) : len(rest) - len(after)]
         return None
@@ -87,7 +160,7 @@ def lua_names() -> str:
     """Lua definitions of all keys: ``K_live``, ``k_task(id)``; of the pool that ``name_keys`` was last told."""
     singles = sorted(SINGLE)
     lines = ["local P", f"local {', '.join(f'K_{name}' for name in singles)}"]
-    for family, (before, after, _) in sorted(FAMILIES.items()):
+    for family, (before, after, *_) in sorted(FAMILIES.items()):
         tail = f" .. '{after}'" if after else ""
         lines.append(f"local function k_{family}(x) return P .. '{before}' .. x{tail} end")
     lines += ["local function name_keys(prefix)", "  if prefix == P then return end", "  P = prefix"]

@@ -15,6 +15,7 @@ from daybreak_server.adapters.redis.lua import forget, renew, report, settle
 from daybreak_server.adapters.redis.lua import group as groups
 from daybreak_server.adapters.redis.lua.settle import Ending
 from daybreak_server.adapters.redis.scripts import Call, Library
+from daybreak_server.domain import policy
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
@@ -42,7 +43,7 @@ class RedisQueue:
         *,
         pool: str,
         prefix: str = "daybreak",
-        lease_s: float = 15.0,
+        lease_s: float = policy.LEASE_S,
         timeout_s: float = 5.0,
         spec_version: int = SPEC_VERSION,
         library: Library | None = None,

@@ -6,12 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
-from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
-
-PRIORITY_BAND = 1 << 50
-"""How much of a queue score is place, not priority; as in ``submit.lua``."""
 
 
 def text(value: Any) -> str:
@@ -69,12 +67,12 @@ def task(shown: Sequence[Any]) -> TaskRecord:
         pool=pool_of(task_id) or "",
         tenant=r["tenant"],
         state=state,
-        priority=Priority(int(r["order"]) // PRIORITY_BAND),
+        priority=Priority(int(r["order"]) // policy.PRIORITY_BAND),
         input_json=input_json,
         metadata=metadata,
         attempt=int(r.get("attempt", 0)),
         strikes=int(r.get("strikes", 0)),
-        max_strikes=int(r.get("max_strikes", 3)),
+        max_strikes=int(r.get("max_strikes", policy.MAX_STRIKES)),
         hand_backs=int(r.get("hand_backs", 0)),
         phase=r.get("phase"),
         fraction=_float(r.get("fraction")),
@@ -129,9 +127,9 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
     r = mapping(flat)
     return GroupRecord(
         id=GroupId(text(name)),
-        state=GroupState(r.get("state", "idle")),
+        state=GroupState(r.get("state", GroupState.IDLE)),
         ranks=int(r.get("ranks", 1)),
-        phase=r.get("phase", "ready"),
+        phase=r.get("phase", WakePhase.READY),
         since_ms=int(r.get("since", 0)),
         task=TaskId(r["task"]) if "task" in r else None,
         hosts=tuple(json.loads(r.get("hosts", "[]"))),

@@ -1,8 +1,8 @@
 """Makes one Redis function library of the Lua files, so that the server compiles and builds it once, not at each call.
 
 The library's name and those of its functions end in the hash of its text: versions live side by side, as in a
-rolling update. It is the key names, the fragments (files that begin with an underscore) in order of need, and each
-script: its first line gives its flags, and its ``run(ARGV)`` what it does.
+rolling update. It is the key names and constants (``prelude.py``), the fragments (files that begin with an
+underscore) in order of need, and each script: its first line gives its flags, and its ``run(ARGV)`` what it does.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from functools import cache
 from importlib.resources import files
 
 from daybreak_server.adapters.redis.keys import Keys, lua_names
+from daybreak_server.adapters.redis.prelude import lua_constants
 
 Arg = str | bytes | int | float
 
 FRAGMENTS = ("common", "history", "queue", "attempt", "claim", "estimate", "show")
-SCRIPTS = (
-    "cancel",
-    "claim",
-    "events",
-    "forget",
-    "group",
-    "list",
-    "pool",
-    "preview",
-    "renew",
-    "report",
-    "settle",
-    "show",
-    "submit",
-    "tick",
-)
+SCRIPTS = {
+    "submit": "API",
+    "claim": "leader",
+    "renew": "leader",
+    "report": "leader",
+    "preview": "leader",
+    "settle": "leader",
+    "cancel": "API",
+    "show": "API",
+    "list": "API",
+    "events": "API",
+    "pool": "API, operator",
+    "tick": "API, each second",
+    "group": "leader, operator",
+    "forget": "API",
+}
+"""Each script by name, and who calls it."""
 
 _BEGIN = """
 local function begin(prefix)
@@ -74,6 +76,11 @@ class Call:
     args: Sequence[Arg]
 
 
+def lua_source(name: str) -> str:
+    """The text of a script or (``_name``) a fragment."""
+    return _read(f"{name}.lua")
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """All scripts. ``clock`` names the fragment that says what time it is, as ``now_ms()``.
@@ -106,7 +113,11 @@ def _read(file: str) -> str:
 @cache
 def _library(clock: str) -> tuple[str, dict[str, Script]]:
     base = "\n".join(
-        [lua_names(), "local NOW, NOW_TEXT", clock, *(_read(f"_{name}.lua") for name in FRAGMENTS), _BEGIN]
+        [
+            *(lua_names(), lua_constants(), "local NOW, NOW_TEXT", clock),
+            *(_read(f"_{name}.lua") for name in FRAGMENTS),
+            _BEGIN,
+        ]
     )
     bodies = {name: _read(f"{name}.lua").partition("\n") for name in SCRIPTS}
     version = hashlib.sha256("\n".join([base, *map("".join, bodies.values())]).encode()).hexdigest()[:12]

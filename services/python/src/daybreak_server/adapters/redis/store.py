@@ -12,11 +12,10 @@ from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
+from daybreak_server.domain.policy import MAX_QUEUED
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
 from daybreak_server.ports.store import Page, StoreError, StoreUnavailableError, Submitted
-
-MAX_QUEUED = 1_000_000
 
 
 def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:

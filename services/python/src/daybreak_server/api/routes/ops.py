@@ -29,7 +29,7 @@ def router(ctx: Context) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     async def root() -> Response:
-        """Where to begin."""
+        """Redirects to the documentation."""
         return RedirectResponse(f"{prefix.current()}/docs")
 
     @routes.get("/healthz", **documented.HEALTH)

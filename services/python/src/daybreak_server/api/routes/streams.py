@@ -48,7 +48,10 @@ def router(ctx: Context) -> APIRouter:
 
     @routes.websocket("/v1/tasks/{id}/ws")
     async def follow(socket: WebSocket, id: str) -> None:
-        """The same over a WebSocket. Accepted first, as a browser sees no reason of a refused handshake."""
+        """Follow a task over a WebSocket: the events of `/events`.
+
+        Accepted first, as a browser sees no reason of a refused handshake.
+        """
         await socket.accept()
         try:
             caller = await principal(socket)

@@ -151,7 +151,7 @@ async def _estimate(ctx: Context, entry: PoolEntry, cost: float) -> Estimate:
     if view.seconds_per_cost is None:
         return Estimate(feasible=True)
     run_s = view.seconds_per_cost * cost
-    groups = [g for g in view.groups if g.state in (GroupState.IDLE, GroupState.BUSY)]
+    groups = [g for g in view.groups if g.state.accepts_tasks]
     idle = sum(g.state is GroupState.IDLE for g in groups)
     wait_s: float | None
     if groups:  # those ahead are taken to be like this one, and those that run to be half done

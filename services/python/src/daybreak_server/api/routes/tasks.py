@@ -21,8 +21,8 @@ from daybreak_server.api.views import Shown
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store import ConflictError
 
-_STATES = {state: frozenset({State(state.value)}) for state in TaskState} | {
-    TaskState.QUEUED: frozenset({State.QUEUED, State.DELAYED})
+_STATES = {
+    shown: frozenset(state for state in State if state.public.value == shown.value) for shown in TaskState
 }
 
 _LIST_PARAMETERS = ("pool", "state", "limit", "after", "order")

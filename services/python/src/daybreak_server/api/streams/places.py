@@ -9,7 +9,6 @@ from daybreak_server.api.catalog import PoolNumbers
 from daybreak_server.api.streams import frames
 from daybreak_server.api.streams.following import place_frames
 from daybreak_server.api.streams.hub import Hub
-from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store import TaskStore
 
 LOOKUPS = 100
@@ -33,7 +32,7 @@ class Places:
             record = await self._store.get(task)
             if feed.waiting.pop(task, False) is False:
                 continue  # it has begun, or nobody follows it any more, since we asked
-            if record is None or record.state not in (State.QUEUED, State.DELAYED):
+            if record is None or not record.state.waiting:
                 continue
             feed.waiting[task] = None  # behind all others: they take turns
             for frame in place_frames(record, self._numbers, self._now_ms()):

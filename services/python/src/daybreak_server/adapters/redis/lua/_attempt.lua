@@ -1,11 +1,4 @@
 -- The running side: what an attempt costs, and every way in which it ends.
-local HAND_BACKS_MAX = 50
-local BACKOFF_BASE_MS, BACKOFF_MAX_MS = 1000, 60000
-local ZOMBIE_MS = 30000        -- a lost attempt may still be writing files for so long
-local LEDGER_S = 400 * 86400
-local DAY_MS = 86400000
-local LEASE_STEP_MS = 2000     -- the lease clock moves by so much at most, however long nothing ticked
-local STALE = 8
 
 -- The lease clock, exact between its ticks: what attempts are billed by. A step of the wall clock is not charged
 -- (but for LEASE_STEP_MS of it), nor is an outage of ours.
@@ -129,7 +122,7 @@ local function strike(r, e)
     return finish_expired(r)
   end
   local strikes = tonumber(r.strikes or '0') + 1
-  local final = e.permanent or strikes >= tonumber(r.max_strikes or '3')
+  local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
   detach(r, final, e.zombie)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
@@ -172,9 +165,9 @@ end
 -- What a worker is told with every answer.
 local function control(r)
   local bits = 0
-  if r.cancel_at then bits = bits + 1 end
-  if overdue(r) then bits = bits + 2 end
-  if group_of(r.group).drain then bits = bits + 4 end
+  if r.cancel_at then bits = bits + CANCEL end
+  if overdue(r) then bits = bits + EXPIRE end
+  if group_of(r.group).drain then bits = bits + DRAIN end
   return bits
 end
 

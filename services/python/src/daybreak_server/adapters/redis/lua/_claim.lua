@@ -1,5 +1,4 @@
 -- Gives a group the next task in fair order. Used by `claim`, and by `settle` for the task after.
-local LOOK_TENANTS, LOOK_TASKS, EXPIRE_MAX = 8, 8, 50
 
 local function answer(r)
   local out = r.ckpt and call('HMGET', k_out(r.id), 'ckpt', 'ckpt_step') or {}
@@ -61,7 +60,7 @@ local function claim_next(c)
         finish_expired(r)
         expired = expired + 1
         gone = true
-      elseif tonumber(r.spec_version or '1') <= c.spec_version then
+      elseif tonumber(r.spec_version or FIRST_SPEC_VERSION) <= c.spec_version then
         start(r, c, g, t)
         return answer(r)
       else

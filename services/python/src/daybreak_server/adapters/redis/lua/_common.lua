@@ -10,8 +10,6 @@ local function exact(x)
 end
 local function seconds(ms) return format('%.3f', ms / 1000) end
 
-local TERMINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
-
 -- Sorted sets: what shall be in them, by key and member: a score, or false for what goes.
 local zsets
 

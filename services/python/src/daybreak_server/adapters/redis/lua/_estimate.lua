@@ -1,6 +1,5 @@
 -- Where a waiting task stands and how long it may wait: O(log n) for its own tenant's queue plus a bounded
 -- number of other tenants. What it reads of the others it reads once in a script.
-local CROWD_MAX, RUNNING_MAX = 32, 16
 local crowd, crowd_by, running_tasks, ready_groups, soonest
 
 resets[#resets + 1] = function() crowd, crowd_by, soonest = nil, nil, nil end

@@ -1,6 +1,5 @@
 -- A task's own events: a few are told by its record alone, and a short task has no others; the rest is a list.
 -- An entry of the list is `id type attempt data`, with a space between.
-local EVENTS_MAX, EV_MAX, EV_SLACK, AT_ONCE = '1000000', 1000, 100, 500
 local telling
 
 resets[#resets + 1] = function() telling = {} end
@@ -59,7 +58,7 @@ local function emit(r, kind, data)
     unset(r, 'sev')
   end
   own[#own + 1] = entry(announce(r, kind, data), kind, r.attempt or '0', data)
-  if #own > AT_ONCE then write_own(r) end
+  if #own > EV_AT_ONCE then write_own(r) end
 end
 
 flushes[#flushes + 1] = function()

@@ -1,6 +1,4 @@
 -- The waiting side: fair queue, delays, deadlines, the bell.
-local BELL_MAX = 64
-local RUNNING_BAND = 4503599627370496  -- 2^52: in `live`, running tasks sort behind all that wait
 
 -- Tenants: `share` (virtual time), `weight`, and as far as known whether they wait (`waits`) and the head of their
 -- queue (`list`; `whole` when nothing is behind it).
@@ -186,7 +184,7 @@ local function ring()
   if bells > 0 or look_round then
     local there = call('LLEN', K_bell)
     local tokens = { 'RPUSH', K_bell }
-    for _ = 1, math.min(bells, BELL_MAX - there) do tokens[#tokens + 1] = '1' end
+    for _ = 1, math.min(bells, WAKEUPS_MAX - there) do tokens[#tokens + 1] = '1' end
     -- Who takes one of many, or refuses, may have taken a token that was meant for somebody else.
     if look_round and there == 0 and bells == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end
     if tokens[3] then call(unpack(tokens)) end

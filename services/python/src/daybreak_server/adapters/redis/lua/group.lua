@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Groups: `register` (or refresh), `leave`, `drain`, `undrain`. ARGV: what, group, then for register: ttl in ms,
--- whether it is a fresh start, whether it drains by itself, milliseconds of a whole wake or '', wake as JSON,
--- and its fields by name and value. Answers whether the group is marked to drain, or -1 if there is none.
--- Hosts: `close` for so many ms, and `open`. Words about the pool, for so many ms: `failed` with why a rank ended,
--- `tell` with what the operator says, and of the whole wake before, if there was one, its milliseconds and phases.
+-- Groups: `register` (or refresh), `leave`, `drain`, `undrain`. Hosts: `close` and `open`. The pool: `failed` says why
+-- a rank ended, `tell` what the operator reports.
+-- ARGV: what, group, then for register: ttl in ms, whether it is a fresh start, whether it drains by itself,
+-- milliseconds of a whole wake or '', wake as JSON, and its fields by name and value. Hosts are closed, and the pool's
+-- words kept, for so many ms; `tell` ends with the milliseconds and phases of the whole wake before, if there was one.
+-- Answers whether the group is marked to drain, or -1 if there is none.
 
 local function on_closed_host(hosts)
   if call('EXISTS', K_closed) == 0 then return false end
@@ -50,7 +51,9 @@ local about_the_pool = {
   open = function(ARGV) call('ZREM', K_closed, unpack(ARGV, 2)) end,
   failed = function(ARGV)
     -- The ranks of a group end one after the other, and the first one knows why.
-    if call('PTTL', K_failure) < tonumber(ARGV[2]) - 5000 then call('SET', K_failure, ARGV[3], 'PX', ARGV[2]) end
+    if call('PTTL', K_failure) < tonumber(ARGV[2]) - FAILURE_FIRST_MS then
+      call('SET', K_failure, ARGV[3], 'PX', ARGV[2])
+    end
   end,
   tell = function(ARGV)
     call('SET', K_told, ARGV[3], 'PX', ARGV[2])

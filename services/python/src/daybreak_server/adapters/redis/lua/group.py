@@ -9,18 +9,24 @@ from typing import Any
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.limits import GROUPS_MAX
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
+from daybreak_server.domain.pools import (
+    CLUSTER_PHASES,
+    WAKE_PHASES,
+    GroupRecord,
+    GroupState,
+    PoolReport,
+    PoolView,
+    WakePhase,
+)
 from daybreak_server.domain.tasks import State
 
-_READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 CLOSED_S = 600.0
 """A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
 FAILURE_S = 600.0
 FAILURE_CHARS = 1000
-GROUPS_MAX = 500
-"""Records that one call reads; as in ``pool.lua``."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
@@ -129,24 +135,21 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
     )
 
 
-_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
-
-
-_BEFORE_GROUPS = _PHASES[:4]
-
-
 def _wake(
     groups: tuple[GroupRecord, ...], report: PoolReport | None, *, live: int, oldest_ms: int, now: int
 ) -> tuple[str, int | None]:
-    if any(group.state in _READY for group in groups):
-        return "ready", None
+    if any(group.state.ready for group in groups):
+        return WakePhase.READY, None
     waking = [group for group in groups if group.state is not GroupState.LOST]
     if waking:
-        ranked = [(_PHASES.index(g.phase) if g.phase in _PHASES else 0, -g.since_ms) for g in waking]
+        ranked = [
+            (WAKE_PHASES.index(WakePhase(g.phase)) if g.phase in WAKE_PHASES else 0, -g.since_ms)
+            for g in waking
+        ]
         furthest = waking[max(range(len(waking)), key=ranked.__getitem__)]
         return furthest.phase, furthest.since_ms or None
-    if report is not None and report.wake_phase in _BEFORE_GROUPS:
+    if report is not None and report.wake_phase in CLUSTER_PHASES:
         return report.wake_phase, report.wake_since_ms
     if live:
-        return "detect", now - oldest_ms if oldest_ms >= 0 else None
-    return "zero", None
+        return WakePhase.DETECT, now - oldest_ms if oldest_ms >= 0 else None
+    return WakePhase.ZERO, None

@@ -1,7 +1,6 @@
 #!lua flags=allow-oom,no-writes
 -- A page of a tenant's tasks. Looks at a bounded number of them, so a filtered page may be short.
 -- ARGV: tenant, after or '', limit, newest first, states… Answers {next or '', tasks}.
-local LOOK = 1000
 
 local function run(ARGV)
   local tenant, after, limit, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
@@ -13,9 +12,9 @@ local function run(ARGV)
   local from = after ~= '' and '(' .. after or (newest and '+' or '-')
   local ids
   if newest then
-    ids = call('ZRANGE', k_index(tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, wanted and LOOK or limit + 1)
+    ids = call('ZRANGE', k_index(tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, wanted and LIST_LOOK or limit + 1)
   else
-    ids = call('ZRANGE', k_index(tenant), from, '+', 'BYLEX', 'LIMIT', 0, wanted and LOOK or limit + 1)
+    ids = call('ZRANGE', k_index(tenant), from, '+', 'BYLEX', 'LIMIT', 0, wanted and LIST_LOOK or limit + 1)
   end
   local page, last = {}, ''
   for i, id in ipairs(ids) do
@@ -23,6 +22,6 @@ local function run(ARGV)
     if not wanted or wanted[call('HGET', k_task(id), 'state')] then page[#page + 1] = show(id) end
     last = id
   end
-  if wanted and #ids == LOOK then return { last, page } end
+  if wanted and #ids == LIST_LOOK then return { last, page } end
   return { '', page }
 end

@@ -1,13 +1,12 @@
 #!lua flags=allow-oom,no-writes
--- A pool's numbers at one moment, and its groups: at most 500 with their records, of the others the ids. With ARGV:
--- the records of these groups (at most 500) and nothing else.
-local MOST = 500
+-- A pool's numbers at one moment, and its groups: at most GROUPS_MAX with their records, of the others the ids.
+-- ARGV: groups; with any, the answer is their records (at most GROUPS_MAX) and nothing else.
 
 local function run(ARGV)
   local groups, others = {}, {}
   local function add(ids)
     for _, group in ipairs(ids) do
-      if #groups < MOST then
+      if #groups < GROUPS_MAX then
         groups[#groups + 1] = { group, call('HGETALL', k_group(group)) }
       else
         others[#others + 1] = group

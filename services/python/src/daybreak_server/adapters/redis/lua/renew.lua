@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Extends a lease. The answer is the control bits.
+-- Extends a lease. Answers the control bits.
 local function run(ARGV)
   local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
   local r = load_task(id)

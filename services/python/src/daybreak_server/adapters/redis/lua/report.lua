@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Appends events, updates the record and the checkpoint, extends the lease. A stale token writes nothing.
--- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data, number …
 -- A report whose answer was lost is sent again, and what was written the first time is known by its number.
+-- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data, number …
 local function run(ARGV)
   local id, token, lease_ms, pairs_n = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
   local r = load_task(id)

@@ -3,11 +3,10 @@
 -- ARGV: the terms of claims, then for each id, token, outcome (finished failed released stopped), a, b, c, d and the
 -- claimant, with '' for the group where none is wanted. Answers one item for each.
 local ARGS = 10
-local HISTORY = 0.2  -- weight of the newest run in the history
 
 local function learn(name, value)
   local old = number(name)
-  local new = old and old + HISTORY * (value - old) or value
+  local new = old and old + RUN_HISTORY_WEIGHT * (value - old) or value
   set_meta(name, new, exact(new))
 end
 

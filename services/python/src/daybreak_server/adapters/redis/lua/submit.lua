@@ -4,7 +4,6 @@
 -- ARGV: how many may wait, then sixteen of each task, as `accept` takes them. Answers one item for each: what
 -- came of it, then a task as `show` says it, or of a new one {created, state, position, wait, event}.
 local ARGS = 16
-local PRIORITY_BAND = 1125899906842624  -- 2^50: a priority outweighs any place in the queue
 local max_queued, waiting_now
 
 local function known(id)
@@ -77,8 +76,8 @@ local function accept(ARGV, at, fresh)
   set(r, 'retain', retain)
   set(r, 'created', NOW_TEXT)
   start_at, start_within = tonumber(start_at), tonumber(start_within)
-  if max_strikes ~= '3' then set(r, 'max_strikes', max_strikes) end
-  if spec_version ~= '1' then set(r, 'spec_version', spec_version) end
+  if tonumber(max_strikes) ~= MAX_STRIKES then set(r, 'max_strikes', max_strikes) end
+  if tonumber(spec_version) ~= FIRST_SPEC_VERSION then set(r, 'spec_version', spec_version) end
   if replay_of ~= '' then set(r, 'replay_of', replay_of) end
   if idem ~= '' then
     set(r, 'idem', idem)

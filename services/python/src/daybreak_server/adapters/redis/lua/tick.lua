@@ -1,7 +1,5 @@
 #!lua flags=allow-oom
 -- Keeps the queue moving. Every gateway calls it each second; each call does a bounded amount of work.
-local HANDED_OUT_MS, GONE_MS = 60000, 300000
-local GRACE_MS = 2000  -- of the lease clock: keepers and guards try again four times a second
 local limit, more
 
 local function due(key, upto)

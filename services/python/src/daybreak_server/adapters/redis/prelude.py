@@ -1,0 +1,39 @@
+"""What the scripts share with Python, generated as Lua: the numbers of the rules and limits, states, control bits."""
+
+from __future__ import annotations
+
+from daybreak_server.adapters.redis import limits
+from daybreak_server.domain import policy
+from daybreak_server.domain.tasks import Control, State
+
+RULES = (
+    "PRIORITY_BAND",
+    "RUN_HISTORY_WEIGHT",
+    "FIRST_SPEC_VERSION",
+    "MAX_STRIKES",
+    "HAND_BACKS_MAX",
+    "BACKOFF_BASE_MS",
+    "BACKOFF_MAX_MS",
+    "LEASE_STEP_MS",
+    "GRACE_MS",
+    "GONE_MS",
+    "ZOMBIE_MS",
+    "HANDED_OUT_MS",
+    "DAY_MS",
+    "LEDGER_S",
+)
+"""The constants of ``domain/policy.py`` that scripts use."""
+
+
+def lua_constants() -> str:
+    """Lua definitions: a local for each number and control bit, and ``TERMINAL``, the set of terminal states.
+
+    They are locals because Lua reads those without a lookup. A chunk may have 200 of them, which is why only
+    the constants that a script needs are among them.
+    """
+    numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}
+    numbers |= {name: value for name, value in vars(limits).items() if name.isupper()}
+    numbers |= {bit.name: bit.value for bit in Control if bit.name is not None}
+    terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
+    lines = [f"local {name} = {value!r}" for name, value in numbers.items()]
+    return "\n".join([*lines, f"local TERMINAL = {{ {terminal} }}"]) + "\n"

@@ -1,0 +1,177 @@
+"""The tables of ``tools/reference.py``, each made from the code that defines what it shows."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import drift
+import openapi
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from daybreak.wire.errors import ErrorCode
+from daybreak_server.adapters import redis
+from daybreak_server.adapters.redis import limits
+from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Key
+from daybreak_server.adapters.redis.scripts import FRAGMENTS, SCRIPTS, lua_source
+from daybreak_server.api.app import ROOMS
+from daybreak_server.domain import policy
+from daybreak_server.domain.tasks import State
+from daybreak_server.domain.transitions import TABLE
+
+RETRY_LATER = frozenset({429, 503})
+"""Statuses that carry ``Retry-After``."""
+_TYPES = {"zset": "sorted set"}
+NUMBERS: dict[str, int] = {**vars(policy), **vars(limits)}
+ADAPTER = Path(redis.__file__).parent
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "|" + "|".join(f" {cell} " if cell != "---" else cell for cell in row) + "|" for row in lines
+    )
+
+
+def keys() -> str:
+    """The keys of a pool, from ``adapters/redis/keys.py``: those it has many of, then those it has once."""
+    named = [
+        *((f"{one.before}<{one.of}>{one.after}", one.key) for one in FAMILIES.values()),
+        *SINGLE.items(),
+    ]
+    return markdown(("key", "type", "holds", "TTL"), (_key(name, key) for name, key in named))
+
+
+def _key(name: str, key: Key) -> tuple[str, ...]:
+    return f"`{name}`", _TYPES.get(key.type, key.type), key.holds, key.ttl or "–"
+
+
+def scripts() -> str:
+    """The scripts, from ``adapters/redis/scripts.py``, the heads of the Lua files and the Python beside them."""
+    rows = ((f"`{name}`", caller, _head(name), _flags(name), _face(name)) for name, caller in SCRIPTS.items())
+    return markdown(("script", "called by", "what it does", "flags", "Python"), rows)
+
+
+def fragments() -> str:
+    """The fragments that scripts share, in the order in which they are loaded."""
+    return markdown(
+        ("fragment", "what it is"),
+        ((f"`_{name}.lua`", _first_sentence(_head(f"_{name}"))) for name in FRAGMENTS),
+    )
+
+
+def _head(name: str) -> str:
+    """What a Lua file says of itself, without what it says of arguments and answers."""
+    lines = lua_source(name).splitlines()
+    comment = []
+    for line in lines[lines[0].startswith("#!") :]:
+        if not line.startswith("--"):
+            break
+        comment.append(line.removeprefix("--").strip())
+    said = re.split(r" ?(?:ARGV:|Answers )", " ".join(comment))[0]
+    return re.sub(r"\b[A-Z]+_[A-Z_]+\b", _number, said)
+
+
+def _number(name: re.Match[str]) -> str:
+    """The value of a constant that a sentence names."""
+    return f"{NUMBERS[name[0]]:,}" if name[0] in NUMBERS else name[0]
+
+
+def _flags(name: str) -> str:
+    flags = lua_source(name).partition("\n")[0].partition("flags=")[2]
+    return ", ".join(f"`{flag}`" for flag in flags.split(",") if flag) or "–"
+
+
+def _face(script: str) -> str:
+    """The module that calls a script."""
+    for path in sorted(ADAPTER.rglob("*.py")):
+        if f'Call("{script}"' in path.read_text(encoding="utf-8"):
+            return f"[`{path.name}`](../{path.relative_to(drift.ROOT)})"
+    raise SystemExit(f"no module below {ADAPTER} calls the script {script!r}")
+
+
+def states() -> str:
+    """The state table, from ``domain/transitions.py``. The first row that matches decides."""
+    rows = (
+        (_states(row.sources), ", ".join(row.events), row.guard.says, row.target, row.says) for row in TABLE
+    )
+    return markdown(("from", "event", "when", "to", "effect"), rows)
+
+
+def _states(sources: frozenset[State | None]) -> str:
+    return ", ".join(state for state in State if state in sources) or "–"
+
+
+def errors() -> str:
+    """All error codes, with their titles, from ``daybreak.wire.errors``."""
+    rows = (
+        (str(code.status), f"`{code}`", code.title, _again(code)) for code in sorted(ErrorCode, key=_status)
+    )
+    return markdown(("status", "code", "title", "again later?"), rows)
+
+
+def statuses() -> str:
+    """The error codes of each status."""
+    codes: defaultdict[int, list[str]] = defaultdict(list)
+    for code in ErrorCode:
+        codes[code.status].append(f"`{code}`")
+    return markdown(
+        ("status", "codes"), ((str(status), ", ".join(codes[status])) for status in sorted(codes))
+    )
+
+
+def _status(code: ErrorCode) -> int:
+    return code.status
+
+
+def _again(code: ErrorCode) -> str:
+    return "yes, after `Retry-After`" if code.status in RETRY_LATER else "no"
+
+
+def routes() -> str:
+    """The routes, from the application itself. Each can also answer 500 ``internal``."""
+    head = ("method", "path", "what it does", "answers", "errors")
+    app = openapi.app()
+    of_rooms = [route for room in ROOMS for route in room.router(app.state.context).routes]
+    found = [*of_rooms, *(route for route in app.routes if isinstance(route, APIRoute))]
+    return markdown(head, sorted(_routes(found), key=lambda row: (row[1].strip("`"), row[0])))
+
+
+def _routes(found: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
+    for route in found:
+        path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
+        if ":path}" in path or methods == {"HEAD"}:
+            continue
+        method = "WebSocket" if methods is None else ", ".join(sorted(methods - {"HEAD"}))
+        yield method, f"`{path}`", _first_sentence(_doc(route)), *_answers(route)
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\.) ", " ".join(text.split()))[0]
+
+
+def _doc(route: BaseRoute) -> str:
+    return getattr(route, "endpoint", None).__doc__ or ""
+
+
+def _answers(route: BaseRoute) -> tuple[str, str]:
+    statuses: dict[Any, Any] = getattr(route, "responses", {})
+    good = ", ".join(str(status) for status in statuses if int(status) < 400)
+    extra = getattr(route, "openapi_extra", None) or {}
+    return good or "–", ", ".join(f"`{code}`" for code in extra.get("x-problems", ())) or "–"
+
+
+BLOCKS = {
+    "fragments": fragments,
+    "keys": keys,
+    "routes": routes,
+    "scripts": scripts,
+    "states": states,
+    "statuses": statuses,
+}
+"""Tables in the midst of pages, by the name that the page asks for."""
