@@ -24,6 +24,7 @@ from daybreak.core.replies import refuse
 from daybreak.core.retry import Retry, calling
 from daybreak.core.sse import Message, SseParser
 from daybreak.errors import (
+    ArgumentError,
     DaybreakError,
     ProtocolError,
     QuotaError,
@@ -75,6 +76,8 @@ class _Stream:
 
     def __init__(self, after: str | None, retry: Retry, clock: Clock) -> None:
         self.last = after
+        if after and _ID.fullmatch(after) is None:
+            raise ArgumentError(f"{after!r} is not an event id such as 1732190400000-0")
         self._at = place(after) if after else (-1, -1)
         self._retry = retry
         self._clock = clock
