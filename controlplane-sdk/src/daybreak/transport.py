@@ -16,8 +16,7 @@ from daybreak.version import VERSION
 
 CONNECT_TIMEOUT_S = 5.0
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-# OverflowError: of a port that is none, in a proxy's address or a redirect.
-FAULTS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError, OverflowError)
+FAULTS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
 """What httpx2 raises while a request is made or its answer read."""
 
 

@@ -16,6 +16,7 @@ from daybreak.cli.places import OUT, Place
 from daybreak.cli.session import session_of
 from daybreak.cli.story import phase_words
 from daybreak.core.downloading import artifact_of
+from daybreak.core.following import require_event_id
 from daybreak.wire import Task, TaskState
 
 app = typer.Typer(
@@ -91,6 +92,8 @@ def watch(
     """
     output = Output(as_json=as_json)
     with reporting(output), session_of(context).client() as client:
+        if after is not None:
+            require_event_id(after)
         task = client.get(task_id)
         story = Follow(client=client, output=output, previews=previews, after=after).run(task)
         ended = client.get(task_id)
