@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from daybreak_server.entrypoints.saying import say as _say
 from daybreak_server.settings import PoolSettings, Settings, child_environment
 
 PROMPT = "a red circle moving left"
@@ -209,8 +210,3 @@ def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, taken_s: float, 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

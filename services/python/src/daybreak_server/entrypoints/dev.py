@@ -13,6 +13,7 @@ from daybreak_server.entrypoints.addresses import reachable, url_of
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
+from daybreak_server.entrypoints.saying import say as _say
 from daybreak_server.entrypoints.supervisor import PartFailedError, Supervisor
 from daybreak_server.gang.member import Member
 from daybreak_server.ports.store import StoreError
@@ -142,8 +143,3 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
             _say(f"try: daybreak --url {url} submit echo message=hello   documentation: {url}/docs")
 
         return serve(Gateway(settings, on_started=ready))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

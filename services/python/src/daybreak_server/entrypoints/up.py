@@ -31,6 +31,7 @@ from daybreak_server.entrypoints.instance import (
     settings_file,
     write_whole,
 )
+from daybreak_server.entrypoints.saying import say as _say
 from daybreak_server.entrypoints.supervisor import Part, PartFailedError, Supervisor
 from daybreak_server.entrypoints.telling import Telling
 from daybreak_server.settings import Settings
@@ -304,8 +305,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
