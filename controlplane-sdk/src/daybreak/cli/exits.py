@@ -59,7 +59,7 @@ MEANING = {
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-    Exit.PIPE: "what read the output closed it (`| head -1`)",
+    Exit.PIPE: "what read the output closed it, as `head` does",
 }
 
 OF_STATE = {
