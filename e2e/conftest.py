@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from e2e.house import House
+from e2e.images import MissingImageError
 from e2e.records import collect
 from e2e.release import CHART
 from e2e.skips import ALLOWED
@@ -71,8 +72,12 @@ def open_house(request: pytest.FixtureRequest) -> Callable[..., AbstractContextM
 def house(
     request: pytest.FixtureRequest, open_house: Callable[..., AbstractContextManager[House]]
 ) -> Iterator[House]:
-    """The installation that most tests share."""
-    with open_house(request.config.getoption("--namespace")) as made:
+    """The installation that most tests share. Without its images there is nothing to test: the run ends at once."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(open_house(request.config.getoption("--namespace")))
+        except MissingImageError as exc:
+            pytest.exit(f"e2e cannot run: {exc}", returncode=2)
         yield made
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from daybreak import Client, Retry, Task
 from e2e import s3
 from e2e.forward import Forward
+from e2e.images import ImageWatch
 from e2e.kube import Kube, ready
 from e2e.release import CHART, NAME, Release
 from e2e.story import TERMINAL, Story
@@ -34,7 +35,9 @@ class House:
     def __init__(self, images: Images, *, namespace: str | None = None, chart: Path = CHART) -> None:
         self.images = images
         self.kube = Kube(namespace or f"daybreak-e2e-{secrets.token_hex(3)}")
-        self.release = Release(self.kube.namespace, chart=chart)
+        options = {images.s3: "--s3-image", images.redis: "--redis-image"}
+        self._images = ImageWatch(self.kube.pods, {images.daybreak, *options}, options=options)
+        self.release = Release(self.kube.namespace, chart=chart, watch=self._images)
         self.credentials = s3.Credentials()
         self.values = values(images)
         self.client: Client
@@ -51,6 +54,7 @@ class House:
         self._watcher.start()
         self.kube.create(s3.objects(self.credentials, self.images.s3))
         self.release.install(self.values)
+        self._images.look()  # that of the S3 server: the chart does not wait for it
         self.store = s3.connect(self.forward(s3.NAME, s3.PORT).url, self.credentials)
         self.store.create_bucket(Bucket=s3.BUCKET)
         url = self.forward(f"{NAME}-gateway", GATEWAY_PORT).url

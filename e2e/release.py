@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from e2e.images import ImageWatch, MissingImageError, images_of
 from e2e.telling import say
 
 NAME = "daybreak"
 CHART = Path(__file__).parents[1] / "deploy" / "helm" / "daybreak"
+
+_LOOK_S = 1.0
 
 
 class HelmError(AssertionError):
@@ -28,9 +31,10 @@ def _forced() -> list[str]:
 class Release:
     """One release of the chart in a namespace."""
 
-    def __init__(self, namespace: str, *, chart: Path = CHART) -> None:
+    def __init__(self, namespace: str, *, chart: Path = CHART, watch: ImageWatch | None = None) -> None:
         self._namespace = namespace
         self._chart = chart
+        self._watch = watch
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
         """And wait until what it made is ready. A chart of before brings its own definition, whoever made another."""
@@ -63,10 +67,28 @@ class Release:
     def _helm(self, *args: str, values: Mapping[str, Any] | None = None) -> str:
         began = time.monotonic()
         command = ["helm", "-n", self._namespace, *args, *(["--values", "-"] if values is not None else [])]
-        done = subprocess.run(
-            command, input=json.dumps(values or {}), text=True, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise HelmError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        images = images_of(values) if values is not None else frozenset()
+        code, wrote, complained = self._run(command, json.dumps(values or {}), images)
+        if code:
+            raise HelmError(f"{' '.join(command)}: {complained.strip() or wrote.strip()}")
         say(f"helm {args[0]} took {time.monotonic() - began:.1f} s")
-        return done.stdout
+        return wrote
+
+    def _run(self, command: list[str], given: str, images: frozenset[str]) -> tuple[int, str, str]:
+        """Run it to its end. :raises MissingImageError: as soon as it waits for an image in vain."""
+        stdin: str | None = given
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while True:
+                try:
+                    wrote, complained = process.communicate(stdin, timeout=_LOOK_S)
+                    return process.returncode, wrote, complained
+                except subprocess.TimeoutExpired:
+                    stdin = None  # it has it already
+                try:
+                    if self._watch is not None:
+                        self._watch.look(images)
+                except MissingImageError:
+                    process.kill()
+                    raise

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -188,3 +192,76 @@ def command(
         return done.exit_code, done.stdout, done.stderr
 
     return call
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process of the command ended."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+    @property
+    def error(self) -> str:
+        """What it said on stderr; never a traceback."""
+        text = self.err.decode()
+        assert "Traceback" not in text, text
+        return text
+
+
+@pytest.fixture
+def process(scripted: Any, tmp_path: Path) -> Callable[..., Ended]:
+    """Run the command as a process: ``env`` is added to its environment, ``shell`` is what follows it in a shell."""
+
+    def call(*args: str | bytes, shell: str = "", cwd: Path = tmp_path, **env: str) -> Ended:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAYBREAK", "PYTHONIO"))}
+        program = [sys.executable, "-c", "from daybreak.cli.main import run; run()"]
+        command: list[str | bytes] = [*program, *args]
+        if shell:
+            command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "daybreak", *command]
+        done = subprocess.run(
+            command,
+            env=kept | {"DAYBREAK_URL": scripted.url, "COLUMNS": "120", "TERM": "xterm-256color"} | env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 8
+
+
+@pytest.fixture
+def served(scripted: Any, make: Make) -> bytes:
+    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`; the bytes of both."""
+
+    def artifact(name: str, kind: str) -> dict[str, Any]:
+        digest = hashlib.sha256(VIDEO).hexdigest()
+        return {
+            "name": name,
+            "content_type": kind,
+            "size_bytes": len(VIDEO),
+            "sha256": digest,
+            "url": f"/{name}",
+        }
+
+    whole = make.task(
+        state="succeeded",
+        artifacts=[artifact("video.mp4", "video/mp4"), artifact("notes.json", "application/json")],
+    )
+
+    def answer(seen: Seen) -> Answer:
+        if seen.method == "POST":
+            return make.answer(make.task(), 202)
+        if seen.path.endswith("/events"):
+            return make.stream(make.event("started", "1-0", group="g-1"), make.event("succeeded", "2-0"))
+        return make.answer(VIDEO if "/artifacts/" in seen.path else whole)
+
+    scripted.answers = [answer]
+    return VIDEO

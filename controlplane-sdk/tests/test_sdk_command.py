@@ -365,7 +365,7 @@ def test_tasks_commands(command: Any, scripted: Any, make: Any, platform: Any, t
     assert "file       video.mp4  512 B" in out
     code, out, _ = command("tasks", "watch", "video_01", "--json")
     assert (code, [json.loads(line)["type"] for line in out.splitlines()][-1]) == (0, "succeeded")
-    code, out, _ = command("tasks", "download", "video_01", "-d", "files")
+    code, out, _ = command("tasks", "download", "video_01", "-o", "files")
     assert (code, out) == (0, "files/video.mp4\n")
     assert (tmp_path / "files/video.mp4").read_bytes() == VIDEO
     code, out, _ = command("tasks", "cancel", "video_01")

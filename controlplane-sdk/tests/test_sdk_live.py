@@ -172,6 +172,14 @@ def test_the_command(here: Path) -> None:
     assert daybreak("tasks", "list")[1].count("succeeded") >= 3
 
 
+def test_a_number_as_a_message_comes_with_how_to_say_text(here: Path) -> None:
+    """And what the hint says works."""
+    done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "for text write message='\"2026\"'." in done.stderr
+    assert CliRunner().invoke(app, ["submit", "echo", 'message="2026"']).exit_code == 0
+
+
 def test_the_page_has_the_exit_codes() -> None:
     """docs/06-client.md says what the code says."""
     page = (ROOT / "docs" / "06-client.md").read_text()

@@ -16,6 +16,7 @@ from daybreak.core.calls import Preview, TaskRef
 from daybreak.core.retry import Retry
 from daybreak.errors import (
     ApiError,
+    ArgumentError,
     AuthError,
     BadRequestError,
     ConfigError,
@@ -46,6 +47,7 @@ __version__ = VERSION
 
 __all__ = [
     "ApiError",
+    "ArgumentError",
     "Artifact",
     "AsyncClient",
     "AuthError",

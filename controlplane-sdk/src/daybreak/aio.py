@@ -33,7 +33,8 @@ from daybreak.core.effects import (
 )
 from daybreak.core.following import following, waiting
 from daybreak.core.retry import Call, Retry, calling
-from daybreak.transport import FAULTS, http_options, reply_of, request_options, translate
+from daybreak.errors import DaybreakError
+from daybreak.transport import FAULTS, build, http_options, http_set_up, reply_of, translate
 from daybreak.wire import BatchResult, Estimate, Event, Pool, Priority, SubmitRequest, Task, TaskState
 
 T = TypeVar("T")
@@ -57,9 +58,9 @@ class AsyncClient:
     ) -> None:
         self._config = Config.load(url=url, api_key=api_key)
         self._retry = retry or Retry()
-        self._http = httpx2.AsyncClient(
-            **http_options(self._config, dict(headers or {})), transport=transport
-        )
+        options = http_options(self._config, dict(headers or {}))
+        with http_set_up():
+            self._http = httpx2.AsyncClient(**options, transport=transport)
 
     @property
     def url(self) -> str:
@@ -163,6 +164,7 @@ class AsyncClient:
     async def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Bring an artifact to ``path`` (a file, or a folder that exists; absent: its own name here).
 
+        A path that ends with ``/`` is a folder to make. Links are followed, and a device or a FIFO is written into.
         Goes on where an earlier call broke, checks the SHA-256, and puts the file in place at once.
         """
         return await self._run(downloading(task, name, path, retry=self._retry))
@@ -219,13 +221,13 @@ class _Exchange:
             return Outcome(value=await self._carry_out(effect))
         except FAULTS as exc:
             return Outcome(error=translate(exc, self._url))
-        except OSError as exc:
+        except (OSError, DaybreakError) as exc:
             return Outcome(error=exc)
 
     async def _carry_out(self, effect: Effect) -> object:
         match effect:
             case Send(request):
-                built = self._http.build_request(request.method, request.path, **request_options(request))
+                built = build(self._http, request)
                 response = await self._http.send(built, follow_redirects=request.follow_redirects)
                 return reply_of(response, response.content)
             case Open():
@@ -245,7 +247,7 @@ class _Exchange:
     async def _start(self, effect: Open) -> Reply:
         await self._close()
         request = effect.request
-        built = self._http.build_request(request.method, request.path, **request_options(request))
+        built = build(self._http, request)
         response = await self._http.send(built, stream=True, follow_redirects=request.follow_redirects)
         self._open = response
         if response.status_code >= 300:

@@ -2,6 +2,7 @@
 
 ``DaybreakError``
   ├── ``ConfigError``              the URL or the key cannot be used at all
+  ├── ``ArgumentError``            no request can carry this argument; a ``ValueError``, too. Nothing was sent
   ├── ``TransportError``           the connection broke: whether the server acted is not known
   │     └── ``UnreachableError``   it was never made: the server did nothing
   ├── ``ProtocolError``            the answer is not Daybreak's (another server at that address?)
@@ -36,6 +37,10 @@ class DaybreakError(Exception):
 
 class ConfigError(DaybreakError):
     """The URL or the key cannot be used at all."""
+
+
+class ArgumentError(DaybreakError, ValueError):
+    """No request can carry this argument, so nothing was sent."""
 
 
 class TransportError(DaybreakError):

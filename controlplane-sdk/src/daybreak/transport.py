@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any, TypedDict
 
 import httpx2
 
 from daybreak.config import Config
 from daybreak.core.effects import HttpRequest, Reply
-from daybreak.errors import ConfigError, DaybreakError, TransportError, UnreachableError
+from daybreak.errors import ArgumentError, ConfigError, DaybreakError, TransportError, UnreachableError
 from daybreak.version import VERSION
 
 CONNECT_TIMEOUT_S = 5.0
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 FAULTS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
 """What httpx2 raises while a request is made or its answer read."""
@@ -40,9 +42,9 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
     """How to make an httpx2 client. Raises ``ConfigError`` for a URL that is none."""
     try:
         url = httpx2.URL(config.url)
-    except httpx2.InvalidURL as exc:
-        raise ConfigError(f"{config.url!r} is not a URL: {exc}") from exc
-    if url.scheme not in ("http", "https") or not url.host:
+    except (httpx2.InvalidURL, ValueError) as exc:
+        raise ConfigError(f"{config.url!r} is not a URL: {exc}{_bracket_hint(config.url)}") from exc
+    if url.scheme not in ("http", "https") or not url.host or not 0 <= (url.port or 0) <= 65535:
         raise ConfigError(f"{config.url!r} is not a URL such as http://127.0.0.1:8000")
     own = {"User-Agent": f"daybreak-sdk/{VERSION}", "Accept": "application/json"}
     if config.api_key is not None:
@@ -53,9 +55,58 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
         "base_url": url,
         "headers": own | (headers or {}),
         # A company's HTTP_PROXY must not swallow calls to this very machine.
-        "trust_env": url.host not in _LOOPBACK,
+        "trust_env": not _is_loopback(url.host),
         "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
     }
+
+
+@contextmanager
+def http_set_up() -> Iterator[None]:
+    """Around the making of an httpx2 client, which reads the environment: what cannot be used is a ``ConfigError``."""
+    try:
+        yield
+    except (ValueError, ImportError, httpx2.InvalidURL, OSError) as exc:
+        what = " ".join(str(exc).split())
+        raise ConfigError(
+            f"no connection can be set up with these headers and this environment: {what}. Correct ALL_PROXY, "
+            "HTTP_PROXY, HTTPS_PROXY (such as http://proxy:3128), SSL_CERT_FILE or the headers given; "
+            "NO_PROXY=<host> goes past a proxy."
+        ) from exc
+
+
+def build(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest) -> httpx2.Request:
+    """The request for httpx2. Raises ``ArgumentError`` for what no request can carry."""
+    try:
+        return http.build_request(request.method, request.path, **request_options(request))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise ArgumentError(f"{request.method} {request.path} cannot be sent: {exc}") from exc
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bracket_hint(url: str) -> str:
+    """How an IPv6 address is written, where the URL has one without brackets."""
+    scheme, separator, rest = url.partition("://")
+    address, slash, path = rest.partition("/")
+    host, _, port = address.rpartition(":")
+    if not (port.isdecimal() and _is_ipv6(host)):
+        host, port = address, ""
+    if not separator or not _is_ipv6(host):
+        return ""
+    written = f"{scheme}://[{host}]{':' + port if port else ''}{slash}{path}"
+    return f"; an IPv6 address needs brackets: {written}"
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def request_options(request: HttpRequest) -> RequestOptions:

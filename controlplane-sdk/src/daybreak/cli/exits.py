@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
 import typer
 
-from daybreak.cli.output import Output
+from daybreak.cli.output import Output, abandon_streams
 from daybreak.errors import (
     ApiError,
+    ArgumentError,
     AuthError,
     BadRequestError,
     ConfigError,
@@ -41,6 +43,7 @@ class Exit(IntEnum):
     TASK_EXPIRED = 9
     FILE = 10
     INTERRUPTED = 130
+    PIPE = 141
 
 
 MEANING = {
@@ -56,6 +59,7 @@ MEANING = {
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+    Exit.PIPE: "what read the output closed it, as `head` does",
 }
 
 OF_STATE = {
@@ -72,6 +76,7 @@ class UsageError(DaybreakError):
 
 _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (UsageError, Exit.USAGE),
+    (ArgumentError, Exit.USAGE),
     (ConfigError, Exit.USAGE),
     (InvalidInputError, Exit.USAGE),
     (BadRequestError, Exit.USAGE),
@@ -116,7 +121,9 @@ _HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
 
 
 def hint(error: Exception) -> str | None:
-    """What to do next."""
+    """What to do next. Who raised the error may have noted it there."""
+    if notes := getattr(error, "__notes__", None):
+        return " ".join(notes)
     for kind, code, words in _HINTS:
         if isinstance(error, kind) and (code is None or getattr(error, "code", None) == code):
             return words
@@ -134,6 +141,8 @@ def message(error: Exception) -> str:
         return "; ".join(f"{field.field}: {field.message}" for field in error.fields)
     if isinstance(error, ApiError):
         return error.problem.detail or error.problem.title
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -142,9 +151,10 @@ def reporting(output: Output) -> Iterator[None]:
     """Turn errors into one line on stderr and an exit code."""
     try:
         yield
+    except BrokenPipeError as error:
+        abandon_streams()
+        raise typer.Exit(Exit.PIPE) from error
     except (DaybreakError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         code = error.code if isinstance(error, ApiError) else exit_code(error).name.lower()
         output.error(message(error), hint=hint(error), code=code)
         raise typer.Exit(exit_code(error)) from error

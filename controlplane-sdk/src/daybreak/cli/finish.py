@@ -6,11 +6,11 @@ from pathlib import Path
 
 from daybreak.cli.exits import OF_STATE, Exit
 from daybreak.cli.output import Output, seconds, size
+from daybreak.cli.places import OUT, Brought, Place
 from daybreak.cli.story import Story
 from daybreak.sync import Client
 from daybreak.wire import Artifact, Task, TaskState
 
-OUT = Path("out")
 KINDS = ("video", "audio", "image")
 DEADLINES = {
     "start_within": "its start_within_s deadline passed",
@@ -37,21 +37,21 @@ def target_of(task: Task, artifact: Artifact, wanted: Path | None) -> Path:
     return OUT / f"{task.id}{Path(artifact.name).suffix}"
 
 
-def bring(client: Client, task: Task, wanted: Path | None) -> Path | None:
+def bring(client: Client, task: Task, place: Place) -> Brought | None:
     """Download the task's main artifact; ``None`` when it left none."""
     artifact = main_artifact(task)
     if artifact is None:
         return None
-    return client.download(task, artifact.name, target_of(task, artifact, wanted))
+    return place.bring(client, task, artifact, default=target_of(task, artifact, None))
 
 
-def report(output: Output, task: Task, story: Story, file: Path | None) -> Exit:
+def report(output: Output, task: Task, story: Story, file: Brought | None) -> Exit:
     """Tell how it ended. Gives the exit code."""
     code = OF_STATE[task.state]
     if output.as_json:
         phases = {name: round(took, 3) for name, took in story.spent.items()}
         answer = {"task": task.to_json(), "phases_s": phases}
-        output.json(answer | ({"file": str(file)} if file is not None else {}))
+        output.json(answer | ({"file": str(file.path)} if file is not None else {}))
         return code
     _phases(output, story)
     if code is not Exit.OK:
@@ -59,8 +59,9 @@ def report(output: Output, task: Task, story: Story, file: Path | None) -> Exit:
         output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks replay {task.id}", style="dim")
         return code
     if file is not None:
-        output.line(str(file))
-        output.note(f"{size(file.stat().st_size)}, SHA-256 checked", style="dim")
+        if file.path is not None:
+            output.file(file.path)
+        output.note(f"{size(file.artifact.size_bytes)}, SHA-256 checked", style="dim")
     gpu = f", {task.usage.gpu_seconds:.1f} GPU-seconds" if task.usage else ""
     output.note(f"{task.id} succeeded{gpu}", style="bold green")
     output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks download {task.id}", style="dim")

@@ -67,5 +67,9 @@ class Follow:
             return
         step = event.data.get("step")
         suffix = mimetypes.guess_extension(preview.content_type.split(";")[0]) or ".webp"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"step-{step if isinstance(step, int) else 0:04d}{suffix}").write_bytes(preview.content)
+        file = folder / f"step-{step if isinstance(step, int) else 0:04d}{suffix}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(preview.content)
+        except OSError as error:  # the disk may be full: that is no reason to lose sight of the task
+            show.say(f"the picture of step {step} could not be kept: {file}: {error.strerror or error}")

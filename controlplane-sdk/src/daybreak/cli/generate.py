@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +19,10 @@ from daybreak.cli.exits import Exit, UsageError, reporting
 from daybreak.cli.finish import bring, report
 from daybreak.cli.follow import Follow
 from daybreak.cli.output import Output
+from daybreak.cli.places import Place
 from daybreak.cli.session import session_of
+from daybreak.core import targets
+from daybreak.errors import DaybreakError, InvalidInputError
 from daybreak.sync import Client
 from daybreak.wire import Priority, Task, TaskState
 
@@ -29,7 +34,7 @@ class Terms:
     priority: Priority
     start_within_s: float | None
     run_within_s: float | None
-    out: Path | None
+    out: Place
     previews: Path | None
     detach: bool
     metadata: Mapping[str, str] | None
@@ -92,8 +97,9 @@ def generate(
             "image": base64.b64encode(image.read_bytes()).decode() if image is not None else None,
         }
         body = {name: value for name, value in given.items() if value is not None}
+        place = Place.of(out, as_json=as_json)
         own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
-        terms = Terms(priority, start_within, run_within, out, previews, detach, *own)
+        terms = Terms(priority, start_within, run_within, place, previews, detach, *own)
         _hand_in(context, output, pool, body, terms)
 
 
@@ -102,7 +108,10 @@ def submit(
     pool: Annotated[str, typer.Argument(help="Who does it: one of `daybreak pools`.", show_default=False)],
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="The input: values as JSON or as text."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="The input: values as JSON or as text. JSON in quotes is text, too: '\"42\"'.",
+        ),
     ] = None,
     *,
     out: options.OutOption = None,
@@ -126,12 +135,15 @@ def submit(
 
     $ daybreak submit echo message=hello steps=5 step_s=0.2
 
+    $ daybreak submit echo message='"42"'
+
     $ daybreak submit video prompt="a red circle moving left" --detach
     """
     output = Output(as_json=as_json)
     with reporting(output):
+        place = Place.of(out, as_json=as_json)
         own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
-        terms = Terms(priority, start_within, run_within, out, previews, detach, *own)
+        terms = Terms(priority, start_within, run_within, place, previews, detach, *own)
         _hand_in(context, output, pool, parse_values(values or []), terms)
 
 
@@ -142,11 +154,24 @@ def parse_values(values: list[str]) -> dict[str, Any]:
         name, separator, text = value.partition("=")
         if not name or not separator:
             raise UsageError(f"{value!r} is not KEY=VALUE, such as steps=5")
-        try:
-            body[name] = json.loads(text)
-        except ValueError:
-            body[name] = text
+        body[name] = _parse_value(name, text)
     return body
+
+
+def _parse_value(name: str, text: str) -> Any:
+    def refuse(word: str) -> None:
+        raise UsageError(f"{name}={text}: JSON has no number {word}; {_as_text(name, text)}")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise UsageError(f"{name} is nested too deeply") from error
+    except ValueError:
+        return text
+
+
+def _as_text(name: str, text: str) -> str:
+    return f"for text write {name}={shlex.quote(json.dumps(text, ensure_ascii=False))}"
 
 
 def parse_metadata(values: list[str] | None) -> dict[str, str] | None:
@@ -176,7 +201,9 @@ def parse_time(text: str | None) -> datetime | None:
 def _hand_in(
     context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], terms: Terms
 ) -> None:
-    with session_of(context).client() as client:
+    if not terms.detach:
+        _check_places(terms)
+    with session_of(context).client() as client, _advising(client, pool, body):
         task = client.submit(
             pool,
             body,
@@ -189,7 +216,7 @@ def _hand_in(
             idempotency_key=terms.idempotency_key,
         )
         if terms.detach:
-            _tell_detached(output, task)
+            _tell_detached(output, task, terms)
             return
         output.note(f"{task.id} at {client.url}", style="bold")
         code = _see_through(client, output, terms, task)
@@ -204,14 +231,59 @@ def _see_through(client: Client, output: Output, terms: Terms, task: Task) -> Ex
         output.note(f"left; {task.id} is asked to stop: daybreak tasks watch {task.id}")
         raise
     ended = client.get(task)
-    file = bring(client, ended, terms.out) if ended.state is TaskState.SUCCEEDED else None
+    with _saying_where_it_is(output, ended):
+        file = bring(client, ended, terms.out) if ended.state is TaskState.SUCCEEDED else None
     code = report(output, ended, story, file)
     return Exit.INTERRUPTED if follow.asked and code is not Exit.OK else code
 
 
-def _tell_detached(output: Output, task: Task) -> None:
+def _check_places(terms: Terms) -> None:
+    """Whether what the task leaves can be written: work that cannot be kept is not begun. Raises ``OSError``."""
+    terms.out.check("ID.mp4")
+    if terms.previews is not None:
+        targets.check(terms.previews / "step-0000.webp", "step-0000.webp")
+
+
+@contextmanager
+def _saying_where_it_is(output: Output, task: Task) -> Iterator[None]:
+    """The file stays on the server when it cannot be brought, so say how to fetch it."""
+    try:
+        yield
+    except (DaybreakError, OSError, KeyboardInterrupt):
+        output.note(f"{task.id} {task.state.value}; to fetch its files: daybreak tasks download {task.id}")
+        raise
+
+
+@contextmanager
+def _advising(client: Client, pool: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """A value such as 42 is sent as a number; where the pool refuses it and wants text, say how to write that."""
+    try:
+        yield
+    except InvalidInputError as error:
+        refused = {field.field.removeprefix("input.").partition(".")[0] for field in error.fields}
+        odd = [name for name in refused if name in body and not isinstance(body[name], str)]
+        with suppress(DaybreakError):
+            fields = client.pool(pool).input_schema.get("properties", {}) if odd else {}
+            for name in sorted(odd):
+                if _takes_text(fields.get(name)):
+                    given = json.dumps(body[name], ensure_ascii=False)
+                    error.add_note(f"{name} was read as JSON; {_as_text(name, given)}.")
+        raise
+
+
+def _takes_text(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    choices = [schema, *(one for one in schema.get("anyOf", ()) if isinstance(one, Mapping))]
+    return any(one.get("type") == "string" for one in choices)
+
+
+def _tell_detached(output: Output, task: Task, terms: Terms) -> None:
     if output.as_json:
         output.json(task.to_json())
         return
     output.line(task.id)
-    output.note(f"next: daybreak tasks watch {task.id}  ·  daybreak tasks download {task.id}", style="dim")
+    place = f" NAME -o {shlex.quote(terms.out.wanted)}" if terms.out.wanted is not None else ""
+    output.note(
+        f"next: daybreak tasks watch {task.id}  ·  daybreak tasks download {task.id}{place}", style="dim"
+    )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from daybreak.cli import tasks
+from daybreak.cli.commands import Commands
 from daybreak.cli.exits import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
@@ -16,6 +17,7 @@ from daybreak.version import VERSION
 
 app = typer.Typer(
     name="daybreak",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

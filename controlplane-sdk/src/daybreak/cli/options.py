@@ -15,12 +15,12 @@ JsonOption = Annotated[
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id: video_01JD…", show_default=False)]
 PriorityOption = Annotated[Priority, typer.Option(help="Within your tenant, a higher one goes first.")]
 OutOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-o",
         "--out",
         metavar="FILE",
-        help="A file, or a folder that exists.",
+        help="A file, a folder (one that exists, or DIR/), or - for stdout.",
         show_default="out/ID and its ending",
     ),
 ]

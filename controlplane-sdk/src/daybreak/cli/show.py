@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from daybreak.cli.escaping import visible
 from daybreak.cli.story import Story
 
 PLAIN_STEP = 0.1
@@ -36,7 +37,7 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[percent]:>4}"),
             TimeElapsedColumn(),
@@ -59,14 +60,14 @@ class Bar:
             self._task,
             total=1.0 if known else None,
             completed=story.fraction or 0.0,
-            description=story.line,
+            description=visible(story.line),
             percent=f"{story.fraction:.0%}" if story.fraction is not None else "",
             refresh=story.state.terminal,
         )
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._progress.console.print(Text(text, style="dim"))
+        self._progress.console.print(Text(visible(text), style="dim"))
 
 
 class Plain:
@@ -94,9 +95,10 @@ class Plain:
 
     def say(self, text: str) -> None:
         """A line."""
-        self._console.print(Text(text))
+        self._console.print(Text(visible(text)))
 
 
 def show_on(console: Console) -> Show:
-    """What fits the console."""
-    return Bar(console) if console.is_terminal else Plain(console)
+    """What fits the console: a bar needs one that can move its cursor, whatever FORCE_COLOR says."""
+    movable = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+    return Bar(console) if movable else Plain(console)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 import typer
 
-from daybreak.cli.exits import OF_STATE, Exit, reporting
+from daybreak.cli.exits import OF_STATE, Exit, UsageError, reporting
 from daybreak.cli.finish import report
 from daybreak.cli.follow import Follow
 from daybreak.cli.options import JsonOption, PreviewsOption, TaskId
 from daybreak.cli.output import Output, age, seconds, size
+from daybreak.cli.places import OUT, Place
 from daybreak.cli.session import session_of
 from daybreak.cli.story import phase_words
+from daybreak.core.downloading import artifact_of
+from daybreak.core.following import require_event_id
 from daybreak.wire import Task, TaskState
 
 app = typer.Typer(
@@ -89,6 +92,8 @@ def watch(
     """
     output = Output(as_json=as_json)
     with reporting(output), session_of(context).client() as client:
+        if after is not None:
+            require_event_id(after)
         task = client.get(task_id)
         story = Follow(client=client, output=output, previews=previews, after=after).run(task)
         ended = client.get(task_id)
@@ -130,9 +135,18 @@ def download(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Which files; absent: all.")
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("-d", "--dir", metavar="DIR", help="Where they go.", show_default="out/ID")
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Where they go: a folder; for one NAME also a file, or - for stdout.",
+            show_default="out/ID",
+        ),
     ] = None,
+    folder: Annotated[str | None, typer.Option("-d", "--dir", metavar="DIR", hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a task's files. A download that broke goes on where it was; each SHA-256 is checked.
@@ -141,27 +155,39 @@ def download(
 
     $ daybreak tasks download video_01JD…
 
-    $ daybreak tasks download video_01JD… video.mp4 -d .
+    $ daybreak tasks download video_01JD… video.mp4 -o circle.mp4
+
+    $ daybreak tasks download video_01JD… -o files/
     """
     output = Output(as_json=as_json)
     with reporting(output), session_of(context).client() as client:
+        if out is not None and folder is not None:
+            raise UsageError("-d is the former name of -o: give one of them")
+        place = Place.of(out, as_json=as_json)
+        if place.stdout and len(names or ()) != 1:
+            raise UsageError("-o - takes one file: give its NAME, which `daybreak tasks show ID` lists")
         task = client.get(task_id)
-        where = folder if folder is not None else Path("out") / task.id
-        wanted = names or [artifact.name for artifact in task.artifacts]
-        if not wanted:
-            code = (
-                Exit.NOT_FOUND
-                if task.state is TaskState.SUCCEEDED
-                else OF_STATE.get(task.state, Exit.CONFLICT)
-            )
-            output.error(f"{task.id} is {task.state.value} and has no files", code=code.name.lower())
-            raise typer.Exit(code)
-        for name in wanted:
-            path = client.download(task, name, where / Path(name).name)
+        if not (names or task.artifacts):
+            raise typer.Exit(_nothing(output, task))
+        # One file may have a name of its own; several, or all of them however many, go into a folder.
+        if len(names or ()) != 1 or out is None:
+            place = Place(os.path.join(folder or out or OUT / task.id, ""))
+        found = [artifact_of(task, name) for name in names or [one.name for one in task.artifacts]]
+        for artifact in found:
+            place.check(artifact.name)
+        for artifact in found:
+            file = place.bring(client, task, artifact, default=OUT / task.id)
             if as_json:
-                output.json({"task": task.id, "name": name, "file": str(path)})
-            else:
-                output.line(str(path))
+                output.json({"task": task.id, "name": artifact.name, "file": str(file.path)})
+            elif file.path is not None:
+                output.file(file.path)
+
+
+def _nothing(output: Output, task: Task) -> Exit:
+    succeeded = task.state is TaskState.SUCCEEDED
+    code = Exit.NOT_FOUND if succeeded else OF_STATE.get(task.state, Exit.CONFLICT)
+    output.error(f"{task.id} is {task.state.value} and has no files", code=code.name.lower())
+    return code
 
 
 @app.command()

@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from daybreak.core.effects import Emit, HttpRequest, Operation, Reply
 from daybreak.core.replies import parse, refuse
 from daybreak.core.retry import Call, Repeat, Retry, calling
+from daybreak.errors import ArgumentError
 from daybreak.wire import (
     BatchResult,
     Estimate,
@@ -41,12 +43,49 @@ class Preview:
 def task_path(task: TaskRef, *rest: str) -> str:
     """The path of a task, or of something below it."""
     task_id = task.id if isinstance(task, Task) else task
-    return "/".join(["/v1/tasks", *(quote(part, safe="") for part in (task_id, *rest))])
+    return "/".join(["/v1/tasks", *(_segment(part) for part in (task_id, *rest))])
+
+
+def _segment(part: str) -> str:
+    """One part of a path, quoted. Raises ``ArgumentError``."""
+    try:
+        return quote(part, safe="")
+    except UnicodeEncodeError as exc:
+        raise ArgumentError(f"{part!r} is not text in UTF-8") from exc
 
 
 def new_key() -> str:
     """An idempotency key that nobody else has."""
     return uuid.uuid4().hex
+
+
+def _keyed(idempotency_key: str | None) -> dict[str, str]:
+    """The header with the caller's key, or with one of our own. Raises ``ArgumentError``."""
+    key = idempotency_key or new_key()
+    if not (key.isascii() and key.isprintable()):
+        raise ArgumentError(
+            f"the idempotency key {key!r} cannot be sent: a header carries printable ASCII characters only"
+        )
+    return {"Idempotency-Key": key}
+
+
+def require_json(value: Any, name: str) -> None:
+    """Raise ``ArgumentError``, with the place, where a value holds what JSON in UTF-8 has no words for."""
+    match value:
+        case float() if not isfinite(value):
+            raise ArgumentError(f"{name} is {value}: JSON has no such number")
+        case str() if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as exc:
+                raise ArgumentError(f"{name} is not text in UTF-8: {value!r}") from exc
+        case Mapping():
+            for key, inner in value.items():
+                require_json(key, f"a name in {name}")
+                require_json(inner, f"{name}.{key}")
+        case list() | tuple():
+            for number, inner in enumerate(value):
+                require_json(inner, f"{name}[{number}]")
 
 
 def submission(
@@ -60,7 +99,10 @@ def submission(
     max_strikes: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body of a submit. It is the server that judges it: one authority, one set of messages."""
+    """The body of a submit. It is the server that judges it: one authority, one set of messages.
+
+    Raises ``ArgumentError`` only for what no request can carry.
+    """
     if not isinstance(input, Mapping):
         raise TypeError(f"input must be a mapping such as a dict, not {type(input).__name__}")
     if metadata is not None and not isinstance(metadata, Mapping):
@@ -79,12 +121,15 @@ def submission(
         "max_strikes": max_strikes,
         "metadata": dict(metadata) if metadata is not None else None,
     }
-    return {name: value for name, value in body.items() if value is not None}
+    body = {name: value for name, value in body.items() if value is not None}
+    for name, value in body.items():
+        require_json(value, name)
+    return body
 
 
 def submit(body: Mapping[str, Any], *, idempotency_key: str | None) -> Call[Task]:
     """``POST /v1/tasks``."""
-    headers = {"Idempotency-Key": idempotency_key or new_key()}
+    headers = _keyed(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks", json=dict(body), headers=headers)
     return Call(request=request, read=lambda reply: parse(reply, Task))
 
@@ -97,7 +142,8 @@ def submit_batch(
         task.model_dump(mode="json", exclude_none=True) if isinstance(task, SubmitRequest) else dict(task)
         for task in tasks
     ]
-    headers = {"Idempotency-Key": idempotency_key or new_key()}
+    require_json(bodies, "tasks")
+    headers = _keyed(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks:batch", json={"tasks": bodies}, headers=headers)
     return Call(request=request, read=lambda reply: parse(reply, BatchResult))
 
@@ -122,7 +168,7 @@ def cancel(task: TaskRef) -> Call[Task]:
 
 def replay(task: TaskRef, *, idempotency_key: str | None) -> Call[Task]:
     """``POST /v1/tasks/{id}/replay``."""
-    headers = {"Idempotency-Key": idempotency_key or new_key()}
+    headers = _keyed(idempotency_key)
     request = HttpRequest(method="POST", path=task_path(task, "replay"), headers=headers)
     return Call(request=request, read=lambda reply: parse(reply, Task))
 
@@ -140,7 +186,7 @@ def delete(task: TaskRef) -> Call[bool]:
 
 def pool(name: str) -> Call[Pool]:
     """``GET /v1/pools/{name}``."""
-    request = HttpRequest(method="GET", path=f"/v1/pools/{quote(name, safe='')}")
+    request = HttpRequest(method="GET", path=f"/v1/pools/{_segment(name)}")
     return Call(request=request, read=lambda reply: parse(reply, Pool))
 
 

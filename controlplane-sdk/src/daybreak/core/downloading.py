@@ -1,15 +1,21 @@
-"""Downloading an artifact: resumed where it broke, checked, and in place only when it is whole."""
+"""Downloading an artifact: resumed where it broke, checked, and in place only when it is whole.
+
+Where it goes is decided in :mod:`daybreak.core.targets`. A plain file gets its bytes in a part file beside it; a device
+or a FIFO gets them from a temporary file, so that its reader sees nothing that is not checked.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from daybreak.core import calls
 from daybreak.core.effects import STREAM_TIMEOUT_S, Close, Do, HttpRequest, Open, Operation, Read, Sleep
 from daybreak.core.replies import refuse
 from daybreak.core.retry import Retry, calling
+from daybreak.core.targets import Target, target_of, write_into
 from daybreak.errors import (
     DaybreakError,
     DownloadError,
@@ -23,37 +29,53 @@ from daybreak.wire import Artifact, ErrorCode, Task
 BLOCK_BYTES = 1 << 20
 
 
+def artifact_of(task: Task, name: str) -> Artifact:
+    """The task's artifact of that name. Raises ``DownloadError``."""
+    for artifact in task.artifacts:
+        if artifact.name == name:
+            return artifact
+    there = ", ".join(each.name for each in task.artifacts) or "none"
+    raise DownloadError(f"{task.id} ({task.state.value}) has no artifact {name!r}; there: {there}")
+
+
 def downloading(
     task: calls.TaskRef, name: str, path: str | os.PathLike[str] | None, *, retry: Retry
 ) -> Operation[Path]:
-    """Bring the artifact to ``path`` (a file, or a folder that exists; absent: its own name here).
+    """Bring the artifact to ``path``: a file, or a folder (one that exists, or a path that ends with ``/``).
 
-    The bytes go to a hidden ``.part`` file beside it whose name holds the SHA-256, so that a later call goes
-    on where this one broke, also in another process. Raises ``DownloadError`` when the artifact is not there
-    yet, or when what came is not what was promised.
+    Absent: its own name here. Links are followed; a device or a FIFO is written into. The bytes go to a hidden
+    ``.part`` file beside the target whose name holds the SHA-256, so that a later call goes on where this one broke,
+    also in another process. Raises ``DownloadError`` when the artifact is not there yet, or when what came is not
+    what was promised.
     """
     found = task if isinstance(task, Task) else (yield from calling(calls.get(task), retry))
-    artifact = next((each for each in found.artifacts if each.name == name), None)
-    if artifact is None:
-        there = ", ".join(each.name for each in found.artifacts) or "none"
-        raise DownloadError(f"{found.id} ({found.state.value}) has no artifact {name!r}; there: {there}")
-    target = Path(path if path is not None else Path(name).name)
-    if target.is_dir():
-        target /= Path(name).name
-    part = target.with_name(f".{target.name}.{artifact.sha256[:16]}.part")
-    if (yield Do(lambda: _is_whole(target, artifact))):
-        return target
-    yield Do(lambda: target.parent.mkdir(parents=True, exist_ok=True))
+    artifact = artifact_of(found, name)
+    target: Target = yield Do(lambda: target_of(path, name))
+    if target.file is None:
+        with tempfile.TemporaryDirectory(prefix="daybreak-") as folder:
+            whole = Path(folder) / "whole"
+            yield from _bringing(found, artifact, whole, Path(folder) / "part", retry)
+            yield Do(lambda: write_into(whole, target.path))
+    else:
+        yield from _bringing(found, artifact, target.file, target.part(artifact.sha256), retry)
+    return target.path
+
+
+def _bringing(task: Task, artifact: Artifact, file: Path, part: Path, retry: Retry) -> Operation[None]:
+    """Bring the artifact to a plain file by way of its part file."""
+    if (yield Do(lambda: _is_whole(file, artifact))):
+        return
+    yield Do(lambda: file.parent.mkdir(parents=True, exist_ok=True))
     for _ in range(2):
-        resumed = yield from _fetching(found, artifact, part, retry)
+        resumed = yield from _fetching(task, artifact, part, retry)
         if (yield Do(lambda: _is_whole(part, artifact))):
-            yield Do(lambda: os.replace(part, target))
-            return target
+            yield Do(lambda: os.replace(part, file))
+            return
         yield Do(lambda: part.unlink(missing_ok=True))
         if not resumed:
             break
         # The bytes that were left here may have been the wrong ones: once more, from the start.
-    raise DownloadError(f"{artifact.name} of {found.id} arrived with other bytes than its SHA-256 says")
+    raise DownloadError(f"{artifact.name} of {task.id} arrived with other bytes than its SHA-256 says")
 
 
 def _fetching(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
@@ -96,10 +118,14 @@ def _copying(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
     waiting = bytearray()
 
     def flush() -> None:
-        with part.open("r+b" if part.exists() else "w+b") as file:
-            file.seek(written)
-            file.write(waiting)
-            file.truncate()
+        try:
+            with part.open("r+b" if part.exists() else "w+b") as file:
+                file.seek(written)
+                file.write(waiting)
+                file.truncate()
+        except OSError as exc:
+            exc.filename = exc.filename or os.fspath(part)  # a full disk does not say which
+            raise
 
     try:
         while (chunk := (yield Read())) is not None:

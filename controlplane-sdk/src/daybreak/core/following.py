@@ -24,6 +24,7 @@ from daybreak.core.replies import refuse
 from daybreak.core.retry import Retry, calling
 from daybreak.core.sse import Message, SseParser
 from daybreak.errors import (
+    ArgumentError,
     DaybreakError,
     ProtocolError,
     QuotaError,
@@ -56,6 +57,12 @@ def place(event_id: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def require_event_id(text: str) -> None:
+    """Raise ``ArgumentError`` for what a caller gave as an event id and is none."""
+    if _ID.fullmatch(text) is None:
+        raise ArgumentError(f"{text!r} is not an event id such as 1732190400000-0")
+
+
 def read_event(message: Message) -> Event | None:
     """The event of a message; ``None`` for a type that this version does not know."""
     if message.event not in _KNOWN:
@@ -77,6 +84,8 @@ class _Stream:
 
     def __init__(self, after: str | None, retry: Retry, clock: Clock) -> None:
         self.last = after
+        if after:
+            require_event_id(after)
         self._at = place(after) if after else (-1, -1)
         self._retry = retry
         self._clock = clock

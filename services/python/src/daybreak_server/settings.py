@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -81,6 +82,11 @@ def _absolute_url(url: str) -> str:
 def _redis_url(url: str | None) -> str | None:
     if url is not None and urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("write redis://host:6379/0, rediss://… (TLS) or unix:///path")
+    if url is not None:
+        try:
+            _ = urlsplit(url).port
+        except ValueError as exc:
+            raise ValueError("write host:port after the ://, an IPv6 host as [::1]:6379") from exc
     return url
 
 
@@ -102,7 +108,24 @@ def _address(text: str) -> str:
         host, port = text, SENTINEL_PORT
     if not host or not port.isdigit() or "/" in text:
         raise ValueError(f"write host:port, not {text!r}")
+    if ":" in host.removeprefix("[").removesuffix("]") and not host.startswith("["):
+        raise ValueError(f"write an IPv6 address in brackets, [::1]:{SENTINEL_PORT}, not {text!r}")
     return f"{host}:{port}"
+
+
+def _host(text: str) -> str:
+    """An address to listen on. An IPv6 address may have the brackets that it has in a URL."""
+    bare = text.removeprefix("[").removesuffix("]") if text.startswith("[") and text.endswith("]") else text
+    if "/" in bare or (":" in bare and not _is_ipv6(bare)):
+        raise ValueError(f"write an address alone, such as 127.0.0.1 or ::1, not {text!r}")
+    return bare
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _pool_name(name: str) -> str:
@@ -113,6 +136,7 @@ def _pool_name(name: str) -> str:
 
 PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_pool_name)]
 TenantName = str
+Host = Annotated[str, AfterValidator(_host)]
 
 
 class _Group(BaseModel):
@@ -225,7 +249,7 @@ class ArtifactSettings(_Group):
 class HttpSettings(_Group):
     """The HTTP server."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` is every network.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` is every network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     max_body_bytes: int = Field(
         1 << 20, gt=0, description="A longer request body is refused with `too_large`."
@@ -311,7 +335,7 @@ class OperatorSettings(_Group):
     namespace: str | None = Field(
         None, description="Whose GeneratorPools it keeps; absent: the pod's own, or the kubeconfig's."
     )
-    host: str = Field("0.0.0.0", description="Address for probes and metrics.")  # noqa: S104 - of a pod
+    host: Host = Field("0.0.0.0", description="Address for probes and metrics.")  # noqa: S104 - of a pod
     liveness_port: int = Field(
         8080, ge=0, le=65535, description="`/healthz` fails when a pool's loop hangs; 0: not served."
     )

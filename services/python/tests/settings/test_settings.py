@@ -362,3 +362,24 @@ def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
     assert Settings.model_validate({"data_dir": "/data"}).model_cache == Path("/data/models")
     settings = Settings()
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("DAYBREAK_HTTP__HOST", "http://127.0.0.1", "write an address alone"),
+        ("DAYBREAK_HTTP__HOST", "127.0.0.1:80", "write an address alone"),
+        ("DAYBREAK_HTTP__HOST", "::g", "write an address alone"),
+        ("DAYBREAK_OPERATOR__HOST", "[::1]:80", "write an address alone"),
+        ("DAYBREAK_REDIS__URL", "redis://::1:6379", "an IPv6 host as [::1]:6379"),
+        ("DAYBREAK_REDIS__SENTINELS", "a,::1:26379", "write an IPv6 address in brackets"),
+        ("DAYBREAK_REDIS__SENTINELS", "fe80::1", "write an IPv6 address in brackets"),
+    ],
+)
+def test_an_ipv6_address_is_read_as_it_is_meant_or_refused(variable: str, value: str, says: str) -> None:
+    """Never taken for another host with another port."""
+    assert says in problems(**{variable: value})
+
+
+def test_an_ipv6_host_may_have_its_brackets(tmp_path: Path) -> None:
+    assert load_settings(environ={"DAYBREAK_HTTP__HOST": "[::1]"}).http.host == "::1"

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from daybreak_server.entrypoints.cli_running import Program, fail, finish, settings_of
+from daybreak_server.entrypoints.cli_running import (
+    Program,
+    fail,
+    finish,
+    open_streams,
+    settings_of,
+    write_out,
+)
 
 app = typer.Typer(
     name="daybreakd",
@@ -227,11 +234,12 @@ def _print(what: Any) -> None:
         import json
 
         what = json.dumps(what, indent=2, ensure_ascii=False)
-    sys.stdout.write(what + "\n")
+    write_out(what)
 
 
 def run() -> None:
     """Entry point of the distribution."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ✓ shows ? instead of a traceback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,28 @@ def _check_workloads(settings: Settings) -> None:
             wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")
     if wrong:
         fail(wrong, code=2)
+
+
+def write_out(text: str) -> None:
+    """Print a command's result, or end with a line on stderr; with 141 when its reader has left (``| head -1``)."""
+    from daybreak_server.entrypoints.console import discard_output
+
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as exc:
+        discard_output()
+        if isinstance(exc, BrokenPipeError):
+            raise SystemExit(141) from None
+        fail((f"stdout cannot be written: {exc.strerror}",), code=1)
+
+
+def open_streams() -> None:
+    """Where the shell has closed stdout or stderr (``>&-``), what is written there is dropped."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
 
 
 def fail(lines: Iterable[str], *, code: int) -> NoReturn:

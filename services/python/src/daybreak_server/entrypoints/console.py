@@ -1,11 +1,24 @@
-"""What the commands that run in a terminal say."""
+"""Lines on stdout that outlive their reader: ``daybreakd up | head -1`` goes on serving when ``head`` has left."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 
 def say(line: str) -> None:
-    """Print a line at once: whoever reads a pipe sees it when it is said."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    """A line on stdout. When nobody can read it any more, it and all that follow are dropped."""
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
+
+
+def discard_output() -> None:
+    """Point stdout at nothing, or Python would complain of what it still holds when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

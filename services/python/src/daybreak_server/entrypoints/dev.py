@@ -9,6 +9,7 @@ import threading
 import time
 
 from daybreak_server import wiring
+from daybreak_server.entrypoints.addresses import reachable, url_of
 from daybreak_server.entrypoints.console import say
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
@@ -131,7 +132,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
             settings = settings.model_copy(update={"redis": redis})
         groups = LightGroups(settings)
         stack.callback(groups.stop)
-        url = f"http://{settings.http.host}:{settings.http.port}"
+        url = url_of(reachable(settings.http.host), settings.http.port)
 
         def ready() -> None:
             groups.start()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from daybreak_server.domain.names import environment_variable
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
+from daybreak_server.entrypoints.addresses import host_port
 from daybreak_server.entrypoints.checks import Check, error, ok, version, warning
 from daybreak_server.settings import PoolSettings, Settings
 from daybreak_server.settings_sources import masked
@@ -164,14 +165,14 @@ def _port(settings: Settings) -> Iterator[Check]:
         if exc.errno == errno.EADDRINUSE:
             yield warning(
                 "port",
-                f"{host}:{port} is taken, perhaps by a Daybreak that runs already",
+                f"{host_port(host, port)} is taken, perhaps by a Daybreak that runs already",
                 "stop what listens there, or set DAYBREAK_HTTP__PORT to another (0: any free one)",
             )
         else:
             advice = "mend DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
-            yield error("port", f"{host}:{port} cannot be listened on: {exc}", advice)
+            yield error("port", f"{host_port(host, port)} cannot be listened on: {exc}", advice)
     else:
-        yield ok("port", f"{host}:{port} is free" if port else f"{host}, any free port")
+        yield ok("port", f"{host_port(host, port)} is free" if port else f"{host}, any free port")
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

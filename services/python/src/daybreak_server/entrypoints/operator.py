@@ -17,6 +17,7 @@ from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.kube.client import KubeCluster
 from daybreak_server.adapters.kube.login import connect
 from daybreak_server.adapters.ray.rest import Address, ServeRest, in_namespace
+from daybreak_server.entrypoints.addresses import url_of
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.operator import shell
 from daybreak_server.operator.metrics import Metrics
@@ -48,7 +49,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     metrics = Metrics(registry)
     if of.metrics_port:
         start_http_server(of.metrics_port, of.host, registry)
-    liveness = f"http://{of.host}:{of.liveness_port}/healthz" if of.liveness_port else None
+    liveness = f"{url_of(of.host, of.liveness_port)}/healthz" if of.liveness_port else None
     _log.info("keeping the GeneratorPools of namespace %s", namespace)
     address = heads(namespace)
     try:

@@ -24,6 +24,7 @@ from daybreak_server.adapters.ray import cluster
 from daybreak_server.api.collecting import collect_rarely
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
+from daybreak_server.entrypoints.addresses import url_of
 from daybreak_server.entrypoints.gateway import log_to_stderr
 from daybreak_server.gang.member import Member
 from daybreak_server.settings import PoolSettings, Settings, load_settings
@@ -217,9 +218,9 @@ def deploy(settings: Settings, *, address: str = "auto") -> int:
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    http = settings.http
+    url = url_of(settings.http.host, settings.http.port or 8000)
     sys.stdout.write(
-        f"deployed: the API will answer on http://{http.host}:{http.port or 8000}, pools: "
+        f"deployed: the API will answer on {url}, pools: "
         f"{', '.join(settings.pools)}\nnext: `daybreak pools` shows each group's way to ready\n"
     )
     return 0

@@ -21,6 +21,7 @@ from typing import Any
 
 from daybreak_server.adapters.ray.environment import QUICK
 from daybreak_server.domain.pools import GroupState
+from daybreak_server.entrypoints.addresses import reachable, url_of
 from daybreak_server.entrypoints.console import say
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.instance import (
@@ -93,7 +94,7 @@ def make_plan(settings: Settings, instance: Instance) -> Plan:
         redis = settings.redis.model_copy(update={"url": valkey.url})
         settings = settings.model_copy(update={"redis": redis})
     stored = settings_file(instance, settings)
-    url = f"http://{_reachable(http.host)}:{http.port}"
+    url = url_of(reachable(http.host), http.port)
     report = instance.folder / "ray.json"
     api_port = remembered_port(instance.folder / "api.port")
     after = tuple(part.name for part in parts)
@@ -302,8 +303,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _reachable(host: str) -> str:
-    """An address to call where ``host`` is every address."""
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared, not bound

@@ -1,0 +1,168 @@
+"""What `-o` means in each command, and that what cannot be written is said before any work is done."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GENERATE = ("generate", "a kite over the sea")
+DOWNLOAD = ("tasks", "download", "video_01", "video.mp4")
+
+
+def link_to(device: str, folder: Path) -> None:
+    """A link to a device. As root, code that replaces what it should write into takes the link, and not the device."""
+    (folder / Path(device).name).symlink_to(device)
+
+
+@pytest.mark.parametrize("words", [GENERATE, DOWNLOAD])
+@pytest.mark.parametrize("name", ["-", "stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_dash_is_stdout(
+    process: Any, served: bytes, words: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    """Stdout has the bytes and nothing else, and no file is left."""
+    link_to("/dev/stdout", tmp_path)
+    done = process(*words, "-o", name)
+    assert (done.code, done.out) == (0, served), done.error
+    assert [each.name for each in tmp_path.iterdir()] == ["stdout"]
+
+
+def test_stdout_that_is_appended_to_a_file_keeps_it(process: Any, served: bytes, tmp_path: Path) -> None:
+    link_to("/dev/stdout", tmp_path)
+    (tmp_path / "all.mp4").write_bytes(b"before")
+    done = process(*GENERATE, "-o", "stdout", shell=">> all.mp4")
+    assert done.code == 0, done.error
+    assert (tmp_path / "all.mp4").read_bytes() == b"before" + served
+
+
+def test_a_folder_may_be_new(process: Any, served: bytes, tmp_path: Path) -> None:
+    for words, folder in ((GENERATE, "made/"), (DOWNLOAD, "kept/")):
+        done = process(*words, "-o", folder)
+        assert (done.code, done.out) == (0, f"{folder}video.mp4\n".encode()), done.error
+        assert (tmp_path / folder / "video.mp4").read_bytes() == served
+
+
+def test_download_takes_o_as_all_others_do(process: Any, served: bytes, tmp_path: Path) -> None:
+    """One NAME may become a file; all of them go into a folder, made where there is none; `-d` still works."""
+    assert process(*DOWNLOAD, "-o", "mine.mp4").out == b"mine.mp4\n"
+    assert (tmp_path / "mine.mp4").read_bytes() == served
+    assert process("tasks", "download", "video_01", "-o", "all").out == b"all/video.mp4\nall/notes.json\n"
+    assert process(*DOWNLOAD, "-d", "former").out == b"former/video.mp4\n"
+    assert process(*DOWNLOAD).out == b"out/video_01/video.mp4\n"
+    assert "-o" in process("tasks", "download", "--help").out.decode()
+    assert "--dir" not in process("tasks", "download", "--help").out.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((*DOWNLOAD, "-o", "x", "-d", "y"), "give one of them"),
+        (("tasks", "download", "video_01", "-o", "-"), "takes one file"),
+        ((*DOWNLOAD, "-o", "-", "--json"), "both want stdout"),
+        ((*GENERATE, "-o", "/dev/fd/1", "--json"), "both want stdout"),
+        ((*GENERATE, "-o", ""), "names no file"),
+    ],
+)
+def test_o_that_makes_no_sense_is_wrong_usage(
+    process: Any, served: bytes, scripted: Any, words: tuple[str, ...], says: str
+) -> None:
+    done = process(*words)
+    assert (done.code, done.out) == (2, b"")
+    assert says in done.error
+    assert len(done.error.splitlines()) == 1
+    assert scripted.seen == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("-o", "taken/x.mp4"),
+        ("-o", "n" * 256),
+        ("-o", "loop"),
+        ("-o", "new/" + "n" * 256 + "/"),
+        ("--previews", "taken"),
+        ("--previews", "taken/pictures"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_task_is_submitted(
+    process: Any, served: bytes, scripted: Any, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "taken").write_bytes(b"mine")
+    (tmp_path / "loop").symlink_to("loop")
+    for words in (GENERATE, ("submit", "echo", "message=hi")):
+        done = process(*words, *more)
+        assert done.code == 10, done.error
+        assert len(done.error.splitlines()) == 1
+        assert done.error.startswith("error: ")
+        assert scripted.seen == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["loop", "taken"]
+
+
+def test_the_folder_that_is_made_by_default_is_checked_too(
+    process: Any, served: bytes, scripted: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_bytes(b"mine")
+    done = process(*GENERATE)
+    assert done.code == 10
+    assert "Not a directory" in done.error
+    assert scripted.seen == []
+
+
+def test_a_long_name_is_no_matter(process: Any, served: bytes, tmp_path: Path) -> None:
+    name = "n" * 236 + ".mp4"
+    assert process(*GENERATE, "-o", name).code == 0
+    assert (tmp_path / name).read_bytes() == served
+
+
+def test_a_fifo_feeds_a_player(process: Any, served: bytes, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "player")
+    with subprocess.Popen(["cat", tmp_path / "player"], stdout=subprocess.PIPE) as player:
+        try:
+            done = process(*GENERATE, "-o", "player")
+            assert done.code == 0, done.error
+            assert stat.S_ISFIFO((tmp_path / "player").stat().st_mode)
+            assert player.communicate(timeout=30)[0] == served
+        finally:
+            player.kill()
+
+
+def test_a_task_whose_file_cannot_be_kept_says_how_to_fetch_it(
+    process: Any, served: bytes, tmp_path: Path
+) -> None:
+    """A disk that is full is known only when the work is done: the file stays on the server."""
+    link_to("/dev/full", tmp_path)
+    done = process(*GENERATE, "-o", "full")
+    assert done.code == 10
+    assert "full: No space left on device" in done.error
+    assert "daybreak tasks download video_01" in done.error
+
+
+def test_a_picture_that_cannot_be_kept_does_not_end_the_watch(
+    process: Any, scripted: Any, make: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "step-0002.webp").symlink_to("/dev/full")
+
+    def answer(seen: Any) -> Any:
+        if seen.path.endswith("/events"):
+            return make.stream(make.event("preview", "1-0", step=2), make.event("succeeded", "2-0"))
+        if seen.path.endswith("/preview"):
+            return make.answer(b"RIFF" * 5000, headers={"Content-Type": "image/webp"})
+        return make.answer(make.task(state="succeeded"))
+
+    scripted.answers = [answer]
+    done = process("tasks", "watch", "video_01", "--previews", "pictures")
+    assert done.code == 0, done.error
+    assert "the picture of step 2 could not be kept" in done.error
+
+
+def test_a_path_that_is_no_utf8_is_written_and_told_byte_by_byte(
+    process: Any, served: bytes, tmp_path: Path
+) -> None:
+    done = process(*GENERATE, "-o", b"caf\xe9.mp4")
+    assert (done.code, done.out) == (0, b"caf\xe9.mp4\n"), done.error
+    assert (tmp_path / os.fsdecode(b"caf\xe9.mp4")).read_bytes() == served

@@ -1,0 +1,172 @@
+"""Where the bytes of a download may go, and what is left of what was there before; for both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak import AsyncClient, Client, DownloadError
+from daybreak.core import targets
+
+Fetch = Callable[[str | Path | None], Path]
+
+
+@pytest.fixture(params=["sync", "async"])
+def fetch(request: pytest.FixtureRequest, scripted: Any, served: bytes, no_environment: None) -> Fetch:
+    """Download the video of the task to a path."""
+
+    async def with_async(path: str | Path | None) -> Path:
+        async with AsyncClient(scripted.url) as client:
+            return await client.download("video_01", "video.mp4", path)
+
+    def call(path: str | Path | None) -> Path:
+        if request.param == "async":
+            return asyncio.run(with_async(path))
+        with Client(scripted.url) as client:
+            return client.download("video_01", "video.mp4", path)
+
+    return call
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_a_link_stays_and_its_target_is_replaced(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old.mp4").write_bytes(b"old")
+    (tmp_path / "latest.mp4").symlink_to("far/old.mp4")
+    assert fetch(tmp_path / "latest.mp4") == tmp_path / "latest.mp4"
+    assert (tmp_path / "latest.mp4").is_symlink()
+    assert (tmp_path / "far" / "old.mp4").read_bytes() == served
+    assert names(tmp_path) == ["far", "latest.mp4"]
+    assert names(tmp_path / "far") == ["old.mp4"]
+
+
+def test_a_dangling_link_is_written_through(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+    (tmp_path / "latest.mp4").symlink_to("far/not-yet.mp4")
+    fetch(tmp_path / "latest.mp4")
+    assert (tmp_path / "latest.mp4").is_symlink()
+    assert (tmp_path / "far" / "not-yet.mp4").read_bytes() == served
+
+
+def test_links_in_a_circle_are_an_error_and_stay(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        fetch(tmp_path / "a")
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_fifo_gets_the_bytes_and_stays_one(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reader.start()
+    try:
+        assert fetch(fifo) == fifo
+    finally:
+        if not fifo.is_fifo():  # else the reader would wait for ever
+            fifo.unlink()
+        reader.join(30)
+    assert got == [served]
+    assert names(tmp_path) == ["pipe"]
+    assert fifo.is_fifo()
+
+
+def test_a_device_is_written_into(fetch: Fetch, tmp_path: Path) -> None:
+    """Through a link in a folder of ours: were the device replaced, it would be this link that goes."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    fetch(tmp_path / "null")
+    assert (tmp_path / "null").is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_device_is_an_error_that_names_it(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*full'"):
+        fetch(tmp_path / "full")
+
+
+def test_an_open_descriptor_keeps_what_was_written_before(
+    fetch: Fetch, served: bytes, tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        log.write(b"before ")
+        fetch(f"/dev/fd/{log.fileno()}")
+        log.write(b" after")
+    assert (tmp_path / "log").read_bytes() == b"before " + served + b" after"
+
+
+def test_a_path_that_ends_with_a_slash_is_a_folder_to_make(
+    fetch: Fetch, served: bytes, tmp_path: Path
+) -> None:
+    assert fetch(f"{tmp_path}/new/er/") == tmp_path / "new" / "er" / "video.mp4"
+    assert (tmp_path / "new" / "er" / "video.mp4").read_bytes() == served
+
+
+@pytest.mark.parametrize("length", [240, 255])
+def test_a_name_may_be_as_long_as_the_file_system_lets_it(
+    fetch: Fetch, served: bytes, tmp_path: Path, length: int
+) -> None:
+    path = tmp_path / ("é" * ((length - 4) // 2) + "x" * (length % 2) + ".mp4")
+    assert len(os.fsencode(path.name)) == length
+    fetch(path)
+    assert path.read_bytes() == served
+    assert names(tmp_path) == [path.name]
+
+
+def test_an_artifact_that_is_no_file_name_is_refused() -> None:
+    """A server's word is never a way out of the folder."""
+    assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
+    for name in ("..", "a/..", "", "a\0b"):
+        with pytest.raises(DownloadError, match="is no file name"):
+            targets.target_of("/some/", name)
+
+
+def test_a_check_finds_what_cannot_be_written_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    targets.check(tmp_path / "new" / "file.mp4", "x")
+    targets.check(tmp_path / "file", "x")
+    targets.check("/dev/null", "x")
+    for path, why in (
+        (tmp_path / "file" / "x.mp4", "Not a directory"),
+        (tmp_path / "file" / "new" / "x.mp4", "Not a directory"),
+        (tmp_path / ("n" * 256), "File name too long"),
+        (tmp_path / ("n" * 256) / "x.mp4", "File name too long"),
+    ):
+        with pytest.raises(OSError, match=why):
+            targets.check(path, "x")
+    assert names(tmp_path) == ["file"]
+
+
+UNPRIVILEGED = """
+import os, sys
+from daybreak.core import targets
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    targets.check(sys.argv[1], "x")
+except PermissionError as error:
+    print(error.filename)
+"""
+
+
+def test_a_check_finds_a_folder_that_may_not_be_written() -> None:
+    """As a user who is not root: root may write everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        command = [sys.executable, "-c", UNPRIVILEGED, f"{folder}/new/x.mp4"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{folder}\n"
