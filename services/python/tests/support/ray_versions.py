@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """In a file of Ray's package: every occurrence of a text becomes another."""
+    """In a file of Ray's package: every occurrence of a name, or of another text, becomes something else."""
 
     file: str
     old: str
@@ -27,8 +27,8 @@ def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> 
     texts: dict[str, str] = {}
     for change in (*changes, Change("_version.py", f'"{ray.__version__}"', f'"{version}"')):
         text = texts.get(change.file) or (INSTALLED / change.file).read_text()
-        assert change.old in text, change
-        texts[change.file] = text.replace(change.old, change.new)
+        texts[change.file], count = re.subn(_whole(change.old), change.new, text)
+        assert count, change
     _lay_out(INSTALLED, folder / "ray", {Path(name): text for name, text in texts.items()})
     info = folder / f"ray-{version}.dist-info"
     info.mkdir()
@@ -38,8 +38,12 @@ def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> 
 
 def renamed(name: str) -> tuple[Change, ...]:
     """The changes that give a function of Ray another name wherever Python code of Ray has it."""
-    files = [path for path in INSTALLED.rglob("*.py") if re.search(rf"\b{name}\b", path.read_text())]
+    files = [path for path in INSTALLED.rglob("*.py") if re.search(_whole(name), path.read_text())]
     return tuple(Change(str(path.relative_to(INSTALLED)), name, f"{name}_of_tomorrow") for path in files)
+
+
+def _whole(text: str) -> str:
+    return rf"(?<!\w){re.escape(text)}(?!\w)"
 
 
 def _lay_out(source: Path, target: Path, texts: dict[Path, str]) -> None:

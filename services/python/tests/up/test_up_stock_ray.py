@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -25,6 +25,7 @@ from daybreak_server.entrypoints.instance import free_port
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PRIVATE_NAME = "_build_python_executable_command_memory_profileable"
 WARNING = "Ray is started by its stock start"
+GAVE_UP = "timed out during startup"
 RUN_A_TASK = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
@@ -54,7 +55,7 @@ else:
 def folder() -> Iterator[Path]:
     """Short: Ray's sockets lie below it."""
     made = Path(tempfile.mkdtemp(prefix="dbr-"))
-    yield made
+    yield made / "r"
     shutil.rmtree(made, ignore_errors=True)
 
 
@@ -100,39 +101,81 @@ def end(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
+Started = TypeVar("Started", "Head", "Local")
+
+
+def start(make: Callable[[], Started]) -> Started:
+    """Once more where Ray has given up on a busy machine: after 30 s, which nothing changes in a stock start."""
+    for _ in range(3):
+        made = make()
+        try:
+            if made.is_up():
+                return made
+        except BaseException:
+            end(made.process)
+            raise
+        end(made.process)
+        assert GAVE_UP in made.errors.read_text(), made.errors.read_text()
+    raise AssertionError(f"Ray gave up three times: {made.errors.read_text()}")
+
+
+def warnings(errors: Path) -> list[str]:
+    return [line for line in errors.read_text().splitlines() if WARNING in line]
+
+
+class Head:
+    """A head of Ray by our `ray start`, which has become Ray's own command."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        agents = ("metrics-export-port", "dashboard-agent-listen-port", "ray-client-server-port")
+        self.given = [
+            *("start", "--head", "--block", f"--port={self.port}", "--node-ip-address=127.0.0.1"),
+            *(f"--{name}={free_port()}" for name in agents),
+            *("--num-cpus=1", "--include-dashboard=false", f"--temp-dir={folder}"),
+            "--object-store-memory=80000000",
+        ]
+        self.errors = folder.with_suffix(".err")
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", *self.given],
+                env=variables(environment),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+            )
+
+    def is_up(self) -> bool:
+        """Whether Ray has found its node in time; it ends where it has not."""
+        log = Path(self.given[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
+
+        def joined_or_ended() -> bool:
+            joined = log.exists() and "Raylet of id" in log.read_text(errors="replace")
+            return joined or self.process.poll() is not None
+
+        wait_until(joined_or_ended, 120, "the node, or the end of `ray start`")
+        return self.process.poll() is None
+
+
 def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
-    why: tuple[dict[str, str], str], folder: Path, tmp_path: Path
+    why: tuple[dict[str, str], str], folder: Path
 ) -> None:
     environment, reason = why
-    port = free_port()
-    agents = ("metrics-export-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    given = [
-        *("start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"),
-        *(f"--{name}={free_port()}" for name in agents),
-        *("--include-dashboard=false", f"--temp-dir={folder}", "--object-store-memory=80000000"),
-    ]
-    said = tmp_path / "said"
-    with said.open("w") as output:
-        head = subprocess.Popen(
-            [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", *given],
-            env=variables(environment),
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            text=True,
-        )
+    head = start(lambda: Head(folder, environment))
     try:
-        raylet = wait_until(lambda: _below(head, "raylet"), 120, "the raylet")
         stock = str(Path(sys.executable).with_name("ray"))
-        assert psutil.Process(head.pid).cmdline()[-len(given) - 1 :] == [stock, *given]
+        command = psutil.Process(head.process.pid).cmdline()
+        assert command[-len(head.given) - 1 :] == [stock, *head.given]
+        raylet = _below(head.process, "raylet")
+        assert raylet is not None
         assert not set(QUICK) & set(raylet.environ())
-        done = wait_until(lambda: _try_a_task(port, environment), 180, "an answer of the node")
+        done = wait_until(lambda: _try_a_task(head.port, environment), 180, "an answer of the node")
         assert "answer 42" in done
-        assert _below(head, "log_monitor.py") is not None, "as stock `ray start` has it"
-        lines = [line for line in said.read_text().splitlines() if WARNING in line]
-        assert len(lines) == 1
-        assert reason in lines[0]
+        assert _below(head.process, "log_monitor.py") is not None, "as stock `ray start` has it"
+        (line,) = warnings(head.errors)
+        assert reason in line
     finally:
-        end(head)
+        end(head.process)
 
 
 def _try_a_task(port: int, environment: dict[str, str]) -> str | None:
@@ -158,11 +201,11 @@ def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
 
 
 class Local:
-    """A process with a `LocalRay`, which has run a task."""
+    """A process with a `LocalRay`, which runs a task."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         # The tree of settings hands this one on as an argument.
-        allowed = environment.pop("DAYBREAK_RAY__FAST_START", "on")
+        allowed = environment.get("DAYBREAK_RAY__FAST_START", "on")
         self.errors = folder.with_suffix(".err")
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
@@ -173,28 +216,30 @@ class Local:
                 stderr=errors,
                 text=True,
             )
+        self.first: dict[str, Any] = {}
 
-    def next(self) -> dict[str, Any]:
+    def is_up(self) -> bool:
+        """Whether Ray has found its node in time, and the task has run."""
+        self.first = self.next() or {}
+        return bool(self.first)
+
+    def next(self) -> dict[str, Any] | None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.errors.read_text()
-        return json.loads(line)
+        return json.loads(line) if line else None
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
 
-    def warnings(self) -> list[str]:
-        return [line for line in self.errors.read_text().splitlines() if WARNING in line]
-
 
 def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str], str], folder: Path) -> None:
     environment, reason = why
-    local = Local(folder, dict(environment))
+    local = start(lambda: Local(folder, environment))
     try:
-        assert local.next() == {"answer": 42, "address": "127.0.0.1", "dead": []}
-        (line,) = local.warnings()
+        assert local.first == {"answer": 42, "address": "127.0.0.1", "dead": []}
+        (line,) = warnings(local.errors)
         assert reason in line
         below = psutil.Process(local.process.pid).children(recursive=True)
         local.tell("stop")
@@ -202,13 +247,11 @@ def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str]
         assert not psutil.wait_procs(below, timeout=30)[1]
     finally:
         end(local.process)
-        local.errors.unlink()
 
 
 def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
-    local = Local(folder, {"DAYBREAK_RAY__FAST_START": "off"})
+    local = start(lambda: Local(folder, {"DAYBREAK_RAY__FAST_START": "off"}))
     try:
-        local.next()
         raylet = _below(local.process, "raylet")
         assert raylet is not None
         local.tell("watch")
@@ -216,7 +259,6 @@ def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) 
         assert local.next() == {"dead": ["raylet"]}
     finally:
         end(local.process)
-        local.errors.unlink()
 
 
 def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
@@ -226,8 +268,7 @@ def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
     up = systems("up", HOME=str(tmp_path), DAYBREAK_RAY__FAST_START="off", **pool)
     up.ready(800)
     up.wait(up.submit(message="hello", steps=2))
-    lines = (up.folder / "logs" / "ray.log").read_text().splitlines()
-    assert len([line for line in lines if WARNING in line]) == 1
+    assert warnings(up.folder / "logs" / "ray.log")
     ray = psutil.Process(up.state()["pids"]["ray"])
     assert not set(QUICK) & set(ray.environ())
     up.process.terminate()

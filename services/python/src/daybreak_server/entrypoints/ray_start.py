@@ -89,7 +89,7 @@ def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: 
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")
-    os.execve(stock, ["ray", *arguments], dict(environ))
+    os.execve(stock, ["ray", *arguments], dict(environ))  # noqa: S606 - a program, not a shell
 
 
 if __name__ == "__main__":
