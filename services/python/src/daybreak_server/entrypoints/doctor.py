@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from daybreak_server.adapters.ray import fast_start
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check, error, ok, version, warning
 from daybreak_server.settings import PoolSettings, Settings
@@ -67,6 +68,8 @@ def _packages(settings: Settings) -> Iterator[Check]:
             yield error(package, "is not installed", install)
         elif _numbers(found) < oldest:
             yield error(package, f"{found} is too old", f"{'.'.join(map(str, oldest))} or newer: {install}")
+        elif package == "ray" and (reason := fast_start.reason_for_stock_start(allowed=True, version=found)):
+            yield warning(package, f"{found} starts some seconds slower", f"{reason}: {install}")
         else:
             yield ok(package, found)
 
