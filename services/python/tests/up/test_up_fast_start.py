@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from daybreak_server.adapters.ray import fast_start
@@ -83,16 +84,17 @@ def test_a_private_part_that_takes_other_arguments_is_named(part: PrivatePart) -
 
 
 def test_pyproject_allows_the_tested_series_and_no_other() -> None:
-    """A new one is added to TESTED_SERIES, to pyproject, to the image's command and, as the newest, to the lock."""
+    """A new one is added to TESTED_SERIES, pyproject, the image's command, the lock and the chart's `ray.version`."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(one) for one in project["optional-dependencies"]["ray"])
     numbers = sorted(tuple(map(int, one.split("."))) for one in TESTED_SERIES)
     (oldest_major, oldest_minor), (major, minor) = numbers[0], numbers[-1]
     assert str(requirement.specifier) == f"<{major}.{minor + 1},>={oldest_major}.{oldest_minor}"
-    (locked,) = re.findall(
-        r"^ray==(\d+\.\d+)\.", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE
-    )
-    assert locked == f"{major}.{minor}"
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    (locked,) = re.findall(r"^ray==(\S+)", lock, re.MULTILINE)
+    assert locked.startswith(f"{major}.{minor}.")
+    values = yaml.safe_load((REPOSITORY / "deploy/helm/daybreak/values.yaml").read_text())
+    assert values["ray"]["version"] == locked
 
 
 @pytest.mark.parametrize("word", ["", "true", "on", "1", "True", "false", "off", "0", "No", "f"])
