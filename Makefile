@@ -14,7 +14,7 @@ export UV_FIND_LINKS
 LAB = cd services/python && $(CURDIR)/$(BIN)/python
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 help:  ## List the targets
 	@echo "Daybreak. Two to begin with: make demo, make test."
@@ -119,6 +119,12 @@ bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, a burs
 gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
 	@$(BIN)/python -m pytest -m gpu services/python/tests/video
 	@cd services/python && ../../$(BIN)/python -m benchmarks.gpu
+
+ray-lowest: setup  ## The tests that start Ray, with the oldest Ray that pyproject allows
+	@$(BIN)/python tools/other_ray.py lowest $(PYTEST)
+
+ray-next: setup  ## The same with the newest release of Ray, or RAY=2.61.0
+	@$(BIN)/python tools/other_ray.py $(or $(RAY),next) $(PYTEST)
 
 train-tiny: setup  ## Train the tiny Wan that ships in the package
 	@$(BIN)/python -m daybreak_server.workloads.video.tiny.train

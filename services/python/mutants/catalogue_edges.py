@@ -124,7 +124,7 @@ EDGES: tuple[Mutant, ...] = (
         "a node of Ray joins only when its agents are there",
         (
             f"{SERVER}/adapters/ray/prompt_node.py",
-            "                _native.persist_port(self._session_dir, self._node_id, name, port)\n",
+            "                _native.persist_port(self.get_session_dir_path(), self.node_id, name, port)\n",
             "                continue\n",
         ),
         tests=f"{TESTS}/up/test_up_ray_start.py::test_a_node_takes_work_before_its_agents_are_there",

@@ -38,6 +38,7 @@ __all__ = [
     "OperatorSettings",
     "PoolName",
     "PoolSettings",
+    "RaySettings",
     "RedisSettings",
     "S3Settings",
     "Settings",
@@ -342,6 +343,16 @@ class OperatorSettings(_Group):
     metrics_port: int = Field(9090, ge=0, le=65535, description="`/metrics` for Prometheus; 0: not served.")
 
 
+class RaySettings(_Group):
+    """How Ray's nodes are started."""
+
+    fast_start: bool = Field(
+        True,
+        description="Start Ray through private parts of it, where its version was tested so. Off, or with another "
+        "version: by stock `ray start` and `ray.init`, some seconds slower.",
+    )
+
+
 class Settings(_Group):
     """Daybreak's settings."""
 
@@ -362,6 +373,7 @@ class Settings(_Group):
     )
     tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict, description="By name.")
     operator: OperatorSettings = OperatorSettings()
+    ray: RaySettings = RaySettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -40,6 +40,20 @@ def test_a_machine_in_order(daybreakd: Daybreakd) -> None:
     assert "✗" not in done.out
 
 
+def test_an_untested_ray_is_told_of(
+    daybreakd: Daybreakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works, so the code is 0; the line says why it starts slower."""
+    info = tmp_path / "ray-2.99.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.99.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
+    assert done.code == 0, done.out
+    assert "! ray " in done.out
+    assert "Ray 2.99.0 is installed" in done.out
+
+
 def test_what_is_broken_is_code_1(daybreakd: Daybreakd) -> None:
     """One broken thing is code 1, a ✗, and a line that says what to do; JSON has the same."""
     environ = {

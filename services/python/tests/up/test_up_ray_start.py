@@ -14,6 +14,7 @@ import psutil
 import pytest
 from support.waiting import wait_until
 
+from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.environment import QUICK
 from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.entrypoints.ray_start import with_defaults
@@ -109,6 +110,10 @@ def without_agents(tmp_path: Path) -> str:
     return f"{tmp_path}:{os.environ['PATH']}"
 
 
+@pytest.mark.skipif(
+    fast_start.reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
+    reason="fast start was not tested with this Ray; test_up_stock_ray.py has its start",
+)
 def test_a_node_takes_work_before_its_agents_are_there(
     folder: Path, without_agents: str, tmp_path: Path
 ) -> None:

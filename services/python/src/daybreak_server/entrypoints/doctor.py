@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from daybreak_server.adapters.ray import fast_start
 from daybreak_server.domain.names import environment_variable
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.addresses import host_port
@@ -68,6 +69,8 @@ def _packages(settings: Settings) -> Iterator[Check]:
             yield error(package, "is not installed", install)
         elif _numbers(found) < oldest:
             yield error(package, f"{found} is too old", f"{'.'.join(map(str, oldest))} or newer: {install}")
+        elif package == "ray" and (reason := fast_start.reason_for_stock_start(allowed=True, version=found)):
+            yield warning(package, f"{found} starts some seconds slower", f"{reason}: {install}")
         else:
             yield ok(package, found)
 

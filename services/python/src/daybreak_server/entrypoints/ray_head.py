@@ -59,7 +59,12 @@ class RayHead:
         """Until stopped (0), or until Serve is gone for good (1). When Ray has died, the process ends with 1."""
         self._tell(phase="ray")
         shutil.rmtree(self._folder, ignore_errors=True)
-        node = LocalRay(self._folder, cpus=self._cpus(), free_port=free_port)
+        node = LocalRay(
+            self._folder,
+            cpus=self._cpus(),
+            free_port=free_port,
+            allow_fast_start=self._settings.ray.fast_start,
+        )
         self._watch_node(node)
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes SIGTERM for itself
             signal.signal(number, self._on_signal)

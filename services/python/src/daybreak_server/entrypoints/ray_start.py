@@ -7,16 +7,23 @@ options and the same output, and what a pod has no use for is left out:
 - the log monitor, which sends the ranks' output to drivers, of which there are none;
 - waits: of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.prompt_node`) and for its own object store
   (:mod:`~daybreak_server.adapters.ray.environment`).
+
+Where :mod:`~daybreak_server.adapters.ray.fast_start` does not allow it, this process becomes Ray's own command: the
+same arguments and environment, and one warning on standard error.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
+from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.environment import QUICK
+from daybreak_server.settings_early import fast_start_allowed
 
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 """Ray's command does without them, as it must where Ray is installed without its extras."""
@@ -38,11 +45,15 @@ def with_defaults(options: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run Ray's command with these arguments; it ends the process."""
-    for name, value in QUICK.items():
-        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
-    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
-    modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing what is None is refused
-    modules[_EXTRAS] = ModuleType(_EXTRAS)
+    environ = dict(os.environ)  # noqa: TID251 - of Ray, and handed on to it as it was
+    allowed, version = fast_start_allowed(environ), fast_start.installed_version()
+    reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
+    if reason is not None:
+        _become_stock(arguments, environ, reason)
+    problems = _prepare()
+    reason = fast_start.reason_for_stock_start(allowed=allowed, version=version, problems=problems)
+    if reason is not None:
+        _become_stock(arguments, environ, reason)
     import ray._private.node
     from ray.scripts.scripts import main as ray_command
 
@@ -52,6 +63,33 @@ def main(arguments: Sequence[str]) -> None:
     command, *options = arguments or ["--help"]
     sys.argv = ["ray", command, *(with_defaults(options) if command == "start" else options)]
     ray_command()
+
+
+def _prepare() -> list[str]:
+    """Import what the fast start needs, without the rest. Returns what is wrong with it."""
+    for name, value in QUICK.items():
+        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing what is None is refused
+    modules[_EXTRAS] = ModuleType(_EXTRAS)
+    problems = fast_start.problems(fast_start.OF_THE_COMMAND)
+    return problems or _options_that_are_missing()
+
+
+def _options_that_are_missing() -> list[str]:
+    """Of ``ray start``: those that :data:`_DEFAULTS` gives it."""
+    from ray.scripts import scripts
+
+    known = {option for parameter in scripts.start.params for option in parameter.opts}
+    return [f"`ray start` no longer has {option}" for option in _DEFAULTS if option not in known]
+
+
+def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
+    """Replace this process by Ray's own command. The one beside this Python: PATH may name ours first."""
+    sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
+    sys.stderr.flush()
+    stock = Path(sys.executable).with_name("ray")
+    os.execve(stock, ["ray", *arguments], dict(environ))  # noqa: S606 - a program, not a shell
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from daybreak_server.settings import PoolSettings, Settings, load_settings
 
 _log = logging.getLogger(__name__)
 API_APP = API_APPLICATION
+VIDEO_POOL = "video"
 _STREAM_MARGIN = 1000
 _HEALTH_PERIOD_S = 1.0
 """A rank that died is seen by the next check, and nothing else makes Serve start the gang anew."""
@@ -50,8 +51,8 @@ def pause_before_end_s(times: int) -> float:
     return _PAUSES_S[min(times, len(_PAUSES_S)) - 1]
 
 
-class VideoGenerator:
-    """One rank of a group: a Serve replica whose gang is one process group. It serves every pool.
+class RankReplica:
+    """One rank of a group: a Serve replica whose gang is one process group. It serves any pool.
 
     Its work runs on a thread of its own, so that ``check_health`` is always answered. It never raises while
     it is built: a replica that fails to start a few times is given up by Serve for good, while one that
@@ -131,6 +132,10 @@ class VideoGenerator:
         os._exit(_EXIT_CODE)
 
 
+class VideoGenerator(RankReplica):
+    """A rank of the pool ``video``, by the name under which people know it."""
+
+
 class APIEntrypoint:
     """The HTTP app as a Serve deployment: the same as the gateway's."""
 
@@ -166,7 +171,7 @@ def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: 
     of = settings.pools[pool]
     on_gpu = of.device == "cuda" or (of.device == "auto" and gpus)
     deployment = serve.deployment(
-        VideoGenerator,
+        VideoGenerator if pool == VIDEO_POOL else RankReplica,
         name=deployment_name(pool),
         num_replicas=of.ranks * (of.groups if groups is None else groups),
         gang_scheduling_config=GangSchedulingConfig(gang_size=of.ranks),

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.environment import QUICK
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.entrypoints.addresses import reachable, url_of
@@ -98,7 +99,7 @@ def make_plan(settings: Settings, instance: Instance) -> Plan:
     report = instance.folder / "ray.json"
     api_port = remembered_port(instance.folder / "api.port")
     after = tuple(part.name for part in parts)
-    parts.append(_ray(instance, stored, report, api_port, after))
+    parts.append(_ray(instance, stored, report, api_port, after, quick=_quick(settings)))
     parts.append(_gateway(instance, stored, url, after))
     return Plan(
         settings=settings,
@@ -124,7 +125,23 @@ def _gateway(instance: Instance, settings: Path, url: str, after: tuple[str, ...
     )
 
 
-def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after: tuple[str, ...]) -> Part:
+def _quick(settings: Settings) -> Mapping[str, str]:
+    """Ray's own settings for a fast start, where its version is known to be fit for one."""
+    reason = fast_start.reason_for_stock_start(
+        allowed=settings.ray.fast_start, version=fast_start.installed_version()
+    )
+    return QUICK if reason is None else {}
+
+
+def _ray(
+    instance: Instance,
+    settings: Path,
+    report: Path,
+    api_port: int,
+    after: tuple[str, ...],
+    *,
+    quick: Mapping[str, str],
+) -> Part:
     token = instance.folder / "ray.token"
     if not token.exists():
         write_whole(token, secrets.token_hex(32))
@@ -136,7 +153,7 @@ def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after:
     return Part(
         name="ray",
         command=command,
-        env=instance.environment("ray", _ray_environment(token)),
+        env=instance.environment("ray", {**quick, **_ray_environment(token)}),
         log=instance.logs / "ray.log",
         ready=lambda: _read(report).get("phase") == "running",
         ready_s=600,
@@ -149,7 +166,6 @@ def _ray(instance: Instance, settings: Path, report: Path, api_port: int, after:
 
 def _ray_environment(token: Path) -> dict[str, str | None]:
     return {
-        **QUICK,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),  # else Ray would write ~/.ray/auth_token
         "RAY_AUTH_TOKEN": None,

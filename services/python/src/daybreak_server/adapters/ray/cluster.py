@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray._private.services import get_node_instance_id
-from ray._private.state import state
-from ray.experimental import internal_kv
+
+from daybreak_server.adapters.ray.kv import table
 
 _log = logging.getLogger(__name__)
-_NAMESPACE = b"daybreak"
 _DRAIN_LOOK_S = 0.5
 IN_A_ROW_S = 300.0
 """Early ends further apart than this are not of one row."""
@@ -28,7 +27,7 @@ def node_ip() -> str:
 
 def node_label() -> str:
     """How people call this node: its pod's name under KubeRay, else its address."""
-    return get_node_instance_id() or node_ip()
+    return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()  # noqa: TID251 - of KubeRay, for Ray
 
 
 def has_gpu() -> bool:
@@ -42,26 +41,25 @@ def cluster_has_gpus() -> bool:
 
 
 class KvBoard:
-    """A :class:`~daybreak_server.gang.meeting.Board` in Ray's own key-value store: there before Redis is.
+    """A :class:`~daybreak_server.gang.meeting.Board` in the cluster's own table: there before Redis is.
 
     Its key is the gang's id, which Ray Serve makes anew for each gang, so no rank finds an earlier leader.
     """
 
     def __init__(self, gang_id: str) -> None:
-        self._key = f"gang/{gang_id}".encode()
+        self._key = f"gang/{gang_id}"
 
     def put(self, address: str) -> None:
         """Publish the leader's address."""
-        internal_kv._internal_kv_put(self._key, address.encode(), True, namespace=_NAMESPACE)
+        table().put(self._key, address)
 
     def get(self) -> str | None:
         """The address, or ``None`` while there is none."""
-        found = internal_kv._internal_kv_get(self._key, namespace=_NAMESPACE)
-        return found.decode() if found else None
+        return table().get(self._key)
 
     def clear(self) -> None:
         """Everybody has come."""
-        internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
+        table().delete(self._key)
 
 
 def tell_failure(pool: str, *, rank: int, why: str) -> None:
@@ -74,7 +72,7 @@ def tell_failure(pool: str, *, rank: int, why: str) -> None:
 def count_early_end(pool: str, *, rank: int) -> int:
     """How often in a row a rank of this number has ended before it had its model, this time included."""
     key = f"early/{pool}/{rank}"
-    found = internal_kv._internal_kv_get(key.encode(), namespace=_NAMESPACE)
+    found = table().get(key)
     now = time.time()
     count = in_a_row(json.loads(found) if found else None, now=now)
     _put(key, {"count": count, "at": now})
@@ -87,31 +85,33 @@ def in_a_row(before: Mapping[str, Any] | None, *, now: float) -> int:
 
 
 def _put(key: str, value: dict[str, Any]) -> None:
-    internal_kv._internal_kv_put(key.encode(), json.dumps(value).encode(), True, namespace=_NAMESPACE)
+    table().put(key, json.dumps(value))
 
 
 def failures() -> dict[str, dict[str, Any]]:
     """The latest failure by pool, and how many there were."""
     found: dict[str, dict[str, Any]] = {}
-    for key in internal_kv._internal_kv_list(b"failure/", namespace=_NAMESPACE):
-        value = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
+    for key in table().keys("failure/"):
+        value = table().get(key)
         if value:
-            found[key.decode().removeprefix("failure/")] = json.loads(value)
+            found[key.removeprefix("failure/")] = json.loads(value)
     return found
 
 
 def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
     """Call ``on_drain`` once when this node is being drained (a spot notice, a scale-down, an upgrade).
 
-    The cluster's own list is the earliest notice there is: Serve tells its replicas only at the end.
+    The cluster's own list is the earliest notice there is: Serve tells its replicas only at the end. Where Ray has no
+    such list, that must do.
     """
     mine = ray.get_runtime_context().get_node_id()
+    draining_nodes = _draining_nodes()
 
     def look() -> None:
-        while True:
+        while draining_nodes is not None:
             time.sleep(_DRAIN_LOOK_S)
             try:
-                draining = state.get_draining_nodes()
+                draining = draining_nodes()
             except Exception as exc:  # the head restarts: ask again
                 _log.debug("cannot ask which nodes drain: %s", exc)
                 time.sleep(2.0)
@@ -124,3 +124,20 @@ def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=look, name="drain-watch", daemon=True)
     thread.start()
     return thread
+
+
+def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
+    """Ray's list of the nodes that drain, by a private name: there is no public one."""
+    try:
+        from ray._private.state import state
+
+        found: Callable[[], Mapping[str, int]] = state.get_draining_nodes
+    except (ImportError, AttributeError) as exc:
+        _log.warning(
+            "Ray %s does not say which nodes drain (%s): a group on one hands back when Serve stops it, not at once. "
+            "Use a Ray that was tested (`pip install 'daybreak-server[ray]'`).",
+            ray.__version__,
+            exc,
+        )
+        return None
+    return found

@@ -7,8 +7,8 @@ Beside each raylet run two agents (for metrics and for runtime environments): Py
   given, they can be written down before.
 - The agents and the first ranks start at the same time. The agents yield: they are nice, and the ranks are not.
 
-Ray has no parameters for either, so this reaches into its private parts; the lock file pins the version, and tests
-start it.
+Ray has no parameters for either, so this reaches into its private parts. Import it only where
+:mod:`~daybreak_server.adapters.ray.fast_start` allows it: there is the list of what is used here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ _YIELD = ("nice", "-n", "10")
 class PromptNode(Node):  # type: ignore[misc]
     """Ray's node; each port of an agent that its parameters name is told at once."""
 
+    def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
+        self._parameters = ray_params
+        super().__init__(ray_params, *args, **options)
+
     def start_raylet(self, *args: Any, **options: Any) -> None:
         """Say which ports the agents will have, and start."""
-        params = self._ray_params
+        params = self._parameters
         for name, port in (
             (_native.METRICS_AGENT_PORT_NAME, params.metrics_agent_port),
             (_native.METRICS_EXPORT_PORT_NAME, params.metrics_export_port),
@@ -38,7 +42,7 @@ class PromptNode(Node):  # type: ignore[misc]
             (_native.RUNTIME_ENV_AGENT_PORT_NAME, params.runtime_env_agent_port),
         ):
             if port:
-                _native.persist_port(self._session_dir, self._node_id, name, port)
+                _native.persist_port(self.get_session_dir_path(), self.node_id, name, port)
         with _yielding():
             super().start_raylet(*args, **options)
 
