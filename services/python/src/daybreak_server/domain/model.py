@@ -22,7 +22,7 @@ from daybreak_server.domain.tasks import (
     Released,
     State,
 )
-from daybreak_server.domain.transitions import HAND_BACKS_MAX, Event, Facts, target
+from daybreak_server.domain.transitions import GROUP_FAILURES_MAX, HAND_BACKS_MAX, Event, Facts, target
 
 LEASE_STEP_MS = 2_000
 GRACE_MS = 2_000
@@ -287,7 +287,8 @@ class Pool:
             cancel=task.cancel_at is not None,
             overdue=self._overdue(task),
             last_strike=task.strikes + 1 >= task.new.max_strikes,
-            handed_back_enough=task.hand_backs >= HAND_BACKS_MAX,
+            handed_back_enough=task.hand_backs >= HAND_BACKS_MAX
+            or (event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
         )
         before = task.state
         after = target(before, event, facts, history=task.history)
@@ -303,6 +304,7 @@ class Pool:
         if after is State.QUEUED:
             if event is not Event.DUE:
                 task.hand_backs += 1
+                task.group_failures += event is Event.GROUP_FAILED
                 data = {"reason": "handed_back", "strikes": task.strikes, "delay_s": 0, "message": why}
                 self._emit(task, "retrying", task.attempt, data)
             self.queue.push(task.new.tenant, task.place, task.new.id)
@@ -321,6 +323,9 @@ class Pool:
         if event is Event.LEASE_LOST and task.running is not None:
             message = f"group {task.running.group} went silent"
             return Failed(code="lease_lost", message=message, reason="lease_lost")
+        if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
+            message = f"its group failed more than {GROUP_FAILURES_MAX} times while it held the task; last: {why}"
+            return Failed(code="group_failed", message=message)
         message = f"handed back more than {HAND_BACKS_MAX} times; last: {why}"
         return Failed(code="handed_back", message=message, reason="handed_back")
 
@@ -380,7 +385,7 @@ class Pool:
             return
         task = self.tasks[known.task]
         known.task = ""  # its worker did not say so itself, and may still be writing
-        self._move(task, Event.RELEASE, why=why)
+        self._move(task, Event.GROUP_FAILED, why=why)
         known.task = None
 
     def _reap_groups(self) -> None:

@@ -35,6 +35,8 @@ class ModelTask:
     attempt: int = 0
     strikes: int = 0
     hand_backs: int = 0
+    group_failures: int = 0
+    """How many of the hand-backs came from groups that failed."""
     running: Attempt | None = None
     due_ms: int | None = None
     start_by: int | None = None

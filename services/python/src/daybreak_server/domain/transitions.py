@@ -10,6 +10,9 @@ from daybreak_server.domain.errors import InvalidTransitionError
 from daybreak_server.domain.tasks import State
 
 HAND_BACKS_MAX = 50
+GROUP_FAILURES_MAX = 2
+"""How many of its hand-backs may come from groups that failed while they held the task. Each of them costs the pool a
+restart, so that one bad task could otherwise restart it fifty times."""
 
 
 class Event(StrEnum):
@@ -28,6 +31,8 @@ class Event(StrEnum):
     PERMANENT = "permanent error"
     LEASE_LOST = "lease lost"
     RELEASE = "release"
+    GROUP_FAILED = "group failed"
+    """The group left, registered again or claimed again, and had not settled the task that it held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class Facts:
     last_strike: bool = False
     """One more strike reaches the most it may have."""
     handed_back_enough: bool = False
-    """It has been handed back as often as it may be."""
+    """It has been handed back as often as it may be; when its group failed, as often as that may happen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,8 @@ def _always(_: Facts) -> bool:
 
 _WAITING = (State.QUEUED, State.DELAYED)
 _STRIKES = (Event.ERROR, Event.LEASE_LOST)
-_ENDS = (Event.FINISH, Event.STOPPED, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, Event.RELEASE)
+_RELEASES = (Event.RELEASE, Event.STOPPED, Event.GROUP_FAILED)
+_ENDS = (Event.FINISH, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, *_RELEASES)
 
 
 def _row(
@@ -93,26 +99,24 @@ TABLE: tuple[Row, ...] = (
     _row([State.RUNNING], _ENDS, State.CANCELLED, "files discarded", lambda f: f.cancel),
     _row([State.RUNNING], [Event.FINISH], State.SUCCEEDED, "artifacts published, charge corrected"),
     _row([State.RUNNING], [Event.PERMANENT], State.FAILED, "strike, dead letter"),
-    _row(
-        [State.RUNNING], [*_STRIKES, Event.RELEASE, Event.STOPPED], State.EXPIRED, "late", lambda f: f.overdue
-    ),
+    _row([State.RUNNING], [*_STRIKES, *_RELEASES], State.EXPIRED, "late", lambda f: f.overdue),
     _row([State.RUNNING], _STRIKES, State.FAILED, "strike, dead letter", lambda f: f.last_strike),
     _row([State.RUNNING], _STRIKES, State.DELAYED, "strike, backoff"),
     _row(
         [State.RUNNING],
-        [Event.RELEASE, Event.STOPPED],
+        _RELEASES,
         State.QUEUED,
         "original place, checkpoint kept, no strike",
         lambda f: not f.handed_back_enough,
     ),
     _row(
         [State.RUNNING],
-        [Event.RELEASE, Event.STOPPED],
+        _RELEASES,
         State.FAILED,
         "handed back too often counts as a strike: the last",
         lambda f: f.last_strike,
     ),
-    _row([State.RUNNING], [Event.RELEASE, Event.STOPPED], State.DELAYED, "handed back too often: a strike"),
+    _row([State.RUNNING], _RELEASES, State.DELAYED, "handed back too often: a strike"),
 )
 """In order of precedence: the first row that matches decides."""
 
