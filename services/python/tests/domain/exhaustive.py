@@ -135,8 +135,6 @@ def start(tasks: int) -> tuple[tuple[object, ...], ...]:
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 
-
-
 def _enough(t: Task, event: str) -> bool:
     """Whether it has been handed back as often as it may be for this reason."""
     return t.backs >= BACKS or (event == "group failed" and t.failures >= FAILURES)

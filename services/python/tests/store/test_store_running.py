@@ -279,7 +279,9 @@ def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(drive
     driver.pass_time(5_000)
     claim = driver.claim("g")
     assert claim is not None
-    assert driver.settle(claim.lease, Released()).state is State.QUEUED  # a group that drains is forgiven as before
+    assert (
+        driver.settle(claim.lease, Released()).state is State.QUEUED
+    )  # a group that drains is forgiven as before
     assert driver.claim("g") is not None
     ENDS[end](driver, claim)
     assert (driver.get(task).state, driver.get(task).strikes) == (State.FAILED, 2)

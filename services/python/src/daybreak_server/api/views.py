@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
 from daybreak.wire.pools import WAKE_PHASES
 from daybreak_server.api.catalog import PoolEntry
+from daybreak_server.domain.names import artifact_path
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
@@ -46,11 +47,6 @@ def path(task: str) -> str:
     return f"/v1/tasks/{task}"
 
 
-def artifact_url(task: str, name: str) -> str:
-    """Where a file of a task is served."""
-    return f"/v1/tasks/{task}/artifacts/{name}"
-
-
 def artifact(task: str, ref: ArtifactRef) -> Shown:
     """A file as clients see it: its place in the store stays inside."""
     return {
@@ -58,7 +54,7 @@ def artifact(task: str, ref: ArtifactRef) -> Shown:
         "content_type": ref.content_type,
         "size_bytes": ref.size_bytes,
         "sha256": ref.sha256,
-        "url": artifact_url(task, ref.name),
+        "url": artifact_path(task, ref.name),
     }
 
 
@@ -262,5 +258,5 @@ def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
 def _public_file(task_id: str, file: dict[str, Any]) -> dict[str, Any]:
     shown = {key: value for key, value in file.items() if key != "key"}
     if "name" in shown:
-        shown["url"] = artifact_url(task_id, str(shown["name"]))
+        shown["url"] = artifact_path(task_id, str(shown["name"]))
     return shown

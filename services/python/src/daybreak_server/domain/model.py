@@ -10,7 +10,7 @@ from typing import Any
 
 from daybreak_server.domain.backoff import backoff_ms
 from daybreak_server.domain.fairness import FairQueue, order
-from daybreak_server.domain.model_state import Attempt, ModelGroup, ModelTask
+from daybreak_server.domain.model_state import Attempt, ModelGroup, ModelTask, unexplained
 from daybreak_server.domain.tasks import (
     ArtifactRef,
     CheckpointRef,
@@ -298,7 +298,7 @@ class Pool:
         task.state = after
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
-        failure = failed or self._failure(task, event, why)
+        failure = failed or unexplained(task, event, why)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
@@ -317,17 +317,6 @@ class Pool:
             self._end(task, {"reason": task.cancel_reason})
         else:
             self._end(task, {"reason": "start_within" if task.started_ms is None else "run_within"})
-
-    def _failure(self, task: ModelTask, event: Event, why: str) -> Failed:
-        """What to say of an attempt whose worker does not say it."""
-        if event is Event.LEASE_LOST and task.running is not None:
-            message = f"group {task.running.group} went silent"
-            return Failed(code="lease_lost", message=message, reason="lease_lost")
-        if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
-            message = f"its group failed more than {GROUP_FAILURES_MAX} times while it held the task; last: {why}"
-            return Failed(code="group_failed", message=message)
-        message = f"handed back more than {HAND_BACKS_MAX} times; last: {why}"
-        return Failed(code="handed_back", message=message, reason="handed_back")
 
     def _strike(self, task: ModelTask, token: str, failed: Failed) -> None:
         task.strikes += 1

@@ -11,21 +11,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.gang.verdict import Report, Status, Verdict, report_of
+from daybreak_server.gang.outputs import checked_step
+from daybreak_server.gang.verdict import Report, Status, Verdict, described, report_of
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 
 
 def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
-    """Let a task do its next step. Errors become part of the report."""
+    """Let a task do its next step. Errors become part of the report.
+
+    All of them: this runs on a thread of the group's own, where nobody but the work raises ``SystemExit`` or
+    ``KeyboardInterrupt``. They would end the thread without a word, and the pool would have no group.
+    """
     try:
-        step = next(run)
+        step = checked_step(next(run))
     except StopIteration:
         return Report(point=point, status=Status.DONE), None
-    except Exception as exc:
-        _log.warning("the task failed: %s", exc, exc_info=True)
-        return report_of(exc, point=point), None
+    except BaseException as exc:
+        report = report_of(exc, point=point)
+        _log.warning("the task failed: %s", report.message, exc_info=True)
+        return report, None
     return Report(point=point, status=Status.STEPPED), step
 
 
@@ -54,8 +60,8 @@ def _close(run: Iterator[Step]) -> None:
         return
     try:
         close()
-    except Exception:
-        _log.exception("the task did not end cleanly")
+    except BaseException as exc:  # what its `finally` raises changes nothing: the verdict is told already
+        _log.warning("the task did not end cleanly: %s", described(exc), exc_info=True)
 
 
 class WorkFolders:

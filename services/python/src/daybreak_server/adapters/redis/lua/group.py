@@ -13,6 +13,7 @@ from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
 from daybreak_server.domain.tasks import State
+from daybreak_server.domain.text import storable
 
 _READY = (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 CLOSED_S = 600.0
@@ -34,7 +35,7 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         "pids": json.dumps(group.pids),
         "loads": group.loads,
         "plan": group.plan,
-        "detail": group.detail,
+        "detail": storable(group.detail),
         "wake": wake,
     }
     if group.since_ms:
@@ -68,7 +69,7 @@ def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
 
 def encode_failure(keys: Keys, why: str, *, rank: int) -> Call:
     """Why a rank ended."""
-    text = json.dumps({"rank": rank, "why": why[:FAILURE_CHARS]})
+    text = json.dumps({"rank": rank, "why": storable(why, chars=FAILURE_CHARS)})
     return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
 
 
