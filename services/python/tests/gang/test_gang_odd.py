@@ -71,6 +71,14 @@ def test_whatever_a_workload_raises_is_a_strike_with_its_reason_and_the_group_li
     } == {odd.view().groups[0].id}
 
 
+def test_a_forked_child_that_exits_is_no_second_leader(odd: Pool) -> None:
+    """The child ends where it comes back to the group; the parent finishes the task, once."""
+    task = odd.submit(error="fork")
+    odd.wait(task)
+    assert odd.types(task).count("succeeded") == 1
+    assert "retrying" not in odd.types(task)
+
+
 def test_a_workload_that_exits_while_it_loads_is_told_and_replaced(
     pools: Callable[..., Pool], leader: Callable[..., Member]
 ) -> None:

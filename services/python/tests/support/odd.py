@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -120,6 +121,8 @@ class Odd:
     def run(self, task: Task[OddParams], ctx: Context) -> Iterator[Step]:
         params = task.params
         self._fail(task, "first")
+        if params.error == "fork":
+            _fork()
         try:
             if params.says:
                 phase = self._say(ctx, params.says)
@@ -146,8 +149,18 @@ class Odd:
     def _fail(self, task: Task[OddParams], where: str) -> None:
         params = task.params
         mine = params.where == where and params.rank in (None, self._group.rank)
-        if params.error and mine and task.attempt <= params.attempts:
+        if params.error in ERRORS and mine and task.attempt <= params.attempts:
             ERRORS[params.error]()
+
+
+def _fork() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if not child:
+        sys.exit(0)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("the child failed")
 
 
 def _raise(error: BaseException) -> None:

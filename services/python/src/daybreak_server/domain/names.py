@@ -29,13 +29,14 @@ _TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9
 
 def artifact_name(wanted: str) -> str:
     """The name under which a file that a workload calls ``wanted`` is published."""
-    text = unicodedata.normalize("NFC", wanted)
-    ending = PurePosixPath(text.replace("/", "-")).suffix
-    if not ending[1:].isalnum() or len(ending.encode("utf-8", "replace")) > _ENDING_MAX_BYTES:
+    text = _cleaned(unicodedata.normalize("NFC", wanted)).rstrip(".-")
+    ending = PurePosixPath(text).suffix
+    if not ending[1:].isalnum() or len(ending.encode()) > _ENDING_MAX_BYTES:
         ending = ""
-    stem = _cleaned(text.removesuffix(ending))
-    stem = cut(stem, NAME_MAX_BYTES - len(ending.encode())).strip(".-") or "artifact"
-    return f"file-{stem}{ending}" if _RESERVED.match(stem + ending) else stem + ending
+    stem = text.removesuffix(ending).strip(".-") or "artifact"
+    if _RESERVED.match(stem + ending):
+        stem = f"file-{stem}"
+    return cut(stem, NAME_MAX_BYTES - len(ending.encode())).rstrip(".-") + ending
 
 
 def distinct_name(name: str, taken: Collection[str]) -> str:

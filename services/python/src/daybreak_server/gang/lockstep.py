@@ -42,10 +42,14 @@ def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[St
 
 def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) -> Verdict:
     """Go through a task until all ranks agree to do something else. Where it ends early it is closed."""
-    point = 0
+    point, owner = 0, os.getpid()
     while True:
         point += 1
         report, step = advance(run, point=point)
+        if (
+            os.getpid() != owner
+        ):  # a child that the work has forked and that came back: there is only one of this rank
+            os._exit(1 if report.failed and report.kind != "SystemExit" else 0)
         verdict = agree(report, step)
         if verdict is Verdict.BREAK:
             return verdict  # not closed: what its end would do may wait for ranks that never come
