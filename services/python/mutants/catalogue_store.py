@@ -206,6 +206,12 @@ _ENDS = (
         (_ATTEMPT, "if backs > HAND_BACKS_MAX then", "if false then"),
         tests=f"{_RUNNING}::test_handed_back_too_often_is_a_strike[valkey]",
     ),
+    mutant(
+        "group-failures-unbounded",
+        "a task takes down one group after the other, and has no strike for it",
+        (_ATTEMPT, "if zombie and failures >= GROUP_FAILURES_MAX then", "if false then"),
+        tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-leave]",
+    ),
 )
 
 _QUEUES = (

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from pydantic_core import from_json
 
@@ -127,5 +128,5 @@ def _public(task: str, kind: EventType, data: dict[str, Any]) -> dict[str, Any]:
 def _file(task: str, file: dict[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in file.items() if name != "key"}
     if "name" in shown:
-        shown["url"] = f"/v1/tasks/{task}/artifacts/{shown['name']}"
+        shown["url"] = f"/v1/tasks/{task}/artifacts/{quote(str(shown['name']), safe='')}"
     return shown

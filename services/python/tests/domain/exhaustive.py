@@ -14,8 +14,10 @@ LEASE = 2
 """Ticks that a lease lasts without a renewal."""
 STRIKES = 2
 """The most strikes a task may have."""
-BACKS = 1
+BACKS = 2
 """Hand-backs without a strike."""
+FAILURES = 1
+"""How many of them may come from groups that failed."""
 AHEAD = 2
 """Ticks until a task that is submitted with a start ahead is due."""
 NOBODY, ORPHAN = 3, 2
@@ -40,6 +42,7 @@ class Task:
         "dead",
         "done",
         "ends",
+        "failures",
         "late",
         "leased",
         "live",
@@ -58,6 +61,8 @@ class Task:
     attempt: int
     strikes: int
     backs: int
+    failures: int
+    """How many of the hand-backs came from groups that failed."""
     cancel: bool
     late: bool
     """Its deadline has passed: to begin until it has begun once, then to end."""
@@ -90,6 +95,7 @@ class Task:
             self.dead,
             self.done,
             self.ends,
+            self.failures,
             self.late,
             self.leased,
             self.live,
@@ -118,7 +124,21 @@ class Task:
 
 
 frozen: Callable[[Task], tuple[object, ...]] = attrgetter(*Task.__slots__)
-NEW = ("", 0, 0, False, 0, 0, 0, False, False, False, NOBODY, False, "-", 0, 0, 0, 0, False, 0)
+NEW = ("", 0, 0, False, 0, 0, 0, 0, False, False, False, NOBODY, False, "-", 0, 0, 0, 0, False, 0)
+USED_UP = ("", 0, BACKS - 1, *NEW[3:])
+"""New, with one hand-back left."""
+
+
+def start(tasks: int) -> tuple[tuple[object, ...], ...]:
+    """The tasks before anything happens. Two have one hand-back left each, which keeps their state space small; that
+    only some hand-backs may come from groups that failed shows with one task."""
+    return (NEW if tasks == 1 else USED_UP,) * tasks
+
+
+def _enough(t: Task, event: str) -> bool:
+    """Whether it has been handed back as often as it may be for this reason."""
+    return t.backs >= BACKS or (event == "group failed" and t.failures >= FAILURES)
+
 
 Facts = tuple[bool, bool, bool, bool, bool]
 Move = tuple[str, str, Facts, str]
@@ -246,7 +266,7 @@ class Store:
     def release_held(self, group: int) -> None:
         held = self.held(group)
         if held:
-            self.release(held, "release")
+            self.release(held, "group failed")
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,12 +309,13 @@ class Store:
     # ── how an attempt ends ───────────────────────────────────────────────────────────────────────────────
 
     def release(self, t: Task, event: str) -> None:
-        if t.cancel or t.late or t.backs >= BACKS:
+        if t.cancel or t.late or _enough(t, event):
             self.strike(t, event)
         else:
             self._move(t, event, "Q")
             self.detach(t)
             t.backs += 1
+            t.failures += event == "group failed"
             self.enter(t)
 
     def strike(self, t: Task, event: str) -> None:
@@ -346,6 +367,6 @@ class Store:
         t.ticks = 0
 
     def _move(self, t: Task, event: str, after: str, *, ahead: bool = False) -> None:
-        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, t.backs >= BACKS)
+        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, _enough(t, event))
         self.moves.append((t.state, event, facts, after))
         t.state = after

@@ -113,6 +113,16 @@ class HandBacksUnbounded(Store):
             self.enter(t)
 
 
+class GroupFailuresFree(Store):
+    """A group that fails is a hand-back like any other."""
+
+    def release(self, t: Task, event: str) -> None:
+        failures = t.failures
+        t.failures = 0
+        super().release(t, event)
+        t.failures += failures
+
+
 class HandBackForgets(Store):
     """What is handed back does not enter the queue."""
 
@@ -284,6 +294,7 @@ FLAWS: tuple[type[Store], ...] = (
     ReportRenewsNothing,
     StrikeNotCounted,
     HandBacksUnbounded,
+    GroupFailuresFree,
     HandBackForgets,
     CancelForgotten,
     CancelEndsAtOnce,

@@ -10,13 +10,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from exhaustive import AHEAD, BACKS, ENDED, LEASE, NEW, NOBODY, ORPHAN, STALE, STRIKES, Store, Task, frozen
+from exhaustive import (
+    AHEAD,
+    BACKS,
+    ENDED,
+    FAILURES,
+    LEASE,
+    NOBODY,
+    ORPHAN,
+    STALE,
+    STRIKES,
+    Store,
+    Task,
+    frozen,
+    start,
+)
 from exhaustive_search import Found
 from exhaustive_workers import IDLE, OLD, Label, State, Worker, canonical, settled, swaps
 from support.storecases import DONE, FATAL, OOPS, new
 from support.storedriver import Driver
 
-from daybreak_server.domain.policy import HAND_BACKS_MAX
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, HAND_BACKS_MAX
 from daybreak_server.domain.tasks import Claim, Control, Lease, NewTask, Outcome, Released
 
 TICK_MS = 2_000
@@ -132,7 +146,7 @@ class Replay:
         driver.client.flushdb()
         driver.now = 1_800_000_000_000
         driver.tick()
-        return cls(driver, [Task(NEW) for _ in range(tasks)])
+        return cls(driver, [Task(values) for values in start(tasks)])
 
     def state(self) -> State:
         """Where the small store and the workers are."""
@@ -165,7 +179,9 @@ class Replay:
             )
             self.driver.submit(self.new[i])
             key = self.driver.keys.of("task", self.new[i].id)
-            self.driver.client.hset(key, "hand_backs", HAND_BACKS_MAX - BACKS)
+            used = HAND_BACKS_MAX - BACKS + self.tasks[i].backs
+            self.driver.client.hset(key, "hand_backs", used)
+            self.driver.client.hset(key, "group_failures", GROUP_FAILURES_MAX - FAILURES)
         else:
             self.driver.submit(self.new[i])
         store.submit(i, ahead)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from exhaustive import BACKS, ENDED, LEASE, NOBODY, SILENT, STALE, STRIKES, Store, Task
+from exhaustive import BACKS, ENDED, FAILURES, LEASE, NOBODY, SILENT, STALE, STRIKES, Store, Task
 
 PLACES = {
     "-": (False, False, False, False),
@@ -31,6 +31,8 @@ def wrong_tasks(tasks: Sequence[Task]) -> str | None:
             return f"task {i} was cancelled first, and ended otherwise"
         if t.attempt > STRIKES + BACKS or t.strikes > STRIKES or t.backs > BACKS:
             return f"task {i} is tried for ever"
+        if t.failures > FAILURES:
+            return f"task {i} makes groups fail without a strike"
         if (t.state == "R") != (t.token > 0):
             return f"task {i} runs without a token, or has one and does not run"
     for group in (0, 1):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from exhaustive import ENDED, NEW, NOBODY, STALE, Move, Store, Task, frozen
+from exhaustive import BACKS, ENDED, NOBODY, STALE, Move, Store, Task, frozen, start
 from exhaustive_rules import wrong_answer, wrong_script, wrong_tasks
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
@@ -65,7 +65,7 @@ class World:
     @property
     def start(self) -> State:
         """Nothing has been submitted, and both workers are idle."""
-        return State((NEW,) * self.tasks, (IDLE, IDLE))
+        return State(start(self.tasks), (IDLE, IDLE))
 
     def run(self, tasks: Tasks, script: Label) -> Ran:
         """One script, whole; it is worked out once for each state of the store."""
@@ -219,9 +219,11 @@ def _swapped(task: Values) -> Values:
 
 @cache
 def settled(task: Values) -> Values:
-    """A task without the counters that nobody looks at once it has ended."""
+    """A task without the counters that nobody looks at any more."""
     t = Task(task)
+    if t.backs >= BACKS:
+        t.failures = 0
     if t.state in ENDED:
-        t.attempt = t.strikes = t.backs = t.won = 0
+        t.attempt = t.strikes = t.backs = t.failures = t.won = 0
         t.late = False
     return frozen(t)

@@ -154,3 +154,45 @@ def test_a_zombie_abandons_what_is_not_its_own_any_more(pools: Callable, ranks: 
     stored = {stat.key for stat in pool.blobs.list(f"{task}/")}
     assert {key.split("/")[1].split(".")[0] for key in stored if "checkpoints" not in key} == {"2"}
     assert frozen.alive()
+
+
+def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
+    pools: Callable, ranks: Callable[..., Ranks]
+) -> None:
+    """`sys.exit`, an interrupt and a text that cannot be stored, on both ranks alike: the same processes go on."""
+    pool = pools(ranks=2, workload="support.odd:SPEC")
+    group = ranks(pool)
+    for error, reason in (
+        ("exit", "SystemExit: 3"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("surrogate", "caf\\udce9"),
+    ):
+        record = pool.wait(pool.submit(error=error, where="later", max_strikes=1), State.FAILED)
+        assert reason in record.error_message
+    pool.wait(pool.submit())
+    assert group.alive()
+
+
+@pytest.mark.parametrize(("error", "code"), [("exit", "workload_failed"), ("os exit", "rank_lost")])
+def test_a_follower_that_exits_is_one_strike_and_one_new_group(
+    pools: Callable, ranks: Callable[..., Ranks], error: str, code: str
+) -> None:
+    """By an exception its own reason is told; by the end of its process that it is gone. The next group succeeds."""
+    pool = pools(ranks=2, workload="support.odd:SPEC")
+    group = ranks(pool)
+    task = pool.submit(error=error, where="later", rank=1, attempts=1)
+    record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
+    assert (record.error_code, record.hand_backs) == (code, 0)
+    group.all_gone()
+    ranks(pool)
+    assert pool.wait(task).attempt == 2
+
+
+def test_a_follower_that_exits_while_it_loads_ends_its_group(
+    pools: Callable, ranks: Callable[..., Ranks]
+) -> None:
+    """No rank waits for one whose thread has ended without a word."""
+    pool = pools(ranks=2, workload="support.odd:SPEC", options={"load": "exit", "load_rank": 1})
+    group = ranks(pool)
+    assert group.all_gone() == [70, 70]
+    assert "SystemExit: 3" in group.logs()

@@ -260,6 +260,33 @@ def test_handed_back_too_often_is_a_strike(driver: Driver) -> None:
     assert (record.strikes, record.hand_backs, record.error_code) == (1, 50, "handed_back")
 
 
+@pytest.mark.parametrize("end", ["leave", "restart", "claim lost"])
+def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(driver: Driver, end: str) -> None:
+    """Two failures of a group are forgiven; each further one is a strike with a backoff, and its reason is shown."""
+    claim = start(driver, max_strikes=2)
+    task = claim.lease.task
+    for _ in range(2):
+        ENDS[end](driver, claim)
+        if driver.get(task).state is State.QUEUED:
+            assert driver.claim("g") is not None
+    ENDS[end](driver, claim)
+    record = driver.get(task)
+    assert (record.state, record.strikes, record.hand_backs) == (State.DELAYED, 1, 2)
+    assert record.error_code == "group_failed"
+    retrying = driver.events(task)[-1]
+    assert (retrying.data["reason"], retrying.data["strikes"]) == ("error", 1)
+    assert "its group failed more than 2 times" in retrying.data["message"]
+    driver.pass_time(5_000)
+    claim = driver.claim("g")
+    assert claim is not None
+    assert (
+        driver.settle(claim.lease, Released()).state is State.QUEUED
+    )  # a group that drains is forgiven as before
+    assert driver.claim("g") is not None
+    ENDS[end](driver, claim)
+    assert (driver.get(task).state, driver.get(task).strikes) == (State.FAILED, 2)
+
+
 @pytest.mark.parametrize(
     "outcome", [DONE, OOPS, FATAL, Released(), Stopped()], ids=lambda o: type(o).__name__
 )

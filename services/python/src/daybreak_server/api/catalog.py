@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,14 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.plain import Plain
-from daybreak_server.api.problems import ApiError, from_validation, not_found
+from daybreak_server.api.problems import ApiError, from_validation, invalid_field, not_found
 from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.store import TaskStore
 from daybreak_server.settings import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.inputs import ChangedInputError, context_of, restored, stored_form
 
+_log = logging.getLogger(__name__)
 FRESH_MS = 1_000
 """How old a pool's numbers may be when they are shown."""
 
@@ -37,7 +41,7 @@ class PoolEntry:
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look the workload up. :raises UnknownWorkloadError: when it is not installed."""
         spec = registry.spec(settings.workload)
-        return cls(name, settings, spec, {"limits": spec.limits(settings.workload_options)})
+        return cls(name, settings, spec, context_of(spec, settings.workload_options))
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:
         """The input, checked. :raises ApiError: ``invalid_input`` with paths below ``within``."""
@@ -47,15 +51,41 @@ class PoolEntry:
             raise from_validation(exc, within=within) from exc
         return params
 
-    def dump(self, params: BaseModel) -> str:
-        """The input as JSON, complete with its defaults, but without what is absent by default."""
-        absent = {name for name in self._optional if getattr(params, name) is None}
-        return params.model_dump_json(exclude=absent)
+    def parse_again(self, stored: str) -> BaseModel:
+        """The input of a task that there is, for another one. :raises ApiError: when the pool takes it no longer."""
+        try:
+            params: BaseModel = restored(self.spec, stored, self.context)
+        except ValidationError as exc:
+            raise from_validation(exc, within="input") from exc
+        return params
 
-    @cached_property
-    def _optional(self) -> tuple[str, ...]:
-        fields = self.spec.Params.model_fields
-        return tuple(name for name, field in fields.items() if field.default is None)
+    def dump(self, params: BaseModel, sent: Mapping[str, Any]) -> str:
+        """The input ``sent``, which was checked as ``params``, as JSON that the ranks read as just that: complete with
+        its defaults, but without what is absent by default.
+
+        :raises ApiError: ``invalid_input`` where they would read something else.
+        """
+        try:
+            return stored_form(self.spec, params, sent, self.context)
+        except ChangedInputError as exc:
+            _log.error("pool %s: %s", self.name, exc)
+            raise invalid_field(
+                f"input.{exc.field}", f"This input cannot be passed on unchanged: {exc}."
+            ) from exc
+
+    def cost(self, params: BaseModel) -> float:
+        """What a task costs, for estimates alone: a price that is no number from 0 on counts as 1."""
+        try:
+            cost = float(self.spec.cost(params))
+        except Exception:
+            _log.exception("pool %s: the workload cannot price an input", self.name)
+            return 1.0
+        if not (0 <= cost < math.inf):
+            _log.error(
+                "pool %s: the workload prices an input at %r, which is no number from 0 on", self.name, cost
+            )
+            return 1.0
+        return cost
 
     @cached_property
     def plain(self) -> Plain:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from daybreak.wire import ErrorCode, SubmitRequest
 from daybreak.wire import Priority as WirePriority
@@ -68,6 +69,7 @@ class Submission:
         return self._task(
             entry,
             params,
+            request.input,
             tenant=tenant,
             priority=PRIORITY[request.priority],
             metadata=dict(request.metadata),
@@ -79,15 +81,16 @@ class Submission:
             body_hash=_hash(text),
         )
 
-    def again(self, record: TaskRecord, data: dict[str, Any], *, key: str | None) -> NewTask:
-        """The same task once more, as a new one. ``data``: its input.
+    def again(self, record: TaskRecord, *, key: str | None) -> NewTask:
+        """The same task once more, as a new one.
 
         :raises ApiError: when the pool takes such an input no longer.
         """
         entry = self._catalog.get(record.pool)
         return self._task(
             entry,
-            entry.parse(data),
+            entry.parse_again(record.input_json),
+            from_json(record.input_json),
             tenant=record.tenant,
             priority=record.priority,
             metadata=dict(record.metadata),
@@ -97,15 +100,15 @@ class Submission:
             replay_of=record.id,
         )
 
-    def _task(self, entry: PoolEntry, params: BaseModel, *, tenant: str, **fields: Any) -> NewTask:
-        input_json = entry.dump(params)
+    def _task(self, entry: PoolEntry, params: BaseModel, sent: Any, *, tenant: str, **fields: Any) -> NewTask:
+        input_json = entry.dump(params, sent)
         if len(input_json.encode()) > MAX_INPUT_BYTES:
             raise ApiError(
                 ErrorCode.TOO_LARGE,
                 f"The input may have {MAX_INPUT_BYTES:,} bytes as JSON.",
                 limit="input_bytes",
             )
-        cost = float(entry.spec.cost(params))
+        cost = entry.cost(params)
         share = self._settings.tenants.get(tenant)
         return NewTask(
             id=TaskId(new_task_id(entry.name, at_ms=self._now_ms())),

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, WakeHistory
 from daybreak_server.api import prefix
 from daybreak_server.api.catalog import PoolEntry
+from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
@@ -46,7 +47,7 @@ def path(task: str) -> str:
 
 def artifact_url(task: str, name: str) -> str:
     """Where a file of a task is served."""
-    return f"{path(task)}/artifacts/{name}"
+    return f"{prefix.current()}{artifact_path(task, name)}"
 
 
 def artifact(task: str, ref: ArtifactRef) -> Shown:
@@ -56,7 +57,7 @@ def artifact(task: str, ref: ArtifactRef) -> Shown:
         "content_type": ref.content_type,
         "size_bytes": ref.size_bytes,
         "sha256": ref.sha256,
-        "url": artifact_url(task, ref.name),
+        "url": artifact_path(task, ref.name),
     }
 
 
@@ -262,5 +263,5 @@ def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
 def _public_file(task_id: str, file: dict[str, Any]) -> dict[str, Any]:
     shown = {key: value for key, value in file.items() if key != "key"}
     if "name" in shown:
-        shown["url"] = artifact_url(task_id, str(shown["name"]))
+        shown["url"] = artifact_path(task_id, str(shown["name"]))
     return shown

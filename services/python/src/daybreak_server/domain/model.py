@@ -10,10 +10,11 @@ from typing import Any
 
 from daybreak_server.domain.backoff import backoff_ms
 from daybreak_server.domain.fairness import FairQueue, order
-from daybreak_server.domain.model_state import Attempt, ModelGroup, ModelTask
+from daybreak_server.domain.model_state import Attempt, ModelGroup, ModelTask, unexplained
 from daybreak_server.domain.policy import (
     GONE_MS,
     GRACE_MS,
+    GROUP_FAILURES_MAX,
     HAND_BACKS_MAX,
     HANDED_OUT_MS,
     LEASE_STEP_MS,
@@ -287,7 +288,8 @@ class Pool:
             cancel=task.cancel_at is not None,
             overdue=self._overdue(task),
             last_strike=task.strikes + 1 >= task.new.max_strikes,
-            handed_back_enough=task.hand_backs >= HAND_BACKS_MAX,
+            handed_back_enough=task.hand_backs >= HAND_BACKS_MAX
+            or (event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
         )
         before = task.state
         after = target(before, event, facts, history=task.history)
@@ -297,12 +299,13 @@ class Pool:
         task.state = after
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
-        failure = failed or self._failure(task, event, why)
+        failure = failed or unexplained(task, event, why)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
             if event is not Event.DUE:
                 task.hand_backs += 1
+                task.group_failures += event is Event.GROUP_FAILED
                 data = {"reason": "handed_back", "strikes": task.strikes, "delay_s": 0, "message": why}
                 self._emit(task, "retrying", task.attempt, data)
             self.queue.push(task.new.tenant, task.place, task.new.id)
@@ -315,14 +318,6 @@ class Pool:
             self._end(task, {"reason": task.cancel_reason})
         else:
             self._end(task, {"reason": "start_within" if task.started_ms is None else "run_within"})
-
-    def _failure(self, task: ModelTask, event: Event, why: str) -> Failed:
-        """What to say of an attempt whose worker does not say it."""
-        if event is Event.LEASE_LOST and task.running is not None:
-            message = f"group {task.running.group} went silent"
-            return Failed(code="lease_lost", message=message, reason="lease_lost")
-        message = f"handed back more than {HAND_BACKS_MAX} times; last: {why}"
-        return Failed(code="handed_back", message=message, reason="handed_back")
 
     def _strike(self, task: ModelTask, token: str, failed: Failed) -> None:
         task.strikes += 1
@@ -382,7 +377,7 @@ class Pool:
             return
         task = self.tasks[known.task]
         known.task = ""  # its worker did not say so itself, and may still be writing
-        self._move(task, Event.RELEASE, why=why)
+        self._move(task, Event.GROUP_FAILED, why=why)
         known.task = None
 
     def _reap_groups(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, NewTask, State
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, HAND_BACKS_MAX
+from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Failed, NewTask, State
+from daybreak_server.domain.transitions import Event
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class ModelTask:
     attempt: int = 0
     strikes: int = 0
     hand_backs: int = 0
+    group_failures: int = 0
+    """How many of the hand-backs came from groups that failed."""
     running: Attempt | None = None
     due_ms: int | None = None
     start_by: int | None = None
@@ -73,3 +77,16 @@ class ModelGroup:
     drain: bool = False
     task: str | None = None
     lost: bool = False
+
+
+def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
+    """What to say of an attempt whose worker does not say it."""
+    if event is Event.LEASE_LOST and task.running is not None:
+        message = f"group {task.running.group} went silent"
+        return Failed(code="lease_lost", message=message, reason="lease_lost")
+    if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
+        many = f"more than {GROUP_FAILURES_MAX} times"
+        message = f"its group failed {many} while it held the task; last: {why}"
+        return Failed(code="group_failed", message=message)
+    message = f"handed back more than {HAND_BACKS_MAX} times; last: {why}"
+    return Failed(code="handed_back", message=message, reason="handed_back")

@@ -29,6 +29,10 @@ change of it would change the tasks that are stored already."""
 HAND_BACKS_MAX = 50
 """A task that its groups release more often than this gets a strike for each further release."""
 
+GROUP_FAILURES_MAX = 2
+"""The releases of a task that may come from groups that failed while they held it. Each of them costs the pool a
+restart, so a further one is a strike."""
+
 BACKOFF_BASE_MS = 1_000
 """The longest wait after the first strike; it doubles with each further one."""
 

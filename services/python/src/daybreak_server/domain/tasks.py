@@ -9,6 +9,7 @@ from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.policy import MAX_STRIKES
+from daybreak_server.domain.text import short_name, storable
 
 
 class State(StrEnum):
@@ -212,6 +213,11 @@ class Failed:
     permanent: bool = False
     reason: str = "error"
     """``error`` or ``stalled``: the ``reason`` of the ``retrying`` event."""
+
+    def __post_init__(self) -> None:
+        # Whatever said it, the store can take it: a failure that cannot be settled would be handed back for ever.
+        object.__setattr__(self, "message", storable(self.message))
+        object.__setattr__(self, "code", short_name(self.code))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from daybreak_server.domain.errors import InvalidTransitionError
-from daybreak_server.domain.policy import HAND_BACKS_MAX
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, HAND_BACKS_MAX
 from daybreak_server.domain.tasks import State
 
 
@@ -27,6 +27,8 @@ class Event(StrEnum):
     PERMANENT = "permanent error"
     LEASE_LOST = "lease lost"
     RELEASE = "release"
+    GROUP_FAILED = "group failed"
+    """The group left, registered again or claimed again, and had not settled the task that it held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Facts:
     last_strike: bool = False
     """One more strike reaches the most it may have."""
     handed_back_enough: bool = False
-    """It has been handed back as often as it may be."""
+    """It has been handed back as often as it may be; when its group failed, as often as that may happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,16 @@ CANCEL_REQUESTED = Guard("cancel was requested", lambda facts: facts.cancel)
 OVERDUE = Guard("its run deadline has passed", lambda facts: facts.overdue)
 LAST_STRIKE = Guard("strikes + 1 = max", lambda facts: facts.last_strike)
 MAY_HAND_BACK = Guard(
-    f"handed back < {HAND_BACKS_MAX} times so far", lambda facts: not facts.handed_back_enough
+    f"handed back < {HAND_BACKS_MAX} times so far, and < {GROUP_FAILURES_MAX} times by a group that failed",
+    lambda facts: not facts.handed_back_enough,
 )
 
 _NEW = (None,)
 _WAITING = tuple(state for state in State if state.waiting)
 _RUNNING = (State.RUNNING,)
 _STRIKES = (Event.ERROR, Event.LEASE_LOST)
-_BACK = (Event.RELEASE, Event.STOPPED)
-_ENDS = (Event.FINISH, Event.STOPPED, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, Event.RELEASE)
+_BACK = (Event.RELEASE, Event.STOPPED, Event.GROUP_FAILED)
+_ENDS = (Event.FINISH, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, *_BACK)
 _DEADLINES = (Event.START_DEADLINE, Event.RUN_DEADLINE)
 
 

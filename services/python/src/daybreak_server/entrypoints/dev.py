@@ -16,7 +16,6 @@ from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
 from daybreak_server.entrypoints.supervisor import PartFailedError, Supervisor
 from daybreak_server.gang.member import Member
-from daybreak_server.ports.store import StoreError
 from daybreak_server.settings import PoolSettings, Settings
 
 _HEAVY = frozenset({"video"})
@@ -78,8 +77,11 @@ class LightGroups:
 
         def broken(why: str) -> None:
             sys.stderr.write(f"a group of {pool} is replaced: {why}\n")
-            with contextlib.closing(self._queues[pool]()) as queue, contextlib.suppress(StoreError):
-                queue.failed(why)
+            try:
+                with contextlib.closing(self._queues[pool]()) as queue:
+                    queue.failed(why)
+            except Exception as exc:  # whatever it is, the pool needs a group
+                sys.stderr.write(f"the pool cannot show why: {exc}\n")
             if not self._going.wait(_AGAIN_S):
                 self._start(pool, number)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.tasks import (
     ArtifactRef,
     CheckpointRef,
@@ -292,5 +293,5 @@ def _shown(task: str, ref: ArtifactRef) -> dict[str, Any]:
         "content_type": ref.content_type,
         "size_bytes": ref.size_bytes,
         "sha256": ref.sha256,
-        "url": f"/v1/tasks/{task}/artifacts/{ref.name}",
+        "url": artifact_path(task, ref.name),
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from daybreak_server.domain.artifact_names import artifact_name, distinct_name
 from daybreak_server.domain.tasks import EventDraft
-from daybreak_server.gang.files import Draft, file_name
+from daybreak_server.domain.text import short_name, storable
+from daybreak_server.gang.files import Draft
+from daybreak_server.gang.outputs import checked_file, checked_preview, checked_resume
 
-MAX_LINE = 2000
 MAX_PREVIEW = 32 * 1024
 
 
@@ -57,24 +59,32 @@ class LeaderContext(FollowerContext):
         self._note = note
         self._on_resumed = on_resumed
         self.artifacts: dict[str, Draft] = {}
+        self._names: dict[tuple[str, Path | None], str] = {}
         self.latest_preview: tuple[bytes, int, str] | None = None
 
     def resumed_from(self, step: int) -> None:
         """Goes into the record."""
-        self._on_resumed(step)
+        self._on_resumed(checked_resume(step))
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """A line of the task's stream."""
-        self._note(EventDraft(type="log", data={"level": level, "message": message[:MAX_LINE]}))
+        """A line of the task's stream, of 2,000 characters at most."""
+        self._note(EventDraft(type="log", data={"level": short_name(level), "message": storable(message)}))
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
         """Only the latest is kept; one that is too large is named in the log and left out."""
-        if len(image) > MAX_PREVIEW:
-            self.log(f"a preview of {len(image)} bytes is larger than {MAX_PREVIEW}", level="warning")
+        preview = checked_preview(image, step, content_type)
+        if len(preview[0]) > MAX_PREVIEW:
+            self.log(f"a preview of {len(preview[0])} bytes is larger than {MAX_PREVIEW}", level="warning")
             return
-        self.latest_preview = (image, step, content_type)
+        self.latest_preview = preview
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
-        """To be uploaded when ``run`` has ended. A later one of the same name replaces the earlier."""
-        safe = file_name(name or path.name)
-        self.artifacts[safe] = Draft(path=path, name=safe, content_type=content_type)
+        """To be uploaded when ``run`` has ended. A later one of the same name replaces the earlier, or of the same path
+        where no name is given. Other names that some system takes for the same are told apart."""
+        file, wanted, kind = checked_file(path, name, content_type)
+        asked = (wanted, None) if wanted is not None else (file.name, file)
+        given = self._names.get(asked)
+        if given is None:
+            given = distinct_name(artifact_name(asked[0]), self.artifacts)
+            self._names[asked] = given
+        self.artifacts[given] = Draft(path=file, name=given, content_type=kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from daybreak_server.domain.artifact_names import key_segment
 from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Lease
+from daybreak_server.gang.outputs import checked_snapshot
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,
@@ -23,7 +24,6 @@ from daybreak_server.ports.blobs import (
 from daybreak_server.workloads.base import RetryableError
 
 _log = logging.getLogger(__name__)
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _TRIES = 3
 FILES_S = 600.0
 """An S3 that takes connections and never answers is given up by its client after some minutes: that is no stall."""
@@ -38,12 +38,6 @@ class Draft:
     content_type: str
 
 
-def file_name(wanted: str) -> str:
-    """A name that every store and every client can take."""
-    name = _UNSAFE.sub("-", wanted).strip(".-")
-    return name[:128] or "artifact"
-
-
 def attempt_prefix(lease: Lease) -> str:
     """Below this an attempt's artifacts lie."""
     return f"{lease.task}/{lease.token}/"
@@ -56,7 +50,7 @@ def publish(blobs: Blobs, lease: Lease, draft: Draft) -> Iterator[ArtifactRef | 
     :raises BlobError: when it could not be stored.
     :raises RetryableError: when it was still being written, so that what is stored may be none of its states.
     """
-    key = attempt_prefix(lease) + draft.name
+    key = attempt_prefix(lease) + key_segment(draft.name)
     for attempt in range(1, _TRIES + 1):
         try:
             digest, size, was = hashlib.sha256(), 0, _state(draft.path)
@@ -145,8 +139,8 @@ class Checkpoints:
         """Take a snapshot now and store it in the background."""
         self._last = time.monotonic()
         try:
-            data = snapshot()
-        except Exception:
+            data = checked_snapshot(snapshot())
+        except BaseException:  # the work's own code, and it goes on without this checkpoint
             _log.exception("the snapshot of %s after step %d failed", self._lease.task, step)
             return
         self._pending = self._background().submit(self._store, data, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daybreak_server.gang.channel import Message
@@ -13,6 +13,7 @@ from daybreak_server.gang.peers import GroupBrokenError, Leader
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.gang.verdict import Report, Verdict
 from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
+from daybreak_server.workloads.inputs import context_of, restored
 
 _FOREVER_S = 10 * 365 * 86400.0
 
@@ -52,13 +53,17 @@ class FollowerLoop:
         # The leader decides what a stall is; a follower waits longer, so that the leader's reason is told.
         self._pulse.beat("task", limit_s=self._config.stall_s * 2)
         fields = order.fields
-        params = self._spec.validate(json.loads(fields["input"]), self._config.options)
-        task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         with self._folders.one() as workdir:
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
-            verdict = drive(begin(self._workload, task, context), self._agree)
+            verdict = drive(self._steps(fields, context), self._agree)
         if verdict is Verdict.BREAK:
             raise GroupBrokenError("the ranks do not agree")
+
+    def _steps(self, fields: Mapping[str, Any], context: FollowerContext) -> Iterator[Step]:
+        """The run of the task. An input that is refused here although the leader took it is its first step's error."""
+        params = restored(self._spec, fields["input"], context_of(self._spec, self._config.options))
+        task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
+        yield from begin(self._workload, task, context)
 
     def _agree(self, mine: Report, _step: Step | None) -> Verdict:
         verdict = self._leader.agree(mine)

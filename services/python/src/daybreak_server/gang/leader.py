@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from typing import Any
-
-from pydantic import ValidationError
 
 from daybreak_server.domain.pools import GroupState, WakePhase
 from daybreak_server.domain.tasks import (
@@ -22,15 +19,17 @@ from daybreak_server.domain.tasks import (
     State,
     Stopped,
 )
+from daybreak_server.domain.text import storable
 from daybreak_server.gang.attempt import Attempt, Means
 from daybreak_server.gang.files import FILES_S
 from daybreak_server.gang.keeper import STATE_OF, Hold, Keeper
 from daybreak_server.gang.lockstep import WorkFolders
 from daybreak_server.gang.peers import Crew, GroupBrokenError
-from daybreak_server.gang.verdict import Verdict, report_of
+from daybreak_server.gang.verdict import Verdict, described, report_of
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store import StoreError, StoreUnavailableError
 from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.inputs import context_of, restored
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -84,6 +83,10 @@ class LeaderLoop:
                     _log.warning("cannot claim, trying again: %s", exc)
                 self._going.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
+            except BaseException as exc:
+                # Ours. A group that left with the task in its hands would hand it back without a reason.
+                _log.exception("the group cannot go on")
+                self.break_group(Failed(code="internal", message=described(exc)))
         self._folders.close()
         return self._broken is None
 
@@ -144,11 +147,6 @@ class LeaderLoop:
         except GroupBrokenError as exc:
             self.break_group(attempt.blame(exc))
             return None
-        except Exception as exc:
-            _log.exception("%s met an error of ours", claim.lease.task)
-            why = report_of(exc, point=0)
-            self.break_group(Failed(code="internal", message=why.message))
-            return None
         if verdict is Verdict.BREAK:
             self.break_group(attempt.failure())
             return None
@@ -171,9 +169,14 @@ class LeaderLoop:
         if self._must_leave():
             return Verdict.HAND_BACK, Released(reason="drain")
         try:
-            params = self._spec.validate(json.loads(claim.input_json), self._means.config.options)
-        except (ValidationError, ValueError) as exc:
-            return Verdict.FAIL, Failed(code="invalid_input", message=str(exc)[:2000], permanent=True)
+            params = restored(
+                self._spec, claim.input_json, context_of(self._spec, self._means.config.options)
+            )
+        except ValueError as exc:  # pydantic's ValidationError is one
+            return Verdict.FAIL, Failed(code="invalid_input", message=storable(exc), permanent=True)
+        except BaseException as exc:  # the workload's validators are its own code
+            why = report_of(exc, point=0)
+            return Verdict.FAIL, Failed(code=why.code, message=why.message, permanent=why.permanent)
         try:
             with self._folders.one() as workdir:
                 return attempt.run(params, workdir)

@@ -11,21 +11,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.gang.verdict import Report, Status, Verdict, report_of
+from daybreak_server.gang.outputs import checked_step
+from daybreak_server.gang.verdict import Report, Status, Verdict, described, report_of
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 
 
 def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
-    """Let a task do its next step. Errors become part of the report."""
+    """Let a task do its next step. Errors become part of the report.
+
+    All of them: this runs on a thread of the group's own, where nobody but the work raises ``SystemExit`` or
+    ``KeyboardInterrupt``. They would end the thread without a word, and the pool would have no group.
+    """
     try:
-        step = next(run)
+        step = checked_step(next(run))
     except StopIteration:
         return Report(point=point, status=Status.DONE), None
-    except Exception as exc:
-        _log.warning("the task failed: %s", exc, exc_info=True)
-        return report_of(exc, point=point), None
+    except BaseException as exc:
+        report = report_of(exc, point=point)
+        _log.warning("the task failed: %s", report.message, exc_info=True)
+        return report, None
     return Report(point=point, status=Status.STEPPED), step
 
 
@@ -36,10 +42,14 @@ def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[St
 
 def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) -> Verdict:
     """Go through a task until all ranks agree to do something else. Where it ends early it is closed."""
-    point = 0
+    point, owner = 0, os.getpid()
     while True:
         point += 1
         report, step = advance(run, point=point)
+        if (
+            os.getpid() != owner
+        ):  # a child that the work has forked and that came back: there is only one of this rank
+            os._exit(1 if report.failed and report.kind != "SystemExit" else 0)
         verdict = agree(report, step)
         if verdict is Verdict.BREAK:
             return verdict  # not closed: what its end would do may wait for ranks that never come
@@ -54,8 +64,8 @@ def _close(run: Iterator[Step]) -> None:
         return
     try:
         close()
-    except Exception:
-        _log.exception("the task did not end cleanly")
+    except BaseException as exc:  # what its `finally` raises changes nothing: the verdict is told already
+        _log.warning("the task did not end cleanly: %s", described(exc), exc_info=True)
 
 
 class WorkFolders:

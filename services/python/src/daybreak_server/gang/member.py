@@ -26,6 +26,7 @@ from daybreak_server.gang.meeting import Board, Door, knock, this_rank
 from daybreak_server.gang.peers import Alone, Crew, Followers, GroupBrokenError, Leader, RankInfo
 from daybreak_server.gang.progress import PhaseClock
 from daybreak_server.gang.pulse import Pulse
+from daybreak_server.gang.verdict import described
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.store import StoreError, WorkQueue
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
@@ -145,9 +146,9 @@ class Member:
                 self._follow()
         except GroupBrokenError as exc:
             why = None if self._going.is_set() else str(exc)
-        except Exception as exc:
-            _log.exception("rank %d of %s failed", self._rank, self._config.pool)
-            why = f"{type(exc).__name__}: {exc}"
+        except BaseException as exc:  # `load` and `warm_up` are the workload's, and may call sys.exit
+            why = described(exc)
+            _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, why, exc_info=True)
         finally:
             self._ended.set()
         if why is not None:
@@ -277,8 +278,8 @@ class Member:
             FollowerLoop(
                 self._spec, config=config, workload=self._load(None), leader=leader, pulse=self._pulse
             ).run()
-        except Exception as exc:
-            leader.tell_broken(f"{type(exc).__name__}: {exc}")
+        except BaseException as exc:
+            leader.tell_broken(described(exc))
             raise
         finally:
             leader.close()

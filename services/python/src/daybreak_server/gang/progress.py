@@ -15,6 +15,8 @@ MAX_PENDING = 16
 MAX_NOTES = 200
 """Other events kept while the store cannot be reached; then the oldest are dropped."""
 _SMOOTHING = 0.3
+_LEAST_GAIN = 1e-9
+"""Of the fraction, for a step to show a pace: less gives times that no number can hold."""
 
 
 class PhaseClock:
@@ -49,7 +51,7 @@ class PhaseClock:
         gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
         if not self._seen or self._seen[-1] != phase:
             self._seen.append(phase)
-        if gained > 0:
+        if gained > _LEAST_GAIN:
             rate = took / gained
             old = self._learnt.get(phase)
             # Its own pace as soon as there is one: the task before may have been of another size.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
+from daybreak_server.domain.text import short_name, storable
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
-_MESSAGE_LIMIT = 2000
+_PARTS_MAX = 20
+"""Errors of an exception group that are looked at."""
+_PARTS_SHOWN = 5
 # After these the process is of no use: a dead peer, or a device in which every later call fails.
 _POISON = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError", "AcceleratorError"})
 
@@ -58,20 +61,58 @@ class Verdict(StrEnum):
 
 
 def report_of(error: BaseException, *, point: int) -> Report:
-    """An error as a rank reports it."""
-    names = {base.__name__ for base in type(error).__mro__}
-    code = error.code if isinstance(error, WorkloadError) else "workload_failed"
-    message = str(error) or type(error).__name__
-    if not isinstance(error, WorkloadError):
-        message = f"{type(error).__name__}: {message}"
+    """An error as a rank reports it, whatever it is and however it behaves. Of several (an exception group) a permanent
+    one decides: the task cannot succeed while that part of it fails."""
+    parts = list(_parts(error))
+    names = {base.__name__ for part in parts for base in type(part).__mro__}
+    permanent = next((part for part in parts if isinstance(part, PermanentError)), None)
+    told = permanent or next((part for part in parts if isinstance(part, WorkloadError)), error)
     return Report(
         point=point,
         status=Status.POISONED if names & _POISON else Status.FAILED,
-        permanent=isinstance(error, PermanentError),
-        kind=type(error).__name__,
-        code=code,
-        message=message[:_MESSAGE_LIMIT],
+        permanent=permanent is not None,
+        kind=short_name(type(error).__name__),
+        code=_code(told),
+        message=_message(error, parts),
     )
+
+
+def described(error: BaseException) -> str:
+    """An error with its class, storable."""
+    name, text = type(error).__name__, storable(error)
+    if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
+        text = f"{text} (raised by the work: a library may have tried to end the process)".strip()
+    return storable(f"{name}: {text}" if text else name)
+
+
+def _message(error: BaseException, parts: Sequence[BaseException]) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        listed = "; ".join(described(part) for part in parts[:_PARTS_SHOWN])
+        return storable(f"{described(error)}: {listed}")
+    if isinstance(error, WorkloadError):
+        return storable(error) or type(error).__name__
+    return described(error)
+
+
+def _code(error: BaseException) -> str:
+    """What goes into ``error.code``; of a class of the workload's own, so anything may come of asking for it."""
+    try:
+        code = error.code if isinstance(error, WorkloadError) else ""
+    except Exception:
+        code = ""
+    return short_name(code) if code else WorkloadError.code
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """The errors that an exception group is made of; any other error alone."""
+    waiting, count = [error], 0
+    while waiting and count < _PARTS_MAX:
+        found = waiting.pop()
+        if isinstance(found, BaseExceptionGroup):
+            waiting += reversed(found.exceptions[:_PARTS_MAX])
+        else:
+            count += 1
+            yield found
 
 
 def decide(reports: Sequence[Report], control: Control, *, hand_back: bool = False) -> Verdict:

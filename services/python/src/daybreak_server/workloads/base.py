@@ -10,7 +10,7 @@ times, and **each yield is the point where all ranks agree** whether to go on, c
 When they agree to stop, the generator is closed (``GeneratorExit`` is raised at the yield) on every rank.
 
 Errors: raise :class:`PermanentError` when trying again cannot help; any other exception counts as a strike and
-is tried again. Never catch ``GeneratorExit`` without raising it again.
+is tried again, also ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``GeneratorExit`` without raising it again.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Task(Generic[P]):
 class Step:
     """What a workload yields: how far it is.
 
-    ``fraction`` is of the whole task, in 0..1, and never falls. ``snapshot`` gives the state from which ``run``
-    can go on after this step; it is called on the leader only, and only when a checkpoint is due, so it must
-    not use collectives. On a GPU, yield a step only after its work has finished on the device.
+    ``fraction`` is of the whole task, in 0..1, and never falls. Numbers may be of numpy or torch; a value that is not
+    finite, not a number or not whole where it must be is a permanent error (``invalid_step``). ``snapshot`` gives the
+    state from which ``run`` can go on after this step; it is called on the leader only, and only when a checkpoint is
+    due, so it must not use collectives. On a GPU, yield a step only after its work has finished on the device.
     """
 
     phase: str
@@ -119,7 +120,11 @@ class Context(Protocol):
         """Show a picture of the work so far (≤ 32 KiB; a larger one is refused)."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
-        """Leave a file; it is uploaded after ``run`` has ended and published when the task succeeds."""
+        """Leave a file; it is uploaded after ``run`` has ended and published when the task succeeds.
+
+        Its name (else that of its path) keeps letters and digits of every script and its ending; the rest becomes
+        ``-``. Two names that some file system takes for the same are told apart by a number.
+        """
 
 
 class Workload(Protocol[P]):

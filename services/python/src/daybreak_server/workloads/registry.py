@@ -7,12 +7,13 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from daybreak_server.workloads.base import Workload, WorkloadSpec
+from daybreak_server.workloads.inputs import UnusableSpecError, refuse_unusable
 
 GROUP = "daybreak.workloads"
 
 
 class UnknownWorkloadError(LookupError):
-    """No workload has that name; the message lists those that there are."""
+    """No workload has that name, or it cannot be used; the message says what there is, or what is wrong with it."""
 
 
 def spec(name: str) -> WorkloadSpec[Any]:
@@ -27,6 +28,10 @@ def spec(name: str) -> WorkloadSpec[Any]:
         found = next(iter(matches)).load()
     if not isinstance(found, WorkloadSpec):
         raise UnknownWorkloadError(f"{name!r} is a {type(found).__name__}, not a WorkloadSpec")
+    try:
+        refuse_unusable(found)
+    except UnusableSpecError as exc:
+        raise UnknownWorkloadError(f"{name!r} cannot be used: {exc}") from exc
     return found
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from daybreak_server.domain.artifact_names import is_content_type
 from daybreak_server.ports.blobs import BlobKeyError, BlobRefusedError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*")
 _MAX_KEY = 900
 """S3 allows 1,024 bytes, of which the store's own prefix takes some."""
 
@@ -52,6 +52,6 @@ def type_by_name(key: str) -> str:
 
 def checked_type(content_type: str) -> str:
     """The same type. :raises BlobRefusedError: when it cannot stand in a ``Content-Type`` header."""
-    if len(content_type) > 200 or not _TYPE.fullmatch(content_type):
+    if not is_content_type(content_type):
         raise BlobRefusedError(f"{content_type[:100]!r} is not a content type; write one such as 'video/mp4'")
     return content_type

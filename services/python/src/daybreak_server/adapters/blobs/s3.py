@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
-from urllib.parse import quote
 
 import boto3
 from botocore.config import Config
@@ -20,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
 from daybreak_server.adapters.blobs.s3_credentials import session_with
 from daybreak_server.adapters.blobs.s3_errors import code_of, is_conflict, status_of, translate
+from daybreak_server.domain.artifact_names import attachment
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,
@@ -126,7 +126,7 @@ class S3Blobs:
             return None
         params = self._at(key)
         if filename is not None:
-            params["ResponseContentDisposition"] = _attachment(filename)
+            params["ResponseContentDisposition"] = attachment(filename)
         with self._translated(key):
             return str(
                 self._public.generate_presigned_url(
@@ -322,9 +322,3 @@ def client_factory(
     # Servers other than AWS mostly want a region for the signature, and do not care which.
     name = region or session.region_name or ("us-east-1" if other_server else None)
     return lambda url: session.client("s3", endpoint_url=url, region_name=name, config=config)
-
-
-def _attachment(filename: str) -> str:
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in filename)
-    exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
-    return f'attachment; filename="{plain}"{exact}'

@@ -15,6 +15,7 @@ from daybreak_server.api.principal import Caller, Principal
 from daybreak_server.api.problems import ApiError
 from daybreak_server.api.routes import documented
 from daybreak_server.api.sending import BlobResponse
+from daybreak_server.domain.artifact_names import attachment
 from daybreak_server.domain.tasks import ArtifactRef
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -68,10 +69,9 @@ async def _find(ctx: Context, caller: Principal, task: str, name: str) -> Artifa
 
 
 def _headers(ref: ArtifactRef) -> dict[str, str]:
-    quoted = re.sub(r"[^A-Za-z0-9._ -]", "_", ref.name)
     return {
         "Content-Type": ref.content_type,
-        "Content-Disposition": f'attachment; filename="{quoted}"',
+        "Content-Disposition": attachment(ref.name),
         "ETag": f'"{ref.sha256}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=3600, immutable",

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import ValidationError
-from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -75,7 +74,7 @@ def router(ctx: Context) -> APIRouter:
         record, _ = await ctx.record(caller, id)
         if not record.state.terminal:
             raise ConflictError("A task can be replayed when it has ended; this one has not.")
-        task = ctx.submission.again(record, from_json(record.input_json), key=idempotency_key(request))
+        task = ctx.submission.again(record, key=idempotency_key(request))
         return await _accepted(ctx, task)
 
     @routes.post("/v1/estimate", **documented.ESTIMATE)
@@ -83,7 +82,7 @@ def router(ctx: Context) -> APIRouter:
         """What a task would take, from the pool's own history. Refuses what submit would refuse."""
         data = await read_json(request, max_bytes=max_bytes)
         _, entry, params = ctx.submission.parse(data)
-        return answer(await _estimate(ctx, entry, float(entry.spec.cost(params))))
+        return answer(await _estimate(ctx, entry, entry.cost(params)))
 
     return routes
 

@@ -137,9 +137,15 @@ local function strike(r, e)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
--- An attempt that its group gives back: its old place, no strike, unless it was given back too often.
+-- An attempt that its group gives back: its old place, no strike, unless it was given back too often. `zombie`: the
+-- group failed, and did not say so itself. That may happen less often, since each time costs the pool a restart.
 local function release(r, why, zombie)
   if r.cancel_at or overdue(r) then return strike(r, { zombie = zombie }) end
+  local failures = tonumber(r.group_failures or '0')
+  if zombie and failures >= GROUP_FAILURES_MAX then
+    return strike(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
+      .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
+  end
   local backs = tonumber(r.hand_backs or '0') + 1
   if backs > HAND_BACKS_MAX then
     return strike(r, { reason = 'handed_back', code = 'handed_back', zombie = zombie,
@@ -147,6 +153,7 @@ local function release(r, why, zombie)
   end
   detach(r, false, zombie)
   set(r, 'hand_backs', int(backs))
+  if zombie then set(r, 'group_failures', int(failures + 1)) end
   emit(r, 'retrying', '{"reason":"handed_back","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
   enqueue(r)

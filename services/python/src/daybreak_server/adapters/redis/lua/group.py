@@ -22,6 +22,7 @@ from daybreak_server.domain.pools import (
     WakePhase,
 )
 from daybreak_server.domain.tasks import State
+from daybreak_server.domain.text import storable
 
 CLOSED_S = 600.0
 """A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
@@ -40,7 +41,7 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         "pids": json.dumps(group.pids),
         "loads": group.loads,
         "plan": group.plan,
-        "detail": group.detail,
+        "detail": storable(group.detail),
         "wake": wake,
     }
     if group.since_ms:
@@ -74,7 +75,7 @@ def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
 
 def encode_failure(keys: Keys, why: str, *, rank: int) -> Call:
     """Why a rank ended."""
-    text = json.dumps({"rank": rank, "why": why[:FAILURE_CHARS]})
+    text = json.dumps({"rank": rank, "why": storable(why, chars=FAILURE_CHARS)})
     return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
 
 

@@ -11,6 +11,7 @@ from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import claim
 from daybreak_server.adapters.redis.scripts import Arg, Call
+from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
     ArtifactRef,
@@ -25,9 +26,6 @@ from daybreak_server.domain.tasks import (
 
 Ending = tuple[Lease, Outcome, GroupRecord | None]
 """An attempt, what came of it, and the group that wants the next task."""
-
-MESSAGE_MAX = 2000
-"""Characters of an error's message that are kept."""
 
 
 def encode(keys: Keys, endings: Sequence[Ending], *, lease_s: float) -> Call:
@@ -64,7 +62,7 @@ def _outcome(lease: Lease, outcome: Outcome) -> tuple[Arg, ...]:
             shown = [_shown(lease, artifact) for artifact in artifacts]
             return "finished", _json(stored), _json(shown), "", ""
         case Failed(code=code, message=message, permanent=permanent, reason=reason):
-            return "failed", code, message[:MESSAGE_MAX], int(permanent), reason
+            return "failed", code, message, int(permanent), reason
         case Released(reason=reason):
             return "released", reason, "", "", ""
         case _:
@@ -78,7 +76,7 @@ def _shown(lease: Lease, artifact: ArtifactRef) -> dict[str, str | int]:
         "content_type": artifact.content_type,
         "size_bytes": artifact.size_bytes,
         "sha256": artifact.sha256,
-        "url": f"/v1/tasks/{lease.task}/artifacts/{artifact.name}",
+        "url": artifact_path(lease.task, artifact.name),
     }
 
 
