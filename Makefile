@@ -79,7 +79,7 @@ faults-long: setup  ## The same with the counts that docs/reliability.md promise
 	@$(LAB) -m faults.environment --long
 	@$(LAB) -m faults.system --long
 
-mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a test
+mutants: setup  ## Plant all bugs in a copy of the source: each must be caught by a test (MUTANTS="--share 1/3": a third)
 	@$(LAB) -m mutants $(MUTANTS)
 
 bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)

@@ -338,30 +338,6 @@ async def test_an_interrupted_wait_loses_nothing(stream: Stream) -> None:
     assert stream.pending() == 0
 
 
-async def test_a_cancel_that_the_client_swallows_still_ends_the_wait(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cancel that comes just as an answer does is lost on its way: the wait would never end."""
-    async with stream.relay() as relay:
-        with pytest.raises(TimeoutError):  # the pending entries are read: from here on it waits for new ones
-            await asyncio.wait_for(anext(relay), 0.05)
-        lost = asyncio.Event()
-
-        async def swallow() -> None:
-            try:
-                await asyncio.sleep(WAIT_S)
-            except asyncio.CancelledError:
-                lost.set()
-
-        monkeypatch.setattr(relay, "_fetch", swallow)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(relay), 0.05)
-        assert lost.is_set()
-        monkeypatch.undo()
-        ids = stream.add(1)
-        assert await take(relay, 1) == ids
-
-
 async def test_a_broken_wait_does_not_repeat_what_is_in_hand(stream: Stream) -> None:
     """What was taken over and is being worked on does not come again because a later wait was interrupted."""
     ids = stream.add(2)

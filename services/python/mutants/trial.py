@@ -35,7 +35,9 @@ class Trial:
         return f"{self.mutant.name:<34} {self.seconds:5.1f} s  {what}"
 
 
-def run(tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run tests on the copy, on ``workers`` side by side. The output is one text."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []

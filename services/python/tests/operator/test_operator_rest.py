@@ -26,7 +26,7 @@ from daybreak_server.ports.cluster import (
     ServeView,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HEAD = RayCluster(name="head", uid="u", resource_version="1", ranks=2)
 TOKEN = secrets.token_hex(32)
 
@@ -97,7 +97,7 @@ async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
             same = view is not None and all(getattr(view, name) == value for name, value in wanted.items())
             return view if same else None
 
-        return await wait_until_async(there, 90, f"Serve to show {wanted}") or ServeView()
+        return await wait_until_async(there, 240, f"Serve to show {wanted}") or ServeView()
 
     await looks(status=None)
     with pytest.raises(ClusterRefusedError, match="token"):
