@@ -10,8 +10,13 @@ PORT ?= 8000
 UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-links; do \
 	$(PY) -m pip config get $$k 2>/dev/null && break; done)
 export UV_FIND_LINKS
+# Compiled modules are kept: without them each of the many processes of a test run compiles torch and Ray for itself.
+unexport PYTHONDONTWRITEBYTECODE
 # The lab and the benchmarks are programs beside the package, not in it.
 LAB = cd services/python && $(CURDIR)/$(BIN)/python
+# Most tests wait for processes, so more of them than cores run at once; those of a file run in order on one worker.
+WORKERS ?= 4
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
 .PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
@@ -41,10 +46,10 @@ up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT= changes it)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up
 
 test: setup  ## All tests that need no GPU
-	@$(BIN)/python -m pytest -m "not gpu" $(PYTEST)
+	@$(BIN)/python -m pytest -m "not gpu" $(PARALLEL) $(PYTEST)
 
 test-quick: setup  ## The tests without those that start whole systems
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PYTEST)
+	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PARALLEL) $(PYTEST)
 
 check: setup  ## Format, lint, types, import contracts, sizes, generated files
 	$(BIN)/ruff format --check .
@@ -74,7 +79,7 @@ faults-long: setup  ## The same with the counts that docs/reliability.md promise
 	@$(LAB) -m faults.environment --long
 	@$(LAB) -m faults.system --long
 
-mutants: setup  ## Plant bugs in a copy of the source: each must be caught by a test
+mutants: setup  ## Plant all bugs in a copy of the source: each must be caught by a test (MUTANTS="--share 1/3": a third)
 	@$(LAB) -m mutants $(MUTANTS)
 
 bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)

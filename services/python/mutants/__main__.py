@@ -22,7 +22,8 @@ NAME = "mutants"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(arguments)
-    chosen = [one for one in CATALOGUE if not options.only or any(part in one.name for part in options.only)]
+    named = [one for one in CATALOGUE if not options.only or any(part in one.name for part in options.only)]
+    chosen = share_of(named, *options.share)
     if options.list or not chosen:
         print("\n".join(f"{one.name:<34} {one.about}" for one in chosen) or "no mutant of that name")
         return 0 if chosen else 2
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
         trees = [Tree(Path(folder) / str(number)) for number in range(options.jobs)]
         if not options.unchecked:
-            broken = sound(trees[0], [test for one in chosen for test in one.tests])
+            broken = sound(trees[0], [test for one in chosen for test in one.tests], workers=options.jobs)
             if broken is not None:
                 print(f"{broken}\nThese tests fail without a bug planted: nothing can be caught by them.")
                 return 2
@@ -39,11 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - began
     survivors = [one for one in trials if one.caught_by is None]
     print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
-    if not options.only:
+    if options.share != (0, 1):
+        print(f"These were share {options.share[0]} of {options.share[1]}; the report of all stays as it is.")
+    elif not options.only:
         _report(trials, seconds).save()
     elif options.save:
         _renewed(load(FOLDER / f"{NAME}.json"), trials).save()
     return 1 if survivors else 0
+
+
+def share_of(mutants: Sequence[Mutant], number: int, count: int) -> list[Mutant]:
+    """One of ``count`` shares that have nothing in common and are all of them together; ``number`` may be any."""
+    return [one for place, one in enumerate(mutants) if place % count == number % count]
+
+
+def _share(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: NUMBER/COUNT, as 1/3")
+    return int(number) % int(count), int(count)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,7 +66,14 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="those with NAME in their name (repeatable)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="copies to work on at once (default 1)")
+    parser.add_argument("--jobs", type=int, default=3, help="copies to work on at once (default 3)")
+    parser.add_argument(
+        "--share",
+        type=_share,
+        default=(0, 1),
+        metavar="NUMBER/COUNT",
+        help="one of COUNT shares; CI runs a third, and NUMBER is the commit's (any number: it is taken modulo COUNT)",
+    )
     parser.add_argument("--save", action="store_true", help="with --only: put the rows into the saved report")
     parser.add_argument("--list", action="store_true", help="only list them")
     parser.add_argument("--verbose", action="store_true", help="show what the tests said")

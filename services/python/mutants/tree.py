@@ -10,7 +10,7 @@ from pathlib import Path
 from mutants.mutant import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-_PARTS = ("pyproject.toml", "services/python", "controlplane-sdk")
+_PARTS = ("pyproject.toml", "conftest.py", "services/python", "controlplane-sdk")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".hypothesis", "*.egg-info")
 
 

@@ -35,9 +35,12 @@ class Trial:
         return f"{self.mutant.name:<34} {self.seconds:5.1f} s  {what}"
 
 
-def run(tree: Tree, tests: Sequence[str], *, stop: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy. The output is one text."""
+def run(
+    tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run tests on the copy, on ``workers`` side by side. The output is one text."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
+    options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
     # Of the whole: a test that searches (Hypothesis) may go on for long; `timeout` ends its servers with it.
     limit = ["timeout", "--kill-after=5", str(TIMEOUT_S + 60 * len(tests))]
     command = [
@@ -61,9 +64,9 @@ def run(tree: Tree, tests: Sequence[str], *, stop: bool = True) -> subprocess.Co
     )
 
 
-def sound(tree: Tree, tests: Sequence[str]) -> str | None:
+def sound(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
     """Whether all these tests pass as things are; otherwise what they say. Without that nothing is caught."""
-    ran = run(tree, sorted(set(tests)), stop=False)
+    ran = run(tree, sorted(set(tests)), stop=False, workers=workers)
     return None if ran.returncode == 0 else ran.stdout[-6000:]
 
 

@@ -305,10 +305,16 @@ class Relay:
     async def _lasting(self, action: Callable[[], Awaitable[T]]) -> T | None:
         """Do it, over as many outages of Redis as there are; ``None`` after the group had to be made again."""
         tries = 0
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancels = task.cancelling()
         while True:
             try:
                 try:
-                    return await action()
+                    done = await action()
+                    if task.cancelling() > cancels:
+                        # Python 3.11 or the client lost it: then a caller's `wait_for` would never come back.
+                        raise asyncio.CancelledError
+                    return done
                 except failures.ResponseError as exc:
                     if not _NO_GROUP.search(str(exc)):
                         raise
@@ -317,6 +323,8 @@ class Relay:
             except (failures.RedisError, OSError) as exc:
                 if not isinstance(exc, _OUTAGES) and not _PASSING.search(str(exc)):
                     raise _translated(exc) from exc
+                if task.cancelling() > cancels:
+                    raise asyncio.CancelledError from exc
                 if tries == 0:
                     log.warning("Redis does not serve %s, trying again: %s", self._key, exc)
                 await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1))

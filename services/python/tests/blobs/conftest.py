@@ -14,10 +14,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.waiting import wait_until
 
 from daybreak_server.adapters.blobs import open_blobs
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings import ArtifactSettings, S3Settings
 

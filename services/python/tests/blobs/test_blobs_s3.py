@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
+from support.ports import free_port
 
 from daybreak_server.adapters.blobs import open_blobs
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.ports import free_port
 from support.valkey import Server
 
 from daybreak_server.adapters.redis.inspect import RedisFacts
@@ -16,7 +17,6 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check
 from daybreak_server.entrypoints.doctor import as_lines, broken, examine
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.settings import Settings
 
 if TYPE_CHECKING:

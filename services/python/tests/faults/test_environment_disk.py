@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import redis
+from support.ports import free_port
 from support.valkey import binary
 from support.waiting import wait_until
 
-from daybreak_server.entrypoints.instance import free_port
 from faults.environment.disk import Disk, DiskAbsentError, FuseDisk, ShimDisk, SlowDisk
 
 

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from mutants.__main__ import main, share_of
 from mutants.catalogue import CATALOGUE
 from mutants.mutant import Edit, MisplacedError, Mutant
 from mutants.tree import REPOSITORY
@@ -35,3 +36,20 @@ def test_a_bug_that_has_no_one_place_is_an_error(text: str) -> None:
     """Neither missing nor ambiguous: then the run says so instead of counting it as caught."""
     with pytest.raises(MisplacedError, match="not one"):
         Edit("f.py", "x = 1", "x = 2").applied(text)
+
+
+def test_three_commits_in_a_row_plant_every_bug_once() -> None:
+    """CI takes a third, by the number of the commit."""
+    thirds = [share_of(CATALOGUE, number, 3) for number in (1264, 1265, 1266)]
+    assert sorted(one.name for third in thirds for one in third) == sorted(one.name for one in CATALOGUE)
+    assert max(map(len, thirds)) - min(map(len, thirds)) <= 1
+
+
+def test_a_share_is_listed_and_what_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--share", "1265/3"]) == 0
+    listed = capsys.readouterr().out
+    assert len(listed.splitlines()) == len(share_of(CATALOGUE, 2, 3))
+    for wrong in ("1", "1/0", "a/3"):
+        with pytest.raises(SystemExit):
+            main(["--list", "--share", wrong])
+        assert "no share" in capsys.readouterr().err

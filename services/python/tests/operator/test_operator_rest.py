@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from operator_moments import pool
+from support.ports import free_port
+from support.system import kill_tree
 from support.waiting import wait_until_async
 
 from daybreak_server.adapters.ray.rest import ServeRest
 from daybreak_server.domain.names import deployment_name
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.operator import render
 from daybreak_server.ports.cluster import (
     ClusterRefusedError,
@@ -26,7 +26,7 @@ from daybreak_server.ports.cluster import (
     ServeView,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HEAD = RayCluster(name="head", uid="u", resource_version="1", ranks=2)
 TOKEN = secrets.token_hex(32)
 
@@ -65,16 +65,11 @@ def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
     options = [f"--{name}={value}" for name, value in given.items()]
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
     with (tmp_path / "ray.log").open("wb") as log:
-        process = subprocess.Popen(ray, env=environ, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(ray, env=environ, stdout=log, stderr=log)
     try:
         yield f"http://127.0.0.1:{at}"
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        kill_tree(process)
 
 
 def rest(dashboard: str, token: str | None) -> ServeRest:
@@ -102,7 +97,7 @@ async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
             same = view is not None and all(getattr(view, name) == value for name, value in wanted.items())
             return view if same else None
 
-        return await wait_until_async(there, 90, f"Serve to show {wanted}") or ServeView()
+        return await wait_until_async(there, 240, f"Serve to show {wanted}") or ServeView()
 
     await looks(status=None)
     with pytest.raises(ClusterRefusedError, match="token"):

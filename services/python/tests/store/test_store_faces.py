@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+from support.ports import free_port
 from support.valkey import Server
 from support.waiting import wait_until_async
 
@@ -19,7 +20,6 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.ports.store import ConflictError, EventsTrimmedError, StoreUnavailableError, Submitted
 
 

@@ -6,7 +6,6 @@ A fork server that has imported torch already makes a rank in a tenth of a secon
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from daybreak_server.settings import Settings
+from support import forkserver
 from support.waiting import wait_until
 
 EXIT_BROKEN = 70
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch.distributed", "daybreak_server.wiring", "support.ranks"])
+PRELOAD = ("torch.distributed", "daybreak_server.wiring", "support.ranks")
 
 
 class FolderBoard:
@@ -81,9 +80,10 @@ class Ranks:
         self.folder = folder
         self._pipes: list[Any] = []
         self.processes: list[Any] = []
+        context = forkserver.context(*PRELOAD)
         for rank in range(size):
-            mine, theirs = _CONTEXT.Pipe()
-            process = _CONTEXT.Process(
+            mine, theirs = context.Pipe()
+            process = context.Process(
                 target=_rank, args=(settings.model_dump_json(), pool, rank, str(folder), theirs), daemon=True
             )
             process.start()

