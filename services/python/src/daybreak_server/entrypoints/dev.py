@@ -14,6 +14,7 @@ from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
 from daybreak_server.entrypoints.supervisor import PartFailedError, Supervisor
 from daybreak_server.gang.member import Member
+from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store import StoreError
 from daybreak_server.settings import PoolSettings, Settings
 
@@ -98,7 +99,7 @@ def run_dev(settings: Settings) -> int:
         return 1
     try:
         return _run(settings, instance, started)
-    except (InstanceError, PartFailedError) as exc:
+    except (InstanceError, PartFailedError, BlobError) as exc:
         sys.stderr.write(f"cannot start: {exc}\n")
         return 1
     finally:
