@@ -20,6 +20,7 @@ from daybreak.errors import ConfigError, DaybreakError, RelayGapError, Unreachab
 from daybreak.relay import entries, packing
 from daybreak.relay.delivery import Delivery
 from daybreak.relay.entries import NOWHERE, Place, place, written
+from daybreak.relay.redis_url import checked
 from daybreak.wire import Event
 
 T = TypeVar("T")
@@ -54,6 +55,12 @@ class Relay:
     ``start`` says where a group that does not exist yet begins: ``"0"`` with the oldest event there is, ``"$"``
     with the next one, or behind an event's id. At most ``batch`` events are held. One coroutine iterates; any may
     acknowledge.
+
+    ``redis_url`` is ``redis://``, ``rediss://`` (TLS) or ``unix:///path?db=0``. Behind ``?`` it may have ``db``,
+    ``client_name`` and, for TLS, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``, ``ssl_check_hostname`` and
+    ``ssl_keyfile``.
+
+    :raises ConfigError: when the URL has anything else.
     """
 
     def __init__(
@@ -69,7 +76,10 @@ class Relay:
         batch: int = 100,
         timeout_s: float = 5.0,
     ) -> None:
-        self._url = redis_url
+        try:
+            self._url = checked(redis_url)
+        except ValueError as exc:
+            raise ConfigError(f"the URL of Redis cannot be used: {exc}") from None
         self._key = entries.stream_key(prefix, pool)
         self._group, self._consumer = group, consumer
         self._start, self._idle_s, self._batch, self._timeout_s = start, idle_s, batch, timeout_s
@@ -332,12 +342,14 @@ class Relay:
 
     def _connect(self, timeout_s: float) -> Any:
         """A client that repeats nothing by itself: a read that is sent twice would hand out events twice."""
+        # A Unix socket has nothing to keep alive, and redis-py refuses to be told so.
+        keepalive: dict[str, Any] = {} if self._url.startswith("unix:") else {"socket_keepalive": True}
         client = redis.asyncio.Redis.from_url(
             self._url,
             retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
             socket_timeout=timeout_s,
             socket_connect_timeout=self._timeout_s,
-            socket_keepalive=True,
+            **keepalive,
             protocol=2,
             decode_responses=True,
         )
@@ -367,6 +379,10 @@ def _as_it_is(answer: Any, **_options: Any) -> Any:
 
 
 def _translated(exc: Exception) -> DaybreakError:
+    if exc.args and isinstance(
+        exc.args[0], failures.RedisError
+    ):  # of a login on a Unix socket: redis-py wraps it
+        exc = exc.args[0]
     refused = isinstance(exc, failures.AuthenticationError | failures.AuthorizationError)
     if isinstance(exc, _OUTAGES) and not refused:
         return UnreachableError(f"Redis cannot be reached: {exc}")

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from daybreak_server.domain.names import VARIABLES, environment_variable
+from daybreak_server.settings_rules import config_file
+from daybreak_server.settings_rules.config_file import ConfigFile, ConfigFileError
 
 PREFIX: Final = VARIABLES
 OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
@@ -24,7 +25,13 @@ CONFIG: Final = "DAYBREAK_CONFIG"
 Tree = TypeVar("Tree", bound=BaseModel)
 
 _SECRET_NAME = re.compile(r"(^|_)(secret|token|password|credentials?|api_?key|secret_key)$", re.IGNORECASE)
-_SECRET_USERINFO = re.compile(r"(://[^/@:\s]*:)[^@\s]*@")
+_SECRET_USERINFO = re.compile(r"(://[^/@:\s]*:)\S*@")
+_SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | re.DOTALL)
+"""A text that is a URL as a whole: whatever was not escaped belongs to the password too."""
+_REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
+"""A URL that is refused and has no user: what follows the colon may be a password that lacks its host."""
+_SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
+"""What stands where the port belongs and is not a number: a password without its host."""
 _SECRET_QUERY = re.compile(r"([?&](?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 # Kubernetes puts such names into each pod for a Service called `daybreak` or `daybreak-…`.
 _OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
@@ -45,16 +52,22 @@ def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -
 
     :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
     """
-    tree, problems = _from_environment(root, environ)
+    tree, variables, problems = _from_environment(root, environ)
     if config is None and environ.get(CONFIG):
         config = Path(environ[CONFIG])
     try:
-        settings = root.model_validate(_merged(_from_file(config) if config else {}, tree))
+        file = config_file.read(config) if config else ConfigFile("")
+    except ConfigFileError as exc:
+        raise SettingsError((*problems, *exc.problems)) from None
+    try:
+        settings = root.model_validate(_merged(file.tree, tree))
     except ValidationError as exc:
-        found = tuple(_readable(root, error) for error in exc.errors())
-        raise SettingsError((*problems, *found)) from exc
-    except SettingsError as exc:
-        raise SettingsError((*problems, *exc.problems)) from exc
+        found = tuple(
+            line
+            for error in exc.errors()
+            for line in _readable(root, error, file=file, variables=variables).splitlines()
+        )
+        raise SettingsError((*problems, *found)) from None  # pydantic's own text quotes what it refuses
     if problems:
         raise SettingsError(tuple(problems))
     return settings
@@ -76,28 +89,22 @@ def masked(value: Any, name: str = "") -> Any:
         return {key: masked(one, str(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [masked(one, name) for one in value]
+    if value is not None and _SECRET_NAME.search(name):
+        return "***"
     if isinstance(value, str):
-        if _SECRET_NAME.search(name):
-            return "***"
-        return _SECRET_QUERY.sub(r"\1***", _SECRET_USERINFO.sub(r"\1***@", value))
+        shown = value
+        if _SECRET_URL.match(value):
+            shown = _SECRET_URL.sub(r"\1***@", value)
+        return _SECRET_PORT.sub(r"\1***", _SECRET_QUERY.sub(r"\1***", _SECRET_USERINFO.sub(r"\1***@", shown)))
     return value
 
 
-def _from_file(config: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise SettingsError((f"{config}: cannot be read: {exc}",)) from exc
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise SettingsError((f"{config}: a mapping of settings is expected, not a {type(tree).__name__}",))
-    return tree
-
-
-def _from_environment(root: type[BaseModel], environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The tree that the environment gives, and what is wrong with its names."""
+def _from_environment(
+    root: type[BaseModel], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str], list[str]]:
+    """The tree that the environment gives, the variable of each path, and what is wrong with names and JSON."""
     tree: dict[str, Any] = {}
+    variables: dict[tuple[str, ...], str] = {}
     problems: list[str] = []
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in (OF_THE_CLIENT | {CONFIG}) or not text:
@@ -110,20 +117,50 @@ def _from_environment(root: type[BaseModel], environ: Mapping[str, str]) -> tupl
             continue
         if path[0] == "pools" and len(path) > 1:
             path[1] = path[1].replace("_", "-")
-        value: Any = text
-        if kind is not str:
-            try:
-                value = json.loads(text)
-            except ValueError:
-                if kind is dict:
-                    problems.append(
-                        f'{name}: write a JSON object, such as {{"a": 1}}, or set its parts alone'
-                    )
-                    continue
+        if (other := variables.get(tuple(path))) is not None:
+            problems.append(f"{name}: {other} is the same setting; unset one of them")
+            continue
+        try:
+            value = _value(kind, text)
+        except ValueError as exc:
+            problems.append(f"{name}: {exc}")
+            continue
+        variables[tuple(path)] = name
         for part in reversed(path):
             value = {part: value}
         tree = _merged(tree, value)
-    return tree, problems
+    return tree, variables, problems
+
+
+def _value(kind: type[Any], text: str) -> Any:
+    """What a variable says. :raises ValueError: saying what to write."""
+    if kind is str:
+        return text
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite)
+    except _TwiceError as exc:
+        raise ValueError(f"{exc.args[0]} is given twice; keep one of them") from None
+    except (ValueError, RecursionError):
+        value = text
+    if kind is dict and not isinstance(value, dict):
+        raise ValueError('write a JSON object, such as {"a": 1}, or set its parts alone')
+    return value
+
+
+class _TwiceError(Exception):
+    """A key stands twice in an object of JSON."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise _TwiceError(name)
+    return dict(pairs)
+
+
+def _not_finite(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
@@ -191,16 +228,58 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return tree
 
 
-def _readable(root: type[BaseModel], error: Any) -> str:
-    """A line about one of pydantic's errors: where, what, and what was given."""
+_PLAIN: Final = {
+    "finite_number": "must be a finite number",
+    "model_type": "must be a group of settings",
+    "model_attributes_type": "must be a group of settings",
+    "dict_type": "must be a group of settings",
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+"""Sentences for what pydantic says in words of Python."""
+
+
+def _readable(
+    root: type[BaseModel], error: Any, *, file: ConfigFile, variables: Mapping[tuple[str, ...], str]
+) -> str:
+    """A sentence about one of pydantic's errors: which setting, what is wrong, what was given and where."""
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     name = ".".join(path)
+    place = _place(path, file, variables)
     if error["type"] == "extra_forbidden":
         known = [".".join(one) for one in leaves(root, path[1] if len(path) > 1 else "video")]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        there = f" ({place})" if place else ""
         return (
-            f"{name}: there is no such setting; did you mean {close[0]}? `daybreakd settings` lists them all"
+            f"{name}: there is no such setting; did you mean {close[0]}? "
+            f"`daybreakd settings` lists them all{there}"
         )
     message = str(error["msg"]).removeprefix("Value error, ")
+    message = _PLAIN.get(error["type"], re.sub(r"^Input should be", "must be", message))
+    title = f"{name} ({environment_name(path)}): " if path else ""
     given = masked(error["input"], path[-1] if path else "")
-    return f"{name} ({environment_name(path)}): {message}; it is {given!r}"
+    if not isinstance(given, str | int | float):  # a rule about several settings names them itself
+        there = f" ({place})" if place else ""
+        return "\n".join(f"{title}{line}{there}" for line in message.splitlines())
+    shown = repr(_REFUSED_URL.sub(r"\1***", given) if isinstance(given, str) else given)
+    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+    return f"{title}{message}; it is {shown}" + (f" ({place})" if place else "")
+
+
+_LONGEST_SHOWN: Final = 200
+
+
+def _place(path: tuple[str, ...], file: ConfigFile, variables: Mapping[tuple[str, ...], str]) -> str | None:
+    """Where a setting was given: the variable, where it has another name than the setting's own; or file and line."""
+    for end in range(len(path), 0, -1):
+        if (variable := variables.get(path[:end])) is not None:
+            return None if variable == environment_name(path) else f"from {variable}"
+    found = file.place(path)
+    return f"in {found}" if found else None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,15 +11,11 @@ from urllib.parse import quote
 import pytest
 from support.redis_tls import PASSWORD, USER, Authority, TlsServer
 from support.valkey import binary
+from support.whole_life import whole_life
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.inspect import facts
-from daybreak_server.adapters.redis.queue import RedisQueue
-from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.domain.ids import GroupId, new_task_id
-from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.tasks import Finished, NewTask, State
+from daybreak_server.domain.tasks import State
 from daybreak_server.settings import RedisSettings
 
 
@@ -76,35 +69,23 @@ def endpoint(server: TlsServer, *, password: str = PASSWORD, **files: Path) -> E
     return Endpoint.configured(RedisSettings(url=url, **named))
 
 
-async def whole_life(where: Endpoint) -> State:
-    """One task through all faces of the store, the guard's way of being told included."""
-    task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
-    group = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
-    store, events = RedisStore(where), RedisEvents(where)
-    queue = RedisQueue(Endpoint.of(json.loads(json.dumps(asdict(where)))), pool="echo")
-    try:
-        after = await events.tail("echo")
-        await store.submit([task])
-        claim = await asyncio.to_thread(queue.claim, group, wait_s=5)
-        assert claim is not None
-        await asyncio.to_thread(queue.settle, claim.lease, Finished(artifacts=()))
-        async with aclosing(events.follow("echo", after=after)) as feed:
-            assert [event.type for event in await anext(feed)] == ["queued", "started", "succeeded"]
-        record = await store.get(task.id)
-        assert record is not None
-        return record.state
-    finally:
-        queue.close()
-        await events.close()
-        await store.close()
-
-
 async def test_every_face_speaks_tls(secure: Callable[..., TlsServer], authority: Authority) -> None:
     """Store, queue, events and the doctor's look connect by certificate and user."""
     where = endpoint(secure(), ca_file=authority.ca_file)
     assert await whole_life(where) is State.SUCCEEDED
     found = await facts(where)
     assert (found.error, found.product) == (None, "redis")
+
+
+async def test_the_urls_own_options_of_tls_count(
+    secure: Callable[..., TlsServer], authority: Authority
+) -> None:
+    """A CA in the URL is used; and one who waives the check of certificates has what he asked for."""
+    url = endpoint(secure()).url
+    for options in (f"ssl_ca_certs={authority.ca_file}", "ssl_cert_reqs=none&ssl_check_hostname=false"):
+        where = Endpoint.configured(RedisSettings(url=f"{url}?{options}"))
+        assert await whole_life(where) is State.SUCCEEDED
+    assert "certificate" in ((await facts(endpoint(secure()))).error or "").lower()
 
 
 async def test_a_server_that_wants_our_certificate(

@@ -66,8 +66,12 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
     """Run a program and end with its exit code. ``workloads``: whether it needs those of the pools."""
     if workloads:
         _check_workloads(settings)
+    from daybreak_server.ports.blobs import BlobError
+
     try:
         code = program(settings)
+    except BlobError as exc:
+        fail((f"the store of files (DAYBREAK_ARTIFACTS__URL) cannot be used: {exc}",), code=1)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in _EXTRAS:

@@ -35,6 +35,9 @@ pools:
 An unknown `DAYBREAK_…` name is an error; an empty variable counts as absent. Groups and `options` may be
 given whole, as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. In a variable, a pool's `-` is written `_`.
 Durations end in `_s` and are seconds; sizes end in `_bytes`. Relative folders start at the working directory.
+All settings are checked before anything is started: a value that something later could not use (infinite, negative, far
+too large, an address that names nothing), settings that contradict each other, or a key that the file has twice ends a
+command with exit code 2 and a line that says where it is and what to write. No line shows a password.
 `daybreakd settings` shows the values that are in force. The client reads `DAYBREAK_URL` and
 `DAYBREAK_API_KEY` only. A Redis's password is part of its URL; S3's credentials are the usual AWS
 variables."""

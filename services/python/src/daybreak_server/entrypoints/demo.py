@@ -136,7 +136,12 @@ class Up:
 @contextmanager
 def _running(settings: Settings) -> Iterator[Up]:
     folder = settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DemoError(
+            f"the data folder {folder} cannot be made: {exc.strerror}; set DAYBREAK_DATA_DIR to one that can"
+        ) from exc
     config = folder / "demo.json"
     config.touch(mode=0o600)
     config.write_text(settings.model_dump_json(), encoding="utf-8")

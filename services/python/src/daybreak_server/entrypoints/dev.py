@@ -16,6 +16,7 @@ from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
 from daybreak_server.entrypoints.supervisor import PartFailedError, Supervisor
 from daybreak_server.gang.member import Member
+from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings import PoolSettings, Settings
 
 _HEAVY = frozenset({"video"})
@@ -102,7 +103,7 @@ def run_dev(settings: Settings) -> int:
         return 1
     try:
         return _run(settings, instance, started)
-    except (InstanceError, PartFailedError) as exc:
+    except (InstanceError, PartFailedError, BlobError) as exc:
         sys.stderr.write(f"cannot start: {exc}\n")
         return 1
     finally:

@@ -32,10 +32,16 @@ class Instance:
     """Holds the lock of a data folder as long as it is open."""
 
     def __init__(self, folder: Path) -> None:
+        """:raises InstanceError: when the folder cannot be made."""
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.logs = folder / "logs"
-        self.logs.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.logs.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise InstanceError(
+                f"the data folder {folder} cannot be made: {exc.strerror}; set DAYBREAK_DATA_DIR to one that can"
+            ) from exc
         self.mark = mark_of(folder)
         self._lock: IO[str] | None = None
         self._reaper: subprocess.Popen[bytes] | None = None

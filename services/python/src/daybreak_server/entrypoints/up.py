@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from daybreak_server import wiring
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.environment import QUICK
 from daybreak_server.domain.pools import GroupState
@@ -36,6 +37,7 @@ from daybreak_server.entrypoints.instance import (
 )
 from daybreak_server.entrypoints.supervisor import Part, PartFailedError, Supervisor
 from daybreak_server.entrypoints.telling import Telling
+from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings import Settings
 
 _START_S = 900.0
@@ -73,8 +75,9 @@ def run_up(settings: Settings) -> int:
     if left:
         say(f"ended {len(left)} processes that an earlier run had left")
     try:
+        wiring.build_blobs(settings)  # its parts would fail one by one, each with a traceback in its log
         plan = make_plan(settings, instance)
-    except InstanceError as exc:
+    except (InstanceError, BlobError) as exc:
         say(f"cannot start: {exc}")
         instance.close()
         return 1

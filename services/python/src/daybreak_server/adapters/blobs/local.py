@@ -42,9 +42,14 @@ class LocalBlobs:
     def __init__(self, root: Path) -> None:
         """:raises BlobRefusedError: when the folder can neither be found nor made."""
         self.root = Path(os.path.abspath(root))
-        with self._translated(""):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._close(self._open_root())
+        try:
+            with self._translated(""):
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._close(self._open_root())
+        except BlobNotFoundError as exc:
+            raise BlobRefusedError(
+                f"{self.root}: the folder cannot be made; set DAYBREAK_ARTIFACTS__URL to another folder"
+            ) from exc
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
         """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 4 MiB."""

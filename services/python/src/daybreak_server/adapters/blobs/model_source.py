@@ -40,13 +40,13 @@ class S3Model:
         self._bucket = parts.netloc
         self._prefix = f"{parts.path.strip('/')}/" if parts.path.strip("/") else ""
         self._where = f"model {url} at {access.endpoint_url or 'AWS'}"
-        client = client_factory(
-            region=access.region,
-            path_style=access.path_style,
-            other_server=access.endpoint_url is not None,
-            key_files=access.key_files,
-        )
         with self._translated(""):
+            client = client_factory(
+                region=access.region,
+                path_style=access.path_style,
+                other_server=access.endpoint_url is not None,
+                key_files=access.key_files,
+            )
             self._client = client(access.endpoint_url)
 
     def files(self) -> tuple[ModelFile, ...]:

@@ -66,10 +66,13 @@ class S3Blobs:
         self._presign = presign
         self._sums = True
         self._where = f"s3://{bucket} at {endpoint_url or 'AWS'}"
-        client = client_factory(
-            region=region, path_style=path_style, other_server=endpoint_url is not None, key_files=key_files
-        )
         with self._translated(""):
+            client = client_factory(
+                region=region,
+                path_style=path_style,
+                other_server=endpoint_url is not None,
+                key_files=key_files,
+            )
             self._client = client(endpoint_url)
             self._public = client(public_endpoint_url) if public_endpoint_url else self._client
 

@@ -47,6 +47,7 @@ _CLOSED = "the handler is closed"
 
 def translate(exc: BaseException) -> StoreError:
     """The port's error for one of the client's."""
+    exc = _unwrapped(exc)
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
         return StoreFullError("Redis has reached its maxmemory: no new tasks for now; running tasks go on")
@@ -59,6 +60,12 @@ def translate(exc: BaseException) -> StoreError:
     if message.startswith(_UNAVAILABLE):
         return StoreUnavailableError(f"Redis refuses for now: {message}")
     return StoreError(f"Redis answered with an error: {message or exc!r}")
+
+
+def _unwrapped(exc: BaseException) -> BaseException:
+    """On a Unix socket, redis-py logs in while it connects, and wraps whatever the server answers to that."""
+    inner = exc.args[0] if isinstance(exc, failures.ConnectionError) and exc.args else None
+    return inner if isinstance(inner, failures.RedisError) else exc
 
 
 def is_unknown(exc: Exception) -> bool:

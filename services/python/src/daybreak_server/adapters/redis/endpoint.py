@@ -33,7 +33,8 @@ class Endpoint:
     """What a process must know to connect. All of it fits into JSON."""
 
     url: str
-    """``redis://`` or ``rediss://`` (TLS), with user, password and database. With Sentinel, its host is not asked."""
+    """``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database. With Sentinel, its host is
+    not asked."""
     ca_file: str | None = None
     """Certificates that may have signed the server's; ``None``: those of the system."""
     cert_file: str | None = None
@@ -83,7 +84,7 @@ class Endpoint:
     def pool(self, *, timeout_s: float) -> redis.ConnectionPool:
         """Connections for threads. None repeats a command by itself."""
         once = Retry(NoBackoff(), 0)
-        options = {**_options(timeout_s), **self._certificates(), **self._file(), "retry": once}
+        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": once}
         if not self.sentinels:
             return redis.ConnectionPool.from_url(self._address(), **options)
         asked = _Sentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
@@ -92,7 +93,7 @@ class Endpoint:
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
         """The same for coroutines."""
         once = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        options = {**_options(timeout_s), **self._certificates(), **self._file(), "retry": once}
+        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": once}
         if not self.sentinels:
             return _Pool.from_url(self._address(), **options)
         asked = _AsyncSentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
@@ -104,11 +105,20 @@ class Endpoint:
         once = redis.asyncio.retry.Retry(NoBackoff(), 0)
         return redis.asyncio.Redis(host=host, port=port, **self._for_sentinels(once))
 
+    def _options(self, timeout_s: float) -> dict[str, Any]:
+        """What every connection has. A Unix socket has nothing to keep alive, and redis-py refuses to be told so."""
+        options = _options(timeout_s)
+        if self.url.startswith("unix:"):
+            del options["socket_keepalive"]
+        return options
+
     def _certificates(self) -> dict[str, Any]:
+        """How TLS is spoken, by the URL's options and the files; to Sentinels in the same way."""
         if not self.tls:
             return {}
+        said = {name: value for name, value in parse_url(self.url).items() if name.startswith("ssl_")}
         files = {"ca_certs": self.ca_file, "certfile": self.cert_file, "keyfile": self.key_file}
-        return {f"ssl_{name}": file for name, file in files.items() if file is not None}
+        return said | {f"ssl_{name}": file for name, file in files.items() if file is not None}
 
     def _file(self) -> dict[str, Any]:
         """Who we are, where the password is in a file."""
@@ -122,7 +132,8 @@ class Endpoint:
         if self.password_file is None:
             return self.url
         parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        scheme, query = parts.scheme, f"?{parts.query}" if parts.query else ""
+        return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
     def _login(self) -> dict[str, Any]:
         """User, password, database and whatever else the URL says, but where the server is."""

