@@ -82,7 +82,7 @@ async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
     claim = queue.claim(groups[-1], wait_s=1)
     view = await store.pool("video")
     assert {one.id: one.hosts for one in view.groups} == {one.id: one.hosts for one in groups}
-    assert [one.task for one in view.groups if one.task is not None] == [claim.lease.task if claim else None]
+    assert [one.tasks for one in view.groups if one.tasks] == [(claim.lease.task,) if claim else None]
     queue.close()
     await store.close()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
+from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
 from daybreak.wire.pools import WAKE_PHASES
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -194,13 +195,17 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
         state=record.state.value,
         phase=None if record.phase == WAKE_PHASES[-1] else record.phase,
         ranks=record.ranks,
-        task=record.task,
+        tasks=list(record.tasks) if admin else None,
         since=at(record.since_ms or None),
         hosts=list(record.hosts) if admin else None,
         pids=list(record.pids) if admin else None,
         loads=record.loads,
         plan=record.plan or None,
         detail=record.detail or None,
+        endpoint=record.endpoint if admin else None,
+        models=list(record.models) or None,
+        capacity=record.capacity,
+        load=None if record.load is None else GroupLoad(**asdict(record.load)),
     )
 
 
@@ -214,7 +219,7 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
         delayed=view.delayed,
         running=view.running,
         oldest_wait_s=_rounded(view.oldest_wait_s),
-        groups=groups if admin else [g.model_copy(update={"task": None}) for g in groups],
+        groups=groups,
         groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
         groups_max=entry.settings.groups,
         wake=_wake_history(view, now_ms),

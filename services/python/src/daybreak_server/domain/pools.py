@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from daybreak_server.domain.ids import GroupId, TaskId
+from daybreak_server.domain.serving import Load
 
 
 class GroupState(StrEnum):
@@ -29,7 +30,8 @@ class GroupRecord:
     ranks: int = 1
     phase: str = "ready"
     since_ms: int = 0
-    task: TaskId | None = None
+    tasks: tuple[TaskId, ...] = ()
+    """The tasks that it holds, in the order of their claims; a group of ``jobs`` holds one at most."""
     hosts: tuple[str, ...] = ()
     pids: tuple[int, ...] = ()
     loads: int = 0
@@ -40,6 +42,13 @@ class GroupRecord:
     """How far its phase is, in words; empty where there is nothing to say."""
     wake: Mapping[str, float] = field(default_factory=dict)
     drain: bool = False
+    endpoint: str | None = None
+    """Where it answers requests, for a group that serves them: a URL inside the cluster."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it serves."""
+    capacity: int | None = None
+    """How many tasks, requests or sessions it takes at once."""
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,10 +97,10 @@ class LeaderLoop:
             self._going.wait(config.idle_s)
             return None
         state, before = STATE_OF[keeper.drain], keeper.record
-        if before.state is not state or before.task is not None:
+        if before.state is not state or before.tasks:
             # That a busy group is idle again, the store has written with the settlement.
             said = before.state is GroupState.BUSY and state is GroupState.IDLE
-            keeper.update(now=not said, state=state, task=None)
+            keeper.update(now=not said, state=state, tasks=())
         if keeper.drain:
             self._going.wait(config.idle_s)  # a mark can be taken away again
             return None
@@ -116,7 +116,7 @@ class LeaderLoop:
                 self._means.blobs.probe()
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)
-            self._keeper.update(state=GroupState.LOADING, phase="warm_up", task=None, detail=str(exc)[:300])
+            self._keeper.update(state=GroupState.LOADING, phase="warm_up", tasks=(), detail=str(exc)[:300])
             self._means.queue.failed(f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}")
             self._files_again = time.monotonic() + FILES_AGAIN_S
             return False
@@ -133,7 +133,7 @@ class LeaderLoop:
         hold = Hold(claim.lease, claim.control)
         self._hold = hold
         state = GroupState.DRAINING if keeper.drain else GroupState.BUSY
-        keeper.update(now=False, state=state, task=claim.lease.task)
+        keeper.update(now=False, state=state, tasks=(claim.lease.task,))
         keeper.hold(hold)
         self._means.pulse.beat("task", limit_s=config.stall_s)
         attempt = Attempt(claim, hold, means=self._means, crew=self._crew)
@@ -151,7 +151,7 @@ class LeaderLoop:
             self.break_group(attempt.failure())
             return None
         if outcome is None:
-            keeper.hold(None)
+            keeper.drop(claim.lease.task)
             self._hold = None
             attempt.discard()
             return None
@@ -209,7 +209,7 @@ class LeaderLoop:
                 # Trying again cannot help; holding on would keep the task from everybody.
                 _log.error("%s cannot be settled and is left to its lease: %s", hold.lease.task, exc)
                 settled = None
-            keeper.hold(None)
+            keeper.drop(hold.lease.task)
             self._hold = None
             if settled is not None and settled.stale:
                 _log.warning("%s was not ours any more when it ended", hold.lease.task)

@@ -8,6 +8,7 @@ from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.serving import Load
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
 
 PRIORITY_BAND = 1 << 50
@@ -133,7 +134,7 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
         ranks=int(r.get("ranks", 1)),
         phase=r.get("phase", "ready"),
         since_ms=int(r.get("since", 0)),
-        task=TaskId(r["task"]) if "task" in r else None,
+        tasks=tuple(map(TaskId, r.get("task", "").split())),
         hosts=tuple(json.loads(r.get("hosts", "[]"))),
         pids=tuple(json.loads(r.get("pids", "[]"))),
         loads=int(r.get("loads", 0)),
@@ -141,4 +142,8 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
         detail=r.get("detail", ""),
         wake=json.loads(r.get("wake", "{}")),
         drain="drain" in r,
+        endpoint=r.get("endpoint") or None,
+        models=tuple(json.loads(r.get("models") or "[]")),
+        capacity=_int(r.get("capacity") or None),
+        load=Load(**json.loads(r["load"])) if r.get("load") else None,
     )

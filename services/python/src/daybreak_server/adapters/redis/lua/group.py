@@ -36,6 +36,7 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         "plan": group.plan,
         "detail": group.detail,
         "wake": wake,
+        **_serving(group),
     }
     if group.since_ms:
         fields["since"] = group.since_ms
@@ -48,6 +49,16 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         int(group.drain),
     )
     return Call("group", keys, (*head, wake_ms, wake, *(part for pair in fields.items() for part in pair)))
+
+
+def _serving(group: GroupRecord) -> dict[str, str | int]:
+    """What only a group that serves requests has; empty text where it does not."""
+    return {
+        "endpoint": group.endpoint or "",
+        "models": json.dumps(group.models) if group.models else "",
+        "capacity": "" if group.capacity is None else group.capacity,
+        "load": json.dumps(asdict(group.load)) if group.load is not None else "",
+    }
 
 
 def encode_leave(keys: Keys, group: GroupId) -> Call:

@@ -36,7 +36,7 @@ def encode(keys: Keys, endings: Sequence[Ending], *, lease_s: float) -> Call:
     for lease, outcome, claim_next in endings:
         args += (lease.task, lease.token)
         args += _outcome(lease, outcome)
-        args += claim.NOBODY if claim_next is None else claim.claimant(claim_next)
+        args += claim.NOBODY if claim_next is None else claim.claimant(claim_next, settled=lease.task)
     return Call("settle", keys, args)
 
 
