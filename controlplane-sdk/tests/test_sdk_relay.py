@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -135,6 +136,14 @@ async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
                 if delivery.event.task in relayed:
                     relayed[delivery.event.task].append(delivery.event)
                     ended |= {delivery.event.task} if delivery.event.type.terminal else set()
+        files = [
+            file["url"]
+            for event in relayed[tasks[0]]
+            for file in (event.data, *event.data.get("artifacts", ()))
+            if "url" in file
+        ]
+        assert {f"/v1/tasks/{tasks[0]}/preview", f"/v1/tasks/{tasks[0]}/artifacts/echo.txt"} <= set(files)
+        assert all(urllib.request.urlopen(daybreak.url + url).status == 200 for url in files)
     assert relayed == api
     kinds = {event.type.value for events in api.values() for event in events}
     assert kinds >= {

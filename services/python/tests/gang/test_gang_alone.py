@@ -109,17 +109,44 @@ def test_an_input_that_this_version_refuses_fails_for_good(
 def test_previews_and_log_lines_reach_the_stream(
     pools: Callable[..., Pool], leader: Callable[..., Member]
 ) -> None:
-    """The preview's event names its URL, and its key holds a picture that opens."""
+    """The preview's event names it, and its key holds a picture that opens."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="look", steps=3, preview=True)
     pool.wait(task)
-    (url, *_) = [event.data["url"] for event in pool.events(task) if event.type == "preview"]
-    assert url == f"/v1/tasks/{task}/preview"
+    (shown, *_) = [event.data for event in pool.events(task) if event.type == "preview"]
+    assert (shown["name"], shown["content_type"]) == ("preview", "image/webp")
     image, kind = pool.call(pool.store.preview(task))
     assert kind == "image/webp"
     assert Image.open(io.BytesIO(image)).size == (1, 1)
     assert "log" in pool.types(task)
+
+
+def test_what_a_group_leaves_in_redis_has_names_and_no_urls(
+    pools: Callable[..., Pool], leader: Callable[..., Member], valkey: Server
+) -> None:
+    """Where a file is served is the API's to say: a route may change, and another face may serve the same task."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="look", steps=3, preview=True, artifact_bytes=9)
+    pool.wait(task)
+    assert {"preview", "artifact", "succeeded"} <= set(pool.types(task))
+    with valkey.client() as client:
+        stored = {key: _value(client, key) for key in client.scan_iter(count=1000)}
+    assert any(b"echo.txt" in value for value in stored.values())
+    assert not [key for key, value in stored.items() if b"/v1/" in value]
+
+
+def _value(client: Any, key: bytes) -> bytes:
+    """All that a key holds, as text."""
+    read = {
+        b"string": lambda: client.get(key),
+        b"hash": lambda: client.hgetall(key),
+        b"list": lambda: client.lrange(key, 0, -1),
+        b"zset": lambda: client.zrange(key, 0, -1),
+        b"stream": lambda: client.xrange(key),
+    }
+    return repr(read[client.type(key)]()).encode()
 
 
 def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory
+from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, TaskState, WakeHistory, paths
 from daybreak.wire.pools import WAKE_PHASES
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -44,23 +44,17 @@ def written(ms: int) -> str:
 
 def path(task: str) -> str:
     """Where a task is served."""
-    return f"/v1/tasks/{task}"
+    return paths.task_path(task)
 
 
 def artifact_url(task: str, name: str) -> str:
     """Where a file of a task is served."""
-    return f"/v1/tasks/{task}/artifacts/{name}"
+    return paths.artifact_path(task, name)
 
 
 def artifact(task: str, ref: ArtifactRef) -> Shown:
     """A file as clients see it: its place in the store stays inside."""
-    return {
-        "name": ref.name,
-        "content_type": ref.content_type,
-        "size_bytes": ref.size_bytes,
-        "sha256": ref.sha256,
-        "url": artifact_url(task, ref.name),
-    }
+    return {**ref.description(), "url": artifact_url(task, ref.name)}
 
 
 def has_ready_group(view: PoolView) -> bool:
@@ -253,19 +247,4 @@ def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
 
 def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
     """An event's data as clients see it: files carry a URL and not their place in the store."""
-    shown = {key: value for key, value in dict(data).items() if value is not None}
-    if kind == "artifact":
-        return _public_file(task_id, shown)
-    files = shown.get("artifacts")
-    if isinstance(files, list):
-        shown["artifacts"] = [_public_file(task_id, file) for file in files if isinstance(file, dict)]
-    elif kind == "succeeded":
-        shown["artifacts"] = []
-    return shown
-
-
-def _public_file(task_id: str, file: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in file.items() if key != "key"}
-    if "name" in shown:
-        shown["url"] = artifact_url(task_id, str(shown["name"]))
-    return shown
+    return paths.public_data(task_id, kind, data)
