@@ -18,6 +18,7 @@ from support.valkey import Server, start_valkey
 from support.waiting import wait_until
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask, State
@@ -255,7 +256,7 @@ def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read
 ) -> None:
     """Nobody waits minutes for a model to hear that the bucket's address is wrong."""
     pool, spec = pools(), registry.spec("echo")
-    broken: list[str] = []
+    broken: list[Cause] = []
     loaded = threading.Event()
 
     def refuse() -> Any:
@@ -271,7 +272,7 @@ def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read
     member.start()
     assert member.wait_ended(30)
     wait_until(lambda: broken, 10, "the group to say that it is broken")
-    assert broken == ["ValueError: no such scheme: s4://"]
+    assert list(map(str, broken)) == ["ValueError: no such scheme: s4://"]
     assert not loaded.is_set()
     assert not pool.view().groups
 
@@ -281,7 +282,7 @@ def test_a_stalled_step_breaks_the_group_and_health_says_so(
 ) -> None:
     """No progress within `stall_s`: a strike with the reason `stalled`, though the lease would live on."""
     pool = pools(lease={"lease_s": 60.0, "stall_s": 1.0})
-    broken: list[str] = []
+    broken: list[Cause] = []
     member = leader(pool, on_broken=broken.append)
     task = pool.submit(message="s", steps=3, fail_at=2, fail_kind="hang", max_strikes=1)
     assert pool.wait(task, State.FAILED).error_code == "stalled"
@@ -340,7 +341,7 @@ def test_a_group_waits_for_a_store_that_comes_later(
     own_valkey.stop()
     pool = Pool(make_settings(own_valkey, tmp_path / "data"))
     try:
-        broken: list[str] = []
+        broken: list[Cause] = []
         member = leader(pool, on_broken=broken.append)
         time.sleep(1.0)  # an outage, not a wait
         assert member.health() is None

@@ -225,13 +225,11 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
 def _condition(view: PoolView) -> PoolCondition | None:
     """What is wrong with the pool's groups, where an operator keeps them or a rank has said so."""
     report = view.report
-    if report is None and not view.failure:
+    if report is not None:
+        return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)
+    if view.failure is None:
         return None
-    return PoolCondition(
-        phase=report.phase if report is not None else None,
-        reason=(report.reason if report is not None else "RanksFail") or None,
-        message=(report.message if report is not None else view.failure) or None,
-    )
+    return PoolCondition(reason=view.failure.reason, message=view.failure.message)
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
 from daybreak_server.domain.serving import Load
 
@@ -89,7 +90,7 @@ class PoolView:
     wake_since_ms: int | None = None
     report: PoolReport | None = None
     """Where an operator keeps the groups."""
-    failure: str = ""
+    failure: Cause | None = None
     """Why a rank ended last, until a group is ready."""
     closed: tuple[str, ...] = ()
     """Hosts on which a group is marked to drain when it registers."""

@@ -9,6 +9,7 @@ import threading
 import time
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
 from daybreak_server.entrypoints.gateway import Gateway, log_to_stderr, serve
 from daybreak_server.entrypoints.instance import Instance, InstanceError, free_port, is_free
@@ -74,7 +75,7 @@ class LightGroups:
         if self._going.is_set():
             return
 
-        def broken(why: str) -> None:
+        def broken(why: Cause) -> None:
             sys.stderr.write(f"a group of {pool} is replaced: {why}\n")
             with contextlib.closing(self._queues[pool]()) as queue, contextlib.suppress(StoreError):
                 queue.failed(why)

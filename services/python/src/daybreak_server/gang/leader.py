@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import (
     Claim,
@@ -117,7 +118,8 @@ class LeaderLoop:
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)
             self._keeper.update(state=GroupState.LOADING, phase="warm_up", tasks=(), detail=str(exc)[:300])
-            self._means.queue.failed(f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}")
+            said = f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}"
+            self._means.queue.failed(Cause(reason=Reason.ARTIFACTS_REFUSED, message=said))
             self._files_again = time.monotonic() + FILES_AGAIN_S
             return False
         except BlobError as exc:

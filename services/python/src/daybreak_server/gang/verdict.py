@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
+from daybreak_server.gang.causes import OUT_OF_MEMORY_CODE, is_out_of_memory
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _MESSAGE_LIMIT = 2000
@@ -60,7 +61,8 @@ class Verdict(StrEnum):
 def report_of(error: BaseException, *, point: int) -> Report:
     """An error as a rank reports it."""
     names = {base.__name__ for base in type(error).__mro__}
-    code = error.code if isinstance(error, WorkloadError) else "workload_failed"
+    code = OUT_OF_MEMORY_CODE if is_out_of_memory(error) else "workload_failed"
+    code = error.code if isinstance(error, WorkloadError) else code
     message = str(error) or type(error).__name__
     if not isinstance(error, WorkloadError):
         message = f"{type(error).__name__}: {message}"

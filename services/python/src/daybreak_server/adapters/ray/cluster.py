@@ -14,6 +14,8 @@ from ray._private.services import get_node_instance_id
 from ray._private.state import state
 from ray.experimental import internal_kv
 
+from daybreak_server.domain.causes import Cause
+
 _log = logging.getLogger(__name__)
 _NAMESPACE = b"daybreak"
 _DRAIN_LOOK_S = 0.5
@@ -64,11 +66,12 @@ class KvBoard:
         internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
 
 
-def tell_failure(pool: str, *, rank: int, why: str) -> None:
+def tell_failure(pool: str, *, rank: int, why: Cause) -> None:
     """Leave the reason of a rank's end where whoever watches the deployment can read it."""
     before = failures().get(pool, {})
     count = int(before.get("count", 0)) + 1
-    _put(f"failure/{pool}", {"rank": rank, "why": why, "at": time.time(), "count": count})
+    said = {"rank": rank, "reason": why.reason, "why": why.message, "at": time.time(), "count": count}
+    _put(f"failure/{pool}", said)
 
 
 def count_early_end(pool: str, *, rank: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
 from daybreak_server.domain.tasks import State
@@ -77,9 +78,9 @@ def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
     return Call("group", keys, (*head, *hosts))
 
 
-def encode_failure(keys: Keys, why: str, *, rank: int) -> Call:
-    """Why a rank ended."""
-    text = json.dumps({"rank": rank, "why": why[:FAILURE_CHARS]})
+def encode_failure(keys: Keys, cause: Cause, *, rank: int) -> Call:
+    """Why a rank ended. The message is called ``why``, as an earlier version reads it."""
+    text = json.dumps({"rank": rank, "reason": cause.reason, "why": cause.message[:FAILURE_CHARS]})
     return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
 
 
@@ -132,12 +133,16 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         wake_phase=phase,
         wake_since_ms=since,
         report=report,
-        failure=json.loads(failure)["why"] if failure else "",
+        failure=_failure(json.loads(failure)) if failure else None,
         closed=tuple(map(records.text, closed)),
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
     )
+
+
+def _failure(stored: Mapping[str, Any]) -> Cause:
+    return Cause(reason=stored.get("reason", Reason.RANKS_FAIL), message=stored["why"])
 
 
 _PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
