@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -129,12 +130,14 @@ async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
                 undecoded = delivery.task, delivery.type, Event.model_validate_json(delivery.json())
                 await delivery.ack()
                 assert undecoded == (delivery.event.task, delivery.event.type.value, delivery.event)
-                assert json.loads(delivery.json()) == json.loads(
-                    delivery.event.model_dump_json(exclude_none=True)
-                )
+                said = delivery.event.model_dump_json(exclude_none=True)
+                assert json.loads(delivery.json()) == json.loads(said)
                 if delivery.event.task in relayed:
                     relayed[delivery.event.task].append(delivery.event)
                     ended |= {delivery.event.task} if delivery.event.type.terminal else set()
+        urls = {event.data["url"] for event in relayed[tasks[0]] if "url" in event.data}
+        assert urls == {f"/v1/tasks/{tasks[0]}/preview", f"/v1/tasks/{tasks[0]}/artifacts/echo.txt"}
+        assert all(urllib.request.urlopen(daybreak.url + url).status == 200 for url in urls)
     assert relayed == api
     kinds = {event.type.value for events in api.values() for event in events}
     assert kinds >= {

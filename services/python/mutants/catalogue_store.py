@@ -59,13 +59,13 @@ _FENCES = (
     mutant(
         "repeated-settle-claims-again",
         "a settle whose answer was lost gives back the task that it had claimed, and takes another",
-        (_SETTLE, "if held and held_ok then", "if false then"),
+        (_SETTLE, "if is_held(r, c.group) then return answer(r) end", ""),
         tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "lost-claim-kept",
         "a group whose claim was not answered claims another task and keeps the first",
-        (_ATTEMPT, "  if not g.task then return end\n", "  if g then return end\n"),
+        (_ATTEMPT, "    if is_held(r, name) then release(r, why, true) end\n", ""),
         tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-claim lost]",
     ),
     mutant(

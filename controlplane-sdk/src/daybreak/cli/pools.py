@@ -61,9 +61,9 @@ def _groups(pool: Pool) -> str:
 
 
 def _at(group: PoolGroup) -> tuple[str, ...]:
-    """Its task, or how far it is on its way to one."""
-    if group.task:
-        return (group.task,)
+    """Its tasks, or how far it is on its way to one."""
+    if group.tasks:
+        return (", ".join(group.tasks),)
     told = [phase_words(group.phase)] if group.phase else []
     told += [group.detail] if group.detail else []
     return (": ".join(told),) if told else ()

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
-from urllib.parse import quote
 
 from pydantic_core import from_json
 
 from daybreak.wire import Event, EventType
+from daybreak.wire.paths import WITH_FILES, public_data
 
 Place = tuple[int, int]
 """An id as a pair that sorts in the order of events."""
 
 NOWHERE: Place = (0, 0)
 _KNOWN = {kind.value: kind for kind in EventType}
-_WITH_FILES = {EventType.ARTIFACT.value, EventType.SUCCEEDED.value}
 _check = Event.__pydantic_validator__.validate_python
 _LAST_SEQUENCE = (1 << 64) - 1
 
@@ -70,7 +68,7 @@ def text(entry_id: str, flat: Sequence[str]) -> str | None:
     """The event of a :func:`readable` entry as the API sends it, put together and not decoded; ``None`` where that
     cannot be: files carry a URL that the entry does not have, and nulls are left out."""
     _, task, _, kind, _, attempt, _, data = flat
-    if kind in _WITH_FILES or "null" in data:
+    if kind in WITH_FILES or "null" in data:
         return None
     ms = int(entry_id.partition("-")[0])
     which = f',"attempt":{int(attempt)}' if attempt != "0" else ""
@@ -103,30 +101,9 @@ def event(entry_id: str, flat: Sequence[str]) -> Event | None:
                 "type": kind,
                 "at": datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC),
                 "attempt": int(fields["attempt"]) or None,
-                "data": _public(task, kind, from_json(fields["data"])),
+                "data": public_data(task, kind.value, from_json(fields["data"])),
             }
         )
         return checked
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"the entry {entry_id} is not an event of Daybreak") from exc
-
-
-def _public(task: str, kind: EventType, data: dict[str, Any]) -> dict[str, Any]:
-    """Files carry a URL and not their place in the store."""
-    shown = data
-    if None in data.values():
-        shown = {name: value for name, value in data.items() if value is not None}
-    if kind is EventType.ARTIFACT:
-        return _file(task, shown)
-    if kind is EventType.SUCCEEDED:
-        files = shown.get("artifacts")
-        files = files if isinstance(files, list) else []
-        shown["artifacts"] = [_file(task, file) for file in files if isinstance(file, dict)]
-    return shown
-
-
-def _file(task: str, file: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in file.items() if name != "key"}
-    if "name" in shown:
-        shown["url"] = f"/v1/tasks/{task}/artifacts/{quote(str(shown['name']), safe='')}"
-    return shown

@@ -6,7 +6,7 @@ milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. Absent
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem
 from daybreak.wire.events import Event, EventType
-from daybreak.wire.pools import Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
+from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
 from daybreak.wire.tasks import (
     Artifact,
     BatchItem,
@@ -36,6 +36,7 @@ __all__ = [
     "Event",
     "EventType",
     "FieldError",
+    "GroupLoad",
     "Links",
     "Pool",
     "PoolCondition",

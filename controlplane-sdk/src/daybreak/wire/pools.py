@@ -15,8 +15,18 @@ RESTING_PHASES = ("zero", "ready")
 GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
 
 
+class GroupLoad(Answer):
+    """How busy a group is that serves requests."""
+
+    in_flight: int = 0
+    waiting: int = 0
+    sessions: int = 0
+    free_memory_bytes: int | None = None
+
+
 class PoolGroup(Answer):
-    """A group of ranks; ``hosts`` and ``pids`` are shown to admin keys only, and on an open local server.
+    """A group of ranks; ``tasks`` (which it holds), ``hosts``, ``pids`` and ``endpoint`` are shown to admin keys only,
+    and on an open local server.
 
     ``phase`` is its own phase of the wake (``since`` counts from it), and absent once it is ready.
     """
@@ -25,13 +35,17 @@ class PoolGroup(Answer):
     state: str
     phase: str | None = None
     ranks: int
-    task: str | None = None
+    tasks: list[str] | None = None
     since: Time | None = None
     hosts: list[str] | None = None
     pids: list[int] | None = None
     loads: int | None = None
     plan: str | None = None
     detail: str | None = None
+    endpoint: str | None = None
+    models: list[str] | None = None
+    capacity: int | None = None
+    load: GroupLoad | None = None
 
 
 class WakeHistory(Answer):

@@ -16,6 +16,7 @@ from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.shared import SharedQueue, sharing
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.causes import Cause
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.member import Member, Outside
@@ -152,7 +153,7 @@ def build_member(
     *,
     rank: int = 0,
     device: str = "cpu",
-    on_broken: Callable[[str], None],
+    on_broken: Callable[[Cause], None],
     board: Board | None = None,
     host: str = "127.0.0.1",
     label: str = "",
@@ -199,7 +200,7 @@ def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int],
     return fetch
 
 
-def tell_failure(settings: Settings, pool: str, *, rank: int, why: str) -> None:
+def tell_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> None:
     """Show with the pool why a rank cannot go on; a store that cannot be told is only logged."""
     _log.error("rank %d of %s: %s", rank, pool, why)
     with contextlib.closing(build_queue(settings, pool)) as queue:

@@ -66,7 +66,7 @@ def test_claim(api: Api, worker: Worker) -> None:
 
     def busy() -> bool:
         groups = api.client.get("/v1/pools/echo").json()["groups"]
-        return [(g["state"], g.get("task")) for g in groups] == [("busy", task["id"])]
+        return [(g["state"], g.get("tasks")) for g in groups] == [("busy", [task["id"]])]
 
     wait_until(busy, 30, "the group to be shown at work")
 

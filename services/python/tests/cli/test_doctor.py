@@ -14,6 +14,7 @@ from support.valkey import Server
 
 from daybreak_server.adapters.redis.inspect import RedisFacts
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.causes import Cause
 from daybreak_server.entrypoints import doctor_cluster, doctor_redis
 from daybreak_server.entrypoints.checks import Check
 from daybreak_server.entrypoints.doctor import as_lines, broken, examine
@@ -101,10 +102,10 @@ def test_what_a_rank_said_last(tmp_path: Path, valkey: Server) -> None:
     queue = RedisQueue(valkey.url, pool="echo")
     redis = {"url": valkey.url, "timeout_s": 30}
     assert "groups of echo" not in report(tmp_path, redis=redis)
-    queue.failed("UnknownWorkloadError: cannot import 'a.b:C'")
+    queue.failed(Cause(reason="RanksFail", message="UnknownWorkloadError: cannot import 'a.b:C'"))
     check = report(tmp_path, redis=redis)["groups of echo"]
     assert (check.level, check.found) == ("error", "UnknownWorkloadError: cannot import 'a.b:C'")
-    queue.failed("GroupBrokenError: rank 0 is gone", rank=1)
+    queue.failed(Cause(reason="RanksFail", message="GroupBrokenError: rank 0 is gone"), rank=1)
     assert report(tmp_path, redis=redis)["groups of echo"].found == check.found, "the first one knows why"
     queue.close()
 

@@ -11,6 +11,7 @@ from support.pools import Pool, make_settings
 from support.valkey import Server
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.gang.member import Member
 
 
@@ -33,7 +34,7 @@ def leader() -> Iterator[Callable[..., Member]]:
     """Starts groups of one rank, as threads; stops them."""
     made: list[Member] = []
 
-    def start(pool: Pool, *, on_broken: Callable[[str], None] = print) -> Member:
+    def start(pool: Pool, *, on_broken: Callable[[Cause], None] = print) -> Member:
         member = wiring.build_member(pool.settings, pool.name, on_broken=on_broken)
         made.append(member)
         member.start()

@@ -18,6 +18,7 @@ from support.valkey import Server, start_valkey
 from support.waiting import wait_until
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask, State
@@ -109,17 +110,44 @@ def test_an_input_that_this_version_refuses_fails_for_good(
 def test_previews_and_log_lines_reach_the_stream(
     pools: Callable[..., Pool], leader: Callable[..., Member]
 ) -> None:
-    """The preview's event names its URL, and its key holds a picture that opens."""
+    """The preview's event names it, and its key holds a picture that opens."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="look", steps=3, preview=True)
     pool.wait(task)
-    (url, *_) = [event.data["url"] for event in pool.events(task) if event.type == "preview"]
-    assert url == f"/v1/tasks/{task}/preview"
+    (shown, *_) = [event.data for event in pool.events(task) if event.type == "preview"]
+    assert (shown["name"], shown["content_type"]) == ("preview", "image/webp")
     image, kind = pool.call(pool.store.preview(task))
     assert kind == "image/webp"
     assert Image.open(io.BytesIO(image)).size == (1, 1)
     assert "log" in pool.types(task)
+
+
+def test_what_a_group_leaves_in_redis_has_names_and_no_urls(
+    pools: Callable[..., Pool], leader: Callable[..., Member], valkey: Server
+) -> None:
+    """Where a file is served is the API's to say: a route may change, and another face may serve the same task."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="look", steps=3, preview=True, artifact_bytes=9)
+    pool.wait(task)
+    assert {"preview", "artifact", "succeeded"} <= set(pool.types(task))
+    with valkey.client() as client:
+        stored = {key: _value(client, key) for key in client.scan_iter(count=1000)}
+    assert any(b"echo.txt" in value for value in stored.values())
+    assert not [key for key, value in stored.items() if b"/v1/" in value]
+
+
+def _value(client: Any, key: bytes) -> bytes:
+    """All that a key holds, as text."""
+    read = {
+        b"string": lambda: client.get(key),
+        b"hash": lambda: client.hgetall(key),
+        b"list": lambda: client.lrange(key, 0, -1),
+        b"zset": lambda: client.zrange(key, 0, -1),
+        b"stream": lambda: client.xrange(key),
+    }
+    return repr(read[client.type(key)]()).encode()
 
 
 def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(
@@ -228,7 +256,7 @@ def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read
 ) -> None:
     """Nobody waits minutes for a model to hear that the bucket's address is wrong."""
     pool, spec = pools(), registry.spec("echo")
-    broken: list[str] = []
+    broken: list[Cause] = []
     loaded = threading.Event()
 
     def refuse() -> Any:
@@ -244,7 +272,7 @@ def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read
     member.start()
     assert member.wait_ended(30)
     wait_until(lambda: broken, 10, "the group to say that it is broken")
-    assert broken == ["ValueError: no such scheme: s4://"]
+    assert list(map(str, broken)) == ["ValueError: no such scheme: s4://"]
     assert not loaded.is_set()
     assert not pool.view().groups
 
@@ -254,7 +282,7 @@ def test_a_stalled_step_breaks_the_group_and_health_says_so(
 ) -> None:
     """No progress within `stall_s`: a strike with the reason `stalled`, though the lease would live on."""
     pool = pools(lease={"lease_s": 60.0, "stall_s": 1.0})
-    broken: list[str] = []
+    broken: list[Cause] = []
     member = leader(pool, on_broken=broken.append)
     task = pool.submit(message="s", steps=3, fail_at=2, fail_kind="hang", max_strikes=1)
     assert pool.wait(task, State.FAILED).error_code == "stalled"
@@ -313,7 +341,7 @@ def test_a_group_waits_for_a_store_that_comes_later(
     own_valkey.stop()
     pool = Pool(make_settings(own_valkey, tmp_path / "data"))
     try:
-        broken: list[str] = []
+        broken: list[Cause] = []
         member = leader(pool, on_broken=broken.append)
         time.sleep(1.0)  # an outage, not a wait
         assert member.health() is None

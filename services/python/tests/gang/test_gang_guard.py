@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from support.waiting import wait_until
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.tasks import Control, Lease, Settled, State
+from daybreak_server.domain.serving import Load
+from daybreak_server.domain.tasks import Control, Failed, Lease, Settled, State
 from daybreak_server.gang.config import GangConfig
-from daybreak_server.gang.guard import Page, Watch, as_holding, as_idle, is_stopped
+from daybreak_server.gang.guard import LEASES_MAX, Guard, Page, Watch, as_holding, as_idle, is_stopped
 from daybreak_server.gang.keeper import Hold, Keeper
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.ports.store import StoreError
@@ -239,21 +241,104 @@ def test_a_lease_runs_from_the_question_not_from_the_answer() -> None:
 def test_a_guard_knows_of_each_task_without_a_message() -> None:
     """The lease is on the page; the group's record is told only when more than its task has changed."""
     page = Page.create()
-    assert page.held() is None
+    assert page.held() == ()
     page.hold(LEASE)
-    assert page.held() == LEASE
-    page.hold(None)
-    assert page.held() is None
+    assert page.held() == (LEASE,)
+    page.drop(LEASE.task)
+    assert page.held() == ()
     page.close()
     idle = GroupRecord(id=GroupId("g"), state=GroupState.IDLE)
-    busy = replace(idle, state=GroupState.BUSY, task=TaskId("t"), since_ms=5)
+    busy = replace(idle, state=GroupState.BUSY, tasks=(TaskId("t"),), since_ms=5)
     assert as_idle(busy) == as_idle(idle)
     assert as_idle(replace(busy, state=GroupState.DRAINING)) != as_idle(busy)
-    assert as_holding(idle, LEASE) == replace(busy, since_ms=0)
-    assert as_holding(busy, None).state is GroupState.IDLE
+    assert as_holding(idle, [LEASE]) == replace(busy, since_ms=0)
+    assert as_holding(busy, []).state is GroupState.IDLE
 
 
 LEASE = Lease(task=TaskId("t"), token=Token("1.a"), group=GroupId("g"), lease_s=3.0)
+
+
+def other_lease(number: int) -> Lease:
+    return Lease(task=TaskId(f"t{number}"), token=Token(f"1.{number}"), group=GroupId("g"), lease_s=3.0)
+
+
+def test_a_guard_keeps_all_leases_that_its_leader_holds() -> None:
+    """By task: one that ends, and one that becomes another's, leave the others as they are."""
+    page, queue = Page.create(), _Queue()
+    Pulse(60.0, mirror=page)
+    watch = Watch(queue, page, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
+    for number in range(3):
+        page.hold(other_lease(number))
+    page.hold(replace(other_lease(1), token=Token("2.1")))
+    page.drop(TaskId("t0"))
+    assert {(lease.task, lease.token) for lease in page.held()} == {("t1", "2.1"), ("t2", "1.2")}
+    page.write(renewed=time.monotonic() - 2.0)
+    watch._renewed = 0.0
+    assert watch.look()
+    assert sorted(map(str, queue.asked)) == ["t1", "t2"]
+    queue.asked.clear()
+    watch.mourn()
+    assert [type(one) for one in queue.asked] == [Failed, Failed]
+    page.close()
+
+
+def test_a_page_has_room_for_its_leases_and_says_when_it_has_not() -> None:
+    """A slot that was freed is taken again."""
+    page = Page.create()
+    for number in range(LEASES_MAX):
+        page.hold(other_lease(number))
+    with pytest.raises(ValueError, match="at most"):
+        page.hold(LEASE)
+    page.drop(TaskId("t5"))
+    page.hold(LEASE)
+    assert len(page.held()) == LEASES_MAX
+    page.close()
+
+
+def test_a_keeper_renews_each_lease_and_shows_its_guard_the_oldest() -> None:
+    """A task that is claimed beside another must not make the other's lease look fresh."""
+    queue = _Queue()
+    record = GroupRecord(id=LEASE.group, state=GroupState.BUSY)
+    guard = Guard(["/bin/true"], told={})
+    keeper = Keeper(
+        queue,  # type: ignore[arg-type]
+        GangConfig(pool="p"),
+        Pulse(60.0),
+        record=record,
+        on_break=print,
+        guard=guard,
+    )
+    first = Hold(LEASE, Control.GO_ON)
+    first._renewed -= 100.0
+    keeper.hold(first)
+    keeper.hold(Hold(other_lease(1), Control.GO_ON))
+    sight = guard.page.read()
+    assert sight is not None
+    assert sight.renewed == first.renewed
+    keeper.drop(LEASE.task)
+    assert guard.page.held() == (other_lease(1),)
+    guard.page.close()
+
+
+def test_a_guard_tells_the_store_of_its_group_all_that_the_leader_said() -> None:
+    """The record travels as JSON, and comes back as it was."""
+    page = Page.create()
+    record = GroupRecord(
+        id=GroupId("g"),
+        state=GroupState.BUSY,
+        tasks=(TaskId("t"),),
+        hosts=("a", "b"),
+        pids=(1, 2),
+        wake={"model": 1.5},
+        endpoint="http://a:9000",
+        models=("m",),
+        capacity=4,
+        load=Load(in_flight=1),
+    )
+    watch = Watch(_Queue(), page, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
+    watch.hear(json.loads(json.dumps({"record": asdict(record)})))
+    assert watch._record == record
+    page.close()
 
 
 def test_a_page_is_read_as_it_was_written() -> None:

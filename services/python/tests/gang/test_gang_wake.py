@@ -14,6 +14,7 @@ from support.pools import Pool
 from support.waiting import wait_until
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
@@ -22,7 +23,7 @@ from daybreak_server.gang.member import Member
 from daybreak_server.gang.pulse import Pulse
 from daybreak_server.ports.blobs import BlobRefusedError
 
-Broken = queues.SimpleQueue[str]
+Broken = queues.SimpleQueue[Cause]
 
 
 def test_a_model_is_warm_before_the_first_claim(
@@ -50,7 +51,8 @@ def test_a_group_that_cannot_warm_up_claims_nothing(
     )
     task = pool.submit()
     leader(pool, on_broken=broken.put)
-    assert broken.get(timeout=60) == "RuntimeError: the kernels do not compile"
+    cause = broken.get(timeout=60)
+    assert cause == Cause(reason="RanksFail", message="RuntimeError: the kernels do not compile")
     assert (pool.get(task).state, pool.get(task).strikes) == (State.QUEUED, 0)
 
 
@@ -62,8 +64,20 @@ def test_a_class_that_cannot_be_imported_is_named(
     pool = pools(workload="support.noting:ABSENT")
     leader(pool, on_broken=broken.put)
     why = broken.get(timeout=60)
-    assert why.startswith("UnknownWorkloadError: cannot import 'support.noting:NoSuchClass'")
+    assert why.message.startswith("UnknownWorkloadError: cannot import 'support.noting:NoSuchClass'")
     wait_until(lambda: not pool.view().groups, 30, "the group's record to go")
+
+
+def test_a_model_that_is_not_there_is_the_cause(
+    pools: Callable[..., Pool], leader: Callable[..., Member], tmp_path: Path
+) -> None:
+    """As data: the reason for programs, and the workload's own words for people."""
+    broken: Broken = queues.SimpleQueue()
+    pool = pools(workload="video", model=str(tmp_path / "nowhere"))
+    leader(pool, on_broken=broken.put)
+    cause = broken.get(timeout=120)
+    assert cause.reason == "ModelMissing"
+    assert "nowhere" in cause.message
 
 
 def test_a_record_says_since_when_it_is_in_its_phase(pools: Callable[..., Pool]) -> None:
@@ -99,12 +113,13 @@ def test_a_model_that_cannot_be_had_is_said_and_waited_for(
     member = _with_model(pool, fetch)
     member.start()
     try:
-        wait_until(lambda: pool.view().failure == "model s3://b/m: the secret key is wrong", 60, "the reason")
+        said = Cause(reason="ModelUnavailable", message="model s3://b/m: the secret key is wrong")
+        wait_until(lambda: pool.view().failure == said, 60, "the reason")
         wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the group at its model")
         there.set()
         pool.wait(pool.submit(), State.SUCCEEDED)
         (group,) = pool.view().groups
-        assert (group.detail, pool.view().failure) == ("", "")
+        assert (group.detail, pool.view().failure) == ("", None)
         assert notes.read_text().splitlines() == ["load /the/model", "warm_up", "run"]
     finally:
         member.stop(timeout_s=10)
@@ -172,13 +187,15 @@ def test_while_files_are_refused_no_task_is_taken(
             pool.wait(pool.submit(), State.SUCCEEDED)
             refuses.set()
         task = pool.submit()
-        wait_until(lambda: REFUSED in pool.view().failure, 60, "the reason")
+        failure = wait_until(lambda: pool.view().failure, 60, "the reason")
+        assert failure.reason == "ArtifactsRefused"
+        assert REFUSED in failure.message
         wait_until(lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the group's own words")
         assert pool.get(task).strikes == int(working)
         refuses.clear()
         assert pool.wait(task, State.SUCCEEDED).strikes == int(working)
         (group,) = pool.view().groups
-        assert (group.phase, group.detail, pool.view().failure) == ("ready", "", "")
+        assert (group.phase, group.detail, pool.view().failure) == ("ready", "", None)
     finally:
         member.stop(timeout_s=10)
 

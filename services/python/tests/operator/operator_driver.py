@@ -10,12 +10,15 @@ from typing import Any
 from operator_faces import Faces
 from operator_world import POOL, World
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.operator.actions import Action, Plan
 from daybreak_server.operator.carrying import Carrier
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
 from daybreak_server.ports.cluster import ClusterError, ClusterView
 from daybreak_server.ports.store import StoreError
+
+AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
 REMEMBERED = 8
 
@@ -61,7 +64,7 @@ class Driver:
             view=view,
             serve=serve,
             store=world.store() if world.store_up else None,
-            store_error="" if world.store_up else "Connection refused",
+            store_error=None if world.store_up else AWAY,
         )
 
     def operator(

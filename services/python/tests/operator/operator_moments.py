@@ -98,7 +98,7 @@ def group(name: str, *on: str, state: GroupState = GroupState.IDLE, **changes: A
 
 def busy(name: str, *on: str, **changes: Any) -> GroupRecord:
     """A group with a task."""
-    return group(name, *on, state=GroupState.BUSY, task=TaskId(f"video_{name}"), **changes)
+    return group(name, *on, state=GroupState.BUSY, tasks=(TaskId(f"video_{name}"),), **changes)
 
 
 def observed(
@@ -112,7 +112,7 @@ def observed(
     **changes: Any,
 ) -> Observed:
     """A moment. Serve runs what the groups are, if not told otherwise."""
-    works = sum(one.task is not None for one in groups)
+    works = sum(bool(one.tasks) for one in groups)
     ranks = of.spec.ranks * len(groups)
     serve = {
         one.name: ServeView(

@@ -100,7 +100,7 @@ class World:
     def store(self) -> PoolView:
         """Redis, as it is now."""
         groups = [self._record(gang) for gang in self.gangs.values() if gang.state is not None]
-        running = sum(group.task is not None for group in groups)
+        running = sum(bool(group.tasks) for group in groups)
         return PoolView(
             name=POOL,
             queued=len(self.waiting),
@@ -371,7 +371,7 @@ class World:
             state=state,
             ranks=self.ranks,
             since_ms=int(gang.since * 1000),
-            task=TaskId(gang.task) if gang.task else None,
+            tasks=(TaskId(gang.task),) if gang.task else (),
             hosts=gang.hosts,
             drain=gang.id in self.drains,
         )

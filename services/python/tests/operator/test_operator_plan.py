@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from operator_moments import NOW, busy, done, group, head, hosts, observed, one, pool, ray_cluster
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.operator.actions import (
     CloseHosts,
@@ -26,6 +27,8 @@ from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
 from daybreak_server.operator.resource import Application, Drain, PoolStatus, Wake
 from daybreak_server.ports.cluster import ClusterView, ServeView, Waiting, Warned
+
+AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def settled(look: Observed) -> Observed:
@@ -156,11 +159,11 @@ def test_while_redis_is_away_nobody_goes() -> None:
     of = pool(replicas=0)
     rc = ray_cluster(of, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    look = observed(of, rc, pods=pods, store=None, store_error="Connection refused")
+    look = observed(of, rc, pods=pods, store=None, store_error=AWAY)
     assert {type(action) for action in plan(look).actions} <= {WriteStatus, Emit}
     healthy = next(c for c in plan(look).status.conditions if c.type == "Healthy")
     assert healthy.reason == "RedisUnreachable"
-    more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error="Connection refused")
+    more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error=AWAY)
     assert one(more, Grow).replicas == 3
 
 
@@ -313,7 +316,8 @@ def test_a_refusal_counts_until_a_pod_was_made_or_the_wake_is_another() -> None:
     def told(*pods: Any, wake: Wake) -> str:
         of = pool(replicas=1, status=PoolStatus(wake=wake))
         rc = ray_cluster(of, 1)
-        words = Warned(reason="FailedCreate", message="exceeded quota: e2e", about=rc.name, at=NOW - 20)
+        quota = Cause(reason="QuotaExceeded", message="exceeded quota: e2e")
+        words = Warned(reason="FailedCreate", message="…", about=rc.name, at=NOW - 20, cause=quota)
         view = ClusterView(clusters=(rc,), pods=(head(rc), *pods), warnings=(words,))
         status = plan(observed(of, rc, view=view)).status
         return next(c.reason for c in status.conditions if c.type == "Healthy")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from operator_moments import NOW, busy, done, group, head, hosts, observed, one, pool, ray_cluster
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.operator.actions import (
     CreateCluster,
@@ -20,6 +21,8 @@ from daybreak_server.operator.actions import (
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.plan import plan
 from daybreak_server.ports.cluster import Waiting
+
+AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def test_a_new_template_waits_for_its_head_then_takes_one_group_at_a_time() -> None:
@@ -61,7 +64,7 @@ def test_a_new_head_that_misses_an_answer_costs_no_group_that_wakes_on_it() -> N
     """Late once or unready for a moment: nobody drains, goes or grows. One whose template cannot run gives way."""
     heard, silent = _half_renewed()
     _, unready = _half_renewed(ready=False)
-    for look in (heard, silent, unready, replace(unready, store=None, store_error="Connection refused")):
+    for look in (heard, silent, unready, replace(unready, store=None, store_error=AWAY)):
         assert done(look, MarkDrain) == done(look, Remove) == done(look, Grow) == []
     failed = replace(heard, serve={n: replace(v, status="DEPLOY_FAILED") for n, v in heard.serve.items()})
     _, crashes = _half_renewed(ready=False, waiting=Waiting(reason="CrashLoopBackOff"))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 
+from daybreak_server.adapters.kube import client as kube_client
 from daybreak_server.adapters.kube import views
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.ray import rest
-from daybreak_server.ports.cluster import ClusterUnavailableError, RayCluster
+from daybreak_server.domain.causes import Cause
+from daybreak_server.ports.cluster import (
+    ClusterConflictError,
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    RayCluster,
+)
 
 AT = "2026-11-21T00:00:00Z"
 
@@ -92,7 +101,7 @@ def test_a_pod_that_was_told_to_go() -> None:
                     }
                 ],
             },
-            "CrashLoopBackOff",
+            "OOMKilled",
         ),
     ],
 )
@@ -147,7 +156,8 @@ def test_a_raycluster_with_what_went_wrong() -> None:
     )
     assert (found.replicas, found.hosts, found.ranks, found.workers_to_delete) == (2, 2, 4, ("w",))
     assert (found.owner, found.suspend, found.suspended) == ("p", True, True)
-    assert (found.problem, found.head_service) == ("exceeded quota", "video-1-head-svc")
+    quota = Cause(reason="QuotaExceeded", message="exceeded quota")
+    assert (found.problem, found.head_service) == (quota, "video-1-head-svc")
 
 
 def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
@@ -253,3 +263,20 @@ def test_a_head_without_a_service_cannot_be_asked_yet() -> None:
     """KubeRay makes the service a moment after the RayCluster."""
     with pytest.raises(ClusterUnavailableError):
         rest.in_namespace("default")(RayCluster(name="c", uid="u", resource_version="1"))
+
+
+def test_a_patch_whose_test_failed_is_a_conflict_and_what_is_not_valid_a_refusal() -> None:
+    """By the causes that the API server names: what is not valid says which fields; a failed test names none."""
+    text = "the server rejected our request due to an error in our request"
+    stale = {"reason": "Invalid", "message": text, "details": {}}
+    causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]
+    wrong = {"reason": "Invalid", "message": "spec.x: Invalid value", "details": {"causes": causes}}
+    denied = {"reason": "Invalid", "message": 'admission webhook "v" denied the request: no'}
+    for status, kind in (
+        (stale, ClusterConflictError),
+        (wrong, ClusterRefusedError),
+        (denied, ClusterRefusedError),
+    ):
+        answer = ApiException(status=422, reason="Unprocessable Entity")
+        answer.body = json.dumps(status)
+        assert type(kube_client._translated(answer)) is kind

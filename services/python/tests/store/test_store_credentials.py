@@ -15,6 +15,7 @@ from daybreak_server.adapters.redis.client import connect
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import new_task_id
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store import StoreRefusedError
@@ -73,9 +74,9 @@ def test_threads_read_it_too(where: Endpoint, tmp_path: Path) -> None:
     file.write_text("wrong")
     queue = RedisQueue(where, pool="echo", lease_s=5)
     with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
-        queue.failed("nothing", rank=0)
+        queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
     file.write_text(PASSWORD)
-    queue.failed("nothing", rank=0)
+    queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
     queue.close()
 
 

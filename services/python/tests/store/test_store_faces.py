@@ -17,6 +17,7 @@ from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Keys
 from daybreak_server.adapters.redis.lua.group import GROUPS_MAX
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
@@ -82,7 +83,7 @@ async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
     claim = queue.claim(groups[-1], wait_s=1)
     view = await store.pool("video")
     assert {one.id: one.hosts for one in view.groups} == {one.id: one.hosts for one in groups}
-    assert [one.task for one in view.groups if one.task is not None] == [claim.lease.task if claim else None]
+    assert [one.tasks for one in view.groups if one.tasks] == [(claim.lease.task,) if claim else None]
     queue.close()
     await store.close()
 
@@ -155,16 +156,17 @@ async def test_an_operators_report_and_a_ranks_last_words(server: Server) -> Non
     await store.submit([task()])
     pods = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
     await store.tell("video", pods, ttl_s=60)
-    queue.failed("model: /m is not a folder", rank=1)
+    cause = Cause(reason="ModelMissing", message="/m is not a folder")
+    queue.failed(cause, rank=1)
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, pods)
-    assert view.failure == "model: /m is not a folder"
+    assert view.failure == cause
     loading = group(GroupState.LOADING, phase="model", since_ms=9)
     queue.group(loading, ttl_s=60)
     assert (await store.pool("video")).wake_phase == "model"
     queue.group(replace(loading, state=GroupState.IDLE, wake={"ray": 4.0}), ttl_s=60)
     view = await store.pool("video")
-    assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, "")
+    assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, None)
     last = {"pods": 2.0, "ray": 4.0, "total": 6.5}
     await store.tell("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
     assert (await store.pool("video")).wake_last == last

@@ -152,11 +152,15 @@ class Machine(RuleBasedStateMachine):
         group=GROUPS,
         ranks=st.sampled_from([1, 2]),
         drain=st.sampled_from([False] * 9 + [True]),
+        keep=st.sampled_from([0, 0, 1, 2]),
     )
-    def claim(self, group: str, ranks: int, drain: bool) -> None:
-        got = self.driver.claim(group, ranks=ranks, drain=drain)
+    def claim(self, group: str, ranks: int, drain: bool, keep: int) -> None:
+        """A group may hold several tasks: what it says it has, it keeps."""
+        known = self.model.groups.get(group)
+        kept = tuple(known.tasks[:keep]) if known is not None else ()
+        got = self.driver.claim(group, ranks=ranks, drain=drain, kept=kept)
         nonce = got.lease.token.partition(".")[2] if got else "none"
-        expected = self.model.claim(group, ranks=ranks, lease_ms=15_000, nonce=nonce, drain=drain)
+        expected = self.model.claim(group, ranks=ranks, lease_ms=15_000, nonce=nonce, drain=drain, kept=kept)
         assert (got.lease.task if got else None) == expected
         if got is None:
             return
@@ -212,17 +216,20 @@ class Machine(RuleBasedStateMachine):
         got = self.driver.settle(lease, outcome)
         assert (got.state, got.stale) == expected
 
-    @rule(at=PICK, outcome=OUTCOMES)
-    def settle_and_claim(self, at: int, outcome: Outcome) -> None:
+    @rule(at=PICK, outcome=OUTCOMES, keep=st.booleans())
+    def settle_and_claim(self, at: int, outcome: Outcome, keep: bool) -> None:
         """A settle with a claim is a settle and a claim; sent again, it answers the same claim again."""
         lease = self._lease(at)
         if lease is None or not self._holds(lease):
             return
-        group = self.driver.group_record(lease.group)
+        known = self.model.groups.get(lease.group)
+        kept = tuple(known.tasks) if keep and known is not None else ()
+        group = self.driver.group_record(lease.group, kept=kept)
         got = self.driver.settle(lease, outcome, claim_next=group)
         assert (got.state, got.stale) == self.model.settle(lease.task, lease.token, outcome)
         nonce = got.next.lease.token.partition(".")[2] if got.next else "none"
-        expected = self.model.claim(group.id, ranks=1, lease_ms=15_000, nonce=nonce)
+        others = tuple(task for task in kept if task != lease.task)
+        expected = self.model.claim(group.id, ranks=1, lease_ms=15_000, nonce=nonce, kept=others)
         assert (got.next.lease.task if got.next else None) == expected
         assert self.driver.settle(lease, outcome, claim_next=group) == got
         if got.next:

@@ -96,7 +96,7 @@ def test_cancel_while_running(driver: Driver) -> None:
 
 
 def test_finish_publishes(driver: Driver) -> None:
-    """R + finish → S: artifacts, usage, corrected charge, history; the event shows where to get the files."""
+    """R + finish → S: artifacts, usage, corrected charge, history; the event describes the files."""
     claim = start(driver, estimate_s=100.0, cost=2.0)
     driver.pass_time(3000)
     settled = driver.settle(claim.lease, DONE)
@@ -113,7 +113,6 @@ def test_finish_publishes(driver: Driver) -> None:
             "content_type": "video/mp4",
             "size_bytes": 9,
             "sha256": "ab",
-            "url": f"/v1/tasks/{task}/artifacts/v.mp4",
         }
     ]
     view = driver.view()

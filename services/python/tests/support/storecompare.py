@@ -20,6 +20,7 @@ def assert_same(driver: Driver, model: Pool) -> None:
         assert _of_record(record) == _of_model(model.tasks[name])
     queue, keys = model.queue, driver.keys
     tenants = queue.tenants()
+    groups = list(model.groups)
     with driver.client.pipeline(transaction=False) as pipe:  # one round trip: this runs after every step
         pipe.zrange(keys.one("tenants"), 0, -1)
         pipe.hgetall(keys.one("shares"))
@@ -28,7 +29,11 @@ def assert_same(driver: Driver, model: Pool) -> None:
             pipe.zrange(keys.one(name), 0, -1, withscores=True)
         for tenant in tenants:
             pipe.zrange(keys.of("wait", tenant), 0, -1)
+        for group in groups:
+            pipe.hget(keys.of("group", group), "task")
         stored, shares, numbers, *rest = pipe.execute()
+    held = [(task or b"").decode().split() for task in rest[len(rest) - len(groups) :]]
+    assert held == [model.groups[group].tasks for group in groups]
     assert [name.decode() for name in stored] == tenants
     assert {name.decode(): float(at) for name, at in shares.items()} == queue.shares
     vtime, lease_clock, mean_s = numbers
@@ -36,7 +41,7 @@ def assert_same(driver: Driver, model: Pool) -> None:
     assert (float(mean_s) if mean_s else None) == model.mean_s
     zsets = [{member.decode(): score for member, score in found} for found in rest[: len(_ZSETS)]]
     assert dict(zip(_ZSETS, zsets, strict=True)) == _zsets(model)
-    for tenant, ids in zip(tenants, rest[len(_ZSETS) :], strict=True):
+    for tenant, ids in zip(tenants, rest[len(_ZSETS) : len(rest) - len(groups)], strict=True):
         assert [task.decode() for task in ids] == list(queue.waiting(tenant))
 
 

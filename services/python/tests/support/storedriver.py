@@ -60,13 +60,28 @@ class Driver:
     def submit(self, task: NewTask, *, max_queued: int = 1_000_000) -> Submitted | StoreError:
         return submit.decode(self.run(submit.encode(self.keys, [task], max_queued=max_queued)), [task])[0]
 
-    def group_record(self, name: str, *, ranks: int = 1, drain: bool = False) -> GroupRecord:
-        return GroupRecord(id=GroupId(name), state=GroupState.IDLE, ranks=ranks, drain=drain)
+    def group_record(
+        self, name: str, *, ranks: int = 1, drain: bool = False, kept: Sequence[str] = ()
+    ) -> GroupRecord:
+        return GroupRecord(
+            id=GroupId(name),
+            state=GroupState.BUSY if kept else GroupState.IDLE,
+            ranks=ranks,
+            drain=drain,
+            tasks=tuple(map(TaskId, kept)),
+        )
 
     def claim(
-        self, name: str = "g", *, ranks: int = 1, drain: bool = False, spec_version: int = 1
+        self,
+        name: str = "g",
+        *,
+        ranks: int = 1,
+        drain: bool = False,
+        spec_version: int = 1,
+        kept: Sequence[str] = (),
     ) -> Claim | None:
-        record = self.group_record(name, ranks=ranks, drain=drain)
+        """``kept``: the tasks that the group says it has."""
+        record = self.group_record(name, ranks=ranks, drain=drain, kept=kept)
         while True:
             call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
             reply = self.run(call)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.entrypoints.telling import Wake
@@ -27,10 +28,12 @@ def test_ray_is_what_is_waited_for_until_a_group_is_seen() -> None:
 def test_a_lost_group_is_none() -> None:
     """A group that is only remembered does not end the wait, and why it ended is told."""
     lost = replace(LOADING, state=GroupState.LOST)
-    view = PoolView(name="video", groups=(lost,), failure="rank 1: no such folder")
+    view = PoolView(
+        name="video", groups=(lost,), failure=Cause(reason="ModelMissing", message="no such folder")
+    )
     report = Wake(began_ms=0).look(view, 5_000, wanted=1)
     assert (report.wake_phase, report.reason, report.message) == (
         "ray",
-        "RanksFail",
-        "rank 1: no such folder",
+        "ModelMissing",
+        "no such folder",
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import Pool, PoolCondition, PoolGroup, Priority, WakeHistory
+from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
 from daybreak_server.api import prefix
 from daybreak_server.api.catalog import PoolEntry
-from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
@@ -42,23 +42,17 @@ def written(ms: int) -> str:
 
 def path(task: str) -> str:
     """Where a task is served."""
-    return f"{prefix.current()}/v1/tasks/{task}"
+    return prefix.current() + paths.task_path(task)
 
 
 def artifact_url(task: str, name: str) -> str:
     """Where a file of a task is served."""
-    return f"{prefix.current()}{artifact_path(task, name)}"
+    return prefix.current() + paths.artifact_path(task, name)
 
 
 def artifact(task: str, ref: ArtifactRef) -> Shown:
     """A file as clients see it: its place in the store stays inside."""
-    return {
-        "name": ref.name,
-        "content_type": ref.content_type,
-        "size_bytes": ref.size_bytes,
-        "sha256": ref.sha256,
-        "url": artifact_path(task, ref.name),
-    }
+    return {**ref.description(), "url": artifact_url(task, ref.name)}
 
 
 def has_ready_group(view: PoolView) -> bool:
@@ -193,13 +187,17 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
         state=record.state.value,
         phase=None if record.phase == WakePhase.READY else record.phase,
         ranks=record.ranks,
-        task=record.task,
+        tasks=list(record.tasks) if admin else None,
         since=at(record.since_ms or None),
         hosts=list(record.hosts) if admin else None,
         pids=list(record.pids) if admin else None,
         loads=record.loads,
         plan=record.plan or None,
         detail=record.detail or None,
+        endpoint=record.endpoint if admin else None,
+        models=list(record.models) or None,
+        capacity=record.capacity,
+        load=None if record.load is None else GroupLoad(**asdict(record.load)),
     )
 
 
@@ -213,7 +211,7 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
         delayed=view.delayed,
         running=view.running,
         oldest_wait_s=_rounded(view.oldest_wait_s),
-        groups=groups if admin else [g.model_copy(update={"task": None}) for g in groups],
+        groups=groups,
         groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
         groups_max=entry.settings.groups,
         wake=_wake_history(view, now_ms),
@@ -225,13 +223,11 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
 def _condition(view: PoolView) -> PoolCondition | None:
     """What is wrong with the pool's groups, where an operator keeps them or a rank has said so."""
     report = view.report
-    if report is None and not view.failure:
+    if report is not None:
+        return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)
+    if view.failure is None:
         return None
-    return PoolCondition(
-        phase=report.phase if report is not None else None,
-        reason=(report.reason if report is not None else "RanksFail") or None,
-        message=(report.message if report is not None else view.failure) or None,
-    )
+    return PoolCondition(reason=view.failure.reason, message=view.failure.message)
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
@@ -247,21 +243,4 @@ def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
 
 def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
     """An event's data as clients see it: files carry a URL and not their place in the store."""
-    shown = {key: value for key, value in dict(data).items() if value is not None}
-    if kind == "artifact":
-        return _public_file(task_id, shown)
-    if kind == "preview":
-        shown["url"] = f"{path(task_id)}/preview"
-    files = shown.get("artifacts")
-    if isinstance(files, list):
-        shown["artifacts"] = [_public_file(task_id, file) for file in files if isinstance(file, dict)]
-    elif kind == "succeeded":
-        shown["artifacts"] = []
-    return shown
-
-
-def _public_file(task_id: str, file: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in file.items() if key != "key"}
-    if "name" in shown:
-        shown["url"] = artifact_path(task_id, str(shown["name"]))
-    return shown
+    return paths.public_data(task_id, kind, data, prefix=prefix.current())

@@ -6,6 +6,7 @@ indices for speed. Times are milliseconds; what it returns is what the scripts a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.domain.backoff import backoff_ms
@@ -54,6 +55,7 @@ class Pool:
         """Until then, by the lease clock, nothing is taken from its holder: time has only just gone on again."""
         self.sequence = 0
         self.mean_s: float | None = None
+        self._releasing = False
 
     # ── what the API asks ─────────────────────────────────────────────────────────────────────────────────
 
@@ -113,9 +115,9 @@ class Pool:
 
     # ── what a leader asks ────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, group: str, *, ranks: int, lease_ms: int, nonce: str, drain: bool = False) -> str | None:
-        """The id of the claimed task, or ``None``."""
-        self._release_held(group, "claim_lost")
+    def claim(self, group: str, *, drain: bool = False, kept: Sequence[str] = (), **terms: Any) -> str | None:
+        """The id of the claimed task, or ``None``. ``kept``: the tasks that the group says it has."""
+        self._release_held(group, "claim_lost", kept)
         known = self.groups.get(group)
         if drain or (known is not None and known.drain):
             return None
@@ -125,7 +127,7 @@ class Pool:
             if task.deadline is not None and self.now >= task.deadline:
                 self._expire(task)
                 continue
-            self._start(task, group, ranks=ranks, lease_ms=lease_ms, nonce=nonce)
+            self._start(task, group, **terms)
             return task.new.id
         return None
 
@@ -265,7 +267,7 @@ class Pool:
         known = self.groups.setdefault(group, ModelGroup(end))
         if known.lost:
             known.lost, known.end = False, end
-        known.task = task.new.id
+        known.tasks.append(task.new.id)
         data: dict[str, Any] = {"group": group, "ranks": ranks}
         if task.checkpoint is not None:
             data["resumed_from_step"] = task.checkpoint.step
@@ -355,9 +357,9 @@ class Pool:
         if not ended:
             task.resumed_from_step = None
         group = self.groups.get(attempt.group)
-        silent = event is Event.LEASE_LOST or (group is not None and group.task == "")
-        if group is not None and group.task == task.new.id:
-            group.task = None
+        silent = event is Event.LEASE_LOST or self._releasing
+        if group is not None and task.new.id in group.tasks:
+            group.tasks.remove(task.new.id)
         if not keep:
             self.garbage[f"{task.new.id}/{attempt.token}/"] = self.now + (ZOMBIE_MS if silent else 0)
         return attempt.token
@@ -371,14 +373,12 @@ class Pool:
             self.garbage[f"{task.new.id}/checkpoints/"] = self.now
         self._emit(task, task.state, task.attempt, {**data, "usage": task.usage})
 
-    def _release_held(self, group: str, why: str) -> None:
+    def _release_held(self, group: str, why: str, kept: Sequence[str] = ()) -> None:
         known = self.groups.get(group)
-        if known is None or known.task is None:
-            return
-        task = self.tasks[known.task]
-        known.task = ""  # its worker did not say so itself, and may still be writing
-        self._move(task, Event.GROUP_FAILED, why=why)
-        known.task = None
+        for held in [] if known is None else [task for task in known.tasks if task not in kept]:
+            self._releasing = True  # its worker did not say so itself, and may still be writing
+            self._move(self.tasks[held], Event.GROUP_FAILED, why=why)
+            self._releasing = False
 
     def _reap_groups(self) -> None:
         for name, group in list(self.groups.items()):

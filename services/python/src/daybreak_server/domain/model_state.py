@@ -75,7 +75,8 @@ class ModelGroup:
 
     end: int
     drain: bool = False
-    task: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    """In the order of the claims."""
     lost: bool = False
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
+from daybreak_server.domain.serving import Load
 
 
 class GroupState(StrEnum):
@@ -65,7 +67,8 @@ class GroupRecord:
     ranks: int = 1
     phase: str = WakePhase.READY
     since_ms: int = 0
-    task: TaskId | None = None
+    tasks: tuple[TaskId, ...] = ()
+    """The tasks that it holds, in the order of their claims; a group of ``jobs`` holds one at most."""
     hosts: tuple[str, ...] = ()
     pids: tuple[int, ...] = ()
     loads: int = 0
@@ -76,6 +79,13 @@ class GroupRecord:
     """How far its phase is, in words; empty where there is nothing to say."""
     wake: Mapping[str, float] = field(default_factory=dict)
     drain: bool = False
+    endpoint: str | None = None
+    """Where it answers requests, for a group that serves them: a URL inside the cluster."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it serves."""
+    capacity: int | None = None
+    """How many tasks, requests or sessions it takes at once."""
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +126,7 @@ class PoolView:
     wake_since_ms: int | None = None
     report: PoolReport | None = None
     """Where an operator keeps the groups."""
-    failure: str = ""
+    failure: Cause | None = None
     """Why a rank ended last, until a group is ready."""
     closed: tuple[str, ...] = ()
     """Hosts on which a group is marked to drain when it registers."""

@@ -99,6 +99,15 @@ class ArtifactRef:
     size_bytes: int
     sha256: str
 
+    def description(self) -> dict[str, str | int]:
+        """What events say of it: all but its place in the blob store. Where it is served, the API adds."""
+        return {
+            "name": self.name,
+            "content_type": self.content_type,
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRef:

@@ -9,6 +9,7 @@ import threading
 import time
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
 from daybreak_server.entrypoints.addresses import reachable, url_of
 from daybreak_server.entrypoints.console import say
 from daybreak_server.entrypoints.embedded import EmbeddedValkey
@@ -76,7 +77,7 @@ class LightGroups:
         if self._going.is_set():
             return
 
-        def broken(why: str) -> None:
+        def broken(why: Cause) -> None:
             sys.stderr.write(f"a group of {pool} is replaced: {why}\n")
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:

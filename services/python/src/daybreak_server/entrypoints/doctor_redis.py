@@ -61,7 +61,7 @@ async def _groups(settings: Settings) -> list[Check]:
         await store.close()
     checks = []
     for view in views:
-        problem = view.report.message if view.report is not None else view.failure
+        problem = view.report.message if view.report is not None else view.failure and view.failure.message
         if problem:
             advice = "its tasks wait; it goes on by itself when this is mended (`daybreak pools` shows it)"
             checks.append(error(f"groups of {view.name}", problem, advice))
@@ -97,9 +97,9 @@ def judge_redis(found: RedisFacts, url: str) -> list[Check]:
     """What to think of a server: old, forgetful or evicting ones would lose tasks that were accepted."""
     if found.error is not None:
         advice = "is it running, and is DAYBREAK_REDIS__URL right (redis://user:password@host:port/0)?"
-        if "refuses the user or the password" in found.error:
+        if found.refused:
             advice = "correct them in DAYBREAK_REDIS__URL (in a cluster: in the Secret that it is made of)"
-        elif "No master found" in found.error:
+        elif found.no_master:
             advice = "is the name right (DAYBREAK_REDIS__SENTINEL_MASTER), and does a Sentinel answer?"
         return [error("redis", f"{masked(url)}: {masked(found.error)}", advice)]
     name = f"{found.product} {found.version} at {masked(url)}"

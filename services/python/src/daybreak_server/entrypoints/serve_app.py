@@ -22,10 +22,12 @@ from ray.serve.config import GangSchedulingConfig
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
 from daybreak_server.api.collecting import collect_rarely
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.entrypoints.addresses import url_of
 from daybreak_server.entrypoints.gateway import log_to_stderr
+from daybreak_server.gang.causes import cause_of
 from daybreak_server.gang.member import Member
 from daybreak_server.settings import PoolSettings, Settings, load_settings
 
@@ -71,7 +73,7 @@ class RankReplica:
             self._member = self._build(gang)
         except Exception as exc:  # a workload that is not installed here
             _log.exception("rank %d of %s cannot be made", self._rank, pool)
-            threading.Thread(target=self._end, args=(f"{type(exc).__name__}: {exc}",), name="end").start()
+            threading.Thread(target=self._end, args=(cause_of(exc),), name="end").start()
             return
         self._member.start()
         self._watch = cluster.watch_draining(self._member.ask_to_leave)
@@ -112,7 +114,7 @@ class RankReplica:
         if member is not None:
             member.stop(timeout_s=_LEAVE_S - 3)
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: Cause) -> None:
         """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
         self._ending = self._member is None or not self._member.loaded
         times = 1

@@ -41,8 +41,8 @@ class Wake:
         if not ready:
             return PoolReport(
                 phase="Waking",
-                reason="RanksFail" if view.failure else "",
-                message=view.failure,
+                reason="" if view.failure is None else view.failure.reason,
+                message="" if view.failure is None else view.failure.message,
                 wanted=wanted,
                 wake_phase=WakePhase.RAY,
                 wake_since_ms=self.began_ms,

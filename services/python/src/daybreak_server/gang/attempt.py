@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.tasks import (
     ArtifactRef,
     CheckpointRef,
@@ -88,10 +87,8 @@ class Reporter:
             if preview is not None:
                 image, step, kind = preview
                 means.queue.preview(lease, image, content_type=kind, ttl_s=means.config.preview_ttl_s)
-                url = f"/v1/tasks/{lease.task}/preview"
-                self.outbox.note(
-                    EventDraft(type="preview", data={"url": url, "step": step, "content_type": kind})
-                )
+                shown = {"name": "preview", "step": step, "content_type": kind}
+                self.outbox.note(EventDraft(type="preview", data=shown))
             events, fields = self.outbox.take()
             control = means.queue.report(lease, events, checkpoint=checkpoint, fields=fields)
         except StoreError as exc:
@@ -246,7 +243,7 @@ class Attempt:
 
     def _finish(self) -> Outcome | None:
         """Upload, tell, and only then claim success: the files are there before anybody can know of them."""
-        lease, reporter = self._hold.lease, self._reporter
+        reporter = self._reporter
         refs: list[ArtifactRef] = []
         assert self._context is not None
         try:
@@ -266,7 +263,7 @@ class Attempt:
         except RetryableError as exc:  # the file was not done: the workload's own
             return Failed(code=exc.code, message=str(exc))
         for ref in refs:
-            reporter.outbox.note(EventDraft(type="artifact", data=_shown(lease.task, ref)))
+            reporter.outbox.note(EventDraft(type="artifact", data=ref.description()))
         preview, self._context.latest_preview = self._context.latest_preview, None
         if reporter.outbox or preview is not None:
             reporter.write(preview=preview)
@@ -284,14 +281,3 @@ class Attempt:
         """Remove this attempt's files."""
         if self._context is not None and self._context.artifacts:
             discard(self._means.blobs, self._hold.lease)
-
-
-def _shown(task: str, ref: ArtifactRef) -> dict[str, Any]:
-    """An artifact as clients see it."""
-    return {
-        "name": ref.name,
-        "content_type": ref.content_type,
-        "size_bytes": ref.size_bytes,
-        "sha256": ref.sha256,
-        "url": artifact_path(task, ref.name),
-    }

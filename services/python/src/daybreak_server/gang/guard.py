@@ -31,6 +31,7 @@ from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.serving import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.ports.store import StoreError, WorkQueue
 
@@ -56,7 +57,7 @@ class Sight:
     limit_s: float = 0.0
     """How long it may take to advance again."""
     renewed: float = 0.0
-    """When the lease was last extended."""
+    """When the leases were last extended: of several, when the one that has waited longest was."""
     refreshed: float = 0.0
     """When the group's record was last refreshed."""
     what: str = ""
@@ -67,9 +68,11 @@ _FORM = struct.Struct("=QddddQ32s")
 _GUARD = struct.Struct("=d")
 """Behind it: when the guard last looked, written by the guard."""
 _LEASE = struct.Struct("=QI1012sQ")
-"""Behind that: the lease that the leader holds, as JSON. It changes with each task, so no message tells of it."""
-_LEASE_AT = _FORM.size + _GUARD.size
-_SIZE = _LEASE_AT + _LEASE.size
+"""Behind that, in slots: the leases that the leader holds, each as JSON. They change with each task, so no message
+tells of them. A slot of size 0 is free."""
+_LEASES_AT = _FORM.size + _GUARD.size
+LEASES_MAX = 64  # tasks that a leader can hold at once
+_SIZE = _LEASES_AT + LEASES_MAX * _LEASE.size
 
 
 class Page:
@@ -81,6 +84,7 @@ class Page:
         self._lock = threading.Lock()
         self._turn = 0
         self._now: dict[str, Any] = asdict(Sight())
+        self._slots: dict[TaskId, int] = {}  # of the leader: where each lease stands
 
     @classmethod
     def create(cls) -> Page:
@@ -115,29 +119,48 @@ class Page:
                 return Sight(beat=beat, limit_s=limit_s, renewed=renewed, refreshed=refreshed, what=name)
         return None
 
-    def hold(self, lease: Lease | None) -> None:
-        """Show the lease that is held from now on. :raises ValueError: when it is longer than any of ours."""
-        fields = None if lease is None else [lease.task, lease.token, lease.group, lease.lease_s]
-        data = json.dumps(fields).encode()
+    def hold(self, lease: Lease) -> None:
+        """Show this lease, in place of an earlier one of its task. :raises ValueError: when there is no room for it."""
+        data = json.dumps([lease.task, lease.token, lease.group, lease.lease_s]).encode()
         if len(data) > 1012:
-            raise ValueError(f"a lease of {len(data)} bytes")
+            raise ValueError(f"the lease of {lease.task} has {len(data)} bytes; a slot has 1012")
         with self._lock:
-            self._turn += 1
-            _LEASE.pack_into(self._map, _LEASE_AT, self._turn, len(data), data, self._turn)
+            slot = self._slots.get(lease.task)
+            if slot is None:
+                free = set(range(LEASES_MAX)).difference(self._slots.values())
+                if not free:
+                    raise ValueError(
+                        f"{lease.task} is one too many: a leader holds {LEASES_MAX} leases at most"
+                    )
+                slot = min(free)
+            self._fill(slot, data)
+            self._slots[lease.task] = slot
 
-    def held(self) -> Lease | None:
-        """The lease that is held, or ``None`` where there is none, or none can be read now."""
+    def drop(self, task: TaskId) -> None:
+        """The lease of this task is held no more."""
+        with self._lock:
+            if task in self._slots:
+                self._fill(self._slots.pop(task), b"")
+
+    def _fill(self, slot: int, data: bytes) -> None:
+        self._turn += 1
+        at = _LEASES_AT + slot * _LEASE.size
+        _LEASE.pack_into(self._map, at, self._turn, len(data), data, self._turn)
+
+    def held(self) -> tuple[Lease, ...]:
+        """The leases that are held; one that cannot be read now is left out."""
+        found = (self._slot(_LEASES_AT + slot * _LEASE.size) for slot in range(LEASES_MAX))
+        return tuple(lease for lease in found if lease is not None)
+
+    def _slot(self, at: int) -> Lease | None:
         for _ in range(100):
-            data = self._map[_LEASE_AT:_SIZE]
+            data = self._map[at : at + _LEASE.size]
             begin, size, text, end = _LEASE.unpack(data)
-            if begin == end and data == self._map[_LEASE_AT:_SIZE]:
-                fields = json.loads(text[:size] or b"null")
-                return fields and Lease(
-                    task=TaskId(fields[0]),
-                    token=Token(fields[1]),
-                    group=GroupId(fields[2]),
-                    lease_s=fields[3],
-                )
+            if begin == end and data == self._map[at : at + _LEASE.size]:
+                if not size:
+                    return None
+                task, token, group, lease_s = json.loads(text[:size])
+                return Lease(task=TaskId(task), token=Token(token), group=GroupId(group), lease_s=lease_s)
         return None
 
     def look(self) -> None:
@@ -193,10 +216,14 @@ class Guard:
         while not self.page.looked and time.monotonic() < end:
             time.sleep(0.01)
 
-    def hold(self, lease: Lease | None) -> None:
-        """Guard this lease from now on; ``None``: there is none."""
-        self.page.write(renewed=time.monotonic())
+    def hold(self, lease: Lease, *, renewed: float) -> None:
+        """Guard this lease too from now on. ``renewed``: since when the oldest of all runs at least."""
+        self.page.write(renewed=renewed)
         self.page.hold(lease)
+
+    def drop(self, task: TaskId) -> None:
+        """Guard the lease of this task no more."""
+        self.page.drop(task)
 
     def record(self, record: GroupRecord) -> None:
         """The group as the store is told of it. That it takes or ends a task, the page shows."""
@@ -240,7 +267,7 @@ class Watch:
         self._page = page
         self._leader = leader
         self._lease_s = lease_s
-        self._stale: Token | None = None
+        self._stale: set[Token] = set()
         self._record: GroupRecord | None = None
         self._bye = False
         self._renewed = self._refreshed = time.monotonic()
@@ -251,7 +278,8 @@ class Watch:
         if line.get("record") is not None:
             fields = dict(line["record"])
             fields |= {"state": GroupState(fields["state"]), "id": GroupId(fields["id"])}
-            fields |= {"hosts": tuple(fields["hosts"]), "pids": tuple(fields["pids"])}
+            fields |= {name: tuple(fields[name]) for name in ("tasks", "hosts", "pids", "models")}
+            fields["load"] = fields["load"] and Load(**fields["load"])
             self._record = GroupRecord(**fields)
 
     def look(self) -> bool:
@@ -272,22 +300,24 @@ class Watch:
         return True
 
     def _keep(self, sight: Sight, now: float) -> None:
-        period, lease = self._lease_s / 3, self._lease()
+        period, leases = self._lease_s / 3, self._leases()
         try:
-            if lease is not None and now - max(sight.renewed, self._renewed) >= period * _LATE:
-                if self._queue.renew(lease) & Control.STALE:
-                    self._stale = lease.token
+            if leases and now - max(sight.renewed, self._renewed) >= period * _LATE:
+                for lease in leases:
+                    if self._queue.renew(lease) & Control.STALE:
+                        self._stale.add(lease.token)
                 self._renewed = now
             if self._record is not None and now - max(sight.refreshed, self._refreshed) >= period * _LATE:
-                self._queue.group(as_holding(self._record, lease), ttl_s=self._lease_s)
+                self._queue.group(as_holding(self._record, leases), ttl_s=self._lease_s)
                 self._refreshed = now
         except StoreError as exc:
             _log.debug("cannot renew, and try again at the next look: %s", exc)
 
-    def _lease(self) -> Lease | None:
-        """What the leader holds, unless it is another's by now."""
-        lease = self._page.held()
-        return None if lease is None or lease.token == self._stale else lease
+    def _leases(self) -> tuple[Lease, ...]:
+        """What the leader holds, but for what is another's by now."""
+        held = self._page.held()
+        self._stale.intersection_update(lease.token for lease in held)
+        return tuple(lease for lease in held if lease.token not in self._stale)
 
     def _end(self, why: str) -> None:
         """The leader cannot end itself any more."""
@@ -306,29 +336,28 @@ class Watch:
 
     def _give_up(self, why: Failed) -> None:
         """Settle for the leader; what it has settled itself stays as it is, for the token is the same."""
-        lease = self._lease()
         try:
-            if lease is not None:
+            for lease in self._leases():
                 self._queue.settle(lease, why)
             if self._record is not None:
                 self._queue.leave(self._record)
         except StoreError as exc:
-            _log.warning("the task is left to its lease: %s", exc)
+            _log.warning("what is not settled yet is left to its lease: %s", exc)
 
 
 def as_idle(record: GroupRecord) -> GroupRecord:
     """A group's record without what a task changes in it."""
     if record.state is GroupState.BUSY:
         record = replace(record, state=GroupState.IDLE)
-    return replace(record, task=None, since_ms=0) if record.state is GroupState.IDLE else record
+    return replace(record, tasks=(), since_ms=0) if record.state is GroupState.IDLE else record
 
 
-def as_holding(record: GroupRecord, lease: Lease | None) -> GroupRecord:
-    """The record of a group that holds this lease."""
+def as_holding(record: GroupRecord, leases: Sequence[Lease]) -> GroupRecord:
+    """The record of a group that holds these leases."""
     if not record.state.accepts_tasks:
         return record
-    state, task = (GroupState.IDLE, None) if lease is None else (GroupState.BUSY, lease.task)
-    return record if record.task == task else replace(record, state=state, task=task)
+    state, tasks = GroupState.BUSY if leases else GroupState.IDLE, tuple(lease.task for lease in leases)
+    return record if set(record.tasks) == set(tasks) else replace(record, state=state, tasks=tasks)
 
 
 def is_stopped(pid: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.gang.config import GangConfig
@@ -89,7 +90,7 @@ class Keeper:
         self._guard = guard
         self._lock = threading.Lock()
         self._record = record
-        self._hold: Hold | None = None
+        self._holds: dict[TaskId, Hold] = {}
         self._crew: Crew | None = None
         self._refreshed = 0.0
         self._ended = threading.Event()
@@ -144,12 +145,23 @@ class Keeper:
         """Watch the other ranks from now on."""
         self._crew = crew
 
-    def hold(self, hold: Hold | None) -> None:
-        """Keep this lease from now on; ``None``: there is no task."""
+    def hold(self, hold: Hold) -> None:
+        """Keep this lease too from now on."""
         with self._lock:
-            self._hold = hold
+            self._holds = {**self._holds, hold.lease.task: hold}
             if self._guard is not None:
-                self._guard.hold(hold.lease if hold is not None else None)
+                self._guard.hold(hold.lease, renewed=self._renewed())
+
+    def drop(self, task: TaskId) -> None:
+        """The lease of this task is kept no more."""
+        with self._lock:
+            self._holds = {held: hold for held, hold in self._holds.items() if held != task}
+            if self._guard is not None:
+                self._guard.drop(task)
+
+    def _renewed(self) -> float:
+        """Since when the oldest of the leases runs at least; 0 where there is none."""
+        return min((hold.renewed for hold in self._holds.values()), default=0.0)
 
     def refresh(self) -> None:
         """Tell the store of the group. What goes wrong is logged and tried again later."""
@@ -169,20 +181,14 @@ class Keeper:
                 self._broken = True
                 self._on_break(why)
                 return
-            hold = self._hold
-            if (
-                hold is not None
-                and hold.silent_s >= self._config.renew_s
-                and not hold.control & Control.STALE
-            ):
-                self._renew(hold)
+            for hold in self._holds.values():
+                if hold.silent_s >= self._config.renew_s and not hold.control & Control.STALE:
+                    self._renew(hold)
             if time.monotonic() - self._refreshed >= self.ttl_s / 3:
                 self.refresh()
             if self._guard is not None:
                 self._guard.start()
-                self._guard.page.write(
-                    renewed=hold.renewed if hold is not None else 0.0, refreshed=self._refreshed
-                )
+                self._guard.page.write(renewed=self._renewed(), refreshed=self._refreshed)
 
     def _why_broken(self) -> Failed | None:
         stall = self._pulse.stalled()

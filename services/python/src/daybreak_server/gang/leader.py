@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.pools import GroupState, WakePhase
 from daybreak_server.domain.tasks import (
     Claim,
@@ -21,11 +22,12 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.domain.text import storable
 from daybreak_server.gang.attempt import Attempt, Means
+from daybreak_server.gang.causes import described
 from daybreak_server.gang.files import FILES_S
 from daybreak_server.gang.keeper import STATE_OF, Hold, Keeper
 from daybreak_server.gang.lockstep import WorkFolders
 from daybreak_server.gang.peers import Crew, GroupBrokenError
-from daybreak_server.gang.verdict import Verdict, described, report_of
+from daybreak_server.gang.verdict import Verdict, report_of
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store import StoreError, StoreUnavailableError
 from daybreak_server.workloads.base import WorkloadSpec
@@ -100,10 +102,10 @@ class LeaderLoop:
             self._going.wait(config.idle_s)
             return None
         state, before = STATE_OF[keeper.drain], keeper.record
-        if before.state is not state or before.task is not None:
+        if before.state is not state or before.tasks:
             # That a busy group is idle again, the store has written with the settlement.
             said = before.state is GroupState.BUSY and state is GroupState.IDLE
-            keeper.update(now=not said, state=state, task=None)
+            keeper.update(now=not said, state=state, tasks=())
         if keeper.drain:
             self._going.wait(config.idle_s)  # a mark can be taken away again
             return None
@@ -120,9 +122,10 @@ class LeaderLoop:
         except BlobRefusedError as exc:
             _log.error("no task is taken: %s", exc)
             self._keeper.update(
-                state=GroupState.LOADING, phase=WakePhase.WARM_UP, task=None, detail=str(exc)[:300]
+                state=GroupState.LOADING, phase=WakePhase.WARM_UP, tasks=(), detail=str(exc)[:300]
             )
-            self._means.queue.failed(f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}")
+            message = f"What tasks make cannot be stored (S3 or the folder refuses it): {exc}"
+            self._means.queue.failed(Cause(reason=Reason.ARTIFACTS_REFUSED, message=message))
             self._files_again = time.monotonic() + FILES_AGAIN_S
             return False
         except BlobError as exc:
@@ -138,7 +141,7 @@ class LeaderLoop:
         hold = Hold(claim.lease, claim.control)
         self._hold = hold
         state = GroupState.DRAINING if keeper.drain else GroupState.BUSY
-        keeper.update(now=False, state=state, task=claim.lease.task)
+        keeper.update(now=False, state=state, tasks=(claim.lease.task,))
         keeper.hold(hold)
         self._means.pulse.beat("task", limit_s=config.stall_s)
         attempt = Attempt(claim, hold, means=self._means, crew=self._crew)
@@ -151,7 +154,7 @@ class LeaderLoop:
             self.break_group(attempt.failure())
             return None
         if outcome is None:
-            keeper.hold(None)
+            keeper.drop(claim.lease.task)
             self._hold = None
             attempt.discard()
             return None
@@ -214,7 +217,7 @@ class LeaderLoop:
                 # Trying again cannot help; holding on would keep the task from everybody.
                 _log.error("%s cannot be settled and is left to its lease: %s", hold.lease.task, exc)
                 settled = None
-            keeper.hold(None)
+            keeper.drop(hold.lease.task)
             self._hold = None
             if settled is not None and settled.stale:
                 _log.warning("%s was not ours any more when it ended", hold.lease.task)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from daybreak_server.gang.causes import described
 from daybreak_server.gang.outputs import checked_step
-from daybreak_server.gang.verdict import Report, Status, Verdict, described, report_of
+from daybreak_server.gang.verdict import Report, Status, Verdict, report_of
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)

@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.attempt import Means
+from daybreak_server.gang.causes import cause_of, cause_of_failed, cause_of_fetch, described
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.fetching import FETCH_AGAIN_S, Fetching
 from daybreak_server.gang.follower import FollowerLoop
@@ -26,7 +28,6 @@ from daybreak_server.gang.meeting import Board, Door, knock, this_rank
 from daybreak_server.gang.peers import Alone, Crew, Followers, GroupBrokenError, Leader, RankInfo
 from daybreak_server.gang.progress import PhaseClock
 from daybreak_server.gang.pulse import Pulse
-from daybreak_server.gang.verdict import described
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.store import StoreError, WorkQueue
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
@@ -45,7 +46,7 @@ class Outside:
     """Opens the blob store; called on the leader only."""
     workload: Callable[[], Workload[Any]]
     """Makes the workload's object; imports what it needs."""
-    on_broken: Callable[[str], None]
+    on_broken: Callable[[Cause], None]
     """Called once when this rank cannot go on; a process of its own ends itself here."""
     board: Board | None = None
     """Where the ranks meet; not needed by a group of one."""
@@ -60,7 +61,7 @@ class Outside:
     fetch: Callable[[Callable[[int, int], None]], str] | None = None
     """Sees to it that the model is on this node, and returns its folder; told the bytes that are there and those
     that will be. Absent where it is here anyway."""
-    tell: Callable[[str], None] = _log.warning
+    tell: Callable[[Cause], None] = _log.warning
     """Called with why the model cannot be had for now; it is tried again."""
     wake: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the wake phases that lie before this rank's own."""
@@ -79,7 +80,7 @@ class Member:
         self._guard = outside.guard() if rank == 0 and outside.guard is not None else None
         self._pulse = Pulse(config.start_s, mirror=self._guard.page if self._guard is not None else None)
         self._going = threading.Event()
-        self._why: str | None = None
+        self._why: Cause | None = None
         self._telling = threading.Lock()
         self._told = False
         self._ended = threading.Event()
@@ -87,6 +88,8 @@ class Member:
         self._leader: Leader | None = None
         self._keeper: Keeper | None = None
         self._wake: dict[str, float] = dict(outside.wake)
+        self._at = ""
+        """The phase of the wake that it is in, or failed in."""
         self._store: Any = None  # of the process group, which ends with it
         self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
 
@@ -107,7 +110,7 @@ class Member:
     def health(self) -> str | None:
         """Why this rank is of no use any more, or ``None``."""
         if self._why is not None:
-            return self._why
+            return self._why.message
         if self._thread.ident is not None and not self._thread.is_alive() and not self._going.is_set():
             return "the work thread has ended"
         return self._pulse.stalled()
@@ -138,23 +141,23 @@ class Member:
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        why: str | None = None
+        why: Cause | None = None
         try:
             if self._rank == 0:
                 why = self._lead()
             else:
                 self._follow()
         except GroupBrokenError as exc:
-            why = None if self._going.is_set() else str(exc)
+            why = None if self._going.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
         except BaseException as exc:  # `load` and `warm_up` are the workload's, and may call sys.exit
-            why = described(exc)
+            why = cause_of(exc, phase=self._at)
             _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, why, exc_info=True)
         finally:
             self._ended.set()
         if why is not None:
             self._broken(why)
 
-    def _broken(self, why: str) -> None:
+    def _broken(self, why: Cause) -> None:
         with self._telling:
             if self._told:
                 return
@@ -163,7 +166,7 @@ class Member:
         _log.error("rank %d of %s cannot go on: %s", self._rank, self._config.pool, why)
         self._outside.on_broken(why)
 
-    def _lead(self) -> str | None:
+    def _lead(self) -> Cause | None:
         config, outside = self._config, self._outside
         queue = outside.queue()
         record = GroupRecord(
@@ -204,7 +207,7 @@ class Member:
             self._loop = LeaderLoop(self._spec, means=means, crew=crew, keeper=keeper, going=self._going)
             keeper.update(state=GroupState.IDLE, phase=WakePhase.READY, wake=dict(self._wake), loads=1)
             self._loop.run()
-            return self._loop.broken.message if self._loop.broken is not None else None
+            return cause_of_failed(self._loop.broken) if self._loop.broken is not None else None
         finally:
             opening.shutdown(wait=False)
             keeper.stop()
@@ -222,7 +225,7 @@ class Member:
             with contextlib.suppress(StoreError):
                 queue.leave(self._keeper.record)
             queue.close()
-        self._broken(why.message)
+        self._broken(cause_of_failed(why))
 
     def _gather(self, keeper: Keeper) -> Crew:
         if self._config.ranks == 1:
@@ -288,7 +291,7 @@ class Member:
         """Called by the reading thread: the work thread may be in a collective that never ends."""
         if self._ended.wait(self._config.grace_s):
             return
-        self._broken(f"the leader is gone: {why}")
+        self._broken(Cause(reason=Reason.RANKS_FAIL, message=f"the leader is gone: {why}"))
 
     def _load(self, keeper: Keeper | None) -> Workload[Any]:
         config = self._config
@@ -323,7 +326,7 @@ class Member:
                 progress.said("")
                 return {"model": folder}
             except BlobError as exc:
-                self._outside.tell(str(exc))
+                self._outside.tell(cause_of_fetch(exc))
                 progress.said(str(exc))
             for _ in range(FETCH_AGAIN_S):
                 progress.beat()
@@ -337,8 +340,9 @@ class Member:
         self._pulse.beat(phase, limit_s=limit_s)
         if keeper is not None:
             keeper.update(state=GroupState.LOADING, phase=phase, wake=dict(self._wake))
-        started = time.monotonic()
+        self._at, started = phase, time.monotonic()
         yield
+        self._at = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
 
 

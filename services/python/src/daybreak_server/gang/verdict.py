@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
 from daybreak_server.domain.text import short_name, storable
+from daybreak_server.gang.causes import OUT_OF_MEMORY_CODE, described, is_out_of_memory
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _PARTS_MAX = 20
@@ -77,14 +78,6 @@ def report_of(error: BaseException, *, point: int) -> Report:
     )
 
 
-def described(error: BaseException) -> str:
-    """An error with its class, storable."""
-    name, text = type(error).__name__, storable(error)
-    if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
-        text = f"{text} (raised by the work: a library may have tried to end the process)".strip()
-    return storable(f"{name}: {text}" if text else name)
-
-
 def _message(error: BaseException, parts: Sequence[BaseException]) -> str:
     if isinstance(error, BaseExceptionGroup):
         listed = "; ".join(described(part) for part in parts[:_PARTS_SHOWN])
@@ -100,7 +93,9 @@ def _code(error: BaseException) -> str:
         code = error.code if isinstance(error, WorkloadError) else ""
     except Exception:
         code = ""
-    return short_name(code) if code else WorkloadError.code
+    if code:
+        return short_name(code)
+    return OUT_OF_MEMORY_CODE if is_out_of_memory(error) else WorkloadError.code
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:

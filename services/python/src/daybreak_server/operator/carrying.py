@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.operator import guards
 from daybreak_server.operator.actions import (
     Action,
@@ -57,12 +58,12 @@ class Carrier:
         actions: Sequence[Action],
         *,
         done: Callable[[Action], None],
-        refused: Callable[[str], None],
+        refused: Callable[[Cause], None],
     ) -> None:
         """In order, up to the first that fails: what follows may rely on it. But what one lane is refused holds up no
         other: where Kubernetes will have no such RayCluster, or a head no application, the rest is done first.
 
-        ``done`` is called after each; ``refused`` when Kubernetes refuses something of a RayCluster, with its words.
+        ``done`` is called after each; ``refused`` when Kubernetes refuses something of a RayCluster, with the cause.
 
         :raises ClusterError: of the first that failed; a conflict means that the next look decides again.
         :raises StoreUnavailableError: when Redis cannot be asked.
@@ -75,7 +76,7 @@ class Carrier:
                 await self.carry(pool, action)
             except ClusterError as exc:
                 if isinstance(exc, ClusterRefusedError) and isinstance(action, _ON_RAYCLUSTER):
-                    refused(str(exc))
+                    refused(exc.cause)
                 if not _alone(action, exc):
                     raise
                 failed = failed or exc

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
@@ -21,60 +20,28 @@ SILENT_S = 60.0
 """KEDA and KubeRay answer within seconds; where they have not for so long, they are not there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One cause. ``reason`` is stable, for programs; ``message`` is for people."""
-
-    reason: str
-    message: str
-
-
-_TEXTS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"exceeded quota",
-        "QuotaExceeded",
-        "The namespace's ResourceQuota does not allow another pod. Raise the quota, or lower the pool's "
-        "resources or the ScaledObject's maxReplicaCount. Tasks wait meanwhile.",
-    ),
-    (
-        r"violates PodSecurity",
-        "PodSecurityRefused",
-        "The namespace's Pod Security level refuses the pods of the template. Add the securityContext that it "
-        "names to spec.rayCluster, or relax the namespace's level.",
-    ),
-    (
-        r"admission webhook .* denied",
-        "AdmissionRefused",
-        "An admission webhook of this cluster refuses the pods. Change spec.rayCluster as it says.",
-    ),
-    (
-        r"(WRONGPASS|NOAUTH|invalid username-password|Authentication required)",
-        "RedisRefused",
-        "Redis refuses the password. Correct the Secret that it comes from; pods have it within two minutes.",
-    ),
-    (
-        r"(?i)\b(model|weights)\b.*(no such|not found|missing|does not exist|is not a folder|absent)",
-        "ModelMissing",
-        "The model cannot be loaded. See that spec.model names the folder as the pods see it, and that its "
-        "volume is mounted in spec.rayCluster.",
-    ),
-    (
-        r"(?i)(AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|NoSuchBucket|ExpiredToken|S3.*(403|refuse|denied))",
-        "ArtifactsRefused",
-        "The file store refuses. Check DAYBREAK_ARTIFACTS__URL, the bucket, and the credentials' right to "
-        "read, write and delete there.",
-    ),
-    (
-        r"(?i)out of memory|OutOfMemory|OOMKilled",
-        "OutOfMemory",
-        "A rank ran out of memory. Give ranks more (spec.resources.memory), or spread the model over more.",
-    ),
-    (
-        r"(secret|configmap) \".*\" not found",
-        "ConfigMissing",
-        "A Secret or ConfigMap that the template names does not exist in this namespace. Create it.",
-    ),
-)
+_WHAT_TO_DO: dict[str, str] = {
+    Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota does not allow another pod. Raise the quota, or lower the "
+    "pool's resources or the ScaledObject's maxReplicaCount. Tasks wait meanwhile.",
+    Reason.POD_SECURITY_REFUSED: "The namespace's Pod Security level refuses the pods of the template. Add the "
+    "securityContext that it names to spec.rayCluster, or relax the namespace's level.",
+    Reason.ADMISSION_REFUSED: "An admission webhook of this cluster refuses the pods. Change spec.rayCluster as "
+    "it says.",
+    Reason.REDIS_UNREACHABLE: "Redis cannot be reached, so no group is taken away until it answers. Check its pods and "
+    "DAYBREAK_REDIS__URL.",
+    Reason.REDIS_REFUSED: "Redis refuses the password. Correct the Secret that it comes from; pods have it within two "
+    "minutes.",
+    Reason.MODEL_MISSING: "The model cannot be loaded. See that spec.model names the folder as the pods see it, and "
+    "that its volume is mounted in spec.rayCluster.",
+    Reason.MODEL_UNAVAILABLE: "The model cannot be fetched. Check the bucket of spec.model and the credentials' right "
+    "to read and list there. Groups try again.",
+    Reason.ARTIFACTS_REFUSED: "The file store refuses. Check DAYBREAK_ARTIFACTS__URL, the bucket, and the credentials' "
+    "right to read, write and delete there.",
+    Reason.OUT_OF_MEMORY: "A rank ran out of memory. Give ranks more (spec.resources.memory), or spread the model over "
+    "more.",
+    Reason.CONFIG_MISSING: "A Secret or ConfigMap that the template names does not exist in this namespace. Create it.",
+}
+"""What goes before the words of a cause that others report; those of other reasons are shown as they are."""
 
 SAID = " said: "
 """What follows are others' words. They may differ from look to look while the cause is the same."""
@@ -86,7 +53,9 @@ _WAITING: dict[str, tuple[str, str]] = {
     "CreateContainerConfigError": ("ConfigMissing", "config"),
     "CreateContainerError": ("ContainerRefused", "container"),
     "CrashLoopBackOff": ("PodCrashes", "crash"),
+    "OOMKilled": (Reason.OUT_OF_MEMORY, "memory"),
     "Unschedulable": ("Unschedulable", "place"),
+    "VolumeNotReady": ("VolumeMissing", "volume"),
 }
 _ADVICE = {
     "image": "Check the image's name and tag in spec.rayCluster and the registry's pull Secret. "
@@ -94,16 +63,18 @@ _ADVICE = {
     "config": "Create the Secret or ConfigMap that it names, in the pool's namespace.",
     "container": "The node cannot start the container as the template describes it.",
     "crash": "`kubectl logs --previous` of the pod shows its last words.",
+    "memory": _WHAT_TO_DO[Reason.OUT_OF_MEMORY],
+    "volume": "Its volume is not there: look at the PersistentVolumeClaim.",
     "place": "Nodes with enough of what a rank asks for (GPUs, CPUs, memory) are not there, or are tainted. "
     "Add nodes or let the cluster autoscaler do so, or lower spec.resources. Tasks wait meanwhile.",
 }
 
 
-def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Problem, ...]:
+def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Cause, ...]:
     """What is wrong now, the most fundamental first; nothing when all is well."""
     if not observed.view.kuberay:
         return (
-            Problem(
+            Cause(
                 reason="KubeRayMissing",
                 message="This cluster knows no RayClusters: KubeRay is not installed. Install the "
                 "kuberay-operator chart; the pool continues by itself then. Tasks wait meanwhile.",
@@ -111,51 +82,42 @@ def problems(observed: Observed, lanes: Sequence[Lane]) -> tuple[Problem, ...]:
         )
     found = [*_store(observed), *_foreign(observed), *_nobody_asks(observed)]
     if observed.refused:
-        found.append(explain(observed.refused, otherwise="RayClusterRefused"))
+        found.append(explain(observed.refused))
     for lane in lanes:
         found += _lane(lane, observed)
     if not lanes or any(not lane.settled for lane in lanes):
         found += _warnings(observed)
     if observed.failure:
-        found.append(explain(observed.failure, otherwise="RanksFail"))
+        found.append(explain(observed.failure))
     unique = {problem.reason: problem for problem in reversed(found)}
     return tuple(unique[reason] for reason in dict.fromkeys(problem.reason for problem in found))
 
 
-def explain(text: str, *, otherwise: str) -> Problem:
-    """A cause by its words; ``otherwise`` is the reason where they are not known."""
-    for pattern, reason, advice in _TEXTS:
-        if re.search(pattern, text):
-            return Problem(reason=reason, message=f"{advice} It{SAID}{_short(text)}")
-    return Problem(reason=otherwise, message=_short(text))
+def explain(cause: Cause) -> Cause:
+    """A cause that others report, with what to do about it, where there is something to say."""
+    advice, said = _WHAT_TO_DO.get(cause.reason), _short(cause.message)
+    return Cause(reason=cause.reason, message=said if advice is None else f"{advice} It{SAID}{said}")
 
 
-def unreadable(why: SpecInvalidError) -> Problem:
+def unreadable(why: SpecInvalidError) -> Cause:
     """A spec that Kubernetes took and that means nothing here."""
-    return Problem(
+    return Cause(
         reason="SpecInvalid",
         message=f"{why}. Correct it in the GeneratorPool, or in the chart's values that it comes from. Until then the "
         "operator changes nothing of this pool, and groups that are there work on.",
     )
 
 
-def _store(observed: Observed) -> Iterator[Problem]:
-    if observed.store is None and observed.store_error:
-        known = explain(observed.store_error, otherwise="RedisUnreachable")
-        if known.reason == "RedisUnreachable":
-            known = Problem(
-                reason=known.reason,
-                message="Redis cannot be reached, so no group is taken away until it answers. Check its pods "
-                f"and DAYBREAK_REDIS__URL. It{SAID}{_short(observed.store_error)}",
-            )
-        yield known
+def _store(observed: Observed) -> Iterator[Cause]:
+    if observed.store is None and observed.store_error is not None:
+        yield explain(observed.store_error)
 
 
-def _nobody_asks(observed: Observed) -> Iterator[Problem]:
+def _nobody_asks(observed: Observed) -> Iterator[Cause]:
     """Tasks are live and KEDA asks for no group."""
     pool, live = observed.pool, observed.store.live if observed.store is not None else 0
     if live and not pool.spec.replicas and not pool.spec.paused and _stands_at(WakePhase.DETECT, observed):
-        yield Problem(
+        yield Cause(
             reason="NotAsked",
             message="Tasks wait and nobody asks for a group: KEDA does not see them, or is away. Look at the pool's "
             "ScaledObject, and whether KEDA's operator runs. `kubectl scale` of the GeneratorPool asks by hand.",
@@ -168,33 +130,33 @@ def _stands_at(phase: WakePhase, observed: Observed) -> bool:
     return wake.phase == phase and wake.since is not None and observed.now - wake.since > SILENT_S
 
 
-def _foreign(observed: Observed) -> Iterator[Problem]:
+def _foreign(observed: Observed) -> Iterator[Cause]:
     mine = observed.pool.uid
     for cluster in observed.view.clusters:
         if cluster.owner != mine:
-            yield Problem(
+            yield Cause(
                 reason="NameTaken",
                 message=f"A RayCluster {cluster.name} carries this pool's label and was not made by it. Delete "
                 "it, or take the label off.",
             )
 
 
-def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
+def _lane(lane: Lane, observed: Observed) -> Iterator[Cause]:
     if lane.cluster.problem:
-        yield explain(lane.cluster.problem, otherwise="RayClusterRefused")
+        yield explain(lane.cluster.problem)
     if (
         lane.missing
         and not lane.cluster.heard
         and not lane.cluster.suspend
         and _stands_at(WakePhase.PODS, observed)
     ):
-        yield Problem(
+        yield Cause(
             reason="KubeRaySilent",
             message="KubeRay makes no pods of what the RayCluster asks for, and says nothing: its operator is away, or "
             "does not watch this namespace. The pool goes on by itself when it does. Tasks wait meanwhile.",
         )
     if lane.cluster.hosts > 1 and any(pod.replica == pod.name for pod in lane.workers):
-        yield Problem(
+        yield Cause(
             reason="HostsNotIndexed",
             message="KubeRay does not say which pods form a group: its feature gate RayMultiHostIndexing is off. "
             "Turn it on in the kuberay-operator chart; a pool with hostsPerGroup above 1 needs it.",
@@ -207,42 +169,41 @@ def _lane(lane: Lane, observed: Observed) -> Iterator[Problem]:
     if head is not None and not head.ready and head.waiting is None and not lane.cluster.suspend:
         since = head.running_at
         if since is not None and observed.now - since > SLOW_HEAD_S:
-            yield Problem(
+            yield Cause(
                 reason="HeadNotReady",
                 message=f"The Ray head {head.name} runs for {SLOW_HEAD_S / 60:.0f} minutes and is not ready. "
                 "Look at its logs.",
             )
-    if lane.serve is not None and lane.serve.status == "DEPLOY_FAILED":
-        message = lane.serve.message or "Serve gave no reason"
-        yield explain(f"Ray Serve could not start the application: {message}", otherwise="ApplicationFailed")
+    failed = lane.serve is not None and lane.serve.status == "DEPLOY_FAILED"
+    if failed and observed.failure is None:  # else a rank has said why
+        message = (lane.serve and lane.serve.message) or "Serve gave no reason"
+        yield Cause(
+            reason="ApplicationFailed",
+            message=_short(f"Ray Serve could not start the application: {message}"),
+        )
 
 
-def _waiting(pod: Pod) -> Iterator[Problem]:
+def _waiting(pod: Pod) -> Iterator[Cause]:
     assert pod.waiting is not None
     known = _WAITING.get(pod.waiting.reason)
     if known is None:
         return
     reason, kind = known
-    if kind == "place" and re.search(r"persistentvolumeclaim|volume", pod.waiting.message):
-        reason, advice = "VolumeMissing", "Its volume is not there: look at the PersistentVolumeClaim."
-    else:
-        advice = _ADVICE[kind]
     said = f" Kubernetes{SAID}{_short(pod.waiting.message)}" if pod.waiting.message else ""
     where = "the Ray head" if pod.head else "a worker"
-    if kind == "crash" and "OOMKilled" in pod.waiting.message:
-        yield explain(f"Pod {pod.name} ({where}): {pod.waiting.message}", otherwise=reason)
-        return
-    yield Problem(
-        reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {advice}{said}"
+    yield Cause(
+        reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {_ADVICE[kind]}{said}"
     )
 
 
-def _warnings(observed: Observed) -> Iterator[Problem]:
+def _warnings(observed: Observed) -> Iterator[Cause]:
     for warning in observed.view.warnings:
-        if observed.now - warning.at <= RECENT_S and not _over(warning, observed):
-            problem = explain(warning.message, otherwise="")
-            if problem.reason:
-                yield problem
+        if (
+            warning.cause is not None
+            and observed.now - warning.at <= RECENT_S
+            and not _over(warning, observed)
+        ):
+            yield explain(warning.cause)
 
 
 def _over(warning: Warned, observed: Observed) -> bool:

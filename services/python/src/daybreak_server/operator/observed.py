@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.operator.resource import GeneratorPool
 from daybreak_server.ports.cluster import ClusterView, ServeView
@@ -22,8 +23,9 @@ class Observed:
     """By RayCluster; one that could not be asked is not in it."""
     store: PoolView | None = None
     """``None``: Redis could not be asked. Nothing is taken away then."""
-    store_error: str = ""
-    refused: str = ""
-    """What Kubernetes said when it refused, at the last look, what the plan wanted of a RayCluster."""
-    failure: str = ""
-    """What the ranks said last about why they ended (a model that is missing, S3 that refuses)."""
+    store_error: Cause | None = None
+    """Why it could not."""
+    refused: Cause | None = None
+    """Why Kubernetes refused, at the last look, what the plan wanted of a RayCluster."""
+    failure: Cause | None = None
+    """Why a rank ended last (a model that is missing, S3 that refuses)."""

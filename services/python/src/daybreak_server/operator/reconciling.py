@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.operator.actions import Action, Plan, WriteStatus
 from daybreak_server.operator.carrying import Carrier
@@ -29,7 +30,7 @@ from daybreak_server.ports.cluster import (
     Serve,
     ServeView,
 )
-from daybreak_server.ports.store import StoreError
+from daybreak_server.ports.store import StoreError, StoreRefusedError
 
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -55,8 +56,8 @@ class Reconciler:
     _written: dict[str, PoolStatus] = field(default_factory=dict)
     """By uid: what was written last. A watch may show an older status, and it must not be believed."""
     _failed: dict[str, int] = field(default_factory=dict)
-    _refused: dict[str, str] = field(default_factory=dict)
-    """By pool: what Kubernetes said when it refused something of a RayCluster at the last look."""
+    _refused: dict[str, Cause] = field(default_factory=dict)
+    """By pool: why Kubernetes refused something of a RayCluster at the last look."""
     _silent: dict[str, str] = field(default_factory=dict)
     """By RayCluster: why its head did not answer, told once."""
 
@@ -132,15 +133,17 @@ class Reconciler:
             serve=await self._serve(pool.name, view),
             store=store,
             store_error=error,
-            refused=self._refused.get(pool.name, ""),
-            failure="" if store is None else store.failure,
+            refused=self._refused.get(pool.name),
+            failure=None if store is None else store.failure,
         )
 
-    async def _store(self, name: str) -> tuple[PoolView | None, str]:
+    async def _store(self, name: str) -> tuple[PoolView | None, Cause | None]:
         try:
-            return await self.groups.pool(name), ""
+            return await self.groups.pool(name), None
         except StoreError as exc:
-            return None, str(exc) or type(exc).__name__
+            refused = isinstance(exc, StoreRefusedError)
+            reason = Reason.REDIS_REFUSED if refused else Reason.REDIS_UNREACHABLE
+            return None, Cause(reason=reason, message=str(exc) or type(exc).__name__)
 
     async def _tell(self, name: str, made: Plan) -> None:
         """Clients see it; while Redis is away they see nothing anyway."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import PoolReport, WakePhase
 from daybreak_server.operator import names
 from daybreak_server.operator.actions import Emit
-from daybreak_server.operator.diagnosis import SAID, Problem
+from daybreak_server.operator.diagnosis import SAID
 from daybreak_server.operator.lane import Lane
 from daybreak_server.operator.observed import Observed
 from daybreak_server.operator.resource import (
@@ -34,7 +35,7 @@ class Findings:
     """One group stays only because tasks are live."""
     lanes: tuple[Lane, ...]
     olds: tuple[Lane, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Cause, ...]
     wake: Wake
     drains: tuple[Drain, ...]
     closed: tuple[str, ...]
@@ -71,7 +72,7 @@ def status(observed: Observed, found: Findings) -> PoolStatus:
     return after.model_copy(update={"conditions": kept})
 
 
-def refused(pool: PoolObject, problem: Problem, *, now: float) -> PoolStatus:
+def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
     """The status of a pool whose spec cannot be read: what was seen last, and why nothing follows from it."""
     before = pool.status
     wrong = _kept(pool, _condition("Healthy", "False", problem.reason, problem.message), now=now)

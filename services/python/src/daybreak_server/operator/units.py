@@ -68,7 +68,7 @@ class Unit:
 
 def working(group: GroupRecord) -> bool:
     """Whether it holds a task. A group that has lost its lease holds none."""
-    return group.state is not GroupState.LOST and (group.task is not None or group.state is GroupState.BUSY)
+    return group.state is not GroupState.LOST and (bool(group.tasks) or group.state is GroupState.BUSY)
 
 
 def formed(group: GroupRecord) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import PoolReport, PoolView
 
@@ -38,7 +39,11 @@ class ClusterConflictError(ClusterError):
 
 
 class ClusterRefusedError(ClusterError):
-    """It refuses, and will again."""
+    """It refuses, and will again. ``cause`` says why."""
+
+    def __init__(self, message: str, *, cause: Cause | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause or Cause(reason=Reason.RAYCLUSTER_REFUSED, message=message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +102,7 @@ class RayCluster:
     head_service: str | None = None
     auth_secret: str | None = None
     """The Secret with the token that its head asks for; ``None``: it asks for none."""
-    problem: str | None = None
+    problem: Cause | None = None
     """What KubeRay says went wrong: a pod that it may not create, a spec that it refuses."""
     heard: bool = True
     """Whether KubeRay speaks of as many workers as are asked for, so it has seen what was written last."""
@@ -126,6 +131,8 @@ class Warned:
     message: str
     about: str
     at: float
+    cause: Cause | None = None
+    """What it tells of, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

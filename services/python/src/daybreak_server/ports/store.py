@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupRecord, PoolView, TickReport
 from daybreak_server.domain.tasks import (
@@ -187,7 +188,7 @@ class WorkQueue(Protocol):
     def leave(self, record: GroupRecord) -> None:
         """The group is gone; whatever it held is handed back."""
 
-    def failed(self, why: str, *, rank: int = 0) -> None:
+    def failed(self, cause: Cause, *, rank: int = 0) -> None:
         """A rank ends because of this: shown with the pool until a group is ready."""
 
     def close(self) -> None:

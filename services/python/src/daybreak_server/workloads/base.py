@@ -30,7 +30,8 @@ class WorkloadError(Exception):
 
     ``WorkloadError``
       ├── ``PermanentError``   the task fails now, as a dead letter; ``code`` goes into ``error.code``
-      └── ``RetryableError``   a strike: tried again after a backoff (as is any other exception)
+      ├── ``RetryableError``   a strike: tried again after a backoff (as is any other exception)
+      └── ``ModelMissingError``  of ``load``: the group cannot start, and no task is to blame
     """
 
     code = "workload_failed"
@@ -47,6 +48,10 @@ class PermanentError(WorkloadError):
 
 class RetryableError(WorkloadError):
     """Trying again may help."""
+
+
+class ModelMissingError(WorkloadError):
+    """The model is not there, or is none that this workload can run; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

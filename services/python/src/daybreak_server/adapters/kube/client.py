@@ -15,7 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from daybreak_server.adapters.kube import views
+from daybreak_server.adapters.kube import causes, views
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.ports.cluster import (
     POOL_LABEL,
@@ -246,14 +246,22 @@ class _AbsentError(ClusterConflictError):
     """There is no such object: whoever changes it must look again."""
 
 
+def _is_failed_test(exc: ApiException) -> bool:
+    """Whether a ``test`` of a JSON Patch failed. What is not valid names the fields that are wrong; this names none."""
+    try:
+        details = json.loads(exc.body or "{}").get("details") or {}
+    except (ValueError, AttributeError):
+        return False
+    return not details.get("causes")
+
+
 def _translated(exc: ApiException) -> ClusterError:
     said = f"Kubernetes says {exc.status} {exc.reason}: {str(exc.body or '')[:400]}"
     if exc.status == 404:
         return _AbsentError(said)
-    if exc.status == 409 or (exc.status == 422 and "jsonpatch" in said.lower().replace(" ", "")):
-        return ClusterConflictError(said)
-    if exc.status == 422 and "the server rejected our request" in said:
+    refused = causes.known(said) is not None
+    if exc.status == 409 or (exc.status == 422 and not refused and _is_failed_test(exc)):
         return ClusterConflictError(said)
     if exc.status in {400, 401, 403, 422}:
-        return ClusterRefusedError(said)
+        return ClusterRefusedError(said, cause=causes.refusal(said))
     return ClusterUnavailableError(said)

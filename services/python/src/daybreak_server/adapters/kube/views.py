@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from daybreak_server.adapters.kube import causes
+from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.cluster import (
     RANKS_ANNOTATION,
     REVISION_LABEL,
@@ -19,7 +21,7 @@ CLUSTER_LABEL = "ray.io/cluster"
 NODE_TYPE_LABEL = "ray.io/node-type"
 REPLICA_LABEL = "ray.io/worker-group-replica-name"
 _REFUSED = {"RayClusterReplicaFailure": "True"}
-CRASHED = "CrashLoopBackOff"
+CRASHED, OOM_KILLED = "CrashLoopBackOff", "OOMKilled"
 _SAME = {"ErrImagePull": "ImagePullBackOff"}
 """Kubernetes goes to and fro between these."""
 
@@ -93,9 +95,11 @@ def warned(body: Mapping[str, Any]) -> Warned:
     series = body.get("series") or {}
     about = body.get("involvedObject") or body.get("regarding") or {}
     at = series.get("lastObservedTime") or body.get("lastTimestamp") or body.get("eventTime")
+    message = body.get("message") or body.get("note") or ""
     return Warned(
         reason=body.get("reason") or "",
-        message=body.get("message") or body.get("note") or "",
+        message=message,
+        cause=causes.known(message),
         about=about.get("name", ""),
         at=moment(at or body["metadata"].get("creationTimestamp")) or 0.0,
     )
@@ -112,14 +116,21 @@ def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waitin
         ended = (one.get("lastState") or {}).get("terminated")
         if waiting and waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
             reason = _SAME.get(waiting["reason"], waiting["reason"])
-            said = _end(ended) if ended and reason == CRASHED else waiting.get("message", "")
-            return Waiting(reason=reason, message=said)
+            if ended and reason == CRASHED:
+                return _crash(ended)
+            return Waiting(reason=reason, message=waiting.get("message", ""))
         if ended and not one.get("ready") and one.get("restartCount"):
-            return Waiting(reason=CRASHED, message=_end(ended))  # it runs again, and will crash again
+            return _crash(ended)  # it runs again, and will crash again
     placed = conditions.get("PodScheduled")
-    if placed and placed.get("status") == "False" and placed.get("reason") == "Unschedulable":
-        return Waiting(reason="Unschedulable", message=placed.get("message", ""))
+    if placed and placed.get("status") == "False" and placed.get("reason") == causes.UNSCHEDULABLE:
+        said = placed.get("message", "")
+        return Waiting(reason=causes.why_unscheduled(said), message=said)
     return None
+
+
+def _crash(terminated: Mapping[str, Any]) -> Waiting:
+    killed = terminated.get("reason") == OOM_KILLED
+    return Waiting(reason=OOM_KILLED if killed else CRASHED, message=_end(terminated))
 
 
 def _end(terminated: Mapping[str, Any]) -> str:
@@ -127,13 +138,13 @@ def _end(terminated: Mapping[str, Any]) -> str:
     return f"{why}, exit code {code}. {terminated.get('message') or ''}".strip()
 
 
-def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
+def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause | None:
     for kind, bad in _REFUSED.items():
         one = conditions.get(kind)
         if one and one.get("status") == bad:
-            return str(one.get("message") or one.get("reason") or kind)
+            return causes.refusal(str(one.get("message") or one.get("reason") or kind))
     if status.get("state") == "failed":
-        return str(status.get("reason") or "KubeRay gave no reason")
+        return causes.refusal(str(status.get("reason") or "KubeRay gave no reason"))
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from daybreak_server.adapters.ray.kv import table
+from daybreak_server.domain.causes import Cause
 
 _log = logging.getLogger(__name__)
 _DRAIN_LOOK_S = 0.5
@@ -62,11 +63,12 @@ class KvBoard:
         table().delete(self._key)
 
 
-def tell_failure(pool: str, *, rank: int, why: str) -> None:
+def tell_failure(pool: str, *, rank: int, why: Cause) -> None:
     """Leave the reason of a rank's end where whoever watches the deployment can read it."""
     before = failures().get(pool, {})
     count = int(before.get("count", 0)) + 1
-    _put(f"failure/{pool}", {"rank": rank, "why": why, "at": time.time(), "count": count})
+    said = {"rank": rank, "reason": why.reason, "why": why.message, "at": time.time(), "count": count}
+    _put(f"failure/{pool}", said)
 
 
 def count_early_end(pool: str, *, rank: int) -> int:

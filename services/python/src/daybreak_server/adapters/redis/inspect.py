@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from redis.asyncio.sentinel import MasterNotFoundError
+
 from daybreak_server.adapters.redis.client import connect_async, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.ports.store import StoreError
+from daybreak_server.ports.store import StoreError, StoreRefusedError
 
 PINGS = 5
 
@@ -20,6 +22,10 @@ class RedisFacts:
 
     error: str | None = None
     """Why nothing could be learnt at all."""
+    refused: bool = False
+    """Whether that is because it refuses the user or the password."""
+    no_master: bool = False
+    """Whether it is because no Sentinel names a master."""
     product: str | None = None
     """``redis`` or ``valkey``."""
     version: str | None = None
@@ -53,7 +59,11 @@ async def facts(where: str | Endpoint, *, timeout_s: float = 5.0) -> RedisFacts:
             info = await client.info()
         return _facts(info, await _config(client), statistics.median(pings))
     except StoreError as exc:
-        return RedisFacts(error=str(exc))
+        return RedisFacts(
+            error=str(exc),
+            refused=isinstance(exc, StoreRefusedError),
+            no_master=isinstance(exc.__cause__, MasterNotFoundError),
+        )
     finally:
         await client.aclose()
 

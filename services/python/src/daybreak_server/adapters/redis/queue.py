@@ -16,6 +16,7 @@ from daybreak_server.adapters.redis.lua import group as groups
 from daybreak_server.adapters.redis.lua.settle import Ending
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
@@ -139,9 +140,9 @@ class RedisQueue:
         """The group is gone; whatever it held is handed back."""
         self._scripts.call(groups.encode_leave(self._keys, record.id), again=True)
 
-    def failed(self, why: str, *, rank: int = 0) -> None:
+    def failed(self, cause: Cause, *, rank: int = 0) -> None:
         """A rank ends because of this: the pool shows it until a group is ready."""
-        self._scripts.call(groups.encode_failure(self._keys, why, rank=rank))
+        self._scripts.call(groups.encode_failure(self._keys, cause, rank=rank))
 
     def _look(self, groups: Sequence[GroupRecord]) -> Call:
         return claiming.encode(self._keys, groups, lease_s=self._lease_s, spec_version=self._spec_version)

@@ -9,6 +9,7 @@ from typing import Any
 from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
+from daybreak_server.domain.serving import Load
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
 
 
@@ -131,7 +132,7 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
         ranks=int(r.get("ranks", 1)),
         phase=r.get("phase", WakePhase.READY),
         since_ms=int(r.get("since", 0)),
-        task=TaskId(r["task"]) if "task" in r else None,
+        tasks=tuple(map(TaskId, r.get("task", "").split())),
         hosts=tuple(json.loads(r.get("hosts", "[]"))),
         pids=tuple(json.loads(r.get("pids", "[]"))),
         loads=int(r.get("loads", 0)),
@@ -139,4 +140,8 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
         detail=r.get("detail", ""),
         wake=json.loads(r.get("wake", "{}")),
         drain="drain" in r,
+        endpoint=r.get("endpoint") or None,
+        models=tuple(json.loads(r.get("models") or "[]")),
+        capacity=_int(r.get("capacity") or None),
+        load=Load(**json.loads(r["load"])) if r.get("load") else None,
     )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from daybreak_server.workloads.base import ModelMissingError
+
 Family = Literal["tiny", "t2v-a14b", "ti2v-5b"]
 
 BUILT_IN: Final = Path(__file__).parent / "tiny" / "model"
@@ -23,7 +25,7 @@ SMALL_WIDTH: Final = 1024
 SAMPLE_BYTES: Final = 65_536
 
 
-class FolderError(ValueError):
+class FolderError(ModelMissingError, ValueError):
     """The folder is not a model that this workload can run; the message says what to do."""
 
 

@@ -6,7 +6,8 @@ local function steady()
   return meta('lease_clock') + math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
 end
 
--- Groups: the task that they hold, state and mark to drain; false where there is none.
+-- Groups: the tasks that they hold (their ids in the order of the claims), state and mark to drain. The field `task`
+-- has them with a space between, so that a group of one task at a time reads as it always has.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -15,14 +16,29 @@ local function group_of(name)
   local g = groups[name]
   if not g then
     local stored = call('HMGET', k_group(name), 'task', 'state', 'drain')
-    g = { name = name, task = stored[1], state = stored[2], drain = stored[3], held = stored[1], said = stored[2] }
+    g = { name = name, tasks = {}, state = stored[2], drain = stored[3], held = stored[1], said = stored[2] }
+    for id in string.gmatch(stored[1] or '', '%S+') do g.tasks[#g.tasks + 1] = id end
     groups[name] = g
   end
   return g
 end
 
-local function set_group(g, task, state)
-  g.task, g.state, g.since = task, state, NOW_TEXT
+-- The group has the task from now on, and is busy.
+local function group_takes(g, id)
+  if g.state ~= 'busy' or #g.tasks == 0 then g.state, g.since = 'busy', NOW_TEXT end
+  g.tasks[#g.tasks + 1] = id
+end
+
+-- The group has the task no more; with its last one it is idle. Answers whether it had it.
+local function group_drops(g, id)
+  for i, held in ipairs(g.tasks) do
+    if held == id then
+      table.remove(g.tasks, i)
+      if #g.tasks == 0 and g.state == 'busy' then g.state, g.since = 'idle', NOW_TEXT end
+      return true
+    end
+  end
+  return false
 end
 
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
@@ -53,10 +69,7 @@ end
 local function detach(r, ended, zombie, published)
   bill(r, ended)
   zdrop(K_leases, r.id)
-  local g = group_of(r.group)
-  if g.task == r.id then
-    if g.state == 'busy' then set_group(g, false, 'idle') else g.task = false end
-  end
+  group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
   set(r, 'token', '')  -- means none, and is no command more, as an HDEL would be
   r.token = nil
@@ -160,13 +173,26 @@ local function release(r, why, zombie)
   arm(r)
 end
 
--- What a group still holds although it says that it has nothing (a claim whose answer was lost, a restart).
-local function release_held(name, why)
+-- What a group holds and does not know of, by the ids that it says it has (`kept`, with a space between): a claim
+-- whose answer was lost, a restart.
+local function forgotten_by(g, kept)
+  local known, found = {}, {}
+  for id in string.gmatch(kept or '', '%S+') do known[id] = true end
+  for _, id in ipairs(g.tasks) do
+    if not known[id] then found[#found + 1] = id end
+  end
+  return found
+end
+
+local function is_held(r, name) return r and r.state == 'running' and r.group == name end
+
+local function release_held(name, why, kept)
   local g = group_of(name)
-  if not g.task then return end
-  local r = load_task(g.task)
-  if r and r.state == 'running' and r.group == name then release(r, why, true) end
-  g.task = false
+  for _, id in ipairs(forgotten_by(g, kept)) do
+    local r = load_task(id)
+    if is_held(r, name) then release(r, why, true) end
+    group_drops(g, id)
+  end
 end
 
 -- What a worker is told with every answer.
@@ -181,11 +207,12 @@ end
 flushes[#flushes + 1] = function()
   for name, g in pairs(groups) do
     local changes = {}
-    if g.task ~= g.held then changes.task = g.task end
+    local held = #g.tasks > 0 and table.concat(g.tasks, ' ')
+    if held ~= g.held then changes.task = held end
     if g.since then changes.since, changes.ranks = g.since, g.ranks end
     if g.state ~= g.said then changes.state = g.state end
     if next(changes) ~= nil then hflush(k_group(name), changes) end
-    g.held, g.said, g.since, g.ranks = g.task, g.state, nil, nil
+    g.held, g.said, g.since, g.ranks = held, g.state, nil, nil
   end
   if next(ledger) == nil then return end
   local key = k_ledger(int(math.floor(NOW / DAY_MS)))

@@ -31,7 +31,7 @@ local function start(r, c, g, t)
     zdrop(K_gone, c.group)
     g.ranks = c.ranks
   end
-  set_group(g, r.id, 'busy')
+  group_takes(g, r.id)
   local data = started_data(c.group, c.ranks)
   if not again then return emit_told(r, 'sev', 'started', data .. '}') end
   if r.ckpt then data = data .. ',"resumed_from_step":' .. call('HGET', k_out(r.id), 'ckpt_step') end
@@ -83,8 +83,11 @@ local function terms(ARGV, want)
   return { lease_ms = tonumber(ARGV[1]), nonce = ARGV[2], spec_version = tonumber(ARGV[3]), want = want }
 end
 
--- A claim under these terms; its own arguments, from `at` on: group, ranks, whether it drains.
+-- A claim under these terms; its own arguments, from `at` on: group, ranks, whether it drains, and the tasks that it
+-- says it has, with a space between.
+local CLAIMANT = 4
+
 local function claimant(common, ARGV, at)
-  return { group = ARGV[at], ranks = ARGV[at + 1], drain = ARGV[at + 2] == '1', lease_ms = common.lease_ms,
-    nonce = common.nonce, spec_version = common.spec_version, want = common.want }
+  return { group = ARGV[at], ranks = ARGV[at + 1], drain = ARGV[at + 2] == '1', kept = ARGV[at + 3],
+    lease_ms = common.lease_ms, nonce = common.nonce, spec_version = common.spec_version, want = common.want }
 end

@@ -13,7 +13,7 @@ from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import SPEC_VERSION, CheckpointRef, Claim, Control, Lease
 
-NOBODY: tuple[Arg, ...] = ("", "", "")
+NOBODY: tuple[Arg, ...] = ("", "", "", "")
 """In the place of a claimant: nothing is to be claimed."""
 
 
@@ -24,9 +24,10 @@ def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> tuple[Arg, ...
     return round(lease_s * 1000), secrets.token_hex(6), spec_version
 
 
-def claimant(group: GroupRecord) -> tuple[Arg, ...]:
-    """Who claims."""
-    return group.id, group.ranks, int(group.drain)
+def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> tuple[Arg, ...]:
+    """Who claims, and the tasks that it has. What the store knows beyond these is of a claim whose answer was lost,
+    and goes back. ``settled``: the task that ends in the same call; the group may be given it again."""
+    return group.id, group.ranks, int(group.drain), " ".join(one for one in group.tasks if one != settled)
 
 
 def encode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.limits import GROUPS_MAX
 from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import (
     CLUSTER_PHASES,
@@ -43,6 +44,7 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         "plan": group.plan,
         "detail": storable(group.detail),
         "wake": wake,
+        **_serving(group),
     }
     if group.since_ms:
         fields["since"] = group.since_ms
@@ -55,6 +57,16 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
         int(group.drain),
     )
     return Call("group", keys, (*head, wake_ms, wake, *(part for pair in fields.items() for part in pair)))
+
+
+def _serving(group: GroupRecord) -> dict[str, str | int]:
+    """What only a group that serves requests has; empty text where it does not."""
+    return {
+        "endpoint": group.endpoint or "",
+        "models": json.dumps(group.models) if group.models else "",
+        "capacity": "" if group.capacity is None else group.capacity,
+        "load": json.dumps(asdict(group.load)) if group.load is not None else "",
+    }
 
 
 def encode_leave(keys: Keys, group: GroupId) -> Call:
@@ -73,9 +85,11 @@ def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
     return Call("group", keys, (*head, *hosts))
 
 
-def encode_failure(keys: Keys, why: str, *, rank: int) -> Call:
-    """Why a rank ended."""
-    text = json.dumps({"rank": rank, "why": storable(why, chars=FAILURE_CHARS)})
+def encode_failure(keys: Keys, cause: Cause, *, rank: int) -> Call:
+    """Why a rank ended. The message is called ``why``, as an earlier version reads it."""
+    text = json.dumps(
+        {"rank": rank, "reason": cause.reason, "why": storable(cause.message, chars=FAILURE_CHARS)}
+    )
     return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
 
 
@@ -128,12 +142,16 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         wake_phase=phase,
         wake_since_ms=since,
         report=report,
-        failure=json.loads(failure)["why"] if failure else "",
+        failure=_failure(json.loads(failure)) if failure else None,
         closed=tuple(map(records.text, closed)),
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
     )
+
+
+def _failure(stored: Mapping[str, Any]) -> Cause:
+    return Cause(reason=stored.get("reason", Reason.RANKS_FAIL), message=stored["why"])
 
 
 def _wake(

@@ -2,7 +2,7 @@
 -- Ends attempts and, for each if asked, claims the next task for the same group; one after the other.
 -- ARGV: the terms of claims, then for each id, token, outcome (finished failed released stopped), a, b, c, d and the
 -- claimant, with '' for the group where none is wanted. Answers one item for each.
-local ARGS = 10
+local ARGS = 7 + CLAIMANT
 
 local function learn(name, value)
   local old = number(name)
@@ -39,13 +39,13 @@ end
 
 local function next_claim(c, held_ok)
   if c.group == '' then return { 'none' } end
-  local held = group_of(c.group).task
-  if held and held_ok then
+  local held = held_ok and forgotten_by(group_of(c.group), c.kept) or {}
+  for _, id in ipairs(held) do
     -- The first answer to this settle was lost, and with it the next claim.
-    local r = load_task(held)
-    if r and r.state == 'running' and r.group == c.group then return answer(r) end
+    local r = load_task(id)
+    if is_held(r, c.group) then return answer(r) end
   end
-  release_held(c.group, 'claim_lost')
+  release_held(c.group, 'claim_lost', c.kept)
   return claim_next(c)
 end
 

@@ -11,10 +11,8 @@ from daybreak_server.adapters.redis import records
 from daybreak_server.adapters.redis.keys import Keys
 from daybreak_server.adapters.redis.lua import claim
 from daybreak_server.adapters.redis.scripts import Arg, Call
-from daybreak_server.domain.artifact_names import artifact_path
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import (
-    ArtifactRef,
     Failed,
     Finished,
     Lease,
@@ -33,8 +31,8 @@ def encode(keys: Keys, endings: Sequence[Ending], *, lease_s: float) -> Call:
     args = list(claim.terms(lease_s=lease_s))
     for lease, outcome, claim_next in endings:
         args += (lease.task, lease.token)
-        args += _outcome(lease, outcome)
-        args += claim.NOBODY if claim_next is None else claim.claimant(claim_next)
+        args += _outcome(outcome)
+        args += claim.NOBODY if claim_next is None else claim.claimant(claim_next, settled=lease.task)
     return Call("settle", keys, args)
 
 
@@ -53,13 +51,13 @@ def _settled(item: Any, claim_next: GroupRecord | None, lease_s: float) -> Settl
     return Settled(state=state, next=following)
 
 
-def _outcome(lease: Lease, outcome: Outcome) -> tuple[Arg, ...]:
+def _outcome(outcome: Outcome) -> tuple[Arg, ...]:
     match outcome:
         case Finished(artifacts=()):
             return "finished", "[]", "[]", "", ""
         case Finished(artifacts=artifacts):
             stored = [asdict(artifact) for artifact in artifacts]
-            shown = [_shown(lease, artifact) for artifact in artifacts]
+            shown = [artifact.description() for artifact in artifacts]
             return "finished", _json(stored), _json(shown), "", ""
         case Failed(code=code, message=message, permanent=permanent, reason=reason):
             return "failed", code, message, int(permanent), reason
@@ -67,17 +65,6 @@ def _outcome(lease: Lease, outcome: Outcome) -> tuple[Arg, ...]:
             return "released", reason, "", "", ""
         case _:
             return "stopped", "", "", "", ""
-
-
-def _shown(lease: Lease, artifact: ArtifactRef) -> dict[str, str | int]:
-    """An artifact as clients see it in the ``succeeded`` event: where to get it, not where it is kept."""
-    return {
-        "name": artifact.name,
-        "content_type": artifact.content_type,
-        "size_bytes": artifact.size_bytes,
-        "sha256": artifact.sha256,
-        "url": artifact_path(lease.task, artifact.name),
-    }
 
 
 def _json(value: object) -> str:

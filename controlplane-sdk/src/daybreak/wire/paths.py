@@ -1,0 +1,56 @@
+"""Where the API serves a task and what belongs to it, and the data of its events as clients see them.
+
+The store and the pool's stream keep names (``video.mp4``, ``preview``). The API and :mod:`daybreak.relay`, which reads
+that stream without it, both make the URLs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from daybreak.wire.events import EventType
+
+WITH_FILES = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, EventType.SUCCEEDED.value})
+"""Types of events whose data names files."""
+
+
+def task_path(task: str) -> str:
+    """Where a task is served."""
+    return f"/v1/tasks/{task}"
+
+
+def artifact_path(task: str, name: str) -> str:
+    """Where a file of a task is served."""
+    return f"/v1/tasks/{task}/artifacts/{quote(name, safe='')}"
+
+
+def preview_path(task: str) -> str:
+    """Where the latest preview of a task is served."""
+    return f"/v1/tasks/{task}/preview"
+
+
+def public_data(task: str, kind: str, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """The data of an event as clients see it: files carry a URL and not their place in the store; no nulls.
+
+    ``prefix`` is the path below which a proxy serves the API.
+    """
+    shown = {name: value for name, value in data.items() if value is not None}
+    if kind == EventType.ARTIFACT.value:
+        return _file(task, shown, prefix)
+    if kind == EventType.PREVIEW.value:
+        shown.pop("name", None)
+        return {"url": prefix + preview_path(task), **shown}
+    if kind == EventType.SUCCEEDED.value:
+        files = shown.get("artifacts")
+        files = files if isinstance(files, list) else []
+        shown["artifacts"] = [_file(task, file, prefix) for file in files if isinstance(file, Mapping)]
+    return shown
+
+
+def _file(task: str, file: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    shown = {name: value for name, value in file.items() if name != "key"}
+    if "name" in shown:
+        shown["url"] = prefix + artifact_path(task, str(shown["name"]))
+    return shown
