@@ -225,8 +225,8 @@ class Local:
 
     def next(self) -> dict[str, Any] | None:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else None
+        lines = (line for line in self.process.stdout if line.startswith("{"))  # Ray writes there too
+        return next((json.loads(line) for line in lines), None)
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None
