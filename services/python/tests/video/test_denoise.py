@@ -12,6 +12,7 @@ import pytest
 import torch
 import video_support as support
 from PIL import Image
+from video_images import header_only
 
 from daybreak_server.workloads.base import PermanentError, Task
 from daybreak_server.workloads.video.decode import decode, to_frames
@@ -210,8 +211,8 @@ def test_options_that_cannot_be_are_refused(folders: dict[str, Path], tmp_path: 
 def test_broken_first_image_fails_for_good(folders: dict[str, Path], tmp_path: Path) -> None:
     """A picture that only looks like one is the task's own fault: no retry."""
     made = support.workload({"model": folders["ti2v"]})
-    broken = base64.b64encode(b"\x89PNG\r\n\x1a\n but no more").decode()
-    with pytest.raises(PermanentError, match="cannot be read") as caught:
+    broken = base64.b64encode(header_only("PNG", 40, 40)).decode()
+    with pytest.raises(PermanentError, match="damaged or cut off") as caught:
         support.run(made, support.params(folders["ti2v"], image=broken), tmp_path / "run")
     assert caught.value.code == "invalid_input"
 
