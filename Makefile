@@ -121,9 +121,18 @@ bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, a burs
 	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.scale $(QUICK)
 	@$(BIN)/python tools/figures.py
 
-gpu: setup  ## Tests and benchmark on a GPU (needs CUDA and torch only)
-	@$(BIN)/python -m pytest -m gpu services/python/tests/video
-	@cd services/python && ../../$(BIN)/python -m benchmarks.gpu
+# Where a GPU is there is often no package registry. So this needs no .venv: it takes the first Python, of .venv's and PY,
+# whose torch sees a GPU, and the source tree as it is. What PYTHONPATH holds already (wheels brought along) stays there.
+gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
+gpu:  ## Tests and benchmark on a GPU (torch with CUDA, diffusers, transformers, pydantic, pytest; needs no setup; PY=)
+	@chosen=; for python in $(wildcard $(CURDIR)/$(BIN)/python) $(PY); do \
+		status=0; $$python -m benchmarks.gpu.preflight || status=$$?; \
+		if [ $$status = 0 ]; then chosen=$$python; break; fi; \
+		if [ $$status = 3 ]; then chosen=$${chosen:-$$python}; fi; done; \
+	if [ -z "$$chosen" ]; then echo "make gpu: no Python here can run it; name one with PY=, or run make setup" >&2; exit 1; fi; \
+	$$chosen -m pytest -c services/python/tests/video/gpu.ini services/python/tests/video $(PYTEST); \
+	$$chosen -m benchmarks.gpu $(QUICK) $(if $(OUT),--out $(OUT))
 
 ray-lowest: setup  ## The tests that start Ray, with the oldest Ray that pyproject allows
 	@$(BIN)/python tools/other_ray.py lowest $(PYTEST)

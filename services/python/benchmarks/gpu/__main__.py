@@ -1,6 +1,7 @@
 """``python -m benchmarks.gpu [--quick] [--out FILE]``: measure, print a Markdown table, write JSON.
 
-Without CUDA it says what was not run and ends well: `make gpu` must not fail where there is no GPU to try.
+Without CUDA, or without a package that it needs, it says so in one line. Without CUDA the exit status is 0: `make gpu`
+must not fail where there is no GPU to try.
 """
 
 from __future__ import annotations
@@ -11,12 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.gpu.group import measure_group
-from benchmarks.gpu.measure import Result, measure
-from benchmarks.gpu.plan import ROWS, SHORT
-from benchmarks.gpu.table import markdown
+from benchmarks.gpu import preflight
 
 QUICK = 4
 """How many rows of the table `--quick` measures."""
@@ -28,36 +24,52 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} rows only")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.json"), help="where the JSON goes")
     given = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("No CUDA device here: nothing was measured. These rows wait for a GPU:\n")
-        print(markdown(ROWS, []))
+    missing = preflight.missing()
+    if missing:
+        print(f"Nothing was measured: not installed here: {', '.join(missing)}.", file=sys.stderr)
+        return 1
+    if not preflight.has_cuda():
+        print(f"Nothing was measured: {preflight.device()}.")
         return 0
+    _measure_all(given.out, quick=given.quick)
+    return 0
+
+
+def _measure_all(out: Path, *, quick: bool) -> None:
+    # Imported here: without torch, or without a GPU, there is nothing to import them for.
+    import torch
+
+    from benchmarks.gpu.group import measure_group
+    from benchmarks.gpu.measure import Result, measure
+    from benchmarks.gpu.plan import ROWS, SHORT
+    from benchmarks.gpu.table import markdown
+
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
     report: dict[str, Any] = {"machine": machine(), "rows": [], "group": None}
     results: list[Result] = []
-    for row in ROWS[:QUICK] if given.quick else ROWS:
+    for row in ROWS[:QUICK] if quick else ROWS:
         results.append(measure(row, device))
         print(f"{len(results)}/{len(ROWS)} {results[-1]}", file=sys.stderr, flush=True)
         report["rows"] = [result.as_json() for result in results]
         # After each row: a run that is cut short leaves what it had.
-        given.out.write_text(json.dumps(report, indent=1))
+        out.write_text(json.dumps(report, indent=1))
     try:
         report["group"] = measure_group(
             SHORT["model"], SHORT["size"], SHORT["frames"], torch.cuda.device_count()
         )
     except (RuntimeError, OSError) as exc:
         report["group"] = {"error": str(exc)[:300]}
-    given.out.write_text(json.dumps(report, indent=1))
+    out.write_text(json.dumps(report, indent=1))
     print(f"{report['machine']['gpu']}, torch {report['machine']['torch']}\n")
     print(markdown(ROWS, results))
     print(f"NCCL group of {torch.cuda.device_count()}: {report['group']}")
-    return 0
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import diffusers
+    import torch
 
     return {
         "gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count(), "torch": torch.__version__,

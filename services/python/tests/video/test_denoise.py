@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import video_support as support
-from PIL import Image
+from PIL import ExifTags, Image
+from video_images import header_only
 
 from daybreak_server.workloads.base import PermanentError, Task
+from daybreak_server.workloads.video import first_image
 from daybreak_server.workloads.video.decode import decode, to_frames
 from daybreak_server.workloads.video.denoise import Denoiser
 
@@ -207,11 +209,28 @@ def test_options_that_cannot_be_are_refused(folders: dict[str, Path], tmp_path: 
             support.workload(options)
 
 
+def test_the_model_sees_a_first_image_upright_and_cropped(folders: dict[str, Path]) -> None:
+    """A photograph that lies on its side and is wider than the video gives the latents of its upright middle."""
+    made = support.workload({"model": folders["ti2v"]})
+    wide = Image.new("RGB", (120, 40))
+    wide.paste(picture(), (40, 0))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    wide.transpose(Image.Transpose.ROTATE_90).save(buffer, "PNG", exif=exif)
+    lying = base64.encodebytes(buffer.getvalue()).decode()
+    size = {"size": "32x32"}
+    wanted = first_image.cover(wide, 32, 32)
+    _, _, found = made._encode_text(support.params(folders["ti2v"], image=lying, **size))
+    _, _, expected = made._encode_text(support.params(folders["ti2v"], image=as_base64(wanted), **size))
+    assert torch.equal(found, expected)
+
+
 def test_broken_first_image_fails_for_good(folders: dict[str, Path], tmp_path: Path) -> None:
     """A picture that only looks like one is the task's own fault: no retry."""
     made = support.workload({"model": folders["ti2v"]})
-    broken = base64.b64encode(b"\x89PNG\r\n\x1a\n but no more").decode()
-    with pytest.raises(PermanentError, match="cannot be read") as caught:
+    broken = base64.b64encode(header_only("PNG", 40, 40)).decode()
+    with pytest.raises(PermanentError, match="damaged or cut off") as caught:
         support.run(made, support.params(folders["ti2v"], image=broken), tmp_path / "run")
     assert caught.value.code == "invalid_input"
 

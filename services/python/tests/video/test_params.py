@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
+from video_images import header_only
 
 from daybreak_server.workloads.video.params import SPEC, VideoParams, cost
 
 A14B = {"model": "/not/on/this/machine", "family": "t2v-a14b"}
 TI2V = {"model": "/not/on/this/machine", "family": "ti2v-5b"}
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n rest").decode()
+PNG = base64.b64encode(header_only("PNG", 320, 200)).decode()
 
 
 def errors(given: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, str]]:
@@ -39,9 +43,21 @@ def errors(given: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, st
         ({"frames": 17.0}, {}, "frames", "valid integer"),
         ({"frames": True}, {}, "frames", "valid integer"),
         ({"size": "100x64"}, {}, "size", "multiple of 16 both ways; 100x64 is not. Try 96x64."),
-        ({"size": "1x1"}, {}, "size", "match pattern"),
-        ({"size": "64×64"}, {}, "size", "match pattern"),
-        ({"size": "１２x64"}, {}, "size", "match pattern"),
+        ({"size": "1x1"}, {}, "size", "Try 16x16."),
+        ({"size": "64*60"}, {}, "size", "64x60 is not. Try 64x64."),
+        (
+            {"size": "1２x64"},
+            {},
+            "size",
+            "size must be WIDTHxHEIGHT in pixels, for example 1280x720; '1２x64' is not.",
+        ),
+        ({"size": "64x64\n"}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": "64 by 64"}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": "64"}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": "16:9"}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": ""}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": "064x64"}, {}, "size", "must be WIDTHxHEIGHT"),
+        ({"size": 64}, {}, "size", "valid string"),
         ({"size": "1024x64"}, {}, "size", "at most 512 pixels"),
         ({"size": "1280x720"}, TI2V, "size", "multiple of 32 both ways; 1280x720 is not. Try 1280x736."),
         ({"steps": 0}, {}, "steps", "greater than or equal to 1"),
@@ -56,7 +72,12 @@ def errors(given: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, st
         ({"fps": 0}, {}, "fps", "greater than or equal to 1"),
         ({"image": PNG}, {}, "image", "takes no first image"),
         ({"image": "not base64!"}, TI2V, "image", "not valid base64"),
-        ({"image": base64.b64encode(b"GIF89a").decode()}, TI2V, "image", "PNG, JPEG or WebP"),
+        ({"image": ""}, TI2V, "image", "image is empty"),
+        ({"image": "é" * 8}, TI2V, "image", "not valid base64"),
+        ({"image": "QUJD=QUJD"}, TI2V, "image", "not valid base64"),
+        ({"image": "https://example.org/cat.png"}, TI2V, "image", "https: URL, which is not fetched"),
+        ({"image": "data:image/svg+xml,%3Csvg/%3E"}, TI2V, "image", "data: URL that is not in base64"),
+        ({"image": "data:image/png;base64"}, TI2V, "image", "data: URL that is not in base64"),
         ({"image": "a" * 12_289}, TI2V, "image", "at most 12288"),
         ({"colour": "red"}, {}, "colour", "not permitted"),
         ({"frames": 97}, {**A14B, "limits": {"max_tokens": 80_000}}, "frames", "90,000 tokens"),
@@ -68,6 +89,85 @@ def test_bad_input_is_refused(given: dict[str, Any], options: dict[str, Any], fi
     found = errors(given, options)
     assert [name for name, _ in found] == [field]
     assert words in found[0][1]
+
+
+@pytest.mark.parametrize("written", ["1280x704", "1280X704", "1280*704", "1280×704"])
+def test_a_size_is_read_as_wan_and_others_write_it(written: str) -> None:
+    """Wan's scripts say 1280*704; the task's record says 1280x704, and the schema takes what the server takes."""
+    made = SPEC.validate({"prompt": "a", "size": written}, TI2V)
+    assert (made.size, made.width, made.height) == ("1280x704", 1280, 704)
+    pattern = VideoParams.model_json_schema()["properties"]["size"]["pattern"]
+    assert re.fullmatch(pattern, written)
+
+
+# Bytes whose base64 has "+", "/" and padding, so that every form below differs from the standard one.
+FILE = header_only("PNG", 320, 200) + b"\xfb\xff\xfe\x00"
+STANDARD = base64.b64encode(FILE).decode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        STANDARD,
+        base64.encodebytes(FILE).decode(),
+        "\r\n".join(textwrap.wrap(STANDARD, 20)) + " \t",
+        base64.urlsafe_b64encode(FILE).decode(),
+        base64.urlsafe_b64encode(FILE).decode().rstrip("="),
+        STANDARD.rstrip("="),
+        f"data:image/png;base64,{STANDARD}",
+        f"DATA:image/png;charset=utf-8;BASE64,\n{STANDARD}",
+        f"data:image/png;base64,{quote(STANDARD, safe='')}",
+    ],
+)
+def test_base64_is_taken_as_clients_write_it(written: str) -> None:
+    """Line breaks, the URL-safe alphabet, absent padding and data: URLs are one file, kept in one form."""
+    assert {"+", "/", "="} <= set(STANDARD)
+    assert SPEC.validate({"prompt": "a", "image": written}, TI2V).image == STANDARD
+
+
+def test_line_breaks_do_not_count_towards_the_length_of_an_image() -> None:
+    """The longest file that is taken may be sent as `base64` prints it."""
+    longest = header_only("PNG", 320, 200).ljust(12_288 // 4 * 3, b"\0")
+    made = SPEC.validate({"prompt": "a", "image": base64.encodebytes(longest).decode()}, TI2V)
+    assert made.image == base64.b64encode(longest).decode()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WEBP lossless", "WEBP animated"])
+def test_the_header_of_an_image_is_read_at_submit(kind: str) -> None:
+    """The size of each format is found without Pillow, and a picture too large to unpack is refused by it."""
+    small, large = header_only(kind, 300, 200), header_only(kind, 16_000, 12_000)
+    assert SPEC.validate({"prompt": "a", "image": base64.b64encode(small).decode()}, TI2V).image
+    (found,) = errors({"image": base64.b64encode(large).decode()}, TI2V)
+    assert found[0] == "image"
+    assert "16000 x 12000 pixels" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"GIF89a\1\0\1\0\0\0\0", "is a GIF. Convert it to PNG, JPEG or WebP."),
+        (b"BM" + b"\0" * 30, "is a BMP"),
+        (b"II*\0" + b"\0" * 30, "is a TIFF"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 30, "is a HEIC picture"),
+        (b"\0\0\0\x18ftypavif" + b"\0" * 30, "is an AVIF picture"),
+        (b"\0\0\0\x18ftypisom" + b"\0" * 30, "is a video"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 30, "does not begin like one"),
+        (b"<svg xmlns=''/>", "is an XML, SVG or HTML document"),
+        (b"%PDF-1.7", "is a PDF"),
+        (b"nothing known", "does not begin like one"),
+        (b"\x89PNG\r\n\x1a\n but no more", "begins like a PNG file, but its header"),
+        (header_only("PNG", 0, 8), "begins like a PNG file, but its header"),
+        (header_only("PNG", 8, 8)[:30], "begins like a PNG file, but its header"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "begins like a JPEG file, but its header"),
+        (header_only("JPEG", 8, 8)[:-12], "begins like a JPEG file, but its header"),
+        (header_only("WEBP", 8, 8)[:24], "begins like a WebP file, but its header"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_named_at_submit(data: bytes, words: str) -> None:
+    """What was sent instead is said, and what to do about it."""
+    (found,) = errors({"image": base64.b64encode(data).decode()}, TI2V)
+    assert found[0] == "image"
+    assert words in found[1]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
     """A digest of all that decides the numbers of a run, but the step."""
     # Frames a second matter only to the file.
     what = params.model_dump(mode="json", exclude={"fps", "seed"})
+    if params.image is not None:
+        # Another preparation of the picture is another first frame: older snapshots do not fit it.
+        what["image"] = ["cover", params.image]
     text = json.dumps([model.fingerprint, seed, what], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

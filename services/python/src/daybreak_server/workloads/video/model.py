@@ -81,6 +81,13 @@ class WanModel:
             self._on_device.to("cpu")
             self._on_device = None
 
+    def count_tokens(self, prompt: str) -> int:
+        """How many tokens a prompt is, with its end mark; :meth:`embed` reads the first ``text_length`` of them."""
+        from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+        # Not verbose: transformers would warn of a length that is about to be reported properly.
+        return len(self.tokenizer(prompt_clean(prompt), truncation=False, verbose=False).input_ids)
+
     @torch.no_grad()
     def embed(self, prompt: str) -> Tensor:
         """The text encoder's output for a prompt: [1, text_length, text_width], zero past the prompt's end.

@@ -65,6 +65,11 @@ class VideoOptions(BaseModel):
         default=False, description="Decode in tiles: less memory, and slightly other pixels."
     )
     vae_slicing: bool = Field(default=False, description="Decode a batch one by one.")
+    prompt_too_long: Literal["warn", "refuse"] = Field(
+        default="warn",
+        description="What to do with a prompt of more tokens than the text encoder reads. warn: ignore the end of it, "
+        "and log a warning with both numbers; refuse: fail the task.",
+    )
     preview_every: int = Field(default=5, ge=0, description="Steps between previews; 0: none.")
     crf: int = Field(
         default=18, ge=0, le=51, description="x264's constant rate factor: lower is better and larger."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.video import image_file
 from daybreak_server.workloads.video.limits import TINY, Limits, limits, of_model
 from daybreak_server.workloads.video.options import VideoOptions
 
@@ -27,7 +27,8 @@ MAX_IMAGE_BASE64: Final = 12_288
 
 MAX_SEED: Final = 2**32 - 1
 
-IMAGE_SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+SIZE: Final = re.compile(r"^([1-9][0-9]{0,4})[xX×*]([1-9][0-9]{0,4})$")
+"""Wan's scripts write a size with ``*``, others with ``X`` or ``×``; it is kept as WIDTHxHEIGHT."""
 
 BUILT_IN_LIMITS: Final = of_model(TINY, VideoOptions())
 
@@ -54,9 +55,10 @@ class VideoParams(BaseModel):
     )
     size: str = Field(
         default="64x64",
-        pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$",
-        description="WIDTHxHEIGHT, pixels, multiples of the model's block (tiny and A14B: 16, TI2V-5B: 32).",
+        description="WIDTHxHEIGHT, pixels, multiples of the model's block (tiny and A14B: 16, TI2V-5B: 32). "
+        "WIDTH*HEIGHT is read the same.",
         examples=["64x64", "1280x720"],
+        json_schema_extra={"pattern": SIZE.pattern},
     )
     frames: int = Field(default=17, ge=1, description="How many frames: 4n+1.", examples=[17, 81])
     fps: int = Field(default=8, ge=1, le=60, description="Frames a second of the file.", examples=[8, 16])
@@ -85,7 +87,8 @@ class VideoParams(BaseModel):
     image: Annotated[str, StringConstraints(max_length=MAX_IMAGE_BASE64)] | None = Field(
         default=None,
         description="First frame for models that take one (TI2V-5B): PNG, JPEG or WebP in base64, "
-        f"at most {MAX_IMAGE_BASE64:,} characters.",
+        f"at most {MAX_IMAGE_BASE64:,} characters. It is turned upright by its EXIF orientation, put on white where "
+        "it is transparent, scaled to cover the video's size and cropped around its centre.",
         repr=False,
     )
 
@@ -93,6 +96,18 @@ class VideoParams(BaseModel):
     @classmethod
     def _defaults_of_the_model(cls, data: Any, info: ValidationInfo) -> Any:
         return {**_limits(info).defaults, **data} if isinstance(data, dict) else data
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size_as_written(cls, size: Any) -> Any:
+        if not isinstance(size, str):
+            return size
+        sides = SIZE.fullmatch(size)
+        if sides is None:
+            raise ValueError(
+                f"size must be WIDTHxHEIGHT in pixels, for example 1280x720; {size[:32]!r} is not."
+            )
+        return f"{sides[1]}x{sides[2]}"
 
     @field_validator("size")
     @classmethod
@@ -143,6 +158,12 @@ class VideoParams(BaseModel):
             raise ValueError("guidance_2 is for models with two experts (T2V-A14B); leave it out here.")
         return guidance_2
 
+    @field_validator("image", mode="before")
+    @classmethod
+    def _image_as_written(cls, image: Any) -> Any:
+        # Before the length is checked: line breaks and a data: URL's head are not part of the file.
+        return image_file.standard_base64(image) if isinstance(image, str) else image
+
     @field_validator("image")
     @classmethod
     def _image(cls, image: str | None, info: ValidationInfo) -> str | None:
@@ -150,8 +171,7 @@ class VideoParams(BaseModel):
             return None
         if not _limits(info).takes_image:
             raise ValueError("this pool's model takes no first image (TI2V-5B does); leave image out.")
-        if not image_bytes(image).startswith(IMAGE_SIGNATURES):
-            raise ValueError("image must be a PNG, JPEG or WebP file in base64.")
+        image_file.header(image_file.decode(image))
         return image
 
     @property
@@ -169,15 +189,6 @@ class VideoParams(BaseModel):
         if self.seed is not None:
             return self.seed
         return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:4], "big")
-
-
-def image_bytes(image: str) -> bytes:
-    """The file in a base64 string (a ``data:`` URL will do). :raises ValueError: when it is not base64."""
-    _, comma, rest = image.partition(",")
-    try:
-        return base64.b64decode(rest if comma else image, validate=True)
-    except binascii.Error as exc:
-        raise ValueError("image is not valid base64.") from exc
 
 
 def _limits(info: ValidationInfo) -> Limits:

@@ -10,7 +10,6 @@ Rules that keep the ranks of a group together, for whoever changes ``run``:
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import tempfile
@@ -21,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from daybreak_server.workloads.base import Context, Group, PermanentError, Step, Task
+from daybreak_server.workloads.video import image_file
 from daybreak_server.workloads.video import limits as limits_of
 from daybreak_server.workloads.video.determinism import CPU_ENVIRONMENT, rows_are_independent, threads_for
 from daybreak_server.workloads.video.options import VideoOptions
-from daybreak_server.workloads.video.params import VideoParams, image_bytes
+from daybreak_server.workloads.video.params import VideoParams
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from daybreak_server.workloads.video.decode import Frames
@@ -44,8 +43,6 @@ PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode
 
 FRAMES_A_YIELD: Final = 16
 """How many frames are encoded between two yields."""
-
-MAX_IMAGE_PIXELS: Final = 4096 * 4096
 
 
 class VideoWorkload:
@@ -155,6 +152,8 @@ class VideoWorkload:
                 level="warning",
             )
         resume = self._resume(ctx, mark)
+        if self.group.leader:
+            self._check_prompts(params, ctx)
         texts = self._encode_text(params)
         yield Step(phase="encode_prompt", fraction=PHASES["encode_prompt"], steps=params.steps)
         conditions = self._share(params, *texts)
@@ -207,6 +206,21 @@ class VideoWorkload:
         ctx.resumed_from(found.step)
         return found
 
+    def _check_prompts(self, params: VideoParams, ctx: Context) -> None:
+        """Say so when a prompt is longer than the text encoder reads.
+
+        Only the leader has the tokenizer; its refusal reaches the other ranks at the yield after the encoding.
+        """
+        most = self.model.text_length
+        for name in ("prompt", "negative_prompt") if params.guidance > 1 else ("prompt",):
+            count = self.model.count_tokens(getattr(params, name))
+            if count <= most:
+                continue
+            found = f"{name} is {count:,} tokens, but the model's text encoder reads {most:,}"
+            if self.options.prompt_too_long == "refuse":
+                raise PermanentError(f"{found}. Shorten it.", code="invalid_input")
+            ctx.log(f"{found}: the end of it is ignored. Shorten it.", level="warning")
+
     def _encode_text(self, params: VideoParams) -> tuple[Any, Any, Any]:
         """Prompt, negative prompt and first frame as tensors; on followers, room to receive them."""
         import torch
@@ -214,8 +228,7 @@ class VideoWorkload:
         model = self.model
         guided = params.guidance > 1
         if self.group.leader:
-            picture = _picture(params.image)
-            first = None if picture is None else model.encode_image(picture, params.width, params.height)
+            first = None if params.image is None else self._first_frame(params, params.image)
             return model.embed(params.prompt), model.embed(params.negative_prompt) if guided else None, first
         text = torch.empty(
             1, model.text_length, model.text_width, dtype=model.transformer.dtype, device=model.device
@@ -227,6 +240,13 @@ class VideoWorkload:
             shape = latent_shape(model, params)
             first = torch.empty(*shape[:2], 1, *shape[3:], dtype=torch.float32, device=model.device)
         return text, text.clone() if guided else None, first
+
+    def _first_frame(self, params: VideoParams, image: str) -> Tensor:
+        """The encoded first image. :raises PermanentError: when the file cannot be decoded."""
+        from daybreak_server.workloads.video import first_image
+
+        picture = first_image.read(image_file.decode(image), params.width, params.height)
+        return self.model.encode_image(picture, params.width, params.height)
 
     def _share(self, params: VideoParams, prompt: Any, negative: Any, first: Any) -> Conditions:
         from daybreak_server.workloads.video.denoise import Conditions
@@ -322,20 +342,3 @@ def _device(group: Group) -> Any:
         seen = torch.cuda.device_count()
         device = torch.device("cuda", group.local_rank if group.local_rank < seen else 0)
     return device
-
-
-def _picture(image: str | None) -> Image.Image | None:
-    """The first frame. :raises PermanentError: when it is not a picture, or a decompression bomb."""
-    if image is None:
-        return None
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        picture = Image.open(io.BytesIO(image_bytes(image)), formats=("PNG", "JPEG", "WEBP"))
-        if picture.width * picture.height > MAX_IMAGE_PIXELS:
-            raise PermanentError(
-                f"image: {picture.width}x{picture.height} is too large", code="invalid_input"
-            )
-        return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as exc:
-        raise PermanentError(f"image: it cannot be read ({exc})", code="invalid_input") from exc
