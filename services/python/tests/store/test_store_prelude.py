@@ -21,7 +21,7 @@ LUA = {
 }
 ARITHMETIC = {"0.5", "16", "1000", "1e15", "1e-9", "4294967296"}
 """Numbers that are no rules: a half, base 16, units, the range of exact integers, a smallest cost, 32 bits' range."""
-LAYOUT = {"ARGS", "TERMS"}
+LAYOUT = {"ARGS", "CLAIMANT", "TERMS"}
 """Constants that a file may define: how many arguments a script takes for each item that it handles."""
 
 

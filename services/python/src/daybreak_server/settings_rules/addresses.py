@@ -82,12 +82,13 @@ def server_url(url: str | None) -> str | None:
 
 
 def listening_host(host: str) -> str:
-    """A name or an address to listen on: no URL, no port, no brackets."""
-    if not (_is_ip(host) or _HOST_NAME.fullmatch(host)):
+    """A name or an address to listen on: no URL, no port. An IPv6 address may have the brackets of a URL."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not (_is_ip(bare) or (bare == host and _HOST_NAME.fullmatch(host))):
         raise ValueError(
             "write a name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is a setting"
         )
-    return host
+    return bare
 
 
 def region_name(region: str | None) -> str | None:
@@ -121,6 +122,8 @@ def _sentinel(text: str) -> str:
     if not colon or text.endswith("]"):
         host, port = text, SENTINEL_PORT
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in name and name == host and "/" not in text:
+        raise ValueError(f"write an IPv6 address in brackets, [::1]:{SENTINEL_PORT}, not {text!r}")
     valid_port = port.isascii() and port.isdigit() and 0 < int(port) <= 65535
     if not valid_port or not (_is_ip(name) or _HOST_NAME.fullmatch(name)):
         raise ValueError("write host:port, with a port from 1 to 65535 and without redis:// or a password")
