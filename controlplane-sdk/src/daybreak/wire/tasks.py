@@ -86,11 +86,12 @@ class QueuePlace(Answer):
 
 
 class Wake(Answer):
-    """What a pool without a ready group is doing to get one."""
+    """What a pool without a ready group is doing to get one; ``message`` says what keeps it from that, if anything."""
 
     phase: str
     since: Time | None = None
     eta_s: float | None = None
+    message: str | None = None
 
 
 class Artifact(Answer):

@@ -280,6 +280,7 @@ def test_a_floor_follows_the_clock_on_the_wall(now: str, groups: int) -> None:
         ("WRONGPASS invalid username-password pair or user is disabled.", "RedisRefused"),
         ("the model folder /models/wan does not exist", "ModelMissing"),
         ("S3 refused: AccessDenied", "ArtifactsRefused"),
+        ("s3://b at AWS: PutObject was answered NoSuchBucket; there is no such bucket", "ArtifactsRefused"),
         ("torch.OutOfMemoryError: CUDA out of memory", "OutOfMemory"),
         ('secret "daybreak-redis" not found', "ConfigMissing"),
         ("something else", "RanksFail"),
