@@ -85,6 +85,13 @@ class QueuePlace(Answer):
     eta_s: float | None = None
 
 
+IDEMPOTENCY_KEY = (
+    "A key belongs to one tenant and one pool: the same key in another pool makes another task. It lives as long as "
+    "its task: until the pool's retention ends, or until the task is deleted."
+)
+"""How far an ``Idempotency-Key`` reaches and how long it lives, for all who describe it."""
+
+
 class Wake(Answer):
     """What a pool without a ready group is doing to get one; ``message`` says what keeps it from that, if anything."""
 

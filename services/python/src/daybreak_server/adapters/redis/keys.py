@@ -40,7 +40,11 @@ FAMILIES = {
     "wait": ("w:", "", "zset: a tenant's waiting tasks by (priority, order)"),
     "index": ("by:", "", "zset: a tenant's tasks by id"),
     "group": ("g:", "", "hash: a group's record"),
-    "idem": ("idem:", "", "string: task and body hash behind an idempotency key"),
+    "idem": (
+        "idem:",
+        "",
+        "string: task and body hash behind a tenant's idempotency key, for as long as the task is kept",
+    ),
     "ledger": ("ledger:", "", "hash: GPU-milliseconds used and wasted by tenant, a day"),
 }
 """Keys that a pool has many of: name → (before, after, what they hold)."""
