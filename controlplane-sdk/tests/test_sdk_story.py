@@ -59,6 +59,19 @@ def test_where_the_time_went(make: Any) -> None:
     assert (story.fraction, story.last_id, story.state) == (1.0, "7-0", "succeeded")
 
 
+def test_what_keeps_a_pool_from_waking_is_a_line_of_its_own() -> None:
+    """Once for each cause, while the bar goes on saying the phase."""
+    story = Story()
+    assert story.tell(event("wake", 0, phase="warm_up")) is None
+    lines = [
+        story.tell(event("wake", at, phase="warm_up", message=why))
+        for at, why in enumerate(["no such bucket", "no such bucket", "the key is wrong"], start=1)
+    ]
+    assert lines == ["not in order: no such bucket", None, "not in order: the key is wrong"]
+    assert story.line == "waking: warming up"
+    assert story.tell(event("wake", 9, phase="ready")) is None
+
+
 def test_lines_worth_keeping() -> None:
     """Starts, retries and the task's own log are told; progress only moves the bar."""
     story = Story()

@@ -96,7 +96,8 @@ class Client:
 
         ``start_at`` (with a zone) is the earliest start; ``start_within_s`` and ``run_within_s`` (s) let
         the task expire. ``idempotency_key`` is made when absent, so that a repeated send never makes a second
-        task; give your own to have that across restarts of your program.
+        task; give your own to have that across restarts of your program. A key belongs to one tenant and one pool,
+        and lives as long as its task: until the pool's retention ends, or until the task is deleted.
         """
         body = calls.submission(
             pool,

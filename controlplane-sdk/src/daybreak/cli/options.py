@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daybreak.wire import Priority
+from daybreak.wire import IDEMPOTENCY_KEY, Priority
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Only JSON on stdout; lists and streams as JSON lines.")
@@ -38,7 +38,10 @@ StartAt = Annotated[
 ]
 MaxStrikes = Annotated[int | None, typer.Option(help="How many attempts may fail before the task does.")]
 IdempotencyKey = Annotated[
-    str | None, typer.Option(metavar="KEY", help="Handing in again under the same key makes no second task.")
+    str | None,
+    typer.Option(
+        metavar="KEY", help=f"Handing in again under the same key makes no second task. {IDEMPOTENCY_KEY}"
+    ),
 ]
 ImageOption = Annotated[
     Path | None,

@@ -44,6 +44,9 @@ def pools(
             output.table(
                 ("pool", "workload", "queued", "running", "groups", "wake"), [_row(pool) for pool in found]
             )
+            for pool in found:
+                if pool.condition is not None and pool.condition.message:
+                    output.note(f"{pool.name} is not in order: {pool.condition.message}")
 
 
 def _row(pool: Pool) -> tuple[str, ...]:

@@ -67,6 +67,8 @@ class Story:
     """Why it was cancelled or expired."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds by phase, in the order in which the phases came."""
+    _obstacle: str | None = None
+    """What keeps the pool from a ready group, as it was told last."""
     _current: str = QUEUE
     _since: datetime | None = None
 
@@ -88,7 +90,7 @@ class Story:
                 self._enter(QUEUE if self._current not in PHASES else self._current, event.at)
                 self._queued(_number(data.get("position")), _number(data.get("eta_s")))
             case EventType.WAKE:
-                self._wake(event)
+                return self._wake(event)
             case EventType.STARTED:
                 return self._started(event)
             case EventType.PROGRESS:
@@ -133,11 +135,16 @@ class Story:
         self.label = f"queued, {where}"
         self.fraction, self.step, self.steps, self.eta_s = None, None, None, eta_s
 
-    def _wake(self, event: Event) -> None:
+    def _wake(self, event: Event) -> str | None:
         phase = str(event.data.get("phase", ""))
         self._enter(phase or QUEUE, event.at)
         self.label = f"waking: {phase_words(phase)}"
         self.eta_s = _number(event.data.get("eta_s"))
+        message, before = event.data.get("message"), self._obstacle
+        self._obstacle = str(message) if message else None
+        if self._obstacle is None or self._obstacle == before:
+            return None
+        return f"not in order: {self._obstacle}"
 
     def _started(self, event: Event) -> str:
         self._enter(START, event.at)

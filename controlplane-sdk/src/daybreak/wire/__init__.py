@@ -8,6 +8,7 @@ from daybreak.wire.errors import ErrorCode, FieldError, Problem
 from daybreak.wire.events import Event, EventType
 from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
 from daybreak.wire.tasks import (
+    IDEMPOTENCY_KEY,
     Artifact,
     BatchItem,
     BatchRequest,
@@ -27,6 +28,7 @@ from daybreak.wire.tasks import (
 )
 
 __all__ = [
+    "IDEMPOTENCY_KEY",
     "Artifact",
     "BatchItem",
     "BatchRequest",

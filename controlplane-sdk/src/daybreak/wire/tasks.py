@@ -85,12 +85,20 @@ class QueuePlace(Answer):
     eta_s: float | None = None
 
 
+IDEMPOTENCY_KEY = (
+    "A key belongs to one tenant and one pool: the same key in another pool makes another task. It lives as long as "
+    "its task: until the pool's retention ends, or until the task is deleted."
+)
+"""How far an ``Idempotency-Key`` reaches and how long it lives, for all who describe it."""
+
+
 class Wake(Answer):
-    """What a pool without a ready group is doing to get one."""
+    """What a pool without a ready group is doing to get one; ``message`` says what keeps it from that, if anything."""
 
     phase: str
     since: Time | None = None
     eta_s: float | None = None
+    message: str | None = None
 
 
 class Artifact(Answer):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from api_support import Api, Worker
 
+from daybreak.wire import IDEMPOTENCY_KEY
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupState
 
@@ -50,6 +54,39 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
     assert "idempotent-replay" not in first.headers
     assert second.headers["idempotent-replay"] == "true"
     assert second.headers["location"] == first.headers["location"]
+
+
+def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
+    """In one pool it makes one task, in two pools two, each of which it finds again."""
+    api = start_api(pools={"other": {"workload": "echo"}})
+    key = {"Idempotency-Key": "of-both"}
+    first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
+    assert (first["pool"], second["pool"]) == ("echo", "other")
+    assert first["id"] != second["id"]
+    for task in (first, second):
+        assert api.submit(pool=task["pool"], headers=key, status=200)["id"] == task["id"]
+
+
+def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
+    """The end of the task is not its end; when the task is deleted, the key is free."""
+    key = {"Idempotency-Key": "for-life"}
+    first = api.submit(headers=key)
+    assert api.client.post(f"/v1/tasks/{first['id']}/cancel").status_code == 202
+    assert api.submit(headers=key, status=200)["state"] == "cancelled"
+    assert api.client.delete(f"/v1/tasks/{first['id']}").status_code == 204
+    assert api.submit(headers=key)["id"] != first["id"]
+
+
+def test_whoever_describes_a_key_says_the_same(api: Api) -> None:
+    """One text for the API's description; the pages have no lifetime of their own."""
+    described = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
+    assert IDEMPOTENCY_KEY in next(
+        one["description"] for one in described if one["name"] == "Idempotency-Key"
+    )
+    for page in (Path(__file__).parents[4] / "docs").glob("*.md"):
+        for line in page.read_text().splitlines():
+            if re.search("idempoten", line, re.IGNORECASE):
+                assert not re.search(r"\b\d+ (h|hours|days)\b", line), f"{page.name}: {line}"
 
 
 def test_a_key_belongs_to_its_tenant(api: Api) -> None:

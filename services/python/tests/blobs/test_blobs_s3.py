@@ -111,9 +111,11 @@ def test_nobody_listens(source: Path) -> None:
 
 
 def test_an_endpoint_that_is_no_url() -> None:
-    """Nonsense for an endpoint is refused at once."""
+    """Nonsense for an endpoint is refused at once, also where no settings have checked it."""
+    address = s3_address("http://h")
+    nonsense = address.model_copy(update={"s3": address.s3.model_copy(update={"endpoint_url": "nonsense"})})
     with pytest.raises(BlobRefusedError, match="ENDPOINT_URL"):
-        open_blobs(s3_address("nonsense"))
+        open_blobs(nonsense)
 
 
 def test_no_credentials(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,9 @@ def wake_of(view: PoolView | None, now_ms: int) -> Shown | None:
         shown["since"] = written(view.wake_since_ms)
     if (eta_s := wake_eta_s(view, now_ms)) is not None:
         shown["eta_s"] = eta_s
+    failure = view.failure.message if view.failure is not None else ""
+    if message := failure if view.report is None else view.report.message:
+        shown["message"] = message
     return shown
 
 

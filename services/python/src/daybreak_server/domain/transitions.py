@@ -111,7 +111,7 @@ TABLE: tuple[Row, ...] = (
         Event.SUBMIT,
         ALWAYS,
         State.QUEUED,
-        "record, index and event in one script; same Idempotency-Key and body → the same task",
+        "record, index and event in one script; same tenant, Idempotency-Key and body → the same task",
     ),
     _row(_WAITING, Event.CANCEL, ALWAYS, State.CANCELLED, "leaves the queue"),
     _row(_WAITING, _DEADLINES, ALWAYS, State.EXPIRED, "leaves the queue"),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from daybreak_server import wiring
@@ -64,8 +64,11 @@ class Wake:
 class Telling:
     """A thread that looks at all pools and tells of those that have no ready group."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> None:
+        """``say``: takes a line for the terminal when something keeps a pool from working."""
         self._settings = settings
+        self._say = say
+        self._said: dict[str, str] = {}
         self._going = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="telling", daemon=True)
         self._wakes: dict[str, Wake] = {}
@@ -96,6 +99,10 @@ class Telling:
 
     async def _look(self, store: Groups, name: str, *, wanted: int) -> None:
         view = await store.pool(name)
+        failure = view.failure.message if view.failure is not None else ""
+        if failure and failure != self._said.get(name):
+            self._say(f"pool {name} is not in order: {failure}")
+        self._said[name] = failure
         if name not in self._wakes:
             if any(group.state.ready for group in view.groups):
                 return

@@ -196,7 +196,7 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 def _run(plan: Plan, going: threading.Event) -> int:
     started = time.monotonic()
     supervisor = Supervisor(plan.parts, say=say)
-    telling = Telling(plan.settings)
+    telling = Telling(plan.settings, say=say)
     code = 0
     try:
         say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")

@@ -59,7 +59,7 @@ class QueueFullError(StoreError):
 
 
 class IdempotencyMismatchError(StoreError):
-    """The idempotency key was used with another body."""
+    """The tenant has used the idempotency key with another body, in this pool, for a task that is still kept."""
 
 
 class EventsTrimmedError(StoreError):

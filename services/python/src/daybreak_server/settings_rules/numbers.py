@@ -24,21 +24,20 @@ def _number(value: Any) -> Any:
 
 _Number = BeforeValidator(_number)
 
-Timeout = Annotated[float, _Number, Field(gt=0, le=3600)]
+Timeout = Annotated[float, Field(gt=0, le=3600), _Number]
 """Seconds that one call may take. The kernel's timers end at 24 days."""
-Duration = Annotated[float, _Number, Field(gt=0, le=WEEK_S)]
+Duration = Annotated[float, Field(gt=0, le=WEEK_S), _Number]
 """Seconds that a process waits for."""
-DurationOrNone = Annotated[float, _Number, Field(ge=0, le=WEEK_S)]
+DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), _Number]
 """The same; 0 is none."""
-Period = Annotated[float, _Number, Field(gt=0, le=CENTURY_S)]
+Period = Annotated[float, Field(gt=0, le=CENTURY_S), _Number]
 """Seconds that are only compared and added to dates."""
-Count = Annotated[int, _Number, Field(ge=1, le=MOST)]
-CountOrNone = Annotated[int, _Number, Field(ge=0, le=MOST)]
-Ranks = Annotated[int, _Number, Field(ge=1, le=100_000)]
-Groups = Annotated[int, _Number, Field(ge=0, le=100_000)]
-Replicas = Annotated[int, _Number, Field(ge=0, le=100)]
-Bytes = Annotated[int, _Number, Field(ge=1, le=1 << 40)]
-Port = Annotated[int, _Number, Field(ge=0, le=65_535)]
-Share = Annotated[float, _Number, Field(ge=1e-6, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=MOST), _Number]
+Ranks = Annotated[int, Field(ge=1, le=100_000), _Number]
+Groups = Annotated[int, Field(ge=0, le=100_000), _Number]
+Replicas = Annotated[int, Field(ge=0, le=100), _Number]
+Bytes = Annotated[int, Field(ge=1, le=1 << 40), _Number]
+Port = Annotated[int, Field(ge=0, le=65_535), _Number]
+Share = Annotated[float, Field(ge=1e-6, le=1e6), _Number]
 """A weight: GPU-seconds are divided by it, and the sums must stay numbers."""
-Processors = Annotated[float, _Number, Field(ge=0, le=100_000)]
+Processors = Annotated[float, Field(ge=0, le=100_000), _Number]

@@ -103,7 +103,12 @@ FAMILIES = {
         "g:", "", "id", Key("hash", "a group's record: state, phase, ranks, hosts, mark to drain")
     ),
     "idem": Family(
-        "idem:", "", "hash", Key("string", "the task that an idempotency key made; lives as long as the task")
+        "idem:",
+        "",
+        "hash",
+        Key(
+            "string", "the task that a tenant's idempotency key made in this pool; lives as long as the task"
+        ),
     ),
     "ledger": Family(
         "ledger:",

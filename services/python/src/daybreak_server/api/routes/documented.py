@@ -10,7 +10,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from daybreak.wire import BatchRequest, BatchResult, Estimate, Pool, PoolList, SubmitRequest, Task, TaskList
+from daybreak.wire import (
+    IDEMPOTENCY_KEY,
+    BatchRequest,
+    BatchResult,
+    Estimate,
+    Pool,
+    PoolList,
+    SubmitRequest,
+    Task,
+    TaskList,
+)
 from daybreak.wire import ErrorCode as Code
 
 _STORE = (Code.STORE_UNAVAILABLE,)
@@ -20,7 +30,8 @@ _SUBMIT = (*_BODY, Code.NO_SUCH_POOL, Code.IDEMPOTENCY_MISMATCH, Code.QUEUE_FULL
 _IDEMPOTENT = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "1 to 255 visible ASCII characters. The same key and body give the same task again.",
+    "description": "1 to 255 visible ASCII characters. The same key and body give the same task again. "
+    + IDEMPOTENCY_KEY,
     "schema": {"type": "string", "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
 

@@ -130,7 +130,9 @@ def position(task: str, place: Mapping[str, Any], now_ms: int) -> Frame:
 def wake(task: str, waking: Mapping[str, Any], now_ms: int) -> Frame:
     """What the pool does to get a group."""
     kind = EventType.WAKE.value
-    return Frame(kind, _encode(kind, task, now_ms, waking), mark=(kind, waking["phase"]))
+    return Frame(
+        kind, _encode(kind, task, now_ms, waking), mark=(kind, waking["phase"], waking.get("message", ""))
+    )
 
 
 def reset(shown: Mapping[str, Any], now_ms: int) -> Frame:

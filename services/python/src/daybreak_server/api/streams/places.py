@@ -23,7 +23,8 @@ class Places:
         self._store = store
         self._numbers = numbers
         self._now_ms = now_ms
-        self._phases: dict[str, str] = {}
+        self._told: dict[str, tuple[str, str]] = {}
+        """Of each pool: the phase of its wake and what keeps it from going on, as they were told last."""
 
     async def round(self, pool: str) -> None:
         """Look up the places of the followed waiting tasks. :raises StoreUnavailableError:"""
@@ -44,11 +45,14 @@ class Places:
         return bool(self._hub.feed(pool).waiting) and view is not None and not views.has_ready_group(view)
 
     async def look(self, pool: str) -> None:
-        """Tell of a new phase of the wake, without looking places up. :raises StoreUnavailableError:"""
+        """Tell of a new phase of the wake, or of what keeps it, without looking places up.
+
+        :raises StoreUnavailableError:
+        """
         shown = views.wake_of(await self._numbers.refresh(pool), self._now_ms())
-        if shown is None or self._phases.get(pool) == shown["phase"]:
+        if shown is None or self._told.get(pool) == (told := (shown["phase"], shown.get("message", ""))):
             return
-        self._phases[pool] = shown["phase"]
+        self._told[pool] = told
         feed = self._hub.feed(pool)
         for task in feed.waiting:
             feed.tell(task, frames.wake(task, shown, self._now_ms()))
