@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from daybreak_server import settings_sources as sources
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.settings_sources import SettingsError
 
 __all__ = [
@@ -251,6 +252,9 @@ class PoolSettings(_Group):
         "video",
         description="An installed workload, or `package.module:SPEC`; absent in a file or the environment: "
         "the one that has the pool's name.",
+    )
+    kind: PoolKind | None = Field(
+        None, description="What its groups do; the workload says so itself, and is checked against this."
     )
     model: Annotated[str | None, AfterValidator(_model)] = Field(
         None,

@@ -35,7 +35,7 @@ class PoolEntry:
     @classmethod
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look the workload up. :raises UnknownWorkloadError: when it is not installed."""
-        spec = registry.spec(settings.workload)
+        spec = registry.spec(settings.workload, kind=settings.kind)
         options = {**settings.options, **({"model": settings.model} if settings.model else {})}
         return cls(name, settings, spec, {"limits": spec.limits(options)})
 

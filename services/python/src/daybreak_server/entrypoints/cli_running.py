@@ -83,7 +83,9 @@ def _check_workloads(settings: Settings) -> None:
     wrong = []
     for name, pool in settings.pools.items():
         try:
-            registry.spec(pool.workload)
+            registry.spec(pool.workload, kind=pool.kind)
+        except registry.WrongKindError as exc:
+            wrong.append(f"pool {name}: {exc}")
         except registry.UnknownWorkloadError as exc:
             variable = f"DAYBREAK_POOLS__{name.upper()}__WORKLOAD"
             wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")

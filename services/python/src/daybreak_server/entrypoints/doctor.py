@@ -82,8 +82,11 @@ def _pools(settings: Settings) -> Iterator[Check]:
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = registry.spec(pool.workload)
+            spec = registry.spec(pool.workload, kind=pool.kind)
             spec.limits(_options(pool))
+        except registry.WrongKindError as exc:
+            yield error(what, str(exc), f"correct pools.{name}.kind or .workload")
+            continue
         except registry.UnknownWorkloadError as exc:
             yield error(what, str(exc), f"mend DAYBREAK_POOLS__{name.upper().replace('-', '_')}__WORKLOAD")
             continue
