@@ -126,7 +126,7 @@ def test_claim_starts_an_attempt(driver: Driver) -> None:
     assert (events[1].type, events[1].data) == ("started", {"group": "g", "ranks": 2})
     assert driver.zset("tenants") == {}
     assert float(driver.client.hget(driver.keys.one("shares"), "t") or 0) == 2.0
-    assert driver.view().groups[0].task == task
+    assert driver.view().groups[0].tasks == (task,)
 
 
 @pytest.mark.parametrize("by_itself", [True, False])

@@ -8,6 +8,7 @@ from enum import IntEnum, IntFlag, StrEnum
 from typing import Any
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.tracing import TraceContext
 
 
 class State(StrEnum):
@@ -60,6 +61,8 @@ class NewTask:
     input_json: str
     """The validated input as JSON text, ≤ 16 KB (larger inputs live in the blob store)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    trace_context: TraceContext | None = None
+    """The trace that the submit belonged to."""
     cost: float = 1.0
     """In the workload's units; proportional to run time within a pool."""
     estimate_s: float = 1.0
@@ -116,6 +119,7 @@ class TaskRecord:
     priority: Priority
     input_json: str
     metadata: Mapping[str, str]
+    trace_context: TraceContext | None = None
     attempt: int = 0
     strikes: int = 0
     max_strikes: int = 3
@@ -165,6 +169,9 @@ class Claim:
     attempt: int
     tenant: str
     input_json: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    trace_context: TraceContext | None = None
+    """So that an attempt on any group can continue the trace."""
     checkpoint: CheckpointRef | None = None
     control: Control = Control.GO_ON
 
