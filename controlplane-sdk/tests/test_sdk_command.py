@@ -380,7 +380,7 @@ def test_pools(command: Any, scripted: Any, make: Any) -> None:
     """Pools show who works, and what a pool takes."""
     schema = {"properties": {"steps": {"description": "Steps of the work.", "default": 5}}}
     groups = [
-        {"id": "g-1", "state": "busy", "ranks": 2, "task": "video_01"},
+        {"id": "g-1", "state": "busy", "ranks": 2, "tasks": ["video_01", "video_02"]},
         {"id": "g-2", "state": "loading", "ranks": 1, "phase": "model", "detail": "fetched 1.50 of 4.00 GB"},
         {"id": "g-3", "state": "starting", "ranks": 1, "phase": "process_group"},
         {"id": "g-4", "state": "idle", "ranks": 1},
@@ -391,7 +391,7 @@ def test_pools(command: Any, scripted: Any, make: Any) -> None:
     assert command("pools")[1] == "video\tvideo\t2\t0\t1 busy, 1 idle, 1 loading, 1 starting\tready\n"
     scripted.answers = [make.answer(one)]
     out = command("pools", "video")[1]
-    assert "g-1  busy  2 ranks  video_01\n" in out
+    assert "g-1  busy  2 ranks  video_01, video_02\n" in out
     assert "g-2  loading  1 rank  loading the model: fetched 1.50 of 4.00 GB\n" in out
     assert "g-3  starting  1 rank  joining the ranks\n" in out
     assert "g-4  idle  1 rank\n" in out

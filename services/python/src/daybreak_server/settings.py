@@ -22,6 +22,7 @@ from pydantic import (
 
 from daybreak_server import settings_sources as sources
 from daybreak_server.domain import policy
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings_http import Hosts, Networks, Origins, RootPath
 from daybreak_server.settings_rules import fitting, redis_url
@@ -231,6 +232,9 @@ class PoolSettings(_Group):
         "video",
         description="An installed workload, or `package.module:SPEC`; absent in a file or the environment: "
         "the one that has the pool's name.",
+    )
+    kind: PoolKind | None = Field(
+        None, description="What its groups do; the workload says so itself, and is checked against this."
     )
     model: ModelPlace = Field(
         None,

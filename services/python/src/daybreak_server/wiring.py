@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.shared import SharedQueue, sharing
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.guard import Guard
 from daybreak_server.gang.member import Member, Outside
@@ -120,7 +121,7 @@ def build_app(settings: Settings) -> FastAPI:
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The workload of a pool, as the API sees it."""
-    return registry.spec(pool.workload)
+    return registry.spec(pool.workload, kind=pool.kind)
 
 
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangConfig:
@@ -181,7 +182,18 @@ def build_member(
         tell=lambda why: tell_failure(settings, pool, rank=rank, why=why),
         wake=wake or {},
     )
-    return Member(spec, gang_config(settings, pool, device=device), outside, rank=rank)
+    config = gang_config(settings, pool, device=device)
+    return BUILDERS[PoolKind(spec.kind)](spec, config, outside, rank)
+
+
+def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, outside: Outside, rank: int) -> Member:
+    return Member(spec, config, outside, rank=rank)
+
+
+BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, Outside, int], Member]] = {
+    PoolKind.JOBS: _build_gang_rank
+}
+"""What builds a rank of a group, by the kind of its pool."""
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:

@@ -16,6 +16,7 @@ from api_support import Api, Worker
 from daybreak.wire import IDEMPOTENCY_KEY
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tracing import TraceContext
 
 
 def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
@@ -38,6 +39,35 @@ def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
     assert None not in task.values()
     assert {"progress", "started_at", "error", "usage", "phase"}.isdisjoint(task)
     assert api.get(task["id"])["id"] == task["id"]
+
+
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61"}
+
+
+def test_each_way_to_submit_hands_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
+    """With the metadata, so that a rank can continue the trace; clients are not shown it."""
+    expected = TraceContext(**TRACE)
+    task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
+    shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
+    assert "congo" not in str(shown)
+    claim = worker.claim()
+    assert (claim.trace_context, claim.metadata) == (expected, {"order": "42"})
+    worker.finish(claim)
+    api.client.post(f"/v1/tasks/{shown['id']}/replay", headers=TRACE)
+    api.client.post("/v1/tasks:batch", json={"tasks": [task]}, headers=TRACE)
+    for _ in range(2):
+        claim = worker.claim()
+        assert claim.trace_context == expected
+        worker.finish(claim)
+
+
+@pytest.mark.parametrize("wrong", ["x", f"00-{'0' * 32}-{'b' * 16}-01", "é"])
+def test_a_malformed_trace_is_ignored_and_the_task_is_taken(api: Api, worker: Worker, wrong: str) -> None:
+    headers = [("traceparent", wrong.encode()), ("tracestate", b"congo=t61")]
+    assert (
+        api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}, headers=headers).status_code == 202
+    )
+    assert worker.claim().trace_context is None
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:

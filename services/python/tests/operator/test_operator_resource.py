@@ -162,7 +162,12 @@ def test_every_reason_has_its_entry_in_the_runbooks() -> None:
 def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     """They read as settings, whatever the pool is called."""
     of = pool(
-        ranks=4, hostsPerGroup=2, drainSeconds=90, resources={"gpus": 1, "cpus": 2}, model="/models/wan"
+        ranks=4,
+        hostsPerGroup=2,
+        drainSeconds=90,
+        resources={"gpus": 1, "cpus": 2},
+        model="/models/wan",
+        kind="jobs",
     )
     of = of.model_copy(update={"name": "video-hd", "spec": of.spec.model_copy(update={"workload": "video"})})
     manifest = render.cluster(of, replicas=1, suspend=False)
@@ -170,6 +175,7 @@ def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     (container,) = worker["template"]["spec"]["containers"]
     environ = {entry["name"]: entry["value"] for entry in container["env"]}
     settings = load_settings(environ=environ).pools["video-hd"]
+    assert settings.kind == "jobs"
     assert (settings.ranks, settings.model, settings.drain_s) == (4, "/models/wan", 90)
     assert (settings.device, settings.gpus_per_rank, settings.cpus_per_rank) == ("cuda", 1, 2)
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2

@@ -11,8 +11,10 @@ from starlette.requests import Request
 from daybreak.wire import ErrorCode
 from daybreak_server.api.decoding import decompressed, parse_json
 from daybreak_server.api.problems import ApiError, invalid_field
+from daybreak_server.domain.tracing import TraceContext
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_TRACE_HEADERS = (b"traceparent", b"tracestate")
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -62,6 +64,16 @@ def header(request: Request, name: bytes) -> str | None:
         if found == name:
             return str(value.decode("latin-1"))
     return None
+
+
+def trace_context(request: Request) -> TraceContext | None:
+    """The trace that the request belongs to, where it says so and is right."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in request.scope["headers"]:
+        if name in _TRACE_HEADERS:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    parent, state = _TRACE_HEADERS
+    return TraceContext.parse(found[parent], found.get(state, ())) if parent in found else None
 
 
 def too_large(max_bytes: int) -> ApiError:

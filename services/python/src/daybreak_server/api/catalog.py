@@ -40,7 +40,7 @@ class PoolEntry:
     @classmethod
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look the workload up. :raises UnknownWorkloadError: when it is not installed."""
-        spec = registry.spec(settings.workload)
+        spec = registry.spec(settings.workload, kind=settings.kind)
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:

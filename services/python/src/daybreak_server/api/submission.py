@@ -18,6 +18,7 @@ from daybreak_server.api.plain import Plain
 from daybreak_server.api.problems import ApiError, from_validation, invalid_field
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
+from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.settings import Settings
 
 MAX_INPUT_BYTES = 16 * 1024
@@ -61,7 +62,9 @@ class Submission:
         entry = self._catalog.get(request.pool)
         return request, entry, entry.parse(request.input)
 
-    def make(self, data: dict[str, Any], *, tenant: str, key: str | None = None) -> NewTask:
+    def make(
+        self, data: dict[str, Any], *, tenant: str, key: str | None = None, trace: TraceContext | None = None
+    ) -> NewTask:
         """A task from a submit body. :raises ApiError:"""
         data = self._plain(data)
         text = canonical(data)
@@ -73,6 +76,7 @@ class Submission:
             tenant=tenant,
             priority=PRIORITY[request.priority],
             metadata=dict(request.metadata),
+            trace_context=trace,
             start_at_ms=self._start_ms(request.start_at),
             start_within_ms=_ms(request.start_within_s),
             run_within_ms=_ms(request.run_within_s),
@@ -81,7 +85,7 @@ class Submission:
             body_hash=_hash(text),
         )
 
-    def again(self, record: TaskRecord, *, key: str | None) -> NewTask:
+    def again(self, record: TaskRecord, *, key: str | None, trace: TraceContext | None = None) -> NewTask:
         """The same task once more, as a new one.
 
         :raises ApiError: when the pool takes such an input no longer.
@@ -94,6 +98,7 @@ class Submission:
             tenant=record.tenant,
             priority=record.priority,
             metadata=dict(record.metadata),
+            trace_context=trace,
             max_strikes=record.max_strikes,
             idempotency_key=key,
             body_hash=_hash(f"replay:{record.id}"),

@@ -10,6 +10,7 @@ from typing import Any
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.policy import MAX_STRIKES
 from daybreak_server.domain.text import short_name, storable
+from daybreak_server.domain.tracing import TraceContext
 
 
 class State(StrEnum):
@@ -72,6 +73,8 @@ class NewTask:
     input_json: str
     """The validated input as JSON text, ≤ 16 KB (larger inputs live in the blob store)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    trace_context: TraceContext | None = None
+    """The trace that the submit belonged to."""
     cost: float = 1.0
     """In the workload's units; proportional to run time within a pool."""
     estimate_s: float = 1.0
@@ -128,6 +131,7 @@ class TaskRecord:
     priority: Priority
     input_json: str
     metadata: Mapping[str, str]
+    trace_context: TraceContext | None = None
     attempt: int = 0
     strikes: int = 0
     max_strikes: int = MAX_STRIKES
@@ -177,6 +181,9 @@ class Claim:
     attempt: int
     tenant: str
     input_json: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    trace_context: TraceContext | None = None
+    """So that an attempt on any group can continue the trace."""
     checkpoint: CheckpointRef | None = None
     control: Control = Control.GO_ON
 

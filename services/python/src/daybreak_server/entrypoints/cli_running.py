@@ -90,7 +90,9 @@ def _check_workloads(settings: Settings) -> None:
     wrong = []
     for name, pool in settings.pools.items():
         try:
-            registry.spec(pool.workload)
+            registry.spec(pool.workload, kind=pool.kind)
+        except registry.WrongKindError as exc:
+            wrong.append(f"pool {name}: {exc}")
         except registry.UnknownWorkloadError as exc:
             variable = environment_variable("pools", name, "workload")
             wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")

@@ -86,8 +86,11 @@ def _pools(settings: Settings) -> Iterator[Check]:
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = registry.spec(pool.workload)
+            spec = registry.spec(pool.workload, kind=pool.kind)
             spec.limits(pool.workload_options)
+        except registry.WrongKindError as exc:
+            yield error(what, str(exc), f"correct pools.{name}.kind or .workload")
+            continue
         except registry.UnknownWorkloadError as exc:
             yield error(what, str(exc), f"mend {environment_variable('pools', name, 'workload')}")
             continue

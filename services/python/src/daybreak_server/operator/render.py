@@ -154,6 +154,7 @@ def _environment(container: dict[str, Any], pool: GeneratorPool) -> None:
     spec = pool.spec
     values: dict[str, Any] = {
         "WORKLOAD": pool.workload,
+        "KIND": spec.kind and spec.kind.value,
         "MODEL": spec.model,
         "RANKS": spec.ranks,
         "GROUPS": 1,

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import WAKE_PHASES, WakePhase
 
 GROUP = "daybreak.dev"
@@ -132,6 +133,9 @@ class PoolSpec(_Model):
     replicas: int = Field(0, ge=0, description="Groups wanted. KEDA writes it through `/scale`.")
     workload: str | None = Field(
         None, min_length=1, description="The workload that it serves; absent: the one of the pool's name."
+    )
+    kind: PoolKind | None = Field(
+        None, description="What its groups do; the workload says so itself, and is checked against this."
     )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")

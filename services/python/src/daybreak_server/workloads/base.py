@@ -22,6 +22,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from daybreak_server.domain.kinds import PoolKind
+
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -163,6 +165,8 @@ class WorkloadSpec(Generic[P]):
     """
 
     name: str
+    kind: str = PoolKind.JOBS
+    """What the groups of its pools do: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
     Params: type[P]
     implementation: str
     """``package.module:Class``, imported by the ranks only."""

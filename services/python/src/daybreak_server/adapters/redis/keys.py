@@ -62,7 +62,9 @@ SINGLE = {
         "string", "the operator's report on the pool, as JSON", "until some time after the next report is due"
     ),
     "failure": Key(
-        "string", "why a rank ended last, as JSON; deleted when a group becomes ready", "10 minutes"
+        "string",
+        "the cause (reason, message) for which a rank ended last, as JSON; deleted when a group becomes ready",
+        "10 minutes",
     ),
     "bell": Key("list", "tokens that wake idle leaders (BLPOP)"),
     "dead": Key("zset", "failed tasks (dead letters), by time"),
@@ -75,7 +77,9 @@ FAMILIES = {
     "task": Family(
         "t:", "", "id", Key("hash", "a task's record: short fields, so that Redis keeps it compact")
     ),
-    "spec": Family("t:", ":spec", "id", Key("string", "a task's metadata and input (≤ 16 KB)")),
+    "spec": Family(
+        "t:", ":spec", "id", Key("string", "a task's metadata, trace context and input (≤ 16 KB)")
+    ),
     "out": Family(
         "t:", ":out", "id", Key("hash", "what a task has left so far: artifacts, error, checkpoint")
     ),
@@ -100,7 +104,13 @@ FAMILIES = {
     ),
     "index": Family("by:", "", "tenant", Key("zset", "a tenant's tasks by id, for lists")),
     "group": Family(
-        "g:", "", "id", Key("hash", "a group's record: state, phase, ranks, hosts, mark to drain")
+        "g:",
+        "",
+        "id",
+        Key(
+            "hash",
+            "a group's record: state, phase, tasks, ranks, hosts, mark to drain; of a group that serves requests also endpoint, models, capacity, load",
+        ),
     ),
     "idem": Family(
         "idem:",

@@ -11,6 +11,7 @@ from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.serving import Load
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
+from daybreak_server.domain.tracing import TraceContext
 
 
 def text(value: Any) -> str:
@@ -23,20 +24,24 @@ def mapping(flat: Sequence[Any]) -> dict[str, str]:
     return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
-def join_spec(metadata: Mapping[str, str], input_json: str) -> str:
-    """Metadata and input as stored: the input's own text, whatever white space it has."""
-    return (json.dumps(dict(metadata), separators=(",", ":")) if metadata else "{}") + "\n" + input_json
+_TRACE = ""
+"""Beside the metadata: no key of theirs is empty."""
 
 
-def input_of(stored: str) -> str:
-    """The input alone of what :func:`join_spec` made."""
-    return stored.partition("\n")[2]
+def join_spec(metadata: Mapping[str, str], trace: TraceContext | None, input_json: str) -> str:
+    """Metadata, trace context and input as stored: the input's own text, whatever white space it has."""
+    pairs = dict(metadata)
+    if trace is not None:  # one text: an earlier version shows it as metadata, and is not confused
+        pairs[_TRACE] = f"{trace.traceparent} {trace.tracestate}".rstrip()
+    return (json.dumps(pairs, separators=(",", ":")) if pairs else "{}") + "\n" + input_json
 
 
-def split_spec(stored: str) -> tuple[dict[str, str], str]:
+def split_spec(stored: str) -> tuple[dict[str, str], TraceContext | None, str]:
     """The inverse of :func:`join_spec`."""
-    metadata, _, input_json = stored.partition("\n")
-    return json.loads(metadata or "{}"), input_json
+    text, _, input_json = stored.partition("\n")
+    pairs = json.loads(text) if text not in {"", "{}"} else {}
+    parent, _, state = pairs.pop(_TRACE, "").partition(" ")
+    return pairs, TraceContext(traceparent=parent, tracestate=state) if parent else None, input_json
 
 
 def _int(value: str | None) -> int | None:
@@ -59,7 +64,7 @@ def artifacts_from_json(stored: str) -> tuple[ArtifactRef, ...]:
 def task(shown: Sequence[Any]) -> TaskRecord:
     """What the fragment ``_show.lua`` answers."""
     task_id, r, out = TaskId(text(shown[0])), mapping(shown[1]), mapping(shown[3])
-    metadata, input_json = split_spec(text(shown[2]))
+    metadata, trace, input_json = split_spec(text(shown[2]))
     position, wait = text(shown[4]), text(shown[5])
     error = json.loads(out.get("error", "{}"))
     state = State(r["state"])
@@ -71,6 +76,7 @@ def task(shown: Sequence[Any]) -> TaskRecord:
         priority=Priority(int(r["order"]) // policy.PRIORITY_BAND),
         input_json=input_json,
         metadata=metadata,
+        trace_context=trace,
         attempt=int(r.get("attempt", 0)),
         strikes=int(r.get("strikes", 0)),
         max_strikes=int(r.get("max_strikes", policy.MAX_STRIKES)),

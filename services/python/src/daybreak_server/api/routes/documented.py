@@ -34,6 +34,15 @@ _IDEMPOTENT = {
     + IDEMPOTENCY_KEY,
     "schema": {"type": "string", "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
+_TRACE = [
+    {
+        "name": name,
+        "in": "header",
+        "description": "W3C's Trace Context: kept with the task. A malformed one is ignored.",
+        "schema": {"type": "string"},
+    }
+    for name in ("traceparent", "tracestate")
+]
 
 
 def _route(
@@ -56,7 +65,7 @@ def _route(
         schema = body if isinstance(body, dict) else {"$ref": f"#/components/schemas/{body.__name__}"}
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if idempotent:
-        extra["parameters"] = [_IDEMPOTENT]
+        extra["parameters"] = [_IDEMPOTENT, *_TRACE]
     return {
         "operation_id": name,
         "status_code": next(iter(ok)),

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from daybreak.wire import BatchRequest, Estimate
 from daybreak_server.api import views
-from daybreak_server.api.bodies import idempotency_key, read_json
+from daybreak_server.api.bodies import idempotency_key, read_json, trace_context
 from daybreak_server.api.catalog import PoolEntry
 from daybreak_server.api.context import Context, answer
 from daybreak_server.api.lane import Handler
@@ -74,7 +74,8 @@ def router(ctx: Context) -> APIRouter:
         record, _ = await ctx.record(caller, id)
         if not record.state.terminal:
             raise ConflictError("A task can be replayed when it has ended; this one has not.")
-        task = ctx.submission.again(record, key=idempotency_key(request))
+        key, trace = idempotency_key(request), trace_context(request)
+        task = ctx.submission.again(record, key=key, trace=trace)
         return await _accepted(ctx, task)
 
     @routes.post("/v1/estimate", **documented.ESTIMATE)
@@ -88,8 +89,8 @@ def router(ctx: Context) -> APIRouter:
 
 
 async def _submit_one(ctx: Context, request: Request, data: dict[str, Any], caller: Principal) -> Response:
-    key = idempotency_key(request)
-    return await _accepted(ctx, ctx.submission.make(data, tenant=caller.tenant, key=key))
+    key, trace = idempotency_key(request), trace_context(request)
+    return await _accepted(ctx, ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace))
 
 
 async def _accepted(ctx: Context, task: NewTask) -> Response:
@@ -112,12 +113,12 @@ async def _batch(ctx: Context, request: Request, data: dict[str, Any], caller: P
         wanted = BatchRequest.model_validate(data).tasks
     except ValidationError as exc:
         raise from_validation(exc) from exc
-    key, request_id = idempotency_key(request), request_id_of(request)
+    key, trace, request_id = idempotency_key(request), trace_context(request), request_id_of(request)
     items: dict[int, Shown] = {}
     by_pool: dict[str, list[tuple[int, NewTask]]] = {}
     for index, body in enumerate(wanted):
         try:
-            task = ctx.submission.make(body, tenant=caller.tenant, key=None)
+            task = ctx.submission.make(body, tenant=caller.tenant, trace=trace)
         except ApiError as exc:
             items[index] = _refused(exc, request_id)
             continue

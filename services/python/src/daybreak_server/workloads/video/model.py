@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from daybreak_server.workloads.base import PermanentError
+from daybreak_server.workloads.base import ModelMissingError, PermanentError
 from daybreak_server.workloads.video import folder as folders
 from daybreak_server.workloads.video import weights
 from daybreak_server.workloads.video.folder import ModelInfo
@@ -30,7 +30,7 @@ TEXT_TOKENS: Final = 512
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class ModelError(PermanentError):
+class ModelError(ModelMissingError, PermanentError):
     """The model cannot be loaded as configured; the message says what to change."""
 
     code = "model_unusable"

@@ -50,11 +50,14 @@ def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
     if item[0] != b"task":
         return None
     _, task, token, attempt, tenant, spec, checkpoint, step, control = item
+    metadata, trace, input_json = records.split_spec(spec.decode())
     return Claim(
         lease=Lease(task=TaskId(task.decode()), token=Token(token.decode()), group=group, lease_s=lease_s),
         attempt=int(attempt),
         tenant=tenant.decode(),
-        input_json=records.input_of(spec.decode()),
+        input_json=input_json,
+        metadata=metadata,
+        trace_context=trace,
         checkpoint=CheckpointRef(key=checkpoint.decode(), step=int(step)) if checkpoint else None,
         control=Control(control),
     )

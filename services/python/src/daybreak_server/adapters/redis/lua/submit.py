@@ -49,7 +49,7 @@ def _arguments(task: NewTask) -> tuple[Arg, ...]:
         task.body_hash[:32],
         task.replay_of or "",
         task.spec_version,
-        records.join_spec(task.metadata, task.input_json),
+        records.join_spec(task.metadata, task.trace_context, task.input_json),
     )
 
 
@@ -80,6 +80,7 @@ def _record(item: Any, task: NewTask) -> TaskRecord:
         priority=task.priority,
         input_json=task.input_json,
         metadata=dict(task.metadata),
+        trace_context=task.trace_context,
         max_strikes=task.max_strikes,
         created_ms=int(created),
         start_at_ms=task.start_at_ms,

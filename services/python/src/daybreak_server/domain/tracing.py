@@ -1,0 +1,55 @@
+"""The trace that a task belongs to, as W3C's Trace Context writes it: carried with the task, and never interpreted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+TRACESTATE_MAX = 512
+"""Characters of ``tracestate`` that are kept; the standard asks for at least so many."""
+_MEMBERS_MAX, _LONG_MEMBER = 32, 128
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceContext:
+    """``traceparent`` names the trace and the span above; ``tracestate`` is the vendors' own, and may be empty."""
+
+    traceparent: str
+    tracestate: str = ""
+
+    @classmethod
+    def parse(cls, traceparent: Sequence[str], tracestate: Sequence[str] = ()) -> TraceContext | None:
+        """From the values of the two headers. Per the standard, what is malformed is ignored: without a valid
+        ``traceparent`` there is no context, and a ``tracestate`` that is not valid is left out."""
+        match = _TRACEPARENT.fullmatch(traceparent[0].strip()) if len(traceparent) == 1 else None
+        if match is None:
+            return None
+        version, trace, parent, flags, more = match.groups()
+        if version == "ff" or (version == "00" and more) or not int(trace, 16) or not int(parent, 16):
+            return None
+        if version != "00":  # of a later version only what this one knows is passed on
+            flags = f"{int(flags, 16) & 1:02x}"
+        return cls(traceparent=f"00-{trace}-{parent}-{flags}", tracestate=_bounded(",".join(tracestate)))
+
+
+def _bounded(tracestate: str) -> str:
+    """The members that fit, or nothing where one is not valid. Long ones go first, then those at the end."""
+    members = [member.strip(" \t") for member in tracestate.split(",") if member.strip(" \t")]
+    keys = list(_keys(members))
+    if len(keys) != len(members) or len(set(keys)) != len(keys) or len(keys) > _MEMBERS_MAX:
+        return ""
+    if len(",".join(members)) > TRACESTATE_MAX:
+        members = [member for member in members if len(member) <= _LONG_MEMBER]
+    while len(",".join(members)) > TRACESTATE_MAX:
+        members.pop()
+    return ",".join(members)
+
+
+def _keys(members: Sequence[str]) -> Iterator[str]:
+    for member in members:
+        match = _MEMBER.fullmatch(member)
+        if match is not None:
+            yield match.group(1)

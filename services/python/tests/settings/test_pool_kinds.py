@@ -1,0 +1,46 @@
+"""A pool's kind is its workload's: settings and the GeneratorPool may name it, and then it is only checked."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from daybreak_server import wiring
+from daybreak_server.api.catalog import PoolEntry
+from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.workloads import registry
+from daybreak_server.workloads.base import WorkloadSpec
+
+
+class _Params(BaseModel):
+    pass
+
+
+OF_TOMORROW = WorkloadSpec(name="odd", kind="online", Params=_Params, implementation="a.b:C")
+HERE = f"{__name__}:OF_TOMORROW"
+
+
+def test_each_kind_has_what_builds_its_groups() -> None:
+    assert set(wiring.BUILDERS) == set(PoolKind)
+
+
+def test_a_workload_says_its_kind_and_its_pool_may_say_the_same() -> None:
+    for kind in (None, PoolKind.JOBS):
+        assert PoolEntry.of("echo", PoolSettings(workload="echo", kind=kind)).spec.kind == "jobs"
+
+
+def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
+    """By the API, and by the process of a rank, before a task could wait for ever."""
+    settings = Settings.model_validate({"pools": {"odd": {"workload": HERE}}})
+    with pytest.raises(registry.WrongKindError, match="of the kind 'online'; this version serves: jobs"):
+        PoolEntry.of("odd", settings.pools["odd"])
+    with pytest.raises(registry.WrongKindError, match="'online'"):
+        wiring.build_member(settings, "odd", on_broken=print)
+
+
+def test_a_pool_that_says_another_kind_than_its_workload_is_refused() -> None:
+    with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
+        registry.spec("echo", kind="online")
+    with pytest.raises(ValidationError, match="jobs"):
+        PoolSettings.model_validate({"workload": "echo", "kind": "online"})
