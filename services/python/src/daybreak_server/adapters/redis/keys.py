@@ -109,7 +109,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, mark to drain; of a group that serves requests also endpoint, models, capacity, load",
+            "a group's record: state, phase, tasks, ranks, hosts, mark to drain; "
+            "of a group that serves requests also endpoint, models, capacity, load",
         ),
     ),
     "idem": Family(
