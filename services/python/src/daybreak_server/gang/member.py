@@ -282,7 +282,7 @@ class Member:
                 self._spec, config=config, workload=self._load(None), leader=leader, pulse=self._pulse
             ).run()
         except Exception as exc:
-            leader.tell_broken(f"{type(exc).__name__}: {exc}")
+            leader.tell_broken(cause_of(exc, phase=self._at))
             raise
         finally:
             leader.close()
