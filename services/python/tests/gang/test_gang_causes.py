@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import socket
 
-from daybreak_server.domain.causes import Reason
+import pytest
+from support.waiting import wait_until
+
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.causes import cause_of, cause_of_failed, cause_of_fetch
+from daybreak_server.gang.channel import Channel
+from daybreak_server.gang.peers import Followers, Leader
 from daybreak_server.gang.verdict import report_of
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError, BlobRefusedError, BlobUnavailableError
 from daybreak_server.workloads.base import ModelMissingError
@@ -54,3 +59,21 @@ def test_a_group_that_a_task_broke_for_want_of_memory_says_so() -> None:
     report = report_of(OutOfMemoryError("CUDA"), point=1)
     assert cause_of_failed(Failed(code=report.code, message=report.message)).reason == Reason.OUT_OF_MEMORY
     assert cause_of_failed(Failed(code="stalled", message="out of memory?")).reason == Reason.RANKS_FAIL
+
+
+@pytest.mark.parametrize("reason", [Reason.MODEL_MISSING, Reason.OUT_OF_MEMORY, Reason.RANKS_FAIL])
+def test_the_cause_of_a_follower_is_the_cause_of_its_group(reason: str) -> None:
+    """It tells its leader before it goes: the reason is not lost between them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = socket.create_connection(server.getsockname())
+        here, _ = server.accept()
+    followers = Followers({1: Channel(here)}, grace_s=1.0)
+    leader = Leader(Channel(there), on_lost=print)
+    leader.tell_broken(Cause(reason=reason, message="/m is not a folder"))
+    lost = wait_until(followers.trouble, 10, "the leader to hear of it")
+    cause = cause_of_failed(Failed(code=lost.code, message=lost.message))
+    assert cause == Cause(reason=reason, message="rank 1 cannot go on: /m is not a folder")
+    followers.close()
+    leader.close()
+    here.close()
+    there.close()

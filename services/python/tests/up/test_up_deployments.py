@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daybreak_server.operator import names
+from daybreak_server.domain import names
 from daybreak_server.settings import PoolSettings, Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

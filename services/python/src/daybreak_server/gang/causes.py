@@ -10,6 +10,7 @@ from daybreak_server.workloads.base import ModelMissingError
 
 OUT_OF_MEMORY_CODE = "out_of_memory"
 """The code of a task's error where a rank had no memory left."""
+_BY_CODE = {OUT_OF_MEMORY_CODE: Reason.OUT_OF_MEMORY, "model_missing": Reason.MODEL_MISSING}
 _NO_MEMORY = frozenset({"MemoryError", "OutOfMemoryError"})  # by name: torch's own is not imported for this
 
 
@@ -46,5 +47,9 @@ def cause_of_fetch(error: BlobError) -> Cause:
 
 def cause_of_failed(failed: Failed) -> Cause:
     """Why a group that broke at a task did."""
-    memory = failed.code == OUT_OF_MEMORY_CODE
-    return Cause(reason=Reason.OUT_OF_MEMORY if memory else Reason.RANKS_FAIL, message=failed.message)
+    return Cause(reason=_BY_CODE.get(failed.code, Reason.RANKS_FAIL), message=failed.message)
+
+
+def code_of_lost(reason: str) -> str:
+    """The code of an error by which a rank was lost that had said why; :func:`cause_of_failed` reads it back."""
+    return next((code for code, known in _BY_CODE.items() if known == reason), "rank_lost")

@@ -17,7 +17,7 @@ from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.gang.attempt import Means
-from daybreak_server.gang.causes import cause_of, cause_of_failed, cause_of_fetch, described
+from daybreak_server.gang.causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.gang.config import GangConfig
 from daybreak_server.gang.fetching import FETCH_AGAIN_S, Fetching
 from daybreak_server.gang.follower import FollowerLoop
@@ -282,7 +282,7 @@ class Member:
                 self._spec, config=config, workload=self._load(None), leader=leader, pulse=self._pulse
             ).run()
         except BaseException as exc:
-            leader.tell_broken(described(exc))
+            leader.tell_broken(cause_of(exc, phase=self._at))
             raise
         finally:
             leader.close()

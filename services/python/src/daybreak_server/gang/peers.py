@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from daybreak_server.domain.causes import Cause
+from daybreak_server.gang.causes import code_of_lost
 from daybreak_server.gang.channel import Channel, ChannelClosedError, Message
 from daybreak_server.gang.verdict import Report, Status, Verdict
 
@@ -172,12 +174,13 @@ class Followers:
             elif message.kind == "leaving":
                 self._leaving = True
             elif message.kind == "broken":
-                self._lose(f"rank {rank} cannot go on: {message.fields['why']}")
+                code = code_of_lost(message.fields["reason"])
+                self._lose(f"rank {rank} cannot go on: {message.fields['why']}", code=code)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, *, code: str = "rank_lost") -> None:
         with self._lock:
             if not self._closed and self._lost is None:
-                self._lost = Report(point=0, status=Status.POISONED, code="rank_lost", message=why)
+                self._lost = Report(point=0, status=Status.POISONED, code=code, message=why)
 
 
 class Leader:
@@ -214,10 +217,10 @@ class Leader:
         with contextlib.suppress(ChannelClosedError):
             self._channel.send("leaving")
 
-    def tell_broken(self, why: str) -> None:
+    def tell_broken(self, why: Cause) -> None:
         """Say why this rank leaves without having been told to."""
         with contextlib.suppress(ChannelClosedError):
-            self._channel.send("broken", why=why)
+            self._channel.send("broken", why=why.message, reason=why.reason)
 
     def close(self) -> None:
         """Leave."""
