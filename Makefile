@@ -70,20 +70,20 @@ format: setup  ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 faults: setup  ## Kill, pause, cut and fill what can be, and check that nothing was lost (minutes)
-	@$(LAB) -m faults all
-	@$(LAB) -m faults.environment
-	@$(LAB) -m faults.system
+	@$(LAB) -m verification.faults all
+	@$(LAB) -m verification.faults.environment
+	@$(LAB) -m verification.faults.system
 
 faults-long: setup  ## The same with the counts that docs/reliability.md promises (hours)
-	@$(LAB) -m faults long
-	@$(LAB) -m faults.environment --long
-	@$(LAB) -m faults.system --long
+	@$(LAB) -m verification.faults long
+	@$(LAB) -m verification.faults.environment --long
+	@$(LAB) -m verification.faults.system --long
 
 mutants: setup  ## Plant all bugs in a copy of the source: each must be caught by a test (MUTANTS="--share 1/3": a third)
-	@$(LAB) -m mutants $(MUTANTS)
+	@$(LAB) -m verification.mutants $(MUTANTS)
 
 bench: setup  ## Measure against floors and rivals; tables and JSON into docs (QUICK=--quick: a minute each)
-	@for one in queue http streams rivals video simulate; do ($(LAB) -m benchmarks.$$one $(QUICK)); done
+	@for one in queue http streams competitors video simulate; do ($(LAB) -m verification.benchmarks.$$one $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
 figures: setup  ## Put saved figures into the pages of docs
@@ -117,8 +117,8 @@ previous:  ## Lay out an older commit, from which e2e-full then upgrades (PREVIO
 	@echo "build/previous is $$(git rev-parse --short $(PREVIOUS)). Next: make -C build/previous image IMAGE=daybreak:previous"
 
 bench-k8s: setup  ## Measure on the cluster that KUBECONFIG names: wakes, a burst, 200 pools (kwok) (QUICK=--quick)
-	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.k8s --image $(IMAGE) $(QUICK)
-	@cd services/python && PYTHONPATH=$(CURDIR) ../../$(BIN)/python -m benchmarks.scale $(QUICK)
+	@cd services/python && ../../$(BIN)/python -m verification.benchmarks.k8s --image $(IMAGE) $(QUICK)
+	@cd services/python && ../../$(BIN)/python -m verification.benchmarks.scale $(QUICK)
 	@$(BIN)/python tools/figures.py
 
 # Where a GPU is there is often no package registry. So this needs no .venv: it takes the first Python, of .venv's and PY,
@@ -127,12 +127,12 @@ gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/sr
 gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
 gpu:  ## Tests and benchmark on a GPU (torch with CUDA, diffusers, transformers, pydantic, pytest; needs no setup; PY=)
 	@chosen=; for python in $(wildcard $(CURDIR)/$(BIN)/python) $(PY); do \
-		status=0; $$python -m benchmarks.gpu.preflight || status=$$?; \
+		status=0; $$python -m verification.benchmarks.gpu.preflight || status=$$?; \
 		if [ $$status = 0 ]; then chosen=$$python; break; fi; \
 		if [ $$status = 3 ]; then chosen=$${chosen:-$$python}; fi; done; \
 	if [ -z "$$chosen" ]; then echo "make gpu: no Python here can run it; name one with PY=, or run make setup" >&2; exit 1; fi; \
 	$$chosen -m pytest -c services/python/tests/video/gpu.ini services/python/tests/video $(PYTEST); \
-	$$chosen -m benchmarks.gpu $(QUICK) $(if $(OUT),--out $(OUT))
+	$$chosen -m verification.benchmarks.gpu $(QUICK) $(if $(OUT),--out $(OUT))
 
 ray-lowest: setup  ## The tests that start Ray, with the oldest Ray that pyproject allows
 	@$(BIN)/python tools/other_ray.py lowest $(PYTEST)
@@ -141,7 +141,7 @@ ray-next: setup  ## The same with the newest release of Ray, or RAY=2.61.0
 	@$(BIN)/python tools/other_ray.py $(or $(RAY),next) $(PYTEST)
 
 train-tiny: setup  ## Train the tiny Wan that ships in the package
-	@$(BIN)/python -m daybreak_server.workloads.video.tiny.train
+	@$(LAB) -m verification.tiny_model.train
 
 wheels: setup  ## Build both wheels into dist/
 	@rm -rf dist

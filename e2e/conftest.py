@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import House
+from e2e.failure_bundle import collect
 from e2e.images import MissingImageError
-from e2e.records import collect
-from e2e.release import CHART
 from e2e.skips import ALLOWED
-from e2e.telling import passed_s, say
-from e2e.values import REDIS, Images
+from testkit.kubernetes.deployment import House
+from testkit.kubernetes.release import CHART
+from testkit.kubernetes.values import REDIS, Images
+from testkit.log import passed_s, say
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 720

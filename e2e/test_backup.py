@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from daybreak import NotFoundError, Task
-from e2e import elsewhere
-from e2e.house import WAKE_S, House
-from e2e.kube import ready
-from e2e.pages import Page, Shell, step
-from e2e.telling import say
-from e2e.values import REDIS
-from e2e.waiting import wait_until
+from e2e import external_redis
+from e2e.doc_commands import Page, Shell, step
+from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.kube import ready
+from testkit.kubernetes.values import REDIS
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import say
 
 pytestmark = pytest.mark.full
 
@@ -81,7 +81,7 @@ def test_the_move_to_an_external_redis(house: House, shell: Shell) -> None:
     _fill_the_other(house, shell)
     there = shell.run("kubectl -n daybreak exec elsewhere-0 -- redis-cli DBSIZE").split()[-1]
     say(f"  keys here: {here}, there: {there}")
-    house.values["redis"] = elsewhere.values(house.kube.namespace)
+    house.values["redis"] = external_redis.values(house.kube.namespace)
     (shell.folder / "values.yaml").write_text(json.dumps(house.values), encoding="utf-8")
     told = shell.run(begin)
     assert ended.id in told, "`daybreak tasks list` shows what was there"
@@ -100,12 +100,12 @@ def test_the_move_to_an_external_redis(house: House, shell: Shell) -> None:
 def _fill_the_other(house: House, shell: Shell) -> None:
     """For a server of your own the page says: step 4 of Restore on its volume, before its first start."""
     (restore,) = PAGE.commands("Restore")
-    house.kube.create([elsewhere.volume()])
-    claim = {"claimName: data-daybreak-redis-0": f"claimName: {elsewhere.NAME}"}
+    house.kube.create([external_redis.volume()])
+    claim = {"claimName: data-daybreak-redis-0": f"claimName: {external_redis.NAME}"}
     shell.run(step(restore, 3, 4), {**claim, REDIS: house.images.redis})
-    house.kube.create(elsewhere.server(house.images.redis))
+    house.kube.create(external_redis.server(house.images.redis))
     wait_until(
-        lambda: any(map(ready, house.kube.pods(f"app={elsewhere.NAME}"))),
+        lambda: any(map(ready, house.kube.pods(f"app={external_redis.NAME}"))),
         timeout_s=120,
         what="the other Redis",
     )

@@ -8,11 +8,11 @@ import pytest
 
 from daybreak import Event
 from daybreak.wire.pools import WAKE_PHASES
-from e2e import s3
-from e2e.house import WAKE_S, House
-from e2e.story import Story
-from e2e.telling import say
-from e2e.waiting import wait_until
+from testkit.kubernetes import s3
+from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.task_timeline import Story
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import say
 
 pytestmark = pytest.mark.core
 
@@ -103,8 +103,8 @@ def test_a_deleted_pod_hands_its_task_back(house: House) -> None:
     say(f"  deleting {victim}")
     house.kube.delete_pod(victim)
     again = story.until(lambda one: one.type == "retrying", timeout_s=60, what="the hand-back")
-    assert (again.data["reason"], again.data["strikes"]) == ("handed_back", 0)
+    assert (again.data["reason"], again.data["strikes"]) == ("released", 0)
     done = story.end(timeout_s=WAKE_S)
-    assert (done.state.value, done.attempt, done.strikes, done.hand_backs) == ("succeeded", 2, 0, 1)
+    assert (done.state.value, done.attempt, done.strikes, done.releases) == ("succeeded", 2, 0, 1)
     assert (done.resumed_from_step or 0) >= 8
     assert house.sha256(done, "video.mp4") == house.undisturbed("video", VIDEO, "video.mp4")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import WAKE_S, House
+from testkit.kubernetes.deployment import WAKE_S, House
 
 pytestmark = pytest.mark.full
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from kubernetes.client import V1Pod
 
-from e2e.house import WAKE_S, House
-from e2e.kube import Kube, ready
-from e2e.telling import say
-from e2e.waiting import wait_until
+from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.kube import Kube, ready
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import say
 
 pytestmark = pytest.mark.full
 

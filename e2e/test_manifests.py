@@ -10,13 +10,13 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from daybreak import Client, Retry
-from e2e.forward import Forward
-from e2e.house import GATEWAY_PORT, WAKE_S
-from e2e.kube import Kube
-from e2e.release import NAME
-from e2e.story import Story
-from e2e.values import Images
-from e2e.watching import Watcher
+from testkit.kubernetes.deployment import GATEWAY_PORT, WAKE_S
+from testkit.kubernetes.forward import Forward
+from testkit.kubernetes.kube import Kube
+from testkit.kubernetes.release import NAME
+from testkit.kubernetes.task_timeline import Story
+from testkit.kubernetes.values import Images
+from testkit.kubernetes.watcher import Watcher
 
 pytestmark = pytest.mark.full
 

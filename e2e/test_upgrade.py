@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from e2e import s3
-from e2e.house import WAKE_S, House
-from e2e.pages import Page
-from e2e.story import Story
-from e2e.telling import say
-from e2e.values import values
-from e2e.waiting import wait_until
+from e2e.doc_commands import Page
+from testkit.kubernetes import s3
+from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.task_timeline import Story
+from testkit.kubernetes.values import values
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import say
 
 pytestmark = pytest.mark.full
 

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel
 
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
-from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.settings.tree import PoolSettings, Settings
 
 CHART = Path(__file__).parent.parent / "deploy" / "helm" / "daybreak"
 CRD = Path(__file__).parent.parent / "deploy" / "crd" / "generatorpools.yaml"

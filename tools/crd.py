@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from daybreak_server.operator.crd import definition
+from daybreak_server.operator.crd.definition import definition
 
 PATH = Path(__file__).parent.parent / "deploy" / "crd" / "generatorpools.yaml"
-HEAD = "# Made by tools/crd.py from daybreak_server/operator/resource.py: change that, not this.\n"
+HEAD = "# Made by tools/crd.py from daybreak_server/operator/crd/resource.py: change that, not this.\n"
 
 
 class _Plain(yaml.SafeDumper):

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "services" / "python"))
 
-from figures import FOLDER, load  # noqa: E402 (the path comes first)
+from verification.results import FOLDER, load
 
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+)(?P<optional>\??) -->.*?<!-- end -->", re.DOTALL)
 

@@ -21,8 +21,8 @@ from typing import Any
 import drift
 import yaml
 
-from daybreak_server.operator import render
-from daybreak_server.operator.resource import GeneratorPool
+from daybreak_server.operator.crd.resource import GeneratorPool
+from daybreak_server.operator.planner import render
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 CHART = DEPLOY / "helm" / "daybreak"

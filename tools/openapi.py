@@ -17,8 +17,10 @@ from fastapi import FastAPI
 from daybreak_server.api.app import build_app
 from daybreak_server.api.services import Services
 from daybreak_server.ports.blobs import Blobs
-from daybreak_server.ports.store import EventLog, Housekeeper, TaskStore
-from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.ports.events import EventLog
+from daybreak_server.ports.housekeeping import Housekeeper
+from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.settings.tree import PoolSettings, Settings
 
 PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
 POOLS = {"video": PoolSettings(workload="video"), "echo": PoolSettings(workload="echo")}

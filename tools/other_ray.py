@@ -27,12 +27,12 @@ LOCK = ROOT / "requirements.lock"
 SERVER = ROOT / "services/python"
 UV = Path(sys.executable).with_name("uv")
 TESTS = (
-    "test_up_fast_start.py",
-    "test_up_deployments.py",
-    "test_up_ray_start.py",
-    "test_up_stock_ray.py",
-    "test_up_cluster_table.py",
-    "test_up_whole.py",
+    "test_fast_start.py",
+    "test_deployments.py",
+    "test_ray_start.py",
+    "test_stock_ray.py",
+    "test_cluster_table.py",
+    "test_whole.py",
 )
 
 

@@ -15,7 +15,7 @@ import drift
 import reference_tables as tables
 
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
-from daybreak_server.entrypoints.cli_settings import as_markdown
+from daybreak_server.cli.settings import as_markdown
 
 DOCS = drift.ROOT / "docs"
 BLOCK = re.compile(r"<!-- reference: (?P<name>[\w-]+) -->.*?<!-- end -->", re.DOTALL)

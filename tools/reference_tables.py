@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from daybreak.wire.errors import ErrorCode
 from daybreak_server.adapters import redis
 from daybreak_server.adapters.redis import limits
-from daybreak_server.adapters.redis.keys import FAMILIES, SINGLE, Key
+from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Key
 from daybreak_server.adapters.redis.scripts import FRAGMENTS, SCRIPTS, lua_source
 from daybreak_server.api.app import ROOMS
 from daybreak_server.domain import policy
@@ -39,7 +39,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def keys() -> str:
-    """The keys of a pool, from ``adapters/redis/keys.py``: those it has many of, then those it has once."""
+    """The keys of a pool, from ``adapters/redis/key_names.py``: those it has many of, then those it has once."""
     named = [
         *((f"{one.before}<{one.of}>{one.after}", one.key) for one in FAMILIES.values()),
         *SINGLE.items(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from daybreak.core.calls import Preview, TaskRef
+from daybreak.core.operations import Preview, TaskRef
 from daybreak.core.retry import Retry
 from daybreak.errors import (
     ApiError,

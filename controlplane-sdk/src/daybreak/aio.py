@@ -13,9 +13,8 @@ from typing import Any, Self, TypeVar, cast
 import httpx2
 
 from daybreak.config import Config
-from daybreak.core import calls
-from daybreak.core.calls import Preview, TaskRef
-from daybreak.core.downloading import downloading
+from daybreak.core import operations
+from daybreak.core.download import downloading
 from daybreak.core.effects import (
     Close,
     Do,
@@ -31,7 +30,8 @@ from daybreak.core.effects import (
     Sleep,
     advance,
 )
-from daybreak.core.following import following, waiting
+from daybreak.core.follow import following, waiting
+from daybreak.core.operations import Preview, TaskRef
 from daybreak.core.retry import Call, Retry, calling
 from daybreak.errors import DaybreakError
 from daybreak.transport import FAULTS, build, http_options, http_set_up, reply_of, translate
@@ -99,7 +99,7 @@ class AsyncClient:
         task; give your own to have that across restarts of your program. A key belongs to one tenant and one pool,
         and lives as long as its task: until the pool's retention ends, or until the task is deleted.
         """
-        body = calls.submission(
+        body = operations.submission(
             pool,
             input,
             priority=priority,
@@ -109,21 +109,21 @@ class AsyncClient:
             max_strikes=max_strikes,
             metadata=metadata,
         )
-        return await self._call(calls.submit(body, idempotency_key=idempotency_key))
+        return await self._call(operations.submit(body, idempotency_key=idempotency_key))
 
     async def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
         """Hand in at most 100 tasks at once; each is taken or refused on its own, in the order given."""
-        return await self._call(calls.submit_batch(tasks, idempotency_key=idempotency_key))
+        return await self._call(operations.submit_batch(tasks, idempotency_key=idempotency_key))
 
     async def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:
         """What a task would take, without handing it in."""
-        return await self._call(calls.estimate(calls.submission(pool, input)))
+        return await self._call(operations.estimate(operations.submission(pool, input)))
 
     async def get(self, task: TaskRef) -> Task:
         """The task as it is now."""
-        return await self._call(calls.get(task))
+        return await self._call(operations.get(task))
 
     def list(
         self,
@@ -135,32 +135,32 @@ class AsyncClient:
     ) -> AsyncIterator[Task]:
         """Tasks, the newest first (``order="asc"``: the oldest), page by page as they are asked for."""
         return self._iterate(
-            calls.listing(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
+            operations.listing(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
         )
 
     async def cancel(self, task: TaskRef) -> Task:
         """Ask for the task's end. A running one stops within a step; one that has ended stays as it is."""
-        return await self._call(calls.cancel(task))
+        return await self._call(operations.cancel(task))
 
     async def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:
         """A new task with the same input as one that has ended."""
-        return await self._call(calls.replay(task, idempotency_key=idempotency_key))
+        return await self._call(operations.replay(task, idempotency_key=idempotency_key))
 
     async def delete(self, task: TaskRef) -> None:
         """Remove a task that has ended, with its events and files."""
-        await self._call(calls.delete(task))
+        await self._call(operations.delete(task))
 
     async def pools(self) -> tuple[Pool, ...]:
         """All pools."""
-        return await self._call(calls.pools())
+        return await self._call(operations.pools())
 
     async def pool(self, name: str) -> Pool:
         """One pool: how much waits, who works, and the JSON schema of its input."""
-        return await self._call(calls.pool(name))
+        return await self._call(operations.pool(name))
 
     async def preview(self, task: TaskRef) -> Preview:
         """The latest picture of a running task. Raises ``NotFoundError`` while there is none."""
-        return await self._call(calls.preview(task))
+        return await self._call(operations.preview(task))
 
     async def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Bring an artifact to ``path`` (a file, or a folder that exists; absent: its own name here).

@@ -21,12 +21,12 @@ class Config:
     @classmethod
     def load(cls, *, url: str | None = None, api_key: str | None = None) -> Config:
         """What is given, else ``DAYBREAK_URL`` and ``DAYBREAK_API_KEY``, else the defaults."""
-        environment = os.environ  # noqa: TID251 - this is the client's settings file
+        environment = os.environ
         chosen = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         return cls(url=chosen.rstrip("/"), api_key=api_key or environment.get(KEY_VARIABLE) or None)
 
 
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with these settings of Daybreak and no others, for a server of one's own."""
-    inherited = os.environ.items()  # noqa: TID251 - as above
+    inherited = os.environ.items()
     return {name: value for name, value in inherited if not name.startswith("DAYBREAK")} | dict(settings)

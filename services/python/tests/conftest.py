@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from support.valkey import Server, start_valkey
+
+from testkit.valkey import Server, start_valkey
 
 # A busy machine is no failure. `--hypothesis-profile long` runs many more examples.
 settings.register_profile("daybreak", deadline=None)

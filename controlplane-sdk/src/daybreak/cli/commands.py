@@ -9,7 +9,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
-from daybreak.cli.exits import Exit, message
+from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
 # typer has a Click of its own since 0.26 and shares the installed one before: this is the one that it raises.

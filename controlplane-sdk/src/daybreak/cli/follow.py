@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daybreak.cli.output import Output
-from daybreak.cli.show import Show, show_on
-from daybreak.cli.story import Story
+from daybreak.cli.progress_bar import Show, show_on
+from daybreak.cli.timeline import Story
 from daybreak.errors import DaybreakError
 from daybreak.sync import Client
 from daybreak.wire import Event, EventType, Task

@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from daybreak.cli import options
-from daybreak.cli.exits import Exit, UsageError, reporting
-from daybreak.cli.finish import bring, report
+from daybreak.cli.destinations import Place
+from daybreak.cli.exit_codes import Exit, UsageError, reporting
 from daybreak.cli.follow import Follow
 from daybreak.cli.output import Output
-from daybreak.cli.places import Place
 from daybreak.cli.session import session_of
+from daybreak.cli.summary import bring, report
 from daybreak.core import targets
 from daybreak.errors import DaybreakError, InvalidInputError
 from daybreak.sync import Client

@@ -9,7 +9,7 @@ import typer
 
 from daybreak.cli import tasks
 from daybreak.cli.commands import Commands
-from daybreak.cli.exits import exit_help
+from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
 from daybreak.cli.session import Session

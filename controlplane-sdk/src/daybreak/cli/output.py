@@ -94,9 +94,9 @@ def write_content(path: Path) -> None:
 def prepare_streams() -> None:
     """Make stdout fit for any text: what its encoding lacks is escaped, and a closed one is no error."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
+        sys.stderr = open(os.devnull, "w")
     if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli.exits import reporting
+from daybreak.cli.exit_codes import reporting
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
-from daybreak.cli.story import phase_words, ranks
+from daybreak.cli.timeline import phase_words, ranks
 from daybreak.wire import Pool, PoolGroup
 from daybreak.wire.pools import RESTING_PHASES
 

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli.exits import OF_STATE, Exit, UsageError, reporting
-from daybreak.cli.finish import report
+from daybreak.cli.destinations import OUT, Place
+from daybreak.cli.exit_codes import OF_STATE, Exit, UsageError, reporting
 from daybreak.cli.follow import Follow
 from daybreak.cli.options import JsonOption, PreviewsOption, TaskId
 from daybreak.cli.output import Output, age, seconds, size
-from daybreak.cli.places import OUT, Place
 from daybreak.cli.session import session_of
-from daybreak.cli.story import phase_words
-from daybreak.core.downloading import artifact_of
-from daybreak.core.following import require_event_id
+from daybreak.cli.summary import report
+from daybreak.cli.timeline import phase_words
+from daybreak.core.download import artifact_of
+from daybreak.core.follow import require_event_id
 from daybreak.wire import Task, TaskState
 
 app = typer.Typer(
@@ -226,7 +226,7 @@ def _facts(task: Task) -> list[tuple[str, str]]:
         )
     facts += [("input", ", ".join(f"{name}={_short(value)}" for name, value in (task.input or {}).items()))]
     facts += [("metadata", ", ".join(f"{name}={value}" for name, value in task.metadata.items()))]
-    facts.append(("attempts", f"{task.attempt}, {task.strikes} failed, {task.hand_backs} handed back"))
+    facts.append(("attempts", f"{task.attempt}, {task.strikes} failed, {task.releases} handed back"))
     for name, at in (
         ("handed in", task.created_at),
         ("started", task.started_at),

@@ -12,7 +12,7 @@ Who only passes events on takes ``delivery.json()``: it is not decoded for that.
 from __future__ import annotations
 
 try:
-    import redis.asyncio  # noqa: F401 - said here, where the words can help
+    import redis.asyncio
 except ImportError as exc:
     raise ImportError("daybreak.relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis") from exc
 

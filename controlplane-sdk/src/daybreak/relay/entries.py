@@ -88,7 +88,7 @@ def event(entry_id: str, flat: Sequence[str]) -> Event | None:
 
     :raises ValueError: when the entry is not one of Daybreak's.
     """
-    fields = dict(zip(flat[::2], flat[1::2]))  # noqa: B905 - an odd one out is no event of ours, and is told below
+    fields = dict(zip(flat[::2], flat[1::2]))
     try:
         task, kind = fields["task"], _KNOWN.get(fields["type"])
         if kind is None:

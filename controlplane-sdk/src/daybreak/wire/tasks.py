@@ -149,7 +149,7 @@ class Task(Answer):
     attempt: int = 0
     strikes: int = 0
     max_strikes: int = DEFAULT_MAX_STRIKES
-    hand_backs: int = 0
+    releases: int = 0
     resumed_from_step: int | None = None
     progress: Progress | None = None
     queue: QueuePlace | None = None

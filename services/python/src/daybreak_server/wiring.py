@@ -14,16 +14,17 @@ from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
-from daybreak_server.adapters.redis.shared import SharedQueue, sharing
+from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_queue_factory
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.gang.config import GangConfig
-from daybreak_server.gang.guard import Guard
-from daybreak_server.gang.member import Member, Outside
+from daybreak_server.engines.gang.rank import Rank, RankDeps
+from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
-from daybreak_server.ports.store import StoreError, WorkQueue
-from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.ports.queue import WorkQueue
+from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from daybreak_server.api.services import Services
-    from daybreak_server.gang.meeting import Board
+    from daybreak_server.engines.gang.rendezvous import RendezvousStore
 
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def build_queue(settings: Settings, pool: str) -> WorkQueue:
 
 def sharing_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
     """Opens one queue for all groups of ``pool`` that this process has: what they settle at once shares a call."""
-    return sharing(
+    return shared_queue_factory(
         lambda: SharedQueue(
             redis_endpoint(settings),
             pool=pool,
@@ -148,20 +149,20 @@ def scratch_folder(settings: Settings) -> Path:
     return settings.data_dir / "scratch"
 
 
-def build_member(
+def build_rank(
     settings: Settings,
     pool: str,
     *,
     rank: int = 0,
     device: str = "cpu",
     on_broken: Callable[[Cause], None],
-    board: Board | None = None,
+    board: RendezvousStore | None = None,
     host: str = "127.0.0.1",
     label: str = "",
     wake: dict[str, float] | None = None,
     guarded: bool = False,
     queue: Callable[[], WorkQueue] | None = None,
-) -> Member:
+) -> Rank:
     """One rank of a group of ``pool``; ``start`` it.
 
     ``queue``: opens the queue, where several groups of this process share one (:func:`sharing_queue`).
@@ -169,7 +170,7 @@ def build_member(
     process when its work stands still: only for a process that is the rank's alone.
     """
     spec = workload_spec(settings.pools[pool])
-    outside = Outside(
+    outside = RankDeps(
         queue=queue or (lambda: build_queue(settings, pool)),
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),
@@ -177,7 +178,7 @@ def build_member(
         board=board,
         host=host,
         label=label,
-        guard=(lambda: build_guard(settings, pool)) if guarded else None,
+        watchdog=(lambda: build_guard(settings, pool)) if guarded else None,
         fetch=model_fetch(settings, pool),
         tell=lambda why: tell_failure(settings, pool, rank=rank, why=why),
         wake=wake or {},
@@ -186,11 +187,11 @@ def build_member(
     return BUILDERS[PoolKind(spec.kind)](spec, config, outside, rank)
 
 
-def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, outside: Outside, rank: int) -> Member:
-    return Member(spec, config, outside, rank=rank)
+def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, outside: RankDeps, rank: int) -> Rank:
+    return Rank(spec, config, outside, rank=rank)
 
 
-BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, Outside, int], Member]] = {
+BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, RankDeps, int], Rank]] = {
     PoolKind.JOBS: _build_gang_rank
 }
 """What builds a rank of a group, by the kind of its pool."""
@@ -222,9 +223,9 @@ def tell_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> Non
             _log.warning("the pool cannot be told: %s", exc)
 
 
-def build_guard(settings: Settings, pool: str) -> Guard:
+def build_guard(settings: Settings, pool: str) -> Watchdog:
     """The process that keeps a leader's lease; not started yet."""
-    command = (sys.executable, "-m", "daybreak_server.entrypoints.guard")
+    command = (sys.executable, "-m", "daybreak_server.entrypoints.watchdog")
     told = {
         "where": asdict(redis_endpoint(settings)),
         "pool": pool,
@@ -232,7 +233,7 @@ def build_guard(settings: Settings, pool: str) -> Guard:
         "lease_s": settings.pools[pool].lease.lease_s,
         "timeout_s": settings.redis.timeout_s,
     }
-    return Guard(command, told=told)
+    return Watchdog(command, told=told)
 
 
 def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from support.valkey import Server
-from support.waiting import wait_until
 
 from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.app import build_app
-from daybreak_server.api.context import Context
+from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.server import ApiServer
 from daybreak_server.api.services import Services
 from daybreak_server.domain.ids import new_group_id
@@ -35,7 +33,9 @@ from daybreak_server.domain.tasks import (
     Settled,
     Stopped,
 )
-from daybreak_server.settings import Settings
+from daybreak_server.settings.tree import Settings
+from testkit.valkey import Server
+from testkit.waiting import wait_until
 
 POOL = "echo"
 
@@ -56,7 +56,7 @@ class Api:
     """A running server and clients of it."""
 
     url: str
-    context: Context
+    context: Dependencies
     client: httpx2.Client
     blobs: LocalBlobs
     server: ApiServer

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.valkey import Server
+
+from testkit.valkey import Server
 
 sys.path.insert(0, str(Path(__file__).parent))
 

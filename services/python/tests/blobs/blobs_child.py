@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
-from daybreak_server.settings import S3Settings
+from daybreak_server.settings.tree import S3Settings
 
 
 class Model(S3Model):

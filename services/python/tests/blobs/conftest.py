@@ -14,12 +14,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support.ports import free_port
-from support.waiting import wait_until
 
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.ports.blobs import Blobs
-from daybreak_server.settings import ArtifactSettings, S3Settings
+from daybreak_server.settings.tree import ArtifactSettings, S3Settings
+from testkit.ports import free_port
+from testkit.waiting import wait_until
 
 BUCKET = "daybreak-tests"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "daybreak", "AWS_SECRET_ACCESS_KEY": "daybreak-secret"}

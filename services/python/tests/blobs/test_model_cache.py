@@ -19,7 +19,7 @@ from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
 from daybreak_server.ports.blobs import BlobNotFoundError, BlobRefusedError, BlobUnavailableError
-from daybreak_server.settings import S3Settings
+from daybreak_server.settings.tree import S3Settings
 
 from .conftest import BUCKET, Place, s3_address
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from daybreak_server.entrypoints.cli import app
+from daybreak_server.cli.main import app
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.ports import free_port
-from support.valkey import Server
 
-from daybreak_server.adapters.redis.inspect import RedisFacts
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.server_facts import RedisFacts
+from daybreak_server.cli.doctor import cluster, redis
+from daybreak_server.cli.doctor.checks import Check
+from daybreak_server.cli.doctor.report import as_lines, broken, examine
 from daybreak_server.domain.causes import Cause
-from daybreak_server.entrypoints import doctor_cluster, doctor_redis
-from daybreak_server.entrypoints.checks import Check
-from daybreak_server.entrypoints.doctor import as_lines, broken, examine
-from daybreak_server.settings import Settings
+from daybreak_server.settings.tree import Settings
+from testkit.ports import free_port
+from testkit.valkey import Server
 
 if TYPE_CHECKING:
     from .conftest import Daybreakd
@@ -91,10 +91,10 @@ def test_each_pools_model_is_looked_at(tmp_path: Path) -> None:
 
 def test_a_class_that_cannot_be_imported(tmp_path: Path) -> None:
     """The API takes tasks of such a pool and no group ever starts: it is found before they wait."""
-    check = report(tmp_path, pools={"odd": {"workload": "support.noting:ABSENT"}})["pool odd"]
+    check = report(tmp_path, pools={"odd": {"workload": "testkit.noting:ABSENT"}})["pool odd"]
     assert check.level == "error"
-    assert "cannot import 'support.noting:NoSuchClass'" in check.found
-    assert "support.noting:NoSuchClass" in check.advice
+    assert "cannot import 'testkit.noting:NoSuchClass'" in check.found
+    assert "testkit.noting:NoSuchClass" in check.advice
 
 
 def test_what_a_rank_said_last(tmp_path: Path, valkey: Server) -> None:
@@ -219,11 +219,11 @@ def test_a_redis_that_refuses_the_password(tmp_path: Path, valkey: Server) -> No
 
 def test_what_a_fail_over_would_lose(tmp_path: Path) -> None:
     """With Sentinel, a lost master takes what no replica had; the report names the setting against it."""
-    few = doctor_redis._fail_over(RedisFacts(replicas=0), 1)
+    few = redis._fail_over(RedisFacts(replicas=0), 1)
     assert (few.level, few.found) == ("warning", "no replica follows the master")
-    loses = doctor_redis._fail_over(RedisFacts(replicas=2), 0)
+    loses = redis._fail_over(RedisFacts(replicas=2), 0)
     assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
-    assert doctor_redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
+    assert redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
 
 
 def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
@@ -237,12 +237,10 @@ def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_redis_that_is_old_slow_or_silent() -> None:
     """What cannot be had here as a server: an old one, a far one, and one that forbids CONFIG."""
-    old = doctor_redis.judge_redis(
-        RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old"
-    )
+    old = redis.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")
     assert [check.level for check in old] == ["error", "warning", "warning", "ok"]
     assert old[0].found == "redis 6.2.14 at redis://old is too old"
-    far = doctor_redis.judge_redis(RedisFacts(compatible=(7, 0), ping_ms=80.0), "redis://far")
+    far = redis.judge_redis(RedisFacts(compatible=(7, 0), ping_ms=80.0), "redis://far")
     assert (far[-1].level, far[-1].found) == ("warning", "80 ms")
 
 
@@ -270,11 +268,11 @@ def test_the_report_counts() -> None:
 
 def test_a_cluster_without_its_operators(tmp_path: Path) -> None:
     """Each absent one is named with what follows from it and what to do."""
-    bare = {check.what: check for check in doctor_cluster.judge(frozenset({"apps"}))}
+    bare = {check.what: check for check in cluster.judge(frozenset({"apps"}))}
     assert {what: check.level for what, check in bare.items()} == dict.fromkeys(bare, "error")
     assert "no group starts" in bare["KubeRay"].found
     assert "keda chart" in bare["KEDA"].advice
-    whole = doctor_cluster.judge(frozenset({"ray.io", "keda.sh", "daybreak.dev"}))
+    whole = cluster.judge(frozenset({"ray.io", "keda.sh", "daybreak.dev"}))
     assert {check.level for check in whole} == {"ok"}
 
 
@@ -282,10 +280,10 @@ def test_a_kubernetes_is_asked_where_one_is_named(tmp_path: Path, monkeypatch: p
     """Nothing is said on a laptop; a kubeconfig that is of no use, and one whose server is not there, are said."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    assert list(doctor_cluster.examine(Settings())) == []
+    assert list(cluster.examine(Settings())) == []
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")  # a pod without an account
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    (check,) = doctor_cluster.examine(Settings())
+    (check,) = cluster.examine(Settings())
     assert (check.level, "were not looked for" in check.found) == ("warning", True)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from support.waiting import wait_until
 
 from daybreak_server.adapters.kube.login import connect
-from daybreak_server.operator.crd import NAME, definition
+from daybreak_server.operator.crd.definition import NAME, definition
+from testkit.waiting import wait_until
 
 
 def ray_crd(group: str) -> dict[str, Any]:

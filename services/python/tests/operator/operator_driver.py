@@ -7,16 +7,16 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from operator_faces import Faces
+from operator_fakes import Faces
 from operator_world import POOL, World
 
 from daybreak_server.domain.causes import Cause
-from daybreak_server.operator.actions import Action, Plan
-from daybreak_server.operator.carrying import Carrier
-from daybreak_server.operator.observed import Observed
-from daybreak_server.operator.plan import plan
+from daybreak_server.operator.controller.executor import Executor
+from daybreak_server.operator.planner.actions import Action, Plan
+from daybreak_server.operator.planner.observed import Observed
+from daybreak_server.operator.planner.plan import plan
 from daybreak_server.ports.cluster import ClusterError, ClusterView
-from daybreak_server.ports.store import StoreError
+from daybreak_server.ports.store_errors import StoreError
 
 AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
@@ -80,7 +80,7 @@ class Driver:
         go ``meanwhile`` steps, and what was observed is that much older."""
         observed = self.observe(clusters=clusters, pods=pods, spec=spec)
         made = plan(observed)
-        carrier = Carrier(cluster=Faces(self.world), serve=Faces(self.world), groups=Faces(self.world))
+        carrier = Executor(cluster=Faces(self.world), serve=Faces(self.world), groups=Faces(self.world))
         actions: tuple[Action, ...] = made.actions
         for action in actions if crash_after is None else actions[:crash_after]:
             for _ in range(meanwhile):
@@ -145,7 +145,7 @@ class Driver:
             self.kuberay()
             self.kubelets()
             self.ray()
-            world.now += min(made.look_again_s, 5.0)
+            world.now += min(made.requeue_after_s, 5.0)
             calm = calm + 1 if not made.actions else 0
             if calm >= 4 and self.at_rest(wanted) is None:
                 return number

@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 
 from operator_gangs import App, BusyGroupLostError, Gang
-from operator_moments import spec_of
+from operator_samples import spec_of
 
-from daybreak_server.adapters.kube import views
+from daybreak_server.adapters.kube import parse
 from daybreak_server.domain.ids import GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
-from daybreak_server.operator.resource import GeneratorPool, PoolSpec, PoolStatus
+from daybreak_server.operator.crd.resource import GeneratorPool, PoolSpec, PoolStatus
 from daybreak_server.ports.cluster import (
     ClusterView,
     Pod,
@@ -26,7 +26,7 @@ from daybreak_server.ports.cluster import (
     ServeView,
     Waiting,
 )
-from daybreak_server.ports.store import StoreUnavailableError
+from daybreak_server.ports.store_errors import StoreUnavailableError
 
 POOL = "video"
 UID = "pool-uid"
@@ -93,7 +93,7 @@ class World:
     def view(self) -> ClusterView:
         """Kubernetes, as it is now."""
         return ClusterView(
-            clusters=tuple(views.ray_cluster(body) for body in self.clusters.values()),
+            clusters=tuple(parse.ray_cluster(body) for body in self.clusters.values()),
             pods=tuple(self.pods.values()),
         )
 
@@ -131,7 +131,7 @@ class World:
             if gang.dead_at is None and (cluster is None or gang.cluster == cluster)
         ]
 
-    def working(self) -> list[Gang]:
+    def is_busy(self) -> list[Gang]:
         """Gangs with a task."""
         return [gang for gang in self.alive() if gang.task is not None]
 
@@ -145,7 +145,7 @@ class World:
                 self._end(pod.name, why="its RayCluster was deleted")
             self.apps.pop(name, None)
             return
-        seen = views.ray_cluster(body or real)
+        seen = parse.ray_cluster(body or real)
         mine = [pod for pod in self.pods.values() if pod.cluster == name]
         if seen.suspend:
             for pod in mine:
@@ -321,7 +321,7 @@ class World:
     def _ending(self, gang: Gang) -> bool:
         return any(host not in self.pods or self.pods[host].terminating for host in gang.hosts)
 
-    # Groups.
+    # GroupStore.
 
     def group_step(self, name: str) -> None:
         """A group goes one step: registers, loads, claims, works, hands back; or its lease runs out."""

@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from daybreak_server import wiring
-from daybreak_server.api.catalog import PoolEntry
+from daybreak_server.api.store.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.settings import PoolSettings, Settings
+from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import WorkloadSpec
 
@@ -36,7 +36,7 @@ def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
     with pytest.raises(registry.WrongKindError, match="of the kind 'online'; this version serves: jobs"):
         PoolEntry.of("odd", settings.pools["odd"])
     with pytest.raises(registry.WrongKindError, match="'online'"):
-        wiring.build_member(settings, "odd", on_broken=print)
+        wiring.build_rank(settings, "odd", on_broken=print)
 
 
 def test_a_pool_that_says_another_kind_than_its_workload_is_refused() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daybreak_server.settings import (
+from daybreak_server.settings.sources import environment_name, leaves, masked
+from daybreak_server.settings.tree import (
     ArtifactSettings,
     PoolSettings,
     RedisSettings,
@@ -17,7 +18,6 @@ from daybreak_server.settings import (
     SettingsError,
     load_settings,
 )
-from daybreak_server.settings_sources import environment_name, leaves, masked
 
 
 def problems(config: Path | None = None, **environ: str) -> str:

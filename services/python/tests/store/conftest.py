@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.storedriver import Driver, check_keys
-from support.valkey import Server, binary, start_valkey
+
+from testkit.store_driver import Driver, check_keys
+from testkit.valkey import Server, binary, start_valkey
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])

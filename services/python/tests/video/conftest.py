@@ -11,15 +11,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from daybreak_server.workloads.video.determinism import CPU_ENVIRONMENT
+from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 
 # Before the first matrix product of the session: MKL reads it once.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch  # noqa: E402  # it must find the environment set
-import video_support as support  # noqa: E402  # torch must find the environment set
+import torch  # it must find the environment set
+import video_support as support  # torch must find the environment set
 
 KINDS = ("a14b", "ti2v", "single", "block")
 

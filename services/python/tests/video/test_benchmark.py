@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import main
-from benchmarks.gpu.measure import Result, Row, measure, our_steps, random_conditions, stock_steps
-from benchmarks.gpu.plan import ROWS
-from benchmarks.gpu.shapes import SHAPES, build
-from benchmarks.gpu.table import markdown
-from daybreak_server.workloads.video import weights
-from daybreak_server.workloads.video.options import VideoOptions
-from daybreak_server.workloads.video.params import VideoParams
+from daybreak_server.workloads.video.pipeline import weights
+from daybreak_server.workloads.video.spec.options import VideoOptions
+from daybreak_server.workloads.video.spec.params import VideoParams
+from verification.benchmarks.gpu.__main__ import main
+from verification.benchmarks.gpu.measure import (
+    Result,
+    Row,
+    measure,
+    our_steps,
+    random_conditions,
+    stock_steps,
+)
+from verification.benchmarks.gpu.plan import ROWS
+from verification.benchmarks.gpu.shapes import SHAPES, build
+from verification.benchmarks.gpu.table import markdown
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 from video_images import header_only
 
 from daybreak_server.workloads.base import PermanentError, Task
-from daybreak_server.workloads.video import first_image
-from daybreak_server.workloads.video.decode import decode, to_frames
-from daybreak_server.workloads.video.denoise import Denoiser
+from daybreak_server.workloads.video.pipeline import first_image
+from daybreak_server.workloads.video.pipeline.decode import decode, to_frames
+from daybreak_server.workloads.video.pipeline.denoise import Denoiser
 
 
 def picture() -> Image.Image:

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from daybreak_server.workloads.base import PermanentError
-from daybreak_server.workloads.video.decode import PREVIEW_BYTES, webp
-from daybreak_server.workloads.video.encode import Mp4Writer, contact_sheet, read_mp4
+from daybreak_server.workloads.video.pipeline.decode import PREVIEW_BYTES, webp
+from daybreak_server.workloads.video.pipeline.encode import Mp4Writer, contact_sheet, read_mp4
 
 SIZE = {"width": 96, "height": 64}
 

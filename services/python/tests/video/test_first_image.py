@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from video_images import header_only, png, png_chunk
 
 from daybreak_server.workloads.base import PermanentError
-from daybreak_server.workloads.video import first_image
+from daybreak_server.workloads.video.pipeline import first_image
 
 RED, GREEN, BLUE, GOLD, WHITE = (230, 20, 20), (20, 200, 40), (20, 40, 220), (240, 200, 20), (255, 255, 255)
 FORMATS = ["JPEG", "PNG", "WEBP"]

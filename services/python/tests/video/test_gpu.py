@@ -14,7 +14,7 @@ import torch
 import video_support as support
 
 from daybreak_server.workloads.base import Task
-from daybreak_server.workloads.video.denoise import Denoiser
+from daybreak_server.workloads.video.pipeline.denoise import Denoiser
 
 pytestmark = [
     pytest.mark.gpu,
@@ -88,7 +88,7 @@ def test_resume_on_gpu(folders: dict[str, Path], tmp_path: Path, offload: str) -
 
 def test_nccl_group(folders: dict[str, Path]) -> None:
     """A group over every GPU there is runs the plan, and each rank takes part where there are two or more."""
-    from benchmarks.gpu.group import measure_group
+    from verification.benchmarks.gpu.group import measure_group
 
     world = torch.cuda.device_count()
     found = measure_group("tiny", "64x64", 9, world)

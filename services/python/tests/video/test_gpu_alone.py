@@ -42,7 +42,7 @@ def make_gpu(environment: dict[str, str], folder: Path, python: str = sys.execut
 
 
 def test_make_gpu_needs_nothing_of_the_platform(tmp_path: Path) -> None:
-    """Without CUDA the nine tests are collected and skipped, and the benchmark says so in one line."""
+    """Without CUDA the nine tests are confirm_deleted and skipped, and the benchmark says so in one line."""
     status, printed = make_gpu(without(tmp_path, *PLATFORM), tmp_path)
     assert status == 0, printed
     assert "9 skipped" in printed
@@ -73,7 +73,7 @@ def test_the_benchmark_says_in_one_line_what_it_lacks(
     environment = without(tmp_path, *packages)
     environment["PYTHONPATH"] += f":{ROOT / 'services/python'}:{ROOT / 'services/python/src'}"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--quick"],
+        [sys.executable, "-m", "verification.benchmarks.gpu", "--quick"],
         cwd=tmp_path, env=environment, check=False, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == status, done.stderr

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 from video_images import header_only
 
-from daybreak_server.workloads.video.params import SPEC, VideoParams, cost
+from daybreak_server.workloads.video.spec.params import SPEC, VideoParams, cost
 
 A14B = {"model": "/not/on/this/machine", "family": "t2v-a14b"}
 TI2V = {"model": "/not/on/this/machine", "family": "ti2v-5b"}
@@ -217,8 +217,8 @@ def test_cost_follows_the_work() -> None:
 def test_import_needs_no_torch() -> None:
     """The API validates without torch, numpy or Pillow."""
     code = (
-        "import sys, daybreak_server.workloads.video.params, daybreak_server.workloads.video.verify,"
-        "daybreak_server.workloads.video.parallel, daybreak_server.workloads.video.workload;"
+        "import sys, daybreak_server.workloads.video.spec.params, daybreak_server.workloads.video.spec.verify,"
+        "daybreak_server.workloads.video.pipeline.parallel_plan, daybreak_server.workloads.video.pipeline.workload;"
         "sys.exit(bool({'torch', 'numpy', 'PIL', 'av', 'diffusers'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daybreak_server.workloads.video.options import PlanOptions
-from daybreak_server.workloads.video.parallel import Plan, PlanError, chosen, plan
+from daybreak_server.workloads.video.pipeline.parallel_plan import Plan, PlanError, chosen, plan
+from daybreak_server.workloads.video.spec.options import PlanOptions
 
 
 @pytest.mark.parametrize(

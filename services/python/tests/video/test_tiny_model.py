@@ -15,11 +15,11 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from daybreak_server.workloads.video.codec import BlockCodec
+from daybreak_server.workloads.video.pipeline.codec import BlockCodec
 from daybreak_server.workloads.video.tiny import MODEL_DIR
-from daybreak_server.workloads.video.tiny.check import read
-from daybreak_server.workloads.video.tiny.score import TinyModel, sample, score
-from daybreak_server.workloads.video.tiny.shapes import (
+from verification.tiny_model.check import read
+from verification.tiny_model.score import TinyModel, sample, score
+from verification.tiny_model.shapes import (
     BACKGROUND,
     COLOURS,
     DIRECTIONS,
@@ -28,7 +28,7 @@ from daybreak_server.workloads.video.tiny.shapes import (
     Subject,
     random_clip,
 )
-from daybreak_server.workloads.video.tiny.tokenizer import MAX_LENGTH, byte_tokenizer
+from verification.tiny_model.tokenizer import MAX_LENGTH, byte_tokenizer
 
 TRAITS = ("colour", "shape", "direction")
 

@@ -12,10 +12,10 @@ pytest.importorskip("av")
 
 import video_support as support
 
-from daybreak_server.workloads.video.encode import read_mp4
-from daybreak_server.workloads.video.params import SPEC
-from daybreak_server.workloads.video.tiny.check import read
-from daybreak_server.workloads.video.tiny.shapes import SUBJECTS
+from daybreak_server.workloads.video.pipeline.encode import read_mp4
+from daybreak_server.workloads.video.spec.params import SPEC
+from verification.tiny_model.check import read
+from verification.tiny_model.shapes import SUBJECTS
 
 
 @pytest.mark.tiny

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daybreak_server.workloads.video.verify import verify
+from daybreak_server.workloads.video.spec.verify import verify
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 

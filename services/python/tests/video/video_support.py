@@ -12,10 +12,9 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from support import forkserver
-
 from daybreak_server.workloads.base import Group, Step, Task
-from daybreak_server.workloads.video.params import SPEC, VideoParams
+from daybreak_server.workloads.video.spec.params import SPEC, VideoParams
+from testkit import forkserver
 
 TEXT_LENGTH = 24
 SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -41,7 +40,7 @@ def build_pipeline(kind: str) -> Any:
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
-    from daybreak_server.workloads.video.tiny.tokenizer import byte_tokenizer
+    from verification.tiny_model.tokenizer import byte_tokenizer
 
     ti2v = kind == "ti2v"
     tokenizer = byte_tokenizer()
@@ -78,7 +77,7 @@ def build_pipeline(kind: str) -> Any:
 def _block_codec() -> Any:
     import torch
 
-    from daybreak_server.workloads.video.codec import BlockCodec
+    from daybreak_server.workloads.video.pipeline.codec import BlockCodec
 
     codec = BlockCodec(z_dim=16, latents_mean=[0.0] * 16, latents_std=[1.0] * 16)
     codec.basis.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.1)
@@ -119,7 +118,7 @@ class Recorder:
 
 def workload(options: Mapping[str, Any], **group: Any) -> Any:
     """A loaded workload of one rank, or of the rank that ``group`` says."""
-    from daybreak_server.workloads.video.workload import VideoWorkload
+    from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 
     made = VideoWorkload()
     made.load(Group(options={"warm_up": False, "preview_every": 0, "threads": 1, **options}, **group))
@@ -161,7 +160,7 @@ class Case:
 def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> None:
     import torch.distributed as dist
 
-    from daybreak_server.workloads.video.mesh import CollectiveCounter
+    from daybreak_server.workloads.video.pipeline.device_mesh import CollectiveCounter
 
     try:
         for case in cases:

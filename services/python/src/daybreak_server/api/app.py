@@ -8,19 +8,20 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from daybreak_server.api import openapi, problems
-from daybreak_server.api.context import Context
-from daybreak_server.api.edge import Edge
-from daybreak_server.api.ending import ended
-from daybreak_server.api.guard import Guard
-from daybreak_server.api.heads import with_heads
-from daybreak_server.api.lane import App, Lane
-from daybreak_server.api.orphans import Orphans
-from daybreak_server.api.prefix import Prefixes
-from daybreak_server.api.routes import files, ops, pools, streams, submit, tasks
+from daybreak_server.api import problems
+from daybreak_server.api.background.orphan_files import Orphans
+from daybreak_server.api.background.ticker import Ticker
+from daybreak_server.api.cancellation import ended
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.http.head_requests import with_heads
+from daybreak_server.api.http.middleware import RequestMiddleware
+from daybreak_server.api.http.origin_check import Guard
+from daybreak_server.api.native import openapi
+from daybreak_server.api.native.fast_path import App, FastPath
+from daybreak_server.api.native.routes import files, ops, pools, streams, submit, tasks
+from daybreak_server.api.path_prefix import Prefixes
 from daybreak_server.api.services import Services
-from daybreak_server.api.streams.places import Places
-from daybreak_server.api.ticker import Ticker
+from daybreak_server.api.streaming.queue_positions import QueuePositions
 
 __all__ = ["ROOMS", "Services", "begin_shutdown", "build_app"]
 
@@ -33,7 +34,7 @@ def build_app(services: Services) -> FastAPI:
 
     :raises UnknownWorkloadError: when a pool's workload is not installed.
     """
-    ctx = Context.of(services)
+    ctx = Dependencies.of(services)
     app = App(
         title="Daybreak",
         version=openapi.VERSION,
@@ -47,13 +48,13 @@ def build_app(services: Services) -> FastAPI:
     app.prefixes = Prefixes(services.settings.http)
     problems.install(app)
     guard = Guard(services.settings.http)
-    app.add_middleware(Edge, metrics=ctx.metrics, guard=guard)
+    app.add_middleware(RequestMiddleware, metrics=ctx.metrics, guard=guard)
     for room in ROOMS:
         app.include_router(with_heads(room.router(ctx)))
     openapi.install(app, ctx.catalog)
     with_heads(app.router)
     app.lanes = {
-        ("POST", path): Edge(Lane(path, handler), metrics=ctx.metrics, guard=guard)
+        ("POST", path): RequestMiddleware(FastPath(path, handler), metrics=ctx.metrics, guard=guard)
         for path, handler in submit.lanes(ctx).items()
     }
     return app
@@ -61,12 +62,12 @@ def build_app(services: Services) -> FastAPI:
 
 def begin_shutdown(app: FastAPI) -> None:
     """End all streams soon and take no new ones. For servers that wait for their connections to end."""
-    context: Context = app.state.context
+    context: Dependencies = app.state.context
     context.hub.begin_close()
 
 
-def _tickers(ctx: Context) -> list[Ticker]:
-    places = Places(ctx.hub, ctx.services.store, ctx.numbers, ctx.services.now_ms)
+def _tickers(ctx: Dependencies) -> list[Ticker]:
+    places = QueuePositions(ctx.hub, ctx.services.store, ctx.numbers, ctx.services.now_ms)
     return [
         Ticker(
             pool=entry.name,
@@ -80,7 +81,7 @@ def _tickers(ctx: Context) -> list[Ticker]:
     ]
 
 
-def _orphans(ctx: Context) -> Orphans:
+def _orphans(ctx: Dependencies) -> Orphans:
     return Orphans(
         retention_s={entry.name: entry.settings.retention_s for entry in ctx.catalog},
         store=ctx.services.store,
@@ -89,7 +90,7 @@ def _orphans(ctx: Context) -> Orphans:
     )
 
 
-def _lifespan(ctx: Context):  # type: ignore[no-untyped-def]
+def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]

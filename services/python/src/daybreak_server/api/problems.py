@@ -1,6 +1,6 @@
 """Every error that leaves the app: RFC 9457 problems with a stable code.
 
-``ApiError`` is what routes raise; the errors of the ports are translated here, and nowhere else.
+``ApiError`` is what routes raise; the errors of the ports are translated here, and unknown_websocket else.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from starlette.routing import Match
 
 from daybreak.wire import ErrorCode, FieldError, Problem
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
-from daybreak_server.api import prefix
+from daybreak_server.api import path_prefix
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError
-from daybreak_server.ports.store import (
+from daybreak_server.ports.store_errors import (
     ConflictError,
     IdempotencyMismatchError,
     QueueFullError,
@@ -167,7 +167,7 @@ def from_http(exc: HTTPException, path: str) -> ApiError:
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
         return not_found(
-            f"There is no {path[:MAX_FIELD_CHARS]} here; {prefix.current()}/docs lists what there is."
+            f"There is no {path[:MAX_FIELD_CHARS]} here; {path_prefix.current()}/docs lists what there is."
         )
     if exc.status_code == 405:
         return ApiError(ErrorCode.METHOD_NOT_ALLOWED, "This path does not know the method.")

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from daybreak_server.ports.blobs import Blobs
-from daybreak_server.ports.store import EventLog, Housekeeper, TaskStore
-from daybreak_server.settings import Settings
+from daybreak_server.ports.events import EventLog
+from daybreak_server.ports.housekeeping import Housekeeper
+from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.settings.tree import Settings
 
 
 def wall_ms() -> int:

@@ -26,7 +26,7 @@ MAX_STRIKES = 3
 """Strikes that end a task, unless it was submitted with another number. Records leave this number out, so a
 change of it would change the tasks that are stored already."""
 
-HAND_BACKS_MAX = 50
+RELEASES_MAX = 50
 """A task that its groups release more often than this gets a strike for each further release."""
 
 GROUP_FAILURES_MAX = 2

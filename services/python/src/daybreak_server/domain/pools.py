@@ -146,6 +146,6 @@ class TickReport:
     retention_due: tuple[TaskId, ...] = ()
     """Ended tasks past their retention: delete all their files, then ``forget`` them."""
     garbage: tuple[str, ...] = ()
-    """Prefixes of files that lost attempts left: delete them, then ``collected`` them."""
+    """Prefixes of files that lost attempts left: delete them, then ``confirm_deleted`` them."""
     more: bool = False
     """Whether a bound was hit and another tick should follow at once."""

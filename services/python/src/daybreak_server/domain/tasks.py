@@ -135,7 +135,7 @@ class TaskRecord:
     attempt: int = 0
     strikes: int = 0
     max_strikes: int = MAX_STRIKES
-    hand_backs: int = 0
+    releases: int = 0
     phase: str | None = None
     fraction: float | None = None
     step: int | None = None

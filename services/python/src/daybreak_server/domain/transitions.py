@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from daybreak_server.domain.errors import InvalidTransitionError
-from daybreak_server.domain.policy import GROUP_FAILURES_MAX, HAND_BACKS_MAX
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
 from daybreak_server.domain.tasks import State
 
 
@@ -43,7 +43,7 @@ class Facts:
     """Its run deadline has passed."""
     last_strike: bool = False
     """One more strike reaches the most it may have."""
-    handed_back_enough: bool = False
+    released_enough: bool = False
     """It has been handed back as often as it may be; when its group failed, as often as that may happen."""
 
 
@@ -80,8 +80,8 @@ CANCEL_REQUESTED = Guard("cancel was requested", lambda facts: facts.cancel)
 OVERDUE = Guard("its run deadline has passed", lambda facts: facts.overdue)
 LAST_STRIKE = Guard("strikes + 1 = max", lambda facts: facts.last_strike)
 MAY_HAND_BACK = Guard(
-    f"handed back < {HAND_BACKS_MAX} times so far, and < {GROUP_FAILURES_MAX} times by a group that failed",
-    lambda facts: not facts.handed_back_enough,
+    f"handed back < {RELEASES_MAX} times so far, and < {GROUP_FAILURES_MAX} times by a group that failed",
+    lambda facts: not facts.released_enough,
 )
 
 _NEW = (None,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import sys
@@ -11,17 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 from daybreak_server import wiring
-from daybreak_server.api.collecting import collect_rarely
+from daybreak_server.api.background.gc_tuning import tune_gc
 from daybreak_server.api.server import ApiServer
-from daybreak_server.entrypoints.instance import read_settings
-from daybreak_server.settings import Settings
-
-_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-
-
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Lines with a time, for the log file that a supervisor keeps."""
-    logging.basicConfig(level=level, format=_LOG_FORMAT, force=True)
+from daybreak_server.observability.logging import log_to_stderr
+from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.tree import Settings
 
 
 class Gateway(ApiServer):
@@ -34,7 +27,7 @@ class Gateway(ApiServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
-        collect_rarely()
+        tune_gc()
         if self.started and self._on_started is not None:
             self._on_started()
 

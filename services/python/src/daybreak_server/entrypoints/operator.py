@@ -16,14 +16,14 @@ from daybreak_server import wiring
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.kube.client import KubeCluster
 from daybreak_server.adapters.kube.login import connect
-from daybreak_server.adapters.ray.rest import Address, ServeRest, in_namespace
-from daybreak_server.entrypoints.addresses import url_of
-from daybreak_server.entrypoints.gateway import log_to_stderr
-from daybreak_server.operator import shell
-from daybreak_server.operator.metrics import Metrics
-from daybreak_server.operator.reconciling import Reconciler
+from daybreak_server.adapters.ray.serve_rest import Address, ServeRest, in_namespace
+from daybreak_server.observability.logging import log_to_stderr
+from daybreak_server.operator.controller import kopf_app
+from daybreak_server.operator.controller.metrics import OperatorMetrics
+from daybreak_server.operator.controller.reconciler import Reconciler
 from daybreak_server.ports.cluster import ClusterError
-from daybreak_server.settings import Settings
+from daybreak_server.settings.addresses import url_of
+from daybreak_server.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    metrics = Metrics(registry)
+    metrics = OperatorMetrics(registry)
     if of.metrics_port:
         start_http_server(of.metrics_port, of.host, registry)
     liveness = f"{url_of(of.host, of.liveness_port)}/healthz" if of.liveness_port else None
@@ -71,19 +71,19 @@ def _once(
     address: Address,
     *,
     namespace: str,
-    metrics: Metrics,
+    metrics: OperatorMetrics,
     liveness: str | None,
 ) -> bool:
     """One life; whether it ended because KubeRay has come, whose kinds could not be watched before."""
     come, cache = asyncio.Event(), Cache()
     kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
-    asyncio.run(kube.seek_kuberay())
+    asyncio.run(kube.discover_kuberay())
 
-    def start() -> shell.Work:
+    def start() -> kopf_app.Runtime:
         store = wiring.build_store(settings)
         serve = ServeRest(address=address, token=kube.token)
         reconciler = Reconciler(kube, serve, store, kube.pool, metrics)
-        return shell.Work(reconciler=reconciler, close=store.close)
+        return kopf_app.Runtime(reconciler=reconciler, close=store.close)
 
-    shell.run(cache, start, namespace=namespace, liveness=liveness, stop=come)
+    kopf_app.run(cache, start, namespace=namespace, liveness=liveness, stop=come)
     return come.is_set()

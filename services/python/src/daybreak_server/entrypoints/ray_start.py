@@ -5,8 +5,8 @@ options and the same output, and what a pod has no use for is left out:
 
 - the other commands' modules (``ray serve``, ``ray job``, ``ray list``): a second of imports;
 - the log monitor, which sends the ranks' output to drivers, of which there are none;
-- waits: of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.prompt_node`) and for its own object store
-  (:mod:`~daybreak_server.adapters.ray.environment`).
+- waits: of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own object store
+  (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
 Where :mod:`~daybreak_server.adapters.ray.fast_start` does not allow it, this process becomes Ray's own command: the
 same arguments and environment, and one warning on standard error.
@@ -22,8 +22,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.adapters.ray.environment import QUICK
-from daybreak_server.settings_early import fast_start_allowed
+from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.settings.early import fast_start_allowed
 
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 """Ray's command does without them, as it must where Ray is installed without its extras."""
@@ -45,7 +45,7 @@ def with_defaults(options: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run Ray's command with these arguments; it ends the process."""
-    environ = dict(os.environ)  # noqa: TID251 - of Ray, and handed on to it as it was
+    environ = dict(os.environ)
     allowed, version = fast_start_allowed(environ), fast_start.installed_version()
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
     if reason is not None:
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str]) -> None:
     import ray._private.node
     from ray.scripts.scripts import main as ray_command
 
-    from daybreak_server.adapters.ray.prompt_node import PromptNode
+    from daybreak_server.adapters.ray.fast_start_node import FastStartNode
 
-    ray._private.node.Node = PromptNode
+    ray._private.node.Node = FastStartNode
     command, *options = arguments or ["--help"]
     sys.argv = ["ray", command, *(with_defaults(options) if command == "start" else options)]
     ray_command()
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def _prepare() -> list[str]:
     """Import what the fast start needs, without the rest. Returns what is wrong with it."""
     for name, value in QUICK.items():
-        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
+        os.environ.setdefault(name, value)
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing what is None is refused
     modules[_EXTRAS] = ModuleType(_EXTRAS)
@@ -89,7 +89,7 @@ def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: 
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")
-    os.execve(stock, ["ray", *arguments], dict(environ))  # noqa: S606 - a program, not a shell
+    os.execve(stock, ["ray", *arguments], dict(environ))
 
 
 if __name__ == "__main__":

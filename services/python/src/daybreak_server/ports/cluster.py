@@ -1,7 +1,7 @@
 """Where a pool's groups run: its RayClusters, their pods and their Serve applications, and how they change.
 
 Three narrow faces. ``Cluster`` is the Kubernetes API, ``Serve`` the REST API of a RayCluster's head, and
-``Groups`` what the operator asks of the task store. Times are seconds since 1970.
+``GroupStore`` what the operator asks of the task store. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause, Reason
-from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.pools import PoolReport, PoolView
 
 POOL_LABEL = "daybreak.dev/pool"
 """On every object that is made for a pool."""
@@ -182,19 +180,3 @@ class Serve(Protocol):
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
         """Set how many ranks run."""
-
-
-class Groups(Protocol):
-    """What the operator asks of the task store. All methods raise :class:`StoreUnavailableError`."""
-
-    async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups, all of them: on hosts of a group that is not told of, nobody seems to work."""
-
-    async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
-        """Mark a group to drain (or not any more); whether there is such a group."""
-
-    async def close_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
-        """From now on a group that registers with a rank on one of these hosts is marked to drain."""
-
-    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
-        """Show this to clients; it counts for ``ttl_s``, or until something else is told."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.adapters.blobs.blob_keys import checked_type, prefix_segments, segments, type_by_name
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,

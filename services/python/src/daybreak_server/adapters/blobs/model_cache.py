@@ -86,7 +86,7 @@ class ModelCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._alone(name, lambda: told(min(self._size(name), total), total)):
                 if not there.is_dir():
-                    notes = _Notes(self._folder / f"{name}.ranges", of=self._partial(name))
+                    notes = _Progress(self._folder / f"{name}.ranges", of=self._partial(name))
                     self._fetch(model, files, self._partial(name), notes, told)
                     os.rename(self._partial(name), there)
                     _sync(self._folder)
@@ -118,7 +118,7 @@ class ModelCache:
             yield
 
     def _fetch(
-        self, model: Model, files: Sequence[ModelFile], folder: Path, notes: _Notes, told: Told
+        self, model: Model, files: Sequence[ModelFile], folder: Path, notes: _Progress, told: Told
     ) -> None:
         total = sum(file.size_bytes for file in files)
         missing = [one for file in files for one in self._ranges(file) if one not in notes]
@@ -134,9 +134,9 @@ class ModelCache:
         with ExitStack() as stack:
             targets = {}
             for file in files:
-                targets[file.name] = _Target(folder / file.name, file.size_bytes)
+                targets[file.name] = _Destination(folder / file.name, file.size_bytes)
                 stack.callback(targets[file.name].close)
-            work = _Work(model, targets, notes)
+            work = _Download(model, targets, notes)
             self._read_all(work, missing, lambda: told(total - left + work.bytes, total))
             for target in targets.values():
                 target.sync()
@@ -145,7 +145,7 @@ class ModelCache:
         for start in range(0, file.size_bytes, self._range_bytes):
             yield Range(file, start, min(self._range_bytes, file.size_bytes - start))
 
-    def _read_all(self, work: _Work, missing: Sequence[Range], told: Callable[[], None]) -> None:
+    def _read_all(self, work: _Download, missing: Sequence[Range], told: Callable[[], None]) -> None:
         """Read in threads, and tell from this one. The first failure ends it."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="model") as pool:
             reading = [pool.submit(work.read, one) for one in missing]
@@ -160,10 +160,10 @@ class ModelCache:
                 pool.shutdown(cancel_futures=True)
 
 
-class _Work:
+class _Download:
     """What the reading threads share."""
 
-    def __init__(self, model: Model, targets: Mapping[str, _Target], notes: _Notes) -> None:
+    def __init__(self, model: Model, targets: Mapping[str, _Destination], notes: _Progress) -> None:
         self._model = model
         self._targets = targets
         self._notes = notes
@@ -199,7 +199,7 @@ class _Work:
             self.bytes += more
 
 
-class _Target:
+class _Destination:
     """A file that is being written, range by range."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -219,7 +219,7 @@ class _Target:
         os.close(self._fd)
 
 
-class _Notes:
+class _Progress:
     """Which ranges are on the disk: a line each, written whole when its bytes are there."""
 
     def __init__(self, path: Path, *, of: Path) -> None:

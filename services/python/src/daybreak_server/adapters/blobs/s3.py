@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from daybreak_server.adapters.blobs.keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.adapters.blobs.blob_keys import checked_type, prefix_segments, segments, type_by_name
 from daybreak_server.adapters.blobs.s3_credentials import session_with
 from daybreak_server.adapters.blobs.s3_errors import code_of, is_conflict, status_of, translate
 from daybreak_server.domain.artifact_names import attachment

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from daybreak_server.adapters.kube import views
+from daybreak_server.adapters.kube import parse
 from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, Pod, RayCluster, Warned
 
 KEPT_WARNINGS = 5
@@ -21,7 +21,7 @@ T = TypeVar("T", RayCluster, Pod)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known(Generic[T]):
+class _Entry(Generic[T]):
     """One object, whose it is, and when it was heard of (monotonic)."""
 
     pool: str
@@ -30,10 +30,10 @@ class _Known(Generic[T]):
 
 
 @dataclass(slots=True)
-class _Kept(Generic[T]):
+class _Index(Generic[T]):
     """The objects of one kind, by name."""
 
-    known: dict[str, _Known[T]] = field(default_factory=dict)
+    known: dict[str, _Entry[T]] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
     """Those that went, and when that was heard: a list that is under way may still hold them."""
 
@@ -45,7 +45,7 @@ class _Kept(Generic[T]):
             self.known.pop(meta["name"], None)
             self.gone[meta["name"]] = now
         else:
-            self.known[meta["name"]] = _Known(pool=str(pool), value=value, heard=now)
+            self.known[meta["name"]] = _Entry(pool=str(pool), value=value, heard=now)
         return pool if pool is None else str(pool)
 
     def listed(self, body: Body, value: T, began: float) -> None:
@@ -69,8 +69,8 @@ class Cache:
         self.pools: dict[str, Body] = {}
         self._pools_heard: dict[str, float] = {}
         """When each was last heard of, those that went as well until the next list."""
-        self._clusters: _Kept[RayCluster] = _Kept()
-        self._pods: _Kept[Pod] = _Kept()
+        self._clusters: _Index[RayCluster] = _Index()
+        self._pods: _Index[Pod] = _Index()
         self._warnings: OrderedDict[str, list[Warned]] = OrderedDict()
 
     def pool(self, body: Body, *, gone: bool) -> str:
@@ -85,19 +85,19 @@ class Cache:
 
     def cluster(self, body: Body, *, gone: bool) -> str | None:
         """A RayCluster; the pool that it belongs to."""
-        return self._clusters.hear(body, None if gone else views.ray_cluster(body))
+        return self._clusters.hear(body, None if gone else parse.ray_cluster(body))
 
     def pod(self, body: Body, *, gone: bool) -> str | None:
         """A pod; the pool that it belongs to."""
-        return self._pods.hear(body, None if gone else views.pod(body))
+        return self._pods.hear(body, None if gone else parse.pod(body))
 
     def listed(self, kind: Kind, bodies: Iterable[Body], *, began: float) -> None:
         """A part of all that there is of a kind, by a list that was asked for at ``began`` (monotonic)."""
         for body in bodies:
             if kind == "clusters":
-                self._clusters.listed(body, views.ray_cluster(body), began)
+                self._clusters.listed(body, parse.ray_cluster(body), began)
             elif kind == "pods":
-                self._pods.listed(body, views.pod(body), began)
+                self._pods.listed(body, parse.pod(body), began)
             elif self._pools_heard.get(body["metadata"]["name"], began) <= began:
                 self.pool(body, gone=False)
 
@@ -115,7 +115,7 @@ class Cache:
 
     def warning(self, body: Body) -> str | None:
         """A warning Event; the pool that it is about, as far as that is known by now."""
-        warned = views.warned(body)
+        warned = parse.warned(body)
         kept = [one for one in self._warnings.pop(warned.about, []) if one.message != warned.message]
         self._warnings[warned.about] = [*kept, warned][-KEPT_WARNINGS:]
         while len(self._warnings) > KEPT_OBJECTS:

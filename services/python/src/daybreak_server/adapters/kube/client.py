@@ -15,7 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from daybreak_server.adapters.kube import causes, views
+from daybreak_server.adapters.kube import causes, parse
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.ports.cluster import (
     POOL_LABEL,
@@ -38,7 +38,7 @@ PAGE = 250
 """Objects of one answer of a list."""
 DISCOVERY_S = 30.0
 """The same while KubeRay is not there."""
-TOKEN_KEY = "auth_token"  # noqa: S105 - the name of a key, by KubeRay's convention
+TOKEN_KEY = "auth_token"
 COMPONENT = "daybreak-operator"
 
 
@@ -65,7 +65,7 @@ class KubeCluster:
         self._syncing = asyncio.Lock()
         self._tokens: dict[tuple[str, str], str] = {}
 
-    async def seek_kuberay(self) -> None:
+    async def discover_kuberay(self) -> None:
         """Before anything is watched: a KubeRay that comes after this is told by ``on_kuberay``, however soon. One that
         comes before the watches begin is then told in vain, which is harmless."""
         of_kind = self._custom.list_namespaced_custom_object
@@ -107,9 +107,9 @@ class KubeCluster:
             body = await self._call(self._custom.get_namespaced_custom_object, *self._ray(cluster))
         except _AbsentError:
             return None, ()
-        selector = f"{views.CLUSTER_LABEL}={cluster}"
+        selector = f"{parse.CLUSTER_LABEL}={cluster}"
         pages = self._pages(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
-        return views.ray_cluster(body), tuple([views.pod(pod) async for page in pages for pod in page])
+        return parse.ray_cluster(body), tuple([parse.pod(pod) async for page in pages for pod in page])
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
         """Create a RayCluster."""

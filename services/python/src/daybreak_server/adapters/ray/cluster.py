@@ -28,7 +28,7 @@ def node_ip() -> str:
 
 def node_label() -> str:
     """How people call this node: its pod's name under KubeRay, else its address."""
-    return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()  # noqa: TID251 - of KubeRay, for Ray
+    return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()
 
 
 def has_gpu() -> bool:
@@ -41,8 +41,8 @@ def cluster_has_gpus() -> bool:
     return float(ray.cluster_resources().get("GPU", 0)) > 0
 
 
-class KvBoard:
-    """A :class:`~daybreak_server.gang.meeting.Board` in the cluster's own table: there before Redis is.
+class KvRendezvousStore:
+    """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's own table: there before Redis is.
 
     Its key is the gang's id, which Ray Serve makes anew for each gang, so no rank finds an earlier leader.
     """
@@ -71,17 +71,17 @@ def tell_failure(pool: str, *, rank: int, why: Cause) -> None:
     _put(f"failure/{pool}", said)
 
 
-def count_early_end(pool: str, *, rank: int) -> int:
+def record_start_failure(pool: str, *, rank: int) -> int:
     """How often in a row a rank of this number has ended before it had its model, this time included."""
     key = f"early/{pool}/{rank}"
     found = table().get(key)
     now = time.time()
-    count = in_a_row(json.loads(found) if found else None, now=now)
+    count = consecutive_start_failures(json.loads(found) if found else None, now=now)
     _put(key, {"count": count, "at": now})
     return count
 
 
-def in_a_row(before: Mapping[str, Any] | None, *, now: float) -> int:
+def consecutive_start_failures(before: Mapping[str, Any] | None, *, now: float) -> int:
     """The number of an end, given the one ``before`` it (its ``count`` and ``at``), if there was one."""
     return int(before["count"]) + 1 if before is not None and now - before["at"] < IN_A_ROW_S else 1
 

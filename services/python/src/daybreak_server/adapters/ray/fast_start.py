@@ -1,6 +1,6 @@
 """Whether Ray is started fast or as it comes: the one place that decides, and says why.
 
-A fast start goes through private parts of Ray (:mod:`~daybreak_server.adapters.ray.prompt_node`,
+A fast start goes through private parts of Ray (:mod:`~daybreak_server.adapters.ray.fast_start_node`,
 :mod:`~daybreak_server.adapters.ray.lean_node`, :mod:`~daybreak_server.entrypoints.ray_start`). Ray promises nothing
 about them, so it is used only where all of this holds; otherwise stock ``ray start`` and ``ray.init`` do the same
 work, more slowly, and one warning says why:

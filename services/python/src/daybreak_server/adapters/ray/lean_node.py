@@ -16,12 +16,12 @@ from ray._private import services
 from ray._private.parameter import RayParams
 from ray._private.resource_isolation_config import ResourceIsolationConfig
 
-from daybreak_server.adapters.ray.prompt_node import PromptNode
+from daybreak_server.adapters.ray.fast_start_node import FastStartNode
 
 _REGISTER_S = 240.0
 
 
-class LeanNode(PromptNode):
+class LeanNode(FastStartNode):
     """A head node without an API server."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:

@@ -18,9 +18,14 @@ import redis.asyncio
 from redis import exceptions as failures
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.adapters.redis.link import Link
+from daybreak_server.adapters.redis.multiplexer import Multiplexer
 from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
-from daybreak_server.ports.store import StoreError, StoreFullError, StoreRefusedError, StoreUnavailableError
+from daybreak_server.ports.store_errors import (
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 
 T = TypeVar("T")
 
@@ -155,11 +160,11 @@ class AsyncScripts:
 
     def __init__(self, client: redis.asyncio.Redis, library: Library, *, wait_replicas: int = 0) -> None:
         timeout_s: float = client.connection_pool.connection_kwargs["socket_timeout"]
-        self._link = Link(client, timeout_s=timeout_s)
+        self._link = Multiplexer(client, timeout_s=timeout_s)
         self._library = library
         self._replicas = wait_replicas
         # WAIT holds up all that is asked after it on its connection, so it has one of its own.
-        self._submits = Link(client, timeout_s=timeout_s) if wait_replicas else self._link
+        self._submits = Multiplexer(client, timeout_s=timeout_s) if wait_replicas else self._link
 
     async def close(self) -> None:
         """Close the connections that all calls share."""

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from daybreak_server.adapters.redis.credentials import FilePassword
-from daybreak_server.settings import RedisSettings
+from daybreak_server.settings.tree import RedisSettings
 
 SENTINEL_TIMEOUT_S = 1.0
 """One Sentinel may take so long to say where the master is; then the next is asked."""

@@ -7,14 +7,15 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-from daybreak_server.adapters.redis import records
+from daybreak_server.adapters.redis import codec
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.tasks import EventRecord
-from daybreak_server.ports.store import EventPage, EventsTrimmedError, StoreUnavailableError
+from daybreak_server.ports.events import EventPage
+from daybreak_server.ports.store_errors import EventsTrimmedError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +60,14 @@ class RedisEvents:
         trimmed, entries = await self._scripts.call(
             Call("events", keys, (task, after or "", limit)), again=True
         )
-        events = tuple(records.own_event(entry, task) for entry in entries)
+        events = tuple(codec.own_event(entry, task) for entry in entries)
         return EventPage(events=events, trimmed=bool(trimmed))
 
     async def tail(self, pool: str) -> str:
         """The id of the pool's newest event (``0-0`` when there is none)."""
         key = Keys(prefix=self._prefix, pool=pool).one("events")
         newest = await self._scripts.repeat(lambda: self._client.xrevrange(key, count=1), again=True)
-        return records.text(newest[0][0]) if newest else "0-0"
+        return codec.text(newest[0][0]) if newest else "0-0"
 
     async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
         """All events of the pool behind ``after`` as they come. Survives outages by connecting again.
@@ -85,8 +86,8 @@ class RedisEvents:
                             entries = await self._block(client, key, after)
                             failures = 0
                             if entries:
-                                after = records.text(entries[-1][0])
-                                yield [records.event(entry, fields) for entry, fields in entries]
+                                after = codec.text(entries[-1][0])
+                                yield [codec.event(entry, fields) for entry, fields in entries]
                 except StoreUnavailableError as exc:
                     if failures == 0:
                         log.warning("following pool %s was interrupted, connecting again: %s", pool, exc)
@@ -105,9 +106,5 @@ class RedisEvents:
             return
         info = await client.xinfo_stream(key)
         first = info["first-entry"]
-        if (
-            info["entries-added"] > info["length"]
-            and first
-            and _place(after) < _place(records.text(first[0]))
-        ):
+        if info["entries-added"] > info["length"] and first and _place(after) < _place(codec.text(first[0])):
             raise EventsTrimmedError(f"events behind {after} have been trimmed; begin again at the tail")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from daybreak_server.adapters.redis.client import Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
 from daybreak_server.adapters.redis.lua import forget, renew, report, settle
 from daybreak_server.adapters.redis.lua import group as groups
@@ -54,14 +54,14 @@ class RedisQueue:
         self._spec_version = spec_version
         self._client = connect(where, timeout_s=timeout_s)
         self._scripts = Scripts(self._client, library or Library())
-        self._bell = connect(where, timeout_s=LOOK_AGAIN_S + timeout_s)
+        self._wakeup = connect(where, timeout_s=LOOK_AGAIN_S + timeout_s)
         self._closed = threading.Event()
 
     def close(self) -> None:
         """Close the connections; a waiting claim ends soon."""
         self._closed.set()
         self._client.close()
-        self._bell.close()
+        self._wakeup.close()
 
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
         """The next task in fair order, or ``None`` after ``wait_s`` without one, or while the group drains.
@@ -86,7 +86,7 @@ class RedisQueue:
             if outcome == "other":  # the bell rings for others: taking its tokens would keep it from them
                 self._closed.wait(min(left, _REFUSED_PAUSE_S))
             else:
-                self._wait_for_bell(min(left, LOOK_AGAIN_S))
+                self._wait_for_wakeup(min(left, LOOK_AGAIN_S))
 
     def renew(self, lease: Lease) -> Control:
         """Extend the lease. ``STALE`` when it is not ours any more."""
@@ -147,6 +147,6 @@ class RedisQueue:
     def _look(self, groups: Sequence[GroupRecord]) -> Call:
         return claiming.encode(self._keys, groups, lease_s=self._lease_s, spec_version=self._spec_version)
 
-    def _wait_for_bell(self, seconds: float) -> None:
+    def _wait_for_wakeup(self, seconds: float) -> None:
         with translated():
-            self._bell.blpop([self._keys.one("bell")], timeout=max(seconds, 0.01))
+            self._wakeup.blpop([self._keys.one("wakeup")], timeout=max(seconds, 0.01))

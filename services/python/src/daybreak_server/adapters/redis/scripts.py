@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from daybreak_server.adapters.redis.keys import Keys, lua_names
+from daybreak_server.adapters.redis.key_names import Keys, lua_names
 from daybreak_server.adapters.redis.prelude import lua_constants
 
 Arg = str | bytes | int | float

@@ -8,14 +8,15 @@ from typing import cast
 
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.policy import MAX_QUEUED
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
-from daybreak_server.ports.store import Page, StoreError, StoreUnavailableError, Submitted
+from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
+from daybreak_server.ports.tasks import Page, Submitted
 
 
 def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
@@ -134,10 +135,12 @@ class RedisStore:
         call = group.encode_drain(self._keys(pool), group_id, on=on)
         return group.decode(await self._scripts.call(call, again=True)) is not None
 
-    async def close_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
+    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
         """A group that registers with a rank on one of these hosts is marked to drain; forgotten after 10 minutes."""
         if hosts:
-            await self._scripts.call(group.encode_closed(self._keys(pool), hosts, closed=closed), again=True)
+            await self._scripts.call(
+                group.encode_cordoned(self._keys(pool), hosts, closed=closed), again=True
+            )
 
     async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
         """What the operator says of the pool; it counts for ``ttl_s``, or until it says more."""
@@ -147,7 +150,7 @@ class RedisStore:
         """Promote, reap, expire; name what is to be deleted. Each second, from every gateway."""
         return tick.decode(await self._scripts.call(tick.encode(self._keys(pool))))
 
-    async def collected(self, pool: str, prefixes: Sequence[str]) -> None:
+    async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are gone."""
         if prefixes:
             key = self._keys(pool).one("garbage")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from daybreak_server.workloads.base import Context, Group, PermanentError, RetryableError, Step, Task
-from daybreak_server.workloads.echo.params import EchoParams, StepKind
+from daybreak_server.workloads.echo.spec import EchoParams, StepKind
 
 _CHUNK = 1 << 20
 # One grey pixel as WebP, so that previews work where no image library is installed.
@@ -47,7 +47,7 @@ class Echo:
             if params.step_s:
                 _spend(params.step_s, params.step_kind)
             if params.all_ranks and self._group.size > 1:
-                self._meet(number)
+                self._barrier(number)
             digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()
             if params.preview:
                 ctx.preview(_PIXEL, step=number)
@@ -74,7 +74,7 @@ class Echo:
             ctx.artifact(big, content_type="application/octet-stream")
         ctx.log(f"said {params.message[:60]!r} in {params.steps} steps")
 
-    def _meet(self, number: int) -> None:
+    def _barrier(self, number: int) -> None:
         import torch
         import torch.distributed as dist
 

@@ -91,7 +91,7 @@ local function finish(r, state)
   set(r, 'state', state)
   set(r, 'finished', NOW_TEXT)
   zdrop(K_live, r.id)
-  zput(K_sweep, r.id, ends)
+  zput(K_expiring, r.id, ends)
   if r.ckpt then
     call('HDEL', k_out(r.id), 'ckpt', 'ckpt_step')
     unset(r, 'ckpt')
@@ -159,15 +159,15 @@ local function release(r, why, zombie)
     return strike(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
       .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
   end
-  local backs = tonumber(r.hand_backs or '0') + 1
-  if backs > HAND_BACKS_MAX then
-    return strike(r, { reason = 'handed_back', code = 'handed_back', zombie = zombie,
-      message = 'handed back more than ' .. HAND_BACKS_MAX .. ' times; last: ' .. why })
+  local backs = tonumber(r.releases or '0') + 1
+  if backs > RELEASES_MAX then
+    return strike(r, { reason = 'released', code = 'released', zombie = zombie,
+      message = 'handed back more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)
-  set(r, 'hand_backs', int(backs))
+  set(r, 'releases', int(backs))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
-  emit(r, 'retrying', '{"reason":"handed_back","strikes":' .. (r.strikes or '0')
+  emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
   enqueue(r)
   arm(r)

@@ -71,7 +71,7 @@ local function claim_next(c)
     if gone then i = 0 else i = i + 1 end
   end
   if tenant_at(0) then return { 'other' } end
-  call('DEL', K_bell)
+  call('DEL', K_wakeup)
   bells, look_round = 0, false
   return { 'none' }
 end

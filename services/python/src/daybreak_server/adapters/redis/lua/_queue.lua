@@ -59,7 +59,7 @@ end
 
 local function delay(r, due)
   if due - meta('wake_ms') <= NOW then
-    zput(K_soon, r.id, int(due))
+    zput(K_due_soon, r.id, int(due))
     zput(K_live, r.id, int(due))
   else
     zput(K_delayed, r.id, int(due))
@@ -102,7 +102,7 @@ local function leave_queue(r)
     end
   else
     zdrop(K_delayed, r.id)
-    zdrop(K_soon, r.id)
+    zdrop(K_due_soon, r.id)
   end
   if deadline(r) then zdrop(K_timers, r.id) end
 end
@@ -182,8 +182,8 @@ end
 
 local function ring()
   if bells > 0 or look_round then
-    local there = call('LLEN', K_bell)
-    local tokens = { 'RPUSH', K_bell }
+    local there = call('LLEN', K_wakeup)
+    local tokens = { 'RPUSH', K_wakeup }
     for _ = 1, math.min(bells, WAKEUPS_MAX - there) do tokens[#tokens + 1] = '1' end
     -- Who takes one of many, or refuses, may have taken a token that was meant for somebody else.
     if look_round and there == 0 and bells == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end

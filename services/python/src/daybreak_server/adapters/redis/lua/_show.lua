@@ -7,7 +7,7 @@ local function show(id)
   local place, wait = '', ''
   if r.state == 'queued' or r.state == 'delayed' then
     local due
-    if r.state == 'delayed' then due = tonumber(call('ZSCORE', K_soon, id) or call('ZSCORE', K_delayed, id) or nil) end
+    if r.state == 'delayed' then due = tonumber(call('ZSCORE', K_due_soon, id) or call('ZSCORE', K_delayed, id) or nil) end
     local at = place_of(tenant(r.tenant), call('ZCOUNT', k_wait(r.tenant), '-inf', '(' .. r.order), r.est)
     local s = wait_s(at, due)
     place, wait = int(at), s and exact(s) or ''

@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord
@@ -42,7 +42,7 @@ def encode(
 
 def outcome(item: Any) -> str:
     """``task``, ``drain``, ``none`` (nothing waits), ``other`` (not for this group) or ``again``."""
-    return records.text(item[0])
+    return codec.text(item[0])
 
 
 def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
@@ -50,7 +50,7 @@ def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
     if item[0] != b"task":
         return None
     _, task, token, attempt, tenant, spec, checkpoint, step, control = item
-    metadata, trace, input_json = records.split_spec(spec.decode())
+    metadata, trace, input_json = codec.split_spec(spec.decode())
     return Claim(
         lease=Lease(task=TaskId(task.decode()), token=Token(token.decode()), group=group, lease_s=lease_s),
         attempt=int(attempt),

@@ -8,7 +8,7 @@ local function run(ARGV)
   if not TERMINAL[r.state] then return -1 end
   call('DEL', k_task(id), k_spec(id), k_out(id), k_ev(id), k_preview(id))
   call('ZREM', k_index(r.tenant), id)
-  call('ZREM', K_sweep, id)
+  call('ZREM', K_expiring, id)
   call('ZREM', K_dead, id)
   if r.idem then call('DEL', k_idem(r.idem)) end
   -- Nothing is left of the tenant, and it has no debt: as if it had never been here.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua.renew import decode as decode_preview
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import Lease
-from daybreak_server.ports.store import ConflictError
+from daybreak_server.ports.store_errors import ConflictError
 
 __all__ = ["decode", "decode_preview", "encode", "encode_preview", "split_preview"]
 

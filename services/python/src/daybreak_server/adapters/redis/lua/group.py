@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.limits import GROUPS_MAX
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.causes import Cause, Reason
@@ -25,7 +25,7 @@ from daybreak_server.domain.pools import (
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.text import storable
 
-CLOSED_S = 600.0
+CORDON_S = 600.0
 """A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
 FAILURE_S = 600.0
 FAILURE_CHARS = 1000
@@ -79,9 +79,9 @@ def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
     return Call("group", keys, ("drain" if on else "undrain", group))
 
 
-def encode_closed(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
+def encode_cordoned(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
     """Hosts on which no group may take tasks from now on, or may again."""
-    head = ("close", round(CLOSED_S * 1000)) if closed else ("open",)
+    head = ("close", round(CORDON_S * 1000)) if closed else ("open",)
     return Call("group", keys, (*head, *hosts))
 
 
@@ -123,9 +123,9 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
     ``others``: the answers to :func:`encode_others`. They hold nothing of a group that has left meanwhile.
     """
     queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure, closed, _ = reply
-    meta = records.mapping(meta_flat)
+    meta = codec.mapping(meta_flat)
     groups_flat = [*groups_flat, *(one for page in others for one in page if one[1])]
-    groups = tuple(records.group(group, flat) for group, flat in groups_flat)
+    groups = tuple(codec.group(group, flat) for group, flat in groups_flat)
     report = PoolReport(**json.loads(told)) if told else None
     phase, since = _wake(groups, report, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
     per_cost = meta.get("seconds_per_cost")
@@ -143,7 +143,7 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         wake_since_ms=since,
         report=report,
         failure=_failure(json.loads(failure)) if failure else None,
-        closed=tuple(map(records.text, closed)),
+        closed=tuple(map(codec.text, closed)),
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},

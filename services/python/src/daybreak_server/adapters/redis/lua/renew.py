@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.tasks import Control, Lease
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua.renew import decode
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.tasks import CheckpointRef, EventDraft, Lease

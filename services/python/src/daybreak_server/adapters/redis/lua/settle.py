@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua import claim
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.pools import GroupRecord
@@ -44,7 +44,7 @@ def decode(reply: Any, endings: Sequence[Ending], *, lease_s: float) -> list[Set
 
 
 def _settled(item: Any, claim_next: GroupRecord | None, lease_s: float) -> Settled:
-    state = State(records.text(item[1]) or "cancelled")
+    state = State(codec.text(item[1]) or "cancelled")
     if item[0] == b"stale":
         return Settled(state=state, stale=True)
     following = claim.decode(item[2], claim_next.id, lease_s=lease_s) if claim_next else None

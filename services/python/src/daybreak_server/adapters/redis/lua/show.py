@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import State, TaskRecord
-from daybreak_server.ports.store import Page
+from daybreak_server.ports.tasks import Page
 
 
 def encode(keys: Keys, tasks: Sequence[TaskId]) -> Call:
@@ -20,7 +20,7 @@ def encode(keys: Keys, tasks: Sequence[TaskId]) -> Call:
 
 def decode(reply: Any) -> list[TaskRecord | None]:
     """``None`` for each that is not there."""
-    return [records.task(shown) if shown else None for shown in reply]
+    return [codec.task(shown) if shown else None for shown in reply]
 
 
 def encode_cancel(keys: Keys, task: TaskId, reason: str) -> Call:
@@ -30,7 +30,7 @@ def encode_cancel(keys: Keys, task: TaskId, reason: str) -> Call:
 
 def decode_cancel(reply: Any) -> TaskRecord | None:
     """The task afterwards, or ``None`` where there is none."""
-    return records.task(reply) if reply else None
+    return codec.task(reply) if reply else None
 
 
 def encode_list(
@@ -49,8 +49,8 @@ def encode_list(
 
 def decode_list(reply: Any) -> Page:
     """The page and where the next one begins."""
-    following = records.text(reply[0])
+    following = codec.text(reply[0])
     return Page(
-        records=tuple(records.task(shown) for shown in reply[1]),
+        records=tuple(codec.task(shown) for shown in reply[1]),
         next=TaskId(following) if following else None,
     )

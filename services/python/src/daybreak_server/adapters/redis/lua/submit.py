@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
-from daybreak_server.ports.store import IdempotencyMismatchError, QueueFullError, StoreError, Submitted
+from daybreak_server.ports.store_errors import IdempotencyMismatchError, QueueFullError, StoreError
+from daybreak_server.ports.tasks import Submitted
 
 TASKS_MAX = 32
 """Tasks that one call may carry: the server does nothing else meanwhile."""
@@ -49,7 +50,7 @@ def _arguments(task: NewTask) -> tuple[Arg, ...]:
         task.body_hash[:32],
         task.replay_of or "",
         task.spec_version,
-        records.join_spec(task.metadata, task.trace_context, task.input_json),
+        codec.join_spec(task.metadata, task.trace_context, task.input_json),
     )
 
 
@@ -58,12 +59,12 @@ def _answer(item: Any, task: NewTask) -> Submitted | StoreError:
         case b"new":
             return Submitted(record=_record(item, task))
         case b"known":
-            return Submitted(record=records.task(item[1]))
+            return Submitted(record=codec.task(item[1]))
         case b"replayed":
-            return Submitted(record=records.task(item[1]), replayed=True)
+            return Submitted(record=codec.task(item[1]), replayed=True)
         case b"mismatch":
             return IdempotencyMismatchError(
-                f"the key was used for {records.text(item[1])} with another body; use a new key"
+                f"the key was used for {codec.text(item[1])} with another body; use a new key"
             )
         case _:
             return QueueFullError(f"pool {task.pool} has as many waiting tasks as it may; try again later")

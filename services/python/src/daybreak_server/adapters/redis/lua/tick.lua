@@ -24,7 +24,7 @@ local function run(ARGV)
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
     local at = call('ZSCORE', K_delayed, id)
     zdrop(K_delayed, id)
-    zput(K_soon, id, at)
+    zput(K_due_soon, id, at)
     zput(K_live, id, at)
   end
 
@@ -37,8 +37,8 @@ local function run(ARGV)
   end
 
   local promoted = 0
-  for _, id in ipairs(due(K_soon, NOW)) do
-    zdrop(K_soon, id)
+  for _, id in ipairs(due(K_due_soon, NOW)) do
+    zdrop(K_due_soon, id)
     enqueue(load_task(id))
     promoted = promoted + 1
   end
@@ -56,15 +56,15 @@ local function run(ARGV)
     zput(K_gone, group, int(lease_clock + GONE_MS))
     call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
   end
-  call('ZREMRANGEBYSCORE', K_closed, '-inf', int(lease_clock))
+  call('ZREMRANGEBYSCORE', K_cordoned, '-inf', int(lease_clock))
   for _, group in ipairs(due(K_gone, lease_clock)) do
     zdrop(K_gone, group)
     call('DEL', k_group(group))
   end
 
   -- Deleting files is the caller's; who dies over it loses the job to another after a while.
-  local retention = due(K_sweep, NOW)
-  for _, id in ipairs(retention) do zput(K_sweep, id, int(NOW + HANDED_OUT_MS)) end
+  local retention = due(K_expiring, NOW)
+  for _, id in ipairs(retention) do zput(K_expiring, id, int(NOW + HANDED_OUT_MS)) end
   local garbage = due(K_garbage, NOW)
   for _, prefix in ipairs(garbage) do zput(K_garbage, prefix, int(NOW + HANDED_OUT_MS)) end
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from daybreak_server.adapters.redis import records
-from daybreak_server.adapters.redis.keys import Keys
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import TickReport
@@ -26,7 +26,7 @@ def decode(reply: Any) -> TickReport:
         promoted=int(promoted),
         reaped=int(reaped),
         expired=int(expired),
-        retention_due=tuple(TaskId(records.text(task)) for task in retention),
-        garbage=tuple(records.text(prefix) for prefix in garbage),
+        retention_due=tuple(TaskId(codec.text(task)) for task in retention),
+        garbage=tuple(codec.text(prefix) for prefix in garbage),
         more=bool(more),
     )

@@ -1,0 +1,185 @@
+"""The core without any IO: parsing, patience, places, the story of a task."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daybreak import errors
+from daybreak.core import operations
+from daybreak.core.effects import Reply
+from daybreak.core.follow import place, read_event
+from daybreak.core.replies import parse, refuse, retry_after
+from daybreak.core.retry import Retry
+from daybreak.core.sse import Message, SseParser
+from daybreak.wire import ErrorCode, Problem, Task
+from daybreak.wire.errors import MEDIA_TYPE
+
+STREAM = (
+    '\ufeff: hello\n\nid: 1-0\nevent: progress\ndata: {"a":\ndata: 1}\r\n\r\n'
+    "data: zwölf\r\rid: 2-0\ndata:x\n\n"
+)
+MESSAGES = [
+    Message("progress", '{"a":\n1}', "1-0"),
+    Message("message", "zwölf", None),
+    Message("message", "x", "2-0"),
+]
+
+
+@given(st.lists(st.integers(0, len(STREAM.encode())), max_size=12))
+def test_sse_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    """Chunks may break anywhere, also inside a character or a line end."""
+    raw = STREAM.encode()
+    edges = [0, *sorted(cuts), len(raw)]
+    parser = SseParser()
+    found = [m for a, b in pairwise(edges) for m in parser.feed(raw[a:b])]
+    assert found == MESSAGES
+
+
+def test_sse_event_without_end_is_refused() -> None:
+    """A stream that is not ours cannot fill the memory."""
+    for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
+        with pytest.raises(errors.ProtocolError, match="larger than 1000"):
+            SseParser(max_event_bytes=1000).feed(chunk)
+
+
+def test_places_sort_as_numbers() -> None:
+    """9-0 comes before 10-0, and 5-9 before 5-10."""
+    assert place("9-0") < place("10-0")
+    assert place("5-9") < place("5-10")
+    with pytest.raises(errors.ProtocolError):
+        place("yesterday")
+
+
+def test_unknown_event_types_are_skipped() -> None:
+    """A newer server may send types that this version does not know."""
+    assert read_event(Message("confetti", "{}", "1-0")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("input", {"input": "hi"}), ("start_at", {"start_at": "tomorrow"}), ("metadata", {"metadata": "a=b"})],
+)
+def test_arguments_of_a_wrong_type_are_named(name: str, given: dict[str, Any]) -> None:
+    """A wrong type is refused here, with the argument's name."""
+    with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
+        operations.submission("echo", **({"input": {}} | given))
+
+
+def test_only_a_failed_task_ends_by_its_error(make: Any) -> None:
+    """An expired task may carry the error of an attempt before: its end was the deadline."""
+    error = {"code": "echo_failed", "message": "as asked"}
+    expired = Task.model_validate(make.task("echo_01", state="expired", error=error))
+    failed = Task.model_validate(make.task("echo_01", state="failed", error=error))
+    assert str(errors.TaskExpiredError(expired)) == "echo_01 expired"
+    assert str(errors.TaskFailedError(failed)) == "echo_01 failed: as asked (echo_failed)"
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_every_code_has_its_error(code: ErrorCode) -> None:
+    """Each code of the wire becomes the kind of error that the tree promises."""
+    kinds = {
+        401: errors.AuthError,
+        403: errors.AuthError,
+        404: errors.NotFoundError,
+        409: errors.ConflictError,
+        422: errors.InvalidInputError,
+        429: errors.QuotaError,
+        500: errors.ServerError,
+        503: errors.UnavailableError,
+    }
+    expected = kinds.get(code.status, errors.BadRequestError)
+    if code is ErrorCode.IDEMPOTENCY_MISMATCH:
+        expected = errors.ConflictError
+    problem = Problem(type="t", title=code.title, status=code.status, code=code, detail="d")
+    reply = Reply(
+        status=code.status, headers={"content-type": MEDIA_TYPE}, body=problem.model_dump_json().encode()
+    )
+    with pytest.raises(errors.ApiError) as caught:
+        refuse(reply)
+    assert type(caught.value) is expected
+    assert caught.value.code == code
+
+
+def test_foreign_answers_are_named() -> None:
+    """A proxy's page or another program at that address is told apart from Daybreak's answers."""
+    page = Reply(status=502, headers={"content-type": "text/html"}, body=b"<h1>Bad gateway</h1>")
+    with pytest.raises(errors.UnavailableError, match="Bad gateway"):
+        refuse(page)
+    with pytest.raises(errors.ProtocolError, match="not a Task"):
+        parse(Reply(status=200, headers={}, body=b"<h1>It works!</h1>"), Task)
+    with pytest.raises(errors.ProtocolError, match="redirect to https://x"):
+        refuse(Reply(status=302, headers={"location": "https://x"}))
+
+
+def test_retry_after_as_number_and_date() -> None:
+    """Both forms of the header count; nonsense does not."""
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    assert retry_after("3") == 3
+    assert retry_after("Sat, 21 Nov 2026 12:00:30 GMT", now=now) == 30
+    assert retry_after("soon") is None
+    assert retry_after(None) is None
+
+
+def test_delays_grow_are_bounded_and_honour_the_server() -> None:
+    """Backoff doubles to its bound, jitter takes at most half of it away, and Retry-After bounds it below."""
+    retry = Retry(first_s=1, max_s=8)
+    lost = errors.TransportError("x")
+    assert [retry.delay(n, lost, draw=lambda: 1.0) for n in (1, 2, 3, 4, 9)] == [1, 2, 4, 8, 8]
+    assert retry.delay(3, lost, draw=lambda: 0.0) == 2
+    problem = Problem(type="t", title="t", status=503, code="queue_full", detail="d")
+    asked = errors.UnavailableError(problem, retry_after_s=30)
+    assert 30 <= retry.delay(1, asked) <= 30.5
+    assert not Retry(max_retry_after_s=10).patient(asked)
+    assert not retry.patient(errors.ProtocolError("x"))
+
+
+def test_paths_are_quoted() -> None:
+    """What a user types as an id cannot reach another route."""
+    assert operations.task_path("../pools") == "/v1/tasks/..%2Fpools"
+    assert operations.task_path("a b", "artifacts", "x/y.mp4") == "/v1/tasks/a%20b/artifacts/x%2Fy.mp4"
+
+
+def test_submission_leaves_absent_fields_out_and_wants_a_zone() -> None:
+    """The server's defaults stay the server's; a time without a zone means nothing."""
+    body = operations.submission(
+        "video", {"prompt": "x"}, start_at=datetime(2026, 1, 1, tzinfo=UTC), priority="high"
+    )
+    assert body == {
+        "pool": "video",
+        "input": {"prompt": "x"},
+        "priority": "high",
+        "start_at": "2026-01-01T00:00:00.000Z",
+    }
+    with pytest.raises(ValueError, match="zone"):
+        operations.submission("video", {}, start_at=datetime(2026, 1, 1))
+    later = operations.submission(
+        "video", {}, start_at=datetime(2026, 1, 1, tzinfo=UTC).astimezone() + timedelta(0)
+    )
+    assert later["start_at"] == "2026-01-01T00:00:00.000Z"
+
+
+def test_the_tree_of_errors_is_as_drawn() -> None:
+    """The docstring draws exactly the classes that there are, under the parents that they have."""
+    text = errors.__doc__ or ""
+    drawn: list[tuple[str, str]] = []
+    stack: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        if "``" not in line or not line.lstrip(" │├└─").startswith("``"):
+            continue
+        depth, name = line.index("``"), line.split("``")[1]
+        while stack and stack[-1][0] >= depth:
+            stack.pop()
+        if stack:
+            drawn.append((name, stack[-1][1]))
+        stack.append((depth, name))
+    classes = [
+        c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.DaybreakError)
+    ]
+    real = [(c.__name__, c.__bases__[0].__name__) for c in classes if c is not errors.DaybreakError]
+    assert sorted(drawn) == sorted(real)

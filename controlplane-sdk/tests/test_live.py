@@ -1,0 +1,187 @@
+"""The client, its examples and the command against a whole Daybreak: `daybreakd dev` with its echo pool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from daybreak import (
+    AsyncClient,
+    Client,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    Retry,
+    TaskFailedError,
+)
+from daybreak.cli.exit_codes import MEANING
+from daybreak.cli.main import app
+from daybreak.testing import LocalDaybreak
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "controlplane-sdk" / "README.md"
+
+
+@pytest.fixture
+def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with `DAYBREAK_URL` set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAYBREAK_URL", daybreak.url)
+    monkeypatch.delenv("DAYBREAK_API_KEY", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+
+
+def test_the_readme_has_its_examples() -> None:
+    """One for ordinary code and one for asyncio, each of twenty lines or so."""
+    assert len(EXAMPLES) == 2
+    assert all(len(example.splitlines()) <= 24 for example in EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["sync", "async"])
+def test_examples_run_as_they_stand(example: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the README shows works, word for word."""
+    exec(compile(example, str(README), "exec"), {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    if "asyncio" in example:
+        assert "cancelled" in said
+        assert said.count("succeeded") >= 3
+    else:
+        assert "input.steps" in said
+        assert "hello" in said
+
+
+def test_a_task_from_submit_to_delete(here: Path) -> None:
+    """All calls of the client against the real server."""
+    with Client() as client:
+        assert client.estimate("echo", {"steps": 2}).feasible
+        task = client.submit(
+            "echo", {"message": "héllo", "artifact_bytes": 3_000_000}, idempotency_key=str(here)
+        )
+        assert (
+            client.submit(
+                "echo", {"message": "héllo", "artifact_bytes": 3_000_000}, idempotency_key=str(here)
+            ).id
+            == task.id
+        )
+        with pytest.raises(ConflictError):
+            client.submit("echo", {"message": "other"}, idempotency_key=str(here))
+        events = list(client.events(task))
+        assert [events[0].type, events[-1].type] == ["queued", "succeeded"]
+        logged = [event for event in events if event.id]
+        middle = logged[len(logged) // 2]
+        rest = [event for event in client.events(task, after=middle.id) if event.id]
+        assert rest == logged[len(logged) // 2 + 1 :]
+        assert list(client.events(task, after=events[-1].id)) == []
+        done = client.wait(task, timeout_s=30)
+        assert client.download(done, "echo.bin", here / "a.bin").stat().st_size == 3_000_000
+        assert "héllo" in client.download(done.id, "echo.txt", here).read_text()
+        again = client.replay(task)
+        assert client.wait(again).replay_of == task.id
+        assert [found.id for found in client.list(pool="echo", state="succeeded", limit=2)] == [
+            again.id,
+            task.id,
+        ]
+        client.delete(task)
+        with pytest.raises(NotFoundError):
+            client.get(task)
+        with pytest.raises(NotFoundError):
+            list(client.events(task))
+
+
+def test_batches_failures_and_pools(here: Path) -> None:
+    """Each task of a batch is judged alone; a failure is an error that says why; lists page through all."""
+    with Client() as client:
+        bodies = [{"pool": "echo", "input": {"steps": 1}}, {"pool": "nope", "input": {}}]
+        batch = client.submit_batch(bodies * 50)
+        assert [item.status for item in batch.results] == [202, 404] * 50
+        made = {item.task.id for item in batch.results if item.task}
+        more = client.submit_batch([bodies[0]] * 60)
+        made |= {item.task.id for item in more.results if item.task}
+        assert made <= {task.id for task in client.list(pool="echo")}
+        with pytest.raises(InvalidInputError, match="nonsense"):
+            client.submit("echo", {"nonsense": 1})
+        failing = client.submit("echo", {"steps": 3, "fail_at": 2, "fail_kind": "permanent"})
+        with pytest.raises(TaskFailedError) as caught:
+            client.wait(failing, timeout_s=60)
+        assert caught.value.task.error is not None
+        assert [pool.name for pool in client.pools()] == [client.pool("echo").name]
+
+
+async def test_many_follow_one_task(here: Path) -> None:
+    """Ten followers on one async client see the same events."""
+
+    async def ids(client: AsyncClient, task: str) -> list[str]:
+        return [event.id async for event in client.events(task) if event.id]
+
+    async with AsyncClient() as client:
+        task = await client.submit("echo", {"steps": 20, "step_s": 0.02})
+        seen = await asyncio.gather(*(ids(client, task.id) for _ in range(10)))
+        assert len(set(map(tuple, seen))) == 1
+        assert len(seen[0]) >= 3
+
+
+def test_a_follower_outlives_the_server(daybreak: LocalDaybreak, here: Path) -> None:
+    """The server stops and starts under a follower, who sees each event of the task once and in order."""
+    with Client(retry=Retry(attempts=20, max_s=1.0)) as client:
+        task = client.submit("echo", {"steps": 60, "step_s": 0.05})
+        seen = []
+        for event in client.events(task):
+            seen.append(event)
+            if event.type == "progress" and sum(e.type == "progress" for e in seen) == 3:
+                daybreak.stop()
+                daybreak.start()
+        assert seen[-1].type == "succeeded"
+        logged = [event.id for event in seen if event.id]
+        assert logged == [event.id for event in client.events(task) if event.id]
+        assert [event.type for event in seen].count("started") == 2
+
+
+def test_the_command(here: Path) -> None:
+    """Submit, follow, fetch, list and read the pools by the command."""
+
+    def daybreak(*args: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, list(args), prog_name="daybreak")
+        return done.exit_code, done.stdout, done.stderr
+
+    code, out, err = daybreak(
+        "submit", "echo", "message=hi", "steps=4", "step_s=0.1", "preview=true", "--previews", "p"
+    )
+    assert code == 0, err
+    assert "hi" in (here / out.strip()).read_text()
+    assert "step" in err
+    assert any((here / "p").iterdir())
+    code, out, _ = daybreak("submit", "echo", "steps=2", "--json")
+    answer = json.loads(out)
+    assert (code, answer["task"]["state"]) == (0, "succeeded")
+    code, out, _ = daybreak("submit", "echo", "--detach")
+    code, out, err = daybreak("tasks", "watch", out.strip(), "--json")
+    assert (code, [json.loads(line)["type"] for line in out.splitlines()][-1]) == (0, "succeeded")
+    assert daybreak("submit", "echo", "fail_at=1", "fail_kind=permanent")[0] == 1
+    assert daybreak("generate", "x", "--pool", "nope")[0] == 3
+    code, out, _ = daybreak("pools", "--json")
+    assert json.loads(out)["workload"] == "echo"
+    assert daybreak("tasks", "list")[1].count("succeeded") >= 3
+
+
+def test_a_number_as_a_message_comes_with_how_to_say_text(here: Path) -> None:
+    """And what the hint says works."""
+    done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "for text write message='\"2026\"'." in done.stderr
+    assert CliRunner().invoke(app, ["submit", "echo", 'message="2026"']).exit_code == 0
+
+
+def test_the_page_has_the_exit_codes() -> None:
+    """docs/06-client.md says what the code says."""
+    page = (ROOT / "docs" / "06-client.md").read_text()
+    for code, words in MEANING.items():
+        assert f"| {code.value} | {words} |" in page

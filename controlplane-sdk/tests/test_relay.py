@@ -1,0 +1,400 @@
+"""`daybreak.relay` on the Valkey of a real Daybreak, and on an old Redis: at least once, and gaps are said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from daybreak.core.follow import place
+from daybreak.errors import ConfigError, UnreachableError
+from daybreak.relay import Delivery, Relay, RelayGapError
+from daybreak.testing import LocalDaybreak
+from daybreak.wire import Event
+
+PAGE = Path(__file__).parents[2] / "docs" / "06-client.md"
+POOLS = count(1)
+WAIT_S = 60.0
+
+
+class Stream:
+    """The events of a pool that no server serves: the test writes them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.pool = f"relay{next(POOLS)}"
+        self.key = f"daybreak:{{{self.pool}}}:events"
+        self.redis: Any = redis.Redis.from_url(url, decode_responses=True, socket_timeout=30)
+
+    def add(self, number: int = 1, **fields: str) -> list[str]:
+        entry = {"task": f"{self.pool}_1", "type": "log", "attempt": "1", "data": "{}"} | fields
+        return [self.redis.xadd(self.key, entry) for _ in range(number)]
+
+    def relay(self, consumer: str = "a", **options: Any) -> Relay:
+        return Relay(self.url, pool=self.pool, group="g", consumer=consumer, **options)
+
+    def age(self, consumer: str) -> None:
+        """As if what this consumer holds had been in its hands for an hour."""
+        held = self.redis.xpending_range(self.key, "g", "-", "+", 999, consumername=consumer)
+        ids = [one["message_id"] for one in held]
+        self.redis.xclaim(self.key, "g", consumer, 0, ids, idle=3_600_000, justid=True)
+
+    def pending(self) -> int:
+        return self.redis.xpending(self.key, "g")["pending"]
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The `redis-server` of this machine, if there is one: in CI that is 7.0, the oldest that Daybreak serves on."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("there is no redis-server on PATH")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    folder = tmp_path_factory.mktemp("redis")
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        try:
+            client = redis.Redis(port=port, retry=Retry(ConstantBackoff(0.05), 600), socket_timeout=30)
+            client.ping()
+            client.close()
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def stream(request: pytest.FixtureRequest) -> Iterator[Stream]:
+    embedded = request.param == "valkey"
+    made = Stream(
+        request.getfixturevalue("daybreak").redis_url if embedded else request.getfixturevalue("oldest")
+    )
+    yield made
+    made.redis.delete(made.key)
+    made.redis.close()
+
+
+async def following(relay: Relay) -> Delivery:
+    return await asyncio.wait_for(anext(relay), WAIT_S)
+
+
+async def take(relay: Relay, number: int, *, ack: bool = True) -> list[str]:
+    ids = []
+    for _ in range(number):
+        delivery = await following(relay)
+        ids.append(str(delivery.event.id))
+        if ack:
+            await delivery.ack()
+    return ids
+
+
+async def until(look: Callable[[], Any], what: str) -> None:
+    end = time.monotonic() + WAIT_S
+    while not look():
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.02)
+
+
+async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
+    """Of each event of real tasks, files and failures among them, relay and API give the very same."""
+    with daybreak.client() as client:
+        inputs = [
+            {"message": "hé", "steps": 4, "step_s": 0.05, "preview": True, "artifact_bytes": 9},
+            {"steps": 3, "fail_at": 2, "fail_attempts": 1},
+            {"steps": 3, "fail_at": 1, "fail_kind": "permanent"},
+        ]
+        tasks = [client.submit("echo", one).id for one in inputs]
+        api = {task: [event for event in client.events(task) if event.id] for task in tasks}
+        ended: set[str] = set()
+        relayed: dict[str, list[Any]] = {task: [] for task in tasks}
+        async with Relay(daybreak.redis_url, pool="echo", group="same", consumer="a") as relay:
+            while ended < set(tasks):
+                delivery = await following(relay)
+                undecoded = delivery.task, delivery.type, Event.model_validate_json(delivery.json())
+                await delivery.ack()
+                assert undecoded == (delivery.event.task, delivery.event.type.value, delivery.event)
+                assert json.loads(delivery.json()) == delivery.event.to_json()
+                if delivery.event.task in relayed:
+                    relayed[delivery.event.task].append(delivery.event)
+                    ended |= {delivery.event.task} if delivery.event.type.terminal else set()
+        urls = {event.data["url"] for event in relayed[tasks[0]] if "url" in event.data}
+        names = ("preview", "artifacts/echo.txt", "artifacts/echo.bin")
+        assert urls == {f"/v1/tasks/{tasks[0]}/{name}" for name in names}
+        assert all(urllib.request.urlopen(daybreak.url + url).status == 200 for url in urls)
+    assert relayed == api
+    kinds = {event.type.value for events in api.values() for event in events}
+    assert kinds >= {
+        "queued",
+        "started",
+        "progress",
+        "preview",
+        "artifact",
+        "retrying",
+        "succeeded",
+        "failed",
+    }
+
+
+async def test_what_was_not_acknowledged_comes_first_after_a_restart(stream: Stream) -> None:
+    """The same consumer gets its own back, in order, and then what is new; nothing is removed from Redis."""
+    ids = stream.add(250)
+    async with stream.relay() as relay:
+        got = await take(relay, 1)
+        got += await take(relay, 119, ack=False)
+    async with stream.relay() as relay:
+        first = await following(relay)
+        assert (first.event.id, first.redelivered) == (ids[1], True)
+        await relay.ack(first)
+        again = await take(relay, 248)
+        new = stream.add(1)
+        last = await following(relay)
+        assert ([last.event.id], last.redelivered) == (new, False)
+        await last.ack()
+    assert got == ids[:120]
+    assert again == ids[2:]
+    assert stream.pending() == 0
+    assert stream.redis.xlen(stream.key) == 251
+    assert [one["name"] for one in stream.redis.xinfo_consumers(stream.key, "g")] == ["a"]
+
+
+async def test_what_a_dead_consumer_left_comes_before_what_is_new(stream: Stream) -> None:
+    """After the idle time another consumer takes it over, page by page."""
+    ids = stream.add(7)
+    async with stream.relay("dead", batch=5) as relay:
+        await take(relay, 5, ack=False)
+    stream.age("dead")
+    async with stream.relay("b", batch=2) as relay:
+        assert await take(relay, 7) == ids
+    assert stream.pending() == 0
+
+
+async def test_a_slow_one_does_not_hand_out_what_another_has_taken(stream: Stream) -> None:
+    """Events that were read ahead and claimed by another meanwhile are not handed out here as well."""
+    ids = stream.add(5)
+    async with stream.relay("slow") as slow, stream.relay("quick") as quick:
+        assert await take(slow, 1, ack=False) == ids[:1]
+        stream.age("slow")
+        slow._held_since -= 3600
+        assert await take(quick, 5) == ids
+        new = stream.add(1)
+        assert await take(slow, 1) == new
+    assert stream.pending() == 0
+
+
+async def test_what_was_trimmed_unseen_is_said_once(stream: Stream) -> None:
+    """An error with the ids around the gap; going on goes on behind it, and it is not said again."""
+    ids = stream.add(10)
+    async with stream.relay(batch=2) as relay:
+        assert await take(relay, 2) == ids[:2]
+        stream.redis.xtrim(stream.key, maxlen=3, approximate=False)
+        with pytest.raises(RelayGapError, match="trimmed") as caught:
+            await following(relay)
+        assert (caught.value.after, caught.value.before) == (ids[1], ids[7])
+        assert await take(relay, 3) == ids[7:]
+        more = stream.add(2)
+        stream.redis.xtrim(stream.key, maxlen=0, approximate=False)
+        with pytest.raises(RelayGapError) as caught:
+            await following(relay)
+        assert caught.value.after == ids[9]
+        assert place(str(caught.value.before)) > place(more[1])
+        new = stream.add(2)
+        assert await take(relay, 2) == new
+    async with stream.relay() as relay:
+        new = stream.add(1)
+        assert await take(relay, 1) == new
+        lost = stream.add(9)
+        stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
+        with pytest.raises(RelayGapError):
+            await following(relay)
+        assert await take(relay, 2) == lost[7:]
+
+
+async def test_what_was_trimmed_after_it_was_seen_is_no_gap(stream: Stream) -> None:
+    """All of it handed out, then all of it trimmed: what comes next comes without an error, also to a new one."""
+    for _ in range(2):
+        async with stream.relay() as relay:
+            for _ in range(2):
+                ids = stream.add(3)
+                assert await take(relay, 3) == ids
+                stream.redis.xtrim(stream.key, maxlen=0, approximate=False)
+
+
+@pytest.mark.parametrize("consumer", ["a", "b"])
+async def test_what_was_trimmed_in_a_consumers_hands_is_said(stream: Stream, consumer: str) -> None:
+    """Its own after a restart, or a dead one's: what is left of it comes, and the rest is a gap."""
+    ids = stream.add(5)
+    async with stream.relay() as relay:
+        await take(relay, 5, ack=False)
+    stream.age("a")
+    stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
+    async with stream.relay(consumer) as relay:
+        with pytest.raises(RelayGapError) as caught:
+            await following(relay)
+        assert place(caught.value.after) < place(ids[0])
+        assert place(ids[2]) < place(str(caught.value.before)) <= place(ids[3])
+        assert await take(relay, 2) == ids[3:]
+    assert stream.pending() == 0
+
+
+async def test_a_new_group_begins_where_it_is_told(stream: Stream) -> None:
+    """From the oldest event there is, which is no gap; with the next one; or behind an id."""
+    ids = stream.add(6)
+    stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
+    async with stream.relay() as relay:
+        assert await take(relay, 4) == ids[2:]
+    behind = Relay(stream.url, pool=stream.pool, group="h", consumer="a", start=ids[3])
+    newest = Relay(stream.url, pool=stream.pool, group="i", consumer="a", start="$")
+    async with behind, newest:
+        assert await take(behind, 2) == ids[4:]
+        new = stream.add(1)
+        assert await take(newest, 1) == new
+
+
+@pytest.mark.parametrize("stream", ["valkey"], indirect=True)
+async def test_it_outlives_valkey(
+    daybreak: LocalDaybreak, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Valkey dies by SIGKILL while it waits and acknowledges: every event comes, in order, and it goes on."""
+    seen: list[str] = []
+
+    async def read(relay: Relay, number: int) -> None:
+        while len(set(seen)) < number:
+            delivery = await following(relay)
+            seen.append(str(delivery.event.id))
+            await delivery.ack()
+
+    async with stream.relay() as relay:
+        ids = stream.add(150)
+        reading = asyncio.create_task(read(relay, 210))
+        await until(lambda: len(seen) > 20, "some events")
+        os.kill(daybreak.pids["valkey"], signal.SIGKILL)
+        more: list[str] = []
+
+        def served() -> bool:
+            try:
+                more.extend(stream.add(60 - len(more)))
+            except redis.RedisError:
+                return False
+            return len(more) == 60
+
+        await until(served, "Valkey to be back")
+        await asyncio.wait_for(reading, WAIT_S)
+    first_seen = list(dict.fromkeys(seen))
+    assert first_seen == ids + more
+    assert stream.pending() == 0
+    assert "trying again" in caplog.text
+
+
+async def test_a_lost_group_is_made_again_and_said(stream: Stream) -> None:
+    """Somebody destroys the group, or the whole stream: it goes on where it was, after an error."""
+    ids = stream.add(3)
+    async with stream.relay() as relay:
+        assert await take(relay, 3) == ids
+        stream.redis.xgroup_destroy(stream.key, "g")
+        with pytest.raises(RelayGapError, match="was lost"):
+            await following(relay)
+        ids = stream.add(2)
+        assert await take(relay, 2) == ids
+        waiting = asyncio.create_task(following(relay))
+        stream.redis.delete(stream.key)
+        with pytest.raises(RelayGapError, match="was lost"):
+            await waiting
+        ids = stream.add(1)
+        assert await take(relay, 1) == ids
+
+
+async def test_an_interrupted_wait_loses_nothing(stream: Stream) -> None:
+    """Cancelled while it waits, and again and again while events come: all of them are handed out."""
+    seen: list[str] = []
+    async with stream.relay(batch=3) as relay:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(relay), 0.05)
+        ids = stream.add(40)
+        end = time.monotonic() + WAIT_S
+        timeouts = (0.0005, 0.001, 0.002, 0.004, 0.1)
+        while len(seen) < 40 and time.monotonic() < end:
+            for timeout in timeouts:
+                try:
+                    delivery = await asyncio.wait_for(anext(relay), timeout)
+                except TimeoutError:
+                    continue
+                seen.append(str(delivery.event.id))
+                await delivery.ack()
+    assert seen == ids
+    assert stream.pending() == 0
+
+
+async def test_a_broken_wait_does_not_repeat_what_is_in_hand(stream: Stream) -> None:
+    """What was taken over and is being worked on does not come again because a later wait was interrupted."""
+    ids = stream.add(2)
+    async with stream.relay("dead") as relay:
+        await take(relay, 2, ack=False)
+    stream.age("dead")
+    async with stream.relay("b") as relay:
+        in_hand = [await following(relay) for _ in range(2)]
+        assert [delivery.event.id for delivery in in_hand] == ids
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(relay), 0.3)
+        new = stream.add(1)
+        assert await take(relay, 1) == new
+        await relay.ack(*in_hand)
+    assert stream.pending() == 0
+
+
+async def test_what_it_cannot_read_stops_nothing(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    """A type of a newer server and an entry of somebody else are passed over, and do not come again."""
+    stream.add(1, type="novelty")
+    stream.redis.xadd(stream.key, {"what": "ever"})
+    stream.add(1, data="[1]")
+    stream.add(1, data="{")
+    ids = stream.add(1)
+    async with stream.relay() as relay:
+        assert await take(relay, 1) == ids
+    assert stream.pending() == 0
+    assert caplog.text.count("cannot be read") == 3
+
+
+@pytest.mark.parametrize("stream", ["valkey"], indirect=True)
+async def test_a_wrong_address_or_password_is_said_at_once(stream: Stream) -> None:
+    """Entering fails: a relay that waits for ever for a server that never was helps nobody."""
+    wrong = {"redis://127.0.0.1:1": UnreachableError, "nonsense": ConfigError}
+    wrong[re.sub(r":[^:@/]+@", ":wrong@", stream.url)] = ConfigError
+    for url, error in wrong.items():
+        with pytest.raises(error):
+            async with Relay(url, pool="p", group="g", consumer="a"):
+                pass
+    stream.redis.set(stream.key, "a string")
+    with pytest.raises(ConfigError, match="WRONGTYPE"):
+        async with stream.relay():
+            pass
+
+
+def test_the_page_s_example_runs(
+    daybreak: LocalDaybreak, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What docs/06-client.md shows works, word for word."""
+    example = next(
+        one for one in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "Relay(" in one
+    )
+    monkeypatch.setenv("REDIS_URL", daybreak.redis_url)
+    with daybreak.client() as client:
+        client.wait(client.submit("echo", {"steps": 2}))
+    exec(compile(example, str(PAGE), "exec"), {"__name__": "__main__"})
+    assert "queued" in capsys.readouterr().out

@@ -1,0 +1,132 @@
+"""What the command says of events, without a screen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from daybreak.cli.exit_codes import UsageError
+from daybreak.cli.generate import parse_values
+from daybreak.cli.output import age, seconds, size
+from daybreak.cli.summary import main_artifact, target_of
+from daybreak.cli.timeline import Story
+from daybreak.wire import Event, Task
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> Event:
+    body = {
+        "task": "video_01",
+        "type": kind,
+        "at": START + timedelta(seconds=at_s),
+        "id": event_id,
+        "data": data,
+    }
+    return Event.model_validate(body)
+
+
+def test_where_the_time_went(make: Any) -> None:
+    """Queue, wake phases, work and the wait for another try each get their seconds."""
+    story = Story.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
+    assert story.line == "queued, number 2 in line · about 9.0 s left"
+    for each in (
+        event("queued", 0.0, "1-0", position=2),
+        event("wake", 1.0, phase="pods", eta_s=8.0),
+        event("wake", 4.0, phase="model"),
+        event("started", 6.0, "2-0", group="g-1", ranks=2),
+        event("progress", 7.0, "3-0", phase="encode_prompt", fraction=0.1),
+        event("progress", 8.0, "3-1", phase="denoise", fraction=0.3, step=1, steps=4, eta_s=3.0),
+        event("retrying", 9.0, "4-0", reason="lease_lost", strikes=1, delay_s=2.0),
+        event("started", 11.0, "5-0", group="g-2", resumed_from_step=1),
+        event("progress", 14.0, "6-0", phase="denoise", fraction=0.9, step=4, steps=4),
+        event("progress", 15.0, "6-1", phase="upload", fraction=1.0),
+        event("succeeded", 15.5, "7-0"),
+    ):
+        story.tell(each)
+    assert {name: took for name, took in story.spent.items() if took} == {
+        "queue": 1.0,
+        "pods": 3.0,
+        "model": 2.0,
+        "encode_prompt": 1.0,
+        "denoise": 5.0,
+        "waiting to try again": 2.0,
+        "upload": 1.5,
+    }
+    assert ("getting machines", 3.0) in story.phases()
+    assert (story.fraction, story.last_id, story.state) == (1.0, "7-0", "succeeded")
+
+
+def test_what_keeps_a_pool_from_waking_is_a_line_of_its_own() -> None:
+    """Once for each cause, while the bar goes on saying the phase."""
+    story = Story()
+    assert story.tell(event("wake", 0, phase="warm_up")) is None
+    lines = [
+        story.tell(event("wake", at, phase="warm_up", message=why))
+        for at, why in enumerate(["no such bucket", "no such bucket", "the key is wrong"], start=1)
+    ]
+    assert lines == ["not in order: no such bucket", None, "not in order: the key is wrong"]
+    assert story.line == "waking: warming up"
+    assert story.tell(event("wake", 9, phase="ready")) is None
+
+
+def test_lines_worth_keeping() -> None:
+    """Starts, retries and the task's own log are told; progress only moves the bar."""
+    story = Story()
+    assert story.tell(event("progress", 0, phase="denoise", fraction=0.2, step=1, steps=5, eta_s=4.0)) is None
+    assert story.line == "denoising · step 1/5 · about 4.0 s left"
+    assert story.tell(event("started", 1, group="g-1", ranks=2)) == "started on g-1, 2 ranks"
+    said = story.tell(event("retrying", 2, reason="stalled", message="step 7", delay_s=1.5))
+    assert said == "trying again after a step that did not end: step 7 (in 1.5 s)"
+    assert story.tell(event("log", 3, level="warning", message="hot")) == "warning: hot"
+
+
+def test_a_snapshot_sets_the_scene(make: Any) -> None:
+    """After `reset` the bar stands where the task is; a broken snapshot is no reason to stop."""
+    story = Story()
+    progress = {"fraction": 0.5, "step": 10, "steps": 20}
+    told = story.tell(event("reset", 0, task=make.task(state="running", phase="denoise", progress=progress)))
+    assert told == "older events are gone; following from here"
+    assert (story.line, story.fraction) == ("denoising · step 10/20", 0.5)
+    assert story.tell(event("reset", 0, task="?")) == "some events are gone; following from here"
+
+
+def test_the_file_that_the_user_wanted(make: Any, tmp_path: Any) -> None:
+    """The video goes before the poster, and both before `task.json`."""
+    files = [("task.json", "application/json"), ("poster.webp", "image/webp"), ("video.mp4", "video/mp4")]
+    kept = [{"name": n, "content_type": c, "size_bytes": 1, "sha256": "0", "url": "/"} for n, c in files]
+    task = Task.model_validate(make.task(artifacts=kept))
+    found = main_artifact(task)
+    assert found is not None
+    assert found.name == "video.mp4"
+    assert str(target_of(task, found, None)) == "out/video_01.mp4"
+    assert target_of(task, found, tmp_path) == tmp_path
+    assert main_artifact(Task.model_validate(make.task())) is None
+
+
+def test_values_are_json_or_text() -> None:
+    """`steps=5` is a number, `message=hi` a text, `flag=true` a truth; what is neither is refused."""
+    assert parse_values(["steps=5", "message=hi there", "flag=true", "a=b=c"]) == {
+        "steps": 5,
+        "message": "hi there",
+        "flag": True,
+        "a": "b=c",
+    }
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        parse_values(["steps"])
+
+
+def test_numbers_for_eyes() -> None:
+    """Seconds, sizes and ages are short."""
+    shown = [seconds(v) for v in (None, 0.421, 12.34, 245, 7380)]
+    assert shown == [
+        "–",
+        "0.42 s",
+        "12.3 s",
+        "4 min 05 s",
+        "2 h 03 min",
+    ]
+    assert [size(v) for v in (831, 10234, 5 << 20, 3 << 30)] == ["831 B", "10.0 KiB", "5.0 MiB", "3.0 GiB"]
+    assert age(START, now=START + timedelta(minutes=5)) == "5 min ago"

@@ -1,1 +1,0 @@
-"""``python -m benchmarks.video``: what a video costs in our group beside the bare loop."""

@@ -1,7 +1,0 @@
-"""One promise each, with its figures. Importing this registers them; the order is the order of the report."""
-
-from __future__ import annotations
-
-from faults.scenarios import clients, leases, points, runs
-
-__all__ = ["clients", "leases", "points", "runs"]

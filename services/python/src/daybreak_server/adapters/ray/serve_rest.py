@@ -1,0 +1,147 @@
+"""Ray Serve's REST API on a RayCluster's head: put the applications, see them, scale one.
+
+The dashboard answers at port 8265. With token authentication it wants the cluster's token on every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from typing import Any, Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from daybreak_server.ports.cluster import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    RayCluster,
+    ServeView,
+)
+
+PORT = 8265
+_RUNS = "RUNNING"
+
+Address = Callable[[RayCluster], str]
+"""``http://host:port`` of its dashboard."""
+
+
+class Token(Protocol):
+    """Finds the token of a RayCluster; ``None`` where it asks for none."""
+
+    async def __call__(self, cluster: RayCluster, *, again: bool = False) -> str | None:
+        """``again``: the one that was found before is refused."""
+
+
+class TokenRefusedError(ClusterRefusedError):
+    """Ray refuses the token."""
+
+
+def in_namespace(namespace: str) -> Address:
+    """Addresses of head services, as pods of the same Kubernetes reach them.
+
+    :raises ClusterUnavailableError: before KubeRay has made the service.
+    """
+
+    def address(cluster: RayCluster) -> str:
+        if cluster.head_service is None:
+            raise ClusterUnavailableError(f"{cluster.name} has no head service yet")
+        return f"http://{cluster.head_service}.{namespace}.svc:{PORT}"
+
+    return address
+
+
+class ServeRest:
+    """:class:`~daybreak_server.ports.cluster.Serve` over HTTP. Each call takes a thread for its duration."""
+
+    def __init__(
+        self, *, address: Address, token: Token, timeout_s: float = 5.0, put_timeout_s: float = 60.0
+    ):
+        self._address, self._token = address, token
+        self._timeout_s, self._put_timeout_s = timeout_s, put_timeout_s
+
+    async def look(self, cluster: RayCluster, *, application: str) -> ServeView:
+        """The application's state; no status where there is no such application."""
+        text = await self._call(cluster, "GET", "/api/serve/applications/", timeout_s=self._timeout_s)
+        try:
+            return view(json.loads(text), application=application)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ClusterUnavailableError(f"Serve answered what it should not: {text[:200]!r}") from exc
+
+    async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
+        """Put all applications. Starting Serve's controller takes its time, so this may."""
+        await self._call(
+            cluster, "PUT", "/api/serve/applications/", body=config, timeout_s=self._put_timeout_s
+        )
+
+    async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
+        """Set the number of ranks: a multiple of the gang's size, or Serve never applies it."""
+        path = f"/api/v1/applications/{quote(application)}/deployments/{quote(deployment)}/scale"
+        body = {"target_num_replicas": target}
+        await self._call(cluster, "POST", path, body=body, timeout_s=self._timeout_s)
+
+    async def _call(
+        self,
+        cluster: RayCluster,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        timeout_s: float,
+    ) -> str:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        url = self._address(cluster) + path
+        request = Request(url, data=data, headers=headers, method=method)
+        token = await self._token(cluster)
+        try:
+            return await asyncio.to_thread(_send, _with(token, request), timeout_s)
+        except TokenRefusedError:
+            renewed = await self._token(cluster, again=True)
+            if renewed == token:
+                raise
+            return await asyncio.to_thread(_send, _with(renewed, request), timeout_s)
+
+
+def view(details: Mapping[str, Any], *, application: str) -> ServeView:
+    """From the answer to ``GET /api/serve/applications/``.
+
+    A rank that is to move away (its node drains) is not counted as one that runs.
+    """
+    app = details["applications"].get(application)
+    if app is None:
+        return ServeView()
+    deployments = list(app["deployments"].values())
+    messages = [app.get("message", ""), *(one.get("message", "") for one in deployments)]
+    args = (app.get("deployed_app_config") or {}).get("args") or {}
+    return ServeView(
+        status=str(app["status"]),
+        message=next((message for message in messages if message), ""),
+        attempt=int(args["attempt"]) if "attempt" in args else None,
+        target=sum(int(one["target_num_replicas"]) for one in deployments),
+        running=sum(replica["state"] == _RUNS for one in deployments for replica in one["replicas"]),
+    )
+
+
+def _with(token: str | None, request: Request) -> Request:
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
+
+
+def _send(request: Request, timeout_s: float) -> str:
+    try:
+        with urlopen(request, timeout=timeout_s) as response:
+            return str(response.read().decode())
+    except HTTPError as exc:
+        said = exc.read(2000).decode(errors="replace").strip()
+        what = f"{request.get_method()} {request.full_url}: {exc.code} {said[:400]}"
+        if exc.code in {401, 403}:
+            raise TokenRefusedError(f"Ray refuses the token: {what}") from exc
+        if exc.code in {400, 404, 412}:
+            raise ClusterRefusedError(what) from exc
+        raise ClusterUnavailableError(what) from exc
+    except (URLError, HTTPException, OSError) as exc:
+        raise ClusterUnavailableError(f"{request.get_method()} {request.full_url}: {exc}") from exc

@@ -1,0 +1,1 @@
+"""Who is calling: the principal of a request."""

@@ -1,0 +1,82 @@
+"""Who asks: the one dependency that every route has, so that keys slot in here and unknown_websocket else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.problems import ApiError
+
+DEFAULT_TENANT = "default"
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEADER = b"daybreak-tenant"
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A tenant and what it may do. ``admin`` sees hosts and process ids."""
+
+    tenant: str = DEFAULT_TENANT
+    scopes: frozenset[str] = frozenset({"tasks"})
+
+    @property
+    def admin(self) -> bool:
+        """Whether it may see what belongs to the operator."""
+        return "admin" in self.scopes
+
+
+_LOCAL = Principal(scopes=frozenset({"tasks", "admin"}))
+
+
+@lru_cache(maxsize=1024)
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine itself, also as IPv6 writes an address of IPv4."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Whether the client is this machine itself, not a proxy on it that speaks for somebody else."""
+    client = connection.scope.get("client")
+    if client is None or any(name in _FORWARDED for name, _ in connection.scope["headers"]):
+        return False
+    return is_loopback(client[0])
+
+
+async def principal(connection: HTTPConnection) -> Principal:
+    """The principal of a request. Without keys all are ``default``, and a local client may name its tenant.
+
+    :raises ApiError: ``bad_header`` when a local client's ``Daybreak-Tenant`` is malformed.
+    """
+    if not is_local(connection):
+        return Principal()
+    tenant = _named(connection)
+    if tenant is None:
+        return _LOCAL
+    if not _TENANT.fullmatch(tenant):
+        raise ApiError(
+            ErrorCode.BAD_HEADER,
+            "Daybreak-Tenant is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit.",
+        )
+    return replace(_LOCAL, tenant=tenant)
+
+
+def _named(connection: HTTPConnection) -> str | None:
+    for name, value in connection.scope["headers"]:
+        if name == _HEADER:
+            return str(value.decode("latin-1"))
+    return None
+
+
+Caller = Annotated[Principal, Depends(principal)]

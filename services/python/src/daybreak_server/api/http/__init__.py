@@ -1,0 +1,1 @@
+"""HTTP itself: middleware, request bodies, responses, errors."""

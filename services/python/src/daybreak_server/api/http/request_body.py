@@ -1,0 +1,107 @@
+"""Request bodies: bounded while they stream and when they are decompressed, JSON only, objects only."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from starlette.requests import Request
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.http.decoding import decompressed, parse_json
+from daybreak_server.api.problems import ApiError, invalid_field
+from daybreak_server.domain.tracing import TraceContext
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_TRACE_HEADERS = (b"traceparent", b"tracestate")
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
+    """The body as a JSON object.
+
+    :raises ApiError: ``unsupported_media_type``, ``too_large``, ``bad_json`` or ``invalid_input``.
+    """
+    kind = header(request, b"content-type") or ""
+    if kind != "application/json":
+        kind = kind.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with Content-Type: application/json.")
+    raw = await read_bytes(request, max_bytes=max_bytes)
+    plain = decompressed(raw, header(request, b"content-encoding"), max_bytes=max_bytes)
+    if plain is None:
+        raise too_large(max_bytes)
+    data = parse_json(plain)
+    if not isinstance(data, dict):
+        raise invalid_field("body", "The body must be a JSON object.")
+    return data
+
+
+async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
+    """The body, refused as soon as it is known to be too large, with or without a Content-Length."""
+    declared = header(request, b"content-length") or ""
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(ErrorCode.BAD_JSON, "The body ended before its end.")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        if not message.get("more_body"):
+            return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
+        chunks.append(chunk)
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """A header's first value; ``name`` is lower case. Without the copy that a mapping of all of them takes."""
+    for found, value in request.scope["headers"]:
+        if found == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def trace_context(request: Request) -> TraceContext | None:
+    """The trace that the request belongs to, where it says so and is right."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in request.scope["headers"]:
+        if name in _TRACE_HEADERS:
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    parent, state = _TRACE_HEADERS
+    return TraceContext.parse(found[parent], found.get(state, ())) if parent in found else None
+
+
+def too_large(max_bytes: int) -> ApiError:
+    """The body is larger than the server takes. The connection ends, as the rest of it is not read."""
+    return ApiError(
+        ErrorCode.TOO_LARGE,
+        f"The body may have {max_bytes:,} bytes, also when it is decompressed.",
+        limit="body_bytes",
+        headers={"Connection": "close"},
+    )
+
+
+def canonical(data: Any) -> str:
+    """The same text for the same JSON value, whatever its spaces and order of keys.
+
+    :raises ApiError: ``bad_json`` when a number overflows to infinity (``1e400``).
+    """
+    try:
+        return _CANONICAL.encode(data)
+    except ValueError as exc:
+        raise ApiError(ErrorCode.BAD_JSON, "A number in the body is too large.") from exc
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The ``Idempotency-Key``, when there is one. :raises ApiError: ``bad_header`` when it is malformed."""
+    key = header(request, b"idempotency-key")
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise ApiError(
+            ErrorCode.BAD_HEADER, "Idempotency-Key is 1 to 255 visible ASCII characters without spaces."
+        )
+    return key

@@ -1,0 +1,90 @@
+"""The page at ``/docs``: plain HTML from the OpenAPI document, without scripts from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+_METHODS = ("get", "post", "delete")
+_ORIGIN = "http://127.0.0.1:8000"
+
+
+def render(document: dict[str, Any], prefix: str = "") -> str:
+    """The page. Every request on it can be run there, or as the curl line that is shown.
+
+    ``prefix``: what the paths begin with where a proxy serves the API below one.
+    """
+    info = document["info"]
+    rooms: dict[str, list[str]] = {}
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                rooms.setdefault(item[method]["tags"][0], []).append(
+                    _operation(prefix + path, method, item[method])
+                )
+    body = "".join(f"<h2>{escape(room)}</h2>{''.join(found)}" for room, found in rooms.items())
+    intro = "".join(f"<p>{_text(part)}</p>" for part in info["description"].split("\n\n"))
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(info['title'])}: the API</title><style>{_static('docs.css')}</style>"
+        f"<h1>{escape(info['title'])}</h1>{intro}"
+        f'<p>The same for machines: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
+        " <code>{id}</code> is the id of a task; “Run” puts the one that you submitted last.</p>"
+        f"{body}<script>{_static('docs.js')}</script></html>"
+    )
+
+
+def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+    shown = "".join(_example(path, method, body) for body in _bodies(operation))
+    answers = "".join(
+        f"<tr><td><code>{escape(status)}</code></td><td>{_text(answer['description'])}</td></tr>"
+        for status, answer in sorted(operation["responses"].items())
+    )
+    parameters = "".join(
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
+        f"<td>{_text(p.get('description', ''))}</td></tr>"
+        for p in operation.get("parameters", [])
+    )
+    return (
+        f'<details id="{escape(operation["operationId"])}">'
+        f'<summary><span class="m {method}">{method.upper()}</span>'
+        f"<code>{escape(path)}</code></summary><p>{_text(operation.get('description', ''))}</p>"
+        f"<table>{parameters}</table>{shown}<table>{answers}</table></details>"
+    )
+
+
+def _bodies(operation: dict[str, Any]) -> Iterator[Any]:
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if content is None:
+        yield None
+        return
+    for example in content.get("examples", {}).values():
+        yield example["value"]
+
+
+def _example(path: str, method: str, body: Any) -> str:
+    data = "" if body is None else json.dumps(body)
+    quoted = data.replace("'", "'\\''")
+    line = "curl -s" + ("" if method == "get" else f" -X {method.upper()}")
+    line += f" '{_ORIGIN}{path}'"
+    if body is not None:
+        line += f" -H 'Content-Type: application/json' -d '{quoted}'"
+    shown = escape(line).replace(_ORIGIN, f'<span class="origin">{_ORIGIN}</span>')
+    asked = f'data-method="{method.upper()}" data-path="{escape(path)}" data-body="{escape(data)}"'
+    return f"<pre><code>{shown}</code></pre><button {asked}>Run</button><pre hidden></pre>"
+
+
+@cache
+def _static(name: str) -> str:
+    return (files("daybreak_server.api.native") / "static" / name).read_text(encoding="utf-8")
+
+
+def _text(markdown: str) -> str:
+    """Text with `code` in it."""
+    parts = escape(markdown).split("`")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))

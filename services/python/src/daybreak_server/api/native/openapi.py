@@ -1,0 +1,169 @@
+"""The OpenAPI document, with examples for the pools that this server has, and the page that shows it.
+
+The page is plain HTML made here: it works without a network, and each request on it runs as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from daybreak.wire import BatchRequest, ErrorCode, Event, Problem, SubmitRequest
+from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
+from daybreak_server.api import path_prefix
+from daybreak_server.api.native import docs_page
+from daybreak_server.api.store.catalog import Catalog, PoolEntry
+
+VERSION = "1"
+_DESCRIPTION = """\
+Long GPU jobs as a service: submit a task, follow every step of it, fetch its files.
+
+Errors are `application/problem+json` with a stable `code`. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
+the same objects as `/v1/tasks/{id}/events`; it closes with 1000 after the last event, 4404 when there is no \
+such task.
+"""
+_METHODS = ("get", "post", "delete")
+_EXTRA: tuple[type[BaseModel], ...] = (SubmitRequest, BatchRequest, Problem, Event)
+_ANYWHERE = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
+_CHANGES = ("post", "delete")
+_TASK_LINKS = {
+    "show": {"operationId": "get_task", "parameters": {"id": "$response.body#/id"}},
+    "follow": {"operationId": "follow", "parameters": {"id": "$response.body#/id"}},
+    "cancel": {"operationId": "cancel", "parameters": {"id": "$response.body#/id"}},
+}
+
+
+def install(app: FastAPI, catalog: Catalog) -> None:
+    """Serve the document at ``/openapi.json`` and the page at ``/docs``."""
+    made: dict[str, Any] = {}
+
+    def document() -> dict[str, Any]:
+        if not made:
+            made.update(build(app, catalog))
+        return made
+
+    app.openapi = document  # type: ignore[method-assign]
+
+    async def docs() -> Response:
+        """This API's documentation, for people."""
+        return HTMLResponse(docs_page.render(document(), path_prefix.current()))
+
+    async def openapi_json() -> Response:
+        """The OpenAPI document."""
+        below = path_prefix.current()
+        return JSONResponse({**document(), "servers": [{"url": below}]} if below else document())
+
+    app.add_api_route("/openapi.json", openapi_json, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
+
+
+def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
+    """The document of this app: the same for the same code and settings."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=_DESCRIPTION,
+        routes=app.routes,
+        summary="Long GPU jobs as a service",
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _, more = models_json_schema(
+        [(model, "validation") for model in _EXTRA], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(more.get("$defs", {}))
+    for entry in catalog:
+        _add_input(schemas, entry)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for item in document["paths"].values():
+        for method in _METHODS:
+            if method in item:
+                if method in _CHANGES:
+                    item[method].setdefault("x-problems", []).append(ErrorCode.ORIGIN_NOT_ALLOWED.value)
+                _problems(item[method])
+    _add_examples(document, catalog)
+    return document
+
+
+def _add_input(schemas: dict[str, Any], entry: PoolEntry) -> None:
+    """Each pool's input under a name of its own."""
+    schema = entry.spec.Params.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, definition in schema.pop("$defs", {}).items():
+        schemas[name] = definition
+    schemas[f"Input_{entry.name}"] = schema
+
+
+def _problems(operation: dict[str, Any]) -> None:
+    """Problems by status, with their codes; FastAPI's own 422 goes."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    by_status: dict[int, list[ErrorCode]] = {}
+    for value in [*operation.pop("x-problems", []), *_ANYWHERE]:
+        code = ErrorCode(value)
+        by_status.setdefault(code.status, []).append(code)
+    for status, codes in sorted(by_status.items()):
+        responses[str(status)] = {
+            "description": " · ".join(f"`{code.value}` {code.title}." for code in codes),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code.value: {"value": _problem(code)} for code in codes},
+                }
+            },
+        }
+
+
+def _problem(code: ErrorCode) -> dict[str, Any]:
+    return {
+        "type": TYPE_PREFIX + code.value,
+        "title": code.title,
+        "status": code.status,
+        "code": code.value,
+        "detail": "…",
+    }
+
+
+def example_input(entry: PoolEntry) -> dict[str, Any]:
+    """An input of the pool that works as it stands: the workload's own example, or what it must have."""
+    schema = entry.spec.Params.model_json_schema()
+    for example in schema.get("examples", []):
+        return dict(example)
+    found = {}
+    for name, field in schema.get("properties", {}).items():
+        if field.get("examples"):
+            found[name] = field["examples"][0]
+        elif name in schema.get("required", []):
+            found[name] = field.get("default", "a red circle moving left")
+    return found
+
+
+def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
+    paths = document["paths"]
+    tasks = {entry.name: {"pool": entry.name, "input": example_input(entry)} for entry in catalog}
+    one = {name: {"summary": f"To the pool {name}", "value": value} for name, value in tasks.items()}
+    _examples(paths["/v1/tasks"]["post"], one)
+    _examples(paths["/v1/estimate"]["post"], one)
+    _examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
+    video = next((e for e in catalog if e.name == "video" or e.spec.name == "video"), None)
+    if video is None:
+        del paths["/generate"]  # there is no pool that it could mean
+    else:
+        body = paths["/generate"]["post"]["requestBody"]["content"]["application/json"]
+        body["schema"] = {"$ref": f"#/components/schemas/Input_{video.name}"}
+        _examples(paths["/generate"]["post"], {"prompt": {"value": example_input(video)}})
+    for path in ("/v1/tasks", "/generate"):
+        if path in paths:
+            paths[path]["post"]["responses"]["202"]["links"] = _TASK_LINKS
+    first = next(iter(catalog)).name
+    for parameter in paths["/v1/pools/{name}"]["get"]["parameters"]:
+        if parameter["name"] == "name":
+            parameter["example"] = first
+
+
+def _examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
+    operation["requestBody"]["content"]["application/json"]["examples"] = examples

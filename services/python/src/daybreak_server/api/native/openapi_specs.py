@@ -1,0 +1,170 @@
+"""What the OpenAPI document says of each route beside its name and docstring.
+
+``codes`` are the problems that a route can answer with; every route can also answer 500 ``internal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from daybreak.wire import (
+    IDEMPOTENCY_KEY,
+    BatchRequest,
+    BatchResult,
+    Estimate,
+    Pool,
+    PoolList,
+    SubmitRequest,
+    Task,
+    TaskList,
+)
+from daybreak.wire import ErrorCode as Code
+
+_STORE = (Code.STORE_UNAVAILABLE,)
+_TASK = (Code.BAD_HEADER, Code.NOT_FOUND, *_STORE)
+_BODY = (Code.BAD_JSON, Code.BAD_HEADER, Code.UNSUPPORTED_MEDIA_TYPE, Code.TOO_LARGE, Code.INVALID_INPUT)
+_SUBMIT = (*_BODY, Code.NO_SUCH_POOL, Code.IDEMPOTENCY_MISMATCH, Code.QUEUE_FULL, *_STORE)
+_IDEMPOTENT = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "1 to 255 visible ASCII characters. The same key and body give the same task again. "
+    + IDEMPOTENCY_KEY,
+    "schema": {"type": "string", "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+}
+_TRACE = [
+    {
+        "name": name,
+        "in": "header",
+        "description": "W3C's Trace Dependencies: kept with the task. A malformed one is ignored.",
+        "schema": {"type": "string"},
+    }
+    for name in ("traceparent", "tracestate")
+]
+
+
+def _route(
+    name: str,
+    *codes: Code,
+    ok: Mapping[int, tuple[str, type[BaseModel] | None]],
+    body: type[BaseModel] | dict[str, Any] | None = None,
+    media: dict[str, Any] | None = None,
+    idempotent: bool = False,
+) -> dict[str, Any]:
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, (description, model) in ok.items():
+        responses[status] = {"description": description}
+        if model is not None:
+            responses[status]["model"] = model
+        elif media is not None:
+            responses[status]["content"] = {kind: {"schema": schema} for kind, schema in media.items()}
+    extra: dict[str, Any] = {"x-problems": sorted({code.value for code in codes})}
+    if body is not None:
+        schema = body if isinstance(body, dict) else {"$ref": f"#/components/schemas/{body.__name__}"}
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if idempotent:
+        extra["parameters"] = [_IDEMPOTENT, *_TRACE]
+    return {
+        "operation_id": name,
+        "status_code": next(iter(ok)),
+        "response_model": None,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+_ACCEPTED = {
+    202: ("Accepted: it is safe in the store.", Task),
+    200: ("The same key and body: the task from before.", Task),
+}
+_BINARY = {"type": "string", "format": "binary"}
+
+SUBMIT = _route("submit", *_SUBMIT, ok=_ACCEPTED, body=SubmitRequest, idempotent=True)
+GENERATE = _route("generate", *_SUBMIT, ok=_ACCEPTED, body={"type": "object"}, idempotent=True)
+BATCH = _route(
+    "submit_batch",
+    *_BODY,
+    ok={207: ("A result for each task, in order.", BatchResult)},
+    body=BatchRequest,
+    idempotent=True,
+)
+REPLAY = _route(
+    "replay",
+    *_TASK,
+    Code.CONFLICT,
+    Code.INVALID_INPUT,
+    Code.IDEMPOTENCY_MISMATCH,
+    Code.QUEUE_FULL,
+    ok=_ACCEPTED,
+    idempotent=True,
+)
+ESTIMATE = _route(
+    "estimate",
+    *_BODY,
+    Code.NO_SUCH_POOL,
+    *_STORE,
+    ok={200: ("What it would take; figures that are not known yet are absent.", Estimate)},
+    body=SubmitRequest,
+)
+SHOW = _route("get_task", *_TASK, ok={200: ("The task.", Task)})
+LIST = _route(
+    "list_tasks",
+    Code.BAD_HEADER,
+    Code.BAD_CURSOR,
+    Code.INVALID_INPUT,
+    Code.NO_SUCH_POOL,
+    *_STORE,
+    ok={200: ("A page.", TaskList)},
+)
+CANCEL = _route(
+    "cancel",
+    *_TASK,
+    ok={
+        202: ("It is cancelled, or will be at its next step.", Task),
+        200: ("It had ended; nothing changes.", Task),
+    },
+)
+DELETE = _route(
+    "delete_task", *_TASK, Code.CONFLICT, ok={204: ("It is gone, with its events and files.", None)}
+)
+ARTIFACT = _route(
+    "get_artifact",
+    *_TASK,
+    Code.NO_SUCH_ARTIFACT,
+    Code.BAD_RANGE,
+    ok={
+        200: ("The file.", None),
+        206: ("The part of it that `Range` asks for.", None),
+        304: ("It is what `If-None-Match` says.", None),
+        307: ("Where it can be read for a while.", None),
+    },
+    media={"application/octet-stream": _BINARY},
+)
+PREVIEW = _route(
+    "get_preview",
+    *_TASK,
+    Code.NO_SUCH_ARTIFACT,
+    ok={200: ("The picture.", None)},
+    media={"image/webp": _BINARY},
+)
+EVENTS = _route(
+    "follow",
+    *_TASK,
+    Code.BAD_EVENT_ID,
+    Code.NOT_ACCEPTABLE,
+    Code.TOO_MANY_STREAMS,
+    Code.SHUTTING_DOWN,
+    ok={
+        200: ("Events, until the task's last one.", None),
+        204: ("The task has ended, and `after` is its last event: nothing follows.", None),
+    },
+    media={"text/event-stream": {"type": "string"}},
+)
+POOLS = _route("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})
+POOL = _route("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: ("The pool.", Pool)})
+_HEALTH = {"application/json": {"type": "object", "properties": {"status": {"type": "string"}}}}
+HEALTH = _route("alive", ok={200: ("Alive.", None)}, media=_HEALTH)
+READY = _route("ready", Code.SHUTTING_DOWN, *_STORE, ok={200: ("Ready.", None)}, media=_HEALTH)
+METRICS = _route("metrics", ok={200: ("Figures.", None)}, media={"text/plain": {"type": "string"}})

@@ -1,0 +1,249 @@
+"""What the store knows, as the wire shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import from_json
+
+from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
+from daybreak_server.api import path_prefix
+from daybreak_server.api.store.catalog import PoolEntry
+from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
+from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
+
+GROUPS_SHOWN = 500
+"""Of a pool: a body is bounded, whatever there is."""
+_PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
+
+
+Json = dict[str, Any]
+"""A JSON object of the wire, ready to be written: without absent fields."""
+
+
+def at(ms: int | None) -> datetime | None:
+    """A time of the store as the wire's types have it."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def written(ms: int) -> str:
+    """A time of the store as it is written: ``2026-11-21T12:00:00.000Z``."""
+    second, rest = divmod(ms, 1000)
+    return f"{_second(second)}.{rest:03d}Z"
+
+
+def path(task: str) -> str:
+    """Where a task is served."""
+    return path_prefix.current() + paths.task_path(task)
+
+
+def artifact_url(task: str, name: str) -> str:
+    """Where a file of a task is served."""
+    return path_prefix.current() + paths.artifact_path(task, name)
+
+
+def artifact(task: str, ref: ArtifactRef) -> Json:
+    """A file as clients see it: its place in the store stays inside."""
+    return {**ref.description(), "url": artifact_url(task, ref.name)}
+
+
+def has_ready_group(view: PoolView) -> bool:
+    """Whether a group of the pool could take a task without a wake."""
+    return any(group.state.ready for group in view.groups)
+
+
+def wake_of(view: PoolView | None, now_ms: int) -> Json | None:
+    """What the pool does to get its first group; ``None`` when it has one."""
+    if view is None or has_ready_group(view):
+        return None
+    shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in RESTING_PHASES else view.wake_phase}
+    if view.wake_since_ms is not None:
+        shown["since"] = written(view.wake_since_ms)
+    if (eta_s := wake_eta_s(view, now_ms)) is not None:
+        shown["eta_s"] = eta_s
+    failure = view.failure.message if view.failure is not None else ""
+    if message := failure if view.report is None else view.report.message:
+        shown["message"] = message
+    return shown
+
+
+def wake_last(view: PoolView) -> dict[str, float]:
+    """Seconds of each phase of the latest wake as ``<phase>_s``, with their ``total_s``."""
+    last = {key if key.endswith("_s") else f"{key}_s": round(s, 3) for key, s in view.wake_last.items()}
+    if last and "total_s" not in last:
+        last["total_s"] = round(sum(last.values()), 3)
+    return last
+
+
+def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
+    """Seconds until a group is ready, if what is left of this wake goes as in the last one."""
+    last, phase = wake_last(view), view.wake_phase
+    if not last:
+        return None
+    if f"{phase}_s" in last and view.wake_since_ms is not None:
+        here = last[f"{phase}_s"] - max(0.0, (now_ms - view.wake_since_ms) / 1000)
+        later = WAKE_PHASES[WAKE_PHASES.index(WakePhase(phase)) + 1 :]
+        return round(max(0.0, here) + sum(last.get(f"{name}_s", 0.0) for name in later), 1)
+    began_ms = view.report.wake_began_ms if view.report is not None else None
+    began_ms = view.wake_since_ms if began_ms is None else began_ms
+    elapsed = 0.0 if began_ms is None else (now_ms - began_ms) / 1000
+    return round(max(0.0, last["total_s"] - max(0.0, elapsed)), 1)
+
+
+def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
+    """A task as clients see it (:class:`daybreak.wire.Task`). ``view``: its pool's numbers, for ``wake``.
+
+    Made as what is written, not through the wire's type: this is in every answer and many events.
+    """
+    waiting = record.state.waiting
+    running = record.state is State.RUNNING
+    here = path(record.id)
+    fields: Json = {
+        "id": record.id,
+        "object": "task",
+        "pool": record.pool,
+        "tenant": record.tenant,
+        "state": record.state.public.value,
+        "phase": record.phase if running else None,
+        "cancel_requested": record.cancel_requested,
+        "priority": _PRIORITY[record.priority],
+        "attempt": record.attempt,
+        "strikes": record.strikes,
+        "max_strikes": record.max_strikes,
+        "releases": record.releases,
+        "resumed_from_step": record.resumed_from_step,
+        "progress": _progress(record, running=running),
+        "queue": _place(record) if waiting else None,
+        "wake": wake_of(view, now_ms) if waiting else None,
+        "input": from_json(record.input_json),
+        "metadata": record.metadata,
+        "created_at": written(record.created_ms),
+        "start_at": _written(record.start_at_ms),
+        "started_at": _written(record.started_ms),
+        "finished_at": _written(record.finished_ms),
+        "expires_at": _written(record.expires_ms),
+        "artifacts": [artifact(record.id, ref) for ref in record.artifacts],
+        "usage": _usage(record),
+        "error": _error(record),
+        "replay_of": record.replay_of,
+        "links": {"self": here, "events": f"{here}/events", "ws": f"{here}/ws", "cancel": f"{here}/cancel"},
+    }
+    return _present(fields)
+
+
+def _present(fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _written(ms: int | None) -> str | None:
+    return None if ms is None else written(ms)
+
+
+def _place(record: TaskRecord) -> Json | None:
+    if record.position is None:
+        return None
+    return _present({"position": record.position, "eta_s": _rounded(record.wait_s)})
+
+
+def _progress(record: TaskRecord, *, running: bool) -> Json | None:
+    if record.fraction is None:
+        return None
+    if record.state is State.SUCCEEDED:  # its last report came before its last step was done
+        return _present({"fraction": 1.0, "step": record.steps, "steps": record.steps})
+    eta_s = _rounded(record.eta_s) if running else None
+    return _present({"fraction": record.fraction, "step": record.step, "steps": record.steps, "eta_s": eta_s})
+
+
+def _usage(record: TaskRecord) -> Json | None:
+    if record.gpu_seconds is None and record.wasted_gpu_seconds is None:
+        return None
+    return {
+        "gpu_seconds": record.gpu_seconds or 0.0,
+        "wasted_gpu_seconds": record.wasted_gpu_seconds or 0.0,
+    }
+
+
+def _error(record: TaskRecord) -> Json | None:
+    if record.error_code is None:
+        return None
+    return _present(
+        {"code": record.error_code, "message": record.error_message or "", "attempt": record.error_attempt}
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
+    """A group as clients see it."""
+    return PoolGroup(
+        id=record.id,
+        state=record.state.value,
+        phase=None if record.phase == WakePhase.READY else record.phase,
+        ranks=record.ranks,
+        tasks=list(record.tasks) if admin else None,
+        since=at(record.since_ms or None),
+        hosts=list(record.hosts) if admin else None,
+        pids=list(record.pids) if admin else None,
+        loads=record.loads,
+        plan=record.plan or None,
+        detail=record.detail or None,
+        endpoint=record.endpoint if admin else None,
+        models=list(record.models) or None,
+        capacity=record.capacity,
+        load=None if record.load is None else GroupLoad(**asdict(record.load)),
+    )
+
+
+def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
+    """A pool as clients see it. Other tenants' task ids are not shown but to admins."""
+    groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
+    return Pool(
+        name=entry.name,
+        workload=entry.spec.name,
+        queued=view.queued,
+        delayed=view.delayed,
+        running=view.running,
+        oldest_wait_s=_rounded(view.oldest_wait_s),
+        groups=groups,
+        groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
+        groups_max=entry.settings.groups,
+        wake=_wake_history(view, now_ms),
+        condition=_condition(view),
+        input_schema=entry.input_schema,
+    )
+
+
+def _condition(view: PoolView) -> PoolCondition | None:
+    """What is wrong with the pool's groups, where an operator keeps them or a rank has said so."""
+    report = view.report
+    if report is not None:
+        return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)
+    if view.failure is None:
+        return None
+    return PoolCondition(reason=view.failure.reason, message=view.failure.message)
+
+
+def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
+    waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
+    total = wake_last(view).get("total_s")
+    return WakeHistory(
+        phase=view.wake_phase,
+        since=at(view.wake_since_ms) if waking else None,
+        last=wake_last(view),
+        eta_s=wake_eta_s(view, now_ms) if waking else total,
+    )
+
+
+def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
+    """An event's data as clients see it: files carry a URL and not their place in the store."""
+    return paths.public_data(task_id, kind, data, prefix=path_prefix.current())

@@ -1,0 +1,151 @@
+"""From a request body to a task in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from daybreak.wire import ErrorCode, SubmitRequest
+from daybreak.wire import Priority as WirePriority
+from daybreak_server.api.http.request_body import canonical
+from daybreak_server.api.problems import ApiError, from_validation, invalid_field
+from daybreak_server.api.store.catalog import Catalog, PoolEntry, PoolViewCache
+from daybreak_server.api.store.normalization import Plain
+from daybreak_server.domain.ids import TaskId, new_task_id
+from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
+from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.settings.tree import Settings
+
+MAX_INPUT_BYTES = 16 * 1024
+MAX_DELAY_MS = 366 * 86_400_000
+PRIORITY = {
+    WirePriority.HIGH: Priority.HIGH,
+    WirePriority.NORMAL: Priority.NORMAL,
+    WirePriority.LOW: Priority.LOW,
+}
+_PLAIN = Plain(SubmitRequest)
+
+
+class Submission:
+    """Makes tasks of requests: checked, priced, and with their tenant's share."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, numbers: PoolViewCache, now_ms: Callable[[], int]
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._numbers = numbers
+        self._now_ms = now_ms
+
+    def parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
+        """A checked request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
+        return self._parse(self._plain(data))
+
+    def _plain(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The body by the rules of :mod:`daybreak_server.api.store.normalization`; what is wrong with it is for others to say."""
+        plain = _PLAIN(data)
+        entry, given = self._catalog.find(plain.get("pool")), plain.get("input")
+        if entry is not None and isinstance(given, dict):
+            plain["input"] = entry.plain(given)
+        return plain
+
+    def _parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
+        try:
+            request = SubmitRequest.model_validate(data)
+        except ValidationError as exc:
+            raise from_validation(exc) from exc
+        entry = self._catalog.get(request.pool)
+        return request, entry, entry.parse(request.input)
+
+    def make(
+        self, data: dict[str, Any], *, tenant: str, key: str | None = None, trace: TraceContext | None = None
+    ) -> NewTask:
+        """A task from a submit body. :raises ApiError:"""
+        data = self._plain(data)
+        text = canonical(data)
+        request, entry, params = self._parse(data)
+        return self._task(
+            entry,
+            params,
+            request.input,
+            tenant=tenant,
+            priority=PRIORITY[request.priority],
+            metadata=dict(request.metadata),
+            trace_context=trace,
+            start_at_ms=self._start_ms(request.start_at),
+            start_within_ms=_ms(request.start_within_s),
+            run_within_ms=_ms(request.run_within_s),
+            max_strikes=request.max_strikes,
+            idempotency_key=key,
+            body_hash=_hash(text),
+        )
+
+    def again(self, record: TaskRecord, *, key: str | None, trace: TraceContext | None = None) -> NewTask:
+        """The same task once more, as a new one.
+
+        :raises ApiError: when the pool takes such an input no longer.
+        """
+        entry = self._catalog.get(record.pool)
+        return self._task(
+            entry,
+            entry.parse_again(record.input_json),
+            from_json(record.input_json),
+            tenant=record.tenant,
+            priority=record.priority,
+            metadata=dict(record.metadata),
+            trace_context=trace,
+            max_strikes=record.max_strikes,
+            idempotency_key=key,
+            body_hash=_hash(f"replay:{record.id}"),
+            replay_of=record.id,
+        )
+
+    def _task(self, entry: PoolEntry, params: BaseModel, sent: Any, *, tenant: str, **fields: Any) -> NewTask:
+        input_json = entry.dump(params, sent)
+        if len(input_json.encode()) > MAX_INPUT_BYTES:
+            raise ApiError(
+                ErrorCode.TOO_LARGE,
+                f"The input may have {MAX_INPUT_BYTES:,} bytes as JSON.",
+                limit="input_bytes",
+            )
+        cost = entry.cost(params)
+        share = self._settings.tenants.get(tenant)
+        return NewTask(
+            id=TaskId(new_task_id(entry.name, at_ms=self._now_ms())),
+            pool=entry.name,
+            tenant=tenant,
+            input_json=input_json,
+            cost=cost,
+            estimate_s=self.run_s(entry, cost, default=1.0) * entry.settings.ranks,
+            weight=share.weight if share else 1.0,
+            retention_s=entry.settings.retention_s,
+            **fields,
+        )
+
+    def run_s(self, entry: PoolEntry, cost: float, *, default: float) -> float:
+        """Seconds that a task of that cost runs, from the pool's history; ``default`` when it has none."""
+        view = self._numbers.latest(entry.name)
+        if view is None or view.seconds_per_cost is None:
+            return default
+        return view.seconds_per_cost * cost
+
+    def _start_ms(self, start_at: datetime | None) -> int | None:
+        if start_at is None:
+            return None
+        now, start = self._now_ms(), int(start_at.timestamp() * 1000)
+        if start > now + MAX_DELAY_MS:
+            raise invalid_field("start_at", "start_at may be a year away at most.")
+        return start if start > now else None
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

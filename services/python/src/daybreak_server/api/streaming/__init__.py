@@ -1,0 +1,1 @@
+"""Subscription a task: one reader for each pool, many subscribers, SSE and WebSocket."""

@@ -1,0 +1,46 @@
+"""How many streams may be open at once, in this process and for one tenant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.problems import ApiError
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from daybreak_server.settings.tree import HttpSettings
+
+
+class StreamLimits:
+    """Counts open streams."""
+
+    def __init__(self, settings: HttpSettings, metrics: GatewayMetrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._tenants: Counter[str] = Counter()
+        self._open = 0
+
+    @contextmanager
+    def enter(self, tenant: str, kind: str) -> Iterator[None]:
+        """Hold a place while the stream is open. :raises ApiError: ``too_many_streams``."""
+        if self._open >= self._settings.max_streams:
+            raise self._refusal("streams", "This server has as many open streams as it may.")
+        if self._tenants[tenant] >= self._settings.max_streams_per_tenant:
+            raise self._refusal("streams_per_tenant", "Your tenant has as many open streams as it may.")
+        gauge = self._metrics.streams_open.labels(kind)
+        self._open += 1
+        self._tenants[tenant] += 1
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+            self._open -= 1
+            self._tenants[tenant] -= 1
+            if not self._tenants[tenant]:
+                del self._tenants[tenant]
+
+    @staticmethod
+    def _refusal(limit: str, detail: str) -> ApiError:
+        return ApiError(ErrorCode.TOO_MANY_STREAMS, detail, limit=limit, retry_after_s=5.0)

@@ -1,1 +1,0 @@
-"""Following a task: one reader for each pool, many subscribers, SSE and WebSocket."""

@@ -1,0 +1,134 @@
+"""Which progress events are due, and how long a task still takes. Pure, but for a given clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from daybreak_server.domain.tasks import EventDraft
+from daybreak_server.workloads.base import Step
+
+MAX_PENDING = 16
+"""Progress events of one write; where steps come faster, the oldest are merged into one that covers them."""
+MAX_NOTES = 200
+"""Other events kept while the store cannot be reached; then the oldest are dropped."""
+_SMOOTHING = 0.3
+_LEAST_GAIN = 1e-9
+"""Of the fraction, for a step to show a pace: less gives times that no number can hold."""
+
+
+class PhaseEta:
+    """Learns how long each phase takes a unit of ``fraction``; remembers it from task to task."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._learnt: dict[str, tuple[float, float]] = {}
+        """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
+        self._order: list[str] = []
+        self._seen: list[str] = []
+        self._own: set[str] = set()
+        """Phases whose pace this attempt has shown."""
+        self._at = clock()
+        self._fraction = 0.0
+
+    def start(self) -> None:
+        """An attempt begins."""
+        if self._seen:
+            self._order = self._seen
+        self._seen = []
+        self._own.clear()
+        self._at, self._fraction = self._clock(), 0.0
+
+    def rebase(self) -> None:
+        """The attempt goes on from a snapshot: its first step tells nothing about the pace."""
+        self._fraction = math.inf
+
+    def step(self, phase: str, fraction: float) -> float | None:
+        """A step has ended: the seconds that remain, or ``None`` while nothing is known."""
+        now = self._clock()
+        gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
+        if not self._seen or self._seen[-1] != phase:
+            self._seen.append(phase)
+        if gained > _LEAST_GAIN:
+            rate = took / gained
+            old = self._learnt.get(phase)
+            # Its own pace as soon as there is one: the task before may have been of another size.
+            smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._own else rate
+            self._own.add(phase)
+            self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
+        self._at, self._fraction = now, fraction
+        return self._remaining(phase, fraction)
+
+    def _remaining(self, phase: str, fraction: float) -> float | None:
+        here = self._learnt.get(phase)
+        if here is None:
+            return None
+        later = self._order[self._order.index(phase) + 1 :] if phase in self._order else []
+        left, at = 0.0, fraction
+        for name, (rate, end) in [
+            (phase, here),
+            *((one, self._learnt[one]) for one in later if one in self._learnt),
+        ]:
+            until = 1.0 if not later and name == phase else max(at, end)
+            left, at = left + rate * (until - at), until
+        return left + here[0] * (1.0 - at)
+
+
+@dataclass
+class EventBuffer:
+    """Events on their way to the store, in order. Kept until a write succeeds, within bounds."""
+
+    _events: list[EventDraft] = field(default_factory=list)
+    _fields: dict[str, str | int | float] = field(default_factory=dict)
+    _number: int = 0
+    """Of the newest event. The store knows by it what it has, where the answer to a write was lost."""
+
+    def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
+        """A step to be told of; also updates the record's fields."""
+        data: dict[str, str | int | float] = {"phase": step.phase, "fraction": round(fraction, 6)}
+        if step.steps:
+            data["step"], data["steps"] = step.step, step.steps
+        if eta_s is not None:
+            data["eta_s"] = round(eta_s, 3)
+        self._fields.update(data)
+        self._append(EventDraft(type="progress", data=data))
+        steps = [at for at, event in enumerate(self._events) if event.type == "progress"]
+        if len(steps) > MAX_PENDING:
+            self._events[steps[1]] = _merged(self._events[steps[0]], self._events[steps[1]])
+            del self._events[steps[0]]
+
+    def note(self, draft: EventDraft) -> None:
+        """Any other event."""
+        self._append(draft)
+        if len(self._events) > MAX_PENDING + MAX_NOTES:
+            del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
+
+    def _append(self, draft: EventDraft) -> None:
+        self._number += 1
+        self._events.append(replace(draft, number=self._number))
+
+    def set(self, **fields: str | int | float) -> None:
+        """Fields of the record to write with the next events."""
+        self._fields.update(fields)
+
+    def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
+        """What is to be written now."""
+        return list(self._events), dict(self._fields)
+
+    def written(self) -> None:
+        """All that ``take`` gave has been written."""
+        self._events.clear()
+        self._fields.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._events or self._fields)
+
+
+def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
+    """A progress event that covers both: ``from_step`` is the first step that it tells of."""
+    if "step" not in new.data:
+        return new
+    since = old.data.get("from_step", old.data.get("step", new.data["step"]))
+    return replace(new, data={**new.data, "from_step": since})

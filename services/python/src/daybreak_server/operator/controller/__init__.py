@@ -1,0 +1,1 @@
+"""Runs the planner: watches, one reconcile loop for each pool, execution of its actions."""

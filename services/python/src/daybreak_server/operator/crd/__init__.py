@@ -1,0 +1,1 @@
+"""The custom resource ``GeneratorPool``: its models, its definition, its names."""

@@ -1,0 +1,1 @@
+"""Decides what to do for a pool: pure functions from what was observed to actions."""

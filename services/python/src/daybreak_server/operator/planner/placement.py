@@ -1,0 +1,123 @@
+"""Which hosts and which groups belong together.
+
+KubeRay makes and takes replicas (``hosts`` pods each); Serve makes gangs of ranks and puts them where there is
+room, without knowing of replicas. Mostly a group sits on one replica. After a failure it may sit across two:
+then neither can go alone, so both, and all groups on them, are one unit. A unit is what can be taken away.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.ports.cluster import Pod, RayCluster
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One of KubeRay's replicas: the pods that it has now."""
+
+    name: str
+    pods: tuple[Pod, ...]
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names of its pods."""
+        return frozenset(pod.name for pod in self.pods)
+
+    def complete(self, hosts: int) -> bool:
+        """Whether all of its pods run."""
+        return len(self.pods) >= hosts and all(pod.running for pod in self.pods)
+
+    @property
+    def running_since(self) -> float | None:
+        """When the last of its pods began to run; ``None`` while one does not."""
+        moments = [pod.running_at for pod in self.pods]
+        return None if None in moments else max(moment for moment in moments if moment is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlacement:
+    """Replicas and groups that can only go together: mostly one of each, or a replica without a group yet."""
+
+    replicas: tuple[Replica, ...]
+    groups: tuple[GroupRecord, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a group sits across two replicas."""
+        return len(self.replicas) > 1
+
+    @property
+    def name(self) -> str:
+        """For an order that never changes."""
+        return min(replica.name for replica in self.replicas)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of its pods."""
+        return tuple(sorted(host for replica in self.replicas for host in replica.hosts))
+
+    @property
+    def victims(self) -> tuple[str, ...]:
+        """One pod of each replica."""
+        return tuple(min(replica.hosts) for replica in self.replicas)
+
+
+def is_busy(group: GroupRecord) -> bool:
+    """Whether it holds a task. A group that has lost its lease holds none."""
+    return group.state is not GroupState.LOST and (bool(group.tasks) or group.state is GroupState.BUSY)
+
+
+def is_ready(group: GroupRecord) -> bool:
+    """Whether it can take tasks, or works on one."""
+    return group.state.ready
+
+
+def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]:
+    """The worker replicas of a cluster that nobody has ended: those named for deletion go, and are not there."""
+    by_name: dict[str, list[Pod]] = defaultdict(list)
+    leaving: set[str] = set()
+    for pod in pods:
+        if pod.cluster == cluster.name and not pod.head:
+            by_name[pod.replica].append(pod)
+            if pod.terminating or pod.name in cluster.workers_to_delete:
+                leaving.add(pod.replica)  # the others of the replica follow
+    return tuple(
+        Replica(name, tuple(sorted(found, key=lambda pod: pod.name)))
+        for name, found in sorted(by_name.items())
+        if name not in leaving
+    )
+
+
+def placements_of(replicas: Sequence[Replica], groups: Iterable[GroupRecord]) -> tuple[GroupPlacement, ...]:
+    """Connect replicas by the groups that sit on them."""
+    home = {host: replica.name for replica in replicas for host in replica.hosts}
+    parent = {replica.name: replica.name for replica in replicas}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    sitting: list[tuple[str, GroupRecord]] = []
+    for group in groups:
+        if group.state is GroupState.LOST:
+            continue
+        at = sorted({home[host] for host in group.hosts if host in home})
+        if at:
+            sitting.append((at[0], group))
+            for other in at[1:]:
+                parent[root(other)] = root(at[0])
+    members: dict[str, list[Replica]] = defaultdict(list)
+    inside: dict[str, list[GroupRecord]] = defaultdict(list)
+    for replica in replicas:
+        members[root(replica.name)].append(replica)
+    for name, group in sitting:
+        inside[root(name)].append(group)
+    return tuple(
+        GroupPlacement(tuple(found), tuple(sorted(inside[name], key=lambda group: group.id)))
+        for name, found in sorted(members.items())
+    )

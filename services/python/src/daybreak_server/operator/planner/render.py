@@ -1,0 +1,175 @@
+"""What a pool is made of in Kubernetes and in Serve: the RayCluster's manifest, the applications' config.
+
+The template's own values always win; what is added here is what the operator needs to find, scale and drain.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from daybreak_server.domain.names import API_APPLICATION
+from daybreak_server.operator.crd import names
+from daybreak_server.operator.crd.resource import GROUP, KIND, VERSION, GeneratorPool
+from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
+
+MOST_REPLICAS = 10_000
+LEAVE_S = 25
+"""What ``serve_app`` gives a group to hand back when its replicas are stopped."""
+DRAIN_S = LEAVE_S + 2
+"""Ray drains a node for so long after SIGTERM; the ranks' own end comes ``LEAVE_S`` before it is over."""
+GRACE_S = DRAIN_S + 18
+"""Kubernetes kills after so long: later than Ray is done."""
+_PROBE = {
+    "httpGet": {"path": "/api/healthz", "port": 52365},
+    "initialDelaySeconds": 1,
+    "periodSeconds": 1,
+    "timeoutSeconds": 5,
+    "failureThreshold": 120,
+}
+
+
+def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, Any]:
+    """The RayCluster of the pool's template, as it is created."""
+    revision = names.revision(pool)
+    template = pool.spec.ray_cluster
+    spec = copy.deepcopy(template.spec)
+    spec.update(enableInTreeAutoscaling=False, suspend=suspend)
+    labels = {POOL_LABEL: pool.name, REVISION_LABEL: revision}
+    _head(spec.setdefault("headGroupSpec", {}), pool, labels)
+    groups = spec.setdefault("workerGroupSpecs", [{}])
+    _workers(groups[0], pool, {**labels, names.ROLE_LABEL: names.RANK_ROLE}, replicas)
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {
+            "name": names.cluster_name(pool.name, revision),
+            "namespace": pool.namespace,
+            "labels": {**template.labels, **labels},
+            "annotations": {**template.annotations, RANKS_ANNOTATION: str(pool.spec.ranks)},
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": KIND,
+                    "name": pool.name,
+                    "uid": pool.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": spec,
+    }
+
+
+def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
+    """Serve's config. The same for the same pool and attempt, so that putting it again changes nothing.
+
+    Serve refuses to be put with no replica at all: it begins with one group, and is scaled at once.
+    """
+    app = "daybreak_server.entrypoints.ray_serve"
+    args = {"pool": pool.name, "groups": 1, "attempt": attempt}
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "0.0.0.0", "port": 8000},
+        "applications": [
+            {
+                "name": API_APPLICATION,
+                "route_prefix": "/",
+                "import_path": f"{app}:build_api",
+                "args": {},
+            },
+            {
+                "name": pool.name,
+                "route_prefix": None,
+                "import_path": f"{app}:build_pool",
+                "args": args,
+                "external_scaler_enabled": True,
+            },
+        ],
+    }
+
+
+def _head(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str]) -> None:
+    params = group.setdefault("rayStartParams", {})
+    params.setdefault("num-cpus", "0")  # no rank on the head
+    params.setdefault("dashboard-host", "0.0.0.0")
+    container = _container(group, labels, "ray-head")
+    _environment(container, pool)
+    _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
+    _default(container, "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1000000")
+
+
+def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str], replicas: int) -> None:
+    spec, needs = pool.spec, pool.spec.resources
+    each = spec.ranks // spec.hosts_per_group
+    group.update(
+        groupName=names.WORKER_GROUP,
+        replicas=replicas,
+        minReplicas=0,
+        maxReplicas=MOST_REPLICAS,
+        numOfHosts=spec.hosts_per_group,
+        scaleStrategy={"workersToDelete": []},
+    )
+    params = group.setdefault("rayStartParams", {})
+    # As many as the ranks of a host, so that no host takes ranks of a second group.
+    params.setdefault("num-cpus", str(max(1, math.ceil(needs.cpus * each))))
+    container = _container(group, labels, "ray-worker")
+    group["template"]["spec"].setdefault("terminationGracePeriodSeconds", GRACE_S)
+    _environment(container, pool)
+    _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", str(DRAIN_S))
+    resources = container.setdefault("resources", {})
+    requests, limits = resources.setdefault("requests", {}), resources.setdefault("limits", {})
+    requests.setdefault("cpu", f"{round(needs.cpus * each * 1000)}m")
+    if needs.gpus:
+        params.setdefault("num-gpus", str(math.ceil(needs.gpus * each)))
+        limits.setdefault("nvidia.com/gpu", math.ceil(needs.gpus * each))
+    if needs.memory is not None:
+        limits.setdefault("memory", _times(needs.memory, each))
+
+
+def _times(quantity: str, factor: int) -> str:
+    """In the same unit, every digit written: Kubernetes takes no exponent before a unit."""
+    number = quantity.rstrip("KMGTik")
+    return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
+
+
+def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:
+    """Ray's container of a group's pod template: the first one."""
+    template = group.setdefault("template", {})
+    meta = template.setdefault("metadata", {})
+    meta["labels"] = {**meta.get("labels", {}), **labels}
+    containers = template.setdefault("spec", {}).setdefault("containers", [{}])
+    container: dict[str, Any] = containers[0]
+    container.setdefault("name", name)
+    container.setdefault("readinessProbe", copy.deepcopy(_PROBE))
+    return container
+
+
+def _environment(container: dict[str, Any], pool: GeneratorPool) -> None:
+    """The pool's settings, from its spec: the template need not repeat them."""
+    spec = pool.spec
+    values: dict[str, Any] = {
+        "WORKLOAD": pool.workload,
+        "KIND": spec.kind and spec.kind.value,
+        "MODEL": spec.model,
+        "RANKS": spec.ranks,
+        "GROUPS": 1,
+        "DRAIN_S": spec.drain_seconds,
+        "DEVICE": "cuda" if spec.resources.gpus else "cpu",
+        "CPUS_PER_RANK": spec.resources.cpus,
+        "GPUS_PER_RANK": spec.resources.gpus or None,
+    }
+    for name, value in values.items():
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value)
+            _default(container, names.setting(pool.name, name), text)
+
+
+def _default(container: dict[str, Any], name: str, value: str) -> None:
+    environment = container.setdefault("env", [])
+    if not any(entry.get("name") == name for entry in environment):
+        environment.append({"name": name, "value": value})

@@ -1,0 +1,50 @@
+"""How many groups stay warm now, and when that changes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+
+from daybreak_server.operator.crd.resource import WEEKDAYS, PoolSpec, WarmWindow
+
+
+def floor(spec: PoolSpec, now: float) -> int:
+    """GroupStore that stay at this moment (seconds since 1970), whatever KEDA says."""
+    open_now = [
+        window.groups
+        for window in spec.warm_schedule
+        if any(begin <= now < end for begin, end in _openings(window, now))
+    ]
+    return max([spec.min_warm, *open_now])
+
+
+def next_change_s(spec: PoolSpec, now: float) -> float | None:
+    """Seconds until a window opens or closes; ``None`` without windows."""
+    moments = [
+        moment
+        for window in spec.warm_schedule
+        for opening in _openings(window, now)
+        for moment in opening
+        if moment > now
+    ]
+    return min(moments) - now if moments else None
+
+
+def _openings(window: WarmWindow, now: float) -> Iterator[tuple[float, float]]:
+    """The window's beginnings and ends from yesterday to a week ahead, by the clock on the wall there."""
+    zone = window.zone
+    today = datetime.fromtimestamp(now, zone).date()
+    begin, end = _time(window.from_), _time(window.to)
+    for days in range(-1, 8):
+        day = today + timedelta(days=days)
+        if WEEKDAYS[day.weekday()] in window.days:
+            last = day if end > begin else day + timedelta(days=1)
+            yield (
+                datetime.combine(day, begin, zone).timestamp(),
+                datetime.combine(last, end, zone).timestamp(),
+            )
+
+
+def _time(clock: str) -> time:
+    hours, minutes = clock.split(":")
+    return time(int(hours), int(minutes))

@@ -1,0 +1,1 @@
+"""The settings: one typed tree, and the one place that reads the environment."""

@@ -1,0 +1,285 @@
+"""Reads a tree of settings from a YAML file and the environment, and says what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from daybreak_server.domain.names import VARIABLES, environment_variable
+from daybreak_server.settings.rules import config_file
+from daybreak_server.settings.rules.config_file import ConfigFile, ConfigFileError
+
+PREFIX: Final = VARIABLES
+OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
+"""Names that the client reads and the server leaves alone."""
+CONFIG: Final = "DAYBREAK_CONFIG"
+"""Names the file for processes that have no command line of ours, such as Ray's."""
+
+Tree = TypeVar("Tree", bound=BaseModel)
+
+_SECRET_NAME = re.compile(r"(^|_)(secret|token|password|credentials?|api_?key|secret_key)$", re.IGNORECASE)
+_SECRET_USERINFO = re.compile(r"(://[^/@:\s]*:)\S*@")
+_SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | re.DOTALL)
+"""A text that is a URL as a whole: whatever was not escaped belongs to the password too."""
+_REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
+"""A URL that is refused and has no user: what follows the colon may be a password that lacks its host."""
+_SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
+"""What stands where the port belongs and is not a number: a password without its host."""
+_SECRET_QUERY = re.compile(r"([?&](?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
+# Kubernetes puts such names into each pod for a Service called `daybreak` or `daybreak-…`.
+_OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
+
+
+class SettingsError(Exception):
+    """The settings are not usable; ``problems`` has one readable line for each thing that is wrong."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -> Tree:
+    """Defaults, then the YAML file, then the environment. An empty variable counts as absent.
+
+    The file is ``config``, else the one that the variable ``DAYBREAK_CONFIG`` names.
+
+    :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
+    """
+    tree, variables, problems = _from_environment(root, environ)
+    if config is None and environ.get(CONFIG):
+        config = Path(environ[CONFIG])
+    try:
+        file = config_file.read(config) if config else ConfigFile("")
+    except ConfigFileError as exc:
+        raise SettingsError((*problems, *exc.problems)) from None
+    try:
+        settings = root.model_validate(_merged(file.tree, tree))
+    except ValidationError as exc:
+        found = tuple(
+            line
+            for error in exc.errors()
+            for line in _readable(root, error, file=file, variables=variables).splitlines()
+        )
+        raise SettingsError((*problems, *found)) from None  # pydantic's own text quotes what it refuses
+    if problems:
+        raise SettingsError(tuple(problems))
+    return settings
+
+
+def environment_name(path: tuple[str, ...]) -> str:
+    """``("http", "port")`` → ``DAYBREAK_HTTP__PORT``."""
+    return environment_variable(*path)
+
+
+def leaves(root: type[BaseModel], *names: str) -> Iterator[tuple[str, ...]]:
+    """The paths of all settings; where a setting is kept by name (``pools``), once for each of ``names``."""
+    yield from _leaves(root, (), names)
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """The same value (text, tree or list) fit to be shown: without passwords."""
+    if isinstance(value, Mapping):
+        return {key: masked(one, str(key)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(one, name) for one in value]
+    if value is not None and _SECRET_NAME.search(name):
+        return "***"
+    if isinstance(value, str):
+        shown = value
+        if _SECRET_URL.match(value):
+            shown = _SECRET_URL.sub(r"\1***@", value)
+        return _SECRET_PORT.sub(r"\1***", _SECRET_QUERY.sub(r"\1***", _SECRET_USERINFO.sub(r"\1***@", shown)))
+    return value
+
+
+def _from_environment(
+    root: type[BaseModel], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], str], list[str]]:
+    """The tree that the environment gives, the variable of each path, and what is wrong with names and JSON."""
+    tree: dict[str, Any] = {}
+    variables: dict[tuple[str, ...], str] = {}
+    problems: list[str] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name in (OF_THE_CLIENT | {CONFIG}) or not text:
+            continue
+        path = name.removeprefix(PREFIX).lower().split("__")
+        kind = _kind(root, path)
+        if kind is None:
+            if not (_OF_A_SERVICE.search(name) or (name.endswith("_PORT") and "://" in text)):
+                problems.append(f"{name}: there is no such setting; {_suggestion(root, name, path)}")
+            continue
+        if path[0] == "pools" and len(path) > 1:
+            path[1] = path[1].replace("_", "-")
+        if (other := variables.get(tuple(path))) is not None:
+            problems.append(f"{name}: {other} is the same setting; unset one of them")
+            continue
+        try:
+            value = _value(kind, text)
+        except ValueError as exc:
+            problems.append(f"{name}: {exc}")
+            continue
+        variables[tuple(path)] = name
+        for part in reversed(path):
+            value = {part: value}
+        tree = _merged(tree, value)
+    return tree, variables, problems
+
+
+def _value(kind: type[Any], text: str) -> Any:
+    """What a variable says. :raises ValueError: saying what to write."""
+    if kind is str:
+        return text
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite)
+    except _TwiceError as exc:
+        raise ValueError(f"{exc.args[0]} is given twice; keep one of them") from None
+    except (ValueError, RecursionError):
+        value = text
+    if kind is dict and not isinstance(value, dict):
+        raise ValueError('write a JSON object, such as {"a": 1}, or set its parts alone')
+    return value
+
+
+class _TwiceError(Exception):
+    """A key stands twice in an object of JSON."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise _TwiceError(name)
+    return dict(pairs)
+
+
+def _not_finite(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
+    """What a variable holds: text (``str``), a JSON object (``dict``), anything (``object``); or unknown."""
+    kind: Any = root
+    for part in path:
+        if not part:
+            return None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if part not in kind.model_fields:
+                return None
+            kind = _plain(kind.model_fields[part].annotation)
+        elif get_origin(kind) is dict:
+            kind = _plain(get_args(kind)[1])
+        elif kind is not Any:
+            return None
+    if kind is Any:
+        return object
+    return dict if get_origin(kind) is dict or issubclass(kind, BaseModel) else str
+
+
+def _plain(annotation: Any) -> Any:
+    """An annotation without ``Annotated``, ``| None`` and the like; leaves become ``str``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain(get_args(annotation)[0])
+    if (
+        origin is dict
+        or annotation is Any
+        or (isinstance(annotation, type) and issubclass(annotation, BaseModel))
+    ):
+        return annotation
+    inner = [one for one in get_args(annotation) if one is not NoneType]
+    return _plain(inner[0]) if len(inner) == 1 and origin is not Literal else str
+
+
+def _leaves(kind: Any, at: tuple[str, ...], names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield from _leaves(_plain(field.annotation), (*at, name), names)
+    elif get_origin(kind) is dict and get_args(kind)[1] is not Any:
+        for name in names:
+            yield from _leaves(_plain(get_args(kind)[1]), (*at, name), names)
+    else:
+        yield at
+
+
+def _suggestion(root: type[BaseModel], name: str, path: list[str]) -> str:
+    """The known name that is most like this one."""
+    known = [environment_name(one) for one in leaves(root, path[1] if len(path) > 1 else "video")]
+
+    def likeness(one: str) -> float:
+        last = one.rpartition("__")[2].lower()
+        return difflib.SequenceMatcher(None, name, one).ratio() + (0.3 if last in {path[-1], path[0]} else 0)
+
+    return f"did you mean {max(known, key=likeness)}? `daybreakd settings` lists them all"
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees as one; where both have a value, that of ``above``."""
+    tree = dict(below)
+    for key, value in above.items():
+        old = tree.get(key)
+        tree[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return tree
+
+
+_PLAIN: Final = {
+    "finite_number": "must be a finite number",
+    "model_type": "must be a group of settings",
+    "model_attributes_type": "must be a group of settings",
+    "dict_type": "must be a group of settings",
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+"""Sentences for what pydantic says in words of Python."""
+
+
+def _readable(
+    root: type[BaseModel], error: Any, *, file: ConfigFile, variables: Mapping[tuple[str, ...], str]
+) -> str:
+    """A sentence about one of pydantic's errors: which setting, what is wrong, what was given and where."""
+    path = tuple(str(part) for part in error["loc"] if part != "[key]")
+    name = ".".join(path)
+    place = _place(path, file, variables)
+    if error["type"] == "extra_forbidden":
+        known = [".".join(one) for one in leaves(root, path[1] if len(path) > 1 else "video")]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        there = f" ({place})" if place else ""
+        return (
+            f"{name}: there is no such setting; did you mean {close[0]}? "
+            f"`daybreakd settings` lists them all{there}"
+        )
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _PLAIN.get(error["type"], re.sub(r"^Input should be", "must be", message))
+    title = f"{name} ({environment_name(path)}): " if path else ""
+    given = masked(error["input"], path[-1] if path else "")
+    if not isinstance(given, str | int | float):  # a rule about several settings names them itself
+        there = f" ({place})" if place else ""
+        return "\n".join(f"{title}{line}{there}" for line in message.splitlines())
+    shown = repr(_REFUSED_URL.sub(r"\1***", given) if isinstance(given, str) else given)
+    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+    return f"{title}{message}; it is {shown}" + (f" ({place})" if place else "")
+
+
+_LONGEST_SHOWN: Final = 200
+
+
+def _place(path: tuple[str, ...], file: ConfigFile, variables: Mapping[tuple[str, ...], str]) -> str | None:
+    """Where a setting was given: the variable, where it has another name than the setting's own; or file and line."""
+    for end in range(len(path), 0, -1):
+        if (variable := variables.get(path[:end])) is not None:
+            return None if variable == environment_name(path) else f"from {variable}"
+    found = file.place(path)
+    return f"in {found}" if found else None

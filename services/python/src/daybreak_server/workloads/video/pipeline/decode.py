@@ -1,0 +1,96 @@
+"""Latents to pictures: in temporal chunks, so that a long decode can be stopped and its progress seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from daybreak_server.workloads.video.pipeline.model import latent_scale
+
+Frames = NDArray[np.uint8]
+"""[frames, height, width, 3], RGB."""
+
+PREVIEW_SIDE: Final = 256
+PREVIEW_BYTES: Final = 32 * 1024
+
+
+def chunks(vae_class: str, latent_frames: int, *, tiled: bool) -> int:
+    """In how many parts a decode comes. Every rank must know, though only the leader decodes."""
+    return latent_frames if vae_class == "AutoencoderKLWan" and not tiled else 1
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames]:
+    """The pictures of normalised latents [1, z, n, h, w], a chunk at a time (see :func:`chunks`).
+
+    The chunks of ``AutoencoderKLWan`` are the turns of its own causal loop (``_decode``): put together they
+    are, bit for bit, what ``vae.decode`` returns, without its copy of all frames so far at every turn.
+    """
+    z = raw_latents(vae, latents)
+    if chunks(type(vae).__name__, z.shape[2], tiled=tiled) == 1:
+        yield to_frames(vae.decode(z, return_dict=False)[0])
+        return
+    # Imported here: the tiny model's codec needs none of it.
+    from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+    vae.clear_cache()
+    try:
+        z = vae.post_quant_conv(z)
+        for i in range(z.shape[2]):
+            vae._conv_idx = [0]
+            part = vae.decoder(
+                z[:, :, i : i + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0
+            )
+            if vae.config.patch_size is not None:
+                part = unpatchify(part, patch_size=vae.config.patch_size)
+            yield to_frames(torch.clamp(part, min=-1.0, max=1.0))
+    finally:
+        vae.clear_cache()
+
+
+def raw_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Latents in the VAE's own scale and dtype, computed as the stock pipeline does."""
+    latents = latents.to(dtype=vae.dtype)
+    mean, inverse_deviation = latent_scale(vae, latents)
+    return latents / inverse_deviation + mean
+
+
+def to_frames(video: Tensor) -> Frames:
+    """Pixels [1, 3, frames, height, width] in -1..1 to RGB bytes on the CPU."""
+    scaled = (video[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+    frames: Frames = scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return frames
+
+
+@torch.no_grad()
+def preview(vae: Any, guess: Tensor) -> bytes:
+    """A WebP of at most 32 KiB from one latent frame of normalised latents [1, z, n, h, w].
+
+    A causal VAE can decode its first frame alone; the tiny codec can decode any, so it shows the middle.
+    """
+    if hasattr(vae, "decode_frame"):
+        z = raw_latents(vae, guess)
+        picture = to_frames(vae.decode_frame(z[:, :, z.shape[2] // 2])[:, :, None])
+    else:
+        picture = next(iter(decode(vae, guess[:, :, :1])))
+    return webp(picture[0], side=PREVIEW_SIDE, most=PREVIEW_BYTES)
+
+
+def webp(picture: Frames, *, side: int | None = None, most: int | None = None) -> bytes:
+    """One RGB picture [height, width, 3] as WebP, shrunk to ``side`` pixels and to ``most`` bytes."""
+    image = Image.fromarray(picture)
+    if side is not None:
+        image.thumbnail((side, side))
+    for quality in (85, 70, 50, 30, 10):
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=quality, method=4)
+        if most is None or buffer.tell() <= most:
+            return buffer.getvalue()
+    return webp(picture, side=(side or max(picture.shape)) // 2, most=most)

@@ -1,0 +1,215 @@
+"""The denoise loop of Wan 2.2 as a generator: one yield a step, and the same numbers as ``WanPipeline``.
+
+UniPC (Zhao et al. 2023) over flow matching, classifier-free guidance (Ho & Salimans 2022), two experts split
+at a boundary timestep (T2V-A14B) or a timestep for each token (TI2V-5B, whose first frame may be given).
+Written out here because the stock ``__call__`` can neither stop between steps without decoding garbage, nor
+resume, nor share the two passes of guidance among ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daybreak_server.workloads.video.pipeline.device_mesh import Ranks
+from daybreak_server.workloads.video.pipeline.model import WanModel
+from daybreak_server.workloads.video.pipeline.snapshot import Snapshot
+from daybreak_server.workloads.video.spec.params import VideoParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What steers the denoise, the same on every rank."""
+
+    prompt: Tensor
+    """[1, text_length, text_width], in the transformer's dtype."""
+    negative: Tensor | None = None
+    """The same for the unguided pass; None when guidance is 1 or less."""
+    first_frame: Tensor | None = None
+    """[1, z, 1, height, width], float32: the encoded first image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoised:
+    """Where the loop is after a step."""
+
+    snapshot: Snapshot
+    guess: Tensor
+    """The finished latents as the model now guesses them, [1, z, frames, height, width]: for previews."""
+
+
+def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
+    """A digest of all that decides the numbers of a run, but the step."""
+    # Frames a second matter only to the file.
+    what = params.model_dump(mode="json", exclude={"fps", "seed"})
+    if params.image is not None:
+        # Another preparation of the picture is another first frame: older snapshots do not fit it.
+        what["image"] = ["cover", params.image]
+    text = json.dumps([model.fingerprint, seed, what], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, int, int]:
+    """[batch, channels, frames, height, width] of a video's latents."""
+    info = model.info
+    return (
+        1,
+        int(model.transformer.config.in_channels),
+        (params.frames - 1) // info.temporal + 1,
+        params.height // info.spatial,
+        params.width // info.spatial,
+    )
+
+
+@torch.no_grad()
+def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
+    """Noise for a seed, and the generator's state after it.
+
+    Drawn on the CPU whatever the device, so that one seed is one video on every machine, as with a CPU
+    generator given to the stock pipeline.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latent_shape(model, params), generator=generator, dtype=torch.float32)
+    return noise.to(model.device), generator.get_state()
+
+
+class Denoiser:
+    """One task's loop over the steps that are left."""
+
+    def __init__(
+        self,
+        model: WanModel,
+        ranks: Ranks,
+        params: VideoParams,
+        conditions: Conditions,
+        *,
+        seed: int,
+        resume: Snapshot | None = None,
+    ) -> None:
+        from diffusers import UniPCMultistepScheduler
+
+        self.model, self.ranks, self.params, self.conditions = model, ranks, params, conditions
+        config = dict(model.scheduler_config)
+        if params.shift is not None:
+            config["flow_shift"] = params.shift
+        self.scheduler: Any = UniPCMultistepScheduler.from_config(config)
+        self.scheduler.set_timesteps(params.steps, device=model.device)
+        self.scheduler.set_begin_index(0)
+        # Read once: comparing a timestep on the device would stall the GPU at every step.
+        self.timesteps: list[int] = self.scheduler.timesteps.tolist()
+        self.step = 0
+        if resume is None:
+            self.latents, self.rng = initial(model, params, seed)
+        else:
+            self._restore(resume)
+        self._mask = self._first_frame_mask()
+
+    @property
+    def steps(self) -> int:
+        """How many there are in all."""
+        return len(self.timesteps)
+
+    def __iter__(self) -> Iterator[Denoised]:
+        """Do the remaining steps, yielding after each, when its work has finished on the device."""
+        while self.step < self.steps:
+            self._advance()
+            if self.model.device.type == "cuda":
+                # Kernels run behind Python; without this, progress would run ahead of the work.
+                done: Any = torch.Event(device="cuda")
+                done.record()
+                done.synchronize()
+            yield Denoised(snapshot=self.snapshot(), guess=self.scheduler.model_outputs[-1])
+
+    def result(self) -> Tensor:
+        """The latents after the last step, with the given first frame in its place."""
+        return self._with_first_frame(self.latents)
+
+    @torch.no_grad()
+    def _advance(self) -> None:
+        timestep = self.scheduler.timesteps[self.step]
+        model, guidance = self._expert(self.timesteps[self.step])
+        with self.model.working(model):
+            prediction = self._predict(model, timestep, guidance)
+        self.latents = self.scheduler.step(prediction, timestep, self.latents, return_dict=False)[0]
+        self.step += 1
+
+    def _expert(self, timestep: int) -> tuple[Any, float]:
+        """The expert for a timestep, and its guidance."""
+        params, ratio = self.params, self.model.boundary_ratio
+        if ratio is None or timestep >= ratio * self.scheduler.config.num_train_timesteps:
+            return self.model.transformer, params.guidance
+        return self.model.transformer_2, params.guidance if params.guidance_2 is None else params.guidance_2
+
+    def _predict(self, model: Any, timestep: Tensor, guidance: float) -> Tensor:
+        """The model's prediction, guided: [1, z, frames, height, width]."""
+        latents = self._with_first_frame(self.latents).to(model.dtype)
+        steps = self._timestep(timestep)
+
+        def run(text: Tensor) -> Tensor:
+            result: Tensor = model(
+                hidden_states=latents, timestep=steps, encoder_hidden_states=text, return_dict=False
+            )[0]
+            return result
+
+        prompt, negative = self.conditions.prompt, self.conditions.negative
+        if negative is None:
+            return run(prompt)
+        guided = self.ranks.guided
+        if guided is None:
+            conditional, unconditional = run(prompt), run(negative)
+        else:
+            conditional, unconditional = self.ranks.both_passes(run(prompt if guided else negative))
+        return unconditional + guidance * (conditional - unconditional)
+
+    def _timestep(self, timestep: Tensor) -> Tensor:
+        """[1], or with expanded timesteps [1, tokens]: 0 where the first frame is given."""
+        if not self.model.info.expand_timesteps:
+            return timestep.expand(1)
+        expanded: Tensor = (self._mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
+        return expanded
+
+    def _first_frame_mask(self) -> Tensor:
+        """[1, 1, frames, height, width]: 0 on a given first frame, 1 elsewhere."""
+        mask = torch.ones(1, 1, *self.latents.shape[2:], dtype=torch.float32, device=self.model.device)
+        if self.conditions.first_frame is not None:
+            mask[:, :, 0] = 0
+        return mask
+
+    def _with_first_frame(self, latents: Tensor) -> Tensor:
+        given = self.conditions.first_frame
+        return latents if given is None else (1 - self._mask) * given + self._mask * latents
+
+    def snapshot(self) -> Snapshot:
+        """The state now. Cheap: tensors are shared, for no step writes into an old one."""
+        scheduler = self.scheduler
+        return Snapshot(
+            step=self.step,
+            latents=self.latents,
+            model_outputs=tuple(scheduler.model_outputs),
+            timesteps=tuple(
+                self.timesteps[self.step + i] if self.step + i >= 0 else None
+                for i in range(-len(scheduler.timestep_list), 0)
+            ),
+            last_sample=scheduler.last_sample,
+            lower_order_nums=scheduler.lower_order_nums,
+            this_order=scheduler.this_order,
+            rng=self.rng,
+        )
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        scheduler = self.scheduler
+        self.step, self.latents, self.rng = snapshot.step, snapshot.latents, snapshot.rng
+        scheduler.model_outputs = list(snapshot.model_outputs)
+        scheduler.timestep_list = [
+            None if t is None else torch.tensor(t, device=self.model.device) for t in snapshot.timesteps
+        ]
+        scheduler.last_sample = snapshot.last_sample
+        scheduler.lower_order_nums = snapshot.lower_order_nums
+        scheduler.this_order = snapshot.this_order
+        scheduler._step_index = snapshot.step

@@ -1,0 +1,135 @@
+"""A plan, carried out: device mesh, split transformers, the CFG gather, and a counter of collectives."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from daybreak_server.workloads.video.pipeline.parallel_plan import Exchange, Plan
+
+COLLECTIVES = frozenset({"c10d", "_c10d_functional", "c10d_functional"})
+"""Namespaces of torch's operators under which every collective is dispatched."""
+
+
+class Ranks:
+    """This rank's place in the plan."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        """Build the mesh (a collective: every rank must call it) over the default process group."""
+        self.plan, self.device = plan, device
+        self.leader = True
+        self._cfg: dist.ProcessGroup | None = None
+        self._split: list[_Split] = []
+        if plan.world == 1:
+            return
+        self.leader = dist.get_rank() == 0
+        # Ulysses is innermost: neighbours in rank are neighbours on NVLink, and it talks the most.
+        self.mesh = init_device_mesh(
+            device.type, (plan.cfg, plan.ring, plan.ulysses), mesh_dim_names=("cfg", "ring", "ulysses")
+        )
+        if plan.cfg > 1:
+            self._cfg = self.mesh["cfg"].get_group()
+        # diffusers 0.42 gathers through an operator that torch 2.13 calls deprecated.
+        warnings.filterwarnings("ignore", message=".*all_gather_tensor.*", category=FutureWarning)
+
+    def split(self, model: Any, *, per_token_timesteps: bool) -> None:
+        """Make a transformer share its tokens with the other ranks of its sequence.
+
+        This is ``model.enable_parallelism`` without its guess of the device: it computes
+        ``rank % torch.accelerator.device_count()``, which divides by zero on CPU (diffusers 0.42.1,
+        models/modeling_utils.py:1719), and takes the machine's accelerator even for a CPU group.
+        """
+        if self.plan.sequence == 1:
+            return
+        from diffusers import ContextParallelConfig, ParallelConfig
+
+        config = ContextParallelConfig(
+            ulysses_degree=self.plan.ulysses, ring_degree=self.plan.ring, mesh=cast(Any, self.mesh)
+        )
+        parallel = ParallelConfig(context_parallel_config=config)
+        parallel.setup(dist.get_rank(), dist.get_world_size(), self.device, mesh=self.mesh)
+        # The plan's "" entry splits the timesteps, which fits only models with one for each token.
+        cp_plan = {name: part for name, part in model._cp_plan.items() if name or per_token_timesteps}
+        self._split.append(_Split(model, parallel, cp_plan))
+        self._split[-1].set(True)
+
+    def prepare(self, tokens: int) -> Exchange:
+        """Choose and set how a video of this many tokens is shared."""
+        exchange = self.plan.exchange(tokens, self.device.type)
+        for split in self._split:
+            split.set(exchange != "whole")
+            # Read by the hooks and the attention at each call; the constructor's checks are `exchange`'s.
+            split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
+            split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
+        return exchange
+
+    @property
+    def guided(self) -> bool | None:
+        """Which pass is this rank's under CFG parallelism: guided or not; None: both."""
+        return None if self._cfg is None else dist.get_rank(self._cfg) == 0
+
+    def both_passes(self, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The guided and the unguided prediction, each computed by one half of the ranks."""
+        own = own.contiguous()
+        parts = [torch.empty_like(own) for _ in range(2)]
+        dist.all_gather(parts, own, group=self._cfg)
+        return parts[0], parts[1]
+
+    def share(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The leader's tensor on every rank; the others give one of the same shape and dtype to fill."""
+        if self.plan.world > 1:
+            tensor = tensor.contiguous()
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+
+class _Split:
+    """Context parallelism on one transformer, which can be taken off and put on again."""
+
+    def __init__(self, model: Any, parallel: Any, cp_plan: dict[str, Any]) -> None:
+        self._model, self._parallel, self._cp_plan, self._on = model, parallel, cp_plan, False
+        self.config: Any = parallel.context_parallel_config
+
+    def set(self, on: bool) -> None:
+        """Share the sequence among ranks, or have every rank compute all of it."""
+        if on == self._on:
+            return
+        from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+
+        self._on = on
+        self._model._parallel_config = self._parallel if on else None
+        for module in self._model.modules():
+            processor: Any = getattr(module, "processor", None)
+            if hasattr(processor, "_parallel_config"):
+                processor._parallel_config = self._parallel if on else None
+        if on:
+            apply_context_parallel(self._model, self.config, self._cp_plan)
+        else:
+            remove_context_parallel(self._model, self._cp_plan)
+
+
+class CollectiveCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts this thread's collectives by operator, while entered: the proof that ranks did share the work.
+
+    It watches the dispatcher: library code is counted without being patched, and costs nothing otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """All collectives so far."""
+        return sum(self.calls.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in COLLECTIVES and "wait_tensor" not in func.name():
+            self.calls[func.name()] += 1
+        return func(*args, **(kwargs or {}))

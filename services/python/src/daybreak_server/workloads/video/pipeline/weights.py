@@ -1,0 +1,78 @@
+"""Reads a diffusers model straight to its device, in its dtype, without accelerate.
+
+``from_pretrained`` insists on accelerate for models that keep some modules in float32 (diffusers 0.42.1), as
+Wan's transformer does, and goes through the host's memory. Here the model is made without storage and each
+tensor of the safetensors files is put in its place, so a 28 GB expert needs its size once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class WeightsError(ValueError):
+    """The files do not hold this model's weights."""
+
+
+def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """The model of class ``cls`` in ``folder``, for inference. :raises WeightsError: when files are amiss."""
+    config = cls.load_config(folder, local_files_only=True)
+    return fill(empty(cls, config), _tensors(folder, device), dtype=dtype, device=device, what=str(folder))
+
+
+def empty(cls: Any, config: dict[str, Any]) -> Any:
+    """A model whose parameters have no storage yet."""
+    with torch.device("meta"):
+        return cls.from_config(config)
+
+
+def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtype, device: torch.device,
+         what: str) -> Any:  # fmt: skip
+    """Give an empty model its weights, in ``dtype`` but for the modules that its class keeps in float32."""
+    keep = set(type(model)._keep_in_fp32_modules or ())
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        wanted = torch.float32 if keep.intersection(name.split(".")) else dtype
+        state[name] = tensor.to(device=device, dtype=wanted) if tensor.is_floating_point() else tensor
+    # Some published Wan files carry a norm that no pipeline uses; the class lists it.
+    ignored = tuple(type(model)._keys_to_ignore_on_load_unexpected or ())
+    state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ignored)}
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as exc:
+        raise WeightsError(f"{what}: {exc}"[:600]) from exc
+    _make_buffers(model, device)
+    return model.requires_grad_(False).eval()
+
+
+def _make_buffers(model: Any, device: torch.device) -> None:
+    """Buffers that are computed, not stored: Wan's rotary embedding is the only module that has them."""
+    if hasattr(model, "rope"):
+        shape = model.config
+        with torch.device("cpu"):
+            rope = type(model.rope)(shape.attention_head_dim, tuple(shape.patch_size), shape.rope_max_seq_len)
+        model.rope = rope.to(device)
+    missing = [name for name, tensor in model.named_buffers() if tensor.is_meta]
+    if missing:
+        raise WeightsError(f"{type(model).__name__} has buffers this loader cannot make: {missing}")
+
+
+def _tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder} holds no safetensors files; fetch them (git lfs pull).")
+    for path in files:
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for name in file.keys():  # not a dict
+                    yield name, file.get_tensor(name)
+        except SafetensorError as exc:
+            raise WeightsError(
+                f"{path} is damaged or only a Git LFS pointer ({exc}); fetch it again."
+            ) from exc

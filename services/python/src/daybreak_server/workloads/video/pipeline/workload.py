@@ -1,0 +1,348 @@
+"""The video workload: prompt to MP4, the same code on one CPU and on a group of GPUs.
+
+Rules that keep the ranks of a group together, for whoever changes ``run``:
+
+* every rank yields the same number of times; what only the leader does (text encoder, VAE, encoder, previews)
+  ends at a yield before the next collective, so that its failure finds the others at the point of agreement;
+* input is checked on every rank before the first collective;
+* ``step`` counts denoise steps in every phase, so checkpoints taken while decoding carry the last step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from daybreak_server.workloads.base import Context, Group, PermanentError, Step, Task
+from daybreak_server.workloads.video.pipeline.determinism import (
+    CPU_ENVIRONMENT,
+    rows_are_independent,
+    threads_for,
+)
+from daybreak_server.workloads.video.spec import image_file
+from daybreak_server.workloads.video.spec import limits as limits_of
+from daybreak_server.workloads.video.spec.options import VideoOptions
+from daybreak_server.workloads.video.spec.params import VideoParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from daybreak_server.workloads.video.pipeline.decode import Frames
+    from daybreak_server.workloads.video.pipeline.denoise import Conditions, Denoiser
+    from daybreak_server.workloads.video.pipeline.device_mesh import Ranks
+    from daybreak_server.workloads.video.pipeline.encode import Mp4Writer
+    from daybreak_server.workloads.video.pipeline.model import WanModel
+    from daybreak_server.workloads.video.pipeline.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
+"""Rough shares of a task's time, for one fraction that rises evenly enough."""
+
+FRAMES_A_YIELD: Final = 16
+"""How many frames are encoded between two yields."""
+
+
+class VideoWorkload:
+    """One rank's part of making videos."""
+
+    name = "video"
+    Params = VideoParams
+
+    group: Group
+    options: VideoOptions
+    model: WanModel
+    ranks: Ranks
+
+    def load(self, group: Group) -> None:
+        """Make the model resident and lay the plan over the ranks."""
+        try:
+            self.options = VideoOptions.model_validate(dict(group.options))
+        except ValidationError as exc:
+            raise PermanentError(f"options of the pool: {exc}", code="bad_options") from exc
+        import torch
+
+        from daybreak_server.workloads.video.pipeline import device_mesh, parallel_plan
+        from daybreak_server.workloads.video.pipeline import model as models
+        from daybreak_server.workloads.video.spec import model_folder as folders
+
+        self.group, device = group, _device(group)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        else:
+            self._steady_cpu()
+        try:
+            info = folders.read(self.options.folder)
+        except folders.FolderError as exc:
+            raise models.ModelError(str(exc)) from exc
+        self.limits = limits_of.of_model(info, self.options)
+        plan = parallel_plan.chosen(
+            self.options.parallel, world=group.size, heads=info.heads,
+            guidance=self.limits.defaults["guidance"] > 1, device=device.type,
+        )  # fmt: skip
+        if self.options.offload == "group" and plan.sequence > 1:
+            raise PermanentError(
+                "offload: group works on one rank only; use offload: model.", code="bad_options"
+            )
+        if group.leader:
+            log.info("plan: %s", plan.explain(info.heads))
+        self.ranks = device_mesh.Ranks(plan, device)
+        self.model = models.load(self.options, device, leader=group.leader)
+        for transformer in self.model.transformers:
+            self.ranks.split(transformer, per_token_timesteps=info.expand_timesteps)
+
+    def _steady_cpu(self) -> None:
+        import torch
+
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # MKL's only switch; the launcher should set it too
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))
+        if self.group.size > 1 and self.group.leader and not rows_are_independent():
+            log.warning(
+                "this machine's matrix products depend on how rows are split: a group's videos differ in "
+                "the last bits from one process's. Start ranks with %s.",
+                " ".join(f"{name}={value}" for name, value in CPU_ENVIRONMENT.items()),
+            )
+
+    def warm_up(self) -> None:
+        """One step of a default video, its preview, its decode and a frame of its MP4: kernels are chosen, buffers
+        and groups made, and what is imported late is there."""
+        if not self.options.warm_up:
+            return
+        defaults = {**self.limits.defaults, "prompt": "warm-up", "steps": 1}
+        params = VideoParams.model_validate(defaults, context={"limits": self.limits})
+        self.ranks.prepare(self._tokens(params))
+        conditions = self._share(params, *self._encode_text(params))
+        denoiser = self._denoiser(params, conditions, seed=0, resume=None)
+        guesses = [state.guess for state in denoiser]
+        if self.group.leader:
+            if self.options.preview_every:
+                self._preview(guesses[-1])
+            first, *_ = self._decode(denoiser)
+            with (
+                tempfile.TemporaryDirectory(prefix="daybreak-warm-up-") as folder,
+                self._writer(Path(folder) / "video.mp4", params) as writer,
+            ):
+                writer.write(first[:1])
+        self.model.rest()
+
+    def run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
+        """Make one video: ``video.mp4`` and ``poster.webp``."""
+        try:
+            yield from self._run(task, ctx)
+        finally:
+            self.model.rest()
+
+    def _run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
+        from daybreak_server.workloads.video.pipeline.denoise import fingerprint
+
+        params = self._checked(task.params)
+        seed = params.seed_for(task.id)
+        mark = fingerprint(self.model, params, seed)
+        exchange = self.ranks.prepare(self._tokens(params))
+        ctx.log(f"{params.size}, {params.frames} frames, {params.steps} steps, seed {seed}; "
+                f"{self.ranks.plan.explain(self.model.info.heads)}")  # fmt: skip
+        if exchange == "whole" and self.ranks.plan.sequence > 1:
+            ctx.log(
+                f"{self._tokens(params)} tokens do not divide by {self.ranks.plan.sequence}: each rank "
+                "computes them all. Another size or number of frames would be faster.",
+                level="warning",
+            )
+        resume = self._resume(ctx, mark)
+        if self.group.leader:
+            self._check_prompts(params, ctx)
+        texts = self._encode_text(params)
+        yield Step(phase="encode_prompt", fraction=PHASES["encode_prompt"], steps=params.steps)
+        conditions = self._share(params, *texts)
+
+        denoiser = self._denoiser(params, conditions, seed=seed, resume=resume)
+        yield from self._denoise(denoiser, mark, ctx)
+        after = denoiser.snapshot()
+        done = PHASES["encode_prompt"] + PHASES["denoise"]
+
+        def step(phase: str, part: float) -> Step:
+            return Step(
+                phase=phase, fraction=min(1.0, done + part), step=params.steps, steps=params.steps,
+                snapshot=lambda: after.dump(mark),
+            )  # fmt: skip
+
+        frames: list[Frames] = []
+        parts = self._decode_parts(params)
+        decoding = self._decode(denoiser) if self.group.leader else None
+        for part in range(parts):
+            if decoding is not None:
+                frames.append(next(decoding))
+            yield step("decode", PHASES["decode"] * (part + 1) / parts)
+        if decoding is not None:
+            # Past its last yield: the VAE's cache is dropped now, not whenever the generator is confirm_deleted.
+            next(decoding, None)
+        for share in self._encode(params, frames, ctx):
+            yield step("encode", PHASES["decode"] + PHASES["encode"] * share)
+
+    def _checked(self, params: VideoParams) -> VideoParams:
+        """The parameters under this model's own limits: a gateway may know only its family's."""
+        try:
+            return VideoParams.model_validate(params.model_dump(), context={"limits": self.limits})
+        except ValidationError as exc:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+            raise PermanentError(problems, code="invalid_input") from exc
+
+    def _tokens(self, params: VideoParams) -> int:
+        return self.limits.tokens(params.width, params.height, params.frames)
+
+    def _resume(self, ctx: Context, mark: str) -> Snapshot | None:
+        from daybreak_server.workloads.video.pipeline import snapshot
+
+        if ctx.resume is None:
+            return None
+        try:
+            found = snapshot.load(ctx.resume, mark, self.model.device)
+        except snapshot.SnapshotMismatchError as exc:
+            ctx.log(f"the checkpoint was not used, as {exc}; starting at step 0", level="warning")
+            return None
+        ctx.resumed_from(found.step)
+        return found
+
+    def _check_prompts(self, params: VideoParams, ctx: Context) -> None:
+        """Say so when a prompt is longer than the text encoder reads.
+
+        Only the leader has the tokenizer; its refusal reaches the other ranks at the yield after the encoding.
+        """
+        most = self.model.text_length
+        for name in ("prompt", "negative_prompt") if params.guidance > 1 else ("prompt",):
+            count = self.model.count_tokens(getattr(params, name))
+            if count <= most:
+                continue
+            found = f"{name} is {count:,} tokens, but the model's text encoder reads {most:,}"
+            if self.options.prompt_too_long == "refuse":
+                raise PermanentError(f"{found}. Shorten it.", code="invalid_input")
+            ctx.log(f"{found}: the end of it is ignored. Shorten it.", level="warning")
+
+    def _encode_text(self, params: VideoParams) -> tuple[Any, Any, Any]:
+        """Prompt, negative prompt and first frame as tensors; on followers, room to receive them."""
+        import torch
+
+        model = self.model
+        guided = params.guidance > 1
+        if self.group.leader:
+            first = None if params.image is None else self._first_frame(params, params.image)
+            return model.embed(params.prompt), model.embed(params.negative_prompt) if guided else None, first
+        text = torch.empty(
+            1, model.text_length, model.text_width, dtype=model.transformer.dtype, device=model.device
+        )
+        first = None
+        if params.image is not None:
+            from daybreak_server.workloads.video.pipeline.denoise import latent_shape
+
+            shape = latent_shape(model, params)
+            first = torch.empty(*shape[:2], 1, *shape[3:], dtype=torch.float32, device=model.device)
+        return text, text.clone() if guided else None, first
+
+    def _first_frame(self, params: VideoParams, image: str) -> Tensor:
+        """The encoded first image. :raises PermanentError: when the file cannot be decoded."""
+        from daybreak_server.workloads.video.pipeline import first_image
+
+        picture = first_image.read(image_file.decode(image), params.width, params.height)
+        return self.model.encode_image(picture, params.width, params.height)
+
+    def _share(self, params: VideoParams, prompt: Any, negative: Any, first: Any) -> Conditions:
+        from daybreak_server.workloads.video.pipeline.denoise import Conditions
+
+        share = self.ranks.share
+        return Conditions(
+            prompt=share(prompt),
+            negative=None if negative is None else share(negative),
+            first_frame=None if first is None else share(first),
+        )
+
+    def _denoiser(
+        self, params: VideoParams, conditions: Conditions, *, seed: int, resume: Snapshot | None
+    ) -> Denoiser:
+        from daybreak_server.workloads.video.pipeline.denoise import Denoiser
+
+        return Denoiser(self.model, self.ranks, params, conditions, seed=seed, resume=resume)
+
+    def _denoise(self, denoiser: Denoiser, mark: str, ctx: Context) -> Iterator[Step]:
+        every, steps = self.options.preview_every, denoiser.steps
+        for state in denoiser:
+            snapshot = state.snapshot
+            if self.group.leader and every and snapshot.step % every == 0 and snapshot.step < steps:
+                ctx.preview(self._preview(state.guess), step=snapshot.step)
+            yield Step(
+                phase="denoise",
+                fraction=PHASES["encode_prompt"] + PHASES["denoise"] * snapshot.step / steps,
+                step=snapshot.step,
+                steps=steps,
+                snapshot=lambda snapshot=snapshot: snapshot.dump(mark),  # type: ignore[misc]
+            )
+
+    def _preview(self, guess: Tensor) -> bytes:
+        from daybreak_server.workloads.video.pipeline.decode import preview
+
+        with self.model.working(self.model.vae) as vae:
+            return preview(vae, guess)
+
+    def _tiled(self) -> bool:
+        return self.options.vae_tiling and self.model.info.vae_class == "AutoencoderKLWan"
+
+    def _decode_parts(self, params: VideoParams) -> int:
+        from daybreak_server.workloads.video.pipeline.decode import chunks
+
+        latent_frames = (params.frames - 1) // self.model.info.temporal + 1
+        return chunks(self.model.info.vae_class, latent_frames, tiled=self._tiled())
+
+    def _decode(self, denoiser: Denoiser) -> Iterator[Frames]:
+        from daybreak_server.workloads.video.pipeline.decode import decode
+
+        with self.model.working(self.model.vae) as vae:
+            yield from decode(vae, denoiser.result(), tiled=self._tiled())
+
+    def _encode(self, params: VideoParams, frames: list[Frames], ctx: Context) -> Iterator[float]:
+        """Write the files on the leader, yielding the part done; on followers only the yields."""
+        batches = -(-params.frames // FRAMES_A_YIELD)
+        if not self.group.leader:
+            yield from ((part + 1) / batches for part in range(batches))
+            return
+        import numpy as np
+
+        from daybreak_server.workloads.video.pipeline.decode import webp
+
+        video, poster = ctx.workdir / "video.mp4", ctx.workdir / "poster.webp"
+        pictures: Frames = np.concatenate(frames)
+        poster.write_bytes(webp(pictures[len(pictures) // 2], side=640))
+        with self._writer(video, params) as writer:
+            for part in range(batches):
+                writer.write(pictures[part * FRAMES_A_YIELD : (part + 1) * FRAMES_A_YIELD])
+                if part + 1 < batches:
+                    yield (part + 1) / batches
+        ctx.artifact(video, content_type="video/mp4")
+        ctx.artifact(poster, content_type="image/webp")
+        ctx.log(f"{video.name}: {params.frames} frames, {video.stat().st_size:,} bytes")
+        yield 1.0
+
+    def _writer(self, path: Path, params: VideoParams) -> Mp4Writer:
+        from daybreak_server.workloads.video.pipeline.encode import Mp4Writer
+
+        return Mp4Writer(
+            path, fps=params.fps, width=params.width, height=params.height, crf=self.options.crf,
+            preset=self.options.preset, threads=self.options.encoder_threads,
+        )  # fmt: skip
+
+
+def _device(group: Group) -> Any:
+    """The torch device of a rank: the named one, or its own GPU of those it can see."""
+    import torch
+
+    device = torch.device(group.device)
+    if device.type == "cuda" and device.index is None:
+        # Ray shows each actor its own GPUs only, so the first is the right one there.
+        seen = torch.cuda.device_count()
+        device = torch.device("cuda", group.local_rank if group.local_rank < seen else 0)
+    return device

@@ -1,0 +1,174 @@
+"""What a diffusers folder says about its model, read from its JSON and safetensors headers alone.
+
+The API validates requests against these numbers, so this module must stay free of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from daybreak_server.workloads.base import ModelMissingError
+
+Family = Literal["tiny", "t2v-a14b", "ti2v-5b"]
+
+BUILT_IN: Final = Path(__file__).parents[1] / "tiny" / "model"
+"""The trained model that ships in the package (``workloads.video.tiny.MODEL_DIR``, without its imports)."""
+
+SMALL_WIDTH: Final = 1024
+"""Below this inner width a single-expert model is taken for a tiny one: no published Wan is as narrow."""
+
+SAMPLE_BYTES: Final = 65_536
+
+
+class FolderError(ModelMissingError, ValueError):
+    """The folder is not a model that this workload can run; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The shape of a Wan 2.2 pipeline."""
+
+    family: Family
+    heads: int
+    width: int
+    """Inner width of the transformer: heads × size of a head."""
+    layers: int
+    ffn: int
+    patch: tuple[int, int, int]
+    spatial: int
+    """Pixels a latent's side covers."""
+    temporal: int
+    """Frames a latent frame covers (but the first, which covers one)."""
+    rope_max: int
+    """Most token rows, columns or latent frames that the position embedding knows."""
+    experts: int
+    expand_timesteps: bool
+    vae_class: str
+    weight_bytes: int = 0
+
+    @property
+    def multiple(self) -> int:
+        """Width and height must be multiples of this many pixels: the side of one token."""
+        return self.spatial * self.patch[1]
+
+
+FAMILIES: Final[Mapping[Family, ModelInfo]] = {
+    "tiny": ModelInfo(
+        family="tiny", heads=8, width=192, layers=6, ffn=512, patch=(1, 2, 2), spatial=8, temporal=4,
+        rope_max=1024, experts=1, expand_timesteps=False, vae_class="BlockCodec",
+    ),
+    "t2v-a14b": ModelInfo(
+        family="t2v-a14b", heads=40, width=5120, layers=40, ffn=13824, patch=(1, 2, 2), spatial=8, temporal=4,
+        rope_max=1024, experts=2, expand_timesteps=False, vae_class="AutoencoderKLWan",
+        weight_bytes=57_000_000_000,
+    ),
+    "ti2v-5b": ModelInfo(
+        family="ti2v-5b", heads=24, width=3072, layers=30, ffn=14336, patch=(1, 2, 2), spatial=16, temporal=4,
+        rope_max=1024, experts=1, expand_timesteps=True, vae_class="AutoencoderKLWan",
+        weight_bytes=10_000_000_000,
+    ),
+}  # fmt: skip
+"""Published shapes (Wan2.2 repository, ``wan/configs``), for a process that validates but has no folder."""
+
+
+def read(folder: Path) -> ModelInfo:
+    """The shape of the model in ``folder``. :raises FolderError: when it is not one this workload runs."""
+    index = read_json(folder / "model_index.json")
+    transformer = read_json(folder / "transformer" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    expand = bool(index.get("expand_timesteps", False))
+    pipeline = index.get("_class_name")
+    if pipeline != "WanPipeline" and not (pipeline == "WanImageToVideoPipeline" and expand):
+        raise FolderError(
+            f"{folder} holds a {pipeline}; this workload runs WanPipeline folders (T2V-A14B, TI2V-5B)."
+        )
+    if transformer.get("image_dim") is not None or transformer["in_channels"] != transformer["out_channels"]:
+        raise FolderError(
+            f"{folder} is an image-to-video model with extra input channels; it is not supported yet."
+        )
+    if vae.get("latents_mean") is None and vae.get("_class_name") != "AutoencoderKLWan":
+        raise FolderError(f"{folder}/vae/config.json lacks latents_mean and latents_std.")
+    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    experts = 2 if component_class(index, "transformer_2") and index.get("boundary_ratio") is not None else 1
+    return ModelInfo(
+        family=_family(expand, experts, width),
+        heads=transformer["num_attention_heads"],
+        width=width,
+        layers=transformer["num_layers"],
+        ffn=transformer["ffn_dim"],
+        patch=_patch(transformer["patch_size"]),
+        spatial=vae.get("scale_factor_spatial", 8),
+        temporal=vae.get("scale_factor_temporal", 4),
+        rope_max=transformer.get("rope_max_seq_len", 1024),
+        experts=experts,
+        expand_timesteps=expand,
+        vae_class=str(vae.get("_class_name")),
+        weight_bytes=sum(path.stat().st_size for path in weights(folder)),
+    )
+
+
+def _patch(sizes: Any) -> tuple[int, int, int]:
+    frames, height, width = sizes
+    if height != 2 or width != 2:
+        raise FolderError(
+            f"patch_size {sizes} is not supported: Wan's timesteps and this workload assume (1, 2, 2)."
+        )
+    return int(frames), int(height), int(width)
+
+
+def _family(expand: bool, experts: int, width: int) -> Family:
+    if width < SMALL_WIDTH:
+        return "tiny"
+    return "ti2v-5b" if expand else "t2v-a14b"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. :raises FolderError: naming the file and what to do."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError as exc:
+        raise FolderError(
+            f"{path} is missing; copy the whole diffusers folder (git lfs pull fetches it)."
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise FolderError(f"{path} is not readable JSON ({exc}); fetch the file again.") from exc
+    if not isinstance(value, dict):
+        raise FolderError(f"{path} must hold a JSON object; fetch the file again.")
+    return value
+
+
+def component_class(index: Mapping[str, Any], name: str) -> str | None:
+    """The class of one component in ``model_index.json``; None when the pipeline goes without."""
+    entry = index.get(name)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 and entry[1] else None
+
+
+def weights(folder: Path) -> Iterator[Path]:
+    """Every safetensors file of the folder, in a fixed order."""
+    return iter(sorted(folder.glob("*/*.safetensors")))
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest that tells two models apart without reading all of their weights.
+
+    Hashes every JSON file whole and, of each safetensors file, its size, header and the first and last 64 KiB
+    of its data: two fine-tunes of one shape differ in those, and 60 GB need not be read at each start.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
+        digest.update(f"{path.relative_to(folder)}\0".encode())
+        digest.update(path.read_bytes())
+    for path in weights(folder):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)}\0{size}\0".encode())
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(min(header, size) + SAMPLE_BYTES))
+            file.seek(max(0, size - SAMPLE_BYTES))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()

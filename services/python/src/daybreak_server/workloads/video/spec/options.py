@@ -1,0 +1,112 @@
+"""What an operator may set on a pool of the video workload (``pools.<name>.options``). No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from daybreak_server.workloads.video.spec.model_folder import BUILT_IN, Family
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class PlanOptions(BaseModel):
+    """How ranks are spread, for the rare pool whose operator knows better than the planner."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cfg: int = Field(default=1, ge=1, le=2, description="Ranks that share out the guided and unguided pass.")
+    ulysses: int = Field(default=1, ge=1, description="Ranks that share out the attention heads.")
+    ring: int = Field(default=1, ge=1, description="Ranks that pass keys and values around (GPU only).")
+
+
+class LimitOptions(BaseModel):
+    """Bounds on one task; what is not set comes from the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_side: int | None = Field(default=None, ge=16, description="Longest side in pixels.")
+    max_frames: int | None = Field(default=None, ge=1, description="Most frames of a video.")
+    max_steps: int | None = Field(default=None, ge=1, description="Most denoising steps.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens (latent patches) of a video.")
+
+
+class VideoOptions(BaseModel):
+    """Settings of a video pool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path | None = Field(
+        default=None, description="Local diffusers folder; absent: the built-in tiny Wan."
+    )
+    family: Literal["auto", "tiny", "t2v-a14b", "ti2v-5b"] = Field(
+        default="auto",
+        description="Whose limits and defaults hold where the folder cannot be read, as on a gateway.",
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Of transformer and text encoder; auto: bfloat16 on a GPU."
+    )
+    vae_dtype: Dtype = Field(
+        default="auto", description="Of the VAE; auto: float32, as Wan's authors advise."
+    )
+    attention: str | None = Field(
+        default=None,
+        description="A diffusers attention backend: native, flash, _flash_3_hub, _native_cudnn, sage.",
+    )
+    compile: bool = Field(default=False, description="torch.compile the transformer's repeated blocks (GPU).")
+    offload: Literal["none", "model", "group"] = Field(
+        default="none",
+        description="none: all parts stay on the GPU; model: each moves there to work; group: by block "
+        "(one rank, needs accelerate).",
+    )
+    vae_tiling: bool = Field(
+        default=False, description="Decode in tiles: less memory, and slightly other pixels."
+    )
+    vae_slicing: bool = Field(default=False, description="Decode a batch one by one.")
+    prompt_too_long: Literal["warn", "refuse"] = Field(
+        default="warn",
+        description="What to do with a prompt of more tokens than the text encoder reads. warn: ignore the end of it, "
+        "and log a warning with both numbers; refuse: fail the task.",
+    )
+    preview_every: int = Field(default=5, ge=0, description="Steps between previews; 0: none.")
+    crf: int = Field(
+        default=18, ge=0, le=51, description="x264's constant rate factor: lower is better and larger."
+    )
+    preset: str = Field(default="veryfast", description="x264's preset.")
+    encoder_threads: int = Field(
+        default=1, ge=1, le=64, description="x264's threads; other counts, other bytes."
+    )
+    parallel: PlanOptions | None = Field(default=None, description="Overrides the plan over the ranks.")
+    warm_up: bool = Field(
+        default=True, description="Run one small step at start, so that the first task need not."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads a rank; absent: cores / ranks here."
+    )
+    gpu_memory_gib: float | None = Field(
+        default=None, gt=0, description="Memory of one GPU: tasks that cannot fit are refused at submit."
+    )
+    limits: LimitOptions = Field(
+        default_factory=LimitOptions, description="Tighter bounds than the model's own."
+    )
+
+    @model_validator(mode="after")
+    def _group_offload_is_serial(self) -> VideoOptions:
+        parts = self.parallel
+        if self.offload == "group" and parts and parts.ulysses * parts.ring > 1:
+            raise ValueError(
+                "offload: group moves weights under the hooks of Ulysses and ring; use offload: model."
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        return self.model or BUILT_IN
+
+    @property
+    def assumed_family(self) -> Family:
+        """Whose limits hold when the folder is not on this machine."""
+        return "tiny" if self.family == "auto" else self.family

@@ -1,0 +1,1 @@
+"""Daybreak on a Kubernetes cluster, for end-to-end tests and benchmarks."""

@@ -1,0 +1,83 @@
+"""The chart's values for the tests: everything small, cooldowns short, CPU requests next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from testkit.kubernetes import s3
+
+LEASE_S = 6.0
+"""Short, so that a lost group is noticed within a test."""
+
+COOLDOWN_S = 8
+"""Without work for so long, a pool goes to zero."""
+
+
+REDIS = "docker.io/library/redis:7.0-bookworm"
+"""The chart's own, and the one that docs/upgrading.md names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Of Daybreak, of the S3 server and of Redis, as the cluster's nodes know them."""
+
+    daybreak: str
+    s3: str
+    redis: str = REDIS
+
+
+def values(images: Images) -> dict[str, Any]:
+    """Two pools: `echo`, whose head stays warm, and `video`, of which nothing stays."""
+    return {
+        "image": _parts(images.daybreak),
+        "gateway": {"replicas": 2, "resources": small("256Mi", limit="512Mi")},
+        "operator": {"resources": small("128Mi", limit="512Mi")},
+        "redis": {"image": _parts(images.redis), "resources": small("32Mi", limit="512Mi")},
+        "artifacts": {
+            "url": f"s3://{s3.BUCKET}/e2e",
+            "s3": {
+                "endpointUrl": f"http://{s3.NAME}:{s3.PORT}",
+                "region": s3.REGION,
+                "pathStyle": True,
+                "presign": False,
+                "existingSecret": s3.SECRET,
+            },
+        },
+        "pools": {
+            "echo": pool("echo", ranks=1, hosts=1, idle={"mode": "workers"}),
+            "video": pool("video", ranks=2, hosts=2, idle={"mode": "cluster", "afterSeconds": 5}),
+        },
+    }
+
+
+def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any]) -> dict[str, Any]:
+    """A pool on CPUs whose pods ask for little."""
+    return {
+        "workload": workload,
+        "ranks": ranks,
+        "hostsPerGroup": hosts,
+        # What Ray reserves for a rank; what the pod asks of Kubernetes is below.
+        "resources": {"cpus": 1},
+        "maxGroups": 2,
+        "idle": idle,
+        "drainSeconds": 20,
+        "settings": {"lease": {"lease_s": LEASE_S}, "checkpoint_s": 5},
+        "head": {"resources": small("1Gi", limit="3Gi")},
+        "worker": {"resources": small("1Gi", limit="3Gi")},
+        "scaling": {
+            "pollingInterval": 2,
+            "cooldownPeriod": COOLDOWN_S,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+        },
+    }
+
+
+def _parts(image: str) -> dict[str, str]:
+    repository, _, tag = image.rpartition(":")
+    return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+
+
+def small(memory: str, *, limit: str) -> dict[str, Any]:
+    """Requests and limits: no CPU limit, since a throttled start is a slow one."""
+    return {"requests": {"cpu": "10m", "memory": memory}, "limits": {"memory": limit}}

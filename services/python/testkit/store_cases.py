@@ -1,0 +1,42 @@
+"""Tasks and outcomes that the store's tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daybreak_server.domain.ids import new_task_id
+from daybreak_server.domain.tasks import ArtifactRef, Claim, Failed, Finished, NewTask
+from daybreak_server.ports.tasks import Submitted
+from testkit.store_driver import Driver
+
+VIDEO = ArtifactRef(name="v.mp4", key="t/1.a/v.mp4", content_type="video/mp4", size_bytes=9, sha256="ab")
+DONE = Finished(artifacts=(VIDEO,))
+OOPS = Failed(code="oops", message="it broke")
+FATAL = Failed(code="bad", message="never", permanent=True)
+
+
+def new(**fields: Any) -> NewTask:
+    return NewTask(
+        **{"id": new_task_id("video"), "pool": "video", "tenant": "t", "input_json": "{}", **fields}
+    )
+
+
+def submit(driver: Driver, **fields: Any) -> str:
+    answer = driver.submit(new(**fields))
+    assert isinstance(answer, Submitted)
+    return answer.record.id
+
+
+def start(driver: Driver, **fields: Any) -> Claim:
+    """A task that runs in group ``g``."""
+    task = submit(driver, **fields)
+    driver.register("g")
+    claim = driver.claim()
+    assert claim is not None
+    assert claim.lease.task == task
+    return claim
+
+
+def dump(driver: Driver) -> dict[bytes, bytes | None]:
+    """Every key as it is, to show that nothing was changed."""
+    return {key: driver.client.dump(key) for key in driver.client.scan_iter()}

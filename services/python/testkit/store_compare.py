@@ -1,0 +1,96 @@
+"""Compares a pool on a real server with the pure model: records, queues, shares, clocks, deadlines, leases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daybreak_server.domain.tasks import State, TaskRecord
+from testkit.store_driver import Driver
+from verification.model.reference import Pool
+from verification.model.state import ModelTask
+
+_ZSETS = ("garbage", "expiring", "timers", "leases")
+
+
+def assert_same(driver: Driver, model: Pool) -> None:
+    """Everything that decides a task's fate is the same on both sides, numbers to the last bit."""
+    names = list(model.tasks)
+    for name, record in zip(names, driver.get_all(names), strict=True):
+        assert record is not None, f"{name} is gone"
+        assert _of_record(record) == _of_model(model.tasks[name])
+    queue, keys = model.queue, driver.keys
+    tenants = queue.tenants()
+    groups = list(model.groups)
+    with driver.client.pipeline(transaction=False) as pipe:  # one round trip: this runs after every step
+        pipe.zrange(keys.one("tenants"), 0, -1)
+        pipe.hgetall(keys.one("shares"))
+        pipe.hmget(keys.one("meta"), ["vtime", "lease_clock", "mean_s"])
+        for name in _ZSETS:
+            pipe.zrange(keys.one(name), 0, -1, withscores=True)
+        for tenant in tenants:
+            pipe.zrange(keys.of("wait", tenant), 0, -1)
+        for group in groups:
+            pipe.hget(keys.of("group", group), "task")
+        stored, shares, numbers, *rest = pipe.execute()
+    held = [(task or b"").decode().split() for task in rest[len(rest) - len(groups) :]]
+    assert held == [model.groups[group].tasks for group in groups]
+    assert [name.decode() for name in stored] == tenants
+    assert {name.decode(): float(at) for name, at in shares.items()} == queue.shares
+    vtime, lease_clock, mean_s = numbers
+    assert (float(vtime or 0), int(lease_clock or 0)) == (queue.vtime, model.lease_clock)
+    assert (float(mean_s) if mean_s else None) == model.mean_s
+    zsets = [{member.decode(): score for member, score in found} for found in rest[: len(_ZSETS)]]
+    assert dict(zip(_ZSETS, zsets, strict=True)) == _zsets(model)
+    for tenant, ids in zip(tenants, rest[len(_ZSETS) : len(rest) - len(groups)], strict=True):
+        assert [task.decode() for task in ids] == list(queue.waiting(tenant))
+
+
+def _zsets(model: Pool) -> dict[str, dict[str, int]]:
+    waiting = [task for task in model.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
+    return {
+        "garbage": model.garbage,
+        "expiring": model.sweep,
+        "timers": {task.new.id: task.deadline for task in waiting if task.deadline is not None},
+        "leases": {
+            task.new.id: task.running.lease_end for task in model.tasks.values() if task.running is not None
+        },
+    }
+
+
+def _of_record(r: TaskRecord) -> dict[str, Any]:
+    return {
+        "state": r.state,
+        "attempt": r.attempt,
+        "strikes": r.strikes,
+        "releases": r.releases,
+        "started": r.started_ms,
+        "finished": r.finished_ms,
+        "expires": r.expires_ms,
+        "cancel": r.cancel_requested,
+        "artifacts": r.artifacts,
+        "used": r.gpu_seconds or 0.0,
+        "wasted": r.wasted_gpu_seconds or 0.0,
+        "error": (r.error_code, r.error_message, r.error_attempt),
+        "resumed": r.resumed_from_step,
+        "replay_of": r.replay_of,
+    }
+
+
+def _of_model(t: ModelTask) -> dict[str, Any]:
+    error = t.error or {}
+    return {
+        "state": t.state,
+        "attempt": t.attempt,
+        "strikes": t.strikes,
+        "releases": t.releases,
+        "started": t.started_ms,
+        "finished": t.finished_ms,
+        "expires": t.expires_ms,
+        "cancel": t.cancel_at is not None,
+        "artifacts": t.artifacts if t.state is State.SUCCEEDED else (),
+        "used": t.used_ms / 1000,
+        "wasted": t.wasted_ms / 1000,
+        "error": (error.get("code"), error.get("message"), error.get("attempt")),
+        "resumed": t.resumed_from_step,
+        "replay_of": t.new.replay_of,
+    }

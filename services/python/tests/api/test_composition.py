@@ -1,0 +1,153 @@
+"""The seam between a task's history and its live feed, event by event: no gap, no repeat, wherever it falls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, cast
+
+import pytest
+from api_support import POOL, Worker
+
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.services import wall_ms
+from daybreak_server.api.store.catalog import PoolViewCache
+from daybreak_server.api.streaming import frames
+from daybreak_server.api.streaming.broadcaster import Broadcaster
+from daybreak_server.api.streaming.frames import Frame
+from daybreak_server.api.streaming.subscription import Sources, Subscription
+from daybreak_server.domain.ids import TaskId, new_task_id
+from daybreak_server.domain.tasks import Claim, EventDraft, NewTask
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from daybreak_server.ports.events import EventPage
+from testkit.valkey import Server
+
+
+class Seam(RedisEvents):
+    """The event log, with something that happens right before or after a history is read."""
+
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+    slow_s = 0.0
+    """How long the tail may wait for a history to be read first."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._was_read = asyncio.Event()
+
+    async def tail(self, pool: str) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.slow_s):
+                await self._was_read.wait()
+        return await super().tail(pool)
+
+    async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
+        first, then = self.before, self.after
+        self.before = self.after = None
+        if first is not None:
+            await asyncio.to_thread(first)
+        page = await super().read(task, after=after, limit=limit)
+        if then is not None:
+            await asyncio.to_thread(then)
+        self._was_read.set()
+        return page
+
+
+@pytest.fixture
+async def seam(valkey: Server) -> AsyncIterator[Sources]:
+    """What a gateway has, on a log that can be interrupted."""
+    store, events, metrics = RedisStore(valkey.url), Seam(valkey.url), GatewayMetrics()
+    hub = Broadcaster(events, metrics)
+    yield Sources(
+        hub=hub,
+        store=store,
+        events=events,
+        numbers=PoolViewCache(store, wall_ms),
+        now_ms=wall_ms,
+        heartbeat_s=1.0,
+        timeout_s=30.0,
+    )
+    await hub.close()
+    await store.close()
+    await events.close()
+
+
+async def _begun(seam: Sources, worker: Worker) -> Claim:
+    task = TaskId(new_task_id(POOL))
+    await seam.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
+    return await asyncio.to_thread(worker.claim)
+
+
+def _say(worker: Worker, claim: Claim, *words: str) -> None:
+    worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
+
+
+async def _all(
+    seam: Sources, task: TaskId, after: Any = None, *, acts: Mapping[int, Callable[[], object]] | None = None
+) -> list[str]:
+    """Ids of all that a subscriber gets, to the end. ``acts``: what is done once it has had so many logs."""
+    got: list[Frame] = []
+    left = dict(acts or {})
+    async with (
+        Subscription(seam, task, POOL, after=after) as following,
+        aclosing(following.batches()) as batches,
+    ):
+        async for batch in batches:
+            got += [frame for frame in batch if frame.key is not None]
+            logs = len({frame.key for frame in got if frame.type == "log"})
+            for due in [count for count in left if count <= logs]:
+                await asyncio.to_thread(left.pop(due))
+    return [frames.format_id(frame.key) for frame in got if frame.key is not None]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_happens_while_history_is_read_comes_once(
+    seam: Sources, start_worker: Callable[..., Worker], when: str
+) -> None:
+    """Events at the very moment of the read are in the history, in the feed, or in both: they are sent once."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    await asyncio.to_thread(_say, worker, claim, "one", "two")
+
+    setattr(seam.events, when, lambda: _say(worker, claim, "three", "four"))
+    acts = {4: lambda: _say(worker, claim, "five"), 5: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
+    every = (await seam.events.read(claim.lease.task)).events
+    assert got == [event.id for event in every]
+    assert len(got) == len(set(got)) == 8
+
+
+async def test_no_history_is_read_before_the_feed_is_live(
+    seam: Sources, start_worker: Callable[..., Worker]
+) -> None:
+    """However long the log takes to say where its end is: what comes behind a history that was read is not lost."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    await asyncio.to_thread(_say, worker, claim, "one")
+    log = cast("Seam", seam.events)
+    log.slow_s, log.after = 0.5, lambda: _say(worker, claim, "two")
+    acts = {1: lambda: _say(worker, claim, "three"), 2: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
+    assert got == [event.id for event in (await seam.events.read(claim.lease.task)).events]
+
+
+async def test_who_resumes_gets_exactly_what_follows(
+    seam: Sources, start_worker: Callable[..., Worker]
+) -> None:
+    """From any id, from the store and from what the gateway keeps while somebody else follows."""
+    worker = start_worker()
+    claim = await _begun(seam, worker)
+    task = claim.lease.task
+    async with Subscription(seam, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
+        await anext(batches)  # from now on the gateway keeps the task's events
+        await asyncio.to_thread(_say, worker, claim, "one", "two", "three")
+        seen = 0
+        while seen < 3:
+            seen += sum(frame.type == "log" for frame in await anext(batches))
+        await asyncio.to_thread(worker.finish, claim)
+        every = [event.id for event in (await seam.events.read(task)).events]
+        for at, event_id in enumerate(every):
+            got = await asyncio.wait_for(_all(seam, task, frames.parse_id(event_id)), 15)
+            assert got == every[at + 1 :]

@@ -1,0 +1,400 @@
+"""Every error code that can be reached is reached; no input is a bug of ours."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from api_support import Api, Serving, make_settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daybreak.wire import ErrorCode
+from daybreak.wire.errors import TYPE_PREFIX
+from testkit.valkey import Server
+
+JSON = {"Content-Type": "application/json"}
+OF_KEYS = {ErrorCode.NO_KEY, ErrorCode.BAD_KEY, ErrorCode.FORBIDDEN, ErrorCode.QUOTA_EXCEEDED}
+"""Codes that come with API keys."""
+
+
+@pytest.fixture(scope="module")
+def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One server for all of these tests: they leave nothing that the next would see."""
+    with Serving(valkey_session, tmp_path_factory.mktemp("errors"), 0, make_settings()) as found:
+        yield found
+
+
+def post(api: Api, body: Any, path: str = "/v1/tasks", **headers: str) -> httpx2.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return api.client.post(path, content=content, headers={**JSON, **headers})
+
+
+def good() -> dict[str, Any]:
+    return {"pool": "echo", "input": {}}
+
+
+def get(path: str, **headers: str) -> Callable[[Api], httpx2.Response]:
+    return lambda api: api.client.get(path.replace("{task}", api.submit()["id"]), headers=headers)
+
+
+def conflict(api: Api) -> httpx2.Response:
+    return api.client.delete(f"/v1/tasks/{api.submit()['id']}")
+
+
+def mismatch(api: Api) -> httpx2.Response:
+    post(api, good(), **{"Idempotency-Key": "k"})
+    return post(api, {**good(), "priority": "low"}, **{"Idempotency-Key": "k"})
+
+
+def shutting_down(api: Api) -> httpx2.Response:
+    task = api.submit()["id"]
+    api.context.hub.closing = True
+    try:
+        return api.client.get(f"/v1/tasks/{task}/events")
+    finally:
+        api.context.hub.closing = False
+
+
+REACHED: dict[ErrorCode, Callable[[Api], httpx2.Response]] = {
+    ErrorCode.BAD_JSON: lambda api: post(api, b'{"pool": '),
+    ErrorCode.BAD_CURSOR: get("/v1/tasks?after=nonsense"),
+    ErrorCode.BAD_EVENT_ID: get("/v1/tasks/{task}/events", **{"Last-Event-ID": "12"}),
+    ErrorCode.BAD_HEADER: lambda api: post(api, good(), **{"Idempotency-Key": "two words"}),
+    ErrorCode.HOST_NOT_ALLOWED: get("/v1/tasks", Host="evil.example"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: lambda api: post(api, good(), Origin="https://evil.example"),
+    ErrorCode.NOT_FOUND: get("/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
+    ErrorCode.NO_SUCH_POOL: lambda api: post(api, {**good(), "pool": "unknown_websocket"}),
+    ErrorCode.NO_SUCH_ARTIFACT: get("/v1/tasks/{task}/artifacts/video.mp4"),
+    ErrorCode.METHOD_NOT_ALLOWED: lambda api: api.client.put("/v1/tasks"),
+    ErrorCode.NOT_ACCEPTABLE: get("/v1/tasks/{task}/events", Accept="application/json"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: lambda api: api.client.post("/v1/tasks", content=b"{}"),
+    ErrorCode.CONFLICT: conflict,
+    ErrorCode.TOO_LARGE: lambda api: post(api, b'{"pool": "' + b"x" * (1 << 20) + b'"}'),
+    ErrorCode.INVALID_INPUT: lambda api: post(api, {**good(), "input": {"steps": -1}}),
+    ErrorCode.IDEMPOTENCY_MISMATCH: mismatch,
+    ErrorCode.SHUTTING_DOWN: shutting_down,
+}
+ELSEWHERE = {
+    ErrorCode.BAD_RANGE: "test_api_files",
+    ErrorCode.TOO_MANY_STREAMS: "test_api_streams",
+    ErrorCode.QUEUE_FULL: "below",
+    ErrorCode.STORE_UNAVAILABLE: "below",
+    ErrorCode.INTERNAL: "below",
+}
+
+
+def test_every_code_is_reached_somewhere() -> None:
+    """The tests know every code of the wire."""
+    assert set(REACHED) | set(ELSEWHERE) | OF_KEYS == set(ErrorCode)
+
+
+def check(answer: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
+    """A problem with its code, status, title, type and request id."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["code"] == code.value, problem
+    assert answer.status_code == problem["status"] == code.status
+    assert problem["title"] == code.title
+    assert problem["type"] == TYPE_PREFIX + code.value
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"]
+    assert None not in problem.values()
+    return problem
+
+
+@pytest.mark.parametrize("code", REACHED, ids=lambda code: code.value)
+def test_code(api: Api, code: ErrorCode) -> None:
+    """The code comes with its status, its title and a request id."""
+    check(REACHED[code](api), code)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"pool": "echo", "input": {"steps": "many"}}, "input.steps"),
+        ({"pool": "echo", "input": {"nonsense": 1}}, "input.nonsense"),
+        ({"pool": "echo", "input": {}, "nonsense": 1}, "nonsense"),
+        ({"pool": "echo", "input": []}, "input"),
+        ({"pool": "echo"}, "input"),
+        ({"input": {}}, "pool"),
+        ({"pool": "No Pool", "input": {}}, "pool"),
+        ({"pool": 5, "input": {}}, "pool"),
+        ([], "body"),
+        ("text", "body"),
+        (None, "body"),
+        ({**good(), "priority": "urgent"}, "priority"),
+        ({**good(), "start_at": "soon"}, "start_at"),
+        ({**good(), "start_at": "2026-11-21T12:00:00"}, "start_at"),
+        ({**good(), "start_within_s": 0}, "start_within_s"),
+        ({**good(), "run_within_s": -1}, "run_within_s"),
+        ({**good(), "max_strikes": 0}, "max_strikes"),
+        ({**good(), "metadata": {"a": 1}}, "metadata.a"),
+        ({**good(), "metadata": {str(n): "x" for n in range(17)}}, "metadata"),
+        ({**good(), "metadata": {"a": "x" * 513}}, "metadata.a"),
+        ({"pool": "clips", "input": {"prompt": "x", "frames": 16}}, "input.frames"),
+        ({"pool": "clips", "input": {"prompt": "x", "size": "65x64"}}, "input.size"),
+        ({"pool": "clips", "input": {"prompt": "x" * 2001}}, "input.prompt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_field_is_named(api: Api, body: Any, field: str) -> None:
+    """What is wrong with a body is said with the field's path."""
+    problem = check(post(api, body), ErrorCode.INVALID_INPUT)
+    named = [error["field"] for error in problem["errors"]]
+    assert any(name == field or name.startswith(f"{field}.") for name in named), named
+
+
+def test_the_detail_says_what_to_do(api: Api) -> None:
+    """The workload's own words are the detail, without pydantic's."""
+    answer = post(api, {"pool": "clips", "input": {"prompt": "x", "frames": 16}})
+    assert answer.json()["detail"] == "frames must be 4n+1; 16 is not. Try 17."
+
+
+@pytest.mark.parametrize("key", ["a", "Inp", "string"])
+def test_the_detail_names_the_field(api: Api, key: str) -> None:
+    """A field whose name happens to be a part of pydantic's message is named before it all the same."""
+    problem = post(api, {**good(), "metadata": {key: 1}}).json()
+    assert problem["detail"].startswith(f"metadata.{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("state=x", "state"),
+        ("order=up", "order"),
+        ("status=running", "status"),
+        ("limit=5&cursor=x", "cursor"),
+        ("=x", "query"),
+    ],
+)
+def test_a_wrong_query_is_named(api: Api, query: str, field: str) -> None:
+    """Query parameters are named like fields."""
+    problem = check(api.client.get(f"/v1/tasks?{query}"), ErrorCode.INVALID_INPUT)
+    assert problem["errors"][0]["field"] == field
+    assert problem["detail"].startswith(f"{field}: ")
+
+
+CORPUS = [
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"nul",
+    b"{",
+    b'{"pool": "echo", "input": {}} trailing',
+    b'{"pool": "echo", "input": {"steps": NaN}}',
+    b'{"pool": "echo", "input": {"step_s": 1e400}}',
+    b'{"pool": "echo", "input": {"step_s": -1e400}}',
+    b'{"pool": "echo", "input": {"steps": ' + b"9" * 5000 + b"}}",
+    b'{"pool": "echo", "input": {"steps": ' + b"9" * 4000 + b"}}",
+    b'{"pool": "echo", "input": {"step_s": ' + b"9" * 4000 + b"}}",
+    b'{"pool": "echo", "input": ' + b"[" * 100_000,
+    b'{"pool": "echo", "input": ' + b'{"a":' * 150 + b"1" + b"}" * 150 + b"}",
+    b'{"pool": "echo", "input": {"message": "\\ud800"}}',
+    b'{"pool": "echo", "input": {"message": "\xed\xa0\x80"}}',
+    b'{"pool": "echo", "input": {"message": "a\\u0000b"}}',
+    b'{"pool": "echo", "pool": "clips", "input": {}}',
+    b'{"pool": "echo", "input": {}, "metadata": {"\\u0000": "\\u0000"}}',
+    b'{"pool": "echo", "input": {}, "metadata": {"__proto__": "x"}}',
+    b'{"pool": "echo", "input": {}, "start_at": 1e300}',
+    b'{"pool": "echo", "input": {}, "start_at": "0001-01-01T00:00:00+23:59"}',
+    b'{"pool": "echo", "input": {}, "start_at": "9999-12-31T23:59:59-23:59"}',
+    b'{"pool": "echo", "input": {}, "start_within_s": 1e-300}',
+    b'{"pool": "echo", "input": {"' + b"k" * 100_000 + b'": 1}}',
+    b'{"pool": "echo", "input": {' + b",".join(b'"k%d":1' % n for n in range(5000)) + b"}}",
+    b'{"pool": "echo\\n", "input": {}}',
+    b'{"tasks": [[], 1, null, "x"]}',
+    b'{"tasks": {"0": {}}}',
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/generate", "/v1/tasks:batch", "/v1/estimate"])
+def test_no_body_of_the_corpus_is_a_bug_of_ours(api: Api, path: str) -> None:
+    """Odd JSON is taken or refused, never a 500, and refusals stay small."""
+    for body in CORPUS:
+        answer = post(api, body, path)
+        assert answer.status_code in {200, 202, 207, 400, 404, 413, 422}, (path, body[:80], answer.text[:300])
+        assert len(answer.content) < 20_000, body[:80]
+        if answer.status_code == 202:
+            assert api.client.get(answer.headers["location"]).status_code == 200, body[:80]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+near = st.fixed_dictionaries(
+    {"pool": st.sampled_from(["echo", "clips"]) | anything, "input": anything},
+    optional={
+        "priority": st.sampled_from(["low", "high"]) | anything,
+        "start_at": st.datetimes().map(lambda t: t.isoformat() + "Z") | anything,
+        "start_within_s": st.floats(allow_nan=False, allow_infinity=False) | anything,
+        "run_within_s": anything,
+        "max_strikes": st.integers(0, 25) | anything,
+        "metadata": st.dictionaries(st.text(max_size=70), st.text(max_size=20), max_size=20) | anything,
+    },
+)
+echo_input = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": st.text(max_size=50) | anything,
+        "steps": st.integers() | anything,
+        "step_s": st.floats(allow_nan=False) | anything,
+        "fail_at": anything,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=anything | near | st.fixed_dictionaries({"pool": st.just("echo"), "input": echo_input}))
+def test_no_json_is_a_bug_of_ours(api: Api, body: Any) -> None:
+    """Whatever JSON comes, the answer is a task or a problem; a task can be read again."""
+    answer = post(api, body)
+    assert answer.status_code in {202, 400, 404, 413, 422}, answer.text
+    if answer.status_code == 202:
+        task = answer.json()
+        assert api.get(task["id"])["input"] == task["input"]
+    else:
+        assert answer.json()["request_id"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60))
+def test_no_id_cursor_or_event_id_is_a_bug_of_ours(api: Api, text: str) -> None:
+    """Ids, names, cursors and event ids that are none are 400, 404 or 422 on every path."""
+    from urllib.parse import quote
+
+    part, task = quote(text, safe=""), "echo_01AAAAAAAAAAAAAAAAAAAAAAAA"
+    for path in (
+        f"/v1/tasks/{part}",
+        f"/v1/tasks/{part}/events",
+        f"/v1/tasks/{part}/preview",
+        f"/v1/tasks/{task}/artifacts/{part}",
+        f"/v1/pools/{part}",
+        f"/v1/tasks?after={part}",
+        f"/v1/tasks?pool={part}",
+        f"/v1/tasks?state={part}",
+        f"/v1/tasks/{task}/events?after={part}",
+    ):
+        answer = api.client.get(path)
+        assert answer.status_code in {400, 404, 405, 422} or path.endswith(("/.", "/..")), (path, answer.text)
+
+
+@pytest.mark.parametrize(
+    "event_id",
+    ["x", "1", "1-", "-1", "1-2-3", "1-2 ", "١-٢", "9" * 21 + "-0", f"{1 << 64}-0", f"0-{1 << 64}"],
+)
+def test_an_event_id_is_two_numbers(api: Api, event_id: str) -> None:
+    """What is no event id is bad_event_id, with no stream opened."""
+    answer = api.client.get(f"/v1/tasks/{api.submit()['id']}/events", params={"after": event_id})
+    check(answer, ErrorCode.BAD_EVENT_ID)
+
+
+@pytest.mark.parametrize("tenant", ["-a", "a b", "x" * 65, "{a}", "a/b", ""])
+def test_a_tenant_is_a_plain_name(api: Api, tenant: str) -> None:
+    """A malformed Daybreak-Tenant is bad_header: names stand in keys."""
+    check(api.client.get("/v1/tasks", headers={"Daybreak-Tenant": tenant}), ErrorCode.BAD_HEADER)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "tab\there", "é"])
+def test_an_idempotency_key_is_visible(api: Api, key: str) -> None:
+    """A malformed Idempotency-Key is refused rather than taken for another."""
+    answer = api.client.post("/v1/tasks", json=good(), headers={"Idempotency-Key": key.encode()})
+    check(answer, ErrorCode.BAD_HEADER)
+
+
+def test_a_chunked_body_is_bounded_while_it_comes(start_api: Callable[..., Api]) -> None:
+    """A body without a Content-Length is refused when it passes the bound, not when it ends."""
+    api = start_api(http={"max_body_bytes": 1000})
+    sent = 0
+
+    def endless() -> Any:
+        nonlocal sent
+        while sent < 100_000_000:
+            sent += 1000
+            yield b"x" * 1000
+
+    try:
+        answer = httpx2.post(f"{api.url}/v1/tasks", content=endless(), headers=JSON, timeout=60, verify=False)
+        check(answer, ErrorCode.TOO_LARGE)
+    except httpx2.WriteError:
+        pass  # the server had answered and gone before the client looked
+    assert sent < 50_000_000
+
+
+def test_a_lie_about_the_length_is_refused_at_once(start_api: Callable[..., Api]) -> None:
+    """A Content-Length over the bound is answered before the body comes."""
+    api = start_api(http={"max_body_bytes": 1000})
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
+        head = "POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        raw.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode())
+        assert raw.recv(4096).split()[1] == b"413"
+
+
+def test_headers_are_bounded(api: Api) -> None:
+    """More headers than anybody needs are 431 too_large."""
+    answer = api.client.get("/healthz", headers={"X-Large": "x" * 40_000})
+    assert (answer.status_code, answer.json()["code"], answer.json()["status"]) == (431, "too_large", 431)
+
+
+def test_queue_full(start_api: Callable[..., Api]) -> None:
+    """Past max_queued a submit is 503 queue_full with Retry-After, and nothing is kept of it."""
+    api = start_api(pools={"echo": {"workload": "echo", "max_queued": 2}})
+    api.submit()
+    api.submit()
+    answer = post(api, good())
+    problem = check(answer, ErrorCode.QUEUE_FULL)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert problem["retry_after_s"] > 0
+    batch = post(api, {"tasks": [good()]}, "/v1/tasks:batch").json()["results"][0]
+    assert (batch["status"], batch["error"]["code"]) == (503, "queue_full")
+    assert len(api.client.get("/v1/tasks").json()["data"]) == 2
+
+
+def test_store_full(api: Api, valkey: Server) -> None:
+    """A store without memory refuses new tasks with 503; reading and cancelling go on."""
+    task = api.submit()
+    with valkey.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            check(post(api, good()), ErrorCode.QUEUE_FULL)
+            assert api.get(task["id"])["state"] == "queued"
+            assert api.client.post(f"/v1/tasks/{task['id']}/cancel").json()["state"] == "cancelled"
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+def test_a_bug_is_a_500_with_a_request_id_and_a_trace(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that nobody expected is `internal`; its trace is in the log under the request id."""
+
+    def broken(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("daybreak_server.api.serializers.task", broken)
+    answer = post(api, good(), **{"X-Request-Id": "mine-1"})
+    problem = check(answer, ErrorCode.INTERNAL)
+    assert problem["request_id"] == "mine-1"
+    assert "ZeroDivision" not in answer.text
+    found = [record for record in caplog.records if "mine-1" in record.getMessage()]
+    assert found
+    assert found[0].exc_info
+
+
+def test_a_request_id_is_echoed_or_made(api: Api) -> None:
+    """A client's X-Request-Id comes back when it is plain; otherwise one is made."""
+    assert api.client.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    for odd in (b"with space", b"x" * 129, b"\xff"):
+        made = api.client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{16}", made)

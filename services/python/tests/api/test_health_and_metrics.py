@@ -1,0 +1,289 @@
+"""What whoever runs the server sees: health, readiness, metrics, documents, and outages ridden out."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_support import POOL, Api, Serving, Worker, make_settings
+
+from testkit.valkey import Server, start_valkey
+from testkit.waiting import wait_until
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Server]:
+    """A server that this test may stop."""
+    server = start_valkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+def test_health_and_readiness(api: Api) -> None:
+    """Alive and ready; / leads to the documents."""
+    assert api.client.get("/healthz").json() == {"status": "ok"}
+    assert api.client.get("/readyz").json() == {"status": "ready"}
+    root = api.client.get("/", follow_redirects=False)
+    assert (root.status_code, root.headers["location"]) == (307, "/docs")
+
+
+def test_head_says_what_get_says_on_every_route(api: Api, worker: Worker) -> None:
+    """Status and headers, without the body, and an event stream is not opened. The document does not speak of it."""
+    task = api.submit()["id"]
+    claim = worker.claim()
+    worker.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
+    worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+    document = api.client.get("/openapi.json").json()
+    routes = [path for path, item in document["paths"].items() if "get" in item]
+    assert len(routes) >= 10
+    seen = {}
+    for route in [*routes, "/docs", "/openapi.json", "/"]:
+        path = route.format(id=task, name="echo" if "pools" in route else "echo.txt")
+        head = api.client.head(path, follow_redirects=False)
+        got = api.client.get(path, follow_redirects=False)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        for name in ("content-type", "content-length", "location", "etag", "cache-control"):
+            if route != "/metrics" or name != "content-length":
+                assert head.headers.get(name) == got.headers.get(name), (path, name)
+        seen[route] = head.status_code
+        assert "head" not in document["paths"].get(route, {})
+    assert set(seen.values()) == {200, 307}
+    assert api.client.head("/v1/tasks/nothing").status_code == 404
+    assert api.client.head("/v1/estimate").status_code == 405
+
+
+def test_head_of_a_stream_ends_at_once(api: Api) -> None:
+    """Of a task that has not ended too: there is a stream, and nobody follows it."""
+    task = api.submit()["id"]
+    answer = api.client.head(f"/v1/tasks/{task}/events")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert not api.context.hub.feed(POOL).reading
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/tasks", "GET, HEAD, POST"),
+        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA", "GET, HEAD, DELETE"),
+        ("PUT", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA/artifacts/x", "GET, HEAD"),
+        ("DELETE", "/healthz", "GET, HEAD"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("GET", "/v1/estimate", "POST"),
+    ],
+)
+def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, allow: str) -> None:
+    """The Allow of a 405 has the methods of all routes of the path, not of the first one."""
+    answer = api.client.request(method, path)
+    assert (answer.status_code, answer.headers.get_list("allow")) == (405, [allow])
+
+
+def test_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
+    """Without Redis: alive, not ready, 503 store_unavailable with Retry-After; with it again all goes on."""
+    with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
+        task = api.submit()
+        port = own_valkey.port
+        own_valkey.stop()
+        for answer in (
+            api.client.get(f"/v1/tasks/{task['id']}"),
+            api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}),
+            api.client.get("/v1/tasks"),
+            api.client.get(f"/v1/tasks/{task['id']}/events"),
+            api.client.get("/readyz"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert int(answer.headers["retry-after"]) >= 1
+        assert api.client.get("/healthz").status_code == 200
+        assert api.client.get("/metrics").status_code == 200
+        batch = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}]})
+        assert batch.json()["results"][0]["status"] == 503
+        own_valkey.start()
+        assert own_valkey.port == port
+        wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
+        assert api.get(task["id"])["state"] == "queued"
+        expiring = api.submit(start_within_s=0.1)
+        api.until(expiring["id"], "expired")  # so the ticker goes on as well
+
+
+def test_a_store_that_refuses_the_password(own_valkey: Server, tmp_path: Path) -> None:
+    """It is no outage: the answer says that the password is wrong, and the server lives to be told another."""
+    with own_valkey.client() as client:
+        client.config_set("requirepass", "another")
+    with Serving(own_valkey, tmp_path, 0, make_settings()) as api:
+        answer = api.client.get("/v1/pools")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert "password" in answer.json()["detail"]
+        assert api.client.get("/healthz").status_code == 200
+
+
+def test_a_server_starts_without_its_store(own_valkey: Server, tmp_path: Path) -> None:
+    """A gateway that starts before Redis is not ready, and becomes so by itself."""
+    own_valkey.stop()
+    with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
+        assert api.client.get("/readyz").status_code == 503
+        own_valkey.start()
+        wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
+
+
+def metric(api: Api, name: str, **labels: str) -> float | None:
+    """The value of one series."""
+    for line in api.client.get("/metrics").text.splitlines():
+        match = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
+        if match and dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")) == labels:
+            return float(match[2])
+    return None
+
+
+def test_metrics_tell_requests_queue_groups_and_seconds(api: Api, worker: Worker) -> None:
+    """Requests by route, depth by state, groups, ended tasks, GPU seconds, streams and tick lag are there."""
+    api.submit()
+    api.submit()
+    api.client.get("/nothing/here")
+    claim = worker.claim()
+
+    def shown() -> bool:
+        return metric(api, "daybreak_pool_tasks", pool=POOL, state="running") == 1
+
+    wait_until(shown, 30, "the running task to be counted")
+    assert metric(api, "daybreak_pool_tasks", pool=POOL, state="queued") == 1
+    assert metric(api, "daybreak_pool_live", pool=POOL) == 2
+    assert metric(api, "daybreak_groups", pool=POOL, state="busy") == 1
+    assert metric(api, "daybreak_tasks_submitted_total", pool=POOL) == 2
+    submits = {"method": "POST", "route": "/v1/tasks", "status": "202"}
+    assert metric(api, "daybreak_http_requests_total", **submits) == 2
+    unknown = {"method": "GET", "route": "unmatched", "status": "404"}
+    assert metric(api, "daybreak_http_requests_total", **unknown) == 1
+    assert metric(api, "daybreak_http_request_seconds_count", method="POST", route="/v1/tasks") == 2
+    with api.client.stream("GET", f"/v1/tasks/{claim.lease.task}/events") as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        assert _open(api, "sse") == 1
+    worker.finish(claim)
+    wait_until(
+        lambda: metric(api, "daybreak_tasks_ended_total", pool=POOL, state="succeeded") == 1, 30, "the end"
+    )
+    used = metric(api, "daybreak_gpu_seconds_total", pool=POOL, kind="used")
+    assert used is not None
+    assert used > 0
+    lag = metric(api, "daybreak_tick_lag_seconds", pool=POOL)
+    assert lag is not None
+    assert 0 <= lag < 30
+    wait_until(lambda: _open(api, "sse") == 0, 30, "the stream to be gone")
+
+
+def _open(api: Api, kind: str) -> float | None:
+    return api.context.metrics.registry.get_sample_value("daybreak_streams_open", {"kind": kind})
+
+
+def test_unknown_methods_make_no_series(api: Api) -> None:
+    """A client cannot make series of its own by odd methods and paths."""
+    for n in range(5):
+        api.client.request(f"M{n}", f"/odd/{n}")
+    text = api.client.get("/metrics").text
+    assert "M0" not in text
+    assert "/odd" not in text
+
+
+def test_pools_say_what_they_take(api: Api) -> None:
+    """Each pool has its numbers, its wake and its input's schema; an unknown one is no_such_pool."""
+    pools = api.client.get("/v1/pools").json()["data"]
+    assert [pool["name"] for pool in pools] == ["echo", "clips"]
+    one = api.client.get("/v1/pools/clips").json()
+    assert one["workload"] == "video"
+    assert "prompt" in one["input_schema"]["required"]
+    assert one["wake"]["phase"] == "zero"
+    assert (one["queued"], one["running"], one["delayed"]) == (0, 0, 0)
+    assert api.client.get("/v1/pools/none").json()["code"] == "no_such_pool"
+
+
+def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
+    """Every request that the document shows: method, path, body and operation."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None:
+                yield method, path, None, operation
+            for example in (content or {}).get("examples", {}).values():
+                yield method, path, example["value"], operation
+
+
+def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
+    """Each body of the OpenAPI document is accepted; each path answers as documented, by its links' ids."""
+    api = start_api()
+    document = api.client.get("/openapi.json").json()
+    ran = 0
+    seen = set()
+    for method, path, body, operation in examples(document):
+        if operation["operationId"] in {"follow", "replay", "delete_task", "get_artifact"}:
+            task = api.submit()["id"]  # these want a task that has ended
+            api.client.post(f"/v1/tasks/{task}/cancel")
+        else:
+            task = api.submit()["id"]
+        named = {p["name"]: p["example"] for p in operation.get("parameters", []) if "example" in p}
+        url = path.format(**{"id": task, "name": "echo.txt", **named})
+        answer = api.client.request(method.upper(), url, json=body)
+        assert str(answer.status_code) in operation["responses"], (method, url, answer.text)
+        assert body is None or answer.status_code < 300, (method, url, answer.text)
+        seen.add(operation["operationId"])
+        ran += body is not None
+    assert ran >= 6
+    assert seen == {o["operationId"] for i in document["paths"].values() for o in i.values()}
+
+
+def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
+    """The page shows lines that can be pasted; those without an id are run here, by curl's own reading."""
+    import shlex
+
+    api = start_api()
+    page = api.client.get("/docs").text
+    lines = [unescape(re.sub(r"<[^>]+>", "", found)) for found in re.findall(r"<code>(curl.*?)</code>", page)]
+    ran = 0
+    for line in lines:
+        words = shlex.split(line)
+        url = next(word for word in words if word.startswith("http"))
+        if "{" in url:
+            continue
+        method = words[words.index("-X") + 1] if "-X" in words else "GET"
+        body = words[words.index("-d") + 1] if "-d" in words else None
+        path = url.removeprefix("http://127.0.0.1:8000")
+        headers = {"Content-Type": "application/json"} if body else {}
+        answer = api.client.request(method, path, content=body, headers=headers)
+        assert answer.status_code < 300, (line, answer.text)
+        ran += 1
+    assert ran >= 10
+    assert "cdn" not in page  # it works without a network
+    assert not re.search(r"(src|href)=\"http", page)
+
+
+def test_a_server_without_video_shows_no_generate(start_api: Callable[..., Api]) -> None:
+    """What the document shows fits the pools that there are."""
+    api = start_api(pools={"clips": {"workload": "echo"}})
+    assert "/generate" not in api.client.get("/openapi.json").json()["paths"]
+    answer = api.client.post("/generate", json={"prompt": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_pool")
+
+
+def test_the_committed_document_is_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/openapi.json is what the code makes; of a stale one the check shows the diff and exits 1."""
+    spec = importlib.util.spec_from_file_location("openapi_tool", ROOT / "tools" / "openapi.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, "argv", ["openapi.py", "--check"])
+    assert tool.main() == 0, capsys.readouterr().out[-3000:]
+    stale = tmp_path / "openapi.json"
+    stale.write_text(tool.PATH.read_text().replace('"version": "1"', '"version": "0"'))
+    monkeypatch.setattr(tool, "PATH", stale)
+    assert tool.main() == 1
+    assert '-  "version": "0"' in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""Files whose task the store has forgotten go, when they would be gone anyway; all others stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.background.orphan_files import MARGIN_S, Orphans
+from daybreak_server.domain.ids import TaskId, made_at_ms, new_task_id
+from daybreak_server.domain.tasks import NewTask
+from daybreak_server.ports.blobs import probe_key, probed_at_ms
+from testkit.valkey import Server
+
+KEPT_S = 1000.0
+NOW_MS = 1_800_000_000_000
+
+
+def _id(pool: str, age_s: float) -> TaskId:
+    return new_task_id(pool, at_ms=NOW_MS - round(age_s * 1000))
+
+
+def _put(blobs: LocalBlobs, task: str, source: Path) -> None:
+    for _ in blobs.upload(f"{task}/1.x/echo.txt", source, content_type="text/plain"):
+        pass
+
+
+async def test_only_old_files_without_a_task_go(
+    valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
+) -> None:
+    """Not those of a task that is known, not young ones, not what no pool of ours has made."""
+    source = tmp_path / "file"
+    source.write_text("x")
+    old = KEPT_S + MARGIN_S + 1
+    forgotten, known, young, foreign = (
+        _id("echo", old),
+        _id("echo", old),
+        _id("echo", old - 2),
+        _id("not", old),
+    )
+    for name in (forgotten, known, young, foreign, "readme"):
+        _put(api_blobs, name, source)
+    store = RedisStore(valkey.url)
+    try:
+        await store.submit([NewTask(id=known, pool="echo", tenant="t", input_json="{}")])
+        orphans = Orphans(retention_s={"echo": KEPT_S}, store=store, blobs=api_blobs, now_ms=lambda: NOW_MS)
+        assert await orphans.sweep() == [forgotten]
+        assert await orphans.sweep() == []
+    finally:
+        await store.close()
+    assert {blob.key.partition("/")[0] for blob in api_blobs.list("")} == {known, young, foreign, "readme"}
+
+
+async def test_what_a_probe_has_left_goes_after_a_day(
+    valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
+) -> None:
+    """One that was killed between its write and its delete; not one that may still be at it."""
+    source = tmp_path / "file"
+    source.write_text("probe")
+    key = probe_key()
+    for _ in api_blobs.upload(key, source, content_type="text/plain"):
+        pass
+    made_ms = probed_at_ms(key)
+    assert made_ms is not None
+    store = RedisStore(valkey.url)
+    try:
+        for late_ms, left in ((0, [key]), (1, [])):
+            now_ms = made_ms + round(MARGIN_S * 1000) + late_ms
+            orphans = Orphans(retention_s={}, store=store, blobs=api_blobs, now_ms=lambda at=now_ms: at)  # type: ignore[misc]
+            assert await orphans.sweep() == []
+            assert [blob.key for blob in api_blobs.list("")] == left
+    finally:
+        await store.close()
+
+
+def test_an_id_tells_when_it_was_made() -> None:
+    """To the millisecond."""
+    assert made_at_ms(new_task_id("my-pool", at_ms=NOW_MS)) == NOW_MS

@@ -1,0 +1,30 @@
+"""Promises of routes and streams that a small mistake would break unseen."""
+
+from __future__ import annotations
+
+from api_support import Api, Worker
+
+from daybreak_server.api.streaming.frames import Frame
+from daybreak_server.api.streaming.topic import Subscriber
+
+
+def test_a_refused_delete_takes_no_file(api: Api, worker: Worker) -> None:
+    """What a running task has stored so far is still there when its deletion was refused."""
+    task = api.submit()["id"]
+    claim = worker.claim()
+    worker.upload(claim, "video.mp4", b"half of it", "video/mp4")
+    before = [stat.key for stat in api.blobs.list(task)]
+    assert api.client.delete(f"/v1/tasks/{task}").status_code == 409
+    assert [stat.key for stat in api.blobs.list(task)] == before != []
+
+
+def test_a_subscriber_that_does_not_read_is_behind_and_holds_nothing() -> None:
+    """One frame too many: it knows, its queue is empty, and it takes nothing until it has caught up."""
+    subscriber = Subscriber(limit=3)
+    for number in range(5):
+        subscriber.push(Frame("log", b"{}", key=(number, 0)))
+        assert subscriber.overflowed == (number >= 3)
+    assert subscriber.pop() == []
+    subscriber.resume()
+    subscriber.push(Frame("log", b"{}", key=(9, 0)))
+    assert [frame.key for frame in subscriber.pop()] == [(9, 0)]

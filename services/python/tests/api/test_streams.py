@@ -1,0 +1,323 @@
+"""Subscription a task: history and live without gap or repeat, and all that ends or bends a stream."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from api_support import POOL, Api, Serving, Worker, make_settings, parse, read_events
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tasks import Claim, EventDraft
+from testkit.valkey import start_valkey
+from testkit.waiting import wait_until
+
+
+def socket(api: Api, task: str, query: str = "", **headers: str) -> ClientConnection:
+    """A WebSocket that follows the task."""
+    url = f"{api.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws{query}"
+    return connect(url, additional_headers=headers, open_timeout=60)
+
+
+def drain(found: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """All events of a WebSocket, and the code that it was closed with."""
+    events: list[dict[str, Any]] = []
+
+    def read() -> None:
+        while True:
+            events.append(json.loads(found.recv(timeout=60)))
+
+    with found, pytest.raises(ConnectionClosed) as closed:
+        read()
+    assert closed.value.rcvd is not None
+    return events, closed.value.rcvd.code
+
+
+def write(worker: Worker, claim: Claim, count: int, batch: int = 50) -> None:
+    """Write so many log events."""
+    for first in range(0, count, batch):
+        drafts = [
+            EventDraft(type="log", data={"level": "info", "message": str(n)})
+            for n in range(first, min(first + batch, count))
+        ]
+        worker.queue.report(claim.lease, drafts)
+
+
+def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> None:
+    """Both replay an ended task in full and then end by themselves, the WebSocket with 1000."""
+    task = api.submit()
+    claim = worker.claim()
+    write(worker, claim, 3)
+    worker.finish(claim)
+    sse = read_events(api.url, task["id"])
+    ws, code = drain(socket(api, task["id"]))
+    assert sse == ws
+    assert code == 1000
+    assert [e["type"] for e in sse] == ["queued", "started", "log", "log", "log", "succeeded"]
+    assert all(set(e) >= {"id", "task", "type", "at", "data"} for e in sse)
+
+
+def test_resume_behind_an_id(api: Api, worker: Worker) -> None:
+    """Last-Event-ID and both kinds of ?after= continue behind it; behind the end there is nothing."""
+    task = api.submit()
+    claim = worker.claim()
+    write(worker, claim, 5)
+    worker.finish(claim)
+    every = read_events(api.url, task["id"])
+    for cut in range(len(every)):
+        rest = every[cut + 1 :]
+        assert read_events(api.url, task["id"], after=every[cut]["id"]) == rest
+        assert drain(socket(api, task["id"], f"?after={every[cut]['id']}")) == (rest, 1000)
+    answer = api.client.get(f"/v1/tasks/{task['id']}/events", params={"after": every[3]["id"]})
+    assert list(parse(iter(answer.text.split("\n")))) == every[4:]
+
+
+def test_live_events_come_as_they_happen(api: Api, worker: Worker) -> None:
+    """A subscriber who is there from the start sees each event before the next is written."""
+    task = api.submit()
+    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
+        events = (event for event in parse(answer.iter_lines()) if "id" in event)
+        assert next(events)["type"] == "queued"
+        claim = worker.claim()
+        assert next(events)["type"] == "started"
+        for step in range(1, 4):
+            worker.progress(claim, step, 3)
+            assert next(events)["data"]["step"] == step
+        worker.finish(claim)
+        assert next(events)["type"] == "succeeded"
+        assert next(events, None) is None
+
+
+def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
+    """Who asks for more than is kept gets a snapshot first, then what is kept, in order, to the end."""
+    task = api.submit()
+    claim = worker.claim()
+    write(worker, claim, 1500, batch=250)
+    worker.finish(claim)
+    events = read_events(api.url, task["id"])
+    assert events[0]["type"] == "reset"
+    assert "id" not in events[0]
+    assert events[0]["data"]["task"]["id"] == task["id"]
+    told = [int(e["data"]["message"]) for e in events if e["type"] == "log"]
+    assert told == list(range(told[0], 1500))
+    assert len(told) >= 900
+    assert events[-1]["type"] == "succeeded"
+
+
+def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker) -> None:
+    """An id that never was (another task's, or of a lost write) does not make a client wait for ever."""
+    task = api.submit()
+    claim = worker.claim()
+    with httpx2.stream(
+        "GET", f"{api.url}/v1/tasks/{task['id']}/events?after=9999999999999-0", timeout=60, verify=False
+    ) as answer:
+        events = parse(answer.iter_lines())
+        assert next(events)["type"] == "reset"
+        worker.finish(claim)
+        assert [e["type"] for e in events] == ["succeeded"]
+    again = read_events(api.url, task["id"], after="9999999999999-0")
+    assert [e["type"] for e in again] == ["reset", "succeeded"]
+
+
+def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
+    """While nothing happens a comment comes each heartbeat_s."""
+    api = start_api(http={"heartbeat_s": 0.1})
+    task = api.submit(start_at="2026-12-31T00:00:00Z" if time.time() < 1798700000 else None)
+    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
+        beats = (line for line in answer.iter_lines() if line.startswith(":"))
+        assert [next(beats) for _ in range(3)] == [": heartbeat"] * 3
+
+
+def test_a_waiting_task_tells_its_place_and_wake(api: Api, worker: Worker) -> None:
+    """position and wake come without an id, at once and on each change, and stop when it starts."""
+    first, second = api.submit(), api.submit()
+    with httpx2.stream(
+        "GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60, verify=False
+    ) as answer:
+        events = parse(answer.iter_lines())
+        assert next(events)["type"] == "queued"
+        told = [next(events), next(events)]
+        assert [(e["type"], "id" in e) for e in told] == [("position", False), ("wake", False)]
+        assert told[0]["data"]["position"] == 2
+        assert told[1]["data"]["phase"] == "detect"
+        api.client.post(f"/v1/tasks/{first['id']}/cancel")
+        assert [(e["type"], e["data"]["position"]) for e in [next(events)]] == [("position", 1)]
+        worker.group = replace(worker.group, state=GroupState.LOADING, phase="model")
+        worker.register()
+        moved = next(events)
+        assert (moved["type"], moved["data"]["phase"]) == ("wake", "model")
+        for phase in ("warm_up", "model"):
+            worker.group = replace(worker.group, phase=phase)
+            worker.register()
+            moved = next(events)
+            assert (moved["type"], moved["data"]["phase"]) == ("wake", phase)
+        worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready")
+        worker.finish(worker.claim())
+        assert [e["type"] for e in events] == ["started", "succeeded"]
+
+
+def test_the_eta_is_of_what_is_left(api: Api, worker: Worker) -> None:
+    """A wake is as long as the last one was, from the phase on in which it is now."""
+    last = {"ray": 20.0, "model": 6.0, "warm_up": 3.0}
+    worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready", wake=last)
+    worker.register()
+
+    def told() -> Any:
+        return api.client.get("/v1/pools/echo").json()["wake"].get("eta_s")
+
+    assert wait_until(told, 30, "the pool's history") == 29.0
+    worker.queue.leave(worker.group)
+    now_ms = time.time_ns() // 1_000_000
+    worker.group = replace(worker.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
+    worker.register()
+    task = api.submit()
+    shown = wait_until(lambda: _wake(api, task["id"], "warm_up"), 30, "the phase")
+    assert shown["eta_s"] <= 3.0
+
+
+def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
+    wake = api.client.get(f"/v1/tasks/{task}").json().get("wake", {})
+    return wake if wake.get("phase") == phase else None
+
+
+def test_streams_are_bounded(start_api: Callable[..., Api]) -> None:
+    """One more stream than may be open is 429 with Retry-After (WebSocket: 4429), and a closed one frees."""
+    api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
+    task = api.submit()
+    other = api.submit(headers={"Daybreak-Tenant": "other"})
+    third = api.submit(headers={"Daybreak-Tenant": "third"})
+    path = f"/v1/tasks/{task['id']}/events"
+    with socket(api, task["id"]) as open_one:
+        open_one.recv(timeout=60)
+        refused = api.client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+        assert refused.json()["limit"] == "streams_per_tenant"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert drain(socket(api, task["id"]))[1] == 4429
+        with socket(api, other["id"], **{"Daybreak-Tenant": "other"}) as open_two:
+            open_two.recv(timeout=60)
+            full = api.client.get(f"/v1/tasks/{third['id']}/events", headers={"Daybreak-Tenant": "third"})
+            assert (full.status_code, full.json()["limit"]) == (429, "streams")
+    wait_until(lambda: _opens(api, path), 30, "the closed stream to free its place")
+
+
+def _opens(api: Api, path: str) -> bool:
+    with api.client.stream("GET", path) as answer:
+        return answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("task", "query", "code", "reason"),
+    [
+        ("echo_01AAAAAAAAAAAAAAAAAAAAAAAA", "", 4404, "not_found"),
+        ("nonsense", "", 4404, "not_found"),
+        (None, "?after=x", 4400, "bad_event_id"),
+    ],
+)
+def test_a_websocket_says_why_it_closes(
+    api: Api, task: str | None, query: str, code: int, reason: str
+) -> None:
+    """The close code and reason say what a problem would say."""
+    with socket(api, task or api.submit()["id"], query) as found, pytest.raises(ConnectionClosed) as closed:
+        found.recv(timeout=60)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
+def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
+    """A handshake on a path that has no WebSocket is answered 404 with a problem, not 403."""
+    with pytest.raises(InvalidStatus) as refused:
+        connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
+    answer = refused.value.response
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert answer.body is not None
+    assert json.loads(answer.body)["code"] == "not_found"
+
+
+def test_a_websocket_of_another_tenant_is_unknown(api: Api) -> None:
+    """Another tenant's task is closed with 4404, and a malformed tenant with 4400."""
+    task = api.submit()["id"]
+    assert drain(socket(api, task, **{"Daybreak-Tenant": "two"})) == ([], 4404)
+    assert drain(socket(api, task, **{"Daybreak-Tenant": "-"})) == ([], 4400)
+
+
+def test_what_a_client_says_is_ignored(api: Api, worker: Worker) -> None:
+    """Messages from a WebSocket client change nothing."""
+    task = api.submit()
+    with socket(api, task["id"]) as found:
+        for _ in range(20):
+            found.send("hello")
+        worker.finish(worker.claim())
+        events, code = drain(found)
+    assert (events[-1]["type"], code) == ("succeeded", 1000)
+
+
+def test_the_reader_runs_only_while_somebody_follows(api: Api) -> None:
+    """No subscriber, no reader; a client that goes away without a word is noticed at once."""
+    feed = api.context.hub.feed(POOL)
+    task = api.submit()
+    assert not feed.reading
+    for _ in range(2):
+        with httpx2.stream(
+            "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
+        ) as answer:
+            lines = answer.iter_lines()  # kept: closing it closes the answer
+            next(lines)
+            wait_until(lambda: feed.reading, 30, "the reader")
+        wait_until(lambda: not feed.reading, 10, "the reader to stop")
+
+
+def test_streams_outlive_a_restart_of_the_store(tmp_path: Path) -> None:
+    """A subscriber stays connected while Redis restarts, and misses nothing."""
+    valkey = start_valkey(tmp_path / "valkey")
+    queue = RedisQueue(valkey.url, pool=POOL)
+    try:
+        with Serving(valkey, tmp_path, 0, make_settings()) as api:
+            worker = Worker(queue, api.blobs, tmp_path)
+            task = api.submit()
+            with httpx2.stream(
+                "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=90, verify=False
+            ) as answer:
+                events = (event for event in parse(answer.iter_lines()) if "id" in event)
+                claim = worker.claim()
+                assert [next(events)["type"] for _ in range(2)] == ["queued", "started"]
+                valkey.restart()
+                write(worker, claim, 5)
+                worker.finish(claim)
+                rest = list(events)
+            assert [e["data"].get("message") for e in rest[:-1]] == ["0", "1", "2", "3", "4"]
+            assert rest[-1]["type"] == "succeeded"
+            assert read_events(api.url, task["id"])[2:] == rest
+    finally:
+        queue.close()
+        valkey.stop()
+
+
+def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> None:
+    """A stopping server ends its streams at once (WebSocket: 1012), so it need not be killed."""
+    api = start_api()
+    task = api.submit()
+    with (
+        httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer,
+        socket(api, task["id"]) as found,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        found.recv(timeout=60)
+        began = time.monotonic()
+        api.server.should_exit = True
+        list(lines)
+        api.thread.join(30)
+        assert not api.thread.is_alive()
+        assert time.monotonic() - began < 8  # well under the grace for answers that are not streams
+        assert drain(found)[1] == 1012

@@ -1,0 +1,297 @@
+"""Submitting: what is taken, what it becomes, and that the same key gives the same task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from api_support import Api, Worker
+
+from daybreak.wire import IDEMPOTENCY_KEY
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tracing import TraceContext
+
+
+def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
+    """202 has Location, links, place in the queue and wake; what does not apply is absent, not null."""
+    answer = api.client.post(
+        "/v1/tasks",
+        json={"pool": "echo", "input": {"message": "hi"}, "priority": "high", "metadata": {"order": "42"}},
+    )
+    task = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == task["links"]["self"] == f"/v1/tasks/{task['id']}"
+    assert task["state"] == "queued"
+    assert task["priority"] == "high"
+    assert task["metadata"] == {"order": "42"}
+    assert task["queue"]["position"] == 1
+    assert task["wake"]["phase"] == "detect"
+    assert task["input"] | {"message": "hi", "steps": 5} == task["input"]
+    assert datetime.fromisoformat(task["created_at"]).tzinfo is UTC or task["created_at"].endswith("Z")
+    assert len(task["created_at"]) == len("2026-11-21T12:00:00.000Z")
+    assert None not in task.values()
+    assert {"progress", "started_at", "error", "usage", "phase"}.isdisjoint(task)
+    assert api.get(task["id"])["id"] == task["id"]
+
+
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61"}
+
+
+def test_each_way_to_submit_hands_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
+    """With the metadata, so that a rank can continue the trace; clients are not shown it."""
+    expected = TraceContext(**TRACE)
+    task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
+    shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
+    assert "congo" not in str(shown)
+    claim = worker.claim()
+    assert (claim.trace_context, claim.metadata) == (expected, {"order": "42"})
+    worker.finish(claim)
+    api.client.post(f"/v1/tasks/{shown['id']}/replay", headers=TRACE)
+    api.client.post("/v1/tasks:batch", json={"tasks": [task]}, headers=TRACE)
+    for _ in range(2):
+        claim = worker.claim()
+        assert claim.trace_context == expected
+        worker.finish(claim)
+
+
+@pytest.mark.parametrize("wrong", ["x", f"00-{'0' * 32}-{'b' * 16}-01", "é"])
+def test_a_malformed_trace_is_ignored_and_the_task_is_taken(api: Api, worker: Worker, wrong: str) -> None:
+    headers = [("traceparent", wrong.encode()), ("tracestate", b"congo=t61")]
+    assert (
+        api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}, headers=headers).status_code == 202
+    )
+    assert worker.claim().trace_context is None
+
+
+def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
+    """A repeated submit is 200 with Idempotent-Replay, whatever the spaces and order of keys in its body."""
+    body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
+    headers = {"Idempotency-Key": "k-1"}
+    first = api.client.post("/v1/tasks", json=body, headers=headers)
+    other_text = '{ "input": {"steps": 1, "message": "x"},  "pool": "echo"}'
+    second = api.client.post(
+        "/v1/tasks", content=other_text, headers={**headers, "Content-Type": "application/json"}
+    )
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert "idempotent-replay" not in first.headers
+    assert second.headers["idempotent-replay"] == "true"
+    assert second.headers["location"] == first.headers["location"]
+
+
+def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
+    """In one pool it makes one task, in two pools two, each of which it finds again."""
+    api = start_api(pools={"other": {"workload": "echo"}})
+    key = {"Idempotency-Key": "of-both"}
+    first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
+    assert (first["pool"], second["pool"]) == ("echo", "other")
+    assert first["id"] != second["id"]
+    for task in (first, second):
+        assert api.submit(pool=task["pool"], headers=key, status=200)["id"] == task["id"]
+
+
+def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
+    """The end of the task is not its end; when the task is deleted, the key is free."""
+    key = {"Idempotency-Key": "for-life"}
+    first = api.submit(headers=key)
+    assert api.client.post(f"/v1/tasks/{first['id']}/cancel").status_code == 202
+    assert api.submit(headers=key, status=200)["state"] == "cancelled"
+    assert api.client.delete(f"/v1/tasks/{first['id']}").status_code == 204
+    assert api.submit(headers=key)["id"] != first["id"]
+
+
+def test_whoever_describes_a_key_says_the_same(api: Api) -> None:
+    """One text for the API's description; the pages have no lifetime of their own."""
+    described = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
+    assert IDEMPOTENCY_KEY in next(
+        one["description"] for one in described if one["name"] == "Idempotency-Key"
+    )
+    for page in (Path(__file__).parents[4] / "docs").glob("*.md"):
+        for line in page.read_text().splitlines():
+            if re.search("idempoten", line, re.IGNORECASE):
+                assert not re.search(r"\b\d+ (h|hours|days)\b", line), f"{page.name}: {line}"
+
+
+def test_a_key_belongs_to_its_tenant(api: Api) -> None:
+    """Another tenant's equal key is another key."""
+    key = {"Idempotency-Key": "shared"}
+    first = api.submit(headers=key)
+    second = api.submit(headers={**key, "Daybreak-Tenant": "other"})
+    assert first["id"] != second["id"]
+    assert second["tenant"] == "other"
+
+
+def test_generate_is_the_short_form(api: Api) -> None:
+    """POST /generate takes the bare input of the video pool, which here has another name."""
+    answer = api.client.post("/generate", json={"prompt": "a red circle moving left"})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["pool"] == "clips"
+    assert answer.json()["input"]["prompt"] == "a red circle moving left"
+    assert None not in answer.json()["input"].values()
+
+
+def test_a_batch_answers_each_task_in_its_place(api: Api) -> None:
+    """207: good tasks of several pools are taken beside bad ones, in order, and a repeated key repeats."""
+    tasks: list[dict[str, Any]] = [
+        {"pool": "echo", "input": {"message": "0"}},
+        {"pool": "echo", "input": {"steps": -1}},
+        {"pool": "clips", "input": {"prompt": "a blue square"}},
+        {"pool": "none", "input": {}},
+        {"pool": "echo", "input": {"message": "4"}},
+    ]
+    headers = {"Idempotency-Key": "batch-1"}
+    answer = api.client.post("/v1/tasks:batch", json={"tasks": tasks}, headers=headers)
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [r["status"] for r in results] == [202, 422, 202, 404, 202]
+    assert results[1]["error"]["errors"][0]["field"] == "input.steps"
+    assert results[3]["error"]["code"] == "no_such_pool"
+    assert [results[i]["task"]["input"].get("message") for i in (0, 4)] == ["0", "4"]
+    again = api.client.post("/v1/tasks:batch", json={"tasks": tasks}, headers=headers).json()["results"]
+    assert [r["status"] for r in again] == [200, 422, 200, 404, 200]
+    assert [r["task"]["id"] for r in again if "task" in r] == [
+        r["task"]["id"] for r in results if "task" in r
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_a_batch_is_bounded(api: Api, count: int) -> None:
+    """A batch has 1 to 100 tasks."""
+    answer = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}] * count})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "tasks"
+
+
+def test_a_start_time_delays_and_the_past_does_not(api: Api) -> None:
+    """A future start_at is kept and shown as queued; one in the past means now; a far one is refused."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    task = api.submit(start_at=later.isoformat())
+    assert task["state"] == "queued"
+    assert abs(datetime.fromisoformat(task["start_at"]) - later) < timedelta(seconds=1)
+    assert "start_at" not in api.submit(start_at="2020-01-01T00:00:00+00:00")
+    refused = api.submit(start_at="2999-01-01T00:00:00Z", status=422)
+    assert refused["errors"][0]["field"] == "start_at"
+
+
+def test_an_estimate_comes_from_the_pools_own_history(api: Api, worker: Worker) -> None:
+    """Nothing is promised without a history; with one there are run, wait and GPU seconds."""
+    body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
+    assert api.client.post("/v1/estimate", json=body).json() == {"feasible": True}
+    task = api.submit(body["input"])
+    claim = worker.claim()
+    worker.finish(claim)
+    api.until(task["id"], "succeeded")
+    assert _fresh(api, body).keys() == {"feasible", "run_s", "wait_s", "gpu_seconds"}
+    bad = api.client.post("/v1/estimate", json={"pool": "echo", "input": {"steps": -1}})
+    assert bad.status_code == 422
+
+
+def _fresh(api: Api, body: dict[str, Any]) -> dict[str, Any]:
+    from testkit.waiting import wait_until
+
+    def known() -> dict[str, Any] | None:
+        found: dict[str, Any] = api.client.post("/v1/estimate", json=body).json()
+        return found if "run_s" in found else None
+
+    found = wait_until(known, 30, "the history to be seen")
+    assert found is not None
+    return found
+
+
+def test_a_replay_is_a_new_task_of_an_ended_one(api: Api, worker: Worker) -> None:
+    """Replay copies input, metadata and priority, names its origin, and repeats under the same key."""
+    task = api.submit({"message": "again"}, priority="low", metadata={"a": "b"})
+    early = api.client.post(f"/v1/tasks/{task['id']}/replay")
+    assert (early.status_code, early.json()["code"]) == (409, "conflict")
+    worker.fail(worker.claim(), permanent=True)
+    key = {"Idempotency-Key": "replay-1"}
+    first = api.client.post(f"/v1/tasks/{task['id']}/replay", headers=key)
+    again = api.client.post(f"/v1/tasks/{task['id']}/replay", headers=key)
+    assert (first.status_code, again.status_code) == (202, 200)
+    new = first.json()
+    assert new["id"] == again.json()["id"] != task["id"]
+    assert new["replay_of"] == task["id"]
+    assert (new["input"], new["metadata"], new["priority"]) == (task["input"], {"a": "b"}, "low")
+
+
+def test_tenants_do_not_see_each_other(api: Api) -> None:
+    """Another tenant's task is 404 on every path, and not in the list."""
+    task = api.submit(headers={"Daybreak-Tenant": "one"})
+    paths = [
+        ("GET", ""),
+        ("POST", "/cancel"),
+        ("POST", "/replay"),
+        ("DELETE", ""),
+        ("GET", "/events"),
+        ("GET", "/preview"),
+        ("GET", "/artifacts/x"),
+        ("HEAD", "/artifacts/x"),
+    ]
+    for method, path in paths:
+        answer = api.client.request(
+            method, f"/v1/tasks/{task['id']}{path}", headers={"Daybreak-Tenant": "two"}
+        )
+        assert answer.status_code == 404, (method, path)
+        if method != "HEAD":
+            assert answer.json()["code"] == "not_found"
+    assert api.client.get("/v1/tasks", headers={"Daybreak-Tenant": "two"}).json()["data"] == []
+    assert api.get(task["id"], **{"Daybreak-Tenant": "one"})["state"] == "queued"
+
+
+def test_a_proxied_client_cannot_name_its_tenant(api: Api) -> None:
+    """What a proxy on this machine passes on is not local: the header is ignored, and hosts are hidden."""
+    headers = {"Daybreak-Tenant": "one", "X-Forwarded-For": "203.0.113.9"}
+    assert api.submit(headers=headers)["tenant"] == "default"
+
+
+def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> None:
+    """hosts and pids are for admins; without keys that is whoever is on this machine."""
+    from testkit.waiting import wait_until
+
+    worker.register()
+
+    def group(headers: dict[str, str]) -> dict[str, Any] | None:
+        groups = api.client.get("/v1/pools/echo", headers=headers).json()["groups"]
+        return groups[0] if groups else None
+
+    local = wait_until(lambda: group({}), 30, "the group to be seen")
+    assert local is not None
+    assert (local["hosts"], local["pids"], local["state"]) == (["here"], [1], "idle")
+    remote = group({"X-Forwarded-For": "203.0.113.9"})
+    assert remote is not None
+    assert {"hosts", "pids"}.isdisjoint(remote)
+
+
+def test_a_group_tells_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
+    """The pool's wake is of the furthest group; which group is where is on each."""
+    from testkit.waiting import wait_until
+
+    def shown() -> dict[str, Any]:
+        return {g["id"]: g.get("phase") for g in api.client.get("/v1/pools/echo").json()["groups"]}
+
+    worker.register()
+    ready = worker.group
+    worker.group = replace(ready, id=new_group_id(), state=GroupState.LOADING, phase="model")
+    worker.register()
+    wanted = {ready.id: None, worker.group.id: "model"}
+    wait_until(lambda: shown() == wanted, 30, "both groups to be seen")
+
+
+def test_the_body_may_come_in_pieces(api: Api) -> None:
+    """A chunked body without a Content-Length is read like any other."""
+
+    def pieces() -> Any:
+        yield b'{"pool": "echo", '
+        yield b'"input": {}}'
+
+    answer = httpx2.post(
+        f"{api.url}/v1/tasks", content=pieces(), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 202

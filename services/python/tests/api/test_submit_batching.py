@@ -1,0 +1,201 @@
+"""Submits that share a round trip, and what the app writes by hand: as if each had come alone, as the wire says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+from api_support import Api, Worker
+
+from daybreak.wire import Task
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api import serializers
+from daybreak_server.api.store.submit_batching import MAX_BATCH, SubmitBatcher
+from daybreak_server.domain.ids import new_task_id
+from daybreak_server.domain.tasks import ArtifactRef, NewTask, Priority, State, TaskRecord
+from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
+from daybreak_server.ports.tasks import Submitted
+
+
+def new(key: str | None = None, body: str = "a" * 64) -> NewTask:
+    return NewTask(
+        id=new_task_id("echo"),
+        pool="echo",
+        tenant="default",
+        input_json="{}",
+        idempotency_key=key,
+        body_hash=body,
+    )
+
+
+class Counting:
+    """A store that says how many tasks came together, and can be slow or broken."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.trips: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.broken = False
+
+    async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
+        self.trips.append(len(tasks))
+        await self.gate.wait()
+        if self.broken:
+            raise StoreUnavailableError("away")
+        return await self.store.submit(tasks)
+
+
+async def test_a_crowd_shares_round_trips_and_each_has_its_own_task(valkey: Any) -> None:
+    """300 submits at once take a few trips of at most 64, and every caller gets the task that it sent."""
+    store = RedisStore(valkey.url)
+    counting = Counting(store)
+    submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type] # the one method that it calls
+    tasks = [new() for _ in range(300)]
+    try:
+        answers = await asyncio.gather(*(submit_batcher.submit(task) for task in tasks))
+    finally:
+        await store.close()
+    assert [answer.record.id for answer in answers] == [task.id for task in tasks]
+    assert sum(counting.trips) == 300
+    assert max(counting.trips) <= MAX_BATCH
+    assert len(counting.trips) <= 10
+
+
+async def test_each_of_a_trip_is_accepted_or_refused_on_its_own(valkey: Any) -> None:
+    """One key three times in a trip: the first is new, the same body is replayed, another body is refused."""
+    store = RedisStore(valkey.url)
+    submit_batcher = SubmitBatcher(store)
+    try:
+        first, again, other, plain = await asyncio.gather(
+            submit_batcher.submit(new("k")),
+            submit_batcher.submit(new("k")),
+            submit_batcher.submit(new("k", "b" * 64)),
+            submit_batcher.submit(new()),
+            return_exceptions=True,
+        )
+    finally:
+        await store.close()
+    assert isinstance(first, Submitted)
+    assert isinstance(again, Submitted)
+    assert again.replayed
+    assert again.record.id == first.record.id
+    assert isinstance(other, StoreError)
+    assert isinstance(plain, Submitted)
+    assert not plain.replayed
+
+
+async def test_a_caller_that_gives_up_takes_nobody_with_it(valkey: Any) -> None:
+    """Who is cancelled in the line is not sent; the others are answered; an outage is told to each."""
+    store = RedisStore(valkey.url)
+    counting = Counting(store)
+    submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type]
+    counting.gate.clear()
+    try:
+        first = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        second = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(130)]
+        await asyncio.sleep(0.01)
+        second[0].cancel()
+        counting.gate.set()
+        done = await asyncio.gather(*first, *second, return_exceptions=True)
+        assert isinstance(done[2], asyncio.CancelledError)
+        assert sum(isinstance(answer, Submitted) for answer in done) == 131
+        counting.broken = True
+        failed = await asyncio.gather(
+            *(submit_batcher.submit(new()) for _ in range(3)), return_exceptions=True
+        )
+    finally:
+        await store.close()
+    assert all(isinstance(error, StoreUnavailableError) for error in failed)
+    assert len({id(error) for error in failed}) == 3
+
+
+def test_a_lane_answers_as_the_route_does(api: Api) -> None:
+    """The same submit with and without routing (a query string does not leave the lane; a slash does)."""
+    body = {"pool": "echo", "input": {"message": "hi"}, "metadata": {"a": "b"}}
+    task = api.client.post("/v1/tasks?x=1", json=body).json()
+    assert Task.model_validate(task).to_json() == task
+    assert api.client.post("/v1/tasks/", json=body).status_code == 404
+    answer = api.client.put("/v1/tasks", json=body)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) >= {"GET", "POST"}
+    metrics = api.client.get("/metrics").text
+    assert 'daybreak_http_requests_total{method="POST",route="/v1/tasks",status="202"} 1.0' in metrics
+
+
+async def test_a_mounted_app_takes_submits_too(api: Api) -> None:
+    """Behind a prefix too, the answer is the same."""
+    transport = httpx2.ASGITransport(api.server.config.app, root_path="/behind")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/behind/v1/tasks", json={"pool": "unknown_websocket", "input": {}})
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "no_such_pool"
+
+
+RECORD = TaskRecord(
+    id=new_task_id("echo"),
+    pool="echo",
+    tenant="default",
+    state=State.QUEUED,
+    priority=Priority.HIGH,
+    input_json='{"a":null,"b":1.5}',
+    metadata={"k": "v"},
+    attempt=0,
+    strikes=0,
+    max_strikes=3,
+    releases=0,
+    created_ms=1763765000123,
+    position=4,
+    wait_s=1.26,
+)
+FILE = ArtifactRef(name="x.txt", key="k", content_type="text/plain", size_bytes=3, sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"state": State.DELAYED, "start_at_ms": 1763765000999, "position": None},
+        {"state": State.RUNNING, "phase": "denoise", "fraction": 0.5, "step": 5, "steps": 10, "eta_s": 2.04},
+        {"state": State.RUNNING, "cancel_requested": True, "resumed_from_step": 3, "started_ms": 1},
+        {"state": State.SUCCEEDED, "fraction": 0.9, "steps": 10, "artifacts": (FILE,), "gpu_seconds": 1.5},
+        {"state": State.FAILED, "error_code": "boom", "error_message": "it broke", "error_attempt": 2},
+        {"state": State.CANCELLED, "finished_ms": 1763765000000, "expires_ms": 2763765000000},
+        {"state": State.EXPIRED, "replay_of": RECORD.id, "wasted_gpu_seconds": 0.25},
+    ],
+    ids=lambda changes: str(changes.get("state", "queued")),
+)
+def test_a_task_is_written_as_its_type_would_write_it(changes: dict[str, Any]) -> None:
+    """What is written by hand is what :class:`daybreak.wire.Task` reads and writes: names, times, order."""
+    shown = serializers.task(replace(RECORD, **changes), None, 1763765000000)
+    read = Task.model_validate(shown)
+    assert read.to_json() == shown
+    assert list(read.to_json()) == list(shown)
+
+
+def test_a_time_is_written_to_the_millisecond() -> None:
+    """Whole seconds, milliseconds with zeros in front, and before 1970 no surprise."""
+    assert serializers.written(1763765000000) == "2025-11-21T22:43:20.000Z"
+    assert serializers.written(1763765000007) == "2025-11-21T22:43:20.007Z"
+    assert serializers.written(0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_a_running_task_is_shown_the_same_by_all_routes(
+    api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """Show, list and cancel agree with the wire's type on a task that runs."""
+    worker = start_worker()
+    task = api.submit()
+    claim = worker.claim()
+    worker.progress(claim, 1, 4)
+    shown = api.get(task["id"])
+    assert Task.model_validate(shown).to_json() == shown
+    listed = api.client.get("/v1/tasks").json()["data"]
+    assert [one["id"] for one in listed] == [task["id"]]
+    assert listed[0] == shown
+    worker.finish(claim)

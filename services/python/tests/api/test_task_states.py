@@ -1,0 +1,283 @@
+"""Every row of the state table, through HTTP, with a worker that does as the row says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from api_support import Api, Worker, read_events
+
+from daybreak_server.domain.tasks import CheckpointRef, Control, EventDraft
+from testkit.waiting import wait_until
+
+
+def kinds(api: Api, task: str) -> list[str]:
+    """The types of an ended task's events."""
+    return [event["type"] for event in read_events(api.url, task)]
+
+
+def test_submit_queues(api: Api) -> None:
+    """– → Q: the record, the place in the queue and the event are there when the answer is."""
+    task = api.submit()
+    assert api.get(task["id"])["queue"]["position"] == 1
+    events = read_events(api.url, task["id"], until="queued")
+    assert events[0]["data"]["position"] == 1
+
+
+def test_cancel_of_a_waiting_task(api: Api) -> None:
+    """Q, D → C: it leaves the queue at once, due or delayed."""
+    due = api.submit()
+    delayed = api.submit(start_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    for task in (due, delayed):
+        answer = api.client.post(f"/v1/tasks/{task['id']}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+        assert {"queue", "wake"}.isdisjoint(answer.json())
+        assert kinds(api, task["id"]) == ["queued", "cancelled"]
+
+
+def test_queue_deadline(api: Api) -> None:
+    """Q → X: who has not begun within start_within_s expires by the tick, with no worker there."""
+    task = api.submit(start_within_s=0.2)
+    shown = api.until(task["id"], "expired")
+    assert shown["finished_at"] >= shown["created_at"]
+    assert kinds(api, task["id"]) == ["queued", "expired"]
+
+
+def test_due(api: Api, worker: Worker) -> None:
+    """D → Q: a delayed task is not claimed before its time, and is claimed when it has come."""
+    start = datetime.now(UTC) + timedelta(seconds=1.0)
+    task = api.submit(start_at=start.isoformat())
+    claim = worker.claim(wait_s=60)
+    assert claim.lease.task == task["id"]
+    assert datetime.now(UTC) >= start - timedelta(milliseconds=50)
+    worker.finish(claim)
+
+
+def test_claim(api: Api, worker: Worker) -> None:
+    """Q → R: attempt 1, started, no place in the queue any more; the pool shows the group at work."""
+    task = api.submit()
+    worker.claim()
+    shown = api.get(task["id"])
+    assert (shown["state"], shown["attempt"]) == ("running", 1)
+    assert "started_at" in shown
+    assert "queue" not in shown
+
+    def busy() -> bool:
+        groups = api.client.get("/v1/pools/echo").json()["groups"]
+        return [(g["state"], g.get("tasks")) for g in groups] == [("busy", [task["id"]])]
+
+    wait_until(busy, 30, "the group to be shown at work")
+
+
+def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
+    """Q → R is guarded: a group that drains gets no task."""
+    api.submit()
+    worker.group = replace(worker.group, drain=True)
+    worker.register()
+    assert worker.queue.claim(worker.group, wait_s=0.3) is None
+
+
+def test_report_and_checkpoint(api: Api, worker: Worker) -> None:
+    """R → R: progress is in the record and in the stream, as is the checkpoint; the reply says go on."""
+    task = api.submit()
+    claim = worker.claim()
+    assert worker.progress(claim, 3, 10, phase="denoise") == Control.GO_ON
+    worker.queue.report(
+        claim.lease, [], checkpoint=CheckpointRef(key=f"{task['id']}/checkpoints/x.bin", step=3)
+    )
+    shown = api.get(task["id"])
+    assert shown["phase"] == "denoise"
+    assert shown["progress"] == {"fraction": 0.3, "step": 3, "steps": 10, "eta_s": 7.0}
+    worker.finish(claim)
+    assert kinds(api, task["id"]) == ["queued", "started", "progress", "checkpoint", "succeeded"]
+
+
+def test_cancel_of_a_running_task(api: Api, worker: Worker) -> None:
+    """R → R → C: it stays running until the group has stopped; the worker is told with its next answer."""
+    task = api.submit()
+    claim = worker.claim()
+    answer = api.client.post(f"/v1/tasks/{task['id']}/cancel")
+    assert answer.status_code == 202
+    assert (answer.json()["state"], answer.json()["cancel_requested"]) == ("running", True)
+    assert api.client.post(f"/v1/tasks/{task['id']}/cancel").status_code == 202
+    assert worker.progress(claim, 1, 2) & Control.CANCEL
+    worker.stop(claim)
+    assert api.get(task["id"])["state"] == "cancelled"
+    assert api.client.post(f"/v1/tasks/{task['id']}/cancel").status_code == 200
+    assert kinds(api, task["id"])[-1] == "cancelled"
+
+
+def test_finish(api: Api, worker: Worker) -> None:
+    """R → S: files are published with their sums, usage is there; the same finish again changes nothing."""
+    task = api.submit()
+    claim = worker.claim()
+    file = worker.upload(claim, "echo.txt", b"hello")
+    first = worker.finish(claim, file)
+    shown = api.get(task["id"])
+    assert shown["state"] == "succeeded"
+    assert [a["sha256"] for a in shown["artifacts"]] == [file.sha256]
+    assert shown["usage"]["gpu_seconds"] >= 0
+    assert "key" not in shown["artifacts"][0]
+    again = worker.finish(claim, file)
+    assert (again.state, again.stale) == (first.state, False)
+    assert kinds(api, task["id"]).count("succeeded") == 1
+    assert api.client.post(f"/v1/tasks/{task['id']}/cancel").json()["state"] == "succeeded"
+
+
+def test_finish_after_cancel(api: Api, worker: Worker) -> None:
+    """R [cancel_at] → C: who was cancelled before finishing is cancelled; its files are not published."""
+    task = api.submit()
+    claim = worker.claim()
+    api.client.post(f"/v1/tasks/{task['id']}/cancel")
+    worker.finish(claim, worker.upload(claim, "echo.txt", b"late"))
+    shown = api.get(task["id"])
+    assert (shown["state"], shown["artifacts"]) == ("cancelled", [])
+
+    def swept() -> bool:
+        return not list(api.blobs.list(task["id"]))
+
+    wait_until(swept, 60, "the loser's files to be deleted")
+
+
+def test_error_and_release_after_cancel(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R [cancel_at] → C: an error or a hand-back of a cancelled task is no retry."""
+    for end in ("fail", "release"):
+        worker = start_worker()
+        task = api.submit()
+        claim = worker.claim()
+        api.client.post(f"/v1/tasks/{task['id']}/cancel")
+        getattr(worker, end)(claim)
+        assert api.get(task["id"])["state"] == "cancelled", end
+
+
+def test_retryable_error(api: Api, worker: Worker) -> None:
+    """R → D → Q → R: a strike, a backoff, and the next attempt by the tick's promotion."""
+    task = api.submit()
+    worker.fail(worker.claim())
+    shown = api.get(task["id"])
+    assert (shown["state"], shown["strikes"]) == ("queued", 1)
+    assert shown["error"] == {"code": "boom", "message": "it broke", "attempt": 1}
+    second = worker.claim(wait_s=60)
+    assert second.attempt == 2
+    worker.finish(second)
+    assert kinds(api, task["id"]) == ["queued", "started", "retrying", "started", "succeeded"]
+
+
+def test_the_last_strike(api: Api, worker: Worker) -> None:
+    """R → F: with max_strikes reached it is failed, says why, and is counted."""
+    task = api.submit(max_strikes=1)
+    worker.fail(worker.claim())
+    shown = api.get(task["id"])
+    assert (shown["state"], shown["strikes"], shown["error"]["code"]) == ("failed", 1, "boom")
+    last = read_events(api.url, task["id"])[-1]
+    assert (last["type"], last["data"]["error"]["message"]) == ("failed", "it broke")
+
+
+def test_permanent_error(api: Api, worker: Worker) -> None:
+    """R → F: a permanent error is not tried again, whatever strikes are left."""
+    task = api.submit(max_strikes=5)
+    worker.fail(worker.claim(), permanent=True)
+    assert api.get(task["id"])["state"] == "failed"
+
+
+def test_lease_lost(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R → D: a silent leader loses its task by the tick; what it says later is stale and changes nothing."""
+    zombie = start_worker(lease_s=0.5)
+    task = api.submit()
+    claim = zombie.claim()
+    shown = api.until(task["id"], "queued")
+    assert shown["strikes"] == 1
+    assert zombie.progress(claim, 1, 2) & Control.STALE
+    assert zombie.finish(claim).stale
+    assert api.get(task["id"])["state"] == "queued"
+    heir = start_worker()
+    second = heir.claim(wait_s=60)
+    assert second.attempt == 2
+    assert zombie.queue.renew(claim.lease) == Control.STALE
+    heir.finish(second)
+    events = read_events(api.url, task["id"])
+    assert [e["data"]["reason"] for e in events if e["type"] == "retrying"] == ["lease_lost"]
+
+
+def test_lease_lost_after_cancel(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R [cancel_at] → C: cancel comes before strike when the lease is lost."""
+    worker = start_worker(lease_s=0.5)
+    task = api.submit()
+    worker.claim()
+    api.client.post(f"/v1/tasks/{task['id']}/cancel")
+    assert api.until(task["id"], "cancelled")["strikes"] == 0
+
+
+def test_release(api: Api, worker: Worker) -> None:
+    """R → Q: a hand-back keeps the original place and the checkpoint, and is no strike."""
+    first = api.submit()
+    second = api.submit()
+    claim = worker.claim()
+    worker.queue.report(claim.lease, [], checkpoint=CheckpointRef(key=f"{first['id']}/checkpoints/1", step=1))
+    worker.release(claim)
+    shown = api.get(first["id"])
+    assert (shown["state"], shown["strikes"], shown["releases"]) == ("queued", 0, 1)
+    assert shown["queue"]["position"] < api.get(second["id"])["queue"]["position"]
+    again = worker.claim()
+    assert (again.lease.task, again.attempt) == (first["id"], 2)
+    assert again.checkpoint == CheckpointRef(key=f"{first['id']}/checkpoints/1", step=1)
+    worker.queue.report(
+        again.lease,
+        [EventDraft(type="log", data={"level": "info", "message": "on"})],
+        fields={"resumed_from_step": 1},
+    )
+    assert api.get(first["id"])["resumed_from_step"] == 1
+
+
+def test_run_deadline(api: Api, worker: Worker) -> None:
+    """R → R → X: past run_within_s the worker is told to stop, and then it is expired."""
+    task = api.submit(run_within_s=0.2)
+    claim = worker.claim()
+    wait_until(lambda: worker.queue.renew(claim.lease) & Control.EXPIRE, 30, "the stop bit")
+    assert api.get(task["id"])["state"] == "running"
+    worker.stop(claim)
+    assert api.get(task["id"])["state"] == "expired"
+
+
+def test_run_deadline_reaped(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R → X: a leader that is silent past the run deadline leaves an expired task, not a strike."""
+    worker = start_worker(lease_s=0.7)
+    task = api.submit(run_within_s=0.1)
+    worker.claim()
+    assert api.until(task["id"], "expired")["strikes"] == 0
+
+
+def test_a_group_that_leaves(api: Api, worker: Worker) -> None:
+    """R → Q: what a group held when it left is handed back at once."""
+    task = api.submit()
+    worker.claim()
+    worker.queue.leave(worker.group)
+    shown = api.get(task["id"])
+    assert shown["state"] == "queued"
+    assert shown["releases"] + shown["strikes"] == 1
+
+
+def test_replay_of_each_ended_state(api: Api, worker: Worker) -> None:
+    """Terminal → a new task: replay works for cancelled, expired and succeeded as for failed."""
+    cancelled = api.submit()
+    api.client.post(f"/v1/tasks/{cancelled['id']}/cancel")
+    expired = api.submit(start_within_s=0.1)
+    api.until(expired["id"], "expired")
+    done = api.submit()
+    worker.finish(worker.claim())
+    for task in (cancelled, expired, done):
+        answer: dict[str, Any] = api.client.post(f"/v1/tasks/{task['id']}/replay").json()
+        assert (answer["replay_of"], answer["state"]) == (task["id"], "queued")
+
+
+def test_priorities_are_served_in_order(api: Api, worker: Worker) -> None:
+    """Within a tenant high comes before normal before low, whatever came first."""
+    ids = {priority: api.submit(priority=priority)["id"] for priority in ("low", "normal", "high")}
+    served = []
+    for _ in ids:
+        claim = worker.claim()
+        served.append(claim.lease.task)
+        worker.finish(claim)
+    assert served == [ids["high"], ids["normal"], ids["low"]]

@@ -1,0 +1,179 @@
+"""What only a folder can get wrong: links, rights, full disks, foreign files, and two processes at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daybreak_server.adapters.blobs import folder_of, open_blobs
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.ports.blobs import BlobExistsError, BlobNotFoundError, BlobRefusedError
+from daybreak_server.settings.tree import ArtifactSettings
+
+if TYPE_CHECKING:
+    from .conftest import Place
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder beside the store, with a secret."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "secret").write_bytes(b"secret")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"data")
+    return path
+
+
+def test_links_lead_nowhere(local: Place, tmp_path: Path, outside: Path, source: Path) -> None:
+    """A symbolic link in the store is neither read, written through, listed, nor followed by delete."""
+    root = tmp_path / "store"
+    (root / "folder").symlink_to(outside)
+    (root / "file").symlink_to(outside / "secret")
+    for key in ("folder/secret", "file"):
+        with pytest.raises(BlobNotFoundError):
+            local.blobs.open(key)
+        with pytest.raises(BlobNotFoundError):
+            local.blobs.stat(key)
+    with pytest.raises(BlobRefusedError, match="symbolic link"):
+        list(local.blobs.upload("folder/new", source, content_type="video/mp4"))
+    with pytest.raises(BlobExistsError):
+        list(local.blobs.upload("file", source, content_type="video/mp4"))
+    assert list(local.blobs.list("")) == list(local.blobs.list("folder")) == []
+    with pytest.raises(BlobRefusedError, match="symbolic link"):
+        local.blobs.delete("folder/secret")
+    local.blobs.delete("folder")
+    local.blobs.delete("file")
+    assert sorted(os.listdir(outside)) == ["secret"]
+    assert os.listdir(root) == []
+
+
+def test_foreign_files_are_no_part_of_the_store(local: Place, tmp_path: Path) -> None:
+    """What has a name that no key can have, or is no plain file, is not listed; a pipe does not hang."""
+    root = tmp_path / "store"
+    (root / "with space").write_bytes(b"x")
+    (root / "ümlaut").mkdir()
+    os.mkfifo(root / "pipe")
+    assert list(local.blobs.list("")) == []
+    with pytest.raises(BlobNotFoundError):
+        local.blobs.open("pipe")
+
+
+def test_the_root_may_be_a_link(tmp_path: Path, source: Path) -> None:
+    """Who configures the store may point to it by a link, and by a name with spaces."""
+    (tmp_path / "real folder").mkdir()
+    (tmp_path / "link to it").symlink_to(tmp_path / "real folder")
+    blobs = open_blobs(ArtifactSettings(url=(tmp_path / "link to it").as_uri()))
+    list(blobs.upload("a/x", source, content_type="video/mp4"))
+    assert (tmp_path / "real folder" / "a" / "x").read_bytes() == b"data"
+
+
+def test_there_are_no_urls(local: Place) -> None:
+    """A folder has no URLs: the API sends the bytes."""
+    assert local.blobs.url("a/x", expires_s=60) is None
+
+
+def test_a_file_in_the_way_is_told(local: Place, source: Path) -> None:
+    """A file where a folder is needed is refused with words, and a folder where a file is wanted is taken."""
+    list(local.blobs.upload("a", source, content_type="video/mp4"))
+    with pytest.raises(BlobRefusedError, match="stands where a folder is needed"):
+        list(local.blobs.upload("a/b", source, content_type="video/mp4"))
+    list(local.blobs.upload("c/d", source, content_type="video/mp4"))
+    with pytest.raises(BlobExistsError):
+        list(local.blobs.upload("c", source, content_type="video/mp4"))
+
+
+def in_a_process(program: str, *arguments: Path) -> str:
+    """What a small program prints that must not run in the process of the tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_HEAD = (
+    "import os, sys; from pathlib import Path\n"
+    "from daybreak_server.adapters.blobs.local import LocalBlobs\n"
+    "from daybreak_server.ports.blobs import BlobError\n"
+    "root, source = Path(sys.argv[1]), Path(sys.argv[2])\n"
+)
+_UPLOAD = (
+    "try: list(blobs.upload('a/x', source, content_type='video/mp4'))\n"
+    "except BlobError as exc: print(type(exc).__name__, exc)\n"
+)
+
+
+def test_a_folder_without_rights_is_told(tmp_path: Path, source: Path) -> None:
+    """A folder that may not be written to is refused with its path and what to do (as a user, not root)."""
+    root = tmp_path / "store"
+    root.mkdir(mode=0o755)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    root.chmod(0o555)
+    drop = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+    said = in_a_process(f"{_HEAD}{drop}blobs = LocalBlobs(root)\n{_UPLOAD}", root, source)
+    assert said.startswith("BlobRefusedError")
+    assert str(root) in said
+    assert "the right to read and write there" in said
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, source: Path) -> None:
+    """When the bytes do not fit, the upload is refused with words and nothing of it stays behind."""
+    source.write_bytes(b"x" * 200_000)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    said = in_a_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
+    assert said.startswith("BlobRefusedError")
+    assert "ulimit" in said
+    assert list((tmp_path / "store").rglob("*")) == []
+
+
+def test_uploads_and_deletes_at_once(tmp_path: Path, source: Path) -> None:
+    """Deletes that remove folders as they become empty never make an upload into such a folder fail."""
+    blobs = LocalBlobs(tmp_path / "store")
+
+    def work(number: int) -> int:
+        for turn in range(20):
+            key = f"task/{number}.{turn}/x"
+            list(blobs.upload(key, source, content_type="video/webm"))
+            assert blobs.delete(key) == 1
+        return 20
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(work, range(6))) == 120
+    assert list((tmp_path / "store").rglob("*")) == []
+
+
+@pytest.mark.parametrize("url", ["file://host/x", "file:", "gs://bucket", "s3:///x", "folder", ""])
+def test_urls_that_name_no_store(url: str) -> None:
+    """A wrong address is refused with an example of a right one."""
+
+    class Address:
+        s3 = ArtifactSettings().s3
+
+    Address.url = url  # type: ignore[attr-defined]
+    with pytest.raises(BlobRefusedError, match="write file:///"):
+        open_blobs(Address())  # type: ignore[arg-type]
+
+
+def test_folder_of() -> None:
+    """A file URL names a folder, relative ones too, with %20 for a space."""
+    assert folder_of("file:///a/b%20c") == Path("/a/b c")
+    assert folder_of("file:a/b") == Path("a/b")
+    assert folder_of("file://localhost/a") == Path("/a")

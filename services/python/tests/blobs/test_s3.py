@@ -1,0 +1,267 @@
+"""What only S3 can get wrong: errors of the server, lost answers, presigned URLs, credentials."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError
+
+from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.ports.blobs import (
+    BlobError,
+    BlobExistsError,
+    BlobNotFoundError,
+    BlobRefusedError,
+    BlobUnavailableError,
+)
+from testkit.ports import free_port
+
+from .conftest import BUCKET, CREDENTIALS, s3_address
+from .losing_proxy import LosingProxy
+
+if TYPE_CHECKING:
+    from .conftest import Place
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"hello")
+    return path
+
+
+def test_a_presigned_url_is_enough(s3: Place, source: Path) -> None:
+    """Whoever has the URL reads the file, gets its type, and saves it under a name, whatever that name is."""
+    list(s3.blobs.upload("t/x.mp4", source, content_type="video/mp4"))
+    url = s3.blobs.url("t/x.mp4", expires_s=900, filename='a "red" circle;é.mp4')
+    assert url is not None
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.read() == b"hello"
+        assert answer.headers["Content-Type"] == "video/mp4"
+        disposition = answer.headers["Content-Disposition"]
+    assert disposition.startswith('attachment; filename="a _red_ circle__.mp4"; filename*=UTF-8')
+    assert "X-Amz-Expires=900" in url
+
+
+def test_keys_in_files_are_read_for_each_request(tmp_path: Path, versitygw_url: str) -> None:
+    """Absent, wrong, right: the same store is refused, refused, and taken in; URLs are signed with the new key too."""
+    access, secret = CREDENTIALS.values()
+    files = {name: tmp_path / name for name in ("access_key_id_file", "secret_access_key_file")}
+    blobs = open_blobs(s3_address(versitygw_url, **files))
+    with pytest.raises(BlobRefusedError, match=r"No such file.*access_key_id_file"):
+        blobs.probe()
+    files["access_key_id_file"].write_text(access)
+    files["secret_access_key_file"].write_text("wrong")
+    with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
+        blobs.probe()
+    files["secret_access_key_file"].write_text(f"{secret}\n")
+    blobs.probe()
+    files["access_key_id_file"].write_text("another")
+    assert "X-Amz-Credential=another" in (blobs.url("t/x", expires_s=60) or "")
+
+
+def test_a_presigned_url_is_for_one_file(s3: Place, source: Path) -> None:
+    """The URL of one file does not open another."""
+    if s3.kind == "moto":
+        pytest.skip("moto does not check signatures")
+    list(s3.blobs.upload("t/x", source, content_type="video/mp4"))
+    list(s3.blobs.upload("t/y", source, content_type="video/mp4"))
+    url = s3.blobs.url("t/x", expires_s=900)
+    assert url is not None
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url.replace("/t/x?", "/t/y?"), timeout=30)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+def test_presigned_urls_name_the_public_server(moto_url: str) -> None:
+    """Clients are sent to the address by which they reach the server, or nowhere."""
+    public = open_blobs(s3_address(moto_url, public_endpoint_url="https://files.example"))
+    assert str(public.url("a", expires_s=60)).startswith(f"https://files.example/{BUCKET}/")
+    assert open_blobs(s3_address(moto_url, presign=False)).url("a", expires_s=60) is None
+
+
+def test_no_such_bucket(s3: Place, source: Path) -> None:
+    """A bucket that is not there is named, with what to do."""
+    url = s3.address.s3.endpoint_url
+    assert url is not None
+    blobs = open_blobs(s3_address(url, bucket="not-there"))
+    with pytest.raises(BlobRefusedError, match=r"not-there.*there is no such bucket; make it"):
+        list(blobs.upload("a/x", source, content_type="video/mp4"))
+    with pytest.raises(BlobRefusedError, match="there is no such bucket"):
+        blobs.probe()
+
+
+def test_nobody_listens(source: Path) -> None:
+    """A server that cannot be reached is a temporary error that names the address and its setting."""
+    blobs = open_blobs(s3_address(f"http://127.0.0.1:{free_port()}"))
+    with pytest.raises(
+        BlobUnavailableError, match=r"cannot be reached.*DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL"
+    ):
+        list(blobs.upload("a/x", source, content_type="video/mp4"))
+
+
+def test_an_endpoint_that_is_no_url() -> None:
+    """Nonsense for an endpoint is refused at once, also where no settings have checked it."""
+    address = s3_address("http://h")
+    nonsense = address.model_copy(update={"s3": address.s3.model_copy(update={"endpoint_url": "nonsense"})})
+    with pytest.raises(BlobRefusedError, match="ENDPOINT_URL"):
+        open_blobs(nonsense)
+
+
+def test_no_credentials(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials the message names the variables to set."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(BlobRefusedError, match="set AWS_ACCESS_KEY_ID"):
+        open_blobs(s3_address(moto_url)).probe()
+
+
+def test_wrong_credentials(versitygw_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong key and a wrong secret are told apart."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
+        open_blobs(s3_address(versitygw_url)).probe()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    with pytest.raises(BlobRefusedError, match="does not know this access key"):
+        open_blobs(s3_address(versitygw_url)).probe()
+
+
+@pytest.mark.parametrize("size", [100, 9 * MIB])
+def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> None:
+    """When the write took effect but its answer was lost, the repeated write finds its own file: fine."""
+    path = tmp_path / "data"
+    path.write_bytes(b"d" * size)
+    server = s3.address.s3.endpoint_url
+    assert server is not None
+    with LosingProxy(server) as proxy:
+        address = s3.address.model_copy(
+            update={"s3": s3.address.s3.model_copy(update={"endpoint_url": proxy.url})}
+        )
+        upload = open_blobs(address).upload("a/x", path, content_type="video/mp4")
+        sent = 0
+        while sent < size:
+            sent = next(upload)
+        proxy.lose_next_answer()
+        assert list(upload) == []
+        assert proxy.lost == 1
+    assert s3.blobs.stat("a/x").size_bytes == size
+
+
+def test_a_probe_that_fails_takes_its_file_away(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote is not left there because it could not be read."""
+    client = s3.blobs._client  # type: ignore[attr-defined]
+
+    def refused(**_: object) -> None:
+        raise ClientError(
+            {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"
+        )
+
+    monkeypatch.setattr(client, "get_object", refused)
+    with pytest.raises(BlobUnavailableError, match="try again later"):
+        s3.blobs.probe()
+    assert not list(s3.blobs.list(""))
+
+
+ANSWERS = [
+    (403, "AccessDenied", BlobRefusedError, "allow s3:PutObject"),
+    (400, "ExpiredToken", BlobRefusedError, "have expired"),
+    (403, "RequestTimeTooSkewed", BlobRefusedError, "clock"),
+    (400, "AuthorizationHeaderMalformed", BlobRefusedError, "DAYBREAK_ARTIFACTS__S3__REGION"),
+    (507, "QuotaExceeded", BlobRefusedError, "raise the quota"),
+    (400, "SomethingElse", BlobRefusedError, "SomethingElse: because"),
+    (404, "NoSuchUpload", BlobRefusedError, "NoSuchUpload"),
+    (412, "PreconditionFailed", BlobExistsError, "never overwritten"),
+    (409, "ConditionalRequestConflict", BlobUnavailableError, "try again later"),
+    (500, "InternalError", BlobUnavailableError, "try again later"),
+    (503, "SlowDown", BlobUnavailableError, "try again later"),
+    (429, "TooMany", BlobUnavailableError, "try again later"),
+]
+
+
+class _Answering(http.server.BaseHTTPRequestHandler):
+    """Says 404 to HEAD and what it was told to all else."""
+
+    protocol_version = "HTTP/1.1"
+    status, code = 200, ""
+
+    def do_HEAD(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = f"<Error><Code>{self.code}</Code><Message>because</Message></Error>".encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answering)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(30)
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "words"), ANSWERS)
+def test_what_a_server_says(
+    answering: str,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    code: str,
+    kind: type[BlobError],
+    words: str,
+) -> None:
+    """Each error of a server becomes the port's error of that kind, with words that say what to do."""
+    monkeypatch.setattr(_Answering, "status", status)
+    monkeypatch.setattr(_Answering, "code", code)
+    with pytest.raises(kind, match=words) as caught:
+        list(open_blobs(s3_address(answering)).upload("a/x", source, content_type="video/mp4"))
+    assert type(caught.value) is kind
+
+
+def test_foreign_objects_are_no_part_of_the_store(s3: Place, source: Path) -> None:
+    """What others keep in the bucket, also under names that no key can have, is neither shown nor deleted."""
+    import boto3
+
+    bucket, _, prefix = s3.address.url.removeprefix("s3://").partition("/")
+    client = boto3.session.Session().client(
+        "s3", endpoint_url=s3.address.s3.endpoint_url, region_name="us-east-1"
+    )
+    try:
+        client.put_object(Bucket=bucket, Key=f"{prefix}/t/with space", Body=b"x")
+        client.put_object(Bucket=bucket, Key=f"{prefix}-more/t/x", Body=b"x")
+        list(s3.blobs.upload("t/x", source, content_type="video/mp4"))
+        assert [one.key for one in s3.blobs.list("")] == ["t/x"]
+        assert s3.blobs.delete("t") == 1
+        client.head_object(Bucket=bucket, Key=f"{prefix}/t/with space")
+        client.head_object(Bucket=bucket, Key=f"{prefix}-more/t/x")
+    finally:
+        client.close()
+
+
+def test_a_file_that_goes_while_it_is_listed(s3: Place) -> None:
+    """Reading what was deleted says that it is not there."""
+    with pytest.raises(BlobNotFoundError, match="there is no file gone"):
+        s3.blobs.open("gone")

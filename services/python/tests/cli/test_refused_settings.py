@@ -1,0 +1,79 @@
+"""Settings that cannot be used end every command alike: exit code 2, a line for each, no traceback, no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daybreak_server.cli.main import app
+
+if TYPE_CHECKING:
+    from .conftest import Daybreakd
+
+SECRET = "hunter2"
+COMMANDS = [
+    str(command.name or command.callback.__name__)
+    for command in app.registered_commands
+    if command.callback is not None
+]
+WRONG = {
+    "a password that is not escaped": ({"DAYBREAK_REDIS__URL": f"redis://:{SECRET}/x@h:6379/0"}, "%2F"),
+    "an option of redis-py": ({"DAYBREAK_REDIS__URL": "redis://h?protocol=3"}, "protocol; the options are"),
+    "an S3 server without http": ({"DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL": "minio:9000"}, "http://host:9000"),
+    "infinity": ({"DAYBREAK_POOLS__VIDEO__RETENTION_S": "inf"}, "must be a finite number"),
+    "a home that is not there": ({"DAYBREAK_DATA_DIR": "~nobody-of-this-name"}, "write an absolute path"),
+    "a file that is not there": ({"DAYBREAK_CONFIG": "/no/such.yaml"}, "No such file"),
+    "a folder for a file": ({"DAYBREAK_CONFIG": "/"}, "Is a directory"),
+}
+
+
+def test_all_commands_are_tried() -> None:
+    assert {"up", "dev", "demo", "serve", "gateway", "operator", "settings", "doctor"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_settings_that_cannot_be_used_end_a_command_with_code_2(
+    daybreakd: Daybreakd, command: str, wrong: str
+) -> None:
+    """The tests' own runner raises whatever is not an orderly end."""
+    environ, words = WRONG[wrong]
+    done = daybreakd(command, **environ)
+    assert done.code == 2, done.out + done.err
+    assert words in done.err
+    assert SECRET not in done.out + done.err
+    assert all(name in done.err for name in environ if name != "DAYBREAK_CONFIG")
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("command", ["dev", "up", "demo", "gateway"])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("DAYBREAK_ARTIFACTS__URL", "s3://bucket"), ("DAYBREAK_DATA_DIR", "/dev/null/x")]
+)
+def test_what_is_not_there_on_this_machine_is_a_line(
+    command: str, variable: str, value: str, tmp_path: Path
+) -> None:
+    """AWS's profile that is missing, and a folder that cannot be made: exit code 1, what to do, no traceback."""
+    if (command, variable) == ("gateway", "DAYBREAK_DATA_DIR"):
+        value, variable = "file:///dev/null/x", "DAYBREAK_ARTIFACTS__URL"
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("daybreakd")), command],
+        env=os.environ
+        | {"DAYBREAK_POOLS__ECHO__WORKLOAD": "echo", "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1"}
+        | {"DAYBREAK_HTTP__PORT": "0", "AWS_PROFILE": "nobodys", "AWS_CONFIG_FILE": str(tmp_path / "none")}
+        | {variable: value},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    assert "AWS_PROFILE" in said or variable in said

@@ -1,0 +1,131 @@
+"""deploy/raycluster's sidecar: it puts the applications when they are missing, and leaves them alone otherwise."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from deploy_chart import REPOSITORY
+
+from daybreak_server.domain.names import API_APPLICATION
+from testkit.waiting import wait_until
+
+FOLDER = REPOSITORY / "deploy" / "raycluster"
+TOKEN = "a-token"
+
+
+class Head(ThreadingHTTPServer):
+    """Ray Serve's REST API, as far as the sidecar asks it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.applications: dict[str, dict[str, Any]] = {}
+        self.puts: list[dict[str, Any]] = []
+        self.looks = 0
+        self.broken = True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Head
+
+    def _answer(self, status: int, body: dict[str, Any] | None = None) -> None:
+        data = json.dumps(body or {}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            return self._answer(401)
+        if self.server.broken:
+            return self._answer(500)
+        self.server.looks += 1
+        return self._answer(200, {"applications": self.server.applications})
+
+    def do_PUT(self) -> None:
+        config = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.puts.append(config)
+        for one in config["applications"]:
+            self.server.applications[one["name"]] = {"status": "RUNNING"}
+        self._answer(200)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the terminal."""
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    server = Head()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def config() -> dict[str, Any]:
+    made = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
+    data: dict[str, Any] = json.loads(made[0]["data"]["applications.json"])
+    return data
+
+
+def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
+    """Put once; put again by a head that lost them; a failed one comes back as another; then it ends at once."""
+    path = tmp_path / "applications.json"
+    path.write_text(json.dumps(config()))
+    environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
+    command = [
+        sys.executable,
+        str(FOLDER / "keeper.py"),
+        str(path),
+        f"http://127.0.0.1:{head.server_port}",
+        "0.05",
+    ]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:
+        try:
+            assert keeper.stdout is not None
+            assert "not yet: <HTTPError 500" in keeper.stdout.readline()
+            head.broken = False
+            wait_until(lambda: len(head.puts) == 1, what="the first put")
+            looks = head.looks
+            wait_until(lambda: head.looks > looks + 3, what="more looks")
+            assert len(head.puts) == 1, "what is there is left alone"
+            head.applications.clear()
+            wait_until(lambda: len(head.puts) == 2, what="a put after the head lost them")
+            head.applications["video"]["status"] = "DEPLOY_FAILED"
+            wait_until(lambda: len(head.puts) == 3, what="a put after one failed")
+        finally:
+            keeper.send_signal(signal.SIGTERM)
+        assert keeper.wait(timeout=10) == 0
+    attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
+    assert attempts == [1, 1, 2], "Serve takes a failed application up again only with other arguments"
+
+
+def test_what_it_puts_is_what_the_server_has() -> None:
+    """The import paths exist, and the pool has as many groups as there are hosts."""
+    applications = {one["name"]: one for one in config()["applications"]}
+    assert set(applications) == {API_APPLICATION, "video"}
+    for one in applications.values():
+        module, _, function = one["import_path"].partition(":")
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        tree = ast.parse(Path(spec.origin).read_text())
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    made = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
+    (group,) = made[1]["spec"]["workerGroupSpecs"]
+    assert applications["video"]["args"]["groups"] == group["replicas"] == group["minReplicas"]

@@ -1,0 +1,173 @@
+"""The chart's NetworkPolicies as a matrix: what must be possible is, and nothing else.
+
+Evaluated from the rendered rules, since many networks (the test cluster's among them) accept policies and do not
+enforce them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from deploy_chart import CHART, NAMESPACE, REPOSITORY, Object, Rendered, render
+from deploy_network import Place, allowed
+
+from daybreak_server.operator.crd.resource import GeneratorPool
+from daybreak_server.operator.planner import render as manifests
+
+pytestmark = pytest.mark.usefixtures("helm")
+HARDENED = CHART / "ci" / "hardened-values.yaml"
+PORTS = (22, 53, 443, 6379, 8000, 8076, 8080, 8265, 9090, 10001, 16443, 52365, 30123)
+"""Ours, Ray's, and some that nobody has."""
+
+
+def places(rendered: Rendered) -> dict[str, Place]:
+    """The release's pods as they are labelled, and who else there is."""
+    found = {}
+    names = {
+        "gateway": "Deployment/daybreak-gateway",
+        "operator": "Deployment/daybreak-operator",
+        "redis": "StatefulSet/daybreak-redis",
+        "test": "Pod/daybreak-test",
+        "pre-pull": "DaemonSet/daybreak-pre-pull",
+    }
+    templates = rendered.templates()
+    for name in [name for name, template in names.items() if template in templates]:
+        labels = templates[names[name]]["metadata"]["labels"]
+        found[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
+    for one in rendered.all("GeneratorPool"):
+        pool = GeneratorPool.read({**one, "metadata": {**one["metadata"], "uid": "u"}})
+        spec = manifests.cluster(pool, replicas=1, suspend=False)["spec"]
+        for part, made in (("head", spec["headGroupSpec"]), ("rank", spec["workerGroupSpecs"][0])):
+            name = f"{pool.name} {part}"
+            labels = made["template"]["metadata"]["labels"]
+            found[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
+    others = [
+        Place(name="keda", namespace="keda"),
+        Place(name="ingress", namespace="ingress-nginx"),
+        Place(name="prometheus", namespace="monitoring"),
+        Place(name="dns", namespace="kube-system"),
+        Place(name="neighbour", namespace=NAMESPACE, labels={"app": "somebody-else"}),
+        Place(name="stranger", namespace="elsewhere"),
+        Place(name="s3", ip="10.20.3.4"),
+        Place(name="api server", ip="10.96.0.1"),
+        Place(name="internet", ip="203.0.113.9"),
+    ]
+    return {**found, **{one.name: one for one in others}}
+
+
+def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
+    """All connections that the rules allow and that begin or end at one of the release's pods."""
+    policies = rendered.all("NetworkPolicy")
+    known = places(rendered)
+    ours = {name for name, one in known.items() if one.labels.get("app.kubernetes.io/part-of")}
+    return {
+        (source, target, port)
+        for source in known
+        for target in known
+        for port in PORTS
+        if source != target
+        and ours & {source, target}
+        and allowed(policies, known[source], known[target], port)
+    }
+
+
+def test_with_named_peers_nothing_but_this_is_possible() -> None:
+    """Every pair and port: what is not in this table is refused. A pod that needs nothing has nothing."""
+    rendered = render(HARDENED, also={"prePull": {"enabled": True}})
+    assert "pre-pull" in places(rendered)
+    may = {
+        *((who, "redis", 6379) for who in ("gateway", "operator", "keda")),
+        *((who, "dns", 53) for who in ("gateway", "operator", "test")),
+        ("gateway", "s3", 443),
+        ("ingress", "gateway", 8000),
+        ("test", "gateway", 8000),
+        ("prometheus", "operator", 9090),
+        ("prometheus", "gateway", 8000),
+        ("operator", "api server", 443),
+        ("operator", "api server", 16443),
+    }
+    for pool in ("video", "echo"):
+        head, rank = f"{pool} head", f"{pool} rank"
+        may |= {(one, other, port) for one, other in ((head, rank), (rank, head)) for port in PORTS}
+        may.add(("operator", head, 8265))
+        for one in (head, rank):
+            may |= {(one, "redis", 6379), (one, "s3", 443), (one, "dns", 53), ("prometheus", one, 8080)}
+            # One policy is for heads and ranks; a rank has nothing at this port.
+            may.add(("operator", one, 8265))
+    assert matrix(rendered) == may
+
+
+def test_rays_ports_are_closed_to_all_but_the_pool_by_default_too() -> None:
+    """Who speaks to Ray runs code: neither the other pool nor the gateway nor a neighbour may."""
+    rendered = render()
+    inside = {
+        (source, target, port) for source, target, port in matrix(rendered) if target.startswith("video ")
+    }
+    assert {source for source, _, port in inside} == {"video head", "video rank", "operator"}
+    assert {port for source, _, port in inside if source == "operator"} == {8265}
+
+
+def test_by_default_everybody_reaches_the_gateway_and_nobody_else_redis() -> None:
+    """The API is for all; the store is for those who work with it, and KEDA."""
+    allowed_now = matrix(render())
+    assert {source for source, target, _ in allowed_now if target == "redis"} == {
+        *("gateway", "operator", "keda", "video head", "video rank", "echo head", "echo rank")
+    }
+    assert {port for _, target, port in allowed_now if target == "redis"} == {6379}
+    assert {"stranger", "ingress", "neighbour"} <= {
+        source for source, target, port in allowed_now if (target, port) == ("gateway", 8000)
+    }
+    assert {port for _, target, port in allowed_now if target == "gateway"} == {8000}
+
+
+def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
+    """Each on its own port, and no other."""
+    tls = render(CHART / "ci" / "external-redis-values.yaml").all("NetworkPolicy")
+    sentinel = render(CHART / "ci" / "sentinel-values.yaml").all("NetworkPolicy")
+    known = places(render())
+    for who in ("gateway", "operator", "video rank"):
+
+        def reaches(policies: list[Object], port: int, who: str = who) -> bool:
+            return allowed(policies, known[who], known["internet"], port)
+
+        assert reaches(tls, 6380)
+        assert not reaches(tls, 6379)
+        assert reaches(sentinel, 26379)
+        assert reaches(sentinel, 6379)
+        assert not reaches(sentinel, 26380)
+
+
+@pytest.mark.parametrize(
+    ("s3", "port"),
+    [({}, 443), ({"endpointUrl": "http://s3.other.svc:7070"}, 7070), ({"endpointUrl": "http://minio"}, 80)],
+)
+def test_the_file_stores_port_follows_its_address(s3: Object, port: int) -> None:
+    """Unless `networkPolicy.artifacts.ports` says that its pods listen elsewhere."""
+    also = {"artifacts": {"s3": s3}}
+    base = CHART / "ci" / "cluster-idle-values.yaml"
+    policies = render(base, also=also).all("NetworkPolicy")
+    known = places(render())
+    assert allowed(policies, known["video rank"], known["internet"], port)
+    other = {**also, "networkPolicy": {"artifacts": {"ports": [9000]}}}
+    policies = render(base, also=other).all("NetworkPolicy")
+    assert allowed(policies, known["video rank"], known["internet"], 9000)
+    assert not allowed(policies, known["video rank"], known["internet"], port)
+
+
+def test_the_plain_manifests_have_the_same_rules() -> None:
+    """deploy/raycluster: what is left without the operator."""
+    text = Path(REPOSITORY / "deploy" / "raycluster" / "10-daybreak.yaml").read_text()
+    policies = [one for one in yaml.safe_load_all(text) if one["kind"] == "NetworkPolicy"]
+    made = Path(REPOSITORY / "deploy" / "raycluster" / "20-raycluster.yaml").read_text()
+    (cluster,) = [one for one in yaml.safe_load_all(made) if one["kind"] == "RayCluster"]
+    spec = cluster["spec"]
+    head, rank = (
+        Place(name=name, namespace="daybreak", labels=part["template"]["metadata"]["labels"])
+        for name, part in (("head", spec["headGroupSpec"]), ("rank", spec["workerGroupSpecs"][0]))
+    )
+    stranger = Place(name="stranger", namespace="daybreak")
+    assert allowed(policies, rank, head, 6379)
+    assert not allowed(policies, stranger, head, 6379)
+    assert not allowed(policies, stranger, head, 8265)

@@ -1,0 +1,154 @@
+"""Values that are wrong are refused before anything is installed, in words that say what to write."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from deploy_chart import CHART, Object, RefusedError, render
+
+from daybreak_server.operator.crd.definition import definition
+
+pytestmark = pytest.mark.usefixtures("helm")
+
+
+@pytest.mark.parametrize(
+    ("also", "words"),
+    [
+        ({"gatway": {"replicas": 3}}, ["gatway", "not allowed"]),
+        ({"gateway": {"replica": 3}}, ["/gateway", "replica", "not allowed"]),
+        ({"gateway": {"replicas": "two"}}, ["/gateway/replicas", "string", "integer"]),
+        ({"gateway": {"resources": {"requests": {"cpu": "a lot"}}}}, ["/requests/cpu", "pattern"]),
+        ({"artifacts": {"url": "http://bucket"}}, ["/artifacts/url", "pattern"]),
+        ({"redis": {"appendfsync": "no"}}, ["/redis/appendfsync", "everysec", "always"]),
+        ({"image": {"digest": "1234"}}, ["/image/digest", "pattern"]),
+        ({"pools": {"Video": {}}}, ["/pools", "Video"]),
+        ({"pools": {"api": {}}}, ["/pools/api", "under another name than api"]),
+        ({"pools": {"video": {"groups": 2}}}, ["/pools/video", "groups", "not allowed"]),
+        ({"pools": {"video": {"ranks": 0}}}, ["/pools/video/ranks", "minimum"]),
+        ({"pools": {"video": {"resources": {"memory": "500m"}}}}, ["/resources/memory", "pattern"]),
+        ({"pools": {"video": {"resources": {"memory": 4096}}}}, ["/resources/memory", "number", "string"]),
+        ({"pools": {"video": {"settings": {"checkpoint": 5}}}}, ["/settings", "checkpoint", "not allowed"]),
+        ({"pools": {"video": {"settings": {"lease": {"lease_s": 0}}}}}, ["/lease/lease_s"]),
+        ({"settings": {"tenant": {}}}, ["/settings", "tenant", "not allowed"]),
+        ({"poolDefaults": {"idle": {"mode": "sleep"}}}, ["/idle/mode", "workers", "cluster"]),
+        ({"poolDefaults": {"scaling": {"fallback": {"replicas": 0}}}}, ["/fallback/replicas", "minimum"]),
+        (
+            {"poolDefaults": {"warmSchedule": [{"from": "8", "to": "18:00", "groups": 1}]}},
+            ["/from", "pattern"],
+        ),
+        ({"keda": {"enabled": "yes"}}, ["/keda/enabled", "auto"]),
+    ],
+    ids=str,
+)
+def test_the_schema_names_the_place_and_what_it_wants(also: Object, words: list[str]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        render(also=also)
+    for word in words:
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("also", "sentence"),
+    [
+        ({"artifacts": {"url": ""}}, "Write --set artifacts.url=s3://bucket/prefix"),
+        ({"artifacts": {"url": "file:///results"}}, "must share a volume"),
+        ({"redis": {"enabled": False}}, "redis.external names no server"),
+        ({"redis": {"external": {"host": "redis.example.com"}}}, "set redis.enabled=false"),
+        (
+            {"redis": {"enabled": False, "external": {"host": "h", "username": "u"}}},
+            "name its Secret in redis.external.existingSecret",
+        ),
+        (
+            {"redis": {"enabled": False, "external": {"host": "h", "tls": {"caSecret": "ca"}}}},
+            "set redis.external.tls.enabled=true",
+        ),
+        ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.hosts"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.enabled needs httpRoute.parentRefs"),
+        ({"pools": {"video": {"ranks": 3, "hostsPerGroup": 2}}}, "hostsPerGroup (2) must divide ranks (3)"),
+        ({"pools": {"video": {"minWarm": 5}}}, "minWarm (5) is more than maxGroups (4)"),
+        ({"pools": {"video": {"resources": {"gpus": 1.5}}}}, "a part of one GPU or a whole number"),
+    ],
+    ids=str,
+)
+def test_values_that_do_not_fit_each_other_are_told_what_to_write(also: Object, sentence: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        render(also=also)
+    assert sentence in str(refused.value)
+
+
+ELSEWHERE: list[tuple[str, object, str]] = [
+    ("pools", {"video": {"checkpoint_s": 5}}, "pools.<pool>.settings"),
+    ("http.host", "::", "every address"),
+    ("http.port", 9000, "gateway.service.port"),
+    ("operator.namespace", "other", "has rights in no other"),
+    ("operator.host", "::", "every address"),
+    ("operator.liveness_port", 1, "8080"),
+    ("operator.metrics_port", 1, "9090"),
+    ("redis.url", "redis://r", "redis.external"),
+    ("redis.prefix", "other", "redis.prefix"),
+    ("redis.sentinels", ["s:1"], "redis.external.sentinel.addresses"),
+    ("redis.sentinel_master", "m", "redis.external.sentinel.master"),
+    ("redis.sentinel_password", "p", "redis.external.sentinel.existingSecret"),
+    ("redis.wait_replicas", 0, "redis.external.waitReplicas"),
+    ("redis.ca_file", "/ca", "redis.external.tls.caSecret"),
+    ("redis.cert_file", "/c", "redis.external.tls.clientSecret"),
+    ("redis.key_file", "/k", "redis.external.tls.clientSecret"),
+    ("artifacts.url", "s3://b/p", "artifacts.url"),
+    ("artifacts.s3.endpoint_url", "http://s3", "artifacts.s3.endpointUrl"),
+    ("artifacts.s3.public_endpoint_url", "http://s3", "artifacts.s3.publicEndpointUrl"),
+    ("artifacts.s3.region", "r", "artifacts.s3.region"),
+    ("artifacts.s3.path_style", False, "artifacts.s3.pathStyle"),
+    ("artifacts.s3.presign", False, "artifacts.s3.presign"),
+]
+OF_A_POOL: list[tuple[str, object, str]] = [
+    ("workload", "echo", "workload"),
+    ("model", "/model", "model"),
+    ("ranks", 2, "ranks"),
+    ("groups", 2, "maxGroups"),
+    ("drain_s", 0, "drainSeconds"),
+    ("device", "cpu", "resources.gpus"),
+    ("cpus_per_rank", 2, "resources.cpus"),
+    ("gpus_per_rank", 1, "resources.gpus"),
+]
+
+
+def _at(path: str, value: object) -> Object:
+    made = value
+    for part in reversed(path.split(".")):
+        made = {part: made}
+    assert isinstance(made, dict)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "instead"),
+    [
+        *((f"settings.{path}", value, instead) for path, value, instead in ELSEWHERE),
+        *((f"pools.video.settings.{key}", value, f"pools.video.{name}") for key, value, name in OF_A_POOL),
+        ("poolDefaults.settings.ranks", 2, "poolDefaults.ranks"),
+        ("poolDefaults.settings.workload", "echo", "pools.<pool>.workload"),
+    ],
+    ids=str,
+)
+def test_settings_with_a_value_of_their_own_are_refused_with_its_name(
+    path: str, value: object, instead: str
+) -> None:
+    """Ports, policies and triggers are rendered from values, and the operator sets what a group is in its pods."""
+    with pytest.raises(RefusedError) as refused:
+        render(also=_at(path, value))
+    found, words, told = str(refused.value).partition(f"\n{path} cannot be set there: ")
+    assert words, found
+    assert instead in told
+
+
+def test_a_ranks_memory_is_what_the_definition_takes() -> None:
+    """Else Helm would be content with what the API server refuses in the middle of an install."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    (version,) = definition()["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    wanted = spec["resources"]["properties"]["memory"]["pattern"]
+    assert schema["properties"]["poolDefaults"]["properties"]["resources"]["properties"]["memory"] == {
+        "type": "string",
+        "pattern": wanted,
+    }

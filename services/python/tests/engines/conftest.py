@@ -1,0 +1,45 @@
+"""Pools on a real Valkey, and groups of one rank to serve them; see `testkit.pools` and `testkit.ranks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.gang.rank import Rank
+from testkit.pools import Pool, make_settings
+from testkit.valkey import Server
+
+
+@pytest.fixture
+def pools(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
+    """Makes pools on the session's Valkey; closes them."""
+    made: list[Pool] = []
+
+    def make(**options: Any) -> Pool:
+        made.append(Pool(make_settings(valkey, tmp_path, **options)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def leader() -> Iterator[Callable[..., Rank]]:
+    """Starts groups of one rank, as threads; stops them."""
+    made: list[Rank] = []
+
+    def start(pool: Pool, *, on_broken: Callable[[Cause], None] = print) -> Rank:
+        member = wiring.build_rank(pool.settings, pool.name, on_broken=on_broken)
+        made.append(member)
+        member.start()
+        return member
+
+    yield start
+    for one in made:
+        one.stop(timeout_s=5)

@@ -1,0 +1,135 @@
+"""What all ranks do next, from what each reports: the pure part of a group."""
+
+from __future__ import annotations
+
+import pytest
+
+from daybreak_server.domain.tasks import Control
+from daybreak_server.engines.gang.consensus import Report, Status, Verdict, decide, report_of, worst
+from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.rank.progress import MAX_PENDING, EventBuffer, PhaseEta
+from daybreak_server.workloads.base import PermanentError, RetryableError, Step
+
+STEPPED = Report(point=3, status=Status.STEPPED)
+DONE = Report(point=3, status=Status.DONE)
+ERROR = report_of(RetryableError("no"), point=3)
+PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
+
+
+@pytest.mark.parametrize(
+    ("reports", "control", "release", "verdict"),
+    [
+        ([STEPPED, STEPPED], Control.GO_ON, False, Verdict.GO_ON),
+        ([STEPPED], Control.DRAIN, False, Verdict.GO_ON),
+        ([STEPPED, STEPPED], Control.GO_ON, True, Verdict.RELEASE),
+        ([STEPPED, STEPPED], Control.CANCEL, False, Verdict.STOP),
+        ([STEPPED, STEPPED], Control.EXPIRE, True, Verdict.STOP),
+        ([STEPPED], Control.CANCEL | Control.STALE, False, Verdict.ABANDON),
+        ([DONE, DONE], Control.GO_ON, False, Verdict.FINISH),
+        ([DONE, DONE], Control.GO_ON, True, Verdict.FINISH),
+        ([DONE, DONE], Control.CANCEL, False, Verdict.STOP),
+        ([DONE], Control.STALE, False, Verdict.ABANDON),
+        ([ERROR, ERROR], Control.GO_ON, False, Verdict.FAIL),
+        ([PERMANENT, PERMANENT], Control.CANCEL, False, Verdict.FAIL),
+        ([ERROR], Control.STALE, False, Verdict.ABANDON),
+        ([ERROR, STEPPED], Control.GO_ON, False, Verdict.BREAK),
+        ([STEPPED, PERMANENT], Control.CANCEL, False, Verdict.BREAK),
+        ([DONE, STEPPED], Control.STALE, False, Verdict.BREAK),
+        ([ERROR, PERMANENT], Control.GO_ON, False, Verdict.BREAK),
+        ([STEPPED, Report(point=4, status=Status.STEPPED)], Control.GO_ON, False, Verdict.BREAK),
+    ],
+)
+def test_one_verdict_for_each_case(
+    reports: list[Report], control: Control, release: bool, verdict: Verdict
+) -> None:
+    """Ranks at different places break the group; else the store's word counts, then the work's own end."""
+    assert decide(reports, control, release=release) is verdict
+
+
+def test_a_device_that_fails_every_later_call_breaks_even_a_group_of_one() -> None:
+    """An error after which the process is of no use never leaves the group warm."""
+
+    class AcceleratorError(RuntimeError):
+        pass
+
+    report = report_of(AcceleratorError("illegal address"), point=1)
+    assert report.status is Status.UNRECOVERABLE
+    assert decide([report], Control.GO_ON) is Verdict.BREAK
+
+
+def test_the_reason_told_is_a_permanent_error_before_any_other_and_a_dead_peer_last() -> None:
+    """What a rank says about a dead peer is only an echo of the peer's own error."""
+    echo = Report(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
+    assert worst([STEPPED, echo, ERROR, PERMANENT]) is PERMANENT
+    assert worst([echo, ERROR]) is ERROR
+    assert worst([STEPPED]) is None
+
+
+def test_error_codes_and_messages_come_from_the_workload() -> None:
+    """`code` is the workload's; a foreign exception names its class."""
+    assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
+    foreign = report_of(KeyError("x"), point=0)
+    assert (foreign.code, foreign.permanent) == ("workload_failed", False)
+    assert foreign.message.startswith("KeyError")
+
+
+def test_a_pulse_stalls_when_it_is_not_beaten_in_time() -> None:
+    """Only silence beyond the limit of the present phase is a stall, and it says which phase."""
+    now = [0.0]
+    heartbeat = Heartbeat(10.0, clock=lambda: now[0])
+    now[0] = 10.0
+    assert heartbeat.stalled() is None
+    now[0] = 10.5
+    assert "10.5 s" in (heartbeat.stalled() or "")
+    heartbeat.beat("model", limit_s=100.0)
+    now[0] = 90.0
+    assert heartbeat.stalled() is None
+    with heartbeat.during("upload", 5.0):
+        now[0] = 96.0
+        assert "upload" in (heartbeat.stalled() or "")
+    now[0] = 190.0
+    assert heartbeat.stalled() is None
+
+
+def test_the_eta_comes_from_each_phases_own_pace() -> None:
+    """A slow last phase, once seen, is in the next task's estimate from its first step."""
+    now = [0.0]
+    clock = PhaseEta(clock=lambda: now[0])
+    clock.start()
+    for number in range(1, 9):
+        now[0] += 1.0
+        eta = clock.step("denoise", number / 10)
+    assert eta == pytest.approx(2.0)  # nothing else is known yet
+    now[0] += 20.0
+    clock.step("decode", 1.0)
+    clock.start()
+    now[0] += 1.0
+    assert clock.step("denoise", 0.1) == pytest.approx(7.0 + 20.0, rel=0.01)
+
+
+def test_a_resumed_task_tells_no_wrong_pace() -> None:
+    """The first step after a snapshot covers work that was done before: it is no measure."""
+    now = [0.0]
+    clock = PhaseEta(clock=lambda: now[0])
+    clock.start()
+    clock.rebase()
+    now[0] += 1.0
+    assert clock.step("denoise", 0.6) is None
+    now[0] += 1.0
+    assert clock.step("denoise", 0.7) == pytest.approx(3.0)
+
+
+def test_no_step_is_lost_however_fast_they_come() -> None:
+    """Beyond the bound of one write the oldest steps are merged, and the event says from where."""
+    event_buffer = EventBuffer()
+    for number in range(1, 101):
+        event_buffer.step(
+            Step(phase="echo", fraction=0, step=number, steps=100), fraction=number / 100, eta_s=1.0
+        )
+    events, fields = event_buffer.take()
+    assert len(events) == MAX_PENDING
+    assert (events[0].data["from_step"], events[0].data["step"]) == (1, 100 - MAX_PENDING + 1)
+    assert [event.data["step"] for event in events] == list(range(100 - MAX_PENDING + 1, 101))
+    assert (fields["step"], fields["phase"], fields["fraction"]) == (100, "echo", 1.0)
+    event_buffer.written()
+    assert not event_buffer

@@ -1,0 +1,171 @@
+"""Workloads that misbehave: whatever they raise, say, yield or leave, the group lives and the reason is shown."""
+
+from __future__ import annotations
+
+import json
+import queue as queues
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daybreak_server.domain.tasks import State
+from daybreak_server.engines.gang.rank import Rank
+from testkit.odd import ERRORS, STEPS
+from testkit.pools import Pool
+from testkit.waiting import wait_until
+
+REASONS = {
+    "exit": "SystemExit: 3",
+    "exit with text": "SystemExit: no licence",
+    "interrupt": "KeyboardInterrupt",
+    "generator exit": "GeneratorExit: odd",
+    "base": "BaseException: bare",
+    "silent": "SilentError: <SilentError that cannot be shown: its __str__ raises SystemExit>",
+    "huge": "ValueError: xxxx",
+    "surrogate": "ValueError: cannot open caf\\udce9.mp4",
+    "nul": "a\\x00b",
+    "code": "numbered",
+    "group": "several parts failed (2 sub-exceptions): ValueError: left; KeyError: 'right'",
+    "permanent group": "PermanentError: never",
+    "unpicklable": "UnpicklableError: holds a lock",
+    "stop iteration": "generator raised StopIteration",
+}
+CODES = {"nul": "odd\\x00code", "code": "7", "permanent group": "part_refused"}
+
+
+@pytest.fixture
+def odd(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool:
+    """A pool with one group of the workload."""
+    pool = pools(workload="testkit.odd:SPEC")
+    leader(pool)
+    return pool
+
+
+def test_every_error_has_its_reason_here() -> None:
+    """An error that is added to the workload is looked for too; the end of the process has tests of its own."""
+    assert set(REASONS) == set(ERRORS) - {"os exit"}
+
+
+@pytest.mark.parametrize("where", ["first", "later", "finally"])
+def test_whatever_a_workload_raises_is_a_strike_with_its_reason_and_the_group_lives(
+    odd: Pool, where: str
+) -> None:
+    """Also what ends threads and processes, and what cannot be shown or stored; a permanent error stays permanent."""
+    tasks = {error: odd.submit(error=error, where=where, max_strikes=1) for error in REASONS}
+    again = odd.submit(error="exit", where=where, attempts=1, max_strikes=2)
+    for error, task in tasks.items():
+        record = odd.wait(task, State.FAILED)
+        assert (record.attempt, record.strikes, record.releases) == (1, 1, 0), error
+        assert record.error_code == CODES.get(error, "workload_failed")
+        assert REASONS[error] in (record.error_message or ""), error
+        assert len(record.error_message or "") <= 2000
+        assert odd.types(task)[-1] == "failed"
+    assert (odd.wait(again).attempt, odd.get(again).strikes) == (2, 1)
+    assert len(odd.view().groups) == 1
+    assert {
+        event.data["group"]
+        for task in [*tasks.values(), again]
+        for event in odd.events(task)
+        if event.type == "started"
+    } == {odd.view().groups[0].id}
+
+
+def test_a_forked_child_that_exits_is_no_second_leader(odd: Pool) -> None:
+    """The child ends where it comes back to the group; the parent finishes the task, once."""
+    task = odd.submit(error="fork")
+    odd.wait(task)
+    assert odd.types(task).count("succeeded") == 1
+    assert "retrying" not in odd.types(task)
+
+
+def test_a_workload_that_exits_while_it_loads_is_told_and_replaced(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """`sys.exit` in `load` ends no thread without a word."""
+    pool = pools(workload="testkit.odd:SPEC", options={"load": "exit"})
+    broken: queues.SimpleQueue[str] = queues.SimpleQueue()
+    leader(pool, on_broken=broken.put)
+    assert broken.get(timeout=60).startswith("SystemExit: 3")
+    wait_until(lambda: not pool.view().groups, 30, "the group to have left")
+
+
+@pytest.mark.parametrize(
+    ("says", "told"), [("surrogate", "caf\\udce9.mp4"), ("nul", "a\\x00b"), ("long", "語" * 1999 + "…")]
+)
+def test_what_a_workload_says_reaches_the_stream_storable(odd: Pool, says: str, told: str) -> None:
+    """Lines, levels and phases without surrogates and NUL, within their sizes; what follows them comes too."""
+    task = odd.submit(says=says)
+    odd.wait(task)
+    line, other = (event.data for event in odd.events(task) if event.type == "log")
+    assert line["message"] == told
+    assert other["message"] == "'a key'"
+    phases = [event.data["phase"] for event in odd.events(task) if event.type == "progress"]
+    assert phases[0] == line["level"]
+    assert told.startswith(phases[0].rstrip("…"))
+    assert len(phases[0].encode()) <= 64
+    assert "\0" not in json.dumps(line)
+
+
+@pytest.mark.parametrize("steps", ["torch", "numpy", "decimal", "tiny"])
+def test_numbers_of_other_libraries_are_numbers(odd: Pool, steps: str) -> None:
+    """Scalars of numpy and torch, and Decimal, in a step's fields."""
+    if steps in ("torch", "numpy"):
+        pytest.importorskip(steps)
+    task = odd.submit(steps=steps)
+    record = odd.wait(task)
+    assert (record.step, record.steps, record.fraction) == (2, 4, 1.0)
+    (told,) = [
+        event.data for event in odd.events(task) if event.type == "progress" and event.data.get("step")
+    ]
+    assert (told["step"], told["steps"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("nan", "Step.fraction must be a finite number, not nan (float)"),
+        ("infinite", "Step.fraction must be a finite number, not inf (float)"),
+        ("text", "Step.fraction must be a finite number, not '0.5' (str)"),
+        ("many", "Step.fraction must be a number, not tensor([0.1000, 0.2000]) (Tensor)"),
+        ("truth", "Step.step must be a whole number from 0 on, not True (bool)"),
+        ("half", "Step.step must be a whole number from 0 on, not 2.5 (float)"),
+        ("negative", "Step.step must be a whole number from 0 on, not -1 (int)"),
+        ("no phase", "Step.phase must be text, not None (NoneType)"),
+        ("no step", "run must yield a Step, not 0.5 (float)"),
+        ("snapshot", "Step.snapshot must be a function that returns bytes, not b'state' (bytes)"),
+    ],
+)
+def test_a_step_that_is_none_is_a_permanent_error_that_names_the_field(
+    odd: Pool, steps: str, message: str
+) -> None:
+    """The same input would yield it again; the group goes on."""
+    if steps == "many":
+        pytest.importorskip("torch")
+    record = odd.wait(odd.submit(steps=steps), State.FAILED)
+    assert (record.error_code, record.error_message, record.attempt) == ("invalid_step", message, 1)
+    odd.wait(odd.submit())
+
+
+def test_every_step_is_looked_at_here() -> None:
+    """One that is added to the workload is tested too."""
+    assert len(STEPS) == 4 + 10
+
+
+def test_files_keep_their_names_and_none_is_lost(odd: Pool) -> None:
+    """Letters of every script and the ending stay; names that some system takes for the same are told apart."""
+    wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
+    wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
+    wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]
+    task = odd.submit(files=wanted)
+    refs = odd.wait(task).artifacts
+    names = [ref.name for ref in refs]
+    assert names[:5] == ["日本.mp4", "中国.mp4", "Ünder.txt", "Ünder-2.txt", "clip.mp4"]
+    assert names[5:9] == ["CLIP-2.mp4", "a-b.txt", "a-b-2.txt", "artifact"]
+    assert names[9:13] == ["hidden", "file-con.txt", "artifact.mp4", "artifact-2.mp4"]
+    assert names[13:] == ["語" * 58 + ".mp4", "caf.mp4"]
+    assert len({ref.key for ref in refs}) == len(refs)
+    assert odd.output(task, "日本.mp4").decode() == "日本.mp4"
+    assert odd.output(task, "clip.mp4").decode() == "clip.mp4"  # the last of one name
+    assert odd.output(task, "Ünder-2.txt").decode() == "U\u0308nder.txt"
+    assert all(ref.key.isascii() and Path(ref.key).suffix == Path(ref.name).suffix for ref in refs)

@@ -1,0 +1,167 @@
+"""A store is slow, or away for a moment, just when an attempt ends; a mark to drain comes and goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak_server import wiring
+from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.tasks import CheckpointRef, Control, Lease, State
+from daybreak_server.engines.gang.rank import Rank, RankDeps
+from daybreak_server.engines.rank.lease_renewer import HeldLease
+from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.workloads import registry
+from testkit.echo import echo_text
+from testkit.pools import Pool
+
+LEASE = Lease(task=TaskId("echo_1"), token=Token("1.a"), group=GroupId("g"), lease_s=10.0)
+
+
+class Through:
+    """The real thing, but for what a test changes."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class SlowBlobs(Through):
+    """Uploads whose path has this in it stand still for so long."""
+
+    def __init__(self, inner: Any, part: str, pause_s: float) -> None:
+        super().__init__(inner)
+        self._part = part
+        self._pause_s = pause_s
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        if self._part in key:
+            time.sleep(self._pause_s)
+        yield from self._inner.upload(key, source, content_type=content_type)
+
+
+class Forgetful(Through):
+    """A queue that cannot be reached for the first few reports of a checkpoint."""
+
+    def __init__(self, inner: Any, times: int) -> None:
+        super().__init__(inner)
+        self.left = times
+
+    def report(self, lease: Lease, events: Any, *, checkpoint: CheckpointRef | None, **more: Any) -> Control:
+        if checkpoint is not None and self.left:
+            self.left -= 1
+            raise StoreUnavailableError("away for a moment")
+        control: Control = self._inner.report(lease, events, checkpoint=checkpoint, **more)
+        return control
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Rank]]:
+    """Starts a group of one rank whose stores a test has wrapped."""
+    made: list[Rank] = []
+
+    def start(
+        pool: Pool,
+        *,
+        blobs: Callable[[Any], Any] = lambda one: one,
+        queue: Callable[[Any], Any] = lambda one: one,
+    ) -> Rank:
+        spec = registry.spec("echo")
+        outside = RankDeps(
+            queue=lambda: queue(wiring.build_queue(pool.settings, "echo")),
+            blobs=lambda: blobs(pool.blobs),
+            workload=lambda: registry.implementation(spec),
+            on_broken=print,
+        )
+        made.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), outside))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop(timeout_s=5)
+
+
+def test_an_upload_longer_than_a_stalled_step_is_no_stall(
+    pools: Callable[..., Pool], serve: Callable[..., Rank]
+) -> None:
+    """All steps are done; S3 takes its time: the task ends as it would have, without a strike."""
+    pool = pools(lease={"lease_s": 10.0, "stall_s": 1.0})
+    serve(pool, blobs=lambda one: SlowBlobs(one, "echo.txt", 3.0))
+    record = pool.wait(pool.submit(message="u", steps=2))
+    assert (record.state, record.attempt, record.strikes) == (State.SUCCEEDED, 1, 0)
+
+
+def test_a_last_checkpoint_that_cannot_be_stored_in_time_keeps_no_task(
+    pools: Callable[..., Pool], serve: Callable[..., Rank]
+) -> None:
+    """The other ranks wait for it, so the task goes back without it: no strike, no stall."""
+    pool = pools(lease={"lease_s": 10.0, "stall_s": 2.0}, drain_s=0.0, checkpoint_s=600.0)
+    serve(pool, blobs=lambda one: SlowBlobs(one, "checkpoints", 3.0))
+    task = pool.submit(message="c", steps=200, step_s=0.02)
+    pool.wait_step(task, 3)
+    _drain(pool)
+    record = pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    assert record.strikes == 0
+
+
+def test_the_last_checkpoint_is_reported_though_redis_is_away_for_a_moment(
+    pools: Callable[..., Pool], serve: Callable[..., Rank]
+) -> None:
+    """Its pointer goes with the task: the next attempt goes on from there and not from the first step."""
+    pool, made = pools(drain_s=0.0, checkpoint_s=600.0), []
+
+    def wrapped(inner: Any) -> Any:
+        made.append(Forgetful(inner, times=2))
+        return made[-1]
+
+    serve(pool, queue=wrapped)
+    task = pool.submit(message="r", steps=100, step_s=0.02)
+    pool.wait_step(task, 5)
+    _drain(pool)
+    pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    _drain(pool, on=False)
+    record = pool.wait(task)
+    assert sum(one.left for one in made) <= 2 * (len(made) - 1), "no report was refused"
+    assert (record.resumed_from_step or 0) >= 5
+    assert pool.output(task) == echo_text("r", 100)
+
+
+def test_a_mark_that_is_taken_away_in_time_hands_nothing_back(
+    pools: Callable[..., Pool], serve: Callable[..., Rank]
+) -> None:
+    """Marked while it works, unmarked before `drain_s` is over: attempt 1, and longer than `drain_s`."""
+    pool = pools(drain_s=2.0, progress_s=0.1)
+    serve(pool)
+    task = pool.submit(message="m", steps=200, step_s=0.02)
+    pool.wait_step(task, 3)
+    _drain(pool)
+    pool.wait_step(task, 40)  # its reports have carried the mark by then
+    _drain(pool, on=False)
+    record = pool.wait(task)
+    assert (record.attempt, record.releases) == (1, 0)
+
+
+def test_the_newest_answer_says_whether_to_drain() -> None:
+    """Answers of two threads may be read in the other order; a cancel stays whatever comes later."""
+    hold = HeldLease(LEASE, Control(0))
+    asked = time.monotonic()
+    hold.heard(Control.DRAIN | Control.CANCEL, asked=asked + 1)
+    hold.heard(Control(0), asked=asked)
+    assert hold.control == Control.DRAIN | Control.CANCEL
+    assert hold.drained_s() is not None
+    hold.heard(Control(0), asked=asked + 2)
+    assert (hold.control, hold.drained_s()) == (Control.CANCEL, None)
+    hold.heard(Control.DRAIN, asked=asked + 1.5)
+    assert hold.drained_s() is None
+
+
+def _drain(pool: Pool, *, on: bool = True) -> None:
+    (group,) = pool.view().groups
+    pool.call(pool.store.drain(pool.name, group.id, on=on))

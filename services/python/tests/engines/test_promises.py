@@ -1,0 +1,181 @@
+"""Promises of a group: one verdict for all ranks, sums of what was really sent, and no hand on others' files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daybreak_server import wiring
+from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
+from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
+from daybreak_server.engines.gang.channel import Channel
+from daybreak_server.engines.gang.consensus import Verdict
+from daybreak_server.engines.gang.control_group import Followers, Leader
+from daybreak_server.engines.gang.follower import FollowerLoop
+from daybreak_server.engines.rank.artifacts import ArtifactDraft, attempt_prefix, discard, publish
+from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.rank.lease_renewer import HeldLease
+from daybreak_server.engines.rank.progress import PhaseEta
+from daybreak_server.workloads import registry
+from daybreak_server.workloads.base import RetryableError
+from testkit.pools import Pool
+from testkit.waiting import wait_until
+
+
+def lease(token: str = "1.a") -> Lease:
+    return Lease(task=TaskId("echo_1"), token=Token(token), group=GroupId("g"), lease_s=15)
+
+
+@pytest.fixture
+def channels() -> Iterator[tuple[Channel, Channel]]:
+    """Two ends of one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    made = Channel(near), Channel(far)
+    yield made
+    for channel in made:
+        channel.close()
+
+
+def test_all_ranks_hear_one_verdict(
+    pools: Callable[..., Pool], channels: tuple[Channel, Channel], tmp_path: Path
+) -> None:
+    """A cancel stops the follower at the very step at which the leader stops; then it waits for its next order."""
+    pool = pools()
+    spec, config = registry.spec("echo"), wiring.gang_config(pool.settings, "echo")
+    queue = wiring.build_queue(pool.settings, "echo")
+    task = pool.submit(message="c", steps=5000, step_s=0.01)
+    claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE), wait_s=30)
+    assert claim is not None
+    lost: list[str] = []
+    told = Told(channels[1], on_lost=lost.append)
+    follower = FollowerLoop(
+        spec, config=config, workload=registry.implementation(spec), leader=told, heartbeat=Heartbeat(60)
+    )
+    following = threading.Thread(target=follower.run, daemon=True)
+    following.start()
+    control_group = Followers({1: channels[0]}, grace_s=5)
+    means = LeaderDeps(
+        config=config,
+        queue=queue,
+        blobs=pool.blobs,
+        workload=registry.implementation(spec),
+        heartbeat=Heartbeat(60),
+        phases=PhaseEta(),
+        must_leave=lambda: False,
+    )
+    hold = HeldLease(claim.lease, claim.control)
+
+    def cancel() -> None:
+        pool.wait_step(task)
+        hold.heard(Control.CANCEL, asked=time.monotonic())
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    verdict, _ = Attempt(claim, hold, means=means, control_group=control_group).run(
+        spec.validate({"message": "c", "steps": 5000, "step_s": 0.01}, {}), tmp_path
+    )
+    canceller.join(30)
+    assert verdict is Verdict.STOP
+    control_group.order("leave")
+    following.join(10)
+    queue.close()
+    assert not following.is_alive()
+    assert told.verdicts[-1] is Verdict.STOP
+    assert set(told.verdicts[:-1]) == {Verdict.GO_ON}
+
+
+class Told(Leader):
+    """Remembers what the follower was told."""
+
+    verdicts: list[Verdict]
+
+    def agree(self, mine: Any) -> Verdict:
+        verdict = super().agree(mine)
+        self.verdicts = [*getattr(self, "verdicts", []), verdict]
+        return verdict
+
+
+def test_the_sum_of_a_file_of_many_parts(tmp_path: Path) -> None:
+    """The SHA-256 of an artifact is that of its bytes, however many parts they went in."""
+    path = tmp_path / "big"
+    path.write_bytes(bytes(range(256)) * 40_000)  # three parts of the local store
+    blobs = LocalBlobs(tmp_path / "store")
+    done = list(publish(blobs, lease(), ArtifactDraft(path=path, name="big", content_type="video/mp4")))
+    ref = done[-1]
+    assert isinstance(ref, ArtifactRef)
+    assert len(done) > 3
+    with blobs.open(ref.key) as file:
+        stored = file.read()
+    assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(stored).hexdigest(), len(stored))
+    assert stored == path.read_bytes()
+
+
+@pytest.mark.parametrize("now", [b"more than before", b"less", b"as it is!"])
+def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, now: bytes) -> None:
+    """What was stored and what would be summed differ: the attempt fails with a word to the workload's author."""
+    path = tmp_path / "out.txt"
+    path.write_bytes(b"as it was")
+    os.utime(path, ns=(0, 0))  # a clock that ticks coarsely cannot make the two the same
+    blobs = LocalBlobs(tmp_path / "store")
+    writing = _Meanwhile(blobs, lambda: path.write_bytes(now))
+    parts = publish(writing, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain"))
+    with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
+        list(parts)
+
+
+class _Meanwhile:
+    """A store during whose uploads something happens, after each part."""
+
+    def __init__(self, blobs: LocalBlobs, what: Callable[[], object]) -> None:
+        self._blobs = blobs
+        self._what = what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        for sent in self._blobs.upload(key, source, content_type=content_type):
+            self._what()
+            yield sent
+
+
+def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:
+    """Who has lost its task leaves what the next attempt, or a checkpoint, has stored."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    blobs = LocalBlobs(tmp_path / "store")
+    others = ["echo_1/2.b/out.txt", "echo_1/checkpoints/2.b-4.safetensors"]
+    for key in (f"{attempt_prefix(lease())}out.txt", *others):
+        list(blobs.upload(key, source, content_type="text/plain"))
+    discard(blobs, lease())
+    wait_until(lambda: [stat.key for stat in blobs.list("echo_1/")] == others, 5, "only the others' files")
+
+
+def test_a_pulse_says_when_it_is_a_stall() -> None:
+    """After its limit, not before; a longer limit holds for as long as something takes, and then the old one."""
+    now = [100.0]
+    heartbeat = Heartbeat(10, clock=lambda: now[0])
+    now[0] += 10
+    assert heartbeat.stalled() is None
+    now[0] += 0.1
+    assert "10.1 s" in (heartbeat.stalled() or "")
+    with heartbeat.during("checkpoint", 60):
+        now[0] += 59
+        assert heartbeat.stalled() is None
+        now[0] += 2
+        assert "checkpoint" in (heartbeat.stalled() or "")
+    now[0] += 11
+    assert heartbeat.stalled() is not None

@@ -1,0 +1,352 @@
+"""A group of one rank on a real Valkey: from the claim to the terminal event, whatever goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from daybreak_server import wiring
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.ids import TaskId, new_task_id
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tasks import NewTask, State
+from daybreak_server.engines.gang.rank import Rank, RankDeps
+from daybreak_server.workloads import registry
+from testkit.echo import echo_text
+from testkit.pools import Pool, make_settings
+from testkit.valkey import Server, start_valkey
+from testkit.waiting import wait_until
+
+
+def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
+    """Claim, steps, upload, settle: the file is there, with its hash, and the events tell of each step."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="hello", steps=5)
+    record = pool.wait(task)
+    (artifact,) = record.artifacts
+    data = pool.output(task)
+    assert data == echo_text("hello", 5)
+    assert artifact.sha256 == hashlib.sha256(data).hexdigest()
+    assert artifact.size_bytes == len(data)
+    assert artifact.key.startswith(f"{task}/1.")
+    assert pool.types(task)[0:2] == ["queued", "started"]
+    assert pool.types(task)[-2:] == ["artifact", "succeeded"]
+    steps = [event.data["step"] for event in pool.events(task) if "steps" in event.data]
+    assert steps == [1, 2, 3, 4, 5]
+    assert record.state is State.SUCCEEDED
+
+
+def test_a_task_without_steps_ends_too(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
+    """Nothing to yield: the first point of agreement is the end."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="none", steps=0)
+    pool.wait(task)
+    assert pool.output(task) == echo_text("none", 0)
+
+
+def test_cancel_stops_it_within_a_step_and_the_next_task_runs(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """The group stays: the same process serves on, the model is loaded once, no file is left."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="c", steps=5000, step_s=0.02, artifact_bytes=100)
+    pool.wait_step(task)
+    pool.cancel(task)
+    record = pool.wait(task, State.CANCELLED)
+    assert (record.step or 0) < 2000
+    assert not list(pool.blobs.list(f"{task}/"))
+    pool.wait(pool.submit(message="next"))
+    (group,) = pool.view().groups
+    assert group.loads == 1
+
+
+def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
+    """`run_within_s` is over: the stop bit comes with a report, and the task expires."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="d", steps=5000, step_s=0.02, run_within_ms=700)
+    pool.wait(task, State.EXPIRED)
+
+
+def test_errors_are_strikes_and_permanent_ones_end_it(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """An error is tried again, a permanent one is not; both leave the workload's code and message."""
+    pool = pools()
+    leader(pool)
+    again = pool.submit(message="e", steps=3, fail_at=2, fail_attempts=1)
+    never = pool.submit(message="p", steps=3, fail_at=2, fail_kind="permanent")
+    assert (pool.wait(again).attempt, pool.get(again).strikes) == (2, 1)
+    record = pool.wait(never, State.FAILED)
+    assert (record.error_code, record.attempt) == ("echo_refused", 1)
+
+
+def test_an_input_that_this_version_refuses_fails_for_good(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """A stored input is checked again by the group that runs it."""
+    pool = pools()
+    leader(pool)
+    task = TaskId(new_task_id("echo"))
+    pool.call(
+        pool.store.submit(
+            [NewTask(id=task, pool="echo", tenant="t", input_json='{"message": 3, "other": 1}')]
+        )
+    )
+    assert pool.wait(task, State.FAILED).error_code == "invalid_input"
+
+
+def test_previews_and_log_lines_reach_the_stream(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """The preview's event names it, and its key holds a picture that opens."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="look", steps=3, preview=True)
+    pool.wait(task)
+    (shown, *_) = [event.data for event in pool.events(task) if event.type == "preview"]
+    assert (shown["name"], shown["content_type"]) == ("preview", "image/webp")
+    image, kind = pool.call(pool.store.preview(task))
+    assert kind == "image/webp"
+    assert Image.open(io.BytesIO(image)).size == (1, 1)
+    assert "log" in pool.types(task)
+
+
+def test_what_a_group_leaves_in_redis_has_names_and_no_urls(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], valkey: Server
+) -> None:
+    """Where a file is served is the API's to say: a route may change, and another face may serve the same task."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="look", steps=3, preview=True, artifact_bytes=9)
+    pool.wait(task)
+    assert {"preview", "artifact", "succeeded"} <= set(pool.types(task))
+    with valkey.client() as client:
+        stored = {key: _value(client, key) for key in client.scan_iter(count=1000)}
+    assert any(b"echo.txt" in value for value in stored.values())
+    assert not [key for key, value in stored.items() if b"/v1/" in value]
+
+
+def _value(client: Any, key: bytes) -> bytes:
+    """All that a key holds, as text."""
+    read = {
+        b"string": lambda: client.get(key),
+        b"hash": lambda: client.hgetall(key),
+        b"list": lambda: client.lrange(key, 0, -1),
+        b"zset": lambda: client.zrange(key, 0, -1),
+        b"stream": lambda: client.xrange(key),
+    }
+    return repr(read[client.type(key)]()).encode()
+
+
+def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """Marked: the task goes back without a strike and nothing is claimed. Unmarked: it goes on from there."""
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="dr", steps=120, step_s=0.02)
+    pool.wait_step(task, 3)
+    (group,) = pool.view().groups
+    pool.call(pool.store.drain(pool.name, group.id))
+    pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    draining = lambda: [one for one in pool.view().groups if one.state is GroupState.DRAINING]
+    wait_until(draining, 30, "the group to show that it drains")
+    assert pool.get(task).state is State.QUEUED
+    pool.call(pool.store.drain(pool.name, group.id, on=False))
+    record = pool.wait(task)
+    assert (record.strikes, record.releases) == (0, 1)
+    assert (record.resumed_from_step or 0) >= 3
+    assert pool.output(task) == echo_text("dr", 120)
+
+
+def test_a_draining_group_may_finish_its_task_in_time(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """`drain_s` is long enough: no hand-back."""
+    pool = pools(drain_s=60.0)
+    leader(pool)
+    task = pool.submit(message="f", steps=60, step_s=0.02)
+    pool.wait_step(task)
+    (group,) = pool.view().groups
+    pool.call(pool.store.drain(pool.name, group.id))
+    record = pool.wait(task)
+    assert (record.attempt, record.releases) == (1, 0)
+
+
+def test_checkpoints_are_made_in_time_and_only_the_latest_is_kept(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """Made beside the work; the file before goes when the pointer has moved."""
+    pool = pools(checkpoint_s=0.2)
+    leader(pool)
+    task = pool.submit(message="cp", steps=150, step_s=0.02)
+    wait_until(lambda: pool.types(task).count("checkpoint") >= 3, 60, "three checkpoints")
+    stored = [stat.key for stat in pool.blobs.list(f"{task}/checkpoints/")]
+    assert len(stored) <= 2
+    pool.wait(task)
+
+
+def test_files_that_cannot_be_stored_are_a_strike(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """The store of files refuses: the task is tried again, and its error says why."""
+    pool = pools()
+    task = pool.submit(message="b", steps=2, max_strikes=1)
+    blocked = Path(pool.settings.data_dir) / "artifacts" / task
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("a file where a folder should be")
+    leader(pool)
+    record = pool.wait(task, State.FAILED)
+    assert record.error_code == "artifact_store"
+
+
+class SlowBlobs:
+    """A real store whose uploads wait after each part."""
+
+    def __init__(self, inner: Any, began: threading.Event) -> None:
+        self._inner = inner
+        self._began = began
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
+        for sent in self._inner.upload(key, source, content_type=content_type):
+            self._began.set()
+            time.sleep(0.2)
+            yield sent
+
+
+def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
+    """Between two parts: the rest is not sent, and what was sent is removed."""
+    pool, began = pools(), threading.Event()
+    spec = registry.spec("echo")
+    outside = RankDeps(
+        queue=lambda: wiring.build_queue(pool.settings, "echo"),
+        blobs=lambda: SlowBlobs(pool.blobs, began),
+        workload=lambda: registry.implementation(spec),
+        on_broken=print,
+    )
+    member = Rank(spec, wiring.gang_config(pool.settings, "echo"), outside)
+    member.start()
+    try:
+        task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
+        assert began.wait(60)
+        pool.cancel(task)
+        pool.wait(task, State.CANCELLED)
+        assert not list(pool.blobs.list(f"{task}/"))
+    finally:
+        member.stop(timeout_s=10)
+
+
+def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read(
+    pools: Callable[..., Pool],
+) -> None:
+    """Nobody waits minutes for a model to hear that the bucket's address is wrong."""
+    pool, spec = pools(), registry.spec("echo")
+    broken: list[Cause] = []
+    loaded = threading.Event()
+
+    def refuse() -> Any:
+        raise ValueError("no such scheme: s4://")
+
+    outside = RankDeps(
+        queue=lambda: wiring.build_queue(pool.settings, "echo"),
+        blobs=refuse,
+        workload=lambda: loaded.set() or registry.implementation(spec),
+        on_broken=broken.append,
+    )
+    member = Rank(spec, wiring.gang_config(pool.settings, "echo"), outside)
+    member.start()
+    assert member.wait_ended(30)
+    wait_until(lambda: broken, 10, "the group to say that it is broken")
+    assert list(map(str, broken)) == ["ValueError: no such scheme: s4://"]
+    assert not loaded.is_set()
+    assert not pool.view().groups
+
+
+def test_a_stalled_step_breaks_the_group_and_health_says_so(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """No progress within `stall_s`: a strike with the reason `stalled`, though the lease would live on."""
+    pool = pools(lease={"lease_s": 60.0, "stall_s": 1.0})
+    broken: list[Cause] = []
+    member = leader(pool, on_broken=broken.append)
+    task = pool.submit(message="s", steps=3, fail_at=2, fail_kind="hang", max_strikes=1)
+    assert pool.wait(task, State.FAILED).error_code == "stalled"
+    wait_until(lambda: broken, 30, "the group to say that it is broken")
+    assert "no progress" in (member.health() or "")
+    wait_until(lambda: not pool.view().groups, 30, "the group to be gone")
+
+
+def test_a_step_longer_than_the_time_to_leave_gives_the_task_back(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
+) -> None:
+    """`stop` does not wait for ever: the task goes back without that step, and without a strike."""
+    notes = tmp_path / "notes"
+    pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes), "step_s": 8})
+    member = leader(pool)
+    task = pool.submit()
+    wait_until(lambda: notes.exists() and "run" in notes.read_text().split(), 60, "the step")
+    assert member.stop(timeout_s=2.5) is False
+    record = pool.get(task)
+    assert (record.state, record.releases, record.strikes) == (State.QUEUED, 1, 0)
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may kill."""
+    server = start_valkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+def test_an_outage_of_the_store_costs_no_attempt(
+    own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
+) -> None:
+    """The store dies twice, while a task runs and while the group is idle: nothing is lost."""
+    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    try:
+        leader(pool)
+        task = pool.submit(message="o", steps=60, step_s=0.05)
+        pool.wait_step(task, 3)
+        own_valkey.kill()
+        time.sleep(1.0)  # an outage, not a wait
+        own_valkey.start()
+        record = pool.wait(task)
+        assert (record.attempt, record.strikes) == (1, 0)
+        assert pool.output(task) == echo_text("o", 60)
+        own_valkey.restart(hard=True)
+        pool.wait(pool.submit(message="after"))
+    finally:
+        pool.close()
+
+
+def test_a_group_waits_for_a_store_that_comes_later(
+    own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
+) -> None:
+    """No Redis yet: the group is well, and serves as soon as there is one."""
+    own_valkey.stop()
+    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    try:
+        broken: list[Cause] = []
+        member = leader(pool, on_broken=broken.append)
+        time.sleep(1.0)  # an outage, not a wait
+        assert member.health() is None
+        own_valkey.start()
+        pool.wait(pool.submit(message="late"))
+        assert not broken
+    finally:
+        pool.close()

@@ -1,0 +1,44 @@
+"""Whole systems for tests; see `testkit.system`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.system import System
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One `daybreakd up` for all tests of a worker that need a whole one: its start takes half a minute of CPU.
+
+    A pool of each workload, each a gang of two ranks. Tests leave it with a group in each pool.
+    """
+    variables = {"HOME": str(tmp_path_factory.mktemp("home"))}
+    for pool in ("ECHO", "VIDEO"):
+        variables[f"DAYBREAK_POOLS__{pool}__WORKLOAD"] = pool.lower()
+        variables[f"DAYBREAK_POOLS__{pool}__RANKS"] = "2"
+        variables[f"DAYBREAK_POOLS__{pool}__CPUS_PER_RANK"] = "0.5"
+    variables["DAYBREAK_POOLS__VIDEO__CHECKPOINT_S"] = "0.2"
+    system = System("up", tmp_path_factory.mktemp("s") / "d", **variables)
+    try:
+        system.ready(800)
+        yield system
+    finally:
+        system.end()
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., System]]:
+    """Starts systems; ends them."""
+    made: list[System] = []
+
+    def start(command: str, folder: Path | None = None, **variables: str) -> System:
+        made.append(System(command, folder or tmp_path_factory.mktemp("s") / "d", **variables))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()

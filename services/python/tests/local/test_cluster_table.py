@@ -1,0 +1,102 @@
+"""What ranks tell each other through their Ray cluster, in Ray's own store or, where that is not there, an actor's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.ray_versions import make_ray, renamed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+PROGRAM = """
+import json, logging, sys
+logging.basicConfig(stream=sys.stderr)
+import ray
+ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, namespace="serve",
+         _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
+from daybreak_server.adapters.ray import cluster
+
+@ray.remote(num_cpus=0)
+def another_process(gang):
+    cluster.KvRendezvousStore(gang).put("host:1")
+    cluster.tell_failure("video", rank=1, why="no model")
+    return [cluster.record_start_failure("video", rank=1) for _ in range(2)]
+
+said = {"before": cluster.KvRendezvousStore("a").get(), "counts": ray.get(another_process.remote("a"))}
+board = cluster.KvRendezvousStore("a")
+said |= {"address": board.get(), "another": cluster.KvRendezvousStore("b").get()}
+board.put("host:2")
+said["over"] = board.get()
+board.clear()
+board.clear()
+said["cleared"] = board.get()
+cluster.tell_failure("video", rank=0, why="still none")
+said["failures"] = {pool: (one["rank"], one["why"], one["count"]) for pool, one in cluster.failures().items()}
+thread = cluster.watch_draining(lambda: None)
+thread.join(1.0)
+said["watches"] = thread.is_alive()
+print(json.dumps(said))
+ray.shutdown()
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: Ray's sockets lie below it."""
+    made = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def run(folder: Path, **variables: str) -> tuple[dict, str]:
+    """What the program says, and its log. Ray gives up after 30 s, which a busy machine may take: then once more."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 64,
+    }
+    for attempt in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(folder / str(attempt))],
+            check=False,
+            env={**own, **quiet, **variables},
+            capture_output=True,
+            text=True,
+        )
+        if "timed out during startup" not in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("private_names", ["there", "gone"])
+def test_ranks_hear_of_each_other_with_and_without_rays_private_names(
+    private_names: str, folder: Path, tmp_path: Path
+) -> None:
+    variables = {}
+    if private_names == "gone":
+        changes = [change for name in ("_internal_kv_put", "get_draining_nodes") for change in renamed(name)]
+        variables["PYTHONPATH"] = str(make_ray(tmp_path / "ray", *changes))
+    said, log = run(folder, **variables)
+    assert said == {
+        "before": None,
+        "counts": [1, 2],
+        "address": "host:1",
+        "another": None,
+        "over": "host:2",
+        "cleared": None,
+        "failures": {"video": [0, "still none", 2]},
+        "watches": private_names == "there",
+    }
+    assert ("has no _internal_kv_put: an actor" in log) == (private_names == "gone")
+    assert ("does not say which nodes drain" in log) == (private_names == "gone")

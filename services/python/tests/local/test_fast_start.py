@@ -1,0 +1,169 @@
+"""Whether Ray may be started fast: decided by a setting, its version and its private parts, and said in one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from daybreak_server.adapters.ray import fast_start
+from daybreak_server.adapters.ray.fast_start import TESTED_SERIES, PrivatePart, reason_for_stock_start
+from daybreak_server.settings.early import fast_start_allowed
+from daybreak_server.settings.tree import load_settings
+
+REPOSITORY = Path(__file__).parents[4]
+SHIM = REPOSITORY / "deploy" / "image" / "ray"
+TESTED = f"{TESTED_SERIES[0]}.7"
+PARTS = sorted({*fast_start.OF_LEAN_NODE, *fast_start.OF_THE_COMMAND}, key=str)
+needs_fast_start = pytest.mark.skipif(
+    reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
+    reason="fast start was not tested with this Ray",
+)
+
+
+def test_a_tested_ray_whose_parts_are_there_is_started_fast() -> None:
+    assert reason_for_stock_start(allowed=True, version=TESTED) is None
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.600.0", "2.61.0", "3.0.0.dev0", "unknown", ""])
+def test_an_untested_version_is_not(version: str) -> None:
+    """Newer or older, a nightly build, or none that is known."""
+    assert f"Ray {version} is installed" in str(reason_for_stock_start(allowed=True, version=version))
+
+
+def test_the_setting_and_what_is_missing_are_reasons_too() -> None:
+    assert "ray.fast_start is off" in str(reason_for_stock_start(allowed=False, version=TESTED))
+    found = reason_for_stock_start(allowed=True, version=TESTED, problems=["a is missing", "b is missing"])
+    assert "a is missing; b is missing" in str(found)
+
+
+def test_the_warning_is_one_line_with_what_happens_why_and_what_to_do() -> None:
+    line = fast_start.warning("of this")
+    assert "\n" not in line
+    assert re.search(rf"stock start.*of this.*use Ray {re.escape(TESTED_SERIES[0])}\.x", line)
+
+
+@needs_fast_start
+def test_all_private_parts_are_there() -> None:
+    assert not fast_start.problems(PARTS)
+
+
+@needs_fast_start
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_each_private_part_that_is_gone_is_named(part: PrivatePart, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is removed, and a module that cannot be imported."""
+    owner = importlib.import_module(part.module)
+    *path, last = part.name.split(".")
+    for name in path:
+        owner = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        if last == "__init__":  # every class inherits one
+            patch.setattr(owner, last, lambda self: None)
+        else:
+            patch.delattr(owner, last)
+        assert [one for one in fast_start.problems(PARTS) if str(part) in one]
+    monkeypatch.setitem(sys.modules, part.module, None)
+    assert [one for one in fast_start.problems(PARTS) if f"{part} is missing" in one]
+
+
+@needs_fast_start
+@pytest.mark.parametrize("part", [one for one in PARTS if one.parameters], ids=str)
+def test_a_private_part_that_takes_other_arguments_is_named(part: PrivatePart) -> None:
+    changed = PrivatePart(part.module, part.name, (*part.parameters, "of_tomorrow"))
+    assert changed.problem() == f"{part} no longer takes of_tomorrow"
+
+
+def test_pyproject_allows_the_tested_series_and_no_other() -> None:
+    """A new one is added to TESTED_SERIES, pyproject, the image's command, the lock and the chart's `ray.version`."""
+    project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
+    (requirement,) = (Requirement(one) for one in project["optional-dependencies"]["ray"])
+    numbers = sorted(tuple(map(int, one.split("."))) for one in TESTED_SERIES)
+    (oldest_major, oldest_minor), (major, minor) = numbers[0], numbers[-1]
+    assert str(requirement.specifier) == f"<{major}.{minor + 1},>={oldest_major}.{oldest_minor}"
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    (locked,) = re.findall(r"^ray==(\S+)", lock, re.MULTILINE)
+    assert locked.startswith(f"{major}.{minor}.")
+    values = yaml.safe_load((REPOSITORY / "deploy/helm/daybreak/values.yaml").read_text())
+    assert values["ray"]["version"] == locked
+
+
+@pytest.mark.parametrize("word", ["", "true", "on", "1", "True", "false", "off", "0", "No", "f"])
+def test_the_setting_that_is_read_early_is_the_one_of_the_tree(word: str, tmp_path: Path) -> None:
+    """By a variable, by a file, and by both: the variable goes before."""
+    file = tmp_path / "daybreak.yaml"
+    for text in ("", "redis: {prefix: a}", "ray: {}", "ray: {fast_start: false}", "ray: {fast_start: on}"):
+        file.write_text(text)
+        environ = {"DAYBREAK_RAY__FAST_START": word, "DAYBREAK_CONFIG": str(file)}
+        assert fast_start_allowed(environ) == load_settings(environ=environ).ray.fast_start
+
+
+@pytest.mark.parametrize("text", ["ray: {", "- 1", "ray: 3", "\udcff"])
+def test_a_file_that_cannot_be_read_is_for_others_to_report(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "daybreak.yaml"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    assert fast_start_allowed({"DAYBREAK_CONFIG": str(file)})
+    assert fast_start_allowed({"DAYBREAK_CONFIG": str(tmp_path / "absent")})
+
+
+class Image:
+    """The image's `ray` command, with programs below it that only say how they were called."""
+
+    def __init__(self, folder: Path, *, ray: str) -> None:
+        for program in ("ray", "python"):
+            path = folder / "bin" / program
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f'#!/bin/sh\necho "{program} $*"\n')
+            path.chmod(0o755)
+        (folder / "lib" / "python3.11" / "site-packages" / f"ray-{ray}.dist-info").mkdir(parents=True)
+        self._command = folder / "shim"
+        self._command.write_text(SHIM.read_text().replace("/opt/daybreak/", f"{folder}/"))
+
+    def say(self, *arguments: str, setting: str = "") -> str:
+        environment = {"PATH": os.environ["PATH"], "DAYBREAK_RAY__FAST_START": setting}
+        done = subprocess.run(
+            ["bash", self._command, *arguments], check=True, env=environment, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address where something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("series", TESTED_SERIES)
+def test_the_image_answers_a_health_check_itself_with_each_tested_ray(
+    series: str, tmp_path: Path, listening: str
+) -> None:
+    image = Image(tmp_path, ray=f"{series}.3")
+    assert image.say("health-check", "--address", listening) == ""
+    assert image.say("health-check", "--address", listening, setting="true") == ""
+
+
+@pytest.mark.parametrize(("ray", "setting"), [("2.99.0", ""), (TESTED, "off"), (TESTED, "False")])
+def test_the_image_hands_a_health_check_on_where_fast_start_is_not_allowed(
+    ray: str, setting: str, tmp_path: Path, listening: str
+) -> None:
+    said = Image(tmp_path, ray=ray).say("health-check", "--address", listening, setting=setting)
+    assert said == f"ray health-check --address {listening}"
+
+
+def test_the_image_has_start_decided_and_hands_all_else_on(tmp_path: Path) -> None:
+    image = Image(tmp_path, ray="2.99.0")
+    assert image.say("start", "--head", "--block") == (
+        "python -m daybreak_server.entrypoints.ray_start start --head --block"
+    )
+    assert image.say("status", "--address=a:1") == "ray status --address=a:1"
+    assert image.say("health-check") == "ray health-check"

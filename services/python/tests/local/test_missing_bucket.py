@@ -1,0 +1,93 @@
+"""A bucket that does not exist is named wherever its pool is looked at; making it is all that has to be done."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.local.wake_status import WakeReporter
+from daybreak_server.settings.tree import Settings
+from testkit.system import System, call
+from testkit.valkey import start_valkey
+from testkit.waiting import wait_until
+
+CAUSE = "there is no such bucket; make it, or name another in DAYBREAK_ARTIFACTS__URL"
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    """An S3 server without a bucket."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System], s3: str) -> None:
+    """Pool, group, waiting task, terminal and command; the task runs as soon as the bucket is there."""
+    system = systems(
+        "dev",
+        DAYBREAK_ARTIFACTS__URL="s3://not-there/x",
+        DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL=s3,
+        DAYBREAK_ARTIFACTS__S3__PATH_STYLE="true",
+        **KEYS,
+    )
+    system.ready(60)
+    task = system.submit(message="hello", steps=1)
+
+    def pool() -> dict[str, Any] | None:
+        found = call(f"{system.url}/v1/pools/echo")
+        return found if found.get("condition") else None
+
+    found = wait_until(pool, 60, "the pool to say what is wrong")
+    assert CAUSE in found["condition"]["message"]
+    assert CAUSE in found["groups"][0]["detail"]
+    waiting = call(f"{system.url}/v1/tasks/{task}")
+    assert (waiting["state"], CAUSE in waiting["wake"]["message"]) == ("queued", True)
+    assert CAUSE in system.said()
+    shown = subprocess.run(
+        [str(Path(sys.executable).with_name("daybreak")), "--url", system.url, "pools"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "echo is not in order: " in shown.stderr
+    assert CAUSE in shown.stderr
+    client = boto3.session.Session("a", "b").client("s3", endpoint_url=s3, region_name="us-east-1")
+    client.create_bucket(Bucket="not-there")
+    client.close()
+    assert system.wait(task)["strikes"] == 0
+    wait_until(lambda: pool() is None, 30, "the pool to say nothing any more")
+
+
+def test_up_says_on_its_terminal_what_keeps_a_pool(tmp_path: Path) -> None:
+    """Once, in the words of the group, however often it is looked at; another cause is another line."""
+    server = start_valkey(tmp_path / "valkey")
+    lines: list[str] = []
+    settings = Settings.model_validate(
+        {"redis": {"url": server.url}, "pools": {"echo": {"groups": 1}}, "data_dir": tmp_path}
+    )
+    queue, telling = RedisQueue(server.url, pool="echo"), WakeReporter(settings, say=lines.append)
+    try:
+        queue.failed("s3://b: there is no such bucket; make it")
+        telling.start()
+        wait_until(lambda: lines, 30, "a line")
+        assert lines == ["pool echo is not in order: s3://b: there is no such bucket; make it"]
+    finally:
+        telling.stop()
+        queue.close()
+        server.stop()
+    assert len(lines) == 1
+    assert not [one for one in threading.enumerate() if one.name == "telling"]

@@ -1,0 +1,102 @@
+"""`daybreakd dev` with a workload that misbehaves: what it does reaches a client through HTTP and the SDK."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from daybreak import Client
+from testkit.system import System, call
+from testkit.waiting import wait_until
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def dev(systems: Callable[..., System]) -> System:
+    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__ODD__WORKLOAD="testkit.odd:SPEC")
+    system.ready(60)
+    return system
+
+
+def submit(system: System, pool: str = "odd", **options: Any) -> str:
+    known = {name: options.pop(name) for name in ("max_strikes",) if name in options}
+    return call(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **known})["id"]
+
+
+def events(system: System, task: str) -> str:
+    """The whole stream; it ends with the terminal event."""
+    with urllib.request.urlopen(f"{system.url}/v1/tasks/{task}/events", timeout=60) as stream:
+        return stream.read().decode()
+
+
+def test_a_workload_that_exits_strikes_and_the_same_group_goes_on(dev: System) -> None:
+    """`sys.exit` each time: exactly the strikes that it may have, the reason in the error, and no replaced group."""
+    (before,) = wait_until(lambda: call(f"{dev.url}/v1/pools/odd")["groups"], 60, "the group")
+    task = dev.wait(submit(dev, error="exit", max_strikes=2), "failed")
+    assert (task["attempt"], task["strikes"], task["releases"]) == (2, 2, 0)
+    assert task["error"]["message"].startswith("SystemExit: 3")
+    dev.wait(submit(dev))
+    (after,) = call(f"{dev.url}/v1/pools/odd")["groups"]
+    assert after["id"] == before["id"]
+    assert "is replaced" not in dev.said()
+
+
+def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(dev: System) -> None:
+    """An error and a log line with the name of a file that is no UTF-8: each is shown, and the stream has its end."""
+    failed = dev.wait(submit(dev, error="surrogate", max_strikes=1), "failed")
+    assert (failed["attempt"], failed["releases"]) == (1, 0)
+    assert "caf\\udce9.mp4" in failed["error"]["message"]
+    task = submit(dev, says="surrogate")
+    dev.wait(task)
+    told = events(dev, task)
+    assert "event: log" in told
+    assert "event: succeeded" in told
+    assert "is replaced" not in dev.said()
+
+
+def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_path: Path) -> None:
+    """Through the artifact's URL with a header that browsers read, and by the SDK."""
+    names = ["日本.mp4", "中国.mp4", "naïve café.txt"]
+    task = dev.wait(submit(dev, files=names))
+    assert [file["name"] for file in task["artifacts"]] == ["日本.mp4", "中国.mp4", "naïve-café.txt"]
+    for file, wanted in zip(task["artifacts"], names, strict=True):
+        assert file["url"] == f"/v1/tasks/{task['id']}/artifacts/{quote(file['name'])}"
+        with urllib.request.urlopen(dev.url + file["url"], timeout=30) as answer:
+            assert answer.read().decode() == wanted
+            shown = answer.headers["Content-Disposition"]
+        assert re.search(r"filename\*=UTF-8''(\S+)", shown)[1] == quote(file["name"])  # type: ignore[index]
+    with Client(dev.url) as client:
+        for file, wanted in zip(task["artifacts"], names, strict=True):
+            assert client.download(task["id"], file["name"], tmp_path).read_text() == wanted
+    assert {path.name for path in tmp_path.iterdir()} == {file["name"] for file in task["artifacts"]}
+
+
+def test_what_was_checked_at_submit_is_what_the_worker_gets(systems: Callable[..., System]) -> None:
+    """Aliases, computed fields beside forbidden extras, before-validators, random defaults; also when replayed."""
+    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC")
+    system.ready(60)
+    task = submit(system, "kinds", frameCount=3, tags="a,b", double=4)
+    first = system.wait(task)
+    assert first["input"]["frameCount"] == 3
+    with urllib.request.urlopen(system.url + first["artifacts"][0]["url"], timeout=30) as answer:
+        seen = answer.read().decode()
+    assert seen.startswith("3 ['a', 'b'] 8 ")
+    again = system.wait(call(f"{system.url}/v1/tasks/{task}/replay", {})["id"])
+    with urllib.request.urlopen(system.url + again["artifacts"][0]["url"], timeout=30) as answer:
+        assert answer.read().decode() == seen
+
+
+def test_a_workload_whose_input_holds_a_secret_is_refused_at_start(systems: Callable[..., System]) -> None:
+    """With the field's name and what to do instead, before anything is started."""
+    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET")
+    assert system.process.wait(60) == 2
+    assert "the field account.token of Params is a secret" in system.said()
+    assert "Traceback" not in system.said()

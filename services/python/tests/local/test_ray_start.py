@@ -1,0 +1,125 @@
+"""`ray start` of a pod: Ray's own command, without what a pod has no use for, and without waiting for its agents."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from daybreak_server.adapters.ray import fast_start
+from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.entrypoints.ray_start import with_defaults
+from testkit.ports import free_port
+from testkit.system import kill_tree
+from testkit.waiting import wait_until
+
+AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py")
+
+
+def test_options_that_are_given_stay() -> None:
+    given = ["--address=head:6379", "--block", "--include-log-monitor", "true", "--runtime-env-agent-port=7"]
+    assert with_defaults(given) == [*given, "--dashboard-agent-grpc-port=8266"]
+
+
+def test_without_options_there_is_no_log_monitor_and_the_agents_ports_are_known() -> None:
+    assert with_defaults([]) == [
+        "--include-log-monitor=false",
+        "--dashboard-agent-grpc-port=8266",
+        "--runtime-env-agent-port=8267",
+    ]
+
+
+class Head:
+    """A head of Ray by our command, in a folder of its own; ``ray stop`` would end every Ray of this machine."""
+
+    def __init__(self, folder: Path, path: str) -> None:
+        self.logs = folder / "session_latest" / "logs"
+        names = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
+        options = [
+            *(
+                f"--{name}={free_port()}"
+                for name in (*names, "dashboard-agent-grpc-port", "runtime-env-agent-port")
+            ),
+            *(
+                "--head",
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                "--include-dashboard=false",
+                "--num-cpus=1",
+            ),
+            *(f"--temp-dir={folder}", "--object-store-memory=80000000"),
+        ]
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", "start", *options],
+            env={**os.environ, **quiet, "PATH": path},
+            stdout=subprocess.DEVNULL,
+        )
+        self._me = psutil.Process(self.process.pid)
+
+    def started(self) -> bool:
+        """Whether the raylet takes work: it writes this after it has joined."""
+        assert self.process.poll() is None, "ray start has ended"
+        log = self.logs / "raylet.out"
+        return log.exists() and "Raylet of id" in log.read_text(errors="replace")
+
+    def find(self, part: str) -> psutil.Process | None:
+        """A process below, by a part of its command."""
+        return next(
+            (one for one in self._me.children(recursive=True) if part in " ".join(_command(one))), None
+        )
+
+    def end(self) -> None:
+        kill_tree(self.process)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: Ray's sockets lie below it."""
+    made = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def without_agents(tmp_path: Path) -> str:
+    """A PATH in which the agents never come up: what makes them nice only writes down what it was asked for."""
+    stub = tmp_path / "nice"
+    stub.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexec sleep 600\n')
+    stub.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@pytest.mark.skipif(
+    fast_start.reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
+    reason="fast start was not tested with this Ray; test_stock_ray.py has its start",
+)
+def test_a_node_takes_work_before_its_agents_are_there(
+    folder: Path, without_agents: str, tmp_path: Path
+) -> None:
+    head = Head(folder, without_agents)
+    try:
+        wait_until(head.started, 60, "the raylet")
+        asked = (tmp_path / "asked").read_text()
+        assert all(one in asked for one in AGENTS)
+        assert asked.count("-n 10 ") == len(AGENTS)
+        assert head.find("log_monitor.py") is None
+        raylet = head.find("--raylet_socket_name")
+        assert raylet is not None
+        assert raylet.environ().items() >= QUICK.items()
+    finally:
+        head.end()

@@ -1,0 +1,100 @@
+"""What the README tells to type, typed, against a whole Daybreak with the tiny Wan on two ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testkit.system import System, call, try_call
+from testkit.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+README = Path(__file__).parents[4] / "README.md"
+BIN = Path(sys.executable).parent
+RED_LEFT = {"prompt": "a red circle moving left", "seed": 7}
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def shell(script: str, url: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env=os.environ | {"DAYBREAK_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_curl_commands(up: System, tmp_path: Path) -> None:
+    """Submit, follow to the end, fetch: each line as it stands, with the id that the first one answered."""
+    (script,) = [block for block in blocks("bash") if "curl" in block]
+    submit, follow, fetch = script.replace("localhost:8000", up.url).replace("\\\n", " ").splitlines()
+    task = json.loads(shell(submit, up.url, tmp_path))["id"]
+    events = shell(follow.replace("<id>", task), up.url, tmp_path)
+    assert "event: succeeded" in events
+    assert len(re.findall(r"^event: progress", events, re.MULTILINE)) >= 2
+    shell(fetch.replace("<id>", task), up.url, tmp_path)
+    assert (tmp_path / "square.mp4").stat().st_size > 1000
+
+
+def test_the_command_line(up: System, tmp_path: Path) -> None:
+    """`daybreak generate` and `tasks list`, as the README has them."""
+    (script,) = [block for block in blocks("bash") if "daybreak generate" in block]
+    said = shell(script.replace(".venv/bin/", f"{BIN}/"), up.url, tmp_path)
+    assert (tmp_path / "triangle.mp4").stat().st_size > 1000
+    assert "succeeded" in said
+
+
+def test_the_python_example(up: System, tmp_path: Path) -> None:
+    """The Python block runs as it stands."""
+    (code,) = blocks("python")
+    (tmp_path / "example.py").write_text(code)
+    said = shell(f"{sys.executable} example.py", up.url, tmp_path)
+    assert "succeeded" in said
+    assert (tmp_path / "circle.mp4").stat().st_size > 1000
+
+
+def test_a_killed_rank_changes_nothing_but_the_time(up: System) -> None:
+    """kill -9 of a follower in mid-denoise: a strike, the next group resumes, and the bytes are the same."""
+    long = RED_LEFT | {"steps": 60}
+    whole = up.wait(call(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
+    task = call(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"]
+    seen = lambda: (try_call(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)
+    wait_until(lambda: seen() >= 20, 120, "twenty steps")
+    (group,) = call(f"{up.url}/v1/pools/video")["groups"]
+    os.kill(group["pids"][1], signal.SIGKILL)
+    done = up.wait(task, timeout=400)
+    assert (done["attempt"], done["strikes"]) == (2, 1)
+    assert done["resumed_from_step"] > 0
+    assert [a["sha256"] for a in done["artifacts"]] == [a["sha256"] for a in whole["artifacts"]]
+
+
+def test_a_cancel_stops_within_a_step_and_the_group_stays_warm(up: System) -> None:
+    """Cancelled in mid-denoise: the model is not loaded again for the next task."""
+    pools = wait_until(
+        lambda: [g for g in call(f"{up.url}/v1/pools/video")["groups"] if g["state"] == "idle"],
+        120,
+        "a group",
+    )
+    task = call(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT | {"steps": 200}})["id"]
+    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress", {}).get("step", 0) > 2, 60, "a step")
+    call(f"{up.url}/v1/tasks/{task}/cancel", {})
+    assert up.wait(task, "cancelled")["progress"]["step"] < 200
+    up.wait(call(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT})["id"])
+    (group,) = [g for g in call(f"{up.url}/v1/pools/video")["groups"] if g["state"] != "lost"]
+    assert (group["id"], group["loads"]) == (pools[0]["id"], 1)

@@ -1,0 +1,277 @@
+"""Where Ray's private parts are not what they were, or must not be used, Ray starts as it comes, and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from daybreak_server.adapters.ray.fast_start import TESTED_SERIES
+from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.local.instance import free_port
+from testkit.ray_versions import make_ray, renamed
+from testkit.system import System
+from testkit.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PRIVATE_NAME = "_build_python_executable_command_memory_profileable"
+WARNING = "Ray is started by its stock start"
+GAVE_UP = "timed out during startup"
+RUN_A_TASK = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+print("answer", ray.get(ray.remote(lambda: 6 * 7).remote()))
+"""
+LOCAL = """
+import json, logging, os, sys
+from pathlib import Path
+logging.basicConfig(stream=sys.stderr)
+import ray
+from daybreak_server.adapters.ray.local_cluster import LocalRay
+from daybreak_server.local.instance import free_port
+node = LocalRay(Path(sys.argv[1]), cpus=1, free_port=free_port, allow_fast_start=sys.argv[2] == "on")
+answer = ray.get(ray.remote(lambda: 6 * 7).remote())
+print(json.dumps({"answer": answer, "address": ray.util.get_node_ip_address(), "dead": node.dead()}), flush=True)
+if sys.stdin.readline() == "stop\\n":
+    node.stop()
+else:
+    while not node.dead():
+        pass
+    print(json.dumps({"dead": node.dead()}), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: Ray's sockets lie below it."""
+    made = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield made / "r"
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(params=["a private name is missing", "an unknown version", "the setting is off"])
+def why(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, str], str]:
+    """Variables with which Ray must start as it comes, and the reason that the warning gives."""
+    match request.param:
+        case "a private name is missing":
+            # Of a series that was tested, also where the installed Ray is of another.
+            made = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
+            return {"PYTHONPATH": str(made)}, f"{PRIVATE_NAME} is missing"
+        case "an unknown version":
+            made = make_ray(tmp_path / "ray", version="2.99.0")
+            return {"PYTHONPATH": str(made)}, "Ray 2.99.0 is installed"
+    return {"DAYBREAK_RAY__FAST_START": "off"}, "the setting ray.fast_start is off"
+
+
+def variables(extra: dict[str, str]) -> dict[str, str]:
+    """An environment without ours, in which Ray listens on the loopback only and writes no token of its own."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
+    ray = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 64,
+    }
+    return {**own, **ray, **extra}
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """This process and all below it."""
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for one in psutil.wait_procs(below, timeout=10)[1]:
+        one.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+Started = TypeVar("Started", "Head", "Local")
+
+
+def start(make: Callable[[], Started]) -> Started:
+    """Once more where Ray has given up on a busy machine: after 30 s, which nothing changes in a stock start."""
+    for _ in range(5):
+        made = make()
+        try:
+            if made.is_up():
+                return made
+        except BaseException:
+            end(made.process)
+            raise
+        end(made.process)
+        assert GAVE_UP in made.errors.read_text(), made.errors.read_text()
+    raise AssertionError(f"Ray gave up five times: {made.errors.read_text()}")
+
+
+def warnings(errors: Path) -> list[str]:
+    return [line for line in errors.read_text().splitlines() if WARNING in line]
+
+
+class Head:
+    """A head of Ray by our `ray start`, which has become Ray's own command."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        agents = ("metrics-export-port", "dashboard-agent-listen-port", "ray-client-server-port")
+        self.given = [
+            *("start", "--head", "--block", f"--port={self.port}", "--node-ip-address=127.0.0.1"),
+            *(f"--{name}={free_port()}" for name in agents),
+            *("--num-cpus=1", "--include-dashboard=false", f"--temp-dir={folder}"),
+            "--object-store-memory=80000000",
+        ]
+        self.errors = folder.with_suffix(".err")
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", *self.given],
+                env=variables(environment),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+            )
+
+    def is_up(self) -> bool:
+        """Whether Ray has found its node in time; it ends where it has not."""
+        log = Path(self.given[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
+
+        def joined_or_ended() -> bool:
+            joined = log.exists() and "Raylet of id" in log.read_text(errors="replace")
+            return joined or self.process.poll() is not None
+
+        wait_until(joined_or_ended, 120, "the node, or the end of `ray start`")
+        return self.process.poll() is None
+
+
+def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
+    why: tuple[dict[str, str], str], folder: Path
+) -> None:
+    environment, reason = why
+    head = start(lambda: Head(folder, environment))
+    try:
+        stock = str(Path(sys.executable).with_name("ray"))
+        command = psutil.Process(head.process.pid).cmdline()
+        assert command[-len(head.given) - 1 :] == [stock, *head.given]
+        raylet = _below(head.process, "raylet")
+        assert raylet is not None
+        assert not set(QUICK) & set(raylet.environ())
+        done = wait_until(lambda: _try_a_task(head.port, environment), 180, "an answer of the node")
+        assert "answer 42" in done
+        assert _below(head.process, "log_monitor.py") is not None, "as stock `ray start` has it"
+        (line,) = warnings(head.errors)
+        assert reason in line
+    finally:
+        end(head.process)
+
+
+def _try_a_task(port: int, environment: dict[str, str]) -> str | None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_A_TASK, f"127.0.0.1:{port}"],
+        check=False,
+        env=variables(environment),
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
+    assert process.poll() is None, "it has ended"
+    for one in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if any(part == Path(word).name for word in one.cmdline()):
+                return one
+        except psutil.Error:
+            continue
+    return None
+
+
+class Local:
+    """A process with a `LocalRay`, which runs a task."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        # The tree of settings hands this one on as an argument.
+        allowed = environment.get("DAYBREAK_RAY__FAST_START", "on")
+        self.errors = folder.with_suffix(".err")
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", LOCAL, str(folder), allowed],
+                env=variables(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.first: dict[str, Any] = {}
+
+    def is_up(self) -> bool:
+        """Whether Ray has found its node in time, and the task has run."""
+        self.first = self.next() or {}
+        return bool(self.first)
+
+    def next(self) -> dict[str, Any] | None:
+        assert self.process.stdout is not None
+        lines = (line for line in self.process.stdout if line.startswith("{"))  # Ray writes there too
+        return next((json.loads(line) for line in lines), None)
+
+    def tell(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+
+def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str], str], folder: Path) -> None:
+    environment, reason = why
+    local = start(lambda: Local(folder, environment))
+    try:
+        assert local.first == {"answer": 42, "address": "127.0.0.1", "dead": []}
+        (line,) = warnings(local.errors)
+        assert reason in line
+        below = psutil.Process(local.process.pid).children(recursive=True)
+        local.tell("stop")
+        assert local.process.wait(60) == 0
+        assert not psutil.wait_procs(below, timeout=30)[1]
+    finally:
+        end(local.process)
+
+
+def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
+    local = start(lambda: Local(folder, {"DAYBREAK_RAY__FAST_START": "off"}))
+    try:
+        raylet = _below(local.process, "raylet")
+        assert raylet is not None
+        local.tell("watch")
+        raylet.kill()
+        assert local.next() == {"dead": ["raylet"]}
+    finally:
+        end(local.process)
+
+
+def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
+    systems: Callable[..., System], tmp_path: Path
+) -> None:
+    pool = {"DAYBREAK_POOLS__ECHO__WORKLOAD": "echo", "DAYBREAK_POOLS__ECHO__CPUS_PER_RANK": "0.5"}
+    up = systems("up", HOME=str(tmp_path), DAYBREAK_RAY__FAST_START="off", **pool)
+    up.ready(800)
+    up.wait(up.submit(message="hello", steps=2))
+    assert warnings(up.folder / "logs" / "ray.log")
+    ray = psutil.Process(up.state()["pids"]["ray"])
+    assert not set(QUICK) & set(ray.environ())
+    up.process.terminate()
+    assert up.process.wait(180) == 0
+    assert "nothing is left running" in up.said()
+    assert not up.left()

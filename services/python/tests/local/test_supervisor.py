@@ -1,0 +1,175 @@
+"""The supervisor and the instance, with small programs for parts: starting, dying, coming back, leaving nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daybreak_server.local import reaper
+from daybreak_server.local.instance import (
+    FORBIDDEN_PORT,
+    Instance,
+    InstanceError,
+    is_free,
+    settings_file,
+    sticky_port,
+)
+from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
+from daybreak_server.local.up import make_plan
+from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.tree import Settings
+from testkit.system import System
+from testkit.waiting import wait_until
+
+WITH_CHILD = """
+import subprocess, sys, time, pathlib
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    one = Instance(tmp_path / "data")
+    one.open()
+    yield one
+    assert one.close() == []
+
+
+@pytest.fixture
+def supervise(instance: Instance) -> Iterator[Callable[..., Supervisor]]:
+    """Starts supervisors; stops them, whatever a test found."""
+    made: list[Supervisor] = []
+
+    def start(*parts: ProcessSpec) -> Supervisor:
+        made.append(Supervisor(parts, say=print))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def part(
+    instance: Instance, name: str, *command: str, ready: Callable[[], bool], **more: object
+) -> ProcessSpec:
+    return ProcessSpec(
+        name=name,
+        command=(sys.executable, "-c", *command),
+        env=instance.environment(name),
+        log=instance.logs / f"{name}.log",
+        ready=ready,
+        **more,
+    )
+
+
+def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(
+    instance: Instance, supervise: Callable[..., Supervisor]
+) -> None:
+    """The reason is told, not only that there is one."""
+    broken = part(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
+    supervisor = supervise(broken)
+    with pytest.raises(ProcessFailedError, match="no such model"):
+        supervisor.wait_ready(going=lambda: False)
+
+
+def test_a_part_that_never_answers_is_given_up(
+    instance: Instance, supervise: Callable[..., Supervisor]
+) -> None:
+    """After `ready_s`, and it is ended."""
+    silent = part(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
+    supervisor = supervise(silent)
+    with pytest.raises(ProcessFailedError, match="does not answer"):
+        supervisor.wait_ready(going=lambda: False)
+    assert not reaper.marked(instance.mark)
+
+
+def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
+    instance: Instance, tmp_path: Path, supervise: Callable[..., Supervisor]
+) -> None:
+    """kill -9 of a parent leaves its child alone: the supervisor ends it before it starts the part again."""
+    told = tmp_path / "child"
+    supervisor = supervise(part(instance, "p", WITH_CHILD, str(told), ready=told.exists))
+    assert supervisor.wait_ready(going=lambda: False)
+    supervisor.settled()
+    first, child = supervisor.pids()["p"], int(wait_until(told.read_text, 30, "the child"))
+    told.unlink()
+    os.kill(first, signal.SIGKILL)
+    wait_until(
+        lambda: supervisor.restarts()["p"] == 1 and supervisor.is_ready("p"), 60, "the part to be back"
+    )
+    assert supervisor.pids()["p"] != first
+    assert child not in reaper.marked(instance.mark)
+    supervisor.stop()
+    assert not reaper.marked(instance.mark)
+
+
+def test_the_next_instance_ends_what_a_killed_one_has_left(systems: Callable[..., System]) -> None:
+    """Process and watcher are both killed, so its Valkey stays; whoever opens the folder next ends it."""
+    dev = systems("dev")
+    dev.ready(120)
+    valkey = dev.state()["pids"]["valkey"]
+    watchers = [pid for pid in _children(dev.process.pid) if pid != valkey]
+    for pid in (*watchers, dev.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    dev.process.wait(30)
+    assert dev.left() == [valkey]
+    following = Instance(dev.folder)
+    assert following.open() == [valkey]
+    assert not dev.left()
+    following.close()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_port_stays_the_same_unless_somebody_took_it(tmp_path: Path) -> None:
+    """Remembered in a file; another one is chosen only when it is taken; never Redis's own."""
+    file = tmp_path / "port"
+    port = sticky_port(file)
+    assert sticky_port(file) == port
+    with socket.create_server(("127.0.0.1", port)):
+        assert not is_free(port)
+        other = sticky_port(file)
+    assert other != port
+    file.write_text(str(FORBIDDEN_PORT))
+    assert sticky_port(file) != FORBIDDEN_PORT
+
+
+def test_a_taken_http_port_is_refused_with_advice(instance: Instance) -> None:
+    """Before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings.model_validate(
+            {"data_dir": str(instance.folder), "http": {"port": taken.getsockname()[1]}}
+        )
+        with pytest.raises(InstanceError, match="PORT="):
+            make_plan(settings, instance)
+
+
+def test_settings_reach_the_parts_whole_and_only_the_owner_may_read_them(instance: Instance) -> None:
+    """They may hold a password."""
+    settings = Settings.model_validate(
+        {
+            "data_dir": str(instance.folder),
+            "redis": {"url": "redis://:secret@h:1/0"},
+            "pools": {"echo": {"ranks": 2}},
+        }
+    )
+    file = settings_file(instance, settings)
+    assert read_settings(file) == settings
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_rays_folder_is_short_enough_for_its_sockets(tmp_path: Path) -> None:
+    """A socket's path has at most 107 characters, and Ray adds some 65."""
+    deep = Instance(tmp_path / ("d" * 60))
+    assert len(str(deep.ray_folder())) <= 40

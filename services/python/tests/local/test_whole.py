@@ -1,0 +1,113 @@
+"""`daybreakd up`, for real: Valkey, Ray with a gang of two ranks, the gateway; parts die and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from testkit.echo import echo_text
+from testkit.system import System, call, try_call
+from testkit.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def group_of(up: System) -> dict:
+    """The only one, once one that was killed before it could leave is known to be lost."""
+
+    def only() -> dict | None:
+        here = [one for one in call(f"{up.url}/v1/pools/echo")["groups"] if one["state"] != "lost"]
+        return here[0] if len(here) == 1 else None
+
+    return wait_until(only, 60, "one group")
+
+
+def restarted(up: System, part: str, before: int) -> int:
+    """The new process of ``part``, once there is one."""
+    return wait_until(
+        lambda: _other(up.state()["pids"].get(part), before), 180, f"{part} to be started again"
+    )
+
+
+def _other(pid: int | None, before: int) -> int | None:
+    return pid if pid not in (None, before) else None
+
+
+def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
+    """HTTP → Redis → Ray Serve gang → a collective in each step → file store → HTTP."""
+    task = up.wait(up.submit(message="hello", steps=5, all_ranks=True))
+    (artifact,) = task["artifacts"]
+    answer = subprocess.run(["curl", "-sfL", up.url + artifact["url"]], check=True, capture_output=True)
+    assert answer.stdout == echo_text("hello", 5)
+    group = group_of(up)
+    assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
+    wake = wait_until(lambda: call(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the wake to be told")
+    assert {"ray_s", "process_group_s", "model_s", "warm_up_s"} <= set(wake)
+    assert wake["total_s"] >= wake["ray_s"] > wake["model_s"], "the start of Ray is part of the wake"
+    assert "pool echo: ray" in up.said()
+
+
+def test_the_same_app_answers_on_ray(up: System) -> None:
+    """`APIEntrypoint` is a Serve application of its own and sees the same tasks."""
+    listed = wait_until(lambda: try_call(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint")
+    assert listed["data"]
+
+
+def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
+    """The same port, the same tasks; the running one goes on."""
+    before = up.state()["pids"]["valkey"]
+    port = (up.folder / "valkey" / "port").read_text()
+    task = up.submit(message="through", steps=40, step_s=0.1, all_ranks=True)
+    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
+    os.kill(before, signal.SIGKILL)
+    restarted(up, "valkey", before)
+    assert (up.folder / "valkey" / "port").read_text() == port
+    done = up.wait(task)
+    assert (done["attempt"], done["strikes"]) == (1, 0)
+
+
+def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
+    """The task that ran meanwhile has not noticed."""
+    before, url = up.state()["pids"]["gateway"], up.url
+    task = up.submit(message="on", steps=20, step_s=0.1)
+    os.kill(before, signal.SIGKILL)
+    restarted(up, "gateway", before)
+    wait_until(lambda: try_call(f"{url}/healthz"), 180, "the gateway on its port")
+    assert up.wait(task)["attempt"] == 1
+
+
+def test_a_killed_rank_is_a_strike_and_the_gang_comes_back(up: System) -> None:
+    """kill -9 of rank 1: Serve restarts the whole gang, and the task succeeds in its second attempt."""
+    pids = group_of(up)["pids"]
+    task = up.submit(message="twice", steps=100, step_s=0.05, all_ranks=True)
+    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
+    os.kill(pids[1], signal.SIGKILL)
+    done = up.wait(task, timeout=400)
+    assert (done["attempt"], done["strikes"]) == (2, 1)
+    assert not set(group_of(up)["pids"]) & set(pids)
+
+
+def test_what_it_started_is_gone_after_it_stops(up: System) -> None:
+    """No process, no port, no shared memory, nothing of Ray's in the user's home."""
+    state = up.state()
+    ray_folder = next(
+        Path(arg) for arg in _command(state["pids"]["ray"]) if arg.endswith("/ray") or "daybreak-" in arg
+    )
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(180) == 0
+    assert "nothing is left running" in up.said()
+    assert not up.left()
+    for url in (state["url"], state["api_url"]):
+        assert try_call(f"{url}/healthz") is None
+    assert not [name for name in up.shared_memory() - up.memory if "ray" in name or "plasma" in name]
+    assert not ray_folder.exists()
+    assert (up.folder / "logs" / "ray").exists()
+    assert not list(Path(up.home).iterdir())
+
+
+def _command(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")

@@ -1,0 +1,157 @@
+"""The ports over a world: what the operator calls, and what answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from operator_world import POOL, UID, App, World
+
+from daybreak_server.adapters.kube import parse
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.pools import PoolReport, PoolView
+from daybreak_server.operator.crd.resource import rfc3339
+from daybreak_server.ports.cluster import (
+    ClusterConflictError,
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    Pod,
+    RayCluster,
+)
+
+
+@dataclass(slots=True)
+class Faces:
+    """The ports over a world."""
+
+    world: World
+    api_up: bool = True
+    refuses: str = ""
+    """Why Kubernetes will have no new RayCluster."""
+    emitted: list[tuple[str, str]] = field(default_factory=list)
+    """Events: kind and reason."""
+
+    async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
+        """As they are."""
+        body = self.world.clusters.get(cluster)
+        pods = tuple(pod for pod in self.world.pods.values() if pod.cluster == cluster)
+        return (None if body is None else parse.ray_cluster(body)), pods
+
+    async def create(self, manifest: Mapping[str, Any]) -> None:
+        """A RayCluster."""
+        if not self.api_up:
+            raise ClusterUnavailableError("the API server is away")
+        if self.refuses:
+            raise ClusterRefusedError(self.refuses)
+        name = manifest["metadata"]["name"]
+        if name in self.world.clusters:
+            raise ClusterConflictError(f"{name} exists")
+        body = copy.deepcopy(dict(manifest))
+        body["metadata"] |= {
+            "uid": f"uid-{self.world._new('c')}",
+            "creationTimestamp": rfc3339(self.world.now),
+        }
+        self.world.clusters[name] = body
+        self.world.bump(name)
+
+    async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
+        """A JSON Patch of a RayCluster."""
+        body = self.world.clusters.get(cluster)
+        if body is None:
+            raise ClusterConflictError(f"{cluster} is gone")
+        changed = apply_patch(body, operations)
+        self.world.writers += [str(one["path"]) for one in operations if one["op"] != "test"]
+        self.world.clusters[cluster] = changed
+        self.world.bump(cluster)
+
+    async def delete(self, cluster: str, *, uid: str, resource_version: str) -> None:
+        """A RayCluster, if it is that one."""
+        meta = self.world.clusters.get(cluster, {}).get("metadata", {})
+        if (meta.get("uid"), meta.get("resourceVersion")) != (uid, resource_version):
+            raise ClusterConflictError(f"{cluster} has changed")
+        del self.world.clusters[cluster]
+
+    async def write_status(self, pool: str, *, uid: str, status: Mapping[str, Any]) -> None:
+        """Of the pool."""
+        assert (pool, uid) == (POOL, UID)
+        self.world.status = copy.deepcopy(dict(status))
+
+    async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
+        """An Event."""
+        self.emitted.append((kind, reason))
+
+    async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
+        """Serve's applications."""
+        if self.world.serve(cluster.name) is None:
+            raise ClusterUnavailableError("the head does not answer")
+        args = next(one["args"] for one in config["applications"] if one["name"] == POOL)
+        app = self.world.apps.get(cluster.name)
+        if app is not None and app.attempt == args["attempt"]:
+            return
+        for gang in self.world.alive(cluster.name):
+            self.world._may_end(gang, "the application was deployed anew")
+            self.world._die(gang, told=False)
+        ranks = parse.ray_cluster(self.world.clusters[cluster.name]).ranks
+        self.world.apps[cluster.name] = App(attempt=args["attempt"], target=ranks * args["groups"])
+
+    async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
+        """Serve's target."""
+        app = self.world.apps.get(cluster.name)
+        if app is None or self.world.serve(cluster.name) is None:
+            raise ClusterUnavailableError("the head does not answer")
+        assert (application, deployment) == (POOL, "VideoGenerator")
+        assert target % cluster.ranks == 0, "Serve would never apply it"
+        app.target = target
+
+    async def look(self, of: Any, *, application: str | None = None) -> Any:
+        """Kubernetes' view of a pool, or Serve's of an application."""
+        if application is None:
+            return self.world.view()
+        found = self.world.serve(of.name)
+        if found is None:
+            raise ClusterUnavailableError("the head does not answer")
+        return found
+
+    async def pool(self, name: str) -> PoolView:
+        """Redis."""
+        self.world.require_store()
+        return self.world.store()
+
+    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
+        """Hosts that take no new group."""
+        self.world.require_store()
+        self.world.closed = self.world.closed | set(hosts) if closed else self.world.closed - set(hosts)
+
+    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """What clients see."""
+        self.world.require_store()
+        self.world.told = report
+
+    async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
+        """The mark of a group."""
+        self.world.require_store()
+        if group_id not in self.world.gangs:
+            return False
+        if on:
+            self.world.drains.setdefault(group_id, self.world.now)
+        else:
+            self.world.drains.pop(group_id, None)
+        return True
+
+
+def apply_patch(body: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """JSON Patch's ``test``, ``replace`` and ``add`` of members. :raises ClusterConflictError: on a failed test."""
+    changed: dict[str, Any] = copy.deepcopy(dict(body))
+    for one in operations:
+        *path, last = [int(part) if part.isdigit() else part for part in str(one["path"]).split("/")[1:]]
+        at: Any = changed
+        for part in path:
+            at = at[part]
+        if one["op"] == "test":
+            if at.get(last) != one["value"]:
+                raise ClusterConflictError(f"{one['path']} is {at.get(last)}, not {one['value']}")
+        else:
+            at[last] = copy.deepcopy(one["value"])
+    return changed

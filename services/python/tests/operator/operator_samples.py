@@ -1,0 +1,146 @@
+"""Single moments for the plan's rules, written down by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from daybreak_server.domain.ids import GroupId, TaskId
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.operator.crd import names
+from daybreak_server.operator.crd.resource import GeneratorPool, PoolSpec, PoolStatus
+from daybreak_server.operator.planner.observed import Observed
+from daybreak_server.operator.planner.plan import plan
+from daybreak_server.ports.cluster import ClusterView, Pod, RayCluster, ServeView
+
+NOW = 1_800_000_000.0
+UID = "pool-uid"
+A = TypeVar("A")
+TEMPLATE: dict[str, Any] = {
+    "spec": {
+        "headGroupSpec": {"template": {"spec": {"containers": [{"image": "daybreak:1"}]}}},
+        "workerGroupSpecs": [{"template": {"spec": {"containers": [{"image": "daybreak:1"}]}}}],
+    }
+}
+
+
+def pool(*, status: PoolStatus | None = None, **spec: Any) -> GeneratorPool:
+    """A pool ``video`` of two ranks on one host, if not told otherwise."""
+    wanted = PoolSpec.model_validate({"ranks": 2, "rayCluster": TEMPLATE, **spec})
+    return GeneratorPool(
+        name="video", namespace="default", uid=UID, spec=wanted, status=status or PoolStatus()
+    )
+
+
+@cache
+def spec_of(replicas: int, image: int, ranks: int, hosts: int, paused: bool, idle: str) -> PoolSpec:
+    """A spec; the same one for the same values."""
+    template = {"template": {"spec": {"containers": [{"image": f"daybreak:{image}"}]}}}
+    return PoolSpec.model_validate(
+        {
+            "replicas": replicas,
+            "ranks": ranks,
+            "hostsPerGroup": hosts,
+            "drainSeconds": 30,
+            "paused": paused,
+            "idle": {"mode": idle, "afterSeconds": 60},
+            "rayCluster": {"spec": {"headGroupSpec": template, "workerGroupSpecs": [template]}},
+        }
+    )
+
+
+def ray_cluster(of: GeneratorPool, replicas: int, **changes: Any) -> RayCluster:
+    """The pool's RayCluster."""
+    revision = names.revision(of)
+    given: dict[str, Any] = {
+        "name": names.cluster_name(of.name, revision),
+        "uid": "ray-uid",
+        "resource_version": "7",
+        "owner": UID,
+        "revision": revision,
+        "ranks": of.spec.ranks,
+        "created_at": NOW - 1000,
+        "worker_group": names.WORKER_GROUP,
+        "replicas": replicas,
+        "hosts": of.spec.hosts_per_group,
+        "head_service": "video-head-svc",
+    }
+    return RayCluster(**{**given, **changes})
+
+
+def head(cluster: RayCluster, **changes: Any) -> Pod:
+    """A head that answers."""
+    given: dict[str, Any] = {"running": True, "ready": True, "running_at": NOW - 900}
+    return Pod(name=f"{cluster.name}-head", cluster=cluster.name, head=True, **{**given, **changes})
+
+
+def hosts(cluster: RayCluster, *replicas: str, **changes: Any) -> tuple[Pod, ...]:
+    """Pods that run: of replica ``a`` they are ``a0``, ``a1``, …"""
+    given: dict[str, Any] = {
+        "running": True,
+        "ready": True,
+        "scheduled_at": NOW - 600,
+        "running_at": NOW - 590,
+    }
+    return tuple(
+        Pod(name=f"{replica}{host}", cluster=cluster.name, replica=replica, **{**given, **changes})
+        for replica in replicas
+        for host in range(cluster.hosts)
+    )
+
+
+def group(name: str, *on: str, state: GroupState = GroupState.IDLE, **changes: Any) -> GroupRecord:
+    """A group on these pods, idle for a minute."""
+    given: dict[str, Any] = {"ranks": 2, "since_ms": int((NOW - 60) * 1000)}
+    return GroupRecord(id=GroupId(name), state=state, hosts=on, **{**given, **changes})
+
+
+def busy(name: str, *on: str, **changes: Any) -> GroupRecord:
+    """A group with a task."""
+    return group(name, *on, state=GroupState.BUSY, tasks=(TaskId(f"video_{name}"),), **changes)
+
+
+def observed(
+    of: GeneratorPool,
+    *clusters: RayCluster,
+    pods: Sequence[Pod] = (),
+    groups: Sequence[GroupRecord] = (),
+    target: int | None = None,
+    running: int | None = None,
+    live: int | None = None,
+    **changes: Any,
+) -> Observed:
+    """A moment. Serve runs what the groups are, if not told otherwise."""
+    works = sum(bool(one.tasks) for one in groups)
+    ranks = of.spec.ranks * len(groups)
+    serve = {
+        one.name: ServeView(
+            status="RUNNING",
+            attempt=of.status.application.attempt,
+            target=one.replicas * one.ranks if target is None else target,
+            running=ranks if running is None else running,
+        )
+        for one in clusters
+    }
+    given: dict[str, Any] = {
+        "now": NOW,
+        "pool": of,
+        "view": ClusterView(clusters=clusters, pods=tuple(pods)),
+        "serve": serve,
+        "store": PoolView(
+            name="video", running=works, live=works if live is None else live, groups=tuple(groups)
+        ),
+    }
+    return Observed(**{**given, **changes})
+
+
+def done(look: Observed, kind: type[A]) -> list[A]:
+    """The planned actions of a kind."""
+    return [action for action in plan(look).actions if isinstance(action, kind)]
+
+
+def one(look: Observed, kind: type[A]) -> A:
+    """The only planned action of a kind."""
+    (action,) = done(look, kind)
+    return action

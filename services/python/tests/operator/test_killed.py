@@ -1,0 +1,268 @@
+"""Killed between any two of its actions the operator goes on: on a real API server, with a real Redis.
+
+KubeRay may be there or not: the RayClusters here are marked as managed by somebody else, and played.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+from operator_heads import Heads
+from operator_lifecycle import ACTS, LOOK
+from operator_simulation import RAY, Play
+
+from daybreak_server.domain.names import deployment_name
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tasks import State
+from daybreak_server.settings.tree import PoolSettings, RedisSettings, Settings
+from testkit.pools import Pool
+from testkit.valkey import start_valkey
+from testkit.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+WAIT_S = 900.0
+DRAIN_S = 3
+POOLS = ("daybreak.dev", "v1alpha1")
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """The pool's queue on a Redis of its own."""
+    server = start_valkey(tmp_path / "valkey")
+    made = Pool(Settings(redis=RedisSettings(url=server.url), pools={"echo": PoolSettings(workload="echo")}))
+    yield made
+    made.close()
+    server.stop()
+
+
+class Lives:
+    """The operator's process, and what it did so far."""
+
+    def __init__(self, folder: Path, *, namespace: str, redis: str, serve: str, after: int) -> None:
+        self._actions, self._after = folder / "actions", folder / "after"
+        told = {
+            "namespace": namespace,
+            "redis": redis,
+            "serve": serve,
+            "actions": str(self._actions),
+            "after": str(self._after),
+        }
+        (folder / "told.json").write_text(json.dumps(told))
+        self._after.write_text(str(after))
+        self._actions.touch()
+        self.log = folder / "operator.log"
+        program = [
+            sys.executable,
+            str(Path(__file__).with_name("operator_lifecycle.py")),
+            folder / "told.json",
+        ]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(program, stdout=log, stderr=log)
+
+    def lines(self) -> list[str]:
+        """An action or a look each; with a cross where it died of it."""
+        return self._actions.read_text().splitlines()
+
+    def live_on(self) -> None:
+        """From the next life on it is not killed any more."""
+        self._after.write_text("0")
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
+
+@pytest.fixture
+def play(api: client.ApiClient, namespace: str, pool: Pool) -> Iterator[Play]:
+    """Everybody else."""
+    heads = Heads(pool="echo", deployment=deployment_name("echo"), ranks=2)
+    made = Play(api=api, namespace=namespace, pool=pool, heads=heads, ranks=2, drain_s=DRAIN_S)
+    made.start()
+    yield made
+    made.stop()
+    heads.stop()
+
+
+def spec(image: str, replicas: int) -> dict[str, Any]:
+    """Of the GeneratorPool. KubeRay leaves RayClusters alone that somebody else manages."""
+    template = {"spec": {"containers": [{"name": "ray", "image": image}]}}
+    return {
+        "replicas": replicas,
+        "ranks": 2,
+        "hostsPerGroup": 2,
+        "drainSeconds": DRAIN_S,
+        "idle": {"mode": "cluster", "afterSeconds": 2},
+        "rayCluster": {
+            "spec": {
+                "managedBy": "kueue.x-k8s.io/multikueue",
+                "headGroupSpec": {"template": template},
+                "workerGroupSpecs": [{"template": template}],
+            }
+        },
+    }
+
+
+class Kubernetes:
+    """What a person and KEDA see and write."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self._custom, self._core, self._namespace = (
+            client.CustomObjectsApi(api),
+            client.CoreV1Api(api),
+            namespace,
+        )
+
+    def create(self, of: dict[str, Any]) -> None:
+        body = {
+            "apiVersion": "/".join(POOLS),
+            "kind": "GeneratorPool",
+            "metadata": {"name": "echo"},
+            "spec": of,
+        }
+        self._custom.create_namespaced_custom_object(*POOLS, self._namespace, "generatorpools", body)
+
+    def change(self, **changes: Any) -> None:
+        body = [{"op": "replace", "path": f"/spec/{name}", "value": value} for name, value in changes.items()]
+        self._custom.patch_namespaced_custom_object(
+            *POOLS,
+            self._namespace,
+            "generatorpools",
+            "echo",
+            body,
+            _content_type="application/json-patch+json",
+        )
+
+    def nudge(self, text: str) -> None:
+        """A change that means nothing: the operator looks."""
+        self._custom.patch_namespaced_custom_object(
+            *POOLS,
+            self._namespace,
+            "generatorpools",
+            "echo",
+            {"metadata": {"annotations": {"nudge": text}}},
+            _content_type="application/merge-patch+json",
+        )
+
+    def status(self) -> dict[str, Any]:
+        found = self._custom.get_namespaced_custom_object(*POOLS, self._namespace, "generatorpools", "echo")
+        status: dict[str, Any] = found.get("status") or {}
+        return status
+
+    def clusters(self) -> list[dict[str, Any]]:
+        found = self._custom.list_namespaced_custom_object(*RAY, self._namespace, "rayclusters")
+        items: list[dict[str, Any]] = found["items"]
+        return items
+
+    def images(self) -> list[str]:
+        """Of the heads."""
+        heads = [one["spec"]["headGroupSpec"]["template"]["spec"] for one in self.clusters()]
+        return [head["containers"][0]["image"] for head in heads]
+
+    def workers(self) -> int:
+        selector = "ray.io/node-type=worker"
+        return len(self._core.list_namespaced_pod(self._namespace, label_selector=selector).items)
+
+
+Until = Callable[[str, Callable[[], Any]], Any]
+
+
+def patience(lives: Lives, play: Play, kubernetes: Kubernetes) -> Until:
+    """Waits for what is to be seen, as long as nothing has gone wrong; else the whole story is told."""
+
+    def until(what: str, seen: Callable[[], Any]) -> Any:
+        def checked() -> Any:
+            assert lives.alive(), lives.log.read_text()[-4000:]
+            assert not [*play.wrong, *play.heads.wrong]
+            return seen()
+
+        try:
+            return wait_until(checked, WAIT_S, what)
+        except TimeoutError as exc:
+            story, log = "\n".join(lives.lines()[-40:]), lives.log.read_text()[-3000:]
+            raise AssertionError(f"{exc}\n{kubernetes.status()}\n{story}\n{log}") from exc
+
+    return until
+
+
+def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], bool]:
+    """So many groups, all of them ready, and nothing beside them."""
+
+    def seen() -> bool:
+        status = kubernetes.status()
+        numbers = (status.get("replicas"), status.get("ready"), kubernetes.workers())
+        return status.get("phase") == phase and numbers == (groups, groups, 2 * groups)
+
+    return seen
+
+
+def test_killed_after_every_action_it_goes_on(
+    tmp_path: Path, api: client.ApiClient, namespace: str, pool: Pool, play: Play
+) -> None:
+    """No life has more than one action, and yet: from nothing to two groups, to one while the other works, to a new
+    image group by group, to zero with the head asleep, and back; nobody who works is taken before its time, no task
+    is lost, and at rest nothing more is written."""
+    kubernetes = Kubernetes(api, namespace)
+    redis = pool.settings.redis.url or ""
+    lives = Lives(tmp_path, namespace=namespace, redis=redis, serve=play.heads.start(), after=1)
+    until = patience(lives, play, kubernetes)
+    try:
+        kubernetes.create(spec("one", 0))
+        until("a RayCluster", kubernetes.clusters)
+        kubernetes.change(replicas=2)
+        until("two groups", settled(kubernetes, "Ready", groups=2))
+
+        task = pool.submit()
+        play.held.add(task)
+        until("a group at work", lambda: pool.get(task).state is State.RUNNING)
+        kubernetes.change(replicas=1)
+        until("the idle one gone", settled(kubernetes, "Ready", groups=1))
+        assert (pool.get(task).state, pool.get(task).attempt) == (State.RUNNING, 1)
+
+        kubernetes.change(rayCluster=spec("two", 1)["rayCluster"])
+        one = settled(kubernetes, "Ready", groups=1)
+        until("the new image alone", lambda: kubernetes.images() == ["two"] and one())
+        until("the task at work again", lambda: pool.get(task).state is State.RUNNING)
+        play.held.clear()
+        until("its end", lambda: pool.get(task).state is State.SUCCEEDED)
+        assert pool.get(task).strikes == 0
+
+        kubernetes.change(replicas=0)
+        until("sleep", settled(kubernetes, "Suspended", groups=0))
+        kubernetes.change(replicas=1)
+        until("a group after sleep", one)
+        _at_rest(lives, kubernetes, pool, until)
+    finally:
+        lives.stop()
+    died_of = {line.removesuffix(" †") for line in lives.lines() if line.endswith("†")}
+    # An Event is told right after the status that it is about, and is lost with the operator.
+    assert died_of == set(ACTS) - {"emit"}, "each other kind of action was somebody's last"
+
+
+def _at_rest(lives: Lives, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:
+    """Looks go on, and none of them does anything."""
+    lives.live_on()
+
+    def calm() -> bool:
+        """Three looks in a row without an action between them."""
+        kubernetes.nudge(str(len(lives.lines())))
+        return lives.lines()[-3:] == [LOOK] * 3
+
+    until("rest", calm)
+    before = len([line for line in lives.lines() if line != LOOK])
+    looks = len(lives.lines())
+    until("more looks", lambda: kubernetes.nudge(secrets.token_hex(4)) or len(lives.lines()) >= looks + 5)
+    assert len([line for line in lives.lines() if line != LOOK]) == before
+    groups = pool.view().groups
+    assert [group.drain for group in groups if group.state is not GroupState.LOST] == [False]

@@ -1,0 +1,133 @@
+"""The Kubernetes API as the operator uses it, on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+from kubernetes import client
+from operator_cluster import install, ray_crd
+
+from daybreak_server.adapters.kube import client as kube
+from daybreak_server.adapters.kube.cache import Cache
+from daybreak_server.adapters.kube.client import POOLS, KubeCluster
+from daybreak_server.operator.crd.resource import PoolStatus, dump_status
+from daybreak_server.ports.cluster import (
+    POOL_LABEL,
+    ClusterConflictError,
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    RayCluster,
+)
+from testkit.waiting import wait_until_async
+
+pytestmark = pytest.mark.slow
+RAY = "rayclusters.daybreak-test.dev"
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> str:
+    """RayClusters of a group that no KubeRay looks after."""
+    monkeypatch.setattr(kube, "RAY", ("daybreak-test.dev", "v1"))
+    monkeypatch.setattr(kube, "DISCOVERY_S", 0.0)
+    return "daybreak-test.dev"
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """A RayCluster."""
+    meta = {"name": name, "labels": {POOL_LABEL: "echo"}}
+    spec = {"suspend": False, "workerGroupSpecs": [{"groupName": "ranks", "replicas": 1}]}
+    return {"apiVersion": "daybreak-test.dev/v1", "kind": "RayCluster", "metadata": meta, "spec": spec}
+
+
+async def test_kuberay_that_comes_is_noticed_and_what_changed_since_is_a_conflict(
+    api: client.ApiClient, namespace: str, ray: str
+) -> None:
+    """Without its kind nothing is tried; once it is there, each write holds only for what was read."""
+    come: list[bool] = []
+    cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: come.append(True))
+    assert (await cluster.look("echo")).kuberay is False
+    with pytest.raises(ClusterConflictError):
+        await cluster.create(manifest("echo-1"))
+    made = await asyncio.to_thread(install, api, ray_crd(ray))
+    try:
+
+        async def there() -> bool:
+            try:
+                return (await cluster.look("echo")).kuberay
+            except ClusterUnavailableError:  # the API server takes a moment to serve a new kind
+                return False
+
+        await wait_until_async(there, 60, "KubeRay to be noticed")
+        assert come == [True]
+        await cluster.create(manifest("echo-1"))
+        with pytest.raises(ClusterConflictError):  # and from then on it is known
+            await cluster.create(manifest("echo-1"))
+        (seen,) = (await cluster.look("echo")).clusters
+        replicas = "/spec/workerGroupSpecs/0/replicas"
+        with pytest.raises(ClusterConflictError):
+            await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 7}])
+        change = {"op": "replace", "path": replicas, "value": 2}
+        await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 1}, change])
+        fresh, pods = await cluster.fresh(seen.name)
+        assert fresh is not None
+        assert (fresh.replicas, pods) == (2, ())
+        with pytest.raises(ClusterConflictError):
+            await cluster.delete(seen.name, uid=seen.uid, resource_version=seen.resource_version)
+        await cluster.delete(seen.name, uid=fresh.uid, resource_version=fresh.resource_version)
+        assert (await cluster.fresh(seen.name))[0] is None
+    finally:
+        if made:
+            await asyncio.to_thread(client.ApiextensionsV1Api(api).delete_custom_resource_definition, RAY)
+
+
+async def test_status_and_events_are_written_for_the_pool_that_was_read(
+    api: client.ApiClient, namespace: str
+) -> None:
+    """A namesake that came meanwhile gets neither another's status; the same Event again only counts."""
+    template = {"template": {"spec": {"containers": [{"name": "ray", "image": "none"}]}}}
+    spec = {"rayCluster": {"spec": {"headGroupSpec": template, "workerGroupSpecs": [template]}}}
+    body = {
+        "apiVersion": "/".join(POOLS),
+        "kind": "GeneratorPool",
+        "metadata": {"name": "echo"},
+        "spec": spec,
+    }
+    custom, core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+    custom.create_namespaced_custom_object(*POOLS, namespace, "generatorpools", {**body})
+    cluster = KubeCluster(api, namespace=namespace, cache=Cache())
+    await cluster.ready()
+    found = await cluster.pool("echo")
+    assert found is not None
+    uid, status = found["metadata"]["uid"], dump_status(PoolStatus(selector="a=b", ready=3))
+    await cluster.write_status("echo", uid=uid, status=status)
+    assert ((await cluster.pool("echo")) or {})["status"]["ready"] == 3
+    with pytest.raises(ClusterConflictError):
+        await cluster.write_status("echo", uid="another", status=status)
+    for message in ("once", "twice"):
+        await cluster.emit("echo", uid=uid, kind="Warning", reason="Tried", message=message)
+    (event,) = core.list_namespaced_event(namespace, field_selector="reason=Tried").items
+    assert (event.count, event.message, event.involved_object.name) == (2, "twice", "echo")
+
+
+async def test_the_token_is_read_once_and_again_where_it_is_refused(
+    api: client.ApiClient, namespace: str
+) -> None:
+    """A Secret that is not there yet is waited for; one without the key is somebody's mistake."""
+    core, calls = client.CoreV1Api(api), list[str]()
+    cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_call=calls.append)
+    of = RayCluster(name="echo-1", uid="u", resource_version="1", auth_secret="ray")
+    with pytest.raises(ClusterUnavailableError, match="ray"):
+        await cluster.token(of)
+    secret = {"metadata": {"name": "ray"}, "data": {"auth_token": base64.b64encode(b"one\n").decode()}}
+    core.create_namespaced_secret(namespace, secret)
+    assert [await cluster.token(of), await cluster.token(of)] == ["one", "one"]
+    assert len(calls) == 2
+    core.patch_namespaced_secret("ray", namespace, {"stringData": {"auth_token": "two"}})
+    assert await cluster.token(of, again=True) == "two"
+    core.patch_namespaced_secret("ray", namespace, {"data": {"auth_token": None}})
+    with pytest.raises(ClusterRefusedError, match="auth_token"):
+        await cluster.token(of, again=True)
+    assert await cluster.token(RayCluster(name="open", uid="u", resource_version="1")) is None

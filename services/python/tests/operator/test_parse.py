@@ -1,0 +1,282 @@
+"""What Kubernetes and Ray Serve say, as values; what the watches have told, by pool."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from kubernetes.client.exceptions import ApiException
+
+from daybreak_server.adapters.kube import client as kube_client
+from daybreak_server.adapters.kube import parse
+from daybreak_server.adapters.kube.cache import Cache
+from daybreak_server.adapters.ray import serve_rest
+from daybreak_server.domain.causes import Cause
+from daybreak_server.ports.cluster import (
+    ClusterConflictError,
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    RayCluster,
+)
+
+AT = "2026-11-21T00:00:00Z"
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    """A worker pod's object."""
+    labels = {
+        "daybreak.dev/pool": "video",
+        "ray.io/cluster": "video-1",
+        "ray.io/node-type": "worker",
+        "ray.io/worker-group-replica-name": "ranks-abc",
+    }
+    return {"metadata": {"name": "w", "creationTimestamp": AT, "labels": labels}, "status": status}
+
+
+def test_a_pod_that_runs() -> None:
+    """Ready or not, from when its last container began."""
+    one, two = ({"state": {"running": {"startedAt": f"2026-11-21T00:00:0{n}Z"}}} for n in (1, 4))
+    found = parse.pod(
+        pod(
+            phase="Running",
+            conditions=[
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": AT},
+                {"type": "Ready", "status": "False"},
+            ],
+            containerStatuses=[one, two],
+        )
+    )
+    assert (found.running, found.ready, found.replica, found.head) == (True, False, "ranks-abc", False)
+    assert found.running_at == (found.scheduled_at or 0) + 4
+
+
+def test_a_pod_that_was_told_to_go() -> None:
+    """Kubernetes gives the end of its grace; its absence is no end."""
+    body = pod(phase="Running")
+    assert (parse.pod(body).terminating, parse.pod(body).ends_at) == (False, None)
+    body["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:30Z"
+    told = parse.pod(body)
+    assert (told.terminating, told.ends_at) == (True, told.created_at + 30)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}],
+            },
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}],
+            },
+            "Unschedulable",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}],
+            },
+            None,
+        ),
+        (
+            {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {
+                        "state": {"running": {"startedAt": AT}},
+                        "ready": False,
+                        "restartCount": 2,
+                        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                    }
+                ],
+            },
+            "OOMKilled",
+        ),
+    ],
+)
+def test_why_a_pod_waits(status: dict[str, Any], reason: str | None) -> None:
+    """Only what will not pass by itself; the same word for what goes to and fro between two."""
+    waiting = parse.pod(pod(**status)).waiting
+    assert (waiting.reason if waiting else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("desired", "heard"),
+    [({}, False), ({"desiredWorkerReplicas": 0}, False), ({"desiredWorkerReplicas": 4}, True)],
+)
+def test_whether_kuberay_has_seen_what_is_asked_for(desired: dict[str, Any], heard: bool) -> None:
+    """It speaks of as many workers: two groups of two hosts."""
+    meta = {"name": "video-1", "uid": "u", "resourceVersion": "5"}
+    spec = {"workerGroupSpecs": [{"groupName": "ranks", "replicas": 2, "numOfHosts": 2}]}
+    assert parse.ray_cluster({"metadata": meta, "spec": spec, "status": desired}).heard is heard
+
+
+def test_a_raycluster_with_what_went_wrong() -> None:
+    """Its one worker group, its owner, its conditions."""
+    found = parse.ray_cluster(
+        {
+            "metadata": {
+                "name": "video-1",
+                "uid": "u",
+                "resourceVersion": "5",
+                "labels": {"daybreak.dev/revision": "r"},
+                "annotations": {"daybreak.dev/ranks": "4"},
+                "ownerReferences": [{"uid": "p", "controller": True}],
+            },
+            "spec": {
+                "suspend": True,
+                "workerGroupSpecs": [
+                    {
+                        "groupName": "ranks",
+                        "replicas": 2,
+                        "numOfHosts": 2,
+                        "scaleStrategy": {"workersToDelete": ["w"]},
+                    }
+                ],
+            },
+            "status": {
+                "head": {"serviceName": "video-1-head-svc"},
+                "conditions": [
+                    {"type": "RayClusterSuspended", "status": "True"},
+                    {"type": "RayClusterReplicaFailure", "status": "True", "message": "exceeded quota"},
+                ],
+            },
+        }
+    )
+    assert (found.replicas, found.hosts, found.ranks, found.workers_to_delete) == (2, 2, 4, ("w",))
+    assert (found.owner, found.suspend, found.suspended) == ("p", True, True)
+    quota = Cause(reason="QuotaExceeded", message="exceeded quota")
+    assert (found.problem, found.head_service) == (quota, "video-1-head-svc")
+
+
+def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
+    """Warnings name the object, not the pool."""
+    cache = Cache()
+    assert cache.pod(pod(phase="Pending"), gone=False) == "video"
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"name": "w"},
+        "reason": "FailedScheduling",
+        "message": "0/3 nodes are available",
+        "lastTimestamp": AT,
+    }
+    assert cache.warning(event) == "video"
+    assert cache.warning({**event, "involvedObject": {"name": "another"}}) is None
+    view = cache.view("video", kuberay=True)
+    assert ([one.name for one in view.pods], len(view.warnings)) == (["w"], 1)
+    cache.pod(pod(), gone=True)
+    assert cache.view("video", kuberay=True).pods == ()
+
+
+def test_a_warning_may_come_before_the_object_that_it_is_about() -> None:
+    """Each kind has a watch of its own, and none waits for another."""
+    cache = Cache()
+    event = {"metadata": {"name": "e"}, "involvedObject": {"name": "w"}, "message": "m", "lastTimestamp": AT}
+    assert cache.warning(event) is None
+    cache.pod(pod(phase="Pending"), gone=False)
+    assert [one.message for one in cache.view("video", kuberay=True).warnings] == ["m"]
+
+
+def test_lists_set_right_what_a_watch_has_missed() -> None:
+    """Gone while nobody watched: not listed, and not heard of since. What came after the list was asked for stays."""
+    cache = Cache()
+    here, gone, new = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n"))
+    pools = [{"metadata": {"name": name}} for name in ("video", "other")]
+    for body in pools:
+        cache.pool(body, gone=False)
+    cache.pod(gone, gone=False)
+    began = time.monotonic()
+    cache.pod(new, gone=False)
+    cache.listed("pools", pools[:1], began=began)
+    cache.listed("pods", [here], began=began)
+    cache.sweep(began=began)
+    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"h", "n"}
+    assert list(cache.pools) == ["video"]
+
+
+def test_a_watch_knows_better_than_a_list_under_way() -> None:
+    """What went or changed since the list was asked for is not brought back by it; by the next one it would be."""
+    cache = Cache()
+    changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
+    pool = {"metadata": {"name": "video"}}
+    cache.pod(gone, gone=False)
+    cache.pool(pool, gone=False)
+    began = time.monotonic()
+    cache.pod({**changed, "status": {"phase": "Pending"}}, gone=False)
+    cache.pod(gone, gone=True)
+    cache.pool(pool, gone=True)
+    cache.listed("pools", [pool], began=began)
+    cache.listed("pods", [changed, gone], began=began)
+    cache.sweep(began=began)
+    (seen,) = cache.view("video", kuberay=True).pods
+    assert (seen.name, seen.running, cache.pools) == ("c", False, {})
+    cache.listed("pods", [gone], began=time.monotonic())
+    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"c", "g"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
+def test_serves_answer_by_rays_own_model() -> None:
+    """Ranks that are about to move away do not count as running."""
+    from ray.serve.schema import ReplicaDetails
+
+    states = ["RUNNING", "RUNNING", "PENDING_MIGRATION", "STARTING"]
+    replicas = [
+        ReplicaDetails(
+            node_id="n",
+            node_ip="1.2.3.4",
+            node_instance_id="w",
+            actor_id="a",
+            actor_name="x",
+            worker_id="i",
+            log_file_path="",
+            replica_id=f"r{number}",
+            state=state,
+            start_time_s=0.0,
+        ).model_dump(mode="json")
+        for number, state in enumerate(states)
+    ]
+    app = {
+        "status": "RUNNING",
+        "message": "",
+        "deployed_app_config": {"args": {"pool": "video", "attempt": 2}},
+        "deployments": {
+            "VideoGenerator": {"target_num_replicas": 4, "message": "", "replicas": replicas},
+        },
+    }
+    found = serve_rest.view({"applications": {"video": app}}, application="video")
+    assert (found.status, found.attempt, found.target, found.running) == ("RUNNING", 2, 4, 2)
+    assert serve_rest.view({"applications": {}}, application="video").status is None
+
+
+def test_a_head_without_a_service_cannot_be_asked_yet() -> None:
+    """KubeRay makes the service a moment after the RayCluster."""
+    with pytest.raises(ClusterUnavailableError):
+        serve_rest.in_namespace("default")(RayCluster(name="c", uid="u", resource_version="1"))
+
+
+def test_a_patch_whose_test_failed_is_a_conflict_and_what_is_not_valid_a_refusal() -> None:
+    """By the causes that the API server names: what is not valid says which fields; a failed test names none."""
+    text = "the server rejected our request due to an error in our request"
+    stale = {"reason": "Invalid", "message": text, "details": {}}
+    causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]
+    wrong = {"reason": "Invalid", "message": "spec.x: Invalid value", "details": {"causes": causes}}
+    denied = {"reason": "Invalid", "message": 'admission webhook "v" denied the request: no'}
+    for status, kind in (
+        (stale, ClusterConflictError),
+        (wrong, ClusterRefusedError),
+        (denied, ClusterRefusedError),
+    ):
+        answer = ApiException(status=422, reason="Unprocessable Entity")
+        answer.body = json.dumps(status)
+        assert type(kube_client._translated(answer)) is kind

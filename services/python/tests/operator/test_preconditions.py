@@ -1,0 +1,102 @@
+"""What is checked once more on fresh readings, action by action."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from operator_samples import busy, group, head, hosts, pool, ray_cluster
+
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.pools import GroupRecord, PoolView
+from daybreak_server.operator.planner.actions import (
+    CordonHosts,
+    DeleteCluster,
+    MarkDrain,
+    PutApplication,
+    ScaleApplication,
+    ScaleDown,
+    Suspend,
+)
+from daybreak_server.operator.planner.preconditions import Preconditioned, refusal
+from daybreak_server.ports.cluster import ServeView
+
+RC = ray_cluster(pool(replicas=1, hostsPerGroup=2), 2)
+PODS = (head(RC), *hosts(RC, "a", "b"))
+REMOVE = ScaleDown(
+    cluster=RC, replicas=1, victims=("a0",), hosts=("a0", "a1"), most_left=1, workers_to_delete=("a0",)
+)
+DRAINED = group("a", "a0", "a1", drain=True)
+SCALE = ScaleApplication(cluster=RC, application="video", deployment="VideoGenerator", target=0)
+
+
+def store(*groups: GroupRecord, live: int = 0) -> PoolView:
+    """Redis now."""
+    return PoolView(name="video", live=live, groups=groups)
+
+
+def test_a_drained_victim_may_go() -> None:
+    """And one whose time is over, although it works."""
+    assert refusal(REMOVE, cluster=RC, pods=PODS, store=store(DRAINED)) is None
+    late = replace(REMOVE, overdue=(GroupId("a"),))
+    assert refusal(late, cluster=RC, pods=PODS, store=store(busy("a", "a0", "a1", drain=True))) is None
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        (busy("a", "a0", "a1", drain=True),),  # took a task just before it was marked
+        (group("a", "a0", "a1"),),  # a new group: not marked
+        (DRAINED, busy("x", "a1", "b1")),  # another one sits across
+    ],
+)
+def test_hosts_of_a_group_that_may_work_stay(groups: tuple[GroupRecord, ...]) -> None:
+    """Whatever the plan had seen."""
+    assert "not drained" in (refusal(REMOVE, cluster=RC, pods=PODS, store=store(*groups)) or "")
+
+
+def test_kuberay_is_never_left_to_choose() -> None:
+    """A victim that is gone, or one replica too many, would have it take some other."""
+    gone = [pod for pod in PODS if not pod.name.startswith("a")]
+    assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "a0 is not there any more"
+    more = [*PODS, *hosts(RC, "c")]
+    assert "would stay" in (refusal(REMOVE, cluster=RC, pods=more, store=store(DRAINED)) or "")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        MarkDrain(group=GroupId("a"), on=False, cluster=RC, hosts=("a0", "a1")),
+        CordonHosts(hosts=("a0",), closed=False, cluster=RC),
+    ],
+)
+def test_what_is_named_is_not_given_back(action: Preconditioned) -> None:
+    """It would take a task and lose its hosts."""
+    assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
+    named = replace(RC, workers_to_delete=("a1",))
+    assert refusal(action, cluster=named, pods=PODS, store=store(DRAINED)) is not None
+
+
+def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
+    """Nor is the head let go while a task is live."""
+    empty = PODS[:1]
+    for action in (DeleteCluster(cluster=RC), Suspend(cluster=RC)):
+        assert refusal(action, cluster=RC, pods=PODS, store=store()) is not None
+        assert refusal(action, cluster=RC, pods=empty, store=store()) is None
+    assert refusal(Suspend(cluster=RC), cluster=RC, pods=empty, store=store(live=1)) is not None
+
+
+def test_serve_ends_no_group_that_works() -> None:
+    """Another deployment and a target of zero end all; a lower one whom Serve likes."""
+    works = store(busy("a", "a0", "a1"))
+    for action in (PutApplication(cluster=RC, config={}), SCALE):
+        assert refusal(action, cluster=RC, pods=PODS, store=works) == "a group works here"
+        assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
+    lower = replace(SCALE, target=2, most_running=2)
+    assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=4)) is not None
+    assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=2)) is None
+
+
+def test_nothing_is_done_to_a_raycluster_that_is_gone() -> None:
+    """Somebody deleted it by hand."""
+    assert refusal(REMOVE, cluster=None, pods=(), store=store()) == "it is gone"

@@ -1,0 +1,309 @@
+"""What is made from a pool: its CRD, its RayCluster, its applications, its hours; and its status there and back."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from operator_samples import NOW, TEMPLATE, observed, pool, ray_cluster
+from pydantic import ValidationError
+
+from daybreak_server.adapters.kube import parse
+from daybreak_server.domain.causes import Cause, Reason
+from daybreak_server.operator.crd import names
+from daybreak_server.operator.crd.definition import definition
+from daybreak_server.operator.crd.resource import (
+    Condition,
+    Drain,
+    GeneratorPool,
+    PoolSpec,
+    PoolStatus,
+    SpecInvalidError,
+    WarmWindow,
+    dump_status,
+)
+from daybreak_server.operator.planner import diagnosis, render, schedule
+from daybreak_server.operator.planner.diagnosis import explain
+from daybreak_server.operator.planner.plan import plan
+from daybreak_server.settings.tree import load_settings
+
+CRD = Path(__file__).parents[4] / "deploy" / "crd" / "generatorpools.yaml"
+RUNBOOKS = Path(__file__).parents[4] / "docs" / "runbooks.md"
+NO_FAULTS = {"HeldByTasks", "Waking", "Replacing"}
+"""Reasons of other conditions than `Healthy`."""
+
+
+def version() -> dict[str, Any]:
+    """The CRD's only version."""
+    (only,) = definition()["spec"]["versions"]
+    found: dict[str, Any] = only
+    return found
+
+
+def test_the_file_is_what_the_models_say() -> None:
+    """`tools/crd.py --check` says what would change."""
+    written = yaml.safe_load(CRD.read_text())
+    assert written["spec"] == definition()["spec"]
+
+
+def test_what_hpa_and_keda_need_is_there() -> None:
+    """`replicas` exists without being written, is never null, and a selector can be found."""
+    schema = version()["schema"]["openAPIV3Schema"]["properties"]
+    replicas = schema["spec"]["properties"]["replicas"]
+    assert (replicas["default"], replicas["minimum"]) == (0, 0)
+    assert "nullable" not in replicas
+    assert version()["subresources"]["scale"] == {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+
+
+def test_the_schema_is_structural() -> None:
+    """Kubernetes takes no reference, no union and no node without a type."""
+
+    def check(node: dict[str, Any], path: str) -> None:
+        assert "type" in node, path
+        assert not {"$ref", "anyOf", "title", "additionalItems"} & set(node), path
+        for name, child in node.get("properties", {}).items():
+            check(child, f"{path}.{name}")
+        for name in ("items", "additionalProperties"):
+            if isinstance(node.get(name), dict):
+                check(node[name], f"{path}.{name}")
+
+    check(version()["schema"]["openAPIV3Schema"], "")
+
+
+def test_a_status_comes_back_as_it_was_written() -> None:
+    """Otherwise the operator would write it again and again."""
+    written = PoolStatus(
+        replicas=1,
+        phase="Ready",
+        conditions=(Condition(type="Ready", status="True", reason="R", last_transition_time=NOW + 0.1234),),
+        drains=(Drain(group="g", since=NOW + 0.1, deadline=NOW + 45.1),),
+        idle_since=NOW + 0.7,
+    )
+    assert PoolStatus.model_validate(dump_status(written)) == written
+
+
+def test_a_pool_is_read_as_the_api_server_gives_it() -> None:
+    """Without a status, and with fields of a later version."""
+    body = {
+        "metadata": {"name": "video", "namespace": "n", "uid": "u", "generation": 3},
+        "spec": {"replicas": 2, "rayCluster": TEMPLATE, "later": True},
+    }
+    found = GeneratorPool.read(body)
+    assert (found.spec.replicas, found.workload, found.status.replicas) == (2, "video", 0)
+
+
+def test_a_window_with_an_unknown_time_zone_is_refused() -> None:
+    """Rather than meant as UTC."""
+    with pytest.raises(ValidationError, match="Europe/Berlin"):
+        WarmWindow.model_validate({"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1})
+
+
+def test_time_zones_are_known_where_the_system_has_none() -> None:
+    """A slim image may have no zoneinfo: they come with the package then."""
+    zoneinfo.reset_tzpath(to=())
+    try:
+        window = {"from": "08:00", "to": "18:00", "timeZone": "Europe/Berlin", "groups": 1}
+        assert WarmWindow.model_validate(window).time_zone == "Europe/Berlin"
+        assert zoneinfo.ZoneInfo.no_cache("Europe/Berlin").key == "Europe/Berlin"
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+def test_every_field_that_is_wrong_is_named_as_people_write_it() -> None:
+    """With what is wrong in our words, not pydantic's."""
+    window = {"from": "8", "to": "18:00", "timeZone": "Berlin", "groups": 1}
+    spec = {"replicas": -1, "rayCluster": TEMPLATE, "warmSchedule": [window]}
+    body = {"metadata": {"name": "video", "namespace": "n", "uid": "u"}, "spec": spec}
+    with pytest.raises(SpecInvalidError) as refused:
+        GeneratorPool.read(body)
+    told = str(refused.value).split("; ")
+    assert [one.partition(":")[0] for one in told if one.startswith("spec.")] == [
+        "spec.replicas",
+        "spec.warmSchedule[0].from",
+        "spec.warmSchedule[0].timeZone",
+    ]
+    assert "spec.warmSchedule[0].timeZone: there is no time zone 'Berlin'" in told
+
+
+def test_no_pool_is_called_as_another_application_of_its_head_is() -> None:
+    """Ray Serve takes a name once."""
+    rules = [one["rule"] for one in version()["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]]
+    others = {one["name"] for one in render.applications(pool(), 0)["applications"]} - {"video"}
+    assert others == {"api"}
+    assert "self.metadata.name != 'api'" in rules
+
+
+def test_the_column_of_wanted_groups_counts_what_stays_warm() -> None:
+    """`spec.replicas` is what KEDA asks for: 0 while `minWarm` keeps groups."""
+    (wanted,) = [one for one in version()["additionalPrinterColumns"] if one["name"] == "Wanted"]
+    assert wanted["jsonPath"] == ".status.wanted"
+    of = pool(minWarm=2)
+    assert dump_status(plan(observed(of, ray_cluster(of, 0))).status)["wanted"] == 2
+
+
+def test_every_reason_has_its_entry_in_the_runbooks() -> None:
+    """And none is there that nobody gives."""
+    source = Path(diagnosis.__file__).read_text()
+    known = set(re.findall(r'reason="(\w+)"', source))
+    known |= set(Reason) | {one for one, _ in diagnosis._WAITING.values()}
+    assert "SpecInvalid" in known
+    page = RUNBOOKS.read_text().partition("\n## Reasons\n")[2].partition("\n## ")[0]
+    entries = {name for line in re.findall(r"^### (.+)$", page, re.MULTILINE) for name in line.split(", ")}
+    assert entries - NO_FAULTS == known
+
+
+def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
+    """They read as settings, whatever the pool is called."""
+    of = pool(
+        ranks=4,
+        hostsPerGroup=2,
+        drainSeconds=90,
+        resources={"gpus": 1, "cpus": 2},
+        model="/models/wan",
+        kind="jobs",
+    )
+    of = of.model_copy(update={"name": "video-hd", "spec": of.spec.model_copy(update={"workload": "video"})})
+    manifest = render.cluster(of, replicas=1, suspend=False)
+    (worker,) = manifest["spec"]["workerGroupSpecs"]
+    (container,) = worker["template"]["spec"]["containers"]
+    environ = {entry["name"]: entry["value"] for entry in container["env"]}
+    settings = load_settings(environ=environ).pools["video-hd"]
+    assert settings.kind == "jobs"
+    assert (settings.ranks, settings.model, settings.drain_s) == (4, "/models/wan", 90)
+    assert (settings.device, settings.gpus_per_rank, settings.cpus_per_rank) == ("cuda", 1, 2)
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert worker["numOfHosts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "ranks", "limit"),
+    [
+        ("24Gi", 4, "96Gi"),
+        ("131072Mi", 8, "1048576Mi"),
+        ("100M", 100, "10000M"),
+        ("1.1Gi", 3, "3.3Gi"),
+        ("0.5Gi", 2, "1Gi"),
+        ("137438953472", 8, "1099511627776"),
+    ],
+)
+def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: int, limit: str) -> None:
+    """Kubernetes takes an exponent or a unit, never both: a pod with `1.04858e+06Mi` would be refused."""
+    of = pool(ranks=ranks, resources={"memory": memory})
+    (worker,) = render.cluster(of, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == limit
+
+
+def test_the_templates_own_values_win() -> None:
+    """What is added is only a default."""
+    worker = {"image": "x", "env": [{"name": "DAYBREAK_POOLS__VIDEO__DEVICE", "value": "cpu"}]}
+    given = {"containers": [worker], "terminationGracePeriodSeconds": 600}
+    template = {
+        "spec": {
+            "headGroupSpec": {"rayStartParams": {"num-cpus": "2"}},
+            "workerGroupSpecs": [{"template": {"spec": given}}],
+        }
+    }
+    spec = render.cluster(pool(rayCluster=template, resources={"gpus": 1}), replicas=0, suspend=False)["spec"]
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "2"
+    pod = spec["workerGroupSpecs"][0]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 600
+    devices = [e["value"] for e in pod["containers"][0]["env"] if e["name"].endswith("__DEVICE")]
+    assert devices == ["cpu"]
+
+
+def test_making_a_manifest_leaves_the_template_as_it_was() -> None:
+    """The revision is made from it."""
+    of = pool()
+    before = names.revision(of)
+    render.cluster(of, replicas=1, suspend=False)
+    assert names.revision(of) == before
+
+
+def test_a_revision_changes_with_what_needs_new_pods_only() -> None:
+    """Scaling, pausing and idling do not."""
+    same = pool(replicas=5, paused=True, minWarm=2, idle={"mode": "cluster"})
+    assert names.revision(same) == names.revision(pool())
+    assert names.revision(pool(model="/other")) != names.revision(pool())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
+def test_ray_serve_takes_the_applications() -> None:
+    """By Ray's own model of what may be put."""
+    from ray.serve.schema import ServeDeploySchema
+
+    taken = ServeDeploySchema.model_validate(render.applications(pool(), 3))
+    of_pool = taken.applications[1]
+    assert (of_pool.name, of_pool.external_scaler_enabled, of_pool.args["attempt"]) == ("video", True, 3)
+
+
+@pytest.mark.parametrize(
+    ("now", "groups"),
+    [
+        ("2026-11-20T07:59:59+00:00", 1),  # Friday, 08:59:59 in Berlin
+        ("2026-11-20T08:00:00+00:00", 3),
+        ("2026-11-20T15:59:59+00:00", 3),
+        ("2026-11-20T16:00:00+00:00", 1),
+        ("2026-07-17T07:00:00+00:00", 3),  # summer time
+        ("2026-11-21T09:00:00+00:00", 1),  # Saturday
+        ("2026-11-22T23:30:00+00:00", 2),  # the night that began on Sunday
+        ("2026-11-23T01:00:00+00:00", 1),
+    ],
+)
+def test_a_floor_follows_the_clock_on_the_wall(now: str, groups: int) -> None:
+    """By day and time zone; past midnight too."""
+    from datetime import datetime
+
+    spec = PoolSpec.model_validate(
+        {
+            "minWarm": 1,
+            "rayCluster": TEMPLATE,
+            "warmSchedule": [
+                {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3},
+                {"days": ["Sun"], "from": "22:00", "to": "01:00", "groups": 2},
+            ],
+        }
+    )
+    at = datetime.fromisoformat(now).timestamp()
+    assert schedule.floor(spec, at) == groups
+    change = schedule.next_change_s(spec, at)
+    assert change is not None
+    assert schedule.floor(spec, at + change - 0.5) == groups
+
+
+@pytest.mark.parametrize("reason", [*Reason])
+def test_a_cause_keeps_its_reason_and_what_was_said(reason: str) -> None:
+    """Whatever was said: the words of one cause inside another's do not make it that one."""
+    said = 'WRONGPASS: the model /models/wan does not exist; exceeded quota; secret "x" not found'
+    found = explain(Cause(reason=reason, message=said))
+    assert found.reason == reason
+    assert said in found.message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('pods "x" is forbidden: exceeded quota: q, requested: requests.nvidia.com/gpu=8', "QuotaExceeded"),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', "PodSecurityRefused"),
+        ('admission webhook "v.kyverno.svc" denied the request', "AdmissionRefused"),
+        ('MountVolume.SetUp failed for volume "s": secret "daybreak-redis" not found', "ConfigMissing"),
+        ("spec.containers[0].image: Required value", "RayClusterRefused"),
+    ],
+)
+def test_what_the_api_server_refuses_is_a_cause_where_it_is_read(text: str, reason: str) -> None:
+    """It has no field for these: its own fixed words stand in one place, and the operator reads the reason."""
+    body = {"metadata": {"name": "v", "uid": "u", "resourceVersion": "1"}, "spec": {}}
+    failed = {"type": "RayClusterReplicaFailure", "status": "True", "message": text}
+    problem = parse.ray_cluster({**body, "status": {"conditions": [failed]}}).problem
+    assert problem == Cause(reason=reason, message=text)
+    event = {"metadata": {"name": "e"}, "message": text, "lastTimestamp": "2026-11-20T08:00:00Z"}
+    known = parse.warned(event).cause
+    assert (known.reason if known else "RayClusterRefused") == reason

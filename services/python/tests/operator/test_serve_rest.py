@@ -1,0 +1,122 @@
+"""Serve's REST as the operator uses it, against a real Ray with token authentication."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from operator_samples import pool
+
+from daybreak_server.adapters.ray.serve_rest import ServeRest
+from daybreak_server.domain.names import deployment_name
+from daybreak_server.operator.planner import render
+from daybreak_server.ports.cluster import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    RayCluster,
+    ServeView,
+)
+from testkit.ports import free_port
+from testkit.system import kill_tree
+from testkit.waiting import wait_until_async
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+HEAD = RayCluster(name="head", uid="u", resource_version="1", ranks=2)
+TOKEN = secrets.token_hex(32)
+
+
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A folder with a short name: Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
+    """The address of a head's dashboard. Its ranks will wait for a Redis that is not there, which is no error."""
+    port, at = free_port(), free_port()
+    environ = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "DAYBREAK_POOLS__VIDEO__WORKLOAD": "echo",
+        "DAYBREAK_POOLS__VIDEO__RANKS": "2",
+        "DAYBREAK_POOLS__VIDEO__DEVICE": "cpu",
+        "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1/0",
+        "DAYBREAK_DATA_DIR": str(tmp_path / "data"),
+    }
+    given = {
+        "port": port,
+        "dashboard-port": at,
+        "ray-client-server-port": free_port(),
+        "dashboard-agent-listen-port": free_port(),
+        "temp-dir": short,
+        "num-cpus": 4,
+        "object-store-memory": 80_000_000,
+    }
+    options = [f"--{name}={value}" for name, value in given.items()]
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
+    with (tmp_path / "ray.log").open("wb") as log:
+        process = subprocess.Popen(ray, env=environ, stdout=log, stderr=log)
+    try:
+        yield f"http://127.0.0.1:{at}"
+    finally:
+        kill_tree(process)
+
+
+def rest(dashboard: str, token: str | None) -> ServeRest:
+    """As the operator makes it, with this token."""
+
+    async def find(cluster: RayCluster, *, again: bool = False) -> str | None:
+        return token
+
+    return ServeRest(address=lambda cluster: dashboard, token=find)
+
+
+async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
+    """From nothing to one group, to zero, to two; a wrong token is told apart from a head that is away."""
+    serve = rest(dashboard, TOKEN)
+
+    async def look() -> ServeView | None:
+        try:
+            return await serve.look(HEAD, application="video")
+        except ClusterUnavailableError:
+            return None
+
+    async def looks(**wanted: object) -> ServeView:
+        async def there() -> ServeView | None:
+            view = await look()
+            same = view is not None and all(getattr(view, name) == value for name, value in wanted.items())
+            return view if same else None
+
+        return await wait_until_async(there, 240, f"Serve to show {wanted}") or ServeView()
+
+    await looks(status=None)
+    with pytest.raises(ClusterRefusedError, match="token"):
+        await rest(dashboard, "wrong" * 13).look(HEAD, application="video")
+
+    config = render.applications(pool(), 0)
+    config["http_options"] = {"host": "127.0.0.1", "port": free_port()}
+    await serve.put(HEAD, config)
+    await looks(status="RUNNING", attempt=0, target=2, running=2)
+
+    async def scale(target: int) -> None:
+        name = deployment_name("video")
+        await serve.scale(HEAD, application="video", deployment=name, target=target)
+
+    await scale(0)
+    await looks(target=0, running=0)
+    await scale(4)
+    await looks(target=4, running=4)
+    await serve.put(HEAD, config)  # the same again: the target stays
+    assert (await looks(status="RUNNING")).target == 4
+    with pytest.raises(ClusterRefusedError):
+        await serve.scale(HEAD, application="nobody", deployment="Nobody", target=2)

@@ -1,0 +1,108 @@
+"""The seconds of a wake: whose clock counts, and that the phases together are the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from operator_samples import NOW, group, head, hosts, observed, pool, ray_cluster
+
+from daybreak_server.domain.pools import GroupState, PoolView
+from daybreak_server.operator.crd.resource import PoolStatus, Wake
+from daybreak_server.operator.planner.observed import Observed
+from daybreak_server.operator.planner.plan import plan
+
+AT_RAY = Wake(phase="ray", since=NOW - 10, began=NOW - 20, seconds={"detect": 2.0, "pods": 5.0, "image": 3.0})
+OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
+
+
+def look(before: Wake, *, now: float = NOW, **of_group: Any) -> Observed:
+    """At a pool that wants one group, whose pods run; with the group where something is said of it."""
+    of = pool(replicas=1, status=PoolStatus(wake=before))
+    rc = ray_cluster(of, 1)
+    groups = [group("g", "a0", **of_group)] if of_group else []
+    return observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=groups, live=1, now=now)
+
+
+def ms(at: float) -> int:
+    """As a group's record has it."""
+    return round(at * 1000)
+
+
+def phases(wake: Wake) -> float:
+    """The seconds of all phases."""
+    return sum(seconds for name, seconds in wake.seconds.items() if name != "total")
+
+
+def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_looked_at() -> None:
+    """And `ray` ends where the group's own phases began."""
+    wake = plan(look(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)).status.wake
+    assert wake.seconds == {
+        **AT_RAY.seconds,
+        "ray": pytest.approx(1.5),
+        **OWN,
+        "total": pytest.approx(18.5),
+    }
+    assert phases(wake) == pytest.approx(wake.seconds["total"])
+    assert (wake.phase, wake.since) == ("ready", NOW - 1.5)
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "ray_s", "counted"),
+    [(0, 3.0, True), (ms(NOW + 5), 3.0, True), (ms(NOW - 21), 10.0, False)],
+    ids=["absent", "later than now", "of before the wake"],
+)
+def test_a_moment_that_cannot_be_is_not_believed(since_ms: int, ray_s: float, counted: bool) -> None:
+    """The look counts then; and the phases of a group that was there before are not of this wake."""
+    wake = plan(look(AT_RAY, since_ms=since_ms, wake=OWN)).status.wake
+    assert (wake.since, wake.seconds["total"]) == (NOW, 20.0)
+    assert wake.seconds["ray"] == ray_s
+    assert ("model" in wake.seconds) is counted
+    assert phases(wake) == pytest.approx(20.0)
+
+
+def test_a_group_that_is_seen_on_its_way_is_followed_by_its_own_clock() -> None:
+    """Its phase began when its record says; what is over is of its own measure already then."""
+    loading = look(
+        AT_RAY, state=GroupState.LOADING, phase="model", since_ms=ms(NOW - 1), wake={"process_group": 2.0}
+    )
+    half = plan(loading).status.wake
+    assert (half.phase, half.since) == ("model", NOW - 1)
+    assert half.seconds == {**AT_RAY.seconds, "ray": 7.0, "process_group": 2.0}
+    own = {"process_group": 2.0, "model": 1.5, "warm_up": 0.7}
+    whole = plan(look(half, now=NOW + 2, since_ms=ms(NOW + 1.2), wake=own)).status.wake
+    assert whole.seconds == {**half.seconds, **own, "total": pytest.approx(21.2)}
+    assert phases(whole) == pytest.approx(21.2)
+
+
+def test_of_two_groups_the_first_that_was_ready_ends_the_wake() -> None:
+    """The other one goes on; its seconds are not told."""
+    first = look(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)
+    later = group("later", "a0", since_ms=ms(NOW - 0.5), wake={**OWN, "model": 5.0})
+    assert first.store is not None
+    both = replace(first, store=replace(first.store, groups=(later, *first.store.groups)))
+    assert plan(both).status.wake == plan(first).status.wake
+
+
+def test_what_a_task_waited_before_the_first_look_is_of_detect() -> None:
+    """The total counts it, so the phases do."""
+    of = pool(status=PoolStatus(wake=Wake()))
+    rc = ray_cluster(of, 0)
+    waits = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
+    first = plan(observed(of, rc, pods=[head(rc)], store=waits)).status.wake
+    assert (first.phase, first.since, first.began) == ("detect", NOW, NOW - 1.5)
+    asked = pool(replicas=1, status=PoolStatus(wake=first))
+    then = plan(observed(asked, rc, pods=[head(rc)], store=waits, now=NOW + 2)).status.wake
+    assert (then.phase, then.seconds) == ("pods", {"detect": 3.5})
+
+
+def test_a_group_that_starts_anew_wakes_nobody() -> None:
+    """Two hours of backlog behind it say nothing of how long a wake takes: KEDA would be asked two hours early."""
+    ready = Wake(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
+    of = pool(replicas=1, status=PoolStatus(wake=ready))
+    rc = ray_cluster(of, 1)
+    again = group("g", "a0", state=GroupState.LOADING, phase="model", since_ms=ms(NOW))
+    behind = PoolView(name="video", queued=50, live=50, oldest_wait_s=7200.0, groups=(again,))
+    wake = plan(observed(of, rc, pods=[head(rc), *hosts(rc, "a")], store=behind)).status.wake
+    assert (wake.phase, wake.began, wake.seconds) == ("model", NOW, {})

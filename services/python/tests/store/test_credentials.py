@@ -1,0 +1,90 @@
+"""A password in a file, as Kubernetes mounts a Secret: what changes there is taken up by whoever connects next."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from daybreak_server.adapters.redis.client import connect
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.ids import new_task_id
+from daybreak_server.domain.tasks import NewTask
+from daybreak_server.ports.store_errors import StoreRefusedError
+from daybreak_server.settings.tree import RedisSettings
+from testkit.valkey import Server, binary
+
+USER, PASSWORD = "ranks", "of the ranks"
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets in nobody without a password."""
+    program = binary()
+    assert program is not None
+    server = Server(tmp_path_factory.mktemp("locked"), program)
+    server.start()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+        client.execute_command("ACL", "SETUSER", "default", "off")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def where(locked: Server, tmp_path: Path) -> Endpoint:
+    """As a process that was started by another has it; the file is not there yet."""
+    url = locked.url.replace("//", f"//{USER}@")
+    settings = RedisSettings(url=url, password_file=str(tmp_path / "password"))
+    return Endpoint.of(json.loads(json.dumps(asdict(Endpoint.configured(settings)))))
+
+
+def test_a_wrong_password_is_mended_by_its_file_alone(where: Endpoint, tmp_path: Path) -> None:
+    """Absent, wrong, right: the same store is refused, refused, and taken in; nothing is made anew."""
+    file = tmp_path / "password"
+
+    async def try_all() -> None:
+        store = RedisStore(where)
+        task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
+        try:
+            with pytest.raises(StoreRefusedError, match=f"No such file.*{file.name}"):
+                await store.ping()
+            file.write_text("of somebody else")
+            with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
+                await store.submit([task])
+            file.write_text(f"{PASSWORD}\n")
+            await store.submit([task])
+            assert await store.get(task.id) is not None
+        finally:
+            await store.close()
+
+    asyncio.run(try_all())
+
+
+def test_threads_read_it_too(where: Endpoint, tmp_path: Path) -> None:
+    """The queue of a group that was refused works on once the file is right, and says so in the same words."""
+    file = tmp_path / "password"
+    file.write_text("wrong")
+    queue = RedisQueue(where, pool="echo", lease_s=5)
+    with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
+        queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
+    file.write_text(PASSWORD)
+    queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
+    queue.close()
+
+
+def test_who_is_logged_in_stays_so(where: Endpoint, tmp_path: Path) -> None:
+    """A file that becomes wrong ends no connection that there is."""
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    with connect(where, timeout_s=5) as client:
+        assert client.ping()
+        file.write_text("wrong")
+        assert client.ping()

@@ -1,0 +1,310 @@
+"""The faces that the API and the gateways use: store, event log, and what they do when Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Keys
+from daybreak_server.adapters.redis.lua.group import GROUPS_MAX
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.server_facts import facts
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
+from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
+from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
+from daybreak_server.ports.tasks import Submitted
+from testkit.ports import free_port
+from testkit.valkey import Server
+from testkit.waiting import wait_until_async
+
+
+def task(**fields: object) -> NewTask:
+    values = {"id": new_task_id("video"), "pool": "video", "tenant": "t", "input_json": "{}", **fields}
+    return NewTask(**values)  # type: ignore[arg-type]
+
+
+def group(state: GroupState = GroupState.IDLE, **fields: object) -> GroupRecord:
+    return GroupRecord(id=new_group_id(), state=state, **fields)  # type: ignore[arg-type]
+
+
+async def test_lists_page_by_page(server: Server) -> None:
+    """Pages go through all of a tenant's tasks once, either way round, filtered or not."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    tasks = [task() for _ in range(25)]
+    await store.submit([*tasks, task(tenant="z-other")])
+    queue.claim(group(), wait_s=1)
+    ids = sorted(new.id for new in tasks)
+    for newest_first in (True, False):
+        seen: list[TaskId] = []
+        after: TaskId | None = None
+        while True:
+            page = await store.list("video", "t", after=after, limit=10, newest_first=newest_first)
+            seen += [record.id for record in page.records]
+            after = page.next
+            if after is None:
+                break
+        assert seen == (ids[::-1] if newest_first else ids)
+    running = await store.list("video", "t", states=frozenset({State.RUNNING}))
+    assert [record.state for record in running.records] == [State.RUNNING]
+    assert (await store.list("video", "nobody")).records == ()
+    queue.close()
+    await store.close()
+
+
+async def test_filtered_page_may_be_short(server: Server) -> None:
+    """A filter looks at 1,000 tasks at most, and says where to go on."""
+    store = RedisStore(server.url)
+    tasks = [task() for _ in range(1050)]
+    for start in range(0, 1050, 100):
+        await store.submit(tasks[start : start + 100])
+    oldest = min(new.id for new in tasks)
+    await store.cancel(oldest)
+    first = await store.list("video", "t", states=frozenset({State.CANCELLED}))
+    assert (first.records, first.next is None) == ((), False)
+    second = await store.list("video", "t", states=frozenset({State.CANCELLED}), after=first.next)
+    assert [record.id for record in second.records] == [oldest]
+    assert second.next is None
+    await store.close()
+
+
+async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
+    """Whatever their number: one that is not seen would be taken for none, and its hosts for free."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    await store.submit([task()])
+    groups = [group(hosts=(f"host-{number}",)) for number in range(GROUPS_MAX + 3)]
+    for number, one in enumerate(groups):
+        queue.group(one, ttl_s=60 + number)
+    claim = queue.claim(groups[-1], wait_s=1)
+    view = await store.pool("video")
+    assert {one.id: one.hosts for one in view.groups} == {one.id: one.hosts for one in groups}
+    assert [one.tasks for one in view.groups if one.tasks] == [(claim.lease.task,) if claim else None]
+    queue.close()
+    await store.close()
+
+
+async def test_unknown_ids_are_nothing(server: Server) -> None:
+    """Ids that are unknown, or none at all, are answered as such."""
+    store, events = RedisStore(server.url), RedisEvents(server.url)
+    for name in (new_task_id("video"), TaskId("nonsense")):
+        assert await store.get(name) is None
+        assert await store.cancel(name) is None
+        assert await store.preview(name) is None
+        assert await store.forget([name]) == 0
+        assert (await events.read(name)).events == ()
+    assert await events.tail("video") == "0-0"
+    await events.close()
+    await store.close()
+
+
+async def test_previews_and_forget(server: Server) -> None:
+    """A preview is overwritten and fenced; only what has ended is forgotten."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    await store.submit([task()])
+    claim = queue.claim(group(), wait_s=1)
+    assert claim is not None
+    for image in (b"\0one", b"two\xff"):
+        queue.preview(claim.lease, image, content_type="image/webp", ttl_s=60)
+        assert await store.preview(claim.lease.task) == (image, "image/webp")
+    with pytest.raises(ValueError, match="32768"):
+        queue.preview(claim.lease, b"x" * 40_000, content_type="image/webp", ttl_s=60)
+    with pytest.raises(ConflictError):
+        await store.forget([claim.lease.task])
+    queue.settle(claim.lease, Finished(artifacts=()))
+    assert await store.forget([claim.lease.task]) == 1
+    assert await store.preview(claim.lease.task) is None
+    queue.close()
+    await store.close()
+
+
+async def test_pool_view_shows_groups_and_wake(server: Server) -> None:
+    """The pool tells its groups as they registered, the wake phase, and the seconds of the last wake."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    assert (await store.pool("video")).wake_phase == "zero"
+    await store.submit([task()])
+    assert (await store.pool("video")).wake_phase == "detect"
+    loading = group(
+        GroupState.LOADING, ranks=2, phase="model", since_ms=5, hosts=("a", "b"), pids=(1, 2), plan="cfg 2"
+    )
+    queue.group(loading, ttl_s=60)
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_since_ms, view.groups) == ("model", 5, (loading,))
+    ready = GroupRecord(
+        id=loading.id, state=GroupState.IDLE, ranks=2, wake={"ray": 4.0, "model": 1.5}, loads=1
+    )
+    assert queue.group(ready, ttl_s=60).drain is False
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_last) == ("ready", {"ray": 4.0, "model": 1.5})
+    assert await store.drain("video", ready.id) is True
+    assert await store.drain("video", new_group_id()) is False
+    assert queue.group(ready, ttl_s=60).drain is True
+    queue.leave(ready)
+    assert (await store.pool("video")).groups == ()
+    queue.close()
+    await store.close()
+
+
+async def test_an_operators_report_and_a_ranks_last_words(server: Server) -> None:
+    """What only an operator sees is shown until it is told otherwise or its time is up; a failure until a group is
+    ready. Its whole last wake counts, not the group's own part of it."""
+    store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
+    await store.submit([task()])
+    pods = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
+    await store.tell("video", pods, ttl_s=60)
+    cause = Cause(reason="ModelMissing", message="/m is not a folder")
+    queue.failed(cause, rank=1)
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, pods)
+    assert view.failure == cause
+    loading = group(GroupState.LOADING, phase="model", since_ms=9)
+    queue.group(loading, ttl_s=60)
+    assert (await store.pool("video")).wake_phase == "model"
+    queue.group(replace(loading, state=GroupState.IDLE, wake={"ray": 4.0}), ttl_s=60)
+    view = await store.pool("video")
+    assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, None)
+    last = {"pods": 2.0, "ray": 4.0, "total": 6.5}
+    await store.tell("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
+    assert (await store.pool("video")).wake_last == last
+
+    async def over() -> bool:
+        return (await store.pool("video")).report is None
+
+    await wait_until_async(over, 5, "the report's end")
+    assert (await store.pool("video")).wake_last == last
+    queue.close()
+    await store.close()
+
+
+async def test_task_events_replay_without_gap(server: Server) -> None:
+    """Reading a task's events from any of its ids gives exactly what follows, before and after its claim."""
+    store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
+    answer = (await store.submit([task()]))[0]
+    assert isinstance(answer, Submitted)
+    name = answer.record.id
+    waiting = (await log.read(name)).events
+    assert [(event.type, event.data, event.attempt) for event in waiting] == [("queued", {"position": 1}, 0)]
+    assert (await log.read(name, after=waiting[0].id)).events == ()
+    claim = queue.claim(group(), wait_s=1)
+    assert claim is not None
+    queue.report(claim.lease, [EventDraft(type="progress", data={"step": i}) for i in range(5)])
+    every = (await log.read(name)).events
+    assert [event.type for event in every] == ["queued", "started", *["progress"] * 5]
+    assert every[0] == waiting[0]
+    for i, event in enumerate(every):
+        assert (await log.read(name, after=event.id)).events == every[i + 1 :]
+    assert (await log.read(name, limit=2)).events == every[:2]
+    await log.close()
+    queue.close()
+    await store.close()
+
+
+async def test_trimmed_history_is_said(server: Server) -> None:
+    """A task with very many events keeps about the last thousand, and a reader from before is told."""
+    store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
+    await store.submit([task()])
+    claim = queue.claim(group(), wait_s=1)
+    assert claim is not None
+    first = (await log.read(claim.lease.task)).events
+    for _ in range(13):
+        queue.report(claim.lease, [EventDraft(type="progress", data={}) for _ in range(100)])
+    page = await log.read(claim.lease.task, after=first[0].id)
+    assert page.trimmed
+    assert len(page.events) >= 1000
+    assert (await log.read(claim.lease.task)).trimmed
+    assert not (await log.read(claim.lease.task, after=page.events[500].id)).trimmed
+    await log.close()
+    queue.close()
+    await store.close()
+
+
+async def test_follow_survives_a_restart(server: Server) -> None:
+    """A follower sees every event once and in order, across a restart of the server."""
+    store, log = RedisStore(server.url), RedisEvents(server.url)
+    seen: list[EventRecord] = []
+
+    async def follow() -> None:
+        async for events in log.follow("video", after="0-0"):
+            seen.extend(events)
+
+    following = asyncio.create_task(follow())
+    first, second = [task() for _ in range(5)], [task(priority=Priority.HIGH) for _ in range(5)]
+    await store.submit(first)
+
+    async def has(count: int) -> bool:
+        return len(seen) >= count
+
+    await wait_until_async(lambda: has(5), 30, "five events")
+    await asyncio.to_thread(server.restart, hard=True)
+    await store.submit(second)
+    await wait_until_async(lambda: has(10), 30, "ten events")
+    assert [event.task for event in seen] == [new.id for new in [*first, *second]]
+    assert [event.id for event in seen][-1] == await log.tail("video")
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+    await log.close()
+    await store.close()
+
+
+async def test_follower_behind_the_trim_is_told(server: Server) -> None:
+    """A follower that begins where events are already gone is told, not given a gap."""
+    store, log = RedisStore(server.url), RedisEvents(server.url)
+    await store.submit([task() for _ in range(3)])
+    oldest = "0-1"
+    with server.client() as client:
+        client.xtrim(Keys(prefix="daybreak", pool="video").one("events"), maxlen=1, approximate=False)
+    with pytest.raises(EventsTrimmedError):
+        await anext(log.follow("video", after=oldest))
+    await log.close()
+    await store.close()
+
+
+async def test_redis_away_is_unavailable() -> None:
+    """Without a server every face says so, in the port's words, and soon."""
+    url = f"redis://127.0.0.1:{free_port()}"
+    store, queue, log = RedisStore(url), RedisQueue(url, pool="video"), RedisEvents(url)
+    with pytest.raises(StoreUnavailableError):
+        await store.submit([task()])
+    with pytest.raises(StoreUnavailableError):
+        await store.ping()
+    with pytest.raises(StoreUnavailableError):
+        await store.tick("video")
+    with pytest.raises(StoreUnavailableError):
+        await log.read(new_task_id("video"))
+    with pytest.raises(StoreUnavailableError):
+        queue.claim(group(), wait_s=1)
+    assert (await facts(url)).error is not None
+    queue.close()
+    await log.close()
+    await store.close()
+
+
+async def test_facts_for_doctor(server: Server) -> None:
+    """What the doctor needs to know of a server."""
+    found = await facts(server.url)
+    assert (found.error, found.maxmemory_policy, found.appendonly, found.appendfsync) == (
+        None,
+        "noeviction",
+        True,
+        "everysec",
+    )
+    assert found.version is not None
+    assert found.compatible >= (7, 0)
+    assert found.ping_ms is not None
+
+
+def test_key_names_parse_back() -> None:
+    """Each key name says which kind it is, and of what."""
+    keys = Keys(prefix="daybreak", pool="video")
+    for name in SINGLE:
+        assert keys.parse(keys.one(name)) == (name, "")
+    for family in FAMILIES:
+        assert keys.parse(keys.of(family, "x_1")) == (family, "x_1")
+    assert keys.parse("daybreak:{video}:nonsense") is None
+    assert keys.parse("other") is None

@@ -1,0 +1,298 @@
+"""Properties under load: fair order, each task once, memory, a full server, a restart."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+import threading
+import time
+
+import pytest
+
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.ids import new_group_id, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Finished, NewTask, Priority, State
+from daybreak_server.ports.store_errors import StoreFullError
+from daybreak_server.ports.tasks import Submitted
+from testkit.store_driver import Driver
+from testkit.valkey import Server
+from testkit.waiting import wait_until
+from verification.model.fairness import FairQueue, order
+
+DONE = Finished(artifacts=())
+KEYS = Keys(prefix="daybreak", pool="video")
+PROMPT = '{"prompt":"' + "a red circle moving left over a calm sea at dusk, " * 4 + '","steps":20,"seed":7}'
+
+
+def task(**fields: object) -> NewTask:
+    values = {"id": new_task_id("video"), "pool": "video", "tenant": "t", "input_json": "{}", **fields}
+    return NewTask(**values)  # type: ignore[arg-type]
+
+
+async def submit_all(store: RedisStore, tasks: list[NewTask]) -> None:
+    for start in range(0, len(tasks), 100):
+        answers = await store.submit(tasks[start : start + 100])
+        assert all(isinstance(answer, Submitted) for answer in answers)
+
+
+def group() -> GroupRecord:
+    return GroupRecord(id=new_group_id(), state=GroupState.IDLE)
+
+
+async def test_served_in_fair_order(driver: Driver, server: Server) -> None:
+    """1,000 tasks of tenants with weights 1:3 and three priorities: shares within 5 %, priorities in order."""
+    store = RedisStore(server.url, library=driver.scripts._library)
+    tasks = [
+        task(
+            tenant="one" if i % 2 else "three",
+            weight=1.0 if i % 2 else 3.0,
+            priority=Priority(i // 2 % 3),
+            estimate_s=1.0,
+        )
+        for i in range(1000)
+    ]
+    await submit_all(store, tasks)
+    await store.close()
+    priorities = {new.id: new.priority for new in tasks}
+    places = {new.id: i for i, new in enumerate(tasks)}
+    served: list[tuple[str, str]] = []
+    claim = driver.claim()
+    while claim is not None:
+        served.append((claim.tenant, claim.lease.task))
+        driver.pass_time(1000)
+        claim = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
+    assert len({name for _, name in served}) == 1000
+    for upto in (40, 100, 300, 600):  # while both wait, at every moment
+        share = sum(tenant == "three" for tenant, _ in served[:upto]) / upto
+        assert share == pytest.approx(0.75, abs=0.05 * 0.75)
+    for tenant in ("one", "three"):
+        own = [(priorities[name], places[name]) for who, name in served if who == tenant]
+        assert own == sorted(own)
+
+
+def test_idle_tenant_saves_nothing_up(driver: Driver) -> None:
+    """A tenant that comes back after a long idle time starts level with the others: nobody starves."""
+    for _ in range(30):
+        driver.submit(task(tenant="busy", estimate_s=1.0))
+    for _ in range(20):
+        claim = driver.claim()
+        assert claim is not None
+        driver.pass_time(1000)
+        driver.settle(claim.lease, DONE)
+    for _ in range(10):
+        driver.submit(task(tenant="back", estimate_s=1.0))
+    first = []
+    for _ in range(10):
+        claim = driver.claim()
+        assert claim is not None
+        first.append(claim.tenant)
+        driver.pass_time(1000)
+        driver.settle(claim.lease, DONE)
+    assert collections.Counter(first)["back"] in (5, 6)  # it goes first, then turns are even
+
+
+def test_positions_are_the_model_s(driver: Driver) -> None:
+    """Queue positions are those of the pure model, and 1 is what is claimed next."""
+    model = FairQueue()
+    model.weights = {"b": 3.0}
+    names = []
+    for i in range(60):
+        tenant = "abc"[i * 7 % 3]
+        new = task(tenant=tenant, weight=model.weight(tenant), priority=Priority(i * 5 % 3), estimate_s=2.0)
+        driver.submit(new)
+        place = order(new.priority, i + 1)
+        model.push(tenant, place, new.id)
+        names.append((tenant, place, new.id))
+    for record, (tenant, place, _) in zip(driver.get_all([n for _, _, n in names]), names, strict=True):
+        assert record is not None
+        assert record.position == model.position(tenant, place, 2.0)
+    claim = driver.claim()
+    assert claim is not None
+    assert model.position(*next((t, p, 2.0) for t, p, n in names if n == claim.lease.task)) == 1
+
+
+def test_wait_estimate_comes_from_history(driver: Driver) -> None:
+    """Without a history there is no estimate but for who is next; with one it grows with the place."""
+    driver.register("g")
+    for _ in range(5):
+        driver.submit(task())
+    claim = driver.claim()
+    assert claim is not None
+    waiting = [record.id for record in (driver.get(name) for name in driver.zset("live")) if record.position]
+    assert {driver.get(name).wait_s for name in waiting} == {None}
+    driver.pass_time(10_000)
+    driver.settle(claim.lease, DONE, claim_next=driver.group_record("g"))
+    waits = {record.position: record.wait_s for record in map(driver.get, waiting) if record.position}
+    assert waits == {1: 5.0, 2: 15.0, 3: 25.0}
+
+
+def test_wait_estimate_hears_the_running_task(driver: Driver) -> None:
+    """A long task that says how long it still takes is waited for, whatever the history says."""
+    driver.register("g")
+    for _ in range(4):
+        driver.submit(task())
+    claim = driver.claim()
+    assert claim is not None
+    driver.pass_time(10_000)
+    running = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
+    assert running is not None
+    driver.report(running.lease, eta_s=97.5)
+    waits = {r.position: r.wait_s for r in map(driver.get, driver.zset("live")) if r.position}
+    assert waits == {1: 97.5, 2: 107.5}
+
+
+async def test_each_task_once_by_four_leaders(server: Server) -> None:
+    """Four leaders in threads, 200 tasks in bursts: each is done exactly once; the bell wakes them at once."""
+    store = RedisStore(server.url)
+    done: list[str] = []
+    waits: list[float] = []
+    submitted: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def lead() -> None:
+        queue = RedisQueue(server.url, pool="video")
+        me = group()
+        queue.group(me, ttl_s=60)
+        while len(done) < 200:
+            claim = queue.claim(me, wait_s=0.5)
+            while claim is not None:
+                with lock:
+                    waits.append(time.monotonic() - submitted[claim.lease.task])
+                settled = queue.settle(claim.lease, DONE, claim_next=me)
+                assert settled.state is State.SUCCEEDED
+                with lock:
+                    done.append(claim.lease.task)
+                claim = settled.next
+        queue.leave(me)
+        queue.close()
+
+    leaders = [threading.Thread(target=lead) for _ in range(4)]
+    for leader in leaders:
+        leader.start()
+    for burst in range(50):
+        tasks = [task(tenant=f"t{burst % 3}") for _ in range(4)]
+        submitted.update(dict.fromkeys((new.id for new in tasks), time.monotonic()))
+        await submit_all(store, tasks)
+    wait_until(lambda: len(done) >= 200, 60, "200 tasks to be done")
+    for leader in leaders:
+        leader.join(30)
+        assert not leader.is_alive()
+    assert collections.Counter(done) == dict.fromkeys(submitted, 1)
+    print(f"\nsubmit to start: p50 {statistics.median(waits) * 1000:.1f} ms, max {max(waits) * 1000:.1f} ms")
+    await store.close()
+
+
+async def test_idle_leader_wakes_at_once(server: Server) -> None:
+    """An idle leader starts a task far sooner than it would look at the queue by itself."""
+    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+    taken: list[tuple[str, float]] = []
+
+    def lead() -> None:
+        claim = queue.claim(me, wait_s=60)
+        assert claim is not None
+        taken.append((claim.lease.task, time.monotonic()))
+        queue.settle(claim.lease, DONE)
+
+    waits = []
+    for _ in range(10):
+        leader = threading.Thread(target=lead)
+        leader.start()
+        with server.client() as client:
+            wait_until(lambda c=client: c.info("clients")["blocked_clients"] >= 1, 30, "an idle leader")
+        taken.clear()
+        began = time.monotonic()
+        await submit_all(store, [task()])
+        leader.join(30)
+        waits.append(taken[0][1] - began)
+    queue.close()
+    await store.close()
+    assert statistics.median(waits) < 1.0
+    print(f"\nwake: p50 {statistics.median(waits) * 1000:.1f} ms, max {max(waits) * 1000:.1f} ms")
+
+
+def test_stale_bells_do_not_spin(server: Server) -> None:
+    """Leftover tokens of the bell cost one look each at most: an empty queue takes them away."""
+    queue, me = RedisQueue(server.url, pool="video"), group()
+    with server.client() as client:
+        client.rpush(KEYS.one("wakeup"), *["1"] * 64)
+        client.config_resetstat()
+        assert queue.claim(me, wait_s=0.3) is None
+        calls = client.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"]
+    queue.close()
+    assert calls <= 5
+
+
+async def test_queued_task_takes_little_memory(server: Server) -> None:
+    """A queued task with a prompt of 200 characters, metadata and a key takes at most 1.5 KB; its record is small."""
+    store = RedisStore(server.url)
+    await submit_all(store, [task()])
+    with server.client() as client:
+        before = client.info("memory")["used_memory"]
+        count = 1000
+        tasks = [
+            task(
+                input_json=PROMPT,
+                tenant=f"tenant-{i % 7}",
+                metadata={"order": str(i)},
+                idempotency_key=f"key-{i}",
+                body_hash="a" * 64,
+            )
+            for i in range(count)
+        ]
+        await submit_all(store, tasks)
+        each = (client.info("memory")["used_memory"] - before) / count
+        parts = {part: client.memory_usage(KEYS.of(part, tasks[-1].id)) for part in ("task", "spec")}
+        assert client.object("encoding", KEYS.of("task", tasks[-1].id)) == b"listpack"
+        version = client.info("server")
+    await store.close()
+    print(
+        f"\n{version.get('valkey_version', version['redis_version'])}: {each:.0f} bytes a queued task, {parts}"
+    )
+    assert each <= 1536
+
+
+async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
+    """With memory full a submit is refused, while running tasks report, finish and go on to the next."""
+    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+    await submit_all(store, [task(), task()])
+    claim = queue.claim(me, wait_s=1)
+    assert claim is not None
+    with server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        try:
+            answers = await store.submit([task(), task()])
+            assert all(isinstance(answer, StoreFullError) for answer in answers)
+            assert queue.renew(claim.lease) == 0
+            assert queue.preview(claim.lease, b"p", content_type="image/webp", ttl_s=60) == 0
+            settled = queue.settle(claim.lease, DONE, claim_next=me)
+            assert settled.state is State.SUCCEEDED
+            assert settled.next is not None
+            await store.cancel(settled.next.lease.task)
+            await store.tick("video")
+            assert queue.settle(settled.next.lease, DONE).state is State.CANCELLED
+        finally:
+            client.config_set("maxmemory", "0")
+    queue.close()
+    await store.close()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+async def test_restart_keeps_everything(server: Server, hard: bool) -> None:
+    """After a restart every record, event, lease and place is as before, and a leader goes on with its task."""
+    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+    tasks = [task(tenant=f"t{i % 3}") for i in range(50)]
+    await submit_all(store, tasks)
+    claim = queue.claim(me, wait_s=1)
+    assert claim is not None
+    before = [await store.get(new.id) for new in tasks]
+    server.restart(hard=hard)
+    assert [await store.get(new.id) for new in tasks] == before
+    assert queue.renew(claim.lease) == 0
+    settled = queue.settle(claim.lease, DONE, claim_next=me)
+    assert settled.state is State.SUCCEEDED
+    assert settled.next is not None
+    queue.close()
+    await store.close()

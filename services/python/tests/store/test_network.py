@@ -1,0 +1,85 @@
+"""The store over connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import uvloop
+
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.ids import GroupId, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import CheckpointRef, EventDraft, NewTask
+from daybreak_server.engines.rank.progress import EventBuffer
+from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.workloads.base import Step
+from testkit.store_driver import Driver
+from testkit.valkey import Server
+from verification.faults.environment.proxy import TcpProxy
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_connections_reset_while_idle_are_not_used(
+    server: Server, run: Callable[[Coroutine[Any, Any, Any]], Any]
+) -> None:
+    """After a reset of all that was open, the very next calls are answered, also those never repeated."""
+    port = urlsplit(server.url).port
+    assert port is not None
+
+    async def burst(proxy: TcpProxy) -> None:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.port}")
+        try:
+            for _ in range(3):
+                await asyncio.gather(*(store.ping() for _ in range(8)))
+                assert proxy.open == 8
+                await asyncio.to_thread(proxy.cut)
+                await asyncio.sleep(0.05)
+        finally:
+            await store.close()
+
+    with TcpProxy(("127.0.0.1", port)) as proxy:
+        run(burst(proxy))
+
+
+async def _submit(url: str, task: NewTask) -> None:
+    store = RedisStore(url)
+    try:
+        await store.submit([task])
+    finally:
+        await store.close()
+
+
+def test_a_report_whose_answer_is_lost_is_told_once(server: Server, driver: Driver) -> None:
+    """The leader cannot know that it was written: it sends all of it again, with what has come meanwhile."""
+    port = urlsplit(server.url).port
+    assert port is not None
+    task = new_task_id("video")
+    asyncio.run(_submit(server.url, NewTask(id=task, pool="video", tenant="t", input_json="{}")))
+    with TcpProxy(("127.0.0.1", port)) as proxy:
+        queue = RedisQueue(f"redis://127.0.0.1:{proxy.port}", pool="video")
+        try:
+            claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE, ranks=1), wait_s=5)
+            assert claim is not None
+            queue.report(
+                claim.lease, []
+            )  # the server knows the script now: the lost answer is not that it does not
+            outbox, checkpoint = EventBuffer(), CheckpointRef(key="c", step=1)
+            outbox.step(Step(phase="echo", fraction=0.1, step=1, steps=10), fraction=0.1, eta_s=None)
+            outbox.note(EventDraft(type="log", data={"message": "once"}))
+            events, fields = outbox.take()
+            proxy.lose_replies(1, match=task.encode())
+            with pytest.raises(StoreUnavailableError):
+                queue.report(claim.lease, events, checkpoint=checkpoint, fields=fields)
+            assert proxy.counts.lost_replies == 1
+            outbox.step(Step(phase="echo", fraction=0.2, step=2, steps=10), fraction=0.2, eta_s=None)
+            events, fields = outbox.take()
+            queue.report(claim.lease, events, checkpoint=checkpoint, fields=fields)
+        finally:
+            queue.close()
+    assert driver.types(task) == ["queued", "started", "progress", "log", "checkpoint", "progress"]
+    assert driver.get(task).step == 2

@@ -1,0 +1,334 @@
+"""Every row of the state table for tasks that run or have ended, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from daybreak_server.domain.ids import new_task_id
+from daybreak_server.domain.tasks import (
+    CheckpointRef,
+    Claim,
+    Control,
+    EventDraft,
+    Outcome,
+    Released,
+    State,
+    Stopped,
+)
+from testkit.store_cases import DONE, FATAL, OOPS, VIDEO, dump, start, submit
+from testkit.store_driver import Driver, lease_of
+from verification.model.backoff import backoff_ms
+
+
+def test_report_extends_lease_and_tells(driver: Driver) -> None:
+    """R + report → R: events in both streams, fields in the record, the checkpoint, a longer lease."""
+    claim = start(driver)
+    driver.pass_time(10_000)
+    got = driver.report(
+        claim.lease,
+        EventDraft(type="progress", data={"fraction": 0.5}),
+        checkpoint=CheckpointRef(key="k", step=3),
+        phase="denoise",
+        fraction=0.5,
+        step=3,
+        steps=6,
+        eta_s=1.25,
+        resumed_from_step=2,
+    )
+    assert got is Control.GO_ON
+    driver.pass_time(10_000)
+    record = driver.get(claim.lease.task)
+    assert (record.state, record.phase, record.fraction) == (State.RUNNING, "denoise", 0.5)
+    assert (record.step, record.steps, record.eta_s, record.resumed_from_step) == (3, 6, 1.25, 2)
+    assert driver.types(claim.lease.task) == ["queued", "started", "progress", "checkpoint"]
+    assert record.last_event_id == driver.events(claim.lease.task)[-1].id
+    with pytest.raises(ValueError, match="may not set"):
+        driver.report(claim.lease, state="succeeded")
+
+
+def test_renew_keeps_the_lease(driver: Driver) -> None:
+    """R + renew → R: a leader that renews keeps its task as long as it likes."""
+    claim = start(driver)
+    for _ in range(5):
+        driver.pass_time(10_000)
+        assert driver.renew(claim.lease) is Control.GO_ON
+    assert driver.get(claim.lease.task).strikes == 0
+
+
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
+def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> None:
+    """An hour that only the wall clock saw costs two seconds at most, and ends no lease."""
+    claim = start(driver)
+    driver.pass_time(3000)
+    driver.now += step_ms
+    driver.pass_time(4000)
+    assert driver.renew(claim.lease) is Control.GO_ON
+    driver.settle(claim.lease, DONE)
+    assert 7.0 <= (driver.get(claim.lease.task).gpu_seconds or 0) <= 9.0
+
+
+def test_a_report_sent_twice_is_told_once(driver: Driver) -> None:
+    """The answer was lost: what is sent again is known by its number, what is new beside it is told."""
+    claim = start(driver)
+    one, two = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
+    checkpoint = CheckpointRef(key="c", step=1)
+    driver.report(claim.lease, one, checkpoint=checkpoint)
+    driver.report(claim.lease, one, two, checkpoint=checkpoint)
+    assert driver.types(claim.lease.task) == ["queued", "started", "progress", "checkpoint", "progress"]
+
+
+def test_cancel_while_running(driver: Driver) -> None:
+    """R + cancel → R, marked once, live until the group stops; then C, and its files are garbage."""
+    claim = start(driver)
+    task = claim.lease.task
+    first = driver.cancel(task, "why")
+    assert first is not None
+    assert (first.state, first.cancel_requested) == (State.RUNNING, True)
+    driver.cancel(task, "again")
+    assert driver.renew(claim.lease) is Control.CANCEL
+    assert task in driver.zset("live")
+    assert driver.settle(claim.lease, Stopped()).state is State.CANCELLED
+    assert driver.events(task)[-1].data["reason"] == "why"
+    assert set(driver.zset("garbage")) == {f"{task}/{claim.lease.token}/"}
+    assert not driver.zset("live")
+
+
+def test_finish_publishes(driver: Driver) -> None:
+    """R + finish → S: artifacts, usage, corrected charge, history; the event describes the files."""
+    claim = start(driver, estimate_s=100.0, cost=2.0)
+    driver.pass_time(3000)
+    settled = driver.settle(claim.lease, DONE)
+    assert (settled.state, settled.stale) == (State.SUCCEEDED, False)
+    task = claim.lease.task
+    record = driver.get(task)
+    assert (record.artifacts, record.gpu_seconds, record.finished_ms) == ((VIDEO,), 3.0, driver.now)
+    assert record.expires_ms == driver.now + 7 * 86_400_000
+    last = driver.events(task)[-1]
+    assert last.data["usage"] == {"gpu_seconds": 3.0, "wasted_gpu_seconds": 0.0}
+    assert last.data["artifacts"] == [
+        {
+            "name": "v.mp4",
+            "content_type": "video/mp4",
+            "size_bytes": 9,
+            "sha256": "ab",
+        }
+    ]
+    view = driver.view()
+    assert (view.seconds_per_cost, view.used_gpu_seconds, view.ended[State.SUCCEEDED]) == (1.5, 3.0, 1)
+    assert float(driver.client.hget(driver.keys.one("shares"), "t") or 0) == 3.0
+    assert not driver.zset("garbage")
+
+
+def test_deadline_does_not_undo_a_finish(driver: Driver) -> None:
+    """A finish behind the run deadline is still a success."""
+    claim = start(driver, run_within_ms=1000)
+    driver.now += 2000
+    assert driver.settle(claim.lease, DONE).state is State.SUCCEEDED
+
+
+def _lapse(driver: Driver, claim: Claim) -> None:
+    driver.pass_time(15_000)
+
+
+def _by(outcome: Outcome) -> Callable[[Driver, Claim], None]:
+    def settle(driver: Driver, claim: Claim) -> None:
+        assert not driver.settle(claim.lease, outcome).stale
+
+    return settle
+
+
+ENDS = {
+    "finish": _by(DONE),
+    "error": _by(OOPS),
+    "permanent": _by(FATAL),
+    "release": _by(Released()),
+    "stopped": _by(Stopped()),
+    "lapse": _lapse,
+    "leave": lambda driver, claim: driver.leave("g"),
+    "restart": lambda driver, claim: driver.register("g", fresh=True),
+    "claim lost": lambda driver, claim: driver.claim("g"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_cancel_wins(driver: Driver, end: str) -> None:
+    """R with cancel requested → C, however the attempt ends, even behind its deadline."""
+    claim = start(driver, run_within_ms=500, max_strikes=1)
+    driver.cancel(claim.lease.task)
+    driver.now += 600
+    ENDS[end](driver, claim)
+    assert driver.get(claim.lease.task).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("end", [end for end in ENDS if end not in ("finish", "permanent")])
+def test_deadline_beats_strike(driver: Driver, end: str) -> None:
+    """R behind its run deadline → X where it would be tried again."""
+    claim = start(driver, run_within_ms=500, max_strikes=1)
+    driver.now += 600
+    assert driver.renew(claim.lease) is Control.EXPIRE
+    ENDS[end](driver, claim)
+    record = driver.get(claim.lease.task)
+    assert (record.state, record.strikes) == (State.EXPIRED, 0)
+    assert driver.events(claim.lease.task)[-1].data["reason"] == "run_within"
+
+
+@pytest.mark.parametrize("end", ["error", "lapse"])
+def test_strike_delays_with_backoff(driver: Driver, end: str) -> None:
+    """R + retryable error or lost lease → D with a strike and a jittered backoff, then its original place."""
+    claim = start(driver)
+    task, token = claim.lease.task, claim.lease.token
+    ENDS[end](driver, claim)
+    record = driver.get(task)
+    assert (record.state, record.strikes, record.error_attempt) == (State.DELAYED, 1, 1)
+    retrying = driver.events(task)[-1]
+    expected = "error" if end == "error" else "lease_lost"
+    assert (retrying.type, retrying.data["reason"]) == ("retrying", expected)
+    assert retrying.data["delay_s"] == backoff_ms(1, token) / 1000
+    later = submit(driver)
+    driver.now += 1000
+    driver.tick()
+    claim_again = driver.claim("h")
+    assert claim_again is not None
+    assert (claim_again.lease.task, claim_again.attempt) == (task, 2)
+    assert driver.get(later).state is State.QUEUED
+
+
+@pytest.mark.parametrize("end", ["error", "lapse"])
+def test_last_strike_fails(driver: Driver, end: str) -> None:
+    """R + the last strike → F, a dead letter with its error; a replay is a new task."""
+    claim = start(driver, max_strikes=1)
+    task = claim.lease.task
+    ENDS[end](driver, claim)
+    record = driver.get(task)
+    assert (record.state, record.strikes) == (State.FAILED, 1)
+    assert record.error_code == ("oops" if end == "error" else "lease_lost")
+    assert driver.events(task)[-1].data["error"]["code"] == record.error_code
+    assert set(driver.zset("dead")) == {task}
+    again = submit(driver, replay_of=task)
+    assert driver.get(again).replay_of == task
+
+
+def test_permanent_error_fails_at_once(driver: Driver) -> None:
+    """R + permanent error → F whatever strikes are left."""
+    claim = start(driver)
+    assert driver.settle(claim.lease, FATAL).state is State.FAILED
+
+
+def test_permanent_error_outranks_the_deadline(driver: Driver) -> None:
+    """R behind its run deadline with a permanent error → F: the error says more."""
+    claim = start(driver, run_within_ms=500)
+    driver.now += 600
+    assert driver.settle(claim.lease, FATAL).state is State.FAILED
+
+
+@pytest.mark.parametrize("end", ["release", "stopped", "leave", "restart", "claim lost"])
+def test_hand_back_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
+    """R + release, group gone or restarted → Q: no strike, its original place, its checkpoint."""
+    claim = start(driver)
+    task = claim.lease.task
+    later = submit(driver)
+    driver.report(claim.lease, checkpoint=CheckpointRef(key="c", step=4))
+    driver.now += 1000
+    if end == "claim lost":
+        again = driver.claim("g")
+    else:
+        ENDS[end](driver, claim)
+        assert driver.get(task).state is State.QUEUED
+        again = driver.claim("g2")
+    assert again is not None
+    assert (again.lease.task, again.attempt, again.checkpoint) == (task, 2, CheckpointRef(key="c", step=4))
+    record = driver.get(task)
+    assert (record.strikes, record.releases) == (0, 1)
+    assert driver.events(task)[-1].data["resumed_from_step"] == 4
+    assert driver.get(later).state is State.QUEUED
+    assert driver.renew(claim.lease) is Control.STALE
+
+
+def test_handed_back_too_often_is_a_strike(driver: Driver) -> None:
+    """The 51st hand-back counts as a strike."""
+    claim: Claim | None = start(driver)
+    for _ in range(50):
+        assert claim is not None
+        assert driver.settle(claim.lease, Released()).state is State.QUEUED
+        claim = driver.claim()
+    assert claim is not None
+    assert driver.settle(claim.lease, Released()).state is State.DELAYED
+    record = driver.get(claim.lease.task)
+    assert (record.strikes, record.releases, record.error_code) == (1, 50, "released")
+
+
+@pytest.mark.parametrize("end", ["leave", "restart", "claim lost"])
+def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(driver: Driver, end: str) -> None:
+    """Two failures of a group are forgiven; each further one is a strike with a backoff, and its reason is shown."""
+    claim = start(driver, max_strikes=2)
+    task = claim.lease.task
+    for _ in range(2):
+        ENDS[end](driver, claim)
+        if driver.get(task).state is State.QUEUED:
+            assert driver.claim("g") is not None
+    ENDS[end](driver, claim)
+    record = driver.get(task)
+    assert (record.state, record.strikes, record.releases) == (State.DELAYED, 1, 2)
+    assert record.error_code == "group_failed"
+    retrying = driver.events(task)[-1]
+    assert (retrying.data["reason"], retrying.data["strikes"]) == ("error", 1)
+    assert "its group failed more than 2 times" in retrying.data["message"]
+    driver.pass_time(5_000)
+    claim = driver.claim("g")
+    assert claim is not None
+    assert (
+        driver.settle(claim.lease, Released()).state is State.QUEUED
+    )  # a group that drains is forgiven as before
+    assert driver.claim("g") is not None
+    ENDS[end](driver, claim)
+    assert (driver.get(task).state, driver.get(task).strikes) == (State.FAILED, 2)
+
+
+@pytest.mark.parametrize(
+    "outcome", [DONE, OOPS, FATAL, Released(), Stopped()], ids=lambda o: type(o).__name__
+)
+def test_same_outcome_again_has_the_same_answer(driver: Driver, outcome: Outcome) -> None:
+    """A settle that is sent again answers as the first time, next claim included, and writes nothing."""
+    claim = start(driver)
+    submit(driver)
+    group = driver.group_record("g")
+    first = driver.settle(claim.lease, outcome, claim_next=group)
+    events = driver.types(claim.lease.task)
+    assert first.next is not None
+    assert driver.settle(claim.lease, outcome, claim_next=group) == first
+    assert driver.types(claim.lease.task) == events
+
+
+def test_zombie_writes_nothing(driver: Driver) -> None:
+    """Any call with a token that is not the current one is STALE and changes nothing at all."""
+    claim = start(driver)
+    driver.pass_time(16_000)
+    driver.now += 1000
+    driver.tick()
+    current = driver.claim("h")
+    assert current is not None
+    before = dump(driver)
+    assert driver.renew(claim.lease) is Control.STALE
+    progress = EventDraft(type="progress", data={})
+    assert (
+        driver.report(claim.lease, progress, checkpoint=CheckpointRef(key="z", step=1), step=1)
+        is Control.STALE
+    )
+    for outcome in (DONE, OOPS, FATAL, Released(), Stopped()):
+        assert driver.settle(claim.lease, outcome).stale
+    assert driver.settle(lease_of(new_task_id("video"), "1.x"), DONE).stale
+    assert dump(driver) == before
+    assert driver.settle(current.lease, DONE).state is State.SUCCEEDED
+
+
+def test_cancel_after_the_end_changes_nothing(driver: Driver) -> None:
+    """A terminal state is final."""
+    claim = start(driver)
+    driver.settle(claim.lease, DONE)
+    before = dump(driver)
+    record = driver.cancel(claim.lease.task)
+    assert record is not None
+    assert (record.state, record.cancel_requested) == (State.SUCCEEDED, False)
+    assert dump(driver) == before

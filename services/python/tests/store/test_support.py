@@ -1,0 +1,30 @@
+"""The test servers themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from testkit.valkey import Server, binary, start_valkey
+
+
+@pytest.mark.parametrize("flavour", ["valkey", "redis"])
+def test_restart_keeps_port_and_data(tmp_path: Path, flavour: str) -> None:
+    """A restarted server has its port and every key, in order and after SIGKILL."""
+    if binary(flavour) is None:
+        pytest.skip("no redis-server on PATH")
+    server = start_valkey(tmp_path, flavour=flavour)
+    try:
+        with server.client() as client:
+            client.set("a", "1")
+        server.restart()
+        server.restart(hard=True)
+        with server.client() as client:
+            assert client.get("a") == b"1"
+    finally:
+        server.stop()
+
+
+def test_session_server_is_empty(valkey: Server) -> None:
+    """The shared fixture hands out an empty server."""
+    with valkey.client() as client:
+        assert client.dbsize() == 0

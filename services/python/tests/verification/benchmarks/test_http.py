@@ -1,0 +1,39 @@
+"""The HTTP benchmark runs, so that it does not rot; nothing here is timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from verification.benchmarks.http import load, plan
+from verification.benchmarks.http.__main__ import main
+from verification.benchmarks.http.parts import Cores
+from verification.results import load as load_report
+
+
+def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row has a figure, those beside the floor have its figure and a target."""
+    assert main(["--quick", "--out", str(tmp_path)]) == 0
+    report = load_report(tmp_path / "http.json")
+    assert len(report.rows) == 6
+    assert all(row.value > 0 for row in report.rows)
+    assert [row.held is None for row in report.rows[:3]] == [False, False, True]
+    assert "no-op POST" in capsys.readouterr().out
+
+
+def test_a_wrong_answer_stops_the_load() -> None:
+    """A server that answers something else is an error, not a fast server."""
+    with plan.scene(Cores.here()) as stage, pytest.raises(RuntimeError, match="unexpected answer"):
+        load.run(
+            stage.servers["daybreak"].port,
+            lambda number: load.post("/v1/tasks", b"{}"),
+            concurrency=2,
+            seconds=5.0,
+        )
+
+
+def test_keys_differ() -> None:
+    """Each keyed request has a key of its own, in a place of the same length."""
+    assert plan.keyed(1) != plan.keyed(2)
+    assert len(plan.keyed(1)) == len(plan.keyed(2**60))

@@ -1,0 +1,116 @@
+"""What the scale benchmark plays, on a real server; the cluster's part runs with ``make bench-k8s``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from daybreak_server.adapters.ray.serve_rest import ServeRest
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.ports.cluster import ClusterError, RayCluster
+from testkit.valkey import Server
+from verification.benchmarks.scale import rows
+from verification.benchmarks.scale.heads import Heads
+from verification.benchmarks.scale.rows import Rest, Size, Way
+from verification.benchmarks.scale.watching import Seen
+
+CLUSTER = RayCluster(
+    name="echo-12345678",
+    uid="u",
+    resource_version="1",
+    owner="o",
+    revision="12345678",
+    ranks=2,
+    created_at=0.0,
+    worker_group="ranks",
+    replicas=2,
+    hosts=2,
+)
+
+
+def pod(name: str, *, replica: str | None = None, ready: bool = True) -> dict[str, Any]:
+    labels = {"ray.io/cluster": CLUSTER.name, "ray.io/node-type": "worker" if replica else "head"}
+    if replica:
+        labels["ray.io/worker-group-replica-name"] = replica
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {"metadata": {"name": name, "labels": labels}, "status": {"conditions": conditions}}
+
+
+@pytest.fixture
+def heads(valkey: Server) -> Iterator[Heads]:
+    made = Heads(valkey.url, ranks=2)
+    yield made
+    made.close()
+
+
+async def hosts(valkey: Server) -> list[tuple[str, ...]]:
+    store = RedisStore(valkey.url)
+    try:
+        return sorted(
+            group.hosts for group in (await store.pool("echo")).groups if group.state.value == "idle"
+        )
+    finally:
+        await store.close()
+
+
+async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
+    """A head that is not ready does not answer; a group wants all its pods and room below Serve's target."""
+
+    async def no_token(cluster: RayCluster, *, again: bool = False) -> str | None:
+        return None
+
+    serve = ServeRest(address=lambda cluster: f"{heads.url}/{cluster.name}", token=no_token)
+    with pytest.raises(ClusterError):
+        await serve.look(CLUSTER, application="echo")
+    heads.pod(pod("h"), gone=False)
+    assert (await serve.look(CLUSTER, application="echo")).status is None
+    for name, replica in (("a", "r1"), ("b", "r1"), ("c", "r2"), ("d", "r2")):
+        heads.pod(pod(name, replica=replica), gone=False)
+    assert await hosts(valkey) == []
+    await serve.put(CLUSTER, {"applications": [{"name": "echo", "args": {"groups": 1, "attempt": 0}}]})
+    assert await hosts(valkey) == [("a", "b")]
+    await serve.scale(CLUSTER, application="echo", deployment="EchoGenerator", target=4)
+    view = await serve.look(CLUSTER, application="echo")
+    assert (view.target, view.running) == (4, 4)
+    assert await hosts(valkey) == [("a", "b"), ("c", "d")]
+    heads.pod(pod("a", replica="r1"), gone=True)
+    assert await hosts(valkey) == [("c", "d")]
+    assert (await serve.look(CLUSTER, application="echo")).running == 2
+
+
+def test_what_is_seen() -> None:
+    """The moment is that of the last pool's last change of what counts; other words change nothing."""
+    seen = Seen()
+
+    def say(name: str, ready: int, text: str = "") -> None:
+        seen.pool(
+            "MODIFIED", {"metadata": {"name": name}, "status": {"phase": "Ready", "ready": ready, "x": text}}
+        )
+
+    say("a", 2)
+    assert seen.pools_are(2, phase="Ready", ready=2) is None
+    say("b", 1)
+    assert seen.pools_are(2, phase="Ready", ready=2) is None
+    say("b", 2)
+    at = seen.pools_are(2, phase="Ready", ready=2)
+    say("a", 2, "other words")
+    assert at is not None
+    assert seen.pools_are(2, phase="Ready", ready=2) == at
+    running = {"metadata": {"name": "p"}, "status": {"phase": "Running"}}
+    seen.pod("ADDED", running)
+    assert (seen.pods, seen.running) == ({"p"}, {"p"})
+    seen.pod("DELETED", running)
+    assert (seen.pods, seen.running) == (set(), set())
+
+
+def test_the_table() -> None:
+    """200 pools of 12 groups of two pods, and a head each, are 5,000."""
+    size = Size(pools=200, groups=12, hosts=2)
+    assert size.pods == 5000
+    (way,) = rows.way("up", Way(pods_s=100.0, pools_s=102.0, cpu_s=9.0, calls=1000.0), size.pools)
+    assert way.ratio == pytest.approx(1.02)
+    assert "5.0 calls" in way.note
+    memory, *_ = rows.rest(size, Rest(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0)
+    assert "20.1 KiB a pod" in memory.note

@@ -1,0 +1,33 @@
+"""The video benchmark's arithmetic: pairs beside the floor, and what a thing costs each time."""
+
+from __future__ import annotations
+
+from verification.benchmarks.video import rows
+from verification.benchmarks.video.subject import Timed
+
+
+def timed(wall_s: float, run_s: float, **events: int) -> Timed:
+    return Timed(wall_s=wall_s, run_s=run_s, sha256="", events=events)
+
+
+def test_a_task_is_compared_with_its_own_pair() -> None:
+    """A machine that slows down between pairs moves both, so the differences decide."""
+    bare = [10.0, 12.0, 11.0]
+    wall, run, floor = rows.beside_bare(bare, [timed(10.1, 10.05), timed(12.1, 12.05), timed(11.2, 11.05)])
+    assert (wall.value, wall.floor, wall.held) == (11.2, 11.0, True)
+    assert "100 ms (0.91%); may be 160 ms" in wall.note
+    assert run.held is True
+    assert floor.spread == (10.0, 12.0)
+
+
+def test_more_than_one_percent_and_fifty_milliseconds_is_a_miss() -> None:
+    """Said as such, not hidden in a spread."""
+    wall, *_ = rows.beside_bare([10.0] * 3, [timed(10.2, 10.1)] * 3)
+    assert wall.held is False
+
+
+def test_what_previews_cost_is_told_each() -> None:
+    """The difference over how many there were."""
+    plain = [timed(4.1, 4.0)] * 3
+    (row,) = rows.cost_of("previews", "preview", plain, [timed(4.5, 4.4, preview=40)] * 3)
+    assert row.note == "40 previews: +10.0%, 10.0 ms each"

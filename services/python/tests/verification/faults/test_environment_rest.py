@@ -1,0 +1,169 @@
+"""The erring S3 proxy, the stepped clock, and toxiproxy do what they say."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from verification.faults import registry
+from verification.faults.environment.preload import PreloadAbsentError
+from verification.faults.environment.s3 import FaultyS3
+from verification.faults.environment.skew import Skew
+from verification.faults.environment.toxi import Toxiproxy, find_program
+
+
+class Store(BaseHTTPRequestHandler):
+    """Keeps what is put; knows who asked."""
+
+    protocol_version = "HTTP/1.1"
+    kept: dict[str, bytes]
+
+    def do_PUT(self) -> None:
+        self.kept[self.path] = self.rfile.read(int(self.headers["content-length"]))
+        self._say(b"kept for " + self.headers["host"].encode())
+
+    def do_GET(self) -> None:
+        self._say(self.kept[self.path])
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.kept[self.path])))
+        self.end_headers()
+
+    def _say(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def kept() -> dict[str, bytes]:
+    return {}
+
+
+@pytest.fixture
+def faulty(kept: dict[str, bytes]) -> Iterator[FaultyS3]:
+    class Mine(Store):
+        pass
+
+    Mine.kept = kept
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mine)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with FaultyS3(f"http://127.0.0.1:{server.server_address[1]}") as faulty:
+        yield faulty
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def _ask(
+    faulty: FaultyS3, method: str, path: str, body: bytes | None = None
+) -> tuple[int, bytes, str | None]:
+    connection = http.client.HTTPConnection(faulty.url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.getheader("content-length")
+    finally:
+        connection.close()
+
+
+def test_without_trouble_requests_pass(faulty: FaultyS3, kept: dict[str, bytes]) -> None:
+    """Body, answer and Host are what they were: a signature covers them."""
+    host = faulty.url.removeprefix("http://").encode()
+    assert _ask(faulty, "PUT", "/a", b"data")[:2] == (200, b"kept for " + host)
+    assert _ask(faulty, "GET", "/a")[:2] == (200, b"data")
+    assert _ask(faulty, "HEAD", "/a") == (200, b"", "4")
+    assert kept == {"/a": b"data"}
+
+
+@pytest.mark.parametrize(("trouble", "status"), [("500", 500), ("503 SlowDown", 503)])
+def test_refusals_never_arrive(faulty: FaultyS3, kept: dict[str, bytes], trouble: str, status: int) -> None:
+    """An error is answered as S3 words it, and the server does not hear of the request."""
+    faulty.chance, faulty.only = 1.0, (trouble,)
+    answer = _ask(faulty, "PUT", "/a", b"data")
+    assert answer[0] == status
+    assert b"<Error><Code>" in answer[1]
+    assert kept == {}
+
+
+@pytest.mark.parametrize(("trouble", "stored"), [("cut while sending", False), ("answer lost", True)])
+def test_connections_break(faulty: FaultyS3, kept: dict[str, bytes], trouble: str, stored: bool) -> None:
+    """In the middle of a request nothing is stored; where only the answer is lost, all is."""
+    faulty.chance, faulty.only = 1.0, (trouble,)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        _ask(faulty, "PUT", "/a", b"data" * 100_000)
+    assert bool(kept) == stored
+
+
+def test_a_clock_steps_while_a_process_runs(tmp_path: Path) -> None:
+    """The wall clock goes where it is put; the monotonic one does not care."""
+    try:
+        clock = Skew(tmp_path, "clock")
+    except PreloadAbsentError as exc:
+        pytest.skip(str(exc))
+    code = "import time\nwhile input(): time.sleep(0.01); print(time.time(), time.monotonic(), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, **clock.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def look() -> tuple[float, float]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("x\n")
+            process.stdin.flush()
+            wall, monotonic = process.stdout.readline().split()
+            return float(wall), float(monotonic)
+
+        began = look()
+        clock.step_to(3600)
+        ahead = look()
+        clock.step_to(-3600)
+        behind = look()
+        process.kill()
+    assert ahead[0] - began[0] >= 3600
+    assert behind[0] - ahead[0] < -7000
+    assert 0 < behind[1] - began[1] < 600
+
+
+def test_toxiproxy_stands_between() -> None:
+    """What is listened to passes; what is down does not."""
+    program = find_program()
+    if program is None:
+        pytest.skip("toxiproxy-server is not on PATH")
+    with socket.create_server(("127.0.0.1", 0)) as listener, Toxiproxy(program) as toxi:
+        port = toxi.listen("way", listener.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+            inner, _ = listener.accept()
+            with inner:
+                one.sendall(b"x")
+                assert inner.recv(1) == b"x"
+        assert set(toxi.troubles("way")) >= {"down", "timeout", "reset_peer", "latency", "bandwidth"}
+
+
+def test_every_scenario_has_its_room() -> None:
+    """The command of this room runs these and no others, and `python -m verification.faults` knows them all."""
+    known = registry.scenarios()
+    mine = {name for name, one in known.items() if one.room == "verification.faults.environment"}
+    assert {"power-always", "power-everysec", "kill-slow-disk", "memory-full", "network-store", "s3"} <= mine
+    assert mine < set(known)

@@ -1,0 +1,149 @@
+"""The lab itself: its schedules repeat, its failpoints fire once, its cluster kills for good and puts back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from daybreak.wire import TaskState
+from verification.faults import mixed
+from verification.faults.cluster import FaultCluster
+from verification.faults.failpoints import ALL, Failpoints
+from verification.faults.history import History, read
+from verification.faults.load import unended
+from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.registry import Lab, Scenario, ViolatedError, run
+from verification.faults.schedule import schedule
+from verification.results import Row
+
+POOLS = (PoolPlan(name="solo", groups=2), PoolPlan(name="pair", ranks=2, groups=1))
+RUN = {"seconds": 60.0, "rate": 5.0, "deaths": 50, "lease_s": 1.5}
+
+
+def test_a_seed_repeats_its_schedule() -> None:
+    """The same seed gives the same tasks and faults; another seed gives others."""
+    first = schedule(seed=7, pools=POOLS, **RUN)
+    assert first == schedule(seed=7, pools=POOLS, **RUN)
+    assert first != schedule(seed=8, pools=POOLS, **RUN)
+    assert sum(fault.what in ("kill", "arm") for fault in first.faults) == 50
+    assert {fault.whom for fault in first.faults if fault.what == "arm"} <= set(ALL)
+    assert {fault.whom for fault in first.faults} >= {"leader", "follower", "gateway"}
+
+
+def test_more_time_only_adds_tasks() -> None:
+    """A longer run begins as a shorter one did, so what was found can be looked for longer."""
+    short = schedule(seed=7, pools=POOLS, **RUN).submissions
+    long = schedule(seed=7, pools=POOLS, **{**RUN, "seconds": 120.0}).submissions
+    assert long[: len(short)] == short
+    assert len(long) > len(short)
+
+
+def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
+    """Armed for the third pass: the process that makes it dies by SIGKILL; the next one goes by."""
+    (tmp_path / "armed").mkdir()
+    (tmp_path / "armed" / "after-claim.2").touch()
+
+    def child(passes: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            points = Failpoints(tmp_path, who="child")
+            for _ in range(passes):
+                points.reach("after-claim")
+            os._exit(0)
+        return os.waitpid(pid, 0)[1]
+
+    assert child(2) == 0
+    assert os.WTERMSIG(child(1)) == signal.SIGKILL
+    assert child(3) == 0
+    assert (tmp_path / "hits").read_text().split()[:2] == ["after-claim", "child"]
+    assert not list((tmp_path / "armed").iterdir())
+
+
+def test_a_history_can_be_read_up_to_where_it_was_cut(tmp_path: Path) -> None:
+    """The lab itself may be killed: what was written whole counts."""
+    history = History(tmp_path / "history", seed=3)
+    call = history.invoke("get", task="a")
+    history.done(call, "get", "ok", task="a", state="queued")
+    history.close()
+    with history.path.open("a") as file:
+        file.write('{"op": "get", "ki')
+    assert [line["op"] for line in read(history.path)] == ["run", "get", "get"]
+
+
+def test_an_outcome_goes_from_process_to_process() -> None:
+    """Runs side by side tell what came of them as JSON."""
+    outcome = mixed.Outcome(
+        kills=Counter(leader=3), states=Counter(succeeded=9), counts=Counter({"event.saw": 99}), seconds=1.5
+    )
+    assert mixed.Outcome.from_json(outcome.as_json()) == outcome
+
+
+def test_what_could_not_be_carried_out_is_tried_again_and_a_broken_promise_is_not() -> None:
+    """A second try is told of; it is the last one; and no violation is ever tried away."""
+    said: list[str] = []
+    lab = Lab(say=said.append)
+    raised: list[Exception] = []
+
+    def scenario(*raises: Exception) -> Scenario:
+        left = list(raises)
+
+        def run(_: Lab) -> list[Row]:
+            if left:
+                raised.append(left.pop(0))
+                raise raised[-1]
+            return [Row("what", 1, "tasks")]
+
+        return Scenario(name="one", about="a scenario", run=run)
+
+    assert run(scenario(TimeoutError("slow")), lab)[0].what == "what"
+    assert any("NOT CARRIED OUT, once more: TimeoutError: slow" in line for line in said)
+    with pytest.raises(TimeoutError):
+        run(scenario(TimeoutError("slow"), TimeoutError("slow")), lab)
+    raised.clear()
+    with pytest.raises(ViolatedError):
+        run(scenario(ViolatedError("lost")), lab)
+    assert len(raised) == 1
+
+
+def test_a_task_that_goes_back_to_wait_between_two_questions_has_not_ended() -> None:
+    """It runs while the waiting ones are listed and waits while the running ones are: in neither, and still there."""
+
+    class Client:
+        def __init__(self, *states: str) -> None:
+            self._states = list(states)
+
+        async def list(self, *, pool: str, limit: int, state: str | None = None) -> AsyncIterator[Any]:
+            task = SimpleNamespace(id=pool, state=TaskState(self._states.pop(0)))
+            if state in (None, task.state):
+                yield task
+
+    async def left(*states: str) -> list[Any]:
+        return await unended(Client(*states), "solo")  # type: ignore[arg-type]
+
+    assert [task.state for task in asyncio.run(left("running", "queued", "queued"))] == ["queued"]
+    assert asyncio.run(left("running", "succeeded", "succeeded")) == []
+
+
+def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
+    """A gateway, groups and a server, some of them killed; the checker finds nothing, and nothing is left."""
+    options = ClusterOptions(
+        folder=tmp_path / "cluster", pools=(PoolPlan(groups=2),), gateways=1, lease_s=1.0
+    )
+    plan = schedule(seed=5, seconds=4.0, rate=4.0, deaths=6, pools=options.pools, lease_s=options.lease_s)
+    with FaultCluster(options) as cluster:
+        pids = [target.pid for target in cluster.targets()]
+        cluster.kill(cluster.targets("leader")[0])
+        cluster.wait_ready()
+        outcome = mixed.run(cluster, plan, cut=0.1, bound_s=60, say=print)
+        pids += [target.pid for target in cluster.targets()]
+    assert outcome.deaths >= 2
+    assert outcome.tasks == outcome.counts["final.saw"] > 5
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

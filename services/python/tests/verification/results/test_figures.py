@@ -1,0 +1,54 @@
+"""Figures go from a run to a page without loss, and a page cannot hold others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from verification.results import Report, Row, load
+from verification.results.table import number
+
+
+def report(**more: object) -> Report:
+    made = Report("queue", "The queue", "What ran.", seed=7, extra={"server": "valkey 9"})
+    made.add(
+        Row("No-op tasks", 12345.6, "tasks/s", floor=20000, floor_what="bare", target="≥ 10,000", held=True)
+    )
+    made.add(
+        Row("Late | odd", 0.00123, "ms", target="≤ 0.001 ms", held=False, spread=(0.001, 0.5), note="why")
+    )
+    return made
+
+
+def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    """Rows, spread, seed and machine survive the file; nothing partial is left beside it."""
+    saved = report()
+    path = saved.save(tmp_path)
+    assert load(path) == saved
+    assert [one.name for one in tmp_path.iterdir()] == ["queue.json"]
+    assert saved.machine["commit"]
+
+
+def test_the_table_names_misses_and_ratios() -> None:
+    """A missed target stands out; the ratio is figure over floor; a bar in a name breaks no table."""
+    lines = report().table().splitlines()
+    assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
+    assert any("**missed**" in line and "Late \\| odd" in line and "0.001 to 0.5" in line for line in lines)
+    assert "seed 7" in lines[-1]
+    assert "server valkey 9" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0, "0"), (3, "3"), (1234567.8, "1,234,568"), (0.5, "0.5"), (0.0000012, "0.0000012")]
+)
+def test_numbers_keep_three_digits(value: float, shown: str) -> None:
+    """Small and large numbers are readable, and never in powers of ten."""
+    assert number(value) == shown
+
+
+def test_a_late_figure_breaks_no_promise() -> None:
+    """Counts decide; a time that missed its target is shown, and fails nothing: no test is a timed one."""
+    assert Row("lost", 1, "tasks", held=False).broken
+    assert not Row("lost", 0, "tasks", held=True).broken
+    assert not Row("ready again", 99, "s", held=False).broken

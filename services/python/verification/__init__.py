@@ -1,0 +1,1 @@
+"""What proves Daybreak: reference model, exhaustive search, fault tests, planted bugs, benchmarks and their results."""

@@ -1,0 +1,42 @@
+"""arq: coroutines, uvloop, results not kept, and a poll of the queue each few milliseconds instead of 500."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvloop
+from arq import create_pool
+from arq.connections import RedisSettings
+
+from verification.benchmarks.competitors.apps.bench import TALLY, at_once, produce_async, run
+
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+async def noop(ctx: dict[str, Any], sent: int = 0) -> None:
+    TALLY.tick(sent)
+
+
+class WorkerSettings:
+    """As the command `arq` reads it."""
+
+    functions = (noop,)
+    redis_settings = RedisSettings.from_dsn(run()["url"])
+    max_jobs = run().get("max_jobs", 10)
+    poll_delay = run().get("poll_delay", 0.5)
+    keep_result = 0
+    log_results = False
+
+
+async def main() -> None:
+    pool = await create_pool(WorkerSettings.redis_settings)
+    await produce_async(
+        lambda number: at_once(number, 50, lambda: pool.enqueue_job("noop")),
+        lambda sent: pool.enqueue_job("noop", sent),
+    )
+    await pool.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,26 @@
+"""Dramatiq on Redis: threads, no results, only the middleware that its promises need (retries)."""
+
+from __future__ import annotations
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import Retries
+
+from verification.benchmarks.competitors.apps.bench import TALLY, produce, run
+
+broker = RedisBroker(url=run()["url"], middleware=[Retries()])
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor
+def noop(sent: int = 0) -> None:
+    TALLY.tick(sent)
+
+
+def many(number: int) -> None:
+    for _ in range(number):
+        noop.send()
+
+
+if __name__ == "__main__":
+    produce(many, noop.send)

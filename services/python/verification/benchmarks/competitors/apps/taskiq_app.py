@@ -1,0 +1,29 @@
+"""Taskiq on Redis Streams: coroutine tasks, orjson, uvloop, no result backend."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+from taskiq.serializers import ORJSONSerializer
+from taskiq_redis import RedisStreamBroker
+
+from verification.benchmarks.competitors.apps.bench import TALLY, at_once, produce_async, run
+
+broker = RedisStreamBroker(run()["url"]).with_serializer(ORJSONSerializer())
+
+
+@broker.task(task_name="noop")
+async def noop(sent: int = 0) -> None:
+    TALLY.tick(sent)
+
+
+async def main() -> None:
+    await broker.startup()
+    await produce_async(lambda number: at_once(number, 100, noop.kiq), noop.kiq)
+    await broker.shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.run(main())

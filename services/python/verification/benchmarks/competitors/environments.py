@@ -1,0 +1,61 @@
+"""Each rival in an environment of its own below `build/rivals`, as its own requirements say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from verification.benchmarks.competitors.contenders import ENVIRONMENTS, HERE, Contender
+
+
+def make(contender: Contender) -> None:
+    """Make its environment, unless it is there. :raises subprocess.CalledProcessError: when that fails."""
+    if contender.environment is None or contender.installed:
+        return
+    folder = ENVIRONMENTS / contender.environment
+    requirements = HERE / "requirements" / f"{contender.environment}.txt"
+    uv = Path(sys.executable).parent / "uv"
+    print(f"Installing {contender.name} into {folder} …", file=sys.stderr)
+    try:
+        if uv.exists():
+            _run([str(uv), "venv", "-q", "-p", sys.executable, str(folder)])
+            _run(
+                [
+                    str(uv),
+                    "pip",
+                    "install",
+                    "-q",
+                    "-p",
+                    str(folder / "bin" / "python"),
+                    "-r",
+                    str(requirements),
+                ]
+            )
+        else:
+            _run([sys.executable, "-m", "venv", str(folder)])
+            _run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)])
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken for a whole one
+        raise
+
+
+def versions(contender: Contender) -> dict[str, str]:
+    """Versions of what it is made of, as installed."""
+    code = (
+        "import json, sys; from importlib.metadata import version; "
+        "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
+    done = subprocess.run(
+        [str(contender.programs / "python"), "-c", code, *contender.packages],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    told: dict[str, str] = json.loads(done.stdout)
+    return told
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True)

@@ -1,0 +1,81 @@
+"""``python -m verification.benchmarks.gpu [--quick] [--out FILE]``: measure, print a Markdown table, write JSON.
+
+Without CUDA, or without a package that it needs, it says so in one line. Without CUDA the exit status is 0: `make gpu`
+must not fail where there is no GPU to try.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from verification.benchmarks.gpu import preflight
+
+QUICK = 4
+"""How many rows of the table `--quick` measures."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; the exit status is 0 also where there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.gpu", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} rows only")
+    parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.json"), help="where the JSON goes")
+    given = parser.parse_args(arguments)
+    missing = preflight.missing()
+    if missing:
+        print(f"Nothing was measured: not installed here: {', '.join(missing)}.", file=sys.stderr)
+        return 1
+    if not preflight.has_cuda():
+        print(f"Nothing was measured: {preflight.device()}.")
+        return 0
+    _measure_all(given.out, quick=given.quick)
+    return 0
+
+
+def _measure_all(out: Path, *, quick: bool) -> None:
+    # Imported here: without torch, or without a GPU, there is nothing to import them for.
+    import torch
+
+    from verification.benchmarks.gpu.group import measure_group
+    from verification.benchmarks.gpu.measure import Result, measure
+    from verification.benchmarks.gpu.plan import ROWS, SHORT
+    from verification.benchmarks.gpu.table import markdown
+
+    device = torch.device("cuda", 0)
+    torch.cuda.set_device(device)
+    report: dict[str, Any] = {"machine": machine(), "rows": [], "group": None}
+    results: list[Result] = []
+    for row in ROWS[:QUICK] if quick else ROWS:
+        results.append(measure(row, device))
+        print(f"{len(results)}/{len(ROWS)} {results[-1]}", file=sys.stderr, flush=True)
+        report["rows"] = [result.as_json() for result in results]
+        # After each row: a run that is cut short leaves what it had.
+        out.write_text(json.dumps(report, indent=1))
+    try:
+        report["group"] = measure_group(
+            SHORT["model"], SHORT["size"], SHORT["frames"], torch.cuda.device_count()
+        )
+    except (RuntimeError, OSError) as exc:
+        report["group"] = {"error": str(exc)[:300]}
+    out.write_text(json.dumps(report, indent=1))
+    print(f"{report['machine']['gpu']}, torch {report['machine']['torch']}\n")
+    print(markdown(ROWS, results))
+    print(f"NCCL group of {torch.cuda.device_count()}: {report['group']}")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import diffusers
+    import torch
+
+    return {
+        "gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count(), "torch": torch.__version__,
+        "cuda": torch.version.cuda, "diffusers": diffusers.__version__,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""All GPUs of this machine as one NCCL group: the plan at work, beside one rank in the same run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
+
+from daybreak_server.workloads.video.pipeline.denoise import Denoiser
+from daybreak_server.workloads.video.pipeline.device_mesh import CollectiveCounter, Ranks
+from daybreak_server.workloads.video.pipeline.parallel_plan import plan
+from daybreak_server.workloads.video.spec.options import VideoOptions
+from daybreak_server.workloads.video.spec.params import VideoParams
+from verification.benchmarks.gpu.measure import SEED, random_conditions
+from verification.benchmarks.gpu.shapes import SHAPES, build
+
+
+def measure_group(
+    model: str, size: str, frames: int, world: int, device: str = "cuda", steps: int = 4
+) -> Any:
+    """Seconds a step of the group, its plan and the collectives of each rank; raises what a rank raised."""
+    context = multiprocessing.get_context("spawn")
+    replies: Queue[Any] = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (world, str(Path(folder) / "store"), model, size, frames, device, steps, replies)
+        ranks = [context.Process(target=_rank, args=(rank, *arguments)) for rank in range(world)]
+        for process in ranks:
+            process.start()
+        try:
+            answers = [replies.get(timeout=900) for _ in ranks]
+        finally:
+            for process in ranks:
+                process.join(30)
+                if process.is_alive():
+                    process.kill()
+    for answer in answers:
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+    times = max((answer["times"] for answer in answers), key=sum)
+    return {
+        "model": model, "size": size, "frames": frames, "ranks": world, "plan": answers[0]["plan"],
+        "step_s": statistics.median(times[1:]), "collectives": sorted(answer["collectives"] for answer in answers),
+        "peak_bytes": max(answer["peak"] for answer in answers),
+    }  # fmt: skip
+
+
+def _rank(
+    rank: int,
+    world: int,
+    store: str,
+    model: str,
+    size: str,
+    frames: int,
+    device: str,
+    steps: int,
+    out: Queue[Any],
+) -> None:
+    import time
+
+    try:
+        own = torch.device(device, rank) if device == "cuda" else torch.device(device)
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
+        backend = "nccl" if own.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=FileStore(store, world), rank=rank, world_size=world)
+        made = build(model, VideoOptions(), own, vae=False)
+        heads = int(made.transformer.config.num_attention_heads)
+        ranks = Ranks(plan(world, heads, True, own.type), own)
+        for transformer in made.transformers:
+            ranks.split(transformer, per_token_timesteps=made.info.expand_timesteps)
+        params = VideoParams.model_construct(
+            prompt="", negative_prompt="", size=size, frames=frames, fps=16, steps=steps, guidance=5.0,
+            guidance_2=None, shift=5.0, seed=SEED, image=None,
+        )  # fmt: skip
+        info = SHAPES[model].info
+        ranks.prepare(
+            params.width
+            // info.multiple
+            * (params.height // info.multiple)
+            * ((frames - 1) // info.temporal + 1)
+        )
+        times, last = [], time.perf_counter()
+        with CollectiveCounter() as counter:
+            for _ in Denoiser(made, ranks, params, random_conditions(made), seed=SEED):
+                now = time.perf_counter()
+                times.append(now - last)
+                last = now
+        peak = torch.cuda.max_memory_allocated() if own.type == "cuda" else 0
+        out.put(
+            {"plan": ranks.plan.explain(heads), "times": times, "collectives": counter.total, "peak": peak}
+        )
+        dist.destroy_process_group()
+    except BaseException as exc:
+        out.put({"error": f"rank {rank}: {type(exc).__name__}: {exc}"})

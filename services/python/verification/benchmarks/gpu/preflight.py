@@ -1,0 +1,63 @@
+"""``python -m verification.benchmarks.gpu.preflight``: whether this Python can run the GPU tests and the benchmark, in one line.
+
+`make gpu` asks each Python that it knows before it takes one. So this module needs the standard library only, and
+reads on every Python 3. Exit status: 0 with a CUDA device, 3 without one, 1 where a package is missing.
+"""
+
+import importlib.util
+import sys
+from typing import Final
+
+PACKAGES: Final = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "PIL",
+    "pydantic",
+)
+"""What the benchmark imports."""
+
+READY, MISSING, NO_CUDA = 0, 1, 3
+NAMES: Final = {"PIL": "pillow"}
+"""As pip calls them."""
+
+
+def main() -> int:
+    """Print one line about this Python; the exit status is the answer."""
+    if sys.version_info < (3, 11):  # the system's own Python is asked too
+        print(sys.executable + ": Daybreak needs Python 3.11 or newer")
+        return MISSING
+    absent = missing(*PACKAGES, "pytest")
+    if absent:
+        print(f"{sys.executable}: not installed here: {', '.join(absent)}")
+        return MISSING
+    print(f"{sys.executable}: {device()}")
+    return READY if has_cuda() else NO_CUDA
+
+
+def missing(*names: str) -> list[str]:
+    """Which of some packages (all of the benchmark's) are not installed."""
+    return [NAMES.get(name, name) for name in names or PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def device() -> str:
+    """The torch that is installed and the device that it sees, in words."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"no CUDA device: torch {torch.__version__} sees none"
+    return f"{torch.cuda.get_device_name(0)} x {torch.cuda.device_count()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""``python -m verification.benchmarks.http [--quick] [--no-serve]``: submits over HTTP beside a no-op POST on the same server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from verification.benchmarks.http import plan
+from verification.benchmarks.http.parts import Cores
+from verification.results import FOLDER, Report
+
+ABOUT = (
+    "`POST /v1/tasks` on the gateway beside a FastAPI route with the same body model that does nothing, on the same "
+    "server class, parser and loop; the same client (kept connections, rendered requests), rounds alternated, medians "
+    "of {rounds} × {seconds:g} s. Valkey with `everysec` shares the client's core. Every submit is a new task."
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, save; 0 also where a target was missed: the table says so."""
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.http", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a second of each, saved unknown_websocket")
+    parser.add_argument("--no-serve", action="store_true", help="not through Ray Serve (a minute less)")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
+    given = parser.parse_args(arguments)
+    effort = plan.QUICK if given.quick else plan.FULL
+    cores = Cores.here()
+    report = Report(
+        "http",
+        title="Submit over HTTP",
+        about=ABOUT.format(rounds=effort.rounds, seconds=effort.seconds),
+    )
+    with plan.scene(cores) as stage:
+        report.rows += plan.compare(stage, effort)
+        report.rows += plan.others(stage, effort)
+        report.extra = {"cores used": str(cores), "busy": stage.shares(), "fsync": "everysec"}
+    if not given.quick and not given.no_serve:
+        from verification.benchmarks.http import through_serve
+
+        report.rows += through_serve.measure(effort)
+    print(report.table())
+    if given.out or not given.quick:
+        print(f"\n{report.save(given.out or FOLDER)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

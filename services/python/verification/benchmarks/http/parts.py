@@ -1,0 +1,145 @@
+"""Processes of a benchmark, each on its own cores, ended by their ids."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import redis
+
+from daybreak_server.local.embedded_valkey import server_program
+from daybreak_server.local.instance import free_port
+
+START_S = 60.0
+HOME = Path(__file__).parents[3]
+"""Where `python -m verification.benchmarks…` finds these programs, whoever starts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Who runs where: the server alone on one core; client and Redis on what is left."""
+
+    server: frozenset[int]
+    rest: frozenset[int]
+
+    @classmethod
+    def here(cls) -> Cores:
+        """Of this machine; one core is shared by all."""
+        mine = sorted(os.sched_getaffinity(0))
+        return cls(frozenset(mine[:1]), frozenset(mine[1:] or mine))
+
+    def __str__(self) -> str:
+        if self.server == self.rest:
+            return "all on one core"
+        return f"server on 1 core; client and Redis on {len(self.rest)} other{'s' * (len(self.rest) > 1)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process that answers on a port of 127.0.0.1."""
+
+    process: psutil.Popen
+    port: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU that it has used."""
+        used = self.process.cpu_times()
+        return float(used.user + used.system)
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory that it holds now."""
+        return int(self.process.memory_info().rss)
+
+
+def everywhere() -> frozenset[int]:
+    """All cores that this process may use."""
+    return frozenset(os.sched_getaffinity(0))
+
+
+@contextmanager
+def process(
+    command: Sequence[str],
+    *,
+    port: int,
+    cores: frozenset[int],
+    log: Path,
+    ready: Callable[[int], bool],
+    start_s: float = START_S,
+) -> Iterator[Running]:
+    """Run it on ``cores`` until the block ends. :raises RuntimeError: with its log, when it does not answer."""
+    with log.open("ab") as file:
+        child = psutil.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            cwd=HOME,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+    try:
+        end = time.monotonic() + start_s
+        while not ready(port):
+            if child.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield Running(child, port)
+    finally:
+        if child.poll() is None:
+            child.terminate()
+        try:
+            child.wait(60)
+        except psutil.TimeoutExpired:
+            child.kill()
+            child.wait(20)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _pongs(port: int) -> bool:
+    client = redis.Redis(port=port, socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+@contextmanager
+def valkey(folder: Path, *, fsync: str, cores: frozenset[int]) -> Iterator[Running]:
+    """The embedded Valkey with an empty folder, append-only file on."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    options = {
+        "port": str(port), "bind": "127.0.0.1", "dir": str(folder), "appendonly": "yes", "appendfsync": fsync,
+        "save": "", "maxmemory-policy": "noeviction", "databases": "1",
+    }  # fmt: skip
+    command = [
+        str(server_program()),
+        *(part for name, value in options.items() for part in (f"--{name}", value)),
+    ]
+    with process(command, port=port, cores=cores, log=folder / "log", ready=_pongs) as running:
+        yield running
+
+
+@contextmanager
+def python(module: str, *arguments: str, port: int, cores: frozenset[int], log: Path) -> Iterator[Running]:
+    """``python -m module arguments…`` that listens on ``port``."""
+    command = [sys.executable, "-m", module, *arguments]
+    with process(command, port=port, cores=cores, log=log, ready=listens) as running:
+        yield running

@@ -1,0 +1,190 @@
+"""What is run against what, alternated so that a slow moment of the machine falls on both."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from daybreak_server.local.instance import free_port
+from verification.benchmarks.http import load, parts
+from verification.benchmarks.http.load import Sample
+from verification.benchmarks.http.parts import Cores, Running
+from verification.results import Row
+
+BODY = b'{"pool":"echo","input":{"message":"a red circle moving left"},"metadata":{"user":"u-1"}}'
+BATCH = 100
+CONCURRENCY = (1, 16, 64)
+_PLAIN = load.post("/v1/tasks", BODY)
+_TOGETHER = load.post("/v1/tasks:batch", b'{"tasks":[' + b",".join([BODY] * BATCH) + b"]}")
+_KEYED = load.post("/v1/tasks", BODY, headers=f"Idempotency-Key: {'0' * 26}\r\n")
+
+
+def plain(number: int) -> bytes:
+    """A submit."""
+    return _PLAIN
+
+
+def keyed(number: int) -> bytes:
+    """A submit with an idempotency key of its own."""
+    return _KEYED.replace(b"0" * 26, b"%026d" % number, 1)
+
+
+def submit_batcher(number: int) -> bytes:
+    """100 tasks in one request."""
+    return _TOGETHER
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long it is measured."""
+
+    rounds: int
+    seconds: float
+    concurrency: tuple[int, ...] = CONCURRENCY
+
+
+FULL = Effort(rounds=5, seconds=2.0)
+QUICK = Effort(rounds=1, seconds=0.3, concurrency=(4,))
+
+
+@dataclass(slots=True)
+class Scene:
+    """The servers that are compared, and what their processes used."""
+
+    servers: dict[str, Running]
+    store: Running
+    busy: dict[str, list[float]] = field(default_factory=dict)
+
+    def measure(
+        self,
+        kind: str,
+        render: Callable[[int], bytes],
+        *,
+        concurrency: int,
+        seconds: float,
+        status: int = 202,
+    ) -> Sample:
+        """A round against one server."""
+        server = self.servers[kind]
+        used, stored = server.cpu_s, self.store.cpu_s
+        sample = load.run(server.port, render, concurrency=concurrency, seconds=seconds, status=status)
+        self.busy.setdefault(kind, []).append((server.cpu_s - used) / seconds)
+        self.busy.setdefault(f"client of {kind}", []).append(sample.client_busy)
+        self.busy.setdefault(f"Redis of {kind}", []).append((self.store.cpu_s - stored) / seconds)
+        return sample
+
+    def shares(self) -> str:
+        """How busy each was, as shares of a core."""
+        return ", ".join(f"{name} {statistics.median(found):.2f}" for name, found in self.busy.items())
+
+
+@contextmanager
+def scene(cores: Cores) -> Iterator[Scene]:
+    """Valkey and the three servers, warm; this process moves to the client's cores meanwhile."""
+    before = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-http-")))
+        stack.callback(os.sched_setaffinity, 0, before)
+        os.sched_setaffinity(0, cores.rest)
+        store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.rest))
+        servers = {}
+        for kind in ("noop", "bare", "daybreak"):
+            port = free_port()
+            where = (f"redis://127.0.0.1:{store.port}", str(folder)) if kind == "daybreak" else ()
+            servers[kind] = stack.enter_context(
+                parts.python(
+                    "verification.benchmarks.http.serve",
+                    *(kind, str(port), *where),
+                    port=port,
+                    cores=cores.server,
+                    log=folder / f"{kind}.log",
+                )
+            )
+            load.run(port, plain, concurrency=8, seconds=0.3)
+        yield Scene(servers, store)
+
+
+def compare(stage: Scene, effort: Effort) -> list[Row]:
+    """Submit beside the floors, at each concurrency."""
+    rows: list[Row] = []
+    for concurrency in effort.concurrency:
+        found: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
+        for _ in range(effort.rounds):
+            for kind, samples in found.items():
+                samples.append(stage.measure(kind, plain, concurrency=concurrency, seconds=effort.seconds))
+        rows += _rows(concurrency, found)
+    return rows
+
+
+def _rows(concurrency: int, found: dict[str, list[Sample]]) -> list[Row]:
+    at = f"{concurrency} at once" if concurrency > 1 else "one at a time"
+    ours, floor, bare = (found[kind] for kind in ("daybreak", "noop", "bare"))
+    note = f"bare ASGI on the same server: {_middle(bare, 'rps'):,.0f}/s"
+    return [
+        _row(f"POST /v1/tasks, {at}", "rps", "requests/s", ours, floor, least=0.8, note=note),
+        _row(f"… p50, {at}", "p50_ms", "ms", ours, floor, most=1.25),
+        _row(f"… p99, {at}", "p99_ms", "ms", ours, floor),
+    ]
+
+
+def _row(
+    what: str,
+    name: str,
+    unit: str,
+    ours: list[Sample],
+    floor: list[Sample],
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    note: str = "",
+) -> Row:
+    value, base = _middle(ours, name), _middle(floor, name)
+    target, held = "", None
+    if least is not None:
+        target, held = f"≥ {least:g} × the floor", value >= least * base
+    if most is not None:
+        target, held = f"≤ {most:g} × the floor", value <= most * base
+    every = [getattr(sample, name) for sample in ours]
+    return Row(
+        what,
+        round(value, 3),
+        unit,
+        floor=round(base, 3),
+        floor_what="no-op POST, FastAPI",
+        target=target,
+        held=held,
+        spread=(round(min(every), 3), round(max(every), 3)),
+        note=note,
+    )
+
+
+def _middle(samples: list[Sample], name: str) -> float:
+    return statistics.median(getattr(sample, name) for sample in samples)
+
+
+def others(stage: Scene, effort: Effort) -> list[Row]:
+    """Submits of other kinds, and with every write on disk before its answer."""
+    rows = []
+    for what, render, status, each in (
+        ("with an Idempotency-Key, 16 at once", keyed, 202, 1),
+        ("tasks:batch of 100, 4 at once", submit_batcher, 207, BATCH),
+    ):
+        at = 4 if each > 1 else 16
+        sample = stage.measure("daybreak", render, concurrency=at, seconds=effort.seconds, status=status)
+        rows.append(Row(what, round(sample.rps * each), "tasks/s", note=f"p50 {sample.p50_ms:.2f} ms"))
+    with redis.Redis(port=stage.store.port) as client:
+        client.config_set("appendfsync", "always")
+        sample = stage.measure("daybreak", plain, concurrency=64, seconds=effort.seconds)
+        client.config_set("appendfsync", "everysec")
+    rows.append(
+        Row("fsync before every answer (`always`), 64 at once", round(sample.rps), "requests/s",
+            note=f"p50 {sample.p50_ms:.2f} ms")
+    )  # fmt: skip
+    return rows

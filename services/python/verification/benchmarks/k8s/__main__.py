@@ -1,0 +1,100 @@
+"""``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]``: two tables, ``docs/figures/k8s*.json``.
+
+Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, the image on its nodes. It
+makes a namespace of its own, and removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from testkit.kubernetes.deployment import House
+from testkit.kubernetes.values import Images
+from testkit.log import say
+from verification.benchmarks.k8s import hosts, rows
+from verification.benchmarks.k8s.baselines import Floors
+from verification.benchmarks.k8s.timeline import REST_S, burst, latencies, rest, ride
+from verification.results import FOLDER, Report
+
+ABOUT = (
+    "The chart on a real single-node cluster, CPU ranks, the tiny model, two hosts a group in pool `video`. All of "
+    "Kubernetes and of Daybreak shares the machine's cores. Floors are measured in the same run, with the same image: "
+    "a pod of the worker's template that only sleeps, Ray's own `ray start` in it, and the load of the model in a bare "
+    "process. Floor and wake of the warm head are measured in turns, 15 s after whatever was before."
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.k8s", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="each thing once, and a burst of 100")
+    parser.add_argument("--part", choices=["pools", "hosts"], help="one of the two tables (default: both)")
+    parser.add_argument("--image", default="daybreak:dev")
+    parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
+    options = parser.parse_args()
+    for part in [options.part] if options.part else ["pools", "hosts"]:
+        house = House(Images(daybreak=options.image, s3=options.s3_image))
+        report = _run(house, part, quick=options.quick)
+        say(f"\n{report.table()}")
+        if not options.quick:
+            say(f"saved {report.save(FOLDER)}")
+    return 0
+
+
+def _run(house: House, part: str, *, quick: bool) -> Report:
+    if part == "hosts":
+        hosts.furnish(house)
+    try:
+        house.open()
+        if part == "hosts":
+            report = Report(name="k8s-hosts", title="A group of two hosts on Kubernetes", about=hosts.ABOUT)
+            hosts.measure(house, report, times=1 if quick else 3)
+        else:
+            report = Report(name="k8s", title="On Kubernetes", about=ABOUT)
+            times, tasks, rest_s = (1, 100, 60) if quick else (7, 1000, 300)
+            measure(house, report, times=times, tasks=tasks, rest_s=rest_s)
+    finally:
+        house.close()
+    return report
+
+
+def measure(house: House, report: Report, *, times: int, tasks: int, rest_s: float) -> None:
+    """All rows, the quiet ones first."""
+    house.at_zero("echo", head=True)
+    house.at_zero("video", head=False)
+    calls_an_hour = rest(house, rest_s)
+    at_zero = latencies(house, "echo", 20)
+    house.settle()
+    floors = Floors(house)
+    floors.see("echo")
+    warm = latencies(house, "echo", 20)
+    house.settle()
+    cold = ride(house, "video", on_ride=lambda: floors.see("video"))
+    floors.load("video")
+    rides = []
+    for _ in range(times):
+        # Floor and ride in turns, each after the same rest: what else the machine does is in both.
+        house.at_zero("echo", head=True)
+        time.sleep(REST_S)
+        floors.join("echo")
+        time.sleep(REST_S)
+        rides.append(ride(house, "echo"))
+    house.at_zero("echo", head=True)
+    from_zero = burst(house, "echo", tasks)
+    running = burst(house, "echo", tasks)
+    house.at_zero("echo", head=True)
+    for row in (
+        rows.post(at_zero, warm),
+        *rows.wakes("echo, warm head", rides, floors),
+        *rows.wakes("video, from no pods", [cold], None),
+        *rows.floors(floors),
+        rows.down(rides),
+        rows.bursts(tasks, from_zero, running, wake_s=min(one.formed_s for one in rides)),
+        rows.calls(calls_an_hour),
+    ):
+        report.add(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

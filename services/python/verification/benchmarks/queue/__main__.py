@@ -1,0 +1,104 @@
+"""``python -m verification.benchmarks.queue [--quick] [--part PART …] [--depths N …]``: the queue's table.
+
+Parts: ``handoff``, ``costs`` (of single calls on the server), ``rate`` (everysec, at each depth), ``always`` (fsync
+before each answer). Without ``--part``
+all are run. With it, the other rows of ``docs/figures/queue.json`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from verification.benchmarks.queue import costs, handoff, rate, table
+from verification.benchmarks.queue.server import BenchServer, spare_cores
+from verification.results import FOLDER, Row, load
+
+DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
+QUICK_DEPTHS = (1_000, 10_000)
+PARTS = ("handoff", "costs", "rate", "always")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, write the JSON; the exit status says that it ran, not that it was fast."""
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.queue", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer samples, small depths")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
+    parser.add_argument("--depths", type=int, nargs="+", help="tasks queued while the rate is measured")
+    parser.add_argument(
+        "--data", type=Path, help="keep what is queued in this folder, and measure what is there"
+    )
+    parser.add_argument(
+        "--fill", action="store_true", help="only queue as many as the largest depth, into --data"
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
+    folder = given.data or Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
+    if given.fill:
+        return fill(folder, max(given.depths or DEPTHS))
+    try:
+        rows, server = measure(folder, quick=given.quick, parts=given.part or PARTS, depths=given.depths)
+    finally:
+        if given.data is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    report = table.report(server=server)
+    path = given.out / "queue.json"
+    kept = load(path).rows if given.part and path.exists() else []
+    for row in table.merged(kept, rows):
+        report.add(row)
+    report.save(given.out)
+    print(report.table())
+    return 0
+
+
+def fill(folder: Path, depth: int) -> int:
+    """Queue ``depth`` tasks and keep them: a run that measures them need not wait for that."""
+    theirs, ours = spare_cores()
+    with BenchServer(folder / "rate", cores=theirs) as server:
+        rate.fill(server.url, depth, cores=ours)
+        server.calm()
+    return 0
+
+
+def measure(
+    folder: Path, *, quick: bool, parts: list[str] | tuple[str, ...], depths: list[int] | None
+) -> tuple[list[Row], str]:
+    """The rows of the wanted parts, and the server's name."""
+    theirs, ours = spare_cores()
+    depths = sorted(depths or (QUICK_DEPTHS if quick else DEPTHS))
+    samples, tasks, repeats = (300, 3_000, 2) if quick else (2_500, 12_000, 3)
+    rows: list[Row] = []
+    with BenchServer(folder / "everysec", cores=theirs) as server:
+        name = server.version()
+        if "handoff" in parts:
+            rows += table.handoff_rows(handoff.measure(server.url, samples=samples, cores=ours))
+        if "costs" in parts:
+            rows += table.cost_rows(costs.measure(server, calls=samples, cores=ours))
+        _say(rows)
+    if "rate" in parts:
+        with BenchServer(folder / "rate", cores=theirs) as server:
+            rates = []
+            for depth in depths:
+                rates.append(rate.measure(server, depth=depth, tasks=tasks, repeats=repeats, cores=ours))
+                print(rates[-1], file=sys.stderr, flush=True)
+        rows += table.rate_rows(rates)
+    if "always" in parts:
+        with BenchServer(folder / "always", fsync="always", cores=theirs) as server:
+            hands = handoff.measure(server.url, samples=samples // 4, cores=ours)
+            one = rate.measure(server, depth=depths[0], tasks=tasks // 4, repeats=repeats, cores=ours)
+        rows += table.always_rows(one, hands)
+    return rows, name
+
+
+def _say(rows: list[Row]) -> None:
+    for row in rows:
+        print(row, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

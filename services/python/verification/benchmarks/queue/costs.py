@@ -1,0 +1,149 @@
+"""What one call of each operation costs the server: CPU of its main thread, so everything from read to reply.
+
+`verification.benchmarks.simulate` takes its service times from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.tasks import Claim, EventDraft, Finished
+from verification.benchmarks.queue.server import BenchServer
+from verification.benchmarks.queue.tasks import POOL, group, plain
+
+READERS = 8
+ROUNDS = 3
+BATCH = 100
+_STEP = {"phase": "denoise", "fraction": 0.5, "step": 5, "steps": 10, "eta_s": 1.0}
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mapping[str, float]:
+    """Microseconds of the server's CPU a call, by operation."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(cores))
+    try:
+        return {**_worker_side(server, calls), **asyncio.run(_gateway_side(server, calls))}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _each(server: BenchServer, calls: int, action: Callable[[], object]) -> float:
+    action()
+    before = server.cpu_s()
+    for _ in range(calls):
+        action()
+    return (server.cpu_s() - before) / calls * 1e6
+
+
+def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
+    queue, me = RedisQueue(server.url, pool=POOL), group(0)
+    queue.group(me, ttl_s=3600)
+    found = {
+        "a claim that finds nothing": _each(server, calls, lambda: queue.claim(me, wait_s=0)),
+        "a refresh of a group": _each(server, calls, lambda: queue.group(me, ttl_s=3600)),
+    }
+    asyncio.run(_submit(server.url, 1))
+    claim = queue.claim(me, wait_s=5)
+    assert isinstance(claim, Claim)
+    step = [EventDraft(type="progress", data=_STEP)]
+    found["a renewal of a lease"] = _each(server, calls, lambda: queue.renew(claim.lease))
+    found["a report of one event"] = _each(
+        server, calls, lambda: queue.report(claim.lease, step, fields=_STEP)
+    )
+    queue.settle(claim.lease, Finished(artifacts=()))
+    queue.leave(me)
+    queue.close()
+    return found
+
+
+async def _submit(url: str, number: int) -> None:
+    store = RedisStore(url)
+    for at in range(number):
+        await store.submit([plain(at)])
+    await store.close()
+
+
+async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
+    store = RedisStore(server.url)
+    await store.tick(POOL)
+    before = server.cpu_s()
+    for _ in range(calls):
+        await store.tick(POOL)
+    tick = (server.cpu_s() - before) / calls * 1e6
+    bare, followed = [], []
+    for _ in range(ROUNDS):  # alternated: the difference is small beside what a machine does of itself
+        bare.append(await _both(server, store, calls))
+        with _followers(server.url) as ready:
+            await asyncio.to_thread(ready)
+            followed.append(await _both(server, store, calls))
+    await store.close()
+    return {
+        "a tick": tick,
+        "a submit of one task": statistics.median(alone for alone, _ in bare),
+        "an event sent to one reader": _more(followed, bare, 0) / READERS,
+        "an event sent to one reader, many at once": _more(followed, bare, 1) / READERS,
+    }
+
+
+def _more(followed: Sequence[tuple[float, float]], bare: Sequence[tuple[float, float]], at: int) -> float:
+    return statistics.median(one[at] for one in followed) - statistics.median(one[at] for one in bare)
+
+
+async def _both(server: BenchServer, store: RedisStore, calls: int) -> tuple[float, float]:
+    """A task's cost alone, and among many."""
+    return await _submits(server, store, calls), await _submits(server, store, 5 * calls, batch=BATCH)
+
+
+@contextmanager
+def _followers(url: str) -> Iterator[Callable[[], object]]:
+    """Readers in a process of their own; what is given waits until they follow."""
+    stop, ready = _SPAWN.Event(), _SPAWN.Semaphore(0)
+    reader = _SPAWN.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)
+    reader.start()
+    try:
+        yield ready.acquire
+    finally:
+        stop.set()
+        reader.join(10)
+        if reader.is_alive():
+            reader.kill()
+
+
+async def _submits(server: BenchServer, store: RedisStore, calls: int, *, batch: int = 1) -> float:
+    """Server CPU a task, in µs, with a pause after each call that lets readers come back to wait."""
+    before = server.cpu_s()
+    for at in range(0, calls, batch):
+        await store.submit([plain(at + one) for one in range(batch)])
+        await asyncio.sleep(0.001)
+    return (server.cpu_s() - before) / (-(-calls // batch) * batch) * 1e6
+
+
+def _follow(url: str, readers: int, ready: object, stop: object) -> None:
+    """Blocking readers of the pool's events, as one each gateway has."""
+
+    async def one() -> None:
+        events = RedisEvents(url)
+        after = await events.tail(POOL)
+        async for _ in events.follow(POOL, after=after):
+            pass
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(one()) for _ in range(readers)]
+        await asyncio.sleep(0.5)
+        ready.release()  # type: ignore[attr-defined]
+        while not stop.is_set():  # type: ignore[attr-defined]
+            await asyncio.sleep(0.02)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())

@@ -1,0 +1,271 @@
+"""Tasks per second at the level of the store: submitted in batches, claimed, settled, each with all its records.
+
+One producer and a few leaders, processes of their own, on other cores than the server. What is queued stays
+at one depth: the producer runs at most a little ahead of the leaders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from daybreak_server.adapters.redis.client import connect
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.tasks import Finished, Lease, NewTask
+from verification.benchmarks.queue.server import BenchServer
+from verification.benchmarks.queue.tasks import POOL, group, plain, true_to_life
+
+BATCH = 200
+AHEAD = 1000
+"""How many tasks the producer may be ahead of the leaders."""
+LEADERS = 2
+WIDTH = 16
+"""Groups that one leader process serves, with one call for all of them."""
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What was measured at one depth."""
+
+    depth: int
+    bytes_a_task: float
+    ended_bytes: float
+    submits_s: float
+    submit_us: float
+    """CPU of the server's main thread for one task, as is ``settle_us``."""
+    settles_s: float
+    settle_us: float
+    tasks_s: tuple[float, ...]
+    """Of each repeat: submitted, claimed and settled."""
+    single_s: float
+    """The same with one group in each leader process, so one task a call."""
+    raw_s: float
+    """Payloads through a plain list by the same clients, by turns with the repeats: RPUSH in the same batches, one
+    LPOP each; the median."""
+
+
+class Counters:
+    """What processes count for each other, each in a place of its own; no locks."""
+
+    def __init__(self, leaders: int) -> None:
+        self.submitted = _SPAWN.RawValue("q", 0)
+        self.settled = _SPAWN.RawArray("q", leaders)
+        self.ready = _SPAWN.Semaphore(0)
+        self.go = _SPAWN.Event()
+
+    @property
+    def done(self) -> int:
+        """Tasks settled by all leaders."""
+        return sum(self.settled)
+
+
+def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> None:
+    """Queue ``number`` tasks that are true to life."""
+    parts = [number // makers + (1 if at < number % makers else 0) for at in range(makers)]
+    _together([_SPAWN.Process(target=_fill, args=(url, part, set(cores)), daemon=True) for part in parts])
+
+
+def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
+    """Fill to ``depth``, then measure submit alone, settle alone, and both together."""
+    have = _queued(server)
+    before = server.info()["used_memory"]
+    fill(server.url, max(0, depth - have), cores=cores)
+    server.calm()
+    after = server.info()["used_memory"]
+    a_task = (after - before) / (depth - have) if have < depth / 2 else after / have
+    half = max(500, tasks // 2)
+    cpu = server.cpu_s()
+    submits = half / _run(server.url, produced=half, settled=0, cores=cores)
+    submit_us, cpu = (server.cpu_s() - cpu) / half * 1e6, server.cpu_s()
+    waiting = server.info()["used_memory"]
+    settles = half / _run(server.url, produced=0, settled=half, cores=cores)
+    ended = a_task + (server.info()["used_memory"] - waiting) / half
+    settle_us = (server.cpu_s() - cpu) / half * 1e6
+    rates, raws = [], []
+    for _ in range(repeats):  # by turns: what else the machine does meets both
+        rates.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores))
+        raws.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True))
+    single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)
+    return Rate(
+        depth=depth, bytes_a_task=a_task, ended_bytes=ended, submits_s=submits, submit_us=submit_us, settles_s=settles,
+        settle_us=settle_us, tasks_s=tuple(rates), single_s=single, raw_s=statistics.median(raws),
+    )  # fmt: skip
+
+
+def _queued(server: BenchServer) -> int:
+    with server.client() as client:
+        return int(client.zcard(f"daybreak:{{{POOL}}}:live"))
+
+
+def _run(
+    url: str,
+    *,
+    produced: int,
+    settled: int,
+    cores: Collection[int],
+    raw: bool = False,
+    width: int = WIDTH,
+) -> float:
+    """Seconds until ``produced`` tasks were submitted and ``settled`` were settled."""
+    counters = Counters(LEADERS)
+    produce, lead = (_produce_raw, _lead_raw) if raw else (_produce, _lead)
+    workers = []
+    if produced:
+        ahead = AHEAD if settled else produced + AHEAD
+        workers.append(
+            _SPAWN.Process(target=produce, args=(url, counters, produced, ahead, set(cores)), daemon=True)
+        )
+    for at in range(LEADERS if settled else 0):
+        workers.append(
+            _SPAWN.Process(target=lead, args=(url, counters, at, settled, set(cores), width), daemon=True)
+        )
+    with _running(workers):
+        for worker in workers:
+            while not counters.ready.acquire(timeout=1):
+                if worker.exitcode not in (None, 0):
+                    raise RuntimeError("a process of the benchmark has ended early")
+        started = time.monotonic()
+        counters.go.set()
+        while counters.submitted.value < produced or counters.done < settled:
+            if any(worker.exitcode not in (None, 0) for worker in workers):
+                raise RuntimeError("a process of the benchmark has ended early")
+            time.sleep(0.002)
+        return time.monotonic() - started
+
+
+@contextmanager
+def _running(workers: list[Any]) -> Iterator[None]:
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+        for worker in workers:
+            worker.join(60)
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+
+
+def _together(workers: list[Any]) -> None:
+    with _running(workers):
+        for worker in workers:
+            worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("a process of the benchmark has failed")
+
+
+# ── in processes of their own ────────────────────────────────────────────────────────────────────────────
+
+
+def _fill(url: str, number: int, cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
+
+    async def run() -> None:
+        store = RedisStore(url, timeout_s=60, max_queued={POOL: 10**9})
+        for at in range(0, number, BATCH):
+            await _submit(store, true_to_life, at, min(BATCH, number - at))
+        await store.close()
+
+    asyncio.run(run())
+
+
+async def _submit(store: RedisStore, make: Callable[[int], NewTask], first: int, number: int) -> None:
+    answers = await store.submit([make(first + at) for at in range(number)])
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+
+
+def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
+
+    async def run() -> None:
+        store = RedisStore(url, timeout_s=30, max_queued={POOL: 10**9})
+        await store.tick(POOL)
+        counters.ready.release()
+        counters.go.wait()
+        ticked = time.monotonic()
+        for at in range(0, number, BATCH):
+            while counters.submitted.value - counters.done > ahead - BATCH:
+                await asyncio.sleep(0.0005)
+            batch = min(BATCH, number - at)
+            await _submit(store, plain, at, batch)
+            counters.submitted.value += batch
+            if time.monotonic() - ticked >= 1:  # as a gateway does
+                await store.tick(POOL)
+                ticked = time.monotonic()
+        await store.close()
+
+    asyncio.run(run())
+
+
+def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
+    os.sched_setaffinity(0, cores)
+    queue, done = RedisQueue(url, pool=POOL, timeout_s=30), Finished(artifacts=())
+    mine = [group(at * WIDTH + one) for one in range(width)]
+    for me in mine:
+        queue.group(me, ttl_s=3600)
+    counters.ready.release()
+    counters.go.wait()
+    held: list[tuple[Lease, GroupRecord]] = []
+    while True:
+        last = counters.done >= number
+        if not held:
+            if last:
+                break
+            held = _first(queue, mine)
+        answers = queue.settle_each([(lease, done, None if last else me) for lease, me in held])
+        counters.settled[at] += len(held)
+        held = [
+            (answer.next.lease, me)
+            for answer, (_, me) in zip(answers, held, strict=True)
+            if answer.next is not None
+        ]
+    for me in mine:
+        queue.leave(me)
+    queue.close()
+
+
+def _first(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
+    """What the groups get when all of them are idle."""
+    first = queue.claim(groups[0], wait_s=5)
+    if first is None:
+        return []
+    rest = queue.claim_each(groups[1:]) if len(groups) > 1 else []
+    return [(claim.lease, me) for claim, me in zip([first, *rest], groups, strict=True) if claim is not None]
+
+
+def _produce_raw(url: str, counters: Counters, number: int, ahead: int, cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    client = connect(url, timeout_s=30)
+    counters.ready.release()
+    counters.go.wait()
+    for at in range(0, number, BATCH):
+        while counters.submitted.value - counters.done > ahead - BATCH:
+            time.sleep(0.0005)
+        batch = min(BATCH, number - at)
+        client.rpush("raw-tasks", *[b"x" * 250] * batch)
+        counters.submitted.value += batch
+    client.close()
+
+
+def _lead_raw(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
+    os.sched_setaffinity(0, cores)
+    client = connect(url, timeout_s=30)
+    counters.ready.release()
+    counters.go.wait()
+    while counters.done < number:
+        if client.lpop("raw-tasks") is not None:
+            counters.settled[at] += 1
+    client.close()

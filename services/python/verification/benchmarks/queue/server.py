@@ -1,0 +1,111 @@
+"""A Valkey or Redis of a benchmark's own, set up as in production, held to given cores."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from daybreak_server.local.embedded_valkey import server_program
+
+
+def spare_cores() -> tuple[set[int], set[int]]:
+    """Cores for the server and for its clients: one for the server, all others for the clients."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (set(cores), set(cores))
+
+
+class BenchServer:
+    """A running server in ``folder``. Use it as a context; it is ended, by its pid, when the context ends."""
+
+    def __init__(
+        self, folder: Path, *, fsync: str = "everysec", cores: Collection[int] | None = None
+    ) -> None:
+        self.folder = folder
+        self.fsync = fsync
+        self._cores = set(cores) if cores else None
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = int(sock.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def __enter__(self) -> BenchServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": self.port, "bind": "127.0.0.1", "dir": self.folder.resolve(), "databases": 1, "save": "",
+            "appendonly": "yes", "appendfsync": self.fsync, "maxmemory-policy": "noeviction",
+        }  # fmt: skip
+        flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen([str(server_program()), *flags], stdout=log, stderr=log)
+        if self._cores:
+            os.sched_setaffinity(self._process.pid, self._cores)
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(60)
+
+    def client(self) -> redis.Redis:
+        """A plain client; the caller closes it."""
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=30)
+
+    def info(self) -> dict[str, Any]:
+        """What INFO says."""
+        with self.client() as client:
+            told: dict[str, Any] = client.info()
+            return told
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the main thread has used: commands, and reading, writing and logging them."""
+        told = self.info()
+        return float(told["used_cpu_user_main_thread"]) + float(told["used_cpu_sys_main_thread"])
+
+    def calm(self, timeout_s: float = 120.0) -> None:
+        """Wait until no rewrite of the append-only file runs or is due."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            told = self.info()
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                return
+            time.sleep(0.05)
+
+    def version(self) -> str:
+        """Which server, and its version."""
+        told = self.info()
+        return (
+            f"valkey {told['valkey_version']}"
+            if "valkey_version" in told
+            else f"redis {told['redis_version']}"
+        )
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                raise RuntimeError((self.folder / "server.log").read_text()[-2000:])
+            try:
+                with self.client() as client:
+                    if client.ping():
+                        return
+            except redis.RedisError:
+                time.sleep(0.02)
+        raise TimeoutError("the server does not answer")

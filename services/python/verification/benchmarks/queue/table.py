@@ -1,0 +1,156 @@
+"""What was measured, as rows with their floors and targets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from verification.benchmarks.queue.handoff import HandOff, halves, quantile
+from verification.benchmarks.queue.rate import BATCH, LEADERS, WIDTH, Rate
+from verification.results import Report, Row
+
+ABOUT = (
+    "The store's own classes (`RedisStore`, `RedisQueue`) against a server on a core of its own; a producer and "
+    f"{LEADERS} leaders are processes on the other cores. Tasks are submitted in batches of {BATCH}; each leader "
+    f"serves {WIDTH} groups, whose settlements and next claims share a call. Each task has its record, events, lease, "
+    "charge and ledger. Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
+)
+TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
+FLATNESS, TASKS = "Flatness", "No-op tasks, "
+CPU_SUBMIT, CPU_SETTLE = "Server CPU of a submit in a batch", "Server CPU of a settle that claims the next"
+RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same clients"
+
+
+def report(*, server: str) -> Report:
+    """An empty one."""
+    return Report(
+        "queue",
+        title="The queue alone",
+        about=ABOUT,
+        extra={"server": server, "fsync": "everysec where not named"},
+    )
+
+
+def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Earlier rows with those that were measured anew in their places, and flatness over all of them."""
+    new = {row.what: row for row in rows}
+    found = [new.pop(row.what, row) for row in kept if not row.what.startswith(FLATNESS)]
+    found += new.values()
+    at = [number for number, row in enumerate(found) if row.what.startswith(TASKS)]
+    if len(at) > 1:
+        found[at[-1] + 1 : at[-1] + 1] = [
+            _flatness([found[number] for number in at]),
+            *_flatness_of_cpu(found),
+        ]
+    return found
+
+
+def _flatness(rows: Sequence[Row]) -> Row:
+    """How far the rate at any depth is from that at the first."""
+    first, last = (row.what.removeprefix(TASKS).removesuffix(" queued") for row in (rows[0], rows[-1]))
+    apart = max(abs(row.value / rows[0].value - 1) for row in rows)
+    return Row(
+        f"{FLATNESS}, {first} to {last} queued", 100 * apart, "%", target="± 10 %", held=apart <= FLAT,
+        note="largest difference from the smallest depth",
+    )  # fmt: skip
+
+
+def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
+    """The same of what a task costs the server, which other work on the machine changes less than a rate."""
+    parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
+    if any(len(part) < 2 for part in parts):
+        return []
+    first, last = (sum(part[at].value for part in parts) for at in (0, -1))
+    return [
+        Row(
+            f"{FLATNESS} of the server's CPU for a task", 100 * abs(last / first - 1), "%", target="± 10 %",
+            held=abs(last / first - 1) <= FLAT,
+            note=f"submit, settle and claim: {first:.0f} µs at the smallest depth, {last:.0f} µs at the largest",
+        )
+    ]  # fmt: skip
+
+
+def short(number: int) -> str:
+    """1 k, 100 k, 1 M."""
+    for size, name in ((10**6, "M"), (10**3, "k")):
+        if number >= size and number % size == 0:
+            return f"{number // size} {name}"
+    return f"{number:,}"
+
+
+def handoff_rows(seen: HandOff, *, prefix: str = "") -> list[Row]:
+    """Median and p99 of enqueue → claimed, beside the raw hand-off."""
+    raw, ours = statistics.median(seen.raw_ms), statistics.median(seen.queue_ms)
+    raw99, ours99 = quantile(seen.raw_ms, 0.99), quantile(seen.queue_ms, 0.99)
+    floor = "RPUSH → BLPOP, alternating in the same run"
+    return [
+        Row(
+            f"{prefix}Enqueue → claimed, idle group, median", ours, "ms", raw, floor, target="≤ floor + 2 ms",
+            held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"n = {len(seen.queue_ms):,}",
+        ),
+        Row(
+            f"{prefix}Enqueue → claimed, idle group, p99", ours99, "ms", raw99, floor, target="≤ 10 ms",
+            held=ours99 <= P99_MS, spread=halves(seen.queue_ms, 0.99),
+        ),
+    ]  # fmt: skip
+
+
+def rate_rows(rates: Sequence[Rate]) -> list[Row]:
+    """Tasks per second by depth, flatness, memory, and where the time goes."""
+    middles = [statistics.median(one.tasks_s) for one in rates]
+    rows = [
+        Row(
+            f"{TASKS}{short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
+            target=f"≥ {TASKS_S:,}", held=middle >= TASKS_S, spread=(min(one.tasks_s), max(one.tasks_s)),
+        )
+        for one, middle in zip(rates, middles, strict=True)
+    ]  # fmt: skip
+    rows.append(
+        Row(
+            f"Memory of a queued task, {short(rates[-1].depth)} queued", rates[-1].bytes_a_task, "bytes",
+            target="≤ 1,536", held=rates[-1].bytes_a_task <= BYTES,
+            note="used_memory: record, input, indexes, idempotency and its `queued` event",
+        )
+    )  # fmt: skip
+    rows.append(
+        Row(
+            "Memory of an ended task", rates[0].ended_bytes, "bytes",
+            note="kept until its retention ends: record, input, indexes, its own stream and its three events",
+        )
+    )  # fmt: skip
+    for one in (rates[0], rates[-1]) if len(rates) > 1 else rates:
+        rows += _parts(one)
+    return rows
+
+
+def _parts(one: Rate) -> list[Row]:
+    at = f"{short(one.depth)} queued"
+    return [
+        Row(f"One group in each process, so one task a call, {at}", one.single_s, "tasks/s"),
+        Row(f"Submit alone, {at}", one.submits_s, "tasks/s"),
+        Row(f"{CPU_SUBMIT}, {at}", one.submit_us, "µs"),
+        Row(f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s"),
+        Row(f"{CPU_SETTLE}, {at}", one.settle_us, "µs"),
+    ]
+
+
+def cost_rows(costs: Mapping[str, float]) -> list[Row]:
+    """What single calls cost the server."""
+    return [
+        Row(f"Server CPU of {what}", value, "µs", note="one call at a time") for what, value in costs.items()
+    ]
+
+
+def always_rows(one: Rate, hands: HandOff) -> list[Row]:
+    """The same where each answer waits for the disk."""
+    middle = statistics.median(one.tasks_s)
+    return [
+        Row(
+            f"`always`: no-op tasks, {short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
+            spread=(min(one.tasks_s), max(one.tasks_s)),
+        ),
+        *(
+            Row(row.what, row.value, row.unit, row.floor, row.floor_what, spread=row.spread, note=row.note)
+            for row in handoff_rows(hands, prefix="`always`: ")
+        ),
+    ]  # fmt: skip

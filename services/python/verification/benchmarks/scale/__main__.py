@@ -1,0 +1,255 @@
+"""``python -m verification.benchmarks.scale [--quick] [--pools N] [--groups N]``: the table of ``docs/figures/k8s-scale.json``.
+
+Needs a Kubernetes with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH. The
+operator is the product's, as a process here; nodes, kubelets and Ray are played. All it makes goes at the end, but for
+the CRD.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from daybreak_server.adapters.kube.client import JSON_PATCH, POOLS
+from daybreak_server.adapters.kube.login import connect
+from daybreak_server.local.instance import free_port
+from daybreak_server.operator.crd.definition import definition
+from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import say
+from verification.benchmarks.queue.server import BenchServer
+from verification.benchmarks.scale import rows
+from verification.benchmarks.scale.heads import Heads
+from verification.benchmarks.scale.nodes import PLACE, KwokMissingError, nodes
+from verification.benchmarks.scale.rows import Rest, Size, Way
+from verification.benchmarks.scale.subject import ACTIONS, LOOKED, Operator
+from verification.benchmarks.scale.watching import Seen, Watching
+from verification.results import FOLDER, Report, Row
+
+ABOUT = (
+    "A real API server, scheduler and KubeRay; kwok plays the nodes, and Ray's heads and groups are played by the "
+    "benchmark, so what is measured is the operator. All pools change at once. Everything shares the machine's cores."
+)
+WAIT_S = 1800.0
+REST_S, QUICK_REST_S = 330.0, 30.0
+
+
+class Scene:
+    """Pools in a namespace of their own, and what is seen of them."""
+
+    def __init__(self, api: client.ApiClient, size: Size, namespace: str, heads: Heads) -> None:
+        self.size, self.namespace, self.heads, self.seen = size, namespace, heads, Seen()
+        self._custom = client.CustomObjectsApi(api)
+        self.names = [f"pool-{at:03}" for at in range(size.pools)]
+
+    def make(self) -> None:
+        """All pools, at zero."""
+        for name in self.names:
+            body = {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "GeneratorPool",
+                "metadata": {"name": name},
+                "spec": _spec(self.size.hosts),
+            }
+            self._custom.create_namespaced_custom_object(*POOLS, self.namespace, PLURAL, body)
+
+    def ask(self, groups: int) -> None:
+        """So many of every pool, as KEDA does it."""
+        for name in self.names:
+            self._custom.patch_namespaced_custom_object(
+                *POOLS,
+                self.namespace,
+                PLURAL,
+                name,
+                [{"op": "replace", "path": "/spec/replicas", "value": groups}],
+                _content_type=JSON_PATCH,
+            )
+
+    def way(self, operator: Operator, begin: Callable[[], None], groups: int) -> Way:
+        """Until all is as wanted, with so many groups a pool."""
+        pods = self.size.pools * (1 + groups * self.size.hosts)
+        cpu, calls, began = operator.cpu_s, operator.calls, time.monotonic()
+        begin()
+        told = began
+
+        def there() -> float | None:
+            nonlocal told
+            if time.monotonic() - told > 15:
+                told = time.monotonic()
+                say(
+                    f"  {len(self.seen.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
+                )
+            said = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
+            at, put = self.seen.pools_are(self.size.pools, **said), self.heads.put_on(self.size.pools)
+            all_run = len(self.seen.running) == len(self.seen.pods) == pods
+            return max(at, put) if at and put and all_run else None
+
+        at = wait_until(there, timeout_s=WAIT_S, what=f"{pods:,} pods and all pools at {groups}", pause_s=0.2)
+        found = Way(
+            pods_s=self.seen.pods_changed_at - began,
+            pools_s=at - began,
+            cpu_s=operator.cpu_s - cpu,
+            calls=operator.calls - calls,
+        )
+        say(f"all pools at {groups}: {found}")
+        return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.scale", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="10 pools, not saved")
+    parser.add_argument("--pools", type=int, default=200)
+    parser.add_argument("--groups", type=int, default=12, help="of each pool, of two pods")
+    options = parser.parse_args()
+    size = Size(pools=10 if options.quick else options.pools, groups=options.groups, hosts=2)
+    report = Report(name="k8s-scale", title="The operator at scale", about=ABOUT)
+    try:
+        measure(report, size, rest_s=QUICK_REST_S if options.quick else REST_S)
+    except KwokMissingError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    say(f"\n{report.table()}")
+    if not options.quick:
+        say(f"saved {report.save(FOLDER)}")
+    return 0
+
+
+def measure(report: Report, size: Size, *, rest_s: float) -> None:
+    """All rows."""
+    api, _ = connect()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-scale-")))
+        server = stack.enter_context(BenchServer(folder / "valkey"))
+        heads = Heads(server.url, ranks=size.hosts)
+        stack.callback(heads.close)
+        stack.enter_context(nodes(api, size.pods, folder / "kwok.log"))
+        namespace = stack.enter_context(_namespace(api))
+        scene, watching = Scene(api, size, namespace, heads), Watching(api, namespace)
+        stack.callback(watching.close)
+
+        def pod(kind: str, body: Any) -> None:
+            heads.pod(body, gone=kind == "DELETED")
+            scene.seen.pod(kind, body)
+
+        watching.pools(scene.seen.pool)
+        watching.pods(pod)
+
+        def begin() -> Operator:
+            return Operator(
+                namespace=namespace,
+                redis=server.url,
+                heads=heads.url,
+                port=free_port(),
+                log=folder / "operator.log",
+            )
+
+        say(f"{size}, in namespace {namespace}")
+        operator = begin()
+        try:
+            wait_until(operator.metrics, timeout_s=60, what="the operator")
+            empty = operator.memory_mib
+            made = scene.way(operator, scene.make, 0)
+            raised = scene.way(operator, lambda: scene.ask(size.groups), size.groups)
+            calm = _rest(operator, rest_s)
+            again, acted = [], 0.0
+            for _ in range(2):
+                operator.stop()
+                operator = begin()
+                again.append(_looked_at_all(operator, size.pools))
+                acted += sum(operator.metrics().get(ACTIONS, []))
+            most = operator.memory_mib
+            lowered = scene.way(operator, lambda: scene.ask(0), 0)
+        except BaseException:
+            say((folder / "operator.log").read_text(errors="replace")[-4000:])
+            raise
+        finally:
+            operator.stop()
+    for row in (*_rows(size, made, raised, lowered, calm, empty), *rows.restarts(size, again, acted, most)):
+        report.add(row)
+
+
+def _rows(size: Size, made: Way, raised: Way, lowered: Way, calm: Rest, empty_mib: float) -> Iterator[Row]:
+    pools, groups = size.pools, size.groups
+    yield from rows.way(f"{pools:,} pools made → heads run, applications put", made, pools)
+    yield from rows.way(f"all of them 0 → {groups} groups at once: {size} → every group ready", raised, pools)
+    yield from rows.way(f"all of them {groups} → 0 groups at once → pods gone, pools at zero", lowered, pools)
+    yield from rows.rest(size, calm, empty_mib)
+
+
+def _rest(operator: Operator, for_s: float) -> Rest:
+    time.sleep(15)
+    cpu, calls = operator.cpu_s, operator.calls
+    time.sleep(for_s)
+    found = Rest(
+        for_s=for_s,
+        calls_an_hour=(operator.calls - calls) * 3600 / for_s,
+        cores=(operator.cpu_s - cpu) / for_s,
+        memory_mib=operator.memory_mib,
+    )
+    say(f"at rest: {found}")
+    return found
+
+
+def _looked_at_all(operator: Operator, pools: int) -> float:
+    def looked() -> float | None:
+        at = operator.metrics().get(LOOKED, [])
+        return max(at) - operator.began if len(at) == pools else None
+
+    took = wait_until(looked, timeout_s=300, what="a look at every pool", pause_s=0.5)
+    say(f"a new operator has looked at every pool after {took:.1f} s")
+    return float(took or 0)
+
+
+@contextmanager
+def _namespace(api: client.ApiClient) -> Iterator[str]:
+    """One of the benchmark's own; the CRD is installed where it is missing, and stays."""
+    core, name = client.CoreV1Api(api), f"daybreak-scale-{secrets.token_hex(3)}"
+    try:
+        client.ApiextensionsV1Api(api).create_custom_resource_definition(definition())
+    except ApiException as exc:
+        if exc.status != 409:
+            raise
+    time.sleep(2)
+    core.create_namespace({"metadata": {"name": name}})
+    wait_until(
+        lambda: core.list_namespaced_service_account(name).items, timeout_s=60, what="its service account"
+    )
+    try:
+        yield name
+    finally:
+        say("taking everything away …")
+        core.delete_namespace(name)
+        wait_until(
+            lambda: name not in {one.metadata.name for one in core.list_namespace().items},
+            timeout_s=900,
+            what="the end of the namespace",
+        )
+
+
+def _spec(hosts: int) -> dict[str, Any]:
+    def template() -> dict[str, Any]:
+        return {"spec": {**PLACE, "containers": [{"name": "ray", "image": "played"}]}}
+
+    ray = {"headGroupSpec": {"template": template()}, "workerGroupSpecs": [{"template": template()}]}
+    return {
+        "replicas": 0,
+        "workload": "echo",
+        "ranks": hosts,
+        "hostsPerGroup": hosts,
+        "drainSeconds": 5,
+        "rayCluster": {"spec": ray},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

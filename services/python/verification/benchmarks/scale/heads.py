@@ -1,0 +1,148 @@
+"""Ray on pods that have no process: Serve's REST for every head, and a record in Redis for every group.
+
+A group is there once all pods of a replica are ready and Serve's target has room for it; it goes with its first pod.
+It never works, so whatever may be removed is removed at once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from daybreak_server.adapters.kube import parse
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.names import deployment_name
+from daybreak_server.domain.pools import GroupRecord, GroupState
+
+TTL_S = 3600.0
+
+
+@dataclass(slots=True)
+class Head:
+    """One RayCluster's."""
+
+    pool: str
+    queue: RedisQueue
+    config: Mapping[str, Any] | None = None
+    put_at: float = 0.0
+    """When it was first put, by the monotonic clock."""
+    target: int = 0
+    ready: dict[str, set[str]] = field(default_factory=dict)
+    """By replica: its pods that are ready."""
+    groups: dict[str, GroupRecord] = field(default_factory=dict)
+    """By replica."""
+
+
+class Heads:
+    """All of them. ``ranks`` is also the number of pods of a group: one rank a pod."""
+
+    def __init__(self, redis: str, *, ranks: int) -> None:
+        self._redis, self._ranks = redis, ranks
+        self._heads: dict[str, Head] = {}
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """A RayCluster's name follows, then Ray's own path."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        """End."""
+        self._server.shutdown()
+        self._server.server_close()
+        for head in self._heads.values():
+            head.queue.close()
+
+    def pod(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        """What the watch tells of a pod."""
+        pod = parse.pod(body)
+        pool = pod.cluster.rpartition("-")[0]
+        with self._lock:
+            if pod.head:
+                if pod.ready and pod.cluster not in self._heads:
+                    self._heads[pod.cluster] = Head(pool=pool, queue=RedisQueue(self._redis, pool=pool))
+                return
+            head = self._heads.get(pod.cluster)
+            if head is None:
+                return
+            if gone or pod.terminating:
+                head.ready.pop(pod.replica, None)
+                if (group := head.groups.pop(pod.replica, None)) is not None:
+                    head.queue.leave(group)
+            elif pod.ready:
+                head.ready.setdefault(pod.replica, set()).add(pod.name)
+                self._form(head)
+
+    def put_on(self, number: int) -> float | None:
+        """When the last of so many heads had its application; ``None`` before."""
+        found = [head.put_at for head in list(self._heads.values()) if head.put_at]
+        return max(found) if len(found) == number else None
+
+    def answer(self, method: str, path: str, body: Any) -> Any:
+        """Of one call; ``None`` where no head answers."""
+        cluster, _, rest = path.removeprefix("/").partition("/")
+        with self._lock:
+            head = self._heads.get(cluster)
+            if head is None:
+                return None
+            if method == "PUT":
+                head.config = next(one for one in body["applications"] if one["name"] == head.pool)
+                head.target = head.target or self._ranks * head.config["args"]["groups"]
+                head.put_at = head.put_at or time.monotonic()
+                self._form(head)
+            elif rest.endswith("/scale"):
+                head.target = body["target_num_replicas"]
+                self._form(head)
+            else:
+                return self._state(head)
+            return {}
+
+    def _form(self, head: Head) -> None:
+        if head.config is None:
+            return
+        for replica, pods in head.ready.items():
+            room = head.target // self._ranks > len(head.groups)
+            if room and len(pods) == self._ranks and replica not in head.groups:
+                hosts = tuple(sorted(pods))
+                group = GroupRecord(id=new_group_id(), state=GroupState.IDLE, ranks=self._ranks, hosts=hosts)
+                head.queue.group(group, ttl_s=TTL_S)
+                head.groups[replica] = group
+
+    def _state(self, head: Head) -> Any:
+        if head.config is None:
+            return {"applications": {}}
+        running = [{"state": "RUNNING"}] * (self._ranks * len(head.groups))
+        ranks = {"target_num_replicas": head.target, "message": "", "replicas": running}
+        app = {
+            "status": "RUNNING",
+            "message": "",
+            "deployed_app_config": head.config,
+            "deployments": {deployment_name(head.pool): ranks},
+        }
+        return {"applications": {head.pool: app}}
+
+
+def _handler(heads: Heads) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            answer = heads.answer(self.command, self.path, body)
+            self.send_response(503 if answer is None else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        do_GET = do_PUT = do_POST = _serve
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    return Handler

@@ -1,0 +1,89 @@
+"""The operator as a process of its own: the product's, but for the address of Ray's heads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from daybreak_server.entrypoints.operator import run_operator
+from daybreak_server.settings.tree import OperatorSettings, RedisSettings, Settings
+
+CALLS = "daybreak_operator_kubernetes_calls_total"
+ACTIONS = "daybreak_operator_actions_total"
+LOOKED = "daybreak_operator_last_look_timestamp_seconds"
+
+
+class Operator:
+    """Runs until ``stop``; its log is ``log``."""
+
+    def __init__(self, *, namespace: str, redis: str, heads: str, port: int, log: Path) -> None:
+        self._port = port
+        self._out: IO[bytes] = log.open("ab")
+        told = [namespace, redis, heads, str(port)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "verification.benchmarks.scale.subject", *told],
+            stdout=self._out,
+            stderr=self._out,
+        )
+        self.began = time.time()
+
+    def metrics(self) -> dict[str, list[float]]:
+        """All values of each sample's name; empty while it does not answer.
+
+        :raises RuntimeError: when the process has ended.
+        """
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the operator has ended with {self._process.returncode}: {self._out.name}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        except (urllib.error.URLError, OSError):
+            return {}
+        found: dict[str, list[float]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.value)
+        return found
+
+    @property
+    def memory_mib(self) -> float:
+        """Resident now."""
+        return self.metrics()["process_resident_memory_bytes"][0] / 2**20
+
+    @property
+    def cpu_s(self) -> float:
+        """Used so far."""
+        return self.metrics()["process_cpu_seconds_total"][0]
+
+    @property
+    def calls(self) -> float:
+        """To the Kubernetes API so far, without watches."""
+        return sum(self.metrics().get(CALLS, []))
+
+    def stop(self) -> None:
+        """By SIGTERM, as Kubernetes does."""
+        self._process.terminate()
+        self._process.wait(60)
+        self._out.close()
+
+
+def main() -> int:
+    namespace, redis, heads, port = sys.argv[1:]
+    settings = Settings(
+        redis=RedisSettings(url=redis),
+        operator=OperatorSettings(
+            namespace=namespace, host="127.0.0.1", metrics_port=int(port), liveness_port=0
+        ),
+    )
+    return run_operator(settings, heads=lambda _namespace: lambda cluster: f"{heads}/{cluster.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What becomes of pools and pods, from the API server's own stream. Objects stay JSON: there are many."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from daybreak_server.adapters.kube.client import POOLS
+from daybreak_server.operator.crd.resource import PLURAL
+from daybreak_server.ports.cluster import POOL_LABEL
+
+Hear = Callable[[str, Mapping[str, Any]], None]
+"""Takes ADDED, MODIFIED or DELETED, and the object."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """The pools' last status each with its moment, and the pods that run; moments are monotonic seconds."""
+
+    pools: dict[str, tuple[Mapping[str, Any], float]] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+    pods: set[str] = field(default_factory=set)
+    pods_changed_at: float = 0.0
+    """When a pod last began to run, or went."""
+
+    def pool(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Only what a status says differently counts."""
+        status = body.get("status") or {}
+        name = body["metadata"]["name"]
+        now = {key: status.get(key) for key in ("phase", "ready", "replicas", "wanted", "observedGeneration")}
+        if kind != "DELETED" and self.pools.get(name, ({}, 0.0))[0] != now:
+            self.pools[name] = (now, time.monotonic())
+
+    def pod(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Began to run, or went."""
+        name, before = body["metadata"]["name"], (len(self.pods), len(self.running))
+        if kind == "DELETED":
+            self.pods.discard(name)
+            self.running.discard(name)
+        else:
+            self.pods.add(name)
+            if (body.get("status") or {}).get("phase") == "Running":
+                self.running.add(name)
+        if before != (len(self.pods), len(self.running)):
+            self.pods_changed_at = time.monotonic()
+
+    def pools_are(self, number: int, **wanted: Any) -> float | None:
+        """When the last of so many pools came to say so; ``None`` before."""
+        found = [at for said, at in list(self.pools.values()) if wanted.items() <= said.items()]
+        return max(found) if len(found) == number else None
+
+
+class Watching:
+    """Threads, one a kind, until ``close``."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+        self._over = threading.Event()
+
+    def pools(self, hear: Hear) -> None:
+        """All GeneratorPools of the namespace."""
+        custom = client.CustomObjectsApi(self._api)
+        self._begin(
+            hear, lambda **how: custom.list_namespaced_custom_object(*POOLS, self._namespace, PLURAL, **how)
+        )
+
+    def pods(self, hear: Hear) -> None:
+        """All pods of pools."""
+        core = client.CoreV1Api(self._api)
+        self._begin(
+            hear, lambda **how: core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL, **how)
+        )
+
+    def close(self) -> None:
+        """Threads end with their next word."""
+        self._over.set()
+
+    def _begin(self, hear: Hear, follow: Callable[..., Any]) -> None:
+        threading.Thread(target=self._follow, args=(hear, follow), daemon=True).start()
+
+    def _follow(self, hear: Hear, follow: Callable[..., Any]) -> None:
+        """From the beginning each time: what was heard before is heard again, and changes nothing."""
+        while not self._over.is_set():
+            with contextlib.suppress(HTTPError, ApiException, OSError):
+                answer = follow(watch=True, _preload_content=False)
+                for line in _lines(answer):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR" or self._over.is_set():
+                        break
+                    hear(event["type"], event["object"])
+
+
+def _lines(answer: Any) -> Any:
+    rest = b""
+    for chunk in answer.stream(amt=None, decode_content=False):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole

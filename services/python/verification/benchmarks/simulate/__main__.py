@@ -1,0 +1,97 @@
+"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: 100 k tasks/s, 10 k groups, 1 M subscribers, by shards.
+
+Service times are those that `verification.benchmarks.queue` has measured (docs/figures/queue.json). Prints the table, and writes
+`simulate.json` and `simulate.svg` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from verification.benchmarks.simulate import table
+from verification.benchmarks.simulate.costs import Costs, NotMeasuredError, measured
+from verification.benchmarks.simulate.picture import Line, draw
+from verification.benchmarks.simulate.plan import Plan, event_out
+from verification.benchmarks.simulate.shard import Seen, Shard, ShardPlan
+from verification.results import FOLDER
+
+SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
+SHOWN = (16, 32, 64, 128)
+"""Of the variants only these."""
+PROMISE_S = 0.010
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Simulate; the exit status is 2 where the costs have not been measured."""
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.simulate", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--costs", type=Path, default=FOLDER, help="folder of queue.json")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of what is written")
+    given = parser.parse_args(arguments)
+    try:
+        costs, source = measured(given.costs)
+    except NotMeasuredError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    shards = SHARDS[2:7:2] if given.quick else SHARDS
+    for_s = 1.5 if given.quick else 4.0
+    routed, everywhere = Plan(), Plan(follow_all=True)
+    few = [number for number in shards if number in SHOWN] or shards[-1:]
+    runs = {
+        "a gateway follows the pools of its subscribers": [
+            (number, simulate(replace(routed, shards=number), costs, seed=given.seed, for_s=for_s))
+            for number in shards
+        ],
+        "every gateway follows every pool": [
+            (number, simulate(replace(everywhere, shards=number), costs, seed=given.seed, for_s=for_s))
+            for number in few
+        ],
+        "the hottest pool has twice the mean": [
+            (
+                number,
+                simulate(replace(routed, shards=number, hottest=2.0), costs, seed=given.seed, for_s=for_s),
+            )
+            for number in few
+        ],
+    }
+    lines = [
+        Line(name=name, points=[(number, seen.lag(0.99) * 1e3) for number, seen in found])
+        for name, found in runs.items()
+    ]
+    given.out.mkdir(parents=True, exist_ok=True)
+    draw(
+        lines,
+        title="Submit to start, p99, at 100 k tasks/s on 10 k groups",
+        limit_ms=PROMISE_S * 1e3,
+        path=given.out / "simulate.svg",
+    )
+    report = table.report(runs, costs=costs, source=source, seed=given.seed, promise_s=PROMISE_S)
+    report.save(given.out)
+    print(report.table())
+    return 0
+
+
+def simulate(plan: Plan, costs: Costs, *, seed: int, for_s: float) -> Seen:
+    """The hottest shard of a plan."""
+    shard = ShardPlan(
+        tasks_s=plan.tasks_a_shard,
+        groups=max(1, round(plan.groups_a_shard)),
+        run_s=plan.run_s,
+        readers=plan.readers,
+        tickers=plan.tickers,
+        net_s=costs.handoff_raw / 2,
+        event_out_s=event_out(plan, costs),
+        reports=plan.reports,
+        refresh_every_s=plan.lease_s / 3,
+        for_s=for_s,
+        warm_up_s=for_s / 4,
+    )
+    return Shard(shard, costs, seed=seed).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

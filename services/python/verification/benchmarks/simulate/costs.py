@@ -1,0 +1,84 @@
+"""What operations cost, as `verification.benchmarks.queue` has measured it; what is assumed is in `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from verification.results import FOLDER, Report, load
+
+
+class NotMeasuredError(LookupError):
+    """A figure that the simulator needs has not been measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """CPU seconds of a shard's one core for one operation, and bytes."""
+
+    submit: float
+    settle: float
+    """A settle that claims the next task."""
+    claim_none: float
+    refresh: float
+    renew: float
+    report: float
+    tick: float
+    event_out: float
+    """One event to one reader that waited for it."""
+    event_out_many: float
+    """The same where events come faster than readers ask."""
+    queued_bytes: float
+    ended_bytes: float
+    handoff_raw: float
+    """Seconds of a raw hand-off: two ways over the network and through two clients."""
+    handoff: float
+    submits_s: float
+    settles_s: float
+    tasks_s: float
+
+
+_ROWS = {
+    "submit": ("Server CPU of a submit in a batch", 1e-6),
+    "settle": ("Server CPU of a settle that claims the next", 1e-6),
+    "claim_none": ("Server CPU of a claim that finds nothing", 1e-6),
+    "refresh": ("Server CPU of a refresh of a group", 1e-6),
+    "renew": ("Server CPU of a renewal of a lease", 1e-6),
+    "report": ("Server CPU of a report of one event", 1e-6),
+    "tick": ("Server CPU of a tick", 1e-6),
+    "event_out": ("Server CPU of an event sent to one reader", 1e-6),
+    "event_out_many": ("Server CPU of an event sent to one reader, many at once", 1e-6),
+    "queued_bytes": ("Memory of a queued task", 1.0),
+    "ended_bytes": ("Memory of an ended task", 1.0),
+    "handoff": ("Enqueue → claimed, idle group, median", 1e-3),
+    "submits_s": ("Submit alone", 1.0),
+    "settles_s": ("Settle and claim the next alone", 1.0),
+    "tasks_s": ("No-op tasks", 1.0),
+}
+"""Field → (how its row's name is, alone or before a comma and a depth; unit). Of several depths the smallest counts."""
+
+
+def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
+    """The costs, and the report that they come from. :raises NotMeasuredError: naming what is missing."""
+    path = folder / "queue.json"
+    if not path.exists():
+        raise NotMeasuredError(f"{path} is not there: run python -m verification.benchmarks.queue first")
+    report = load(path)
+    found: dict[str, float] = {}
+    for field, (name, unit) in _ROWS.items():
+        rows = [row for row in report.rows if row.what == name or row.what.rpartition(", ")[0] == name]
+        if not rows:
+            raise NotMeasuredError(
+                f"{path} has no row {name!r}: run python -m verification.benchmarks.queue again"
+            )
+        found[field] = rows[0].value * unit
+    raw = {row.what: row.floor for row in report.rows}[_ROWS["handoff"][0]]
+    if raw is None:
+        raise NotMeasuredError("the hand-off has no floor")
+    return Costs(**found, handoff_raw=raw / 1e3), report
+
+
+def shares(load_by_operation: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Largest first."""
+    return sorted(load_by_operation.items(), key=lambda item: -item[1])

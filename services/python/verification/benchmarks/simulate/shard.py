@@ -1,0 +1,189 @@
+"""One shard by discrete events: a core that serves operations in order, groups that work, wait and are woken.
+
+The server is one queue, first come first served: an operation that arrives at `t` is done at
+`max(t, free) + cost`, and takes effect in that order, as Redis runs scripts. The rules of the bell, of `claim`
+and of `settle` are those of `docs/03-queue.md`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from verification.benchmarks.simulate.costs import Costs
+
+WAKEUP_MAX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """What one shard has to do. Times in seconds."""
+
+    tasks_s: float
+    groups: int
+    run_s: float
+    readers: float
+    tickers: float
+    net_s: float
+    """One way between a client and the server, with the client's own share."""
+    event_out_s: float
+    reports: float = 0.0
+    refresh_every_s: float = 5.0
+    for_s: float = 6.0
+    warm_up_s: float = 1.5
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of it."""
+
+    used: float = 0.0
+    """Share of the core."""
+    lags: list[float] = field(default_factory=list)
+    """Seconds from the call of submit to the start of the task."""
+    waits: list[float] = field(default_factory=list)
+    """Seconds that operations waited for the core."""
+    wakes: int = 0
+    vain: int = 0
+    """Wakes that found nothing."""
+    left: int = 0
+    """Tasks that waited at the end."""
+
+    def lag(self, share: float) -> float:
+        """A quantile of the lags; infinite where nothing was started."""
+        return _quantile(self.lags, share)
+
+    def wait(self, share: float) -> float:
+        """A quantile of the waits."""
+        return _quantile(self.waits, share)
+
+
+def _quantile(values: list[float], share: float) -> float:
+    if not values:
+        return math.inf
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Shard:
+    """Runs one plan."""
+
+    def __init__(self, plan: ShardPlan, costs: Costs, *, seed: int) -> None:
+        self._plan = plan
+        self._costs = costs
+        self._chance = random.Random(seed)
+        self._now = 0.0
+        self._free = 0.0
+        self._busy = 0.0
+        self._calendar: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._queue: deque[float] = deque()
+        self._tokens = 0
+        self._idle: deque[int] = deque()
+        self._seen = Seen()
+        self._event = plan.readers * plan.event_out_s
+
+    def run(self) -> Seen:
+        """Simulate, from all groups idle."""
+        plan = self._plan
+        self._idle.extend(range(plan.groups))
+        self._every(plan.tasks_s, self._submit)
+        self._every(plan.tickers, lambda: self._serve(self._costs.tick) and None)
+        self._every(plan.groups / plan.refresh_every_s, lambda: self._serve(self._costs.refresh) and None)
+        while self._calendar:
+            at, _, action = heapq.heappop(self._calendar)
+            if at > plan.for_s:
+                break
+            self._now = at
+            action()
+        self._seen.used = self._busy / (plan.for_s - plan.warm_up_s)
+        self._seen.left = len(self._queue)
+        return self._seen
+
+    def _at(self, when: float, action: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._calendar, (when, self._number, action))
+
+    def _every(self, rate: float, action: Callable[[], None]) -> None:
+        if rate <= 0:
+            return
+
+        def again() -> None:
+            self._at(self._now + self._chance.expovariate(rate), again)
+            action()
+
+        self._at(self._chance.expovariate(rate), again)
+
+    def _serve(self, cost: float) -> float:
+        """The core does something that costs so much on average; when it is done."""
+        cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, a quarter around it
+        started = max(self._now, self._free)
+        self._free = started + cost
+        if self._now >= self._plan.warm_up_s:
+            self._seen.waits.append(started - self._now)
+            self._busy += cost
+        return self._free
+
+    def _submit(self) -> None:
+        called = self._now - self._plan.net_s
+        done = self._serve(self._costs.submit + self._event)
+        self._queue.append(called)
+        self._ring(done)
+
+    def _ring(self, done: float) -> None:
+        if self._idle:
+            group = self._idle.popleft()
+            self._seen.wakes += 1
+            self._at(done + 2 * self._plan.net_s, lambda: self._claim(group, woken=True))
+        else:
+            self._tokens = min(WAKEUP_MAX, self._tokens + 1)
+
+    def _claim(self, group: int, *, woken: bool = False) -> None:
+        if not self._queue:
+            self._seen.vain += woken
+            done = self._serve(self._costs.claim_none)
+            self._tokens = 0
+            self._at(done + 2 * self._plan.net_s, lambda: self._listen(group))
+            return
+        self._start(group, self._serve(self._claim_cost))
+
+    @property
+    def _claim_cost(self) -> float:
+        """A claim with its `started` event: what a settle that claims costs beyond its own half."""
+        return self._costs.settle / 2 + self._event
+
+    def _start(self, group: int, done: float) -> None:
+        called = self._queue.popleft()
+        if self._queue and not self._tokens:
+            self._ring(done)
+        plan, started = self._plan, done + self._plan.net_s
+        if started >= plan.warm_up_s:
+            self._seen.lags.append(started - called)
+        ran = plan.run_s * self._chance.lognormvariate(-0.03, 0.245)
+        for at in range(int(plan.reports)):
+            when = started + ran * (at + 1) / (plan.reports + 1)
+            self._at(when, lambda: self._serve(self._costs.report + self._event) and None)
+        self._at(started + ran + plan.net_s, lambda: self._settle(group))
+
+    def _settle(self, group: int) -> None:
+        if self._queue:
+            self._start(group, self._serve(self._costs.settle + 2 * self._event))
+            return
+        done = self._serve(self._costs.settle / 2 + self._event)
+        back = done + 2 * self._plan.net_s
+        self._at(back, lambda: self._at(self._serve(self._costs.refresh) + 2 * self._plan.net_s, look))
+
+        def look() -> None:
+            self._claim(group)
+
+    def _listen(self, group: int) -> None:
+        if self._tokens:
+            self._tokens -= 1
+            self._seen.wakes += 1
+            self._at(self._now + 2 * self._plan.net_s, lambda: self._claim(group, woken=True))
+        else:
+            self._idle.append(group)

@@ -1,0 +1,196 @@
+"""``python -m verification.benchmarks.streams.client PORT FIRST COUNT < tasks``: many SSE clients in one process.
+
+One thread, one epoll, no HTTP library: a client that costs little, so that what is late was late in the server.
+It says ``open`` when every stream has been answered, and its findings as JSON when its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import select
+import socket
+import sys
+import time
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+OPENING = 128
+"""Streams that are opened at once."""
+PATIENCE_S = 60.0
+"""What has not come so long after the last event was written is lost."""
+SOURCES = 16
+"""Source addresses: one has some 28,000 ports."""
+_EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
+_ENDED = b"0\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Stream:
+    """One connection."""
+
+    sock: socket.socket
+    task: str
+    answered: bool = False
+    step: int = -1
+    rest: bytes = b""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What all streams of this process saw. ``lags_ms``: from the write in Redis to here."""
+
+    lags_ms: array[float] = field(default_factory=lambda: array("d"))
+    events: int = 0
+    gaps: int = 0
+    repeats: int = 0
+    closed: int = 0
+    lowest_step: int = 0
+    highest_step: int = 0
+
+
+class Clients:
+    """All streams of one process."""
+
+    def __init__(self, port: int, tasks: list[str], *, first: int) -> None:
+        self._port = port
+        self._epoll = select.epoll()
+        self._streams: dict[int, Stream] = {}
+        self._left = list(reversed(list(enumerate(tasks, first))))
+        self._opening = 0
+        self.found = Findings()
+
+    def open_all(self) -> None:
+        """Open every stream, a limited number at a time."""
+        while self._left or self._opening:
+            while self._left and self._opening < OPENING:
+                self._open(*self._left.pop())
+            self.turn(1.0)
+
+    def _open(self, number: int, task: str) -> None:
+        sock = socket.socket()
+        sock.bind((f"127.0.0.{2 + number % SOURCES}", 0))
+        sock.connect(("127.0.0.1", self._port))
+        sock.send(
+            f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
+        sock.setblocking(False)
+        self._streams[sock.fileno()] = Stream(sock, task)
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._opening += 1
+
+    def turn(self, timeout_s: float) -> None:
+        """Read what has come."""
+        for fd, _ in self._epoll.poll(timeout_s):
+            stream = self._streams.get(fd)
+            if stream is not None:
+                self._read(fd, stream)
+
+    def _read(self, fd: int, stream: Stream) -> None:
+        try:
+            data = stream.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or data.endswith(_ENDED):
+            self._close(fd, stream)
+            return
+        now_ms = time.time() * 1000
+        if not stream.answered:
+            if not data.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"{stream.task}: {data[:300]!r}")
+            stream.answered = True
+            self._opening -= 1
+        data = stream.rest + data
+        end = data.rfind(b"\n\n") + 1
+        stream.rest = data[end:]
+        self._take(stream, _EVENT.findall(data, 0, end), now_ms)
+
+    def _take(self, stream: Stream, events: Iterable[tuple[bytes, bytes]], now_ms: float) -> None:
+        found = self.found
+        for written_ms, number in events:
+            step = int(number)
+            if stream.step >= 0 and step != stream.step + 1:
+                found.gaps += step > stream.step + 1
+                found.repeats += step <= stream.step
+            stream.step = step
+            found.events += 1
+            found.lags_ms.append(now_ms - int(written_ms))
+
+    def _close(self, fd: int, stream: Stream) -> None:
+        self.found.closed += 1
+        self._opening -= not stream.answered
+        self._epoll.unregister(fd)
+        stream.sock.close()
+        del self._streams[fd]
+
+    def forget_lags(self) -> None:
+        """What came before the measurement was not asked for."""
+        del self.found.lags_ms[:]
+
+    def until(self, stdin: int) -> None:
+        """Read until the input says which step is the last, and every stream has it (or a minute is over)."""
+        self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
+        while not self._said(stdin):
+            pass
+        self._epoll.unregister(stdin)
+        last = int(sys.stdin.buffer.readline() or 0)
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end and any(stream.step < last for stream in self._streams.values()):
+            self.turn(0.2)
+
+    def _said(self, stdin: int) -> bool:
+        said = False
+        for fd, _ in self._epoll.poll(1.0):
+            stream = self._streams.get(fd)
+            if stream is not None:
+                self._read(fd, stream)
+            said = said or fd == stdin
+        return said
+
+    def close(self) -> None:
+        """Close every stream, and sum up."""
+        steps = [stream.step for stream in self._streams.values()]
+        self.found.lowest_step, self.found.highest_step = min(steps, default=-1), max(steps, default=-1)
+        for stream in self._streams.values():
+            stream.sock.close()
+
+
+def main(arguments: list[str]) -> None:
+    """See the module."""
+    port, first = int(arguments[0]), int(arguments[1])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))
+    tasks = json.loads(sys.stdin.buffer.readline())
+    clients = Clients(port, tasks, first=first)
+    clients.open_all()
+    clients.forget_lags()
+    print("open", flush=True)
+    cpu, began = time.process_time(), time.monotonic()
+    clients.until(sys.stdin.fileno())
+    busy = (time.process_time() - cpu) / (time.monotonic() - began)
+    clients.close()
+    found = clients.found
+    lags = sorted(found.lags_ms)
+    print(
+        json.dumps(
+            {
+                "events": found.events,
+                "gaps": found.gaps,
+                "repeats": found.repeats,
+                "closed": found.closed,
+                "lowest_step": found.lowest_step,
+                "highest_step": found.highest_step,
+                "busy": busy,
+                "lags_ms": [round(lag, 2) for lag in lags],
+            }
+        ),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,143 @@
+"""How fast a control plane's relay takes the events of a pool: read as a group's consumer, decoded, acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import redis
+
+from daybreak.relay import Delivery, Relay
+from daybreak_server.domain.ids import new_task_id
+from verification.benchmarks.http import parts
+from verification.benchmarks.http.parts import Cores, Running
+
+POOL = "echo"
+KEY = f"daybreak:{{{POOL}}}:events"
+_FILL = """
+for i = 1, tonumber(ARGV[1]) do
+  redis.call('XADD', KEYS[1], '*', 'task', ARGV[2], 'type', 'progress', 'attempt', '1', 'data',
+    '{"phase":"work","fraction":0.5,"step":' .. i .. ',"steps":1000,"eta_s":12.5}')
+end"""
+_SLICE = 1000
+
+
+@contextmanager
+def store(events: int, cores: Cores) -> Iterator[Running]:
+    """Valkey with so many events in the pool's stream, alone on its core."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-relay-")))
+        running = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.server))
+        with redis.Redis(port=running.port) as client:
+            fill = client.register_script(_FILL)
+            for _ in range(0, events, _SLICE):
+                fill(keys=[KEY], args=[min(_SLICE, events), new_task_id(POOL)])
+        before = os.sched_getaffinity(0)
+        stack.callback(os.sched_setaffinity, 0, before)
+        os.sched_setaffinity(0, cores.rest)
+        yield running
+
+
+async def relay(
+    url: str, group: str, events: int, *, batch: int, consumer: str = "one", decoded: bool = False
+) -> float:
+    """Events a second of one consumer that acknowledges a batch at a time, and makes of each event the JSON that it
+    would send on, or (``decoded``) a typed object."""
+    taken = 0
+    held: list[Delivery] = []
+    async with Relay(url, pool=POOL, group=group, consumer=consumer, batch=batch) as source:
+        began = time.perf_counter()
+        async for delivery in source:
+            held.append(delivery)
+            if decoded:
+                _ = delivery.event
+            else:
+                delivery.json()
+            taken += 1
+            if len(held) >= batch or taken == events:
+                await source.ack(*held)
+                held.clear()
+            if taken == events:
+                break
+        return events / (time.perf_counter() - began)
+
+
+def plain(url: str, group: str, events: int, *, batch: int) -> float:
+    """The floor: redis-py reads and acknowledges, nobody looks at what was read."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        client.xgroup_create(KEY, group, id="0")
+        began, taken = time.perf_counter(), 0
+        while taken < events:
+            entries = client.xreadgroup(group, "one", {KEY: ">"}, count=batch)[0][1]
+            client.xack(KEY, group, *(entry for entry, _ in entries))
+            taken += len(entries)
+        return taken / (time.perf_counter() - began)
+
+
+def submit_batcher(url: str, group: str, events: int, *, batch: int, consumers: int) -> float:
+    """Events a second of several consumers of one group, each a process."""
+    with redis.Redis.from_url(url) as client:
+        client.xgroup_create(KEY, group, id="0")
+        share = events // consumers
+        children = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "verification.benchmarks.streams.relaying",
+                    url,
+                    group,
+                    str(share),
+                    str(batch),
+                    str(n),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=parts.HOME,
+            )
+            for n in range(consumers)
+        ]
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        began = time.perf_counter()
+        for child in children:
+            child.communicate(b"\n", timeout=300)
+        return share * consumers / (time.perf_counter() - began)
+
+
+def rounds(
+    url: str, events: int, *, batch: int, count: int, decoded: bool = False
+) -> tuple[list[float], list[float]]:
+    """The relay and its floor, alternated."""
+    ours, floor = [], []
+    for number in range(count):
+        name = f"{batch}-{decoded}-{number}"
+        floor.append(plain(url, f"p{name}", events, batch=batch))
+        ours.append(asyncio.run(relay(url, f"r{name}", events, batch=batch, decoded=decoded)))
+    return ours, floor
+
+
+def middle(found: list[float]) -> float:
+    """The median."""
+    return statistics.median(found)
+
+
+def main(arguments: list[str]) -> None:
+    """One consumer of several: says that it is ready, and begins with the first line that it reads."""
+    url, group, events, batch, number = arguments
+    print("ready", flush=True)
+    sys.stdin.readline()
+    asyncio.run(relay(url, group, int(events), batch=int(batch), consumer=f"c{number}"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

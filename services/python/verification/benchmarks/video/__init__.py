@@ -1,0 +1,1 @@
+"""``python -m verification.benchmarks.video``: what a video costs in our group beside the bare loop."""

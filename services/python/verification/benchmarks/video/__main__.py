@@ -1,0 +1,139 @@
+"""``python -m verification.benchmarks.video [--quick] [--part PART …]``: the table of the video pool.
+
+Parts: ``bare`` (our group beside ``torchrun``, alternating), ``costs`` (previews and checkpoints), ``start``
+(`daybreakd up` to ready, and a gang killed and rebuilt). Without ``--part`` all are run. With it, the other rows of
+``docs/figures/video.json`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from daybreak.sync import Client
+from verification.benchmarks.video import rows, starting, subject
+from verification.benchmarks.video.baseline import Bare
+from verification.faults.system.up import Up
+from verification.results import FOLDER, Report, Row, load
+
+RANKS = 2
+OPTIONS = {"threads": 1}
+LONG: dict[str, Any] = {
+    "prompt": "a red circle moving left",
+    "seed": 7,
+    "steps": 160,
+    "size": "96x96",
+    "frames": 17,
+}
+"""Ten seconds or more on two cores."""
+SHORT: dict[str, Any] = {**LONG, "steps": 60}
+POOLS: dict[str, dict[str, Any]] = {
+    "video": {},
+    "plain": {"checkpoint_s": 3600, "options": {**OPTIONS, "preview_every": 0}},
+    "previews": {"checkpoint_s": 3600, "options": {**OPTIONS, "preview_every": 2}},
+    "checkpoints": {"checkpoint_s": 0.1, "options": {**OPTIONS, "preview_every": 0}},
+}
+"""``video`` is as a user has it; the others differ in one thing each."""
+PARTS = ("bare", "costs", "start")
+ABOUT = (
+    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The floor is the same workload "
+    "(`VideoWorkload.run`: denoise, decode, MP4) on as many ranks under plain `torchrun`, run in turn with ours."
+)
+
+Quiet = Callable[[], AbstractContextManager[Any]]
+
+
+def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcontext) -> list[Row]:
+    """The rows of these parts. ``quiet`` is entered around what is timed."""
+    found: list[Row] = []
+    pools = [name for name in POOLS if (name == "video") == ("bare" in parts) or "costs" in parts]
+    if "bare" in parts or "costs" in parts:
+        common = {
+            "workload": "verification.benchmarks.video.timed:SPEC",
+            "ranks": RANKS,
+            "cpus_per_rank": 0.25,
+            "options": OPTIONS,
+        }
+        with Up({name: {**common, **POOLS[name]} for name in pools}) as up, Client(up.url) as client:
+            _say(f"ready after {up.starts_s[0]:.1f} s: {', '.join(pools)}")
+            if "bare" in parts:
+                found += _beside_bare(client, pairs=2 if quick else 5, quiet=quiet)
+            if "costs" in parts:
+                found += _costs(client, rounds=2 if quick else 5, quiet=quiet)
+    if "start" in parts:
+        with quiet():
+            found += starting.measure(1 if quick else 3, ranks=RANKS, say=_say)
+    return found
+
+
+def _beside_bare(client: Client, *, pairs: int, quiet: Quiet) -> list[Row]:
+    bare, ours = [], []
+    with Bare(ranks=RANKS, options=OPTIONS) as floor, quiet():
+        for number in range(-1, pairs):
+            params = LONG if number >= 0 else SHORT  # the first pair warms the shapes
+            took, digest = floor.run(params)
+            timed = subject.run(client, "video", params)
+            if digest != timed.sha256:
+                raise RuntimeError("the bare loop and our group made different videos")
+            own = f"{timed.wall_s:.3f} s, from the claim {timed.run_s:.3f} s"
+            _say(f"pair {number + 1}: bare {took:.3f} s, ours {own}")
+            if number >= 0:
+                bare.append(took)
+                ours.append(timed)
+    return rows.beside_bare(bare, ours)
+
+
+def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
+    names = ("plain", "previews", "checkpoints")
+    found: dict[str, list[subject.Timed]] = {name: [] for name in names}
+    for name in names:
+        subject.run(client, name, SHORT)
+    with quiet():
+        for number in range(rounds):
+            for name in names:
+                found[name].append(subject.run(client, name, SHORT))
+            _say(f"round {number}: " + ", ".join(f"{name} {found[name][-1].run_s:.3f} s" for name in names))
+    previews = rows.cost_of("a preview every 2 steps", "preview", found["plain"], found["previews"])
+    return previews + rows.cost_of(
+        "checkpoints as often as can be", "checkpoint", found["plain"], found["checkpoints"]
+    )
+
+
+def report(found: list[Row], *, keep: bool) -> Report:
+    """With the rows of an earlier run that were not measured now."""
+    made = Report("video", title="Video", about=ABOUT, extra={"ranks": RANKS, "params": LONG})
+    path = FOLDER / "video.json"
+    new = {row.what for row in found}
+    for row in [
+        one for one in (load(path).rows if keep and path.exists() else []) if one.what not in new
+    ] + found:
+        made.add(row)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m verification.benchmarks.video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
+    given = parser.parse_args(arguments)
+    made = report(measure(given.part or list(PARTS), quick=given.quick), keep=bool(given.part))
+    made.save()
+    print(made.table())
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

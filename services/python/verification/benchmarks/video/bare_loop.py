@@ -1,0 +1,80 @@
+"""The floor: the same workload's loop under plain ``torchrun``, without Daybreak around it.
+
+Run by ``torchrun bare.py PORT OPTIONS``: rank 0 connects to 127.0.0.1:PORT, reads one JSON object of parameters a
+line, and answers with the seconds that the loop took and the MP4's SHA-256. Model loading and warm-up are
+not counted; there are no points of agreement, no store, no uploads, no previews, no checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from daybreak_server.workloads.base import Group, Task
+from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
+from daybreak_server.workloads.video.spec.params import VideoParams
+
+
+class Nobody:
+    """A context that nobody listens to."""
+
+    resume = None
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+
+    def resumed_from(self, step: int) -> None: ...
+
+    def log(self, message: str, *, level: str = "info") -> None: ...
+
+    def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None: ...
+
+    def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None: ...
+
+
+def main() -> None:
+    port, options = sys.argv[1:3]
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    workload = VideoWorkload()
+    workload.load(Group(rank=rank, size=size, local_rank=rank, options=json.loads(options)))
+    workload.warm_up()
+    dist.barrier()
+    caller = socket.create_connection(("127.0.0.1", int(port))).makefile("rw") if rank == 0 else None
+    answer(caller, {"ready": True, "pid": os.getpid()})
+    while True:
+        order: list[Any] = [None]
+        if caller is not None and (line := caller.readline()):
+            order = [json.loads(line)]
+        dist.broadcast_object_list(order)
+        if order[0] is None:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            params = VideoParams.model_validate(order[0], context={"limits": workload.limits})
+            started = time.perf_counter()
+            for _ in workload.run(Task(id="bare", params=params), Nobody(Path(folder))):
+                pass
+            took = time.perf_counter() - started
+            if rank == 0:
+                digest = hashlib.sha256((Path(folder) / "video.mp4").read_bytes()).hexdigest()
+                answer(caller, {"s": took, "sha256": digest})
+    dist.destroy_process_group()
+
+
+def answer(caller: Any, what: dict[str, Any]) -> None:
+    if caller is not None:
+        caller.write(json.dumps(what) + "\n")
+        caller.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Starts ``torchrun`` with the bare loop once, and runs tasks on it one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from verification.faults.system.up import CPU_ENVIRONMENT
+
+HERE = Path(__file__).parent
+
+
+class Bare:
+    """``torchrun`` with ``ranks`` processes that hold the model. Use it in ``with``."""
+
+    def __init__(self, *, ranks: int, options: Mapping[str, Any]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="daybreak-bare-"))
+        self._ranks = ranks
+        self._options = {**options, "preview_every": 0}
+
+    def __enter__(self) -> Self:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._ranks}"]
+        log = self._folder / "log"
+        with socket.create_server(("127.0.0.1", 0)) as door, log.open("wb") as output:
+            program = [str(HERE / "bare_loop.py"), str(door.getsockname()[1]), json.dumps(self._options)]
+            self.process = subprocess.Popen(
+                [sys.executable, *launcher, *program],
+                env={**os.environ, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            door.settimeout(1.0)
+            sock = None
+            while sock is None:
+                with contextlib.suppress(TimeoutError):
+                    sock, _ = door.accept()
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"torchrun ended:\n{log.read_text(errors='replace')[-4000:]}")
+        self._talk = sock.makefile("rw")
+        sock.close()
+        self._hear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._talk.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, params: Mapping[str, Any]) -> tuple[float, str]:
+        """One task: the loop's seconds on rank 0, and the MP4's SHA-256."""
+        self._talk.write(json.dumps(params) + "\n")
+        self._talk.flush()
+        found = self._hear()
+        return float(found["s"]), str(found["sha256"])
+
+    def _hear(self) -> dict[str, Any]:
+        line = self._talk.readline()
+        if not line:
+            log = self._folder / "log"
+            raise RuntimeError(f"torchrun ended:\n{log.read_text(errors='replace')[-4000:]}")
+        return dict(json.loads(line))

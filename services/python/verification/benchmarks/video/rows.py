@@ -1,0 +1,75 @@
+"""What the measurements come to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from verification.benchmarks.video.subject import Timed
+from verification.results import Row
+
+SHARE, CONSTANT_S = 0.01, 0.05
+"""How much longer than the bare loop a task may take: 1 % and 50 ms."""
+
+
+def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
+    """A task in our group beside the same loop under torchrun, pair by pair."""
+    floor = statistics.median(bare)
+    rows = []
+    for what, times in (
+        ("A task from the POST to its last event", [one.wall_s for one in ours]),
+        ("The same from claim to settlement", [one.run_s for one in ours]),
+    ):
+        value = statistics.median(times)
+        more = statistics.median(mine - its for mine, its in zip(times, bare, strict=True))
+        bound = SHARE * floor + CONSTANT_S
+        note = f"more than its pair: {more * 1e3:.0f} ms ({more / floor:.2%}); may be {bound * 1e3:.0f} ms"
+        rows.append(
+            Row(
+                what, value, "s", floor=floor, floor_what=f"bare torchrun, {len(bare)} pairs, alternating",
+                target="≤ floor + 1 % + 50 ms", held=more <= bound, spread=(min(times), max(times)), note=note,
+            )
+        )  # fmt: skip
+    if all(one.inside_s for one in ours):
+        rows.append(_not_its_own(ours))
+    rows.append(
+        Row(
+            "The bare loop itself",
+            floor,
+            "s",
+            spread=(min(bare), max(bare)),
+            note="denoise, decode, encode to MP4",
+        )
+    )
+    return rows
+
+
+def _not_its_own(ours: Sequence[Timed]) -> Row:
+    """The same question without a second run: what of the time was not spent in the workload's code."""
+    inside = statistics.median(one.inside_s for one in ours)
+    rest = [one.wall_s - one.inside_s for one in ours]
+    value, bound = statistics.median(rest), SHARE * inside + CONSTANT_S
+    between = statistics.median(one.between_s for one in ours)
+    steps = statistics.median(one.events["progress"] for one in ours)
+    return Row(
+        "Of a task's time, not in the workload's own code", value * 1e3, "ms", target="≤ 1 % + 50 ms",
+        held=value <= bound, spread=(min(rest) * 1e3, max(rest) * 1e3),
+        note=f"{value / inside:.2%} of {inside:.2f} s; {between * 1e3:.0f} ms of it at {steps:g} points of agreement, "
+        f"the rest before the first step and after the last; may be {bound * 1e3:.0f} ms",
+    )  # fmt: skip
+
+
+def cost_of(what: str, count: str, plain: Sequence[Timed], ours: Sequence[Timed]) -> list[Row]:
+    """What something adds to a task, and each time."""
+    floor = statistics.median(one.run_s for one in plain)
+    value = statistics.median(one.run_s for one in ours)
+    more = statistics.median(mine.run_s - its.run_s for mine, its in zip(ours, plain, strict=True))
+    times = statistics.median(one.events[count] for one in ours)
+    spread = (min(one.run_s for one in ours), max(one.run_s for one in ours))
+    each = more / times if times else 0.0
+    return [
+        Row(
+            f"A task with {what}", value, "s", floor=floor, floor_what="the same without", spread=spread,
+            note=f"{times:g} {count}s: {more / floor:+.1%}, {each * 1e3:.1f} ms each",
+        ),
+    ]  # fmt: skip

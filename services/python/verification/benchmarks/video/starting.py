@@ -1,0 +1,59 @@
+"""How soon a system is ready, and how soon a killed group is there again."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from daybreak_server.domain.pools import GROUP_PHASES, WakePhase
+from testkit.waiting import wait_until
+from verification.faults.system import processes
+from verification.faults.system.up import Up
+from verification.results import Row
+
+PHASES = (WakePhase.RAY, *GROUP_PHASES)
+
+
+def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row]:
+    """``daybreakd up`` with one video pool, and its leader killed while idle; each ``repeats`` times."""
+    ready: list[float] = []
+    cold: list[dict[str, float]] = []
+    again: list[float] = []
+    for number in range(repeats):
+        with Up({"video": {"workload": "video", "ranks": ranks, "cpus_per_rank": 0.5}}) as up:
+            ready.append(up.starts_s[0])
+            cold.append({**up.call("/v1/pools/video")["wake"]["last"], "cold_s": up.cold_s["video"]})
+            again.append(_rebuilt(up))
+        say(f"{number + 1}/{repeats}: ready {ready[-1]:.1f} s, rebuilt {again[-1]:.1f} s, {cold[-1]}")
+    totals = [one["cold_s"] for one in cold]
+    floor = statistics.median(totals)
+    parts = ", ".join(f"{p} {statistics.median(one.get(f'{p}_s', 0.0) for one in cold):.1f}" for p in PHASES)
+    value = statistics.median(again)
+    return [
+        Row(
+            "`daybreakd up` to a ready group", statistics.median(ready), "s", spread=(min(ready), max(ready)),
+            note=f"one gang of {ranks} ranks with the tiny model",
+        ),
+        Row(
+            "The gang's cold start, from Ray being up", floor, "s", spread=(min(totals), max(totals)),
+            note=f"its own phases: {parts} s",
+        ),
+        Row(
+            "A gang whose leader was killed: ready again", value, "s", floor=floor, floor_what="its cold start",
+            target="≤ 2 × cold start", held=value <= 2 * floor, spread=(min(again), max(again)),
+        ),
+    ]  # fmt: skip
+
+
+def _rebuilt(up: Up) -> float:
+    (group,) = up.ready_groups("video")
+    at = time.monotonic()
+    processes.kill(group["pids"][0])
+
+    def look() -> list[dict[str, Any]]:
+        return [one for one in up.ready_groups("video") if one["id"] != group["id"]]
+
+    wait_until(look, 300, f"another group; see {up.logs()}")
+    return time.monotonic() - at

@@ -1,0 +1,55 @@
+"""Tasks in our group, timed from outside: from before the POST until its last event has come."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from daybreak.sync import Client
+from verification.benchmarks.video.timed import MARK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One task."""
+
+    wall_s: float
+    """From before the POST until the client had the last event."""
+    run_s: float
+    """From claim to settlement, by the store's clock."""
+    sha256: str
+    events: Mapping[str, int]
+    inside_s: float = 0.0
+    """In the workload's own code, on the leader; 0 where nobody looked."""
+    between_s: float = 0.0
+    """Between its steps: what agreeing and reporting took."""
+
+
+def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
+    """One task, alone. :raises RuntimeError: when it does not succeed."""
+    started = time.perf_counter()
+    task = client.submit(pool, params)
+    seen: Counter[str] = Counter()
+    watch: dict[str, float] = {}
+    for event in client.events(task):
+        seen[str(event.type)] += 1
+        if event.type == "log" and str(event.data["message"]).startswith(MARK):
+            watch = json.loads(str(event.data["message"]).removeprefix(MARK))
+    wall = time.perf_counter() - started
+    ended = client.get(task)
+    if str(ended.state) != "succeeded" or ended.attempt != 1:
+        raise RuntimeError(f"{task.id}: {ended.state} after {ended.attempt} attempts: {ended.error}")
+    assert ended.started_at is not None
+    assert ended.finished_at is not None
+    video = next(one for one in ended.artifacts if one.name == "video.mp4")
+    return Timed(
+        wall_s=wall,
+        run_s=(ended.finished_at - ended.started_at).total_seconds(),
+        sha256=video.sha256,
+        events=seen,
+        **watch,
+    )

@@ -1,0 +1,312 @@
+"""Takes walks through an explored state space on a real server, and compares after every step.
+
+The walks together take every kind of step: what happens, to a task in which state with which counters, and in
+which states the others are. Twins are twins to the scripts as well, so a walk goes by canonical states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
+from daybreak_server.domain.tasks import Claim, Control, Lease, NewTask, Outcome, Released
+from testkit.store_cases import DONE, FATAL, OOPS, new
+from testkit.store_driver import Driver
+from verification.exhaustive.machine import (
+    AHEAD,
+    BACKS,
+    ENDED,
+    FAILURES,
+    LEASE,
+    NOBODY,
+    ORPHAN,
+    STALE,
+    STRIKES,
+    Store,
+    Task,
+    frozen,
+    start,
+)
+from verification.exhaustive.search import Found
+from verification.exhaustive.workers import IDLE, OLD, Label, State, Worker, canonical, settled, swaps
+
+TICK_MS = 2_000
+"""As much as the lease clock moves at most in one tick; more than the backoff of a first strike."""
+LEAP_MS = 3_600_000
+WITHIN_MS = 1_800_000
+OUTCOME: dict[str, Outcome] = {
+    "finish": DONE,
+    "retryable error": OOPS,
+    "permanent error": FATAL,
+    "release": Released(),
+}
+LETTERS = {
+    "queued": "Q",
+    "delayed": "D",
+    "running": "R",
+    "succeeded": "S",
+    "failed": "F",
+    "cancelled": "C",
+    "expired": "X",
+}
+Walk = list[tuple[Label, int]]
+
+
+# ── which walks ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kind_of(state: State, label: Label) -> Label:
+    """What a step is to the scripts: its name, who takes it, its task whole, and the others by their states."""
+    clients = label[0] in ("submit", "cancel")
+    named = label[1] if clients else label[2] if len(label) > 2 else None
+    tasks = tuple([_seen(Task(values), whole=i == named) for i, values in enumerate(state.tasks)])
+    doing, _, number = IDLE if clients or len(label) == 1 else state.workers[label[1]]
+    return label[0], named, doing, number == OLD, tasks
+
+
+def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
+    seen = (task.state, task.late, task.cancel, task.owner == ORPHAN)
+    return (*seen, task.strikes, task.backs, task.ticks) if whole else seen
+
+
+def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
+    """Walks from the beginning, each with a step of a new kind: all that are needed, or ``most`` of them.
+
+    Each begins with the shortest way to a state, those far away first, and goes on while there is anything new.
+    """
+    seen = set[Label]()
+    count = 0
+    for root in _spread(len(found.states), most):
+        if not _fresh(found, root, seen):
+            continue
+        walk = _way(found, root)
+        at = 0
+        for label, after in walk:
+            seen.add(kind_of(found.states[at], label))
+            at = after
+        while fresh := _fresh(found, at, seen):
+            kind, step = fresh
+            seen.add(kind)
+            walk.append(step)
+            at = step[1]
+        yield walk
+        count += 1
+        if count == most:
+            return
+
+
+def _spread(states: int, most: int | None) -> Iterator[int]:
+    """The states from the last found to the first; for a few walks first some from all depths."""
+    stride = max(1, states // (2 * most)) if most else 1
+    for first in range(stride):
+        yield from range(states - 1 - first, -1, -stride)
+
+
+def _fresh(found: Found, at: int, seen: set[Label]) -> tuple[Label, tuple[Label, int]] | None:
+    state = found.states[at]
+    for step in found.out(at):
+        kind = kind_of(state, step[0])
+        if kind not in seen:
+            return kind, step
+    return None
+
+
+def _way(found: Found, at: int) -> Walk:
+    steps: Walk = []
+    while at:
+        before, label = found.came[at]
+        steps.append((label, at))
+        at = before
+    return steps[::-1]
+
+
+# ── one walk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class Replay:
+    """The small store and a real one, side by side, from nothing on."""
+
+    driver: Driver
+    tasks: list[Task]
+    new: list[NewTask] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=lambda: [IDLE, IDLE])
+    groups: list[int] = field(default_factory=lambda: [0, 0])
+    leases: dict[tuple[int, int], Lease] = field(default_factory=dict)
+    later: tuple[str, int] | None = None
+    quiet: int = 0
+    story: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, driver: Driver, tasks: int) -> Replay:
+        """On an empty server."""
+        driver.client.flushdb()
+        driver.now = 1_800_000_000_000
+        driver.tick()
+        return cls(driver, [Task(values) for values in start(tasks)])
+
+    def state(self) -> State:
+        """Where the small store and the workers are."""
+        tasks = tuple([settled(frozen(task)) for task in self.tasks])
+        return State(tasks, (self.workers[0], self.workers[1]), self.later, self.quiet)
+
+    def take(self, label: Label, expected: State) -> None:
+        """One step on both sides; they must agree, and be where the search said."""
+        store = Store(self.tasks)
+        if label[0] not in ("submit", "cancel", "tick", "leap") and swaps(self.state()):
+            label = (label[0], 1 - label[1], *label[2:])
+        self.story.append(" ".join(map(str, label)))
+        getattr(self, "_" + label[0].partition(",")[0].split(" ")[0], self._outcome)(store, label)
+        assert canonical(self.state()) == expected, self.story
+        self._compare()
+
+    # ── clients and time ──────────────────────────────────────────────────────────────────────────────────
+
+    def _submit(self, store: Store, label: Label) -> None:
+        _, i, ahead = label
+        if i == len(self.new):
+            start = self.driver.now + AHEAD * TICK_MS - TICK_MS // 2 if ahead else None
+            self.new.append(
+                new(
+                    start_at_ms=start,
+                    start_within_ms=WITHIN_MS,
+                    run_within_ms=WITHIN_MS,
+                    max_strikes=STRIKES,
+                )
+            )
+            self.driver.submit(self.new[i])
+            key = self.driver.keys.of("task", self.new[i].id)
+            used = RELEASES_MAX - BACKS + self.tasks[i].backs
+            self.driver.client.hset(key, "releases", used)
+            self.driver.client.hset(key, "group_failures", GROUP_FAILURES_MAX - FAILURES)
+        else:
+            self.driver.submit(self.new[i])
+        store.submit(i, ahead)
+
+    def _cancel(self, store: Store, label: Label) -> None:
+        self.driver.cancel(self.new[label[1]].id)
+        store.cancel(label[1])
+
+    def _tick(self, store: Store, _: Label) -> None:
+        self.driver.now += TICK_MS
+        self.driver.tick()
+        self.quiet = store.tick(self.quiet)
+
+    def _leap(self, store: Store, _: Label) -> None:
+        self.driver.now += LEAP_MS
+        self.quiet = store.leap(self.quiet)
+
+    # ── workers ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _killed(self, store: Store, label: Label) -> None:
+        w = label[1]
+        self.groups[w] += 1
+        store.killed(w)
+        self._gone(w)
+
+    def _restart(self, store: Store, label: Label) -> None:
+        w = label[1]
+        self.driver.register(self._group(w), fresh=True)
+        store.restart(w)
+        self._gone(w)
+
+    def _gone(self, w: int) -> None:
+        self.workers[w] = IDLE
+        if self.later == ("claim", w):
+            self.later = None
+
+    def _claim(self, store: Store, label: Label) -> None:
+        what, w = label
+        if what == "claim, delayed":
+            self.later = ("claim", w)
+            return
+        token = self._next(w, self.driver.claim(self._group(w)), store.claim(w))
+        if what == "claim":
+            self.workers[w] = ("works", *token) if token else IDLE
+
+    def _late(self, store: Store, label: Label) -> None:
+        self.later = None
+        self._next(label[1], self.driver.claim(self._group(label[1])), store.claim(label[1]))
+
+    def _report(self, store: Store, label: Label) -> None:
+        w = label[1]
+        _, i, number = self.workers[w]
+        told = store.report(i, number)
+        lease = self.leases[i, number]
+        got = self.driver.renew(lease) if len(self.story) % 2 else self.driver.report(lease, step=1)
+        assert (got is Control.STALE) == (told == STALE), self.story
+        assert (got is Control.GO_ON) == (told == "go on"), self.story
+        if told == STALE:
+            self.workers[w] = IDLE
+
+    def _give(self, _: Store, label: Label) -> None:
+        self.workers[label[1]] = IDLE
+
+    def _repeat(self, store: Store, label: Label) -> None:
+        w = label[1]
+        _, i, number = self.workers[w]
+        token = self._settle(store, w, i, number, "finish", w)
+        self.workers[w] = ("works", *token) if token else IDLE
+
+    def _outcome(self, store: Store, label: Label) -> None:
+        what, w = label[:2]
+        _, i, number = self.workers[w]
+        outcome, claims, _ = what.partition(" and claim")
+        token = self._settle(store, w, i, number, outcome, w if claims else NOBODY)
+        if what.endswith("unheard"):
+            self.workers[w] = ("again", i, number)
+        else:
+            self.workers[w] = ("works", *token) if token else IDLE
+
+    def _settle(self, store: Store, w: int, i: int, number: int, outcome: str, then: int) -> Any:
+        told, token = store.settle(i, number, outcome, then)
+        group = self.driver.group_record(self._group(w)) if then != NOBODY else None
+        got = self.driver.settle(self.leases[i, number], OUTCOME[outcome], claim_next=group)
+        assert got.stale == (told == STALE), self.story
+        assert got.stale or LETTERS[got.state] == told, self.story
+        return self._next(w, got.next, token)
+
+    def _next(self, w: int, got: Claim | None, token: tuple[int, int] | None) -> tuple[int, int] | None:
+        assert (got is None) == (token is None), self.story
+        if got is not None and token is not None:
+            assert (got.lease.task, got.attempt) == (self.new[token[0]].id, token[1]), self.story
+            self.leases[token] = got.lease
+        return token
+
+    def _group(self, w: int) -> str:
+        return f"g{w}.{self.groups[w]}"
+
+    # ── the comparison ────────────────────────────────────────────────────────────────────────────────────
+
+    def _compare(self) -> None:
+        keys, ids = self.driver.keys, [task.id for task in self.new]
+        with self.driver.client.pipeline(transaction=False) as pipe:
+            for name in ("delayed", "due_soon", "leases", "live", "dead"):
+                pipe.zrange(keys.one(name), 0, -1, withscores=True)
+            pipe.zrange(keys.of("wait", "t"), 0, -1, withscores=True)
+            pipe.hget(keys.one("meta"), "lease_clock")
+            *found, clock = pipe.execute()
+        delayed, soon, leases, live, dead, queue = ({m.decode(): s for m, s in pairs} for pairs in found)
+        for i, record in enumerate(self.driver.get_all(ids)):
+            assert record is not None
+            t, name = self.tasks[i], record.id
+            got = (LETTERS[record.state], record.attempt, record.strikes, record.cancel_requested)
+            assert got == (t.state, t.attempt, t.strikes, t.cancel), (self.story, t)
+            assert record.releases - RELEASES_MAX + BACKS == t.backs, (self.story, t)
+            places = (name in queue, name in delayed or name in soon, name in leases, name in live)
+            assert places == (t.queued, t.waits, t.leased, t.live), (self.story, t)
+            assert (name in dead) == bool(t.dead), (self.story, t)
+            if t.leased:
+                assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
+
+    def check_events(self) -> None:
+        """Each ended task has one terminal event, its last, and the pool's stream has the same under one id."""
+        pool = self.driver.client.xrange(self.driver.keys.one("events"))
+        for i, task in enumerate(self.new):
+            events = self.driver.events(task.id)
+            ends = [at for at, event in enumerate(events) if event.type in LETTERS and event.type != "queued"]
+            assert ends == ([len(events) - 1] if self.tasks[i].state in ENDED else []), self.story
+            same = [entry.decode() for entry, fields in pool if fields[b"task"].decode() == task.id]
+            assert [event.id for event in events] == same, self.story

@@ -1,0 +1,182 @@
+"""Walks a whole state space breadth first; then shows that every fair run of it ends."""
+
+from __future__ import annotations
+
+import gc
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from verification.exhaustive.machine import ENDED, Task
+from verification.exhaustive.workers import ATTEMPT, OUTCOMES, STATE, TOKEN, Label, State, World
+
+
+@dataclass(slots=True)
+class Found:
+    """A state space; states by number, in the order in which they were found.
+
+    ``wrong`` says what broke first, and ``trace`` is the shortest way there.
+    """
+
+    wrong: str | None = None
+    trace: list[str] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    depth: array[int] = field(default_factory=lambda: array("i"))
+    came: list[tuple[int, Label]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    edges: list[array[int]] = field(default_factory=list)
+    """By state: label, state, label, state, … by their numbers."""
+
+    @property
+    def steps(self) -> int:
+        """How many edges there are."""
+        return sum(len(out) for out in self.edges) // 2
+
+    def out(self, state: int) -> Iterator[tuple[Label, int]]:
+        """What may follow a state."""
+        out = self.edges[state]
+        return ((self.labels[out[at]], out[at + 1]) for at in range(0, len(out), 2))
+
+    def way(self, state: int) -> list[str]:
+        """The shortest way to a state, as lines."""
+        lines: list[str] = []
+        while state:
+            before, label = self.came[state]
+            lines.append(line(label, self.states[state]))
+            state = before
+        return lines[::-1]
+
+
+def line(label: Label, state: State) -> str:
+    """A step and where it led."""
+    tasks = " | ".join(repr(Task(values)) for values in state.tasks)
+    return f"{' '.join(map(str, label)):<40} {tasks}"
+
+
+def explore(world: World, *, limit: int = 2_000_000) -> Found:
+    """All states that can be reached, unless something breaks before."""
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here refers back: looking for cycles among millions of tuples is most of the time
+    try:
+        return _explore(world, limit)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _explore(world: World, limit: int) -> Found:
+    found = Found(states=[world.start], depth=array("i", [0]), came=[(0, ())])
+    numbers = {world.start: 0}
+    names: dict[Label, int] = {}
+    at = 0
+    while at < len(found.states):
+        out = array("i")
+        for label, after, wrong in world.steps(found.states[at]):
+            if wrong is not None:
+                found.wrong, found.trace = wrong, [*found.way(at), line(label, after)]
+                return found
+            number = numbers.setdefault(after, len(numbers))
+            if number == len(found.states):
+                found.states.append(after)
+                found.depth.append(found.depth[at] + 1)
+                found.came.append((at, label))
+            out.append(names.setdefault(label, len(names)))
+            out.append(number)
+        found.edges.append(out)
+        if len(numbers) > limit:
+            raise RuntimeError(f"more than {limit} states: the model is not bounded")
+        at += 1
+    found.labels = list(names)
+    return found
+
+
+# ── every fair run ends ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def endless(found: Found) -> str | None:
+    """A set of states that a fair run may never leave although a task has not ended, if there is one.
+
+    No step takes a task back (the search has shown it), so only steps that move no task forward can be repeated
+    for ever: they make the cycles. A run is fair if what stays possible happens: a tick; a claim by an idle
+    worker; the end of an attempt by the worker that holds it; that who lost its task asks once. Each cycle must
+    have one such step that is possible in all of its states and always leads out.
+    """
+    for group in _cycles(found):
+        inside = set(group)
+        if not _over(found.states[group[0]]) and not _fair_way_out(found, inside):
+            return "\n".join([*found.way(group[0]), f"… and then for ever among {len(group)} states"])
+    return None
+
+
+def _over(state: State) -> bool:
+    return all(task[STATE] in ENDED or task[STATE] == "-" for task in state.tasks)
+
+
+def _fair_way_out(found: Found, inside: set[int]) -> bool:
+    fair: set[str] | None = None
+    for number in inside:
+        leads_out: dict[str, bool] = {}
+        for label, after in found.out(number):
+            kind = _fairness(found.states[number], label)
+            if kind is not None:
+                leads_out[kind] = leads_out.get(kind, True) and after not in inside
+        always = {kind for kind, out in leads_out.items() if out}
+        fair = always if fair is None else fair & always
+    return bool(fair)
+
+
+def _fairness(state: State, label: Label) -> str | None:
+    """What must happen if it stays possible; ``None`` for what need not."""
+    if label[0] in ("tick", "claim"):
+        return str(label[0])
+    if label[0] in (*OUTCOMES, "report", "repeat"):
+        if state.workers[label[1]][2] != state.tasks[label[2]][TOKEN]:
+            return "a zombie hears of it"
+        return None if label[0] == "report" else f"the end of task {label[2]}"
+    return None
+
+
+def _cycles(found: Found) -> Iterator[list[int]]:
+    """Strongly connected sets of states, by Tarjan's algorithm without recursion, along steps without progress."""
+    index: dict[int, int] = {}
+    low: dict[int, int] = {}
+    on, stack = set[int](), list[int]()
+    for root in range(len(found.states)):
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        on.add(root)
+        work = [(root, iter(_idle_steps(found, root)))]
+        while work:
+            at, ahead = work[-1]
+            for after in ahead:
+                if after not in index:
+                    index[after] = low[after] = len(index)
+                    stack.append(after)
+                    on.add(after)
+                    work.append((after, iter(_idle_steps(found, after))))
+                    break
+                if after in on:
+                    low[at] = min(low[at], index[after])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[at])
+                if low[at] == index[at]:
+                    cut = stack.index(at) if stack[-1] != at else len(stack) - 1
+                    group = stack[cut:]
+                    del stack[cut:]
+                    on.difference_update(group)
+                    yield group
+
+
+def _idle_steps(found: Found, at: int) -> set[int]:
+    """States that follow without any task's progress."""
+    tasks = _stages(found.states[at])
+    out = found.edges[at]
+    return {after for after in out[1::2] if after != at and _stages(found.states[after]) == tasks}
+
+
+def _stages(state: State) -> tuple[object, ...]:
+    return tuple([(task[STATE], task[ATTEMPT]) for task in state.tasks])

@@ -1,0 +1,229 @@
+"""Two workers, a client and time around the small store: every step that any of them may take next.
+
+A worker knows only what it was told. It is ``idle``, ``works`` (it believes that it holds a token) or is at it
+``again`` (its settle was not answered, and it will repeat it). Whoever is paused or cut off is one that takes no
+step while the others do, so zombies need no rule of their own. A killed worker comes back as a group of a new
+name; what its old group held is an orphan's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from verification.exhaustive.machine import BACKS, ENDED, NOBODY, STALE, Move, Store, Task, frozen, start
+from verification.exhaustive.rules import wrong_answer, wrong_script, wrong_tasks
+
+OUTCOMES = ("finish", "retryable error", "permanent error", "release")
+OLD = -1
+"""The number of any attempt that the store knows no more: all of them are the same to it."""
+
+Values = tuple[Any, ...]
+Tasks = tuple[Values, ...]
+Worker = tuple[str, int, int]
+"""What it does, and the task and the number of the attempt that it believes to hold."""
+Later = tuple[str, int] | None
+"""On its way, and nobody waits for it: a ``claim`` of a group, or the second half of a torn script."""
+Label = tuple[Any, ...]
+IDLE: Worker = ("idle", 0, 0)
+STATE, ATTEMPT, TOKEN, DONE, OWNER = (
+    Task.__slots__.index(name) for name in ("state", "attempt", "token", "done", "owner")
+)
+
+
+class State(NamedTuple):
+    """The whole world at one moment."""
+
+    tasks: Tasks
+    workers: tuple[Worker, Worker]
+    later: Later = None
+    quiet: int = 0
+    """Whether nothing has ticked for long, and whether the tick before spared the holders for that."""
+
+
+class Ran(NamedTuple):
+    """What a script did to the tasks, and what broke."""
+
+    tasks: Tasks
+    answer: Any
+    torn: Later
+    wrong: str | None
+
+
+@dataclass(slots=True)
+class World:
+    """The rules of one search: which store, how many tasks, and whether claims may be delayed on their way."""
+
+    kind: type[Store] = Store
+    tasks: int = 2
+    delayed: bool = False
+    moves: set[Move] = field(default_factory=set)
+    _ran: dict[Label, Ran] = field(default_factory=dict)
+
+    @property
+    def start(self) -> State:
+        """Nothing has been submitted, and both workers are idle."""
+        return State(start(self.tasks), (IDLE, IDLE))
+
+    def run(self, tasks: Tasks, script: Label) -> Ran:
+        """One script, whole; it is worked out once for each state of the store."""
+        known = self._ran.get((tasks, script))
+        if known is None:
+            store = self.kind([Task(values) for values in tasks])
+            answer = getattr(store, script[0])(*script[1:])
+            after = tuple([frozen(task) for task in store.tasks])
+            wrong = None
+            if after != tasks:
+                wrong = wrong_tasks(store.tasks) or wrong_script([_thawed(values) for values in tasks], store)
+                after = tuple([settled(values) for values in after])
+                self.moves.update(store.moves)
+            if script[0] in ("report", "settle"):
+                wrong = wrong or wrong_answer(script, [_thawed(values) for values in tasks], store, answer)
+            known = self._ran[tasks, script] = Ran(after, answer, store.torn, wrong)
+        return known
+
+    def steps(self, state: State) -> Iterator[tuple[Label, State, str | None]]:
+        """All that may happen next: what it is, what it leads to, and what broke over it."""
+        for label, script, workers, later in self._choices(state):
+            ran = self.run(state.tasks, script)
+            if callable(workers):
+                workers = workers(ran.answer)
+            quiet = ran.answer if script[0] in ("tick", "leap") else state.quiet
+            after = canonical(State(ran.tasks, workers, ran.torn or later, quiet))
+            yield label, after, ran.wrong or _two_holders(after)
+
+    def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, Later]]:
+        tasks, workers, later, quiet = state
+        for i, task in enumerate(tasks):
+            if i and tasks[i - 1][STATE] == "-":
+                break  # the first to come is task 0: the others are the same by another name
+            yield ("submit", i, False), ("submit", i, False), workers, later
+            if task[STATE] == "-":
+                yield ("submit", i, True), ("submit", i, True), workers, later
+            else:
+                yield ("cancel", i), ("cancel", i), workers, later
+        yield ("tick",), ("tick", quiet), workers, later
+        yield ("leap",), ("leap", quiet), workers, later
+        if later is not None:
+            yield (f"late {later[0]}", later[1]), later, workers, None
+            if later[0] != "claim":
+                yield ("torn off", later[1]), ("nothing",), workers, None
+        for w, worker in enumerate(workers):
+            yield from self._of_worker(state, w, worker)
+
+    def _of_worker(self, state: State, w: int, worker: Worker) -> Iterator[tuple[Label, Label, Any, Later]]:
+        doing, i, number = worker
+        later = state.later
+        other = state.workers[1 - w]
+
+        def told(become: Worker) -> tuple[Worker, Worker]:
+            return (become, other) if w == 0 else (other, become)
+
+        def begins(answer: Any) -> tuple[Worker, Worker]:
+            token = answer[1] if answer and isinstance(answer[0], str) else answer
+            return told(("works", *token) if token else IDLE)
+
+        mine = None if later == ("claim", w) else later
+        yield ("killed", w), ("killed", w), told(IDLE), mine
+        yield ("restart", w), ("restart", w), told(IDLE), mine
+        if doing == "idle":
+            yield ("claim", w), ("claim", w), begins, later
+            yield ("claim, unheard", w), ("claim", w), state.workers, later
+            if self.delayed and later is None:
+                yield ("claim, delayed", w), ("nothing",), state.workers, ("claim", w)
+        elif doing == "again":
+            yield ("repeat", w, i), ("settle", i, number, "finish", w), begins, later
+            yield ("give up", w), ("nothing",), told(IDLE), later
+        else:
+            report = ("report", i, number)
+            yield ("report", w, i), report, lambda got: told(IDLE if got == STALE else worker), later
+            for outcome in OUTCOMES:
+                alone, both = ("settle", i, number, outcome, NOBODY), ("settle", i, number, outcome, w)
+                yield (outcome, w, i), alone, told(IDLE), later
+                if number != OLD or outcome == "finish":  # a zombie's is not looked at
+                    yield (f"{outcome} and claim", w, i), both, begins, later
+                    yield (f"{outcome} and claim, unheard", w, i), both, told(("again", i, number)), later
+
+
+def _two_holders(state: State) -> str | None:
+    first, second = state.workers
+    if first == second and first[0] == "works" and first[2] == state.tasks[first[1]][TOKEN]:
+        return f"two workers hold the token of task {first[1]}"
+    return None
+
+
+# ── what makes no difference ──────────────────────────────────────────────────────────────────────────────────
+
+
+def canonical(state: State) -> State:
+    """The state by which all that can do the same are known.
+
+    Attempts that the store has forgotten are one, whatever their number; a repeated settle is answered by its
+    token alone; the counters of a task that has ended are never looked at; the two workers are twins.
+    """
+    tasks, (one, two), later, quiet = state
+    one, two = _remembered(one, tasks), _remembered(two, tasks)
+    for i, task in enumerate(tasks):
+        if task[DONE] and one != ("again", i, task[DONE]) and two != ("again", i, task[DONE]):
+            tasks = (*tasks[:i], _forgotten(task), *tasks[i + 1 :])
+    if _swaps(one, two, tasks, later):
+        one, two = two, one
+        tasks = tuple([_swapped(task) for task in tasks])
+        if later is not None and later[0] == "claim":
+            later = ("claim", 1 - later[1])
+    return State(tasks, (one, two), later, quiet)
+
+
+def swaps(state: State) -> bool:
+    """Whether the workers change places in the canonical state."""
+    tasks, (one, two), later, _ = state
+    return _swaps(_remembered(one, tasks), _remembered(two, tasks), tasks, later)
+
+
+def _swaps(one: Worker, two: Worker, tasks: Tasks, later: Later) -> bool:
+    if one != two:
+        return two < one
+    for task in tasks:  # two of a kind: by what the store knows of their groups
+        if task[OWNER] in (0, 1):
+            return bool(task[OWNER])
+    return later == ("claim", 1)
+
+
+def _remembered(worker: Worker, tasks: Tasks) -> Worker:
+    doing, i, number = worker
+    if doing == "idle" or number == tasks[i][TOKEN] or (doing == "again" and number == tasks[i][DONE]):
+        return worker
+    return "works", i, OLD
+
+
+@cache
+def _thawed(task: Values) -> Task:
+    return Task(task)  # only to be looked at
+
+
+@cache
+def _forgotten(task: Values) -> Values:
+    t = Task(task)
+    t.done, t.answer = 0, ""
+    return frozen(t)
+
+
+@cache
+def _swapped(task: Values) -> Values:
+    t = Task(task)
+    t.owner = 1 - t.owner if t.owner in (0, 1) else t.owner
+    return frozen(t)
+
+
+@cache
+def settled(task: Values) -> Values:
+    """A task without the counters that nobody looks at any more."""
+    t = Task(task)
+    if t.backs >= BACKS:
+        t.failures = 0
+    if t.state in ENDED:
+        t.attempt = t.strikes = t.backs = t.failures = t.won = 0
+        t.late = False
+    return frozen(t)

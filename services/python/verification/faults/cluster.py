@@ -1,0 +1,396 @@
+"""The system under test: a real server, gateways and groups on this machine, started again when they die.
+
+What Kubernetes and Ray Serve do there is done here by one thread: a gateway that ends is started again on its
+port; when a rank ends, its whole group is replaced at once, and what is left of the old one has some seconds to
+end by itself before it is killed; the server comes back on its data. Nothing here knows what a task is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.local.instance import free_port
+from daybreak_server.settings.tree import Settings
+from testkit.waiting import wait_until
+from verification.faults import server
+from verification.faults.history import History
+from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.parts import Part
+from verification.faults.processes import Processes, end_other, is_guard
+
+LINGER_S = 8.0
+"""How long the ranks of a broken group may take to end by themselves: the gang's grace is 5 s."""
+_SOON_S = 0.3
+"""A part that ended so soon after its start is started again with a pause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A process that a fault can befall."""
+
+    kind: str
+    """``leader``, ``follower``, ``guard``, ``gateway`` or ``server``."""
+    name: str
+    pid: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slot:
+    """A place for one process, or for the ranks of one group."""
+
+    name: str
+    kind: str
+    pool: PoolPlan | None = None
+    port: int = 0
+    pids: dict[int, int] = field(default_factory=dict)
+    incarnation: int = 0
+    started: float = 0.0
+
+
+class FaultCluster:
+    """Use it in ``with``. :raises LookupError: when the server's program is not on this machine."""
+
+    def __init__(self, options: ClusterOptions | None = None) -> None:
+        self.options = options or ClusterOptions()
+        own = self.options.folder is None
+        self.folder = self.options.folder or Path(tempfile.mkdtemp(prefix="daybreak-faults-"))
+        self.keep = not own
+        """Whether the folder stays when the cluster ends."""
+        for name in ("armed", "logs", "data"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.history = History(self.folder / "history.jsonl", seed=self.options.seed)
+        self.port = free_port()
+        self._server = _Slot(name="server", kind="server", port=self.port)
+        self._gateways = [
+            _Slot(name=f"gateway-{index}", kind="gateway", port=free_port())
+            for index in range(self.options.gateways)
+        ]
+        self._groups = [
+            _Slot(name=f"{pool.name}-{index}", kind="group", pool=pool)
+            for pool in self.options.pools
+            for index in range(pool.groups)
+        ]
+        self._urls: list[str] | None = None
+        self._lock = threading.RLock()
+        self._of: dict[int, _Slot] = {}
+        self._lingering: dict[int, float] = {}
+        self._later: list[tuple[float, _Slot]] = []
+        self._held: set[str] = set()
+        self._ending = threading.Event()
+        self.processes: Processes
+        self.settings: Settings
+        self.redis_url = f"redis://127.0.0.1:{self.port}"
+        """The server itself, whatever lies between it and the parts."""
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __enter__(self) -> Self:
+        several = any(pool.ranks > 1 for pool in self.options.pools)
+        preload = ("torch.distributed", "daybreak_server.engines.gang.process_group") if several else ()
+        self.processes = Processes(logs=self.folder / "logs", preload=preload)
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        try:
+            self._start(self._server)
+            wait_until(lambda: server.answers(self.port), 60, f"the server; see {self.folder / 'logs'}")
+            url = self.options.through(self.port) if self.options.through else self.redis_url
+            self.settings = self.options.product(folder=self.folder, redis_url=url)
+            way = self.options.groups_through
+            near = self.settings.redis.model_copy(update={"url": way(self.port) if way else url})
+            self._groups_settings = self.settings.model_copy(update={"redis": near})
+            self._supervisor.start()
+            for slot in (*self._gateways, *self._groups):
+                self._start(slot)
+            self.wait_ready()
+        except BaseException:
+            self.keep = True
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.keep = self.keep or kind is not None
+        self.close()
+
+    def close(self) -> None:
+        """Kill everything that is left."""
+        self._ending.set()
+        self.processes.close()
+        for path in (self.folder / "guards").glob("*"):
+            if watchdog := self._guard_of(path.name):
+                end_other(watchdog)
+        if self._supervisor.is_alive():
+            self._supervisor.join(10)
+        self.history.close()
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Until every gateway answers and every group is registered as idle or busy."""
+        for slot in self._gateways:
+            wait_until(
+                lambda port=slot.port: server.gateway_answers(port),
+                timeout_s,
+                f"{slot.name}; see {self.folder}/logs",
+            )
+        for plan in self.options.pools:
+            if plan.groups:
+                wait_until(
+                    lambda plan=plan: len(self.ready_groups(plan.name)) >= plan.groups,
+                    timeout_s,
+                    f"the groups of {plan.name}; see {self.folder}/logs",
+                )
+
+    # ── what there is ────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def urls(self) -> list[str]:
+        """Every gateway, as clients reach it."""
+        if self._urls is None:
+            way = self.options.clients_through or (lambda port: f"http://127.0.0.1:{port}")
+            self._urls = [way(slot.port) for slot in self._gateways]
+        return self._urls
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[redis.Redis]:
+        """A plain client of the server itself, for looking at the keys."""
+        client = redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=10)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def keys(self, pool: str) -> Keys:
+        """The names of a pool's keys."""
+        return Keys(prefix=self.settings.redis.prefix, pool=pool)
+
+    def ready_groups(self, pool: str) -> list[str]:
+        """The ids of the groups that can take tasks, by the store."""
+        keys, found = self.keys(pool), []
+        with self.client() as client:
+            for group in client.zrange(keys.one("groups"), 0, -1):
+                state = client.hget(keys.of("group", group), "state")
+                if state is not None and GroupState(state).accepts_tasks:
+                    found.append(group)
+        return found
+
+    def at_work(self, kind: str) -> list[Target]:
+        """Those of a kind that do their work now: they have started, and answer or are registered. A fault that
+        only meets processes that are still starting shows little, and on a slow machine lets nobody get on."""
+        found = self.targets(kind)
+        if kind == "server":
+            return [one for one in found if server.answers(self.port)]
+        if kind == "gateway":
+            ports = {slot.name: slot.port for slot in self._gateways}
+            return [one for one in found if server.gateway_answers(ports[one.name])]
+        if not server.answers(self.port):
+            return []
+        ready = {pid for plan in self.options.pools for pid in self._ready_pids(plan.name)}
+        if kind != "guard":
+            return [one for one in found if one.pid in ready]
+        leaders = {one.name for one in self.targets("leader") if one.pid in ready}
+        return [one for one in found if one.name.removesuffix("-guard") in leaders]
+
+    def _ready_pids(self, pool: str) -> set[int]:
+        keys, found = self.keys(pool), set[int]()
+        with self.client() as client:
+            for group in self.ready_groups(pool):
+                found.update(
+                    int(pid) for pid in json.loads(client.hget(keys.of("group", group), "pids") or "[]")
+                )
+        return found
+
+    def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
+        """The processes that run now, of these kinds (none: all)."""
+        with self._lock:
+            found = [
+                Target(kind=slot.kind, name=slot.name, pid=slot.pids[0])
+                for slot in (self._server, *self._gateways)
+                if slot.pids
+            ]
+            for slot in self._groups:
+                if pool is not None and (slot.pool is None or slot.pool.name != pool):
+                    continue
+                for rank, pid in slot.pids.items():
+                    name = f"{slot.name}.{rank}"
+                    found.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
+                    if (watchdog := self._guard_of(name)) is not None:
+                        found.append(Target(kind="guard", name=f"{name}-guard", pid=watchdog))
+        return [one for one in found if not kinds or one.kind in kinds]
+
+    # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def kill(self, target: Target, *, down_s: float = 0.0) -> bool:
+        """SIGKILL, and seen gone. It is started again after ``down_s``. Whether it was there to be killed."""
+        if down_s:
+            self.hold(target.name.partition(".")[0], for_s=down_s)
+        killed = end_other(target.pid) if target.kind == "guard" else self.processes.kill(target.pid)
+        if killed:
+            self.history.note(
+                "fault", kind=f"kill-{target.kind}", name=target.name, pid=target.pid, down_s=down_s
+            )
+        return killed
+
+    def freeze(self, target: Target) -> bool:
+        """SIGSTOP."""
+        return self._signal(target, signal.SIGSTOP, "freeze")
+
+    def thaw(self, target: Target) -> bool:
+        """SIGCONT."""
+        return self._signal(target, signal.SIGCONT, "thaw")
+
+    def preempt(self, target: Target) -> bool:
+        """SIGTERM to a rank: it hands its task back, and is replaced."""
+        return self._signal(target, signal.SIGTERM, "preempt")
+
+    def arm(self, point: str, *, passes: int = 0) -> None:
+        """The process that comes to a failpoint next (after so many passes) kills itself there, once."""
+        (self.folder / "armed" / f"{point}.{passes}").touch()
+
+    def disarm(self) -> list[str]:
+        """Take away what has not fired; the names of those points."""
+        left = sorted((self.folder / "armed").iterdir())
+        for path in left:
+            path.unlink(missing_ok=True)
+        return [path.name.rpartition(".")[0] for path in left]
+
+    def hits(self) -> list[tuple[str, str, int]]:
+        """The failpoints that have fired: point, process, pid."""
+        try:
+            lines = (self.folder / "hits").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [(point, who, int(pid)) for point, who, pid, _ in (line.split() for line in lines)]
+
+    def hold(self, name: str, *, for_s: float | None = None) -> None:
+        """Do not start this again when it ends (``server``, ``gateway-0``, ``solo-1``), for a while or until
+        ``release``."""
+        with self._lock:
+            self._held.add(name)
+        if for_s is not None:
+            timer = threading.Timer(for_s, self.release, (name,))
+            timer.daemon = True
+            timer.start()
+
+    def release(self, *names: str) -> None:
+        """Start again what was held (none: all)."""
+        with self._lock:
+            freed = set(names) or set(self._held)
+            self._held -= freed
+            for slot in (self._server, *self._gateways, *self._groups):
+                if slot.name in freed and not slot.pids and not self._ending.is_set():
+                    self._start(slot)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _signal(self, target: Target, number: int, what: str) -> bool:
+        sent = self.processes.signal(target.pid, number)
+        if sent:
+            self.history.note("fault", kind=f"{what}-{target.kind}", name=target.name, pid=target.pid)
+        return sent
+
+    def _start(self, slot: _Slot) -> None:
+        with self._lock:
+            slot.incarnation += 1
+            slot.started = time.monotonic()
+            slot.pids = {
+                rank: self.processes.start(self._part(slot, rank))
+                for rank in range(slot.pool.ranks if slot.pool else 1)
+            }
+            self._of.update(dict.fromkeys(slot.pids.values(), slot))
+
+    def _part(self, slot: _Slot, rank: int) -> Part:
+        name = f"{slot.name}.{rank}" if slot.pool else slot.name
+        common: dict[str, Any] = {
+            "name": name,
+            "folder": str(self.folder),
+            "environment": self._environment(name),
+            "chance": dict(self.options.chance),
+            "seed": self.options.seed,
+        }
+        if slot.kind == "server":
+            folder = self.options.server_folder or self.folder / "server"
+            folder.mkdir(parents=True, exist_ok=True)
+            command = server.command(
+                flavour=self.options.flavour,
+                port=slot.port,
+                folder=folder,
+                fsync=self.options.fsync,
+                config=self.options.server,
+            )
+            return Part(kind="program", command=command, **common)
+        if slot.kind == "gateway":
+            http = self.settings.http.model_copy(update={"port": slot.port})
+            settings = self.settings.model_copy(update={"http": http})
+            return Part(kind="gateway", settings=settings.model_dump_json(), **common)
+        assert slot.pool is not None
+        board = self.folder / "boards" / f"{slot.name}-{slot.incarnation}"
+        return Part(
+            kind="rank",
+            settings=self._groups_settings.model_dump_json(),
+            pool=slot.pool.name,
+            rank=rank,
+            guarded=self.options.guards and rank == 0,
+            board=str(board),
+            **common,
+        )
+
+    def _guard_of(self, name: str) -> int | None:
+        try:
+            pid = int((self.folder / "guards" / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if is_guard(pid) else None
+
+    def _environment(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for prefix, variables in self.options.environment.items():
+            if name.startswith(prefix):
+                found.update(variables)
+        return found
+
+    def _supervise(self) -> None:
+        while not self._ending.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._on_end(*self.processes.ended.get(timeout=0.05))
+            now = time.monotonic()
+            with self._lock:
+                due = [slot for at, slot in self._later if at <= now]
+                self._later = [(at, slot) for at, slot in self._later if at > now]
+                for slot in due:
+                    if not slot.pids and slot.name not in self._held:
+                        self._start(slot)
+                late = [pid for pid, until in self._lingering.items() if until <= now]
+            for pid in late:
+                self.processes.signal(pid, signal.SIGKILL)
+
+    def _on_end(self, pid: int, status: int) -> None:
+        with self._lock:
+            slot = self._of.pop(pid, None)
+            self._lingering.pop(pid, None)
+            self.history.note("part", kind="ended", name=slot.name if slot else "?", pid=pid, status=status)
+            if slot is None or pid not in slot.pids.values() or self._ending.is_set():
+                return
+            until = time.monotonic() + LINGER_S
+            self._lingering.update({other: until for other in slot.pids.values() if other != pid})
+            slot.pids = {}
+            if slot.name in self._held:
+                return
+            if time.monotonic() - slot.started < _SOON_S:
+                self._later.append((time.monotonic() + _SOON_S, slot))
+            else:
+                self._start(slot)

@@ -1,0 +1,209 @@
+"""A disk for a server's data that forgets what was not fsynced, and that can be full.
+
+Two kinds with one face: :class:`FuseDisk` is a file system of its own (Linux, ``mfusepy``, libfuse, the right to
+mount); :class:`ShimDisk` puts a small library before libc in the server's process and cuts its files afterwards
+(any Linux with a C compiler). Kill the server first, then ``crash``: that together is what a power cut does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, Self
+
+from verification.faults.environment.preload import PreloadAbsentError, build
+
+_PROGRAM = Path(__file__).with_name("fuse.py")
+_SOURCE = Path(__file__).with_name("forget.c")
+
+
+class DiskAbsentError(RuntimeError):
+    """This machine cannot have such a disk; the message says what is missing."""
+
+
+class Disk(Protocol):
+    """Where a server's data lies."""
+
+    kind: str
+    folder: Path
+    environment: Mapping[str, str]
+    """Variables that the server must be started with."""
+
+    def crash(self) -> int:
+        """Forget what was not fsynced; how many bytes that was. The server must be dead."""
+
+    def full(self, on: bool) -> None:
+        """Whether writes fail with ENOSPC from now on."""
+
+    def fsyncs(self) -> int:
+        """How many have succeeded so far."""
+
+    def close(self) -> None:
+        """It is gone."""
+
+
+class FuseDisk:
+    """A file system in memory; see ``fuse.py``."""
+
+    kind = "FUSE"
+
+    def __init__(self, folder: Path) -> None:
+        """:raises DiskAbsentError: where it cannot be mounted."""
+        self.folder = folder
+        self.environment: Mapping[str, str] = {}
+        self._control = folder / ".control"
+        self._log = folder.with_name(f"{folder.name}.log")
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            raise DiskAbsentError("there is no /dev/fuse that this user may open")
+        folder.mkdir(parents=True)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(_PROGRAM), str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + 20
+        while not self._control.exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.close()
+                said = self._log.read_text(errors="replace").strip().splitlines()
+                raise DiskAbsentError(f"FUSE does not mount: {said[-1] if said else 'no answer'}")
+            time.sleep(0.01)
+
+    def crash(self) -> int:
+        """Forget what was not fsynced."""
+        before = self._state()["forgotten_bytes"]
+        self._control.write_bytes(b"crash")
+        return self._state()["forgotten_bytes"] - before
+
+    def full(self, on: bool) -> None:
+        """No file may grow any more."""
+        self._control.write_bytes(f"limit {self._state()['bytes']}".encode() if on else b"limit none")
+
+    def fsyncs(self) -> int:
+        """By the file system's own count."""
+        return self._state()["fsyncs"]
+
+    def close(self) -> None:
+        """Unmount; its process ends with that."""
+        for command in (["umount", str(self.folder)], ["umount", "-l", str(self.folder)]):
+            if self._process.poll() is not None or not os.path.ismount(self.folder):
+                break
+            subprocess.run(command, check=False, capture_output=True, timeout=30)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _state(self) -> dict[str, int]:
+        found: dict[str, int] = json.loads(self._control.read_text())
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ShimDisk:
+    """A plain folder, and a library that writes down how long each file was at its last fsync."""
+
+    kind = "fsync log"
+
+    def __init__(self, folder: Path) -> None:
+        """:raises DiskAbsentError: where there is no C compiler."""
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._log = folder.with_name(f"{folder.name}.fsyncs")
+        self._flag = folder.with_name(f"{folder.name}.full")
+        try:
+            library = build(_SOURCE, folder.with_name(f"{folder.name}.so"))
+        except PreloadAbsentError as exc:
+            raise DiskAbsentError(str(exc)) from exc
+        self.environment: Mapping[str, str] = {
+            "LD_PRELOAD": str(library),
+            "FORGET_FOLDER": str(folder.resolve()),
+            "FORGET_LOG": str(self._log),
+            "FORGET_FULL": str(self._flag),
+        }
+
+    def crash(self) -> int:
+        """Cut each file to its length at its last fsync."""
+        durable: dict[int, int] = {}
+        for line in self._lines():
+            inode, length = line.split()
+            durable[int(inode)] = int(length)
+        lost = 0
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                found = path.stat()
+                keep = min(found.st_size, durable.get(found.st_ino, 0))
+                lost += found.st_size - keep
+                os.truncate(path, keep)
+        return lost
+
+    def full(self, on: bool) -> None:
+        """A flag file that the library looks for at each write."""
+        if on:
+            self._flag.touch()
+        else:
+            self._flag.unlink(missing_ok=True)
+
+    def fsyncs(self) -> int:
+        """Lines of the log."""
+        return len(self._lines())
+
+    def close(self) -> None:
+        """Remove all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _lines(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SlowDisk(ShimDisk):
+    """A plain folder whose fsyncs take long, and that forgets nothing: what is left there is what was written."""
+
+    def __init__(self, folder: Path, *, fsync_s: float) -> None:
+        """:raises DiskAbsentError: where there is no C compiler."""
+        super().__init__(folder)
+        self.kind = f"fsyncs of {fsync_s:g} s"
+        self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}
+
+    def crash(self) -> int:
+        """Nothing: only the server has died."""
+        return 0
+
+
+def open_disk(folder: Path) -> FuseDisk | ShimDisk:
+    """A file system of its own where this machine can have one, else the library.
+
+    :raises DiskAbsentError: where it can have neither.
+    """
+    try:
+        return FuseDisk(folder)
+    except DiskAbsentError as fuse:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        try:
+            return ShimDisk(folder)
+        except DiskAbsentError as shim:
+            raise DiskAbsentError(f"{fuse}; {shim}") from shim

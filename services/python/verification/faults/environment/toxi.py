@@ -1,0 +1,111 @@
+"""Toxiproxy, where its server is on this machine: the same troubles by a program that others trust."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from daybreak_server.local.instance import free_port
+from testkit.waiting import wait_until
+
+_PACKED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
+"""Where the test cluster's tools lie beside a checkout."""
+
+
+def find_program() -> Path | None:
+    """``toxiproxy-server`` on PATH or, packed, beside the checkout."""
+    found = shutil.which("toxiproxy-server")
+    if found is not None:
+        return Path(found)
+    return _PACKED if _PACKED.exists() else None
+
+
+class Toxiproxy:
+    """A running toxiproxy."""
+
+    def __init__(self, program: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="daybreak-toxi-")
+        if program.suffix == ".xz":
+            unpacked = Path(self._folder.name) / "toxiproxy-server"
+            unpacked.write_bytes(lzma.decompress(program.read_bytes()))
+            unpacked.chmod(0o755)
+            program = unpacked
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        with (Path(self._folder.name) / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(program), "-host", "127.0.0.1", "-port", str(port)], stdout=log, stderr=log
+            )
+        wait_until(self._answers, 20, "toxiproxy")
+
+    def listen(self, name: str, port: int) -> int:
+        """A new proxy before ``port``; where it listens."""
+        answer = self._call(
+            "POST", "/proxies", {"name": name, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{port}"}
+        )
+        return int(answer["listen"].rpartition(":")[2])
+
+    def troubles(self, name: str) -> dict[str, Callable[[float], None]]:
+        """What it can do to a way, by name."""
+
+        def toxic(kind: str, way: str = "downstream", **attributes: int) -> Callable[[float], None]:
+            def do(seconds: float) -> None:
+                body = {"name": kind, "type": kind, "stream": way, "attributes": attributes}
+                self._call("POST", f"/proxies/{name}/toxics", body)
+                time.sleep(seconds)
+                self._call("DELETE", f"/proxies/{name}/toxics/{kind}")
+
+            return do
+
+        def down(seconds: float) -> None:
+            self._call("POST", f"/proxies/{name}", {"enabled": False})
+            time.sleep(seconds)
+            self._call("POST", f"/proxies/{name}", {"enabled": True})
+
+        return {
+            "down": down,
+            "timeout": toxic("timeout", timeout=0),
+            "timeout upstream": toxic("timeout", "upstream", timeout=0),
+            "reset_peer": toxic("reset_peer", timeout=50),
+            "latency": toxic("latency", latency=40, jitter=20),
+            "bandwidth": toxic("bandwidth", rate=200),
+            "limit_data": toxic("limit_data", bytes=20_000),
+        }
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait(20)
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answers(self) -> bool:
+        try:
+            self._call("GET", "/version")
+        except (OSError, urllib.error.URLError):
+            return False
+        return True
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data=data, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            text = answer.read()
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            return text

@@ -1,0 +1,381 @@
+"""The clients outside: they submit, cancel, follow, list and download through the SDK, and write all of it down."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Self
+
+from daybreak.aio import AsyncClient
+from daybreak.core.retry import Retry, did_nothing
+from daybreak.errors import ApiError, DaybreakError
+from daybreak.relay import Delivery, Relay, RelayGapError
+from daybreak.wire import Event, Task
+from daybreak_server.api.cancellation import ended
+from verification.faults.cluster import FaultCluster
+from verification.faults.history import History
+from verification.faults.network import Balanced
+from verification.faults.schedule import TENANTS, Submission
+
+PATIENT = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
+"""The lab waits longer than a person would: how long a machine takes to start a process is not what it measures."""
+RELAY_GROUP = "lab"
+
+
+def seen(event: Event) -> dict[str, Any]:
+    """What of an event is written down."""
+    return {"id": event.id, "type": str(event.type), "attempt": event.attempt, "data": event.data}
+
+
+def shown(task: Task) -> dict[str, Any]:
+    """What of a task is written down."""
+    return task.model_dump(mode="json", exclude_none=True, exclude={"links"})
+
+
+async def unended(client: AsyncClient, pool: str) -> list[Task]:
+    """Tasks of a pool that have not ended, as one tenant sees them.
+
+    Between two questions a task may go from the state that is asked for second to the one that was asked for
+    first, and be in neither answer: that nothing is left is only believed of a list of all.
+    """
+    found = [
+        task
+        for state in ("queued", "running")
+        async for task in client.list(pool=pool, state=state, limit=100)
+    ]
+    return found or [task async for task in client.list(pool=pool, limit=100) if not task.state.terminal]
+
+
+class Load:
+    """Clients in a thread with a loop of its own. Use it in ``with``."""
+
+    def __init__(
+        self,
+        cluster: FaultCluster,
+        *,
+        seed: int = 0,
+        cut: float = 0.0,
+        relay: bool = True,
+        tenants: Sequence[str] = TENANTS,
+    ) -> None:
+        self.cluster = cluster
+        self.history: History = cluster.history
+        self.tenants = tuple(tenants)
+        self._relay = relay
+        self._seed = seed
+        self._draw = random.Random(f"{seed}/load")
+        self.known: dict[str, str] = {}
+        """Every task whose id a client has: id → tenant."""
+        self._readers = 0
+        self._running: set[asyncio.Task[Any]] = set()
+        self._standing: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="clients", daemon=True)
+        self.networks = {
+            name: Balanced(cluster.urls, seed=seed + n, cut=cut) for n, name in enumerate(self.tenants)
+        }
+        self.plain = {name: Balanced(cluster.urls, seed=seed - n - 1) for n, name in enumerate(self.tenants)}
+        self.clients: dict[str, AsyncClient] = {}
+        """Whose answers get lost and whose streams are cut, by tenant."""
+        self.readers: dict[str, AsyncClient] = {}
+        """The same without."""
+        self._files = Path(tempfile.mkdtemp(prefix="files-", dir=cluster.folder))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.call(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    # ── for the one who runs it ──────────────────────────────────────────────────────────────────────────
+
+    def call(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 600.0) -> Any:
+        """Run a coroutine in the clients' loop; its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Let a client do something meanwhile."""
+        asyncio.run_coroutine_threadsafe(self._spawn(coroutine), self._loop).result(30)
+
+    def play(self, submissions: Sequence[Submission]) -> None:
+        """Let the clients do all this, each at its time from now on. Returns at once."""
+        self.spawn(self._play(submissions))
+
+    def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
+        """Hand in one task now, and wait for the answer; its id. The other fields are of its input, save those
+        of :class:`Submission`."""
+        own = {
+            name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
+        }
+        number = 1_000_000 + self.history.counts.get("submit.invoke", 0)
+        what = Submission(
+            at_s=0,
+            number=number,
+            pool=pool,
+            tenant=tenant or self.tenants[0],
+            input=fields,
+            readers=readers,
+            **own,
+        )
+        found = self.call(self._submit(what))
+        if found is None:
+            raise RuntimeError(f"{what.key} was not accepted")
+        return str(found)
+
+    def busy(self) -> int:
+        """How many clients still do something that ends by itself."""
+        return len(self._running)
+
+    def wait_clients(self, timeout_s: float) -> bool:
+        """Until every reader has seen its task's end; whether all did. They may go on while events come."""
+        before, moved = self.history.lines, time.monotonic()
+        while self._running and time.monotonic() - moved < timeout_s:
+            if self.history.lines != before:
+                before, moved = self.history.lines, time.monotonic()
+            time.sleep(0.05)
+        return not self._running
+
+    def settle_down(self, timeout_s: float = 60.0) -> list[str]:
+        """Wait until every task has ended, by the public API; the ids of those that have not when nothing has
+        moved for ``timeout_s``."""
+        return list(self.call(self._settle_down(timeout_s), 3600))
+
+    # ── the clients ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> None:
+        for tenant in self.tenants:
+            for made, networks in ((self.clients, self.networks), (self.readers, self.plain)):
+                made[tenant] = AsyncClient(
+                    self.cluster.urls[0],
+                    headers={"Daybreak-Tenant": tenant},
+                    retry=PATIENT,
+                    transport=networks[tenant],
+                )
+        if self._relay:
+            for pool in self.cluster.options.pools:
+                self._standing.add(asyncio.create_task(self._run_relay(pool.name)))
+
+    async def _close(self) -> None:
+        await ended(*self._running, *self._standing)
+        for client in (*self.clients.values(), *self.readers.values()):
+            await client.close()
+
+    async def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self.history.note("client", kind="failed", error=f"{type(exc).__name__}: {exc}")
+
+    async def _play(self, submissions: Sequence[Submission]) -> None:
+        began = self._loop.time()
+        for what in submissions:
+            await asyncio.sleep(max(0.0, began + what.at_s - self._loop.time()))
+            await self._spawn(self._submit(what))
+            if what.number % 40 == 39:
+                await self._spawn(self._list(what.tenant, what.pool))
+            if what.number % 4 == 3 and self.known:
+                await self._spawn(self.get(self._draw.choice(list(self.known))))
+
+    async def _submit(self, what: Submission) -> str | None:
+        if what.lose_reply:
+            self.networks[what.tenant].lose.add(what.key)
+        answers = await asyncio.gather(*(self._send(what) for _ in range(what.sends)))
+        found = next((one for one in answers if one is not None), None)
+        if found is None:
+            return None
+        for number in range(what.readers):
+            await self._spawn(self.read(found, what.tenant, cut=number != 0))
+        if what.cancel_after_s is not None:
+            await self._spawn(self._cancel_later(found, what.cancel_after_s))
+        return found
+
+    async def _send(self, what: Submission) -> str | None:
+        call = self.history.invoke(
+            "submit",
+            key=what.key,
+            pool=what.pool,
+            tenant=what.tenant,
+            input=what.input,
+            max_strikes=what.max_strikes,
+        )
+        try:
+            task = await self.clients[what.tenant].submit(
+                what.pool,
+                what.input,
+                priority=what.priority,
+                run_within_s=what.run_within_s,
+                start_within_s=what.start_within_s,
+                max_strikes=what.max_strikes,
+                metadata={"key": what.key},
+                idempotency_key=what.key,
+            )
+        except DaybreakError as exc:
+            self._failed(call, "submit", exc)
+            return None
+        self.known[task.id] = what.tenant
+        self.history.done(call, "submit", "ok", task=task.id, state=str(task.state))
+        return task.id
+
+    async def cancel(self, task: str) -> None:
+        """Ask for a task's end."""
+        call = self.history.invoke("cancel", task=task)
+        try:
+            found = await self.clients[self.known[task]].cancel(task)
+        except DaybreakError as exc:
+            self._failed(call, "cancel", exc)
+        else:
+            self.history.done(
+                call,
+                "cancel",
+                "ok",
+                state=str(found.state),
+                cancel_requested=found.cancel_requested,
+                task=task,
+            )
+
+    async def _cancel_later(self, task: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self.cancel(task)
+
+    async def get(self, task: str) -> Task | None:
+        """Look at a task."""
+        call = self.history.invoke("get", task=task)
+        try:
+            found = await self.clients[self.known[task]].get(task)
+        except DaybreakError as exc:
+            self._failed(call, "get", exc)
+            return None
+        progress = found.progress
+        self.history.done(
+            call,
+            "get",
+            "ok",
+            task=task,
+            state=str(found.state),
+            attempt=found.attempt,
+            strikes=found.strikes,
+            step=progress.step if progress else None,
+        )
+        return found
+
+    async def _list(self, tenant: str, pool: str) -> None:
+        call = self.history.invoke("list", tenant=tenant, pool=pool)
+        try:
+            found = [task async for task in self.clients[tenant].list(pool=pool)]
+        except DaybreakError as exc:
+            self._failed(call, "list", exc)
+        else:
+            states = {task.id: str(task.state) for task in found}
+            self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(found))
+
+    async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
+        """Follow a task's events to the end, leaving and coming back now and then; its last event's type."""
+        self._readers += 1
+        reader, last, after = f"r{self._readers}", None, None
+        client = (self.clients if cut else self.readers)[tenant]
+        self.history.note("reader", kind="begin", reader=reader, task=task)
+        while True:
+            left = False
+            async with aclosing(client.events(task, after=after)) as events:
+                async for event in events:
+                    self.history.note("event", reader=reader, task=task, **seen(event))
+                    after = event.id or after
+                    last = event if event.id else last
+                    if hops and event.id and not event.type.terminal and self._draw.random() < 0.03:
+                        left = True
+                        break
+            if not left:
+                break
+        self.history.note("reader", kind="end", reader=reader, task=task)
+        if last is not None and last.type == "succeeded" and self._draw.random() < 0.3:
+            await self.download(task, tenant, [one["name"] for one in last.data["artifacts"]])
+        return str(last.type) if last is not None else None
+
+    async def download(self, task: str, tenant: str, names: Sequence[str]) -> None:
+        """Bring artifacts, and write down what they are."""
+        for name in names:
+            call = self.history.invoke("download", task=task, name=name)
+            path = self._files / f"{task}-{call}"
+            try:
+                await self.readers[tenant].download(task, name, path)
+            except (DaybreakError, OSError) as exc:
+                self._failed(call, "download", exc)
+                continue
+            data = path.read_bytes()
+            path.unlink()
+            digest = hashlib.sha256(data).hexdigest()
+            self.history.done(call, "download", "ok", task=task, name=name, sha256=digest, size=len(data))
+
+    async def _run_relay(self, pool: str) -> None:
+        """A control plane: every event of a pool, at least once."""
+        held: list[Delivery] = []
+        async with Relay(self.cluster.redis_url, pool=pool, group=RELAY_GROUP, consumer="lab-0") as relay:
+            acking = asyncio.create_task(self._ack(relay, held))
+            try:
+                while True:
+                    try:
+                        async for delivery in relay:
+                            event = delivery.event
+                            again = delivery.redelivered
+                            self.history.note("relay", pool=pool, task=event.task, again=again, **seen(event))
+                            held.append(delivery)
+                    except RelayGapError as exc:
+                        self.history.note("relay", kind="gap", pool=pool, error=str(exc))
+            except Exception as exc:
+                self.history.note("client", kind="failed", error=f"relay: {type(exc).__name__}: {exc}")
+                raise
+            finally:
+                acking.cancel()
+
+    async def _ack(self, relay: Relay, held: list[Delivery]) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            taken, held[:] = list(held), []
+            if taken:
+                await relay.ack(*taken)
+
+    def _failed(self, call: int, op: str, exc: Exception) -> None:
+        nothing = isinstance(exc, DaybreakError) and did_nothing(exc)
+        refused = isinstance(exc, ApiError) and exc.status is not None and 400 <= exc.status < 500
+        code = getattr(exc, "code", None)
+        self.history.done(
+            call,
+            op,
+            "refused" if nothing or refused else "unknown",
+            error=f"{type(exc).__name__}: {exc}",
+            code=code,
+        )
+
+    async def _settle_down(self, timeout_s: float) -> list[str]:
+        """The bound counts from the last change: a task is stuck when nothing has moved for so long."""
+        before: set[str] = set()
+        moved = self._loop.time()
+        while True:
+            left: dict[str, str] = {}
+            for tenant in self.tenants:
+                for pool in self.cluster.options.pools:
+                    for task in await unended(self.readers[tenant], pool.name):
+                        progress = task.progress
+                        left[task.id] = f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
+            now = self._loop.time()
+            if set(left.values()) != before:
+                before, moved = set(left.values()), now
+            if not left or now - moved > timeout_s:
+                return sorted(left)
+            await asyncio.sleep(0.3)

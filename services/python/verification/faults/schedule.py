@@ -1,0 +1,181 @@
+"""What is done to whom and when: pure, and the same for the same seed.
+
+The same seed gives the same tasks with the same input, keys, cancels and readers at the same moments, and the
+same faults on the same places. What the operating system makes of two processes that run at once cannot be
+repeated: which step a fault meets, which of two calls comes first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verification.faults.failpoints import FOLLOWER, GATEWAY, LEADER
+from verification.faults.options import PoolPlan
+
+TENANTS = ("ada", "bob", "cyd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A task that is handed in, and what else clients do about it."""
+
+    at_s: float
+    number: int
+    pool: str
+    tenant: str
+    input: dict[str, Any]
+    max_strikes: int = 12
+    run_within_s: float | None = None
+    start_within_s: float | None = None
+    priority: str = "normal"
+    sends: int = 1
+    """How often it is handed in with the same idempotency key, all at once."""
+    lose_reply: bool = False
+    """The first answer never arrives."""
+    readers: int = 1
+    """How many follow its events."""
+    cancel_after_s: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key, which its metadata carry too."""
+        return f"key-{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something done to the system."""
+
+    at_s: float
+    what: str
+    """``kill``, ``freeze``, ``preempt`` with a kind of process; ``arm`` with a failpoint."""
+    whom: str
+    pick: float = 0.0
+    """Which of those processes, in 0..1."""
+    for_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A run."""
+
+    seed: int
+    seconds: float
+    submissions: tuple[Submission, ...]
+    faults: tuple[Fault, ...]
+
+
+def submissions(
+    *, seed: int, seconds: float, rate: float, pools: Sequence[PoolPlan]
+) -> tuple[Submission, ...]:
+    """Tasks at ``rate`` a second over ``seconds``; larger pools get more."""
+    draw = random.Random(f"{seed}/tasks")
+    weights = [pool.groups for pool in pools]
+    made: list[Submission] = []
+    at = 0.0
+    while (at := at + draw.expovariate(rate)) < seconds:
+        pool = draw.choices(list(pools), weights)[0]
+        made.append(_submission(draw, at, len(made), pool))
+    return tuple(made)
+
+
+def _submission(draw: random.Random, at: float, number: int, pool: PoolPlan) -> Submission:
+    steps = draw.randint(2, 24)
+    message = f"m{draw.randint(0, 9)}"
+    task: dict[str, Any] = {
+        "message": message,
+        "steps": steps,
+        "step_s": draw.choice((0.0, 0.01, 0.02, 0.04)),
+    }
+    if pool.ranks > 1:
+        task["all_ranks"] = True
+    strikes, lot = 12, draw.random()
+    if lot < 0.05:
+        task |= {"fail_at": draw.randint(1, steps), "fail_attempts": 1}
+    elif lot < 0.08:
+        task |= {"fail_at": draw.randint(1, steps), "fail_kind": "permanent"}
+    elif lot < 0.11:
+        task |= {"fail_at": draw.randint(1, steps)}
+        strikes = draw.randint(1, 2)
+    if draw.random() < 0.15:
+        task["artifact_bytes"] = draw.choice((1, 70_000, 5_000_000))
+    if draw.random() < 0.1:
+        task["preview"] = True
+    return Submission(
+        at_s=at,
+        number=number,
+        pool=pool.name,
+        tenant=draw.choice(TENANTS),
+        input=task,
+        max_strikes=strikes,
+        run_within_s=draw.uniform(1, 6) if draw.random() < 0.04 else None,
+        start_within_s=draw.uniform(0.5, 3) if draw.random() < 0.04 else None,
+        priority=draw.choice(("low", "normal", "normal", "high")),
+        sends=draw.choice((1, 1, 1, 2, 3)),
+        lose_reply=draw.random() < 0.15,
+        readers=draw.choice((0, 1, 1, 1, 2)),
+        cancel_after_s=draw.uniform(0, 2.5) if draw.random() < 0.12 else None,
+    )
+
+
+def faults(
+    *,
+    seed: int,
+    seconds: float,
+    count: int,
+    pools: Sequence[PoolPlan],
+    lease_s: float,
+    guards: bool = False,
+) -> tuple[Fault, ...]:
+    """``count`` deaths and what else befalls the parts, spread evenly at random over ``seconds``."""
+    draw = random.Random(f"{seed}/faults")
+    points = [*LEADER, *GATEWAY]
+    deaths = {"leader": 46, "gateway": 14, "server": 4, "point": 24}
+    if any(pool.ranks > 1 for pool in pools):
+        deaths["follower"] = 12
+        points += list(FOLLOWER)
+    if guards:
+        deaths["guard"] = 8
+    made: list[Fault] = []
+    for _ in range(count):
+        at, pick = draw.uniform(0, seconds), draw.random()
+        whom = draw.choices(list(deaths), list(deaths.values()))[0]
+        if whom == "point":
+            made.append(Fault(at_s=at, what="arm", whom=draw.choice(points)))
+        else:
+            down = draw.choice((0.0, 0.0, 0.5, 2 * lease_s)) if whom == "server" else 0.0
+            made.append(Fault(at_s=at, what="kill", whom=whom, pick=pick, for_s=down))
+    for _ in range(max(1, count // 15)):
+        made.append(
+            Fault(
+                at_s=draw.uniform(0, seconds),
+                what="freeze",
+                whom="leader",
+                pick=draw.random(),
+                for_s=2 * lease_s,
+            )
+        )
+        made.append(Fault(at_s=draw.uniform(0, seconds), what="preempt", whom="leader", pick=draw.random()))
+    return tuple(sorted(made, key=lambda fault: fault.at_s))
+
+
+def schedule(
+    *,
+    seed: int,
+    seconds: float,
+    rate: float,
+    deaths: int,
+    pools: Sequence[PoolPlan],
+    lease_s: float,
+    guards: bool = False,
+) -> Schedule:
+    """A whole run."""
+    return Schedule(
+        seed=seed,
+        seconds=seconds,
+        submissions=submissions(seed=seed, seconds=seconds, rate=rate, pools=pools),
+        faults=faults(seed=seed, seconds=seconds, count=deaths, pools=pools, lease_s=lease_s, guards=guards),
+    )

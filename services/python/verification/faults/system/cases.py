@@ -1,0 +1,302 @@
+"""What befalls the system, one case each; every case leaves it whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from testkit.waiting import wait_until
+from verification.faults.registry import ViolatedError
+from verification.faults.system import processes
+from verification.faults.system.trial import LATEST_S, SMALL, After, Bench, follow, freeze, hit_group, kill
+from verification.faults.system.watching import Watcher
+from verification.results import Row
+
+LEASE_S = 4.0
+STALL_S = 12.0
+DETECT_S = 5.0
+COLD = "its cold start in this run: from Ray being up to all groups ready"
+VIDEO: dict[str, Any] = {"prompt": "a red circle moving left", "seed": 7, "steps": 160, "size": "64x64"}
+LONG_ECHO: dict[str, Any] = {"message": "on", "steps": 100, "step_s": 0.05}
+
+Run = Callable[[Bench], list[Row]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A case: ``quick`` ones are part of every run."""
+
+    name: str
+    run: Run
+    quick: bool
+    pools: frozenset[str]
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(name: str, *pools: str, quick: bool = False) -> Callable[[Run], Run]:
+    """Register a case, with the pools that it needs."""
+
+    def register(run: Run) -> Run:
+        CASES[name] = Case(name=name, run=run, quick=quick, pools=frozenset(pools))
+        return run
+
+    return register
+
+
+# ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@case("follower", "video", "echo", quick=True)
+def follower_killed(bench: Bench) -> list[Row]:
+    """Rank 1 of 2, in the middle of a video."""
+    return _rank_killed(bench, rank=1, name="follower")
+
+
+@case("leader", "video", "echo")
+def leader_killed(bench: Bench) -> list[Row]:
+    """Rank 0 of 2, in the middle of a video."""
+    return _rank_killed(bench, rank=0, name="leader")
+
+
+def _rank_killed(bench: Bench, *, rank: int, name: str) -> list[Row]:
+    with bench.meanwhile():
+        after = hit_group(bench, "video", bench.submit("video", **VIDEO), rank=rank, step=80, what=name)
+    resumed = (after.task.get("progress") or {}).get("resumed_from_step") or after.task.get(
+        "resumed_from_step"
+    )
+    cold = bench.cold_s["video"]
+    if after.task["strikes"] != 1:
+        raise ViolatedError(f"a killed {name} made {after.task['strikes']} strikes")
+    note = f"{after.how}, resumed from step {resumed}, same MP4 SHA-256"
+    return [
+        Row(f"Killed {name} of a video gang: noticed", after.detect_s, "s", target=f"≤ {DETECT_S:g} s",
+            held=after.detect_s <= DETECT_S, note=note),
+        Row(f"Killed {name}: gang ready again", after.ready_s, "s", floor=cold,
+            floor_what=COLD, target="≤ 2 × cold start", held=after.ready_s <= 2 * cold),
+    ]  # fmt: skip
+
+
+@case("stopped-leader", "echo", quick=True)
+def leader_stopped(bench: Bench) -> list[Row]:
+    """SIGSTOP for twice the lease: another group takes the task, and the zombie's late words are refused."""
+    task = bench.submit("echo", **LONG_ECHO)
+    group = bench.busy("echo", task, step=20)
+    with Watcher(bench.up, "echo", task) as watcher:
+        at = time.monotonic()
+        freeze(bench, group["pids"][0], for_s=2 * LEASE_S)
+        lost_s = watcher.first(lambda s: s.strikes == 1, since=at, timeout_s=LATEST_S, what="the lost lease")
+    found = bench.succeeded(task)
+    if (found["attempt"], found["strikes"]) != (2, 1):
+        raise ViolatedError(f"a stopped leader: {found['attempt']} attempts, {found['strikes']} strikes")
+    bench.whole()
+    bound = 1.5 * LEASE_S + 1  # a tick each second
+    return [
+        Row("Leader stopped for 2 × lease: its task taken back", lost_s, "s", floor=LEASE_S, floor_what="the lease",
+            target="≤ 1.5 × lease + 1 s (a tick)", held=lost_s <= bound,
+            note=f"{found['attempt']} attempts, 1 strike; what it wrote when it went on was refused"),
+    ]  # fmt: skip
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _part_killed(
+    bench: Bench,
+    part: str,
+    *,
+    name: str,
+    back: Callable[[int], bool] | None = None,
+    attempts: tuple[int, ...] = (1,),
+) -> list[Row]:
+    """Kill the processes of a part while a task runs, and wait until there is another that answers."""
+    task = bench.submit("echo", **LONG_ECHO)
+    bench.busy("echo", task, step=20)
+    (old,) = bench.up.find(part)
+    with bench.meanwhile():
+        at = kill(bench, [old], part)
+        wait_until(lambda: _other(bench, part, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}")
+        back_s = time.monotonic() - at
+    found = bench.succeeded(task)
+    if found["attempt"] not in attempts:
+        raise ViolatedError(
+            f"a killed {name} made {found['attempt']} attempts of a task that had no part in it"
+        )
+    bench.whole()
+    whole_s = time.monotonic() - at
+    how = f"{found['attempt']} attempts, {found['strikes']} strikes"
+    note = f"the running task: {how}; all whole after {whole_s:.0f} s"
+    return [Row(f"Killed {name}: another one answers", back_s, "s", note=note)]
+
+
+def _other(bench: Bench, part: str, old: int, back: Callable[[int], bool] | None) -> bool:
+    return any(pid != old and (back is None or back(pid)) for pid in bench.up.find(part))
+
+
+@case("valkey", "echo", quick=True)
+def valkey_killed(bench: Bench) -> list[Row]:
+    """The store: it comes back on its port with its data; the running attempt goes on."""
+    return _part_killed(bench, "valkey", name="Valkey", back=lambda _: bench.up.groups("echo") is not None)
+
+
+@case("controller", "echo", quick=True)
+def controller_killed(bench: Bench) -> list[Row]:
+    """Serve's controller: Ray starts it again, and it finds its replicas at work."""
+    return _part_killed(bench, "controller", name="Serve controller")
+
+
+@case("gateway", "echo")
+def gateway_killed(bench: Bench) -> list[Row]:
+    """The supervisor starts it again on its port."""
+    return _part_killed(bench, "gateway", name="gateway", back=lambda _: bench.up.ask("/healthz") is not None)
+
+
+@case("api", "echo")
+def api_killed(bench: Bench) -> list[Row]:
+    """The app on Ray."""
+    wait_until(bench.up.api_answers, LATEST_S, "APIEntrypoint")
+    return _part_killed(bench, "api", name="APIEntrypoint", back=lambda _: bench.up.api_answers())
+
+
+@case("proxy", "echo")
+def proxy_killed(bench: Bench) -> list[Row]:
+    """Serve's HTTP proxy."""
+    wait_until(bench.up.api_answers, LATEST_S, "APIEntrypoint")
+    return _part_killed(bench, "proxy", name="Serve proxy", back=lambda _: bench.up.api_answers())
+
+
+def _ray_killed(bench: Bench, part: str, name: str) -> list[Row]:
+    """Ray goes as a whole, and comes back as a whole: the attempts that ran are strikes."""
+    return _part_killed(bench, part, name=name, attempts=(1, 2))
+
+
+@case("raylet", "echo", "video")
+def raylet_killed(bench: Bench) -> list[Row]:
+    """The node's manager: its workers end with it."""
+    return _ray_killed(bench, "raylet", "raylet")
+
+
+@case("gcs", "echo", "video")
+def gcs_killed(bench: Bench) -> list[Row]:
+    """The head's memory."""
+    return _ray_killed(bench, "gcs", "GCS")
+
+
+@case("head", "echo", "video")
+def head_killed(bench: Bench) -> list[Row]:
+    """The process that had started Ray."""
+    return _ray_killed(bench, "head", "Ray's parent process")
+
+
+@case("up", "echo", "video")
+def up_killed(bench: Bench) -> list[Row]:
+    """`daybreakd up` itself; its processes end with it, and the next `up` goes on with everything accepted."""
+    video = bench.submit("video", **VIDEO)
+    bench.busy("video", video, step=80)
+    waiting = [bench.submit("echo", **SMALL) for _ in range(8)]
+    at = time.monotonic()
+    bench.up.kill_up()
+    wait_until(lambda: not bench.up.left(), 60, "the end of its processes")
+    gone_s = time.monotonic() - at
+    bench.up.start()
+    again_s = bench.up.wait_ready()
+    for task in waiting:
+        bench.succeeded(task)
+    found = bench.succeeded(video)
+    note = (
+        f"the video: {found['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks done; "
+        f"nothing was left of the killed one after {gone_s:.1f} s"
+    )
+    return [
+        Row("Killed `daybreakd up`, started again: ready", again_s, "s", floor=bench.up.starts_s[0],
+            floor_what="the first start in this run", note=note),
+    ]  # fmt: skip
+
+
+# ── work that goes wrong ─────────────────────────────────────────────────────────────────────────────────
+
+
+@case("hang", "pair")
+def collective_hangs(bench: Bench) -> list[Row]:
+    """One rank enters a collective, the other never does: a stall, a strike, a new gang."""
+    task = bench.submit(
+        "pair", message="hang", steps=30, step_s=0.05, all_ranks=True, fail_at=15, fail_kind="hang",
+        fail_rank=1, fail_attempts=1,
+    )  # fmt: skip
+    group = bench.busy("pair", task, step=10)
+    at = time.monotonic()
+    bench.up.history.note("fault", kind="hang")
+    with Watcher(bench.up, "pair", task) as watcher:
+        after = follow(bench, watcher, "pair", task, at=at, without=group["id"])
+    gone = [pid for pid in group["pids"] if processes.alive(pid)]
+    if after.task["strikes"] != 1 or gone:
+        raise ViolatedError(f"a hanging collective: {after.how}; ranks that stayed: {gone}")
+    return [_stall_row("Collective that hangs", after), _ready_row(bench, "pair", "Hanging gang", after)]
+
+
+@case("gil-busy", "strain")
+def lock_held_while_working(bench: Bench) -> list[Row]:
+    """Steps of 2 × lease that hold Python's lock in C: the work advances, so it is not run again."""
+    hold_s = 2 * LEASE_S
+    task = bench.submit("strain", steps=3, hold_s=hold_s)
+    found = bench.succeeded(task)
+    if (found["attempt"], found["strikes"]) != (1, 0):
+        raise ViolatedError(f"work that held Python's lock was run again: {found['attempt']} attempts")
+    return [
+        Row("Steps that hold Python's lock for 2 × lease: attempts", found["attempt"], "attempts", target="1",
+            held=True, note=f"3 steps of {hold_s:g} s in one C call each; the guard renewed the lease"),
+    ]  # fmt: skip
+
+
+@case("gil-stuck", "strain")
+def lock_held_for_ever(bench: Bench) -> list[Row]:
+    """A step that holds it for ever: no thread of the leader can end it, so its guard does."""
+    task = bench.submit("strain", steps=3, hold_s=0.5, stuck_at=2)
+    group = bench.busy("strain", task, step=1)
+    at = time.monotonic()
+    bench.up.history.note("fault", kind="gil")
+    with Watcher(bench.up, "strain", task) as watcher:
+        after = follow(bench, watcher, "strain", task, at=at, without=group["id"])
+    if after.task["strikes"] != 1:
+        raise ViolatedError(f"a leader that was stuck with Python's lock: {after.how}")
+    return [
+        _stall_row("Python's lock held for ever", after),
+        _ready_row(bench, "strain", "Stuck leader", after),
+    ]
+
+
+@case("poison", "pair")
+def poison(bench: Bench) -> list[Row]:
+    """A task that kills a process of its group in every attempt; others go on."""
+    task = bench.submit(
+        "pair", message="poison", steps=5, step_s=0.05, all_ranks=True, fail_at=3, fail_kind="exit", fail_rank=1,
+        max_strikes=3,
+    )  # fmt: skip
+    with bench.meanwhile():
+        found = bench.ended(task)
+    if (found["state"], found["attempt"], found["strikes"]) != ("failed", 3, 3):
+        raise ViolatedError(f"poison: {found['state']}, {found['attempt']} attempts")
+    good = bench.submit("pair", message="after", steps=5, all_ranks=True)
+    bench.succeeded(good)
+    bench.whole()
+    return [
+        Row("Poison (kills a rank each time): attempts", found["attempt"], "attempts",
+            target="exactly 3 (`max_strikes`)", held=True,
+            note="then one dead letter; the next task of the pool succeeded"),
+    ]  # fmt: skip
+
+
+def _stall_row(what: str, after: After) -> Row:
+    bound = STALL_S + DETECT_S
+    return Row(f"{what}: ended", after.detect_s, "s", floor=STALL_S, floor_what="`stall_s`",
+               target=f"≤ `stall_s` + {DETECT_S:g} s", held=after.detect_s <= bound, note=after.how)  # fmt: skip
+
+
+def _ready_row(bench: Bench, pool: str, what: str, after: After) -> Row:
+    cold, took = bench.cold_s[pool], after.ready_s - after.detect_s
+    return Row(f"{what}: ready again after its end", took, "s", floor=cold,
+               floor_what=COLD, target="≤ 2 × cold start",
+               held=took <= 2 * cold)  # fmt: skip

@@ -1,0 +1,52 @@
+"""The processes of a running ``daybreakd up``, by what they are, and how one of them ends for certain."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from daybreak_server.local import reaper
+from testkit.waiting import wait_until
+
+TITLES = {
+    "gateway": "daybreak_server.entrypoints.gateway",
+    "api": "ray::ServeReplica:api:",
+    "controller": "ray::ServeController",
+    "proxy": "ray::ProxyActor",
+    "raylet": "raylet/raylet",
+    "gcs": "gcs/gcs_server",
+    "agent": "ray::DashboardAgent",
+    "environment-agent": "ray::RuntimeEnvAgent",
+    "head": "daybreak_server.local.local_ray",
+    "valkey": "valkey-server",
+    "guard": "daybreak_server.entrypoints.watchdog",
+}
+"""What the command line of each part contains."""
+
+
+def find(mark: str, part: str) -> list[int]:
+    """The live processes of one part of the instance with ``mark``."""
+    return [pid for pid in reaper.marked(mark) if TITLES[part] in title(pid)]
+
+
+def title(pid: int) -> str:
+    """A process's command line; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs: one that has ended and was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
+
+
+def kill(pid: int, *, timeout_s: float = 20.0) -> None:
+    """SIGKILL, and seen gone. :raises ProcessLookupError: when it was not there to be killed."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), timeout_s, f"the end of process {pid}")

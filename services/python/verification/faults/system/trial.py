@@ -1,0 +1,159 @@
+"""One fault on a whole system: a task runs, something befalls the system, and what follows is timed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from testkit.waiting import wait_until
+from verification.faults.load import Load
+from verification.faults.registry import ViolatedError
+from verification.faults.system import processes
+from verification.faults.system.up import Up
+from verification.faults.system.watching import Watcher
+
+Input = Mapping[str, Any]
+SMALL: Input = {"message": "meanwhile", "steps": 10, "step_s": 0.05}
+LATEST_S = 300.0
+"""What takes longer is stuck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """What followed a fault: seconds since it, and how the task ended."""
+
+    detect_s: float
+    """Until the attempt that was hit was over, by the public API."""
+    ready_s: float
+    """Until the pool had all its groups again, with new ones for those that were hit."""
+    done_s: float
+    """Until the task that was hit had ended."""
+    task: Mapping[str, Any]
+
+    @property
+    def how(self) -> str:
+        """For a note."""
+        return f"{self.task['attempt']} attempts, {self.task['strikes']} strikes"
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """A system, its clients, and what has been measured on it so far."""
+
+    up: Up
+    load: Load
+    say: Callable[[str], None] = print
+    cold_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that the first start of each pool's first group took, by its own account."""
+    videos: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 that each input gave first."""
+
+    def submit(self, pool: str, **fields: Any) -> str:
+        """Hand in a task that one reader follows."""
+        return self.load.submit(pool, readers=1, **fields)
+
+    def busy(self, pool: str, task: str, *, step: int) -> dict[str, Any]:
+        """The group that runs the task, once it has come to a step; and its processes are known."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.up.ask(f"/v1/tasks/{task}") or {}
+            if ((found.get("progress") or {}).get("step") or 0) < step:
+                return None
+            groups = [one for one in self.up.ready_groups(pool) if one["state"] == "busy"]
+            return self.group_of(pool, task) if groups else None
+
+        return wait_until(look, LATEST_S, f"step {step} of {task}")
+
+    def group_of(self, pool: str, task: str) -> dict[str, Any] | None:
+        """The group that holds a task, by the store: clients are not told."""
+        with self.up.client() as client:
+            holder = client.hget(self.up.keys(pool).of("task", task), "group")
+        return next((one for one in self.up.ready_groups(pool) if one["id"] == holder), None)
+
+    def ended(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
+        """The task, once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.up.ask(f"/v1/tasks/{task}")
+            return found if found and found.get("finished_at") else None
+
+        return wait_until(look, timeout_s, f"the end of {task}; see {self.up.logs()}")
+
+    def succeeded(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
+        """The same; it must have succeeded, with the bytes that its input gave before."""
+        found = self.ended(task, timeout_s=timeout_s)
+        if found["state"] != "succeeded":
+            raise ViolatedError(f"{task} ended as {found['state']}: {found.get('error')}")
+        for file in found["artifacts"]:
+            if file["name"] == "video.mp4":
+                first = self.videos.setdefault(str(sorted(found["input"].items())), file["sha256"])
+                if first != file["sha256"]:
+                    raise ViolatedError(
+                        f"{task}: another video for the same seed: {file['sha256']} for {first}"
+                    )
+        return found
+
+    @contextmanager
+    def meanwhile(self, pool: str | None = "echo", count: int = 4) -> Iterator[None]:
+        """Other clients' small tasks, before and after what happens here; all must succeed."""
+        pool = pool if pool in self.up.pools else None
+        tasks = [self.submit(pool, **SMALL) for _ in range(count)] if pool else []
+        yield
+        tasks += [self.submit(pool, **SMALL) for _ in range(count)] if pool else []
+        for task in tasks:
+            self.succeeded(task)
+
+    def whole(self) -> None:
+        """Until every pool has its groups again."""
+        for pool in self.up.pools:
+            self.up.wait_groups(pool, timeout_s=LATEST_S)
+
+
+def kill(bench: Bench, pids: Sequence[int], what: str) -> float:
+    """SIGKILL, and all seen gone; the moment of the first."""
+    if not pids:
+        raise ViolatedError(f"there is no {what} to be killed")
+    at = time.monotonic()
+    for pid in pids:
+        bench.up.history.note("fault", kind=f"kill-{what}", pid=pid)
+        processes.kill(pid)
+    return at
+
+
+def hit_group(bench: Bench, pool: str, task: str, *, rank: int, step: int, what: str | None = None) -> After:
+    """Kill a rank of the group that runs ``task`` (rank 0 leads), and time what follows."""
+    group = bench.busy(pool, task, step=step)
+    with Watcher(bench.up, pool, task) as watcher:
+        watcher.first(lambda _: True, since=0.0, timeout_s=30, what="a look")
+        at = kill(bench, [group["pids"][rank]], what or f"rank-{rank}")
+        return follow(bench, watcher, pool, task, at=at, without=group["id"])
+
+
+def follow(bench: Bench, watcher: Watcher, pool: str, task: str, *, at: float, without: str) -> After:
+    """Time what follows a fault that ended the group ``without``."""
+    wanted = next(plan.groups for plan in bench.up.options.pools if plan.name == pool)
+    detect_s = watcher.first(
+        lambda sight: sight.strikes > 0 or sight.attempt > 1 or sight.state == "queued",
+        since=at, timeout_s=LATEST_S, what="the end of the attempt",
+    )  # fmt: skip
+    ready_s = watcher.first(
+        lambda sight: without not in sight.ready and len(sight.ready) >= wanted,
+        since=at, timeout_s=LATEST_S, what=f"another group of {pool}",
+    )  # fmt: skip
+    found = bench.succeeded(task)
+    return After(detect_s=detect_s, ready_s=ready_s, done_s=time.monotonic() - at, task=found)
+
+
+def freeze(bench: Bench, pid: int, *, for_s: float) -> None:
+    """SIGSTOP for a while."""
+    bench.up.history.note("fault", kind="stop-leader", pid=pid, for_s=for_s)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(for_s)
+    finally:
+        os.kill(pid, signal.SIGCONT)

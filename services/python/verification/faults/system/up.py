@@ -1,0 +1,237 @@
+"""A whole ``daybreakd up`` on this machine, as the lab's clients see it: they talk to its gateway only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.local import reaper
+from daybreak_server.local.instance import free_port, instance_tag
+from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.tree import Settings
+from testkit.waiting import wait_until
+from verification.faults.history import History
+from verification.faults.options import PoolPlan
+from verification.faults.system import processes
+
+HOME = Path(__file__).resolve().parents[3]
+"""Where the workloads of this package are imported from."""
+CPU_ENVIRONMENT = {"MKL_CBWR": "AVX2,STRICT"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The part of a cluster's options that the clients ask for."""
+
+    pools: tuple[PoolPlan, ...]
+    seed: int = 0
+
+
+class Up:
+    """A system with these pools (the product's settings by pool). Use it in ``with``; the data folder is new."""
+
+    def __init__(self, pools: Mapping[str, Mapping[str, Any]], *, seed: int = 0) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="daybreak-system-"))
+        self.data = self.folder / "d"
+        self.keep = False
+        self.pools = pools
+        self.options = Options(
+            pools=tuple(
+                PoolPlan(name=name, ranks=int(of.get("ranks", 1)), groups=int(of.get("groups", 1)))
+                for name, of in pools.items()
+            ),
+            seed=seed,
+        )
+        self.history = History(self.folder / "history.jsonl", seed=seed)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.urls = [self.url]
+        self.mark = instance_tag(self.data)
+        self._config = self.folder / "daybreak.yaml"
+        self._config.write_text(json.dumps(self._settings()))
+        self.output = self.folder / "up.out"
+        self.starts_s: list[float] = []
+        """Seconds from each start to ready."""
+        self.cold_s: dict[str, float] = {}
+        """Seconds at the first start from Ray being ready to all groups of a pool being ready."""
+        self.settings: Settings
+        """As the parts have them: with the store's address."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {"data_dir": str(self.data), "http": {"port": self.port}, "pools": self.pools}
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.keep = True
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.keep = self.keep or kind is not None
+        self.close()
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DAYBREAK_")}
+        paths = [str(HOME), *filter(None, [environment.get("PYTHONPATH")])]
+        environment |= {"PYTHONPATH": os.pathsep.join(paths)}
+        environment |= CPU_ENVIRONMENT
+        self._since = time.monotonic()
+        self._from = self.output.stat().st_size if self.output.exists() else 0
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("daybreakd")), "up", "--config", str(self._config)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+            )
+
+    def said(self) -> str:
+        """What it has written since its last start."""
+        with self.output.open(errors="replace") as file:
+            file.seek(self._from)
+            return file.read()
+
+    def wait_ready(self, timeout_s: float = 400.0) -> float:
+        """Until it says that it is ready; the seconds since its start."""
+
+        ray_at = 0.0
+
+        def look() -> bool:
+            nonlocal ray_at
+            if self.process.poll() is not None:
+                raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.said()}")
+            said, now = self.said(), time.monotonic()
+            if "ray is ready" in said or "ray is back" in said:
+                ray_at = ray_at or now
+                for plan in self.options.pools:
+                    if plan.name not in self.cold_s and len(self.ready_groups(plan.name)) >= plan.groups:
+                        self.cold_s[plan.name] = now - ray_at
+            return "ready in" in said and len(self.cold_s) == len(self.pools)
+
+        wait_until(look, timeout_s, f"{self.data} to be ready:\n{self.said()}")
+        self.starts_s.append(time.monotonic() - self._since)
+        self.settings = read_settings(self.data / "settings.json")
+        return self.starts_s[-1]
+
+    def kill_up(self) -> list[int]:
+        """SIGKILL of the supervisor itself; the processes that it leaves."""
+        self.history.note("fault", kind="kill-up", pid=self.process.pid)
+        self.process.kill()
+        self.process.wait()
+        return reaper.marked(self.mark)
+
+    def close(self) -> None:
+        """Stop it; whatever happened, nothing stays."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(90)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        reaper.end_all(self.mark)
+        self.history.close()
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ── what there is ────────────────────────────────────────────────────────────────────────────────────
+
+    def call(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The gateway's JSON answer to a GET, or to a POST where there is a body."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.url}{path}", data=data, headers={"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def ask(self, path: str) -> Any:
+        """The JSON answer, or ``None`` while there is none."""
+        with contextlib.suppress(OSError, ValueError, urllib.error.URLError):
+            return self.call(path)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """``up.json``."""
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((self.data / "up.json").read_text()))
+        return {}
+
+    def groups(self, pool: str) -> list[dict[str, Any]] | None:
+        """The groups that are not lost, by the public API; ``None`` while nobody answers."""
+        view = self.ask(f"/v1/pools/{pool}")
+        return None if view is None else [one for one in view["groups"] if one["state"] != "lost"]
+
+    def ready_groups(self, pool: str) -> list[dict[str, Any]]:
+        """Those that can work."""
+        return [one for one in self.groups(pool) or [] if GroupState(one["state"]).ready]
+
+    def wait_groups(self, pool: str, *, timeout_s: float = 180.0) -> None:
+        """Until the pool has all its groups."""
+        wanted = next(plan.groups for plan in self.options.pools if plan.name == pool)
+        wait_until(lambda: len(self.ready_groups(pool)) >= wanted, timeout_s, f"{wanted} groups of {pool}")
+
+    @property
+    def redis_url(self) -> str:
+        """The store itself."""
+        return str(self.settings.redis.url)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[redis.Redis]:
+        """A plain client of the store, for looking at the keys."""
+        client = redis.Redis.from_url(self.redis_url, decode_responses=True, socket_timeout=10)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def keys(self, pool: str) -> Keys:
+        """The names of a pool's keys."""
+        return Keys(prefix=self.settings.redis.prefix, pool=pool)
+
+    def api_answers(self) -> bool:
+        """Whether the app on Ray answers through Serve's proxy."""
+        url = self.state().get("api_url")
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def left(self) -> list[int]:
+        """What there is of its processes."""
+        return reaper.marked(self.mark)
+
+    def find(self, part: str) -> list[int]:
+        """The processes of a part."""
+        return processes.find(self.mark, part)
+
+    def logs(self) -> str:
+        """Where its logs are."""
+        return f"{self.data / 'logs'} and {self.output}"

@@ -1,0 +1,394 @@
+"""A pool in plain Python: what the Lua scripts do, without Redis, with time given from outside.
+
+It is the reference that tests compare the scripts with, and a way to read the rules at once. It keeps no
+indices for speed. Times are milliseconds; what it returns is what the scripts answer, as plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from daybreak_server.domain.policy import (
+    GONE_MS,
+    GRACE_MS,
+    GROUP_FAILURES_MAX,
+    HANDED_OUT_MS,
+    LEASE_STEP_MS,
+    MAX_QUEUED,
+    RELEASES_MAX,
+    RUN_HISTORY_WEIGHT,
+    ZOMBIE_MS,
+)
+from daybreak_server.domain.tasks import (
+    ArtifactRef,
+    CheckpointRef,
+    Control,
+    Failed,
+    Finished,
+    NewTask,
+    Outcome,
+    Released,
+    State,
+)
+from daybreak_server.domain.transitions import Event, Facts, target
+from verification.model.backoff import backoff_ms
+from verification.model.fairness import FairQueue, order
+from verification.model.state import Attempt, ModelGroup, ModelTask, unexplained
+
+
+class Pool:
+    """The reference model of one pool. Set :attr:`now` before each call."""
+
+    def __init__(self, *, now: int, max_queued: int = MAX_QUEUED) -> None:
+        self.now = now
+        self.max_queued = max_queued
+        self.tasks: dict[str, ModelTask] = {}
+        self.groups: dict[str, ModelGroup] = {}
+        self.queue = FairQueue()
+        self.keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self.garbage: dict[str, int] = {}
+        self.sweep: dict[str, int] = {}
+        self.lease_clock = 0
+        self.ticked: int | None = None
+        self.grace = 0
+        """Until then, by the lease clock, nothing is taken from its holder: time has only just gone on again."""
+        self.sequence = 0
+        self.mean_s: float | None = None
+        self._releasing = False
+
+    # ── what the API asks ─────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, new: NewTask) -> tuple[str, str | None]:
+        """``new``, ``replayed`` or ``mismatch`` with the task's id, or ``full``."""
+        if new.id in self.tasks:
+            return "new", new.id
+        key = (new.tenant, new.idempotency_key or "")
+        if new.idempotency_key is not None and key in self.keys:
+            known, body = self.keys[key]
+            return ("replayed" if body == new.body_hash else "mismatch"), known
+        if sum(task.state.waiting for task in self.tasks.values()) >= self.max_queued:
+            return "full", None
+        self.sequence += 1
+        if new.idempotency_key is not None:
+            self.keys[key] = (new.id, new.body_hash)
+        self.queue.weights[new.tenant] = new.weight
+        start = new.start_at_ms or 0
+        task = ModelTask(new, order(new.priority, self.sequence), self.now, State.QUEUED)
+        if new.start_within_ms is not None:
+            task.start_by = max(start, self.now) + new.start_within_ms
+        self.tasks[new.id] = task
+        delayed = start > self.now
+        task.state = target(None, Event.SUBMIT, Facts(delayed=delayed))
+        if delayed:
+            task.due_ms = start
+        else:
+            self.queue.push(new.tenant, task.place, new.id)
+        position = self.queue.position(new.tenant, task.place, new.estimate_s)
+        self._emit(task, "queued", 0, {"position": position})
+        return "new", new.id
+
+    def cancel(self, task_id: str, reason: str = "requested") -> State | None:
+        """The state afterwards, or ``None`` where there is no such task."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return None
+        if not task.state.terminal and task.cancel_at is None:
+            task.cancel_at, task.cancel_reason = self.now, reason
+            self._move(task, Event.CANCEL)
+        return task.state
+
+    def forget(self, task_id: str) -> int:
+        """1, 0 where there is no such task, -1 where it has not ended."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return 0
+        if not task.state.terminal:
+            return -1
+        del self.tasks[task_id]
+        self.sweep.pop(task_id)
+        if task.new.idempotency_key is not None:
+            del self.keys[task.new.tenant, task.new.idempotency_key]
+        if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
+            self.queue.forget(task.new.tenant)
+        return 1
+
+    # ── what a leader asks ────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, group: str, *, drain: bool = False, kept: Sequence[str] = (), **terms: Any) -> str | None:
+        """The id of the claimed task, or ``None``. ``kept``: the tasks that the group says it has."""
+        self._release_held(group, "claim_lost", kept)
+        known = self.groups.get(group)
+        if drain or (known is not None and known.drain):
+            return None
+        while self.queue.tenants():
+            tenant = self.queue.tenants()[0]
+            task = self.tasks[next(self.queue.waiting(tenant))]
+            if task.deadline is not None and self.now >= task.deadline:
+                self._expire(task)
+                continue
+            self._start(task, group, **terms)
+            return task.new.id
+        return None
+
+    def report(
+        self,
+        task_id: str,
+        token: str,
+        *,
+        lease_ms: int,
+        events: tuple[tuple[str, dict[str, Any]], ...] = (),
+        numbers: tuple[int, ...] = (),
+        checkpoint: CheckpointRef | None = None,
+        resumed_from_step: int | None = None,
+    ) -> Control:
+        """Renew (without events) and report."""
+        task = self.tasks.get(task_id)
+        if task is None or task.running is None or task.running.token != token:
+            return Control.STALE
+        self._move(task, Event.REPORT)
+        task.running.lease_end = self.lease_clock + lease_ms
+        if resumed_from_step is not None:
+            task.resumed_from_step = resumed_from_step
+        for at, (kind, data) in enumerate(events):
+            number = numbers[at] if numbers else 0
+            if number == 0 or number > task.running.told:
+                self._emit(task, kind, task.attempt, data)
+                task.running.told = number or task.running.told
+        if checkpoint is not None and checkpoint.key != (task.checkpoint and task.checkpoint.key):
+            task.checkpoint, task.running.checkpoint_ms = checkpoint, self.steady
+            self._emit(task, "checkpoint", task.attempt, {"step": checkpoint.step})
+        return self.control(task)
+
+    def settle(self, task_id: str, token: str, outcome: Outcome) -> tuple[State, bool]:
+        """The state that the outcome led to, and whether it was stale."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return State.CANCELLED, True
+        if task.running is None or task.running.token != token:
+            if task.settled is not None and task.settled[0] == token:
+                return task.settled[1], False
+            return task.state, True
+        match outcome:
+            case Finished(artifacts=artifacts):
+                self._move(task, Event.FINISH, artifacts=artifacts)
+            case Failed(permanent=permanent):
+                self._move(task, Event.PERMANENT if permanent else Event.ERROR, failed=outcome)
+            case Released(reason=reason):
+                self._move(task, Event.RELEASE, why=reason)
+            case _:
+                self._move(task, Event.STOPPED, why="stopped")
+        task.settled = (token, task.state)
+        return task.state, False
+
+    def register(self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False) -> bool:
+        """Register or refresh; whether the group is marked to drain."""
+        if fresh:
+            self._release_held(group, "restarted")
+        known = self.groups.setdefault(group, ModelGroup(0))
+        known.end = self.lease_clock + ttl_ms
+        known.lost = False
+        known.drain = known.drain or drain
+        return known.drain
+
+    def leave(self, group: str) -> None:
+        """The group is gone; what it held goes back."""
+        self._release_held(group, "left")
+        self.groups.pop(group, None)
+
+    # ── housekeeping ──────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self) -> tuple[int, int, int, set[str], set[str]]:
+        """How many were promoted, reaped, expired; ids past retention and prefixes of garbage to delete."""
+        silence = 0 if self.ticked is None else self.now - self.ticked
+        graceful = silence > LEASE_STEP_MS and self.lease_clock >= self.grace
+        self.lease_clock += max(0, min(silence, LEASE_STEP_MS))
+        self.ticked = self.now
+        if graceful:
+            self.grace = self.lease_clock + GRACE_MS
+        late = [task for task in self._waiting() if task.deadline is not None and task.deadline <= self.now]
+        for task in sorted(late, key=lambda task: (task.deadline or 0, task.new.id)):
+            self._expire(task)
+        due = [t for t in self.tasks.values() if t.state is State.DELAYED and (t.due_ms or 0) <= self.now]
+        for task in sorted(due, key=lambda task: (task.due_ms or 0, task.new.id)):
+            self._move(task, Event.DUE)
+        held = [(t.running.lease_end, t) for t in self.tasks.values() if t.running is not None]
+        lost = [(end, task) for end, task in held if self._over(end)]
+        for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
+            self._move(task, Event.LEASE_LOST)
+        self._reap_groups()
+        return len(due), len(lost), len(late), self._hand_out(self.sweep), self._hand_out(self.garbage)
+
+    @property
+    def steady(self) -> int:
+        """The lease clock, exact between ticks: attempts are billed by it, and no step of the wall clock is."""
+        since = 0 if self.ticked is None else self.now - self.ticked
+        return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
+
+    def control(self, task: ModelTask) -> Control:
+        """What a worker is told."""
+        bits = Control.GO_ON
+        if task.cancel_at is not None:
+            bits |= Control.CANCEL
+        if self._overdue(task):
+            bits |= Control.EXPIRE
+        group = self.groups.get(task.running.group) if task.running else None
+        if group is not None and group.drain:
+            bits |= Control.DRAIN
+        return bits
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _over(self, end: int) -> bool:
+        return self.lease_clock >= max(end, self.grace)
+
+    def _waiting(self) -> list[ModelTask]:
+        return [task for task in self.tasks.values() if task.state.waiting]
+
+    def _overdue(self, task: ModelTask) -> bool:
+        return task.run_by is not None and self.now >= task.run_by
+
+    def _emit(self, task: ModelTask, kind: str, attempt: int, data: dict[str, Any]) -> None:
+        task.events.append((kind, attempt, data))
+
+    def _start(self, task: ModelTask, group: str, *, ranks: int, lease_ms: int, nonce: str) -> None:
+        task.state = target(task.state, Event.CLAIM, Facts(), history=task.history)
+        task.history.append(Event.CLAIM)
+        self.queue.remove(task.new.tenant, task.place, task.new.id)
+        charge = self.queue.serve(task.new.tenant, task.new.estimate_s)
+        task.attempt += 1
+        token = f"{task.attempt}.{nonce}"
+        end = self.lease_clock + lease_ms
+        task.running = Attempt(token, group, ranks, self.steady, charge, end)
+        if task.started_ms is None:
+            task.started_ms = self.now
+            if task.new.run_within_ms is not None:
+                task.run_by = self.now + task.new.run_within_ms
+        known = self.groups.setdefault(group, ModelGroup(end))
+        if known.lost:
+            known.lost, known.end = False, end
+        known.tasks.append(task.new.id)
+        data: dict[str, Any] = {"group": group, "ranks": ranks}
+        if task.checkpoint is not None:
+            data["resumed_from_step"] = task.checkpoint.step
+        self._emit(task, "started", task.attempt, data)
+
+    def _expire(self, task: ModelTask) -> None:
+        self._move(task, Event.START_DEADLINE if task.started_ms is None else Event.RUN_DEADLINE)
+
+    def _move(
+        self,
+        task: ModelTask,
+        event: Event,
+        *,
+        failed: Failed | None = None,
+        why: str = "",
+        artifacts: tuple[ArtifactRef, ...] = (),
+    ) -> None:
+        """Ask the table, then carry out what the step to the new state means."""
+        facts = Facts(
+            cancel=task.cancel_at is not None,
+            overdue=self._overdue(task),
+            last_strike=task.strikes + 1 >= task.new.max_strikes,
+            released_enough=task.releases >= RELEASES_MAX
+            or (event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
+        )
+        before = task.state
+        after = target(before, event, facts, history=task.history)
+        task.history.append(event)
+        if before is State.RUNNING and after is State.RUNNING:
+            return
+        task.state = after
+        if before is State.QUEUED:
+            self.queue.remove(task.new.tenant, task.place, task.new.id)
+        failure = failed or unexplained(task, event, why)
+        token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
+        task.due_ms = None
+        if after is State.QUEUED:
+            if event is not Event.DUE:
+                task.releases += 1
+                task.group_failures += event is Event.GROUP_FAILED
+                data = {"reason": "released", "strikes": task.strikes, "delay_s": 0, "message": why}
+                self._emit(task, "retrying", task.attempt, data)
+            self.queue.push(task.new.tenant, task.place, task.new.id)
+        elif after in (State.DELAYED, State.FAILED):
+            self._strike(task, token, failure)
+        elif after is State.SUCCEEDED:
+            task.artifacts, task.error = artifacts, None
+            self._end(task, {"artifacts": [artifact.name for artifact in artifacts]})
+        elif after is State.CANCELLED:
+            self._end(task, {"reason": task.cancel_reason})
+        else:
+            self._end(task, {"reason": "start_within" if task.started_ms is None else "run_within"})
+
+    def _strike(self, task: ModelTask, token: str, failed: Failed) -> None:
+        task.strikes += 1
+        task.error = {"code": failed.code, "message": failed.message, "attempt": task.attempt}
+        if task.state is State.FAILED:
+            self._end(task, {"error": task.error})
+            return
+        wait = backoff_ms(task.strikes, token)
+        task.due_ms = self.now + wait
+        data = {
+            "reason": failed.reason,
+            "strikes": task.strikes,
+            "delay_s": wait / 1000,
+            "message": failed.message,
+        }
+        self._emit(task, "retrying", task.attempt, data)
+
+    def _detach(self, task: ModelTask, event: Event, *, ended: bool, keep: bool) -> str:
+        """Take the attempt off the task, if there is one, and bill it; its token."""
+        attempt, task.running = task.running, None
+        if attempt is None:
+            return ""
+        everything = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
+        if keep and task.resumed_from_step is None:
+            ran = max(0, self.steady - attempt.claimed_ms) / 1000
+            self.mean_s = (
+                ran if self.mean_s is None else self.mean_s + RUN_HISTORY_WEIGHT * (ran - self.mean_s)
+            )
+        used = everything if ended else 0
+        if not ended and attempt.checkpoint_ms is not None:
+            used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
+        task.used_ms += used
+        task.wasted_ms += everything - used
+        self.queue.correct(task.new.tenant, attempt.charge, everything / 1000)
+        if not ended:
+            task.resumed_from_step = None
+        group = self.groups.get(attempt.group)
+        silent = event is Event.LEASE_LOST or self._releasing
+        if group is not None and task.new.id in group.tasks:
+            group.tasks.remove(task.new.id)
+        if not keep:
+            self.garbage[f"{task.new.id}/{attempt.token}/"] = self.now + (ZOMBIE_MS if silent else 0)
+        return attempt.token
+
+    def _end(self, task: ModelTask, data: dict[str, Any]) -> None:
+        task.finished_ms = self.now
+        task.expires_ms = self.now + round(task.new.retention_s * 1000)
+        self.sweep[task.new.id] = task.expires_ms
+        if task.checkpoint is not None:
+            task.checkpoint = None
+            self.garbage[f"{task.new.id}/checkpoints/"] = self.now
+        self._emit(task, task.state, task.attempt, {**data, "usage": task.usage})
+
+    def _release_held(self, group: str, why: str, kept: Sequence[str] = ()) -> None:
+        known = self.groups.get(group)
+        for held in [] if known is None else [task for task in known.tasks if task not in kept]:
+            self._releasing = True  # its worker did not say so itself, and may still be writing
+            self._move(self.tasks[held], Event.GROUP_FAILED, why=why)
+            self._releasing = False
+
+    def _reap_groups(self) -> None:
+        for name, group in list(self.groups.items()):
+            if not group.lost and self._over(group.end):
+                group.lost, group.end = True, self.lease_clock + GONE_MS
+            elif group.lost and group.end <= self.lease_clock:
+                del self.groups[name]
+
+    def _hand_out(self, due: dict[str, int]) -> set[str]:
+        ready = {name for name, at in due.items() if at <= self.now}
+        for name in ready:
+            due[name] = self.now + HANDED_OUT_MS
+        return ready

@@ -1,0 +1,93 @@
+"""What the reference model keeps: tasks, attempts and groups, with everything that decides a task's fate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
+from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Failed, NewTask, State
+from daybreak_server.domain.transitions import Event
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A running attempt."""
+
+    token: str
+    group: str
+    ranks: int
+    claimed_ms: int
+    """On the lease clock, as is ``checkpoint_ms``."""
+    charge: float
+    lease_end: int
+    checkpoint_ms: int | None = None
+    told: int = 0
+    """The number of the last numbered event that was reported."""
+
+
+@dataclass(slots=True)
+class ModelTask:
+    """A task with everything that decides its fate."""
+
+    new: NewTask
+    place: int
+    created_ms: int
+    state: State
+    attempt: int = 0
+    strikes: int = 0
+    releases: int = 0
+    group_failures: int = 0
+    """How many of the hand-backs came from groups that failed."""
+    running: Attempt | None = None
+    due_ms: int | None = None
+    start_by: int | None = None
+    run_by: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    expires_ms: int | None = None
+    cancel_at: int | None = None
+    cancel_reason: str = ""
+    checkpoint: CheckpointRef | None = None
+    resumed_from_step: int | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
+    error: dict[str, Any] | None = None
+    used_ms: int = 0
+    wasted_ms: int = 0
+    settled: tuple[str, State] | None = None
+    events: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> int | None:
+        """Until it has begun once, when it must have begun; from then on, when it must have ended."""
+        return self.start_by if self.started_ms is None else self.run_by
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """As events show it."""
+        return {"gpu_seconds": self.used_ms / 1000, "wasted_gpu_seconds": self.wasted_ms / 1000}
+
+
+@dataclass(slots=True)
+class ModelGroup:
+    """A registered group."""
+
+    end: int
+    drain: bool = False
+    tasks: list[str] = field(default_factory=list)
+    """In the order of the claims."""
+    lost: bool = False
+
+
+def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
+    """What to say of an attempt whose worker does not say it."""
+    if event is Event.LEASE_LOST and task.running is not None:
+        message = f"group {task.running.group} went silent"
+        return Failed(code="lease_lost", message=message, reason="lease_lost")
+    if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
+        many = f"more than {GROUP_FAILURES_MAX} times"
+        message = f"its group failed {many} while it held the task; last: {why}"
+        return Failed(code="group_failed", message=message)
+    message = f"handed back more than {RELEASES_MAX} times; last: {why}"
+    return Failed(code="released", message=message, reason="released")

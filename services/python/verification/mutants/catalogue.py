@@ -1,0 +1,10 @@
+"""All planted bugs."""
+
+from __future__ import annotations
+
+from verification.mutants.catalogue_edges import EDGES
+from verification.mutants.catalogue_group import GROUP
+from verification.mutants.catalogue_store import STORE
+from verification.mutants.mutant import Mutant
+
+CATALOGUE: tuple[Mutant, ...] = (*STORE, *GROUP, *EDGES)

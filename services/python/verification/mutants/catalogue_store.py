@@ -1,0 +1,342 @@
+"""Bugs in the scripts: fencing, leases, fair shares, events, housekeeping."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
+
+_FENCE = "if not r or r.token ~= token then return STALE end"
+_NO_FENCE = "if not r or not r.token then return STALE end"
+_RUNNING = f"{TESTS}/store/test_running.py"
+_WAITING = f"{TESTS}/store/test_waiting.py"
+_HOUSE = f"{TESTS}/store/test_housekeeping.py"
+_FACES = f"{TESTS}/store/test_faces.py"
+_LOAD = f"{TESTS}/store/test_load.py"
+_PROMISES = f"{TESTS}/store/test_promises.py"
+_ZOMBIE = f"{_RUNNING}::test_zombie_writes_nothing[valkey]"
+_ATTEMPT, _CLAIM, _HISTORY, _QUEUE = (
+    f"{LUA}/_{name}.lua" for name in ("attempt", "claim", "history", "queue")
+)
+_LIMITS = f"{SERVER}/adapters/redis/limits.py"
+_SETTLE, _SUBMIT, _TICK = (f"{LUA}/{name}.lua" for name in ("settle", "submit", "tick"))
+
+_FENCES = (
+    mutant(
+        "renew-without-token",
+        "a zombie renews the lease of its heir",
+        (f"{LUA}/renew.lua", _FENCE, _NO_FENCE),
+        tests=_ZOMBIE,
+    ),
+    mutant(
+        "report-without-token",
+        "a zombie writes events and a checkpoint into its heir's attempt",
+        (f"{LUA}/report.lua", _FENCE, _NO_FENCE),
+        tests=_ZOMBIE,
+    ),
+    mutant(
+        "preview-of-stale-token",
+        "a zombie overwrites its heir's preview",
+        (f"{LUA}/preview.lua", _FENCE, _NO_FENCE),
+        tests=f"{_PROMISES}::test_a_zombie_does_not_overwrite_its_heirs_preview[valkey]",
+    ),
+    mutant(
+        "settle-without-fence",
+        "whoever settles first wins, whatever token it has",
+        (_SETTLE, "if r.token == token then", "if r.token then"),
+        tests=_ZOMBIE,
+    ),
+    mutant(
+        "stale-settle-is-success",
+        "a worker that lost its task is told that it has won",
+        (_SETTLE, "return { 'stale', r.state }", "return { 'settled', r.state, { 'none' } }"),
+        tests=_ZOMBIE,
+    ),
+    mutant(
+        "settle-not-remembered",
+        "the same outcome sent again is answered as stale",
+        (_SETTLE, "set(r, 'done', token .. ' ' .. r.state)", ""),
+        tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
+    ),
+    mutant(
+        "repeated-settle-claims-again",
+        "a settle whose answer was lost gives back the task that it had claimed, and takes another",
+        (_SETTLE, "if is_held(r, c.group) then return answer(r) end", ""),
+        tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
+    ),
+    mutant(
+        "lost-claim-kept",
+        "a group whose claim was not answered claims another task and keeps the first",
+        (_ATTEMPT, "    if is_held(r, name) then release(r, why, true) end\n", ""),
+        tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-claim lost]",
+    ),
+    mutant(
+        "token-used-twice",
+        "the number of an attempt does not rise",
+        (_CLAIM, "int(tonumber(again or '0') + 1)", "int(1)"),
+        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+    ),
+    mutant(
+        "report-twice",
+        "a report that is sent again because its answer was lost writes its events twice",
+        (f"{LUA}/report.lua", "if number == 0 or number > told then", "if true then"),
+        tests=f"{_RUNNING}::test_a_report_sent_twice_is_told_once[valkey]",
+    ),
+)
+
+_TIME = (
+    mutant(
+        "lease-in-wall-time",
+        "leases end by the wall clock, so a step of the clock or an outage ends them",
+        (
+            _TICK,
+            "add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))",
+            "set_meta('lease_clock', NOW, int(NOW))",
+        ),
+        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+    ),
+    mutant(
+        "reap-without-grace",
+        "after an outage a lease that was nearly over before it is taken before its holder can be heard",
+        (_TICK, "local ending = lease_clock >= meta('grace')", "local ending = true"),
+        tests=f"{_HOUSE}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
+    ),
+    mutant(
+        "grace-for-ever",
+        "ticks that always come late end no lease: the task of a worker that died stays with it",
+        (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
+        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+    ),
+    mutant(
+        "outage-on-the-lease-clock",
+        "the lease clock leaps over an outage, and every live lease is over soon after Redis is back",
+        (_TICK, "math.min(silence, LEASE_STEP_MS)", "silence"),
+        tests=f"{_HOUSE}::test_an_outage_ends_no_lease[valkey]",
+    ),
+    mutant(
+        "renew-extends-nothing",
+        "a worker that renews loses its lease all the same",
+        (f"{LUA}/renew.lua", "int(meta('lease_clock') + lease_ms)", "int(meta('lease_clock') + 1)"),
+        tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
+    ),
+    mutant(
+        "leases-never-reaped",
+        "the task of a worker that died stays with it",
+        (_TICK, "ipairs(ending and due(K_leases, lease_clock) or {})", "ipairs({})"),
+        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-lapse]",
+    ),
+    mutant(
+        "run-deadline-ignored",
+        "a task may run for ever",
+        (_ATTEMPT, "return r.run_by and NOW >= tonumber(r.run_by)", "return false"),
+        tests=f"{_RUNNING}::test_deadline_beats_strike[valkey-error]",
+    ),
+    mutant(
+        "start-deadline-ignored",
+        "a task that came too late is begun",
+        (_QUEUE, "  if at then zput(K_timers, r.id, at) end", ""),
+        tests=f"{_WAITING}::test_start_deadline_expires_in_tick",
+    ),
+    mutant(
+        "backoff-ignored",
+        "a task that failed is tried again at once",
+        (_ATTEMPT, "local wait = backoff_ms(strikes, token)", "local wait = 0"),
+        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+    ),
+    mutant(
+        "retention-of-running",
+        "what still runs can be forgotten",
+        (f"{LUA}/forget.lua", "if not TERMINAL[r.state] then return -1 end", ""),
+        tests=f"{_FACES}::test_previews_and_forget[valkey]",
+    ),
+    mutant(
+        "retention-begins-at-claim",
+        "retention counts from the start of the work, so a long task is swept while it runs",
+        (
+            _CLAIM,
+            "  zput(K_leases, r.id, lease)",
+            "  zput(K_leases, r.id, lease)\n  zput(K_expiring, r.id, int(NOW))",
+        ),
+        tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
+    ),
+)
+
+_ENDS = (
+    mutant(
+        "strike-not-counted",
+        "a task that kills its worker is tried for ever",
+        (_ATTEMPT, "  set(r, 'strikes', int(strikes))\n", ""),
+        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+    ),
+    mutant(
+        "dead-letter-missing",
+        "a failed task leaves no dead letter",
+        (_ATTEMPT, "  zput(K_dead, r.id, NOW_TEXT)\n", ""),
+        tests=f"{_RUNNING}::test_last_strike_fails[valkey-error]",
+    ),
+    mutant(
+        "cancel-loses-to-finish",
+        "a task that was cancelled first ends as a success",
+        (_SETTLE, "if r.cancel_at then strike(r, {}) else finished(r, a, b) end", "finished(r, a, b)"),
+        tests=f"{_RUNNING}::test_cancel_wins[valkey-finish]",
+    ),
+    mutant(
+        "cancel-not-told",
+        "a worker does not hear that its task was cancelled",
+        (_ATTEMPT, "  if r.cancel_at then bits = bits + CANCEL end\n", ""),
+        tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
+    ),
+    mutant(
+        "terminal-still-live",
+        "an ended task still holds a group, so the cluster never comes to zero",
+        (_ATTEMPT, "  zdrop(K_live, r.id)\n", ""),
+        tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
+    ),
+    mutant(
+        "hand-back-loses-place",
+        "what is handed back goes to the end of the queue",
+        (
+            _ATTEMPT,
+            "  enqueue(r)\n  arm(r)\nend\n\n-- What a group",
+            "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- What a group",
+        ),
+        tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-release]",
+    ),
+    mutant(
+        "hand-backs-unbounded",
+        "a task is handed back for ever",
+        (_ATTEMPT, "if backs > RELEASES_MAX then", "if false then"),
+        tests=f"{_RUNNING}::test_handed_back_too_often_is_a_strike[valkey]",
+    ),
+    mutant(
+        "group-failures-unbounded",
+        "a task takes down one group after the other, and has no strike for it",
+        (_ATTEMPT, "if zombie and failures >= GROUP_FAILURES_MAX then", "if false then"),
+        tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-leave]",
+    ),
+)
+
+_QUEUES = (
+    mutant(
+        "idempotency-not-stored",
+        "the same key makes a second task",
+        (_SUBMIT, "    call('SET', k_idem(idem), id .. ' ' .. body_hash)\n", ""),
+        tests=f"{_WAITING}::test_same_key_same_body_is_the_same_task[valkey]",
+    ),
+    mutant(
+        "same-id-twice",
+        "a submit that is sent again begins its task anew",
+        (
+            _SUBMIT,
+            "if tasks[id] or (not fresh and call('EXISTS', k_task(id)) == 1) then return known(id) end",
+            "",
+        ),
+        tests=f"{_PROMISES}::test_a_submit_sent_again_changes_nothing[valkey]",
+    ),
+    mutant(
+        "full-queue-accepts",
+        "the bound on waiting tasks is not kept",
+        (_SUBMIT, "if waiting_now >= max_queued then return { 'full' } end", ""),
+        tests=f"{_WAITING}::test_full_queue_refuses[valkey]",
+    ),
+    mutant(
+        "submit-despite-oom",
+        "a submit takes the memory that running tasks need to end",
+        (_SUBMIT, "#!lua\n", "#!lua flags=allow-oom\n"),
+        tests=f"{_LOAD}::test_full_server_refuses_new_tasks_only[valkey]",
+    ),
+    mutant(
+        "settle-refused-when-full",
+        "with memory full a running task cannot end",
+        (_SETTLE, "#!lua flags=allow-oom\n", "#!lua\n"),
+        tests=f"{_LOAD}::test_full_server_refuses_new_tasks_only[valkey]",
+    ),
+    mutant(
+        "charge-never-corrected",
+        "a tenant pays what was estimated, whatever it used",
+        (_ATTEMPT, "  charge(t, all / 1000 / t.weight - tonumber(r.charge))\n", ""),
+        tests=f"{_RUNNING}::test_finish_publishes[valkey]",
+    ),
+    mutant(
+        "fair-by-count",
+        "a tenant is served by the number of its tasks, not by the seconds that they take",
+        (
+            _ATTEMPT,
+            "charge(t, all / 1000 / t.weight - tonumber(r.charge))",
+            "charge(t, 1 / t.weight - tonumber(r.charge))",
+        ),
+        tests=f"{_PROMISES}::test_shares_are_of_seconds_not_of_tasks[valkey]",
+    ),
+    mutant(
+        "idle-tenant-saves-up",
+        "who comes back after a long idle time starves the others",
+        (_QUEUE, "    t.share = math.max(t.share, meta('vtime'))\n", ""),
+        tests=f"{_LOAD}::test_idle_tenant_saves_nothing_up[valkey]",
+    ),
+    mutant(
+        "drain-mark-ignored",
+        "a group that is to go still claims",
+        (_CLAIM, "if c.drain or g.drain then return", "if c.drain then return"),
+        tests=f"{_WAITING}::test_draining_group_claims_nothing",
+    ),
+    mutant(
+        "bell-not-passed-on",
+        "of two leaders that wait the second does not hear of the second task",
+        (
+            _QUEUE,
+            "for _ = 1, math.min(bells, WAKEUPS_MAX - there) do",
+            "for _ = 1, math.min(bells, 1 - there) do",
+        ),
+        (_QUEUE, "  if bells > 0 or look_round then", "  if bells > 0 then"),
+        tests=f"{_PROMISES}::test_each_of_two_waiting_leaders_hears_the_bell[valkey]",
+    ),
+)
+
+_EVENTS = (
+    mutant(
+        "two-xadds",
+        "the pool's stream and the task's have an event under two ids",
+        (
+            _HISTORY,
+            "  own[#own + 1] = entry(announce(r, kind, data), kind,",
+            "  announce(r, kind, data)\n  own[#own + 1] = entry(NOW_TEXT .. '-0', kind,",
+        ),
+        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+    ),
+    mutant(
+        "event-not-in-pool-stream",
+        "a control plane that reads the pool's stream does not see how a task ended",
+        (_HISTORY, "return call('XADD', K_events, ", "return call('XADD', k_ev(r.id) .. ':x', "),
+        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+    ),
+    mutant(
+        "live-stream-trimmed",
+        "the pool's stream keeps 500 events, so one burst takes them from a reader that follows",
+        (_LIMITS, "EVENTS_MAX = 1_000_000", "EVENTS_MAX = 500"),
+        tests=f"{_PROMISES}::test_a_burst_takes_nothing_from_a_reader[valkey]",
+    ),
+    mutant(
+        "task-stream-trimmed",
+        "a task's own stream keeps 100 events",
+        (_LIMITS, "EV_MAX = 1_000", "EV_MAX = 100"),
+        tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+    ),
+    mutant(
+        "trim-not-said",
+        "who reads a task from its beginning is not told that events are gone",
+        (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
+        tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+    ),
+    mutant(
+        "first-start-forgotten",
+        "that a task has started is forgotten with the first event behind it",
+        (_HISTORY, "    own[#own + 1] = started_entry(r)\n", ""),
+        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+    ),
+    mutant(
+        "resume-repeats",
+        "who resumes behind an event gets it again",
+        (f"{LUA}/events.lua", "am > bm or (am == bm and as > bs)", "am > bm or (am == bm and as >= bs)"),
+        tests=f"{_FACES}::test_task_events_replay_without_gap[valkey]",
+    ),
+)
+
+STORE: tuple[Mutant, ...] = (*_FENCES, *_TIME, *_ENDS, *_QUEUES, *_EVENTS)

@@ -1,0 +1,49 @@
+"""A private copy of the source, in which bugs are planted and taken out again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from verification.mutants.mutant import Mutant
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+_PARTS = ("pyproject.toml", "conftest.py", "services/python", "controlplane-sdk")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".hypothesis", "*.egg-info")
+
+
+class Tree:
+    """A copy below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for part in _PARTS:
+            source, target = REPOSITORY / part, root / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=_LEFT_OUT)
+            else:
+                shutil.copy2(source, target)
+
+    @property
+    def path(self) -> str:
+        """As PYTHONPATH: what is imported comes from here, whatever is installed."""
+        return ":".join(str(self.root / part) for part in ("services/python/src", "controlplane-sdk/src"))
+
+    @contextmanager
+    def planted(self, mutant: Mutant) -> Iterator[None]:
+        """The bug is in the copy meanwhile. :raises MisplacedError: when it cannot be planted."""
+        mutant.check(self.root)
+        before: dict[Path, str] = {}
+        try:
+            for edit in mutant.edits:
+                file = self.root / edit.file
+                text = file.read_text(encoding="utf-8")
+                before.setdefault(file, text)
+                file.write_text(edit.applied(text), encoding="utf-8")
+            yield
+        finally:
+            for file, text in before.items():
+                file.write_text(text, encoding="utf-8")

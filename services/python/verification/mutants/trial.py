@@ -1,0 +1,99 @@
+"""Runs tests on a copy, and says which of them caught a bug."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from verification.mutants.mutant import MisplacedError, Mutant
+from verification.mutants.tree import Tree
+
+TIMEOUT_S = 120
+"""Of one test: a bug that makes it hang is caught by that."""
+_TIMED_OUT, _KILLED = 124, 137
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of one mutant. ``caught_by`` is a test's id; ``error`` says why there was no fair trial."""
+
+    mutant: Mutant
+    seconds: float
+    caught_by: str | None = None
+    error: str | None = None
+    output: str = ""
+
+    @property
+    def line(self) -> str:
+        """For the terminal."""
+        what = self.error or (f"caught by {self.caught_by}" if self.caught_by else "SURVIVED")
+        return f"{self.mutant.name:<34} {self.seconds:5.1f} s  {what}"
+
+
+def run(
+    tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run tests on the copy, on ``workers`` side by side. The output is one text."""
+    options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
+    options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
+    # Of the whole: a test that searches (Hypothesis) may go on for long; `timeout` ends its servers with it.
+    limit = ["timeout", "--kill-after=5", str(TIMEOUT_S + 60 * len(tests))]
+    command = [
+        *limit,
+        "env",
+        f"PYTHONPATH={tree.path}",
+        "PYTHONDONTWRITEBYTECODE=1",
+        sys.executable,
+        "-m",
+        "pytest",
+    ]
+    return subprocess.run(
+        [*command, *options, *(["-x"] if stop else []), *tests],
+        check=False,
+        cwd=tree.root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def sound(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
+    """Whether all these tests pass as things are; otherwise what they say. Without that nothing is caught."""
+    ran = run(tree, sorted(set(tests)), stop=False, workers=workers)
+    return None if ran.returncode == 0 else ran.stdout[-6000:]
+
+
+def attempt(tree: Tree, mutant: Mutant) -> Trial:
+    """Plant one bug and run its tests, one after the other, until one fails."""
+    began = time.perf_counter()
+
+    def trial(caught_by: str | None = None, error: str | None = None, output: str = "") -> Trial:
+        seconds = round(time.perf_counter() - began, 2)
+        return Trial(mutant=mutant, seconds=seconds, caught_by=caught_by, error=error, output=output)
+
+    output = ""
+    try:
+        with tree.planted(mutant):
+            for test in mutant.tests:
+                ran = run(tree, [test])
+                output += ran.stdout[-3000:]
+                if ran.returncode in (1, _TIMED_OUT, _KILLED):
+                    return trial(_name(ran.stdout, test), output=output)
+                if ran.returncode != 0:
+                    return trial(error=f"no fair trial: pytest ended with {ran.returncode}", output=output)
+    except MisplacedError as exc:
+        return trial(error=str(exc))
+    return trial(output=output)
+
+
+def _name(output: str, asked: str) -> str:
+    """The test that failed; where a hang was cut off it has no name but the one that was asked for."""
+    found = _FAILED.search(output)
+    return (found.group(1) if found else asked).removeprefix("services/python/tests/")

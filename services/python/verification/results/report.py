@@ -1,0 +1,93 @@
+"""A report: what was run, its rows, and on what; written as JSON and read again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from verification.results.machine import machine
+
+FOLDER = Path(__file__).resolve().parents[4] / "docs" / "figures"
+"""Where reports are kept."""
+
+_TIMES = frozenset({"s", "ms", "µs", "leases"})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. ``floor`` is measured in the same run and in the same unit."""
+
+    what: str
+    value: float
+    unit: str
+    floor: float | None = None
+    floor_what: str = ""
+    target: str = ""
+    held: bool | None = None
+    """Whether the target was met; ``None`` where there is none."""
+    spread: tuple[float, float] | None = None
+    """Smallest and largest over the repeats."""
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """The figure over its floor."""
+        return self.value / self.floor if self.floor else None
+
+    @property
+    def broken(self) -> bool:
+        """Whether a promise was broken. A time that missed its target is shown as missed, and breaks nothing."""
+        return self.held is False and self.unit not in _TIMES
+
+
+@dataclass(slots=True)
+class Report:
+    """Rows of one run. ``save`` writes them with the machine, the versions and the commit."""
+
+    name: str
+    title: str
+    about: str
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    machine: dict[str, str] = field(default_factory=machine)
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
+
+    def add(self, row: Row) -> Row:
+        """Append a row, and hand it on."""
+        self.rows.append(row)
+        return row
+
+    @property
+    def missed(self) -> list[Row]:
+        """Rows whose target was not met."""
+        return [row for row in self.rows if row.held is False]
+
+    def save(self, folder: Path = FOLDER) -> Path:
+        """Write ``<folder>/<name>.json``, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str) + "\n")
+        part.replace(path)
+        return path
+
+    def table(self) -> str:
+        """As Markdown, for a page or a terminal."""
+        from verification.results.table import markdown
+
+        return markdown(self)
+
+
+def load(path: Path) -> Report:
+    """A report as ``save`` wrote it."""
+    stored = json.loads(path.read_text())
+    rows = [
+        Row(**{**row, "spread": tuple(row["spread"]) if row["spread"] else None})
+        for row in stored.pop("rows")
+    ]
+    return Report(**stored, rows=rows)

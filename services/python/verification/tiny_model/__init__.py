@@ -1,0 +1,1 @@
+"""Trains, samples and scores the tiny Wan that ships in the package."""

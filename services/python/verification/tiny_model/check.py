@@ -1,0 +1,113 @@
+"""Read colour, shape and direction from the pixels of a video, without a model.
+
+The subject is whatever differs from the dark background. Its colour is the nearest of the palette; its
+direction comes from the path of its centre; its shape from moment matching: for each candidate the ideal
+figure with the same area and centre is drawn, and the one that overlaps best over all frames wins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verification.tiny_model.shapes import (
+    BACKGROUND,
+    CIRCLE_RADIUS,
+    COLOURS,
+    SHAPES,
+    SQUARE_HALF_SIDE,
+    TRIANGLE_APEX,
+    TRIANGLE_BASE,
+    TRIANGLE_HALF_WIDTH,
+    Frames,
+    coverage,
+)
+
+FOREGROUND: Final = 0.25
+"""Least difference from the background, in any channel, of a subject's pixel."""
+LEAST_PIXELS: Final = 40
+LEAST_FRAMES: Final = 8
+LEAST_TRAVEL: Final = 8.0
+"""Pixels between the first and the last frames' centres; below, the subject stands still."""
+LEAST_OVERLAP: Final = 0.6
+"""Intersection over union below which the subject is none of the shapes."""
+
+UNIT_AREA: Final = {
+    "circle": np.pi * CIRCLE_RADIUS**2,
+    "square": (2 * SQUARE_HALF_SIDE) ** 2,
+    "triangle": TRIANGLE_HALF_WIDTH * (TRIANGLE_APEX + TRIANGLE_BASE),
+}
+CENTROID: Final = {"circle": 0.0, "square": 0.0, "triangle": (2 * TRIANGLE_BASE - TRIANGLE_APEX) / 3}
+"""How far below a shape's centre its centroid lies, in radii."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a video shows; None where it shows nothing clear."""
+
+    colour: str | None
+    shape: str | None
+    direction: str | None
+    overlap: dict[str, float]
+    travel: tuple[float, float]
+
+
+NOTHING: Final = Reading(None, None, None, {}, (0.0, 0.0))
+
+
+def read(video: NDArray[Any]) -> Reading:
+    """Read [T, H, W, 3] frames, float 0..1 or uint8, of the size the tiny model makes."""
+    frames = video.astype(np.float32) / (255 if video.dtype == np.uint8 else 1)
+    seen = np.abs(frames - BACKGROUND).max(-1) > FOREGROUND
+    visible = seen.sum((1, 2)) >= LEAST_PIXELS
+    if visible.sum() < LEAST_FRAMES:
+        return NOTHING
+    frames, seen = frames[visible], seen[visible]
+    colour = nearest_colour(np.median(frames[seen], 0))
+    cover = soft_cover(frames, colour) * seen
+    x, y = centres(cover)
+    travel = (float(x[-3:].mean() - x[:3].mean()), float(y[-3:].mean() - y[:3].mean()))
+    overlap = {shape: overlap_with(shape, cover, x, y) for shape in SHAPES}
+    best = max(overlap, key=lambda shape: overlap[shape])
+    return Reading(
+        colour, best if overlap[best] >= LEAST_OVERLAP else None, direction_of(travel), overlap, travel
+    )
+
+
+def nearest_colour(rgb: NDArray[np.float32]) -> str:
+    """The palette's colour closest in RGB."""
+    return min(COLOURS, key=lambda name: float(np.abs(np.asarray(COLOURS[name]) - rgb).sum()))
+
+
+def direction_of(travel: tuple[float, float]) -> str | None:
+    """The main axis of a displacement (x, y), or None if it is short."""
+    x, y = travel
+    if max(abs(x), abs(y)) < LEAST_TRAVEL:
+        return None
+    if abs(x) > abs(y):
+        return "right" if x > 0 else "left"
+    return "down" if y > 0 else "up"
+
+
+def soft_cover(frames: Frames, colour: str) -> Frames:
+    """How far each pixel is from the background towards the colour, [T, H, W] in 0..1."""
+    ray = np.asarray(COLOURS[colour], np.float32) - np.float32(BACKGROUND)
+    return np.clip((frames - np.float32(BACKGROUND)) @ ray / (ray @ ray), 0, 1).astype(np.float32)
+
+
+def centres(cover: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centroids (x, y) of each frame."""
+    mass = cover.sum((1, 2)).astype(np.float64)
+    x = (cover.sum(1) * np.arange(cover.shape[2])).sum(1) / mass
+    y = (cover.sum(2) * np.arange(cover.shape[1])).sum(1) / mass
+    return x, y
+
+
+def overlap_with(shape: str, cover: Frames, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Mean intersection over union with the ideal shape of the same area and centroid."""
+    radius = np.sqrt(cover.sum((1, 2)).astype(np.float64) / UNIT_AREA[shape])
+    ideal = coverage(shape, x, y - CENTROID[shape] * radius, radius)
+    return float((np.minimum(cover, ideal).sum((1, 2)) / np.maximum(cover, ideal).sum((1, 2))).mean())

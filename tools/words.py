@@ -1,0 +1,117 @@
+"""Checks words: prose in plain English, names in the field's terms. Each entry says what to write instead.
+
+``python tools/words.py [PATH …]`` lists the uses below the paths (everything by default); exit code 1 if there are any.
+In Python, comments and strings are prose and names are names; other files are prose, without their code.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+PROSE = {
+    r"anew": "again, or a new …",
+    r"mend(s|ed|ing)?": "fix",
+    r"heed(s|ed|ing)?": "follow, obey",
+    r"hand(s|ed|ing)? (it|them|one|tasks?|its task|their tasks?|the task) back": "release",
+    r"hand(s|ed|ing)? back": "release",
+    r"hand-backs?": "release",
+    r"hand(s|ed|ing)? (it |them |one |tasks? |a task |the task )?in(?! hand)": "submit",
+    r"is told|are told|was told|were told|be told|been told": "sees, receives, is shown; or name who reports it",
+    r"told of|tells of": "reported, known",
+    r"heard of|is heard|was heard|hears? of": "received, known",
+    r"of ours|of theirs|of its own(?= accord)": "our …, their …",
+    r"whoever": "anyone who, or name them",
+    r"wherefrom|whereto|wherewith|thereof|thereby|hitherto|henceforth|forthwith": "plain words",
+    r"so (many|long|much|often|few|soon) as": "as … as",
+    r"goes on|go on|went on|going on": "continues",
+    r"meanwhile": "while …, during …",
+    r"for want of": "because … is missing",
+    r"puts? away|put away": "remove, stop",
+    r"befalls?|befell": "happens to",
+    r"for ever": "forever",
+    r"nobody asks": "say what is missing",
+    r"what is there": "say what exists",
+    r"the lab": "the fault tests",
+}
+"""Words and phrases → what to write instead."""
+
+NAMES = {
+    "told": "say what it holds: reported, report, config, observations",
+    "heard": "say what it holds: received, message, response",
+    "said": "say what it holds: message, output, line",
+    "asked": "say what it holds: requested, sent_at, request",
+    "one": "say what it is: task, group, row, item",
+    "going": "stopping (and let conditions read the right way round)",
+    "anew": "again, fresh",
+    "olds": "outgoing",
+    "aboard": "batch",
+    "mend": "fix",
+}
+"""Identifiers → what to write instead."""
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (".md", ".lua", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
+LEFT_OUT = ("LICENSE", "docs/figures/", "docs/openapi.json", "tools/words.py", "/tiny/model/", "requirements.lock")
+_PROSE = re.compile(rf"(?<![\w-])(?:{'|'.join(f'(?P<w{i}>{word})' for i, word in enumerate(PROSE))})(?![\w-])", re.I)
+_REPLACEMENTS = list(PROSE.values())
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+
+
+def _blank(match: re.Match[str]) -> str:
+    """Code as spaces, so that lines keep their numbers."""
+    return re.sub(r"[^\n]", " ", match[0])
+
+
+def in_prose(text: str, first_line: int = 1) -> Iterator[tuple[int, str, str]]:
+    """Line, what is written, and what to write instead."""
+    flat = _CODE.sub(_blank, text)
+    for match in _PROSE.finditer(re.sub(r"\s", " ", flat)):
+        index = next(i for i in range(len(_REPLACEMENTS)) if match[f"w{i}"] is not None)
+        yield first_line + text.count("\n", 0, match.start()), match[0], _REPLACEMENTS[index]
+
+
+def in_python(source: str) -> Iterator[tuple[int, str, str]]:
+    """The same of a Python module, with its names."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield from in_prose(token.string, token.start[0])
+        elif token.type == tokenize.NAME and token.string in NAMES:
+            yield token.start[0], token.string, NAMES[token.string]
+
+
+def uses(paths: list[str]) -> Iterator[str]:
+    """Every use below ``paths``, as lines ``file:line: "…" → …``."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "--", *paths], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in sorted(listed.stdout.splitlines()):
+        path = ROOT / name
+        if not path.is_file() or any(part in name for part in LEFT_OUT):
+            continue
+        if name.endswith(".py"):
+            found = in_python(path.read_text(encoding="utf-8"))
+        elif name.endswith(TEXT) or path.name in ("Makefile", "Dockerfile", "run"):
+            found = in_prose(path.read_text(encoding="utf-8"))
+        else:
+            continue
+        for line, written, instead in found:
+            yield f'{name}:{line}: "{" ".join(written.split())}" → {instead}'
+
+
+def main() -> int:
+    """Print every use. :returns: 1 if there are any."""
+    found = list(uses(sys.argv[1:] or ["."]))
+    print("\n".join(found) or "words: plain English, and the field's terms")
+    if found:
+        print(f"{len(found)} to rewrite: say it in the fewest plain words; tools/words.py has the list")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
