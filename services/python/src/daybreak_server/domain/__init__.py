@@ -1,1 +1,1 @@
-"""The rules of Daybreak without any input or output: states, transitions, fairness. Standard library only."""
+"""The rules of Daybreak without input or output: states, transitions, policies. Standard library only."""

@@ -1,8 +1,8 @@
-"""Names of artifacts: what a workload asks for becomes a name that every file system, URL and header can take.
+"""Names of artifacts that are valid in every file system, URL and header, made from the names that workloads choose.
 
-A name keeps the letters, marks and digits of every script, and its ending. All else that somebody could trip over goes:
-separators, control characters, leading dots, names that Windows reserves, more bytes than a file's name may have. Files
-in the object store lie under a key of ASCII only, because not every S3 server treats other keys alike.
+A name keeps the letters, marks and digits of every script, and its extension. It loses what is invalid somewhere:
+separators, control characters, leading dots, names that Windows reserves, and bytes beyond the limit of a file name.
+Keys in the object store are pure ASCII, because S3 servers differ in how they treat other keys.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from urllib.parse import quote
 from daybreak_server.domain.text import cut
 
 NAME_MAX_BYTES = 180
-"""Of an artifact's name: a client's temporary file beside it has a longer one, and file systems take 255."""
+"""The longest artifact name. File systems allow 255, but a client's temporary file beside it needs a longer name."""
 _ENDING_MAX_BYTES = 20
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiners, which spelling in Persian or Hindi needs; other format characters only deceive."""
+"""Zero-width (non-)joiners, which Persian and Hindi spelling needs. Other format characters can only deceive."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*")
 
 
 def artifact_name(wanted: str) -> str:
-    """The name under which a file that a workload calls ``wanted`` is published."""
+    """The name under which a file that the workload calls ``wanted`` is published."""
     text = _cleaned(unicodedata.normalize("NFC", wanted)).rstrip(".-")
     ending = PurePosixPath(text).suffix
     if not ending[1:].isalnum() or len(ending.encode()) > _ENDING_MAX_BYTES:
@@ -40,7 +40,7 @@ def artifact_name(wanted: str) -> str:
 
 
 def distinct_name(name: str, taken: Collection[str]) -> str:
-    """``name``, or with a number before its ending where one of ``taken`` is the same to some file system."""
+    """``name``, with a number before its extension if some file system would confuse it with one of ``taken``."""
     used = {_folded(other) for other in taken}
     path, number, found = PurePosixPath(name), 1, name
     while _folded(found) in used:
@@ -51,7 +51,7 @@ def distinct_name(name: str, taken: Collection[str]) -> str:
 
 
 def key_segment(name: str) -> str:
-    """The part of an object's key that stands for ``name``: the same where it is plain ASCII, else a digest."""
+    """The segment of an object's key for ``name``: the name itself if it is plain ASCII, otherwise a digest."""
     if _PLAIN.fullmatch(name):
         return name
     ending = PurePosixPath(name).suffix
@@ -60,19 +60,19 @@ def key_segment(name: str) -> str:
 
 
 def artifact_path(task: str, name: str) -> str:
-    """The path of the URL at which the API serves an artifact."""
+    """The URL path at which the API serves an artifact."""
     return f"/v1/tasks/{task}/artifacts/{quote(name, safe='')}"
 
 
 def attachment(filename: str) -> str:
-    """A ``Content-Disposition`` under which a browser saves a file as ``filename`` (RFC 6266, RFC 5987)."""
+    """The ``Content-Disposition`` with which a browser saves a file as ``filename`` (RFC 6266, RFC 5987)."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in filename)
     exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
     return f'attachment; filename="{plain}"{exact}'
 
 
 def is_content_type(text: str) -> bool:
-    """Whether it can stand in a ``Content-Type`` header."""
+    """Whether ``text`` is valid in a ``Content-Type`` header."""
     return len(text) <= 200 and _TYPE.fullmatch(text) is not None
 
 
@@ -86,5 +86,5 @@ def _is_kept(char: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Alike for names that one file system or another takes for the same."""
+    """The same text for all names that some file system treats as equal."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

@@ -1,4 +1,4 @@
-"""Why something is wrong, as data: from whoever saw it to the operator and the page."""
+"""Why something is wrong, as data that travels from the component that notices it to the operator and clients."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Causes that a rank, the store or the cluster reports. Stable, for programs; each has an entry in the runbooks.
+    """Stable codes for the causes that a rank, the store or the cluster reports. The runbooks explain each.
 
-    What only the operator can see (a head that is not ready, a name that is taken) has reasons of the operator's.
+    The operator has further reasons for what only it can see: a head that is not ready, a name that is taken.
     """
 
     RANKS_FAIL = "RanksFail"
-    """A rank ended; why is in the message alone."""
+    """A rank ended; only the message says why."""
     MODEL_MISSING = "ModelMissing"
-    """The model is not there, or is none that the workload can run."""
+    """The model does not exist, or the workload cannot run it."""
     MODEL_UNAVAILABLE = "ModelUnavailable"
-    """The model cannot be fetched: its store refuses or cannot be reached."""
+    """The model cannot be downloaded: its store refuses or cannot be reached."""
     ARTIFACTS_REFUSED = "ArtifactsRefused"
-    """The store of files refuses what tasks make."""
+    """The artifact store refuses the files of tasks."""
     OUT_OF_MEMORY = "OutOfMemory"
     REDIS_REFUSED = "RedisRefused"
     REDIS_UNREACHABLE = "RedisUnreachable"
     RAYCLUSTER_REFUSED = "RayClusterRefused"
-    """Kubernetes or KubeRay refuses the RayCluster or its pods, for another cause than those below."""
+    """Kubernetes or KubeRay refuses the RayCluster or its pods for a reason not listed below."""
     QUOTA_EXCEEDED = "QuotaExceeded"
     POD_SECURITY_REFUSED = "PodSecurityRefused"
     ADMISSION_REFUSED = "AdmissionRefused"
@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One cause. ``reason`` is for programs (a :class:`Reason`, or one of the operator's), ``message`` for people."""
+    """One cause. ``reason`` is for programs (a :class:`Reason` or one of the operator's), ``message`` for people."""
 
     reason: str
     message: str

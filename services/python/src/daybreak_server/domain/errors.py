@@ -1,4 +1,4 @@
-"""What the rules raise."""
+"""Errors of the rules."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class InvalidTransitionError(Exception):
-    """No row of the state table allows this event in this state; ``history`` is how the task came here."""
+    """No row of the state table allows this event in this state. ``history`` is how the task reached the state."""
 
     def __init__(self, *, state: str, event: str, history: Sequence[str] = ()) -> None:
         self.state = state
         self.event = event
         self.history = tuple(history)
-        came = " → ".join(self.history) or "nothing"
-        super().__init__(f"a {state} task does not take {event!r}; its history: {came}")
+        path = " → ".join(self.history) or "none"
+        super().__init__(f"a {state} task does not allow the event {event!r}; its history: {path}")

@@ -1,4 +1,4 @@
-"""The kinds of pools: what the groups of one do, and so how they are built."""
+"""The kinds of pools. The kind decides what the groups of a pool do, and so how they are built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class PoolKind(StrEnum):
-    """Owned by the spec of a pool's workload; settings and the CRD may name it, and then it is only checked."""
+    """The workload's spec owns the kind. Settings and the CRD may repeat it; then it is only checked."""
 
     JOBS = "jobs"
     """Groups pull tasks from the queue."""

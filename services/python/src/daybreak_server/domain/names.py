@@ -1,19 +1,19 @@
-"""Names that several parts must agree on without asking each other: of pools, of what runs them, of settings."""
+"""Names on which several components must agree: of pools, of their deployments, of settings."""
 
 from __future__ import annotations
 
 POOL_NAME = r"^[a-z][a-z0-9-]{0,30}$"
-"""What a pool may be called. It is part of its tasks' ids."""
+"""The pattern of pool names. A pool's name is part of the ids of its tasks."""
 
 API_APPLICATION = "api"
-"""The Ray Serve application that answers HTTP. The others are called as their pools, so no pool has this name."""
+"""The Ray Serve application of the API. Other applications have their pool's name, so no pool has this one."""
 
 VARIABLES = "DAYBREAK_"
-"""What the environment variables of all settings begin with."""
+"""The prefix of the environment variables of all settings."""
 
 
 def deployment_name(pool: str) -> str:
-    """The Ray Serve deployment of a pool: ``VideoGenerator`` for ``video``."""
+    """The name of a pool's Ray Serve deployment: ``VideoGenerator`` for ``video``."""
     return "".join(part.title() for part in pool.split("-")) + "Generator"
 
 

@@ -23,22 +23,22 @@ class GroupState(StrEnum):
 
     @property
     def ready(self) -> bool:
-        """Whether the group has formed: it can take tasks, works on one, or is about to go."""
+        """Whether the group has formed: it is idle, busy or draining."""
         return self in (GroupState.IDLE, GroupState.BUSY, GroupState.DRAINING)
 
     @property
     def accepts_tasks(self) -> bool:
-        """Whether the group takes a task now or once it is done with its own. A draining group takes none."""
+        """Whether the group takes tasks, now or after its current one. A draining group takes none."""
         return self.ready and self is not GroupState.DRAINING
 
 
 class WakePhase(StrEnum):
-    """Where a pool is on its way from zero to a ready group: the phases in order, behind ``ZERO``."""
+    """The phases of a pool on its way from zero to a ready group, in order."""
 
     ZERO = "zero"
-    """Nothing runs and nothing waits: the pool does not wake."""
+    """Nothing runs and nothing waits. No wake is in progress."""
     DETECT = "detect"
-    """A task waits; no group has been asked for yet."""
+    """A task waits, but no group has been requested yet."""
     PODS = "pods"
     IMAGE = "image"
     RAY = "ray"
@@ -49,18 +49,18 @@ class WakePhase(StrEnum):
 
 
 WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
-"""A whole wake in order, ending with ``READY``."""
+"""All phases of a wake in order, ending with ``READY``."""
 RESTING_PHASES = (WakePhase.ZERO, WakePhase.READY)
-"""No wake is under way."""
+"""No wake is in progress."""
 GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
-"""Phases that a group measures itself, more exactly than anybody can from outside."""
+"""Phases that a group measures itself, which is more exact than a measurement from outside."""
 CLUSTER_PHASES = WAKE_PHASES[: WAKE_PHASES.index(GROUP_PHASES[0])]
-"""Phases before there is a group."""
+"""Phases before a group exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRecord:
-    """A group as it registers itself. ``wake`` maps each finished wake phase to its seconds."""
+    """A group as it registers. ``wake`` maps each finished wake phase to its seconds."""
 
     id: GroupId
     state: GroupState
@@ -68,44 +68,44 @@ class GroupRecord:
     phase: str = WakePhase.READY
     since_ms: int = 0
     tasks: tuple[TaskId, ...] = ()
-    """The tasks that it holds, in the order of their claims; a group of ``jobs`` holds one at most."""
+    """The tasks that it holds, in the order of their claims. A group of kind ``jobs`` holds at most one."""
     hosts: tuple[str, ...] = ()
     pids: tuple[int, ...] = ()
     loads: int = 0
-    """How often a model was loaded in this group's life: 1 while it stays resident."""
+    """How often this group has loaded a model: 1 as long as the model stays resident."""
     plan: str = ""
-    """The parallel plan in words."""
+    """A description of the parallel plan."""
     detail: str = ""
-    """How far its phase is, in words; empty where there is nothing to say."""
+    """A description of the progress within the phase; may be empty."""
     wake: Mapping[str, float] = field(default_factory=dict)
     drain: bool = False
     endpoint: str | None = None
-    """Where it answers requests, for a group that serves them: a URL inside the cluster."""
+    """The URL inside the cluster at which a serving group answers requests."""
     models: tuple[str, ...] = ()
     """Names of the models that it serves."""
     capacity: int | None = None
-    """How many tasks, requests or sessions it takes at once."""
+    """How many tasks, requests or sessions it can hold at once."""
     load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReport:
-    """What the operator of a Kubernetes says of a pool: what no group can know, as it may not be there yet."""
+    """The Kubernetes operator's report on a pool: what no group can know, because it may not exist yet."""
 
     phase: str
-    """Of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
+    """The phase of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
     reason: str = ""
-    """What is wrong, in one word; empty while nothing is."""
+    """The code of the current problem; empty if there is none."""
     message: str = ""
-    """The same as a sentence: the cause, and what to do."""
+    """The problem in a sentence: its cause, and what to do."""
     wanted: int = 0
-    """Groups wanted."""
+    """The number of groups that the operator wants."""
     wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     wake_began_ms: int | None = None
-    """When a group was first wanted."""
+    """When the current wake first wanted a group."""
     wake_last: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of each phase of the last whole wake, with their ``total``; empty while one is under way."""
+    """The seconds of each phase of the last complete wake, and their ``total``; empty while a wake is in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,27 +125,27 @@ class PoolView:
     wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     report: PoolReport | None = None
-    """Where an operator keeps the groups."""
+    """Present if an operator manages the groups."""
     failure: Cause | None = None
-    """Why a rank ended last, until a group is ready."""
-    closed: tuple[str, ...] = ()
-    """Hosts on which a group is marked to drain when it registers."""
+    """Why a rank last ended; cleared when a group is ready."""
+    cordoned: tuple[str, ...] = ()
+    """Hosts on which a registering group is marked to drain."""
     used_gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0
     ended: Mapping[str, int] = field(default_factory=dict)
-    """Tasks ended so far by terminal state; only rises."""
+    """The number of ended tasks by terminal state. Only increases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
-    """What one tick did, and what it asks its caller to do: delete files, then confirm."""
+    """What one tick did, and which files its caller must now delete and confirm."""
 
     promoted: int = 0
     reaped: int = 0
     expired: int = 0
     retention_due: tuple[TaskId, ...] = ()
-    """Ended tasks past their retention: delete all their files, then ``forget`` them."""
+    """Ended tasks past their retention: delete all their files, then call ``forget``."""
     garbage: tuple[str, ...] = ()
-    """Prefixes of files that lost attempts left: delete them, then ``confirm_deleted`` them."""
+    """Prefixes of files of lost attempts: delete them, then call ``confirm_deleted``."""
     more: bool = False
-    """Whether a bound was hit and another tick should follow at once."""
+    """Whether the tick reached its limit, so that another should follow at once."""

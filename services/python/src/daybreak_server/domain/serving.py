@@ -1,4 +1,4 @@
-"""What a group that serves requests says of itself, beside what every group says."""
+"""What a group that serves requests reports in addition to what every group reports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How busy a serving group is, as it last said."""
+    """How busy a serving group is, as it last reported."""
 
     in_flight: int = 0
-    """Requests in work."""
+    """Requests in progress."""
     waiting: int = 0
-    """Requests that it has taken and not begun."""
+    """Requests that it has accepted but not started."""
     sessions: int = 0
-    """Sessions that it holds."""
+    """Open sessions."""
     free_memory_bytes: int | None = None
-    """Of its fullest device."""
+    """Free memory of its fullest device."""

@@ -26,7 +26,7 @@ class State(StrEnum):
 
     @property
     def waiting(self) -> bool:
-        """Whether the task waits for its turn or for its time."""
+        """Whether the task waits for its turn or for its start time."""
         return self in (State.QUEUED, State.DELAYED)
 
     @property
@@ -36,12 +36,12 @@ class State(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the state is final."""
         return not self.waiting and self is not State.RUNNING
 
 
 class Priority(IntEnum):
-    """Within one tenant a smaller number is served first."""
+    """The priority within a tenant. A smaller number is served first."""
 
     HIGH = 0
     NORMAL = 1
@@ -49,9 +49,9 @@ class Priority(IntEnum):
 
 
 class Control(IntFlag):
-    """What a worker is told with every answer; several bits may be set."""
+    """Instructions to a worker, as bits in every reply of the store. Several bits may be set."""
 
-    GO_ON = 0
+    CONTINUE = 0
     CANCEL = 1
     EXPIRE = 2
     DRAIN = 4
@@ -64,7 +64,7 @@ SPEC_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A task to be accepted. Times are milliseconds since the epoch; durations say their unit."""
+    """A task to submit. Times are milliseconds since the epoch; durations name their unit."""
 
     id: TaskId
     pool: str
@@ -74,13 +74,13 @@ class NewTask:
     """The validated input as JSON text, ≤ 16 KB (larger inputs live in the blob store)."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     trace_context: TraceContext | None = None
-    """The trace that the submit belonged to."""
+    """The trace of the submit request."""
     cost: float = 1.0
     """In the workload's units; proportional to run time within a pool."""
     estimate_s: float = 1.0
-    """GPU-seconds that the tenant is charged at claim, until settle corrects it."""
+    """GPU-seconds that the tenant is charged at claim. Settle corrects the charge."""
     weight: float = 1.0
-    """The tenant's share."""
+    """The tenant's weight in the fair queue."""
     start_at_ms: int | None = None
     start_within_ms: int | None = None
     run_within_ms: int | None = None
@@ -94,7 +94,7 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
-    """A file in the blob store; ``key`` is where, ``name`` what clients call it."""
+    """A file in the blob store. ``key`` is its key there, ``name`` its public name."""
 
     name: str
     key: str
@@ -103,7 +103,7 @@ class ArtifactRef:
     sha256: str
 
     def description(self) -> dict[str, str | int]:
-        """What events say of it: all but its place in the blob store. Where it is served, the API adds."""
+        """The artifact as events describe it: without its key in the blob store. The API adds the URL."""
         return {
             "name": self.name,
             "content_type": self.content_type,
@@ -114,7 +114,7 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRef:
-    """The latest snapshot of a task in the blob store."""
+    """The latest checkpoint of a task in the blob store."""
 
     key: str
     step: int
@@ -122,7 +122,7 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """All that the store knows of a task. ``None`` means not (yet) applicable."""
+    """Everything that the store knows about a task. ``None`` means not (yet) applicable."""
 
     id: TaskId
     pool: str
@@ -147,7 +147,7 @@ class TaskRecord:
     started_ms: int | None = None
     finished_ms: int | None = None
     expires_ms: int | None = None
-    """When retention ends: set by the terminal transition."""
+    """When retention ends; set when the task ends."""
     cancel_requested: bool = False
     artifacts: tuple[ArtifactRef, ...] = ()
     gpu_seconds: float | None = None
@@ -157,9 +157,9 @@ class TaskRecord:
     error_attempt: int | None = None
     replay_of: TaskId | None = None
     position: int | None = None
-    """1 is next; an estimate under weighted fairness. Only while queued or delayed."""
+    """The estimated position; 1 is next. Only while queued or delayed."""
     wait_s: float | None = None
-    """Estimated seconds until it starts. Only while queued or delayed, when there is a history."""
+    """The estimated seconds until the task starts. Only while queued or delayed, and once the pool has a history."""
     last_event_id: str | None = None
 
 
@@ -175,7 +175,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One attempt, as handed to a leader."""
+    """An attempt that a leader has claimed."""
 
     lease: Lease
     attempt: int
@@ -183,19 +183,19 @@ class Claim:
     input_json: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     trace_context: TraceContext | None = None
-    """So that an attempt on any group can continue the trace."""
+    """Lets the attempt continue the trace of the submit request."""
     checkpoint: CheckpointRef | None = None
-    control: Control = Control.GO_ON
+    control: Control = Control.CONTINUE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDraft:
-    """An event that a worker wants in its task's stream."""
+    """An event that a worker appends to its task's stream."""
 
     type: str
     data: Mapping[str, Any]
     number: int = 0
-    """Its place among the attempt's events, from 1: sent again, it is told once. 0: told each time."""
+    """The event's number within the attempt, from 1, so that a repeated report writes it once. 0: always written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,14 +215,14 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The work is done and its files are in the blob store."""
+    """The work is complete, and its files are in the blob store."""
 
     artifacts: tuple[ArtifactRef, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt failed. ``permanent`` ends the task; otherwise it is a strike."""
+    """The attempt failed. ``permanent`` ends the task; otherwise the failure is a strike."""
 
     code: str
     message: str
@@ -231,21 +231,21 @@ class Failed:
     """``error`` or ``stalled``: the ``reason`` of the ``retrying`` event."""
 
     def __post_init__(self) -> None:
-        # Whatever said it, the store can take it: a failure that cannot be settled would be handed back for ever.
+        # The text may come from anywhere. If the store refused it, the attempt could never be settled.
         object.__setattr__(self, "message", storable(self.message))
         object.__setattr__(self, "code", short_name(self.code))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The group gives the task back (drain, pre-emption): no strike, its original place, checkpoint kept."""
+    """The group releases the task (drain, pre-emption): no strike, its original place, checkpoint kept."""
 
     reason: str = "drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """The group has stopped because it was told to: by cancel, or by the run deadline."""
+    """The group stopped because of a cancel or the run deadline."""
 
 
 Outcome = Finished | Failed | Released | Stopped
@@ -253,10 +253,10 @@ Outcome = Finished | Failed | Released | Stopped
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """The answer to an outcome: the state the task is in now, and perhaps the next task.
+    """The result of a settle: the new state of the task, and the next claim if one was requested and found.
 
-    ``stale`` means that the token was not the current one: nothing was changed and the worker abandons the
-    task and its files. The same outcome sent again is answered as the first time.
+    ``stale`` means that the token was not the current one: nothing changed, and the worker must abandon the task and
+    its files. A repeated settle has the same result as the first.
     """
 
     state: State

@@ -1,16 +1,16 @@
-"""Text that every store and every client can take.
+"""Text that every store and every client accepts.
 
-What a workload says may hold anything: half of a surrogate pair (``os.fsdecode`` of a name that is not UTF-8), NUL,
-megabytes. Redis, JSON and terminals refuse the first two or cut a stream at them, so text is made storable where it
-enters, once, and everything behind that point may rely on it.
+Text from a workload may contain anything: half of a surrogate pair (``os.fsdecode`` of a name that is not UTF-8), NUL,
+megabytes. Redis, JSON and terminals reject the first two or truncate at them. So the server makes text storable once,
+where it enters, and all later code relies on it.
 """
 
 from __future__ import annotations
 
 MESSAGE_CHARS = 2000
-"""Of an error's message or a line of a log, as docs/wire.md promises."""
+"""The longest error message or log line, as docs/wire.md promises."""
 NAME_BYTES = 64
-"""Of a phase, an error's code or a level: what Redis keeps in a listpack."""
+"""The longest phase, error code or log level: the longest value that Redis keeps in a listpack."""
 
 
 def storable(value: object, *, chars: int = MESSAGE_CHARS) -> str:
@@ -29,14 +29,14 @@ def short_name(value: object) -> str:
 
 
 def cut(text: str, max_bytes: int) -> str:
-    """As much of the beginning as has ``max_bytes`` in UTF-8."""
+    """The longest prefix that has at most ``max_bytes`` in UTF-8."""
     data = text.encode("utf-8")
     return text if len(data) <= max_bytes else data[:max_bytes].decode("utf-8", "ignore")
 
 
 def _text(value: object) -> str:
     try:
-        # Of a subclass of str only the characters: its methods are somebody else's.
+        # For a subclass of str, read the characters without calling its own methods.
         return str.__str__(value) if isinstance(value, str) else str(str(value))
     except BaseException as exc:
         return f"<{type(value).__name__} that cannot be shown: its __str__ raises {type(exc).__name__}>"

@@ -1,4 +1,4 @@
-"""The trace that a task belongs to, as W3C's Trace Context writes it: carried with the task, and never interpreted."""
+"""The W3C Trace Context of a task. The store carries it with the task and never interprets it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 TRACESTATE_MAX = 512
-"""Characters of ``tracestate`` that are kept; the standard asks for at least so many."""
+"""The longest ``tracestate`` that is kept: the minimum that the standard requires."""
 _MEMBERS_MAX, _LONG_MEMBER = 32, 128
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")
@@ -15,28 +15,28 @@ _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceContext:
-    """``traceparent`` names the trace and the span above; ``tracestate`` is the vendors' own, and may be empty."""
+    """``traceparent`` names the trace and the parent span; ``tracestate`` holds vendor data and may be empty."""
 
     traceparent: str
     tracestate: str = ""
 
     @classmethod
     def parse(cls, traceparent: Sequence[str], tracestate: Sequence[str] = ()) -> TraceContext | None:
-        """From the values of the two headers. Per the standard, what is malformed is ignored: without a valid
-        ``traceparent`` there is no context, and a ``tracestate`` that is not valid is left out."""
+        """Parse the values of the two headers. As the standard requires, malformed values are ignored: without a
+        valid ``traceparent`` there is no context, and an invalid ``tracestate`` is dropped."""
         match = _TRACEPARENT.fullmatch(traceparent[0].strip()) if len(traceparent) == 1 else None
         if match is None:
             return None
         version, trace, parent, flags, more = match.groups()
         if version == "ff" or (version == "00" and more) or not int(trace, 16) or not int(parent, 16):
             return None
-        if version != "00":  # of a later version only what this one knows is passed on
+        if version != "00":  # a later version: pass on only the flag that version 00 defines
             flags = f"{int(flags, 16) & 1:02x}"
         return cls(traceparent=f"00-{trace}-{parent}-{flags}", tracestate=_bounded(",".join(tracestate)))
 
 
 def _bounded(tracestate: str) -> str:
-    """The members that fit, or nothing where one is not valid. Long ones go first, then those at the end."""
+    """The members that fit, or nothing if one is invalid. Long members are dropped first, then the last ones."""
     members = [member.strip(" \t") for member in tracestate.split(",") if member.strip(" \t")]
     keys = list(_keys(members))
     if len(keys) != len(members) or len(set(keys)) != len(keys) or len(keys) > _MEMBERS_MAX:

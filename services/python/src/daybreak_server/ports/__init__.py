@@ -1,1 +1,1 @@
-"""What the inside asks of the outside, in domain words: small protocols that ``adapters`` implement."""
+"""The boundaries of the server, in domain words: small protocols that ``adapters`` implement."""

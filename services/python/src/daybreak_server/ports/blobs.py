@@ -1,4 +1,4 @@
-"""The store of files: a local folder or S3."""
+"""The artifact store: a local folder or S3."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _PROBES = "probe/"
 
 
 class BlobError(Exception):
-    """Base of what a blob store raises.
+    """Base class of the errors of a blob store.
 
     ``BlobError``
-      ├── ``BlobNotFoundError``     there is no such file: permanent
-      │     └── ``BlobKeyError``    nor can there be one: the key is not a valid one
+      ├── ``BlobNotFoundError``     the file does not exist: permanent
+      │     └── ``BlobKeyError``    and cannot exist, because the key is invalid
       ├── ``BlobExistsError``       the key is taken, and files are never overwritten: permanent
-      ├── ``BlobRefusedError``      no right, no such bucket, read-only: permanent until somebody mends it
+      ├── ``BlobRefusedError``      no permission, no bucket, read-only: until an administrator fixes it
       └── ``BlobUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
     """
 
 
 class BlobNotFoundError(BlobError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class BlobKeyError(BlobNotFoundError):
-    """The key is not a valid one, so no file can have it."""
+    """The key is invalid, so no file can have it."""
 
 
 class BlobExistsError(BlobError):
@@ -37,11 +37,11 @@ class BlobExistsError(BlobError):
 
 
 class BlobRefusedError(BlobError):
-    """The store refuses: rights, bucket, read-only, full disk."""
+    """The store refuses the request: permissions, bucket, read-only, full disk."""
 
 
 class BlobUnavailableError(BlobError):
-    """The store cannot be reached for now."""
+    """The store cannot be reached at the moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,47 +54,51 @@ class BlobStat:
 
 
 def probe_key() -> str:
-    """Where a probe may write now."""
+    """A new key for the file that a probe writes."""
     return f"{_PROBES}{time.time_ns() // 1_000_000}-{secrets.token_hex(8)}"
 
 
 def probed_at_ms(key: str) -> int | None:
-    """When a probe wrote that file; ``None`` for what is none of a probe's."""
+    """When a probe wrote the file with this key; ``None`` for a key that no probe made."""
     made = key.removeprefix(_PROBES).partition("-")[0]
     return int(made) if key.startswith(_PROBES) and made.isdecimal() else None
 
 
 class Blobs(Protocol):
-    """Keys are relative paths (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments; no ``..``. Blocking calls.
+    """A store of files by key. All calls block.
 
-    A prefix is a path as well (``a/b`` or ``a/b/``): it names the file of that key and all files below it as
-    a folder, never ``a/bc``. Any call with a key of another form raises :class:`BlobKeyError`.
+    A key is a relative path (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments, without ``..``. A prefix is a path too
+    (``a/b`` or ``a/b/``): it names the file with that key and all files below that folder, but not ``a/bc``.
+    A key or prefix of any other form raises :class:`BlobKeyError`.
     """
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
-        """Send a file part by part; yields the bytes sent so far after each part. The file is visible, whole
-        and durable, when the iterator ends; closing it early leaves nothing. Never overwrites."""
+        """Upload a file part by part, and yield the number of bytes sent so far after each part.
+
+        When the iterator ends, the file is visible, complete and durable. Closing it early leaves nothing. Never
+        overwrites a file.
+        """
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
-        """Read a file or a range of it; a range beyond the end is empty. The caller closes it."""
+        """Read a file or a range of it. A range beyond the end is empty. The caller closes the stream."""
 
     def stat(self, key: str) -> BlobStat:
-        """Size and type."""
+        """The size and content type of a file."""
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A URL that anyone can read until it expires, or ``None`` where there is no such thing."""
+        """A URL that anyone can read until it expires; ``None`` if the store cannot make one."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
-        """The files below a prefix (``""``: all), in the order of their keys; types are guessed by name."""
+        """The files below a prefix (``""``: all files), ordered by key. Content types are guessed from names."""
 
     def delete(self, prefix: str) -> int:
-        """Remove every file below a prefix (or the one file of that key); how many there were.
+        """Delete every file below a prefix, or the single file with that key. Returns how many there were.
 
-        What an upload that died has left there goes too. ``""`` raises :class:`BlobKeyError`.
+        Also removes the remains of uploads that died. ``""`` raises :class:`BlobKeyError`.
         """
 
     def probe(self) -> None:
-        """Write, read and delete a small file. :raises BlobError: saying what to do.
+        """Write, read and delete a small file. :raises BlobError: with a message that says what to do.
 
-        One that dies in the middle leaves its file; its key (:func:`probe_key`) says since when.
+        A probe that dies half-way leaves its file behind; the key (:func:`probe_key`) says when it was written.
         """

@@ -1,7 +1,6 @@
-"""Where a pool's groups run: its RayClusters, their pods and their Serve applications, and how they change.
+"""What a pool's groups run on: its RayClusters, their pods and their Serve applications.
 
-Three narrow faces. ``Cluster`` is the Kubernetes API, ``Serve`` the REST API of a RayCluster's head, and
-``GroupStore`` what the operator asks of the task store. Times are seconds since 1970.
+``Cluster`` is the Kubernetes API and ``Serve`` the REST API of a RayCluster's head. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -13,31 +12,31 @@ from typing import Any, Protocol
 from daybreak_server.domain.causes import Cause, Reason
 
 POOL_LABEL = "daybreak.dev/pool"
-"""On every object that is made for a pool."""
+"""Set on every object that the operator creates for a pool."""
 REVISION_LABEL = "daybreak.dev/revision"
 RANKS_ANNOTATION = "daybreak.dev/ranks"
 
 
 class ClusterError(Exception):
-    """Base of what the cluster's faces raise.
+    """Base class of the errors of ``Cluster`` and ``Serve``.
 
     ``ClusterError``
-      ├── ``ClusterUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
-      ├── ``ClusterConflictError``     the object is not as it was read: look again, then decide again
-      └── ``ClusterRefusedError``      forbidden, not valid, over quota, no such kind: until somebody mends it
+      ├── ``ClusterUnavailableError``  cannot be reached, timed out or answered 5xx: temporary
+      ├── ``ClusterConflictError``     the object has changed since it was read: observe and decide again
+      └── ``ClusterRefusedError``      forbidden, invalid, over quota, unknown kind: until an administrator fixes it
     """
 
 
 class ClusterUnavailableError(ClusterError):
-    """It cannot be reached for now."""
+    """The API cannot be reached at the moment."""
 
 
 class ClusterConflictError(ClusterError):
-    """The object is not as it was read."""
+    """The object has changed since it was read."""
 
 
 class ClusterRefusedError(ClusterError):
-    """It refuses, and will again. ``cause`` says why."""
+    """The API refuses the request and will refuse it again. ``cause`` says why."""
 
     def __init__(self, message: str, *, cause: Cause | None = None) -> None:
         super().__init__(message)
@@ -45,8 +44,8 @@ class ClusterRefusedError(ClusterError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """Why a pod does not run yet: Kubernetes' reason (``ImagePullBackOff``, ``Unschedulable``) and its words."""
+class WaitingReason:
+    """Why a pod does not run yet: Kubernetes' reason (``ImagePullBackOff``, ``Unschedulable``) and message."""
 
     reason: str
     message: str = ""
@@ -60,50 +59,50 @@ class Pod:
     cluster: str
     head: bool = False
     replica: str = ""
-    """KubeRay's name of the worker replica that it is a host of; its own name where a replica has one host."""
+    """KubeRay's name for the worker replica to which this host belongs; the pod's name if a replica has one host."""
     running: bool = False
-    """Its containers run (ready or not)."""
+    """Whether its containers run, ready or not."""
     ready: bool = False
     terminating: bool = False
     ends_at: float | None = None
-    """When the grace of one that terminates is over: where its node lives, it is gone by then."""
+    """When the grace period of a terminating pod ends. If its node is alive, the pod is gone by then."""
     created_at: float = 0.0
     scheduled_at: float | None = None
     running_at: float | None = None
-    waiting: Waiting | None = None
+    waiting: WaitingReason | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayCluster:
-    """A RayCluster as it was last read. ``replicas`` counts groups of hosts, each of ``hosts`` pods."""
+    """A RayCluster as it was last read. ``replicas`` counts worker replicas, each of ``hosts`` pods."""
 
     name: str
     uid: str
     resource_version: str
     owner: str = ""
-    """The uid of the GeneratorPool that made it."""
+    """The uid of the GeneratorPool that owns it."""
     revision: str = ""
-    """Of the template that it was made from."""
+    """The revision of the template that it was created from."""
     ranks: int = 1
-    """Of each of its groups."""
+    """Ranks of each of its groups."""
     created_at: float = 0.0
     worker_group: str = ""
     index: int = 0
-    """Of the worker group in its list."""
+    """The position of the worker group in the spec's list."""
     replicas: int = 0
     hosts: int = 1
     workers_to_delete: tuple[str, ...] = ()
     suspend: bool = False
     suspended: bool = False
-    """Whether all of its pods are gone because it is suspended."""
+    """Whether all its pods are gone because it is suspended."""
     deleting: bool = False
     head_service: str | None = None
     auth_secret: str | None = None
-    """The Secret with the token that its head asks for; ``None``: it asks for none."""
+    """The Secret that holds the token its head requires; ``None`` if it requires none."""
     problem: Cause | None = None
-    """What KubeRay says went wrong: a pod that it may not create, a spec that it refuses."""
-    heard: bool = True
-    """Whether KubeRay speaks of as many workers as are asked for, so it has seen what was written last."""
+    """What went wrong according to KubeRay: a pod that it may not create, a spec that it refuses."""
+    acknowledged: bool = True
+    """Whether KubeRay has observed the latest spec: its status names as many workers as the spec asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,18 +110,18 @@ class ServeView:
     """The pool's Serve application on one head."""
 
     status: str | None = None
-    """Serve's: ``DEPLOYING``, ``RUNNING``, ``UNHEALTHY``, ``DEPLOY_FAILED``, … ; ``None``: there is none."""
+    """Serve's status (``DEPLOYING``, ``RUNNING``, ``UNHEALTHY``, ``DEPLOY_FAILED``, …); ``None``: not deployed."""
     message: str = ""
     attempt: int | None = None
-    """The ``attempt`` among the arguments that it was deployed with."""
+    """The ``attempt`` argument that it was deployed with."""
     target: int = 0
-    """Ranks that Serve wants to run."""
+    """Ranks that Serve is asked to run."""
     running: int = 0
-    """Ranks that run and are not about to leave."""
+    """Ranks that run and are not stopping."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
+class KubeWarning:
     """A warning that Kubernetes recorded about one of the pool's objects."""
 
     reason: str
@@ -130,53 +129,53 @@ class Warned:
     about: str
     at: float
     cause: Cause | None = None
-    """What it tells of, where that is known."""
+    """The cause that it indicates, if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
-    """What Kubernetes has for one pool, as last heard (it may lag)."""
+    """What Kubernetes last reported about one pool. May lag behind."""
 
     kuberay: bool = True
-    """Whether the cluster knows RayClusters at all."""
+    """Whether KubeRay's RayCluster kind is installed."""
     clusters: tuple[RayCluster, ...] = ()
     pods: tuple[Pod, ...] = ()
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[KubeWarning, ...] = ()
 
 
 class Cluster(Protocol):
     """The Kubernetes API, in one namespace. All methods raise :class:`ClusterError`."""
 
-    async def look(self, pool: str) -> ClusterView:
-        """What there is for a pool."""
+    async def observe(self, pool: str) -> ClusterView:
+        """The RayClusters, pods and warnings of a pool, from the watch cache."""
 
-    async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
-        """A RayCluster and its pods as they are now, from the API server itself."""
+    async def read(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
+        """A RayCluster and its pods, read from the API server, not from the watch cache."""
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
-        """Create a RayCluster. One of that name already: :class:`ClusterConflictError`."""
+        """Create a RayCluster. :raises ClusterConflictError: when the name is taken."""
 
     async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
-        """Apply a JSON Patch to a RayCluster; a failed ``test`` is a :class:`ClusterConflictError`."""
+        """Apply a JSON Patch to a RayCluster. :raises ClusterConflictError: when a ``test`` operation fails."""
 
     async def delete(self, cluster: str, *, uid: str, resource_version: str) -> None:
-        """Delete a RayCluster if it is still that one."""
+        """Delete a RayCluster if its uid and resource version still match."""
 
     async def write_status(self, pool: str, *, uid: str, status: Mapping[str, Any]) -> None:
         """Replace the status of a GeneratorPool."""
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """Record an Event about a GeneratorPool; the same again only raises its count."""
+        """Record an Event about a GeneratorPool. A repeated Event only increments its count."""
 
 
 class Serve(Protocol):
     """The REST API of Ray Serve on a RayCluster's head. All methods raise :class:`ClusterError`."""
 
-    async def look(self, cluster: RayCluster, *, application: str) -> ServeView:
-        """The application's state."""
+    async def observe(self, cluster: RayCluster, *, application: str) -> ServeView:
+        """The state of one application."""
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Put the applications; those that are not named go. The same again changes nothing."""
+        """Deploy these applications, and delete all others. Idempotent."""
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
-        """Set how many ranks run."""
+        """Set the number of ranks."""

@@ -14,22 +14,23 @@ from daybreak_server.domain.tasks import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:
-    """Events of one task. ``trimmed``: history between ``after`` and the first of them has been dropped."""
+    """Events of one task. ``trimmed``: older events between ``after`` and the first one here are gone."""
 
     events: tuple[EventRecord, ...]
     trimmed: bool = False
 
 
 class EventLog(Protocol):
-    """The event streams."""
+    """Reads the event streams."""
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
-        """The task's own events behind ``after`` (exclusive; ``None`` = from the beginning), in order."""
+        """The events of a task that follow ``after`` (``None``: from the beginning), in order."""
 
     async def tail(self, pool: str) -> str:
-        """The id of the pool's newest event (``0-0`` when there is none): where a live reader begins."""
+        """The id of the pool's newest event, where a live reader begins. ``0-0`` if there is none."""
 
     def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
-        """All events of the pool behind ``after`` as they come, in order, by a blocking read.
+        """All events of the pool that follow ``after``, in order, as they arrive. Reconnects after outages.
 
-        Outages are ridden out. :raises EventsTrimmedError: when events in between have been dropped."""
+        :raises EventsTrimmedError: when events that were not read yet have been trimmed.
+        """

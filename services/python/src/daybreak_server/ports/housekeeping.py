@@ -1,4 +1,4 @@
-"""What keeps the queue moving: ticks, and the deletion of files that retention has ended."""
+"""Periodic work on the queue: ticks, and the deletion of files at the end of their retention."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from daybreak_server.domain.pools import TickReport
 
 
 class Housekeeper(Protocol):
-    """What keeps the queue moving. Every gateway calls it each second; all of it is idempotent."""
+    """Keeps the queue moving. Every gateway calls it each second; all methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
-        """Promote due tasks, reap lost leases, expire, name what retention has ended. Advances the lease clock."""
+        """Advance the lease clock, promote due tasks, reap lost leases and expire overdue tasks.
+
+        The report names the files that are now due for deletion.
+        """
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
-        """Confirm that the files below these prefixes are gone."""
+        """Confirm that the files below these prefixes are deleted."""
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
         """As in :class:`TaskStore`."""

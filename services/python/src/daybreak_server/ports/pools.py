@@ -10,16 +10,16 @@ from daybreak_server.domain.pools import PoolReport, PoolView
 
 
 class GroupStore(Protocol):
-    """What the operator asks of the task store. All methods raise :class:`StoreUnavailableError`."""
+    """The part of the task store that the operator uses. All methods raise :class:`StoreUnavailableError`."""
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups, all of them: on hosts of a group that is not told of, nobody seems to work."""
+        """The pool's numbers and all its groups. If a group were missing, its hosts would look idle."""
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
-        """Mark a group to drain (or not any more); whether there is such a group."""
+        """Set or clear a group's drain mark. Returns whether the group exists."""
 
-    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
-        """From now on a group that registers with a rank on one of these hosts is marked to drain."""
+    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
+        """Mark to drain every group that registers with a rank on one of these hosts, or stop doing so."""
 
-    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
-        """Show this to clients; it counts for ``ttl_s``, or until something else is told."""
+    async def publish_report(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """Publish the operator's report to clients. It is valid for ``ttl_s``, or until the next report."""

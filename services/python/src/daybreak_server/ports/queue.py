@@ -1,4 +1,4 @@
-"""The work queue as the leader of a group sees it: blocking calls, fenced by the lease."""
+"""The work queue as the leader of a group uses it: blocking calls, fenced by the lease."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from daybreak_server.domain.tasks import (
 
 
 class WorkQueue(Protocol):
-    """What the leader of a group asks; blocking calls, from threads."""
+    """The queue of one pool. All calls block; they may come from any thread."""
 
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
-        """The next task in fair order, or ``None`` after ``wait_s`` without one, or while the group drains."""
+        """Claim the next task in fair order. ``None`` after ``wait_s`` without a task, or while the group drains."""
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. ``STALE`` when it is not ours any more."""
+        """Extend the lease. ``STALE`` when another attempt holds the task."""
 
     def report(
         self,
@@ -35,23 +35,26 @@ class WorkQueue(Protocol):
         checkpoint: CheckpointRef | None = None,
         fields: Mapping[str, str | int | float] | None = None,
     ) -> Control:
-        """Append events, update the record (``phase``, ``fraction``, ``step``, ``steps``, ``eta_s``,
-        ``resumed_from_step``) and the checkpoint pointer, and extend the lease. Fenced: STALE writes nothing."""
+        """Append events, update the record and the checkpoint pointer, and extend the lease.
+
+        ``fields`` may set ``phase``, ``fraction``, ``step``, ``steps``, ``eta_s`` and ``resumed_from_step``. With a
+        stale lease nothing is written.
+        """
 
     def preview(self, lease: Lease, image: bytes, *, content_type: str, ttl_s: float) -> Control:
-        """Overwrite the task's preview (≤ 32 KiB). Fenced."""
+        """Replace the task's preview (≤ 32 KiB). With a stale lease nothing is written."""
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
-        """End the attempt, and claim the next task for the same group in the same call."""
+        """End the attempt and, in the same call, claim the next task for ``claim_next``."""
 
-    def group(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
-        """Register or refresh a group; the answer carries ``drain``."""
+    def register(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
+        """Register a group or refresh its registration. The returned record has the group's drain mark."""
 
-    def leave(self, record: GroupRecord) -> None:
-        """The group is gone; whatever it held is handed back."""
+    def deregister(self, record: GroupRecord) -> None:
+        """Remove a group. Tasks that it still holds are released."""
 
-    def failed(self, cause: Cause, *, rank: int = 0) -> None:
-        """A rank ends because of this: shown with the pool until a group is ready."""
+    def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
+        """Report why a rank ended. The pool shows it until a group is ready."""
 
     def close(self) -> None:
-        """Let the connections go; a waiting claim ends soon."""
+        """Close the connections. A waiting claim ends soon."""

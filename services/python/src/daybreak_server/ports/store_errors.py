@@ -1,18 +1,18 @@
-"""What a task store raises."""
+"""The errors of a task store."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of what a store raises.
+    """Base class of the errors of a task store.
 
     ``StoreError``
-      ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, try again
-      │     └── ``StoreRefusedError``  refuses our user or password: until somebody corrects them
-      ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks go on
-      ├── ``QueueFullError``           the pool's own bound on waiting tasks is reached: temporary
+      ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, retry
+      │     └── ``StoreRefusedError``  refuses our user or password: until an administrator corrects them
+      ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks continue
+      ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
-      ├── ``EventsTrimmedError``       a reader fell so far behind that events are gone: begin at the tail
+      ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin at the tail
       └── ``ConflictError``            the task's state does not allow this: permanent
     """
 
@@ -22,7 +22,7 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreRefusedError(StoreUnavailableError):
-    """The store refuses the user or the password that we have."""
+    """The store refuses the configured user or password."""
 
 
 class StoreFullError(StoreError):
@@ -30,15 +30,15 @@ class StoreFullError(StoreError):
 
 
 class QueueFullError(StoreError):
-    """The pool has as many waiting tasks as it may."""
+    """The pool's queue is full."""
 
 
 class IdempotencyMismatchError(StoreError):
-    """The tenant has used the idempotency key with another body, in this pool, for a task that is still kept."""
+    """The tenant already used this idempotency key in this pool, with another body, for a task that still exists."""
 
 
 class EventsTrimmedError(StoreError):
-    """Events between what a reader has and what there is have been dropped; it begins again at the tail."""
+    """Events that the reader has not seen yet were trimmed. It must begin again at the tail."""
 
 
 class ConflictError(StoreError):

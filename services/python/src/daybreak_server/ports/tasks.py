@@ -21,7 +21,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """The answer to a submit: the stored task, and whether an earlier submit with the same key made it."""
+    """The result of a submit: the stored task, and whether an earlier submit with the same key created it."""
 
     record: TaskRecord
     replayed: bool = False
@@ -29,17 +29,17 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page of tasks, and the cursor of the next one (``None`` at the end)."""
+    """A page of tasks, and the cursor of the next page (``None`` at the end)."""
 
     records: tuple[TaskRecord, ...]
     next: TaskId | None = None
 
 
 class TaskStore(Protocol):
-    """What the API asks. All methods raise :class:`StoreUnavailableError` when the store cannot be reached."""
+    """The store as the API uses it. All methods raise :class:`StoreUnavailableError` when it cannot be reached."""
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        """Accept tasks of one pool, each atomically: record, queue entry and event, or nothing. In order."""
+        """Accept tasks in order, each atomically: record, queue entry and event, or nothing."""
 
     async def get(self, task: TaskId) -> TaskRecord | None:
         """The task, or ``None``."""
@@ -57,13 +57,16 @@ class TaskStore(Protocol):
         """A page of a tenant's tasks in a pool, by id. A filtered page may be short and still have a ``next``."""
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """Cancel: at once where it waits, at its next step where it runs. Nothing changes once it has ended."""
+        """Cancel a task: a waiting one at once, a running one at its next step. An ended task does not change."""
 
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
         """The latest preview and its content type, or ``None``."""
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """Remove ended tasks with their events (their files are already deleted). Raises ConflictError if live."""
+        """Remove ended tasks and their events, after their files were deleted. Returns how many were removed.
+
+        :raises ConflictError: when a task has not ended.
+        """
 
     async def pool(self, name: str) -> PoolView:
         """The pool's numbers and groups."""
