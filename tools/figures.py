@@ -1,7 +1,7 @@
-"""Puts the tables of measured figures into the pages of docs; ``--check`` says whether they are as measured.
+"""Writes the tables of measured figures into the pages of docs; ``--check`` only says which pages are stale.
 
-A page holds ``<!-- figures: NAME -->`` … ``<!-- end -->``; between the two stands the table of
-``docs/figures/NAME.json``. ``NAME?`` is optional: while no run has saved it, the page says "not run".
+A page has a block ``<!-- figures: NAME -->`` … ``<!-- end -->``, which gets the table of ``docs/figures/NAME.json``.
+``NAME?`` is optional: until a run has saved it, the page says "Not run yet."
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "services" / "python"))
 
-from verification.results import FOLDER, load
+from verification.results import FOLDER, load  # noqa: E402
 
 BLOCK = re.compile(r"<!-- figures: (?P<name>[\w-]+)(?P<optional>\??) -->.*?<!-- end -->", re.DOTALL)
 
 
 def table(block: re.Match[str]) -> str:
-    """The block with its table as the file has it now."""
+    """The block with the table of its file."""
     name, optional = block["name"], block["optional"]
     path = FOLDER / f"{name}.json"
     if path.exists():
@@ -27,7 +27,7 @@ def table(block: re.Match[str]) -> str:
     elif optional:
         inner = "Not run yet."
     else:
-        raise SystemExit(f"{path} is not there, but a page shows it: run what measures it")
+        raise SystemExit(f"{path} is missing, and a page shows its table: run the benchmark that writes it")
     return f"<!-- figures: {name}{optional} -->\n\n{inner}\n\n<!-- end -->"
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
                 page.write_text(new)
                 print(f"wrote {page}")
     if "--check" in arguments:
-        print(f"stale: {', '.join(stale)}; run python tools/figures.py" if stale else "figures: as measured")
+        print(f"stale: {', '.join(stale)}; run python tools/figures.py" if stale else "figures: up to date")
         return 1 if stale else 0
     return 0
 

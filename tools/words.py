@@ -1,7 +1,8 @@
-"""Checks words: prose in plain English, names in the field's terms. Each entry says what to write instead.
+"""Finds words and names that we do not use, and says what to write instead.
 
-``python tools/words.py [PATH …]`` lists the uses below the paths (everything by default); exit code 1 if there are any.
-In Python, comments and strings are prose and names are names; other files are prose, without their code.
+``python tools/words.py [PATH …]`` lists the uses below the paths (by default the whole tree); exit code 1 if there are
+any. In a Python file the comments and strings are prose, and the identifiers are names. Any other file is prose. Code
+between backticks is skipped. The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
 """
 
 from __future__ import annotations
@@ -57,46 +58,73 @@ NAMES = {
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (".md", ".lua", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
-LEFT_OUT = ("LICENSE", "docs/figures/", "docs/openapi.json", "tools/words.py", "/tiny/model/", "requirements.lock")
-_PROSE = re.compile(rf"(?<![\w-])(?:{'|'.join(f'(?P<w{i}>{word})' for i, word in enumerate(PROSE))})(?![\w-])", re.I)
+LEFT_OUT = (
+    "LICENSE",
+    "docs/figures/",
+    "docs/openapi.json",
+    "tools/words.py",
+    "/tiny/model/",
+    "requirements.lock",
+)
+NAMED = ("Makefile", "Dockerfile", "run", "steps")
+TEXT_TOKENS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+"""From Python 3.12 on, the text of an f-string has its own type of token."""
+_WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace(" ", r"\s+")
+_PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
-_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+_SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
+"""Code, and the marks of comments: a phrase may be broken between two lines of one."""
 
 
 def _blank(match: re.Match[str]) -> str:
-    """Code as spaces, so that lines keep their numbers."""
+    """Spaces of the same length, so that lines keep their numbers."""
     return re.sub(r"[^\n]", " ", match[0])
 
 
 def in_prose(text: str, first_line: int = 1) -> Iterator[tuple[int, str, str]]:
-    """Line, what is written, and what to write instead."""
-    flat = _CODE.sub(_blank, text)
-    for match in _PROSE.finditer(re.sub(r"\s", " ", flat)):
+    """Each use: its line, the words as written, and what to write instead."""
+    for match in _PROSE.finditer(_SKIPPED.sub(_blank, text)):
         index = next(i for i in range(len(_REPLACEMENTS)) if match[f"w{i}"] is not None)
         yield first_line + text.count("\n", 0, match.start()), match[0], _REPLACEMENTS[index]
 
 
 def in_python(source: str) -> Iterator[tuple[int, str, str]]:
-    """The same of a Python module, with its names."""
+    """The same for a Python module, and its names."""
+    comment: list[str] = []
+    next_line = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.COMMENT, tokenize.STRING):
+        continues = token.type == tokenize.COMMENT and token.start[0] == next_line
+        if comment and not continues and token.type != tokenize.NL:
+            yield from in_prose("\n".join(comment), next_line - len(comment))
+            comment = []
+        if token.type == tokenize.COMMENT:
+            comment.append(token.string)
+            next_line = token.start[0] + 1
+        elif token.type in TEXT_TOKENS:
             yield from in_prose(token.string, token.start[0])
         elif token.type == tokenize.NAME and token.string in NAMES:
             yield token.start[0], token.string, NAMES[token.string]
 
 
+def listed(paths: list[str]) -> Iterator[Path]:
+    """The files below ``paths`` that git knows or would add; a file outside the repository is itself."""
+    inside = [path for path in paths if (ROOT / path).resolve().is_relative_to(ROOT)]
+    yield from (Path(path) for path in paths if path not in inside)
+    if inside:
+        command = ["git", "ls-files", "-co", "--exclude-standard", "--", *inside]
+        output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        yield from (ROOT / name for name in sorted(set(output.splitlines())))
+
+
 def uses(paths: list[str]) -> Iterator[str]:
     """Every use below ``paths``, as lines ``file:line: "…" → …``."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "--", *paths], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in sorted(listed.stdout.splitlines()):
-        path = ROOT / name
+    for path in listed(paths):
+        name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         if not path.is_file() or any(part in name for part in LEFT_OUT):
             continue
         if name.endswith(".py"):
             found = in_python(path.read_text(encoding="utf-8"))
-        elif name.endswith(TEXT) or path.name in ("Makefile", "Dockerfile", "run"):
+        elif name.endswith(TEXT) or path.name in NAMED:
             found = in_prose(path.read_text(encoding="utf-8"))
         else:
             continue

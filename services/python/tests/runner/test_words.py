@@ -1,0 +1,71 @@
+"""`tools/words.py` finds the words and names that we do not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[4] / "tools" / "words.py"
+
+
+def check(path: Path) -> tuple[int, str]:
+    """Exit code and output of the tool on one file."""
+    done = subprocess.run([sys.executable, TOOL, path], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+# In two parts, so that this file passes.
+BANNED = "me" + "nd"
+BANNED_NAME = "to" + "ld"
+BANNED_PHRASE = "hands" + "\n  its task back"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("page.md", f"# Title\n\nThe operator can {BANNED} it.\n", 3),
+        ("page.md", f"The group {BANNED_PHRASE}.\n", 1),
+        ("script.lua", f"local x = 1\n-- {BANNED} the queue\n", 2),
+        ("module.py", f'"""A module.\n\nIt can {BANNED} things.\n"""\n', 3),
+        ("module.py", f"x = 1\n# First line.\n# {BANNED}\ny = 2\n", 3),
+        ("module.py", "x = 1\n\n# It is\n# " + BANNED_NAME + " so.\n", 3),
+    ],
+)
+def test_a_banned_word_in_prose_is_found(tmp_path: Path, name: str, text: str, line: int) -> None:
+    """In pages, scripts, docstrings and comments, also where a phrase is broken between two lines."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    code, output = check(path)
+    assert code == 1
+    found, summary = output.splitlines()
+    assert found.startswith(f"{path}:{line}: ")
+    assert "→" in found
+    assert summary.startswith("1 to rewrite")
+
+
+def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
+    """The line, the name, and what to write instead."""
+    path = tmp_path / "module.py"
+    path.write_text(f"answer = 1\n{BANNED_NAME} = answer\n", encoding="utf-8")
+    code, output = check(path)
+    assert code == 1
+    assert f'{path}:2: "{BANNED_NAME}" → say what it holds' in output
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("page.md", f"The group releases its task. `{BANNED}` is code.\n\n```\n{BANNED}\n```\n"),
+        ("page.md", "Amendments, one by one; a recommended order.\n"),
+        ("module.py", f'"""A module that retries."""\n\nreported = 1  # see `{BANNED_NAME}`\n'),
+    ],
+)
+def test_plain_text_and_quoted_code_pass(tmp_path: Path, name: str, text: str) -> None:
+    """Only whole words count, and no code."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    assert check(path) == (0, "words: plain English, and the field's terms\n")
