@@ -56,7 +56,7 @@ class Driver:
         self.client.set(self.keys.base + CLOCK_KEY, value)
 
     def run(self, call: Call) -> Any:
-        return self.scripts.call(call, again=True)
+        return self.scripts.call(call, idempotent=True)
 
     def submit(self, task: NewTask, *, max_queued: int = 1_000_000) -> Submitted | StoreError:
         return submit.decode(self.run(submit.encode(self.keys, [task], max_queued=max_queued)), [task])[0]
@@ -122,14 +122,14 @@ class Driver:
         record = GroupRecord(id=GroupId(name), state=state, ranks=ranks, drain=drain, hosts=hosts)
         return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
 
-    def leave(self, name: str) -> None:
-        self.run(group.encode_leave(self.keys, GroupId(name)))
+    def deregister(self, name: str) -> None:
+        self.run(group.encode_deregister(self.keys, GroupId(name)))
 
     def drain(self, name: str, *, on: bool = True) -> bool | None:
         return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))
 
-    def cordon_hosts(self, *hosts: str, closed: bool = True) -> None:
-        self.run(group.encode_cordoned(self.keys, hosts, closed=closed))
+    def cordon_hosts(self, *hosts: str, cordoned: bool = True) -> None:
+        self.run(group.encode_cordoned(self.keys, hosts, cordoned=cordoned))
 
     def view(self) -> PoolView:
         return group.decode_pool(self.run(group.encode_pool(self.keys)), self.pool)
@@ -169,7 +169,7 @@ class Driver:
         return [event.type for event in self.events(task)]
 
     def zset(self, name: str) -> dict[str, float]:
-        return {m.decode(): s for m, s in self.client.zrange(self.keys.one(name), 0, -1, withscores=True)}
+        return {m.decode(): s for m, s in self.client.zrange(self.keys.single(name), 0, -1, withscores=True)}
 
     def close(self) -> None:
         self.client.close()
@@ -230,7 +230,7 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
         for tenant in members.get("wait", set())
         for member in client.zrange(keys.of("wait", tenant), 0, -1)
     }
-    held = {name: {m.decode() for m in client.zrange(keys.one(name), 0, -1)} for name in _ZSETS}
+    held = {name: {m.decode() for m in client.zrange(keys.single(name), 0, -1)} for name in _ZSETS}
     by_state: dict[State, set[str]] = {}
     for task, where in state.items():
         by_state.setdefault(where, set()).add(task)
@@ -251,7 +251,7 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
     for member in members.get("idem", set()):
         known = (client.get(keys.of("idem", member)) or b"").split(b" ")[0].decode()
         assert known in tasks, f"an idempotency key of the forgotten {known}"
-    shares = {field.decode() for field in client.hkeys(keys.one("shares"))}
+    shares = {field.decode() for field in client.hkeys(keys.single("shares"))}
     assert held["tenants"] <= shares
 
 

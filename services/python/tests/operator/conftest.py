@@ -1,4 +1,4 @@
-"""The operator's plan against a small world of its own."""
+"""Fixtures for the operator's tests."""
 
 from __future__ import annotations
 

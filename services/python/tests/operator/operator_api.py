@@ -1,4 +1,4 @@
-"""As much of Kubernetes' API as a look asks for: lists of a namespace, with and without KubeRay's kind."""
+"""A stub of the Kubernetes API: the lists of a namespace that one observation reads, with and without KubeRay's kind."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kubernetes import client
 
 @dataclass(slots=True)
 class Lists:
-    """What it answers. All lists are empty."""
+    """What the stub answers. All lists are empty."""
 
     kuberay: bool = False
     stalls: bool = False
-    """Bodies come half, and the rest only when ``go`` is set."""
-    go: threading.Event = field(default_factory=threading.Event)
+    """Send only the first bytes of each body; the rest follows once ``resume`` is set."""
+    resume: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
 def listening(lists: Lists) -> Iterator[client.ApiClient]:
-    """A client of it, while it listens."""
+    """An API client for the stub, while it listens."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -35,11 +35,11 @@ def listening(lists: Lists) -> Iterator[client.ApiClient]:
             self.end_headers()
             self.wfile.write(body[:5])
             if lists.stalls:
-                lists.go.wait(30)
+                lists.resume.wait(30)
             self.wfile.write(body[5:])
 
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -49,7 +49,7 @@ def listening(lists: Lists) -> Iterator[client.ApiClient]:
     try:
         yield api
     finally:
-        lists.go.set()
+        lists.resume.set()
         api.close()
         server.shutdown()
         server.server_close()

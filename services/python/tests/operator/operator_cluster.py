@@ -1,6 +1,6 @@
-"""A Kubernetes that may be played with: the one that ``KUBECONFIG`` names. Without it these tests are skipped.
+"""A Kubernetes cluster for tests: the one that ``KUBECONFIG`` names. Without it these tests are skipped.
 
-Everything is made in a namespace of its own; CRDs that are missing are installed while the tests run.
+Each test uses a new namespace. Missing CRDs are installed while the tests run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from testkit.waiting import wait_until
 
 
 def ray_crd(group: str) -> dict[str, Any]:
-    """RayClusters of any form."""
+    """A CRD for RayClusters that accepts any fields."""
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     version = {
         "name": "v1",
@@ -43,7 +43,7 @@ def ray_crd(group: str) -> dict[str, Any]:
 
 
 def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
-    """A CRD, until it is served; whether it was not there."""
+    """Install a CRD and wait until it is served. :returns: whether it was missing."""
     crds, name = client.ApiextensionsV1Api(api), wanted["metadata"]["name"]
     try:
         crds.create_custom_resource_definition(wanted)
@@ -57,7 +57,7 @@ def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
     place = kind["group"], kind["versions"][0]["name"], kind["names"]["plural"]
 
     def served() -> bool:
-        try:  # being "Established" is not yet being served: until then it answers 404, then 429
+        try:  # an "Established" CRD may not be served yet: the API server answers 404, then 429
             client.CustomObjectsApi(api).list_cluster_custom_object(*place, limit=1)
         except ApiException as exc:
             if exc.status not in (404, 429, 503):
@@ -71,12 +71,12 @@ def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[client.ApiClient]:
-    """The API server, with both kinds; those that had to be installed go again."""
+    """An API client with both kinds installed; kinds that were missing are removed at the end."""
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no Kubernetes to try the operator on")
+        pytest.skip("KUBECONFIG names no Kubernetes cluster to test the operator on")
     found, _ = connect()
     wanted = (definition(), ray_crd("ray.io"))
-    made = [one["metadata"]["name"] for one in wanted if install(found, one)]
+    made = [crd["metadata"]["name"] for crd in wanted if install(found, crd)]
     assert set(made) <= {NAME, "rayclusters.ray.io"}
     yield found
     for name in made:
@@ -85,7 +85,7 @@ def api() -> Iterator[client.ApiClient]:
 
 @pytest.fixture
 def namespace(api: client.ApiClient) -> Iterator[str]:
-    """One of the test's own."""
+    """A new namespace for the test."""
     core, name = client.CoreV1Api(api), f"daybreak-operator-{secrets.token_hex(3)}"
     core.create_namespace({"metadata": {"name": name}})
     wait_until(lambda: core.list_namespaced_service_account(name).items, 60, "the service account")

@@ -1,4 +1,4 @@
-"""The operator in a world: looks (with old eyes, if wanted), plans, carries out, may die in between."""
+"""Drives the operator in a simulated world: observes (stale views on request), plans, acts, and may crash in between."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from operator_fakes import Faces
+from operator_fakes import FakePorts
 from operator_world import POOL, World
 
 from daybreak_server.domain.causes import Cause
@@ -24,7 +24,7 @@ REMEMBERED = 8
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """A coroutine that never waits, to its end."""
+    """Run a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -34,16 +34,16 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass(slots=True)
 class Driver:
-    """Steps a world. ``past`` holds what caches may still show."""
+    """Steps a world. ``past`` holds the views that stale caches may still show."""
 
     world: World
     past: list[tuple[ClusterView, Any]] = field(default_factory=list)
     bodies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Versions of each RayCluster that KubeRay may not have seen yet; it never goes back."""
+    """Versions of each RayCluster that KubeRay may not have seen yet; it never returns to an older one."""
     refused: list[str] = field(default_factory=list)
 
     def remember(self) -> None:
-        """What there is becomes what caches may show later."""
+        """Record the current state, which caches may show later."""
         self.past.append((self.world.view(), self.world.spec()))
         del self.past[:-REMEMBERED]
         for name, body in self.world.clusters.items():
@@ -52,7 +52,7 @@ class Driver:
                 seen.append(copy.deepcopy(body))
 
     def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
-        """A look; each part as many steps old as told."""
+        """Observe the world, with each part the given number of steps old."""
         self.remember()
         world = self.world
         old = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]
@@ -74,19 +74,21 @@ class Driver:
         pods: int = 0,
         spec: int = 0,
         crash_after: int | None = None,
-        meanwhile: int = 0,
+        group_steps: int = 0,
     ) -> Plan:
-        """One round. With ``crash_after`` the operator dies before that action; before each action the groups
-        go ``meanwhile`` steps, and what was observed is that much older."""
+        """One reconcile step. With ``crash_after`` the operator dies before that action. Before each action the groups
+        take ``group_steps`` steps, which makes the observation that much older."""
         observed = self.observe(clusters=clusters, pods=pods, spec=spec)
         made = plan(observed)
-        carrier = Executor(cluster=Faces(self.world), serve=Faces(self.world), groups=Faces(self.world))
+        executor = Executor(
+            cluster=FakePorts(self.world), serve=FakePorts(self.world), groups=FakePorts(self.world)
+        )
         actions: tuple[Action, ...] = made.actions
         for action in actions if crash_after is None else actions[:crash_after]:
-            for _ in range(meanwhile):
+            for _ in range(group_steps):
                 self.ray()
             try:
-                run(carrier.carry(observed.pool, action))
+                run(executor.execute(observed.pool, action))
             except (ClusterError, StoreError) as exc:
                 self.refused.append(str(exc))
                 break
@@ -94,7 +96,7 @@ class Driver:
         return made
 
     def kuberay(self, *, stale: int = 0) -> None:
-        """KubeRay reconciles each RayCluster, by a version that is at most ``stale`` steps old."""
+        """KubeRay reconciles each RayCluster from a version that is at most ``stale`` steps old."""
         self.remember()
         for name in [*self.world.clusters, *{pod.cluster for pod in self.world.pods.values()}]:
             versions = self.bodies.get(name, [])
@@ -103,12 +105,12 @@ class Driver:
             self.world.kuberay(name, versions[0] if versions else None)
 
     def kill(self, name: str, *, stays: bool = False) -> None:
-        """A node dies; its pod ``stays`` where nobody deletes the node. KubeRay hears of it no earlier than of what
-        was written before.
+        """A node dies; its pod ``stays`` if nobody deletes the node. KubeRay learns of it no earlier than of previous
+        writes.
 
-        One order is left out on purpose, because nobody outside KubeRay can do anything about it: a victim's
-        host dies just after it was named, and KubeRay replaces the victim by the number it knew before, then
-        reads the lower number and takes any of those that are there. The group hands its task back.
+        One order is excluded on purpose, because only KubeRay could prevent it: a victim's host dies just after it was
+        named; KubeRay replaces the victim because it still knows the old number, then reads the lower number and deletes
+        any replica. The group on it releases its task.
         """
         cluster = self.world.pods[name].cluster
         if stays:
@@ -119,13 +121,13 @@ class Driver:
         del self.bodies.get(cluster, [])[:-1]
 
     def kubelets(self) -> None:
-        """Every pod goes one step."""
+        """Every pod takes one step."""
         for name in list(self.world.pods):
             if name in self.world.pods:
                 self.world.kubelet(name)
 
     def ray(self) -> None:
-        """Serve and every group go one step."""
+        """Serve and every group take one step."""
         for name in list(self.world.apps):
             self.world.serve_step(name)
         for name in list(self.world.gangs):
@@ -133,9 +135,9 @@ class Driver:
                 self.world.group_step(name)
 
     def settle(self, wanted: int, *, rounds: int = 800) -> int:
-        """Everybody does what it should, and KEDA asks for ``wanted``, until nothing moves; how many rounds.
+        """Step everything, with ``wanted`` groups from KEDA, until nothing changes. :returns: the number of rounds.
 
-        :raises AssertionError: when it does not come to rest as wanted.
+        :raises AssertionError: if the world does not settle as wanted.
         """
         world = self.world
         calm = 0
@@ -153,7 +155,7 @@ class Driver:
         raise AssertionError(f"{self.at_rest(wanted)}; {last.actions}; {self.refused[-3:]}; {world.status}")
 
     def at_rest(self, wanted: int) -> str | None:
-        """What is not as it should be."""
+        """What differs from the settled state; ``None`` if nothing does."""
         world, view = self.world, self.world.view()
         asleep = world.idle == "cluster" and not wanted
         if len(view.clusters) != 1:

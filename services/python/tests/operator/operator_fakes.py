@@ -1,4 +1,4 @@
-"""The ports over a world: what the operator calls, and what answers."""
+"""The operator's ports, implemented over a simulated world."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from daybreak_server.ports.cluster import (
 
 
 @dataclass(slots=True)
-class Faces:
-    """The ports over a world."""
+class FakePorts:
+    """Cluster, Serve and GroupStore over a world."""
 
     world: World
     api_up: bool = True
     refuses: str = ""
-    """Why Kubernetes will have no new RayCluster."""
+    """Why Kubernetes refuses new RayClusters; empty: it accepts them."""
     emitted: list[tuple[str, str]] = field(default_factory=list)
-    """Events: kind and reason."""
+    """The Events: kind and reason."""
 
-    async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
-        """As they are."""
+    async def read(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
+        """Read a RayCluster and its pods."""
         body = self.world.clusters.get(cluster)
         pods = tuple(pod for pod in self.world.pods.values() if pod.cluster == cluster)
         return (None if body is None else parse.ray_cluster(body)), pods
 
     async def create(self, manifest: Mapping[str, Any]) -> None:
-        """A RayCluster."""
+        """Create a RayCluster."""
         if not self.api_up:
             raise ClusterUnavailableError("the API server is away")
         if self.refuses:
@@ -57,47 +57,49 @@ class Faces:
         self.world.bump(name)
 
     async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
-        """A JSON Patch of a RayCluster."""
+        """Apply a JSON Patch to a RayCluster."""
         body = self.world.clusters.get(cluster)
         if body is None:
             raise ClusterConflictError(f"{cluster} is gone")
         changed = apply_patch(body, operations)
-        self.world.writers += [str(one["path"]) for one in operations if one["op"] != "test"]
+        self.world.writers += [
+            str(operation["path"]) for operation in operations if operation["op"] != "test"
+        ]
         self.world.clusters[cluster] = changed
         self.world.bump(cluster)
 
     async def delete(self, cluster: str, *, uid: str, resource_version: str) -> None:
-        """A RayCluster, if it is that one."""
+        """Delete a RayCluster if uid and version match."""
         meta = self.world.clusters.get(cluster, {}).get("metadata", {})
         if (meta.get("uid"), meta.get("resourceVersion")) != (uid, resource_version):
             raise ClusterConflictError(f"{cluster} has changed")
         del self.world.clusters[cluster]
 
     async def write_status(self, pool: str, *, uid: str, status: Mapping[str, Any]) -> None:
-        """Of the pool."""
+        """Write the pool's status."""
         assert (pool, uid) == (POOL, UID)
         self.world.status = copy.deepcopy(dict(status))
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """An Event."""
+        """Record an Event."""
         self.emitted.append((kind, reason))
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Serve's applications."""
+        """Deploy Serve's applications."""
         if self.world.serve(cluster.name) is None:
             raise ClusterUnavailableError("the head does not answer")
-        args = next(one["args"] for one in config["applications"] if one["name"] == POOL)
+        args = next(app["args"] for app in config["applications"] if app["name"] == POOL)
         app = self.world.apps.get(cluster.name)
         if app is not None and app.attempt == args["attempt"]:
             return
         for gang in self.world.alive(cluster.name):
-            self.world._may_end(gang, "the application was deployed anew")
-            self.world._die(gang, told=False)
+            self.world._check_may_stop(gang, "the application was redeployed")
+            self.world._stop(gang, graceful=False)
         ranks = parse.ray_cluster(self.world.clusters[cluster.name]).ranks
         self.world.apps[cluster.name] = App(attempt=args["attempt"], target=ranks * args["groups"])
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
-        """Serve's target."""
+        """Set Serve's target."""
         app = self.world.apps.get(cluster.name)
         if app is None or self.world.serve(cluster.name) is None:
             raise ClusterUnavailableError("the head does not answer")
@@ -105,7 +107,7 @@ class Faces:
         assert target % cluster.ranks == 0, "Serve would never apply it"
         app.target = target
 
-    async def look(self, of: Any, *, application: str | None = None) -> Any:
+    async def observe(self, of: Any, *, application: str | None = None) -> Any:
         """Kubernetes' view of a pool, or Serve's of an application."""
         if application is None:
             return self.world.view()
@@ -115,22 +117,24 @@ class Faces:
         return found
 
     async def pool(self, name: str) -> PoolView:
-        """Redis."""
+        """The pool in Redis."""
         self.world.require_store()
         return self.world.store()
 
-    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
-        """Hosts that take no new group."""
+    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
+        """Cordon or uncordon hosts."""
         self.world.require_store()
-        self.world.closed = self.world.closed | set(hosts) if closed else self.world.closed - set(hosts)
+        self.world.cordoned = (
+            self.world.cordoned | set(hosts) if cordoned else self.world.cordoned - set(hosts)
+        )
 
-    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
-        """What clients see."""
+    async def publish_report(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+        """Publish the report that clients see."""
         self.world.require_store()
-        self.world.told = report
+        self.world.report = report
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
-        """The mark of a group."""
+        """Set or remove the drain mark of a group."""
         self.world.require_store()
         if group_id not in self.world.gangs:
             return False
@@ -142,16 +146,18 @@ class Faces:
 
 
 def apply_patch(body: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """JSON Patch's ``test``, ``replace`` and ``add`` of members. :raises ClusterConflictError: on a failed test."""
+    """Apply ``test``, ``replace`` and ``add`` of a JSON Patch. :raises ClusterConflictError: if a test fails."""
     changed: dict[str, Any] = copy.deepcopy(dict(body))
-    for one in operations:
-        *path, last = [int(part) if part.isdigit() else part for part in str(one["path"]).split("/")[1:]]
+    for operation in operations:
+        *path, last = [
+            int(part) if part.isdigit() else part for part in str(operation["path"]).split("/")[1:]
+        ]
         at: Any = changed
         for part in path:
             at = at[part]
-        if one["op"] == "test":
-            if at.get(last) != one["value"]:
-                raise ClusterConflictError(f"{one['path']} is {at.get(last)}, not {one['value']}")
+        if operation["op"] == "test":
+            if at.get(last) != operation["value"]:
+                raise ClusterConflictError(f"{operation['path']} is {at.get(last)}, not {operation['value']}")
         else:
-            at[last] = copy.deepcopy(one["value"])
+            at[last] = copy.deepcopy(operation["value"])
     return changed

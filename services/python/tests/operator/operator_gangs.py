@@ -1,4 +1,4 @@
-"""What runs on a world's hosts."""
+"""The gangs and applications that run on a world's hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from daybreak_server.domain.pools import GroupState
 
 
 class BusyGroupLostError(AssertionError):
-    """Somebody took a group away that worked and had not been told in time."""
+    """A busy group was removed before it was marked to drain and its deadline had passed."""
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Gang:
     task: str | None = None
     hung: bool = False
     dead_at: float | None = None
-    """Its ranks are gone; the store does not know yet."""
+    """When its ranks died, while the store does not know it yet."""
 
 
 @dataclass(slots=True)

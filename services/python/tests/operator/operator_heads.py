@@ -1,4 +1,4 @@
-"""Ray Serve's REST API on all heads of a play: one HTTP server, a RayCluster's name first in the path."""
+"""Ray Serve's REST API for all simulated heads: one HTTP server; each path begins with the RayCluster's name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Head:
 
 @dataclass(slots=True)
 class Heads:
-    """All heads. ``pool`` and ``deployment`` name the application, ``ranks`` are those of a group."""
+    """All heads. ``pool`` and ``deployment`` name the application; a group has ``ranks`` ranks."""
 
     pool: str
     deployment: str
@@ -31,12 +31,12 @@ class Heads:
     _server: ThreadingHTTPServer | None = None
 
     def start(self) -> str:
-        """Listen; the address."""
+        """Listen. :returns: the address."""
         heads = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(heads.look(self.path))
+                self._answer(heads.applications(self.path))
 
             def do_PUT(self) -> None:
                 self._answer(heads.put(self.path, self._body()))
@@ -53,46 +53,46 @@ class Heads:
                 self.wfile.write(json.dumps(answer).encode())
 
             def log_message(self, *_: Any) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def stop(self) -> None:
-        """End."""
+        """Stop listening."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
 
-    # For the play.
+    # Called by the simulation.
 
     def up(self, clusters: set[str]) -> None:
-        """These answer."""
+        """These heads answer."""
         with self._lock:
             for name in clusters:
                 self._heads.setdefault(name, Head())
 
     def gone(self, cluster: str) -> None:
-        """Without fault tolerance all that it knew goes with it."""
+        """A head is gone. Without fault tolerance its state goes with it."""
         with self._lock:
             self._heads.pop(cluster, None)
 
     def target(self, cluster: str) -> int | None:
-        """Ranks that are to run; ``None`` without an application."""
+        """The target number of ranks; ``None`` without an application."""
         with self._lock:
             head = self._heads.get(cluster)
             return None if head is None or head.config is None else head.target
 
     def runs(self, cluster: str, ranks: int) -> None:
-        """So many ranks run."""
+        """Set the number of ranks that run."""
         with self._lock:
             if cluster in self._heads:
                 self._heads[cluster].running = ranks
 
-    # For the operator.
+    # Called by the operator.
 
-    def look(self, path: str) -> Any:
+    def applications(self, path: str) -> Any:
         """``GET /api/serve/applications/``."""
         with self._lock:
             head = self._heads.get(path.split("/")[1])
@@ -111,12 +111,12 @@ class Heads:
             return {"applications": {self.pool: app}}
 
     def put(self, path: str, config: Any) -> Any:
-        """``PUT /api/serve/applications/``: the same again changes nothing."""
+        """``PUT /api/serve/applications/``: an unchanged config changes nothing."""
         with self._lock:
             head = self._heads.get(path.split("/")[1])
             if head is None:
                 return None
-            mine = next(one for one in config["applications"] if one["name"] == self.pool)
+            mine = next(app for app in config["applications"] if app["name"] == self.pool)
             if head.config != mine:
                 head.config, head.target = mine, self.ranks * mine["args"]["groups"]
             return {}
@@ -128,8 +128,8 @@ class Heads:
             if head is None:
                 return None
             if body["target_num_replicas"] % self.ranks:
-                self.wrong.append(f"{body} is no whole number of groups: Serve would never apply it")
+                self.wrong.append(f"{body} is not a whole number of groups: Serve would never apply it")
             if not path.endswith(f"/applications/{self.pool}/deployments/{self.deployment}/scale"):
-                self.wrong.append(f"{path} names nothing")
+                self.wrong.append(f"{path} names no deployment")
             head.target = body["target_num_replicas"]
             return {}

@@ -1,8 +1,9 @@
-"""A program: the operator again and again, each life ended by SIGKILL right after so many of its actions.
+"""A program that runs the operator repeatedly and kills each run with SIGKILL after a number of actions.
 
-It is made of the product's own parts, on a real API server and a real Redis; only the faces through which it acts
-are wrapped. ``python operator_lives.py TOLD.json``: namespace, redis, serve (URL of the heads), actions (file that
-gets a line for each action and each look), after (file with the number of actions of a life; 0: it lives on).
+It uses the real operator, API server and Redis; only the ports through which the operator acts are wrapped.
+``python operator_lifecycle.py CONFIG.json``: ``namespace``, ``redis``, ``serve`` (URL of the heads), ``actions`` (a file
+that gets a line for each action and each observation), ``after`` (a file with the number of actions per run; 0: never
+kill).
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from daybreak_server.ports.cluster import RayCluster
 from daybreak_server.settings.tree import RedisSettings, Settings
 
 ACTS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
-LOOK = "pool"
-"""``GroupStore.pool``: asked at each look."""
+OBSERVATION = "pool"
+"""``GroupStore.pool``: called once per observation."""
 
 
 @dataclass(slots=True)
 class Failpoint:
-    """Writes down what was done, and ends the process after ``after`` actions (0: never)."""
+    """Records each action and kills the process after ``after`` actions (0: never)."""
 
     file: int
     after: int
     done: int = 0
 
     def passed(self, name: str) -> None:
-        """An action has been done, or a look begins."""
+        """An action is done, or an observation begins."""
         self.done += name in ACTS
         dies = name in ACTS and self.done == self.after
         os.write(self.file, f"{name}{' †' if dies else ''}\n".encode())
@@ -55,15 +56,15 @@ class Failpoint:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Around:
-    """A face whose actions pass the failpoint once they are done."""
+class FailpointPort:
+    """A port whose actions pass the failpoint once they are done."""
 
-    def __init__(self, face: Any, failpoint: Failpoint) -> None:
-        self._face, self._failpoint = face, failpoint
+    def __init__(self, port: Any, failpoint: Failpoint) -> None:
+        self._port, self._failpoint = port, failpoint
 
     def __getattr__(self, name: str) -> Any:
-        method: Callable[..., Awaitable[Any]] = getattr(self._face, name)
-        if name not in (*ACTS, LOOK):
+        method: Callable[..., Awaitable[Any]] = getattr(self._port, name)
+        if name not in (*ACTS, OBSERVATION):
             return method
 
         async def passing(*args: Any, **options: Any) -> Any:
@@ -74,10 +75,10 @@ class Around:
         return passing
 
 
-def live(told: dict[str, str]) -> None:
-    """One life, to its end by the failpoint or by a signal."""
-    file = os.open(told["actions"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    failpoint = Failpoint(file, int(Path(told["after"]).read_text()))
+def live(config: dict[str, str]) -> None:
+    """Run the operator once, until the failpoint or a signal ends it."""
+    file = os.open(config["actions"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    failpoint = Failpoint(file, int(Path(config["after"]).read_text()))
     api, _ = connect()
     cache = Cache()
 
@@ -85,20 +86,20 @@ def live(told: dict[str, str]) -> None:
         return None
 
     def start() -> kopf_app.Runtime:
-        store = wiring.build_store(Settings(redis=RedisSettings(url=told["redis"])))
-        kube = KubeCluster(api, namespace=told["namespace"], cache=cache)
-        serve = ServeRest(address=lambda cluster: f"{told['serve']}/{cluster.name}", token=no_token)
-        faces: list[Any] = [Around(face, failpoint) for face in (kube, serve, store)]
+        store = wiring.build_store(Settings(redis=RedisSettings(url=config["redis"])))
+        kube = KubeCluster(api, namespace=config["namespace"], cache=cache)
+        serve = ServeRest(address=lambda cluster: f"{config['serve']}/{cluster.name}", token=no_token)
+        ports: list[Any] = [FailpointPort(port, failpoint) for port in (kube, serve, store)]
         return kopf_app.Runtime(
-            reconciler=Reconciler(*faces, kube.pool, OperatorMetrics(CollectorRegistry())), close=store.close
+            reconciler=Reconciler(*ports, kube.pool, OperatorMetrics(CollectorRegistry())), close=store.close
         )
 
-    kopf_app.run(cache, start, namespace=told["namespace"], liveness=None, stop=asyncio.Event())
+    kopf_app.run(cache, start, namespace=config["namespace"], liveness=None, stop=asyncio.Event())
 
 
 def main() -> int:
-    """Lives until SIGTERM. What takes long to import is imported once; each life is a fork of this process."""
-    told = json.loads(Path(sys.argv[1]).read_text())
+    """Run until SIGTERM. Slow imports happen once; each run is a fork of this process."""
+    config = json.loads(Path(sys.argv[1]).read_text())
     log_to_stderr()
     logging.getLogger("kopf").setLevel(logging.WARNING)
     child = 0
@@ -115,12 +116,12 @@ def main() -> int:
         if not child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             try:
-                live(told)
+                live(config)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-            return 1  # it was to die by the failpoint only
+            return 1  # only the failpoint may end a run
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Single moments for the plan's rules, written down by hand."""
+"""Builders for single observations, to test the plan's rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATE: dict[str, Any] = {
 
 
 def pool(*, status: PoolStatus | None = None, **spec: Any) -> GeneratorPool:
-    """A pool ``video`` of two ranks on one host, if not told otherwise."""
+    """A pool ``video``, by default with two ranks on one host."""
     wanted = PoolSpec.model_validate({"ranks": 2, "rayCluster": TEMPLATE, **spec})
     return GeneratorPool(
         name="video", namespace="default", uid=UID, spec=wanted, status=status or PoolStatus()
@@ -35,7 +35,7 @@ def pool(*, status: PoolStatus | None = None, **spec: Any) -> GeneratorPool:
 
 @cache
 def spec_of(replicas: int, image: int, ranks: int, hosts: int, paused: bool, idle: str) -> PoolSpec:
-    """A spec; the same one for the same values."""
+    """A spec, cached by its values."""
     template = {"template": {"spec": {"containers": [{"image": f"daybreak:{image}"}]}}}
     return PoolSpec.model_validate(
         {
@@ -50,33 +50,33 @@ def spec_of(replicas: int, image: int, ranks: int, hosts: int, paused: bool, idl
     )
 
 
-def ray_cluster(of: GeneratorPool, replicas: int, **changes: Any) -> RayCluster:
+def ray_cluster(video: GeneratorPool, replicas: int, **changes: Any) -> RayCluster:
     """The pool's RayCluster."""
-    revision = names.revision(of)
+    revision = names.revision(video)
     given: dict[str, Any] = {
-        "name": names.cluster_name(of.name, revision),
+        "name": names.cluster_name(video.name, revision),
         "uid": "ray-uid",
         "resource_version": "7",
         "owner": UID,
         "revision": revision,
-        "ranks": of.spec.ranks,
+        "ranks": video.spec.ranks,
         "created_at": NOW - 1000,
         "worker_group": names.WORKER_GROUP,
         "replicas": replicas,
-        "hosts": of.spec.hosts_per_group,
+        "hosts": video.spec.hosts_per_group,
         "head_service": "video-head-svc",
     }
     return RayCluster(**{**given, **changes})
 
 
 def head(cluster: RayCluster, **changes: Any) -> Pod:
-    """A head that answers."""
+    """A ready head."""
     given: dict[str, Any] = {"running": True, "ready": True, "running_at": NOW - 900}
     return Pod(name=f"{cluster.name}-head", cluster=cluster.name, head=True, **{**given, **changes})
 
 
 def hosts(cluster: RayCluster, *replicas: str, **changes: Any) -> tuple[Pod, ...]:
-    """Pods that run: of replica ``a`` they are ``a0``, ``a1``, …"""
+    """Running pods: those of replica ``a`` are ``a0``, ``a1``, …"""
     given: dict[str, Any] = {
         "running": True,
         "ready": True,
@@ -91,7 +91,7 @@ def hosts(cluster: RayCluster, *replicas: str, **changes: Any) -> tuple[Pod, ...
 
 
 def group(name: str, *on: str, state: GroupState = GroupState.IDLE, **changes: Any) -> GroupRecord:
-    """A group on these pods, idle for a minute."""
+    """A group on these pods, by default idle for a minute."""
     given: dict[str, Any] = {"ranks": 2, "since_ms": int((NOW - 60) * 1000)}
     return GroupRecord(id=GroupId(name), state=state, hosts=on, **{**given, **changes})
 
@@ -102,7 +102,7 @@ def busy(name: str, *on: str, **changes: Any) -> GroupRecord:
 
 
 def observed(
-    of: GeneratorPool,
+    video: GeneratorPool,
     *clusters: RayCluster,
     pods: Sequence[Pod] = (),
     groups: Sequence[GroupRecord] = (),
@@ -111,21 +111,21 @@ def observed(
     live: int | None = None,
     **changes: Any,
 ) -> Observed:
-    """A moment. Serve runs what the groups are, if not told otherwise."""
-    works = sum(bool(one.tasks) for one in groups)
-    ranks = of.spec.ranks * len(groups)
+    """An observation. By default Serve runs exactly the ranks of the groups."""
+    works = sum(bool(member.tasks) for member in groups)
+    ranks = video.spec.ranks * len(groups)
     serve = {
-        one.name: ServeView(
+        cluster.name: ServeView(
             status="RUNNING",
-            attempt=of.status.application.attempt,
-            target=one.replicas * one.ranks if target is None else target,
+            attempt=video.status.application.attempt,
+            target=cluster.replicas * cluster.ranks if target is None else target,
             running=ranks if running is None else running,
         )
-        for one in clusters
+        for cluster in clusters
     }
     given: dict[str, Any] = {
         "now": NOW,
-        "pool": of,
+        "pool": video,
         "view": ClusterView(clusters=clusters, pods=tuple(pods)),
         "serve": serve,
         "store": PoolView(
@@ -135,12 +135,12 @@ def observed(
     return Observed(**{**given, **changes})
 
 
-def done(look: Observed, kind: type[A]) -> list[A]:
+def actions_of(observation: Observed, kind: type[A]) -> list[A]:
     """The planned actions of a kind."""
-    return [action for action in plan(look).actions if isinstance(action, kind)]
+    return [action for action in plan(observation).actions if isinstance(action, kind)]
 
 
-def one(look: Observed, kind: type[A]) -> A:
+def only_action(observation: Observed, kind: type[A]) -> A:
     """The only planned action of a kind."""
-    (action,) = done(look, kind)
+    (action,) = actions_of(observation, kind)
     return action

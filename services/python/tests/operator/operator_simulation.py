@@ -1,8 +1,8 @@
-"""KubeRay, kubelets, Ray Serve and groups, played on a real API server and a real Redis for an operator under test.
+"""Simulates KubeRay, kubelets, Ray Serve and groups on a real API server and a real Redis, for an operator under test.
 
-Each is as simple and as malicious as it can be: pods are objects that no node runs (their scheduler does not exist),
-a head is a path of one HTTP server, a group is a record that claims real tasks. Whoever takes a group away that works
-and has not had its time to hand back is written down in ``wrong``.
+Each part is as simple and as adversarial as possible: pods are objects that no node runs (their scheduler does not
+exist), a head is a path of one HTTP server, and a group is a record that claims real tasks. Every removal of a busy
+group before its drain deadline is recorded in ``wrong``.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Gang:
     record: GroupRecord
     cluster: str
     claim: Claim | None = None
-    told: int | None = None
-    """Steps since it was told to drain."""
+    draining_for: int | None = None
+    """Steps since it was marked to drain."""
 
 
 @dataclass
-class Play:
-    """Steps on a thread until it is stopped. ``drain_s`` is the pool's."""
+class Simulation:
+    """Steps on a thread until it is stopped. ``drain_s`` is the pool's setting."""
 
     api: client.ApiClient
     namespace: str
@@ -56,7 +56,7 @@ class Play:
     ranks: int
     drain_s: float
     held: set[TaskId] = field(default_factory=set)
-    """Tasks that are worked on until they are taken out of here."""
+    """Tasks that keep running until they are removed from this set."""
     wrong: list[str] = field(default_factory=list)
     gangs: list[Gang] = field(default_factory=list)
     _numbers: Any = field(default_factory=count)
@@ -69,12 +69,12 @@ class Play:
         self._queue = wiring.build_queue(self.pool.settings, self.pool.name)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop the thread."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(30)
@@ -85,12 +85,12 @@ class Play:
             try:
                 self.step()
             except ApiException as exc:
-                if exc.status not in {404, 409, 422}:  # who changes an object meanwhile wins
-                    self.wrong.append(f"the play itself: {exc}")
+                if exc.status not in {404, 409, 422}:  # another writer changed the object first
+                    self.wrong.append(f"the simulation itself failed: {exc}")
                     raise
 
     def step(self) -> None:
-        """Everybody does one thing."""
+        """Every part takes one step."""
         bodies = self._custom.list_namespaced_custom_object(*RAY, self.namespace, "rayclusters")["items"]
         pods = self._pods()
         names = {body["metadata"]["name"] for body in bodies}
@@ -112,7 +112,7 @@ class Play:
 
     def _pods(self) -> list[PodView]:
         found = self._core.list_namespaced_pod(self.namespace, label_selector=POOL_LABEL).items
-        bodies = [self.api.sanitize_for_serialization(one) for one in found]
+        bodies = [self.api.sanitize_for_serialization(pod) for pod in found]
         return [pod for pod in map(parse.pod, bodies) if not pod.terminating]
 
     # KubeRay and the kubelets.
@@ -153,7 +153,7 @@ class Play:
                 self._end_replica(replicas, found[0].replica, "it was named")
             elif len(found) < cluster.hosts:
                 self._end_replica(replicas, found[0].replica, None)
-        # Without a name the one goes that hurts most.
+        # If none is named, delete the replica that hurts most.
         for name in sorted(replicas, key=lambda name: not self._works(replicas[name])):
             if len(replicas) <= cluster.replicas:
                 break
@@ -204,7 +204,7 @@ class Play:
         self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _end(self, pod: PodView, why: str | None) -> None:
-        """``why``: who decided it; ``None``: it was broken already."""
+        """End a pod. ``why``: who decided it; ``None``: it was broken already."""
         for gang in [gang for gang in self.gangs if pod.name in gang.record.hosts]:
             self._take(gang, why)
         with contextlib.suppress(ApiException):
@@ -215,13 +215,13 @@ class Play:
                 self._take(gang, why)
 
     def _take(self, gang: Gang, why: str | None) -> None:
-        """Its ranks are told to go."""
-        late = gang.told is not None and gang.told * STEP_S >= self.drain_s
+        """Stop the ranks of a gang."""
+        late = gang.draining_for is not None and gang.draining_for * STEP_S >= self.drain_s
         if gang.claim is not None and why is not None and not late:
             self.wrong.append(f"{gang.record.id} worked on {gang.claim.lease.task}: {why}")
         if gang.claim is not None:
             self._queue.settle(gang.claim.lease, Released())
-        self._queue.leave(gang.record)
+        self._queue.deregister(gang.record)
         self.gangs.remove(gang)
 
     def _works(self, pods: list[PodView]) -> bool:
@@ -237,7 +237,7 @@ class Play:
             for gang in mine:
                 self._take(gang, "its application went")
             return
-        # Serve knows nothing of work: the busy ones first.
+        # Serve does not know which gangs work: stop the busy ones first.
         for gang in sorted(mine, key=lambda gang: gang.claim is None)[
             : max(0, len(mine) - target // self.ranks)
         ]:
@@ -256,15 +256,15 @@ class Play:
         self.heads.runs(cluster.name, self.ranks * sum(gang.cluster == cluster.name for gang in self.gangs))
 
     def _work(self, gang: Gang) -> None:
-        answer = self._queue.group(gang.record, ttl_s=LEASE_S)
-        gang.told = (gang.told or 0) + 1 if answer.drain else None
+        answer = self._queue.register(gang.record, ttl_s=LEASE_S)
+        gang.draining_for = (gang.draining_for or 0) + 1 if answer.drain else None
         if gang.record.state is GroupState.STARTING:
             gang.record = GroupRecord(
                 id=gang.record.id, state=GroupState.IDLE, ranks=self.ranks, hosts=gang.record.hosts
             )
         elif gang.claim is None:
             gang.claim = None if answer.drain else self._queue.claim(gang.record, wait_s=0)
-        elif gang.told is not None and gang.told * STEP_S >= self.drain_s:
+        elif gang.draining_for is not None and gang.draining_for * STEP_S >= self.drain_s:
             self._queue.settle(gang.claim.lease, Released())
             gang.claim = None
         elif gang.claim.lease.task in self.held:

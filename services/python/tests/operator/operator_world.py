@@ -1,7 +1,7 @@
-"""A world for the operator: KubeRay, kubelets, Ray Serve, groups, KEDA, as they were found to behave.
+"""A simulated world for the operator: KubeRay, kubelets, Ray Serve, groups and KEDA, as the real ones behave.
 
-All of it is one value that steps by explicit calls, with a seeded source of malice: whoever may choose chooses
-what hurts (KubeRay's victims when none is named, the gang that Serve stops, the hosts that a gang forms on).
+The world is one value that steps by explicit calls. Every free choice is adversarial and comes from a seeded source:
+the victims that KubeRay picks if none is named, the gang that Serve stops, the hosts that a gang forms on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daybreak_server.ports.cluster import (
     Pod,
     RayCluster,
     ServeView,
-    Waiting,
+    WaitingReason,
 )
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
@@ -35,7 +35,7 @@ LEASE_S = 15.0
 
 @dataclass(slots=True)
 class World:
-    """Everything there is. ``hosts`` pods and ``ranks`` ranks make a group."""
+    """The whole state. A group has ``hosts`` pods and ``ranks`` ranks."""
 
     seed: int = 0
     hosts: int = 2
@@ -48,9 +48,9 @@ class World:
     bad_images: set[int] = field(default_factory=set)
     quota: bool = False
     silent: bool = False
-    """Heads are ready and do not answer."""
+    """Heads are ready but do not answer."""
     frozen: set[str] = field(default_factory=set)
-    """Pods of nodes that died: told to go, and nobody ends them."""
+    """Pods on dead nodes: terminating, but never ended."""
     store_up: bool = True
     status: dict[str, Any] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -58,29 +58,29 @@ class World:
     apps: dict[str, App] = field(default_factory=dict)
     gangs: dict[str, Gang] = field(default_factory=dict)
     drains: dict[str, float] = field(default_factory=dict)
-    """Group → since when it is marked."""
-    closed: set[str] = field(default_factory=set)
-    """Hosts on which a group is marked at birth."""
-    told: PoolReport | None = None
-    """What clients were told last."""
+    """Group → when it was marked."""
+    cordoned: set[str] = field(default_factory=set)
+    """Hosts on which a group is marked when it registers."""
+    report: PoolReport | None = None
+    """The report that was published last."""
     waiting: list[str] = field(default_factory=list)
     writers: list[str] = field(default_factory=list)
-    """Fields that the operator has written, by path."""
+    """Paths of the fields that the operator has written."""
     count: int = 0
     random: Random = field(default_factory=Random)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
 
-    # What people and KEDA do.
+    # Actions of people and KEDA.
 
     def submit(self, number: int = 1) -> None:
-        """Tasks arrive."""
+        """Submit tasks."""
         for _ in range(number):
             self.waiting.append(self._new("task"))
 
     def spec(self) -> PoolSpec:
-        """The pool's spec now."""
+        """The pool's current spec."""
         return spec_of(self.replicas, self.image, self.ranks, self.hosts, self.paused, self.idle)
 
     def pool(self) -> GeneratorPool:
@@ -88,17 +88,17 @@ class World:
         status = PoolStatus.model_validate(self.status)
         return GeneratorPool(name=POOL, namespace="default", uid=UID, spec=self.spec(), status=status)
 
-    # What there is to see.
+    # Observations.
 
     def view(self) -> ClusterView:
-        """Kubernetes, as it is now."""
+        """The current state of Kubernetes."""
         return ClusterView(
             clusters=tuple(parse.ray_cluster(body) for body in self.clusters.values()),
             pods=tuple(self.pods.values()),
         )
 
     def store(self) -> PoolView:
-        """Redis, as it is now."""
+        """The current state of Redis."""
         groups = [self._record(gang) for gang in self.gangs.values() if gang.state is not None]
         running = sum(bool(group.tasks) for group in groups)
         return PoolView(
@@ -107,11 +107,11 @@ class World:
             running=running,
             live=len(self.waiting) + running,
             groups=tuple(groups),
-            closed=tuple(sorted(self.closed)),
+            cordoned=tuple(sorted(self.cordoned)),
         )
 
     def serve(self, cluster: str) -> ServeView | None:
-        """The head's REST API; ``None`` while it does not answer."""
+        """The state that the head's REST API shows; ``None`` while it does not answer."""
         head = next((pod for pod in self.pods.values() if pod.head and pod.cluster == cluster), None)
         if self.silent or head is None or not head.ready or head.terminating:
             return None
@@ -138,7 +138,7 @@ class World:
     # KubeRay.
 
     def kuberay(self, name: str, body: Mapping[str, Any] | None = None) -> None:
-        """One reconciliation, by the RayCluster as it is or as an older ``body`` had it."""
+        """One reconcile step, from the current RayCluster or from an older ``body``."""
         real = self.clusters.get(name)
         if real is None:
             for pod in [pod for pod in self.pods.values() if pod.cluster == name]:
@@ -167,7 +167,9 @@ class World:
         for replica in sorted(names):
             pods = [pod for pod in self.pods.values() if pod.replica == replica and pod.cluster == name]
             if len(pods) < self.hosts or any(pod.terminating for pod in pods):
-                self._end_replica(name, replica, why=None)  # a host is missing: the others follow
+                self._end_replica(
+                    name, replica, why=None
+                )  # a host is missing, so KubeRay deletes the others too
             else:
                 whole.append(replica)
         while len(whole) > seen.replicas:
@@ -187,7 +189,7 @@ class World:
             head=head,
             replica=replica or name,
             created_at=self.now,
-            waiting=Waiting(reason="ImagePullBackOff") if image in self.bad_images else None,
+            waiting=WaitingReason(reason="ImagePullBackOff") if image in self.bad_images else None,
         )
 
     def _image(self, cluster: str) -> str:
@@ -199,16 +201,16 @@ class World:
             self._end(pod.name, why=why)
 
     def _end(self, name: str, *, why: str | None) -> None:
-        """SIGTERM to a pod. ``why``: who decided it, for a group that works there; ``None``: it was broken."""
+        """SIGTERM to a pod. ``why``: who decided it, to check for busy groups; ``None``: the pod was broken."""
         pod = self.pods[name]
         if pod.terminating:
             return
         self.pods[name] = replace(pod, terminating=True)
         for gang in self.alive():
             if name in gang.hosts and why is not None:
-                self._may_end(gang, f"{name} goes: {why}")
+                self._check_may_stop(gang, f"{name} goes: {why}")
 
-    def _may_end(self, gang: Gang, why: str) -> None:
+    def _check_may_stop(self, gang: Gang, why: str) -> None:
         since = self.drains.get(gang.id)
         whole = all(host in self.pods and not self._killed(host) for host in gang.hosts)
         if gang.task is not None and whole and (since is None or self.now < since + 30):
@@ -220,19 +222,19 @@ class World:
     # Kubelets.
 
     def kubelet(self, name: str) -> None:
-        """One pod goes one step on its way in, or out."""
+        """One pod takes one step towards running, or towards its end."""
         pod = self.pods[name]
         if name in self.frozen:
             return
         if pod.terminating:
             for gang in self.alive():
                 if name in gang.hosts:
-                    self._die(gang, told=True)
+                    self._stop(gang, graceful=True)
             del self.pods[name]
             if pod.head:
                 self._head_gone(pod.cluster)
         elif int(self._image_of(pod)) in self.bad_images:
-            self.pods[name] = replace(pod, waiting=Waiting(reason="ImagePullBackOff"))
+            self.pods[name] = replace(pod, waiting=WaitingReason(reason="ImagePullBackOff"))
         elif pod.scheduled_at is None:
             self.pods[name] = replace(pod, scheduled_at=self.now, waiting=None)
         elif not pod.running:
@@ -244,30 +246,30 @@ class World:
         return self._image(pod.cluster) if pod.cluster in self.clusters else "0"
 
     def freeze(self, name: str) -> None:
-        """A node dies, and nobody deletes it: its pod is told to go and stays."""
+        """A node dies and is not deleted: its pod stays terminating."""
         pod = self.pods[name]
         self.kill(name)
         self.pods[name] = replace(pod, terminating=True, ready=False, ends_at=self.now + 30)
         self.frozen.add(name)
 
     def kill(self, name: str) -> None:
-        """A node dies: the pod is gone without a word."""
+        """A node dies: its pod disappears without SIGTERM."""
         pod = self.pods.pop(name)
         for gang in self.alive():
             if name in gang.hosts:
-                self._die(gang, told=False)
+                self._stop(gang, graceful=False)
         if pod.head:
             self._head_gone(pod.cluster)
 
     def _head_gone(self, cluster: str) -> None:
-        """Without fault tolerance all that ran goes with it."""
+        """A head is gone. Without fault tolerance everything on its cluster dies with it."""
         self.apps.pop(cluster, None)
         for gang in self.alive(cluster):
-            self._die(gang, told=False)
+            self._stop(gang, graceful=False)
 
-    def _die(self, gang: Gang, *, told: bool) -> None:
-        if told:
-            self._hand_back(gang)
+    def _stop(self, gang: Gang, *, graceful: bool) -> None:
+        if graceful:
+            self._release(gang)
             self._forget(gang)
         else:
             gang.dead_at = self.now
@@ -275,7 +277,7 @@ class World:
     # Ray Serve.
 
     def serve_step(self, cluster: str) -> None:
-        """Serve goes towards its target: places gangs where there is room, stops whom it likes."""
+        """Serve moves towards its target: it places gangs where there is room, and stops any gang."""
         app = self.apps.get(cluster)
         if app is None or self.serve(cluster) is None:
             return
@@ -288,8 +290,8 @@ class World:
             leaving = [gang for gang in gangs if self._ending(gang)]
             gang = self.random.choice(leaving or gangs)
             gangs.remove(gang)
-            self._may_end(gang, "Serve scaled down")
-            self._die(gang, told=True)
+            self._check_may_stop(gang, "Serve scaled down")
+            self._stop(gang, graceful=True)
         taken = {host for gang in gangs for host in gang.hosts}
         free = [
             pod.name
@@ -308,7 +310,7 @@ class World:
             gangs.append(gang)
 
     def _apart(self, free: list[str]) -> list[str]:
-        """Hosts for a gang: mostly across as many replicas as can be."""
+        """Hosts for a gang: usually across as many replicas as possible."""
         shuffled = self.random.sample(free, len(free))
         if self.random.random() < 0.2:
             return shuffled[: self.hosts]
@@ -316,24 +318,24 @@ class World:
         for host in shuffled:
             by_replica.setdefault(self.pods[host].replica, []).append(host)
         rounds = zip_longest(*by_replica.values())
-        return [host for one in rounds for host in one if host is not None][: self.hosts]
+        return [host for hosts in rounds for host in hosts if host is not None][: self.hosts]
 
     def _ending(self, gang: Gang) -> bool:
         return any(host not in self.pods or self.pods[host].terminating for host in gang.hosts)
 
-    # GroupStore.
+    # Groups.
 
     def group_step(self, name: str) -> None:
-        """A group goes one step: registers, loads, claims, works, hands back; or its lease runs out."""
+        """A group takes one step: register, load, claim, work, release; or its lease expires."""
         gang = self.gangs[name]
         if gang.dead_at is not None:
             if self.now - gang.dead_at >= LEASE_S:
-                self._hand_back(gang)
+                self._release(gang)
                 self._forget(gang)
             return
         if not self.store_up:
             return
-        if self.closed.intersection(gang.hosts):
+        if self.cordoned.intersection(gang.hosts):
             self.drains.setdefault(name, self.now)
         if gang.state is None or gang.state is GroupState.STARTING:
             gang.state = GroupState.LOADING if gang.state else GroupState.STARTING
@@ -344,13 +346,13 @@ class World:
             if gang.hung:
                 return
             if since is not None and self.now - since >= 30:
-                self._hand_back(gang)
+                self._release(gang)
             elif self.random.random() < 0.5:
                 gang.task, gang.since = None, self.now
         elif name not in self.drains and self.waiting:
             gang.task, gang.since = self.waiting.pop(0), self.now
 
-    def _hand_back(self, gang: Gang) -> None:
+    def _release(self, gang: Gang) -> None:
         if gang.task is not None:
             self.waiting.insert(0, gang.task)
             gang.task, gang.since = None, self.now
@@ -376,20 +378,20 @@ class World:
             drain=gang.id in self.drains,
         )
 
-    # For those who call.
+    # Helpers.
 
     def require_store(self) -> None:
-        """Redis answers, or says that it does not."""
+        """Raise if Redis is down."""
         if not self.store_up:
             raise StoreUnavailableError("Connection refused")
 
     def bump(self, name: str) -> None:
-        """The object has changed."""
+        """Give the object a new version."""
         self.clusters[name]["metadata"]["resourceVersion"] = self._new("version")
 
     def _condition(self, body: dict[str, Any], kind: str, true: bool, message: str = "") -> None:
         status = body.setdefault("status", {})
-        conditions = [one for one in status.get("conditions", []) if one["type"] != kind]
+        conditions = [condition for condition in status.get("conditions", []) if condition["type"] != kind]
         new = {"type": kind, "status": "True" if true else "False", "message": message}
         if new not in status.get("conditions", []):
             status["conditions"] = [*conditions, new]

@@ -1,4 +1,4 @@
-"""What the operator hears of Kubernetes, where an answer comes late or a kind comes between two questions."""
+"""The Kubernetes client, when an answer is late or a kind is installed between two requests."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from daybreak_server.ports.cluster import ClusterUnavailableError
 from daybreak_server.settings.tree import RedisSettings, Settings
 
 
-async def test_a_body_that_stalls_holds_no_loop_up_and_is_told_in_the_ports_words(
+async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The head of an answer may come at once and its body never: another pool's loop goes on meanwhile."""
+    """The headers of a response may come at once and its body never: the loops of other pools continue."""
     monkeypatch.setattr(kube, "TIMEOUT_S", 0.5)
     with listening(Lists(stalls=True)) as api:
         cluster = KubeCluster(api, namespace="default", cache=Cache())
-        look = asyncio.create_task(cluster.look("video"))
+        observation = asyncio.create_task(cluster.observe("video"))
         turns = 0
-        while not look.done():
+        while not observation.done():
             await asyncio.sleep(0.01)
             turns += 1
         with pytest.raises(ClusterUnavailableError):
-            await look
+            await observation
         assert turns > 5
 
 
-@pytest.mark.parametrize("comes", [False, True])
-def test_a_kuberay_that_comes_between_the_start_and_the_first_look_is_watched(
-    monkeypatch: pytest.MonkeyPatch, comes: bool
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    """kopf has looked for its kinds by then, and looks no more: the operator begins anew."""
+    """kopf discovers kinds only at its start, so the operator starts again."""
     lists = Lists()
 
-    def run(heard: object, start: object, **_: object) -> None:
-        lists.kuberay = comes
+    def run(sink: object, start: object, **_: object) -> None:
+        lists.kuberay = installed
 
-        async def look() -> None:
-            work = start()  # type: ignore[operator]
-            await work.reconciler.cluster.look("video")
-            await work.close()
+        async def observe() -> None:
+            runtime = start()  # type: ignore[operator]
+            await runtime.reconciler.cluster.observe("video")
+            await runtime.close()
 
-        asyncio.run(look())
+        asyncio.run(observe())
 
     monkeypatch.setattr(kopf_app, "run", run)
     with listening(lists) as api:
-        again = operator._once(
-            Settings(redis=RedisSettings(url="redis://127.0.0.1:1/0")),  # nobody asks it
+        restart = operator._once(
+            Settings(redis=RedisSettings(url="redis://127.0.0.1:1/0")),
             api,
             in_namespace("default"),
             namespace="default",
             metrics=OperatorMetrics(CollectorRegistry()),
             liveness=None,
         )
-    assert again is comes
+    assert restart is installed

@@ -1,6 +1,6 @@
-"""Killed between any two of its actions the operator goes on: on a real API server, with a real Redis.
+"""An operator that is killed between any two actions continues: on a real API server, with a real Redis.
 
-KubeRay may be there or not: the RayClusters here are marked as managed by somebody else, and played.
+KubeRay may be installed or not: the RayClusters here are marked as managed by another controller, and simulated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 from operator_heads import Heads
-from operator_lifecycle import ACTS, LOOK
-from operator_simulation import RAY, Play
+from operator_lifecycle import ACTS, OBSERVATION
+from operator_simulation import RAY, Simulation
 
 from daybreak_server.domain.names import deployment_name
 from daybreak_server.domain.pools import GroupState
@@ -36,7 +36,7 @@ POOLS = ("daybreak.dev", "v1alpha1")
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Pool]:
-    """The pool's queue on a Redis of its own."""
+    """The pool's queue on a new Redis."""
     server = start_valkey(tmp_path / "valkey")
     made = Pool(Settings(redis=RedisSettings(url=server.url), pools={"echo": PoolSettings(workload="echo")}))
     yield made
@@ -44,36 +44,36 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
     server.stop()
 
 
-class Lives:
-    """The operator's process, and what it did so far."""
+class OperatorProcess:
+    """The operator's process, and what it has done so far."""
 
     def __init__(self, folder: Path, *, namespace: str, redis: str, serve: str, after: int) -> None:
         self._actions, self._after = folder / "actions", folder / "after"
-        told = {
+        config = {
             "namespace": namespace,
             "redis": redis,
             "serve": serve,
             "actions": str(self._actions),
             "after": str(self._after),
         }
-        (folder / "told.json").write_text(json.dumps(told))
+        (folder / "config.json").write_text(json.dumps(config))
         self._after.write_text(str(after))
         self._actions.touch()
         self.log = folder / "operator.log"
         program = [
             sys.executable,
             str(Path(__file__).with_name("operator_lifecycle.py")),
-            folder / "told.json",
+            folder / "config.json",
         ]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(program, stdout=log, stderr=log)
 
     def lines(self) -> list[str]:
-        """An action or a look each; with a cross where it died of it."""
+        """One line per action or observation; a cross marks the last action of a run."""
         return self._actions.read_text().splitlines()
 
-    def live_on(self) -> None:
-        """From the next life on it is not killed any more."""
+    def stop_killing(self) -> None:
+        """Do not kill the next run."""
         self._after.write_text("0")
 
     def alive(self) -> bool:
@@ -85,10 +85,10 @@ class Lives:
 
 
 @pytest.fixture
-def play(api: client.ApiClient, namespace: str, pool: Pool) -> Iterator[Play]:
-    """Everybody else."""
+def simulation(api: client.ApiClient, namespace: str, pool: Pool) -> Iterator[Simulation]:
+    """KubeRay, kubelets, Serve and the groups."""
     heads = Heads(pool="echo", deployment=deployment_name("echo"), ranks=2)
-    made = Play(api=api, namespace=namespace, pool=pool, heads=heads, ranks=2, drain_s=DRAIN_S)
+    made = Simulation(api=api, namespace=namespace, pool=pool, heads=heads, ranks=2, drain_s=DRAIN_S)
     made.start()
     yield made
     made.stop()
@@ -96,7 +96,7 @@ def play(api: client.ApiClient, namespace: str, pool: Pool) -> Iterator[Play]:
 
 
 def spec(image: str, replicas: int) -> dict[str, Any]:
-    """Of the GeneratorPool. KubeRay leaves RayClusters alone that somebody else manages."""
+    """The GeneratorPool's spec. KubeRay ignores RayClusters that another controller manages."""
     template = {"spec": {"containers": [{"name": "ray", "image": image}]}}
     return {
         "replicas": replicas,
@@ -145,7 +145,7 @@ class Kubernetes:
         )
 
     def nudge(self, text: str) -> None:
-        """A change that means nothing: the operator looks."""
+        """Change an annotation, so that the operator reconciles."""
         self._custom.patch_namespaced_custom_object(
             *POOLS,
             self._namespace,
@@ -166,8 +166,8 @@ class Kubernetes:
         return items
 
     def images(self) -> list[str]:
-        """Of the heads."""
-        heads = [one["spec"]["headGroupSpec"]["template"]["spec"] for one in self.clusters()]
+        """The images of the heads."""
+        heads = [one_group["spec"]["headGroupSpec"]["template"]["spec"] for one_group in self.clusters()]
         return [head["containers"][0]["image"] for head in heads]
 
     def workers(self) -> int:
@@ -178,26 +178,26 @@ class Kubernetes:
 Until = Callable[[str, Callable[[], Any]], Any]
 
 
-def patience(lives: Lives, play: Play, kubernetes: Kubernetes) -> Until:
-    """Waits for what is to be seen, as long as nothing has gone wrong; else the whole story is told."""
+def failing_fast(process: OperatorProcess, simulation: Simulation, kubernetes: Kubernetes) -> Until:
+    """A wait that fails as soon as something goes wrong, with status, actions and log in the error."""
 
     def until(what: str, seen: Callable[[], Any]) -> Any:
         def checked() -> Any:
-            assert lives.alive(), lives.log.read_text()[-4000:]
-            assert not [*play.wrong, *play.heads.wrong]
+            assert process.alive(), process.log.read_text()[-4000:]
+            assert not [*simulation.wrong, *simulation.heads.wrong]
             return seen()
 
         try:
             return wait_until(checked, WAIT_S, what)
         except TimeoutError as exc:
-            story, log = "\n".join(lives.lines()[-40:]), lives.log.read_text()[-3000:]
+            story, log = "\n".join(process.lines()[-40:]), process.log.read_text()[-3000:]
             raise AssertionError(f"{exc}\n{kubernetes.status()}\n{story}\n{log}") from exc
 
     return until
 
 
 def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], bool]:
-    """So many groups, all of them ready, and nothing beside them."""
+    """Whether exactly this number of groups is ready and no other worker exists."""
 
     def seen() -> bool:
         status = kubernetes.status()
@@ -207,16 +207,18 @@ def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], 
     return seen
 
 
-def test_killed_after_every_action_it_goes_on(
-    tmp_path: Path, api: client.ApiClient, namespace: str, pool: Pool, play: Play
+def test_an_operator_killed_after_every_action_continues(
+    tmp_path: Path, api: client.ApiClient, namespace: str, pool: Pool, simulation: Simulation
 ) -> None:
-    """No life has more than one action, and yet: from nothing to two groups, to one while the other works, to a new
-    image group by group, to zero with the head asleep, and back; nobody who works is taken before its time, no task
-    is lost, and at rest nothing more is written."""
+    """Each run has one action. Still the pool goes from nothing to two groups, to one while the other works, to a new
+    image group by group, to zero with the head suspended, and back. No busy group is removed before its deadline, no
+    task is lost, and at rest nothing more is written."""
     kubernetes = Kubernetes(api, namespace)
     redis = pool.settings.redis.url or ""
-    lives = Lives(tmp_path, namespace=namespace, redis=redis, serve=play.heads.start(), after=1)
-    until = patience(lives, play, kubernetes)
+    process = OperatorProcess(
+        tmp_path, namespace=namespace, redis=redis, serve=simulation.heads.start(), after=1
+    )
+    until = failing_fast(process, simulation, kubernetes)
     try:
         kubernetes.create(spec("one", 0))
         until("a RayCluster", kubernetes.clusters)
@@ -224,45 +226,48 @@ def test_killed_after_every_action_it_goes_on(
         until("two groups", settled(kubernetes, "Ready", groups=2))
 
         task = pool.submit()
-        play.held.add(task)
+        simulation.held.add(task)
         until("a group at work", lambda: pool.get(task).state is State.RUNNING)
         kubernetes.change(replicas=1)
-        until("the idle one gone", settled(kubernetes, "Ready", groups=1))
+        until("the idle group to go", settled(kubernetes, "Ready", groups=1))
         assert (pool.get(task).state, pool.get(task).attempt) == (State.RUNNING, 1)
 
         kubernetes.change(rayCluster=spec("two", 1)["rayCluster"])
-        one = settled(kubernetes, "Ready", groups=1)
-        until("the new image alone", lambda: kubernetes.images() == ["two"] and one())
-        until("the task at work again", lambda: pool.get(task).state is State.RUNNING)
-        play.held.clear()
-        until("its end", lambda: pool.get(task).state is State.SUCCEEDED)
+        one_group = settled(kubernetes, "Ready", groups=1)
+        until("only the new image", lambda: kubernetes.images() == ["two"] and one_group())
+        until("the task to run again", lambda: pool.get(task).state is State.RUNNING)
+        simulation.held.clear()
+        until("the task to succeed", lambda: pool.get(task).state is State.SUCCEEDED)
         assert pool.get(task).strikes == 0
 
         kubernetes.change(replicas=0)
         until("sleep", settled(kubernetes, "Suspended", groups=0))
         kubernetes.change(replicas=1)
-        until("a group after sleep", one)
-        _at_rest(lives, kubernetes, pool, until)
+        until("a group after sleep", one_group)
+        _at_rest(process, kubernetes, pool, until)
     finally:
-        lives.stop()
-    died_of = {line.removesuffix(" †") for line in lives.lines() if line.endswith("†")}
-    # An Event is told right after the status that it is about, and is lost with the operator.
-    assert died_of == set(ACTS) - {"emit"}, "each other kind of action was somebody's last"
+        process.stop()
+    died_of = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
+    # An Event follows the status write that it is about, and is lost if the operator dies in between.
+    assert died_of == set(ACTS) - {"emit"}, "every other kind of action was the last of some run"
 
 
-def _at_rest(lives: Lives, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:
-    """Looks go on, and none of them does anything."""
-    lives.live_on()
+def _at_rest(process: OperatorProcess, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:
+    """Observations continue, and none leads to an action."""
+    process.stop_killing()
 
     def calm() -> bool:
-        """Three looks in a row without an action between them."""
-        kubernetes.nudge(str(len(lives.lines())))
-        return lives.lines()[-3:] == [LOOK] * 3
+        """Whether the last three lines are observations without an action between them."""
+        kubernetes.nudge(str(len(process.lines())))
+        return process.lines()[-3:] == [OBSERVATION] * 3
 
     until("rest", calm)
-    before = len([line for line in lives.lines() if line != LOOK])
-    looks = len(lives.lines())
-    until("more looks", lambda: kubernetes.nudge(secrets.token_hex(4)) or len(lives.lines()) >= looks + 5)
-    assert len([line for line in lives.lines() if line != LOOK]) == before
+    before = len([line for line in process.lines() if line != OBSERVATION])
+    observations = len(process.lines())
+    until(
+        "more observations",
+        lambda: kubernetes.nudge(secrets.token_hex(4)) or len(process.lines()) >= observations + 5,
+    )
+    assert len([line for line in process.lines() if line != OBSERVATION]) == before
     groups = pool.view().groups
     assert [group.drain for group in groups if group.state is not GroupState.LOST] == [False]

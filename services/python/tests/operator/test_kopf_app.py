@@ -1,4 +1,4 @@
-"""The loops of the shell. That kopf hears what it should is shown on a cluster, not here."""
+"""The reconcile loops. Tests on a cluster show that kopf receives the watch events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from operator_fakes import Faces
+from operator_fakes import FakePorts
 from operator_world import POOL, UID, World
 from prometheus_client import CollectorRegistry
 
@@ -26,21 +26,21 @@ def body(world: World) -> dict[str, Any]:
     }
 
 
-async def test_what_is_heard_is_looked_at_once_and_a_pool_that_goes_takes_its_loop_along() -> None:
-    """Many bells in one breath are one look; nothing is left behind."""
+async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() -> None:
+    """Nothing of the deleted pool remains."""
     world, cache = World(), Cache()
-    faces = Faces(world)
+    ports = FakePorts(world)
 
     async def fresh(name: str) -> dict[str, Any]:
         return body(world)
 
     loops = kopf_app.Loops(
-        Reconciler(faces, faces, faces, fresh, OperatorMetrics(CollectorRegistry())), cache
+        Reconciler(ports, ports, ports, fresh, OperatorMetrics(CollectorRegistry())), cache
     )
-    loops.ring("unknown")
-    assert loops.alive() == {"pools": 0}
+    loops.enqueue("unknown")
+    assert loops.liveness() == {"pools": 0}
     cache.pool(body(world), gone=False)
-    loops.ring(POOL)
+    loops.enqueue(POOL)
 
     async def made() -> bool:
         return bool(world.clusters)
@@ -49,34 +49,36 @@ async def test_what_is_heard_is_looked_at_once_and_a_pool_that_goes_takes_its_lo
     world.replicas = 2
     cache.pool(body(world), gone=False)
     for _ in range(100):
-        loops.ring(POOL)
+        loops.enqueue(POOL)
 
     async def grown() -> bool:
-        return any(one["spec"]["workerGroupSpecs"][0]["replicas"] == 2 for one in world.clusters.values())
+        return any(
+            cluster["spec"]["workerGroupSpecs"][0]["replicas"] == 2 for cluster in world.clusters.values()
+        )
 
     await wait_until_async(grown, 5, "two groups wanted")
-    assert loops.alive() == {"pools": 1}
+    assert loops.liveness() == {"pools": 1}
     cache.pool(body(world), gone=True)
     await loops.end(POOL)
-    assert loops.alive() == {"pools": 0}
+    assert loops.liveness() == {"pools": 0}
     await loops.close()
 
 
-async def test_an_error_of_ours_does_not_end_a_loop_and_one_that_ended_is_told() -> None:
-    """The first is logged and tried again; the second fails the liveness probe."""
+async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_liveness_probe() -> None:
+    """The error is logged and the step retried."""
     world, cache = World(), Cache()
     cache.pool(body(world), gone=False)
 
     class Broken:
-        async def step(self, name: str, heard: Any) -> float:
+        async def step(self, name: str, manifest: Any) -> float:
             raise ZeroDivisionError
 
         def forget(self, name: str) -> None: ...
 
     loops = kopf_app.Loops(Broken(), cache)  # type: ignore[arg-type]
-    loops.ring(POOL)
+    loops.enqueue(POOL)
     await asyncio.sleep(0.05)
-    assert loops.alive() == {"pools": 1}
+    assert loops.liveness() == {"pools": 1}
     loops._tasks[POOL].cancel()
 
     async def ended() -> bool:
@@ -84,39 +86,39 @@ async def test_an_error_of_ours_does_not_end_a_loop_and_one_that_ended_is_told()
 
     await wait_until_async(ended, 5, "the loop to end")
     with pytest.raises(RuntimeError, match="ended"):
-        loops.alive()
+        loops.liveness()
     await loops.close()
 
 
-async def test_a_pool_whose_end_was_not_heard_takes_its_loop_along() -> None:
-    """Lists say that it is gone where a watch did not."""
+async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
+    """A list shows the deletion later."""
     world, cache = World(), Cache()
-    faces = Faces(world)
+    ports = FakePorts(world)
 
     async def fresh(name: str) -> dict[str, Any]:
         return body(world)
 
     cache.pool(body(world), gone=False)
     loops = kopf_app.Loops(
-        Reconciler(faces, faces, faces, fresh, OperatorMetrics(CollectorRegistry())), cache
+        Reconciler(ports, ports, ports, fresh, OperatorMetrics(CollectorRegistry())), cache
     )
-    loops.ring(POOL)
+    loops.enqueue(POOL)
 
-    async def told() -> bool:
-        return world.told is not None
+    async def reported() -> bool:
+        return world.report is not None
 
-    await wait_until_async(told, 5, "a look")
+    await wait_until_async(reported, 5, "a report")
     cache.pools.clear()
-    loops._bells[POOL].set()
+    loops._dirty[POOL].set()
 
     async def over() -> bool:
-        return loops.alive() == {"pools": 0}
+        return loops.liveness() == {"pools": 0}
 
     await wait_until_async(over, 5, "the loop to end")
 
 
-def test_kopf_takes_all_handlers() -> None:
-    """Login, two more activities, a probe, and four kinds of objects."""
+def test_kopf_accepts_all_handlers() -> None:
+    """Login, startup, cleanup and probe, and watches of four kinds."""
     handlers = kopf_app.registry(Cache(), lambda: pytest.fail("nothing starts yet"))
     assert len(handlers._activities._handlers) == 4
     assert len(handlers._watching._handlers) == 4

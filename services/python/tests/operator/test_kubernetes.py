@@ -1,4 +1,4 @@
-"""The Kubernetes API as the operator uses it, on a real API server."""
+"""The operator's use of the Kubernetes API, on a real API server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RAY = "rayclusters.daybreak-test.dev"
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> str:
-    """RayClusters of a group that no KubeRay looks after."""
+    """An API group whose RayClusters no KubeRay manages."""
     monkeypatch.setattr(kube, "RAY", ("daybreak-test.dev", "v1"))
     monkeypatch.setattr(kube, "DISCOVERY_S", 0.0)
     return "daybreak-test.dev"
@@ -42,13 +42,13 @@ def manifest(name: str) -> dict[str, Any]:
     return {"apiVersion": "daybreak-test.dev/v1", "kind": "RayCluster", "metadata": meta, "spec": spec}
 
 
-async def test_kuberay_that_comes_is_noticed_and_what_changed_since_is_a_conflict(
+async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
     api: client.ApiClient, namespace: str, ray: str
 ) -> None:
-    """Without its kind nothing is tried; once it is there, each write holds only for what was read."""
+    """Without its kind nothing is tried. Once it exists, each write applies only to the version that was read."""
     come: list[bool] = []
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: come.append(True))
-    assert (await cluster.look("echo")).kuberay is False
+    assert (await cluster.observe("echo")).kuberay is False
     with pytest.raises(ClusterConflictError):
         await cluster.create(manifest("echo-1"))
     made = await asyncio.to_thread(install, api, ray_crd(ray))
@@ -56,37 +56,37 @@ async def test_kuberay_that_comes_is_noticed_and_what_changed_since_is_a_conflic
 
         async def there() -> bool:
             try:
-                return (await cluster.look("echo")).kuberay
+                return (await cluster.observe("echo")).kuberay
             except ClusterUnavailableError:  # the API server takes a moment to serve a new kind
                 return False
 
         await wait_until_async(there, 60, "KubeRay to be noticed")
         assert come == [True]
         await cluster.create(manifest("echo-1"))
-        with pytest.raises(ClusterConflictError):  # and from then on it is known
+        with pytest.raises(ClusterConflictError):  # the name exists now
             await cluster.create(manifest("echo-1"))
-        (seen,) = (await cluster.look("echo")).clusters
+        (seen,) = (await cluster.observe("echo")).clusters
         replicas = "/spec/workerGroupSpecs/0/replicas"
         with pytest.raises(ClusterConflictError):
             await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 7}])
         change = {"op": "replace", "path": replicas, "value": 2}
         await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 1}, change])
-        fresh, pods = await cluster.fresh(seen.name)
+        fresh, pods = await cluster.read(seen.name)
         assert fresh is not None
         assert (fresh.replicas, pods) == (2, ())
         with pytest.raises(ClusterConflictError):
             await cluster.delete(seen.name, uid=seen.uid, resource_version=seen.resource_version)
         await cluster.delete(seen.name, uid=fresh.uid, resource_version=fresh.resource_version)
-        assert (await cluster.fresh(seen.name))[0] is None
+        assert (await cluster.read(seen.name))[0] is None
     finally:
         if made:
             await asyncio.to_thread(client.ApiextensionsV1Api(api).delete_custom_resource_definition, RAY)
 
 
-async def test_status_and_events_are_written_for_the_pool_that_was_read(
+async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A namesake that came meanwhile gets neither another's status; the same Event again only counts."""
+    """A later pool of the same name does not get the status; a repeated Event only raises its count."""
     template = {"template": {"spec": {"containers": [{"name": "ray", "image": "none"}]}}}
     spec = {"rayCluster": {"spec": {"headGroupSpec": template, "workerGroupSpecs": [template]}}}
     body = {
@@ -112,10 +112,10 @@ async def test_status_and_events_are_written_for_the_pool_that_was_read(
     assert (event.count, event.message, event.involved_object.name) == (2, "twice", "echo")
 
 
-async def test_the_token_is_read_once_and_again_where_it_is_refused(
+async def test_the_token_is_read_once_and_again_after_a_refusal(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A Secret that is not there yet is waited for; one without the key is somebody's mistake."""
+    """A Secret that does not exist yet is a temporary error; a Secret without the key is a permanent one."""
     core, calls = client.CoreV1Api(api), list[str]()
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_call=calls.append)
     of = RayCluster(name="echo-1", uid="u", resource_version="1", auth_secret="ray")

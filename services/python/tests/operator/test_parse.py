@@ -1,4 +1,4 @@
-"""What Kubernetes and Ray Serve say, as values; what the watches have told, by pool."""
+"""Parsing of Kubernetes' and Ray Serve's answers, and the cache that the watches fill."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def pod(**status: Any) -> dict[str, Any]:
     return {"metadata": {"name": "w", "creationTimestamp": AT, "labels": labels}, "status": status}
 
 
-def test_a_pod_that_runs() -> None:
-    """Ready or not, from when its last container began."""
-    one, two = ({"state": {"running": {"startedAt": f"2026-11-21T00:00:0{n}Z"}}} for n in (1, 4))
+def test_a_pod_runs_since_its_last_container_started() -> None:
+    """Whether it is ready or not."""
+    first, second = ({"state": {"running": {"startedAt": f"2026-11-21T00:00:0{n}Z"}}} for n in (1, 4))
     found = parse.pod(
         pod(
             phase="Running",
@@ -45,20 +45,20 @@ def test_a_pod_that_runs() -> None:
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": AT},
                 {"type": "Ready", "status": "False"},
             ],
-            containerStatuses=[one, two],
+            containerStatuses=[first, second],
         )
     )
     assert (found.running, found.ready, found.replica, found.head) == (True, False, "ranks-abc", False)
     assert found.running_at == (found.scheduled_at or 0) + 4
 
 
-def test_a_pod_that_was_told_to_go() -> None:
-    """Kubernetes gives the end of its grace; its absence is no end."""
+def test_a_terminating_pod_has_the_end_of_its_grace_period() -> None:
+    """Without a deletion timestamp it is not terminating."""
     body = pod(phase="Running")
     assert (parse.pod(body).terminating, parse.pod(body).ends_at) == (False, None)
     body["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:30Z"
-    told = parse.pod(body)
-    assert (told.terminating, told.ends_at) == (True, told.created_at + 30)
+    terminating = parse.pod(body)
+    assert (terminating.terminating, terminating.ends_at) == (True, terminating.created_at + 30)
 
 
 @pytest.mark.parametrize(
@@ -105,25 +105,29 @@ def test_a_pod_that_was_told_to_go() -> None:
         ),
     ],
 )
-def test_why_a_pod_waits(status: dict[str, Any], reason: str | None) -> None:
-    """Only what will not pass by itself; the same word for what goes to and fro between two."""
+def test_a_pod_waits_for_a_reason_that_does_not_pass_by_itself(
+    status: dict[str, Any], reason: str | None
+) -> None:
+    """A cause that alternates between two reasons gets one of them."""
     waiting = parse.pod(pod(**status)).waiting
     assert (waiting.reason if waiting else None) == reason
 
 
 @pytest.mark.parametrize(
-    ("desired", "heard"),
+    ("desired", "observed"),
     [({}, False), ({"desiredWorkerReplicas": 0}, False), ({"desiredWorkerReplicas": 4}, True)],
 )
-def test_whether_kuberay_has_seen_what_is_asked_for(desired: dict[str, Any], heard: bool) -> None:
-    """It speaks of as many workers: two groups of two hosts."""
+def test_kuberay_has_observed_the_spec_when_its_status_counts_all_workers(
+    desired: dict[str, Any], observed: bool
+) -> None:
+    """Two groups of two hosts are four workers."""
     meta = {"name": "video-1", "uid": "u", "resourceVersion": "5"}
     spec = {"workerGroupSpecs": [{"groupName": "ranks", "replicas": 2, "numOfHosts": 2}]}
-    assert parse.ray_cluster({"metadata": meta, "spec": spec, "status": desired}).heard is heard
+    assert parse.ray_cluster({"metadata": meta, "spec": spec, "status": desired}).acknowledged is observed
 
 
-def test_a_raycluster_with_what_went_wrong() -> None:
-    """Its one worker group, its owner, its conditions."""
+def test_a_raycluster_is_parsed_with_its_owner_and_its_problem() -> None:
+    """And its only worker group."""
     found = parse.ray_cluster(
         {
             "metadata": {
@@ -160,8 +164,8 @@ def test_a_raycluster_with_what_went_wrong() -> None:
     assert (found.problem, found.head_service) == (quota, "video-1-head-svc")
 
 
-def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
-    """Warnings name the object, not the pool."""
+def test_the_cache_drops_deleted_objects_and_finds_the_pool_of_a_warning() -> None:
+    """Warnings name an object, not the pool."""
     cache = Cache()
     assert cache.pod(pod(phase="Pending"), gone=False) == "video"
     event = {
@@ -174,22 +178,22 @@ def test_the_cache_forgets_what_has_gone_and_knows_whose_a_warning_is() -> None:
     assert cache.warning(event) == "video"
     assert cache.warning({**event, "involvedObject": {"name": "another"}}) is None
     view = cache.view("video", kuberay=True)
-    assert ([one.name for one in view.pods], len(view.warnings)) == (["w"], 1)
+    assert ([pod.name for pod in view.pods], len(view.warnings)) == (["w"], 1)
     cache.pod(pod(), gone=True)
     assert cache.view("video", kuberay=True).pods == ()
 
 
-def test_a_warning_may_come_before_the_object_that_it_is_about() -> None:
-    """Each kind has a watch of its own, and none waits for another."""
+def test_a_warning_may_arrive_before_its_object() -> None:
+    """Each kind has its own watch, and none waits for another."""
     cache = Cache()
     event = {"metadata": {"name": "e"}, "involvedObject": {"name": "w"}, "message": "m", "lastTimestamp": AT}
     assert cache.warning(event) is None
     cache.pod(pod(phase="Pending"), gone=False)
-    assert [one.message for one in cache.view("video", kuberay=True).warnings] == ["m"]
+    assert [warning.message for warning in cache.view("video", kuberay=True).warnings] == ["m"]
 
 
-def test_lists_set_right_what_a_watch_has_missed() -> None:
-    """Gone while nobody watched: not listed, and not heard of since. What came after the list was asked for stays."""
+def test_a_list_corrects_what_a_watch_has_missed() -> None:
+    """Objects that are neither listed nor seen since are dropped. Objects seen after the list began stay."""
     cache = Cache()
     here, gone, new = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n"))
     pools = [{"metadata": {"name": name}} for name in ("video", "other")]
@@ -201,12 +205,12 @@ def test_lists_set_right_what_a_watch_has_missed() -> None:
     cache.listed("pools", pools[:1], began=began)
     cache.listed("pods", [here], began=began)
     cache.sweep(began=began)
-    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"h", "n"}
+    assert {pod.name for pod in cache.view("video", kuberay=True).pods} == {"h", "n"}
     assert list(cache.pools) == ["video"]
 
 
-def test_a_watch_knows_better_than_a_list_under_way() -> None:
-    """What went or changed since the list was asked for is not brought back by it; by the next one it would be."""
+def test_a_watch_event_wins_over_a_list_in_progress() -> None:
+    """The list does not restore what was deleted or changed since it began; a later list would."""
     cache = Cache()
     changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
     pool = {"metadata": {"name": "video"}}
@@ -222,12 +226,12 @@ def test_a_watch_knows_better_than_a_list_under_way() -> None:
     (seen,) = cache.view("video", kuberay=True).pods
     assert (seen.name, seen.running, cache.pools) == ("c", False, {})
     cache.listed("pods", [gone], began=time.monotonic())
-    assert {one.name for one in cache.view("video", kuberay=True).pods} == {"c", "g"}
+    assert {pod.name for pod in cache.view("video", kuberay=True).pods} == {"c", "g"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
-def test_serves_answer_by_rays_own_model() -> None:
-    """Ranks that are about to move away do not count as running."""
+def test_serves_answer_is_parsed_as_rays_own_model_writes_it() -> None:
+    """Ranks in PENDING_MIGRATION do not count as running."""
     from ray.serve.schema import ReplicaDetails
 
     states = ["RUNNING", "RUNNING", "PENDING_MIGRATION", "STARTING"]
@@ -259,14 +263,14 @@ def test_serves_answer_by_rays_own_model() -> None:
     assert serve_rest.view({"applications": {}}, application="video").status is None
 
 
-def test_a_head_without_a_service_cannot_be_asked_yet() -> None:
-    """KubeRay makes the service a moment after the RayCluster."""
+def test_a_head_without_a_service_is_unavailable() -> None:
+    """KubeRay creates the service a moment after the RayCluster."""
     with pytest.raises(ClusterUnavailableError):
         serve_rest.in_namespace("default")(RayCluster(name="c", uid="u", resource_version="1"))
 
 
-def test_a_patch_whose_test_failed_is_a_conflict_and_what_is_not_valid_a_refusal() -> None:
-    """By the causes that the API server names: what is not valid says which fields; a failed test names none."""
+def test_a_failed_patch_test_is_a_conflict_and_an_invalid_object_a_refusal() -> None:
+    """The causes tell them apart: an invalid object names its fields, a failed test names none."""
     text = "the server rejected our request due to an error in our request"
     stale = {"reason": "Invalid", "message": text, "details": {}}
     causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]

@@ -6,7 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from operator_samples import NOW, busy, done, group, head, hosts, observed, one, pool, ray_cluster
+from operator_samples import (
+    NOW,
+    actions_of,
+    busy,
+    group,
+    head,
+    hosts,
+    observed,
+    only_action,
+    pool,
+    ray_cluster,
+)
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
@@ -26,7 +37,7 @@ from daybreak_server.operator.planner.actions import (
 )
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
-from daybreak_server.ports.cluster import ClusterView, ServeView, Waiting, Warned
+from daybreak_server.ports.cluster import ClusterView, KubeWarning, ServeView, WaitingReason
 
 AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
@@ -38,7 +49,7 @@ def settled(look: Observed) -> Observed:
 
 def test_a_new_pool_gets_a_raycluster_with_a_warm_head_and_no_workers() -> None:
     """`workers` is the default: the head is there before the first task."""
-    made = one(observed(pool()), CreateCluster).manifest
+    made = only_action(observed(pool()), CreateCluster).manifest
     spec: dict[str, Any] = made["spec"]
     assert (spec["suspend"], spec["workerGroupSpecs"][0]["replicas"]) == (False, 0)
     assert made["metadata"]["ownerReferences"][0]["uid"] == "pool-uid"
@@ -46,16 +57,16 @@ def test_a_new_pool_gets_a_raycluster_with_a_warm_head_and_no_workers() -> None:
 
 def test_with_idle_cluster_a_new_pool_begins_asleep() -> None:
     """Nothing runs while nothing is wanted."""
-    made = one(observed(pool(idle={"mode": "cluster"})), CreateCluster).manifest
+    made = only_action(observed(pool(idle={"mode": "cluster"})), CreateCluster).manifest
     assert made["spec"]["suspend"] is True
 
 
 def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> None:
     """Up needs no waiting: both are raised in the same round."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 0)
-    look = observed(of, rc, pods=[head(rc)])
-    grow = one(look, ScaleUp)
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 0)
+    look = observed(video, rc, pods=[head(rc)])
+    grow = only_action(look, ScaleUp)
     assert grow.operations() == [
         {"op": "test", "path": "/metadata/uid", "value": "ray-uid"},
         {"op": "test", "path": "/spec/workerGroupSpecs/0/groupName", "value": "ranks"},
@@ -63,15 +74,15 @@ def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> Non
         {"op": "replace", "path": "/spec/workerGroupSpecs/0/replicas", "value": 1},
         {"op": "add", "path": "/spec/workerGroupSpecs/0/scaleStrategy", "value": {"workersToDelete": []}},
     ]
-    assert one(look, ScaleApplication).target == 2
+    assert only_action(look, ScaleApplication).target == 2
 
 
 def test_at_rest_nothing_is_done() -> None:
     """Neither patch nor status write nor Event, however often it looks."""
-    of = pool(replicas=2)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=2)
+    rc = ray_cluster(video, 2)
     look = settled(
-        observed(of, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[busy("g", "a0"), group("h", "b0")])
+        observed(video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[busy("g", "a0"), group("h", "b0")])
     )
     assert plan(look).actions == ()
     assert plan(replace(look, now=NOW + 3600)).actions == ()
@@ -79,175 +90,177 @@ def test_at_rest_nothing_is_done() -> None:
 
 def test_the_idle_group_goes_and_it_drains_first() -> None:
     """Written down, closed, marked, and only then named; the busy one stays."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 2)
     look = observed(
-        of, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[group("idle", "a0"), busy("busy", "b0")]
+        video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[group("idle", "a0"), busy("busy", "b0")]
     )
     order = [type(action) for action in plan(look).actions if not isinstance(action, EmitEvent)]
     assert order == [WriteStatus, CordonHosts, MarkDrain, ScaleDown]
     assert [drain.group for drain in plan(look).status.drains] == ["idle"]
-    assert (one(look, MarkDrain).group, one(look, ScaleDown).victims) == ("idle", ("a0",))
+    assert (only_action(look, MarkDrain).group, only_action(look, ScaleDown).victims) == ("idle", ("a0",))
 
 
 def test_a_drained_group_goes_with_exactly_its_hosts() -> None:
     """One pod is named for the replica; Serve is lowered only when its ranks are seen to have gone."""
-    of = pool(replicas=1, hostsPerGroup=2, status=drains("idle"))
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=1, hostsPerGroup=2, status=drains("idle"))
+    rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    look = observed(of, rc, pods=pods, groups=[drained("idle", "a0", "a1"), busy("busy", "b0", "b1")])
-    remove = one(look, ScaleDown)
+    look = observed(video, rc, pods=pods, groups=[drained("idle", "a0", "a1"), busy("busy", "b0", "b1")])
+    remove = only_action(look, ScaleDown)
     assert (remove.victims, remove.hosts, remove.replicas) == (("a0",), ("a0", "a1"), 1)
     assert remove.operations()[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
-    assert one(look, CordonHosts).hosts == ("a0", "a1")
-    assert done(look, ScaleApplication) == []
+    assert only_action(look, CordonHosts).hosts == ("a0", "a1")
+    assert actions_of(look, ScaleApplication) == []
 
 
 def test_serve_is_lowered_when_no_more_ranks_run_than_are_to_stay() -> None:
     """Serve picks what it stops without knowing who works."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 1)
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
     pods = [head(rc), *hosts(rc, "b")]
-    still = observed(of, rc, pods=pods, groups=[busy("busy", "b0")], target=4, running=4)
-    assert done(still, ScaleApplication) == []
-    gone = observed(of, rc, pods=pods, groups=[busy("busy", "b0")], target=4, running=2)
-    assert one(gone, ScaleApplication).most_running == 2
+    still = observed(video, rc, pods=pods, groups=[busy("busy", "b0")], target=4, running=4)
+    assert actions_of(still, ScaleApplication) == []
+    gone = observed(video, rc, pods=pods, groups=[busy("busy", "b0")], target=4, running=2)
+    assert only_action(gone, ScaleApplication).max_running == 2
 
 
 def test_a_busy_group_is_waited_for_until_its_deadline() -> None:
     """Told, it works on; after the deadline it goes, and is named as overdue."""
-    of = pool(replicas=1, status=drains("slow"))
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=1, status=drains("slow"))
+    rc = ray_cluster(video, 2)
     groups = [busy("slow", "a0", drain=True, since_ms=int(NOW * 1000)), busy("other", "b0")]
-    look = observed(of, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=groups)
-    assert done(look, ScaleDown) == []
+    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=groups)
+    assert actions_of(look, ScaleDown) == []
     late = replace(look, now=NOW + 46)
-    assert one(late, ScaleDown).overdue == ("slow",)
+    assert only_action(late, ScaleDown).overdue == ("slow",)
 
 
 def test_a_group_is_taken_back_into_service_when_it_is_wanted_again() -> None:
     """KEDA may change its mind while a group drains."""
-    of = pool(replicas=2, status=drains("idle"))
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=2, status=drains("idle"))
+    rc = ray_cluster(video, 2)
     look = observed(
-        of, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[drained("idle", "a0"), group("h", "b0")]
+        video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[drained("idle", "a0"), group("h", "b0")]
     )
-    mark = one(look, MarkDrain)
+    mark = only_action(look, MarkDrain)
     assert (mark.group, mark.on, mark.cluster) == ("idle", False, rc)
 
 
 def test_pods_that_wait_for_a_node_go_before_any_group() -> None:
     """Nothing is lost with them."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 2)
     pending = hosts(rc, "p", running=False, ready=False, running_at=None, scheduled_at=None)
-    look = observed(of, rc, pods=[head(rc), *hosts(rc, "a"), *pending], groups=[group("idle", "a0")])
-    assert one(look, ScaleDown).victims == ("p0",)
+    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a"), *pending], groups=[group("idle", "a0")])
+    assert only_action(look, ScaleDown).victims == ("p0",)
 
 
 def test_the_last_group_stays_while_tasks_are_live() -> None:
     """Zero only when nothing is live, whoever asked for zero."""
-    of = pool(replicas=0)
-    rc = ray_cluster(of, 1)
-    look = observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("busy", "a0")])
-    assert done(look, MarkDrain) == []
+    video = pool(replicas=0)
+    rc = ray_cluster(video, 1)
+    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("busy", "a0")])
+    assert actions_of(look, MarkDrain) == []
     assert next(c.reason for c in plan(look).status.conditions if c.type == "Ready") == "HeldByTasks"
 
 
 def test_while_redis_is_away_nobody_goes() -> None:
     """Who works is not known then. Up still works."""
-    of = pool(replicas=0)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=0)
+    rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    look = observed(of, rc, pods=pods, store=None, store_error=AWAY)
+    look = observed(video, rc, pods=pods, store=None, store_error=AWAY)
     assert {type(action) for action in plan(look).actions} <= {WriteStatus, EmitEvent}
     healthy = next(c for c in plan(look).status.conditions if c.type == "Healthy")
     assert healthy.reason == "RedisUnreachable"
     more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error=AWAY)
-    assert one(more, ScaleUp).replicas == 3
+    assert only_action(more, ScaleUp).replicas == 3
 
 
 def test_a_group_across_two_replicas_is_made_anew_once_nothing_is_live() -> None:
     """Both replicas go together, and groups come back one by one."""
-    of = pool(replicas=2, hostsPerGroup=2)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=2, hostsPerGroup=2)
+    rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
     groups = [group("g", "a0", "b0"), group("h", "a1", "b1")]
-    look = observed(of, rc, pods=pods, groups=groups)
-    assert {mark.group for mark in done(look, MarkDrain)} == {"g", "h"}
-    assert done(observed(of, rc, pods=pods, groups=groups, live=1), MarkDrain) == []
+    look = observed(video, rc, pods=pods, groups=groups)
+    assert {mark.group for mark in actions_of(look, MarkDrain)} == {"g", "h"}
+    assert actions_of(observed(video, rc, pods=pods, groups=groups, live=1), MarkDrain) == []
     gone = [drained("g", "a0", "b0"), drained("h", "a1", "b1")]
-    told = pool(replicas=2, hostsPerGroup=2, status=drains("g", "h"))
-    remove = one(observed(told, rc, pods=pods, groups=gone), ScaleDown)
+    draining = pool(replicas=2, hostsPerGroup=2, status=drains("g", "h"))
+    remove = only_action(observed(draining, rc, pods=pods, groups=gone), ScaleDown)
     assert (remove.victims, remove.replicas) == (("a0", "b0"), 0)
     serialize_growth = pool(replicas=2, hostsPerGroup=2, status=PoolStatus(serialize_growth=True))
     assert (
-        one(observed(serialize_growth, ray_cluster(serialize_growth, 0), pods=[head(rc)]), ScaleUp).replicas
+        only_action(
+            observed(serialize_growth, ray_cluster(serialize_growth, 0), pods=[head(rc)]), ScaleUp
+        ).replicas
         == 1
     )
 
 
 def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
     """Hosts that are on their way out are waited for, those that never go are not."""
-    of = pool(replicas=2, status=PoolStatus(serialize_growth=True))
-    rc = ray_cluster(of, 1)
+    video = pool(replicas=2, status=PoolStatus(serialize_growth=True))
+    rc = ray_cluster(video, 1)
 
     def look(over: float) -> Observed:
         dead = hosts(rc, "d", ready=False, terminating=True, ends_at=NOW - over)
-        return observed(of, rc, pods=[head(rc), *hosts(rc, "a"), *dead], groups=[group("g", "a0")])
+        return observed(video, rc, pods=[head(rc), *hosts(rc, "a"), *dead], groups=[group("g", "a0")])
 
-    assert done(look(50.0), ScaleUp) == []
-    assert one(look(70.0), ScaleUp).replicas == 2
+    assert actions_of(look(50.0), ScaleUp) == []
+    assert only_action(look(70.0), ScaleUp).replicas == 2
 
 
 def test_the_head_goes_after_a_while_and_comes_back_with_all_pods_at_once() -> None:
     """`idle.mode: cluster`: only when nothing is live, Serve is at zero and the workers are gone."""
-    of = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(idle_since=NOW - 61))
-    rc = ray_cluster(of, 0)
-    look = observed(of, rc, pods=[head(rc)])
-    assert one(look, Suspend).cluster == rc
-    assert done(replace(look, now=NOW - 10), Suspend) == []
+    video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(idle_since=NOW - 61))
+    rc = ray_cluster(video, 0)
+    look = observed(video, rc, pods=[head(rc)])
+    assert only_action(look, Suspend).cluster == rc
+    assert actions_of(replace(look, now=NOW - 10), Suspend) == []
     asleep = replace(rc, suspend=True, suspended=True)
     wake = observed(pool(replicas=2, idle={"mode": "cluster"}), asleep)
-    assert one(wake, Resume).replicas == 2
+    assert only_action(wake, Resume).replicas == 2
 
 
 def test_paused_touches_nothing_but_the_status() -> None:
     """Neither up nor down."""
-    of = pool(replicas=3, paused=True)
-    rc = ray_cluster(of, 1)
-    look = observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
+    video = pool(replicas=3, paused=True)
+    rc = ray_cluster(video, 1)
+    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
     assert {type(action) for action in plan(look).actions} == {WriteStatus, EmitEvent}
     assert plan(look).status.phase == "Paused"
 
 
 def test_a_missing_application_is_put_and_a_failed_one_is_tried_with_other_arguments() -> None:
     """A head without fault tolerance comes back empty; Serve gives a failed application up for good."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 1)
-    missing = observed(of, rc, pods=[head(rc)], serve={rc.name: ServeView()})
-    assert one(missing, PutApplication).config["applications"][1]["args"]["attempt"] == 0
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
+    missing = observed(video, rc, pods=[head(rc)], serve={rc.name: ServeView()})
+    assert only_action(missing, PutApplication).config["applications"][1]["args"]["attempt"] == 0
     failed = ServeView(status="DEPLOY_FAILED", attempt=0, target=2, message="it raised")
     tried = pool(replicas=1, status=PoolStatus(application=Application(since=NOW - 31)))
     look = observed(tried, rc, pods=[head(rc)], serve={rc.name: failed})
-    assert one(look, PutApplication).config["applications"][1]["args"]["attempt"] == 1
+    assert only_action(look, PutApplication).config["applications"][1]["args"]["attempt"] == 1
     assert plan(look).status.application.attempt == 1
     at_work = observed(
         tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
     )
-    assert done(at_work, PutApplication) == []
+    assert actions_of(at_work, PutApplication) == []
 
 
 def test_tries_are_counted_for_each_revision() -> None:
     """A new template waits for none of an earlier one's failures; one that comes back is not deployed anew."""
     was = Application(attempt=5, since=NOW - 10)
     before = PoolStatus(application=was, revision="another")
-    of = pool(replicas=1, status=before)
-    assert plan(observed(of)).status.application == Application()
-    rc = ray_cluster(of, 1)
-    back = observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
+    video = pool(replicas=1, status=before)
+    assert plan(observed(video)).status.application == Application()
+    rc = ray_cluster(video, 1)
+    back = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
     as_it_is = replace(back, serve={rc.name: replace(back.serve[rc.name], attempt=0)})
-    assert (done(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
+    assert (actions_of(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
     same = pool(replicas=1, status=before.model_copy(update={"revision": rc.revision}))
     assert plan(observed(same, rc, pods=[head(rc)])).status.application == was
 
@@ -255,24 +268,24 @@ def test_tries_are_counted_for_each_revision() -> None:
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
     """Whatever KEDA writes. 1.8 billion seconds is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
-    of = pool(minWarm=1, warmSchedule=[window])
-    rc = ray_cluster(of, 0)
-    look = observed(of, rc, pods=[head(rc)])
-    assert one(look, ScaleUp).replicas == 3
-    assert one(replace(look, now=NOW + 86400), ScaleUp).replicas == 1
+    video = pool(minWarm=1, warmSchedule=[window])
+    rc = ray_cluster(video, 0)
+    look = observed(video, rc, pods=[head(rc)])
+    assert only_action(look, ScaleUp).replicas == 3
+    assert only_action(replace(look, now=NOW + 86400), ScaleUp).replicas == 1
 
 
 def test_kuberay_missing_is_said_and_nothing_is_tried() -> None:
     """A condition that names the cause and what to do, and an Event."""
     look = observed(pool(replicas=1), view=ClusterView(kuberay=False))
-    told = plan(look).status
-    assert told.phase == "Blocked"
-    assert "kuberay-operator" in next(c.message for c in told.conditions if c.type == "Healthy")
-    assert [emit.reason for emit in done(look, EmitEvent)] == ["KubeRayMissing"]
-    assert done(settled(look), EmitEvent) == []
+    status = plan(look).status
+    assert status.phase == "Blocked"
+    assert "kuberay-operator" in next(c.message for c in status.conditions if c.type == "Healthy")
+    assert [emit.reason for emit in actions_of(look, EmitEvent)] == ["KubeRayMissing"]
+    assert actions_of(settled(look), EmitEvent) == []
 
 
-def _told(look: Observed) -> str:
+def _healthy_reason(look: Observed) -> str:
     return next(c.reason for c in plan(look).status.conditions if c.type == "Healthy")
 
 
@@ -280,35 +293,35 @@ def _told(look: Observed) -> str:
 def test_tasks_for_which_nobody_asks_are_named(waited: int, reason: str) -> None:
     """KEDA is away, or does not see them: said after a minute, and not where somebody asks or holds the pool."""
     wake = Wake(phase="detect", since=NOW - waited, began=NOW - waited)
-    of = pool(status=PoolStatus(wake=wake))
-    rc = ray_cluster(of, 0)
-    assert _told(observed(of, rc, pods=[head(rc)], live=1)) == reason
-    assert _told(observed(of, rc, pods=[head(rc)], live=0)) == "NoProblem"
+    video = pool(status=PoolStatus(wake=wake))
+    rc = ray_cluster(video, 0)
+    assert _healthy_reason(observed(video, rc, pods=[head(rc)], live=1)) == reason
+    assert _healthy_reason(observed(video, rc, pods=[head(rc)], live=0)) == "NoProblem"
     paused = pool(status=PoolStatus(wake=wake), paused=True)
-    assert _told(observed(paused, ray_cluster(paused, 0), live=1)) == "NoProblem"
-    asked = pool(status=PoolStatus(wake=wake), replicas=1)
-    assert _told(observed(asked, ray_cluster(asked, 1), live=1)) == "NoProblem"
+    assert _healthy_reason(observed(paused, ray_cluster(paused, 0), live=1)) == "NoProblem"
+    scaled = pool(status=PoolStatus(wake=wake), replicas=1)
+    assert _healthy_reason(observed(scaled, ray_cluster(scaled, 1), live=1)) == "NoProblem"
 
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_kuberay_that_does_not_answer_is_named(waited: int, reason: str) -> None:
     """It makes no pods and its status is of before: said after a minute, and not where its status has followed."""
     wake = Wake(phase="pods", since=NOW - waited, began=NOW - waited)
-    of = pool(replicas=1, status=PoolStatus(wake=wake))
-    silent, heard = ray_cluster(of, 1, heard=False), ray_cluster(of, 1)
-    assert _told(observed(of, silent, pods=[head(silent)], live=1)) == reason
-    assert _told(observed(of, heard, pods=[head(heard)], live=1)) == "NoProblem"
+    video = pool(replicas=1, status=PoolStatus(wake=wake))
+    silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)
+    assert _healthy_reason(observed(video, silent, pods=[head(silent)], live=1)) == reason
+    assert _healthy_reason(observed(video, observing, pods=[head(observing)], live=1)) == "NoProblem"
 
 
 def test_an_image_that_cannot_be_pulled_is_named() -> None:
     """The pod, the reason, and what to look at."""
-    of = pool(replicas=1)
-    rc = ray_cluster(of, 1)
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
     stuck = hosts(
-        rc, "p", running=False, ready=False, waiting=Waiting(reason="ImagePullBackOff", message="404")
+        rc, "p", running=False, ready=False, waiting=WaitingReason(reason="ImagePullBackOff", message="404")
     )
-    told = plan(observed(of, rc, pods=[head(rc), *stuck])).status
-    healthy = next(c for c in told.conditions if c.type == "Healthy")
+    status = plan(observed(video, rc, pods=[head(rc), *stuck])).status
+    healthy = next(c for c in status.conditions if c.type == "Healthy")
     assert healthy.reason == "ImagePullFailed"
     assert "p0" in healthy.message
 
@@ -316,33 +329,33 @@ def test_an_image_that_cannot_be_pulled_is_named() -> None:
 def test_a_refusal_counts_until_a_pod_was_made_or_the_wake_is_another() -> None:
     """A quota that was raised is not told of again by Kubernetes' old words."""
 
-    def told(*pods: Any, wake: Wake) -> str:
-        of = pool(replicas=1, status=PoolStatus(wake=wake))
-        rc = ray_cluster(of, 1)
+    def reason_with(*pods: Any, wake: Wake) -> str:
+        video = pool(replicas=1, status=PoolStatus(wake=wake))
+        rc = ray_cluster(video, 1)
         quota = Cause(reason="QuotaExceeded", message="exceeded quota: e2e")
-        words = Warned(reason="FailedCreate", message="…", about=rc.name, at=NOW - 20, cause=quota)
+        words = KubeWarning(reason="FailedCreate", message="…", about=rc.name, at=NOW - 20, cause=quota)
         view = ClusterView(clusters=(rc,), pods=(head(rc), *pods), warnings=(words,))
-        status = plan(observed(of, rc, view=view)).status
+        status = plan(observed(video, rc, view=view)).status
         return next(c.reason for c in status.conditions if c.type == "Healthy")
 
     wake = Wake(phase="pods", since=NOW - 30, began=NOW - 30)
     rc = ray_cluster(pool(replicas=1), 1)
     earlier, later = (hosts(rc, "a", created_at=NOW - at, ready=False) for at in (25, 10))
-    assert told(wake=wake) == told(*earlier, wake=wake) == "QuotaExceeded"
-    assert told(*later, wake=wake) == "NoProblem"
-    assert told(wake=Wake(phase="pods", since=NOW - 5, began=NOW - 5)) == "NoProblem"
-    assert told(wake=Wake(phase="zero", since=NOW - 5)) == "NoProblem"
+    assert reason_with(wake=wake) == reason_with(*earlier, wake=wake) == "QuotaExceeded"
+    assert reason_with(*later, wake=wake) == "NoProblem"
+    assert reason_with(wake=Wake(phase="pods", since=NOW - 5, began=NOW - 5)) == "NoProblem"
+    assert reason_with(wake=Wake(phase="zero", since=NOW - 5)) == "NoProblem"
 
 
 def test_status_counts_complete_groups_and_always_has_a_selector() -> None:
     """HPA needs both, also at zero."""
     empty = plan(observed(pool())).status
     assert (empty.replicas, empty.selector) == (0, "daybreak.dev/pool=video,daybreak.dev/role=rank")
-    of = pool(replicas=2, hostsPerGroup=2)
-    rc = ray_cluster(of, 2)
+    video = pool(replicas=2, hostsPerGroup=2)
+    rc = ray_cluster(video, 2)
     half = [*hosts(rc, "a"), *hosts(rc, "b")[:1]]
-    told = plan(observed(of, rc, pods=[head(rc), *half], groups=[group("g", "a0", "a1")])).status
-    assert (told.replicas, told.ready) == (1, 1)
+    status = plan(observed(video, rc, pods=[head(rc), *half], groups=[group("g", "a0", "a1")])).status
+    assert (status.replicas, status.ready) == (1, 1)
 
 
 def drained(name: str, *on: str) -> Any:
@@ -357,9 +370,9 @@ def drains(*groups: str) -> PoolStatus:
 
 def test_others_words_that_change_are_no_news() -> None:
     """The cause is the same: no write of the status, and no Event."""
-    of = pool(replicas=1)
-    cluster = ray_cluster(of, 1)
-    of = of.model_copy(update={"status": plan(observed(of, cluster, pods=[head(cluster)])).status})
+    video = pool(replicas=1)
+    cluster = ray_cluster(video, 1)
+    video = video.model_copy(update={"status": plan(observed(video, cluster, pods=[head(cluster)])).status})
     waits = [
         hosts(
             cluster,
@@ -367,13 +380,15 @@ def test_others_words_that_change_are_no_news() -> None:
             running=False,
             ready=False,
             running_at=None,
-            waiting=Waiting(reason="ImagePullBackOff", message=said),
+            waiting=WaitingReason(reason="ImagePullBackOff", message=message),
         )
-        for said in ("failed to pull", "back-off")
+        for message in ("failed to pull", "back-off")
     ]
-    first = plan(observed(of, cluster, pods=[head(cluster), *waits[0]]))
-    assert any(isinstance(one, EmitEvent) and one.reason == "ImagePullFailed" for one in first.actions)
-    of = of.model_copy(update={"status": first.status})
-    second = plan(observed(of, cluster, pods=[head(cluster), *waits[1]]))
-    assert not [one for one in second.actions if isinstance(one, WriteStatus | EmitEvent)]
+    first = plan(observed(video, cluster, pods=[head(cluster), *waits[0]]))
+    assert any(
+        isinstance(action, EmitEvent) and action.reason == "ImagePullFailed" for action in first.actions
+    )
+    video = video.model_copy(update={"status": first.status})
+    second = plan(observed(video, cluster, pods=[head(cluster), *waits[1]]))
+    assert not [action for action in second.actions if isinstance(action, WriteStatus | EmitEvent)]
     assert "failed to pull" in next(c.message for c in second.status.conditions if c.type == "Healthy")

@@ -24,7 +24,7 @@ from daybreak_server.ports.cluster import ServeView
 RC = ray_cluster(pool(replicas=1, hostsPerGroup=2), 2)
 PODS = (head(RC), *hosts(RC, "a", "b"))
 REMOVE = ScaleDown(
-    cluster=RC, replicas=1, victims=("a0",), hosts=("a0", "a1"), most_left=1, workers_to_delete=("a0",)
+    cluster=RC, replicas=1, victims=("a0",), hosts=("a0", "a1"), max_remaining=1, workers_to_delete=("a0",)
 )
 DRAINED = group("a", "a0", "a1", drain=True)
 SCALE = ScaleApplication(cluster=RC, application="video", deployment="VideoGenerator", target=0)
@@ -67,7 +67,7 @@ def test_kuberay_is_never_left_to_choose() -> None:
     "action",
     [
         MarkDrain(group=GroupId("a"), on=False, cluster=RC, hosts=("a0", "a1")),
-        CordonHosts(hosts=("a0",), closed=False, cluster=RC),
+        CordonHosts(hosts=("a0",), cordoned=False, cluster=RC),
     ],
 )
 def test_what_is_named_is_not_given_back(action: Preconditioned) -> None:
@@ -92,7 +92,7 @@ def test_serve_ends_no_group_that_works() -> None:
     for action in (PutApplication(cluster=RC, config={}), SCALE):
         assert refusal(action, cluster=RC, pods=PODS, store=works) == "a group works here"
         assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
-    lower = replace(SCALE, target=2, most_running=2)
+    lower = replace(SCALE, target=2, max_running=2)
     assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=4)) is not None
     assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=2)) is None
 

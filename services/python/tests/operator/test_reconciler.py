@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from operator_driver import Driver
-from operator_fakes import Faces
+from operator_fakes import FakePorts
 from operator_world import POOL, UID, World
 from prometheus_client import CollectorRegistry
 
@@ -26,7 +26,7 @@ class Api:
     def __init__(self, world: World) -> None:
         self.world, self.reads = world, 0
 
-    def heard(self, *, status: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def manifest(self, *, status: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The pool's object; with an older status, if wanted."""
         return {
             "metadata": {"name": POOL, "namespace": "default", "uid": UID, "generation": 1},
@@ -34,27 +34,27 @@ class Api:
             "status": dict(self.world.status if status is None else status),
         }
 
-    async def body(self, name: str) -> Mapping[str, Any] | None:
+    async def read(self, name: str) -> Mapping[str, Any] | None:
         """From the API server itself."""
         self.reads += 1
-        return self.heard()
+        return self.manifest()
 
 
 def reconciler(world: World, api: Api) -> tuple[Any, CollectorRegistry]:
     """One operator's life."""
-    faces, counted = Faces(world), CollectorRegistry()
-    return Reconciler(faces, faces, faces, api.body, OperatorMetrics(counted)), counted
+    ports, metrics_registry = FakePorts(world), CollectorRegistry()
+    return Reconciler(ports, ports, ports, api.read, OperatorMetrics(metrics_registry)), metrics_registry
 
 
 async def test_a_watch_that_shows_an_old_status_is_not_believed() -> None:
     """The status is read once, at first sight; from then on it is what was written."""
     world = World()
     api = Api(world)
-    operator, counted = reconciler(world, api)
-    await operator.step(POOL, api.heard())
-    await operator.step(POOL, api.heard(status={}))
+    operator, metrics_registry = reconciler(world, api)
+    await operator.step(POOL, api.manifest())
+    await operator.step(POOL, api.manifest(status={}))
     assert api.reads == 1
-    assert counted.get_sample_value(
+    assert metrics_registry.get_sample_value(
         "daybreak_operator_actions_total", {"pool": POOL, "action": "WriteStatus"}
     ) == pytest.approx(1)
 
@@ -63,15 +63,15 @@ async def test_an_error_ends_the_look_and_the_pause_grows() -> None:
     """A Kubernetes that cannot be reached is asked less and less often; then all goes on."""
     world = World()
     api = Api(world)
-    operator, counted = reconciler(world, api)
+    operator, metrics_registry = reconciler(world, api)
     operator.cluster.api_up = False
-    pauses = [await operator.step(POOL, api.heard()) for _ in range(8)]
+    pauses = [await operator.step(POOL, api.manifest()) for _ in range(8)]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 10.0
     failed = {"pool": POOL, "error": "ClusterUnavailableError"}
-    assert counted.get_sample_value("daybreak_operator_failures_total", failed) == 8
+    assert metrics_registry.get_sample_value("daybreak_operator_failures_total", failed) == 8
     operator.cluster.api_up = True
-    await operator.step(POOL, api.heard())
+    await operator.step(POOL, api.manifest())
     assert len(world.clusters) == 1
 
 
@@ -87,58 +87,58 @@ async def test_a_raycluster_that_kubernetes_refuses_is_named_and_holds_up_no_oth
     world.image, world.replicas = 2, 2
     operator.cluster.refuses = "Kubernetes says 422 Invalid: num-cpus: must be of type string"
     for _ in range(3):
-        await operator.step(POOL, api.heard())
+        await operator.step(POOL, api.manifest())
         world.now += 10
     assert list(world.clusters) == [old]
     assert world.clusters[old]["spec"]["workerGroupSpecs"][0]["replicas"] == 2
-    healthy = next(one for one in world.status["conditions"] if one["type"] == "Healthy")
+    healthy = next(condition for condition in world.status["conditions"] if condition["type"] == "Healthy")
     assert (healthy["status"], healthy["reason"]) == ("False", "RayClusterRefused")
     assert "num-cpus: must be of type string" in healthy["message"]
     assert operator.cluster.emitted.count(("Warning", "RayClusterRefused")) == 1
     operator.cluster.refuses = ""
     for _ in range(2):
-        await operator.step(POOL, api.heard())
+        await operator.step(POOL, api.manifest())
     assert len(world.clusters) == 2
-    healthy = next(one for one in world.status["conditions"] if one["type"] == "Healthy")
+    healthy = next(condition for condition in world.status["conditions"] if condition["type"] == "Healthy")
     assert healthy["status"] == "True"
 
 
 async def test_a_head_that_takes_no_application_holds_up_no_other() -> None:
     """What is asked of the heads is asked of each; the first failure is the one that is told."""
     world = World()
-    faces, asked = Faces(world), []
+    ports, called = FakePorts(world), []
     clusters = [SimpleNamespace(name=name) for name in ("old", "new")]
 
-    class Carried(Executor):
-        async def carry(self, pool: Any, action: Any) -> None:
-            asked.append(action.cluster.name)
+    class RecordingExecutor(Executor):
+        async def execute(self, pool: Any, action: Any) -> None:
+            called.append(action.cluster.name)
             if action.cluster.name == "old":
                 raise ClusterUnavailableError("the old head does not answer")
 
-    carrier = Carried(cluster=faces, serve=faces, groups=faces)
+    executor = RecordingExecutor(cluster=ports, serve=ports, groups=ports)
     actions = [PutApplication(cluster=cluster, config={}) for cluster in clusters]  # type: ignore[arg-type]
     with pytest.raises(ClusterUnavailableError, match="the old head"):
-        await carrier.carry_all(world.pool(), actions, done=lambda _: None, refused=print)
-    assert asked == ["old", "new"]
+        await executor.execute_all(world.pool(), actions, done=lambda _: None, refused=print)
+    assert called == ["old", "new"]
 
 
-def berlin(heard: dict[str, Any], generation: int) -> dict[str, Any]:
+def berlin(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
     """The same with a time zone that the CRD takes and that there is not."""
     window = {"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1}
-    metadata = {**heard["metadata"], "generation": generation}
-    return {**heard, "metadata": metadata, "spec": {**heard["spec"], "warmSchedule": [window]}}
+    metadata = {**manifest["metadata"], "generation": generation}
+    return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "warmSchedule": [window]}}
 
 
 async def test_a_spec_that_cannot_be_read_is_told_once_and_nothing_is_touched() -> None:
     """A condition that names the field and what to write, an Event, clients and a metric; then no write more."""
     world = World(replicas=1)
     api = Api(world)
-    operator, counted = reconciler(world, api)
-    await operator.step(POOL, api.heard())
+    operator, metrics_registry = reconciler(world, api)
+    await operator.step(POOL, api.manifest())
     there, ready = copy.deepcopy(world.clusters), world.status["conditions"][0]
     operator.cluster.emitted.clear()
-    await operator.step(POOL, berlin(api.heard(), 2))
-    conditions = {one["type"]: one for one in world.status["conditions"]}
+    await operator.step(POOL, berlin(api.manifest(), 2))
+    conditions = {condition["type"]: condition for condition in world.status["conditions"]}
     healthy = conditions["Healthy"]
     assert (healthy["status"], healthy["reason"], healthy["observedGeneration"]) == (
         "False",
@@ -150,15 +150,15 @@ async def test_a_spec_that_cannot_be_read_is_told_once_and_nothing_is_touched() 
     assert (world.status["phase"], world.status["observedGeneration"]) == ("Blocked", 2)
     assert conditions["Ready"] == ready
     assert operator.cluster.emitted == [("Warning", "SpecInvalid")]
-    assert world.told is not None
-    assert (world.told.reason, world.told.message) == ("SpecInvalid", healthy["message"])
+    assert world.report is not None
+    assert (world.report.reason, world.report.message) == ("SpecInvalid", healthy["message"])
     written = copy.deepcopy(world.status)
-    assert await operator.step(POOL, berlin(api.heard(), 2)) >= 10.0
+    assert await operator.step(POOL, berlin(api.manifest(), 2)) >= 10.0
     assert (world.status, world.clusters) == (written, there)
     assert operator.cluster.emitted == [("Warning", "SpecInvalid")]
     failed = {"pool": POOL, "error": "SpecInvalidError"}
-    assert counted.get_sample_value("daybreak_operator_failures_total", failed) == 2
-    assert counted.get_sample_value("daybreak_operator_healthy", {"pool": POOL}) == 0
+    assert metrics_registry.get_sample_value("daybreak_operator_failures_total", failed) == 2
+    assert metrics_registry.get_sample_value("daybreak_operator_healthy", {"pool": POOL}) == 0
 
 
 async def test_a_spec_that_is_right_again_needs_no_hand() -> None:
@@ -166,17 +166,17 @@ async def test_a_spec_that_is_right_again_needs_no_hand() -> None:
     world = World(replicas=1)
     api = Api(world)
     operator, _ = reconciler(world, api)
-    await operator.step(POOL, berlin(api.heard(), 1))
+    await operator.step(POOL, berlin(api.manifest(), 1))
     assert (world.clusters, world.status["selector"]) == (
         {},
         "daybreak.dev/pool=video,daybreak.dev/role=rank",
     )
     later, _ = reconciler(world, api)
     before = copy.deepcopy(world.status)
-    await later.step(POOL, berlin(api.heard(), 1))
+    await later.step(POOL, berlin(api.manifest(), 1))
     assert (world.status, later.cluster.emitted) == (before, [])
-    await later.step(POOL, api.heard())
-    healthy = next(one for one in world.status["conditions"] if one["type"] == "Healthy")
+    await later.step(POOL, api.manifest())
+    healthy = next(condition for condition in world.status["conditions"] if condition["type"] == "Healthy")
     assert (healthy["status"], len(world.clusters)) == ("True", 1)
     assert ("Normal", "Recovered") in later.cluster.emitted
 
@@ -186,9 +186,9 @@ async def test_a_pool_that_goes_is_told_nothing_of_its_spec() -> None:
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)
-    going = berlin(api.heard(), 1)
-    going["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:00Z"
-    await operator.step(POOL, going)
+    deleting = berlin(api.manifest(), 1)
+    deleting["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:00Z"
+    await operator.step(POOL, deleting)
     assert (world.status, operator.cluster.emitted) == ({}, [])
 
 
@@ -196,12 +196,12 @@ async def test_a_status_that_cannot_be_read_is_counted() -> None:
     """One from a newer operator, say: nothing is done to the pool, and the metric tells."""
     world = World()
     api = Api(world)
-    operator, counted = reconciler(world, api)
+    operator, metrics_registry = reconciler(world, api)
     world.status = {"ready": "many"}
-    assert await operator.step(POOL, api.heard()) == 10.0
+    assert await operator.step(POOL, api.manifest()) == 10.0
     assert (world.status, world.clusters) == ({"ready": "many"}, {})
     failed = {"pool": POOL, "error": "ValidationError"}
-    assert counted.get_sample_value("daybreak_operator_failures_total", failed) == 1
+    assert metrics_registry.get_sample_value("daybreak_operator_failures_total", failed) == 1
 
 
 @pytest.mark.parametrize("action", range(6))

@@ -124,36 +124,39 @@ def test_every_field_that_is_wrong_is_named_as_people_write_it() -> None:
     body = {"metadata": {"name": "video", "namespace": "n", "uid": "u"}, "spec": spec}
     with pytest.raises(SpecInvalidError) as refused:
         GeneratorPool.read(body)
-    told = str(refused.value).split("; ")
-    assert [one.partition(":")[0] for one in told if one.startswith("spec.")] == [
+    errors = str(refused.value).split("; ")
+    assert [error.partition(":")[0] for error in errors if error.startswith("spec.")] == [
         "spec.replicas",
         "spec.warmSchedule[0].from",
         "spec.warmSchedule[0].timeZone",
     ]
-    assert "spec.warmSchedule[0].timeZone: there is no time zone 'Berlin'" in told
+    assert (
+        "spec.warmSchedule[0].timeZone: unknown time zone 'Berlin'; use an IANA name such as Europe/Berlin"
+        in errors
+    )
 
 
 def test_no_pool_is_called_as_another_application_of_its_head_is() -> None:
     """Ray Serve takes a name once."""
-    rules = [one["rule"] for one in version()["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]]
-    others = {one["name"] for one in render.applications(pool(), 0)["applications"]} - {"video"}
+    rules = [entry["rule"] for entry in version()["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]]
+    others = {app["name"] for app in render.applications(pool(), 0)["applications"]} - {"video"}
     assert others == {"api"}
     assert "self.metadata.name != 'api'" in rules
 
 
 def test_the_column_of_wanted_groups_counts_what_stays_warm() -> None:
     """`spec.replicas` is what KEDA asks for: 0 while `minWarm` keeps groups."""
-    (wanted,) = [one for one in version()["additionalPrinterColumns"] if one["name"] == "Wanted"]
+    (wanted,) = [column for column in version()["additionalPrinterColumns"] if column["name"] == "Wanted"]
     assert wanted["jsonPath"] == ".status.wanted"
-    of = pool(minWarm=2)
-    assert dump_status(plan(observed(of, ray_cluster(of, 0))).status)["wanted"] == 2
+    video = pool(minWarm=2)
+    assert dump_status(plan(observed(video, ray_cluster(video, 0))).status)["wanted"] == 2
 
 
 def test_every_reason_has_its_entry_in_the_runbooks() -> None:
     """And none is there that nobody gives."""
     source = Path(diagnosis.__file__).read_text()
     known = set(re.findall(r'reason="(\w+)"', source))
-    known |= set(Reason) | {one for one, _ in diagnosis._WAITING.values()}
+    known |= set(Reason) | {known_as for known_as, _ in diagnosis._WAITING.values()}
     assert "SpecInvalid" in known
     page = RUNBOOKS.read_text().partition("\n## Reasons\n")[2].partition("\n## ")[0]
     entries = {name for line in re.findall(r"^### (.+)$", page, re.MULTILINE) for name in line.split(", ")}
@@ -162,7 +165,7 @@ def test_every_reason_has_its_entry_in_the_runbooks() -> None:
 
 def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     """They read as settings, whatever the pool is called."""
-    of = pool(
+    video = pool(
         ranks=4,
         hostsPerGroup=2,
         drainSeconds=90,
@@ -170,8 +173,10 @@ def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
         model="/models/wan",
         kind="jobs",
     )
-    of = of.model_copy(update={"name": "video-hd", "spec": of.spec.model_copy(update={"workload": "video"})})
-    manifest = render.cluster(of, replicas=1, suspend=False)
+    video = video.model_copy(
+        update={"name": "video-hd", "spec": video.spec.model_copy(update={"workload": "video"})}
+    )
+    manifest = render.cluster(video, replicas=1, suspend=False)
     (worker,) = manifest["spec"]["workerGroupSpecs"]
     (container,) = worker["template"]["spec"]["containers"]
     environ = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -195,9 +200,9 @@ def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
     ],
 )
 def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: int, limit: str) -> None:
-    """Kubernetes takes an exponent or a unit, never both: a pod with `1.04858e+06Mi` would be refused."""
-    of = pool(ranks=ranks, resources={"memory": memory})
-    (worker,) = render.cluster(of, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
+    """Kubernetes takes an exponent or a placement, never both: a pod with `1.04858e+06Mi` would be refused."""
+    video = pool(ranks=ranks, resources={"memory": memory})
+    (worker,) = render.cluster(video, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
     (container,) = worker["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == limit
 
@@ -222,10 +227,10 @@ def test_the_templates_own_values_win() -> None:
 
 def test_making_a_manifest_leaves_the_template_as_it_was() -> None:
     """The revision is made from it."""
-    of = pool()
-    before = names.revision(of)
-    render.cluster(of, replicas=1, suspend=False)
-    assert names.revision(of) == before
+    video = pool()
+    before = names.revision(video)
+    render.cluster(video, replicas=1, suspend=False)
+    assert names.revision(video) == before
 
 
 def test_a_revision_changes_with_what_needs_new_pods_only() -> None:
@@ -282,10 +287,10 @@ def test_a_floor_follows_the_clock_on_the_wall(now: str, groups: int) -> None:
 @pytest.mark.parametrize("reason", [*Reason])
 def test_a_cause_keeps_its_reason_and_what_was_said(reason: str) -> None:
     """Whatever was said: the words of one cause inside another's do not make it that one."""
-    said = 'WRONGPASS: the model /models/wan does not exist; exceeded quota; secret "x" not found'
-    found = explain(Cause(reason=reason, message=said))
+    quote = 'WRONGPASS: the model /models/wan does not exist; exceeded quota; secret "x" not found'
+    found = explain(Cause(reason=reason, message=quote))
     assert found.reason == reason
-    assert said in found.message
+    assert quote in found.message
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
 
     async def look() -> ServeView | None:
         try:
-            return await serve.look(HEAD, application="video")
+            return await serve.observe(HEAD, application="video")
         except ClusterUnavailableError:
             return None
 
@@ -101,7 +101,7 @@ async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
 
     await looks(status=None)
     with pytest.raises(ClusterRefusedError, match="token"):
-        await rest(dashboard, "wrong" * 13).look(HEAD, application="video")
+        await rest(dashboard, "wrong" * 13).observe(HEAD, application="video")
 
     config = render.applications(pool(), 0)
     config["http_options"] = {"host": "127.0.0.1", "port": free_port()}

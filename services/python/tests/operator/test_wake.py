@@ -17,12 +17,12 @@ AT_RAY = Wake(phase="ray", since=NOW - 10, began=NOW - 20, seconds={"detect": 2.
 OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 
 
-def look(before: Wake, *, now: float = NOW, **of_group: Any) -> Observed:
+def look(before: Wake, *, now: float = NOW, **group_fields: Any) -> Observed:
     """At a pool that wants one group, whose pods run; with the group where something is said of it."""
-    of = pool(replicas=1, status=PoolStatus(wake=before))
-    rc = ray_cluster(of, 1)
-    groups = [group("g", "a0", **of_group)] if of_group else []
-    return observed(of, rc, pods=[head(rc), *hosts(rc, "a")], groups=groups, live=1, now=now)
+    video = pool(replicas=1, status=PoolStatus(wake=before))
+    rc = ray_cluster(video, 1)
+    groups = [group("g", "a0", **group_fields)] if group_fields else []
+    return observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=groups, live=1, now=now)
 
 
 def ms(at: float) -> int:
@@ -87,22 +87,22 @@ def test_of_two_groups_the_first_that_was_ready_ends_the_wake() -> None:
 
 def test_what_a_task_waited_before_the_first_look_is_of_detect() -> None:
     """The total counts it, so the phases do."""
-    of = pool(status=PoolStatus(wake=Wake()))
-    rc = ray_cluster(of, 0)
+    video = pool(status=PoolStatus(wake=Wake()))
+    rc = ray_cluster(video, 0)
     waits = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
-    first = plan(observed(of, rc, pods=[head(rc)], store=waits)).status.wake
+    first = plan(observed(video, rc, pods=[head(rc)], store=waits)).status.wake
     assert (first.phase, first.since, first.began) == ("detect", NOW, NOW - 1.5)
-    asked = pool(replicas=1, status=PoolStatus(wake=first))
-    then = plan(observed(asked, rc, pods=[head(rc)], store=waits, now=NOW + 2)).status.wake
+    scaled = pool(replicas=1, status=PoolStatus(wake=first))
+    then = plan(observed(scaled, rc, pods=[head(rc)], store=waits, now=NOW + 2)).status.wake
     assert (then.phase, then.seconds) == ("pods", {"detect": 3.5})
 
 
 def test_a_group_that_starts_anew_wakes_nobody() -> None:
     """Two hours of backlog behind it say nothing of how long a wake takes: KEDA would be asked two hours early."""
     ready = Wake(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
-    of = pool(replicas=1, status=PoolStatus(wake=ready))
-    rc = ray_cluster(of, 1)
+    video = pool(replicas=1, status=PoolStatus(wake=ready))
+    rc = ray_cluster(video, 1)
     again = group("g", "a0", state=GroupState.LOADING, phase="model", since_ms=ms(NOW))
     behind = PoolView(name="video", queued=50, live=50, oldest_wait_s=7200.0, groups=(again,))
-    wake = plan(observed(of, rc, pods=[head(rc), *hosts(rc, "a")], store=behind)).status.wake
+    wake = plan(observed(video, rc, pods=[head(rc), *hosts(rc, "a")], store=behind)).status.wake
     assert (wake.phase, wake.began, wake.seconds) == ("model", NOW, {})

@@ -18,7 +18,7 @@ def test_an_outage_ends_no_lease(driver: Driver) -> None:
     driver.now += 3_600_000
     assert driver.tick().reaped == 0
     driver.pass_time(12_000)
-    assert driver.renew(claim.lease) is Control.GO_ON
+    assert driver.renew(claim.lease) is Control.CONTINUE
 
 
 def test_who_held_something_through_an_outage_may_renew_it_first(driver: Driver) -> None:
@@ -29,7 +29,7 @@ def test_who_held_something_through_an_outage_may_renew_it_first(driver: Driver)
     driver.now += 3_600_000
     assert [driver.tick().reaped for _ in range(3)] == [0, 0, 0]
     assert [group.state for group in driver.view().groups] == [GroupState.BUSY]
-    assert driver.renew(claim.lease) is Control.GO_ON
+    assert driver.renew(claim.lease) is Control.CONTINUE
     assert driver.pass_time(14_000).reaped == 0
 
 
@@ -97,9 +97,9 @@ def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
     assert driver.register("before", hosts=("a", "b")) is True
     assert driver.register("late", fresh=True, hosts=("c",)) is True
     assert driver.register("elsewhere", hosts=("d",)) is False
-    assert driver.view().closed == ("b", "c")
+    assert driver.view().cordoned == ("b", "c")
     assert driver.claim("late") is None
-    driver.cordon_hosts("c", closed=False)
+    driver.cordon_hosts("c", cordoned=False)
     driver.drain("late", on=False)
     assert driver.register("late", hosts=("c",)) is False
     assert driver.claim("late") is not None
@@ -107,13 +107,13 @@ def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
     driver.tick()
     assert driver.register("again", hosts=("b",)) is True
     driver.pass_time(601_000)
-    assert (driver.zset("cordoned"), driver.view().closed) == ({}, ())
+    assert (driver.zset("cordoned"), driver.view().cordoned) == ({}, ())
     assert driver.register("again2", hosts=("b",)) is False
 
 
 def test_delayed_is_live_when_a_wake_takes_as_long(driver: Driver) -> None:
     """A delayed task is live as early as the pool's last wake took, so that it finds a group ready."""
-    driver.client.hset(driver.keys.one("meta"), "wake_ms", 3000)
+    driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0
     assert task not in driver.zset("live")

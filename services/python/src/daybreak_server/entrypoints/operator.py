@@ -1,4 +1,8 @@
-"""``daybreakd operator``: the operator's parts put together, in a pod or on somebody's machine."""
+"""``daybreakd operator``: builds the operator from its parts and runs it, in a pod or on a developer's machine.
+
+The operator cannot watch KubeRay's kinds before they exist. So it runs in rounds: when KubeRay appears in the cluster,
+the round ends and the next one watches its kinds, too.
+"""
 
 from __future__ import annotations
 
@@ -29,43 +33,44 @@ _log = logging.getLogger(__name__)
 
 
 def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_namespace) -> int:
-    """Keep the pools of one namespace until SIGTERM; 0 when it ended in order, 1 when it could not begin.
+    """Reconcile the pools of one namespace until SIGTERM.
 
-    ``heads``: of a namespace, where its Ray heads answer; other only where they are played.
+    :param heads: Namespace → the addresses of its Ray heads. Tests replace it.
+    :returns: 0, or 1 if the operator could not start.
     """
     log_to_stderr()
     for chatty in ("kopf", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    of = settings.operator
+    options = settings.operator
     try:
         api, home = connect()
-        namespace = of.namespace or home
+        namespace = options.namespace or home
         asyncio.run(KubeCluster(api, namespace=namespace, cache=Cache()).ready())
     except ClusterError as exc:
-        return _cannot_begin(exc)
+        return _cannot_start(exc)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     metrics = OperatorMetrics(registry)
-    if of.metrics_port:
-        start_http_server(of.metrics_port, of.host, registry)
-    liveness = f"{url_of(of.host, of.liveness_port)}/healthz" if of.liveness_port else None
-    _log.info("keeping the GeneratorPools of namespace %s", namespace)
+    if options.metrics_port:
+        start_http_server(options.metrics_port, options.host, registry)
+    liveness = f"{url_of(options.host, options.liveness_port)}/healthz" if options.liveness_port else None
+    _log.info("reconciling the GeneratorPools of namespace %s", namespace)
     address = heads(namespace)
     try:
-        while _once(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
-            _log.info("KubeRay is there now: beginning anew, with its kinds")
+        while _run_round(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
+            _log.info("KubeRay is installed now: restarting the watches with its kinds")
     except ClusterError as exc:
-        return _cannot_begin(exc)
+        return _cannot_start(exc)
     return 0
 
 
-def _cannot_begin(exc: ClusterError) -> int:
+def _cannot_start(exc: ClusterError) -> int:
     sys.stderr.write(f"daybreakd: {exc}\n")
     return 1
 
 
-def _once(
+def _run_round(
     settings: Settings,
     api: client.ApiClient,
     address: Address,
@@ -74,9 +79,11 @@ def _once(
     metrics: OperatorMetrics,
     liveness: str | None,
 ) -> bool:
-    """One life; whether it ended because KubeRay has come, whose kinds could not be watched before."""
-    come, cache = asyncio.Event(), Cache()
-    kube = KubeCluster(api, namespace=namespace, cache=cache, on_kuberay=come.set, on_call=metrics.called)
+    """Run until SIGTERM, or until KubeRay appears. :returns: whether KubeRay has appeared."""
+    kuberay_found, cache = asyncio.Event(), Cache()
+    kube = KubeCluster(
+        api, namespace=namespace, cache=cache, on_kuberay=kuberay_found.set, on_call=metrics.record_call
+    )
     asyncio.run(kube.discover_kuberay())
 
     def start() -> kopf_app.Runtime:
@@ -85,5 +92,5 @@ def _once(
         reconciler = Reconciler(kube, serve, store, kube.pool, metrics)
         return kopf_app.Runtime(reconciler=reconciler, close=store.close)
 
-    kopf_app.run(cache, start, namespace=namespace, liveness=liveness, stop=come)
-    return come.is_set()
+    kopf_app.run(cache, start, namespace=namespace, liveness=liveness, stop=kuberay_found)
+    return kuberay_found.is_set()

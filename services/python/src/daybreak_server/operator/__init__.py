@@ -1,4 +1,4 @@
-"""The operator: it keeps each GeneratorPool's RayCluster as the pool's spec wants it.
+"""The operator: keeps the RayCluster of each GeneratorPool as the pool's spec says.
 
-``plan`` decides and touches nothing; ``shell`` looks, carries out what was decided, and knows nothing else.
+``crd`` holds the resource's models, ``planner`` decides without I/O, and ``controller`` observes and acts.
 """

@@ -17,7 +17,7 @@ from daybreak_server.settings.tree import OperatorSettings, RedisSettings, Setti
 
 CALLS = "daybreak_operator_kubernetes_calls_total"
 ACTIONS = "daybreak_operator_actions_total"
-LOOKED = "daybreak_operator_last_look_timestamp_seconds"
+LOOKED = "daybreak_operator_last_plan_timestamp_seconds"
 
 
 class Operator:

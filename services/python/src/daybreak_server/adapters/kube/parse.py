@@ -13,8 +13,8 @@ from daybreak_server.ports.cluster import (
     REVISION_LABEL,
     Pod,
     RayCluster,
-    Waiting,
-    Warned,
+    WaitingReason,
+    KubeWarning,
 )
 
 CLUSTER_LABEL = "ray.io/cluster"
@@ -56,7 +56,7 @@ def ray_cluster(body: Mapping[str, Any]) -> RayCluster:
         auth_secret=_auth_secret(meta["name"], spec.get("authOptions") or {}),
         head_service=((status.get("head") or {}).get("serviceName")) or None,
         problem=_problem(conditions, status),
-        heard=_heard(group, status),
+        acknowledged=_acknowledged(group, status),
     )
 
 
@@ -90,13 +90,13 @@ def pod(body: Mapping[str, Any]) -> Pod:
     )
 
 
-def warned(body: Mapping[str, Any]) -> Warned:
+def warned(body: Mapping[str, Any]) -> KubeWarning:
     """A warning Event of either API."""
     series = body.get("series") or {}
     about = body.get("involvedObject") or body.get("regarding") or {}
     at = series.get("lastObservedTime") or body.get("lastTimestamp") or body.get("eventTime")
     message = body.get("message") or body.get("note") or ""
-    return Warned(
+    return KubeWarning(
         reason=body.get("reason") or "",
         message=message,
         cause=causes.known(message),
@@ -110,7 +110,7 @@ def _auth_secret(cluster: str, options: Mapping[str, Any]) -> str | None:
     return str(options.get("secretName") or cluster) if options.get("mode") == "token" else None
 
 
-def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waiting | None:
+def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> WaitingReason | None:
     for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
         waiting = (one.get("state") or {}).get("waiting")
         ended = (one.get("lastState") or {}).get("terminated")
@@ -118,19 +118,19 @@ def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waitin
             reason = _SAME.get(waiting["reason"], waiting["reason"])
             if ended and reason == CRASHED:
                 return _crash(ended)
-            return Waiting(reason=reason, message=waiting.get("message", ""))
+            return WaitingReason(reason=reason, message=waiting.get("message", ""))
         if ended and not one.get("ready") and one.get("restartCount"):
             return _crash(ended)  # it runs again, and will crash again
     placed = conditions.get("PodScheduled")
     if placed and placed.get("status") == "False" and placed.get("reason") == causes.UNSCHEDULABLE:
         said = placed.get("message", "")
-        return Waiting(reason=causes.why_unscheduled(said), message=said)
+        return WaitingReason(reason=causes.why_unscheduled(said), message=said)
     return None
 
 
 def _crash(terminated: Mapping[str, Any]) -> Waiting:
     killed = terminated.get("reason") == OOM_KILLED
-    return Waiting(reason=OOM_KILLED if killed else CRASHED, message=_end(terminated))
+    return WaitingReason(reason=OOM_KILLED if killed else CRASHED, message=_end(terminated))
 
 
 def _end(terminated: Mapping[str, Any]) -> str:
@@ -148,7 +148,7 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause 
     return None
 
 
-def _heard(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+def _acknowledged(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Its `observedGeneration` is not written where nothing else of the status changes; the desired workers are."""
     replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
     return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}

@@ -56,7 +56,7 @@ class RedisStore:
 
     async def ping(self) -> None:
         """:raises StoreUnavailableError: when Redis does not answer."""
-        await self._scripts.repeat(self._client.ping, again=False)
+        await self._scripts.repeat(self._client.ping, idempotent=False)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Accept tasks, each atomically. Submitting the same id again is answered as the first time."""
@@ -65,7 +65,7 @@ class RedisStore:
             most = self._max_queued.get(pool, MAX_QUEUED)
             call = submit.encode(self._keys(pool), some, max_queued=most)
             try:
-                answers += submit.decode(await self._scripts.call(call, again=True), some)
+                answers += submit.decode(await self._scripts.call(call, idempotent=True), some)
             except StoreUnavailableError:
                 raise
             except StoreError as exc:
@@ -77,7 +77,7 @@ class RedisStore:
         keys = self._keys_of(task)
         if keys is None:
             return None
-        return show.decode(await self._scripts.call(show.encode(keys, [task]), again=True))[0]
+        return show.decode(await self._scripts.call(show.encode(keys, [task]), idempotent=True))[0]
 
     async def list(
         self,
@@ -93,7 +93,7 @@ class RedisStore:
         call = show.encode_list(
             self._keys(pool), tenant, states=states, after=after, limit=limit, newest_first=newest_first
         )
-        return show.decode_list(await self._scripts.call(call, again=True))
+        return show.decode_list(await self._scripts.call(call, idempotent=True))
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
         """Cancel: at once where it waits, at its next step where it runs."""
@@ -101,7 +101,7 @@ class RedisStore:
         if keys is None:
             return None
         return show.decode_cancel(
-            await self._scripts.call(show.encode_cancel(keys, task, reason), again=True)
+            await self._scripts.call(show.encode_cancel(keys, task, reason), idempotent=True)
         )
 
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
@@ -109,7 +109,7 @@ class RedisStore:
         keys = self._keys_of(task)
         if keys is None:
             return None
-        stored = await self._scripts.repeat(lambda: self._client.get(keys.of("preview", task)), again=True)
+        stored = await self._scripts.repeat(lambda: self._client.get(keys.of("preview", task)), idempotent=True)
         return forget.split_preview(cast("bytes", stored)) if stored is not None else None
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
@@ -119,32 +119,32 @@ class RedisStore:
             keys = self._keys_of(task)
             if keys is not None:
                 removed += forget.decode(
-                    await self._scripts.call(forget.encode(keys, task), again=True), task
+                    await self._scripts.call(forget.encode(keys, task), idempotent=True), task
                 )
         return removed
 
     async def pool(self, name: str) -> PoolView:
         """The pool's numbers and groups, all of them: whoever takes hosts away must know each that works there."""
         keys = self._keys(name)
-        reply = await self._scripts.call(group.encode_pool(keys), again=True)
-        others = [await self._scripts.call(call, again=True) for call in group.encode_others(keys, reply)]
+        reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
+        others = [await self._scripts.call(call, idempotent=True) for call in group.encode_others(keys, reply)]
         return group.decode_pool(reply, name, others)
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Mark a group to drain (or not any more); whether there is such a group."""
         call = group.encode_drain(self._keys(pool), group_id, on=on)
-        return group.decode(await self._scripts.call(call, again=True)) is not None
+        return group.decode(await self._scripts.call(call, idempotent=True)) is not None
 
-    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, closed: bool = True) -> None:
+    async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
         """A group that registers with a rank on one of these hosts is marked to drain; forgotten after 10 minutes."""
         if hosts:
             await self._scripts.call(
-                group.encode_cordoned(self._keys(pool), hosts, closed=closed), again=True
+                group.encode_cordoned(self._keys(pool), hosts, cordoned=cordoned), idempotent=True
             )
 
-    async def tell(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
+    async def publish_report(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
         """What the operator says of the pool; it counts for ``ttl_s``, or until it says more."""
-        await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), again=True)
+        await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), idempotent=True)
 
     async def tick(self, pool: str) -> TickReport:
         """Promote, reap, expire; name what is to be deleted. Each second, from every gateway."""
@@ -153,8 +153,8 @@ class RedisStore:
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are gone."""
         if prefixes:
-            key = self._keys(pool).one("garbage")
-            await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), again=True)
+            key = self._keys(pool).single("garbage")
+            await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), idempotent=True)
 
     def _keys(self, pool: str) -> Keys:
         return Keys(prefix=self._prefix, pool=pool)

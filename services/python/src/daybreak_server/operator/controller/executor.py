@@ -1,4 +1,4 @@
-"""Carries a plan out: one call after another, each checked on fresh readings where it takes something away."""
+"""Runs the actions of a plan, one call after another. Actions that take something away are checked on fresh reads."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 _ON_RAYCLUSTER = (CreateCluster, ScaleUp, ScaleDown, Resume, Suspend, DeleteCluster)
 
 
-def _alone(action: Action, exc: ClusterError) -> bool:
-    """Whether nothing else in a plan relies on what has failed."""
+def _is_independent(action: Action, exc: ClusterError) -> bool:
+    """Whether no other action of the plan relies on the one that failed."""
     if isinstance(action, CreateCluster):
         return isinstance(exc, ClusterRefusedError)
     return isinstance(action, PutApplication | ScaleApplication)
@@ -46,13 +46,13 @@ def _alone(action: Action, exc: ClusterError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Does what a plan says, through the three faces."""
+    """Runs a plan through the ports of Kubernetes, Serve and the task store."""
 
     cluster: Cluster
     serve: Serve
     groups: GroupStore
 
-    async def carry_all(
+    async def execute_all(
         self,
         pool: PoolObject,
         actions: Sequence[Action],
@@ -60,24 +60,27 @@ class Executor:
         done: Callable[[Action], None],
         refused: Callable[[Cause], None],
     ) -> None:
-        """In order, up to the first that fails: what follows may rely on it. But what one lane is refused holds up no
-        other: where Kubernetes will have no such RayCluster, or a head no application, the rest is done first.
+        """Run the actions in order and stop at the first failure, because later actions may rely on it.
 
-        ``done`` is called after each; ``refused`` when Kubernetes refuses something of a RayCluster, with the cause.
+        A refused RayCluster, or a head that refuses its application, must not hold up the other RayCluster: the rest
+        runs first, and then the failure is raised.
 
-        :raises ClusterError: of the first that failed; a conflict means that the next look decides again.
-        :raises StoreUnavailableError: when Redis cannot be asked.
+        ``done`` is called after each action; ``refused``, with the cause, if Kubernetes refuses a change of a
+        RayCluster.
+
+        :raises ClusterError: the first failure; after a conflict the next step decides again.
+        :raises StoreUnavailableError: if Redis cannot be reached.
         """
         failed: ClusterError | None = None
         for action in actions:
             if failed is not None and isinstance(action, DeleteCluster):
-                continue  # it goes because there is another, and now there may be none
+                continue  # it was to be replaced, and its replacement may not exist now
             try:
-                await self.carry(pool, action)
+                await self.execute(pool, action)
             except ClusterError as exc:
                 if isinstance(exc, ClusterRefusedError) and isinstance(action, _ON_RAYCLUSTER):
                     refused(exc.cause)
-                if not _alone(action, exc):
+                if not _is_independent(action, exc):
                     raise
                 failed = failed or exc
             else:
@@ -85,8 +88,8 @@ class Executor:
         if failed is not None:
             raise failed
 
-    async def carry(self, pool: PoolObject, action: Action) -> None:
-        """One action. :raises ClusterConflictError: when things are not as the plan took them to be."""
+    async def execute(self, pool: PoolObject, action: Action) -> None:
+        """Run one action. :raises ClusterConflictError: if the state differs from what the plan assumed."""
         match action:
             case WriteStatus():
                 await self.cluster.write_status(pool.name, uid=pool.uid, status=dump_status(action.status))
@@ -96,29 +99,29 @@ class Executor:
                 await self.cluster.create(action.manifest)
             case ScaleUp() | Resume():
                 await self.cluster.patch(action.cluster.name, action.operations())
-            case CordonHosts(closed=True):
+            case CordonHosts(cordoned=True):
                 await self.groups.cordon_hosts(pool.name, action.hosts)
             case MarkDrain(on=True):
                 await self.groups.drain(pool.name, action.group, on=True)
-            case ScaleApplication() if action.most_running is None and action.target:
+            case ScaleApplication() if action.max_running is None and action.target:
                 await self._scale(action)
             case _:
-                await self._guarded(pool, action)
+                await self._execute_checked(pool, action)
 
-    async def _guarded(self, pool: PoolObject, action: preconditions.Preconditioned) -> None:
-        assert action.cluster is not None, "what is guarded is about a RayCluster"
+    async def _execute_checked(self, pool: PoolObject, action: preconditions.Preconditioned) -> None:
+        assert action.cluster is not None, "checked actions concern a RayCluster"
         name = action.cluster.name
         serve = None
-        if isinstance(action, ScaleApplication) and action.most_running is not None:
-            serve = await self.serve.look(action.cluster, application=pool.name)
-        cluster, pods = await self.cluster.fresh(name)
+        if isinstance(action, ScaleApplication) and action.max_running is not None:
+            serve = await self.serve.observe(action.cluster, application=pool.name)
+        cluster, pods = await self.cluster.read(name)
         store = await self.groups.pool(pool.name)
-        why = preconditions.refusal(action, cluster=cluster, pods=pods, store=store, serve=serve)
-        if why is not None:
-            raise ClusterConflictError(f"{type(action).__name__} of {name} waits: {why}")
+        reason = preconditions.refusal(action, cluster=cluster, pods=pods, store=store, serve=serve)
+        if reason is not None:
+            raise ClusterConflictError(f"{type(action).__name__} of {name} waits: {reason}")
         match action:
             case CordonHosts():
-                await self.groups.cordon_hosts(pool.name, action.hosts, closed=action.closed)
+                await self.groups.cordon_hosts(pool.name, action.hosts, cordoned=action.cordoned)
             case MarkDrain():
                 await self.groups.drain(pool.name, action.group, on=action.on)
             case ScaleDown() | Suspend():
@@ -140,10 +143,10 @@ class Executor:
         )
 
     async def _emit(self, pool: PoolObject, action: EmitEvent) -> None:
-        """An Event that is lost holds nothing up."""
+        """Emit an Event; losing one delays nothing."""
         try:
             await self.cluster.emit(
                 pool.name, uid=pool.uid, kind=action.kind, reason=action.reason, message=action.message
             )
         except ClusterError as exc:
-            _log.warning("the event %s of %s is lost: %s", action.reason, pool.name, exc)
+            _log.warning("could not record the Event %s of pool %s: %s", action.reason, pool.name, exc)

@@ -1,7 +1,12 @@
-"""The thin kopf shell: watches wake a loop for each pool.
+"""The kopf application: watches feed a cache and wake one reconcile loop per pool.
 
-Only ``on.event`` handlers: kopf then writes neither finalizers nor annotations, and everything that is written
-is in a plan. Exactly one operator may run for a namespace (one pod, strategy ``Recreate``).
+How it works: each watch event goes to the sink (the cache), which returns the pool that it concerns. ``Loops`` has
+one task per pool. ``enqueue`` marks the pool dirty; its task then waits ``DEBOUNCE_S``, so that a burst of events
+causes one step, and calls ``Reconciler.step``, which returns the seconds until the next step. Steps of one pool never
+overlap, and a failed step never ends a loop. The liveness probe fails if a loop has ended or a step hangs.
+
+Only ``on.event`` handlers are used: with these, kopf writes neither finalizers nor annotations, so every write comes
+from a plan. Exactly one operator may run per namespace (one pod, strategy ``Recreate``).
 """
 
 from __future__ import annotations
@@ -21,15 +26,15 @@ from daybreak_server.ports.cluster import POOL_LABEL
 
 _log = logging.getLogger(__name__)
 DEBOUNCE_S = 0.05
-"""What is heard in one breath is looked at once."""
+"""Watch events this close together trigger one step."""
 STUCK_S = 120.0
 CALLS = 32
-"""Calls to Kubernetes and to heads that may be under way at once: heads that do not answer must not hold up others."""
+"""Concurrent calls to Kubernetes and to heads: enough that silent heads do not block the others."""
 NAME = "daybreak-operator"
 
 
 class WatchSink(Protocol):
-    """Takes what the watches tell; each call answers which pool it is about (``adapters.kube.Cache``)."""
+    """Receives watch events (``adapters.kube.Cache``). Each method returns the pool that the object belongs to."""
 
     pools: dict[str, Mapping[str, Any]]
 
@@ -48,32 +53,32 @@ class WatchSink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What a running operator is made of: what steps, and what to close when it ends."""
+    """The parts of a running operator: the reconciler, and how to close its connections."""
 
     reconciler: Reconciler
     close: Callable[[], Awaitable[None]]
 
 
 class Loops:
-    """A task for each pool. Its steps never overlap."""
+    """One task per pool, whose steps never overlap."""
 
-    def __init__(self, reconciler: Reconciler, heard: WatchSink) -> None:
-        self._reconciler, self._heard = reconciler, heard
-        self._bells: dict[str, asyncio.Event] = {}
+    def __init__(self, reconciler: Reconciler, sink: WatchSink) -> None:
+        self._reconciler, self._sink = reconciler, sink
+        self._dirty: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stepping_since: dict[str, float] = {}
 
-    def ring(self, pool: str | None) -> None:
-        """Something about this pool was heard."""
-        if pool is None or pool not in self._heard.pools:
+    def enqueue(self, pool: str | None) -> None:
+        """Reconcile this pool soon; its loop starts if necessary."""
+        if pool is None or pool not in self._sink.pools:
             return
         if pool not in self._tasks:
-            self._bells[pool] = asyncio.Event()
-            self._tasks[pool] = asyncio.create_task(self._keep(pool), name=f"pool-{pool}")
-        self._bells[pool].set()
+            self._dirty[pool] = asyncio.Event()
+            self._tasks[pool] = asyncio.create_task(self._run(pool), name=f"pool-{pool}")
+        self._dirty[pool].set()
 
     async def end(self, pool: str) -> None:
-        """The pool is gone."""
+        """End the loop of a deleted pool."""
         task = self._tasks.pop(pool, None)
         if task is not None:
             task.cancel()
@@ -81,87 +86,87 @@ class Loops:
             self._reconciler.forget(pool)
 
     async def close(self) -> None:
-        """The operator stops; whoever comes next goes on."""
+        """End all loops; the next operator continues from the status."""
         for pool in list(self._tasks):
             await self.end(pool)
 
-    def alive(self) -> dict[str, Any]:
-        """For the liveness probe. :raises RuntimeError: when a loop has ended or hangs."""
+    def liveness(self) -> dict[str, Any]:
+        """The result of the liveness probe. :raises RuntimeError: if a loop has ended or hangs."""
         now = asyncio.get_running_loop().time()
         for pool, task in self._tasks.items():
             if task.done():
-                raise RuntimeError(f"the loop of {pool} has ended")
+                raise RuntimeError(f"the loop of pool {pool} has ended")
             if now - self._stepping_since.get(pool, now) > STUCK_S:
-                raise RuntimeError(f"the loop of {pool} hangs")
+                raise RuntimeError(f"the loop of pool {pool} hangs")
         return {"pools": len(self._tasks)}
 
-    async def _keep(self, pool: str) -> None:
-        bell = self._bells[pool]
+    async def _run(self, pool: str) -> None:
+        dirty = self._dirty[pool]
         while True:
-            bell.clear()
+            dirty.clear()
             self._stepping_since[pool] = asyncio.get_running_loop().time()
-            heard = self._heard.pools.get(pool)
-            if heard is None:  # gone meanwhile
+            manifest = self._sink.pools.get(pool)
+            if manifest is None:  # deleted, and the watch missed it
                 self._tasks.pop(pool, None)
                 self._reconciler.forget(pool)
                 return
             try:
-                wait_s = await self._reconciler.step(pool, heard)
+                wait_s = await self._reconciler.step(pool, manifest)
             except Exception:
-                _log.exception("%s: an error of ours; the loop goes on", pool)
+                _log.exception("pool %s: unexpected error; the loop continues in 10 s", pool)
                 wait_s = 10.0
             self._stepping_since.pop(pool, None)
             try:
-                await asyncio.wait_for(bell.wait(), wait_s)
+                await asyncio.wait_for(dirty.wait(), wait_s)
                 await asyncio.sleep(DEBOUNCE_S)
             except TimeoutError:
                 pass
 
 
-def registry(heard: WatchSink, start: Callable[[], Runtime]) -> kopf.OperatorRegistry:
-    """All handlers. ``start`` connects, on the event loop that kopf runs."""
+def registry(sink: WatchSink, start: Callable[[], Runtime]) -> kopf.OperatorRegistry:
+    """The registry with all handlers. ``start`` connects on kopf's event loop."""
     handlers = kopf.OperatorRegistry()
-    is_busy: list[tuple[Loops, Runtime]] = []
+    started: list[tuple[Loops, Runtime]] = []
 
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
         _configure(settings)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(CALLS))
-        work = start()
-        is_busy.append((Loops(work.reconciler, heard), work))
+        runtime = start()
+        started.append((Loops(runtime.reconciler, sink), runtime))
 
     async def finish(**_: Any) -> None:
-        for loops, work in is_busy:
+        for loops, runtime in started:
             await loops.close()
-            await work.close()
+            await runtime.close()
 
-    async def alive(**_: Any) -> dict[str, Any]:
-        return is_busy[0][0].alive()
+    async def liveness(**_: Any) -> dict[str, Any]:
+        return started[0][0].liveness()
 
-    def ring(pool: str | None) -> None:
-        is_busy[0][0].ring(pool)
+    def enqueue(pool: str | None) -> None:
+        started[0][0].enqueue(pool)
 
     async def pool(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
         gone = event["type"] == "DELETED"
-        name = heard.pool(dict(body), gone=gone)
+        name = sink.pool(dict(body), gone=gone)
         if gone:
-            await is_busy[0][0].end(name)
+            await started[0][0].end(name)
         else:
-            ring(name)
+            enqueue(name)
 
     async def cluster(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
-        ring(heard.cluster(dict(body), gone=event["type"] == "DELETED"))
+        enqueue(sink.cluster(dict(body), gone=event["type"] == "DELETED"))
 
     async def pod(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
-        ring(heard.pod(dict(body), gone=event["type"] == "DELETED"))
+        enqueue(sink.pod(dict(body), gone=event["type"] == "DELETED"))
 
     async def warning(body: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
         if event["type"] != "DELETED":
-            ring(heard.warning(dict(body)))
+            enqueue(sink.warning(dict(body)))
 
     kopf.on.login(registry=handlers)(kopf.login_via_client)
     kopf.on.startup(registry=handlers)(begin)
     kopf.on.cleanup(registry=handlers)(finish)
-    kopf.on.probe(id="loops", registry=handlers, errors=kopf.ErrorsMode.PERMANENT)(alive)
+    kopf.on.probe(id="loops", registry=handlers, errors=kopf.ErrorsMode.PERMANENT)(liveness)
     kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)(pool)
     kopf.on.event(*_CLUSTERS, registry=handlers)(cluster)
     kopf.on.event(*_PODS, registry=handlers)(pod)
@@ -178,26 +183,26 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30.0  # kopf's own is five minutes
     settings.posting.enabled = False
     settings.peering.standalone = True
-    settings.scanning.disabled = True  # it would watch namespaces and CRDs of the whole cluster
+    settings.scanning.disabled = True  # scanning would watch namespaces and CRDs of the whole cluster
     for kind in (_CLUSTERS, _PODS):
         settings.watching.label_selectors[kind] = POOL_LABEL
     settings.watching.field_selectors[_EVENTS] = "type=Warning"
 
 
 def run(
-    heard: WatchSink,
+    sink: WatchSink,
     start: Callable[[], Runtime],
     *,
     namespace: str,
     liveness: str | None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Until SIGTERM, or until ``stop`` is set. ``liveness``: ``http://0.0.0.0:8080/healthz``.
+    """Run until SIGTERM, or until ``stop`` is set. ``liveness``: ``http://0.0.0.0:8080/healthz``.
 
-    It watches the kinds that there are when it begins: where KubeRay comes later, it must be run again.
+    kopf watches the kinds that exist at the start: if KubeRay is installed later, call ``run`` again.
     """
     kopf.run(
-        registry=registry(heard, start),
+        registry=registry(sink, start),
         namespaces=[namespace],
         standalone=True,
         identity=NAME,

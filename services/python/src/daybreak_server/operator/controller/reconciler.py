@@ -1,4 +1,8 @@
-"""One pool's loop: look, plan, carry out, wait until something is heard or it is time to look again."""
+"""One reconcile step of a pool: observe, plan, publish the report, run the actions.
+
+``step`` returns the seconds until the next step. Failures never escape it: they are counted, logged, and retried with
+backoff. A pool whose spec or status cannot be read is left alone and reported.
+"""
 
 from __future__ import annotations
 
@@ -35,96 +39,96 @@ from daybreak_server.ports.store_errors import StoreError, StoreRefusedError
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_TTL_MARGIN_S = 90.0
-"""What clients are told counts for so much longer than until the look after the next: a slow head takes its time
-to be put its applications, and meanwhile nothing else is told."""
+"""A published report outlives the step after the next by this much, because deploying to a slow head delays the next
+report."""
 SERVE_STATES_S = 5.0
-"""A head that is asked may be slow: it is not waited for longer than this."""
+"""The timeout for a head that is slow to answer."""
 
-Body = Callable[[str], Awaitable[Mapping[str, Any] | None]]
-"""The GeneratorPool as the API server has it now."""
+PoolReader = Callable[[str], Awaitable[Mapping[str, Any] | None]]
+"""Reads a GeneratorPool from the API server."""
 
 
 @dataclass(slots=True)
 class Reconciler:
-    """Steps of all pools of a namespace. Steps of one pool never overlap; the caller sees to it."""
+    """The steps of all pools of a namespace. The caller makes sure that steps of one pool never overlap."""
 
     cluster: Cluster
     serve: Serve
     groups: GroupStore
-    body: Body
+    read_pool: PoolReader
     metrics: OperatorMetrics
     _written: dict[str, PoolStatus] = field(default_factory=dict)
-    """By uid: what was written last. A watch may show an older status, and it must not be believed."""
-    _failed: dict[str, int] = field(default_factory=dict)
+    """By uid: the status written last. A watch may show an older one, which must not be used."""
+    _failures: dict[str, int] = field(default_factory=dict)
     _refused: dict[str, Cause] = field(default_factory=dict)
-    """By pool: why Kubernetes refused something of a RayCluster at the last look."""
+    """By pool: why Kubernetes refused a change of a RayCluster in the last step."""
     _silent: dict[str, str] = field(default_factory=dict)
-    """By RayCluster: why its head did not answer, told once."""
+    """By RayCluster: why its head did not answer, so that it is logged once."""
 
-    async def step(self, name: str, heard: Mapping[str, Any]) -> float:
-        """One look at the pool ``name``, ``heard`` of by the watch; seconds until the next one."""
+    async def step(self, name: str, manifest: Mapping[str, Any]) -> float:
+        """Reconcile pool ``name``, which the watch delivered as ``manifest``. :returns: seconds until the next step."""
         began = time.monotonic()
         try:
-            status = await self._status(name, heard["metadata"]["uid"])
+            status = await self._status(name, manifest["metadata"]["uid"])
             if status is None:
                 return BACKOFF_S[-1]
-            pool, made = await self._decide(heard, status)
-            self.metrics.planned(name, made)
-            await self._tell(name, made)
+            pool, decided = await self._decide(manifest, status)
+            self.metrics.record_plan(name, decided)
+            await self._publish_report(name, decided)
             self._refused.pop(name, None)
-            carrier = Executor(cluster=self.cluster, serve=self.serve, groups=self.groups)
-            await carrier.carry_all(
+            executor = Executor(cluster=self.cluster, serve=self.serve, groups=self.groups)
+            await executor.execute_all(
                 pool,
-                made.actions,
+                decided.actions,
                 done=lambda action: self._done(pool, action),
                 refused=lambda why: self._refused.update({name: why}),
             )
         except ValidationError as exc:
-            self.metrics.failed(name, exc)
-            _log.error("the status of %s cannot be read, and it is left alone: %s", name, exc)
+            self.metrics.record_failure(name, exc)
+            _log.error("the status of pool %s cannot be read, so nothing is changed: %s", name, exc)
             return BACKOFF_S[-1]
         except (ClusterError, StoreError) as exc:
-            return self._again(name, exc)
+            return self._back_off(name, exc)
         finally:
-            self.metrics.looked(name, time.monotonic() - began)
-        self._failed.pop(name, None)
-        return made.requeue_after_s
+            self.metrics.record_step(name, time.monotonic() - began)
+        self._failures.pop(name, None)
+        return decided.requeue_after_s
 
     def _done(self, pool: PoolObject, action: Action) -> None:
-        self.metrics.carried(pool.name, action)
+        self.metrics.record_action(pool.name, action)
         if isinstance(action, WriteStatus):
             self._written[pool.uid] = action.status
 
     def forget(self, name: str) -> None:
-        """The pool is gone."""
-        self._failed.pop(name, None)
+        """Drop what is remembered about a deleted pool."""
+        self._failures.pop(name, None)
         self._refused.pop(name, None)
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
-        """As last written here, or as the API server has it at first sight; ``None`` where that pool is gone."""
+        """The status written last, or the API server's for a pool seen first; ``None`` if the pool no longer exists."""
         if uid not in self._written:
-            fresh = await self.body(name)
+            fresh = await self.read_pool(name)
             if fresh is None or fresh["metadata"]["uid"] != uid:
                 return None
             self._written[uid] = PoolObject.read(fresh).status
         return self._written[uid]
 
-    async def _decide(self, heard: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, Plan]:
-        """What to do, by the spec as heard."""
+    async def _decide(self, manifest: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, Plan]:
+        """Plan the pool from its manifest."""
         try:
-            pool = GeneratorPool.read(heard, status=status)
+            pool = GeneratorPool.read(manifest, status=status)
         except SpecInvalidError as exc:
-            known = PoolObject.read(heard, status=status)
-            self.metrics.failed(known.name, exc)
-            made = refuse(known, exc, now=time.time())
-            if made.actions:  # it is looked at again and again
-                _log.error("%s is left alone: %s", known.name, exc)
-            return known, made
+            known = PoolObject.read(manifest, status=status)
+            self.metrics.record_failure(known.name, exc)
+            decided = refuse(known, exc, now=time.time())
+            if decided.actions:  # log once, not on every step
+                _log.error("the spec of pool %s cannot be read, so nothing is changed: %s", known.name, exc)
+            return known, decided
         return pool, plan(await self._observe(pool))
 
     async def _observe(self, pool: GeneratorPool) -> Observed:
-        view = await self.cluster.look(pool.name)
+        view = await self.cluster.observe(pool.name)
         store, error = await self._store(pool.name)
         return Observed(
             now=time.time(),
@@ -145,38 +149,38 @@ class Reconciler:
             reason = Reason.REDIS_REFUSED if refused else Reason.REDIS_UNREACHABLE
             return None, Cause(reason=reason, message=str(exc) or type(exc).__name__)
 
-    async def _tell(self, name: str, made: Plan) -> None:
-        """Clients see it; while Redis is away they see nothing anyway."""
+    async def _publish_report(self, name: str, decided: Plan) -> None:
+        """Show the status to clients. A failure is harmless: without Redis, clients see nothing anyway."""
         try:
-            await self.groups.tell(
-                name, report(made.status), ttl_s=made.requeue_after_s * 2 + REPORT_TTL_MARGIN_S
+            await self.groups.publish_report(
+                name, report(decided.status), ttl_s=decided.requeue_after_s * 2 + REPORT_TTL_MARGIN_S
             )
         except StoreError as exc:
-            _log.debug("%s: clients are not told: %s", name, exc)
+            _log.debug("the report of pool %s was not published: %s", name, exc)
 
     async def _serve(self, name: str, view: ClusterView) -> dict[str, ServeView]:
-        """Of every head that is ready; one that does not answer is left out."""
+        """Serve's state on every head that is ready, without heads that do not answer."""
         ready = {pod.cluster for pod in view.pods if pod.head and pod.ready and not pod.terminating}
         found: dict[str, ServeView] = {}
         for cluster in view.clusters:
             if cluster.name in ready and not cluster.suspend:
                 try:
-                    asked = self.serve.look(cluster, application=name)
-                    found[cluster.name] = await asyncio.wait_for(asked, SERVE_STATES_S)
+                    reading = self.serve.observe(cluster, application=name)
+                    found[cluster.name] = await asyncio.wait_for(reading, SERVE_STATES_S)
                     self._silent.pop(cluster.name, None)
                 except (ClusterError, TimeoutError) as exc:
-                    self._no_answer(cluster.name, str(exc) or f"not within {SERVE_STATES_S:g} s")
+                    self._log_silence(cluster.name, str(exc) or f"no answer within {SERVE_STATES_S:g} s")
         return found
 
-    def _no_answer(self, cluster: str, why: str) -> None:
+    def _log_silence(self, cluster: str, why: str) -> None:
         if self._silent.get(cluster) != why:
             self._silent[cluster] = why
-            _log.info("the head of %s does not answer: %s", cluster, why)
+            _log.info("the head of RayCluster %s does not answer: %s", cluster, why)
 
-    def _again(self, name: str, exc: Exception) -> float:
-        times = self._failed.get(name, 0)
-        self._failed[name] = times + 1
-        self.metrics.failed(name, exc)
+    def _back_off(self, name: str, exc: Exception) -> float:
+        times = self._failures.get(name, 0)
+        self._failures[name] = times + 1
+        self.metrics.record_failure(name, exc)
         quiet = isinstance(exc, ClusterConflictError) and times < len(BACKOFF_S)
-        _log.log(logging.INFO if quiet else logging.WARNING, "%s: %s", name, exc)
+        _log.log(logging.INFO if quiet else logging.WARNING, "pool %s: %s", name, exc)
         return BACKOFF_S[min(times, len(BACKOFF_S) - 1)]

@@ -1,4 +1,4 @@
-"""Every name, label and annotation that the operator makes or looks for."""
+"""The names, labels and annotations that the operator sets or reads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SERVE_PORT = 8265
 
 
 def selector(pool: str) -> str:
-    """Of a pool's worker pods: the one that HPA asks for, also at zero."""
+    """The label selector of a pool's worker pods. HPA requires it, even at zero."""
     return f"{POOL_LABEL}={pool},{ROLE_LABEL}={RANK_ROLE}"
 
 
 def revision(pool: GeneratorPool) -> str:
-    """Of all that a RayCluster is made from: other for any change that needs new pods, and only then."""
+    """A hash of everything that a RayCluster is made from: it changes if and only if new pods are needed."""
     spec = pool.spec
     made_from: dict[str, Any] = {
         "template": spec.ray_cluster.model_dump(mode="json"),
@@ -36,11 +36,11 @@ def revision(pool: GeneratorPool) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def cluster_name(pool: str, of_revision: str) -> str:
-    """Of the RayCluster of a revision; at most 40 characters, so that KubeRay cuts none of its services' names."""
-    return f"{pool}-{of_revision}"
+def cluster_name(pool: str, template_hash: str) -> str:
+    """The name of a revision's RayCluster; at most 40 characters, so that KubeRay does not truncate service names."""
+    return f"{pool}-{template_hash}"
 
 
 def setting(pool: str, name: str) -> str:
-    """The environment variable of a pool's setting."""
+    """The environment variable for a pool's setting."""
     return environment_variable("pools", pool, name)

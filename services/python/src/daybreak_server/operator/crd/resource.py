@@ -1,8 +1,8 @@
 """The custom resource ``GeneratorPool`` (``daybreak.dev/v1alpha1``) as typed values.
 
-``spec`` is what people, Helm and KEDA write; ``status`` is what the operator alone writes. The status is also
-the operator's only memory: drains that are under way, since when the pool is idle, which try of the Serve
-application this is. So the operator may die at any moment and continue.
+People, Helm and KEDA write ``spec``; only the operator writes ``status``. The status is also the operator's only
+memory: drains in progress, when the pool became idle, and the attempt of the Serve application. So the operator may die
+at any moment and continue from the status.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def _instant(value: Any) -> Any:
 
 
 def rfc3339(at: float) -> str:
-    """A moment as Kubernetes writes it, with milliseconds."""
+    """A time as Kubernetes writes it, with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"there is no time zone {name!r}; write one like Europe/Berlin")
+        raise ValueError(f"unknown time zone {name!r}; use an IANA name such as Europe/Berlin")
     return name
 
 
@@ -71,30 +71,32 @@ class _Model(BaseModel):
 class Resources(_Model):
     """What one rank needs."""
 
-    cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a rank, and its pod requests.")
+    cpus: float = Field(
+        1.0, ge=0, description="CPUs that Ray reserves for a rank, and that its pod requests."
+    )
     gpus: float = Field(
-        0.0, ge=0, description="GPUs (`nvidia.com/gpu`) of a rank; whole numbers above 1, or a part of one."
+        0.0, ge=0, description="GPUs (`nvidia.com/gpu`) of a rank: a fraction of one, or a whole number."
     )
     memory: str | None = Field(
         None,
         pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
-        description="Memory of a rank, such as `24Gi`; absent: as the template says.",
+        description="Memory of a rank, such as `24Gi`. Default: the template's.",
     )
 
 
 class WarmWindow(_Model):
-    """A part of the week in which so many groups stay, whether there is work or not."""
+    """A part of the week in which a number of groups stay warm, with or without work."""
 
     days: tuple[Weekday, ...] = Field(
-        WEEKDAYS, min_length=1, description="Days on which it begins; absent: every day."
+        WEEKDAYS, min_length=1, description="Days on which the window begins. Default: every day."
     )
-    from_: Clock = Field(alias="from", description="Begins at this time of day, `HH:MM`.")
-    to: Clock = Field(description="Ends at this time; not after `from`: on the next day.")
+    from_: Clock = Field(alias="from", description="Time of day at which it begins, `HH:MM`.")
+    to: Clock = Field(description="Time of day at which it ends, on the next day if not after `from`.")
     time_zone: Annotated[str, AfterValidator(_zone)] = Field(
-        "UTC", max_length=64, description="Name from the IANA database, such as `Europe/Berlin`."
+        "UTC", max_length=64, description="IANA time zone, such as `Europe/Berlin`."
     )
     groups: int = Field(
-        ge=0, description="GroupStore that stay; the largest of the windows that are open counts."
+        ge=0, description="Groups that stay warm. If windows overlap, the largest number counts."
     )
 
     @property
@@ -104,76 +106,81 @@ class WarmWindow(_Model):
 
 
 class Idle(_Model):
-    """What goes when nothing is wanted."""
+    """What stops when no group is wanted."""
 
     mode: Literal["workers", "cluster"] = Field(
         "workers",
-        description="`workers`: the GPU pods go, the head stays warm. `cluster`: the head goes as well.",
+        description="`workers`: the GPU pods stop and the head stays warm. `cluster`: the head stops as well.",
     )
     after_seconds: int = Field(
-        600, ge=0, description="With `cluster`: the head goes when nothing was wanted for so long."
+        600, ge=0, description="With `cluster`: seconds without a wanted group after which the head stops."
     )
 
 
 class Template(_Model):
-    """The RayCluster to make: KubeRay's own `spec`, without what the operator sets."""
+    """The RayCluster to create: KubeRay's own `spec`, without the fields that the operator sets."""
 
-    labels: dict[str, str] = Field(default_factory=dict, description="Further labels of the RayCluster.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Additional labels of the RayCluster.")
     annotations: dict[str, str] = Field(
-        default_factory=dict, description="Further annotations of the RayCluster."
+        default_factory=dict, description="Additional annotations of the RayCluster."
     )
     spec: dict[str, Any] = Field(
-        description="KubeRay's RayClusterSpec with one worker group. Replicas, hosts and suspension are the operator's."
+        description="KubeRay's RayClusterSpec with one worker group. The operator sets replicas, hosts and suspension."
     )
 
 
 class PoolSpec(_Model):
-    """What is wanted."""
+    """The desired state."""
 
-    replicas: int = Field(0, ge=0, description="GroupStore wanted. KEDA writes it through `/scale`.")
+    replicas: int = Field(0, ge=0, description="Groups wanted. KEDA writes it through `/scale`.")
     workload: str | None = Field(
-        None, min_length=1, description="The workload that it serves; absent: the one of the pool's name."
+        None,
+        min_length=1,
+        description="The workload that the pool serves. Default: the one with the pool's name.",
     )
     kind: PoolKind | None = Field(
-        None, description="What its groups do; the workload says so itself, and is checked against this."
+        None, description="What its groups do. The workload declares it, and is checked against this."
     )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")
     hosts_per_group: int = Field(1, ge=1, le=1024, description="Pods of one group; divides `ranks`.")
     resources: Resources = Field(default_factory=Resources, description="What one rank needs.")
     drain_seconds: int = Field(
-        30, ge=0, le=86400, description="A busy group that must go may work on for so long, then hands back."
+        30,
+        ge=0,
+        le=86400,
+        description="Seconds that a busy group may keep working once it must stop. Then it releases its task.",
     )
-    min_warm: int = Field(0, ge=0, description="GroupStore that always stay, whether there is work or not.")
+    min_warm: int = Field(0, ge=0, description="Groups that always stay warm, with or without work.")
     warm_schedule: tuple[WarmWindow, ...] = Field(
-        (), max_length=32, description="More groups that stay at certain times of the week."
+        (), max_length=32, description="Groups that stay warm at certain times of the week."
     )
     paused: bool = Field(False, description="The operator changes nothing but the status.")
-    idle: Idle = Field(default_factory=Idle, description="What goes when nothing is wanted.")
-    ray_cluster: Template = Field(description="The RayCluster to make.")
+    idle: Idle = Field(default_factory=Idle, description="What stops when no group is wanted.")
+    ray_cluster: Template = Field(description="The RayCluster to create.")
 
 
 class Condition(_Model):
-    """A condition, as Kubernetes' own objects have them."""
+    """A condition, in the form of Kubernetes' own objects."""
 
     type: str
     status: Literal["True", "False", "Unknown"]
-    reason: str = Field(description="One word for programs.")
-    message: str = Field("", description="A sentence for people: the cause, and what to do.")
+    reason: str = Field(description="One word, for programs.")
+    message: str = Field("", description="A sentence, for people: the cause and what to do.")
     last_transition_time: Instant
     observed_generation: int = 0
 
 
 class Drain(_Model):
-    """A group that the operator has told to take no more tasks."""
+    """A group that the operator marks to drain: it takes no more tasks."""
 
     group: str
     since: Instant
-    deadline: Instant = Field(description="From then on it may be removed even while it works.")
+    deadline: Instant = Field(description="From then on the group may be removed even if it is busy.")
 
 
 class Wake(_Model):
-    """The way from zero to a ready group."""
+    """A wake: the way from zero to a ready group."""
 
     phase: str = Field(WakePhase.ZERO, description=f"{', '.join(WAKE_PHASES)} or {WakePhase.ZERO}.")
     since: Instant | None = None
@@ -184,41 +191,43 @@ class Wake(_Model):
 
 
 class Application(_Model):
-    """Which try of the Serve application this is: one that failed for good comes back only as another."""
+    """The attempt to deploy the Serve application. Serve retries a failed application only with new arguments."""
 
     attempt: int = 0
     since: Instant | None = None
 
 
 class PoolStatus(_Model):
-    """What is."""
+    """The observed state."""
 
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
-    selector: str = Field("", description="Of the worker pods; never empty.")
-    ready: int = Field(0, description="GroupStore that can take tasks or work on one.")
-    wanted: int = Field(0, description="GroupStore wanted: `replicas`, and what stays warm.")
+    selector: str = Field("", description="Label selector of the worker pods; never empty.")
+    ready: int = Field(0, description="Groups that can take tasks or work on one.")
+    wanted: int = Field(0, description="Groups wanted: the larger of `spec.replicas` and what stays warm.")
     phase: Phase = "Zero"
     wake: Wake = Field(default_factory=Wake)
     conditions: tuple[Condition, ...] = ()
-    drains: tuple[Drain, ...] = Field((), description="GroupStore that are about to go.")
-    closed: tuple[str, ...] = Field(
-        (), description="Hosts on which no new group may work: they are about to go."
+    drains: tuple[Drain, ...] = Field((), description="Groups that are being drained.")
+    cordoned: tuple[str, ...] = Field(
+        (), description="Hosts that take no new group: they are about to be deleted."
     )
-    idle_since: Instant | None = Field(None, description="Since when nothing is wanted and nothing runs.")
+    idle_since: Instant | None = Field(
+        None, description="When the pool became idle: no group wanted, no task live, no worker."
+    )
     serialize_growth: bool = Field(
-        False, description="GroupStore are added one by one, after one had formed across two of KubeRay's."
+        False, description="Groups are added one by one, because one had formed across two replicas."
     )
     application: Application = Field(default_factory=Application)
-    revision: str = Field("", description="Of the template that is wanted now.")
+    revision: str = Field("", description="Hash of the current template.")
     observed_generation: int = 0
 
 
 class SpecInvalidError(ValueError):
-    """A spec that Kubernetes took and that means nothing here. Its words name each field and what is wrong with it."""
+    """A spec that Kubernetes accepted but the operator cannot read. The message names each field and its error."""
 
 
 class PoolObject(_Model):
-    """What a pool in Kubernetes has, whether or not its spec can be read."""
+    """A pool in Kubernetes without its spec, which may be unreadable."""
 
     name: str
     namespace: str
@@ -229,9 +238,9 @@ class PoolObject(_Model):
 
     @classmethod
     def read(cls, body: Mapping[str, Any], *, status: PoolStatus | None = None) -> PoolObject:
-        """The object as the API server gives it; ``status``: the one to believe instead of its own.
+        """Parse the API server's object; ``status`` replaces the object's own.
 
-        :raises pydantic.ValidationError: for a status of another form.
+        :raises pydantic.ValidationError: if the status does not match the model.
         """
         meta = body["metadata"]
         if status is None:
@@ -247,13 +256,13 @@ class PoolObject(_Model):
 
 
 class GeneratorPool(PoolObject):
-    """A pool as it is in Kubernetes."""
+    """A pool in Kubernetes."""
 
     spec: PoolSpec
 
     @classmethod
     def read(cls, body: Mapping[str, Any], *, status: PoolStatus | None = None) -> GeneratorPool:
-        """As above. :raises SpecInvalidError: for a spec of another form."""
+        """Parse the object with its spec. :raises SpecInvalidError: if the spec does not match the model."""
         known = PoolObject.read(body, status=status)
         try:
             spec = PoolSpec.model_validate(body.get("spec", {}))
@@ -263,21 +272,21 @@ class GeneratorPool(PoolObject):
 
     @property
     def workload(self) -> str:
-        """The workload that it serves."""
+        """The workload that the pool serves."""
         return self.spec.workload or self.name
 
 
 def _field_error(exc: ValidationError) -> str:
-    """Field by field, as people write them: ``spec.warmSchedule[0].timeZone: …``."""
+    """One entry per field, with its path as in the manifest: ``spec.warmSchedule[0].timeZone: …``."""
     wrong = []
     for error in exc.errors(include_url=False, include_input=False):
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-        # Raised by a check of ours; pydantic puts "Value error" before its words.
+        # Our own check raised it; use its message, without the "Value error" that pydantic prepends.
         raised = error.get("ctx", {}).get("error")
         wrong.append(f"spec{at}: {raised if isinstance(raised, Exception) else error['msg']}")
     return "; ".join(wrong)
 
 
 def dump_status(status: PoolStatus) -> dict[str, Any]:
-    """As Kubernetes stores it: camel case, nothing that is absent."""
+    """The status as Kubernetes stores it: camel case, without absent values."""
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")

@@ -1,7 +1,10 @@
-"""What the operator can do, as values. The shell carries them out in order and stops at the first that fails.
+"""The operator's actions, as values. The executor runs them in order and stops at the first failure.
 
-Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan made from an old reading
-does nothing. A merge patch would replace the whole list of worker groups.
+Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan from a stale view changes
+nothing. A merge patch would replace the whole list of worker groups.
+
+Actions that take something away carry preconditions: the executor checks them on fresh reads right before the
+change (``preconditions.py``). Their docstrings say "Checked before".
 """
 
 from __future__ import annotations
@@ -17,21 +20,21 @@ from daybreak_server.ports.cluster import RayCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteStatus:
-    """Replace the pool's status. Always the first action: it is what a successor knows."""
+    """Replace the pool's status. It precedes the actions that rely on it: a new operator knows only the status."""
 
     status: PoolStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCluster:
-    """Make a RayCluster."""
+    """Create a RayCluster."""
 
     manifest: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteCluster:
-    """Take a RayCluster away that has no groups any more. Checked afresh: it has no worker pods."""
+    """Delete a RayCluster without groups. Checked before: it has no worker pods."""
 
     cluster: RayCluster
 
@@ -43,31 +46,31 @@ class ScaleUp:
     cluster: RayCluster
     replicas: int
     workers_to_delete: tuple[str, ...] = ()
-    """Those that were named before and are still there; the others are forgotten."""
+    """Pods that were named before and still exist; the others are dropped from the list."""
 
     def operations(self) -> list[dict[str, Any]]:
-        """The JSON Patch. It needs no newer reading than of ``replicas``: more hosts never harm a group."""
+        """The JSON Patch. It tests only ``replicas``, because more hosts never harm a group."""
         return [*_tests(self.cluster), *_scale(self.cluster, self.replicas, self.workers_to_delete)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleDown:
-    """Take exactly these hosts away, and lower the number of replicas (or keep it: they are made anew).
+    """Remove exactly these hosts and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces them.
 
-    Checked afresh by the shell, right before the patch: every pod of ``victims`` is still there (KubeRay would
-    take another one instead), no more than ``most_left`` replicas stay behind (it would take some of them as
-    well), and no group on the victims works, save those of ``overdue``.
+    Checked before the patch: every pod of ``victims`` still exists (KubeRay would otherwise delete another one), at
+    most ``max_remaining`` replicas remain (KubeRay would delete the excess), and every group on the victims has drained
+    or is in ``overdue``.
     """
 
     cluster: RayCluster
     replicas: int
     victims: tuple[str, ...]
-    """One pod for each replica that goes: KubeRay takes the others of the replica with it."""
+    """One pod of each replica to remove: KubeRay deletes the other pods of the replica with it."""
     hosts: tuple[str, ...]
     """All pods of those replicas."""
-    most_left: int
+    max_remaining: int
     workers_to_delete: tuple[str, ...]
-    """The victims, and those that were named before and are still there."""
+    """The victims, and pods that were named before and still exist."""
     overdue: tuple[GroupId, ...] = ()
 
     def operations(self) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ class ScaleDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspend:
-    """Let the head go too. Checked afresh: there are no worker pods, and nothing is live."""
+    """Suspend the RayCluster, head included. Checked before: no worker pods exist, and no task is live."""
 
     cluster: RayCluster
 
@@ -91,7 +94,7 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
-    """Let the head come back, and its workers with it: all pods start at once."""
+    """Resume a suspended RayCluster: the head and the workers start at the same time."""
 
     cluster: RayCluster
     replicas: int
@@ -104,9 +107,9 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkDrain:
-    """Tell a group to take no more tasks (``on``), or that it may again.
+    """Mark a group to drain (``on``), so that it takes no more tasks, or remove the mark.
 
-    Checked afresh before it may again: none of its hosts has been named for deletion meanwhile.
+    Checked before the mark is removed: none of its hosts is named for deletion.
     """
 
     group: GroupId
@@ -117,20 +120,20 @@ class MarkDrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CordonHosts:
-    """No new group may work on these hosts (or it may again): they are about to be named for deletion.
+    """Cordon hosts that ``ScaleDown`` will name for deletion, or uncordon them.
 
-    Without it a group could form on hosts in the moment before KubeRay ends them. Checked afresh before they
-    are opened again: none of them has been named meanwhile.
+    Without it a group could form on hosts just before KubeRay deletes them. Checked before hosts are uncordoned: none
+    of them is named for deletion.
     """
 
     hosts: tuple[str, ...]
-    closed: bool = True
+    cordoned: bool = True
     cluster: RayCluster | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutApplication:
-    """Put the Serve applications onto a head."""
+    """Deploy the Serve applications on a head."""
 
     cluster: RayCluster
     config: Mapping[str, Any]
@@ -140,21 +143,21 @@ class PutApplication:
 class ScaleApplication:
     """Set how many ranks Serve runs.
 
-    Serve picks what it stops without knowing what works, so this is lowered only to what runs anyway. Checked
-    afresh by the shell: no more than ``most_running`` ranks run.
+    Serve does not know which ranks work when it picks those to stop, so the target is lowered only to what runs
+    anyway. Checked before: at most ``max_running`` ranks run.
     """
 
     cluster: RayCluster
     application: str
     deployment: str
     target: int
-    most_running: int | None = None
-    """``None``: all may go (or none does)."""
+    max_running: int | None = None
+    """``None``: the target stops all ranks, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmitEvent:
-    """Tell people by an Event."""
+    """Record a Kubernetes Event."""
 
     kind: Literal["Normal", "Warning"]
     reason: str
@@ -179,7 +182,7 @@ Action = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do now, in order, and when to look again if nothing is heard before."""
+    """The actions, in order, and when to plan again if no watch event comes first."""
 
     actions: tuple[Action, ...]
     status: PoolStatus
@@ -197,7 +200,7 @@ def _tests(cluster: RayCluster) -> list[dict[str, Any]]:
 
 def _scale(cluster: RayCluster, replicas: int, workers_to_delete: tuple[str, ...]) -> list[dict[str, Any]]:
     group = f"/spec/workerGroupSpecs/{cluster.index}"
-    # `add` replaces what is there, and works where KubeRay has dropped an empty `scaleStrategy`.
+    # `add` replaces an existing value, and also works where KubeRay has dropped an empty `scaleStrategy`.
     return [
         {"op": "replace", "path": f"{group}/replicas", "value": replicas},
         {

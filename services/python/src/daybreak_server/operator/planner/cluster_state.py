@@ -1,4 +1,4 @@
-"""A lane: one RayCluster with all that belongs to it. At rest a pool has one; while it is renewed, two."""
+"""One RayCluster with its pods, groups and Serve application. At rest a pool has one; during a rollout, two."""
 
 from __future__ import annotations
 
@@ -17,81 +17,80 @@ from daybreak_server.operator.planner.placement import (
 from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
 
 STUCK_S = 60.0
-"""A pod that is still there so long after its grace has nobody who ends it: its node is dead. It stays until somebody
-deletes the node."""
+"""A pod still present this long after its grace period is on a dead node. It stays until the node is deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterState:
-    """What was observed of one RayCluster."""
+    """One RayCluster, as observed."""
 
     cluster: RayCluster
     head: Pod | None
     workers: tuple[Pod, ...]
-    """All worker pods, those that are about to go among them."""
+    """All worker pods, terminating ones included."""
     stuck: frozenset[str]
-    """Those of them that will not go by themselves."""
+    """The worker pods on dead nodes, which do not terminate by themselves."""
     replicas: tuple[Replica, ...]
-    """Those that nobody has ended."""
-    units: tuple[GroupPlacement, ...]
+    """The replicas that are not being deleted."""
+    placements: tuple[GroupPlacement, ...]
     groups: tuple[GroupRecord, ...]
-    """GroupStore with a rank on one of its pods, whatever becomes of that pod."""
+    """Groups with a rank on one of its pods, terminating pods included."""
     serve: ServeView | None
 
     @property
     def missing(self) -> int:
-        """Replicas that KubeRay has still to make."""
+        """Replicas that KubeRay has yet to create."""
         return max(0, self.cluster.replicas - len(self.replicas))
 
     @property
     def leaving(self) -> bool:
-        """Whether hosts are on their way out."""
+        """Whether hosts are terminating."""
         return len(self.workers) - len(self.stuck) > sum(len(replica.pods) for replica in self.replicas)
 
     @property
     def still_named(self) -> tuple[str, ...]:
-        """Pods that were named for deletion and that KubeRay has not ended yet: they must stay named."""
-        there = {pod.name for pod in self.workers if not pod.terminating}
-        return tuple(name for name in self.cluster.workers_to_delete if name in there)
+        """Pods named for deletion that KubeRay has not deleted yet: they must stay in the list."""
+        existing = {pod.name for pod in self.workers if not pod.terminating}
+        return tuple(name for name in self.cluster.workers_to_delete if name in existing)
 
     @property
-    def present(self) -> int:
-        """Replicas that still have a pod: their hosts are not free for others yet. A dead node's never will be."""
+    def occupied_replicas(self) -> int:
+        """Replicas that still occupy their hosts. Pods on dead nodes do not count: those hosts never become free."""
         return len({pod.replica for pod in self.workers if pod.name not in self.stuck})
 
     @property
-    def is_ready(self) -> int:
-        """GroupStore that can take tasks or work on one, on hosts that stay."""
-        return sum(is_ready(group) for unit in self.units for group in unit.groups)
+    def ready_groups(self) -> int:
+        """The number of groups that can take tasks or work on one, on hosts that stay."""
+        return sum(is_ready(group) for placement in self.placements for group in placement.groups)
 
     @property
     def settled(self) -> bool:
-        """Whether every replica that is wanted is there and carries a group that has formed."""
-        return not self.missing and not self.leaving and self.is_ready >= self.cluster.replicas
+        """Whether every wanted replica exists and carries a ready group."""
+        return not self.missing and not self.leaving and self.ready_groups >= self.cluster.replicas
 
     @property
     def head_ready(self) -> bool:
-        """Whether the head answers."""
+        """Whether the head pod is ready."""
         return self.head is not None and self.head.ready and not self.head.terminating
 
     @property
-    def works(self) -> bool:
+    def busy(self) -> bool:
         """Whether a group works on a task here."""
         return any(is_busy(group) for group in self.groups)
 
     @property
     def empty(self) -> bool:
-        """Whether it has no workers, and none are to come."""
+        """Whether it has no workers and wants none."""
         return not self.workers and self.cluster.replicas == 0
 
 
-def lanes(observed: Observed) -> tuple[ClusterState, ...]:
+def cluster_states(observed: Observed) -> tuple[ClusterState, ...]:
     """The pool's own RayClusters, the oldest first."""
     own = [c for c in observed.view.clusters if c.owner == observed.pool.uid and not c.deleting]
-    return tuple(_lane(observed, c) for c in sorted(own, key=lambda c: (c.created_at, c.name)))
+    return tuple(_cluster_state(observed, c) for c in sorted(own, key=lambda c: (c.created_at, c.name)))
 
 
-def _lane(observed: Observed, cluster: RayCluster) -> ClusterState:
+def _cluster_state(observed: Observed, cluster: RayCluster) -> ClusterState:
     pods = [pod for pod in observed.view.pods if pod.cluster == cluster.name]
     workers = tuple(pod for pod in pods if not pod.head)
     names = {pod.name for pod in workers}
@@ -104,7 +103,7 @@ def _lane(observed: Observed, cluster: RayCluster) -> ClusterState:
         workers=workers,
         stuck=frozenset(pod.name for pod in workers if _stuck(pod, observed.now)),
         replicas=replicas,
-        units=placements_of(replicas, groups),
+        placements=placements_of(replicas, groups),
         groups=groups,
         serve=observed.serve.get(cluster.name),
     )

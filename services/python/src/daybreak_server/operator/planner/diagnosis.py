@@ -1,4 +1,4 @@
-"""What is wrong, in a sentence that names the cause and what to do."""
+"""Finds what is wrong with a pool. Each message names the cause and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from daybreak_server.domain.pools import WakePhase
 from daybreak_server.operator.crd.resource import SpecInvalidError
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.ports.cluster import Pod, Warned
+from daybreak_server.ports.cluster import KubeWarning, Pod
 
 RECENT_S = 300.0
-"""A warning of Kubernetes counts for so long; Kubernetes repeats those that go on."""
+"""Seconds that a Kubernetes warning counts; Kubernetes repeats warnings that persist."""
 _EVENT_S = 1.0
-"""Events have whole seconds."""
+"""Events carry whole seconds."""
 SLOW_HEAD_S = 180.0
 SILENT_S = 60.0
-"""KEDA and KubeRay answer within seconds; where they have not for so long, they are not there."""
+"""KEDA and KubeRay react within seconds. After this long they are taken to be absent."""
 
 
 _WHAT_TO_DO: dict[str, str] = {
     Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota does not allow another pod. Raise the quota, or lower the "
-    "pool's resources or the ScaledObject's maxReplicaCount. Tasks wait meanwhile.",
+    "pool's resources or the ScaledObject's maxReplicaCount. Tasks wait until then.",
     Reason.POD_SECURITY_REFUSED: "The namespace's Pod Security level refuses the pods of the template. Add the "
     "securityContext that it names to spec.rayCluster, or relax the namespace's level.",
-    Reason.ADMISSION_REFUSED: "An admission webhook of this cluster refuses the pods. Change spec.rayCluster as "
-    "it says.",
-    Reason.REDIS_UNREACHABLE: "Redis cannot be reached, so no group is taken away until it answers. Check its pods and "
+    Reason.ADMISSION_REFUSED: "An admission webhook of this cluster refuses the pods. Change spec.rayCluster "
+    "accordingly.",
+    Reason.REDIS_UNREACHABLE: "Redis cannot be reached, so no group is removed until it answers. Check its pods and "
     "DAYBREAK_REDIS__URL.",
-    Reason.REDIS_REFUSED: "Redis refuses the password. Correct the Secret that it comes from; pods have it within two "
-    "minutes.",
-    Reason.MODEL_MISSING: "The model cannot be loaded. See that spec.model names the folder as the pods see it, and "
-    "that its volume is mounted in spec.rayCluster.",
-    Reason.MODEL_UNAVAILABLE: "The model cannot be fetched. Check the bucket of spec.model and the credentials' right "
-    "to read and list there. GroupStore try again.",
-    Reason.ARTIFACTS_REFUSED: "The file store refuses. Check DAYBREAK_ARTIFACTS__URL, the bucket, and the credentials' "
-    "right to read, write and delete there.",
-    Reason.OUT_OF_MEMORY: "A rank ran out of memory. Give ranks more (spec.resources.memory), or spread the model over "
-    "more.",
+    Reason.REDIS_REFUSED: "Redis refuses the password. Correct the Secret that holds it; the pods have the new value "
+    "within two minutes.",
+    Reason.MODEL_MISSING: "The model cannot be loaded. Check that spec.model names the folder as the pods see it, and "
+    "that spec.rayCluster mounts its volume.",
+    Reason.MODEL_UNAVAILABLE: "The model cannot be downloaded. Check the bucket of spec.model, and that the "
+    "credentials may read and list it. The groups retry.",
+    Reason.ARTIFACTS_REFUSED: "The file store refuses access. Check DAYBREAK_ARTIFACTS__URL, the bucket, and that the "
+    "credentials may read, write and delete in it.",
+    Reason.OUT_OF_MEMORY: "A rank ran out of memory. Give ranks more memory (spec.resources.memory), or spread the "
+    "model over more ranks.",
     Reason.CONFIG_MISSING: "A Secret or ConfigMap that the template names does not exist in this namespace. Create it.",
 }
-"""What goes before the words of a cause that others report; those of other reasons are shown as they are."""
+"""By reason: what to do, shown before the reported message. Messages of other reasons are shown as they are."""
 
-QUOTE_MARK = " said: "
-"""What follows are others' words. They may differ from look to look while the cause is the same."""
+QUOTE_MARK = " Details: "
+"""A quoted message follows it. The quote may vary between observations while the cause stays the same."""
 
 _WAITING: dict[str, tuple[str, str]] = {
     "ImagePullBackOff": ("ImagePullFailed", "image"),
@@ -59,33 +59,33 @@ _WAITING: dict[str, tuple[str, str]] = {
 }
 _ADVICE = {
     "image": "Check the image's name and tag in spec.rayCluster and the registry's pull Secret. "
-    "GroupStore of the earlier image go on working.",
+    "Groups with the previous image keep working.",
     "config": "Create the Secret or ConfigMap that it names, in the pool's namespace.",
     "container": "The node cannot start the container as the template describes it.",
-    "crash": "`kubectl logs --previous` of the pod shows its last words.",
+    "crash": "`kubectl logs --previous` shows why the pod ended.",
     "memory": _WHAT_TO_DO[Reason.OUT_OF_MEMORY],
-    "volume": "Its volume is not there: look at the PersistentVolumeClaim.",
-    "place": "Nodes with enough of what a rank asks for (GPUs, CPUs, memory) are not there, or are tainted. "
-    "Add nodes or let the cluster autoscaler do so, or lower spec.resources. Tasks wait meanwhile.",
+    "volume": "Its volume is missing: check the PersistentVolumeClaim.",
+    "place": "No node has enough free GPUs, CPUs or memory for a rank, or the nodes are tainted. "
+    "Add nodes or let the cluster autoscaler add them, or lower spec.resources. Tasks wait until then.",
 }
 
 
-def problems(observed: Observed, lanes: Sequence[ClusterState]) -> tuple[Cause, ...]:
-    """What is wrong now, the most fundamental first; nothing when all is well."""
+def problems(observed: Observed, states: Sequence[ClusterState]) -> tuple[Cause, ...]:
+    """What is wrong now, the most fundamental cause first; empty if nothing is."""
     if not observed.view.kuberay:
         return (
             Cause(
                 reason="KubeRayMissing",
-                message="This cluster knows no RayClusters: KubeRay is not installed. Install the "
-                "kuberay-operator chart; the pool continues by itself then. Tasks wait meanwhile.",
+                message="This cluster has no RayCluster resource: KubeRay is not installed. Install the "
+                "kuberay-operator chart; the pool then continues by itself. Tasks wait until then.",
             ),
         )
     found = [*_store(observed), *_name_conflict(observed), *_no_scaler(observed)]
     if observed.refused:
         found.append(explain(observed.refused))
-    for lane in lanes:
-        found += _lane(lane, observed)
-    if not lanes or any(not lane.settled for lane in lanes):
+    for state in states:
+        found += _cluster_state(state, observed)
+    if not states or any(not state.settled for state in states):
         found += _warnings(observed)
     if observed.failure:
         found.append(explain(observed.failure))
@@ -94,17 +94,18 @@ def problems(observed: Observed, lanes: Sequence[ClusterState]) -> tuple[Cause, 
 
 
 def explain(cause: Cause) -> Cause:
-    """A cause that others report, with what to do about it, where there is something to say."""
-    advice, said = _WHAT_TO_DO.get(cause.reason), _short(cause.message)
-    return Cause(reason=cause.reason, message=said if advice is None else f"{advice} It{QUOTE_MARK}{said}")
+    """A reported cause, with what to do about it if that is known."""
+    advice, quote = _WHAT_TO_DO.get(cause.reason), _short(cause.message)
+    message = quote if advice is None else f"{advice}{QUOTE_MARK}{quote}"
+    return Cause(reason=cause.reason, message=message)
 
 
 def unreadable(why: SpecInvalidError) -> Cause:
-    """A spec that Kubernetes took and that means nothing here."""
+    """The cause for a spec that Kubernetes accepted but the operator cannot read."""
     return Cause(
         reason="SpecInvalid",
         message=f"{why}. Correct it in the GeneratorPool, or in the chart's values that it comes from. Until then the "
-        "operator changes nothing of this pool, and groups that are there work on.",
+        "operator changes nothing in this pool, and its groups keep working.",
     )
 
 
@@ -114,7 +115,7 @@ def _store(observed: Observed) -> Iterator[Cause]:
 
 
 def _no_scaler(observed: Observed) -> Iterator[Cause]:
-    """Tasks are live and KEDA asks for no group."""
+    """Tasks are live, but KEDA wants no group."""
     pool, live = observed.pool, observed.store.live if observed.store is not None else 0
     if (
         live
@@ -124,8 +125,8 @@ def _no_scaler(observed: Observed) -> Iterator[Cause]:
     ):
         yield Cause(
             reason="NotAsked",
-            message="Tasks wait and nobody asks for a group: KEDA does not see them, or is away. Look at the pool's "
-            "ScaledObject, and whether KEDA's operator runs. `kubectl scale` of the GeneratorPool asks by hand.",
+            message="Tasks wait, but KEDA does not scale the pool: it does not see them, or it does not run. Check "
+            "the pool's ScaledObject and KEDA's operator. `kubectl scale` of the GeneratorPool scales by hand.",
         )
 
 
@@ -141,47 +142,47 @@ def _name_conflict(observed: Observed) -> Iterator[Cause]:
         if cluster.owner != mine:
             yield Cause(
                 reason="NameTaken",
-                message=f"A RayCluster {cluster.name} carries this pool's label and was not made by it. Delete "
-                "it, or take the label off.",
+                message=f"RayCluster {cluster.name} carries this pool's label but does not belong to it. Delete "
+                "it, or remove the label.",
             )
 
 
-def _lane(lane: ClusterState, observed: Observed) -> Iterator[Cause]:
-    if lane.cluster.problem:
-        yield explain(lane.cluster.problem)
+def _cluster_state(state: ClusterState, observed: Observed) -> Iterator[Cause]:
+    if state.cluster.problem:
+        yield explain(state.cluster.problem)
     if (
-        lane.missing
-        and not lane.cluster.heard
-        and not lane.cluster.suspend
+        state.missing
+        and not state.cluster.acknowledged
+        and not state.cluster.suspend
         and _stuck_in_phase(WakePhase.PODS, observed)
     ):
         yield Cause(
             reason="KubeRaySilent",
-            message="KubeRay makes no pods of what the RayCluster asks for, and says nothing: its operator is away, or "
-            "does not watch this namespace. The pool goes on by itself when it does. Tasks wait meanwhile.",
+            message="KubeRay creates no pods for the RayCluster and reports no error: its operator does not run, or "
+            "does not watch this namespace. The pool continues by itself once it does. Tasks wait until then.",
         )
-    if lane.cluster.hosts > 1 and any(pod.replica == pod.name for pod in lane.workers):
+    if state.cluster.hosts > 1 and any(pod.replica == pod.name for pod in state.workers):
         yield Cause(
             reason="HostsNotIndexed",
-            message="KubeRay does not say which pods form a group: its feature gate RayMultiHostIndexing is off. "
-            "Turn it on in the kuberay-operator chart; a pool with hostsPerGroup above 1 needs it.",
+            message="KubeRay does not label which pods form a group: its feature gate RayMultiHostIndexing is off. "
+            "Enable it in the kuberay-operator chart; a pool with hostsPerGroup above 1 needs it.",
         )
-    heads = [] if lane.head is None else [lane.head]
-    for pod in (*heads, *lane.workers):
+    heads = [] if state.head is None else [state.head]
+    for pod in (*heads, *state.workers):
         if pod.waiting is not None and not pod.terminating:
             yield from _waiting(pod)
-    head = lane.head
-    if head is not None and not head.ready and head.waiting is None and not lane.cluster.suspend:
+    head = state.head
+    if head is not None and not head.ready and head.waiting is None and not state.cluster.suspend:
         since = head.running_at
         if since is not None and observed.now - since > SLOW_HEAD_S:
             yield Cause(
                 reason="HeadNotReady",
-                message=f"The Ray head {head.name} runs for {SLOW_HEAD_S / 60:.0f} minutes and is not ready. "
-                "Look at its logs.",
+                message=f"The Ray head {head.name} has run for {SLOW_HEAD_S / 60:.0f} minutes and is not ready. "
+                "Check its logs.",
             )
-    failed = lane.serve is not None and lane.serve.status == "DEPLOY_FAILED"
-    if failed and observed.failure is None:  # else a rank has said why
-        message = (lane.serve and lane.serve.message) or "Serve gave no reason"
+    failed = state.serve is not None and state.serve.status == "DEPLOY_FAILED"
+    if failed and observed.failure is None:  # otherwise a rank has reported why
+        message = (state.serve and state.serve.message) or "Serve gave no reason"
         yield Cause(
             reason="ApplicationFailed",
             message=_short(f"Ray Serve could not start the application: {message}"),
@@ -194,10 +195,10 @@ def _waiting(pod: Pod) -> Iterator[Cause]:
     if known is None:
         return
     reason, kind = known
-    said = f" Kubernetes{QUOTE_MARK}{_short(pod.waiting.message)}" if pod.waiting.message else ""
+    quote = f"{QUOTE_MARK}{_short(pod.waiting.message)}" if pod.waiting.message else ""
     where = "the Ray head" if pod.head else "a worker"
     yield Cause(
-        reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {_ADVICE[kind]}{said}"
+        reason=reason, message=f"Pod {pod.name} ({where}) waits: {pod.waiting.reason}. {_ADVICE[kind]}{quote}"
     )
 
 
@@ -206,15 +207,15 @@ def _warnings(observed: Observed) -> Iterator[Cause]:
         if (
             warning.cause is not None
             and observed.now - warning.at <= RECENT_S
-            and not _over(warning, observed)
+            and not _outdated(warning, observed)
         ):
             yield explain(warning.cause)
 
 
-def _over(warning: Warned, observed: Observed) -> bool:
-    """Whether it tells of the past: of an earlier wake, or of a RayCluster that was given a pod since.
+def _outdated(warning: KubeWarning, observed: Observed) -> bool:
+    """Whether the warning is from an earlier wake, or older than a pod that its RayCluster has received since.
 
-    What goes on is recorded again by Kubernetes, so the first look of a wake misses nothing for long.
+    Kubernetes repeats a warning that persists, so a new wake sees it again soon.
     """
     wake = observed.pool.status.wake
     if wake.phase == WakePhase.ZERO:

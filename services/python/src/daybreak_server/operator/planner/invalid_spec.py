@@ -1,7 +1,7 @@
-"""What to do with a pool whose spec Kubernetes took and that cannot be read: say so, once, and leave all as it is.
+"""Plans for a pool whose spec Kubernetes accepted but the operator cannot read: report it once and change nothing.
 
-Pure, as the plan is. Nothing is known of what is wanted, so nothing that runs is touched; the first look at a
-spec that can be read goes on from there, and takes the words back.
+Pure, like ``plan``. What is wanted is unknown, so nothing that runs is touched. The first plan from a readable spec
+continues from there and clears the condition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from daybreak_server.operator.planner.plan import BLOCKED_S, REQUEUE_ZERO_S
 
 
 def refuse(pool: PoolObject, why: SpecInvalidError, *, now: float) -> Plan:
-    """The pool's status with the cause in it, and an Event; no action where they have been written."""
+    """Write the cause to the pool's status and emit an Event; no actions if the status says so already."""
     before = pool.status
     if pool.deleting:
         return Plan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)

@@ -1,4 +1,4 @@
-"""Everything that a plan is made from: one moment, as far as it was heard of. Parts of it may lag."""
+"""The input of a plan: one observation of a pool. Parts of it may lag."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from daybreak_server.ports.cluster import ClusterView, ServeView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """One look at a pool."""
+    """One observation of a pool."""
 
     now: float
     """Seconds since 1970; the plan reads no clock of its own."""
     pool: GeneratorPool
     view: ClusterView
     serve: Mapping[str, ServeView] = field(default_factory=dict)
-    """By RayCluster; one that could not be asked is not in it."""
+    """By RayCluster name, without heads that did not answer."""
     store: PoolView | None = None
-    """``None``: Redis could not be asked. Nothing is taken away then."""
+    """``None``: Redis did not answer. Then nothing is removed."""
     store_error: Cause | None = None
-    """Why it could not."""
+    """Why Redis did not answer."""
     refused: Cause | None = None
-    """Why Kubernetes refused, at the last look, what the plan wanted of a RayCluster."""
+    """Why Kubernetes refused a change of a RayCluster in the previous step."""
     failure: Cause | None = None
-    """Why a rank ended last (a model that is missing, S3 that refuses)."""
+    """Why a rank last failed (a missing model, a refusal by S3)."""

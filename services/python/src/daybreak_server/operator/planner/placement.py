@@ -1,8 +1,8 @@
-"""Which hosts and which groups belong together.
+"""Which replicas and groups can only be removed together.
 
-KubeRay makes and takes replicas (``hosts`` pods each); Serve makes gangs of ranks and puts them where there is
-room, without knowing of replicas. Mostly a group sits on one replica. After a failure it may sit across two:
-then neither can go alone, so both, and all groups on them, are one unit. A unit is what can be taken away.
+KubeRay creates and deletes replicas (``hosts`` pods each). Serve starts gangs of ranks wherever there is room and does
+not know about replicas. A group usually sits on one replica. After a failure it may span two: then neither can go
+alone, so both replicas and all groups on them form one placement. The operator always removes whole placements.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from daybreak_server.ports.cluster import Pod, RayCluster
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One of KubeRay's replicas: the pods that it has now."""
+    """A KubeRay replica with the pods that it has now."""
 
     name: str
     pods: tuple[Pod, ...]
@@ -28,31 +28,31 @@ class Replica:
         return frozenset(pod.name for pod in self.pods)
 
     def complete(self, hosts: int) -> bool:
-        """Whether all of its pods run."""
+        """Whether all of its pods exist and run."""
         return len(self.pods) >= hosts and all(pod.running for pod in self.pods)
 
     @property
     def running_since(self) -> float | None:
-        """When the last of its pods began to run; ``None`` while one does not."""
+        """When the last of its pods began to run; ``None`` while one of them does not run."""
         moments = [pod.running_at for pod in self.pods]
         return None if None in moments else max(moment for moment in moments if moment is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlacement:
-    """Replicas and groups that can only go together: mostly one of each, or a replica without a group yet."""
+    """Replicas and groups that can only be removed together: usually one of each, or a replica without a group yet."""
 
     replicas: tuple[Replica, ...]
     groups: tuple[GroupRecord, ...]
 
     @property
     def mixed(self) -> bool:
-        """Whether a group sits across two replicas."""
+        """Whether a group spans two replicas."""
         return len(self.replicas) > 1
 
     @property
     def name(self) -> str:
-        """For an order that never changes."""
+        """A stable sort key."""
         return min(replica.name for replica in self.replicas)
 
     @property
@@ -67,24 +67,24 @@ class GroupPlacement:
 
 
 def is_busy(group: GroupRecord) -> bool:
-    """Whether it holds a task. A group that has lost its lease holds none."""
+    """Whether the group holds a task. A lost group holds none."""
     return group.state is not GroupState.LOST and (bool(group.tasks) or group.state is GroupState.BUSY)
 
 
 def is_ready(group: GroupRecord) -> bool:
-    """Whether it can take tasks, or works on one."""
+    """Whether the group can take tasks or works on one."""
     return group.state.ready
 
 
 def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]:
-    """The worker replicas of a cluster that nobody has ended: those named for deletion go, and are not there."""
+    """The worker replicas of a cluster, excluding those being deleted or named for deletion."""
     by_name: dict[str, list[Pod]] = defaultdict(list)
     leaving: set[str] = set()
     for pod in pods:
         if pod.cluster == cluster.name and not pod.head:
             by_name[pod.replica].append(pod)
             if pod.terminating or pod.name in cluster.workers_to_delete:
-                leaving.add(pod.replica)  # the others of the replica follow
+                leaving.add(pod.replica)  # KubeRay deletes the other pods of the replica too
     return tuple(
         Replica(name, tuple(sorted(found, key=lambda pod: pod.name)))
         for name, found in sorted(by_name.items())
@@ -93,8 +93,8 @@ def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]
 
 
 def placements_of(replicas: Sequence[Replica], groups: Iterable[GroupRecord]) -> tuple[GroupPlacement, ...]:
-    """Connect replicas by the groups that sit on them."""
-    home = {host: replica.name for replica in replicas for host in replica.hosts}
+    """Join replicas that share a group into placements."""
+    replica_of_host = {host: replica.name for replica in replicas for host in replica.hosts}
     parent = {replica.name: replica.name for replica in replicas}
 
     def root(name: str) -> str:
@@ -102,20 +102,20 @@ def placements_of(replicas: Sequence[Replica], groups: Iterable[GroupRecord]) ->
             name = parent[name]
         return name
 
-    sitting: list[tuple[str, GroupRecord]] = []
+    placed: list[tuple[str, GroupRecord]] = []
     for group in groups:
         if group.state is GroupState.LOST:
             continue
-        at = sorted({home[host] for host in group.hosts if host in home})
-        if at:
-            sitting.append((at[0], group))
-            for other in at[1:]:
-                parent[root(other)] = root(at[0])
+        names = sorted({replica_of_host[host] for host in group.hosts if host in replica_of_host})
+        if names:
+            placed.append((names[0], group))
+            for other in names[1:]:
+                parent[root(other)] = root(names[0])
     members: dict[str, list[Replica]] = defaultdict(list)
     inside: dict[str, list[GroupRecord]] = defaultdict(list)
     for replica in replicas:
         members[root(replica.name)].append(replica)
-    for name, group in sitting:
+    for name, group in placed:
         inside[root(name)].append(group)
     return tuple(
         GroupPlacement(tuple(found), tuple(sorted(inside[name], key=lambda group: group.id)))

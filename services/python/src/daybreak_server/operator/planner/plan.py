@@ -1,8 +1,18 @@
-"""What to do now, from what was observed: a pure function, level-based, without a clock and without I/O.
+"""Decides the next actions for a pool from one observation: a pure, level-based function without clock or I/O.
 
-It is called on every change and again after ``requeue_after_s``. It holds no memory: what must outlast a look is
-in the pool's status, which is written before anything that relies on it is done. So it may be cut off between
-any two actions, read old views, and lose races: the next look goes on from what is.
+How it works:
+
+1. ``cluster_states`` groups pods, groups and Serve's view by RayCluster. At rest a pool has one RayCluster; during
+   a rollout it has the current revision and the outgoing ones.
+2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. ``rollout.shares`` splits it
+   between the RayClusters.
+3. For each RayCluster, ``scale`` decides about replicas and victims, and ``serve`` about the Serve application.
+4. Victims are cordoned and marked to drain first. Only a later call, which sees them drained, removes their hosts.
+5. The new status is written before every action that relies on it; only uncordoning precedes it.
+
+The operator calls ``plan`` on every change and again after ``requeue_after_s``. It keeps no memory: whatever must
+survive is in the pool's status. The operator may therefore die between any two actions, read stale views and lose
+races: the next call starts from the actual state.
 """
 
 from __future__ import annotations
@@ -25,7 +35,7 @@ from daybreak_server.operator.planner.actions import (
     Suspend,
     WriteStatus,
 )
-from daybreak_server.operator.planner.cluster_state import ClusterState, lanes
+from daybreak_server.operator.planner.cluster_state import ClusterState, cluster_states
 from daybreak_server.operator.planner.diagnosis import SILENT_S, problems
 from daybreak_server.operator.planner.eviction import MARK_S, RELEASE_S
 from daybreak_server.operator.planner.observed import Observed
@@ -37,110 +47,119 @@ from daybreak_server.operator.planner.status import PlanInputs
 REQUEUE_FAST_S = 1.0
 REQUEUE_ACTIVE_S = 2.0
 REQUEUE_IDLE_S = 10.0
-"""A head that is up is asked whether its application is still there."""
+"""While a head runs, the operator checks this often that its application still exists."""
 REQUEUE_ZERO_S = 60.0
-"""A pool of which nothing runs: a look asks the store only, so that tasks which nobody wakes it for are noticed."""
+"""Nothing of the pool runs: the operator only polls the store, to notice tasks that KEDA missed."""
 BLOCKED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
-    """What was decided for one lane."""
+    """The decisions for one RayCluster."""
 
-    lane: ClusterState
+    state: ClusterState
     scaled: Scaled
     served: Served
     actions: tuple[Action, ...] = ()
-    """On the RayCluster."""
-    serves: tuple[Action, ...] = ()
-    """On its head: after those of all lanes, so that a head that does not answer holds nothing else up."""
+    """Changes of the RayCluster."""
+    serve_actions: tuple[Action, ...] = ()
+    """Calls to its head. They run after the actions of all RayClusters, so that a silent head delays nothing else."""
     hurry: bool = False
 
 
 def plan(observed: Observed) -> Plan:
-    """The actions that bring the pool nearer to its spec; none at rest."""
+    """The actions that bring the pool closer to its spec; none at rest."""
     pool, before = observed.pool, observed.pool.status
-    if pool.deleting:  # its RayClusters go with it; their groups hand back when their pods are told to stop
+    if pool.deleting:
+        # Kubernetes deletes the RayClusters with it, and the groups release their tasks when their pods stop.
         return Plan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
-    every = lanes(observed)
+    states = cluster_states(observed)
     revision = names.revision(pool)
-    current = next((lane for lane in every if lane.cluster.revision == revision), None)
-    outgoing = tuple(lane for lane in every if lane.cluster.revision != revision)
-    asked = max(pool.spec.replicas, schedule.floor(pool.spec, observed.now))
-    wanted, held = _wanted(observed, every, asked)
-    serialize_growth = _serialize_growth(observed, every, wanted)
-    idle_since = _idle_since(observed, every, wanted)
-    courses: tuple[ClusterPlan, ...] = ()
+    current = next((state for state in states if state.cluster.revision == revision), None)
+    outgoing = tuple(state for state in states if state.cluster.revision != revision)
+    requested = max(pool.spec.replicas, schedule.floor(pool.spec, observed.now))
+    wanted, held = _wanted(observed, states, requested)
+    serialize_growth = _serialize_growth(observed, states, wanted)
+    idle_since = _idle_since(observed, states, wanted)
+    decisions: tuple[ClusterPlan, ...] = ()
     creates: tuple[Action, ...] = ()
-    drains, closed = before.drains, before.closed
-    marks, opens = tuple[Action, ...](), tuple[Action, ...]()
+    drains, cordoned = before.drains, before.cordoned
+    marks, uncordons = tuple[Action, ...](), tuple[Action, ...]()
     application = _application(before, current, revision)
     if not pool.spec.paused and observed.view.kuberay:
-        moment = ScalingContext(
-            now=observed.now,
-            drains={drain.group: drain for drain in before.drains},
-            nothing_live=observed.store is not None and observed.store.live == 0,
-            serialize_growth=serialize_growth,
-        )
+        context = _scaling_context(observed, serialize_growth=serialize_growth)
         share = rollout.shares(current, outgoing, wanted=wanted, attempt=application.attempt)
         creates = _create(observed, current, outgoing, share[""])
-        courses = tuple(
-            _course(observed, lane, current, share, moment, idle_since=idle_since, application=application)
-            for lane in every
+        decisions = tuple(
+            _plan_cluster(
+                observed, state, current, share, context, idle_since=idle_since, application=application
+            )
+            for state in states
         )
-        drains, marks = _drains(observed, every, [course.scaled for course in courses])
-        closed, closes, opens = _closed(observed, every, [course.scaled for course in courses])
-        marks = (*closes, *marks)
+        drains, marks = _drains(observed, states, [decision.scaled for decision in decisions])
+        cordoned, cordons, uncordons = _cordons(observed, states, [decision.scaled for decision in decisions])
+        marks = (*cordons, *marks)
         application = next(
-            (course.served.application for course in courses if course.lane is current), application
+            (decision.served.application for decision in decisions if decision.state is current), application
         )
-    found = PlanInputs(
+    inputs = PlanInputs(
         wanted=wanted,
         held=held,
-        lanes=every,
+        states=states,
         outgoing=outgoing,
-        problems=problems(observed, every),
-        wake=wake.follow(observed, every, wanted=wanted),
+        problems=problems(observed, states),
+        wake=wake.follow(observed, states, wanted=wanted),
         drains=drains,
-        closed=closed,
+        cordoned=cordoned,
         application=application,
         idle_since=idle_since,
         serialize_growth=serialize_growth,
         revision=revision,
     )
-    after = status.status(observed, found)
-    actions = opens if after == before else (*opens, WriteStatus(status=after))
+    after = status.status(observed, inputs)
+    actions = uncordons if after == before else (*uncordons, WriteStatus(status=after))
     actions += (*status.events(before, after), *creates, *marks)
-    for course in courses:
-        actions += course.actions
-    for course in courses:
-        actions += course.serves
+    for decision in decisions:
+        actions += decision.actions
+    for decision in decisions:
+        actions += decision.serve_actions
     return Plan(
-        actions=actions, status=after, requeue_after_s=_requeue_after(observed, found, courses, actions)
+        actions=actions, status=after, requeue_after_s=_requeue_after(observed, inputs, decisions, actions)
     )
 
 
-def _wanted(observed: Observed, every: Sequence[ClusterState], asked: int) -> tuple[int, bool]:
-    """GroupStore wanted; and whether the last one stays only because tasks are live."""
+def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingContext:
+    return ScalingContext(
+        now=observed.now,
+        drains={drain.group: drain for drain in observed.pool.status.drains},
+        nothing_live=observed.store is not None and observed.store.live == 0,
+        serialize_growth=serialize_growth,
+    )
+
+
+def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
+    """The number of groups wanted, and whether the last one stays only because tasks are live."""
     live = observed.store.live if observed.store is not None else 0
-    if asked or not live:
-        return asked, False
-    stays = any(is_ready(group) for lane in every for unit in lane.units for group in unit.groups)
+    if requested or not live:
+        return requested, False
+    stays = any(
+        is_ready(group) for state in states for placement in state.placements for group in placement.groups
+    )
     return (1, True) if stays else (0, False)
 
 
-def _serialize_growth(observed: Observed, every: Sequence[ClusterState], wanted: int) -> bool:
-    if any(unit.mixed for lane in every for unit in lane.units):
+def _serialize_growth(observed: Observed, states: Sequence[ClusterState], wanted: int) -> bool:
+    if any(placement.mixed for state in states for placement in state.placements):
         return True
     if not observed.pool.status.serialize_growth:
         return False
-    there = sum(lane.cluster.replicas for lane in every)
-    return not (there == wanted and all(lane.settled for lane in every))
+    replicas = sum(state.cluster.replicas for state in states)
+    return not (replicas == wanted and all(state.settled for state in states))
 
 
-def _idle_since(observed: Observed, every: Sequence[ClusterState], wanted: int) -> float | None:
-    nothing = observed.store is not None and observed.store.live == 0
-    if wanted or not nothing or not all(lane.empty for lane in every):
+def _idle_since(observed: Observed, states: Sequence[ClusterState], wanted: int) -> float | None:
+    nothing_live = observed.store is not None and observed.store.live == 0
+    if wanted or not nothing_live or not all(state.empty for state in states):
         return None
     since = observed.pool.status.idle_since
     return round(observed.now, 3) if since is None else since
@@ -149,67 +168,69 @@ def _idle_since(observed: Observed, every: Sequence[ClusterState], wanted: int) 
 def _create(
     observed: Observed, current: ClusterState | None, outgoing: Sequence[ClusterState], share: int
 ) -> tuple[Action, ...]:
-    """The RayCluster of the wanted revision, where there is none of that name."""
+    """Create the RayCluster of the wanted revision, unless one of that name exists."""
     pool = observed.pool
     name = names.cluster_name(pool.name, names.revision(pool))
     if current is not None or any(cluster.name == name for cluster in observed.view.clusters):
         return ()
-    asleep = pool.spec.idle.mode == "cluster" and not share and not any(lane.workers for lane in outgoing)
+    asleep = pool.spec.idle.mode == "cluster" and not share and not any(state.workers for state in outgoing)
     return (CreateCluster(manifest=render.cluster(pool, replicas=share, suspend=asleep)),)
 
 
-def _course(
+def _plan_cluster(
     observed: Observed,
-    lane: ClusterState,
+    state: ClusterState,
     current: ClusterState | None,
     share: dict[str, int],
-    moment: ScalingContext,
+    context: ScalingContext,
     *,
     idle_since: float | None,
     application: Application,
 ) -> ClusterPlan:
-    pool, mine = observed.pool, lane is current
-    wanted = share[""] if mine else share[lane.cluster.name]
+    pool, is_current = observed.pool, state is current
+    wanted = share[""] if is_current else share[state.cluster.name]
     if observed.store is None:
-        wanted = max(wanted, lane.cluster.replicas)  # who works is not known, so nobody goes
+        wanted = max(wanted, state.cluster.replicas)  # unknown which groups work, so none is removed
         scaled = (
-            scale(lane, wanted=wanted, moment=moment)
-            if wanted > lane.cluster.replicas
+            scale(state, wanted=wanted, context=context)
+            if wanted > state.cluster.replicas
             else Scaled(replicas=wanted)
         )
     else:
-        scaled = scale(lane, wanted=wanted, moment=moment)
-    deployed = application if mine else _as_deployed(lane)
-    served = serve(pool, lane, replicas=scaled.replicas, application=deployed, now=observed.now)
-    if not mine and lane.empty:
+        scaled = scale(state, wanted=wanted, context=context)
+    deployed = application if is_current else _as_deployed(state)
+    served = serve(pool, state, replicas=scaled.replicas, application=deployed, now=observed.now)
+    if not is_current and state.empty:
         return ClusterPlan(
-            lane=lane,
+            state=state,
             scaled=scaled,
             served=served,
-            actions=(DeleteCluster(cluster=lane.cluster),),
+            actions=(DeleteCluster(cluster=state.cluster),),
             hurry=True,
         )
-    if lane.cluster.suspend:
-        stays = mine and (wanted or pool.spec.idle.mode == "workers" or _renewing(lane, observed))
+    if state.cluster.suspend:
+        stays = is_current and (wanted or pool.spec.idle.mode == "workers" or _renewing(state, observed))
         if stays:
-            resume = Resume(cluster=lane.cluster, replicas=wanted)
-            return ClusterPlan(lane=lane, scaled=scaled, served=served, actions=(resume,), hurry=True)
-        return ClusterPlan(lane=lane, scaled=Scaled(replicas=lane.cluster.replicas), served=served)
-    if mine and _may_sleep(observed, lane, idle_since):
-        return ClusterPlan(lane=lane, scaled=scaled, served=served, actions=(Suspend(cluster=lane.cluster),))
+            resume = Resume(cluster=state.cluster, replicas=wanted)
+            return ClusterPlan(state=state, scaled=scaled, served=served, actions=(resume,), hurry=True)
+        return ClusterPlan(state=state, scaled=Scaled(replicas=state.cluster.replicas), served=served)
+    if is_current and _may_sleep(observed, state, idle_since):
+        return ClusterPlan(
+            state=state, scaled=scaled, served=served, actions=(Suspend(cluster=state.cluster),)
+        )
     return ClusterPlan(
-        lane=lane,
+        state=state,
         scaled=scaled,
         served=served,
         actions=scaled.actions,
-        serves=served.actions,
+        serve_actions=served.actions,
         hurry=scaled.hurry or served.hurry,
     )
 
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
-    """Tries are counted anew for each revision: none waits longer because another failed, and one that comes back is
-    left as it is."""
+    """The attempt to deploy. Each revision has its own count: no revision backs off because another one failed, and
+    the application of a revision that returns stays as it is."""
     if before.revision in {"", revision}:
         return before.application
     if current is None:
@@ -217,107 +238,122 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
     return before.application if current.serve is None else _as_deployed(current)
 
 
-def _as_deployed(lane: ClusterState) -> Application:
-    """An older revision's application is left as it is."""
-    return Application(attempt=lane.serve.attempt or 0) if lane.serve is not None else Application()
+def _as_deployed(state: ClusterState) -> Application:
+    """The attempt that is deployed: an outgoing revision keeps its application."""
+    return Application(attempt=state.serve.attempt or 0) if state.serve is not None else Application()
 
 
-def _renewing(lane: ClusterState, observed: Observed) -> bool:
-    """Whether older RayClusters still have groups that this one is to take over."""
-    return any(not pod.head and pod.cluster != lane.cluster.name for pod in observed.view.pods)
+def _renewing(state: ClusterState, observed: Observed) -> bool:
+    """Whether older RayClusters still have workers that this one will replace."""
+    return any(not pod.head and pod.cluster != state.cluster.name for pod in observed.view.pods)
 
 
-def _may_sleep(observed: Observed, lane: ClusterState, idle_since: float | None) -> bool:
+def _may_sleep(observed: Observed, state: ClusterState, idle_since: float | None) -> bool:
     idle = observed.pool.spec.idle
-    if idle.mode != "cluster" or idle_since is None or not lane.empty:
+    if idle.mode != "cluster" or idle_since is None or not state.empty:
         return False
-    told = lane.serve is None or lane.serve.status is None or lane.serve.target == 0
-    return told and observed.now - idle_since >= idle.after_seconds
+    serve_at_zero = state.serve is None or state.serve.status is None or state.serve.target == 0
+    return serve_at_zero and observed.now - idle_since >= idle.after_seconds
 
 
 def _drains(
-    observed: Observed, every: Sequence[ClusterState], scaled: Iterable[Scaled]
+    observed: Observed, states: Sequence[ClusterState], scaled: Iterable[Scaled]
 ) -> tuple[tuple[Drain, ...], tuple[Action, ...]]:
-    """Who is told to take no more tasks, and who may again. Its record is written before its mark is set."""
+    """The drain records of the status, and the marks to set or remove in the store.
+
+    A group's record is written before its mark is set.
+    """
     known = {drain.group: drain for drain in observed.pool.status.drains}
     if observed.store is None:
         return observed.pool.status.drains, ()
-    chosen = {group.id: group for one in scaled for unit in one.victims for group in unit.groups}
-    staying = {group.id: lane for lane in every for unit in lane.units for group in unit.groups}
-    reopened = set(observed.pool.status.closed)
+    chosen = {
+        group.id: group for result in scaled for placement in result.victims for group in placement.groups
+    }
+    staying = {
+        group.id: state for state in states for placement in state.placements for group in placement.groups
+    }
+    cordoned = set(observed.pool.status.cordoned)
     records: list[Drain] = []
     marks: list[Action] = []
     for group in observed.store.groups:
-        told = known.get(group.id)
+        record = known.get(group.id)
         if group.id in chosen:
-            if told is None or (not group.drain and observed.now - told.since > MARK_S):
+            if record is None or (not group.drain and observed.now - record.since > MARK_S):
                 now = round(observed.now, 3)
                 deadline = now + MARK_S + observed.pool.spec.drain_seconds + RELEASE_S
-                told = Drain(group=group.id, since=now, deadline=deadline)
-            records.append(told)
+                record = Drain(group=group.id, since=now, deadline=deadline)
+            records.append(record)
             if not group.drain:
                 marks.append(MarkDrain(group=group.id, on=True))
-        elif group.id in staying and (told is not None or reopened.intersection(group.hosts)):
+        elif group.id in staying and (record is not None or cordoned.intersection(group.hosts)):
             if group.drain:
                 cluster = staying[group.id].cluster
                 marks.append(MarkDrain(group=group.id, on=False, cluster=cluster, hosts=group.hosts))
-                if told is not None:
-                    records.append(told)  # forgotten once the mark is seen to be gone
-        elif told is not None:
-            records.append(told)  # its hosts are on their way out
+                if record is not None:
+                    records.append(record)  # dropped once a later view shows no mark
+        elif record is not None:
+            records.append(record)  # its hosts are terminating
     return tuple(records), tuple(marks)
 
 
-def _closed(
-    observed: Observed, every: Sequence[ClusterState], scaled: Sequence[Scaled]
+def _cordons(
+    observed: Observed, states: Sequence[ClusterState], scaled: Sequence[Scaled]
 ) -> tuple[tuple[str, ...], tuple[Action, ...], tuple[Action, ...]]:
-    """The hosts that are closed, those to close now (before they are named), and those to open again.
+    """The cordoned hosts for the status, the hosts to cordon before ``ScaleDown`` names them, and those to uncordon.
 
-    Opening is done before it is written down, and closing after: a successor never misses a closed host.
+    The executor uncordons before it writes the status and cordons after it, so a restarted operator never misses a
+    cordoned host.
     """
-    before = observed.pool.status.closed
+    before = observed.pool.status.cordoned
     if observed.store is None:
         return before, (), ()
-    chosen = {host for one in scaled for unit in (*one.victims, *one.gone) for host in unit.hosts}
-    going = tuple(sorted({host for one in scaled for unit in one.gone for host in unit.hosts}))
-    opens: list[Action] = []
+    chosen = {
+        host
+        for result in scaled
+        for placement in (*result.victims, *result.evicted)
+        for host in placement.hosts
+    }
+    leaving = tuple(
+        sorted({host for result in scaled for placement in result.evicted for host in placement.hosts})
+    )
+    uncordons: list[Action] = []
     marked: set[str] = set()
     staying: set[str] = set()
-    for lane in every:
-        here = {host for replica in lane.replicas for host in replica.hosts} - chosen
+    for state in states:
+        here = {host for replica in state.replicas for host in replica.hosts} - chosen
         staying |= here
-        marked |= {host for group in lane.groups if group.drain for host in group.hosts}
-        again = tuple(host for host in before if host in here and host in observed.store.closed)
-        if again:
-            opens.append(CordonHosts(hosts=again, closed=False, cluster=lane.cluster))
-    there = {pod.name for lane in every for pod in lane.workers}
-    # One with a group that was marked at birth is remembered until that mark is gone.
-    kept = [host for host in before if host in there and (host not in staying or host in marked)]
-    ajar = tuple(host for host in going if host not in observed.store.closed)
-    closes = (CordonHosts(hosts=ajar),) if ajar else ()
-    return tuple(dict.fromkeys((*kept, *going))), closes, tuple(opens)
+        marked |= {host for group in state.groups if group.drain for host in group.hosts}
+        returning = tuple(host for host in before if host in here and host in observed.store.cordoned)
+        if returning:
+            uncordons.append(CordonHosts(hosts=returning, cordoned=False, cluster=state.cluster))
+    existing = {pod.name for state in states for pod in state.workers}
+    # A group that registers on a cordoned host is marked to drain. Keep the host until that mark is gone.
+    kept = [host for host in before if host in existing and (host not in staying or host in marked)]
+    open_hosts = tuple(host for host in leaving if host not in observed.store.cordoned)
+    cordons = (CordonHosts(hosts=open_hosts),) if open_hosts else ()
+    return tuple(dict.fromkeys((*kept, *leaving))), cordons, tuple(uncordons)
 
 
 def _requeue_after(
-    observed: Observed, found: PlanInputs, courses: Sequence[ClusterPlan], actions: Sequence[Action]
+    observed: Observed, inputs: PlanInputs, decisions: Sequence[ClusterPlan], actions: Sequence[Action]
 ) -> float:
     spec, now = observed.pool.spec, observed.now
-    if any(course.hurry for course in courses):
+    if any(decision.hurry for decision in decisions):
         return REQUEUE_FAST_S
     moments = [REQUEUE_ZERO_S]
-    awake = [course.lane for course in courses if not course.lane.cluster.suspend]
+    awake = [decision.state for decision in decisions if not decision.state.cluster.suspend]
     if awake:
         moments.append(REQUEUE_IDLE_S)
-    if actions or any(not lane.settled or lane.serve is None for lane in awake):
+    if actions or any(not state.settled or state.serve is None for state in awake):
         moments.append(REQUEUE_ACTIVE_S)
-    if found.problems:
+    if inputs.problems:
         moments.append(BLOCKED_S)
-    if found.wake.phase == WakePhase.DETECT:
+    if inputs.wake.phase == WakePhase.DETECT:
         moments.append(SILENT_S)
-    moments += [drain.deadline - now for drain in found.drains]
+    moments += [drain.deadline - now for drain in inputs.drains]
     change = schedule.next_change_s(spec, now)
     if change is not None:
         moments.append(change)
-    if found.idle_since is not None and spec.idle.mode == "cluster" and awake:
-        moments.append(found.idle_since + spec.idle.after_seconds - now)
+    if inputs.idle_since is not None and spec.idle.mode == "cluster" and awake:
+        moments.append(inputs.idle_since + spec.idle.after_seconds - now)
     return max(REQUEUE_FAST_S, min(moments))

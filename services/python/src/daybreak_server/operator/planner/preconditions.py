@@ -1,7 +1,7 @@
-"""What is checked once more, on fresh readings, right before an action that takes something away.
+"""Checks on fresh reads, right before an action that takes something away.
 
-A plan is made from views that may lag. The tests of a JSON Patch cover the RayCluster itself; these cover what
-it does not say: which pods there are, which groups work, what Serve runs.
+A plan is made from views that may lag. The tests in a JSON Patch cover the RayCluster object itself. These checks cover
+the rest: which pods exist, which groups work, and what Serve runs.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ def refusal(
     store: PoolView,
     serve: ServeView | None = None,
 ) -> str | None:
-    """Why the action must not be done now; ``None`` when it may."""
+    """Why the action must not run now; ``None`` if it may."""
     if cluster is None:
-        return "it is gone"
+        return "it no longer exists"
     workers = [pod for pod in pods if not pod.head]
     match action:
         case CordonHosts() | MarkDrain():
             return _may_reopen(action, cluster, workers)
         case ScaleDown():
-            return _remove(action, cluster, workers, store)
+            return _may_scale_down(action, cluster, workers, store)
         case DeleteCluster() | Suspend():
             return _may_delete(action, workers, store)
         case ScaleApplication() | PutApplication():
-            return _changes_serve(action, workers, store, serve)
+            return _may_change_serve(action, workers, store, serve)
 
 
 def _may_reopen(action: CordonHosts | MarkDrain, cluster: RayCluster, workers: list[Pod]) -> str | None:
     staying = {host for replica in replicas_of(cluster, workers) for host in replica.hosts}
-    return None if staying.issuperset(action.hosts) else "its hosts are on their way out"
+    return None if staying.issuperset(action.hosts) else "its hosts are terminating"
 
 
 def _may_delete(action: DeleteCluster | Suspend, workers: list[Pod], store: PoolView) -> str | None:
@@ -61,16 +61,18 @@ def _may_delete(action: DeleteCluster | Suspend, workers: list[Pod], store: Pool
     return "a task is live again" if isinstance(action, Suspend) and store.live else None
 
 
-def _remove(action: ScaleDown, cluster: RayCluster, workers: list[Pod], store: PoolView) -> str | None:
+def _may_scale_down(
+    action: ScaleDown, cluster: RayCluster, workers: list[Pod], store: PoolView
+) -> str | None:
     staying = replicas_of(cluster, workers)
-    there = {host for replica in staying for host in replica.hosts}
-    gone = [name for name in action.victims if name not in there]
+    existing = {host for replica in staying for host in replica.hosts}
+    gone = [name for name in action.victims if name not in existing]
     if gone:
-        return f"{gone[0]} is not there any more"
+        return f"pod {gone[0]} no longer exists"
     victims = set(action.victims)
-    left = sum(not replica.hosts & victims for replica in staying)
-    if left > action.most_left:
-        return f"{left} groups of hosts would stay, and {action.most_left} may"
+    remaining = sum(not replica.hosts & victims for replica in staying)
+    if remaining > action.max_remaining:
+        return f"{remaining} replicas would remain, and at most {action.max_remaining} may"
     hosts = set(action.hosts)
     for replica in staying:
         if replica.hosts & victims:
@@ -83,13 +85,13 @@ def _remove(action: ScaleDown, cluster: RayCluster, workers: list[Pod], store: P
     return None
 
 
-def _changes_serve(
+def _may_change_serve(
     action: ScaleApplication | PutApplication, workers: list[Pod], store: PoolView, serve: ServeView | None
 ) -> str | None:
-    most = action.most_running if isinstance(action, ScaleApplication) else None
-    if most is not None:
-        return "more ranks run than are to stay" if serve is None or serve.running > most else None
-    # Both to zero and to another deployment, Serve ends every group here.
+    limit = action.max_running if isinstance(action, ScaleApplication) else None
+    if limit is not None:
+        return "more ranks run than should remain" if serve is None or serve.running > limit else None
+    # Scaling to zero and deploying another attempt both make Serve stop every group here.
     return "a group works here" if _working_on({pod.name for pod in workers}, store) else None
 
 

@@ -1,6 +1,6 @@
-"""What a pool is made of in Kubernetes and in Serve: the RayCluster's manifest, the applications' config.
+"""Renders the RayCluster's manifest and the config of the Serve applications for a pool.
 
-The template's own values always win; what is added here is what the operator needs to find, scale and drain.
+Values of the template always win. The operator adds what it needs to find, scale and drain the pods.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from daybreak_server.operator.crd import names
 from daybreak_server.operator.crd.resource import GROUP, KIND, VERSION, GeneratorPool
 from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
 
-MOST_REPLICAS = 10_000
+MAX_REPLICAS = 10_000
 LEAVE_S = 25
-"""What ``serve_app`` gives a group to hand back when its replicas are stopped."""
+"""Seconds that ``ray_serve`` gives a group to release its task when Serve stops its replicas."""
 DRAIN_S = LEAVE_S + 2
-"""Ray drains a node for so long after SIGTERM; the ranks' own end comes ``LEAVE_S`` before it is over."""
+"""Seconds that Ray drains a node after SIGTERM; the ranks begin to stop ``LEAVE_S`` before they are over."""
 GRACE_S = DRAIN_S + 18
-"""Kubernetes kills after so long: later than Ray is done."""
+"""Seconds after which Kubernetes kills the pod: Ray has finished by then."""
 _PROBE = {
     "httpGet": {"path": "/api/healthz", "port": 52365},
     "initialDelaySeconds": 1,
@@ -33,7 +33,7 @@ _PROBE = {
 
 
 def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, Any]:
-    """The RayCluster of the pool's template, as it is created."""
+    """The RayCluster to create from the pool's template."""
     revision = names.revision(pool)
     template = pool.spec.ray_cluster
     spec = copy.deepcopy(template.spec)
@@ -66,15 +66,15 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 
 
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
-    """Serve's config. The same for the same pool and attempt, so that putting it again changes nothing.
+    """Serve's config. It depends only on the pool and the attempt, so deploying it twice changes nothing.
 
-    Serve refuses to be put with no replica at all: it begins with one group, and is scaled at once.
+    Serve rejects a deployment with zero replicas, so it starts with one group and the operator scales it right away.
     """
     app = "daybreak_server.entrypoints.ray_serve"
     args = {"pool": pool.name, "groups": 1, "attempt": attempt}
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": "0.0.0.0", "port": 8000},
+        "http_options": {"host": "0.0.0.0", "port": 8000},  # noqa: S104
         "applications": [
             {
                 "name": API_APPLICATION,
@@ -96,7 +96,7 @@ def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
 def _head(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str]) -> None:
     params = group.setdefault("rayStartParams", {})
     params.setdefault("num-cpus", "0")  # no rank on the head
-    params.setdefault("dashboard-host", "0.0.0.0")
+    params.setdefault("dashboard-host", "0.0.0.0")  # noqa: S104
     container = _container(group, labels, "ray-head")
     _environment(container, pool)
     _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
@@ -110,12 +110,12 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
         groupName=names.WORKER_GROUP,
         replicas=replicas,
         minReplicas=0,
-        maxReplicas=MOST_REPLICAS,
+        maxReplicas=MAX_REPLICAS,
         numOfHosts=spec.hosts_per_group,
         scaleStrategy={"workersToDelete": []},
     )
     params = group.setdefault("rayStartParams", {})
-    # As many as the ranks of a host, so that no host takes ranks of a second group.
+    # Exactly enough for the ranks of a host, so that no host takes ranks of a second group.
     params.setdefault("num-cpus", str(max(1, math.ceil(needs.cpus * each))))
     container = _container(group, labels, "ray-worker")
     group["template"]["spec"].setdefault("terminationGracePeriodSeconds", GRACE_S)
@@ -132,13 +132,13 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """In the same unit, every digit written: Kubernetes takes no exponent before a unit."""
+    """Multiply in the same unit, without an exponent: Kubernetes accepts none before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 
 
 def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:
-    """Ray's container of a group's pod template: the first one."""
+    """Ray's container in a group's pod template: the first one."""
     template = group.setdefault("template", {})
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**meta.get("labels", {}), **labels}
@@ -150,7 +150,7 @@ def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict
 
 
 def _environment(container: dict[str, Any], pool: GeneratorPool) -> None:
-    """The pool's settings, from its spec: the template need not repeat them."""
+    """Add the pool's settings from its spec, so that the template need not repeat them."""
     spec = pool.spec
     values: dict[str, Any] = {
         "WORKLOAD": pool.workload,

@@ -1,4 +1,8 @@
-"""One RayCluster to a number of groups: up at once; down by draining, then taking exactly the drained ones."""
+"""Scales one RayCluster to a number of groups.
+
+Up: at once. Down: choose victims, let them drain over several plans, then name exactly their pods for deletion, because
+KubeRay would otherwise pick replicas without knowing which of them work.
+"""
 
 from __future__ import annotations
 
@@ -10,123 +14,127 @@ from daybreak_server.operator.planner.eviction import Drains, choose, may_evict,
 from daybreak_server.operator.planner.placement import GroupPlacement
 
 ZOMBIE_S = 300.0
-"""Hosts on which Serve starts no group for so long, though it wants one, are made anew."""
+"""Hosts on which Serve starts no group for this long, although it wants one, are replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingContext:
-    """What all lanes share."""
+    """Facts that all RayClusters of the pool share."""
 
     now: float
     drains: Drains
     nothing_live: bool
-    """The store was asked, and no task is live."""
+    """The store answered, and no task is live."""
     serialize_growth: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """What follows for a lane: who is to drain, what is patched, and how many replicas there are then."""
+    """The decision for one RayCluster: the victims to drain, the patch, and the number of replicas after it."""
 
     replicas: int
     victims: tuple[GroupPlacement, ...] = ()
     actions: tuple[Action, ...] = ()
     hurry: bool = False
-    """Whether it waits for something that takes a second or so."""
-    gone: tuple[GroupPlacement, ...] = field(default=())
-    """The victims that go now."""
+    """Whether to plan again within a second or so."""
+    evicted: tuple[GroupPlacement, ...] = field(default=())
+    """The victims that are deleted now."""
 
 
-def scale(lane: ClusterState, *, wanted: int, moment: ScalingContext) -> Scaled:
-    """Towards ``wanted`` groups."""
-    if lane.cluster.replicas < wanted:
-        return _up(lane, wanted, moment)
-    if lane.cluster.replicas > wanted:
-        return _down(lane, wanted, moment)
-    return _mend(lane, moment)
+def scale(state: ClusterState, *, wanted: int, context: ScalingContext) -> Scaled:
+    """One step towards ``wanted`` groups."""
+    if state.cluster.replicas < wanted:
+        return _up(state, wanted, context)
+    if state.cluster.replicas > wanted:
+        return _down(state, wanted, context)
+    return _repair(state, context)
 
 
-def _up(lane: ClusterState, wanted: int, moment: ScalingContext) -> Scaled:
-    now_has = lane.cluster.replicas
-    if moment.serialize_growth:
-        if not lane.settled:
-            return Scaled(replicas=now_has)
-        wanted = now_has + 1
-    grow = ScaleUp(cluster=lane.cluster, replicas=wanted, workers_to_delete=lane.still_named)
+def _up(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
+    replicas = state.cluster.replicas
+    if context.serialize_growth:
+        if not state.settled:
+            return Scaled(replicas=replicas)
+        wanted = replicas + 1
+    grow = ScaleUp(cluster=state.cluster, replicas=wanted, workers_to_delete=state.still_named)
     return Scaled(replicas=wanted, actions=(grow,))
 
 
-def _down(lane: ClusterState, wanted: int, moment: ScalingContext) -> Scaled:
-    """Replicas that KubeRay has still to make are waited for, so that they can be named: lowering the number
-    without a name, just when it makes one, would have it take any other instead."""
-    has = lane.cluster.replicas
-    unmade = min(lane.missing, has - wanted)
-    victims = choose(lane.units, excess=has - wanted - unmade, drains=moment.drains)
-    going = _going(victims, moment)
-    fewer = sum(len(unit.replicas) for unit in going)
-    if unmade and lane.cluster.problem:
-        fewer += unmade  # it may not make them: a quota, say
+def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
+    """Wait for replicas that KubeRay has yet to create, so that they can be named: if the number fell without a name
+    just when KubeRay creates one, KubeRay would delete an arbitrary replica."""
+    current = state.cluster.replicas
+    unmade = min(state.missing, current - wanted)
+    victims = choose(state.placements, excess=current - wanted - unmade, drains=context.drains)
+    evictable = _evictable(victims, context)
+    fewer = sum(len(placement.replicas) for placement in evictable)
+    if unmade and state.cluster.problem:
+        fewer += unmade  # KubeRay cannot create them, because of a quota for example
     if fewer:
-        return _remove(lane, victims, going, replicas=has - fewer, moment=moment)
-    return Scaled(replicas=has, victims=victims, hurry=True)
+        return _scale_down(state, victims, evictable, replicas=current - fewer, context=context)
+    return Scaled(replicas=current, victims=victims, hurry=True)
 
 
-def _mend(lane: ClusterState, moment: ScalingContext) -> Scaled:
-    """The number is right. A group across two replicas is made anew when nothing waits; so are hosts that
-    Serve does not use."""
-    has = lane.cluster.replicas
-    if lane.missing or lane.leaving:
-        return Scaled(replicas=has)
-    victims = tuple(unit for unit in lane.units if unit.mixed) if moment.nothing_live else ()
-    going = _going(victims, moment)
-    if going:
-        fewer = sum(len(unit.replicas) for unit in going)
-        return _remove(lane, victims, going, replicas=has - fewer, moment=moment)
-    unused = _unused(lane, moment)
+def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
+    """The number is right. Replace hosts that Serve does not use, and, while no task is live, a group that spans two
+    replicas."""
+    current = state.cluster.replicas
+    if state.missing or state.leaving:
+        return Scaled(replicas=current)
+    victims = (
+        tuple(placement for placement in state.placements if placement.mixed) if context.nothing_live else ()
+    )
+    evictable = _evictable(victims, context)
+    if evictable:
+        fewer = sum(len(placement.replicas) for placement in evictable)
+        return _scale_down(state, victims, evictable, replicas=current - fewer, context=context)
+    unused = _unused(state, context)
     if unused and not victims:
-        return _remove(lane, (), unused, replicas=has, moment=moment)
-    return Scaled(replicas=has, victims=victims, hurry=bool(victims))
+        return _scale_down(state, (), unused, replicas=current, context=context)
+    return Scaled(replicas=current, victims=victims, hurry=bool(victims))
 
 
-def _unused(lane: ClusterState, moment: ScalingContext) -> tuple[GroupPlacement, ...]:
-    serve = lane.serve
+def _unused(state: ClusterState, context: ScalingContext) -> tuple[GroupPlacement, ...]:
+    serve = state.serve
     if serve is None or serve.status not in {"DEPLOYING", "RUNNING", "UNHEALTHY"}:
         return ()
     if serve.running >= serve.target:
         return ()
-    for unit in lane.units:
-        since = unit.replicas[0].running_since
-        if not unit.groups and since is not None and moment.now - since >= ZOMBIE_S:
-            return (unit,)  # one at a time
+    for placement in state.placements:
+        since = placement.replicas[0].running_since
+        if not placement.groups and since is not None and context.now - since >= ZOMBIE_S:
+            return (placement,)  # at most one per plan
     return ()
 
 
-def _going(victims: tuple[GroupPlacement, ...], moment: ScalingContext) -> tuple[GroupPlacement, ...]:
-    return tuple(unit for unit in victims if may_evict(unit, now=moment.now, drains=moment.drains))
+def _evictable(victims: tuple[GroupPlacement, ...], context: ScalingContext) -> tuple[GroupPlacement, ...]:
+    return tuple(
+        placement for placement in victims if may_evict(placement, now=context.now, drains=context.drains)
+    )
 
 
-def _remove(
-    lane: ClusterState,
+def _scale_down(
+    state: ClusterState,
     victims: tuple[GroupPlacement, ...],
-    going: tuple[GroupPlacement, ...],
+    evictable: tuple[GroupPlacement, ...],
     *,
     replicas: int,
-    moment: ScalingContext,
+    context: ScalingContext,
 ) -> Scaled:
-    named = tuple(pod for unit in going for pod in unit.victims)
-    late = tuple(
+    named = tuple(pod for placement in evictable for pod in placement.victims)
+    overdue_groups = tuple(
         group.id
-        for unit in going
-        for group in unit.groups
-        if overdue(group, now=moment.now, drains=moment.drains)
+        for placement in evictable
+        for group in placement.groups
+        if overdue(group, now=context.now, drains=context.drains)
     )
     remove = ScaleDown(
-        cluster=lane.cluster,
+        cluster=state.cluster,
         replicas=replicas,
         victims=named,
-        hosts=tuple(host for unit in going for host in unit.hosts),
-        most_left=replicas,
-        workers_to_delete=(*lane.still_named, *named),
-        overdue=late,
+        hosts=tuple(host for placement in evictable for host in placement.hosts),
+        max_remaining=replicas,
+        workers_to_delete=(*state.still_named, *named),
+        overdue=overdue_groups,
     )
-    return Scaled(replicas=replicas, victims=victims, actions=(remove,), hurry=True, gone=going)
+    return Scaled(replicas=replicas, victims=victims, actions=(remove,), hurry=True, evicted=evictable)

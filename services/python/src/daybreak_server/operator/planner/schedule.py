@@ -1,4 +1,4 @@
-"""How many groups stay warm now, and when that changes next."""
+"""The warm schedule: how many groups stay warm now, and when that changes next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from daybreak_server.operator.crd.resource import WEEKDAYS, PoolSpec, WarmWindow
 
 
 def floor(spec: PoolSpec, now: float) -> int:
-    """GroupStore that stay at this moment (seconds since 1970), whatever KEDA says."""
+    """The number of groups that stay warm at ``now`` (seconds since 1970), whatever KEDA wants."""
     open_now = [
         window.groups
         for window in spec.warm_schedule
@@ -31,7 +31,7 @@ def next_change_s(spec: PoolSpec, now: float) -> float | None:
 
 
 def _openings(window: WarmWindow, now: float) -> Iterator[tuple[float, float]]:
-    """The window's beginnings and ends from yesterday to a week ahead, by the clock on the wall there."""
+    """The window's starts and ends from yesterday to a week ahead, in local time of its zone."""
     zone = window.zone
     today = datetime.fromtimestamp(now, zone).date()
     begin, end = _time(window.from_), _time(window.to)

@@ -1,4 +1,4 @@
-"""The Serve application of one head: there, alive, and as large as the number of groups."""
+"""Keeps the Serve application of one head deployed, healthy and scaled to the number of groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_RETRY_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What follows for a head's application."""
+    """The decision for the application of one head."""
 
     application: Application
     actions: tuple[Action, ...] = ()
@@ -24,54 +24,54 @@ class Served:
 
 
 def serve(
-    pool: GeneratorPool, lane: ClusterState, *, replicas: int, application: Application, now: float
+    pool: GeneratorPool, state: ClusterState, *, replicas: int, application: Application, now: float
 ) -> Served:
-    """Towards ``replicas`` groups on this head (after what is patched now)."""
-    if not lane.head_ready or lane.serve is None or lane.cluster.suspend:
+    """One step towards ``replicas`` groups on this head (the number after this plan's patch)."""
+    if not state.head_ready or state.serve is None or state.cluster.suspend:
         return Served(application=application)
-    if lane.serve.status in {None, "NOT_STARTED", "DELETING"}:
-        put = PutApplication(cluster=lane.cluster, config=render.applications(pool, application.attempt))
+    if state.serve.status in {None, "NOT_STARTED", "DELETING"}:
+        put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
         return Served(application=application, actions=(put,), hurry=True)
-    if lane.serve.status == "DEPLOY_FAILED":
-        application = _next_try(lane, application, now)
-    if lane.serve.attempt != application.attempt:
-        if lane.works:  # another deployment ends all groups of the one before
+    if state.serve.status == "DEPLOY_FAILED":
+        application = _next_attempt(state, application, now)
+    if state.serve.attempt != application.attempt:
+        if state.busy:  # deploying another attempt stops all groups of the previous one
             return Served(application=application)
-        put = PutApplication(cluster=lane.cluster, config=render.applications(pool, application.attempt))
+        put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
         return Served(application=application, actions=(put,), hurry=True)
     return Served(
-        application=application, actions=_target(pool, lane, replicas * lane.cluster.ranks), hurry=False
+        application=application, actions=_target(pool, state, replicas * state.cluster.ranks), hurry=False
     )
 
 
-def _next_try(lane: ClusterState, application: Application, now: float) -> Application:
-    """Serve gives up for good after a few failed starts; only other arguments bring the application back."""
-    pause = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
-    if lane.serve is None or lane.serve.attempt != application.attempt:
-        return application  # the next try is on its way
+def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:
+    """Serve stops retrying after a few failed starts. Only new arguments (here: the attempt) restart it."""
+    backoff_s = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
+    if state.serve is None or state.serve.attempt != application.attempt:
+        return application  # the next attempt is being deployed
     if application.since is None:
         return Application(attempt=application.attempt, since=now)
-    if now - application.since < pause or lane.works:
+    if now - application.since < backoff_s or state.busy:
         return application
     return Application(attempt=application.attempt + 1, since=now)
 
 
-def _target(pool: GeneratorPool, lane: ClusterState, target: int) -> tuple[Action, ...]:
-    """Raise at once. Lower when what is to go has gone: Serve would choose among those that stay."""
-    view = lane.serve
+def _target(pool: GeneratorPool, state: ClusterState, target: int) -> tuple[Action, ...]:
+    """Raise the target at once. Lower it only once the victims are gone, because Serve would stop any of the others."""
+    view = state.serve
     if view is None or view.target == target:
         return ()
     lowers = target < view.target
     if lowers and target and view.running > target:
         return ()
-    if lowers and not target and lane.works:
+    if lowers and not target and state.busy:
         return ()
     return (
         ScaleApplication(
-            cluster=lane.cluster,
+            cluster=state.cluster,
             application=pool.name,
             deployment=deployment_name(pool.name),
             target=target,
-            most_running=target if lowers and target else None,
+            max_running=target if lowers and target else None,
         ),
     )

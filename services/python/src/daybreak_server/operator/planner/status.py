@@ -1,4 +1,4 @@
-"""The pool's status, and the Events that tell people what changed in it."""
+"""Builds the pool's status, and the Events for what changed in it."""
 
 from __future__ import annotations
 
@@ -28,73 +28,76 @@ _Truth = Literal["True", "False", "Unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
-    """What the plan found and decided, as far as the status tells of it."""
+    """What the plan observed and decided, as far as the status shows it."""
 
     wanted: int
     held: bool
-    """One group stays only because tasks are live."""
-    lanes: tuple[ClusterState, ...]
+    """Whether the last group stays only because tasks are live."""
+    states: tuple[ClusterState, ...]
     outgoing: tuple[ClusterState, ...]
     problems: tuple[Cause, ...]
     wake: Wake
     drains: tuple[Drain, ...]
-    closed: tuple[str, ...]
+    cordoned: tuple[str, ...]
     application: Application
     idle_since: float | None
     serialize_growth: bool
     revision: str
 
 
-def status(observed: Observed, found: PlanInputs) -> PoolStatus:
-    """The status that belongs to these findings."""
+def status(observed: Observed, inputs: PlanInputs) -> PoolStatus:
+    """The status that belongs to these inputs."""
     before, pool = observed.pool.status, observed.pool
-    complete = sum(replica.complete(lane.cluster.hosts) for lane in found.lanes for replica in lane.replicas)
-    groups = [group for lane in found.lanes for group in lane.groups]
-    asked = observed.store is not None
-    ready = sum(map(is_ready, groups)) if asked else before.ready
+    complete = sum(
+        replica.complete(state.cluster.hosts) for state in inputs.states for replica in state.replicas
+    )
+    groups = [group for state in inputs.states for group in state.groups]
+    ready = before.ready if observed.store is None else sum(map(is_ready, groups))
     after = PoolStatus(
         replicas=complete,
         selector=names.selector(pool.name),
         ready=ready,
-        wanted=found.wanted,
-        phase=_phase(observed, found, ready),
-        wake=found.wake,
-        drains=found.drains,
-        closed=found.closed,
-        idle_since=found.idle_since,
-        serialize_growth=found.serialize_growth,
-        application=found.application,
-        revision=found.revision,
+        wanted=inputs.wanted,
+        phase=_phase(observed, inputs, ready),
+        wake=inputs.wake,
+        drains=inputs.drains,
+        cordoned=inputs.cordoned,
+        idle_since=inputs.idle_since,
+        serialize_growth=inputs.serialize_growth,
+        application=inputs.application,
+        revision=inputs.revision,
         observed_generation=pool.generation,
     )
-    told = (_ready(found, after), _healthy(found), _up_to_date(found))
-    kept = tuple(_kept(pool, new, now=observed.now) for new in told)
-    return after.model_copy(update={"conditions": kept})
+    conditions = (_ready(inputs, after), _healthy(inputs), _up_to_date(inputs))
+    dated = tuple(_with_transition(pool, condition, now=observed.now) for condition in conditions)
+    return after.model_copy(update={"conditions": dated})
 
 
 def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
-    """The status of a pool whose spec cannot be read: what was seen last, and why nothing follows from it."""
+    """The status of a pool whose spec cannot be read: the last known values, and what is wrong with the spec."""
     before = pool.status
-    wrong = _kept(pool, _condition("Healthy", "False", problem.reason, problem.message), now=now)
-    others = tuple(one for one in before.conditions if one.type != wrong.type)
+    unhealthy = _with_transition(
+        pool, _condition("Healthy", "False", problem.reason, problem.message), now=now
+    )
+    others = tuple(condition for condition in before.conditions if condition.type != unhealthy.type)
     return before.model_copy(
         update={
             "selector": names.selector(pool.name),
             "phase": "Blocked",
-            "conditions": (*others, wrong),
+            "conditions": (*others, unhealthy),
             "observed_generation": pool.generation,
         }
     )
 
 
 def report(status: PoolStatus) -> PoolReport:
-    """What clients are told, as far as groups do not tell it themselves."""
+    """The report for clients: what the groups do not report themselves."""
     wake = status.wake
-    wrong = next((one for one in status.conditions if one.type == "Healthy" and one.status == "False"), None)
+    unhealthy = next((c for c in status.conditions if c.type == "Healthy" and c.status == "False"), None)
     return PoolReport(
         phase=status.phase,
-        reason="" if wrong is None else wrong.reason,
-        message="" if wrong is None else wrong.message,
+        reason="" if unhealthy is None else unhealthy.reason,
+        message="" if unhealthy is None else unhealthy.message,
         wanted=status.wanted,
         wake_phase=wake.phase,
         wake_since_ms=_ms(wake.since),
@@ -108,7 +111,7 @@ def _ms(at: float | None) -> int | None:
 
 
 def events(before: PoolStatus, after: PoolStatus) -> tuple[EmitEvent, ...]:
-    """What changed, for people: each turn once."""
+    """Events for what changed: one for each transition."""
     emits: list[EmitEvent] = []
     old = {condition.type: condition for condition in before.conditions}
     for new in after.conditions:
@@ -122,8 +125,10 @@ def events(before: PoolStatus, after: PoolStatus) -> tuple[EmitEvent, ...]:
         elif new.type == "UpToDate" and (was is not None or new.status == "False"):
             emits.append(EmitEvent(kind="Normal", reason=new.reason, message=new.message))
     if after.phase != before.phase and after.phase in _EVENT_MESSAGES:
-        told = _EVENT_MESSAGES[after.phase].format(wanted=_groups(after.wanted), ready=_groups(after.ready))
-        emits.append(EmitEvent(kind="Normal", reason=after.phase, message=told))
+        message = _EVENT_MESSAGES[after.phase].format(
+            wanted=_groups(after.wanted), ready=_groups(after.ready)
+        )
+        emits.append(EmitEvent(kind="Normal", reason=after.phase, message=message))
     return tuple(emits)
 
 
@@ -134,84 +139,87 @@ def _groups(number: int) -> str:
 _EVENT_MESSAGES: dict[str, str] = {
     "Waking": "{wanted} wanted, {ready} ready.",
     "Ready": "{ready} ready.",
-    "Draining": "{wanted} wanted: the others finish or hand back their tasks, then go.",
-    "Zero": "No group is wanted: the workers are gone, the Ray head stays.",
-    "Suspended": "Nothing was wanted for a while: the Ray head is gone as well. A task brings all of it back.",
-    "Paused": "spec.paused is set: the operator changes nothing until it is taken away.",
+    "Draining": "{wanted} wanted: the others finish or release their tasks, then stop.",
+    "Zero": "No group is wanted: the workers are gone, and the Ray head stays.",
+    "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task starts both again.",
+    "Paused": "spec.paused is set: the operator changes nothing until it is removed.",
 }
 
 
-def _phase(observed: Observed, found: PlanInputs, ready: int) -> Phase:
+def _phase(observed: Observed, inputs: PlanInputs, ready: int) -> Phase:
     if observed.pool.spec.paused:
         return "Paused"
-    if found.problems and (ready < found.wanted or not observed.view.kuberay):
+    if inputs.problems and (ready < inputs.wanted or not observed.view.kuberay):
         return "Blocked"
-    if not found.wanted:
-        return _phase_at_zero(found)
-    if found.outgoing:
+    if not inputs.wanted:
+        return _phase_at_zero(inputs)
+    if inputs.outgoing:
         return "Replacing"
-    if ready < found.wanted:
+    if ready < inputs.wanted:
         return "Waking"
-    return "Draining" if ready > found.wanted else "Ready"
+    return "Draining" if ready > inputs.wanted else "Ready"
 
 
-def _phase_at_zero(found: PlanInputs) -> Phase:
-    if any(lane.workers for lane in found.lanes):
+def _phase_at_zero(inputs: PlanInputs) -> Phase:
+    if any(state.workers for state in inputs.states):
         return "Draining"
-    asleep = found.lanes and all(lane.cluster.suspended for lane in found.lanes)
+    asleep = inputs.states and all(state.cluster.suspended for state in inputs.states)
     return "Suspended" if asleep else "Zero"
 
 
-def _ready(found: PlanInputs, after: PoolStatus) -> Condition:
-    wanted, ready = found.wanted, after.ready
-    if found.held:
-        note = "No group is asked for, but tasks are live: the last group stays until they have ended."
+def _ready(inputs: PlanInputs, after: PoolStatus) -> Condition:
+    wanted, ready = inputs.wanted, after.ready
+    if inputs.held:
+        note = "No group is wanted, but tasks are live: the last group stays until they have ended."
         return _condition("Ready", "True" if ready else "False", "HeldByTasks", note)
     if not wanted:
         return _condition("Ready", "True", "AtZero", "No group is wanted; a task wakes the pool.")
     if ready >= wanted:
         return _condition("Ready", "True", "GroupsReady", f"{_groups(wanted)} wanted and ready.")
-    at = "" if found.wake.phase == WakePhase.READY else f"; the furthest is at: {found.wake.phase}"
-    note = f"{ready} of {wanted} groups are ready{at}."
-    if found.problems:
-        return _condition("Ready", "False", found.problems[0].reason, f"{note} {found.problems[0].message}")
+    progress = (
+        "" if inputs.wake.phase == WakePhase.READY else f"; the most advanced is in phase {inputs.wake.phase}"
+    )
+    note = f"{ready} of {wanted} groups are ready{progress}."
+    if inputs.problems:
+        return _condition("Ready", "False", inputs.problems[0].reason, f"{note} {inputs.problems[0].message}")
     return _condition("Ready", "False", "Waking", note)
 
 
-def _healthy(found: PlanInputs) -> Condition:
-    if not found.problems:
+def _healthy(inputs: PlanInputs) -> Condition:
+    if not inputs.problems:
         return _condition("Healthy", "True", "NoProblem", "")
-    first, others = found.problems[0], found.problems[1:]
+    first, others = inputs.problems[0], inputs.problems[1:]
     more = f" Also: {', '.join(problem.reason for problem in others)}." if others else ""
     return _condition("Healthy", "False", first.reason, first.message + more)
 
 
-def _up_to_date(found: PlanInputs) -> Condition:
-    if found.outgoing:
-        left = sum(len(lane.replicas) for lane in found.outgoing)
-        note = (
-            f"GroupStore are replaced one by one after a change of the template; {left} of the old are left."
-        )
+def _up_to_date(inputs: PlanInputs) -> Condition:
+    if inputs.outgoing:
+        left = sum(len(state.replicas) for state in inputs.outgoing)
+        note = f"Groups are replaced one by one after a change of the template; {left} old ones remain."
         return _condition("UpToDate", "False", "Replacing", note)
-    return _condition("UpToDate", "True", "OneRevision", "All groups are made from the template as it is.")
+    return _condition("UpToDate", "True", "OneRevision", "All groups use the current template.")
 
 
 def _condition(kind: str, truth: _Truth, reason: str, message: str) -> Condition:
     return Condition(type=kind, status=truth, reason=reason, message=message, last_transition_time=0.0)
 
 
-def _kept(pool: PoolObject, new: Condition, *, now: float) -> Condition:
-    """With the moment of its last turn. Others' words that differ while the cause stays make no other write."""
+def _with_transition(pool: PoolObject, new: Condition, *, now: float) -> Condition:
+    """The condition with the time of its last transition.
+
+    The old message stays if only its quoted part differs, so that a varying quote causes no write.
+    """
     was = next((c for c in pool.status.conditions if c.type == new.type), None)
     changes: dict[str, object] = {"observed_generation": pool.generation}
     if was is None or was.status != new.status:
         changes["last_transition_time"] = round(now, 3)
     else:
         changes["last_transition_time"] = was.last_transition_time
-        if was.reason == new.reason and _ours(was.message) == _ours(new.message):
+        if was.reason == new.reason and _own_words(was.message) == _own_words(new.message):
             changes["message"] = was.message
     return new.model_copy(update=changes)
 
 
-def _ours(message: str) -> str:
+def _own_words(message: str) -> str:
     return message.partition(QUOTE_MARK)[0]

@@ -1,4 +1,4 @@
-"""The way from zero to a ready group: which phase it is in, and what each took."""
+"""Follows a wake from zero to a ready group: the current phase, and the seconds of each past one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.placement import is_ready
 
 
-def follow(observed: Observed, lanes: Sequence[ClusterState], *, wanted: int) -> Wake:
-    """The wake after this look: phases that have passed are closed with their seconds.
+def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> Wake:
+    """The wake after this observation, with the seconds of the phases that have passed.
 
-    A look comes up to seconds late. So a phase that a group tells of begins when the group says, and what was
-    before it ends when the group's own phases began: the seconds of all phases are together about the total.
+    An observation may come seconds late. A phase that a group reports therefore begins when the group says so, and the
+    phase before ends when the group's own phases began. So the seconds of all phases add up to about the total.
     """
     before, now = observed.pool.status.wake, observed.now
-    phase, group = _phase(observed, lanes, wanted)
+    phase, group = _phase(observed, states, wanted)
     if phase == before.phase:
         return before
     if phase == WakePhase.ZERO:
@@ -27,7 +27,7 @@ def follow(observed: Observed, lanes: Sequence[ClusterState], *, wanted: int) ->
     began, seconds = before.began, dict(before.seconds)
     passed, since = before.phase, before.since
     if before.phase in RESTING_PHASES or began is None:
-        # A group that starts anew wakes nobody: how long a backlog has waited says nothing of it.
+        # A restart of a ready pool is no wake from zero: the age of the backlog says nothing about it.
         waited = (
             observed.store.oldest_wait_s
             if observed.store is not None and before.phase != WakePhase.READY
@@ -35,7 +35,7 @@ def follow(observed: Observed, lanes: Sequence[ClusterState], *, wanted: int) ->
         )
         began, seconds = now - (waited or 0.0), {}
         passed, since = WakePhase.DETECT, began if waited is not None else None
-    at, own_began, measured = _told(group, began=began, now=now)
+    at, own_began, measured = _group_times(group, began=began, now=now)
     if since is not None and passed in WAKE_PHASES:
         ended = at if passed in GROUP_PHASES else own_began
         seconds[passed] = round(seconds.get(passed, 0.0) + max(0.0, ended - since), 3)
@@ -45,10 +45,12 @@ def follow(observed: Observed, lanes: Sequence[ClusterState], *, wanted: int) ->
     return Wake(phase=phase, since=at, began=began, seconds=seconds)
 
 
-def _told(group: GroupRecord | None, *, began: float, now: float) -> tuple[float, float, dict[str, float]]:
-    """When the phase began, when the group's own phases did, and the seconds of those that are over.
+def _group_times(
+    group: GroupRecord | None, *, began: float, now: float
+) -> tuple[float, float, dict[str, float]]:
+    """When the phase began, when the group's own phases began, and the seconds of those that have passed.
 
-    Clocks differ, and a group may have been there before the wake: what cannot be is not believed.
+    Clocks differ, and a group may be older than the wake, so impossible times are ignored.
     """
     if group is None:
         return now, now, {}
@@ -62,9 +64,9 @@ def _told(group: GroupRecord | None, *, began: float, now: float) -> tuple[float
     return at, max(began, at - sum(measured.values())), measured
 
 
-def _phase(observed: Observed, lanes: Sequence[ClusterState], wanted: int) -> tuple[str, GroupRecord | None]:
-    """The phase, and the group that is so far; ``None`` while it is of the pods."""
-    groups = [group for lane in lanes for group in lane.groups]
+def _phase(observed: Observed, states: Sequence[ClusterState], wanted: int) -> tuple[str, GroupRecord | None]:
+    """The phase, and the group that has reached it; ``None`` for phases of the pods."""
+    groups = [group for state in states for group in state.groups]
     ready = [group for group in groups if is_ready(group)]
     if ready:
         return WakePhase.READY, min(ready, key=lambda group: (not group.wake, group.since_ms or math.inf))
@@ -73,21 +75,21 @@ def _phase(observed: Observed, lanes: Sequence[ClusterState], wanted: int) -> tu
         return (WakePhase.DETECT if live else WakePhase.ZERO), None
     own = [group for group in groups if group.phase in WAKE_PHASES[:-1]]
     if own:
-        furthest = max(own, key=lambda group: (_place(group.phase), -group.since_ms))
+        furthest = max(own, key=lambda group: (_position(group.phase), -group.since_ms))
         return furthest.phase, furthest
-    return max(map(_of_pods, lanes), key=_place, default=WakePhase.PODS), None
+    return max(map(_pod_phase, states), key=_position, default=WakePhase.PODS), None
 
 
-def _place(phase: str) -> int:
+def _position(phase: str) -> int:
     return WAKE_PHASES.index(WakePhase(phase))
 
 
-def _of_pods(lane: ClusterState) -> WakePhase:
+def _pod_phase(state: ClusterState) -> WakePhase:
     best = WakePhase.PODS
-    for replica in lane.replicas:
-        whole = len(replica.pods) >= lane.cluster.hosts
-        if whole and replica.complete(lane.cluster.hosts):
+    for replica in state.replicas:
+        all_created = len(replica.pods) >= state.cluster.hosts
+        if all_created and replica.complete(state.cluster.hosts):
             return WakePhase.RAY
-        if whole and all(pod.scheduled_at is not None for pod in replica.pods):
+        if all_created and all(pod.scheduled_at is not None for pod in replica.pods):
             best = WakePhase.IMAGE
     return best

@@ -69,7 +69,7 @@ def _serving(group: GroupRecord) -> dict[str, str | int]:
     }
 
 
-def encode_leave(keys: Keys, group: GroupId) -> Call:
+def encode_deregister(keys: Keys, group: GroupId) -> Call:
     """The group is gone."""
     return Call("group", keys, ("leave", group))
 
@@ -79,9 +79,9 @@ def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
     return Call("group", keys, ("drain" if on else "undrain", group))
 
 
-def encode_cordoned(keys: Keys, hosts: Sequence[str], *, closed: bool) -> Call:
+def encode_cordoned(keys: Keys, hosts: Sequence[str], *, cordoned: bool) -> Call:
     """Hosts on which no group may take tasks from now on, or may again."""
-    head = ("close", round(CORDON_S * 1000)) if closed else ("open",)
+    head = ("close", round(CORDON_S * 1000)) if cordoned else ("open",)
     return Call("group", keys, (*head, *hosts))
 
 
@@ -143,7 +143,7 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         wake_since_ms=since,
         report=report,
         failure=_failure(json.loads(failure)) if failure else None,
-        closed=tuple(map(codec.text, closed)),
+        cordoned=tuple(map(codec.text, cordoned)),
         used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
         wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
         ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
