@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daybreak.cli.main import app
-from daybreak.testing import daybreak
+from daybreak.testing import daybreak  # noqa: F401 - the session's fixture
 
 AT = "2026-11-21T12:00:00.000Z"
 

@@ -231,11 +231,11 @@ def test_refusals_have_codes_and_say_what_next(
     fields = [{"field": "input.frames", "message": "frames must be 4n+1; 16 is not. Try 17."}]
     cases = [
         (make.problem(422, "invalid_input", errors=fields), 2, "input.frames: frames must be 4n+1"),
-        (make.problem(404, "no_such_pool"), 3, "`daybreak pools` lists them"),
-        (make.problem(429, "quota_exceeded", headers={"Retry-After": "120"}), 5, "Try again in 120 s"),
+        (make.problem(404, "no_such_pool"), 3, "`daybreak pools` lists the pools"),
+        (make.problem(429, "quota_exceeded", headers={"Retry-After": "120"}), 5, "Retry in 120 s"),
         (make.problem(401, "no_key"), 6, "Set DAYBREAK_API_KEY"),
-        (make.problem(500, "internal"), 5, "the server's log has it under r-1"),
-        (make.answer(b"<h1>It works</h1>"), 4, "Is that address Daybreak's?"),
+        (make.problem(500, "internal"), 5, "its log has the details under r-1"),
+        (make.answer(b"<h1>It works</h1>"), 4, "Is this the address of a Daybreak server?"),
     ]
     for answer, code, words in cases:
         scripted.answers = [answer]
@@ -267,7 +267,7 @@ def test_usage(command: Any, tmp_path: Path) -> None:
     assert 'daybreak generate "a red circle moving left"' in out
     code, out, _ = command("submit", "--help")
     assert code == 0
-    assert "out/ID and its ending" in out
+    assert "out/ID with the file's extension" in out
     assert "mp4" not in out
     code, out, _ = command("--version")
     assert (code, out.split()[0]) == (0, "daybreak")
@@ -303,7 +303,7 @@ def test_ctrl_c_cancels(platform: Any, scripted: Any, tmp_path: Path) -> None:
     server.hold.set()
     assert process.returncode == 130
     assert out == ""
-    assert "asking the server to cancel video_01" in said + err
+    assert "cancelling video_01" in said + err
     assert "video_01 cancelled" in err
     assert "POST /v1/tasks/video_01/cancel" in server.asked
 
@@ -316,12 +316,11 @@ def test_second_ctrl_c_leaves(platform: Any, scripted: Any, tmp_path: Path) -> N
     process = start(scripted.url, "generate", "x", cwd=tmp_path)
     read_until(process, "denoising")
     process.send_signal(signal.SIGINT)
-    streams = lambda: server.asked.count("GET /v1/tasks/video_01/events")
-    interrupt_when(process, lambda: streams() == 2)
+    interrupt_when(process, lambda: server.asked.count("GET /v1/tasks/video_01/events") == 2)
     _, err = process.communicate(timeout=TIMEOUT_S)
     server.hold.set()
     assert process.returncode == 130
-    assert "left; video_01 is asked to stop" in err
+    assert "video_01 is still being cancelled" in err
 
 
 def test_one_bar_on_a_terminal(platform: Any, scripted: Any, tmp_path: Path) -> None:
@@ -369,7 +368,7 @@ def test_tasks_commands(command: Any, scripted: Any, make: Any, platform: Any, t
     assert (code, out) == (0, "files/video.mp4\n")
     assert (tmp_path / "files/video.mp4").read_bytes() == VIDEO
     code, out, _ = command("tasks", "cancel", "video_01")
-    assert (code, out) == (0, "video_01 is asked to stop\n")
+    assert (code, out) == (0, "video_01 is being cancelled\n")
     scripted.answers = [make.answer(make.task("video_09"), 202)]
     assert command("tasks", "replay", "video_01")[1] == "video_09\n"
     scripted.answers = [make.answer(b"", 204)]
@@ -393,7 +392,7 @@ def test_pools(command: Any, scripted: Any, make: Any) -> None:
     out = command("pools", "video")[1]
     assert "g-1  busy  2 ranks  video_01, video_02\n" in out
     assert "g-2  loading  1 rank  loading the model: fetched 1.50 of 4.00 GB\n" in out
-    assert "g-3  starting  1 rank  joining the ranks\n" in out
+    assert "g-3  starting  1 rank  connecting the ranks\n" in out
     assert "g-4  idle  1 rank\n" in out
     assert "loading the model 1.2 s" in out
     assert "Steps of the work. (default 5)" in out

@@ -60,11 +60,11 @@ def test_download_takes_o_as_all_others_do(process: Any, served: bytes, tmp_path
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((*DOWNLOAD, "-o", "x", "-d", "y"), "give one of them"),
-        (("tasks", "download", "video_01", "-o", "-"), "takes one file"),
-        ((*DOWNLOAD, "-o", "-", "--json"), "both want stdout"),
-        ((*GENERATE, "-o", "/dev/fd/1", "--json"), "both want stdout"),
-        ((*GENERATE, "-o", ""), "names no file"),
+        ((*DOWNLOAD, "-o", "x", "-d", "y"), "use only one of them"),
+        (("tasks", "download", "video_01", "-o", "-"), "takes a single file"),
+        ((*DOWNLOAD, "-o", "-", "--json"), "both write to stdout"),
+        ((*GENERATE, "-o", "/dev/fd/1", "--json"), "both write to stdout"),
+        ((*GENERATE, "-o", ""), "is not a file name"),
     ],
 )
 def test_o_that_makes_no_sense_is_wrong_usage(
@@ -157,7 +157,7 @@ def test_a_picture_that_cannot_be_kept_does_not_end_the_watch(
     scripted.answers = [answer]
     done = process("tasks", "watch", "video_01", "--previews", "pictures")
     assert done.code == 0, done.error
-    assert "the picture of step 2 could not be kept" in done.error
+    assert "cannot save the preview of step 2" in done.error
 
 
 def test_a_path_that_is_no_utf8_is_written_and_told_byte_by_byte(

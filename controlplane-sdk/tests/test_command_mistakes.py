@@ -37,7 +37,7 @@ def one_line(text: str) -> str:
             "the idempotency key 'schlüssel' cannot be sent",
         ),
         (("generate", "x", "--idempotency-key", "a\nb"), "cannot be sent"),
-        (("submit", "echo", 'message="\\ud800"'), "input.message is not text in UTF-8"),
+        (("submit", "echo", 'message="\\ud800"'), "input.message is not valid UTF-8"),
         (("tasks", "watch", "video_01", "--after", "then"), "'then' is not an event id"),
         (("tasks", "list", "--limit", "0"), "Invalid value for '--limit'"),
         (("tasks", "list", "--state", "asleep"), "Invalid value for '--state'"),
@@ -202,8 +202,8 @@ def test_a_number_where_text_is_wanted_comes_with_how_to_say_text(
     scripted.answers = [answer]
     code, _, err = command("submit", "echo", "message=42", "steps=0", "title=true", "note=plain")
     assert code == 2
-    assert "for text write message='\"42\"'" in one_line(err)
-    assert "for text write title='\"true\"'" in err
+    assert "for text, write message='\"42\"'" in one_line(err)
+    assert "for text, write title='\"true\"'" in err
     assert "write steps=" not in err
     assert "write note=" not in err
     assert scripted.seen[0].json["input"]["message"] == 42

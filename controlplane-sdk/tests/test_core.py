@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from daybreak import errors
 from daybreak.core import operations
 from daybreak.core.effects import Reply
-from daybreak.core.follow import place, read_event
-from daybreak.core.replies import parse, refuse, retry_after
+from daybreak.core.follow import parse_event_id, read_event
+from daybreak.core.replies import parse, raise_for_status, retry_after
 from daybreak.core.retry import Retry
-from daybreak.core.sse import Message, SseParser
+from daybreak.core.sse import SseMessage, SseParser
 from daybreak.wire import ErrorCode, Problem, Task
 from daybreak.wire.errors import MEDIA_TYPE
 
@@ -25,9 +25,9 @@ STREAM = (
     "data: zwölf\r\rid: 2-0\ndata:x\n\n"
 )
 MESSAGES = [
-    Message("progress", '{"a":\n1}', "1-0"),
-    Message("message", "zwölf", None),
-    Message("message", "x", "2-0"),
+    SseMessage("progress", '{"a":\n1}', "1-0"),
+    SseMessage("message", "zwölf", None),
+    SseMessage("message", "x", "2-0"),
 ]
 
 
@@ -50,15 +50,15 @@ def test_sse_event_without_end_is_refused() -> None:
 
 def test_places_sort_as_numbers() -> None:
     """9-0 comes before 10-0, and 5-9 before 5-10."""
-    assert place("9-0") < place("10-0")
-    assert place("5-9") < place("5-10")
+    assert parse_event_id("9-0") < parse_event_id("10-0")
+    assert parse_event_id("5-9") < parse_event_id("5-10")
     with pytest.raises(errors.ProtocolError):
-        place("yesterday")
+        parse_event_id("yesterday")
 
 
 def test_unknown_event_types_are_skipped() -> None:
     """A newer server may send types that this version does not know."""
-    assert read_event(Message("confetti", "{}", "1-0")) is None
+    assert read_event(SseMessage("confetti", "{}", "1-0")) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_unknown_event_types_are_skipped() -> None:
 def test_arguments_of_a_wrong_type_are_named(name: str, given: dict[str, Any]) -> None:
     """A wrong type is refused here, with the argument's name."""
     with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
-        operations.submission("echo", **({"input": {}} | given))
+        operations.submit_body("echo", **({"input": {}} | given))
 
 
 def test_only_a_failed_task_ends_by_its_error(make: Any) -> None:
@@ -101,7 +101,7 @@ def test_every_code_has_its_error(code: ErrorCode) -> None:
         status=code.status, headers={"content-type": MEDIA_TYPE}, body=problem.model_dump_json().encode()
     )
     with pytest.raises(errors.ApiError) as caught:
-        refuse(reply)
+        raise_for_status(reply)
     assert type(caught.value) is expected
     assert caught.value.code == code
 
@@ -110,11 +110,11 @@ def test_foreign_answers_are_named() -> None:
     """A proxy's page or another program at that address is told apart from Daybreak's answers."""
     page = Reply(status=502, headers={"content-type": "text/html"}, body=b"<h1>Bad gateway</h1>")
     with pytest.raises(errors.UnavailableError, match="Bad gateway"):
-        refuse(page)
+        raise_for_status(page)
     with pytest.raises(errors.ProtocolError, match="not a Task"):
         parse(Reply(status=200, headers={}, body=b"<h1>It works!</h1>"), Task)
     with pytest.raises(errors.ProtocolError, match="redirect to https://x"):
-        refuse(Reply(status=302, headers={"location": "https://x"}))
+        raise_for_status(Reply(status=302, headers={"location": "https://x"}))
 
 
 def test_retry_after_as_number_and_date() -> None:
@@ -135,8 +135,8 @@ def test_delays_grow_are_bounded_and_honour_the_server() -> None:
     problem = Problem(type="t", title="t", status=503, code="queue_full", detail="d")
     asked = errors.UnavailableError(problem, retry_after_s=30)
     assert 30 <= retry.delay(1, asked) <= 30.5
-    assert not Retry(max_retry_after_s=10).patient(asked)
-    assert not retry.patient(errors.ProtocolError("x"))
+    assert not Retry(max_retry_after_s=10).should_retry(asked)
+    assert not retry.should_retry(errors.ProtocolError("x"))
 
 
 def test_paths_are_quoted() -> None:
@@ -147,7 +147,7 @@ def test_paths_are_quoted() -> None:
 
 def test_submission_leaves_absent_fields_out_and_wants_a_zone() -> None:
     """The server's defaults stay the server's; a time without a zone means nothing."""
-    body = operations.submission(
+    body = operations.submit_body(
         "video", {"prompt": "x"}, start_at=datetime(2026, 1, 1, tzinfo=UTC), priority="high"
     )
     assert body == {
@@ -157,8 +157,8 @@ def test_submission_leaves_absent_fields_out_and_wants_a_zone() -> None:
         "start_at": "2026-01-01T00:00:00.000Z",
     }
     with pytest.raises(ValueError, match="zone"):
-        operations.submission("video", {}, start_at=datetime(2026, 1, 1))
-    later = operations.submission(
+        operations.submit_body("video", {}, start_at=datetime(2026, 1, 1))
+    later = operations.submit_body(
         "video", {}, start_at=datetime(2026, 1, 1, tzinfo=UTC).astimezone() + timedelta(0)
     )
     assert later["start_at"] == "2026-01-01T00:00:00.000Z"

@@ -202,7 +202,7 @@ def test_events_of_nothing(scripted: Any, make: Any, face: Any) -> None:
     with pytest.raises(ProtocolError, match="instead of an event stream"):
         face().call("events", "video_01")
     scripted.answers = [make.stream(b"event: queued\ndata: {}\n\n")]
-    with pytest.raises(ProtocolError, match="cannot be read"):
+    with pytest.raises(ProtocolError, match="cannot be decoded"):
         face().call("events", "video_01")
     assert len(scripted.seen) == 3
 
@@ -360,7 +360,7 @@ def test_download_of_other_bytes(scripted: Any, make: Any, face: Any, tmp_path: 
             face().call("download", "video_01", "video.mp4", tmp_path)
         assert not (tmp_path / "video.mp4").exists()
     scripted.answers = [one]
-    with pytest.raises(DownloadError, match=r"no artifact 'nope.mp4'; there: video.mp4"):
+    with pytest.raises(DownloadError, match=r"no artifact 'nope.mp4'; its artifacts: video.mp4"):
         face().call("download", "video_01", "nope.mp4", tmp_path)
 
 

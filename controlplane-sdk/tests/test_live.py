@@ -176,7 +176,7 @@ def test_a_number_as_a_message_comes_with_how_to_say_text(here: Path) -> None:
     """And what the hint says works."""
     done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "for text write message='\"2026\"'." in done.stderr
+    assert "for text, write message='\"2026\"'." in done.stderr
     assert CliRunner().invoke(app, ["submit", "echo", 'message="2026"']).exit_code == 0
 
 

@@ -131,7 +131,7 @@ def test_an_artifact_that_is_no_file_name_is_refused() -> None:
     """A server's word is never a way out of the folder."""
     assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
     for name in ("..", "a/..", "", "a\0b"):
-        with pytest.raises(DownloadError, match="is no file name"):
+        with pytest.raises(DownloadError, match="is not a file name"):
             targets.target_of("/some/", name)
 
 

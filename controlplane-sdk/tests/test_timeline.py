@@ -10,8 +10,8 @@ import pytest
 from daybreak.cli.exit_codes import UsageError
 from daybreak.cli.generate import parse_values
 from daybreak.cli.output import age, seconds, size
-from daybreak.cli.summary import main_artifact, target_of
-from daybreak.cli.timeline import Story
+from daybreak.cli.summary import default_path, main_artifact
+from daybreak.cli.timeline import Timeline
 from daybreak.wire import Event, Task
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -30,8 +30,8 @@ def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> E
 
 def test_where_the_time_went(make: Any) -> None:
     """Queue, wake phases, work and the wait for another try each get their seconds."""
-    story = Story.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
-    assert story.line == "queued, number 2 in line · about 9.0 s left"
+    timeline = Timeline.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
+    assert timeline.line == "queued, number 2 in line · about 9.0 s left"
     for each in (
         event("queued", 0.0, "1-0", position=2),
         event("wake", 1.0, phase="pods", eta_s=8.0),
@@ -45,55 +45,55 @@ def test_where_the_time_went(make: Any) -> None:
         event("progress", 15.0, "6-1", phase="upload", fraction=1.0),
         event("succeeded", 15.5, "7-0"),
     ):
-        story.tell(each)
-    assert {name: took for name, took in story.spent.items() if took} == {
+        timeline.update(each)
+    assert {name: took for name, took in timeline.spent.items() if took} == {
         "queue": 1.0,
         "pods": 3.0,
         "model": 2.0,
         "encode_prompt": 1.0,
         "denoise": 5.0,
-        "waiting to try again": 2.0,
+        "waiting to retry": 2.0,
         "upload": 1.5,
     }
-    assert ("getting machines", 3.0) in story.phases()
-    assert (story.fraction, story.last_id, story.state) == (1.0, "7-0", "succeeded")
+    assert ("getting machines", 3.0) in timeline.phases()
+    assert (timeline.fraction, timeline.last_id, timeline.state) == (1.0, "7-0", "succeeded")
 
 
 def test_what_keeps_a_pool_from_waking_is_a_line_of_its_own() -> None:
     """Once for each cause, while the bar goes on saying the phase."""
-    story = Story()
-    assert story.tell(event("wake", 0, phase="warm_up")) is None
+    timeline = Timeline()
+    assert timeline.update(event("wake", 0, phase="warm_up")) is None
     lines = [
-        story.tell(event("wake", at, phase="warm_up", message=why))
+        timeline.update(event("wake", at, phase="warm_up", message=why))
         for at, why in enumerate(["no such bucket", "no such bucket", "the key is wrong"], start=1)
     ]
-    assert lines == ["not in order: no such bucket", None, "not in order: the key is wrong"]
-    assert story.line == "waking: warming up"
-    assert story.tell(event("wake", 9, phase="ready")) is None
+    assert lines == ["problem: no such bucket", None, "problem: the key is wrong"]
+    assert timeline.line == "waking: warming up"
+    assert timeline.update(event("wake", 9, phase="ready")) is None
 
 
 def test_lines_worth_keeping() -> None:
     """Starts, retries and the task's own log are told; progress only moves the bar."""
-    story = Story()
-    assert story.tell(event("progress", 0, phase="denoise", fraction=0.2, step=1, steps=5, eta_s=4.0)) is None
-    assert story.line == "denoising · step 1/5 · about 4.0 s left"
-    assert story.tell(event("started", 1, group="g-1", ranks=2)) == "started on g-1, 2 ranks"
-    said = story.tell(event("retrying", 2, reason="stalled", message="step 7", delay_s=1.5))
-    assert said == "trying again after a step that did not end: step 7 (in 1.5 s)"
-    assert story.tell(event("log", 3, level="warning", message="hot")) == "warning: hot"
+    timeline = Timeline()
+    assert timeline.update(event("progress", 0, phase="denoise", fraction=0.2, step=1, steps=5, eta_s=4.0)) is None
+    assert timeline.line == "denoising · step 1/5 · about 4.0 s left"
+    assert timeline.update(event("started", 1, group="g-1", ranks=2)) == "started on g-1, 2 ranks"
+    said = timeline.update(event("retrying", 2, reason="stalled", message="step 7", delay_s=1.5))
+    assert said == "retrying after a stalled step: step 7 (in 1.5 s)"
+    assert timeline.update(event("log", 3, level="warning", message="hot")) == "warning: hot"
 
 
 def test_a_snapshot_sets_the_scene(make: Any) -> None:
     """After `reset` the bar stands where the task is; a broken snapshot is no reason to stop."""
-    story = Story()
+    timeline = Timeline()
     progress = {"fraction": 0.5, "step": 10, "steps": 20}
-    told = story.tell(event("reset", 0, task=make.task(state="running", phase="denoise", progress=progress)))
-    assert told == "older events are gone; following from here"
-    assert (story.line, story.fraction) == ("denoising · step 10/20", 0.5)
-    assert story.tell(event("reset", 0, task="?")) == "some events are gone; following from here"
+    told = timeline.update(event("reset", 0, task=make.task(state="running", phase="denoise", progress=progress)))
+    assert told == "older events were deleted; following from here"
+    assert (timeline.line, timeline.fraction) == ("denoising · step 10/20", 0.5)
+    assert timeline.update(event("reset", 0, task="?")) == "some events were lost; following from here"
 
 
-def test_the_file_that_the_user_wanted(make: Any, tmp_path: Any) -> None:
+def test_the_file_that_the_user_wanted(make: Any) -> None:
     """The video goes before the poster, and both before `task.json`."""
     files = [("task.json", "application/json"), ("poster.webp", "image/webp"), ("video.mp4", "video/mp4")]
     kept = [{"name": n, "content_type": c, "size_bytes": 1, "sha256": "0", "url": "/"} for n, c in files]
@@ -101,8 +101,7 @@ def test_the_file_that_the_user_wanted(make: Any, tmp_path: Any) -> None:
     found = main_artifact(task)
     assert found is not None
     assert found.name == "video.mp4"
-    assert str(target_of(task, found, None)) == "out/video_01.mp4"
-    assert target_of(task, found, tmp_path) == tmp_path
+    assert str(default_path(task, found)) == "out/video_01.mp4"
     assert main_artifact(Task.model_validate(make.task())) is None
 
 

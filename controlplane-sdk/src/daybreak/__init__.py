@@ -1,4 +1,4 @@
-"""The client of Daybreak: hand in long GPU jobs, follow every step, fetch the result.
+"""The client of Daybreak: submit long GPU jobs, follow every step, fetch the result.
 
 >>> from daybreak import Client
 >>> with Client() as client:

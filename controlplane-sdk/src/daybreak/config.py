@@ -1,4 +1,4 @@
-"""Where the server is and who asks: the one file of the client that reads the environment."""
+"""The server's URL and the API key. No other module of the client reads the environment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ KEY_VARIABLE = "DAYBREAK_API_KEY"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a client needs to know before its first request."""
+    """What a client needs before its first request."""
 
     url: str = DEFAULT_URL
     api_key: str | None = None
 
     @classmethod
     def load(cls, *, url: str | None = None, api_key: str | None = None) -> Config:
-        """What is given, else ``DAYBREAK_URL`` and ``DAYBREAK_API_KEY``, else the defaults."""
-        environment = os.environ
+        """The arguments, else ``DAYBREAK_URL`` and ``DAYBREAK_API_KEY``, else the defaults."""
+        environment = os.environ  # noqa: TID251 - the client's settings file
         chosen = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         return cls(url=chosen.rstrip("/"), api_key=api_key or environment.get(KEY_VARIABLE) or None)
 
 
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with these settings of Daybreak and no others, for a server of one's own."""
-    inherited = os.environ.items()
+    """This process's environment, with ``settings`` in place of every inherited ``DAYBREAK…`` variable."""
+    inherited = os.environ.items()  # noqa: TID251 - as above
     return {name: value for name, value in inherited if not name.startswith("DAYBREAK")} | dict(settings)

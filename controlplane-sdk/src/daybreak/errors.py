@@ -1,12 +1,12 @@
-"""What can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
 ``DaybreakError``
-  ├── ``ConfigError``              the URL or the key cannot be used at all
-  ├── ``ArgumentError``            no request can carry this argument; a ``ValueError``, too. Nothing was sent
-  ├── ``TransportError``           the connection broke: whether the server acted is not known
-  │     └── ``UnreachableError``   it was never made: the server did nothing
-  ├── ``ProtocolError``            the answer is not Daybreak's (another server at that address?)
-  ├── ``ApiError``                 the server refused; carries its ``problem``
+  ├── ``ConfigError``              the URL, the API key or the environment cannot be used
+  ├── ``ArgumentError``            no request can carry this argument; also a ``ValueError``. Nothing was sent
+  ├── ``TransportError``           the connection broke; the server may or may not have acted
+  │     └── ``UnreachableError``   no connection was made; the server did nothing
+  ├── ``ProtocolError``            the response is not Daybreak's (another server at this address?)
+  ├── ``ApiError``                 the server returned an error; ``problem`` has all of it
   │     ├── ``BadRequestError``    400, 405, 406, 413, 415, 431
   │     ├── ``AuthError``          401, 403
   │     ├── ``NotFoundError``      404
@@ -14,13 +14,13 @@
   │     ├── ``InvalidInputError``  422; ``fields`` says what is wrong with which field
   │     ├── ``QuotaError``         429; ``limit``, ``retry_after_s``
   │     ├── ``UnavailableError``   502, 503, 504; ``retry_after_s``
-  │     └── ``ServerError``        any other 5xx: a bug of the server; its log has the ``request_id``
+  │     └── ``ServerError``        any other 5xx: a bug in the server; its log has the ``request_id``
   ├── ``TaskFailedError``          ``wait``: the task ended without a result; carries the ``task``
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
-  ├── ``WaitTimeoutError``         ``wait``: the time is up; the task goes on
-  ├── ``DownloadError``            the file that arrived is not the one that was promised
-  └── ``RelayGapError``            ``daybreak.relay``: events are gone that this group has not seen; carry on behind
+  ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
+  ├── ``DownloadError``            the artifact does not exist, or arrived damaged
+  └── ``RelayGapError``            ``daybreak.relay``: the group missed events; keep iterating to continue after them
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 
 class DaybreakError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all errors that this package raises deliberately."""
 
 
 class ConfigError(DaybreakError):
-    """The URL or the key cannot be used at all."""
+    """The URL, the API key or the environment cannot be used."""
 
 
 class ArgumentError(DaybreakError, ValueError):
-    """No request can carry this argument, so nothing was sent."""
+    """No request can carry this argument. Nothing was sent."""
 
 
 class TransportError(DaybreakError):
-    """The connection broke, or an answer did not come in time: whether the server acted is not known."""
+    """The connection broke, or the response did not arrive in time. The server may or may not have acted."""
 
 
 class UnreachableError(TransportError):
@@ -52,11 +52,11 @@ class UnreachableError(TransportError):
 
 
 class ProtocolError(DaybreakError):
-    """The answer is not one that Daybreak gives."""
+    """The response is not one of Daybreak's."""
 
 
 class ApiError(DaybreakError):
-    """The server refused. ``code`` is stable; ``problem`` is all that it said."""
+    """The server returned an error. ``code`` is stable; ``problem`` is the whole response."""
 
     def __init__(self, problem: Problem, *, retry_after_s: float | None = None) -> None:
         super().__init__(f"{problem.detail} ({problem.code})" if problem.detail else problem.title)
@@ -65,7 +65,7 @@ class ApiError(DaybreakError):
 
     @property
     def code(self) -> str:
-        """A value of ``daybreak.wire.ErrorCode``, or ``http_<status>`` when something else answered."""
+        """A value of ``daybreak.wire.ErrorCode``, or ``http_<status>`` if something else responded."""
         return self.problem.code
 
     @property
@@ -75,12 +75,12 @@ class ApiError(DaybreakError):
 
     @property
     def request_id(self) -> str | None:
-        """What to look for in the server's log."""
+        """The id to search for in the server's log."""
         return self.problem.request_id
 
 
 class BadRequestError(ApiError):
-    """The request itself is malformed, too large or of a wrong type."""
+    """The request is malformed, too large or of the wrong media type."""
 
 
 class AuthError(ApiError):
@@ -100,7 +100,7 @@ class InvalidInputError(ApiError):
 
     @property
     def fields(self) -> tuple[FieldError, ...]:
-        """What is wrong, by field (``input.frames``)."""
+        """The errors by field (``input.frames``)."""
         return tuple(self.problem.errors)
 
 
@@ -114,18 +114,18 @@ class QuotaError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """The server cannot take this now; trying again may help."""
+    """The server cannot accept this now. Retry later."""
 
 
 class ServerError(ApiError):
-    """A bug of the server."""
+    """A bug in the server."""
 
 
 class TaskFailedError(DaybreakError):
     """The task ended without a result."""
 
     def __init__(self, task: Task) -> None:
-        # A task that was cancelled or expired may carry the error of an earlier attempt: that did not end it.
+        # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end it.
         error = task.error if task.state == "failed" else None
         reason = f": {error.message} ({error.code})" if error else ""
         super().__init__(f"{task.id} {task.state.value}{reason}")
@@ -141,20 +141,20 @@ class TaskExpiredError(TaskFailedError):
 
 
 class WaitTimeoutError(DaybreakError, TimeoutError):
-    """``wait`` gave up; the task goes on."""
+    """``wait`` reached its timeout. The task continues."""
 
 
 class DownloadError(DaybreakError):
-    """The file that arrived is not the one that was promised."""
+    """The artifact does not exist, or its bytes do not match its size or SHA-256."""
 
 
 class RelayGapError(DaybreakError):
-    """Some events with ids between ``after`` and ``before`` (both excluded) are gone unseen; go on iterating.
+    """The group missed events between the ids ``after`` and ``before`` (both exclusive). Iterate again to continue.
 
-    Their tasks are not: read their state from the API. ``before`` is ``None`` where the end is not known.
+    Only events are lost: read the state of their tasks from the API. ``before`` is ``None`` if the end is unknown.
     """
 
-    def __init__(self, why: str, *, after: str, before: str | None) -> None:
-        super().__init__(f"{why}: events between {after} and {before or 'now'} may be missing")
+    def __init__(self, reason: str, *, after: str, before: str | None) -> None:
+        super().__init__(f"{reason}: events between {after} and {before or 'now'} may be missing")
         self.after = after
         self.before = before

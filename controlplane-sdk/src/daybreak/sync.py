@@ -1,4 +1,4 @@
-"""The client for ordinary code."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import httpx2
 
 from daybreak.config import Config
 from daybreak.core import operations
-from daybreak.core.download import downloading
+from daybreak.core.download import download
 from daybreak.core.effects import (
+    CallSync,
     Close,
-    Do,
     Done,
     Effect,
     Emit,
@@ -28,20 +28,27 @@ from daybreak.core.effects import (
     Reply,
     Send,
     Sleep,
-    advance,
+    step,
 )
-from daybreak.core.follow import following, waiting
+from daybreak.core.follow import follow, wait
 from daybreak.core.operations import Preview, TaskRef
-from daybreak.core.retry import Call, Retry, calling
+from daybreak.core.retry import ApiCall, Retry, call
 from daybreak.errors import DaybreakError
-from daybreak.transport import FAULTS, build, http_options, http_set_up, reply_of, translate
+from daybreak.transport import (
+    HTTP_ERRORS,
+    build_request,
+    http_options,
+    to_reply,
+    translate_error,
+    translate_setup_errors,
+)
 from daybreak.wire import BatchResult, Estimate, Event, Pool, Priority, SubmitRequest, Task, TaskState
 
 T = TypeVar("T")
 
 
 class Client:
-    """Talks to a Daybreak server. Threads may share one; close it, or use it in ``with``.
+    """A client of a Daybreak server. Threads may share it. Close it, or use it in ``with``.
 
     ``url`` and ``api_key`` default to ``DAYBREAK_URL`` (``http://127.0.0.1:8000``) and ``DAYBREAK_API_KEY``.
     Every method may raise the errors of :mod:`daybreak.errors`.
@@ -59,12 +66,12 @@ class Client:
         self._config = Config.load(url=url, api_key=api_key)
         self._retry = retry or Retry()
         options = http_options(self._config, dict(headers or {}))
-        with http_set_up():
+        with translate_setup_errors():
             self._http = httpx2.Client(**options, transport=transport)
 
     @property
     def url(self) -> str:
-        """Where the server is."""
+        """The server's URL."""
         return self._config.url
 
     def close(self) -> None:
@@ -92,14 +99,15 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
-        """Hand in a task. When this returns, the task is stored and will be run.
+        """Submit a task. When this returns, the task is stored and will run.
 
-        ``start_at`` (with a zone) is the earliest start; ``start_within_s`` and ``run_within_s`` (s) let
-        the task expire. ``idempotency_key`` is made when absent, so that a repeated send never makes a second
-        task; give your own to have that across restarts of your program. A key belongs to one tenant and one pool,
-        and lives as long as its task: until the pool's retention ends, or until the task is deleted.
+        ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
+        ``start_within_s`` seconds, or does not end within ``run_within_s``. An ``idempotency_key`` makes retries
+        create one task only. The client creates a key for each call; pass your own to be safe across restarts of
+        your program. A key belongs to one tenant and one pool, and lives as long as its task: until the pool's
+        retention ends or the task is deleted.
         """
-        body = operations.submission(
+        body = operations.submit_body(
             pool,
             input,
             priority=priority,
@@ -114,15 +122,15 @@ class Client:
     def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Hand in at most 100 tasks at once; each is taken or refused on its own, in the order given."""
+        """Submit up to 100 tasks in one request. Each is accepted or rejected by itself; results keep the order."""
         return self._call(operations.submit_batch(tasks, idempotency_key=idempotency_key))
 
     def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:
-        """What a task would take, without handing it in."""
-        return self._call(operations.estimate(operations.submission(pool, input)))
+        """Estimate a task without submitting it."""
+        return self._call(operations.estimate(operations.submit_body(pool, input)))
 
     def get(self, task: TaskRef) -> Task:
-        """The task as it is now."""
+        """The current state of a task."""
         return self._call(operations.get(task))
 
     def list(
@@ -133,21 +141,21 @@ class Client:
         order: str = "desc",
         limit: int | None = None,
     ) -> Iterator[Task]:
-        """Tasks, the newest first (``order="asc"``: the oldest), page by page as they are asked for."""
+        """Iterate over tasks, newest first (``order="asc"``: oldest first). Pages are fetched as needed."""
         return self._iterate(
-            operations.listing(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
+            operations.list_tasks(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
         )
 
     def cancel(self, task: TaskRef) -> Task:
-        """Ask for the task's end. A running one stops within a step; one that has ended stays as it is."""
+        """Cancel a task. A running task stops within one step; a task that has ended stays as it is."""
         return self._call(operations.cancel(task))
 
     def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:
-        """A new task with the same input as one that has ended."""
+        """Submit a new task with the input of a task that has ended."""
         return self._call(operations.replay(task, idempotency_key=idempotency_key))
 
     def delete(self, task: TaskRef) -> None:
-        """Remove a task that has ended, with its events and files."""
+        """Delete a task that has ended, with its events and files."""
         self._call(operations.delete(task))
 
     def pools(self) -> tuple[Pool, ...]:
@@ -155,60 +163,62 @@ class Client:
         return self._call(operations.pools())
 
     def pool(self, name: str) -> Pool:
-        """One pool: how much waits, who works, and the JSON schema of its input."""
+        """One pool: its queue, its groups and the JSON schema of its input."""
         return self._call(operations.pool(name))
 
     def preview(self, task: TaskRef) -> Preview:
-        """The latest picture of a running task. Raises ``NotFoundError`` while there is none."""
+        """The latest preview image of a running task. Raises ``NotFoundError`` if there is none."""
         return self._call(operations.preview(task))
 
     def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
-        """Bring an artifact to ``path`` (a file, or a folder that exists; absent: its own name here).
+        """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
-        A path that ends with ``/`` is a folder to make. Links are followed, and a device or a FIFO is written into.
-        Goes on where an earlier call broke, checks the SHA-256, and puts the file in place at once.
+        Without ``path`` the file gets the artifact's name, in the working directory. Links are followed; a device or
+        a FIFO is written to. An interrupted download resumes, also in another process. The file appears only when it
+        is complete and its SHA-256 is right.
         """
-        return self._run(downloading(task, name, path, retry=self._retry))
+        return self._run(download(task, name, path, retry=self._retry))
 
     def events(self, task: TaskRef, *, after: str | None = None) -> Iterator[Event]:
-        """The task's events after the id ``after`` (absent: all), each once and in order, until its last.
+        """Iterate over the task's events after the id ``after`` (default: all), each once and in order.
 
-        Lost connections are made again. ``wake``, ``position`` and ``reset`` tell of the moment, without id.
+        Reconnects when a connection breaks, and ends after the terminal event. ``wake``, ``position`` and ``reset``
+        describe the moment: they have no id and are not repeated.
         """
-        return self._iterate(following(task, after=after, retry=self._retry))
+        return self._iterate(follow(task, after=after, retry=self._retry))
 
     def wait(self, task: TaskRef, *, timeout_s: float | None = None, check: bool = True) -> Task:
-        """Wait for the end. Raises ``TaskFailedError`` unless it succeeded (``check=False``: never that)."""
-        return self._run(waiting(task, timeout_s=timeout_s, check=check, retry=self._retry))
+        """Wait until the task ends. Raises ``TaskFailedError`` unless it succeeded (not if ``check=False``)."""
+        return self._run(wait(task, timeout_s=timeout_s, check=check, retry=self._retry))
 
-    def _call(self, call: Call[T]) -> T:
-        return self._run(calling(call, self._retry))
+    def _call(self, api_call: ApiCall[T]) -> T:
+        return self._run(call(api_call, self._retry))
 
     def _run(self, operation: Operation[T]) -> T:
         outcome = Outcome()
-        with _Exchange(self._http, self.url) as exchange:
-            while not isinstance(effect := advance(operation, outcome), Done):
-                outcome = exchange.perform(effect)
+        with _EffectRunner(self._http, self.url) as effects:
+            while not isinstance(effect := step(operation, outcome), Done):
+                outcome = effects.perform(effect)
             return effect.value
 
     def _iterate(self, operation: Operation[Any]) -> Iterator[Any]:
         outcome = Outcome()
-        with _Exchange(self._http, self.url) as exchange:
-            while not isinstance(effect := advance(operation, outcome), Done):
+        with _EffectRunner(self._http, self.url) as effects:
+            while not isinstance(effect := step(operation, outcome), Done):
                 if isinstance(effect, Emit):
                     yield effect.value
                     outcome = Outcome()
                 else:
-                    outcome = exchange.perform(effect)
+                    outcome = effects.perform(effect)
 
 
-class _Exchange:
-    """Carries out effects; holds the one answer that may be open."""
+class _EffectRunner:
+    """Performs the effects of one operation. Holds its open response, if any."""
 
     def __init__(self, http: httpx2.Client, url: str) -> None:
         self._http = http
         self._url = url
-        self._open: httpx2.Response | None = None
+        self._response: httpx2.Response | None = None
         self._chunks: Iterator[bytes] = iter(())
 
     def __enter__(self) -> Self:
@@ -219,44 +229,44 @@ class _Exchange:
 
     def perform(self, effect: Effect) -> Outcome:
         try:
-            return Outcome(value=self._carry_out(effect))
-        except FAULTS as exc:
-            return Outcome(error=translate(exc, self._url))
+            return Outcome(value=self._perform(effect))
+        except HTTP_ERRORS as exc:
+            return Outcome(error=translate_error(exc, self._url))
         except (OSError, DaybreakError) as exc:
             return Outcome(error=exc)
 
-    def _carry_out(self, effect: Effect) -> object:
+    def _perform(self, effect: Effect) -> object:
         match effect:
             case Send(request):
-                built = build(self._http, request)
-                response = self._http.send(built, follow_redirects=request.follow_redirects)
-                return reply_of(response, response.content)
+                http_request = build_request(self._http, request)
+                response = self._http.send(http_request, follow_redirects=request.follow_redirects)
+                return to_reply(response, response.content)
             case Open():
-                return self._start(effect)
+                return self._open_stream(effect)
             case Read():
                 return next(self._chunks, None)
             case Close():
                 self._close()
             case Sleep(seconds):
                 time.sleep(seconds)
-            case Do(call):
-                return cast("object", call())
+            case CallSync(function):
+                return cast("object", function())
             case Emit():
-                raise AssertionError("values are given out by the one who iterates")
+                raise AssertionError("only an iteration emits values")
         return None
 
-    def _start(self, effect: Open) -> Reply:
+    def _open_stream(self, effect: Open) -> Reply:
         self._close()
         request = effect.request
-        built = build(self._http, request)
-        response = self._http.send(built, stream=True, follow_redirects=request.follow_redirects)
-        self._open = response
+        http_request = build_request(self._http, request)
+        response = self._http.send(http_request, stream=True, follow_redirects=request.follow_redirects)
+        self._response = response
         if response.status_code >= 300:
-            return reply_of(response, response.read())
+            return to_reply(response, response.read())
         self._chunks = response.iter_bytes()
-        return reply_of(response)
+        return to_reply(response)
 
     def _close(self) -> None:
-        response, self._open, self._chunks = self._open, None, iter(())
+        response, self._response, self._chunks = self._response, None, iter(())
         if response is not None:
             response.close()

@@ -1,6 +1,10 @@
-"""A whole Daybreak for the tests of those who use it: ``daybreakd dev``, with data that nobody keeps.
+"""A real Daybreak for your tests: ``daybreakd dev`` with temporary data.
 
-In ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401`` (a fixture of the session).
+In ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401`` (a session fixture).
+
+``LocalDaybreak`` does not start the server itself. It starts a small watchdog process, which starts the server and
+reads a pipe from this process. ``stop()`` writes to the pipe. If this process ends in any other way, even by
+``kill -9``, the pipe closes: the watchdog then stops the server and removes its folder.
 """
 
 from __future__ import annotations
@@ -30,16 +34,16 @@ from daybreak.config import environment_with
 from daybreak.errors import DaybreakError
 from daybreak.sync import Client
 
-_END_S = 60.0
-_AT_WORK = frozenset({"idle", "busy"})
-_GUARD = """
+_STOP_TIMEOUT_S = 60.0
+_READY_STATES = frozenset({"idle", "busy"})
+_WATCHDOG = """
 import os, shutil, subprocess, sys, threading
 folder, *command = sys.argv[1:]
 server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-told = b"-"
+message = b"-"
 def listen():
-    global told
-    told = os.read(0, 16)
+    global message
+    message = os.read(0, 16)
     server.terminate()
     try:
         server.wait(30)
@@ -47,27 +51,27 @@ def listen():
         server.kill()
 threading.Thread(target=listen, daemon=True).start()
 code = server.wait()
-if not told:
+if not message:
     shutil.rmtree(folder, ignore_errors=True)
 os._exit(code if code >= 0 else 1)
 """
-"""Between us and the server: when we end, however that is, our end of its pipe closes and it cleans up."""
+"""An empty ``message`` means that the pipe was closed: the process that used the server has ended."""
 
 
 class LocalDaybreak:
-    """``daybreakd dev`` as a process of its own, on a free port of 127.0.0.1, with data in a temporary folder.
+    """``daybreakd dev`` in its own process, on a free port of 127.0.0.1, with its data in a temporary folder.
 
-    It has the light pools (``echo``, and workloads of yours that need no torch) and a Valkey of its own. Nothing is
-    left of it afterwards: no process, no folder, not even when this process is killed. ``settings`` are variables
-    of ``docs/settings.md`` (``{"DAYBREAK_POOLS__ECHO__GROUPS": "2"}``); other variables are inherited, but none
-    that begins with ``DAYBREAK``.
+    It serves the pools that need no torch (``echo`` and your own light workloads) and runs its own Valkey. It leaves
+    no process and no folder behind, even if this process is killed. ``settings`` are variables of
+    ``docs/settings.md`` (``{"DAYBREAK_POOLS__ECHO__GROUPS": "2"}``). All other variables are inherited, except those
+    that begin with ``DAYBREAK``.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, start_s: float = 120.0) -> None:
         self._settings = dict(settings or {})
         self._start_s = start_s
         self._folder: Path | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._port = 0
 
     def __enter__(self) -> Self:
@@ -81,75 +85,77 @@ class LocalDaybreak:
 
     @property
     def url(self) -> str:
-        """Where its API is; the same after a restart."""
+        """The URL of its API, which a restart keeps."""
         if not self._port:
             raise DaybreakError("LocalDaybreak has not been started")
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def redis_url(self) -> str:
-        """Its Valkey, with the password: for :class:`daybreak.relay.Relay`."""
-        folder = self._there() / "data" / "valkey"
+        """The URL of its Valkey, with the password: for :class:`daybreak.relay.Relay`."""
+        folder = self._require_folder() / "data" / "valkey"
         port, password = (folder / "port").read_text().strip(), (folder / "password").read_text().strip()
         return f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"
 
     @property
     def pids(self) -> dict[str, int]:
-        """Its processes by name: ``dev`` and ``valkey``. Kill one to see what yours does then."""
+        """Its processes by name: ``dev`` and ``valkey``. Kill one to see how your program reacts."""
         return dict(self._state().get("pids", {}))
 
     def client(self, **options: Any) -> Client:
-        """A client of it; the caller closes it."""
+        """A new client, which the caller closes."""
         return Client(self.url, **options)
 
     def async_client(self, **options: Any) -> AsyncClient:
-        """A client for asyncio; the caller closes it."""
+        """A new asyncio client, which the caller closes."""
         return AsyncClient(self.url, **options)
 
     def log(self) -> str:
-        """What it has said so far."""
-        file = self._there() / "log"
+        """Its log so far."""
+        file = self._require_folder() / "log"
         return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> None:
-        """Start it, again after ``stop`` with the same port and data; returns when each pool has a group.
+        """Start it and wait until each pool has a ready group. After ``stop`` it keeps its port and data.
 
-        :raises DaybreakError: when it does not come up in ``start_s`` seconds, with what it said.
+        :raises DaybreakError: with its log, if it is not ready within ``start_s`` seconds.
         """
         program = _program()
         folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="daybreak-"))
         self._port = self._port or _free_port()
-        own = {"DAYBREAK_HTTP__PORT": str(self._port), "DAYBREAK_DATA_DIR": str(folder / "data")}
+        fixed = {"DAYBREAK_HTTP__PORT": str(self._port), "DAYBREAK_DATA_DIR": str(folder / "data")}
         try:
-            with (folder / "log").open("ab") as said:
-                self._guard = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _GUARD, str(folder), program, "dev"],
-                    env=environment_with(self._settings | own),
+            with (folder / "log").open("ab") as log:
+                self._watchdog = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(folder), program, "dev"],
+                    env=environment_with(self._settings | fixed),
                     cwd=folder,
                     stdin=subprocess.PIPE,
-                    stdout=said,
-                    stderr=said,
+                    stdout=log,
+                    stderr=log,
                     start_new_session=True,
                 )
-            self._wait_ready(self._guard)
+            self._wait_ready(self._watchdog)
         except BaseException:
             self.close()
             raise
 
     def stop(self) -> None:
-        """End it in order; ``start`` brings it back with its data."""
-        guard, self._guard = self._guard, None
-        if guard is None:
+        """Shut it down. ``start`` restarts it with its data."""
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is None:
             return
         try:
-            guard.communicate(b"stop", timeout=_END_S)
+            watchdog.communicate(b"stop", timeout=_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            guard.kill()
-            guard.wait()
-            raise DaybreakError(f"daybreakd dev did not end in {_END_S:g} s:\n{self.log()}") from None
+            watchdog.kill()
+            watchdog.wait()
+            raise DaybreakError(
+                f"daybreakd dev did not stop within {_STOP_TIMEOUT_S:g} s:\n{self.log()}"
+            ) from None
 
     def close(self) -> None:
-        """End it and remove its data."""
+        """Shut it down and remove its data."""
         try:
             self.stop()
         finally:
@@ -157,41 +163,43 @@ class LocalDaybreak:
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._folder, self._port = None, 0
 
-    def _there(self) -> Path:
+    def _require_folder(self) -> Path:
         if self._folder is None:
             raise DaybreakError("LocalDaybreak has not been started")
         return self._folder
 
     def _state(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads((self._there() / "data" / "up.json").read_text())
+            state: dict[str, Any] = json.loads((self._require_folder() / "data" / "up.json").read_text())
         except FileNotFoundError:
             return {}
         return state
 
-    def _wait_ready(self, guard: subprocess.Popen[bytes]) -> None:
+    def _wait_ready(self, watchdog: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + self._start_s
         while not (self._state().get("ready") and self._has_groups()):
-            if guard.poll() is not None:
-                raise DaybreakError(f"daybreakd dev ended with {guard.returncode}:\n{self.log()[-4000:]}")
+            if watchdog.poll() is not None:
+                raise DaybreakError(
+                    f"daybreakd dev exited with code {watchdog.returncode}:\n{self.log()[-4000:]}"
+                )
             if time.monotonic() > end:
                 raise DaybreakError(
-                    f"daybreakd dev was not ready in {self._start_s:g} s:\n{self.log()[-4000:]}"
+                    f"daybreakd dev was not ready within {self._start_s:g} s:\n{self.log()[-4000:]}"
                 )
             time.sleep(0.05)
 
     def _has_groups(self) -> bool:
         with self.client() as client:
             pools = client.pools()
-        return all(any(group.state in _AT_WORK for group in pool.groups) for pool in pools)
+        return all(any(group.state in _READY_STATES for group in pool.groups) for pool in pools)
 
 
 def _program() -> str:
-    beside = Path(sys.executable).with_name("daybreakd")
-    found = str(beside) if beside.exists() else shutil.which("daybreakd")
-    if found is None:
-        raise DaybreakError("there is no daybreakd: pip install 'daybreak-sdk[testing]'")
-    return found
+    sibling = Path(sys.executable).with_name("daybreakd")
+    program = str(sibling) if sibling.exists() else shutil.which("daybreakd")
+    if program is None:
+        raise DaybreakError("daybreakd is not installed: pip install 'daybreak-sdk[testing]'")
+    return program
 
 
 def _free_port() -> int:
@@ -202,6 +210,6 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def daybreak() -> Iterator[LocalDaybreak]:
-    """A Daybreak for all tests of the session; import it in ``conftest.py``."""
+    """A Daybreak for all tests of the session. Import it in ``conftest.py``."""
     with LocalDaybreak() as running:
         yield running

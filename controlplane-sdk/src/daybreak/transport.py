@@ -1,4 +1,4 @@
-"""What the two clients share about httpx2: its settings, its answers and its errors."""
+"""What both clients share about httpx2: its options, requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from daybreak.version import VERSION
 
 CONNECT_TIMEOUT_S = 5.0
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-FAULTS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
-"""What httpx2 raises while a request is made or its answer read."""
+HTTP_ERRORS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
+"""What httpx2 raises while it sends a request or reads the response."""
 
 
 class HttpOptions(TypedDict):
-    """Arguments that ``httpx2.Client`` and ``httpx2.AsyncClient`` have in common."""
+    """Arguments of both ``httpx2.Client`` and ``httpx2.AsyncClient``."""
 
     base_url: httpx2.URL
     headers: dict[str, str]
@@ -39,43 +39,43 @@ class RequestOptions(TypedDict):
 
 
 def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
-    """How to make an httpx2 client. Raises ``ConfigError`` for a URL that is none."""
+    """The arguments for an httpx2 client. Raises ``ConfigError`` for an unusable URL or API key."""
     try:
         url = httpx2.URL(config.url)
     except (httpx2.InvalidURL, ValueError) as exc:
         raise ConfigError(f"{config.url!r} is not a URL: {exc}{_bracket_hint(config.url)}") from exc
     if url.scheme not in ("http", "https") or not url.host or not 0 <= (url.port or 0) <= 65535:
         raise ConfigError(f"{config.url!r} is not a URL such as http://127.0.0.1:8000")
-    own = {"User-Agent": f"daybreak-sdk/{VERSION}", "Accept": "application/json"}
+    defaults = {"User-Agent": f"daybreak-sdk/{VERSION}", "Accept": "application/json"}
     if config.api_key is not None:
         if not (config.api_key.isascii() and config.api_key.isprintable()):
-            raise ConfigError("the API key has characters that a header cannot carry")
-        own["Authorization"] = f"Bearer {config.api_key}"
+            raise ConfigError("the API key contains characters that an HTTP header cannot carry")
+        defaults["Authorization"] = f"Bearer {config.api_key}"
     return {
         "base_url": url,
-        "headers": own | (headers or {}),
-        # A company's HTTP_PROXY must not swallow calls to this very machine.
+        "headers": defaults | (headers or {}),
+        # A corporate HTTP_PROXY must not intercept calls to this machine.
         "trust_env": not _is_loopback(url.host),
         "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
     }
 
 
 @contextmanager
-def http_set_up() -> Iterator[None]:
-    """Around the making of an httpx2 client, which reads the environment: what cannot be used is a ``ConfigError``."""
+def translate_setup_errors() -> Iterator[None]:
+    """Raise ``ConfigError`` where httpx2, which reads the environment, cannot create a client."""
     try:
         yield
     except (ValueError, ImportError, httpx2.InvalidURL, OSError) as exc:
-        what = " ".join(str(exc).split())
+        reason = " ".join(str(exc).split())
         raise ConfigError(
-            f"no connection can be set up with these headers and this environment: {what}. Correct ALL_PROXY, "
-            "HTTP_PROXY, HTTPS_PROXY (such as http://proxy:3128), SSL_CERT_FILE or the headers given; "
-            "NO_PROXY=<host> goes past a proxy."
+            f"cannot set up HTTP with these headers and this environment: {reason}. Correct ALL_PROXY, "
+            "HTTP_PROXY, HTTPS_PROXY (such as http://proxy:3128), SSL_CERT_FILE or the headers; "
+            "NO_PROXY=<host> bypasses a proxy."
         ) from exc
 
 
-def build(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest) -> httpx2.Request:
-    """The request for httpx2. Raises ``ArgumentError`` for what no request can carry."""
+def build_request(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest) -> httpx2.Request:
+    """Build httpx2's request. Raises ``ArgumentError`` for values that no request can carry."""
     try:
         return http.build_request(request.method, request.path, **request_options(request))
     except (ValueError, TypeError, RecursionError) as exc:
@@ -90,7 +90,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _bracket_hint(url: str) -> str:
-    """How an IPv6 address is written, where the URL has one without brackets."""
+    """How to write the URL's IPv6 address if its brackets are missing, else an empty string."""
     scheme, separator, rest = url.partition("://")
     address, slash, path = rest.partition("/")
     host, _, port = address.rpartition(":")
@@ -98,8 +98,8 @@ def _bracket_hint(url: str) -> str:
         host, port = address, ""
     if not separator or not _is_ipv6(host):
         return ""
-    written = f"{scheme}://[{host}]{':' + port if port else ''}{slash}{path}"
-    return f"; an IPv6 address needs brackets: {written}"
+    corrected = f"{scheme}://[{host}]{':' + port if port else ''}{slash}{path}"
+    return f"; an IPv6 address needs brackets: {corrected}"
 
 
 def _is_ipv6(host: str) -> bool:
@@ -110,7 +110,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def request_options(request: HttpRequest) -> RequestOptions:
-    """How to build the request."""
+    """The arguments of ``build_request``."""
     return {
         "params": dict(request.params) or None,
         "headers": dict(request.headers),
@@ -119,18 +119,18 @@ def request_options(request: HttpRequest) -> RequestOptions:
     }
 
 
-def reply_of(response: httpx2.Response, body: bytes = b"") -> Reply:
-    """The answer in the words of the core."""
+def to_reply(response: httpx2.Response, body: bytes = b"") -> Reply:
+    """Convert httpx2's response for the core."""
     return Reply(
         status=response.status_code, headers={k.lower(): v for k, v in response.headers.items()}, body=body
     )
 
 
-def translate(error: Exception, url: str) -> DaybreakError:
-    """httpx2's error in the words of this package."""
+def translate_error(error: Exception, url: str) -> DaybreakError:
+    """Convert httpx2's error to one of this package."""
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return ConfigError(f"{url}: {error}")
-    what = str(error) or type(error).__name__
+    reason = str(error) or type(error).__name__
     if isinstance(error, _UNSENT):
-        return UnreachableError(f"cannot reach {url}: {what}")
-    return TransportError(f"the connection to {url} broke: {what}")
+        return UnreachableError(f"cannot reach {url}: {reason}")
+    return TransportError(f"the connection to {url} broke: {reason}")

@@ -1,1 +1,1 @@
-"""The command `daybreak`: the only room that knows typer and rich."""
+"""The command ``daybreak``. No other package imports typer and rich."""

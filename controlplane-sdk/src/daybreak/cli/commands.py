@@ -1,4 +1,4 @@
-"""How a run of the command begins and ends: streams that take any text, errors in one line, one exit code."""
+"""How the command starts and exits: robust output streams, one-line errors, one exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
-# typer has a Click of its own since 0.26 and shares the installed one before: this is the one that it raises.
+# Since 0.26 typer bundles its own Click; before, it used the installed one. This finds the class that it raises.
 _ParseError: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__
@@ -20,8 +20,8 @@ _ParseError: type[Exception] = next(
 )
 
 
-class Commands(TyperGroup):
-    """The commands of ``daybreak``. Errors are one line, and a closed pipe is not the code of a failed task."""
+class CommandGroup(TyperGroup):
+    """The root group. It prints errors on one line, and a closed pipe does not exit with a failed task's code."""
 
     def main(
         self,
@@ -32,25 +32,25 @@ class Commands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command and leave with its exit code."""
+        """Run a command and exit with its code."""
 
         def run() -> Any:
-            return super(Commands, self).main(
+            return super(CommandGroup, self).main(
                 args, prog_name, complete_var, False, windows_expand_args, **extra
             )
 
         if not standalone_mode:
             return run()
-        given = sys.argv[1:] if args is None else args
-        sys.exit(_code_of(run, Output(as_json="--json" in given)))
+        words = sys.argv[1:] if args is None else args
+        sys.exit(_exit_code_of(run, Output(as_json="--json" in words)))
 
 
-def _code_of(run: Callable[[], Any], output: Output) -> int:
+def _exit_code_of(run: Callable[[], Any], output: Output) -> int:
     prepare_streams()
     try:
-        code = _parsed(run, output)
+        code = _invoke(run, output)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # typer exits by itself for nothing but a closed pipe
+    except (BrokenPipeError, SystemExit):  # typer itself exits only on a closed pipe
         code = Exit.PIPE
     except OSError as error:
         output.error(message(error), code=Exit.FILE.name.lower())
@@ -59,16 +59,16 @@ def _code_of(run: Callable[[], Any], output: Output) -> int:
     return code
 
 
-def _parsed(run: Callable[[], Any], output: Output) -> int:
+def _invoke(run: Callable[[], Any], output: Output) -> int:
     try:
         return int(run() or 0)
     except _ParseError as error:
-        found = cast("Any", error)
-        words = " ".join(found.format_message().split())
-        if words:  # none where typer has shown the help instead
-            context = getattr(found, "ctx", None)
-            path = context.command_path if context is not None else "daybreak"
-            output.error(words, hint=f"`{path} --help` shows how.", code=Exit.USAGE.name.lower())
-        return int(found.exit_code)
+        parse_error = cast("Any", error)
+        text = " ".join(parse_error.format_message().split())
+        if text:  # it is empty if typer has printed the help instead
+            context = getattr(parse_error, "ctx", None)
+            command = context.command_path if context is not None else "daybreak"
+            output.error(text, hint=f"See `{command} --help`.", code=Exit.USAGE.name.lower())
+        return int(parse_error.exit_code)
     except typer.Abort:
         return Exit.INTERRUPTED

@@ -1,4 +1,4 @@
-"""What ``-o`` means: a file, a folder or stdout, and whether it can be written before any work is done."""
+"""The destination of ``-o``: a file, a folder or stdout. It is checked before any work starts."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ OUT = Path("out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brought:
-    """A file that arrived. ``path`` is ``None`` where its bytes went to stdout."""
+class DownloadedFile:
+    """A downloaded file. ``path`` is ``None`` if its bytes went to stdout."""
 
     path: Path | None
     artifact: Artifact
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where files go. ``wanted``: what ``-o`` said; ``None`` where it was not given."""
+class Destination:
+    """Where files go. ``path`` is the value of ``-o``, or ``None`` without it."""
 
-    wanted: str | None
+    path: str | None
 
     @classmethod
-    def of(cls, wanted: str | None, *, as_json: bool) -> Place:
-        """What ``-o`` said. Raises ``UsageError`` for stdout where that takes no file."""
-        if wanted == "":
-            raise UsageError("-o '' names no file")
-        place = cls(wanted)
-        if place.stdout and as_json:
-            raise UsageError("-o - and --json both want stdout: give the file a name")
-        if place.stdout and sys.stdout.isatty():
+    def of(cls, path: str | None, *, as_json: bool) -> Destination:
+        """Check the value of ``-o``. Raises ``UsageError`` if stdout cannot take a file."""
+        if path == "":
+            raise UsageError("-o '' is not a file name")
+        destination = cls(path)
+        if destination.stdout and as_json:
+            raise UsageError("-o - and --json both write to stdout: name a file for -o")
+        if destination.stdout and sys.stdout.isatty():
             raise UsageError(
-                "-o - would write the file to the terminal: send it to a program, or give it a name"
+                "-o - would write the file to the terminal: pipe it to a program, or name a file for -o"
             )
-        return place
+        return destination
 
     @property
     def stdout(self) -> bool:
-        """Whether the bytes go to stdout, under whichever name."""
-        return self.wanted is not None and targets.is_stdout(self.wanted)
+        """Whether the bytes go to stdout, under any of its names."""
+        return self.path is not None and targets.is_stdout(self.path)
 
     def check(self, name: str) -> None:
-        """Find out whether a file of that name could be written. Raises ``OSError`` when it could not."""
+        """Check that a file with this name could be written. Raises ``OSError`` if it could not."""
         if not self.stdout:
-            targets.check(self.wanted if self.wanted is not None else OUT / name, name)
+            targets.check(self.path if self.path is not None else OUT / name, name)
 
-    def bring(self, client: Client, task: Task, artifact: Artifact, *, default: Path) -> Brought:
-        """Download an artifact to it; to ``default`` where ``-o`` was not given."""
+    def download(self, client: Client, task: Task, artifact: Artifact, *, default: Path) -> DownloadedFile:
+        """Download an artifact here, or to ``default`` without ``-o``."""
         if not self.stdout:
-            path = client.download(task, artifact.name, self.wanted if self.wanted is not None else default)
-            return Brought(path=path, artifact=artifact)
-        # Only what is whole and checked is written: it cannot be taken back.
+            path = client.download(task, artifact.name, self.path if self.path is not None else default)
+            return DownloadedFile(path=path, artifact=artifact)
+        # Bytes on stdout cannot be taken back, so they are written only after the file is complete and checked.
         with tempfile.TemporaryDirectory(prefix="daybreak-") as folder:
-            whole = client.download(task, artifact.name, Path(folder) / "whole")
-            write_content(whole)
-        return Brought(path=None, artifact=artifact)
+            complete = client.download(task, artifact.name, Path(folder) / "complete")
+            write_content(complete)
+        return DownloadedFile(path=None, artifact=artifact)

@@ -1,4 +1,4 @@
-"""Exit codes, and the one line that says what went wrong and what to do next."""
+"""Exit codes, and the one-line error that says what happened and what to do next."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from daybreak.wire import TaskState
 
 
 class Exit(IntEnum):
-    """What the shell is told."""
+    """The exit codes of ``daybreak``."""
 
     OK = 0
     TASK_FAILED = 1
@@ -47,22 +47,22 @@ class Exit(IntEnum):
 
 
 MEANING = {
-    Exit.OK: "done; for a task: it succeeded",
+    Exit.OK: "success; for a task: it succeeded",
     Exit.TASK_FAILED: "the task failed",
-    Exit.USAGE: "wrong usage, or input that the server refuses",
+    Exit.USAGE: "wrong usage, or input that the server rejects",
     Exit.NOT_FOUND: "no such task, pool or artifact",
     Exit.UNREACHABLE: "the server cannot be reached, or the connection broke",
-    Exit.UNAVAILABLE: "the server cannot take it now, a limit is reached, or it has a bug",
+    Exit.UNAVAILABLE: "the server cannot accept it now, a limit is reached, or the server has a bug",
     Exit.KEY: "the API key is missing, wrong, or does not allow it",
     Exit.CONFLICT: "the task's state does not allow it",
     Exit.TASK_CANCELLED: "the task was cancelled",
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-    Exit.PIPE: "what read the output closed it, as `head` does",
+    Exit.PIPE: "the reader of the output closed it, as `head` does",
 }
 
-OF_STATE = {
+EXIT_OF_STATE = {
     TaskState.SUCCEEDED: Exit.OK,
     TaskState.FAILED: Exit.TASK_FAILED,
     TaskState.CANCELLED: Exit.TASK_CANCELLED,
@@ -71,7 +71,7 @@ OF_STATE = {
 
 
 class UsageError(DaybreakError):
-    """An argument makes no sense; found here, before the server was asked."""
+    """An argument is wrong. Detected before any request is sent."""
 
 
 _CODES: tuple[tuple[type[Exception], Exit], ...] = (
@@ -92,7 +92,7 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
 
 
 def exit_code(error: Exception) -> Exit:
-    """The code for an error."""
+    """The exit code for an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.UNAVAILABLE)
 
 
@@ -100,43 +100,43 @@ _HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
     (
         UnreachableError,
         None,
-        "Is it running? `make up` or `daybreakd dev` starts one here; DAYBREAK_URL or --url names another.",
+        "Is it running? `make up` or `daybreakd dev` starts one here; DAYBREAK_URL or --url selects another.",
     ),
-    (ProtocolError, None, "Is that address Daybreak's? DAYBREAK_URL or --url names another."),
+    (ProtocolError, None, "Is this the address of a Daybreak server? DAYBREAK_URL or --url selects another."),
     (
         TransportError,
         None,
-        "What was handed in goes on: `daybreak tasks list`, then `daybreak tasks watch ID`.",
+        "Submitted tasks continue to run: `daybreak tasks list`, then `daybreak tasks watch ID`.",
     ),
     (AuthError, None, "Set DAYBREAK_API_KEY."),
-    (NotFoundError, "no_such_pool", "`daybreak pools` lists them."),
+    (NotFoundError, "no_such_pool", "`daybreak pools` lists the pools."),
     (NotFoundError, "no_such_artifact", "`daybreak tasks show ID` lists the files."),
     (
         NotFoundError,
         "not_found",
-        "`daybreak tasks list` shows what there is; ended tasks go after their retention.",
+        "`daybreak tasks list` lists the tasks; ended tasks are deleted after the pool's retention.",
     ),
-    (ConflictError, "conflict", "`daybreak tasks show ID` tells its state."),
+    (ConflictError, "conflict", "`daybreak tasks show ID` shows its state."),
 )
 
 
 def hint(error: Exception) -> str | None:
-    """What to do next. Who raised the error may have noted it there."""
+    """What to do next: the error's own notes, else a hint for its kind."""
     if notes := getattr(error, "__notes__", None):
         return " ".join(notes)
-    for kind, code, words in _HINTS:
+    for kind, code, text in _HINTS:
         if isinstance(error, kind) and (code is None or getattr(error, "code", None) == code):
-            return words
+            return text
     if isinstance(error, ApiError):
         if error.retry_after_s is not None:
-            return f"Try again in {error.retry_after_s:.0f} s."
+            return f"Retry in {error.retry_after_s:.0f} s."
         if error.status == 500:
-            return f"That is a bug; the server's log has it under {error.request_id}."
+            return f"This is a bug in the server; its log has the details under {error.request_id}."
     return None
 
 
 def message(error: Exception) -> str:
-    """What went wrong, in one line, with the fields where there are any."""
+    """What happened, on one line, with the invalid fields if there are any."""
     if isinstance(error, InvalidInputError) and error.fields:
         return "; ".join(f"{field.field}: {field.message}" for field in error.fields)
     if isinstance(error, ApiError):
@@ -147,8 +147,8 @@ def message(error: Exception) -> str:
 
 
 @contextmanager
-def reporting(output: Output) -> Iterator[None]:
-    """Turn errors into one line on stderr and an exit code."""
+def report_errors(output: Output) -> Iterator[None]:
+    """Print errors on one line of stderr and exit with their code."""
     try:
         yield
     except BrokenPipeError as error:
@@ -165,4 +165,4 @@ def reporting(output: Output) -> Iterator[None]:
 
 def exit_help() -> str:
     """The table of exit codes for ``--help``."""
-    return "\n".join(["Exit codes:", *(f"{code.value:>5}  {words}" for code, words in MEANING.items())])
+    return "\n".join(["Exit codes:", *(f"{code.value:>5}  {meaning}" for code, meaning in MEANING.items())])

@@ -1,4 +1,4 @@
-"""Following a task on the screen, with its pictures, until its end or Ctrl-C."""
+"""Follow a task on the screen, with its previews, until it ends or the user presses Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daybreak.cli.output import Output
-from daybreak.cli.progress_bar import Show, show_on
-from daybreak.cli.timeline import Story
+from daybreak.cli.progress_bar import ProgressView, progress_view
+from daybreak.cli.timeline import Timeline
 from daybreak.errors import DaybreakError
 from daybreak.sync import Client
 from daybreak.wire import Event, EventType, Task
 
 
 @dataclass(kw_only=True)
-class Follow:
-    """How to follow a task. ``cancel_on_interrupt`` asks the server to cancel at the first Ctrl-C."""
+class TaskFollower:
+    """Follows one task. With ``cancel_on_interrupt`` the first Ctrl-C cancels the task."""
 
     client: Client
     output: Output
     previews: Path | None = None
     cancel_on_interrupt: bool = False
     after: str | None = None
-    asked: bool = field(default=False, init=False)
-    """Whether the user asked to cancel."""
+    cancel_requested: bool = field(default=False, init=False)
+    """Whether the user has cancelled the task."""
 
-    def run(self, task: Task) -> Story:
-        """Follow to the end. Raises ``KeyboardInterrupt`` when the user leaves."""
-        story = Story.of(task)
-        story.last_id = self.after
-        with show_on(self.output.err) as show:
-            show.update(story)
+    def run(self, task: Task) -> Timeline:
+        """Follow the task to its end. Raises ``KeyboardInterrupt`` if the user leaves."""
+        timeline = Timeline.of(task)
+        timeline.last_id = self.after
+        with progress_view(self.output.err) as view:
+            view.update(timeline)
             while True:
                 try:
-                    self._follow(task, story, show)
+                    self._follow(task, timeline, view)
                     break
                 except KeyboardInterrupt:
-                    if not self.cancel_on_interrupt or self.asked:
+                    if not self.cancel_on_interrupt or self.cancel_requested:
                         raise
-                    self._ask_to_cancel(task, show)
-        return story
+                    self._cancel(task, view)
+        return timeline
 
-    def _follow(self, task: Task, story: Story, show: Show) -> None:
-        for event in self.client.events(task.id, after=story.last_id):
+    def _follow(self, task: Task, timeline: Timeline, view: ProgressView) -> None:
+        for event in self.client.events(task.id, after=timeline.last_id):
             if self.output.as_json and not self.cancel_on_interrupt:
                 self.output.json(event.to_json())
-            line = story.tell(event)
+            line = timeline.update(event)
             if line is not None:
-                show.say(line)
+                view.log(line)
             if event.type is EventType.PREVIEW and self.previews is not None:
-                self._keep_preview(task, event, self.previews, show)
-            show.update(story)
+                self._save_preview(task, event, self.previews, view)
+            view.update(timeline)
 
-    def _ask_to_cancel(self, task: Task, show: Show) -> None:
-        self.asked = True
-        show.say(f"asking the server to cancel {task.id}; Ctrl-C again leaves without waiting for it")
+    def _cancel(self, task: Task, view: ProgressView) -> None:
+        self.cancel_requested = True
+        view.log(f"cancelling {task.id}; press Ctrl-C again to leave without waiting")
         self.client.cancel(task)
 
-    def _keep_preview(self, task: Task, event: Event, folder: Path, show: Show) -> None:
-        """Previews are overwritten by the next and end with the task: one that is gone is no error."""
+    def _save_preview(self, task: Task, event: Event, folder: Path, view: ProgressView) -> None:
+        """Fetch and save a preview. It may be gone already, because the next one and the task's end replace it."""
         try:
             preview = self.client.preview(task)
         except DaybreakError as error:
-            show.say(f"the picture of step {event.data.get('step')} could not be had: {error}")
+            view.log(f"cannot fetch the preview of step {event.data.get('step')}: {error}")
             return
         step = event.data.get("step")
         suffix = mimetypes.guess_extension(preview.content_type.split(";")[0]) or ".webp"
@@ -71,5 +71,5 @@ class Follow:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_bytes(preview.content)
-        except OSError as error:  # the disk may be full: that is no reason to lose sight of the task
-            show.say(f"the picture of step {step} could not be kept: {file}: {error.strerror or error}")
+        except OSError as error:  # a full disk must not stop following the task
+            view.log(f"cannot save the preview of step {step}: {file}: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""``daybreak generate`` and ``daybreak submit``: hand a task in, follow it, fetch its file."""
+"""``daybreak generate`` and ``daybreak submit``: submit a task, follow it, fetch its file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from daybreak.cli import options
-from daybreak.cli.destinations import Place
-from daybreak.cli.exit_codes import Exit, UsageError, reporting
-from daybreak.cli.follow import Follow
+from daybreak.cli.destinations import Destination
+from daybreak.cli.exit_codes import Exit, UsageError, report_errors
+from daybreak.cli.follow import TaskFollower
 from daybreak.cli.output import Output
 from daybreak.cli.session import session_of
-from daybreak.cli.summary import bring, report
+from daybreak.cli.summary import download_main_artifact, report
 from daybreak.core import targets
 from daybreak.errors import DaybreakError, InvalidInputError
 from daybreak.sync import Client
@@ -28,13 +28,13 @@ from daybreak.wire import Priority, Task, TaskState
 
 
 @dataclass(frozen=True)
-class Terms:
-    """How a task is handed in, and what happens with it."""
+class SubmitOptions:
+    """The options of ``generate`` and ``submit`` that are not the task's input."""
 
     priority: Priority
     start_within_s: float | None
     run_within_s: float | None
-    out: Place
+    out: Destination
     previews: Path | None
     detach: bool
     metadata: Mapping[str, str] | None
@@ -48,16 +48,22 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the video shows.", show_default=False)],
     *,
     out: options.OutOption = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 64x64.")] = None,
-    frames: Annotated[int | None, typer.Option(help="How many: 4n+1, such as 17.")] = None,
-    fps: Annotated[int | None, typer.Option(help="Frames a second of the file.")] = None,
-    steps: Annotated[int | None, typer.Option(help="More is slower and finer.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="The size in pixels, such as 64x64.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="The number of frames: 4n+1, such as 17.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps: more are slower, with finer results.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not show.")] = None,
+    negative: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the video should not show.")
+    ] = None,
     image: options.ImageOption = None,
     priority: options.PriorityOption = Priority.NORMAL,
-    pool: Annotated[str, typer.Option(help="Who makes it; `daybreak pools` lists them.")] = "video",
+    pool: Annotated[str, typer.Option(help="The pool to use: one of `daybreak pools`.")] = "video",
     start_within: options.StartWithin = None,
     run_within: options.RunWithin = None,
     start_at: options.StartAt = None,
@@ -68,10 +74,10 @@ def generate(
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Make a video from a prompt, follow every step, and fetch the file.
+    """Generate a video from a prompt, follow every step, and fetch the file.
 
-    Ctrl-C asks the server to cancel and waits until it has; a second Ctrl-C leaves at once.
-    What is not given is the model's own default.
+    Ctrl-C cancels the task and waits for its end; a second Ctrl-C exits at once.
+    The model has defaults for all options that you leave out.
 
     Examples:
 
@@ -84,8 +90,8 @@ def generate(
     $ daybreak generate "a blue square moving up" --json | jq -r .file
     """
     output = Output(as_json=as_json)
-    with reporting(output):
-        given = {
+    with report_errors(output):
+        values = {
             "prompt": prompt,
             "negative_prompt": negative,
             "size": size,
@@ -96,21 +102,23 @@ def generate(
             "seed": seed,
             "image": base64.b64encode(image.read_bytes()).decode() if image is not None else None,
         }
-        body = {name: value for name, value in given.items() if value is not None}
-        place = Place.of(out, as_json=as_json)
-        own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
-        terms = Terms(priority, start_within, run_within, place, previews, detach, *own)
-        _hand_in(context, output, pool, body, terms)
+        body = {name: value for name, value in values.items() if value is not None}
+        destination = Destination.of(out, as_json=as_json)
+        more = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
+        submit_options = SubmitOptions(
+            priority, start_within, run_within, destination, previews, detach, *more
+        )
+        _submit(context, output, pool, body, submit_options)
 
 
 def submit(
     context: typer.Context,
-    pool: Annotated[str, typer.Argument(help="Who does it: one of `daybreak pools`.", show_default=False)],
+    pool: Annotated[str, typer.Argument(help="The pool: one of `daybreak pools`.", show_default=False)],
     values: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="The input: values as JSON or as text. JSON in quotes is text, too: '\"42\"'.",
+            help="The input. A value is JSON if it parses as JSON, else text; '\"42\"' is the text 42.",
         ),
     ] = None,
     *,
@@ -126,10 +134,10 @@ def submit(
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Hand any pool a task, follow it, and fetch its file.
+    """Submit a task to any pool, follow it, and fetch its file.
 
-    `daybreak pools POOL` shows what a pool takes.
-    Ctrl-C asks the server to cancel and waits until it has; a second Ctrl-C leaves at once.
+    `daybreak pools POOL` shows the input of a pool.
+    Ctrl-C cancels the task and waits for its end; a second Ctrl-C exits at once.
 
     Examples:
 
@@ -140,11 +148,13 @@ def submit(
     $ daybreak submit video prompt="a red circle moving left" --detach
     """
     output = Output(as_json=as_json)
-    with reporting(output):
-        place = Place.of(out, as_json=as_json)
-        own = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
-        terms = Terms(priority, start_within, run_within, place, previews, detach, *own)
-        _hand_in(context, output, pool, parse_values(values or []), terms)
+    with report_errors(output):
+        destination = Destination.of(out, as_json=as_json)
+        more = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
+        submit_options = SubmitOptions(
+            priority, start_within, run_within, destination, previews, detach, *more
+        )
+        _submit(context, output, pool, parse_values(values or []), submit_options)
 
 
 def parse_values(values: list[str]) -> dict[str, Any]:
@@ -159,11 +169,11 @@ def parse_values(values: list[str]) -> dict[str, Any]:
 
 
 def _parse_value(name: str, text: str) -> Any:
-    def refuse(word: str) -> None:
-        raise UsageError(f"{name}={text}: JSON has no number {word}; {_as_text(name, text)}")
+    def reject(constant: str) -> None:
+        raise UsageError(f"{name}={text}: JSON has no number {constant}; {_as_text(name, text)}")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=reject)
     except RecursionError as error:
         raise UsageError(f"{name} is nested too deeply") from error
     except ValueError:
@@ -171,22 +181,22 @@ def _parse_value(name: str, text: str) -> Any:
 
 
 def _as_text(name: str, text: str) -> str:
-    return f"for text write {name}={shlex.quote(json.dumps(text, ensure_ascii=False))}"
+    return f"for text, write {name}={shlex.quote(json.dumps(text, ensure_ascii=False))}"
 
 
 def parse_metadata(values: list[str] | None) -> dict[str, str] | None:
     """``["user=7"]`` → ``{"user": "7"}``; values stay text. Raises ``UsageError``."""
-    found: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     for value in values or []:
         name, separator, text = value.partition("=")
         if not name or not separator:
             raise UsageError(f"--metadata {value!r} is not KEY=VALUE, such as user=7")
-        found[name] = text
-    return found or None
+        metadata[name] = text
+    return metadata or None
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A time with a zone, as of ISO 8601. Raises ``UsageError``."""
+    """An ISO 8601 time with a time zone. Raises ``UsageError``."""
     if text is None:
         return None
     try:
@@ -194,96 +204,103 @@ def parse_time(text: str | None) -> datetime | None:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise UsageError(f"--start-at {text!r} is not a time with a zone, such as 2026-11-21T12:00:00Z")
+        raise UsageError(f"--start-at {text!r} is not a time with a time zone, such as 2026-11-21T12:00:00Z")
     return at
 
 
-def _hand_in(
-    context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], terms: Terms
+def _submit(
+    context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], submit_options: SubmitOptions
 ) -> None:
-    if not terms.detach:
-        _check_places(terms)
-    with session_of(context).client() as client, _advising(client, pool, body):
+    if not submit_options.detach:
+        _check_destinations(submit_options)
+    with session_of(context).client() as client, _explain_text_values(client, pool, body):
         task = client.submit(
             pool,
             body,
-            priority=terms.priority,
-            start_within_s=terms.start_within_s,
-            run_within_s=terms.run_within_s,
-            start_at=terms.start_at,
-            max_strikes=terms.max_strikes,
-            metadata=terms.metadata,
-            idempotency_key=terms.idempotency_key,
+            priority=submit_options.priority,
+            start_within_s=submit_options.start_within_s,
+            run_within_s=submit_options.run_within_s,
+            start_at=submit_options.start_at,
+            max_strikes=submit_options.max_strikes,
+            metadata=submit_options.metadata,
+            idempotency_key=submit_options.idempotency_key,
         )
-        if terms.detach:
-            _tell_detached(output, task, terms)
+        if submit_options.detach:
+            _print_detached(output, task, submit_options)
             return
         output.note(f"{task.id} at {client.url}", style="bold")
-        code = _see_through(client, output, terms, task)
+        code = _follow_to_end(client, output, submit_options, task)
     raise typer.Exit(code)
 
 
-def _see_through(client: Client, output: Output, terms: Terms, task: Task) -> Exit:
-    follow = Follow(client=client, output=output, previews=terms.previews, cancel_on_interrupt=True)
+def _follow_to_end(client: Client, output: Output, submit_options: SubmitOptions, task: Task) -> Exit:
+    follower = TaskFollower(
+        client=client, output=output, previews=submit_options.previews, cancel_on_interrupt=True
+    )
     try:
-        story = follow.run(task)
+        timeline = follower.run(task)
     except KeyboardInterrupt:
-        output.note(f"left; {task.id} is asked to stop: daybreak tasks watch {task.id}")
+        output.note(f"{task.id} is still being cancelled; next: daybreak tasks watch {task.id}")
         raise
     ended = client.get(task)
-    with _saying_where_it_is(output, ended):
-        file = bring(client, ended, terms.out) if ended.state is TaskState.SUCCEEDED else None
-    code = report(output, ended, story, file)
-    return Exit.INTERRUPTED if follow.asked and code is not Exit.OK else code
+    with _note_how_to_fetch(output, ended):
+        file = (
+            download_main_artifact(client, ended, submit_options.out)
+            if ended.state is TaskState.SUCCEEDED
+            else None
+        )
+    code = report(output, ended, timeline, file)
+    return Exit.INTERRUPTED if follower.cancel_requested and code is not Exit.OK else code
 
 
-def _check_places(terms: Terms) -> None:
-    """Whether what the task leaves can be written: work that cannot be kept is not begun. Raises ``OSError``."""
-    terms.out.check("ID.mp4")
-    if terms.previews is not None:
-        targets.check(terms.previews / "step-0000.webp", "step-0000.webp")
+def _check_destinations(submit_options: SubmitOptions) -> None:
+    """Check that the results can be written, before the task is submitted. Raises ``OSError``."""
+    submit_options.out.check("ID.mp4")
+    if submit_options.previews is not None:
+        targets.check(submit_options.previews / "step-0000.webp", "step-0000.webp")
 
 
 @contextmanager
-def _saying_where_it_is(output: Output, task: Task) -> Iterator[None]:
-    """The file stays on the server when it cannot be brought, so say how to fetch it."""
+def _note_how_to_fetch(output: Output, task: Task) -> Iterator[None]:
+    """If the download fails, the files are still on the server: say how to fetch them."""
     try:
         yield
     except (DaybreakError, OSError, KeyboardInterrupt):
-        output.note(f"{task.id} {task.state.value}; to fetch its files: daybreak tasks download {task.id}")
+        output.note(f"{task.id} {task.state.value}; fetch its files with: daybreak tasks download {task.id}")
         raise
 
 
 @contextmanager
-def _advising(client: Client, pool: str, body: Mapping[str, Any]) -> Iterator[None]:
-    """A value such as 42 is sent as a number; where the pool refuses it and wants text, say how to write that."""
+def _explain_text_values(client: Client, pool: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """``message=42`` is sent as a number. If the pool rejects it because it expects text, say how to write text."""
     try:
         yield
     except InvalidInputError as error:
-        refused = {field.field.removeprefix("input.").partition(".")[0] for field in error.fields}
-        odd = [name for name in refused if name in body and not isinstance(body[name], str)]
+        rejected = {field.field.removeprefix("input.").partition(".")[0] for field in error.fields}
+        not_text = [name for name in rejected if name in body and not isinstance(body[name], str)]
         with suppress(DaybreakError):
-            fields = client.pool(pool).input_schema.get("properties", {}) if odd else {}
-            for name in sorted(odd):
-                if _takes_text(fields.get(name)):
-                    given = json.dumps(body[name], ensure_ascii=False)
-                    error.add_note(f"{name} was read as JSON; {_as_text(name, given)}.")
+            fields = client.pool(pool).input_schema.get("properties", {}) if not_text else {}
+            for name in sorted(not_text):
+                if _accepts_text(fields.get(name)):
+                    text = json.dumps(body[name], ensure_ascii=False)
+                    error.add_note(f"{name} was read as JSON; {_as_text(name, text)}.")
         raise
 
 
-def _takes_text(schema: Any) -> bool:
+def _accepts_text(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return False
-    choices = [schema, *(one for one in schema.get("anyOf", ()) if isinstance(one, Mapping))]
-    return any(one.get("type") == "string" for one in choices)
+    choices = [schema, *(choice for choice in schema.get("anyOf", ()) if isinstance(choice, Mapping))]
+    return any(choice.get("type") == "string" for choice in choices)
 
 
-def _tell_detached(output: Output, task: Task, terms: Terms) -> None:
+def _print_detached(output: Output, task: Task, submit_options: SubmitOptions) -> None:
     if output.as_json:
         output.json(task.to_json())
         return
     output.line(task.id)
-    place = f" NAME -o {shlex.quote(terms.out.wanted)}" if terms.out.wanted is not None else ""
+    path = submit_options.out.path
+    arguments = f" NAME -o {shlex.quote(path)}" if path is not None else ""
     output.note(
-        f"next: daybreak tasks watch {task.id}  ·  daybreak tasks download {task.id}{place}", style="dim"
+        f"next: daybreak tasks watch {task.id}  ·  daybreak tasks download {task.id}{arguments}", style="dim"
     )

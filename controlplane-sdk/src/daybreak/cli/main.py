@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daybreak.cli import tasks
-from daybreak.cli.commands import Commands
+from daybreak.cli.commands import CommandGroup
 from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
@@ -17,7 +17,7 @@ from daybreak.version import VERSION
 
 app = typer.Typer(
     name="daybreak",
-    cls=Commands,
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -29,8 +29,8 @@ app.add_typer(tasks.app, name="tasks")
 app.command()(pools)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         sys.stdout.write(f"daybreak {VERSION}\n")
         raise typer.Exit
 
@@ -41,14 +41,16 @@ def main(
     url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Where the server is.", show_default="DAYBREAK_URL, or http://127.0.0.1:8000"
+            metavar="URL",
+            help="The URL of the server.",
+            show_default="DAYBREAK_URL, or http://127.0.0.1:8000",
         ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Hand GPU jobs in, follow every step, fetch the result.
+    """Submit GPU jobs, follow every step, fetch the result.
 
     Examples:
 
@@ -62,5 +64,5 @@ def main(
 
 
 def run() -> None:
-    """Entry point of the distribution."""
+    """The entry point of the installed command."""
     app()

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,41 +10,53 @@ import typer
 from daybreak.wire import IDEMPOTENCY_KEY, Priority
 
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Only JSON on stdout; lists and streams as JSON lines.")
+    bool, typer.Option("--json", help="Write only JSON to stdout; one line per item for lists and streams.")
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id: video_01JD…", show_default=False)]
-PriorityOption = Annotated[Priority, typer.Option(help="Within your tenant, a higher one goes first.")]
+PriorityOption = Annotated[
+    Priority, typer.Option(help="Higher priorities of your tenant run before lower ones.")
+]
 OutOption = Annotated[
     str | None,
     typer.Option(
         "-o",
         "--out",
         metavar="FILE",
-        help="A file, a folder (one that exists, or DIR/), or - for stdout.",
-        show_default="out/ID and its ending",
+        help="A file, a folder (an existing one, or DIR/), or - for stdout.",
+        show_default="out/ID with the file's extension",
     ),
 ]
-PreviewsOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Keep pictures of the work here.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Hand it in, print the id, and leave.")]
+PreviewsOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Save preview images of the running task here.")
+]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Submit the task, print its id, and exit.")]
 StartWithin = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="It expires if not begun by then.")
+    float | None, typer.Option(metavar="SECONDS", help="The task expires if it has not started by then.")
+]
+RunWithin = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="The task expires if it has not ended by then.")
 ]
 MetadataOption = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="KEY=VALUE", help="A note to keep with the task; may be repeated."),
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Store a label with the task. May be repeated."),
 ]
 StartAt = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Not before, with a zone: 2026-11-21T12:00:00Z.")
+    str | None,
+    typer.Option(metavar="TIME", help="The earliest start, with a time zone, such as 2026-11-21T12:00:00Z."),
 ]
-MaxStrikes = Annotated[int | None, typer.Option(help="How many attempts may fail before the task does.")]
+MaxStrikes = Annotated[
+    int | None, typer.Option(help="How many attempts may fail before the task has failed.")
+]
 IdempotencyKey = Annotated[
     str | None,
     typer.Option(
-        metavar="KEY", help=f"Handing in again under the same key makes no second task. {IDEMPOTENCY_KEY}"
+        metavar="KEY",
+        help=f"Submitting again with the same key does not create a second task. {IDEMPOTENCY_KEY}",
     ),
 ]
 ImageOption = Annotated[
     Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="First frame, where the model takes one."),
+    typer.Option(
+        exists=True, dir_okay=False, metavar="FILE", help="The first frame, if the model supports one."
+    ),
 ]
-RunWithin = Annotated[float | None, typer.Option(metavar="SECONDS", help="It expires if not ended by then.")]

@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, all else to stderr; with ``--json`` stdout has JSON and nothing else."""
+"""Results go to stdout and everything else to stderr. With ``--json``, stdout has only JSON."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from daybreak.cli.escaping import json_line, visible
 
 
 class Output:
-    """One command's voice."""
+    """The output of one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
     def json(self, value: Any) -> None:
-        """One line of JSON on stdout."""
+        """Write one line of JSON to stdout."""
         _write(json_line(value, sys.stdout.encoding))
 
     def line(self, text: str = "") -> None:
-        """A line of the result."""
+        """Write a line of the result."""
         _write(visible(text))
 
     def file(self, path: Path) -> None:
-        """A file's path as a result: byte by byte as it is in a pipe, escaped on a terminal."""
+        """Write a file's path as a result: its exact bytes to a pipe, escaped on a terminal."""
         if sys.stdout.isatty():
             self.line(str(path))
             return
@@ -43,40 +43,40 @@ class Output:
         sys.stdout.buffer.flush()
 
     def note(self, text: str, *, style: str | None = None) -> None:
-        """A line that is not the result."""
+        """Write a line that is not part of the result."""
         self.err.print(Text(visible(text), style=style or ""))
 
     def error(self, text: str, *, hint: str | None = None, code: str) -> None:
-        """What went wrong and what to do next; with ``--json`` as one object on stderr."""
+        """Write what happened and what to do next; with ``--json`` as one object on stderr."""
         if self.as_json:
             body = {"error": {"code": code, "message": text} | ({"hint": hint} if hint else {})}
             sys.stderr.write(json_line(body, sys.stderr.encoding) + "\n")
             return
-        words = Text("error: ", style="bold red").append(visible(text), style="default not bold")
+        line = Text("error: ", style="bold red").append(visible(text), style="default not bold")
         if hint:
-            words.append(("" if text.endswith((".", "?", "!")) else ".") + f" {visible(hint)}", style="dim")
-        self.err.print(words)
+            line.append(("" if text.endswith((".", "?", "!")) else ".") + f" {visible(hint)}", style="dim")
+        self.err.print(line)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Rows for eyes on a terminal, and tab-separated without a head for other programs."""
-        # isatty, not is_terminal: FORCE_COLOR asks for colours, never for another shape.
+        """Write a table on a terminal, and tab-separated rows without a header otherwise."""
+        # isatty instead of is_terminal: FORCE_COLOR asks for colours, not for another format.
         if not sys.stdout.isatty():
             for row in rows:
                 _write("\t".join(visible(cell) for cell in row))
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
-        shown = [[visible(cell) for cell in row] for row in rows]
+        escaped = [[visible(cell) for cell in row] for row in rows]
         for number, column in enumerate(columns):
-            # The first column is what people copy: others are cut on a narrow terminal.
-            least = max((len(row[0]) for row in shown), default=None) if number == 0 else None
-            table.add_column(column, min_width=least)
-        for row in shown:
+            # People copy the ids of the first column, so a narrow terminal truncates only the other columns.
+            min_width = max((len(row[0]) for row in escaped), default=None) if number == 0 else None
+            table.add_column(column, min_width=min_width)
+        for row in escaped:
             table.add_row(*(Text(cell) for cell in row))
         _Console(highlight=False).print(table)
 
 
 class _Console(Console):
-    """Leaves a closed pipe to the caller; its base would end the process with the code of a failed task."""
+    """Raises on a closed pipe; rich's own console would exit with the code of a failed task."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -84,7 +84,7 @@ class _Console(Console):
 
 
 def write_content(path: Path) -> None:
-    """A file's bytes on stdout."""
+    """Write a file's bytes to stdout."""
     sys.stdout.flush()
     with path.open("rb") as file:
         shutil.copyfileobj(file, sys.stdout.buffer)
@@ -92,29 +92,29 @@ def write_content(path: Path) -> None:
 
 
 def prepare_streams() -> None:
-    """Make stdout fit for any text: what its encoding lacks is escaped, and a closed one is no error."""
+    """Let stdout take any text: characters that its encoding lacks are escaped, and a closed stdout is no error."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
     if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def abandon_streams() -> None:
-    """Drop what can no longer be written, or Python would complain of it when it ends."""
+    """Discard output that can no longer be written. Otherwise Python prints an error when it exits."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
-            _to_nowhere(stream)
+            _discard(stream)
 
 
-def _to_nowhere(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _write(line: str) -> None:
@@ -123,7 +123,7 @@ def _write(line: str) -> None:
 
 
 def seconds(value: float | None) -> str:
-    """``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``; a dash when unknown."""
+    """``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``; a dash if unknown."""
     if value is None:
         return "–"
     if value < 1:
@@ -147,9 +147,9 @@ def size(value: int) -> str:
 
 
 def age(at: datetime, *, now: datetime | None = None) -> str:
-    """How long ago, in one unit."""
-    past = max(0.0, ((now or datetime.now(UTC)) - at).total_seconds())
+    """How long ago, in a single unit."""
+    elapsed = max(0.0, ((now or datetime.now(UTC)) - at).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if past >= length:
-            return f"{past / length:.0f} {unit} ago"
-    return f"{past:.0f} s ago"
+        if elapsed >= length:
+            return f"{elapsed / length:.0f} {unit} ago"
+    return f"{elapsed:.0f} s ago"

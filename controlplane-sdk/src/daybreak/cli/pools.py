@@ -1,4 +1,4 @@
-"""``daybreak pools``: who serves, and how long the line is."""
+"""``daybreak pools``: the pools, their queues and their groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli.exit_codes import reporting
+from daybreak.cli.exit_codes import report_errors
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
@@ -20,11 +20,11 @@ from daybreak.wire.pools import RESTING_PHASES
 def pools(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="One pool, with all its groups and the input it takes.")
+        str | None, typer.Argument(help="Show one pool, with all its groups and its input.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the pools: how many tasks wait and run, who works, and where a wake is.
+    """Show the pools: queued and running tasks, groups, and the progress of a wake.
 
     Examples:
 
@@ -33,20 +33,20 @@ def pools(
     $ daybreak pools video --json | jq .input_schema
     """
     output = Output(as_json=as_json)
-    with reporting(output), session_of(context).client() as client:
-        found = (client.pool(name),) if name is not None else client.pools()
+    with report_errors(output), session_of(context).client() as client:
+        shown = (client.pool(name),) if name is not None else client.pools()
         if as_json:
-            for pool in found:
+            for pool in shown:
                 output.json(pool.to_json())
         elif name is not None:
-            _show(output, found[0])
+            _print_pool(output, shown[0])
         else:
             output.table(
-                ("pool", "workload", "queued", "running", "groups", "wake"), [_row(pool) for pool in found]
+                ("pool", "workload", "queued", "running", "groups", "wake"), [_row(pool) for pool in shown]
             )
-            for pool in found:
+            for pool in shown:
                 if pool.condition is not None and pool.condition.message:
-                    output.note(f"{pool.name} is not in order: {pool.condition.message}")
+                    output.note(f"{pool.name} has a problem: {pool.condition.message}")
 
 
 def _row(pool: Pool) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def _row(pool: Pool) -> tuple[str, ...]:
 
 
 def _wake_words(name: str) -> str:
-    return "in all" if name == "total_s" else phase_words(name.removesuffix("_s"))
+    return "total" if name == "total_s" else phase_words(name.removesuffix("_s"))
 
 
 def _groups(pool: Pool) -> str:
@@ -63,32 +63,32 @@ def _groups(pool: Pool) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
 
 
-def _at(group: PoolGroup) -> tuple[str, ...]:
-    """Its tasks, or how far it is on its way to one."""
+def _activity(group: PoolGroup) -> tuple[str, ...]:
+    """A group's tasks, or the progress of its start."""
     if group.tasks:
         return (", ".join(group.tasks),)
-    told = [phase_words(group.phase)] if group.phase else []
-    told += [group.detail] if group.detail else []
-    return (": ".join(told),) if told else ()
+    parts = [phase_words(group.phase)] if group.phase else []
+    parts += [group.detail] if group.detail else []
+    return (": ".join(parts),) if parts else ()
 
 
-def _show(output: Output, pool: Pool) -> None:
+def _print_pool(output: Output, pool: Pool) -> None:
     output.line(
         f"{pool.name} ({pool.workload}): {pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
     )
     if pool.oldest_wait_s is not None:
-        output.line(f"the oldest has waited {seconds(pool.oldest_wait_s)}")
+        output.line(f"the oldest queued task has waited {seconds(pool.oldest_wait_s)}")
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     if pool.condition is not None and pool.condition.message:
-        output.line(f"not in order: {pool.condition.message}")
+        output.line(f"problem: {pool.condition.message}")
     if pool.wake.phase not in RESTING_PHASES:
-        left = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
-        output.line(f"waking: {phase_words(pool.wake.phase)}{left}")
+        eta = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
+        output.line(f"waking: {phase_words(pool.wake.phase)}{eta}")
     for group in pool.groups:
-        output.line("  ".join(("", group.id, group.state, ranks(group.ranks), *_at(group))))
+        output.line("  ".join(("", group.id, group.state, ranks(group.ranks), *_activity(group))))
     if pool.wake.last:
-        took = ", ".join(f"{_wake_words(name)} {seconds(s)}" for name, s in pool.wake.last.items())
-        output.line(f"latest wake: {took}")
+        durations = ", ".join(f"{_wake_words(name)} {seconds(s)}" for name, s in pool.wake.last.items())
+        output.line(f"last wake: {durations}")
     fields = pool.input_schema.get("properties")
     if isinstance(fields, dict) and fields:
         output.line("input:")

@@ -1,4 +1,4 @@
-"""Showing a story on stderr: one bar on a terminal, a line now and then elsewhere."""
+"""Show a task's timeline on stderr: one bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from daybreak.cli.escaping import visible
-from daybreak.cli.timeline import Story
+from daybreak.cli.timeline import Timeline
 
-PLAIN_STEP = 0.1
-"""Without a terminal, progress is told when another tenth is done."""
+PLAIN_INTERVAL = 0.1
+"""Without a terminal, print a line for each further tenth of the work."""
 
 
-class Show(Protocol):
-    """Something that shows where a task is."""
+class ProgressView(Protocol):
+    """Shows the progress of a task."""
 
     def __enter__(self) -> Self: ...
 
@@ -25,15 +25,15 @@ class Show(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def update(self, story: Story) -> None:
-        """Show where it is now."""
+    def update(self, timeline: Timeline) -> None:
+        """Show the current state."""
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def log(self, text: str) -> None:
+        """Print a line that stays."""
 
 
-class Bar:
-    """One bar through queue, wake and work."""
+class ProgressBar:
+    """One bar from the queue through the wake to the work."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -44,7 +44,7 @@ class Bar:
             TextColumn("{task.description}", markup=False),
             console=console,
         )
-        self._task: TaskID = self._progress.add_task("handed in", total=None, percent="")
+        self._task: TaskID = self._progress.add_task("submitted", total=None, percent="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -53,25 +53,25 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, story: Story) -> None:
-        """Move the bar; it pulses while there is no fraction."""
-        known = story.fraction is not None
+    def update(self, timeline: Timeline) -> None:
+        """Move the bar. It pulses while the fraction is unknown."""
+        known = timeline.fraction is not None
         self._progress.update(
             self._task,
             total=1.0 if known else None,
-            completed=story.fraction or 0.0,
-            description=visible(story.line),
-            percent=f"{story.fraction:.0%}" if story.fraction is not None else "",
-            refresh=story.state.terminal,
+            completed=timeline.fraction or 0.0,
+            description=visible(timeline.line),
+            percent=f"{timeline.fraction:.0%}" if timeline.fraction is not None else "",
+            refresh=timeline.state.terminal,
         )
 
-    def say(self, text: str) -> None:
-        """A line above the bar."""
+    def log(self, text: str) -> None:
+        """Print a line above the bar."""
         self._progress.console.print(Text(visible(text), style="dim"))
 
 
-class Plain:
-    """Lines, for logs and pipes."""
+class PlainLines:
+    """Plain lines, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -84,21 +84,21 @@ class Plain:
     def __exit__(self, *_: object) -> None:
         return
 
-    def update(self, story: Story) -> None:
-        """A line when the phase is another, or another tenth is done."""
-        fraction = story.fraction or 0.0
-        if story.label == self._label and abs(fraction - self._fraction) < PLAIN_STEP:
+    def update(self, timeline: Timeline) -> None:
+        """Print a line when the phase changes or another tenth is done."""
+        fraction = timeline.fraction or 0.0
+        if timeline.label == self._label and abs(fraction - self._fraction) < PLAIN_INTERVAL:
             return
-        self._label, self._fraction = story.label, fraction
-        percent = f"{fraction:4.0%} " if story.fraction is not None else ""
-        self.say(f"{percent}{story.line}")
+        self._label, self._fraction = timeline.label, fraction
+        percent = f"{fraction:4.0%} " if timeline.fraction is not None else ""
+        self.log(f"{percent}{timeline.line}")
 
-    def say(self, text: str) -> None:
-        """A line."""
+    def log(self, text: str) -> None:
+        """Print a line."""
         self._console.print(Text(visible(text)))
 
 
-def show_on(console: Console) -> Show:
-    """What fits the console: a bar needs one that can move its cursor, whatever FORCE_COLOR says."""
+def progress_view(console: Console) -> ProgressView:
+    """A bar if the console can move its cursor, whatever FORCE_COLOR says, else plain lines."""
     movable = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
-    return Bar(console) if movable else Plain(console)
+    return ProgressBar(console) if movable else PlainLines(console)

@@ -1,4 +1,4 @@
-"""What the options before the command say, for every command."""
+"""The global options, which precede the command."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from daybreak.core.retry import Retry
 from daybreak.sync import Client
 
 ATTEMPTS = 4
-"""Somebody waits: say within two seconds that the server cannot be reached."""
+"""A person is waiting: report an unreachable server within two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Where the server is."""
+    """Which server to use."""
 
     url: str | None = None
 
@@ -25,6 +25,6 @@ class Session:
 
 
 def session_of(context: typer.Context) -> Session:
-    """The session that the main callback made."""
-    found = context.find_object(Session)
-    return found if found is not None else Session()
+    """The session that the main callback created."""
+    session = context.find_object(Session)
+    return session if session is not None else Session()

@@ -1,87 +1,85 @@
-"""The end of a task that somebody waited for: its files, where the time went, what to try next."""
+"""What to print when a task has ended: its file, the time by phase, and what to do next."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from daybreak.cli.destinations import OUT, Brought, Place
-from daybreak.cli.exit_codes import OF_STATE, Exit
+from daybreak.cli.destinations import OUT, Destination, DownloadedFile
+from daybreak.cli.exit_codes import EXIT_OF_STATE, Exit
 from daybreak.cli.output import Output, seconds, size
-from daybreak.cli.timeline import Story
+from daybreak.cli.timeline import Timeline
 from daybreak.sync import Client
 from daybreak.wire import Artifact, Task, TaskState
 
-KINDS = ("video", "audio", "image")
-DEADLINES = {
+KIND_ORDER = ("video", "audio", "image")
+DEADLINE_REASONS = {
     "start_within": "its start_within_s deadline passed",
     "run_within": "its run_within_s deadline passed",
 }
 
 
 def main_artifact(task: Task) -> Artifact | None:
-    """The file that the user asked for: a video before a picture, and those before notes about them."""
+    """The file that the user wants most: a video before an image, and JSON notes last."""
 
     def rank(artifact: Artifact) -> int:
         kind = artifact.content_type.partition("/")[0]
         if artifact.content_type == "application/json":
-            return len(KINDS) + 1
-        return KINDS.index(kind) if kind in KINDS else len(KINDS)
+            return len(KIND_ORDER) + 1
+        return KIND_ORDER.index(kind) if kind in KIND_ORDER else len(KIND_ORDER)
 
     return min(task.artifacts, key=rank, default=None)
 
 
-def target_of(task: Task, artifact: Artifact, wanted: Path | None) -> Path:
-    """Where the file goes: ``-o`` (a file or a folder), or ``out/<id>`` with the artifact's ending."""
-    if wanted is not None:
-        return wanted
+def default_path(task: Task, artifact: Artifact) -> Path:
+    """Where the file goes without ``-o``: ``out/<id>`` with the artifact's extension."""
     return OUT / f"{task.id}{Path(artifact.name).suffix}"
 
 
-def bring(client: Client, task: Task, place: Place) -> Brought | None:
-    """Download the task's main artifact; ``None`` when it left none."""
+def download_main_artifact(client: Client, task: Task, destination: Destination) -> DownloadedFile | None:
+    """Download the task's main artifact. Returns ``None`` if the task has no artifacts."""
     artifact = main_artifact(task)
     if artifact is None:
         return None
-    return place.bring(client, task, artifact, default=target_of(task, artifact, None))
+    return destination.download(client, task, artifact, default=default_path(task, artifact))
 
 
-def report(output: Output, task: Task, story: Story, file: Brought | None) -> Exit:
-    """Tell how it ended. Gives the exit code."""
-    code = OF_STATE[task.state]
+def report(output: Output, task: Task, timeline: Timeline, file: DownloadedFile | None) -> Exit:
+    """Print how the task ended. Returns the exit code."""
+    code = EXIT_OF_STATE[task.state]
     if output.as_json:
-        phases = {name: round(took, 3) for name, took in story.spent.items()}
-        answer = {"task": task.to_json(), "phases_s": phases}
-        output.json(answer | ({"file": str(file.path)} if file is not None else {}))
+        phases = {name: round(took, 3) for name, took in timeline.spent.items()}
+        result = {"task": task.to_json(), "phases_s": phases}
+        output.json(result | ({"file": str(file.path)} if file is not None else {}))
         return code
-    _phases(output, story)
+    _print_phases(output, timeline)
     if code is not Exit.OK:
-        output.note(f"{task.id} {task.state.value}{_why(task, story)}", style="bold red")
+        output.note(f"{task.id} {task.state.value}{_reason(task, timeline)}", style="bold red")
         output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks replay {task.id}", style="dim")
         return code
     if file is not None:
         if file.path is not None:
             output.file(file.path)
-        output.note(f"{size(file.artifact.size_bytes)}, SHA-256 checked", style="dim")
+        output.note(f"{size(file.artifact.size_bytes)}, SHA-256 verified", style="dim")
     gpu = f", {task.usage.gpu_seconds:.1f} GPU-seconds" if task.usage else ""
     output.note(f"{task.id} succeeded{gpu}", style="bold green")
     output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks download {task.id}", style="dim")
     return code
 
 
-def _why(task: Task, story: Story) -> str:
-    # A task that was cancelled or expired may carry the error of an earlier attempt: that did not end it.
+def _reason(task: Task, timeline: Timeline) -> str:
+    # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end it.
     if task.state is TaskState.FAILED and task.error is not None:
         return f": {task.error.message} ({task.error.code})"
-    if story.reason in DEADLINES:
-        return f": {DEADLINES[story.reason]}"
-    return f" ({story.reason})" if story.reason else ""
+    if timeline.reason in DEADLINE_REASONS:
+        return f": {DEADLINE_REASONS[timeline.reason]}"
+    return f" ({timeline.reason})" if timeline.reason else ""
 
 
-def _phases(output: Output, story: Story) -> None:
-    phases = story.phases()
+def _print_phases(output: Output, timeline: Timeline) -> None:
+    phases = timeline.phases()
     if not phases:
         return
     width = max(len(name) for name, _ in phases)
     for name, took in phases:
         output.note(f"  {name:<{width}}  {seconds(took):>12}")
-    output.note(f"  {'in all':<{width}}  {seconds(sum(took for _, took in phases)):>12}")
+    output.note(f"  {'total':<{width}}  {seconds(sum(took for _, took in phases)):>12}")

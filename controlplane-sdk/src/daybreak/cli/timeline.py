@@ -1,4 +1,12 @@
-"""What a task's events mean to the one who waits: where it is, how far, and where the time went. Pure."""
+"""Fold a task's events into what a waiting user wants to know: phase, progress, ETA, and the time spent by phase.
+
+:class:`Timeline` is pure: it takes events one by one and keeps the current state. :meth:`Timeline.update` returns a
+line for the few events that deserve one (start, retry, log, a problem of the pool); the progress bar shows the rest.
+
+Time is attributed as follows. An event that *enters* a phase (queued, wake, started, retrying) ends the phase before
+it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase that it
+names.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +18,16 @@ from daybreak.cli.output import seconds
 from daybreak.wire import Event, EventType, Task, TaskState
 
 PHASES = {
-    # of a wake
+    # phases of a wake
     "detect": "noticing the task",
     "pods": "getting machines",
     "image": "pulling the image",
     "ray": "starting Ray",
-    "process_group": "joining the ranks",
+    "process_group": "connecting the ranks",
     "model": "loading the model",
     "warm_up": "warming up",
     "ready": "ready",
-    # of the work
+    # phases of the work
     "load": "loading",
     "encode_prompt": "reading the prompt",
     "denoise": "denoising",
@@ -29,34 +37,34 @@ PHASES = {
 }
 QUEUE = "queue"
 START = "start"
-RETRY = "waiting to try again"
-SOON_S = 0.05
-"""What is left is not worth a word below this."""
+RETRY = "waiting to retry"
+SHORTEST_ETA_S = 0.05
+"""Shorter ETAs are not shown."""
 REASONS = {
     "error": "an error",
-    "stalled": "a step that did not end",
+    "stalled": "a stalled step",
     "lease_lost": "a lost worker",
-    "released": "a worker that had to go",
+    "released": "a worker that was shut down",
 }
 
 
 def phase_words(phase: str) -> str:
-    """A phase in words."""
+    """A phase, in words."""
     return PHASES.get(phase, phase.replace("_", " "))
 
 
 def ranks(count: int) -> str:
-    """A count of ranks in words."""
+    """A number of ranks, in words."""
     return f"{count} rank" if count == 1 else f"{count} ranks"
 
 
 @dataclass
-class Story:
-    """Folded from events, one at a time."""
+class Timeline:
+    """The state of a task, folded from its events."""
 
-    label: str = "handed in"
+    label: str = "submitted"
     fraction: float | None = None
-    """Of the whole task, in 0..1; ``None`` while nothing can be said."""
+    """Progress of the whole task, in 0..1; ``None`` while it is unknown."""
     step: int | None = None
     steps: int | None = None
     eta_s: float | None = None
@@ -64,24 +72,24 @@ class Story:
     attempt: int = 0
     last_id: str | None = None
     reason: str | None = None
-    """Why it was cancelled or expired."""
+    """Why the task was cancelled or expired."""
     spent: dict[str, float] = field(default_factory=dict)
-    """Seconds by phase, in the order in which the phases came."""
-    _obstacle: str | None = None
-    """What keeps the pool from a ready group, as it was told last."""
+    """Seconds by phase, in the order of the phases."""
+    _problem: str | None = None
+    """The latest reason why the pool has no ready group."""
     _current: str = QUEUE
     _since: datetime | None = None
 
     @classmethod
-    def of(cls, task: Task) -> Story:
-        """The story of a task so far, from one look at it."""
-        story = cls(state=task.state, _since=task.created_at)
+    def of(cls, task: Task) -> Timeline:
+        """The timeline of a task before its first event."""
+        timeline = cls(state=task.state, _since=task.created_at)
         if task.queue is not None:
-            story._queued(task.queue.position, task.queue.eta_s)
-        return story
+            timeline._queued(task.queue.position, task.queue.eta_s)
+        return timeline
 
-    def tell(self, event: Event) -> str | None:
-        """Take the next event in. Gives a line to keep when the event is worth one."""
+    def update(self, event: Event) -> str | None:
+        """Apply the next event. Returns a line to print if the event deserves one."""
         if event.id is not None:
             self.last_id = event.id
         data = event.data
@@ -109,16 +117,16 @@ class Story:
 
     @property
     def line(self) -> str:
-        """Where the task is, in one line without the fraction."""
+        """The current state in one line, without the fraction."""
         parts = [self.label]
         if self.steps and self.state is TaskState.RUNNING:
             parts.append(f"step {self.step or 0}/{self.steps}")
-        if self.eta_s is not None and self.eta_s >= SOON_S and not self.state.terminal:
+        if self.eta_s is not None and self.eta_s >= SHORTEST_ETA_S and not self.state.terminal:
             parts.append(f"about {seconds(self.eta_s)} left")
         return " · ".join(parts)
 
     def _enter(self, phase: str, at: datetime) -> None:
-        """From now on it is this phase: the time until now belonged to the one before."""
+        """Start a phase: the time until ``at`` belongs to the phase before."""
         self._spend(self._current, at)
         self._current = phase
 
@@ -129,10 +137,10 @@ class Story:
 
     def _queued(self, position: float | None, eta_s: float | None) -> None:
         self.state = TaskState.QUEUED
-        where = (
+        place = (
             "next in line" if position == 1 else f"number {position:.0f} in line" if position else "waiting"
         )
-        self.label = f"queued, {where}"
+        self.label = f"queued, {place}"
         self.fraction, self.step, self.steps, self.eta_s = None, None, None, eta_s
 
     def _wake(self, event: Event) -> str | None:
@@ -140,11 +148,11 @@ class Story:
         self._enter(phase or QUEUE, event.at)
         self.label = f"waking: {phase_words(phase)}"
         self.eta_s = _number(event.data.get("eta_s"))
-        message, before = event.data.get("message"), self._obstacle
-        self._obstacle = str(message) if message else None
-        if self._obstacle is None or self._obstacle == before:
+        message, before = event.data.get("message"), self._problem
+        self._problem = str(message) if message else None
+        if self._problem is None or self._problem == before:
             return None
-        return f"not in order: {self._obstacle}"
+        return f"problem: {self._problem}"
 
     def _started(self, event: Event) -> str:
         self._enter(START, event.at)
@@ -154,45 +162,42 @@ class Story:
             "starting",
             None,
         )
-        resumed, members = event.data.get("resumed_from_step"), _whole(event.data.get("ranks"))
-        words = f"started on {event.data.get('group', 'a group')}" + (
-            f", {ranks(members)}" if members else ""
-        )
+        step, count = event.data.get("resumed_from_step"), _integer(event.data.get("ranks"))
+        text = f"started on {event.data.get('group', 'a group')}" + (f", {ranks(count)}" if count else "")
         if self.attempt > 1:
-            words += f", attempt {self.attempt}"
-        return words + (f", going on after step {resumed}" if resumed else "")
+            text += f", attempt {self.attempt}"
+        return text + (f", resuming after step {step}" if step else "")
 
     def _progress(self, event: Event) -> None:
         data = event.data
         phase = str(data.get("phase", START))
-        # Progress is told when a step has ended: the time since the event before it was this phase's.
         self._spend(phase, event.at)
         self._current = phase
         self.state, self.label = TaskState.RUNNING, phase_words(phase)
         self.fraction, self.eta_s = _number(data.get("fraction")), _number(data.get("eta_s"))
-        self.step, self.steps = _whole(data.get("step")), _whole(data.get("steps"))
+        self.step, self.steps = _integer(data.get("step")), _integer(data.get("steps"))
 
     def _retrying(self, event: Event) -> str:
         self._enter(RETRY, event.at)
         reason = str(event.data.get("reason", ""))
         delay = _number(event.data.get("delay_s"))
         self.state, self.label, self.eta_s = TaskState.QUEUED, RETRY, None
-        words = f"trying again after {REASONS.get(reason, reason)}"
+        text = f"retrying after {REASONS.get(reason, reason)}"
         if event.data.get("message"):
-            words += f": {event.data['message']}"
-        return words + (f" (in {seconds(delay)})" if delay else "")
+            text += f": {event.data['message']}"
+        return text + (f" (in {seconds(delay)})" if delay else "")
 
     def _reset(self, event: Event) -> str:
         try:
             task = Task.model_validate(event.data.get("task"))
         except ValueError:
-            return "some events are gone; following from here"
+            return "some events were lost; following from here"
         self.state = task.state
         if task.progress is not None:
             self.fraction, self.eta_s = task.progress.fraction, task.progress.eta_s
             self.step, self.steps = task.progress.step, task.progress.steps
             self.label = phase_words(task.phase or START)
-        return "older events are gone; following from here"
+        return "older events were deleted; following from here"
 
     def _ended(self, event: Event) -> None:
         self._spend(self._current, event.at)
@@ -202,9 +207,11 @@ class Story:
         self.reason = event.data.get("reason")
 
     def phases(self) -> list[tuple[str, float]]:
-        """Seconds by phase in words, without those that took no time worth a word."""
+        """Phases in words with their seconds, without the negligible ones."""
         return [
-            (phase_words(name), took) for name, took in self.spent.items() if took >= 0.005 or name in PHASES
+            (phase_words(name), spent_s)
+            for name, spent_s in self.spent.items()
+            if spent_s >= 0.005 or name in PHASES
         ]
 
 
@@ -212,5 +219,5 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

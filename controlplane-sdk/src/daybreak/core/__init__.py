@@ -1,6 +1,6 @@
-"""All that the two clients do, without doing any of it.
+"""The logic of both clients, free of I/O.
 
-An operation is a generator that yields *effects* (send this, read a chunk, sleep) and is sent their outcomes:
-retries, reconnects, paging and downloads are written here once. ``daybreak.sync`` and ``daybreak.aio`` only
-carry effects out.
+An operation (submit, follow, download …) is a generator. It yields *effects* (send this request, read a chunk,
+sleep) and receives their outcomes, so retries, reconnects, paging and resumed downloads are written once, here.
+``daybreak.sync`` and ``daybreak.aio`` only perform the effects.
 """

@@ -1,7 +1,12 @@
-"""Downloading an artifact: resumed where it broke, checked, and in place only when it is whole.
+"""Download an artifact: resumable, checked, and only ever visible as a whole file.
 
-Where it goes is decided in :mod:`daybreak.core.targets`. A plain file gets its bytes in a part file beside it; a device
-or a FIFO gets them from a temporary file, so that its reader sees nothing that is not checked.
+The bytes go to a hidden part file beside the target. Its name contains the SHA-256, so any later call, in this process
+or another, finds it and resumes with a ``Range`` request. When the part file is complete and its SHA-256 is right, it
+is renamed to the target. If a resumed file turns out wrong, it is fetched once more from the start: the bytes of the
+earlier call may have been the bad ones.
+
+A device or a FIFO cannot be renamed over. It receives the bytes from a temporary file after they have been checked.
+:mod:`daybreak.core.targets` decides where the bytes go.
 """
 
 from __future__ import annotations
@@ -12,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from daybreak.core import operations
-from daybreak.core.effects import STREAM_TIMEOUT_S, Close, Do, HttpRequest, Open, Operation, Read, Sleep
-from daybreak.core.replies import refuse
-from daybreak.core.retry import Retry, calling
+from daybreak.core.effects import STREAM_TIMEOUT_S, CallSync, Close, HttpRequest, Open, Operation, Read, Sleep
+from daybreak.core.replies import raise_for_status
+from daybreak.core.retry import Retry, call
 from daybreak.core.targets import Target, target_of, write_into
 from daybreak.errors import (
     DaybreakError,
@@ -30,125 +35,125 @@ BLOCK_BYTES = 1 << 20
 
 
 def artifact_of(task: Task, name: str) -> Artifact:
-    """The task's artifact of that name. Raises ``DownloadError``."""
+    """The task's artifact with this name. Raises ``DownloadError`` if there is none."""
     for artifact in task.artifacts:
         if artifact.name == name:
             return artifact
-    there = ", ".join(each.name for each in task.artifacts) or "none"
-    raise DownloadError(f"{task.id} ({task.state.value}) has no artifact {name!r}; there: {there}")
+    names = ", ".join(artifact.name for artifact in task.artifacts) or "none"
+    raise DownloadError(f"{task.id} ({task.state.value}) has no artifact {name!r}; its artifacts: {names}")
 
 
-def downloading(
+def download(
     task: operations.TaskRef, name: str, path: str | os.PathLike[str] | None, *, retry: Retry
 ) -> Operation[Path]:
-    """Bring the artifact to ``path``: a file, or a folder (one that exists, or a path that ends with ``/``).
+    """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
-    Absent: its own name here. Links are followed; a device or a FIFO is written into. The bytes go to a hidden
-    ``.part`` file beside the target whose name holds the SHA-256, so that a later call goes on where this one broke,
-    also in another process. Raises ``DownloadError`` when the artifact is not there yet, or when what came is not
-    what was promised.
+    Without ``path`` it goes to its own name in the working directory. Links are followed. Raises ``DownloadError`` if
+    the artifact does not exist yet, or if the bytes that arrived have another SHA-256.
     """
-    found = task if isinstance(task, Task) else (yield from calling(operations.get(task), retry))
-    artifact = artifact_of(found, name)
-    target: Target = yield Do(lambda: target_of(path, name))
+    current = task if isinstance(task, Task) else (yield from call(operations.get(task), retry))
+    artifact = artifact_of(current, name)
+    target: Target = yield CallSync(lambda: target_of(path, name))
     if target.file is None:
         with tempfile.TemporaryDirectory(prefix="daybreak-") as folder:
-            whole = Path(folder) / "whole"
-            yield from _bringing(found, artifact, whole, Path(folder) / "part", retry)
-            yield Do(lambda: write_into(whole, target.path))
+            complete = Path(folder) / "complete"
+            yield from _download_file(current, artifact, complete, Path(folder) / "part", retry)
+            yield CallSync(lambda: write_into(complete, target.path))
     else:
-        yield from _bringing(found, artifact, target.file, target.part(artifact.sha256), retry)
+        yield from _download_file(current, artifact, target.file, target.part(artifact.sha256), retry)
     return target.path
 
 
-def _bringing(task: Task, artifact: Artifact, file: Path, part: Path, retry: Retry) -> Operation[None]:
-    """Bring the artifact to a plain file by way of its part file."""
-    if (yield Do(lambda: _is_whole(file, artifact))):
+def _download_file(task: Task, artifact: Artifact, file: Path, part: Path, retry: Retry) -> Operation[None]:
+    """Download the artifact to a regular file by way of its part file."""
+    if (yield CallSync(lambda: _is_complete(file, artifact))):
         return
-    yield Do(lambda: file.parent.mkdir(parents=True, exist_ok=True))
+    yield CallSync(lambda: file.parent.mkdir(parents=True, exist_ok=True))
     for _ in range(2):
-        resumed = yield from _fetching(task, artifact, part, retry)
-        if (yield Do(lambda: _is_whole(part, artifact))):
-            yield Do(lambda: os.replace(part, file))
+        resumed = yield from _fetch_part(task, artifact, part, retry)
+        if (yield CallSync(lambda: _is_complete(part, artifact))):
+            yield CallSync(lambda: os.replace(part, file))
             return
-        yield Do(lambda: part.unlink(missing_ok=True))
+        yield CallSync(lambda: part.unlink(missing_ok=True))
         if not resumed:
             break
-        # The bytes that were left here may have been the wrong ones: once more, from the start.
-    raise DownloadError(f"{artifact.name} of {task.id} arrived with other bytes than its SHA-256 says")
+        # The resumed bytes may have been the wrong ones: fetch all of it once more.
+    raise DownloadError(
+        f"{artifact.name} of {task.id} arrived damaged: its SHA-256 does not match. Retry the download."
+    )
 
 
-def _fetching(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
-    """Bring the part file to its full size. Tells whether it began with bytes of an earlier call."""
-    have: int = yield Do(lambda: _size(part, limit=artifact.size_bytes))
-    resumed = have > 0
+def _fetch_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
+    """Download until the part file has its full size. Returns whether an earlier call had begun it."""
+    size: int = yield CallSync(lambda: _size(part, limit=artifact.size_bytes))
+    resumed = size > 0
     failures = 0
-    while not (have == artifact.size_bytes and part.exists()):
-        lost: DaybreakError = TransportError(f"{artifact.name} ended early")
-        start = have
+    while not (size == artifact.size_bytes and part.exists()):
+        lost: DaybreakError = TransportError(f"the download of {artifact.name} ended early")
+        start = size
         try:
             head = yield Open(_request(task, artifact.name, start))
             if head.status == 416:
-                yield Do(lambda: part.unlink(missing_ok=True))
+                yield CallSync(lambda: part.unlink(missing_ok=True))
             else:
-                refuse(head)
+                raise_for_status(head)
                 start = start if head.status == 206 else 0
-                yield from _copying(artifact, part, start)
+                yield from _write_body(artifact, part, start)
         except ServerError as error:
-            # Of the store behind a redirect: S3 documents 500 InternalError as one to repeat. Ours is a bug: it stays.
+            # S3 documents its 500 InternalError as temporary. The same status from Daybreak is a bug and is raised.
             if error.code == ErrorCode.INTERNAL:
                 raise
             lost = TransportError(str(error))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
-        have = yield Do(lambda: _size(part, limit=artifact.size_bytes))
-        if have == artifact.size_bytes:
+        size = yield CallSync(lambda: _size(part, limit=artifact.size_bytes))
+        if size == artifact.size_bytes:
             continue
-        failures = 1 if have > start else failures + 1
-        if failures >= retry.attempts or not retry.patient(lost):
+        failures = 1 if size > start else failures + 1
+        if failures >= retry.attempts or not retry.should_retry(lost):
             raise lost
         yield Sleep(retry.delay(failures, lost))
     return resumed
 
 
-def _copying(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open answer to the file from ``offset`` on; what came before a break is kept."""
+def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
+    """Write the open response to the part file from ``offset`` on, and keep what arrived before an error."""
     written = offset
-    waiting = bytearray()
+    buffer = bytearray()
 
     def flush() -> None:
         try:
             with part.open("r+b" if part.exists() else "w+b") as file:
                 file.seek(written)
-                file.write(waiting)
+                file.write(buffer)
                 file.truncate()
         except OSError as exc:
-            exc.filename = exc.filename or os.fspath(part)  # a full disk does not say which
+            exc.filename = exc.filename or os.fspath(part)  # the error of a full disk names no file
             raise
 
     try:
         while (chunk := (yield Read())) is not None:
-            waiting += chunk
-            if written + len(waiting) > artifact.size_bytes:
+            buffer += chunk
+            if written + len(buffer) > artifact.size_bytes:
                 raise DownloadError(
-                    f"{artifact.name} is larger than the {artifact.size_bytes} bytes that it should have"
+                    f"{artifact.name} arrived with more than its {artifact.size_bytes} bytes. Retry the download."
                 )
-            if len(waiting) >= BLOCK_BYTES:
-                yield Do(flush)
-                written += len(waiting)
-                waiting.clear()
+            if len(buffer) >= BLOCK_BYTES:
+                yield CallSync(flush)
+                written += len(buffer)
+                buffer.clear()
     except TransportError:
-        yield Do(flush)
+        yield CallSync(flush)
         raise
-    yield Do(flush)
+    yield CallSync(flush)
 
 
-def _request(task: Task, name: str, have: int) -> HttpRequest:
-    # Compressed bytes have offsets of their own; ranges only fit the file as it is.
+def _request(task: Task, name: str, offset: int) -> HttpRequest:
+    # A compressed response would have other offsets than the file, so ranges need the identity encoding.
     headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
     return HttpRequest(
         method="GET",
         path=operations.task_path(task, "artifacts", name),
@@ -159,7 +164,7 @@ def _request(task: Task, name: str, have: int) -> HttpRequest:
 
 
 def _size(part: Path, *, limit: int) -> int:
-    """Bytes of the part file; one that is too large holds something else, and is dropped."""
+    """Bytes in the part file. A file above ``limit`` cannot be ours and is removed."""
     try:
         size = part.stat().st_size
     except FileNotFoundError:
@@ -170,7 +175,7 @@ def _size(part: Path, *, limit: int) -> int:
     return size
 
 
-def _is_whole(path: Path, artifact: Artifact) -> bool:
+def _is_complete(path: Path, artifact: Artifact) -> bool:
     try:
         if path.stat().st_size != artifact.size_bytes:
             return False

@@ -1,4 +1,4 @@
-"""The effects that operations ask for, and how a client hands their outcomes back."""
+"""The effects that operations yield, and how a client returns their outcomes with :func:`step`."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-ANSWER_TIMEOUT_S = 30.0
+RESPONSE_TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 40.0
-"""Longer than two of the server's heartbeats (15 s), so that a silent stream is a dead one."""
+"""Longer than two of the server's heartbeats (15 s), so a silent stream means a dead connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRequest:
-    """A request, ready to be sent; ``path`` is below the server's URL and already quoted."""
+    """A request. ``path`` is relative to the server's URL and already quoted."""
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any | None = None
-    read_timeout_s: float = ANSWER_TIMEOUT_S
-    """The longest silence that is waited out."""
+    read_timeout_s: float = RESPONSE_TIMEOUT_S
+    """Give up after this long without a byte."""
     follow_redirects: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer; header names are in lower case. ``body`` is empty for a stream that is still open."""
+    """A response with lower-case header names. ``body`` is empty while a stream is open."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,56 +38,56 @@ class Reply:
 
 @dataclass(frozen=True)
 class Send:
-    """Send the request and read its whole answer → :class:`Reply`."""
+    """Send the request and read the whole response → :class:`Reply`."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True)
 class Open:
-    """Send the request, keep its answer open for :class:`Read` → :class:`Reply`; a refusal is read whole."""
+    """Send the request and keep its response open for :class:`Read` → :class:`Reply`; errors are read whole."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True)
 class Read:
-    """The next bytes of the open answer → ``bytes``, or ``None`` at its end."""
+    """Read the next bytes of the open response → ``bytes``, or ``None`` at its end."""
 
 
 @dataclass(frozen=True)
 class Close:
-    """Close the open answer, if there is one."""
+    """Close the open response, if any."""
 
 
 @dataclass(frozen=True)
 class Sleep:
-    """Wait so long."""
+    """Wait this long."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Do:
-    """Call this; it may block on a file → what it returns."""
+class CallSync:
+    """Call a function that may block on a file → its result."""
 
-    call: Callable[[], Any]
+    function: Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Emit:
-    """Give this value to the caller, who iterates."""
+    """Yield this value to the caller, who is iterating."""
 
     value: Any
 
 
-Effect: TypeAlias = Send | Open | Read | Close | Sleep | Do | Emit
+Effect: TypeAlias = Send | Open | Read | Close | Sleep | CallSync | Emit
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an effect: a value, or the error to raise where the operation waits."""
+    """The result of an effect: a value, or the error to raise inside the operation."""
 
     value: Any = None
     error: Exception | None = None
@@ -95,13 +95,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done(Generic[T]):
-    """The operation has ended with this value."""
+    """The operation has returned this value."""
 
     value: T
 
 
-def advance(operation: Operation[T], outcome: Outcome) -> Effect | Done[T]:
-    """Take the operation to its next effect. Raises what the operation raises."""
+def step(operation: Operation[T], outcome: Outcome) -> Effect | Done[T]:
+    """Resume the operation until its next effect. Raises what the operation raises."""
     try:
         if outcome.error is not None:
             return operation.throw(outcome.error)

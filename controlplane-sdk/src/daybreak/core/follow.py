@@ -1,4 +1,18 @@
-"""Following a task: its events exactly once and in order, over as many connections as it takes."""
+"""Follow a task: every event exactly once and in order, across reconnects.
+
+:func:`follow` remembers the id of the newest event that it emitted. After a lost connection it sends that id as
+``Last-Event-ID`` and drops whatever is not newer, so the server may repeat events but the caller never sees a repeat.
+A connection that lasted ``STABLE_CONNECTION_S`` resets the backoff.
+
+A stream ends in one of three ways:
+
+- its terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``);
+- the server answers 204: nothing follows this id;
+- a connection brings no events although the task was already known to have ended. Before that, a connection without
+  events makes ``follow`` read the task, because its end may fall between two connections.
+
+:func:`wait` follows without emitting, and polls during the last ``POLL_BELOW_S`` seconds before its deadline.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +34,9 @@ from daybreak.core.effects import (
     Reply,
     Sleep,
 )
-from daybreak.core.replies import refuse
-from daybreak.core.retry import Retry, calling
-from daybreak.core.sse import Message, SseParser
+from daybreak.core.replies import raise_for_status
+from daybreak.core.retry import Retry, call
+from daybreak.core.sse import SseMessage, SseParser
 from daybreak.errors import (
     ArgumentError,
     DaybreakError,
@@ -37,20 +51,20 @@ from daybreak.errors import (
 )
 from daybreak.wire import Event, EventType, Task, TaskState
 
-HEALTHY_S = 15.0
-"""A connection that lasted so long was a good one: the backoff starts anew after it."""
+STABLE_CONNECTION_S = 15.0
+"""A connection that lasted this long was healthy: the backoff starts over after it."""
 POLL_BELOW_S = 20.0
-"""Near its deadline ``wait`` asks instead of listening: a stream may be silent for a heartbeat (15 s)."""
-NOTHING_FOLLOWS = 204
-"""The status that answers the id of a task's last event: there is nothing to connect for any more."""
+"""This close to its deadline ``wait`` polls, because a stream may be silent for a whole heartbeat (15 s)."""
+NO_MORE_EVENTS = 204
+"""The HTTP status if ``Last-Event-ID`` is the task's last event: there is no reason to reconnect."""
 _KNOWN = frozenset(EventType)
 _ID = re.compile(r"(\d+)-(\d+)")
 
 Clock = Callable[[], float]
 
 
-def place(event_id: str) -> tuple[int, int]:
-    """An event id as a pair that sorts in the order of events."""
+def parse_event_id(event_id: str) -> tuple[int, int]:
+    """An event id as a pair of numbers that sorts in the order of events."""
     match = _ID.fullmatch(event_id)
     if match is None:
         raise ProtocolError(f"{event_id!r} is not an event id")
@@ -58,96 +72,99 @@ def place(event_id: str) -> tuple[int, int]:
 
 
 def require_event_id(text: str) -> None:
-    """Raise ``ArgumentError`` for what a caller gave as an event id and is none."""
+    """Raise ``ArgumentError`` if the caller's text is not an event id."""
     if _ID.fullmatch(text) is None:
         raise ArgumentError(f"{text!r} is not an event id such as 1732190400000-0")
 
 
-def read_event(message: Message) -> Event | None:
-    """The event of a message; ``None`` for a type that this version does not know."""
+def read_event(message: SseMessage) -> Event | None:
+    """Decode an event. Returns ``None`` for a type that this version does not know."""
     if message.event not in _KNOWN:
         return None
     try:
         event = Event.model_validate_json(message.data)
     except ValidationError as exc:
-        raise ProtocolError(f"the stream sent an event that cannot be read: {message.data[:200]}") from exc
-    if event.id is None and message.id is not None and event.type not in _UNLOGGED:
+        raise ProtocolError(f"the stream sent an event that cannot be decoded: {message.data[:200]}") from exc
+    if event.id is None and message.id is not None and event.type not in _TRANSIENT:
         return event.model_copy(update={"id": message.id})
     return event
 
 
-_UNLOGGED = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
+_TRANSIENT = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
+"""Events that are not stored: they describe the moment, have no id and are never repeated."""
 
 
-class _Stream:
-    """What is known of the stream between its connections."""
+class _StreamState:
+    """What ``follow`` remembers between connections."""
 
     def __init__(self, after: str | None, retry: Retry, clock: Clock) -> None:
-        self.last = after
+        self.last_id = after
         if after:
             require_event_id(after)
-        self._at = place(after) if after else (-1, -1)
+        self._last_position = parse_event_id(after) if after else (-1, -1)
         self._retry = retry
         self._clock = clock
         self._failures = 0
         self._was_open = False
-        self._opened_at = self._heard_at = clock()
-        self._news = False
-        self._seen_ended = False
+        self._opened_at = self._received_at = clock()
+        self._saw_events = False
+        self._task_ended = False
 
-    def opened(self) -> SseParser:
-        self._was_open, self._news = True, False
-        self._opened_at = self._heard_at = self._clock()
+    def on_open(self) -> SseParser:
+        """Start a connection with a parser of its own."""
+        self._was_open, self._saw_events = True, False
+        self._opened_at = self._received_at = self._clock()
         return SseParser()
 
-    def heard(self) -> None:
-        self._heard_at = self._clock()
-        if self._heard_at - self._opened_at >= HEALTHY_S:
+    def on_bytes(self) -> None:
+        """Note that the connection is alive."""
+        self._received_at = self._clock()
+        if self._received_at - self._opened_at >= STABLE_CONNECTION_S:
             self._failures = 0
 
-    def take(self, message: Message) -> Event | None:
-        """The event if it is new; what was seen before is dropped."""
+    def accept(self, message: SseMessage) -> Event | None:
+        """The message's event, or ``None`` if it was seen before or its type is unknown."""
         event = read_event(message)
         event_id = event.id if event is not None else message.id
         if event_id is not None:
-            if place(event_id) <= self._at:
+            if parse_event_id(event_id) <= self._last_position:
                 return None
-            self.last, self._at = event_id, place(event_id)
+            self.last_id, self._last_position = event_id, parse_event_id(event_id)
         if event is not None:
             self._failures = 0
-            self._news = self._news or event.id is not None
+            self._saw_events = self._saw_events or event.id is not None
         return event
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether the task was known to have ended when this connection began, and it brought nothing more.
+    def on_task(self, task: Task) -> None:
+        """Remember whether the task has ended, after a connection without events."""
+        self._task_ended = task.state.terminal
 
-        So it is when one asks for what came after the terminal event, or when all history is trimmed.
+    @property
+    def saw_no_events(self) -> bool:
+        """Whether the last connection brought no stored event."""
+        return not self._saw_events
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last connection brought nothing although the task had ended before it.
+
+        This is the case if ``after`` is the terminal event, or if the task's whole history has been trimmed.
         """
-        return self._seen_ended and not self._news
+        return self._task_ended and not self._saw_events
 
-    def looked(self, task: Task) -> None:
-        """A look at the task after a connection that brought nothing."""
-        self._seen_ended = task.state.terminal
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the connection that closed brought nothing."""
-        return not self._news
-
-    def lost(self, error: DaybreakError) -> float:
-        """Seconds until the next connection. Raises the error when patience is at its end."""
+    def on_lost(self, error: DaybreakError) -> float:
+        """Seconds until the next connection. Raises ``error`` if it is permanent or no attempts are left."""
         self._failures += 1
-        if not self._retry.patient(error):
+        if not self._retry.should_retry(error):
             raise error
         if not self._was_open and self._failures >= self._retry.attempts:
             raise error
-        if self._was_open and self._clock() - self._heard_at > self._retry.stream_s:
+        if self._was_open and self._clock() - self._received_at > self._retry.stream_s:
             raise error
         return self._retry.delay(self._failures, error)
 
 
-def following(
+def follow(
     task: operations.TaskRef,
     *,
     after: str | None,
@@ -156,24 +173,24 @@ def following(
     emit: bool = True,
     clock: Clock = time.monotonic,
 ) -> Operation[bool]:
-    """Emit the task's events after ``after`` until its terminal one, reconnecting with ``Last-Event-ID``.
+    """Emit the task's events after ``after``, up to and including its terminal event.
 
-    Gives ``True`` after the terminal event, ``False`` when ``until`` (of ``clock``) passed before it.
+    Returns ``True`` at the end of the stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
     """
-    stream = _Stream(after, retry, clock)
+    stream = _StreamState(after, retry, clock)
     while until is None or clock() < until:
         lost: DaybreakError = TransportError("the stream ended before the task did")
         try:
-            head = yield Open(_request(task, stream.last, None if until is None else until - clock()))
-            if head.status == NOTHING_FOLLOWS:
+            head = yield Open(_request(task, stream.last_id, None if until is None else until - clock()))
+            if head.status == NO_MORE_EVENTS:
                 yield Close()
                 return True
-            _check(head)
-            parser = stream.opened()
+            _require_event_stream(head)
+            parser = stream.on_open()
             while (chunk := (yield Read())) is not None:
-                stream.heard()
+                stream.on_bytes()
                 for message in parser.feed(chunk):
-                    event = stream.take(message)
+                    event = stream.accept(message)
                     if event is None:
                         continue
                     if emit:
@@ -183,38 +200,38 @@ def following(
                         return True
                 if until is not None and clock() >= until:
                     break
-            if stream.exhausted:
+            if stream.at_end:
                 return True
-            if stream.doubtful:
+            if stream.saw_no_events:
                 yield Close()
-                stream.looked((yield from calling(operations.get(task), retry)))
+                stream.on_task((yield from call(operations.get(task), retry)))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
         if until is not None and clock() >= until:
             break
-        yield Sleep(stream.lost(lost))
+        yield Sleep(stream.on_lost(lost))
     return False
 
 
-def _request(task: operations.TaskRef, last: str | None, left_s: float | None) -> HttpRequest:
+def _request(task: operations.TaskRef, last_id: str | None, remaining_s: float | None) -> HttpRequest:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-    if last is not None:
-        headers["Last-Event-ID"] = last
-    timeout = STREAM_TIMEOUT_S if left_s is None else min(STREAM_TIMEOUT_S, max(left_s, 1.0))
+    if last_id is not None:
+        headers["Last-Event-ID"] = last_id
+    timeout = STREAM_TIMEOUT_S if remaining_s is None else min(STREAM_TIMEOUT_S, max(remaining_s, 1.0))
     return HttpRequest(
         method="GET", path=operations.task_path(task, "events"), headers=headers, read_timeout_s=timeout
     )
 
 
-def _check(head: Reply) -> None:
-    refuse(head)
-    kind = head.headers.get("content-type", "")
-    if not kind.startswith("text/event-stream"):
-        raise ProtocolError(f"the server answered {kind or 'no content type'} instead of an event stream")
+def _require_event_stream(head: Reply) -> None:
+    raise_for_status(head)
+    media_type = head.headers.get("content-type", "")
+    if not media_type.startswith("text/event-stream"):
+        raise ProtocolError(f"the server sent {media_type or 'no content type'} instead of an event stream")
 
 
-def waiting(
+def wait(
     task: operations.TaskRef,
     *,
     timeout_s: float | None,
@@ -222,33 +239,33 @@ def waiting(
     retry: Retry,
     clock: Clock = time.monotonic,
 ) -> Operation[Task]:
-    """Wait for the task's end. Raises ``TaskFailedError`` (when ``check``) and ``WaitTimeoutError``."""
+    """Wait until the task ends. Raises ``WaitTimeoutError`` and, if ``check``, ``TaskFailedError``."""
     deadline = None if timeout_s is None else clock() + timeout_s
     if deadline is None:
-        yield from following(task, after=None, retry=retry, emit=False, clock=clock)
+        yield from follow(task, after=None, retry=retry, emit=False, clock=clock)
     elif deadline - clock() > POLL_BELOW_S:
         until = deadline - POLL_BELOW_S
-        yield from following(task, after=None, retry=retry, emit=False, until=until, clock=clock)
-    pause = 0.05
+        yield from follow(task, after=None, retry=retry, emit=False, until=until, clock=clock)
+    pause_s = 0.05
     while True:
-        seen = yield from calling(operations.get(task), retry)
-        if seen.state.terminal:
+        current = yield from call(operations.get(task), retry)
+        if current.state.terminal:
             if check:
-                raise_if_failed(seen)
-            return seen
-        left = pause if deadline is None else deadline - clock()
-        if left <= 0:
-            raise WaitTimeoutError(f"{seen.id} is still {seen.state.value} after {timeout_s:g} s")
-        yield Sleep(min(pause, left))
-        pause = min(1.0, pause * 1.5)
+                raise_if_failed(current)
+            return current
+        remaining_s = pause_s if deadline is None else deadline - clock()
+        if remaining_s <= 0:
+            raise WaitTimeoutError(f"{current.id} is still {current.state.value} after {timeout_s:g} s")
+        yield Sleep(min(pause_s, remaining_s))
+        pause_s = min(1.0, pause_s * 1.5)
 
 
 def raise_if_failed(task: Task) -> None:
-    """Raise the error for a task that ended without a result."""
-    kinds: dict[TaskState, type[TaskFailedError]] = {
+    """Raise ``TaskFailedError``, or the subclass for its state, unless the task succeeded."""
+    errors_by_state: dict[TaskState, type[TaskFailedError]] = {
         TaskState.FAILED: TaskFailedError,
         TaskState.CANCELLED: TaskCancelledError,
         TaskState.EXPIRED: TaskExpiredError,
     }
-    if task.state in kinds:
-        raise kinds[task.state](task)
+    if task.state in errors_by_state:
+        raise errors_by_state[task.state](task)

@@ -1,4 +1,4 @@
-"""Each route of the server as a :class:`Call`."""
+"""Each route of the API as an :class:`ApiCall`. These functions send nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from daybreak.core.effects import Emit, HttpRequest, Operation, Reply
-from daybreak.core.replies import parse, refuse
-from daybreak.core.retry import Call, Repeat, Retry, calling
+from daybreak.core.replies import parse, raise_for_status
+from daybreak.core.retry import ApiCall, Repeat, Retry, call
 from daybreak.errors import ArgumentError
 from daybreak.wire import (
     BatchResult,
@@ -34,43 +34,43 @@ TaskRef: TypeAlias = Task | str
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """A picture of the work so far, at most 32 KiB."""
+    """An image of the work so far, at most 32 KiB."""
 
     content: bytes
     content_type: str
 
 
 def task_path(task: TaskRef, *rest: str) -> str:
-    """The path of a task, or of something below it."""
+    """The path of a task, or of a resource below it."""
     task_id = task.id if isinstance(task, Task) else task
-    return "/".join(["/v1/tasks", *(_segment(part) for part in (task_id, *rest))])
+    return "/".join(["/v1/tasks", *(_quote_segment(part) for part in (task_id, *rest))])
 
 
-def _segment(part: str) -> str:
-    """One part of a path, quoted. Raises ``ArgumentError``."""
+def _quote_segment(part: str) -> str:
+    """Quote one segment of a path. Raises ``ArgumentError``."""
     try:
         return quote(part, safe="")
     except UnicodeEncodeError as exc:
-        raise ArgumentError(f"{part!r} is not text in UTF-8") from exc
+        raise ArgumentError(f"{part!r} cannot be sent: it is not valid UTF-8") from exc
 
 
 def new_key() -> str:
-    """An idempotency key that nobody else has."""
+    """A new, unique idempotency key."""
     return uuid.uuid4().hex
 
 
-def _keyed(idempotency_key: str | None) -> dict[str, str]:
-    """The header with the caller's key, or with one of our own. Raises ``ArgumentError``."""
+def _idempotency_header(idempotency_key: str | None) -> dict[str, str]:
+    """The header with the caller's key, or with a new one. Raises ``ArgumentError``."""
     key = idempotency_key or new_key()
     if not (key.isascii() and key.isprintable()):
         raise ArgumentError(
-            f"the idempotency key {key!r} cannot be sent: a header carries printable ASCII characters only"
+            f"the idempotency key {key!r} cannot be sent: use printable ASCII characters only"
         )
     return {"Idempotency-Key": key}
 
 
 def require_json(value: Any, name: str) -> None:
-    """Raise ``ArgumentError``, with the place, where a value holds what JSON in UTF-8 has no words for."""
+    """Raise ``ArgumentError`` with the position of a value that JSON in UTF-8 cannot represent."""
     match value:
         case float() if not isfinite(value):
             raise ArgumentError(f"{name} is {value}: JSON has no such number")
@@ -78,17 +78,17 @@ def require_json(value: Any, name: str) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError as exc:
-                raise ArgumentError(f"{name} is not text in UTF-8: {value!r}") from exc
+                raise ArgumentError(f"{name} is not valid UTF-8: {value!r}") from exc
         case Mapping():
             for key, inner in value.items():
-                require_json(key, f"a name in {name}")
+                require_json(key, f"a key in {name}")
                 require_json(inner, f"{name}.{key}")
         case list() | tuple():
             for number, inner in enumerate(value):
                 require_json(inner, f"{name}[{number}]")
 
 
-def submission(
+def submit_body(
     pool: str,
     input: Mapping[str, Any],
     *,
@@ -99,18 +99,18 @@ def submission(
     max_strikes: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body of a submit. It is the server that judges it: one authority, one set of messages.
+    """The body of ``POST /v1/tasks``. Only the server validates it, so that its rules and messages exist once.
 
-    Raises ``ArgumentError`` only for what no request can carry.
+    Raises ``ArgumentError`` for values that no request can carry.
     """
     if not isinstance(input, Mapping):
         raise TypeError(f"input must be a mapping such as a dict, not {type(input).__name__}")
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping such as a dict, not {type(metadata).__name__}")
     if start_at is not None and not isinstance(start_at, datetime):
-        raise TypeError(f"start_at must be a datetime with a zone, not {type(start_at).__name__}")
+        raise TypeError(f"start_at must be a datetime with a time zone, not {type(start_at).__name__}")
     if start_at is not None and start_at.tzinfo is None:
-        raise ValueError("start_at needs a zone, such as datetime.now(UTC)")
+        raise ValueError("start_at needs a time zone, such as datetime.now(UTC)")
     body: dict[str, Any] = {
         "pool": pool,
         "input": dict(input),
@@ -127,103 +127,103 @@ def submission(
     return body
 
 
-def submit(body: Mapping[str, Any], *, idempotency_key: str | None) -> Call[Task]:
+def submit(body: Mapping[str, Any], *, idempotency_key: str | None) -> ApiCall[Task]:
     """``POST /v1/tasks``."""
-    headers = _keyed(idempotency_key)
+    headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks", json=dict(body), headers=headers)
-    return Call(request=request, read=lambda reply: parse(reply, Task))
+    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
 
 
 def submit_batch(
     tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None
-) -> Call[BatchResult]:
+) -> ApiCall[BatchResult]:
     """``POST /v1/tasks:batch``."""
     bodies = [
         task.model_dump(mode="json", exclude_none=True) if isinstance(task, SubmitRequest) else dict(task)
         for task in tasks
     ]
     require_json(bodies, "tasks")
-    headers = _keyed(idempotency_key)
+    headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks:batch", json={"tasks": bodies}, headers=headers)
-    return Call(request=request, read=lambda reply: parse(reply, BatchResult))
+    return ApiCall(request=request, read=lambda reply: parse(reply, BatchResult))
 
 
-def estimate(body: Mapping[str, Any]) -> Call[Estimate]:
-    """``POST /v1/estimate``: it changes nothing."""
+def estimate(body: Mapping[str, Any]) -> ApiCall[Estimate]:
+    """``POST /v1/estimate``, which changes nothing."""
     request = HttpRequest(method="POST", path="/v1/estimate", json=dict(body))
-    return Call(request=request, read=lambda reply: parse(reply, Estimate))
+    return ApiCall(request=request, read=lambda reply: parse(reply, Estimate))
 
 
-def get(task: TaskRef) -> Call[Task]:
+def get(task: TaskRef) -> ApiCall[Task]:
     """``GET /v1/tasks/{id}``."""
     request = HttpRequest(method="GET", path=task_path(task))
-    return Call(request=request, read=lambda reply: parse(reply, Task))
+    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
 
 
-def cancel(task: TaskRef) -> Call[Task]:
-    """``POST /v1/tasks/{id}/cancel``: asking twice is as asking once."""
+def cancel(task: TaskRef) -> ApiCall[Task]:
+    """``POST /v1/tasks/{id}/cancel``, which is idempotent."""
     request = HttpRequest(method="POST", path=task_path(task, "cancel"))
-    return Call(request=request, read=lambda reply: parse(reply, Task))
+    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
 
 
-def replay(task: TaskRef, *, idempotency_key: str | None) -> Call[Task]:
+def replay(task: TaskRef, *, idempotency_key: str | None) -> ApiCall[Task]:
     """``POST /v1/tasks/{id}/replay``."""
-    headers = _keyed(idempotency_key)
+    headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path=task_path(task, "replay"), headers=headers)
-    return Call(request=request, read=lambda reply: parse(reply, Task))
+    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
 
 
-def delete(task: TaskRef) -> Call[bool]:
+def delete(task: TaskRef) -> ApiCall[bool]:
     """``DELETE /v1/tasks/{id}``."""
 
     def read(reply: Reply) -> bool:
-        refuse(reply)
+        raise_for_status(reply)
         return True
 
     request = HttpRequest(method="DELETE", path=task_path(task))
-    return Call(request=request, read=read, repeat=Repeat.GONE_IS_DONE, gone=True)
+    return ApiCall(request=request, read=read, repeat=Repeat.GONE_IS_DONE, gone=True)
 
 
-def pool(name: str) -> Call[Pool]:
+def pool(name: str) -> ApiCall[Pool]:
     """``GET /v1/pools/{name}``."""
-    request = HttpRequest(method="GET", path=f"/v1/pools/{_segment(name)}")
-    return Call(request=request, read=lambda reply: parse(reply, Pool))
+    request = HttpRequest(method="GET", path=f"/v1/pools/{_quote_segment(name)}")
+    return ApiCall(request=request, read=lambda reply: parse(reply, Pool))
 
 
-def pools() -> Call[tuple[Pool, ...]]:
+def pools() -> ApiCall[tuple[Pool, ...]]:
     """``GET /v1/pools``."""
     request = HttpRequest(method="GET", path="/v1/pools")
-    return Call(request=request, read=lambda reply: tuple(parse(reply, PoolList).data))
+    return ApiCall(request=request, read=lambda reply: tuple(parse(reply, PoolList).data))
 
 
-def preview(task: TaskRef) -> Call[Preview]:
+def preview(task: TaskRef) -> ApiCall[Preview]:
     """``GET /v1/tasks/{id}/preview``."""
 
     def read(reply: Reply) -> Preview:
-        refuse(reply)
+        raise_for_status(reply)
         return Preview(content=reply.body, content_type=reply.headers.get("content-type", ""))
 
-    return Call(request=HttpRequest(method="GET", path=task_path(task, "preview")), read=read)
+    return ApiCall(request=HttpRequest(method="GET", path=task_path(task, "preview")), read=read)
 
 
-def listing(
+def list_tasks(
     *, pool: str | None, state: TaskState | str | None, order: str, limit: int | None, retry: Retry
 ) -> Operation[None]:
-    """Emit the tasks of ``GET /v1/tasks``, page by page as they are asked for, at most ``limit`` in all."""
-    left = limit
+    """Emit the tasks of ``GET /v1/tasks``, at most ``limit``. Each page is fetched when it is needed."""
+    remaining = limit
     params = {"order": order}
     if pool is not None:
         params["pool"] = pool
     if state is not None:
         params["state"] = str(state)
-    while left is None or left > 0:
-        params["limit"] = str(MAX_LIST if left is None else min(left, MAX_LIST))
+    while remaining is None or remaining > 0:
+        params["limit"] = str(MAX_LIST if remaining is None else min(remaining, MAX_LIST))
         request = HttpRequest(method="GET", path="/v1/tasks", params=dict(params))
-        page = yield from calling(Call(request=request, read=lambda reply: parse(reply, TaskList)), retry)
+        page = yield from call(ApiCall(request=request, read=lambda reply: parse(reply, TaskList)), retry)
         for task in page.data:
             yield Emit(task)
-        if left is not None:
-            left -= len(page.data)
+        if remaining is not None:
+            remaining -= len(page.data)
         if not page.has_more or page.next is None:
             return
         params["after"] = page.next

@@ -1,4 +1,4 @@
-"""What an answer means: a wire type, or an error of the tree."""
+"""Turn a response into a wire type, or into an error of :mod:`daybreak.errors`."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     504: UnavailableError,
 }
 _BY_CODE: dict[str, type[ApiError]] = {ErrorCode.IDEMPOTENCY_MISMATCH: ConflictError}
-_SHOWN = 200
+_EXCERPT_BYTES = 200
 
 
 def parse(reply: Reply, model: type[M]) -> M:
-    """The answer as the model. Raises ``ApiError`` for a refusal, ``ProtocolError`` for what is not ours."""
-    refuse(reply)
+    """Decode the body as ``model``. Raises ``ApiError``, or ``ProtocolError`` if it is not Daybreak's."""
+    raise_for_status(reply)
     try:
         return model.model_validate_json(reply.body)
     except ValidationError as exc:
-        raise ProtocolError(_foreign(reply, f"not a {model.__name__}")) from exc
+        raise ProtocolError(_unexpected(reply, f"something that is not a {model.__name__}")) from exc
 
 
-def refuse(reply: Reply) -> None:
-    """Raise the error that the answer carries, if it does."""
+def raise_for_status(reply: Reply) -> None:
+    """Raise the error of an error response."""
     if reply.status < 300:
         return
     if reply.status < 400:
-        raise ProtocolError(_foreign(reply, f"a redirect to {reply.headers.get('location', 'nowhere')}"))
+        raise ProtocolError(_unexpected(reply, f"a redirect to {reply.headers.get('location', 'nowhere')}"))
     problem = _problem(reply)
     fallback = BadRequestError if reply.status < 500 else ServerError
-    kind = _BY_CODE.get(problem.code) or _BY_STATUS.get(reply.status, fallback)
-    raise kind(problem, retry_after_s=retry_after(reply.headers.get("retry-after")))
+    error_type = _BY_CODE.get(problem.code) or _BY_STATUS.get(reply.status, fallback)
+    raise error_type(problem, retry_after_s=retry_after(reply.headers.get("retry-after")))
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
-    """``Retry-After`` in seconds, from its number or its date; ``None`` when absent or unreadable."""
+    """``Retry-After`` in seconds, from its number or date; ``None`` if it is absent or malformed."""
     if value is None:
         return None
     try:
@@ -85,18 +85,18 @@ def _problem(reply: Reply) -> Problem:
             return Problem.model_validate_json(reply.body)
         except ValidationError:
             pass
-    # A proxy in between, or no Daybreak at all: say what came rather than hide it.
+    # A proxy answered, or another server listens there: quote its response instead of hiding it.
     code = f"http_{reply.status}"
     return Problem(
         type=TYPE_PREFIX + code,
         title=f"HTTP {reply.status}",
         status=reply.status,
         code=code,
-        detail=_foreign(reply, f"HTTP {reply.status}"),
+        detail=_unexpected(reply, f"HTTP {reply.status}"),
         request_id=reply.headers.get("x-request-id"),
     )
 
 
-def _foreign(reply: Reply, what: str) -> str:
-    start = " ".join(reply.body[:_SHOWN].decode("utf-8", "replace").split())
-    return f"the server answered {what}" + (f": {start}" if start else "")
+def _unexpected(reply: Reply, what: str) -> str:
+    excerpt = " ".join(reply.body[:_EXCERPT_BYTES].decode("utf-8", "replace").split())
+    return f"the server answered with {what}" + (f": {excerpt}" if excerpt else "")

@@ -1,4 +1,4 @@
-"""Server-sent events, from bytes as they come."""
+"""An incremental parser for server-sent events."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from daybreak.errors import ProtocolError
 
 MAX_EVENT_BYTES = 4 << 20
-"""A stream that sends more without ending an event is not one of ours."""
+"""No Daybreak event is larger: a longer one comes from another server, and must not fill the memory."""
 
 
 @dataclass(frozen=True)
-class Message:
-    """One event as the protocol knows it; ``id`` is the one given with this very event."""
+class SseMessage:
+    """One event of the protocol. ``id`` is only set if this event itself carries one."""
 
     event: str = "message"
     data: str = ""
@@ -21,7 +21,7 @@ class Message:
 
 
 class SseParser:
-    """Feed it bytes, cut anywhere; it gives the messages that are complete. One parser per connection."""
+    """Takes bytes, split anywhere, and returns the complete messages. Use one parser per connection."""
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -32,19 +32,19 @@ class SseParser:
         self._data: list[str] = []
         self._id: str | None = None
 
-    def feed(self, chunk: bytes) -> list[Message]:
-        """Messages that the chunk completes. Raises ``ProtocolError`` for an event without end."""
+    def feed(self, chunk: bytes) -> list[SseMessage]:
+        """The messages that this chunk completes. Raises ``ProtocolError`` if an event is too large."""
         text = self._tail + self._decoder.decode(chunk)
-        # A "\r" at the very end may be half of a "\r\n": it waits for the next chunk.
-        held = text.endswith("\r")
-        lines = (text[:-1] if held else text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self._tail = lines.pop() + ("\r" if held else "")
-        messages = [message for line in lines if (message := self._line(line)) is not None]
+        # A trailing "\r" may be half of a "\r\n", so it stays in the tail until the next chunk.
+        ends_in_cr = text.endswith("\r")
+        lines = (text[:-1] if ends_in_cr else text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self._tail = lines.pop() + ("\r" if ends_in_cr else "")
+        messages = [message for line in lines if (message := self._parse_line(line)) is not None]
         if self._size + len(self._tail) > self._max:
-            raise ProtocolError(f"an event of the stream is larger than {self._max} bytes")
+            raise ProtocolError(f"the stream sent an event larger than {self._max} bytes")
         return messages
 
-    def _line(self, line: str) -> Message | None:
+    def _parse_line(self, line: str) -> SseMessage | None:
         if not line:
             return self._dispatch()
         self._size += len(line)
@@ -58,9 +58,11 @@ class SseParser:
             self._id = value
         return None
 
-    def _dispatch(self) -> Message | None:
+    def _dispatch(self) -> SseMessage | None:
         message = (
-            Message(self._event or "message", "\n".join(self._data), self._id or None) if self._data else None
+            SseMessage(self._event or "message", "\n".join(self._data), self._id or None)
+            if self._data
+            else None
         )
         self._event, self._data, self._id, self._size = "", [], None, 0
         return message

@@ -1,8 +1,8 @@
-"""Where a download goes: a file, a folder, the file that a link points to, or something to write into.
+"""Where a download goes: a file, a folder, the target of a link, a device, a FIFO or an open descriptor.
 
-A file is put in place at once, by a rename, so that nobody ever sees half of it. A rename would replace a device, a
-FIFO or a link itself, so links are followed and what is no plain file is written into. :func:`check` finds out
-before any work is done whether that can succeed.
+A regular file appears by a rename, so nobody ever sees half of it. But a rename would replace a device, a FIFO or a
+link instead of writing to it. So links are followed, and anything that is not a regular file is opened and written
+to. :func:`check` finds out whether that will succeed before any work starts, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from pathlib import Path
 
 from daybreak.errors import DownloadError
 
-PART_ROOM = len(".") + len(".0123456789abcdef.part")
-"""Bytes by which the name of a part file is longer than its target's."""
+PART_SUFFIX_BYTES = len(".") + len(".0123456789abcdef.part")
+"""How much longer the name of a part file is than its target's."""
 _MAX_LINKS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where the bytes go. ``path`` is what the caller is given back."""
+    """Where the bytes go. ``path`` is the path that the caller sees."""
 
     path: Path
     file: Path | None
-    """The plain file, with links followed; ``None`` for what is written into."""
+    """The regular file, with links resolved; ``None`` if ``path`` is opened and written to."""
 
     def part(self, sha256: str) -> Path:
-        """The hidden file beside it that holds the bytes so far; a later call finds it by its name."""
+        """The hidden file beside the target for the bytes so far. A later call finds it by its name."""
         assert self.file is not None
         name = self.file.name
-        if len(os.fsencode(name)) + PART_ROOM > _name_max(self.file.parent):
+        if len(os.fsencode(name)) + PART_SUFFIX_BYTES > _name_max(self.file.parent):
             name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         return self.file.with_name(f".{name}.{sha256[:16]}.part")
 
 
 def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
-    """Where an artifact ``name`` goes. A folder that exists, or a path that ends with ``/``, holds the file.
+    """Where the artifact ``name`` goes. An existing folder, or a path that ends with ``/``, receives the file.
 
-    :raises DownloadError: when the artifact's name is no file name.
-    :raises OSError: when links lead in a circle.
+    :raises DownloadError: if the artifact's name is not a file name.
+    :raises OSError: if links form a loop.
     """
     given = "" if path is None else os.fspath(path)
     if not given or os.path.isdir(given) or _names_folder(given):
@@ -54,19 +54,19 @@ def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
 
 
 def is_stdout(path: str) -> bool:
-    """Whether the path means this process's stdout: ``-``, ``/dev/stdout`` or a link to it."""
+    """Whether the path is this process's stdout: ``-``, ``/dev/stdout`` or a link to it."""
     return path == "-" or _descriptor(path) == 1
 
 
 def check(path: str | os.PathLike[str] | None, name: str) -> None:
-    """Find out whether a download could be written there, without leaving anything.
+    """Check that a download could be written there, and leave nothing behind.
 
-    :raises OSError: with the reason and the path, when it could not.
+    :raises OSError: with the reason and the path, if it could not.
     """
     target = target_of(path, name)
     if target.file is None:
         if not os.access(target.path, os.W_OK):
-            raise _refused(errno.EACCES, target.path)
+            raise _os_error(errno.EACCES, target.path)
         return
     folder = target.file.parent
     missing = [target.file.name]
@@ -74,68 +74,68 @@ def check(path: str | os.PathLike[str] | None, name: str) -> None:
         missing.append(folder.name)
         folder = folder.parent
     if not folder.is_dir():
-        raise _refused(errno.ENOTDIR, folder)
+        raise _os_error(errno.ENOTDIR, folder)
     for part in missing:
         if len(os.fsencode(part)) > _name_max(folder):
-            raise _refused(errno.ENAMETOOLONG, target.file)
+            raise _os_error(errno.ENAMETOOLONG, target.file)
     check_folder(folder)
 
 
 def check_folder(folder: Path) -> None:
-    """Whether files can be made in ``folder``, or in the nearest folder above it that exists.
+    """Check that files can be created in ``folder``, or in its nearest existing parent.
 
-    :raises OSError: with the reason and the folder, when they cannot.
+    :raises OSError: with the reason and the folder, if they cannot.
     """
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise _refused(errno.ENOTDIR, folder)
+        raise _os_error(errno.ENOTDIR, folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _refused(errno.EROFS if _is_read_only(folder) else errno.EACCES, folder)
+        raise _os_error(errno.EROFS if _is_read_only(folder) else errno.EACCES, folder)
 
 
 def write_into(source: Path, target: Path) -> None:
-    """Write a file's bytes into a device, a FIFO or an open descriptor.
+    """Write a file's bytes to a device, a FIFO or an open descriptor.
 
-    :raises OSError: naming ``target``.
+    :raises OSError: with the name of ``target``.
     """
     number = _descriptor(os.fspath(target))
     try:
         with (
-            source.open("rb") as whole,
-            open(target if number is None else os.dup(number), "wb", buffering=0) as into,
+            source.open("rb") as reader,
+            open(target if number is None else os.dup(number), "wb", buffering=0) as writer,
         ):
-            shutil.copyfileobj(whole, _All(into))
+            shutil.copyfileobj(reader, _FullWriter(writer))
     except OSError as exc:
         exc.filename = exc.filename or os.fspath(target)
         raise
 
 
-class _All:
-    """An unbuffered file takes a part of what it is given; this one writes all of it."""
+class _FullWriter:
+    """Writes all of the data: an unbuffered file may write only a part of it."""
 
     def __init__(self, file: object) -> None:
         self._file = file
 
     def write(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]  # type: ignore[attr-defined]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[self._file.write(remaining) :]  # type: ignore[attr-defined]
 
 
 def _file_name(name: str) -> str:
-    last = Path(name).name
-    if last in ("", ".", "..") or "\0" in last:
-        raise DownloadError(f"the artifact's name {name!r} is no file name: say where it goes")
-    return last
+    file_name = Path(name).name
+    if file_name in ("", ".", "..") or "\0" in file_name:
+        raise DownloadError(f"the artifact's name {name!r} is not a file name: give a path for the file")
+    return file_name
 
 
 def _names_folder(path: str) -> bool:
-    return path.endswith(tuple(one for one in (os.sep, os.altsep) if one))
+    return path.endswith(tuple(separator for separator in (os.sep, os.altsep) if separator))
 
 
 def _is_special(path: str) -> bool:
-    """Whether the path leads to something that is no plain file, or to a file that is already open."""
+    """Whether the path leads to something other than a regular file, or to a file that is already open."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -145,9 +145,9 @@ def _is_special(path: str) -> bool:
 
 
 def _descriptor(path: str) -> int | None:
-    """The number behind ``/dev/stdout``, ``/dev/fd/3`` or a link to such.
+    """The descriptor's number behind ``/dev/stdout``, ``/dev/fd/3`` or a link to one of them.
 
-    A file that the shell has opened there (``>> log``) has a position, which a rename or another ``open`` would lose.
+    If the shell has opened a file there (``>> log``), a rename or a second ``open`` would lose its position.
     """
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(os.path.abspath(path))
@@ -176,5 +176,5 @@ def _is_read_only(folder: Path) -> bool:
         return False
 
 
-def _refused(number: int, path: Path) -> OSError:
+def _os_error(number: int, path: Path) -> OSError:
     return OSError(number, os.strerror(number), os.fspath(path))

@@ -1,4 +1,4 @@
-"""Every event of a pool, for a control plane that relays them to users of its own. Reads Redis, not HTTP.
+"""Read every event of a pool from Redis, for a control plane that relays events to its own users.
 
 >>> from daybreak.relay import Relay
 >>> async with Relay("redis://…", pool="video", group="control-plane", consumer="pod-0") as relay:
@@ -6,13 +6,13 @@
 ...         await forward(delivery.event)
 ...         await delivery.ack()
 
-Who only passes events on takes ``delivery.json()``: it is not decoded for that.
+To pass events on unchanged, use ``delivery.json()``, which does not decode them.
 """
 
 from __future__ import annotations
 
 try:
-    import redis.asyncio
+    import redis.asyncio  # noqa: F401 - fails here, so that the message can say what to install
 except ImportError as exc:
     raise ImportError("daybreak.relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis") from exc
 

@@ -1,63 +1,72 @@
-"""An event in a consumer's hands. Decoded when it is asked for: who only passes it on never pays for that."""
+"""An event that a consumer has received. It is decoded on first use, so passing it on unchanged costs nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from daybreak.relay import entries
 from daybreak.wire import Event
 
-if TYPE_CHECKING:
-    from daybreak.relay.reader import Relay
+
+class Acknowledger(Protocol):
+    """Acknowledges deliveries: the relay that they came from."""
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """Acknowledge deliveries in one round trip."""
 
 
 class Delivery:
-    """An event in this consumer's hands until it is acknowledged."""
+    """An event that this consumer owns until it is acknowledged."""
 
-    __slots__ = ("_decoded", "_fields", "id", "redelivered", "relay")
+    __slots__ = ("_acknowledger", "_decoded", "_fields", "id", "redelivered")
 
     def __init__(
-        self, id_: str, fields: Sequence[str], redelivered: bool, relay: Relay, decoded: Event | None = None
+        self,
+        id_: str,
+        fields: Sequence[str],
+        redelivered: bool,
+        acknowledger: Acknowledger,
+        decoded: Event | None = None,
     ) -> None:
         self.id = id_
         """The event's id."""
         self.redelivered = redelivered
-        """Whether it may have been handed out before: after a restart, or by a consumer that died."""
-        self.relay = relay
+        """Whether it may have been delivered before: to this consumer before a restart, or to one that died."""
+        self._acknowledger = acknowledger
         self._fields = fields
         self._decoded = decoded
 
     @property
     def event(self) -> Event:
-        """The event. Decoded at the first look.
+        """The event, decoded on first use.
 
-        :raises ValueError: when somebody else wrote the entry, with data that is not JSON.
+        :raises ValueError: if another program wrote the entry, with data that is not JSON.
         """
         if self._decoded is None:
-            self._decoded = entries.event(self.id, self._fields)
+            self._decoded = entries.decode_event(self.id, self._fields)
             if self._decoded is None:
-                raise ValueError(f"the entry {self.id} is of a type that this version does not know")
+                raise ValueError(f"entry {self.id} has an event type that this version does not know")
         return self._decoded
 
     @property
     def task(self) -> str:
-        """The task's id; without decoding."""
+        """The task's id, without decoding."""
         return self._fields[1] if self._decoded is None else self._decoded.task
 
     @property
     def type(self) -> str:
-        """The event's type; without decoding."""
+        """The event's type, without decoding."""
         return self._fields[3] if self._decoded is None else self._decoded.type.value
 
     def json(self) -> str:
-        """The event as the API sends it, one JSON object: several times faster than :attr:`event` and then a dump."""
-        text = entries.text(self.id, self._fields) if self._decoded is None else None
+        """The event as one JSON object, as the API sends it. Several times faster than dumping :attr:`event`."""
+        text = entries.event_json(self.id, self._fields) if self._decoded is None else None
         return self.event.model_dump_json(exclude_none=True) if text is None else text
 
     async def ack(self) -> None:
-        """It is done and will not come again. Waits for Redis while that is away."""
-        await self.relay.ack(self)
+        """Acknowledge it, so that it is not delivered again. Waits while Redis is unavailable."""
+        await self._acknowledger.ack(self)
 
     def __repr__(self) -> str:
         return (

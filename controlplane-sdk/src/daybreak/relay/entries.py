@@ -1,6 +1,6 @@
-"""What an entry of a pool's stream says, and where it stands. As the server's ``adapters/redis`` writes it.
+"""The entries of a pool's stream, as the server's ``adapters/redis`` writes them, and their ids.
 
-The client may not import the server, so this is said twice; a test compares the two on a real one.
+The client may not import the server, so the format is defined twice; a test compares both on a real server.
 """
 
 from __future__ import annotations
@@ -14,43 +14,45 @@ from pydantic_core import from_json
 from daybreak.wire import Event, EventType
 from daybreak.wire.paths import WITH_FILES, public_data
 
-Place = tuple[int, int]
-"""An id as a pair that sorts in the order of events."""
+Position = tuple[int, int]
+"""An entry's id as a pair of numbers that sorts in the order of events."""
 
-NOWHERE: Place = (0, 0)
+BEGINNING: Position = (0, 0)
 _KNOWN = {kind.value: kind for kind in EventType}
 _check = Event.__pydantic_validator__.validate_python
 _LAST_SEQUENCE = (1 << 64) - 1
 
 
 def stream_key(prefix: str, pool: str) -> str:
-    """The stream with every event of a pool."""
+    """The key of the stream with every event of a pool."""
     return f"{prefix}:{{{pool}}}:events"
 
 
-def place(entry_id: str) -> Place:
-    """``"1700000000000-3"`` as a pair."""
+def parse_entry_id(entry_id: str) -> Position:
+    """``"1700000000000-3"`` → ``(1700000000000, 3)``."""
     ms, _, sequence = entry_id.partition("-")
     return int(ms), int(sequence or 0)
 
 
-def written(at: Place) -> str:
-    """The inverse of :func:`place`."""
-    return f"{at[0]}-{at[1]}"
+def format_entry_id(position: Position) -> str:
+    """The inverse of :func:`parse_entry_id`."""
+    return f"{position[0]}-{position[1]}"
 
 
-def just_before(at: Place) -> Place:
-    """The id right before one."""
-    return (at[0], at[1] - 1) if at[1] else (max(0, at[0] - 1), _LAST_SEQUENCE)
+def id_before(position: Position) -> Position:
+    """The largest id below ``position``."""
+    ms, sequence = position
+    return (ms, sequence - 1) if sequence else (max(0, ms - 1), _LAST_SEQUENCE)
 
 
-def just_behind(at: Place) -> Place:
-    """The id right behind one."""
-    return at[0], at[1] + 1
+def id_after(position: Position) -> Position:
+    """The smallest id above ``position``."""
+    ms, sequence = position
+    return ms, sequence + 1
 
 
-def readable(flat: Sequence[str]) -> bool:
-    """Whether an entry looks as the server writes it, of a type that is known; its ``data`` is not decoded for it."""
+def is_well_formed(flat: Sequence[str]) -> bool:
+    """Whether an entry has the server's fields and a known type. Does not decode its ``data``."""
     return (
         len(flat) == 8
         and flat[0] == "task"
@@ -64,36 +66,39 @@ def readable(flat: Sequence[str]) -> bool:
     )
 
 
-def text(entry_id: str, flat: Sequence[str]) -> str | None:
-    """The event of a :func:`readable` entry as the API sends it, put together and not decoded; ``None`` where that
-    cannot be: files carry a URL that the entry does not have, and nulls are left out."""
+def event_json(entry_id: str, flat: Sequence[str]) -> str | None:
+    """The JSON of a :func:`is_well_formed` entry's event, built without decoding its ``data``.
+
+    Returns ``None`` if it must be decoded: events of files need a URL that the entry lacks, and the API omits nulls.
+    """
     _, task, _, kind, _, attempt, _, data = flat
     if kind in WITH_FILES or "null" in data:
         return None
     ms = int(entry_id.partition("-")[0])
-    which = f',"attempt":{int(attempt)}' if attempt != "0" else ""
-    at = f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
-    return f'{{"id":"{entry_id}","task":"{task}","type":"{kind}","at":"{at}"{which},"data":{data}}}'
+    attempt_json = f',"attempt":{int(attempt)}' if attempt != "0" else ""
+    at = f"{_format_second(ms // 1000)}.{ms % 1000:03d}Z"
+    return f'{{"id":"{entry_id}","task":"{task}","type":"{kind}","at":"{at}"{attempt_json},"data":{data}}}'
 
 
 @lru_cache(maxsize=64)
-def _second(at: int) -> str:
+def _format_second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def event(entry_id: str, flat: Sequence[str]) -> Event | None:
-    """The event, as the API shows it; ``None`` for a type that this version does not know.
+def decode_event(entry_id: str, flat: Sequence[str]) -> Event | None:
+    """Decode an entry to the event that the API shows. Returns ``None`` for a type that this version does not know.
 
-    ``flat``: the entry's fields as the server sends them: name, value, name, value, …
+    ``flat`` has the entry's fields as Redis sends them: name, value, name, value, …
 
-    :raises ValueError: when the entry is not one of Daybreak's.
+    :raises ValueError: if Daybreak did not write the entry.
     """
-    fields = dict(zip(flat[::2], flat[1::2]))
+    # An odd number of fields is no event of Daybreak's: the missing field raises below.
+    fields = dict(zip(flat[::2], flat[1::2], strict=False))
     try:
         task, kind = fields["task"], _KNOWN.get(fields["type"])
         if kind is None:
             return None
-        # Through the type's own validator: every field is checked, without a call for each event between.
+        # The model's own validator checks every field and saves one Python call per event.
         checked: Event = _check(
             {
                 "id": entry_id,
@@ -106,4 +111,4 @@ def event(entry_id: str, flat: Sequence[str]) -> Event | None:
         )
         return checked
     except (KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"the entry {entry_id} is not an event of Daybreak") from exc
+        raise ValueError(f"entry {entry_id} is not an event of Daybreak") from exc

@@ -1,4 +1,20 @@
-"""Reads a pool's stream as one consumer of a group: everything at least once, over restarts of either side."""
+"""Reads a pool's stream as one consumer of a consumer group: at-least-once delivery across restarts of either side.
+
+How it works. :class:`Relay` keeps a small buffer of entries. When the buffer is empty, ``_fetch`` refills it from the
+first of three sources that applies:
+
+1. this consumer's own pending entries after the newest that it delivered: at the start, and after every read that
+   failed, because Redis may have assigned entries whose reply never arrived (``_recovering``);
+2. pending entries of consumers that have been silent for ``idle_s`` (``XAUTOCLAIM``, twice per ``idle_s``);
+3. new entries. One transaction reads them together with the stream's and the group's counters, so that trimmed
+   entries are noticed: they become a :class:`~daybreak.errors.RelayGapError` in the buffer, before the entries.
+
+The buffer is dropped once it is older than ``idle_s / 2``, because another consumer may have claimed its entries;
+those that are still this consumer's come back from source 1.
+
+Every command runs through ``_with_retries``, which waits out outages of Redis and recreates a group that was
+deleted. redis-py's own retries are off: a repeated ``XREADGROUP`` would assign entries twice.
+"""
 
 from __future__ import annotations
 
@@ -12,55 +28,43 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-import redis.asyncio
 from redis import exceptions as failures
-from redis.backoff import NoBackoff
 
-from daybreak.errors import ConfigError, DaybreakError, RelayGapError, UnreachableError
-from daybreak.relay import entries, packing
+from daybreak.errors import ConfigError, DaybreakError, RelayGapError
+from daybreak.relay import entries
+from daybreak.relay.connection import connect, is_temporary, translate_error
 from daybreak.relay.delivery import Delivery
-from daybreak.relay.entries import NOWHERE, Place, place, written
+from daybreak.relay.entries import BEGINNING, Position, format_entry_id, parse_entry_id
 from daybreak.relay.redis_url import checked
 from daybreak.wire import Event
 
 T = TypeVar("T")
 Entry = tuple[str, Sequence[str]]
-"""An entry as the server sends it: its id, and its fields as name, value, name, value, …"""
+"""An entry as Redis sends it: its id, and its fields as name, value, name, value, …"""
 log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BLOCK_S = 5.0
-"""How long one blocking read waits; a dead connection is noticed so much later at most."""
-_PASSING = re.compile(r"\b(MISCONF|BUSY|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM)\b")
+"""The longest blocking read. A dead connection is noticed at most this much later."""
 _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
-_OUTAGES = (
-    failures.ConnectionError,
-    failures.TimeoutError,
-    failures.ReadOnlyError,
-    failures.ClusterDownError,
-    failures.TryAgainError,
-    failures.OutOfMemoryError,
-    OSError,
-)
 
 
 class Relay:
-    """``async for delivery in relay`` gives every event of ``pool`` in order, each at least once.
+    """``async for delivery in relay`` delivers every event of ``pool`` in order, each at least once.
 
-    First what this consumer had in its hands when it ended, then what consumers held that have not been heard of
-    for ``idle_s`` seconds, then what is new. An event that nobody acknowledges in ``idle_s`` comes again, to this
-    consumer or another. Two processes never share a ``consumer`` name; consumers of a group share its events, so
-    order over all tasks holds for a single consumer only.
+    It first delivers what this consumer had not acknowledged when it stopped, then what consumers held that have been
+    silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within ``idle_s`` is delivered
+    again, to this consumer or another. Two processes must not share a ``consumer`` name. Consumers of a group share
+    its events, so only a group with a single consumer keeps the order across tasks.
 
-    ``start`` says where a group that does not exist yet begins: ``"0"`` with the oldest event there is, ``"$"``
-    with the next one, or behind an event's id. At most ``batch`` events are held. One coroutine iterates; any may
-    acknowledge.
+    ``start`` is where a new group begins: ``"0"`` at the oldest event, ``"$"`` at the next one, or after an event's
+    id. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.
 
-    ``redis_url`` is ``redis://``, ``rediss://`` (TLS) or ``unix:///path?db=0``. Behind ``?`` it may have ``db``,
+    ``redis_url`` is ``redis://``, ``rediss://`` (TLS) or ``unix:///path?db=0``. Its query may have ``db``,
     ``client_name`` and, for TLS, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``, ``ssl_check_hostname`` and
     ``ssl_keyfile``.
 
-    :raises ConfigError: when the URL has anything else.
+    :raises ConfigError: if the URL has anything else.
     """
 
     def __init__(
@@ -83,34 +87,34 @@ class Relay:
         self._key = entries.stream_key(prefix, pool)
         self._group, self._consumer = group, consumer
         self._start, self._idle_s, self._batch, self._timeout_s = start, idle_s, batch, timeout_s
-        self._reading: Any = None
-        self._acking: Any = None
-        self._held: deque[Entry | RelayGapError] = deque()
-        self._held_since = 0.0
-        self._held_is_old = False
-        self._held_is_claimed = False
-        # Whether our pending entries behind `_seen` must be read: at first, and after each read that broke.
+        self._read_client: Any = None
+        self._ack_client: Any = None
+        self._buffer: deque[Entry | RelayGapError] = deque()
+        self._buffered_at = 0.0
+        self._buffer_redelivered = False
+        self._buffer_claimed = False
+        # Whether to read our own pending entries after `_delivered`: at the start, and after each failed read.
         self._recovering = True
-        self._place: Place = NOWHERE
-        self._popped = ""
+        self._delivered_position: Position = BEGINNING
+        self._newest_id = ""
         self._claim_from = "0-0"
         self._claim_at = 0.0
-        self._trimmed_told = 0
+        self._trimmed_reported = 0
 
     async def __aenter__(self) -> Self:
-        """Connect, and make the group where there is none.
+        """Connect, and create the group if it does not exist.
 
-        :raises UnreachableError: when Redis does not answer now; from then on, outages are waited out.
-        :raises ConfigError: when it refuses (user, password, rights, or the key is something else).
+        :raises UnreachableError: if Redis does not respond now. Later outages are waited out.
+        :raises ConfigError: if Redis rejects the relay (user, password, permissions, or the key is not a stream).
         """
         try:
-            self._reading = self._connect(_BLOCK_S + self._timeout_s)
-            self._acking = self._connect(self._timeout_s)
-            await self._make_group(self._start)
+            self._read_client = self._connect(_BLOCK_S + self._timeout_s)
+            self._ack_client = self._connect(self._timeout_s)
+            await self._create_group(self._start)
         except BaseException as exc:
             await self._close()
             if isinstance(exc, failures.RedisError | OSError | ValueError):
-                raise _translated(exc) from exc
+                raise translate_error(exc) from exc
             raise
         return self
 
@@ -123,88 +127,94 @@ class Relay:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next event; waits for it, also while Redis is away.
+        """The next event. Waits for it, also while Redis is unavailable.
 
-        :raises RelayGapError: once, where events were trimmed that the group has not seen. Iterate again to go on.
+        :raises RelayGapError: once, if events were trimmed that the group had not seen. Iterate again to continue.
         """
         while True:
-            self._drop_what_others_may_have()
-            while self._held:
-                item = self._held.popleft()
+            self._drop_stale_buffer()
+            while self._buffer:
+                item = self._buffer.popleft()
                 if isinstance(item, RelayGapError):
                     raise item
                 entry_id, fields = item
-                if not self._held_is_claimed:
-                    self._popped = entry_id
-                if entries.readable(fields):
-                    return Delivery(entry_id, fields, self._held_is_old, self)
-                event = self._read(entry_id, fields)
+                if not self._buffer_claimed:
+                    self._newest_id = entry_id
+                if entries.is_well_formed(fields):
+                    return Delivery(entry_id, fields, self._buffer_redelivered, self)
+                event = self._decode(entry_id, fields)
                 if event is not None:
-                    return Delivery(entry_id, fields, self._held_is_old, self, event)
+                    return Delivery(entry_id, fields, self._buffer_redelivered, self, event)
                 await self._ack_ids(entry_id)
-            await self._lasting(self._fetch)
+            await self._with_retries(self._fetch)
 
     async def ack(self, *deliveries: Delivery) -> None:
-        """Acknowledge many in one round trip."""
+        """Acknowledge deliveries in one round trip."""
         if deliveries:
             await self._ack_ids(*[delivery.id for delivery in deliveries])
 
     @property
-    def _seen(self) -> Place:
-        """The newest place that was handed out. Worked out when it is asked for, not for each event."""
-        if self._popped:
-            self._place, self._popped = max(self._place, place(self._popped)), ""
-        return self._place
+    def _delivered(self) -> Position:
+        """The newest position that was delivered. Its id is parsed here, on demand, instead of once per event."""
+        if self._newest_id:
+            newest = parse_entry_id(self._newest_id)
+            self._delivered_position, self._newest_id = max(self._delivered_position, newest), ""
+        return self._delivered_position
 
-    @_seen.setter
-    def _seen(self, at: Place) -> None:
-        self._place, self._popped = at, ""
+    @_delivered.setter
+    def _delivered(self, position: Position) -> None:
+        self._delivered_position, self._newest_id = position, ""
 
     async def _ack_ids(self, *ids: str) -> None:
-        await self._lasting(lambda: self._open(self._acking).xack(self._key, self._group, *ids))
+        await self._with_retries(
+            lambda: self._require_open(self._ack_client).xack(self._key, self._group, *ids)
+        )
 
-    def _read(self, entry_id: str, fields: Sequence[str]) -> Event | None:
+    def _decode(self, entry_id: str, fields: Sequence[str]) -> Event | None:
         try:
-            return entries.event(entry_id, fields)
-        except ValueError:  # somebody else wrote to the stream: it must not stop everything behind it
-            log.exception("skipping an entry of %s that cannot be read", self._key)
+            return entries.decode_event(entry_id, fields)
+        except (
+            ValueError
+        ):  # another program wrote to the stream: its entry must not block the events after it
+            log.exception("skipping an entry of %s that cannot be decoded", self._key)
             return None
 
-    def _drop_what_others_may_have(self) -> None:
-        """Events that lay here for long may be claimed: read again what is still ours."""
-        if self._held and time.monotonic() - self._held_since > self._idle_s / 2:
-            self._held = deque(item for item in self._held if isinstance(item, RelayGapError))
-            self._recovering = self._recovering or not self._held_is_claimed
+    def _drop_stale_buffer(self) -> None:
+        """Drop entries that another consumer may have claimed, and read again those that are still ours."""
+        if self._buffer and time.monotonic() - self._buffered_at > self._idle_s / 2:
+            self._buffer = deque(item for item in self._buffer if isinstance(item, RelayGapError))
+            self._recovering = self._recovering or not self._buffer_claimed
 
     async def _fetch(self) -> None:
-        """Hold some events, or none when nothing came for a while."""
-        if self._held:
+        """Fill the buffer, or leave it empty if nothing arrives for a while."""
+        if self._buffer:
             return
         try:
             if self._recovering:
                 await self._fetch_own()
             elif time.monotonic() >= self._claim_at:
-                await self._fetch_left()
+                await self._fetch_abandoned()
             else:
                 await self._fetch_new()
-        except BaseException:  # also a cancel: the server may have handed out what has not arrived
+        except BaseException:  # also a cancellation: Redis may have assigned entries that did not arrive
             self._recovering = True
             raise
 
     async def _fetch_own(self) -> None:
-        """What this consumer was given, behind the last that it handed out. Those trimmed since are no more."""
-        found = await self._read_group(written(self._seen))
+        """Read this consumer's pending entries after the newest delivered one. Trimmed entries come without fields."""
+        found = await self._read_group(format_entry_id(self._delivered))
         self._recovering = bool(found)
         lost = [entry_id for entry_id, fields in found if not fields]
-        self._hold([item for item in found if item[1]], old=True)
+        self._fill_buffer([item for item in found if item[1]], redelivered=True)
         if lost:
-            self._say_lost(lost)
-            self._seen = max(self._seen, place(found[-1][0])) if len(lost) == len(found) else self._seen
-            await self._open(self._reading).xack(self._key, self._group, *lost)
+            self._report_lost(lost)
+            if len(lost) == len(found):
+                self._delivered = max(self._delivered, parse_entry_id(found[-1][0]))
+            await self._require_open(self._read_client).xack(self._key, self._group, *lost)
 
-    async def _fetch_left(self) -> None:
-        """What consumers left that are silent for long, a page at a time."""
-        self._claim_from, found, *rest = await self._open(self._reading).xautoclaim(
+    async def _fetch_abandoned(self) -> None:
+        """Claim one page of the entries that silent consumers left."""
+        self._claim_from, found, *rest = await self._require_open(self._read_client).xautoclaim(
             self._key,
             self._group,
             self._consumer,
@@ -214,176 +224,148 @@ class Relay:
         )
         if self._claim_from == "0-0":
             self._claim_at = time.monotonic() + self._idle_s / 2
-        self._hold(found, old=True, claimed=True)
+        self._fill_buffer(found, redelivered=True, claimed=True)
         if rest and rest[0]:
-            self._say_lost(rest[0])
+            self._report_lost(rest[0])
 
     async def _fetch_new(self) -> None:
-        """What nobody was given, after a look whether the stream still has all of it; both are one step."""
-        async with self._open(self._reading).pipeline(transaction=True) as pipe:
+        """Read new entries and, in the same transaction, the counters that show whether any were trimmed unseen."""
+        async with self._require_open(self._read_client).pipeline(transaction=True) as pipe:
             pipe.xinfo_stream(self._key)
             pipe.xinfo_groups(self._key)
-            pipe.execute_command(*self._reading_of(">"))
-            stream, groups, answer = await pipe.execute()
-        group = next(one for one in groups if one["name"] == self._group)
-        # All that was ours up to there has been handed out: nothing of it is read again after a broken wait.
-        self._seen = max(self._seen, place(group["last-delivered-id"]))
-        found = answer[0][1] if answer else []
-        gap = self._gap(stream, group)
+            pipe.execute_command(*self._read_command(">"))
+            stream, groups, response = await pipe.execute()
+        group = next(info for info in groups if info["name"] == self._group)
+        # All of our entries up to here were delivered, so a failed read later must not return to them.
+        self._delivered = max(self._delivered, parse_entry_id(group["last-delivered-id"]))
+        found = response[0][1] if response else []
+        gap = self._find_gap(stream, group)
         if not found and not gap:
             wait_s = max(0.01, min(_BLOCK_S, self._claim_at - time.monotonic()))
             found = await self._read_group(">", block=round(wait_s * 1000))
-        self._hold(found, old=False)
+        self._fill_buffer(found, redelivered=False)
         if gap:
-            self._trimmed_told = stream["entries-added"] - stream["length"]
-            self._held.appendleft(gap)
+            self._trimmed_reported = stream["entries-added"] - stream["length"]
+            self._buffer.appendleft(gap)
 
-    def _gap(self, stream: dict[str, Any], group: dict[str, Any]) -> RelayGapError | None:
-        """Whether entries were trimmed that the group had not been given. Nothing else removes entries."""
+    def _find_gap(self, stream: dict[str, Any], group: dict[str, Any]) -> RelayGapError | None:
+        """Whether entries were trimmed that the group had not received. Nothing else removes entries."""
         trimmed = stream["entries-added"] - stream["length"]
-        last, newest = place(group["last-delivered-id"]), place(stream["last-generated-id"])
+        last, newest = parse_entry_id(group["last-delivered-id"]), parse_entry_id(stream["last-generated-id"])
         first = stream["first-entry"]
-        before = place(first[0]) if first else entries.just_behind(newest)
-        # How many it was given ever. None where the server does not know; Redis 7.0 says too few behind a gap, so
-        # that a later gap may be said where just nothing is missing, never the other way round.
+        before = parse_entry_id(first[0]) if first else entries.id_after(newest)
+        # How many entries the group ever received; None if Redis does not know. Redis 7.0 counts too few after a gap:
+        # it may then report a later gap where nothing is missing, but never misses one.
         read = group["entries-read"]
-        if trimmed <= self._trimmed_told or last >= newest or last >= before:
+        if trimmed <= self._trimmed_reported or last >= newest or last >= before:
             return None
         if read is not None and read >= trimmed:
             return None
         return self._gap_error(last, before)
 
-    def _gap_error(self, after: Place, before: Place | None) -> RelayGapError:
-        why = f"{self._key} was trimmed" if before else f"the group {self._group} of {self._key} was lost"
-        gap = RelayGapError(why, after=written(after), before=written(before) if before else None)
+    def _gap_error(self, after: Position, before: Position | None) -> RelayGapError:
+        reason = f"{self._key} was trimmed" if before else f"the group {self._group} of {self._key} was lost"
+        gap = RelayGapError(
+            reason, after=format_entry_id(after), before=format_entry_id(before) if before else None
+        )
         log.warning("%s", gap)
         return gap
 
-    def _say_lost(self, ids: list[str]) -> None:
-        places = sorted(map(place, ids))
-        gap = self._gap_error(entries.just_before(places[0]), entries.just_behind(places[-1]))
-        self._held.appendleft(gap)
+    def _report_lost(self, ids: list[str]) -> None:
+        lost = sorted(map(parse_entry_id, ids))
+        self._buffer.appendleft(self._gap_error(entries.id_before(lost[0]), entries.id_after(lost[-1])))
 
-    def _hold(self, found: list[Entry], *, old: bool, claimed: bool = False) -> None:
-        self._held.extend(found)
-        self._held_since = time.monotonic()
-        self._held_is_old, self._held_is_claimed = old, claimed
+    def _fill_buffer(self, found: list[Entry], *, redelivered: bool, claimed: bool = False) -> None:
+        self._buffer.extend(found)
+        self._buffered_at = time.monotonic()
+        self._buffer_redelivered, self._buffer_claimed = redelivered, claimed
 
     async def _read_group(self, after: str, *, block: int | None = None) -> list[Entry]:
-        answer = await self._open(self._reading).execute_command(*self._reading_of(after, block=block))
-        found: list[Entry] = answer[0][1] if answer else []
+        command = self._read_command(after, block=block)
+        response = await self._require_open(self._read_client).execute_command(*command)
+        found: list[Entry] = response[0][1] if response else []
         return found
 
-    def _reading_of(self, after: str, *, block: int | None = None) -> list[str | int]:
-        waiting: list[str | int] = [] if block is None else ["BLOCK", block]
-        who: list[str | int] = ["XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch]
-        return [*who, *waiting, "STREAMS", self._key, after]
+    def _read_command(self, after: str, *, block: int | None = None) -> list[str | int]:
+        options: list[str | int] = [] if block is None else ["BLOCK", block]
+        head: list[str | int] = ["XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", self._batch]
+        return [*head, *options, "STREAMS", self._key, after]
 
-    async def _make_group(self, start: str) -> None:
-        """Make it unless it is there. From the oldest event, what was trimmed before is no gap."""
+    async def _create_group(self, start: str) -> None:
+        """Create the group unless it exists. If it begins at the oldest event, what was trimmed before is no gap."""
         read: int | None = None
         if start in {"0", "0-0"}:
-            info = await self._stream()
+            info = await self._stream_info()
             read = info["entries-added"] - info["length"] if info else 0
         try:
-            await self._open(self._reading).xgroup_create(
+            await self._require_open(self._read_client).xgroup_create(
                 self._key, self._group, id=start, mkstream=True, entries_read=read
             )
         except failures.ResponseError as exc:
             if "BUSYGROUP" not in str(exc):
                 raise
 
-    async def _mend_group(self) -> None:
-        """Somebody removed the group, or Redis lost its data: go on where this consumer was, and say so."""
-        stream = await self._stream()
-        there = stream is not None and place(stream["last-generated-id"]) >= self._seen > NOWHERE
-        await self._make_group(written(self._seen) if there else self._start)
-        gap = self._gap_error(self._seen, None)
-        self._seen = self._seen if there else NOWHERE
-        self._trimmed_told = 0
-        self._held.append(gap)
+    async def _recreate_group(self) -> None:
+        """Continue after the newest delivered event if the group was deleted or Redis lost its data. Reports a gap."""
+        info = await self._stream_info()
+        resumable = (
+            info is not None and parse_entry_id(info["last-generated-id"]) >= self._delivered > BEGINNING
+        )
+        await self._create_group(format_entry_id(self._delivered) if resumable else self._start)
+        gap = self._gap_error(self._delivered, None)
+        self._delivered = self._delivered if resumable else BEGINNING
+        self._trimmed_reported = 0
+        self._buffer.append(gap)
 
-    async def _stream(self) -> dict[str, Any] | None:
+    async def _stream_info(self) -> dict[str, Any] | None:
         try:
-            info: dict[str, Any] = await self._open(self._reading).xinfo_stream(self._key)
+            info: dict[str, Any] = await self._require_open(self._read_client).xinfo_stream(self._key)
         except failures.ResponseError as exc:
             if "no such key" not in str(exc):
                 raise
             return None
         return info
 
-    async def _lasting(self, action: Callable[[], Awaitable[T]]) -> T | None:
-        """Do it, over as many outages of Redis as there are; ``None`` after the group had to be made again."""
-        tries = 0
+    async def _with_retries(self, action: Callable[[], Awaitable[T]]) -> T | None:
+        """Run a command and wait out outages of Redis. Returns ``None`` if the group had to be recreated."""
+        attempts = 0
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        cancels = task.cancelling()
+        cancellations = task.cancelling()
         while True:
             try:
                 try:
-                    done = await action()
-                    if task.cancelling() > cancels:
-                        # Python 3.11 or the client lost it: then a caller's `wait_for` would never come back.
+                    result = await action()
+                    if task.cancelling() > cancellations:
+                        # Python 3.11 or redis-py swallowed the cancellation; the caller's `wait_for` would hang.
                         raise asyncio.CancelledError
-                    return done
+                    return result
                 except failures.ResponseError as exc:
                     if not _NO_GROUP.search(str(exc)):
                         raise
-                    await self._mend_group()
+                    await self._recreate_group()
                     return None
             except (failures.RedisError, OSError) as exc:
-                if not isinstance(exc, _OUTAGES) and not _PASSING.search(str(exc)):
-                    raise _translated(exc) from exc
-                if task.cancelling() > cancels:
+                if not is_temporary(exc):
+                    raise translate_error(exc) from exc
+                if task.cancelling() > cancellations:
                     raise asyncio.CancelledError from exc
-                if tries == 0:
-                    log.warning("Redis does not serve %s, trying again: %s", self._key, exc)
-                await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1))
-                tries += 1
+                if attempts == 0:
+                    log.warning("Redis does not serve %s, retrying: %s", self._key, exc)
+                await asyncio.sleep(_BACKOFF_S[min(attempts, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1))
+                attempts += 1
 
-    def _connect(self, timeout_s: float) -> Any:
-        """A client that repeats nothing by itself: a read that is sent twice would hand out events twice."""
-        # A Unix socket has nothing to keep alive, and redis-py refuses to be told so.
-        keepalive: dict[str, Any] = {} if self._url.startswith("unix:") else {"socket_keepalive": True}
-        client = redis.asyncio.Redis.from_url(
-            self._url,
-            retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=self._timeout_s,
-            **keepalive,
-            protocol=2,
-            decode_responses=True,
-        )
-        for command in (
-            "XREADGROUP",
-            "XAUTOCLAIM",
-        ):  # as they come: each entry is taken apart once, by `entries`
-            client.set_response_callback(command, cast("Any", _as_it_is))
-        packing.in_c(client.connection_pool)
-        return client
+    def _connect(self, read_timeout_s: float) -> Any:
+        return connect(self._url, read_timeout_s=read_timeout_s, connect_timeout_s=self._timeout_s)
 
     @staticmethod
-    def _open(client: Any) -> Any:
+    def _require_open(client: Any) -> Any:
         if client is None:
             raise DaybreakError("the relay is closed: use it in `async with`")
         return client
 
     async def _close(self) -> None:
-        clients, self._reading, self._acking = (self._reading, self._acking), None, None
+        clients = (self._read_client, self._ack_client)
+        self._read_client, self._ack_client = None, None
         for client in clients:
             if client is not None:
                 await client.aclose()
-
-
-def _as_it_is(answer: Any, **_options: Any) -> Any:
-    return answer
-
-
-def _translated(exc: Exception) -> DaybreakError:
-    if exc.args and isinstance(
-        exc.args[0], failures.RedisError
-    ):  # of a login on a Unix socket: redis-py wraps it
-        exc = exc.args[0]
-    refused = isinstance(exc, failures.AuthenticationError | failures.AuthorizationError)
-    if isinstance(exc, _OUTAGES) and not refused:
-        return UnreachableError(f"Redis cannot be reached: {exc}")
-    return ConfigError(f"Redis refuses the relay: {exc}")

@@ -63,7 +63,7 @@ def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System
         timeout=60,
         check=True,
     )
-    assert "echo is not in order: " in shown.stderr
+    assert "echo has a problem: " in shown.stderr
     assert CAUSE in shown.stderr
     client = boto3.session.Session("a", "b").client("s3", endpoint_url=s3, region_name="us-east-1")
     client.create_bucket(Bucket="not-there")
@@ -81,7 +81,7 @@ def test_up_says_on_its_terminal_what_keeps_a_pool(tmp_path: Path) -> None:
     )
     queue, telling = RedisQueue(server.url, pool="echo"), WakeReporter(settings, say=lines.append)
     try:
-        queue.failed("s3://b: there is no such bucket; make it")
+        queue.report_failure("s3://b: there is no such bucket; make it")
         telling.start()
         wait_until(lambda: lines, 30, "a line")
         assert lines == ["pool echo is not in order: s3://b: there is no such bucket; make it"]

@@ -26,7 +26,7 @@ EDGES: tuple[Mutant, ...] = (
             f"{SERVER}/api/native/routes/files.py",
             "        record, _ = await ctx.record(caller, id)\n"
             "        found = await ctx.services.store.preview(record.id)\n",
-            "        found = await ctx.services.store.preview(ctx.catalog.of_task(id)[0])\n",
+            "        found = await ctx.services.store.preview(ctx.catalog.find_task(id)[0])\n",
         ),
         tests=f"{TESTS}/api/test_submit.py::test_tenants_do_not_see_each_other",
     ),
@@ -65,7 +65,7 @@ EDGES: tuple[Mutant, ...] = (
         "the history is read before the feed is live: what comes in between is lost",
         (
             f"{_STREAMS}/subscription.py",
-            "            await self._feed.live(self._sources.timeout_s)\n",
+            "            await self._feed.wait_live(self._sources.timeout_s)\n",
             "            pass\n",
         ),
         tests=f"{TESTS}/api/test_composition.py",
@@ -75,7 +75,7 @@ EDGES: tuple[Mutant, ...] = (
         "events for a subscriber that is behind are dropped, and it is not told",
         (
             f"{_STREAMS}/topic.py",
-            "        self._queue.clear()\n        self.overflowed = True\n",
+            "        self._queue.clear()\n        self.lagging = True\n",
             "        self._queue.clear()\n",
         ),
         tests=f"{_PROMISES}::test_a_subscriber_that_does_not_read_is_behind_and_holds_nothing",
@@ -90,9 +90,9 @@ EDGES: tuple[Mutant, ...] = (
         "full-is-500",
         "a full queue is told as a bug, without when to come back",
         (
-            f"{SERVER}/api/problems.py",
-            '            ErrorCode.QUEUE_FULL, "The pool has',
-            '            ErrorCode.INTERNAL, "The pool has',
+            f"{SERVER}/api/errors.py",
+            'ErrorCode.QUEUE_FULL, "The pool\'s queue is full',
+            'ErrorCode.INTERNAL, "The pool\'s queue is full',
         ),
         tests=f"{TESTS}/api/test_errors.py::test_queue_full",
     ),
@@ -101,7 +101,7 @@ EDGES: tuple[Mutant, ...] = (
         "a client that connects again hands out what it had",
         (
             f"{CLIENT}/core/follow.py",
-            "            if place(event_id) <= self._at:\n                return None\n",
+            "            if parse_event_id(event_id) <= self._last_position:\n                return None\n",
             "",
         ),
         tests=f"{_SDK}/test_faults.py::test_events_exactly_once_over_broken_connections",
@@ -109,7 +109,7 @@ EDGES: tuple[Mutant, ...] = (
     mutant(
         "client-forgets-its-place",
         "a client that connects again does not say where it was",
-        (f"{CLIENT}/core/follow.py", '        headers["Last-Event-ID"] = last\n', "        pass\n"),
+        (f"{CLIENT}/core/follow.py", '        headers["Last-Event-ID"] = last_id\n', "        pass\n"),
         tests=f"{_SDK}/test_faults.py::test_events_go_on_after_an_id",
     ),
     mutant(
@@ -117,8 +117,8 @@ EDGES: tuple[Mutant, ...] = (
         "an event is acknowledged before it has been handled",
         (
             f"{CLIENT}/relay/reader.py",
-            "                if entries.readable(fields):\n                    return Delivery(",
-            "                if entries.readable(fields):\n"
+            "                if entries.is_well_formed(fields):\n                    return Delivery(",
+            "                if entries.is_well_formed(fields):\n"
             "                    await self._ack_ids(entry_id)\n                    return Delivery(",
         ),
         tests=f"{_SDK}/test_relay.py::test_what_was_not_acknowledged_comes_first_after_a_restart",
