@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
-_FENCE = "if not r or r.token ~= token then return STALE end"
+_FENCE = "if not r or r.token ~= a.token then return STALE end"
 _NO_FENCE = "if not r or not r.token then return STALE end"
 _RUNNING = f"{TESTS}/store/test_running.py"
 _WAITING = f"{TESTS}/store/test_waiting.py"
@@ -41,7 +41,7 @@ _FENCES = (
     mutant(
         "settle-without-fence",
         "whoever settles first wins, whatever token it has",
-        (_SETTLE, "if r.token == token then", "if r.token then"),
+        (_SETTLE, "if r.token == s.token then", "if r.token then"),
         tests=_ZOMBIE,
     ),
     mutant(
@@ -53,13 +53,13 @@ _FENCES = (
     mutant(
         "settle-not-remembered",
         "the same outcome sent again is answered as stale",
-        (_SETTLE, "set(r, 'done', token .. ' ' .. r.state)", ""),
+        (_SETTLE, "set(r, 'done', s.token .. ' ' .. r.state)", ""),
         tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "repeated-settle-claims-again",
         "a settle whose answer was lost gives back the task that it had claimed, and takes another",
-        (_SETTLE, "if is_held(r, c.group) then return answer(r) end", ""),
+        (_SETTLE, "if is_held(r, c.group) then return claim_reply(r) end", ""),
         tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
     ),
     mutant(
@@ -71,13 +71,13 @@ _FENCES = (
     mutant(
         "token-used-twice",
         "the number of an attempt does not rise",
-        (_CLAIM, "int(tonumber(again or '0') + 1)", "int(1)"),
+        (_CLAIM, "int(tonumber(earlier or '0') + 1)", "int(1)"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
     ),
     mutant(
         "report-twice",
         "a report that is sent again because its answer was lost writes its events twice",
-        (f"{LUA}/report.lua", "if number == 0 or number > told then", "if true then"),
+        (f"{LUA}/report.lua", "if number == 0 or number > last then", "if true then"),
         tests=f"{_RUNNING}::test_a_report_sent_twice_is_told_once[valkey]",
     ),
 )
@@ -96,7 +96,7 @@ _TIME = (
     mutant(
         "reap-without-grace",
         "after an outage a lease that was nearly over before it is taken before its holder can be heard",
-        (_TICK, "local ending = lease_clock >= meta('grace')", "local ending = true"),
+        (_TICK, "return lease_clock, lease_clock >= meta('grace')", "return lease_clock, true"),
         tests=f"{_HOUSE}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
     ),
     mutant(
@@ -114,13 +114,13 @@ _TIME = (
     mutant(
         "renew-extends-nothing",
         "a worker that renews loses its lease all the same",
-        (f"{LUA}/renew.lua", "int(meta('lease_clock') + lease_ms)", "int(meta('lease_clock') + 1)"),
+        (f"{LUA}/renew.lua", "int(meta('lease_clock') + tonumber(a.lease_ms))", "int(meta('lease_clock') + 1)"),
         tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
     ),
     mutant(
         "leases-never-reaped",
         "the task of a worker that died stays with it",
-        (_TICK, "ipairs(ending and due(K_leases, lease_clock) or {})", "ipairs({})"),
+        (_TICK, "ipairs(leases_expire and due(K_leases, lease_clock) or {})", "ipairs({})"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-lapse]",
     ),
     mutant(
@@ -175,7 +175,7 @@ _ENDS = (
     mutant(
         "cancel-loses-to-finish",
         "a task that was cancelled first ends as a success",
-        (_SETTLE, "if r.cancel_at then strike(r, {}) else finished(r, a, b) end", "finished(r, a, b)"),
+        (_SETTLE, "if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end", "finish_succeeded(r, s.artifacts, s.described)"),
         tests=f"{_RUNNING}::test_cancel_wins[valkey-finish]",
     ),
     mutant(
@@ -195,15 +195,15 @@ _ENDS = (
         "what is handed back goes to the end of the queue",
         (
             _ATTEMPT,
-            "  enqueue(r)\n  arm(r)\nend\n\n-- What a group",
-            "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- What a group",
+            "  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
+            "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
         ),
         tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-release]",
     ),
     mutant(
         "hand-backs-unbounded",
         "a task is handed back for ever",
-        (_ATTEMPT, "if backs > RELEASES_MAX then", "if false then"),
+        (_ATTEMPT, "if releases > RELEASES_MAX then", "if false then"),
         tests=f"{_RUNNING}::test_handed_back_too_often_is_a_strike[valkey]",
     ),
     mutant(
@@ -218,7 +218,7 @@ _QUEUES = (
     mutant(
         "idempotency-not-stored",
         "the same key makes a second task",
-        (_SUBMIT, "    call('SET', k_idem(idem), id .. ' ' .. body_hash)\n", ""),
+        (_SUBMIT, "    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)\n", ""),
         tests=f"{_WAITING}::test_same_key_same_body_is_the_same_task[valkey]",
     ),
     mutant(
@@ -226,7 +226,7 @@ _QUEUES = (
         "a submit that is sent again begins its task anew",
         (
             _SUBMIT,
-            "if tasks[id] or (not fresh and call('EXISTS', k_task(id)) == 1) then return known(id) end",
+            "if tasks[s.task] or (not all_new and call('EXISTS', k_task(s.task)) == 1) then return known(s.task) end",
             "",
         ),
         tests=f"{_PROMISES}::test_a_submit_sent_again_changes_nothing[valkey]",
@@ -274,7 +274,7 @@ _QUEUES = (
     mutant(
         "drain-mark-ignored",
         "a group that is to go still claims",
-        (_CLAIM, "if c.drain or g.drain then return", "if c.drain then return"),
+        (_CLAIM, "if c.draining == '1' or g.drain then return", "if c.draining == '1' then return"),
         tests=f"{_WAITING}::test_draining_group_claims_nothing",
     ),
     mutant(
@@ -282,10 +282,10 @@ _QUEUES = (
         "of two leaders that wait the second does not hear of the second task",
         (
             _QUEUE,
-            "for _ = 1, math.min(bells, WAKEUPS_MAX - there) do",
-            "for _ = 1, math.min(bells, 1 - there) do",
+            "for _ = 1, math.min(wakeups, WAKEUPS_MAX - present) do",
+            "for _ = 1, math.min(wakeups, 1 - present) do",
         ),
-        (_QUEUE, "  if bells > 0 or look_round then", "  if bells > 0 then"),
+        (_QUEUE, "  if wakeups > 0 or recheck then", "  if wakeups > 0 then"),
         tests=f"{_PROMISES}::test_each_of_two_waiting_leaders_hears_the_bell[valkey]",
     ),
 )
@@ -334,7 +334,7 @@ _EVENTS = (
     mutant(
         "resume-repeats",
         "who resumes behind an event gets it again",
-        (f"{LUA}/events.lua", "am > bm or (am == bm and as > bs)", "am > bm or (am == bm and as >= bs)"),
+        (f"{LUA}/events.lua", "(a_ms == b_ms and a_seq > b_seq)", "(a_ms == b_ms and a_seq >= b_seq)"),
         tests=f"{_FACES}::test_task_events_replay_without_gap[valkey]",
     ),
 )

@@ -1,1 +1,1 @@
-"""The store of tasks on Redis or Valkey: every change of state is one Lua script."""
+"""The task store on Redis or Valkey. Every change of state is one Lua script."""

@@ -1,7 +1,10 @@
-"""Connections to Redis, running scripts on them, and its errors in the words of the port.
+"""Connects to Redis, runs scripts, and translates Redis's errors to those of the port.
 
-Nothing here is retried unless the caller says that a repeated call is answered as the first (``again``): a
-command whose answer was lost may have been done.
+``Scripts`` serves threads and ``AsyncScripts`` coroutines. Both call the functions of the library, load it where it is
+missing, and fall back to ``EVAL`` where it cannot be loaded.
+
+A command whose reply was lost may have taken effect. So a call is retried only with ``idempotent=True``: a
+repeated call then has the same result as the first.
 """
 
 from __future__ import annotations
@@ -29,10 +32,10 @@ from daybreak_server.ports.store_errors import (
 
 T = TypeVar("T")
 
-AGAIN_AFTER_S = (0.05, 0.25)
-"""Pauses before a call that may be repeated is repeated."""
-REPLICAS_WITHIN_S = 0.5
-"""How long replicas may take to have what was submitted."""
+RETRY_PAUSES_S = (0.05, 0.25)
+"""The pauses before the retries of an idempotent call."""
+REPLICATION_TIMEOUT_S = 0.5
+"""How long replicas may take to receive a submitted task."""
 
 _UNAVAILABLE = (
     "MISCONF",
@@ -42,20 +45,22 @@ _UNAVAILABLE = (
     "CLUSTERDOWN",
     "MASTERDOWN",
     "TRYAGAIN",
-    "UNBLOCKED",  # a master has become a replica while somebody waited there
+    "UNBLOCKED",  # a master became a replica during a blocking call
     "NOREPLICAS",
 )
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _CLOSED = "the handler is closed"
-"""What uvloop says, as a plain RuntimeError, when something is sent on a connection that was reset."""
+"""The message of the plain RuntimeError that uvloop raises on a write to a connection that was reset."""
 
 
 def translate(exc: BaseException) -> StoreError:
-    """The port's error for one of the client's."""
+    """The port's error for an error of the client."""
     exc = _unwrapped(exc)
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
-        return StoreFullError("Redis has reached its maxmemory: no new tasks for now; running tasks go on")
+        return StoreFullError(
+            "Redis has reached its maxmemory: it accepts no new tasks; running tasks continue"
+        )
     if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
         _REFUSED
     ):
@@ -68,19 +73,19 @@ def translate(exc: BaseException) -> StoreError:
 
 
 def _unwrapped(exc: BaseException) -> BaseException:
-    """On a Unix socket, redis-py logs in while it connects, and wraps whatever the server answers to that."""
+    """The error inside a ConnectionError: on a Unix socket, redis-py wraps errors of the login in one."""
     inner = exc.args[0] if isinstance(exc, failures.ConnectionError) and exc.args else None
     return inner if isinstance(inner, failures.RedisError) else exc
 
 
 def is_unknown(exc: Exception) -> bool:
-    """Whether the server does not have the library: a new server, or a new version of ours."""
+    """Whether the server lacks the library, because the server or this version is new."""
     return "Function not found" in str(exc)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise the port's errors instead of the client's."""
+    """Translate errors of the client to those of the port."""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -92,7 +97,7 @@ def translated() -> Iterator[None]:
 
 
 def connect(where: str | Endpoint, *, timeout_s: float) -> redis.Redis:
-    """A thread-safe client (a pool of connections) that never repeats a command by itself."""
+    """A thread-safe client with a connection pool. It never repeats a command by itself."""
     return redis.Redis.from_pool(Endpoint.of(where).pool(timeout_s=timeout_s))
 
 
@@ -108,9 +113,9 @@ class Scripts:
         self._client = client
         self._library = library
 
-    def call(self, call: Call, *, again: bool = False) -> Any:
-        """What the script answers. :raises StoreError:"""
-        for pause in (*(AGAIN_AFTER_S if again else ()), None):
+    def call(self, call: Call, *, idempotent: bool = False) -> Any:
+        """The script's reply. :raises StoreError:"""
+        for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
                 with translated():
                     return self._run(self._library.get(call.script), call)
@@ -123,18 +128,18 @@ class Scripts:
     def _run(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)
         try:
-            return self._ask("FCALL", script.function, *operands)
+            return self._execute("FCALL", script.function, *operands)
         except failures.ResponseError as exc:
             if not is_unknown(exc):
                 raise
         try:
-            self._ask("FUNCTION", "LOAD", "REPLACE", self._library.text)
-        except failures.ResponseError:  # memory is full, or it may not: slower, but it works
-            return self._ask("EVAL", script.text, *operands)
-        return self._ask("FCALL", script.function, *operands)
+            self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
+        except failures.ResponseError:  # no memory or no permission to load it: EVAL is slower, but works
+            return self._execute("EVAL", script.text, *operands)
+        return self._execute("FCALL", script.function, *operands)
 
-    def _ask(self, *command: Arg) -> Any:
-        """One command on a connection of the pool; half of what redis-py's own way to do so costs."""
+    def _execute(self, *command: Arg) -> Any:
+        """Run one command on a connection of the pool. Costs half as much as redis-py's ``execute_command``."""
         pool = self._client.connection_pool
         connection: Any = pool.get_connection()
         try:
@@ -145,7 +150,7 @@ class Scripts:
             return connection.read_response()
         except failures.ResponseError:
             raise
-        except BaseException:  # an answer may still come: it must not be taken for the next call's
+        except BaseException:  # a late reply must not be taken for the reply to the next command
             connection.disconnect()
             raise
         finally:
@@ -155,29 +160,31 @@ class Scripts:
 class AsyncScripts:
     """Runs scripts from coroutines.
 
-    ``wait_replicas``: a ``submit`` counts only when so many replicas have it.
+    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have it.
     """
 
     def __init__(self, client: redis.asyncio.Redis, library: Library, *, wait_replicas: int = 0) -> None:
         timeout_s: float = client.connection_pool.connection_kwargs["socket_timeout"]
-        self._link = Multiplexer(client, timeout_s=timeout_s)
+        self._shared = Multiplexer(client, timeout_s=timeout_s)
         self._library = library
         self._replicas = wait_replicas
-        # WAIT holds up all that is asked after it on its connection, so it has one of its own.
-        self._submits = Multiplexer(client, timeout_s=timeout_s) if wait_replicas else self._link
+        # WAIT delays all later commands on its connection, so submits have a connection of their own.
+        self._submits = Multiplexer(client, timeout_s=timeout_s) if wait_replicas else self._shared
 
     async def close(self) -> None:
         """Close the connections that all calls share."""
-        await self._link.close()
+        await self._shared.close()
         await self._submits.close()
 
-    async def call(self, call: Call, *, again: bool = False) -> Any:
-        """What the script answers. :raises StoreError:"""
-        return await self.repeat(lambda: self._run(self._library.get(call.script), call), again=again)
+    async def call(self, call: Call, *, idempotent: bool = False) -> Any:
+        """The script's reply. :raises StoreError:"""
+        return await self.repeat(
+            lambda: self._run(self._library.get(call.script), call), idempotent=idempotent
+        )
 
-    async def repeat(self, action: Callable[[], Awaitable[T]], *, again: bool) -> T:
-        """Run ``action`` with errors translated; once more after a pause or two if ``again``."""
-        for pause in (*(AGAIN_AFTER_S if again else ()), None):
+    async def repeat(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
+        """Run ``action`` with translated errors. An idempotent action is retried up to twice."""
+        for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
                 with translated():
                     return await action()
@@ -189,33 +196,35 @@ class AsyncScripts:
 
     async def _run(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)
-        ask = self._ask if call.script != "submit" or not self._replicas else self._ask_safely
-        answer = await ask("FCALL", script.function, *operands)
-        if isinstance(answer, Exception) and is_unknown(answer):
-            loaded = await self._ask("FUNCTION", "LOAD", "REPLACE", self._library.text)
-            if isinstance(loaded, Exception):  # memory is full, or it may not: slower, but it works
-                answer = await ask("EVAL", script.text, *operands)
+        execute = self._execute if call.script != "submit" or not self._replicas else self._execute_replicated
+        reply = await execute("FCALL", script.function, *operands)
+        if isinstance(reply, Exception) and is_unknown(reply):
+            loaded = await self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
+            if isinstance(
+                loaded, Exception
+            ):  # no memory or no permission to load it: EVAL is slower, but works
+                reply = await execute("EVAL", script.text, *operands)
             else:
-                answer = await ask("FCALL", script.function, *operands)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+                reply = await execute("FCALL", script.function, *operands)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-    async def _ask(self, *command: Arg) -> Any:
-        (answer,) = await self._link.ask(command)
-        return answer
+    async def _execute(self, *command: Arg) -> Any:
+        (reply,) = await self._shared.execute(command)
+        return reply
 
-    async def _ask_safely(self, *command: Arg) -> Any:
-        """The same; an answer that counts is given only when enough replicas have what was written."""
-        wait = ("WAIT", self._replicas, round(REPLICAS_WITHIN_S * 1000))
-        answer, replicas = await self._submits.ask(command, wait)
-        if isinstance(answer, Exception):
-            return answer
+    async def _execute_replicated(self, *command: Arg) -> Any:
+        """The same, but fail unless enough replicas have received the write."""
+        wait = ("WAIT", self._replicas, round(REPLICATION_TIMEOUT_S * 1000))
+        reply, replicas = await self._submits.execute(command, wait)
+        if isinstance(reply, Exception):
+            return reply
         if isinstance(replicas, Exception):
             raise replicas
         if replicas < self._replicas:
             raise StoreUnavailableError(
-                f"Redis has it, but only {replicas} of {self._replicas} replicas (redis.wait_replicas): "
-                "a fail-over now could lose it"
+                f"Redis stored the task, but only {replicas} of {self._replicas} replicas have it "
+                "(redis.wait_replicas), so a fail-over now could lose it; submit it again"
             )
-        return answer
+        return reply

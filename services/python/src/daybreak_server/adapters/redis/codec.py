@@ -1,4 +1,4 @@
-"""Turns what scripts answer (flat lists of bytes) into domain values."""
+"""Decodes the replies of scripts (flat lists of bytes) into domain values."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def text(value: Any) -> str:
 
 
 def mapping(flat: Sequence[Any]) -> dict[str, str]:
-    """What HGETALL answers inside a script: name, value, name, value, …"""
+    """A dict from the reply of HGETALL inside a script: name, value, name, value, …"""
     return {text(flat[i]): text(flat[i + 1]) for i in range(0, len(flat), 2)}
 
 
-_TRACE = ""
-"""Beside the metadata: no key of theirs is empty."""
+_TRACE_KEY = ""
+"""The key of the trace context among the stored metadata, whose own keys are never empty."""
 
 
 def join_spec(metadata: Mapping[str, str], trace: TraceContext | None, input_json: str) -> str:
-    """Metadata, trace context and input as stored: the input's own text, whatever white space it has."""
+    """The stored form of metadata, trace context and input. The input's text is kept exactly."""
     pairs = dict(metadata)
-    if trace is not None:  # one text: an earlier version shows it as metadata, and is not confused
-        pairs[_TRACE] = f"{trace.traceparent} {trace.tracestate}".rstrip()
+    if trace is not None:  # a single text, so that an earlier version can show it as metadata
+        pairs[_TRACE_KEY] = f"{trace.traceparent} {trace.tracestate}".rstrip()
     return (json.dumps(pairs, separators=(",", ":")) if pairs else "{}") + "\n" + input_json
 
 
 def split_spec(stored: str) -> tuple[dict[str, str], TraceContext | None, str]:
     """The inverse of :func:`join_spec`."""
-    text, _, input_json = stored.partition("\n")
-    pairs = json.loads(text) if text not in {"", "{}"} else {}
-    parent, _, state = pairs.pop(_TRACE, "").partition(" ")
+    head, _, input_json = stored.partition("\n")
+    pairs = json.loads(head) if head not in {"", "{}"} else {}
+    parent, _, state = pairs.pop(_TRACE_KEY, "").partition(" ")
     return pairs, TraceContext(traceparent=parent, tracestate=state) if parent else None, input_json
 
 
@@ -57,12 +57,12 @@ def _seconds(value: str | None) -> float | None:
 
 
 def artifacts_from_json(stored: str) -> tuple[ArtifactRef, ...]:
-    """Artifacts as ``settle`` stored them."""
+    """The artifacts that ``settle`` stored."""
     return tuple(ArtifactRef(**item) for item in json.loads(stored))
 
 
 def task(shown: Sequence[Any]) -> TaskRecord:
-    """What the fragment ``_show.lua`` answers."""
+    """A task from the reply of the fragment ``_show.lua``."""
     task_id, r, out = TaskId(text(shown[0])), mapping(shown[1]), mapping(shown[3])
     metadata, trace, input_json = split_spec(text(shown[2]))
     position, wait = text(shown[4]), text(shown[5])
@@ -107,13 +107,13 @@ def task(shown: Sequence[Any]) -> TaskRecord:
 
 
 def event(event_id: Any, fields: Mapping[Any, Any]) -> EventRecord:
-    """An entry of a pool's stream."""
+    """An event from an entry of a pool's stream."""
     values = {text(name): text(value) for name, value in fields.items()}
     return _event(text(event_id), values["type"], values["attempt"], values["data"], TaskId(values["task"]))
 
 
 def own_event(entry: Any, task_id: TaskId) -> EventRecord:
-    """One of a task's own events, as the fragment ``_history.lua`` packs them."""
+    """An event from an entry of a task's list, as the fragment ``_history.lua`` writes it."""
     event_id, kind, attempt, data = text(entry).split(" ", 3)
     return _event(event_id, kind, attempt, data, task_id)
 
@@ -130,7 +130,7 @@ def _event(event_id: str, kind: str, attempt: str, data: str, task_id: TaskId) -
 
 
 def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
-    """A group as ``group.lua`` stored it."""
+    """A group from the record that ``group.lua`` stored."""
     r = mapping(flat)
     return GroupRecord(
         id=GroupId(text(name)),

@@ -1,4 +1,4 @@
-"""The event streams, read by coroutines."""
+"""Reads the event streams from coroutines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import EventsPage
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -20,17 +21,17 @@ from daybreak_server.ports.store_errors import EventsTrimmedError, StoreUnavaila
 log = logging.getLogger(__name__)
 
 BLOCK_S = 5.0
-"""How long one blocking read waits; a dead connection is noticed so much later at most."""
+"""How long one blocking read waits. A dead connection is noticed after at most this time plus the timeout."""
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 
-def _place(event_id: str) -> tuple[int, int]:
+def _order(event_id: str) -> tuple[int, int]:
     ms, _, seq = event_id.partition("-")
     return int(ms), int(seq or 0)
 
 
 class RedisEvents:
-    """An :class:`~daybreak_server.ports.store.EventLog` on Redis; each ``follow`` has its own connection."""
+    """The :class:`~daybreak_server.ports.events.EventLog` on Redis. Each ``follow`` has its own connection."""
 
     def __init__(
         self,
@@ -47,34 +48,34 @@ class RedisEvents:
         self._scripts = AsyncScripts(self._client, library or Library())
 
     async def close(self) -> None:
-        """Close the connections; iterators of ``follow`` close theirs when they are closed."""
+        """Close the connections. An iterator of ``follow`` closes its own when it is closed."""
         await self._scripts.close()
         await self._client.aclose()
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
-        """The task's own events behind ``after``. ``trimmed`` may be set when just nothing was missed."""
+        """The events of a task that follow ``after``. ``trimmed`` may also be set when nothing was missed."""
         pool = pool_of(task)
         if pool is None:
             return EventPage(events=())
         keys = Keys(prefix=self._prefix, pool=pool)
         trimmed, entries = await self._scripts.call(
-            Call("events", keys, (task, after or "", limit)), again=True
+            Call("events", keys, EventsPage(task=task, after=after or "", limit=limit)), idempotent=True
         )
         events = tuple(codec.own_event(entry, task) for entry in entries)
         return EventPage(events=events, trimmed=bool(trimmed))
 
     async def tail(self, pool: str) -> str:
         """The id of the pool's newest event (``0-0`` when there is none)."""
-        key = Keys(prefix=self._prefix, pool=pool).one("events")
-        newest = await self._scripts.repeat(lambda: self._client.xrevrange(key, count=1), again=True)
+        key = Keys(prefix=self._prefix, pool=pool).single("events")
+        newest = await self._scripts.repeat(lambda: self._client.xrevrange(key, count=1), idempotent=True)
         return codec.text(newest[0][0]) if newest else "0-0"
 
     async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
-        """All events of the pool behind ``after`` as they come. Survives outages by connecting again.
+        """All events of the pool that follow ``after``, as they arrive. Reconnects after outages.
 
-        :raises EventsTrimmedError: when events between the last one given and the next have been trimmed.
+        :raises EventsTrimmedError: when events that were not read yet have been trimmed.
         """
-        key = Keys(prefix=self._prefix, pool=pool).one("events")
+        key = Keys(prefix=self._prefix, pool=pool).single("events")
         failures = 0
         client = connect_async(self._where, timeout_s=BLOCK_S + self._timeout_s)
         try:
@@ -90,21 +91,23 @@ class RedisEvents:
                                 yield [codec.event(entry, fields) for entry, fields in entries]
                 except StoreUnavailableError as exc:
                     if failures == 0:
-                        log.warning("following pool %s was interrupted, connecting again: %s", pool, exc)
+                        log.warning(
+                            "the event stream of pool %s was interrupted; reconnecting: %s", pool, exc
+                        )
                     await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                     failures += 1
         finally:
             await client.aclose()
 
     async def _block(self, client: Any, key: str, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        answer = await client.xread({key: after}, count=1000, block=round(BLOCK_S * 1000))
-        return cast("list[tuple[bytes, dict[bytes, bytes]]]", answer[0][1]) if answer else []
+        reply = await client.xread({key: after}, count=1000, block=round(BLOCK_S * 1000))
+        return cast("list[tuple[bytes, dict[bytes, bytes]]]", reply[0][1]) if reply else []
 
     async def _check(self, client: Any, key: str, after: str) -> None:
-        """Whether the stream still has everything behind ``after``; it keeps about a million events."""
+        """Check that the stream, which keeps about a million events, still has all events that follow ``after``."""
         if not await client.exists(key):
             return
         info = await client.xinfo_stream(key)
         first = info["first-entry"]
-        if info["entries-added"] > info["length"] and first and _place(after) < _place(codec.text(first[0])):
-            raise EventsTrimmedError(f"events behind {after} have been trimmed; begin again at the tail")
+        if info["entries-added"] > info["length"] and first and _order(after) < _order(codec.text(first[0])):
+            raise EventsTrimmedError(f"events that follow {after} have been trimmed; begin again at the tail")

@@ -1,7 +1,7 @@
-"""The one module where key names are made, for Python and, by :func:`lua_names`, for the scripts.
+"""The names of all keys, for Python and, through :func:`lua_names`, for the scripts.
 
-All keys of a pool carry the hash tag ``{pool}``, so a pool lives in one slot of a Redis Cluster and no script
-touches two pools.
+All keys of a pool carry the hash tag ``{pool}``. So a pool lives in one slot of a Redis Cluster, and no script touches
+two pools.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from daybreak_server.domain.policy import GONE_MS, LEDGER_S
 
 
 class Key(NamedTuple):
-    """What a key is. ``docs/03-queue.md`` shows it, and tests compare it with what servers hold."""
+    """The description of a key. ``docs/03-queue.md`` shows it, and tests compare it with real servers."""
 
     type: str
-    """As Redis's TYPE answers."""
+    """The answer of Redis's TYPE."""
     holds: str
     ttl: str = ""
-    """How long it is kept, where the key has a TTL; other keys end with what they hold."""
+    """How long the key is kept, if it has a TTL. Other keys are deleted with their content."""
 
 
 class Family(NamedTuple):
-    """Keys of one kind, with a member's name between ``before`` and ``after``."""
+    """Keys of one kind, named ``<before><member><after>``."""
 
     before: str
     after: str
     of: str
-    """What the member is: ``id``, ``tenant``, …"""
+    """The kind of member: ``id``, ``tenant``, …"""
     key: Key
 
 
@@ -37,33 +37,36 @@ SINGLE = {
     "meta": Key("hash", "the pool's numbers: sequence, virtual time, lease clock, history, counters"),
     "events": Key(
         "stream",
-        "every event of the pool under the same ids, also for readers with XREADGROUP; "
-        f"trimmed near {EVENTS_MAX:,}",
+        f"every event of the pool, with the ids that tasks' lists have too; trimmed near {EVENTS_MAX:,}",
     ),
     "tenants": Key("zset", "tenants with waiting tasks, by virtual time = GPU-seconds / weight"),
     "shares": Key("hash", "the virtual time of each tenant"),
     "weights": Key("hash", "the weight of each tenant whose weight is not 1"),
-    "delayed": Key("zset", "tasks that wait for a time, by that time; not live yet"),
-    "due_soon": Key("zset", "the same, but live already, because a wake takes about as long as they wait"),
+    "delayed": Key("zset", "tasks that wait for their start time, by that time; not live yet"),
+    "due_soon": Key(
+        "zset", "the same, but already live, because a wake takes about as long as they still wait"
+    ),
     "timers": Key("zset", "waiting tasks by deadline"),
     "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
     "live": Key(
         "zset",
-        "due and running tasks: its `ZCARD` is what KEDA reads. "
-        "A delayed task enters before it is due, by the time a wake takes",
+        "due and running tasks; KEDA reads its `ZCARD`. "
+        "A delayed task enters earlier than it is due, by the time that a wake takes",
     ),
     "groups": Key("zset", "groups by the end of their registration, on the lease clock"),
     "gone": Key(
         "zset",
-        f"lost groups by when they are forgotten, {GONE_MS // 60_000} minutes later, on the lease clock",
+        f"lost groups by the time when they are forgotten ({GONE_MS // 60_000} minutes), on the lease clock",
     ),
-    "cordoned": Key("zset", "hosts that are about to go: a group on one of them is marked to drain"),
+    "cordoned": Key(
+        "zset", "hosts that are about to be removed: a group that registers on one is marked to drain"
+    ),
     "operator_report": Key(
-        "string", "the operator's report on the pool, as JSON", "until some time after the next report is due"
+        "string", "the operator's report on the pool, as JSON", "until shortly after the next report is due"
     ),
     "failure": Key(
         "string",
-        "the cause (reason, message) for which a rank ended last, as JSON; deleted when a group becomes ready",
+        "why a rank last ended (reason, message), as JSON; deleted when a group becomes ready",
         "10 minutes",
     ),
     "wakeup": Key("list", "tokens that wake idle leaders (BLPOP)"),
@@ -71,17 +74,17 @@ SINGLE = {
     "expiring": Key("zset", "ended tasks by the end of their retention"),
     "garbage": Key("zset", "prefixes of files to delete, by time"),
 }
-"""Keys that a pool has once, by name."""
+"""The keys that a pool has once, by name."""
 
 FAMILIES = {
     "task": Family(
-        "t:", "", "id", Key("hash", "a task's record: short fields, so that Redis keeps it compact")
+        "t:", "", "id", Key("hash", "a task's record; its values are short, so that Redis keeps it compact")
     ),
     "spec": Family(
         "t:", ":spec", "id", Key("string", "a task's metadata, trace context and input (≤ 16 KB)")
     ),
     "out": Family(
-        "t:", ":out", "id", Key("hash", "what a task has left so far: artifacts, error, checkpoint")
+        "t:", ":out", "id", Key("hash", "what a task has produced so far: artifacts, error, checkpoint")
     ),
     "ev": Family(
         "t:",
@@ -89,8 +92,8 @@ FAMILIES = {
         "id",
         Key(
             "list",
-            f"a task's events, trimmed near {EV_MAX:,}, without those that its record tells: `queued`, "
-            "the first `started` until another event follows, a `succeeded` without artifacts",
+            f"a task's events, trimmed near {EV_MAX:,}, without those that its record implies: `queued`, "
+            "the first `started` until another event follows, and a `succeeded` without artifacts",
         ),
     ),
     "preview": Family(
@@ -100,26 +103,27 @@ FAMILIES = {
         Key("string", "a task's latest preview: content type, zero byte, picture", "an hour"),
     ),
     "wait": Family(
-        "w:", "", "tenant", Key("zset", "a tenant's waiting tasks by priority and order of submit")
+        "w:",
+        "",
+        "tenant",
+        Key("zset", "a tenant's waiting tasks by priority, then in the order of submission"),
     ),
-    "index": Family("by:", "", "tenant", Key("zset", "a tenant's tasks by id, for lists")),
+    "index": Family("by:", "", "tenant", Key("zset", "a tenant's tasks by id, for listing")),
     "group": Family(
         "g:",
         "",
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, mark to drain; "
-            "of a group that serves requests also endpoint, models, capacity, load",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark; "
+            "for a group that serves requests also endpoint, models, capacity, load",
         ),
     ),
     "idem": Family(
         "idem:",
         "",
         "hash",
-        Key(
-            "string", "the task that a tenant's idempotency key made in this pool; lives as long as the task"
-        ),
+        Key("string", "the task that a tenant created with this idempotency key; kept as long as the task"),
     ),
     "ledger": Family(
         "ledger:",
@@ -127,12 +131,12 @@ FAMILIES = {
         "day",
         Key(
             "hash",
-            "GPU-milliseconds used and wasted by tenant; a day counts from 1970",
+            "GPU-milliseconds used and wasted, by tenant; days count from 1970-01-01",
             f"{LEDGER_S // 86_400} days",
         ),
     ),
 }
-"""Keys that a pool has many of, by what they are of."""
+"""The keys that a pool has many of, by family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +148,10 @@ class Keys:
 
     @property
     def base(self) -> str:
-        """What every key of the pool begins with: ``daybreak:{video}:``. Scripts get it as ``KEYS[1]``."""
+        """The prefix of every key of the pool: ``daybreak:{video}:``. Scripts receive it as ``KEYS[1]``."""
         return f"{self.prefix}:{{{self.pool}}}:"
 
-    def one(self, name: str) -> str:
+    def single(self, name: str) -> str:
         """The key ``name`` of :data:`SINGLE`."""
         if name not in SINGLE:
             raise KeyError(name)
@@ -159,7 +163,7 @@ class Keys:
         return f"{self.base}{before}{member}{after}"
 
     def parse(self, key: str) -> tuple[str, str] | None:
-        """The inverse: ``(name, "")`` or ``(family, member)``; ``None`` for a key that is none of ours."""
+        """The inverse: ``(name, "")`` or ``(family, member)``; ``None`` for an unknown key."""
         if not key.startswith(self.base):
             return None
         rest = key.removeprefix(self.base)
@@ -173,7 +177,7 @@ class Keys:
 
 
 def lua_names() -> str:
-    """Lua definitions of all keys: ``K_live``, ``k_task(id)``; of the pool that ``name_keys`` was last told."""
+    """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for."""
     singles = sorted(SINGLE)
     lines = ["local P", f"local {', '.join(f'K_{name}' for name in singles)}"]
     for family, (before, after, *_) in sorted(FAMILIES.items()):

@@ -1,6 +1,6 @@
-"""How much one call of a script reads or keeps. Redis does nothing else while a script runs, so each is bounded.
+"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each is bounded.
 
-The scripts get these numbers, as they get those of ``domain/policy.py``, from ``prelude.py``.
+The scripts receive these numbers, like those of ``domain/policy.py``, through ``prelude.py``.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────
 
 RUNNING_BAND = 1 << 52
-"""Added to the scores of running tasks in ``live``, so that they sort behind all tasks that wait."""
+"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks."""
 
 WAKEUPS_MAX = 64
-"""Tokens in the list ``bell``; more idle leaders than this find their tasks by themselves."""
+"""Tokens in the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
 
-LOOK_TENANTS = 8
+CLAIM_TENANTS_MAX = 8
 """Tenants whose queues one claim examines."""
 
-LOOK_TASKS = 8
+CLAIM_TASKS_MAX = 8
 """Tasks of each of these tenants that one claim examines."""
 
 EXPIRE_MAX = 50
-"""Overdue tasks that one claim expires on its way."""
+"""Overdue tasks that one claim expires before it stops."""
 
 # ── estimates ─────────────────────────────────────────────────────────────────────────────────────────────
 
-CROWD_MAX = 32
-"""Other tenants that count for a task's position. With more of them it is a lower bound."""
+OTHER_TENANTS_MAX = 32
+"""Other tenants that count for a task's position. With more of them, the position is a lower bound."""
 
-RUNNING_MAX = 16
-"""Running tasks that are asked for the time they have left."""
+ETA_TASKS_MAX = 16
+"""Running tasks whose remaining time counts for an estimate."""
 
 # ── events ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -41,16 +41,16 @@ EV_MAX = 1_000
 EV_SLACK = 100
 """How far the list may grow beyond that before it is trimmed."""
 
-EV_AT_ONCE = 500
-"""Events that one RPUSH may carry."""
+EV_BATCH_MAX = 500
+"""Events in one RPUSH."""
 
-# ── what is read ──────────────────────────────────────────────────────────────────────────────────────────
+# ── reads ──────────────────────────────────────────────────────────────────────────────────────────
 
-LIST_LOOK = 1_000
+LIST_SCAN_MAX = 1_000
 """Tasks that one page of a filtered list examines."""
 
 GROUPS_MAX = 500
-"""Records of groups that one call reads."""
+"""Group records that one call reads."""
 
 FAILURE_FIRST_MS = 5_000
-"""The ranks of a group end one after the other and the first one knows why: later reasons are ignored this long."""
+"""The ranks of a group end one after the other, and the first one knows the cause: later ones are ignored this long."""

@@ -1,4 +1,4 @@
-"""What the scripts share with Python, generated as Lua: the numbers of the rules and limits, states, control bits."""
+"""Generates the Lua constants that the scripts share with Python: rules, limits, terminal states, control bits."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ RULES = (
     "GRACE_MS",
     "GONE_MS",
     "ZOMBIE_MS",
-    "HANDED_OUT_MS",
+    "CLEANUP_RETRY_MS",
     "DAY_MS",
     "LEDGER_S",
 )
-"""The constants of ``domain/policy.py`` that scripts use."""
+"""The constants of ``domain/policy.py`` that the scripts use."""
 
 
 def lua_constants() -> str:
     """Lua definitions: a local for each number and control bit, and ``TERMINAL``, the set of terminal states.
 
-    They are locals because Lua reads those without a lookup. A chunk may have 200 of them, which is why only
-    the constants that a script needs are among them.
+    Lua reads locals without a lookup, but a chunk may have only 200. So only constants that scripts need are here.
     """
     numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}
     numbers |= {name: value for name, value in vars(limits).items() if name.isupper()}

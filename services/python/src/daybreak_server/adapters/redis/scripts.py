@@ -1,8 +1,14 @@
-"""Makes one Redis function library of the Lua files, so that the server compiles and builds it once, not at each call.
+"""Builds one Redis function library from the Lua files, which the server compiles once instead of at each call.
 
-The library's name and those of its functions end in the hash of its text: versions live side by side, as in a
-rolling update. It is the key names and constants (``prelude.py``), the fragments (files that begin with an
-underscore) in order of need, and each script: its first line gives its flags, and its ``run(ARGV)`` what it does.
+The text of the library is, in this order:
+
+1. key names (``key_names.py``), constants (``prelude.py``) and readers of arguments (``arguments.py``), generated;
+2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
+3. ``begin``, which resets the state of the fragments when a call begins;
+4. each script, in a block of its own: its first line gives its flags, and its ``run(ARGV)`` does the work.
+
+The names of the library and its functions end in the hash of the text, so that several versions can live on one server
+during a rolling update. A server that may not load the library runs the text of a single script by ``EVAL``.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from daybreak_server.adapters.redis.arguments import lua_arguments
 from daybreak_server.adapters.redis.key_names import Keys, lua_names
 from daybreak_server.adapters.redis.prelude import lua_constants
 
@@ -35,7 +42,7 @@ SCRIPTS = {
     "group": "leader, operator",
     "forget": "API",
 }
-"""Each script by name, and who calls it."""
+"""The scripts by name, with their callers."""
 
 _BEGIN = """
 local function begin(prefix)
@@ -60,7 +67,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, ready to be called: by ``FCALL`` as ``function``, or by ``EVAL`` of ``text`` without the library."""
+    """A script. ``FCALL`` runs it as ``function``; without the library, ``EVAL`` runs its ``text``."""
 
     name: str
     function: str
@@ -69,7 +76,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a script: which one, for which pool, with what."""
+    """One call of a script: its name, the pool's keys, and the arguments."""
 
     script: str
     keys: Keys
@@ -77,16 +84,16 @@ class Call:
 
 
 def lua_source(name: str) -> str:
-    """The text of a script or (``_name``) a fragment."""
+    """The text of a script, or of a fragment (``_name``)."""
     return _read(f"{name}.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All scripts. ``clock`` names the fragment that says what time it is, as ``now_ms()``.
+    """All scripts. ``clock`` names the fragment that defines ``now_ms()``.
 
-    Production has only ``_clock.lua`` (the server's own clock). Tests of deadlines build a library with a
-    clock of theirs; the scripts of production do not contain a way to set the time.
+    Production uses ``_clock.lua``, the server's clock. Tests of deadlines pass the text of another clock; production
+    scripts contain no way to set the time.
     """
 
     clock: str = "_clock.lua"
@@ -98,7 +105,7 @@ class Library:
 
     @property
     def text(self) -> str:
-        """What ``FUNCTION LOAD`` takes."""
+        """The library's text, for ``FUNCTION LOAD``."""
         return _library(self._clock())[0]
 
     def _clock(self) -> str:
@@ -114,7 +121,7 @@ def _read(file: str) -> str:
 def _library(clock: str) -> tuple[str, dict[str, Script]]:
     base = "\n".join(
         [
-            *(lua_names(), lua_constants(), "local NOW, NOW_TEXT", clock),
+            *(lua_names(), lua_constants(), lua_arguments(), "local NOW, NOW_TEXT", clock),
             *(_read(f"_{name}.lua") for name in FRAGMENTS),
             _BEGIN,
         ]

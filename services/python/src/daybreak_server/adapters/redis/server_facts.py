@@ -1,4 +1,4 @@
-"""Facts about a Redis server, for ``daybreakd doctor``. Says what is; the doctor says what to do."""
+"""Facts about a Redis server for ``daybreakd doctor``, which judges them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ PINGS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisFacts:
-    """What could be learnt. ``None`` where the server does not say (managed ones forbid CONFIG)."""
+    """Facts about a server. ``None`` where it does not answer (managed servers forbid CONFIG)."""
 
     error: str | None = None
-    """Why nothing could be learnt at all."""
+    """Why the server could not be examined at all."""
     refused: bool = False
-    """Whether that is because it refuses the user or the password."""
+    """Whether ``error`` is that the server refuses the user or password."""
     no_master: bool = False
-    """Whether it is because no Sentinel names a master."""
+    """Whether ``error`` is that no Sentinel names a master."""
     product: str | None = None
     """``redis`` or ``valkey``."""
     version: str | None = None
     """The product's own version."""
     compatible: tuple[int, int] = (0, 0)
-    """The version of Redis that it behaves as; Daybreak needs (7, 0)."""
+    """The Redis version with which it is compatible. Daybreak needs (7, 0)."""
     maxmemory_policy: str | None = None
     maxmemory_bytes: int | None = None
-    """0 means no bound."""
+    """0 means no limit."""
     used_memory_bytes: int | None = None
     appendonly: bool | None = None
     appendfsync: str | None = None
     ping_ms: float | None = None
-    """Median of five."""
+    """The median of ``PINGS`` pings."""
     replicas: int | None = None
-    """How many follow it now."""
+    """Connected replicas."""
     min_replicas: int | None = None
-    """Without so many the server refuses to write."""
+    """With fewer replicas the server refuses writes."""
 
 
 async def facts(where: str | Endpoint, *, timeout_s: float = 5.0) -> RedisFacts:
-    """Ask the server that is there. Never raises: what went wrong is in ``error``."""
+    """Examine the server. Never raises; a failure is in ``error``."""
     client = connect_async(where, timeout_s=timeout_s)
     try:
         with translated():
@@ -104,7 +104,7 @@ def _facts(info: dict[str, Any], config: dict[str, str], ping_ms: float) -> Redi
 
 
 async def sentinels(where: Endpoint) -> dict[str, str | None]:
-    """Why each of the Sentinels is of no use, or ``None`` where it knows the master. Never raises."""
+    """By Sentinel: ``None`` if it knows the master, otherwise why it cannot be used. Never raises."""
     return {address: await _sentinel(where, address) for address in where.sentinels}
 
 
@@ -117,4 +117,4 @@ async def _sentinel(where: Endpoint, address: str) -> str | None:
         return str(exc)
     finally:
         await client.aclose()
-    return None if known else f"it knows no master called {where.sentinel_master!r}"
+    return None if known else f"it does not know a master named {where.sentinel_master!r}"

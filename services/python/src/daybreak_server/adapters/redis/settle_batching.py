@@ -1,8 +1,13 @@
-"""One queue for several groups of a process: settlements that come together share a call.
+"""One queue for several groups of a process, which settles attempts in batches.
 
-Tasks that take milliseconds are served by many small groups in one process, each with a thread of its own. While one
-of these threads waits for the server, what the others have to settle gathers, and the next call carries all of it:
-the server and the client then pay for one call what they would pay for each. Nobody waits for others to come.
+Tasks that take milliseconds are served by many small groups in one process, each with a thread. A batch costs the
+server and the client about as much as a single settle, so threads share calls, in the way of a group commit:
+
+- A thread adds its settle to the waiting ones. If no thread is sending, it sends all of them in one call.
+- While that call runs, the settles of other threads accumulate. The sender then wakes the threads of its batch and one
+  waiting thread, which sends the next batch.
+
+No thread delays its own call in the hope that others will join.
 """
 
 from __future__ import annotations
@@ -10,123 +15,125 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from daybreak_server.adapters.redis.lua.settle import Ending
+from daybreak_server.adapters.redis.lua.settle import AttemptEnd
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import Lease, Outcome, Settled
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
-AT_ONCE = 32
-"""Endings in one call: more would keep the server from others for too long."""
+BATCH_MAX = 32
+"""Settles in one call. More would block the server for too long."""
 
 
 class _PendingSettle:
-    """One settlement on its way."""
+    """A settle that waits for its result."""
 
-    def __init__(self, ending: Ending) -> None:
-        self.ending = ending
-        self.answer: Settled | StoreError | None = None
-        self._said = threading.Lock()
-        self._said.acquire()
+    def __init__(self, end: AttemptEnd) -> None:
+        self.end = end
+        self.result: Settled | StoreError | None = None
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
 
     def wait(self) -> None:
-        """Until it is answered, or its thread is to send."""
-        self._said.acquire()
+        """Block until the result is there, or until this thread is to send the next batch."""
+        self._wakeup.acquire()
 
     def wake(self) -> None:
-        """End the wait."""
-        self._said.release()
+        """End :meth:`wait`."""
+        self._wakeup.release()
 
 
 class SharedQueue(RedisQueue):
-    """A :class:`RedisQueue` that threads share. Whoever opens it closes it; the last one closes the connections."""
+    """A :class:`RedisQueue` that threads share. Each user opens and closes it; the last one closes the connections."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._waiting: list[_PendingSettle] = []
         self._sending = False
         self._users = 0
-        self._over = False
+        self._finished = False
 
     def open(self) -> bool:
-        """One more uses it; ``False`` where the last one has closed it already."""
-        with self._gate:
-            if not self._over:
+        """Add a user. ``False`` if the last user has already closed the queue."""
+        with self._lock:
+            if not self._finished:
                 self._users += 1
-            return not self._over
+            return not self._finished
 
     def close(self) -> None:
-        """One less uses it."""
-        with self._gate:
+        """Remove a user. The last one closes the connections."""
+        with self._lock:
             self._users -= 1
-            self._over = self._users <= 0
-        if self._over:
+            self._finished = self._users <= 0
+        if self._finished:
             super().close()
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
-        """As :meth:`RedisQueue.settle`, with what other threads settle now."""
+        """Like :meth:`RedisQueue.settle`, in one call with the settles of other threads."""
         mine = _PendingSettle((lease, outcome, claim_next))
-        with self._gate:
+        with self._lock:
             self._waiting.append(mine)
             sends, self._sending = not self._sending, True
         if not sends:
             mine.wait()
-        if mine.answer is None:
+        if mine.result is None:
             self._send()
-        if isinstance(mine.answer, StoreError):
-            raise mine.answer
-        assert mine.answer is not None
-        return mine.answer
+        if isinstance(mine.result, StoreError):
+            raise mine.result
+        assert mine.result is not None
+        return mine.result
 
     def _send(self) -> None:
-        """Settle what waits, the caller's own first, and let the next that has come meanwhile send."""
-        with self._gate:
-            turns, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+        """Settle the waiting attempts, the caller's own first. Then let a thread that came during the call send."""
+        with self._lock:
+            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:
-            self._answer(turns)
+            self._settle_batch(batch)
         finally:
-            with self._gate:
-                following = self._waiting[0] if self._waiting else None
-                self._sending = following is not None
-            for turn in turns[1:]:
-                turn.wake()
-            if following is not None:
-                following.wake()
+            with self._lock:
+                next_sender = self._waiting[0] if self._waiting else None
+                self._sending = next_sender is not None
+            for pending in batch[1:]:
+                pending.wake()
+            if next_sender is not None:
+                next_sender.wake()
 
-    def _answer(self, turns: list[_PendingSettle]) -> None:
+    def _settle_batch(self, batch: list[_PendingSettle]) -> None:
         try:
-            for turn, answer in zip(turns, self.settle_each([one.ending for one in turns]), strict=True):
-                turn.answer = answer
+            for pending, result in zip(
+                batch, self.settle_each([pending.end for pending in batch]), strict=True
+            ):
+                pending.result = result
             return
         except StoreUnavailableError as exc:
-            for turn in turns:
-                turn.answer = exc
+            for pending in batch:
+                pending.result = exc
         except StoreError:
-            for turn in turns:  # one of them is at fault: the others must not pay for it
-                turn.answer = self._alone(turn.ending)
+            for pending in batch:  # one of them caused the error, and the others must not fail with it
+                pending.result = self._settle_alone(pending.end)
         except BaseException as exc:
-            for turn in turns:
-                turn.answer = StoreUnavailableError(f"the call ended without an answer: {exc!r}")
+            for pending in batch:
+                pending.result = StoreUnavailableError(f"the settle ended without a reply: {exc!r}")
             raise
 
-    def _alone(self, ending: Ending) -> Settled | StoreError:
+    def _settle_alone(self, end: AttemptEnd) -> Settled | StoreError:
         try:
-            return self.settle_each([ending])[0]
+            return self.settle_each([end])[0]
         except StoreError as exc:
             return exc
 
 
 def shared_queue_factory(make: Callable[[], SharedQueue]) -> Callable[[], SharedQueue]:
-    """Opens one queue for all that ask while it is open, and makes another where it was closed."""
-    gate = threading.Lock()
-    made: list[SharedQueue] = []
+    """A function that returns a queue shared by all callers, and makes a new one after the last user closed it."""
+    lock = threading.Lock()
+    current: list[SharedQueue] = []
 
     def get() -> SharedQueue:
-        with gate:
-            if not made or not made[-1].open():
-                made[:] = [make()]
-                made[-1].open()
-            return made[-1]
+        with lock:
+            if not current or not current[0].open():
+                current[:] = [make()]
+                current[0].open()
+            return current[0]
 
     return get

@@ -1,4 +1,4 @@
-"""The async face of the store: what the API asks, and housekeeping."""
+"""The task store on Redis: calls of the API and the operator, and housekeeping. For coroutines."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from daybreak_server.ports.tasks import Page, Submitted
 
 
 def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
-    """Runs of tasks of one pool, as long as one call may carry."""
+    """Split tasks into runs of one pool, each at most as long as one call may carry."""
     for pool, run in groupby(tasks, key=lambda task: task.pool):
-        ready = list(run)
-        for start in range(0, len(ready), submit.TASKS_MAX):
-            yield pool, ready[start : start + submit.TASKS_MAX]
+        of_pool = list(run)
+        for start in range(0, len(of_pool), submit.TASKS_MAX):
+            yield pool, of_pool[start : start + submit.TASKS_MAX]
 
 
 class RedisStore:
-    """A :class:`~daybreak_server.ports.store.TaskStore` and ``Housekeeper`` on Redis ≥ 7.0 or Valkey.
+    """The ``TaskStore``, ``Housekeeper`` and ``GroupStore`` on Redis ≥ 7.0 or Valkey, for coroutines of one event loop.
 
-    ``max_queued`` is the bound on waiting tasks by pool; pools that it does not name have a million. Safe for
-    any number of coroutines of one event loop.
+    ``max_queued`` is the limit on waiting tasks by pool; other pools have ``MAX_QUEUED``.
     """
 
     def __init__(
@@ -55,22 +54,22 @@ class RedisStore:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """:raises StoreUnavailableError: when Redis does not answer."""
+        """Check that Redis results. :raises StoreUnavailableError: when it does not."""
         await self._scripts.repeat(self._client.ping, idempotent=False)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        """Accept tasks, each atomically. Submitting the same id again is answered as the first time."""
-        answers: list[Submitted | StoreError] = []
-        for pool, some in _batches(tasks):
-            most = self._max_queued.get(pool, MAX_QUEUED)
-            call = submit.encode(self._keys(pool), some, max_queued=most)
+        """Accept tasks, each atomically. Submitting the same id again returns the same task."""
+        results: list[Submitted | StoreError] = []
+        for pool, batch in _batches(tasks):
+            limit = self._max_queued.get(pool, MAX_QUEUED)
+            call = submit.encode(self._keys(pool), batch, max_queued=limit)
             try:
-                answers += submit.decode(await self._scripts.call(call, idempotent=True), some)
+                results += submit.decode(await self._scripts.call(call, idempotent=True), batch)
             except StoreUnavailableError:
                 raise
             except StoreError as exc:
-                answers += [exc] * len(some)
-        return answers
+                results += [exc] * len(batch)
+        return results
 
     async def get(self, task: TaskId) -> TaskRecord | None:
         """The task, or ``None``."""
@@ -89,14 +88,14 @@ class RedisStore:
         limit: int = 20,
         newest_first: bool = True,
     ) -> Page:
-        """A page of a tenant's tasks in a pool, by id; at most 1,000 are looked at for a filtered page."""
+        """A page of a tenant's tasks in a pool, by id. A filtered page examines at most 1,000 tasks."""
         call = show.encode_list(
             self._keys(pool), tenant, states=states, after=after, limit=limit, newest_first=newest_first
         )
         return show.decode_list(await self._scripts.call(call, idempotent=True))
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """Cancel: at once where it waits, at its next step where it runs."""
+        """Cancel a task: a waiting one at once, a running one at its next step."""
         keys = self._keys_of(task)
         if keys is None:
             return None
@@ -109,11 +108,13 @@ class RedisStore:
         keys = self._keys_of(task)
         if keys is None:
             return None
-        stored = await self._scripts.repeat(lambda: self._client.get(keys.of("preview", task)), idempotent=True)
+        stored = await self._scripts.repeat(
+            lambda: self._client.get(keys.of("preview", task)), idempotent=True
+        )
         return forget.split_preview(cast("bytes", stored)) if stored is not None else None
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """Remove ended tasks; how many there were. :raises ConflictError: at the first that has not ended."""
+        """Remove ended tasks. Returns how many were removed. :raises ConflictError: at the first that has not ended."""
         removed = 0
         for task in tasks:
             keys = self._keys_of(task)
@@ -124,34 +125,36 @@ class RedisStore:
         return removed
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups, all of them: whoever takes hosts away must know each that works there."""
+        """The pool's numbers and all its groups. The operator needs all, or it could remove hosts that work."""
         keys = self._keys(name)
         reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
-        others = [await self._scripts.call(call, idempotent=True) for call in group.encode_others(keys, reply)]
+        others = [
+            await self._scripts.call(call, idempotent=True) for call in group.encode_others(keys, reply)
+        ]
         return group.decode_pool(reply, name, others)
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
-        """Mark a group to drain (or not any more); whether there is such a group."""
+        """Set or clear a group's drain mark. Returns whether the group exists."""
         call = group.encode_drain(self._keys(pool), group_id, on=on)
         return group.decode(await self._scripts.call(call, idempotent=True)) is not None
 
     async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
-        """A group that registers with a rank on one of these hosts is marked to drain; forgotten after 10 minutes."""
+        """Mark to drain every group that registers with a rank on one of these hosts, for 10 minutes; or undo that."""
         if hosts:
             await self._scripts.call(
-                group.encode_cordoned(self._keys(pool), hosts, cordoned=cordoned), idempotent=True
+                group.encode_cordon(self._keys(pool), hosts, cordoned=cordoned), idempotent=True
             )
 
     async def publish_report(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
-        """What the operator says of the pool; it counts for ``ttl_s``, or until it says more."""
+        """Publish the operator's report to clients. It is valid for ``ttl_s``, or until the next report."""
         await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), idempotent=True)
 
     async def tick(self, pool: str) -> TickReport:
-        """Promote, reap, expire; name what is to be deleted. Each second, from every gateway."""
+        """Promote, reap and expire tasks, and report which files to delete. Every gateway calls it each second."""
         return tick.decode(await self._scripts.call(tick.encode(self._keys(pool))))
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
-        """Confirm that the files below these prefixes are gone."""
+        """Confirm that the files below these prefixes are deleted."""
         if prefixes:
             key = self._keys(pool).single("garbage")
             await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), idempotent=True)

@@ -1,1 +1,1 @@
-"""The scripts, and beside each the module that speaks with it in domain words."""
+"""The Lua scripts, and the Python modules that encode their arguments and decode their replies."""

@@ -1,13 +1,13 @@
--- The running side: what an attempt costs, and every way in which it ends.
+-- Running tasks: what an attempt costs, and every way in which it can end.
 
--- The lease clock, exact between its ticks: what attempts are billed by. A step of the wall clock is not charged
--- (but for LEASE_STEP_MS of it), nor is an outage of ours.
+-- The lease clock, interpolated between ticks. Attempts are billed by it, so that neither a step of the wall clock
+-- (beyond LEASE_STEP_MS) nor an outage of Redis is charged.
 local function steady()
   return meta('lease_clock') + math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
 end
 
--- Groups: the tasks that they hold (their ids in the order of the claims), state and mark to drain. The field `task`
--- has them with a space between, so that a group of one task at a time reads as it always has.
+-- Groups: the ids of the tasks that each holds, in the order of the claims, its state and its drain mark. The stored
+-- field `task` has the ids separated by spaces. `stored_tasks` and `stored_state` are what Redis has now.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -16,20 +16,21 @@ local function group_of(name)
   local g = groups[name]
   if not g then
     local stored = call('HMGET', k_group(name), 'task', 'state', 'drain')
-    g = { name = name, tasks = {}, state = stored[2], drain = stored[3], held = stored[1], said = stored[2] }
+    g = { name = name, tasks = {}, state = stored[2], drain = stored[3],
+      stored_tasks = stored[1], stored_state = stored[2] }
     for id in string.gmatch(stored[1] or '', '%S+') do g.tasks[#g.tasks + 1] = id end
     groups[name] = g
   end
   return g
 end
 
--- The group has the task from now on, and is busy.
+-- Gives the task to the group, which is then busy.
 local function group_takes(g, id)
   if g.state ~= 'busy' or #g.tasks == 0 then g.state, g.since = 'busy', NOW_TEXT end
   g.tasks[#g.tasks + 1] = id
 end
 
--- The group has the task no more; with its last one it is idle. Answers whether it had it.
+-- Takes the task from the group, which is idle without its last task. Returns whether the group held it.
 local function group_drops(g, id)
   for i, held in ipairs(g.tasks) do
     if held == id then
@@ -43,8 +44,8 @@ end
 
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
 
--- Bills the attempt: corrects the tenant's estimate to what was used. What a later attempt does not profit from
--- is wasted; all of it is used when it ended the task, or up to the checkpoint that it left.
+-- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. Time counts as used if the
+-- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted.
 local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)
@@ -64,17 +65,17 @@ local function bill(r, ended)
   end
 end
 
--- Takes the attempt off the task. `zombie`: its worker did not say so itself, and may still be writing.
--- What only says who had it (group, ranks, claimed, charge) stays until the next claim writes over it.
+-- Detaches the attempt from the task. `zombie`: its worker did not end it and may still be writing files.
+-- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
 local function detach(r, ended, zombie, published)
   bill(r, ended)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
-  set(r, 'token', '')  -- means none, and is no command more, as an HDEL would be
+  set(r, 'token', '')  -- '' means no token, and saves the command that an HDEL would be
   r.token = nil
   unset(r, 'ckpt_at')
-  unset(r, 'told')
+  unset(r, 'last_event_number')
   unset(r, 'phase')
   unset(r, 'eta_s')
   if not ended then
@@ -85,7 +86,7 @@ local function detach(r, ended, zombie, published)
   end
 end
 
--- The one way to a terminal state; its event is the caller's.
+-- The only way to a terminal state. The caller emits the event.
 local function finish(r, state)
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
@@ -124,7 +125,7 @@ local function backoff_ms(strikes, token)
   return math.floor(full * (0.5 + 0.5 * unit))
 end
 
--- An attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
+-- Ends an attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
 local function strike(r, e)
   if r.cancel_at then
     detach(r, true, e.zombie)
@@ -150,8 +151,8 @@ local function strike(r, e)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
--- An attempt that its group gives back: its old place, no strike, unless it was given back too often. `zombie`: the
--- group failed, and did not say so itself. That may happen less often, since each time costs the pool a restart.
+-- Releases a task: it returns to its old place without a strike, unless it was released too often. `zombie`: the group
+-- failed instead of releasing the task. The limit for that is lower, because each failure costs the pool a restart.
 local function release(r, why, zombie)
   if r.cancel_at or overdue(r) then return strike(r, { zombie = zombie }) end
   local failures = tonumber(r.group_failures or '0')
@@ -159,13 +160,13 @@ local function release(r, why, zombie)
     return strike(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
       .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
   end
-  local backs = tonumber(r.releases or '0') + 1
-  if backs > RELEASES_MAX then
+  local releases = tonumber(r.releases or '0') + 1
+  if releases > RELEASES_MAX then
     return strike(r, { reason = 'released', code = 'released', zombie = zombie,
-      message = 'handed back more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
+      message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)
-  set(r, 'releases', int(backs))
+  set(r, 'releases', int(releases))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
   emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
@@ -173,29 +174,29 @@ local function release(r, why, zombie)
   arm(r)
 end
 
--- What a group holds and does not know of, by the ids that it says it has (`kept`, with a space between): a claim
--- whose answer was lost, a restart.
-local function forgotten_by(g, kept)
-  local known, found = {}, {}
-  for id in string.gmatch(kept or '', '%S+') do known[id] = true end
+-- The tasks that a group holds but does not know, because the answer to a claim was lost or the group restarted.
+-- `known`: the ids that the group knows, separated by spaces.
+local function unknown_tasks(g, known)
+  local is_known, found = {}, {}
+  for id in string.gmatch(known or '', '%S+') do is_known[id] = true end
   for _, id in ipairs(g.tasks) do
-    if not known[id] then found[#found + 1] = id end
+    if not is_known[id] then found[#found + 1] = id end
   end
   return found
 end
 
 local function is_held(r, name) return r and r.state == 'running' and r.group == name end
 
-local function release_held(name, why, kept)
+local function release_unknown(name, why, known)
   local g = group_of(name)
-  for _, id in ipairs(forgotten_by(g, kept)) do
+  for _, id in ipairs(unknown_tasks(g, known)) do
     local r = load_task(id)
     if is_held(r, name) then release(r, why, true) end
     group_drops(g, id)
   end
 end
 
--- What a worker is told with every answer.
+-- The control bits that every reply to a worker carries.
 local function control(r)
   local bits = 0
   if r.cancel_at then bits = bits + CANCEL end
@@ -208,16 +209,16 @@ flushes[#flushes + 1] = function()
   for name, g in pairs(groups) do
     local changes = {}
     local held = #g.tasks > 0 and table.concat(g.tasks, ' ')
-    if held ~= g.held then changes.task = held end
+    if held ~= g.stored_tasks then changes.task = held end
     if g.since then changes.since, changes.ranks = g.since, g.ranks end
-    if g.state ~= g.said then changes.state = g.state end
+    if g.state ~= g.stored_state then changes.state = g.state end
     if next(changes) ~= nil then hflush(k_group(name), changes) end
-    g.held, g.said, g.since, g.ranks = held, g.state, nil, nil
+    g.stored_tasks, g.stored_state, g.since, g.ranks = held, g.state, nil, nil
   end
   if next(ledger) == nil then return end
   local key = k_ledger(int(math.floor(NOW / DAY_MS)))
   for field, ms in pairs(ledger) do
-    -- A tenant's first of the day, at least, says for how long the day is kept.
+    -- The first entry of the day sets the TTL. Later first entries of other tenants repeat it, which does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
   end
   ledger = {}

@@ -1,4 +1,4 @@
--- Wall time in milliseconds, from the server: due times, deadlines and stamps agree between all callers.
+-- The wall time of the server in milliseconds, so that all callers agree on due times, deadlines and timestamps.
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)

@@ -1,7 +1,13 @@
--- Numbers as text without loss (Lua's own tostring keeps 14 digits), and a unit of work: a script reads a thing
--- once, changes what it has read, and writes each thing once, in `flush`, which is the last that it calls.
--- `NOW` is when the call began, in ms; `NOW_TEXT` the same as text.
--- There are no globals while a library is loaded: `begin` finds these two.
+-- The unit of work that all scripts share, and numbers as text without loss (Lua's tostring keeps only 14 digits).
+--
+-- A script reads each record, group and number once and changes it in Lua tables: `load_task`, `set`, `unset` for
+-- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. Last,
+-- it calls `flush`, which writes each of them once. A script that must read a sorted set which it may have changed calls
+-- `zflush` first. Other fragments add their own state: `resets` clears it when a call begins, `flushes` writes it.
+--
+-- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
+
+-- `begin` sets these two, because Redis has no globals while it loads a library.
 local call, format
 local function int(x) return format('%d', x) end
 local function exact(x)
@@ -10,7 +16,7 @@ local function exact(x)
 end
 local function seconds(ms) return format('%.3f', ms / 1000) end
 
--- Sorted sets: what shall be in them, by key and member: a score, or false for what goes.
+-- Pending changes of sorted sets, by key and member: the new score, or false to remove the member.
 local zsets
 
 local function zput(key, member, score)
@@ -42,7 +48,7 @@ local function zflush(key)
   if d > 2 then call(unpack(drops)) end
 end
 
--- Hashes: one HSET of what `changes` sets, one HDEL of what is false there.
+-- Writes a hash: one HSET for the values in `changes`, one HDEL for the fields that are false there.
 local function hflush(key, changes)
   local sets, s, drops, d = { 'HSET', key }, 2, nil, 2
   for name, value in pairs(changes) do
@@ -59,8 +65,8 @@ local function hflush(key, changes)
   if drops then call(unpack(drops)) end
 end
 
--- Records: a task's fields by name as text, with `id` beside them, and once something of it changes: `sets` (the HSET
--- as it will be called, of `n` words) and `drops` (names of fields that go).
+-- Records: a task's fields by name, as text, and its `id`. A changed record also has `sets` (the arguments of its HSET,
+-- `n` of them) and `drops` (the names of the fields to delete).
 local tasks, changed
 
 local function load_task(id)
@@ -106,11 +112,11 @@ local function write(r)
   r.sets = nil
 end
 
--- The pool's numbers, all read at the first question; and its totals, which are only added to.
+-- The pool's numbers, read together when the first is needed, and its totals, which scripts only increment.
 local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost' }
 local numbers, numbers_changed, totals
 
-local function number(name)  -- nil where there is none yet
+local function number(name)  -- nil if it was never set
   if not numbers then
     numbers = {}
     local stored = call('HMGET', K_meta, unpack(NUMBERS))
@@ -135,8 +141,8 @@ end
 
 local function add_total(name, amount) totals[name] = (totals[name] or 0) + amount end
 
-local flushes = {}  -- what the other fragments have to write
-local resets = {    -- and how all of them forget the call before
+local flushes = {}  -- functions of other fragments that write their changes
+local resets = {    -- functions that clear the state of the previous call
   function()
     zsets, tasks, changed, totals = {}, {}, {}, {}
     numbers, numbers_changed = nil, nil
@@ -144,7 +150,7 @@ local resets = {    -- and how all of them forget the call before
 }
 
 local function flush()
-  for _, other in ipairs(flushes) do other() end
+  for _, write_other in ipairs(flushes) do write_other() end
   for _, r in ipairs(changed) do write(r) end
   changed = {}
   for key in pairs(zsets) do zflush(key) end

@@ -1,8 +1,8 @@
--- A task's own events: a few are told by its record alone, and a short task has no others; the rest is a list.
--- An entry of the list is `id type attempt data`, with a space between.
-local telling
+-- A task's events. The record alone implies a few of them, which are all that a short task has; the others are a list.
+-- An entry of the list is `id type attempt data`, separated by spaces.
+local emitting
 
-resets[#resets + 1] = function() telling = {} end
+resets[#resets + 1] = function() emitting = {} end
 
 local function entry(id, kind, attempt, data) return id .. ' ' .. kind .. ' ' .. attempt .. ' ' .. data end
 
@@ -11,9 +11,9 @@ local function queued_data(pos)
   return '{}'
 end
 
--- Without its closing brace.
+-- The JSON without its closing brace, so that callers can add fields.
 local function started_data(group, ranks)
-  -- A name that is plain needs no encoder, which costs as much as a command.
+  -- A plain name needs no JSON encoder, which costs as much as a command.
   local name = string.find(group, '[^%w%._:-]') and cjson.encode(group) or '"' .. group .. '"'
   return '{"group":' .. name .. ',"ranks":' .. ranks
 end
@@ -25,18 +25,20 @@ end
 
 local function succeeded_data(r, shown) return '{"artifacts":' .. shown .. ',' .. usage(r) .. '}' end
 
--- The pool's stream has every event.
+-- Adds an event to the pool's stream, which has every event.
 local function announce(r, kind, data)
   return call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
     'task', r.id, 'type', kind, 'attempt', r.attempt or '0', 'data', data)
 end
 
--- An event that the record tells, once it has the event's id in `field`: `qev`, `sev` or `fev`.
-local function emit_told(r, field, kind, data) set(r, field, announce(r, kind, data)) end
+-- Emits an event that the record implies: only its id is stored, in `field` (`queued_event_id`, `started_event_id` or
+-- `final_event_id`).
+local function emit_in_record(r, field, kind, data) set(r, field, announce(r, kind, data)) end
 
--- The first `started` is told by the record for as long as nothing comes behind it: after that another group may
--- have the task.
-local function started_entry(r) return entry(r.sev, 'started', '1', started_data(r.group, r.ranks) .. '}') end
+-- The record implies the first `started` until another event follows. After that, the record may name another group.
+local function started_entry(r)
+  return entry(r.started_event_id, 'started', '1', started_data(r.group, r.ranks) .. '}')
+end
 
 local function write_own(r)
   if call(unpack(r.own)) > EV_MAX + EV_SLACK then
@@ -51,24 +53,24 @@ local function emit(r, kind, data)
   if not own then
     own = { 'RPUSH', k_ev(r.id) }
     r.own = own
-    telling[#telling + 1] = r
+    emitting[#emitting + 1] = r
   end
-  if r.sev then
+  if r.started_event_id then
     own[#own + 1] = started_entry(r)
-    unset(r, 'sev')
+    unset(r, 'started_event_id')
   end
   own[#own + 1] = entry(announce(r, kind, data), kind, r.attempt or '0', data)
-  if #own > EV_AT_ONCE then write_own(r) end
+  if #own > EV_BATCH_MAX then write_own(r) end
 end
 
 flushes[#flushes + 1] = function()
-  for _, r in ipairs(telling) do
+  for _, r in ipairs(emitting) do
     if r.own then write_own(r) end
   end
-  telling = {}
+  emitting = {}
 end
 
 local function last_event(r)
-  local last = not r.fev and not r.sev and call('LINDEX', k_ev(r.id), -1)
-  return r.fev or r.sev or (last and string.match(last, '^%S+')) or r.qev
+  local last = not r.final_event_id and not r.started_event_id and call('LINDEX', k_ev(r.id), -1)
+  return r.final_event_id or r.started_event_id or (last and string.match(last, '^%S+')) or r.queued_event_id
 end

@@ -1,14 +1,14 @@
--- The waiting side: fair queue, delays, deadlines, the bell.
+-- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants: `share` (virtual time), `weight`, and as far as known whether they wait (`waits`) and the head of their
--- queue (`list`; `whole` when nothing is behind it).
+-- Tenants: `share` (virtual time), `weight` and, if known, whether tasks of theirs wait (`waits`) and the head of their
+-- queue (`list`, which is `whole` if it is the complete queue).
 local tenants, moved
-local head, second_share, second_name  -- who is next, and who comes behind
-local bells, look_round
+local head, second_share, second_name  -- the next tenant, and the one after it
+local wakeups, recheck  -- tokens to push; whether to make sure that waiting tasks have a token
 
 resets[#resets + 1] = function()
   tenants, moved = {}, {}
-  head, second_share, second_name, bells, look_round = nil, nil, nil, 0, false
+  head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
 local function tenant(name)
@@ -46,7 +46,7 @@ local function enqueue(r)
     t.list = nil
   end
   if not waits(t) then
-    -- Who comes back after idling starts where the pool is now: not behind it, which would starve others.
+    -- A tenant that was idle starts at the pool's current virtual time. If it kept its old one, it would starve others.
     t.share = math.max(t.share, meta('vtime'))
     t.waits = true
     move(t)
@@ -54,7 +54,7 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, NOW_TEXT)
   set(r, 'state', 'queued')
-  bells = bells + 1
+  wakeups = wakeups + 1
 end
 
 local function delay(r, due)
@@ -68,7 +68,7 @@ local function delay(r, due)
   set(r, 'state', 'delayed')
 end
 
--- Until a task has begun once its deadline is to begin; from then on it is to end.
+-- The deadline that applies: to start, until the task has first started; afterwards, to end.
 local function deadline(r) return r.started and r.run_by or (not r.started and r.start_by) end
 
 local function arm(r)
@@ -107,7 +107,7 @@ local function leave_queue(r)
   if deadline(r) then zdrop(K_timers, r.id) end
 end
 
--- The `at`-th of a tenant's queue. `want`: how many of its tasks this script may take.
+-- The task at place `at` of a tenant's queue. `want`: how many of its tasks this script may claim.
 local function queue_at(t, at, want)
   if not t.list or (at > #t.list and not t.whole) then
     zflush(k_wait(t.name))
@@ -144,18 +144,18 @@ local function before(a_share, a_name, b_share, b_name)
   return a_share < b_share or (a_share == b_share and a_name < b_name)
 end
 
--- Who is next, without writing first: right if nobody has moved but the one that is at the head, or behind it.
+-- The next tenant, without writing first. Only possible if no tenant has moved except the first or second one.
 local function first_of(stored)
   if #moved > 1 or not stored[1] then return nil end
   local m = moved[1]
   if not m then return stored[1] end
   if m.left or (m.name ~= stored[1] and m.name ~= stored[3]) then return nil end
-  local at = m.name == stored[1] and 3 or 1  -- the other
+  local at = m.name == stored[1] and 3 or 1  -- the other of the two
   if not stored[at] or before(m.share, m.name, tonumber(stored[at + 1]), stored[at]) then return m.name end
   return stored[at]
 end
 
--- The tenant at place `at` (0 is next) of those who wait, or nil.
+-- The tenant at place `at` (0 is next) of those whose tasks wait, or nil.
 local function tenant_at(at)
   if at == 0 and head and head.waits
       and (not second_name or before(head.share, head.name, second_share, second_name)) then
@@ -180,21 +180,21 @@ local function tenant_at(at)
   return t
 end
 
-local function ring()
-  if bells > 0 or look_round then
-    local there = call('LLEN', K_wakeup)
+local function wake_leaders()
+  if wakeups > 0 or recheck then
+    local present = call('LLEN', K_wakeup)
     local tokens = { 'RPUSH', K_wakeup }
-    for _ = 1, math.min(bells, WAKEUPS_MAX - there) do tokens[#tokens + 1] = '1' end
-    -- Who takes one of many, or refuses, may have taken a token that was meant for somebody else.
-    if look_round and there == 0 and bells == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end
+    for _ = 1, math.min(wakeups, WAKEUPS_MAX - present) do tokens[#tokens + 1] = '1' end
+    -- A leader that claims one of many tasks, or none, may have taken the token of another leader.
+    if recheck and present == 0 and wakeups == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end
     if tokens[3] then call(unpack(tokens)) end
   end
-  bells, look_round = 0, false
+  wakeups, recheck = 0, false
 end
 
 flushes[#flushes + 1] = function()
   flush_tenants()
-  ring()
+  wake_leaders()
 end
 
 local function waiting() return call('ZCARD', K_live) - call('ZCARD', K_leases) + call('ZCARD', K_delayed) end

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
--- Cancels: at once where a task waits, by a mark that its group reads where it runs, not at all where it ended.
+-- Cancels a task: a waiting one at once, a running one by a mark that its group reads. An ended task does not change.
+-- Answers the task as it is afterwards, or false if it does not exist.
 local function run(ARGV)
-  local id, reason = ARGV[1], ARGV[2]
-  local r = load_task(id)
+  local a = read.cancellation(ARGV, 1)
+  local r = load_task(a.task)
   if not r then return false end
   if not TERMINAL[r.state] and not r.cancel_at then
     set(r, 'cancel_at', NOW_TEXT)
-    set(r, 'cancel_reason', reason)
+    set(r, 'cancel_reason', a.reason)
     if r.state ~= 'running' then
       leave_queue(r)
       finish_cancelled(r)
     end
     flush()
   end
-  return show(id)
+  return show(a.task)
 end

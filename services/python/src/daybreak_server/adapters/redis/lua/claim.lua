@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- The next task for each group. What one holds and does not know of (a claim's answer was lost) goes back first.
--- ARGV: the terms, then four of each group, as `terms` and `claimant` say. Answers one item for each.
+-- Claims the next task for each group. A task that a group holds but does not know, because the answer to its claim was
+-- lost, is released first.
+-- ARGV: the terms, then a claimant for each group. Answers one item for each group.
 local function run(ARGV)
-  local found, count = {}, (#ARGV - TERMS) / CLAIMANT
-  local common = terms(ARGV, count)
-  for i = 1, count do
-    local c = claimant(common, ARGV, TERMS + CLAIMANT * (i - 1) + 1)
-    release_held(c.group, 'claim_lost', c.kept)
-    found[i] = claim_next(c)
+  local terms, first = read.terms(ARGV, 1), width.terms + 1
+  local want, replies = (#ARGV - width.terms) / width.claimant, {}
+  for at = first, #ARGV, width.claimant do
+    local c = read.claimant(ARGV, at)
+    release_unknown(c.group, 'claim_lost', c.known)
+    replies[#replies + 1] = claim_next(c, terms, want)
   end
   flush()
-  return found
+  return replies
 end

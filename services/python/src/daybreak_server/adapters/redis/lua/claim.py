@@ -1,4 +1,4 @@
-"""``claim.lua``: the next task for each of some groups."""
+"""``claim.lua``: claims the next task for each of several groups."""
 
 from __future__ import annotations
 
@@ -7,46 +7,49 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import Claimant, Terms
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import SPEC_VERSION, CheckpointRef, Claim, Control, Lease
 
-NOBODY: tuple[Arg, ...] = ("", "", "", "")
-"""In the place of a claimant: nothing is to be claimed."""
+NOBODY = Claimant(group="", ranks=0, draining=0, known="")
+"""Takes the place of a claimant in a ``settle`` that claims nothing."""
 
 
-def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> tuple[Arg, ...]:
-    """What all claims of a call have in common; ``settle`` takes the same.
-
-    Their tokens share a nonce, since they are of different tasks, or of different attempts."""
-    return round(lease_s * 1000), secrets.token_hex(6), spec_version
+def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
+    """What all claims of a call have in common."""
+    return Terms(lease_ms=round(lease_s * 1000), nonce=secrets.token_hex(6), spec_version=spec_version)
 
 
-def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> tuple[Arg, ...]:
-    """Who claims, and the tasks that it has. What the store knows beyond these is of a claim whose answer was lost,
-    and goes back. ``settled``: the task that ends in the same call; the group may be given it again."""
-    return group.id, group.ranks, int(group.drain), " ".join(one for one in group.tasks if one != settled)
+def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> Claimant:
+    """The group that claims, with the tasks that it knows it holds.
+
+    The store releases tasks that it knows beyond these, because the answer to their claim was lost. ``settled`` is the
+    task that ends in the same call; the group may claim it again.
+    """
+    known = " ".join(task for task in group.tasks if task != settled)
+    return Claimant(group=group.id, ranks=group.ranks, draining=int(group.drain), known=known)
 
 
 def encode(
     keys: Keys, groups: Sequence[GroupRecord], *, lease_s: float, spec_version: int = SPEC_VERSION
 ) -> Call:
-    """One look at the queue for each group, one after the other."""
-    args = list(terms(lease_s=lease_s, spec_version=spec_version))
+    """Claim a task for each group, one after the other."""
+    args: list[Arg] = list(terms(lease_s=lease_s, spec_version=spec_version))
     for group in groups:
         args += claimant(group)
     return Call("claim", keys, args)
 
 
 def outcome(item: Any) -> str:
-    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (not for this group) or ``again``."""
+    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``."""
     return codec.text(item[0])
 
 
 def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
-    """The claim, or ``None`` where the answer is none."""
+    """The claim, or ``None`` if the reply has none."""
     if item[0] != b"task":
         return None
     _, task, token, attempt, tenant, spec, checkpoint, step, control = item

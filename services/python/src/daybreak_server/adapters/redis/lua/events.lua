@@ -1,15 +1,15 @@
 #!lua flags=allow-oom,no-writes
--- A task's own events behind `after` ('' for all), oldest first, at most `limit`.
--- Answers {whether history behind `after` was trimmed, entries as `id type attempt data`}.
+-- The events of a task that follow `after` ('' for all events), oldest first, at most `limit`.
+-- Answers {whether events that follow `after` were trimmed, entries as `id type attempt data`}.
 local function newer(a, b)
-  local am, as = string.match(a, '^(%d+)-(%d+)')
-  local bm, bs = string.match(b, '^(%d+)-(%d+)$')
-  am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
-  return am > bm or (am == bm and as > bs)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  a_ms, a_seq, b_ms, b_seq = tonumber(a_ms), tonumber(a_seq), tonumber(b_ms), tonumber(b_seq)
+  return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
 end
 
--- How many entries of the list are not behind `after`.
-local function passed(key, after)
+-- How many entries of the list are not newer than `after`, by binary search.
+local function count_read(key, after)
   local low, high = 0, call('LLEN', key)
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -19,23 +19,24 @@ local function passed(key, after)
 end
 
 local function run(ARGV)
-  local id, after, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-  local r, key = load_task(id), k_ev(id)
+  local a = read.events_page(ARGV, 1)
+  local after, limit = a.after, tonumber(a.limit)
+  local r, key = load_task(a.task), k_ev(a.task)
   if not r then return { 0, {} } end
-  local from, trimmed = after == '' and 0 or passed(key, after), 0
+  local from, trimmed = after == '' and 0 or count_read(key, after), 0
   local entries = {}
-  local function tell(one)
-    if #entries < limit and (after == '' or newer(one, after)) then entries[#entries + 1] = one end
+  local function add(event)
+    if #entries < limit and (after == '' or newer(event, after)) then entries[#entries + 1] = event end
   end
   if r.trimmed and from == 0 then
     trimmed = 1
   else
-    tell(entry(r.qev, 'queued', '0', queued_data(r.pos)))
-    if r.sev then tell(started_entry(r)) end
+    add(entry(r.queued_event_id, 'queued', '0', queued_data(r.pos)))
+    if r.started_event_id then add(started_entry(r)) end
   end
   if #entries < limit then
-    for _, one in ipairs(call('LRANGE', key, from, from + limit - #entries - 1)) do entries[#entries + 1] = one end
+    for _, event in ipairs(call('LRANGE', key, from, from + limit - #entries - 1)) do entries[#entries + 1] = event end
   end
-  if r.fev then tell(entry(r.fev, 'succeeded', r.attempt, succeeded_data(r, '[]'))) end
+  if r.final_event_id then add(entry(r.final_event_id, 'succeeded', r.attempt, succeeded_data(r, '[]'))) end
   return { trimmed, entries }
 end

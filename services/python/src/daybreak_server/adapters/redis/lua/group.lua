@@ -1,10 +1,8 @@
 #!lua flags=allow-oom
--- Groups: `register` (or refresh), `leave`, `drain`, `undrain`. Hosts: `close` and `open`. The pool: `failed` says why
--- a rank ended, `tell` what the operator reports.
--- ARGV: what, group, then for register: ttl in ms, whether it is a fresh start, whether it drains by itself,
--- milliseconds of a whole wake or '', wake as JSON, and its fields by name and value. Hosts are closed, and the pool's
--- words kept, for so many ms; `tell` ends with the milliseconds and phases of the whole wake before, if there was one.
--- Answers whether the group is marked to drain, or -1 if there is none.
+-- Groups: `register` (or refresh), `deregister`, `drain`, `undrain`. Hosts: `cordon`, `uncordon`. The pool:
+-- `report_failure` stores why a rank ended, `publish_report` the operator's report.
+-- ARGV: the action, then its arguments as arguments.py names them. Answers whether the group is marked to drain, -1 if
+-- there is no such group, and 0 for actions on hosts and the pool.
 
 local function on_cordoned_host(hosts)
   if call('EXISTS', K_cordoned) == 0 then return false end
@@ -14,70 +12,80 @@ local function on_cordoned_host(hosts)
   end
 end
 
-local function register(ARGV, group, key)
-  if ARGV[4] == '1' then release_held(group, 'restarted') end
+local function register(ARGV, at)
+  local a, fields = read.registration(ARGV, at), {}
+  local key = k_group(a.group)
+  -- A group that is starting holds nothing, so whatever it held before is released.
+  if a.starting == '1' then release_unknown(a.group, 'restarted') end
   flush()
   local before = call('HMGET', key, 'state', 'phase', 'task')
-  local r = {}
-  for i = 8, #ARGV, 2 do r[ARGV[i]] = ARGV[i + 1] end
-  if before[3] and r.state == 'idle' then r.state = 'busy' end
-  if before[1] == r.state and before[2] == r.phase then r.since = nil else r.since = r.since or NOW_TEXT end
-  if ARGV[5] == '1' or r.hosts and on_cordoned_host(r.hosts) then r.drain = '1' end
-  hflush(key, r)
-  call('ZADD', K_groups, int(meta('lease_clock') + tonumber(ARGV[3])), group)
-  call('ZREM', K_gone, group)
-  if r.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
-    call('DEL', K_failure)
-    -- An operator sees the whole way from zero, and says what it took.
-    if ARGV[6] ~= '' and call('EXISTS', K_operator_report) == 0 then
-      call('HSET', K_meta, 'wake_ms', ARGV[6], 'wake', ARGV[7])
-    end
-  end
-end
-
-local function leave(group, key)
-  release_held(group, 'left')
-  flush()
-  call('DEL', key)
-  call('ZREM', K_groups, group)
-  call('ZREM', K_gone, group)
-end
-
-local about_the_pool = {
-  close = function(ARGV)
-    local ends = int(meta('lease_clock') + tonumber(ARGV[2]))
-    for i = 3, #ARGV do call('ZADD', K_cordoned, ends, ARGV[i]) end
-  end,
-  open = function(ARGV) call('ZREM', K_cordoned, unpack(ARGV, 2)) end,
-  failed = function(ARGV)
-    -- The ranks of a group end one after the other, and the first one knows why.
-    if call('PTTL', K_failure) < tonumber(ARGV[2]) - FAILURE_FIRST_MS then
-      call('SET', K_failure, ARGV[3], 'PX', ARGV[2])
-    end
-  end,
-  tell = function(ARGV)
-    call('SET', K_operator_report, ARGV[3], 'PX', ARGV[2])
-    if ARGV[4] ~= '' then call('HSET', K_meta, 'wake_ms', ARGV[4], 'wake', ARGV[5]) end
-  end,
-}
-
-local function run(ARGV)
-  local what, group = ARGV[1], ARGV[2]
-  if about_the_pool[what] then
-    about_the_pool[what](ARGV)
-    return 0
-  end
-  local key = k_group(group)
-  if what == 'register' then
-    register(ARGV, group, key)
-  elseif what == 'leave' then
-    leave(group, key)
-  elseif call('EXISTS', key) == 0 then
-    return -1
-  elseif what == 'drain' then
-    call('HSET', key, 'drain', '1')
+  for i = at + width.registration, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
+  if before[3] and fields.state == 'idle' then fields.state = 'busy' end
+  if before[1] == fields.state and before[2] == fields.phase then
+    fields.since = nil
   else
-    call('HDEL', key, 'drain')
+    fields.since = fields.since or NOW_TEXT
+  end
+  if a.draining == '1' or fields.hosts and on_cordoned_host(fields.hosts) then fields.drain = '1' end
+  hflush(key, fields)
+  call('ZADD', K_groups, int(meta('lease_clock') + tonumber(a.ttl_ms)), a.group)
+  call('ZREM', K_gone, a.group)
+  if fields.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
+    call('DEL', K_failure)
+    -- An operator measures the whole wake from zero and reports it; without one, the group's own wake counts.
+    if a.wake_ms ~= '' and call('EXISTS', K_operator_report) == 0 then
+      call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake)
+    end
   end
   return call('HEXISTS', key, 'drain')
 end
+
+local actions = {
+  register = register,
+  drain = function(ARGV, at)
+    local key = k_group(read.group_name(ARGV, at).group)
+    if call('EXISTS', key) == 0 then return -1 end
+    call('HSET', key, 'drain', '1')
+    return 1
+  end,
+  undrain = function(ARGV, at)
+    local key = k_group(read.group_name(ARGV, at).group)
+    if call('EXISTS', key) == 0 then return -1 end
+    call('HDEL', key, 'drain')
+    return 0
+  end,
+  deregister = function(ARGV, at)
+    local group = read.group_name(ARGV, at).group
+    release_unknown(group, 'left')
+    flush()
+    call('DEL', k_group(group))
+    call('ZREM', K_groups, group)
+    call('ZREM', K_gone, group)
+    return 0
+  end,
+  cordon = function(ARGV, at)
+    local ends = int(meta('lease_clock') + tonumber(read.cordon(ARGV, at).ttl_ms))
+    for i = at + width.cordon, #ARGV do call('ZADD', K_cordoned, ends, ARGV[i]) end
+    return 0
+  end,
+  uncordon = function(ARGV, at)
+    call('ZREM', K_cordoned, unpack(ARGV, at))
+    return 0
+  end,
+  report_failure = function(ARGV, at)
+    local a = read.rank_failure(ARGV, at)
+    -- The ranks of a group end one after the other, and the first one knows the cause.
+    if call('PTTL', K_failure) < tonumber(a.ttl_ms) - FAILURE_FIRST_MS then
+      call('SET', K_failure, a.cause, 'PX', a.ttl_ms)
+    end
+    return 0
+  end,
+  publish_report = function(ARGV, at)
+    local a = read.operator_report(ARGV, at)
+    call('SET', K_operator_report, a.report, 'PX', a.ttl_ms)
+    if a.wake_ms ~= '' then call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake) end
+    return 0
+  end,
+}
+
+local function run(ARGV) return actions[read.group_action(ARGV, 1).action](ARGV, width.group_action + 1) end

@@ -1,4 +1,4 @@
-"""``group.lua`` and ``pool.lua``: groups register, leave and are told to drain; a pool's numbers and news."""
+"""``group.lua`` and ``pool.lua``: registration and draining of groups, reports about a pool, and its numbers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import (
+    Cordon,
+    GroupAction,
+    GroupName,
+    OperatorReport,
+    RankFailure,
+    Registration,
+)
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.limits import GROUPS_MAX
-from daybreak_server.adapters.redis.scripts import Call
+from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import (
@@ -26,13 +34,14 @@ from daybreak_server.domain.tasks import State
 from daybreak_server.domain.text import storable
 
 CORDON_S = 600.0
-"""A host that was closed is about to go; one that is there after this is forgotten, whoever closed it."""
+"""A cordoned host is about to be removed. If it is still there after this time, the cordon ends."""
 FAILURE_S = 600.0
+"""How long a pool shows why a rank ended."""
 FAILURE_CHARS = 1000
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
-    """Register or refresh. A group that is ``starting`` holds nothing: what it held before goes back."""
+    """Register a group or refresh its registration. A ``starting`` group holds nothing: its old tasks are released."""
     wake = json.dumps(dict(group.wake))
     fields: dict[str, str | int] = {
         "state": group.state,
@@ -49,18 +58,23 @@ def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
     if group.since_ms:
         fields["since"] = group.since_ms
     wake_ms = round(sum(group.wake.values()) * 1000) if group.wake else ""
-    head = (
-        "register",
-        group.id,
-        round(ttl_s * 1000),
-        int(group.state is GroupState.STARTING),
-        int(group.drain),
+    registration = Registration(
+        group=group.id,
+        ttl_ms=round(ttl_s * 1000),
+        starting=int(group.state is GroupState.STARTING),
+        draining=int(group.drain),
+        wake_ms=wake_ms,
+        wake=wake,
     )
-    return Call("group", keys, (*head, wake_ms, wake, *(part for pair in fields.items() for part in pair)))
+    return _call(keys, "register", *registration, *(part for pair in fields.items() for part in pair))
+
+
+def _call(keys: Keys, action: str, *args: Arg) -> Call:
+    return Call("group", keys, (*GroupAction(action=action), *args))
 
 
 def _serving(group: GroupRecord) -> dict[str, str | int]:
-    """What only a group that serves requests has; empty text where it does not."""
+    """The fields of a group that serves requests; empty for other groups."""
     return {
         "endpoint": group.endpoint or "",
         "models": json.dumps(group.models) if group.models else "",
@@ -70,63 +84,70 @@ def _serving(group: GroupRecord) -> dict[str, str | int]:
 
 
 def encode_deregister(keys: Keys, group: GroupId) -> Call:
-    """The group is gone."""
-    return Call("group", keys, ("leave", group))
+    """Remove a group."""
+    return _call(keys, "deregister", *GroupName(group=group))
 
 
 def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
-    """Set or clear a group's mark to drain."""
-    return Call("group", keys, ("drain" if on else "undrain", group))
+    """Set or clear a group's drain mark."""
+    return _call(keys, "drain" if on else "undrain", *GroupName(group=group))
 
 
-def encode_cordoned(keys: Keys, hosts: Sequence[str], *, cordoned: bool) -> Call:
-    """Hosts on which no group may take tasks from now on, or may again."""
-    head = ("close", round(CORDON_S * 1000)) if cordoned else ("open",)
-    return Call("group", keys, (*head, *hosts))
+def encode_cordon(keys: Keys, hosts: Sequence[str], *, cordoned: bool) -> Call:
+    """Cordon or uncordon hosts: groups that register on a cordoned host are marked to drain."""
+    if not cordoned:
+        return _call(keys, "uncordon", *hosts)
+    return _call(keys, "cordon", *Cordon(ttl_ms=round(CORDON_S * 1000)), *hosts)
 
 
 def encode_failure(keys: Keys, cause: Cause, *, rank: int) -> Call:
-    """Why a rank ended. The message is called ``why``, as an earlier version reads it."""
-    text = json.dumps(
-        {"rank": rank, "reason": cause.reason, "why": storable(cause.message, chars=FAILURE_CHARS)}
-    )
-    return Call("group", keys, ("failed", round(FAILURE_S * 1000), text))
+    """Store why a rank ended."""
+    message = storable(cause.message, chars=FAILURE_CHARS)
+    stored = json.dumps({"rank": rank, "reason": cause.reason, "message": message})
+    return _call(keys, "report_failure", *RankFailure(ttl_ms=round(FAILURE_S * 1000), cause=stored))
 
 
 def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
-    """What the operator says of the pool. Its whole last wake is kept longer than the rest."""
+    """Store the operator's report. The phases of the last complete wake are kept beyond its TTL."""
     last = dict(report.wake_last)
-    told = json.dumps(asdict(replace(report, wake_last={})))
-    wake = (round(last["total"] * 1000), json.dumps(last)) if "total" in last else ("", "")
-    return Call("group", keys, ("tell", round(ttl_s * 1000), told, *wake))
+    complete = "total" in last
+    stored = OperatorReport(
+        ttl_ms=round(ttl_s * 1000),
+        report=json.dumps(asdict(replace(report, wake_last={}))),
+        wake_ms=round(last["total"] * 1000) if complete else "",
+        wake=json.dumps(last) if complete else "",
+    )
+    return _call(keys, "publish_report", *stored)
 
 
 def decode(reply: Any) -> bool | None:
-    """Whether the group is marked to drain; ``None`` where a mark was for a group that is not there."""
+    """Whether the group is marked to drain; ``None`` if the group to mark does not exist."""
     return None if int(reply) < 0 else bool(reply)
 
 
 def encode_pool(keys: Keys) -> Call:
-    """A pool's numbers."""
+    """Read a pool's numbers and groups."""
     return Call("pool", keys, ())
 
 
 def encode_others(keys: Keys, reply: Any) -> list[Call]:
-    """For the groups that the answer to :func:`encode_pool` only names: as many at once as one call may read."""
+    """Read the groups that the reply to :func:`encode_pool` only names, as many in each call as it may read."""
     others = reply[-1]
     return [Call("pool", keys, others[at : at + GROUPS_MAX]) for at in range(0, len(others), GROUPS_MAX)]
 
 
 def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
-    """The pool as it is now. The wake phase is the furthest of its groups that are not ready yet.
+    """The pool as it is now. While no group is ready, the wake phase is that of the group that is furthest.
 
-    ``others``: the answers to :func:`encode_others`. They hold nothing of a group that has left meanwhile.
+    ``others``: the replies to :func:`encode_others`. A group that has deregistered since is empty in them.
     """
-    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, told, failure, closed, _ = reply
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, reported, failure, cordoned, _ = (
+        reply
+    )
     meta = codec.mapping(meta_flat)
-    groups_flat = [*groups_flat, *(one for page in others for one in page if one[1])]
+    groups_flat = [*groups_flat, *(item for page in others for item in page if item[1])]
     groups = tuple(codec.group(group, flat) for group, flat in groups_flat)
-    report = PoolReport(**json.loads(told)) if told else None
+    report = PoolReport(**json.loads(reported)) if reported else None
     phase, since = _wake(groups, report, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
     per_cost = meta.get("seconds_per_cost")
     return PoolView(
@@ -151,7 +172,7 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
 
 
 def _failure(stored: Mapping[str, Any]) -> Cause:
-    return Cause(reason=stored.get("reason", Reason.RANKS_FAIL), message=stored["why"])
+    return Cause(reason=stored.get("reason", Reason.RANKS_FAIL), message=stored["message"])
 
 
 def _wake(

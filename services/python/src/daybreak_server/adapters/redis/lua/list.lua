@@ -1,27 +1,29 @@
 #!lua flags=allow-oom,no-writes
--- A page of a tenant's tasks. Looks at a bounded number of them, so a filtered page may be short.
--- ARGV: tenant, after or '', limit, newest first, states… Answers {next or '', tasks}.
+-- A page of a tenant's tasks. Examines a bounded number of tasks, so a filtered page may be short.
+-- ARGV: a ListPage of arguments.py, then the wanted states. Answers {where the next page begins or '', tasks}.
 
 local function run(ARGV)
-  local tenant, after, limit, newest = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+  local a = read.list_page(ARGV, 1)
+  local after, limit, newest = a.after, tonumber(a.limit), a.newest_first == '1'
   local wanted
-  for i = 5, #ARGV do
+  for i = width.list_page + 1, #ARGV do
     wanted = wanted or {}
     wanted[ARGV[i]] = true
   end
   local from = after ~= '' and '(' .. after or (newest and '+' or '-')
+  local count = wanted and LIST_SCAN_MAX or limit + 1
   local ids
   if newest then
-    ids = call('ZRANGE', k_index(tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, wanted and LIST_LOOK or limit + 1)
+    ids = call('ZRANGE', k_index(a.tenant), from, '-', 'BYLEX', 'REV', 'LIMIT', 0, count)
   else
-    ids = call('ZRANGE', k_index(tenant), from, '+', 'BYLEX', 'LIMIT', 0, wanted and LIST_LOOK or limit + 1)
+    ids = call('ZRANGE', k_index(a.tenant), from, '+', 'BYLEX', 'LIMIT', 0, count)
   end
   local page, last = {}, ''
-  for i, id in ipairs(ids) do
+  for _, id in ipairs(ids) do
     if #page == limit then return { last, page } end
     if not wanted or wanted[call('HGET', k_task(id), 'state')] then page[#page + 1] = show(id) end
     last = id
   end
-  if wanted and #ids == LIST_LOOK then return { last, page } end
+  if wanted and #ids == LIST_SCAN_MAX then return { last, page } end
   return { '', page }
 end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
--- A pool's numbers at one moment, and its groups: at most GROUPS_MAX with their records, of the others the ids.
--- ARGV: groups; with any, the answer is their records (at most GROUPS_MAX) and nothing else.
+-- A pool's numbers at one moment and its groups: the records of at most GROUPS_MAX groups, and the ids of the others.
+-- ARGV: ids of groups. If there are any, the answer has only the records of these (at most GROUPS_MAX).
 
 local function run(ARGV)
   local groups, others = {}, {}

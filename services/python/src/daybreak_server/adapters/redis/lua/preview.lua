@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Overwrites a task's preview. A stale token writes nothing.
+-- Replaces a task's preview. With a stale token it writes nothing.
 local function run(ARGV)
-  local id, token, ttl_ms, value = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-  local r = load_task(id)
-  if not r or r.token ~= token then return STALE end
-  call('SET', k_preview(id), value, 'PX', ttl_ms)
+  local a = read.preview(ARGV, 1)
+  local r = load_task(a.task)
+  if not r or r.token ~= a.token then return STALE end
+  call('SET', k_preview(a.task), a.value, 'PX', a.ttl_ms)
   return control(r)
 end

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Extends a lease. Answers the control bits.
 local function run(ARGV)
-  local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-  local r = load_task(id)
-  if not r or r.token ~= token then return STALE end
-  call('ZADD', K_leases, 'XX', int(meta('lease_clock') + lease_ms), id)
+  local a = read.renewal(ARGV, 1)
+  local r = load_task(a.task)
+  if not r or r.token ~= a.token then return STALE end
+  call('ZADD', K_leases, 'XX', int(meta('lease_clock') + tonumber(a.lease_ms)), a.task)
   return control(r)
 end

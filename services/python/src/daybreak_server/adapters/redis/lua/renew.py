@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from daybreak_server.adapters.redis.arguments import Renewal
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.tasks import Control, Lease
@@ -11,7 +12,8 @@ from daybreak_server.domain.tasks import Control, Lease
 
 def encode(keys: Keys, lease: Lease) -> Call:
     """Extend ``lease`` by its own length from now."""
-    return Call("renew", keys, (lease.task, lease.token, round(lease.lease_s * 1000)))
+    renewal = Renewal(task=lease.task, token=lease.token, lease_ms=round(lease.lease_s * 1000))
+    return Call("renew", keys, renewal)
 
 
 def decode(reply: Any) -> Control:

@@ -1,32 +1,31 @@
 #!lua flags=allow-oom
--- Appends events, updates the record and the checkpoint, extends the lease. A stale token writes nothing.
--- A report whose answer was lost is sent again, and what was written the first time is known by its number.
--- ARGV: id, token, lease ms, number of record fields, fields…, checkpoint key or '', step, then type, data, number …
+-- Appends events, updates the record and the checkpoint, and extends the lease. With a stale token it writes nothing.
+-- Events carry numbers, so that a report that is repeated because its answer was lost writes no event twice.
+-- ARGV: see Report and ReportedEvent in arguments.py. Answers the control bits.
 local function run(ARGV)
-  local id, token, lease_ms, pairs_n = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-  local r = load_task(id)
-  if not r or r.token ~= token then return STALE end
-  call('ZADD', K_leases, 'XX', int(meta('lease_clock') + lease_ms), id)
-  local at = 5
-  for _ = 1, pairs_n do
+  local a, at = read.report(ARGV, 1), width.report + 1
+  local r = load_task(a.task)
+  if not r or r.token ~= a.token then return STALE end
+  call('ZADD', K_leases, 'XX', int(meta('lease_clock') + tonumber(a.lease_ms)), a.task)
+  for _ = 1, tonumber(a.field_count) do
     set(r, ARGV[at], ARGV[at + 1])
     at = at + 2
   end
-  local checkpoint, step = ARGV[at], ARGV[at + 1]
-  local told = tonumber(r.told or '0')
-  for i = at + 2, #ARGV, 3 do
-    local number = tonumber(ARGV[i + 2])
-    if number == 0 or number > told then
-      emit(r, ARGV[i], ARGV[i + 1])
-      if number > 0 then told = number end
+  local last = tonumber(r.last_event_number or '0')
+  for place = at, #ARGV, width.reported_event do
+    local event = read.reported_event(ARGV, place)
+    local number = tonumber(event.number)
+    if number == 0 or number > last then
+      emit(r, event.type, event.data)
+      if number > 0 then last = number end
     end
   end
-  if told > 0 then set(r, 'told', int(told)) end
-  if checkpoint ~= '' and call('HGET', k_out(id), 'ckpt') ~= checkpoint then
-    call('HSET', k_out(id), 'ckpt', checkpoint, 'ckpt_step', step)
+  if last > 0 then set(r, 'last_event_number', int(last)) end
+  if a.checkpoint ~= '' and call('HGET', k_out(a.task), 'ckpt') ~= a.checkpoint then
+    call('HSET', k_out(a.task), 'ckpt', a.checkpoint, 'ckpt_step', a.step)
     set(r, 'ckpt', '1')
     set(r, 'ckpt_at', int(steady()))
-    emit(r, 'checkpoint', '{"step":' .. step .. '}')
+    emit(r, 'checkpoint', '{"step":' .. a.step .. '}')
   end
   flush()
   return control(r)

@@ -1,10 +1,11 @@
-"""``report.lua``: events, record fields and the checkpoint of a running task."""
+"""``report.lua``: writes events, record fields and the checkpoint of a running task."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 
+from daybreak_server.adapters.redis.arguments import Report, ReportedEvent
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua.renew import decode
 from daybreak_server.adapters.redis.scripts import Arg, Call
@@ -26,12 +27,20 @@ def encode(
 ) -> Call:
     """:raises ValueError: for a field that a worker may not set, or data that JSON cannot hold (NaN)."""
     if unknown := set(fields) - FIELDS:
-        raise ValueError(f"a worker may not set {sorted(unknown)}; only {sorted(FIELDS)}")
-    args: list[Arg] = [lease.task, lease.token, round(lease.lease_s * 1000), len(fields)]
+        raise ValueError(f"a worker may not set the fields {sorted(unknown)}, only {sorted(FIELDS)}")
+    args: list[Arg] = list(
+        Report(
+            task=lease.task,
+            token=lease.token,
+            lease_ms=round(lease.lease_s * 1000),
+            checkpoint=checkpoint.key if checkpoint else "",
+            step=checkpoint.step if checkpoint else 0,
+            field_count=len(fields),
+        )
+    )
     for name, value in fields.items():
         args += [name, value if isinstance(value, str) else repr(value)]
-    args += [checkpoint.key, checkpoint.step] if checkpoint else ["", 0]
     for event in events:
-        text = json.dumps(dict(event.data), separators=(",", ":"), allow_nan=False)
-        args += [event.type, text, event.number]
+        data = json.dumps(dict(event.data), separators=(",", ":"), allow_nan=False)
+        args += ReportedEvent(type=event.type, data=data, number=event.number)
     return Call("report", keys, args)

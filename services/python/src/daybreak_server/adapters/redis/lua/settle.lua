@@ -1,8 +1,7 @@
 #!lua flags=allow-oom
--- Ends attempts and, for each if asked, claims the next task for the same group; one after the other.
--- ARGV: the terms of claims, then for each id, token, outcome (finished failed released stopped), a, b, c, d and the
--- claimant, with '' for the group where none is wanted. Answers one item for each.
-local ARGS = 7 + CLAIMANT
+-- Ends attempts, one after the other, and for each claims the next task for the same group if the caller wants one.
+-- ARGV: the terms, then for each attempt a settlement and a claimant, whose group is '' if nothing is to be claimed.
+-- Answers one item for each attempt: {'settled', state, reply to the claim} or {'stale', state}.
 
 local function learn(name, value)
   local old = number(name)
@@ -10,8 +9,8 @@ local function learn(name, value)
   set_meta(name, new, exact(new))
 end
 
-local function finished(r, stored, shown)
-  -- What the estimates come from. A resumed run says nothing of how long a whole one takes.
+local function finish_succeeded(r, artifacts, described)
+  -- The pool's history feeds its estimates. A resumed attempt does not show how long a whole run takes.
   if not r.resumed_from_step and tonumber(r.cost) > 0 then
     local ran = math.max(0, steady() - tonumber(r.claimed)) / 1000
     learn('seconds_per_cost', ran / tonumber(r.cost))
@@ -20,53 +19,54 @@ local function finished(r, stored, shown)
   detach(r, true, false, true)
   if r.strikes then call('HDEL', k_out(r.id), 'error') end
   finish(r, 'succeeded')
-  if stored == '[]' then return emit_told(r, 'fev', 'succeeded', succeeded_data(r, '[]')) end
-  call('HSET', k_out(r.id), 'artifacts', stored)
-  emit(r, 'succeeded', succeeded_data(r, shown))
+  if artifacts == '[]' then return emit_in_record(r, 'final_event_id', 'succeeded', succeeded_data(r, '[]')) end
+  call('HSET', k_out(r.id), 'artifacts', artifacts)
+  emit(r, 'succeeded', succeeded_data(r, described))
 end
 
-local function apply(r, outcome, a, b, c, d)
-  if outcome == 'finished' then
-    if r.cancel_at then strike(r, {}) else finished(r, a, b) end
-  elseif outcome == 'failed' then
-    strike(r, { code = a, message = b, permanent = c == '1', reason = d })
-  elseif outcome == 'released' then
-    release(r, a)
+local function apply(r, s)
+  if s.outcome == 'finished' then
+    if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end
+  elseif s.outcome == 'failed' then
+    strike(r, { code = s.code, message = s.message, permanent = s.permanent == '1', reason = s.reason })
+  elseif s.outcome == 'released' then
+    release(r, s.reason)
   else
-    release(r, 'stopped')  -- cancelled or expired; handed back should it have been told neither
+    release(r, 'stopped')  -- cancelled or expired; requeued if neither was requested
   end
 end
 
-local function next_claim(c, held_ok)
+-- `repeated`: this settle was applied before, and its answer was lost, and the claim in that answer with it.
+local function next_claim(c, terms, want, repeated)
   if c.group == '' then return { 'none' } end
-  local held = held_ok and forgotten_by(group_of(c.group), c.kept) or {}
-  for _, id in ipairs(held) do
-    -- The first answer to this settle was lost, and with it the next claim.
+  for _, id in ipairs(repeated and unknown_tasks(group_of(c.group), c.known) or {}) do
     local r = load_task(id)
-    if is_held(r, c.group) then return answer(r) end
+    if is_held(r, c.group) then return claim_reply(r) end
   end
-  release_held(c.group, 'claim_lost', c.kept)
-  return claim_next(c)
+  release_unknown(c.group, 'claim_lost', c.known)
+  return claim_next(c, terms, want)
 end
 
-local function settle(ARGV, at, common)
-  local token = ARGV[at + 1]
-  local r = load_task(ARGV[at])
+local function settle(s, c, terms, want)
+  local r = load_task(s.task)
   if not r then return { 'stale', '' } end
-  if r.token == token then
-    apply(r, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
-    set(r, 'done', token .. ' ' .. r.state)
-    return { 'settled', r.state, next_claim(claimant(common, ARGV, at + 7), false) }
+  if r.token == s.token then
+    apply(r, s)
+    set(r, 'done', s.token .. ' ' .. r.state)
+    return { 'settled', r.state, next_claim(c, terms, want, false) }
   end
   local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
-  if settled == token then return { 'settled', state, next_claim(claimant(common, ARGV, at + 7), true) } end
+  if settled == s.token then return { 'settled', state, next_claim(c, terms, want, true) } end
   return { 'stale', r.state }
 end
 
 local function run(ARGV)
-  local found, count = {}, (#ARGV - TERMS) / ARGS
-  local common = terms(ARGV, count)
-  for i = 1, count do found[i] = settle(ARGV, TERMS + ARGS * (i - 1) + 1, common) end
+  local terms, step, replies = read.terms(ARGV, 1), width.settlement + width.claimant, {}
+  local want = (#ARGV - width.terms) / step
+  for at = width.terms + 1, #ARGV, step do
+    local c = read.claimant(ARGV, at + width.settlement)
+    replies[#replies + 1] = settle(read.settlement(ARGV, at), c, terms, want)
+  end
   flush()
-  return found
+  return replies
 end

@@ -1,4 +1,4 @@
-"""``show.lua``, ``list.lua`` and ``cancel.lua``: tasks as they are."""
+"""``show.lua``, ``list.lua`` and ``cancel.lua``: scripts that answer with task records."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import Cancellation, ListPage
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import State, TaskRecord
+from daybreak_server.domain.text import cut
 from daybreak_server.ports.tasks import Page
 
 
 def encode(keys: Keys, tasks: Sequence[TaskId]) -> Call:
-    """These tasks, in this order."""
+    """Read these tasks, in this order."""
     return Call("show", keys, tasks)
 
 
 def decode(reply: Any) -> list[TaskRecord | None]:
-    """``None`` for each that is not there."""
+    """The tasks; ``None`` for each that does not exist."""
     return [codec.task(shown) if shown else None for shown in reply]
 
 
 def encode_cancel(keys: Keys, task: TaskId, reason: str) -> Call:
-    """Cancel ``task``; the reason is kept to 64 bytes, so that the record stays small."""
-    return Call("cancel", keys, (task, reason.encode()[:64].decode(errors="ignore")))
+    """Cancel ``task``. The reason is cut to 64 bytes, so that the record stays small."""
+    return Call("cancel", keys, Cancellation(task=task, reason=cut(reason, 64)))
 
 
 def decode_cancel(reply: Any) -> TaskRecord | None:
-    """The task afterwards, or ``None`` where there is none."""
+    """The task after the call; ``None`` if it does not exist."""
     return codec.task(reply) if reply else None
 
 
@@ -42,15 +44,16 @@ def encode_list(
     limit: int,
     newest_first: bool,
 ) -> Call:
-    """A page of ``tenant``'s tasks."""
+    """Read a page of ``tenant``'s tasks."""
     wanted = sorted(states) if states is not None else []
-    return Call("list", keys, (tenant, after or "", limit, int(newest_first), *wanted))
+    page = ListPage(tenant=tenant, after=after or "", limit=limit, newest_first=int(newest_first))
+    return Call("list", keys, (*page, *wanted))
 
 
 def decode_list(reply: Any) -> Page:
-    """The page and where the next one begins."""
-    following = codec.text(reply[0])
+    """The page, and the cursor of the next one."""
+    cursor = codec.text(reply[0])
     return Page(
         records=tuple(codec.task(shown) for shown in reply[1]),
-        next=TaskId(following) if following else None,
+        next=TaskId(cursor) if cursor else None,
     )

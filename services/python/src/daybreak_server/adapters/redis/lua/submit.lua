@@ -1,9 +1,8 @@
 #!lua
--- Accepts tasks, one after the other, each whole: record, parameters, index, queue entry and event. The one script
--- that is refused when memory is full: that is what keeps the memory for running tasks.
--- ARGV: how many may wait, then sixteen of each task, as `accept` takes them. Answers one item for each: what
--- came of it, then a task as `show` says it, or of a new one {created, state, position, wait, event}.
-local ARGS = 16
+-- Accepts tasks, one after the other, each completely: record, input, index, queue entry and event. This is the only
+-- script that Redis refuses when its memory is full, so the remaining memory is left to running tasks.
+-- ARGV: the limit, then a submission for each task. Answers one item for each: what happened, followed by the task as
+-- `show` describes it, or for a new task {created, state, position, wait, event id}.
 local max_queued, waiting_now
 
 local function known(id)
@@ -11,25 +10,26 @@ local function known(id)
   return { 'known', show(id) }
 end
 
--- The task that an idempotency key made, if the key is known.
-local function replayed(idem, body_hash)
-  local held = call('GET', k_idem(idem))
-  if not held then return nil end
-  local id, hash = string.match(held, '^(%S+) (.*)$')
-  if hash ~= body_hash then return { 'mismatch', id } end
+-- The task that was created with this idempotency key, if there is one.
+local function replayed(hash, body_hash)
+  local stored = call('GET', k_idem(hash))
+  if not stored then return nil end
+  local id, stored_body = string.match(stored, '^(%S+) (.*)$')
+  if stored_body ~= body_hash then return { 'mismatch', id } end
   flush()
   return { 'replayed', show(id) }
 end
 
-local function weigh(t, weight)
+local function set_weight(t, weight)
   if tonumber(weight) == t.weight then return end
   t.weight = tonumber(weight)
-  if crowd and crowd_by[t.name] then crowd_by[t.name].weight = t.weight end
+  if others and other_by_name[t.name] then other_by_name[t.name].weight = t.weight end
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
 
--- How many of the tenant's own come before `order`: all of them, mostly, so that the last one's is remembered.
-local function ahead_of(t, order)
+-- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so the order of the last
+-- one is remembered, and the queue need not be counted.
+local function count_ahead(t, order)
   local key = k_wait(t.name)
   if not t.last then
     t.count = call('ZCARD', key)
@@ -42,66 +42,73 @@ local function ahead_of(t, order)
 end
 
 local function queue_up(r, t, order, start_at)
-  local ahead = ahead_of(t, order)
+  local ahead = count_ahead(t, order)
   if start_at and start_at > NOW then
     delay(r, start_at)
   else
     enqueue(r)
     t.count, t.last = t.count + 1, math.max(t.last, order)
-    if crowd then joined(t) end
+    if others then joined(t) end
   end
   arm(r)
-  return place_of(t, ahead, r.est)
+  return position_of(t, ahead, r.est)
 end
 
-local function accept(ARGV, at, fresh)
-  local id, tenant_name, order_base, cost, est, weight, start_at, start_within, run_within, max_strikes, retain, idem,
-    body_hash, replay_of, spec_version, spec = unpack(ARGV, at, at + ARGS - 1)
-  -- The same id again is the same submit whose answer was lost.
-  if tasks[id] or (not fresh and call('EXISTS', k_task(id)) == 1) then return known(id) end
-  local before = idem ~= '' and replayed(idem, body_hash)
+local function new_record(s, order, start_at)
+  local r, start_within = { id = s.task }, tonumber(s.start_within)
+  tasks[s.task] = r
+  set(r, 'tenant', s.tenant)
+  set(r, 'order', int(order))
+  set(r, 'est', s.estimate_s)
+  set(r, 'cost', s.cost)
+  set(r, 'retain', s.retention_ms)
+  set(r, 'created', NOW_TEXT)
+  if tonumber(s.max_strikes) ~= MAX_STRIKES then set(r, 'max_strikes', s.max_strikes) end
+  if tonumber(s.spec_version) ~= FIRST_SPEC_VERSION then set(r, 'spec_version', s.spec_version) end
+  if s.replay_of ~= '' then set(r, 'replay_of', s.replay_of) end
+  if s.idempotency_hash ~= '' then
+    set(r, 'idem', s.idempotency_hash)
+    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)
+  end
+  if start_at then set(r, 'start_at', int(start_at)) end
+  if s.run_within ~= '' then set(r, 'run_within', s.run_within) end
+  if start_within then set(r, 'start_by', int(math.max(start_at or 0, NOW) + start_within)) end
+  return r
+end
+
+-- `all_new`: none of the ids of this call is stored.
+local function accept(s, all_new)
+  -- A known id means that this submit was repeated because its answer was lost.
+  if tasks[s.task] or (not all_new and call('EXISTS', k_task(s.task)) == 1) then return known(s.task) end
+  local before = s.idempotency_hash ~= '' and replayed(s.idempotency_hash, s.body_hash)
   if before then return before end
   waiting_now = waiting_now or waiting()
   if waiting_now >= max_queued then return { 'full' } end
   waiting_now = waiting_now + 1
 
   add_meta('seq', 1)
-  local t, order = tenant(tenant_name), tonumber(order_base) * PRIORITY_BAND + meta('seq')
-  local r = { id = id }
-  tasks[id] = r
-  set(r, 'tenant', tenant_name)
-  set(r, 'order', int(order))
-  set(r, 'est', est)
-  set(r, 'cost', cost)
-  set(r, 'retain', retain)
-  set(r, 'created', NOW_TEXT)
-  start_at, start_within = tonumber(start_at), tonumber(start_within)
-  if tonumber(max_strikes) ~= MAX_STRIKES then set(r, 'max_strikes', max_strikes) end
-  if tonumber(spec_version) ~= FIRST_SPEC_VERSION then set(r, 'spec_version', spec_version) end
-  if replay_of ~= '' then set(r, 'replay_of', replay_of) end
-  if idem ~= '' then
-    set(r, 'idem', idem)
-    call('SET', k_idem(idem), id .. ' ' .. body_hash)
-  end
-  if start_at then set(r, 'start_at', int(start_at)) end
-  if run_within ~= '' then set(r, 'run_within', run_within) end
-  if start_within then set(r, 'start_by', int(math.max(start_at or 0, NOW) + start_within)) end
-  weigh(t, weight)
-  call('SET', k_spec(id), spec)
-  zput(k_index(tenant_name), id, '0')
-  local place = queue_up(r, t, order, start_at)
-  local wait = wait_s(place, r.state == 'delayed' and start_at or nil)
-  set(r, 'pos', int(place))
-  emit_told(r, 'qev', 'queued', queued_data(r.pos))
-  return { 'new', r.created, r.state, r.pos, wait and exact(wait) or '', r.qev }
+  local t, order = tenant(s.tenant), tonumber(s.priority) * PRIORITY_BAND + meta('seq')
+  local start_at = tonumber(s.start_at)
+  local r = new_record(s, order, start_at)
+  set_weight(t, s.weight)
+  call('SET', k_spec(s.task), s.spec)
+  zput(k_index(s.tenant), s.task, '0')
+  local position = queue_up(r, t, order, start_at)
+  local wait = wait_s(position, r.state == 'delayed' and start_at or nil)
+  set(r, 'pos', int(position))
+  emit_in_record(r, 'queued_event_id', 'queued', queued_data(r.pos))
+  return { 'new', r.created, r.state, r.pos, wait and exact(wait) or '', r.queued_event_id }
 end
 
 local function run(ARGV)
-  max_queued, waiting_now = tonumber(ARGV[1]), nil
-  local names, answers = {}, {}
-  for at = 2, #ARGV, ARGS do names[#names + 1] = k_task(ARGV[at]) end
-  local fresh = call('EXISTS', unpack(names)) == 0
-  for at = 2, #ARGV, ARGS do answers[#answers + 1] = accept(ARGV, at, fresh) end
+  max_queued, waiting_now = tonumber(read.submit_limit(ARGV, 1).max_queued), nil
+  local submissions, names, replies = {}, {}, {}
+  for at = width.submit_limit + 1, #ARGV, width.submission do
+    local s = read.submission(ARGV, at)
+    submissions[#submissions + 1], names[#names + 1] = s, k_task(s.task)
+  end
+  local all_new = call('EXISTS', unpack(names)) == 0
+  for i, s in ipairs(submissions) do replies[i] = accept(s, all_new) end
   flush()
-  return answers
+  return replies
 end

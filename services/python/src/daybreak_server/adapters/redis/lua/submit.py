@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import Submission, SubmitLimit
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
@@ -14,47 +15,47 @@ from daybreak_server.ports.store_errors import IdempotencyMismatchError, QueueFu
 from daybreak_server.ports.tasks import Submitted
 
 TASKS_MAX = 32
-"""Tasks that one call may carry: the server does nothing else meanwhile."""
+"""Tasks in one call. The server does nothing else while a script runs."""
 
 
 def encode(keys: Keys, tasks: Sequence[NewTask], *, max_queued: int) -> Call:
-    """The call that accepts ``tasks``, one after the other, each unless ``max_queued`` wait already."""
-    args: list[Arg] = [max_queued]
+    """Accept ``tasks``, one after the other, as long as fewer than ``max_queued`` wait."""
+    args: list[Arg] = list(SubmitLimit(max_queued=max_queued))
     for task in tasks:
-        args += _arguments(task)
+        args += _submission(task)
     return Call("submit", keys, args)
 
 
 def decode(reply: Any, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-    """What came of each; errors are returned, because one of a batch must not hide the others."""
-    return [_answer(item, task) for item, task in zip(reply, tasks, strict=True)]
+    """The result for each task. Errors are returned, so that one error does not hide the other results."""
+    return [_result(item, task) for item, task in zip(reply, tasks, strict=True)]
 
 
-def _arguments(task: NewTask) -> tuple[Arg, ...]:
-    key = ""
+def _submission(task: NewTask) -> Submission:
+    key_hash = ""
     if task.idempotency_key is not None:
-        key = hashlib.sha256(f"{task.tenant}\n{task.idempotency_key}".encode()).hexdigest()[:32]
-    return (
-        task.id,
-        task.tenant,
-        int(task.priority),
-        repr(task.cost),
-        repr(task.estimate_s),
-        repr(task.weight),
-        _or_nothing(task.start_at_ms),
-        _or_nothing(task.start_within_ms),
-        _or_nothing(task.run_within_ms),
-        task.max_strikes,
-        round(task.retention_s * 1000),
-        key,
-        task.body_hash[:32],
-        task.replay_of or "",
-        task.spec_version,
-        codec.join_spec(task.metadata, task.trace_context, task.input_json),
+        key_hash = hashlib.sha256(f"{task.tenant}\n{task.idempotency_key}".encode()).hexdigest()[:32]
+    return Submission(
+        task=task.id,
+        tenant=task.tenant,
+        priority=int(task.priority),
+        cost=repr(task.cost),
+        estimate_s=repr(task.estimate_s),
+        weight=repr(task.weight),
+        start_at=_optional(task.start_at_ms),
+        start_within=_optional(task.start_within_ms),
+        run_within=_optional(task.run_within_ms),
+        max_strikes=task.max_strikes,
+        retention_ms=round(task.retention_s * 1000),
+        idempotency_hash=key_hash,
+        body_hash=task.body_hash[:32],
+        replay_of=task.replay_of or "",
+        spec_version=task.spec_version,
+        spec=codec.join_spec(task.metadata, task.trace_context, task.input_json),
     )
 
 
-def _answer(item: Any, task: NewTask) -> Submitted | StoreError:
+def _result(item: Any, task: NewTask) -> Submitted | StoreError:
     match item[0]:
         case b"new":
             return Submitted(record=_record(item, task))
@@ -64,14 +65,14 @@ def _answer(item: Any, task: NewTask) -> Submitted | StoreError:
             return Submitted(record=codec.task(item[1]), replayed=True)
         case b"mismatch":
             return IdempotencyMismatchError(
-                f"the key was used for {codec.text(item[1])} with another body; use a new key"
+                f"the idempotency key was used for {codec.text(item[1])} with another body; use a new key"
             )
         case _:
-            return QueueFullError(f"pool {task.pool} has as many waiting tasks as it may; try again later")
+            return QueueFullError(f"the queue of pool {task.pool} is full; try again later")
 
 
 def _record(item: Any, task: NewTask) -> TaskRecord:
-    """A new task as ``show`` would tell it: most of it is what was sent."""
+    """A new task as ``show`` would return it. Most of it is what was sent."""
     _, created, state, position, wait, event = item
     return TaskRecord(
         id=task.id,
@@ -92,5 +93,5 @@ def _record(item: Any, task: NewTask) -> TaskRecord:
     )
 
 
-def _or_nothing(value: int | None) -> str:
+def _optional(value: int | None) -> str:
     return "" if value is None else str(value)

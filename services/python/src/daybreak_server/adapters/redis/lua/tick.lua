@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Keeps the queue moving. Every gateway calls it each second; each call does a bounded amount of work.
+-- Keeps the queue moving: advances the lease clock, promotes due tasks, reaps lost leases and expires tasks. Every
+-- gateway calls it each second; each call does a bounded amount of work.
 local limit, more
 
 local function due(key, upto)
@@ -9,17 +10,22 @@ local function due(key, upto)
   return ids
 end
 
-local function run(ARGV)
-  limit, more = tonumber(ARGV[1]), 0
-  -- Time without ticks (an outage of Redis, or of all gateways) hardly counts: it ends no lease. Who has held
-  -- something through it can say so first; one grace at a time, so that ticks which are always late end leases too.
+-- Advances the lease clock. Returns its time, and whether leases may expire now.
+local function advance_lease_clock()
+  -- Time without ticks (an outage of Redis or of all gateways) hardly counts, so an outage ends no lease. After one,
+  -- holders have GRACE_MS to renew. Graces do not overlap: leases expire even if every tick comes late.
   local silence = NOW - (number('ticked_ms') or NOW)
   local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
   add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))
   set_meta('ticked_ms', NOW, NOW_TEXT)
   local lease_clock = meta('lease_clock')
   if graceful then set_meta('grace', lease_clock + GRACE_MS, int(lease_clock + GRACE_MS)) end
-  local ending = lease_clock >= meta('grace')
+  return lease_clock, lease_clock >= meta('grace')
+end
+
+local function run(ARGV)
+  limit, more = tonumber(read.tick_limit(ARGV, 1).limit), 0
+  local lease_clock, leases_expire = advance_lease_clock()
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
     local at = call('ZSCORE', K_delayed, id)
@@ -44,14 +50,14 @@ local function run(ARGV)
   end
 
   local reaped = 0
-  for _, id in ipairs(ending and due(K_leases, lease_clock) or {}) do
+  for _, id in ipairs(leases_expire and due(K_leases, lease_clock) or {}) do
     local r = load_task(id)
     strike(r, { reason = 'lease_lost', code = 'lease_lost', zombie = true,
       message = 'group ' .. r.group .. ' went silent' })
     reaped = reaped + 1
   end
 
-  for _, group in ipairs(ending and due(K_groups, lease_clock) or {}) do
+  for _, group in ipairs(leases_expire and due(K_groups, lease_clock) or {}) do
     zdrop(K_groups, group)
     zput(K_gone, group, int(lease_clock + GONE_MS))
     call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
@@ -62,13 +68,13 @@ local function run(ARGV)
     call('DEL', k_group(group))
   end
 
-  -- Deleting files is the caller's; who dies over it loses the job to another after a while.
+  -- The caller deletes the files. If it dies first, a later tick reports them to another gateway.
   local retention = due(K_expiring, NOW)
-  for _, id in ipairs(retention) do zput(K_expiring, id, int(NOW + HANDED_OUT_MS)) end
+  for _, id in ipairs(retention) do zput(K_expiring, id, int(NOW + CLEANUP_RETRY_MS)) end
   local garbage = due(K_garbage, NOW)
-  for _, prefix in ipairs(garbage) do zput(K_garbage, prefix, int(NOW + HANDED_OUT_MS)) end
+  for _, prefix in ipairs(garbage) do zput(K_garbage, prefix, int(NOW + CLEANUP_RETRY_MS)) end
 
-  look_round = true
+  recheck = true
   flush()
   return { promoted, reaped, expired, retention, garbage, more }
 end

@@ -1,26 +1,27 @@
-"""``tick.lua``: keeps the queue moving."""
+"""``tick.lua``: the periodic work on a pool's queue."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from daybreak_server.adapters.redis import codec
+from daybreak_server.adapters.redis.arguments import TickLimit
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import TickReport
 
 LIMIT = 200
-"""Items of each kind that one call handles."""
+"""The most items of each kind that one call handles."""
 
 
 def encode(keys: Keys, *, limit: int = LIMIT) -> Call:
     """One tick."""
-    return Call("tick", keys, (limit,))
+    return Call("tick", keys, TickLimit(limit=limit))
 
 
 def decode(reply: Any) -> TickReport:
-    """What it did, and what it asks for."""
+    """What the tick did, and which files to delete."""
     promoted, reaped, expired, retention, garbage, more = reply
     return TickReport(
         promoted=int(promoted),
