@@ -1,0 +1,243 @@
+"""The arguments of the scripts by name, defined once for Python and Lua.
+
+Redis passes a script one flat list of arguments. Each class here names a run of consecutive arguments: a Python module
+of ``lua/`` builds the run, and the script reads it as a table with the same field names::
+
+    Call("renew", keys, Renewal(task=…, token=…, lease_ms=…))     local a = read.renewal(ARGV, 1)  -- a.task, a.token, …
+
+:func:`lua_arguments` generates ``read`` and ``width`` (the number of fields) for the scripts. Arguments arrive in Lua
+as text, so a script converts numbers itself; an empty text stands for ``None``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# ── tasks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SubmitLimit(NamedTuple):
+    """``submit`` begins with this; a :class:`Submission` for each task follows."""
+
+    max_queued: int
+
+
+class Submission(NamedTuple):
+    """A new task."""
+
+    task: str
+    tenant: str
+    priority: int
+    cost: str
+    estimate_s: str
+    weight: str
+    start_at: str
+    start_within: str
+    run_within: str
+    max_strikes: int
+    retention_ms: int
+    idempotency_hash: str
+    body_hash: str
+    replay_of: str
+    spec_version: int
+    spec: str
+
+
+class Cancellation(NamedTuple):
+    """``cancel``."""
+
+    task: str
+    reason: str
+
+
+class ListPage(NamedTuple):
+    """``list``; the wanted states follow, none meaning all."""
+
+    tenant: str
+    after: str
+    limit: int
+    newest_first: int
+
+
+class EventsPage(NamedTuple):
+    """``events``."""
+
+    task: str
+    after: str
+    limit: int
+
+
+class Removal(NamedTuple):
+    """``forget``."""
+
+    task: str
+
+
+class TickLimit(NamedTuple):
+    """``tick``."""
+
+    limit: int
+
+
+# ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Terms(NamedTuple):
+    """What all claims of a call have in common. ``claim`` and ``settle`` begin with this.
+
+    The tokens of one call may share a nonce, because they belong to different tasks or to different attempts.
+    """
+
+    lease_ms: int
+    nonce: str
+    spec_version: int
+
+
+class Claimant(NamedTuple):
+    """A group that claims. ``known``: the ids of the tasks that it knows it holds, separated by spaces.
+
+    ``claim`` has one for each group; in ``settle`` one follows each :class:`Settlement`.
+    """
+
+    group: str
+    ranks: int
+    draining: int
+    known: str
+
+
+class Settlement(NamedTuple):
+    """The end of an attempt. ``outcome`` is ``finished``, ``failed``, ``released`` or ``stopped``.
+
+    ``artifacts`` (as stored) and ``described`` (as events show them) belong to ``finished``; ``code``, ``message`` and
+    ``permanent`` to ``failed``; ``reason`` to ``failed`` and ``released``.
+    """
+
+    task: str
+    token: str
+    outcome: str
+    artifacts: str = ""
+    described: str = ""
+    code: str = ""
+    message: str = ""
+    permanent: int = 0
+    reason: str = ""
+
+
+class Renewal(NamedTuple):
+    """``renew``."""
+
+    task: str
+    token: str
+    lease_ms: int
+
+
+class Report(NamedTuple):
+    """``report``; ``field_count`` pairs of a record field and its value follow, then the events."""
+
+    task: str
+    token: str
+    lease_ms: int
+    checkpoint: str
+    step: int
+    field_count: int
+
+
+class ReportedEvent(NamedTuple):
+    """An event of a ``report``."""
+
+    type: str
+    data: str
+    number: int
+
+
+class Preview(NamedTuple):
+    """``preview``."""
+
+    task: str
+    token: str
+    ttl_ms: int
+    value: bytes
+
+
+# ── groups and the pool ───────────────────────────────────────────────────────────────────────────────────
+
+
+class GroupAction(NamedTuple):
+    """``group`` begins with this; the arguments of the action follow."""
+
+    action: str
+
+
+class Registration(NamedTuple):
+    """``register``; pairs of a group field and its value follow."""
+
+    group: str
+    ttl_ms: int
+    starting: int
+    draining: int
+    wake_ms: int | str
+    wake: str
+
+
+class GroupName(NamedTuple):
+    """``deregister``, ``drain`` and ``undrain``."""
+
+    group: str
+
+
+class Cordon(NamedTuple):
+    """``cordon``; hosts follow. (``uncordon`` has the hosts alone.)"""
+
+    ttl_ms: int
+
+
+class RankFailure(NamedTuple):
+    """``report_failure``."""
+
+    ttl_ms: int
+    cause: str
+
+
+class OperatorReport(NamedTuple):
+    """``publish_report``. ``wake_ms`` and ``wake`` describe the last complete wake; empty if there was none."""
+
+    ttl_ms: int
+    report: str
+    wake_ms: int | str
+    wake: str
+
+
+LAYOUTS: tuple[type[NamedTuple], ...] = (
+    SubmitLimit,
+    Submission,
+    Cancellation,
+    ListPage,
+    EventsPage,
+    Removal,
+    TickLimit,
+    Terms,
+    Claimant,
+    Settlement,
+    Renewal,
+    Report,
+    ReportedEvent,
+    Preview,
+    GroupAction,
+    Registration,
+    GroupName,
+    Cordon,
+    RankFailure,
+    OperatorReport,
+)
+
+
+def lua_arguments() -> str:
+    """Lua definitions of ``read.<layout>(ARGV, at)``, a table of the fields from ``at`` on, and ``width.<layout>``."""
+    lines = ["local read, width = {}, {}"]
+    for layout in LAYOUTS:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", layout.__name__).lower()
+        fields = ", ".join(f"{field} = ARGV[at + {place}]" for place, field in enumerate(layout._fields))
+        lines.append(f"width.{name} = {len(layout._fields)}")
+        lines.append(f"function read.{name}(ARGV, at) return {{ {fields} }} end")
+    return "\n".join(lines) + "\n"
