@@ -1,4 +1,4 @@
-"""Composition: the one place that knows which adapter stands behind which port."""
+"""Composition root: the only module that knows which adapter implements which port."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _log = logging.getLogger(__name__)
 
 
 class NoStoreError(ValueError):
-    """The settings name no Redis, and this process does not start one."""
+    """The settings name no Redis, and this process starts none."""
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
-    """Where the store is, and how it is reached. :raises NoStoreError: when the settings do not say."""
+    """Where Redis is and how to reach it. :raises NoStoreError: when the settings name none."""
     if settings.redis.url is None:
         raise NoStoreError(
-            "no Redis: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start one"
+            "no Redis is set: set DAYBREAK_REDIS__URL, or use `daybreakd up` or `daybreakd dev`, which start one"
         )
     return Endpoint.configured(settings.redis)
 
 
 def build_queue(settings: Settings, pool: str) -> WorkQueue:
-    """What the leaders of a pool's groups ask."""
+    """The queue of a pool, for the leader of a group."""
     return RedisQueue(
         redis_endpoint(settings),
         pool=pool,
@@ -62,8 +62,11 @@ def build_queue(settings: Settings, pool: str) -> WorkQueue:
     )
 
 
-def sharing_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
-    """Opens one queue for all groups of ``pool`` that this process has: what they settle at once shares a call."""
+def shared_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
+    """A factory of queues that share a connection, for several groups of ``pool`` in this process.
+
+    Tasks that these groups settle at the same time share one call to Redis.
+    """
     return shared_queue_factory(
         lambda: SharedQueue(
             redis_endpoint(settings),
@@ -76,28 +79,28 @@ def sharing_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
 
 
 def build_blobs(settings: Settings) -> Blobs:
-    """Where files are."""
+    """The artifact storage."""
     return open_blobs(settings.artifacts)
 
 
 def build_store(settings: Settings) -> RedisStore:
-    """The store alone, as the operator asks it."""
+    """The store alone, for the operator and other clients without an API."""
     redis = settings.redis
     return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
 
 def build_services(settings: Settings) -> Services:
-    """What the HTTP app is made of."""
+    """The services behind the HTTP app."""
     from daybreak_server.api.services import Services
 
-    where, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
+    endpoint, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
-        where,
+        endpoint,
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
     )
-    events = RedisEvents(where, prefix=prefix, timeout_s=timeout_s)
+    events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
     async def close() -> None:
         await events.close()
@@ -114,38 +117,38 @@ def build_services(settings: Settings) -> Services:
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The HTTP app, with everything behind it."""
+    """The HTTP app with its services."""
     from daybreak_server.api.app import build_app as compose
 
     return compose(build_services(settings))
 
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
-    """The workload of a pool, as the API sees it."""
+    """The spec of a pool's workload."""
     return registry.spec(pool.workload, kind=pool.kind)
 
 
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangConfig:
-    """What a group must know of its pool. ``device`` is what ``auto`` has come to."""
-    of = settings.pools[pool]
+    """The configuration of a group of ``pool``. ``device``: what ``auto`` means on this machine."""
+    options = settings.pools[pool]
     return GangConfig(
         pool=pool,
-        ranks=of.ranks,
-        device=device if of.device == "auto" else of.device,
-        threads=max(1, int(of.cpus_per_rank)),
-        options=of.workload_options,
+        ranks=options.ranks,
+        device=device if options.device == "auto" else options.device,
+        threads=max(1, int(options.cpus_per_rank)),
+        options=options.workload_options,
         scratch=scratch_folder(settings),
-        lease_s=of.lease.lease_s,
-        stall_s=of.lease.stall_s,
-        load_stall_s=of.lease.load_stall_s,
-        checkpoint_s=of.checkpoint_s,
-        progress_s=of.progress_s,
-        drain_s=of.drain_s,
+        lease_s=options.lease.lease_s,
+        stall_s=options.lease.stall_s,
+        load_stall_s=options.lease.load_stall_s,
+        checkpoint_s=options.checkpoint_s,
+        progress_s=options.progress_s,
+        drain_s=options.drain_s,
     )
 
 
 def scratch_folder(settings: Settings) -> Path:
-    """Where the work folders of attempts are made."""
+    """The folder for the scratch folders of attempts."""
     return settings.data_dir / "scratch"
 
 
@@ -156,49 +159,49 @@ def build_rank(
     rank: int = 0,
     device: str = "cpu",
     on_broken: Callable[[Cause], None],
-    board: RendezvousStore | None = None,
+    rendezvous: RendezvousStore | None = None,
     host: str = "127.0.0.1",
     label: str = "",
     wake: dict[str, float] | None = None,
-    guarded: bool = False,
+    with_watchdog: bool = False,
     queue: Callable[[], WorkQueue] | None = None,
 ) -> Rank:
-    """One rank of a group of ``pool``; ``start`` it.
+    """A rank of a group of ``pool``, not started yet.
 
-    ``queue``: opens the queue, where several groups of this process share one (:func:`sharing_queue`).
-    ``guarded``: a leader gets a process that keeps its lease when its threads cannot run, and that kills this
-    process when its work stands still: only for a process that is the rank's alone.
+    ``queue``: opens the queue of the pool, if groups of this process share it (:func:`shared_queue`).
+    ``with_watchdog``: whether a leader starts a watchdog process. It keeps the lease when the leader's threads cannot
+    run, and kills this process when its work stalls, so this process must hold no other rank.
     """
     spec = workload_spec(settings.pools[pool])
-    outside = RankDeps(
+    deps = RankDeps(
         queue=queue or (lambda: build_queue(settings, pool)),
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,
-        board=board,
+        rendezvous=rendezvous,
         host=host,
         label=label,
-        watchdog=(lambda: build_guard(settings, pool)) if guarded else None,
-        fetch=model_fetch(settings, pool),
-        tell=lambda why: tell_failure(settings, pool, rank=rank, why=why),
+        watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
+        fetch_model=model_fetch(settings, pool),
+        on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)
-    return BUILDERS[PoolKind(spec.kind)](spec, config, outside, rank)
+    return BUILDERS[PoolKind(spec.kind)](spec, config, deps, rank)
 
 
-def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, outside: RankDeps, rank: int) -> Rank:
-    return Rank(spec, config, outside, rank=rank)
+def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, deps: RankDeps, rank: int) -> Rank:
+    return Rank(spec, config, deps, rank=rank)
 
 
 BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, RankDeps, int], Rank]] = {
     PoolKind.JOBS: _build_gang_rank
 }
-"""What builds a rank of a group, by the kind of its pool."""
+"""Kind of pool → what builds a rank of its groups."""
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:
-    """Brings the pool's model to this node; ``None`` where it is a folder that is there already."""
+    """What downloads the pool's model to this node; ``None`` if the model is a local folder."""
     url = settings.pools[pool].model
     if url is None or not url.startswith("s3://"):
         return None
@@ -213,27 +216,27 @@ def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int],
     return fetch
 
 
-def tell_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> None:
-    """Show with the pool why a rank cannot go on; a store that cannot be told is only logged."""
-    _log.error("rank %d of %s: %s", rank, pool, why)
+def report_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> None:
+    """Publish with the pool why a rank failed. If the store does not answer, the reason is only logged."""
+    _log.error("rank %d of pool %s failed: %s", rank, pool, why)
     with contextlib.closing(build_queue(settings, pool)) as queue:
         try:
-            queue.failed(why, rank=rank)
+            queue.report_failure(why, rank=rank)
         except StoreError as exc:
-            _log.warning("the pool cannot be told: %s", exc)
+            _log.warning("cannot publish why rank %d of pool %s failed: %s", rank, pool, exc)
 
 
-def build_guard(settings: Settings, pool: str) -> Watchdog:
-    """The process that keeps a leader's lease; not started yet."""
+def build_watchdog(settings: Settings, pool: str) -> Watchdog:
+    """The process that keeps a leader's lease, not started yet."""
     command = (sys.executable, "-m", "daybreak_server.entrypoints.watchdog")
-    told = {
-        "where": asdict(redis_endpoint(settings)),
+    config = {
+        "endpoint": asdict(redis_endpoint(settings)),
         "pool": pool,
         "prefix": settings.redis.prefix,
         "lease_s": settings.pools[pool].lease.lease_s,
         "timeout_s": settings.redis.timeout_s,
     }
-    return Watchdog(command, told=told)
+    return Watchdog(command, config=config)
 
 
 def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:

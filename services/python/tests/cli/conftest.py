@@ -1,4 +1,4 @@
-"""Running ``daybreakd`` in tests: in this process, or as a process of its own."""
+"""Runs ``daybreakd`` in tests: in this process, or in a child process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daybreak_server.cli.main import app
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command left."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ Daybreakd = Callable[..., Done]
 
 @pytest.fixture
 def daybreakd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daybreakd:
-    """Runs a command in this process, in an empty folder, with the variables given and no other of ours."""
+    """Runs a command in this process, in an empty folder, with no DAYBREAK variables but those given."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("DAYBREAK_")]:
         monkeypatch.delenv(name)
@@ -44,7 +44,7 @@ def daybreakd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daybreakd:
 
 
 def in_a_process(program: str, *, environ: Mapping[str, str] | None = None) -> Done:
-    """Run Python code in a process of its own, for what the tests' process would spoil."""
+    """Run Python code in a fresh process, where the tests have imported nothing."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         check=False,

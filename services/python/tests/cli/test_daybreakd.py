@@ -1,4 +1,4 @@
-"""``daybreakd``: its help, its settings, how it starts programs and how it ends."""
+"""``daybreakd``: its help, its settings, how it runs programs, and its exit codes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ COMMANDS = ["up", "dev", "demo", "serve", "gateway", "settings", "doctor", "mode
 REPOSITORY = Path(__file__).parents[4]
 
 
-def test_help_is_quick_and_light() -> None:
-    """Help needs neither Ray nor torch nor any other large package, and half a second of one CPU."""
+def test_help_imports_nothing_large() -> None:
+    """Neither Ray nor torch nor any other large package, so it takes less than a second of CPU time."""
     done = in_a_process(
         "import sys, time\n"
         "from daybreak_server.cli.main import app\n"
@@ -39,18 +39,17 @@ def test_help_is_quick_and_light() -> None:
     )
     heavy, _, seconds = done.err.strip().rpartition(" ")
     assert heavy == "[]"
-    assert float(seconds) < 1.0  # 0.25 on an idle machine; CPU seconds stretch on a busy one
+    assert float(seconds) < 1.0  # 0.25 on an idle machine; CPU time grows on a busy one
 
 
-def test_help_teaches(daybreakd: Daybreakd) -> None:
-    """Help shows examples to copy, the settings most used, the exit codes and what comes next."""
+def test_help_shows_examples_settings_and_exit_codes(daybreakd: Daybreakd) -> None:
     done = daybreakd("--help")
     assert done.code == 0
     for words in (
         "daybreakd up --config daybreak.yaml",
         "DAYBREAK_HTTP__PORT=9000 daybreakd up",
         "DAYBREAK_REDIS__URL",
-        "Exit codes: 0 done",
+        "Exit codes: 0 success",
         "docs/00-overview.md",
         *COMMANDS,
     ):
@@ -61,7 +60,7 @@ def test_help_teaches(daybreakd: Daybreakd) -> None:
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models verify"])
 def test_every_command_has_help(daybreakd: Daybreakd, command: str) -> None:
-    """Each command says what it does, and its line in the list is not cut."""
+    """Its line in the list of commands is not truncated."""
     assert daybreakd(*command.split(), "-h").code == 0
     line = next(
         line for line in daybreakd("--help").out.splitlines() if line.split()[:1] == command.split()[:1]
@@ -69,25 +68,24 @@ def test_every_command_has_help(daybreakd: Daybreakd, command: str) -> None:
     assert line.endswith(".")
 
 
-def test_version(daybreakd: Daybreakd) -> None:
-    """The version is the distribution's."""
+def test_the_version_is_that_of_the_distribution(daybreakd: Daybreakd) -> None:
     assert daybreakd("--version").out == f"daybreakd {version('daybreak-server')}\n"
 
 
 def test_wrong_usage_is_code_2(daybreakd: Daybreakd) -> None:
-    """A command or option that is not there is told, with code 2."""
+    """An unknown command, an unknown option."""
     assert daybreakd("upp").code == 2
     assert daybreakd("up", "--nonsense").code == 2
 
 
-def test_settings_are_shown_documented(daybreakd: Daybreakd) -> None:
-    """Every setting is there with variable, type, default, value and description; changes are marked."""
+def test_settings_are_shown_with_their_documentation(daybreakd: Daybreakd) -> None:
+    """Every setting has variable, type, default, value and description. Changed ones are marked."""
     done = daybreakd("settings", DAYBREAK_HTTP__PORT="9000", DAYBREAK_POOLS__ECHO__RANKS="2")
     assert done.code == 0
     lines = done.out.splitlines()
     at = lines.index("* http.port = 9000")
     assert lines[at + 1].strip() == "DAYBREAK_HTTP__PORT · integer · default 8000"
-    assert "free one" in lines[at + 2]
+    assert "any free port" in lines[at + 2]
     assert "* pools.echo.ranks = 2" in lines
     assert "  pools.echo.groups = 1" in lines
     assert "  artifacts.s3.presign = true" in lines
@@ -95,8 +93,8 @@ def test_settings_are_shown_documented(daybreakd: Daybreakd) -> None:
     assert not [line for line in unchanged.splitlines() if line.startswith("* ") and " = " in line]
 
 
-def test_settings_as_json(daybreakd: Daybreakd) -> None:
-    """JSON has the same, by name; every setting has a description."""
+def test_settings_as_json_have_the_same_by_name(daybreakd: Daybreakd) -> None:
+    """Every setting has a description."""
     shown = json.loads(daybreakd("settings", "--json", DAYBREAK_TENANTS__A__WEIGHT="3").out)
     assert shown["http.port"] == {
         "variable": "DAYBREAK_HTTP__PORT",
@@ -104,7 +102,7 @@ def test_settings_as_json(daybreakd: Daybreakd) -> None:
         "default": 8000,
         "value": 8000,
         "changed": False,
-        "description": "Port to listen on; 0 takes a free one.",
+        "description": "Port to listen on; 0: any free port.",
     }
     assert shown["tenants.a.weight"]["value"] == 3
     assert [name for name, row in shown.items() if not row["description"]] == []
@@ -119,8 +117,8 @@ def test_settings_show_no_password(daybreakd: Daybreakd) -> None:
 
 
 @pytest.mark.parametrize("command", ["settings", "doctor", "up", "dev", "demo", "serve", "gateway"])
-def test_wrong_settings_are_lines_with_code_2(daybreakd: Daybreakd, command: str) -> None:
-    """Each command ends with a readable line for each mistake, no traceback, before it starts anything."""
+def test_each_wrong_setting_is_a_line_and_the_code_is_2(daybreakd: Daybreakd, command: str) -> None:
+    """Every command exits before it starts anything, without a traceback."""
     done = daybreakd(command, DAYBREAK_HTTP__PROT="1", DAYBREAK_HTTP__PORT="many")
     assert done.code == 2
     assert done.out == ""
@@ -130,8 +128,8 @@ def test_wrong_settings_are_lines_with_code_2(daybreakd: Daybreakd, command: str
     assert "Traceback" not in done.err
 
 
-def test_config_file(daybreakd: Daybreakd, tmp_path: Path) -> None:
-    """--config is understood before and after the command; the environment wins."""
+def test_config_is_accepted_before_and_after_the_command(daybreakd: Daybreakd, tmp_path: Path) -> None:
+    """The environment overrides it."""
     config = tmp_path / "daybreak.yaml"
     config.write_text("http: {port: 1234}\n")
     for arguments in (("--config", str(config), "settings"), ("settings", "-c", str(config))):
@@ -143,8 +141,8 @@ def test_config_file(daybreakd: Daybreakd, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
-def test_processes_of_a_cluster_want_a_redis(daybreakd: Daybreakd, command: str) -> None:
-    """What runs beside others cannot have an embedded Valkey, and says which setting is missing."""
+def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
+    """A process that others share a Redis with cannot embed one. The message names the missing setting."""
     done = daybreakd(command)
     assert done.code == 2
     assert "DAYBREAK_REDIS__URL" in done.err
@@ -160,18 +158,18 @@ def test_processes_of_a_cluster_want_a_redis(daybreakd: Daybreakd, command: str)
         ("entrypoints.gateway", "run_gateway"),
     ],
 )
-def test_the_programs_are_there(module: str, function: str) -> None:
-    """What the commands start has the name and the one argument by which it is called (read only)."""
+def test_each_program_takes_the_settings(module: str, function: str) -> None:
+    """The functions that the commands run exist and have one argument. The test parses the modules only."""
     found = importlib.util.find_spec(f"daybreak_server.{module}")
     assert found is not None
     assert found.origin is not None
     tree = ast.parse(Path(found.origin).read_text())
-    one = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
-    assert [argument.arg for argument in one.args.args] == ["settings"]
+    program = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    assert [argument.arg for argument in program.args.args] == ["settings"]
 
 
-def test_programs_end_with_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code is the program's; what is passed along reaches it."""
+def test_the_exit_code_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further arguments reach the program."""
     module = ModuleType("a_program")
     module.run = lambda settings, add=0: settings.http.port + add  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "a_program", module)
@@ -184,7 +182,7 @@ def test_programs_end_with_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without an optional package the message says how to install it; other import errors are bugs."""
+    """The message says how to install an optional package. Other import errors are bugs, and are raised."""
 
     def run(settings: Settings) -> int:
         raise ModuleNotFoundError("No module named 'ray.serve'", name=settings.redis.prefix)
@@ -201,7 +199,7 @@ def test_a_missing_extra_is_named(
 
 
 def test_models_verify_refuses_a_wrong_folder(daybreakd: Daybreakd, tmp_path: Path) -> None:
-    """A folder that is no model is code 1 with a line that says what to do, also as JSON."""
+    """The exit code is 1, with a line that says what is wrong, also as JSON."""
     done = daybreakd("models", "verify", str(tmp_path / "none"))
     assert done.code == 1
     assert done.out.startswith("✗ error")
@@ -211,8 +209,7 @@ def test_models_verify_refuses_a_wrong_folder(daybreakd: Daybreakd, tmp_path: Pa
     assert "model_index.json" in findings[0]["message"]
 
 
-def test_models_verify_likes_the_built_in_model(daybreakd: Daybreakd) -> None:
-    """The model that ships is in order, and verifying it imports no torch."""
+def test_models_verify_accepts_the_built_in_model(daybreakd: Daybreakd) -> None:
     from daybreak_server.workloads.video.spec.model_folder import BUILT_IN
 
     if not BUILT_IN.is_dir():
@@ -223,7 +220,7 @@ def test_models_verify_likes_the_built_in_model(daybreakd: Daybreakd) -> None:
 
 def reference() -> ModuleType:
     """tools/reference.py as a module."""
-    sys.path.insert(0, str(REPOSITORY / "tools"))  # where its own modules are
+    sys.path.insert(0, str(REPOSITORY / "tools"))  # for the modules that it imports
     found = importlib.util.spec_from_file_location("reference", REPOSITORY / "tools" / "reference.py")
     assert found is not None
     assert found.loader is not None
@@ -232,10 +229,10 @@ def reference() -> ModuleType:
     return module
 
 
-def test_reference_pages(
+def test_a_stale_reference_page_is_shown_as_a_diff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pages are made from code: --check says what is stale with a diff, and is content after writing."""
+    """The pages are generated. --check shows what is stale, and passes after they are written again."""
     tool = reference()
     monkeypatch.setattr(tool, "DOCS", tmp_path)
     assert tool.main(["--check"]) == 1
@@ -245,13 +242,13 @@ def test_reference_pages(
     page.write_text(page.read_text().replace("| 404 | `no_such_pool`", "| 404 | `no_such_thing`"))
     capsys.readouterr()
     assert tool.main(["--check"]) == 1
-    said = capsys.readouterr().out
-    assert "-| 404 | `no_such_thing`" in said
-    assert "+| 404 | `no_such_pool`" in said
+    diff = capsys.readouterr().out
+    assert "-| 404 | `no_such_thing`" in diff
+    assert "+| 404 | `no_such_pool`" in diff
 
 
 def test_reference_is_the_same_on_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page of the settings depends on neither the working directory nor the environment."""
+    """The page of settings depends neither on the working directory nor on the environment."""
     before = settings.as_markdown()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
@@ -260,10 +257,10 @@ def test_reference_is_the_same_on_every_machine(tmp_path: Path, monkeypatch: pyt
     assert "| `http.port` | `DAYBREAK_HTTP__PORT` | integer | `8000` |" in before
 
 
-def test_a_page_has_its_tables_from_code(
+def test_tables_in_a_page_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table between its marks is kept true, what stands around it is left alone, and an unknown name is an error."""
+    """A table between its marks is replaced, the text around it stays, and an unknown name is an error."""
     tool = reference()
     monkeypatch.setattr(tool, "DOCS", tmp_path)
     page = tmp_path / "page.md"
@@ -280,10 +277,10 @@ def test_a_page_has_its_tables_from_code(
         tool.main(["--check"])
 
 
-def test_every_table_that_can_be_made_stands_in_a_page() -> None:
-    """Tables of keys, scripts, states, routes and error codes: each is asked for by some page of docs."""
+def test_some_page_has_each_generated_table() -> None:
+    """Tables of keys, scripts, states, routes and error codes."""
     tool = reference()
-    asked = {
-        found["name"] for path in tool.DOCS.glob("*.md") for found in tool.BLOCK.finditer(path.read_text())
+    used = {
+        match["name"] for path in tool.DOCS.glob("*.md") for match in tool.BLOCK.finditer(path.read_text())
     }
-    assert asked == set(tool.tables.BLOCKS)
+    assert used == set(tool.tables.BLOCKS)

@@ -1,4 +1,4 @@
-"""``daybreakd doctor``: what is in order is said, what is not is said with what to do."""
+"""``daybreakd doctor``: shows what works, and what does not with how to fix it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def report(tmp_path: Path, **tree: object) -> dict[str, Check]:
     return {check.what: check for check in examine(Settings.model_validate({**base, **tree}))}
 
 
-def test_a_machine_in_order(daybreakd: Daybreakd) -> None:
-    """With everything installed and default settings there is nothing to mend: code 0, a line each."""
+def test_a_machine_without_problems_is_code_0(daybreakd: Daybreakd) -> None:
+    """With everything installed and default settings, each check is one line."""
     done = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
     assert done.code == 0, done.out
     for line in ("✓ ray", "✓ redis", "✓ pool echo", "✓ files", "✓ port", "✓ gpus"):
@@ -41,10 +41,10 @@ def test_a_machine_in_order(daybreakd: Daybreakd) -> None:
     assert "✗" not in done.out
 
 
-def test_an_untested_ray_is_told_of(
+def test_an_untested_ray_is_a_warning(
     daybreakd: Daybreakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It works, so the code is 0; the line says why it starts slower."""
+    """It works, so the code is 0. The line says why it starts slower."""
     info = tmp_path / "ray-2.99.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.99.0\n")
@@ -55,8 +55,8 @@ def test_an_untested_ray_is_told_of(
     assert "Ray 2.99.0 is installed" in done.out
 
 
-def test_what_is_broken_is_code_1(daybreakd: Daybreakd) -> None:
-    """One broken thing is code 1, a ✗, and a line that says what to do; JSON has the same."""
+def test_an_error_is_code_1(daybreakd: Daybreakd) -> None:
+    """An error has a ✗ and a line that says what to do. JSON has the same."""
     environ = {
         "DAYBREAK_POOLS__ECHO__WORKLOAD": "echo",
         "DAYBREAK_POOLS__ODD__WORKLOAD": "odd",
@@ -67,14 +67,14 @@ def test_what_is_broken_is_code_1(daybreakd: Daybreakd) -> None:
     lines = done.out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ pool odd"))
     assert "no workload 'odd' is installed; there are: " in lines[at]
-    assert lines[at + 1].strip() == "→ mend DAYBREAK_POOLS__ODD__WORKLOAD"
-    assert lines[-1].startswith("1 to mend")
+    assert lines[at + 1].strip() == "→ correct DAYBREAK_POOLS__ODD__WORKLOAD"
+    assert lines[-1].startswith("1 error")
     checks = json.loads(daybreakd("doctor", "--json", **environ).out)
     assert [check["what"] for check in checks if check["level"] == "error"] == ["pool odd"]
 
 
-def test_each_pools_model_is_looked_at(tmp_path: Path) -> None:
-    """A model's folder that is missing or no model is found before a GPU waits for it."""
+def test_a_missing_or_wrong_model_folder_is_an_error(tmp_path: Path) -> None:
+    """Doctor finds it before a GPU waits for it."""
     (tmp_path / "empty").mkdir()
     checks = report(
         tmp_path,
@@ -85,33 +85,35 @@ def test_each_pools_model_is_looked_at(tmp_path: Path) -> None:
     )
     assert checks["pool echo"].level == checks["pool video"].level == "error"
     assert "model_index.json" in checks["pool video"].found
-    assert checks["pool video"].advice == f"daybreakd models verify {tmp_path / 'empty'}"
+    assert f"daybreakd models verify {tmp_path / 'empty'}" in checks["pool video"].advice
     assert checks["torch"].level == "ok"
 
 
-def test_a_class_that_cannot_be_imported(tmp_path: Path) -> None:
-    """The API takes tasks of such a pool and no group ever starts: it is found before they wait."""
+def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
+    """The API would accept tasks for such a pool, but no group could start."""
     check = report(tmp_path, pools={"odd": {"workload": "testkit.noting:ABSENT"}})["pool odd"]
     assert check.level == "error"
     assert "cannot import 'testkit.noting:NoSuchClass'" in check.found
     assert "testkit.noting:NoSuchClass" in check.advice
 
 
-def test_what_a_rank_said_last(tmp_path: Path, valkey: Server) -> None:
-    """A pool whose groups do not come up says why, until one does."""
+def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Server) -> None:
+    """A pool whose groups do not start shows why, until one does."""
     queue = RedisQueue(valkey.url, pool="echo")
     redis = {"url": valkey.url, "timeout_s": 30}
     assert "groups of echo" not in report(tmp_path, redis=redis)
-    queue.failed(Cause(reason="RanksFail", message="UnknownWorkloadError: cannot import 'a.b:C'"))
+    queue.report_failure(Cause(reason="RanksFail", message="UnknownWorkloadError: cannot import 'a.b:C'"))
     check = report(tmp_path, redis=redis)["groups of echo"]
     assert (check.level, check.found) == ("error", "UnknownWorkloadError: cannot import 'a.b:C'")
-    queue.failed(Cause(reason="RanksFail", message="GroupBrokenError: rank 0 is gone"), rank=1)
-    assert report(tmp_path, redis=redis)["groups of echo"].found == check.found, "the first one knows why"
+    queue.report_failure(Cause(reason="RanksFail", message="GroupBrokenError: rank 0 is gone"), rank=1)
+    assert report(tmp_path, redis=redis)["groups of echo"].found == check.found, (
+        "the first failure names the cause"
+    )
     queue.close()
 
 
-def test_the_store_of_files_is_tried(tmp_path: Path) -> None:
-    """A folder that cannot be is found by trying, and the message is the store's own."""
+def test_the_artifact_storage_is_probed(tmp_path: Path) -> None:
+    """A folder that cannot exist is found by a probe, and the message comes from the storage."""
     (tmp_path / "file").write_text("")
     files = report(tmp_path, artifacts={"url": (tmp_path / "file" / "below").as_uri()})["files"]
     assert files.level == "error"
@@ -121,19 +123,19 @@ def test_the_store_of_files_is_tried(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "data" / "artifacts") == []
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    """A taken port is a warning (a Daybreak may run already); an address that is not ours is an error."""
+def test_a_port_in_use_is_a_warning(tmp_path: Path) -> None:
+    """Daybreak may already be running. An address of another machine is an error."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         taken = report(tmp_path, http={"port": port})["port"]
-    assert (taken.level, f"127.0.0.1:{port} is taken" in taken.found) == ("warning", True)
+    assert (taken.level, f"127.0.0.1:{port} is in use" in taken.found) == ("warning", True)
     assert "DAYBREAK_HTTP__PORT" in taken.advice
     assert report(tmp_path, http={"port": port})["port"].level == "ok"
     assert report(tmp_path, http={"host": "192.0.2.1", "port": port})["port"].level == "error"
 
 
 def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool on `cuda` wants a GPU for each rank of each group; what nvidia-smi says is shown."""
+    """A pool with device `cuda` needs a GPU for each rank of each group. The output of nvidia-smi is shown."""
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\necho 'NVIDIA H200, 143771 MiB'\n")
@@ -146,7 +148,7 @@ def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert few.level == "error"
     assert "need 4" in few.found
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert "none seen" in report(tmp_path)["gpus"].found
+    assert "nvidia-smi shows none" in report(tmp_path)["gpus"].found
 
 
 def redis_report(tmp_path: Path, url: str) -> dict[str, Check]:
@@ -154,8 +156,8 @@ def redis_report(tmp_path: Path, url: str) -> dict[str, Check]:
     return {what: check for what, check in checks.items() if what.startswith("redis")}
 
 
-def test_a_redis_in_order(tmp_path: Path, valkey: Server) -> None:
-    """A server of the user's that is new, bounded, durable and near has four lines without a complaint."""
+def test_a_redis_without_problems_has_four_lines(tmp_path: Path, valkey: Server) -> None:
+    """The user's server is new, bounded, durable and close."""
     with valkey.client() as client:
         client.config_set("maxmemory", "100mb")
         try:
@@ -178,24 +180,24 @@ def test_a_redis_in_order(tmp_path: Path, valkey: Server) -> None:
         ("appendfsync", "no", "redis disk", "warning", "everysec"),
     ],
 )
-def test_a_redis_that_would_lose_tasks(
+def test_a_redis_that_would_lose_tasks_is_found(
     tmp_path: Path, valkey: Server, option: str, value: str, what: str, level: str, words: str
 ) -> None:
-    """Each setting of the server that could lose accepted tasks is found, with the command to mend it."""
+    """For each setting of the server that could lose accepted tasks, the advice says how to change it."""
     with valkey.client() as client:
         before = client.config_get(option)
         client.config_set(option, value)
         try:
             check = redis_report(tmp_path, valkey.url)[what]
         finally:
-            for name, old in before.items():
-                client.config_set(name, old)
+            for name, previous in before.items():
+                client.config_set(name, previous)
     assert check.level == level
     assert words in check.advice
 
 
-def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
-    """An address that nobody answers at is an error that shows the address, without its password."""
+def test_an_unreachable_redis_is_an_error(tmp_path: Path) -> None:
+    """The error shows the address, without the password."""
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
     checks = redis_report(tmp_path, url)
     assert list(checks) == ["redis"]
@@ -205,8 +207,8 @@ def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
     assert "DAYBREAK_REDIS__URL" in checks["redis"].advice
 
 
-def test_a_redis_that_refuses_the_password(tmp_path: Path, valkey: Server) -> None:
-    """The password is named as the cause, and where it is set."""
+def test_a_redis_that_refuses_the_password_is_an_error(tmp_path: Path, valkey: Server) -> None:
+    """The error names the password as the cause, and the setting."""
     with valkey.client() as client:
         client.acl_setuser("daybreak", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all"])
         try:
@@ -214,29 +216,28 @@ def test_a_redis_that_refuses_the_password(tmp_path: Path, valkey: Server) -> No
         finally:
             client.acl_deluser("daybreak")
     assert "refuses the user or the password" in checks["redis"].found
-    assert checks["redis"].advice.startswith("correct them in DAYBREAK_REDIS__URL")
+    assert checks["redis"].advice.startswith("correct the credentials in DAYBREAK_REDIS__URL")
 
 
-def test_what_a_fail_over_would_lose(tmp_path: Path) -> None:
-    """With Sentinel, a lost master takes what no replica had; the report names the setting against it."""
+def test_a_fail_over_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
+    """A lost master takes with it the tasks that no replica has. The advice names the setting against it."""
     few = redis._fail_over(RedisFacts(replicas=0), 1)
-    assert (few.level, few.found) == ("warning", "no replica follows the master")
+    assert (few.level, few.found) == ("warning", "no replica is connected to the master")
     loses = redis._fail_over(RedisFacts(replicas=2), 0)
     assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
     assert redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
 
 
-def test_sentinels_that_are_not_there(tmp_path: Path) -> None:
-    """Each has its line, and the master that nobody names an error."""
+def test_unreachable_sentinels_are_warnings_and_an_unknown_master_is_an_error(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     redis = {"url": "redis://:pw@any/0", "sentinels": address, "sentinel_master": "mymaster"}
     checks = report(tmp_path, redis=redis)
     assert (checks["sentinel"].level, checks["sentinel"].found.startswith(address)) == ("warning", True)
-    assert checks["redis"].advice.startswith("is the name right (DAYBREAK_REDIS__SENTINEL_MASTER)")
+    assert checks["redis"].advice.startswith("correct DAYBREAK_REDIS__SENTINEL_MASTER")
 
 
-def test_a_redis_that_is_old_slow_or_silent() -> None:
-    """What cannot be had here as a server: an old one, a far one, and one that forbids CONFIG."""
+def test_a_redis_that_is_old_or_far_or_forbids_config_is_found() -> None:
+    """Servers that the tests cannot start."""
     old = redis.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")
     assert [check.level for check in old] == ["error", "warning", "warning", "ok"]
     assert old[0].found == "redis 6.2.14 at redis://old is too old"
@@ -244,51 +245,52 @@ def test_a_redis_that_is_old_slow_or_silent() -> None:
     assert (far[-1].level, far[-1].found) == ("warning", "80 ms")
 
 
-def test_more_ranks_than_processors(tmp_path: Path) -> None:
-    """More ranks than CPUs works, slowly: a warning."""
+def test_more_ranks_than_cpus_is_a_warning(tmp_path: Path) -> None:
     check = report(tmp_path, pools={"echo": {"workload": "echo", "ranks": 500}})["processors"]
     assert check.level == "warning"
     assert check.found.endswith("for 500 rank(s)")
 
 
-def test_the_report_counts() -> None:
-    """The last line tells how much there is to do."""
+def test_the_last_line_counts_the_problems() -> None:
     fine = Check(level="ok", what="a", found="b")
     odd = Check(level="warning", what="longer", found="c", advice="do")
-    assert as_lines([fine]).splitlines() == ["✓ a  b", "", "all is in order"]
+    assert as_lines([fine]).splitlines() == ["✓ a  b", "", "no problems"]
     assert as_lines([fine, odd]).splitlines() == [
         "✓ a       b",
         "! longer  c",
         "          → do",
         "",
-        "0 to mend, 1 to know of",
+        "0 errors, 1 warning",
     ]
     assert not broken([fine, odd])
 
 
-def test_a_cluster_without_its_operators(tmp_path: Path) -> None:
-    """Each absent one is named with what follows from it and what to do."""
+def test_each_operator_missing_from_the_cluster_is_an_error(tmp_path: Path) -> None:
+    """The error says what the absence means and what to do."""
     bare = {check.what: check for check in cluster.judge(frozenset({"apps"}))}
     assert {what: check.level for what, check in bare.items()} == dict.fromkeys(bare, "error")
     assert "no group starts" in bare["KubeRay"].found
     assert "keda chart" in bare["KEDA"].advice
-    whole = cluster.judge(frozenset({"ray.io", "keda.sh", "daybreak.dev"}))
-    assert {check.level for check in whole} == {"ok"}
+    complete = cluster.judge(frozenset({"ray.io", "keda.sh", "daybreak.dev"}))
+    assert {check.level for check in complete} == {"ok"}
 
 
-def test_a_kubernetes_is_asked_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is said on a laptop; a kubeconfig that is of no use, and one whose server is not there, are said."""
+def test_kubernetes_is_checked_only_if_the_environment_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a laptop nothing is checked. In a pod without an account, the line says so."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert list(cluster.examine(Settings())) == []
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")  # a pod without an account
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     (check,) = cluster.examine(Settings())
-    assert (check.level, "were not looked for" in check.found) == ("warning", True)
+    assert (check.level, "not checked" in check.found) == ("warning", True)
 
 
-def test_a_model_on_s3_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that is not there is said of the pool that needs it."""
+def test_a_model_on_an_unreachable_s3_is_an_error_of_its_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     check = report(

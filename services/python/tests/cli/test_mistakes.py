@@ -1,4 +1,4 @@
-"""Mistakes that a newcomer makes first: each is a line that says what to mend, before anything is started."""
+"""First mistakes of a newcomer: each gets a line that says what to correct, before anything starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.parametrize("command", ["dev", "up", "gateway"])
 @pytest.mark.parametrize("workload", ["no_such_module:SPEC", "json:SPEC", "misspelt"])
 def test_a_workload_that_cannot_be_found_is_a_line(command: str, workload: str, tmp_path: Path) -> None:
-    """Exit code 2, the variable's name as it must be written, no traceback, and no part was started."""
+    """Exit code 2, the exact name of the variable, no traceback, and no process was started."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("daybreakd")), command],
         env=os.environ

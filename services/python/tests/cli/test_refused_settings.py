@@ -1,4 +1,4 @@
-"""Settings that cannot be used end every command alike: exit code 2, a line for each, no traceback, no secret."""
+"""Wrong settings end every command in the same way: exit code 2, a line for each, no traceback, no secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ COMMANDS = [
 ]
 WRONG = {
     "a password that is not escaped": ({"DAYBREAK_REDIS__URL": f"redis://:{SECRET}/x@h:6379/0"}, "%2F"),
-    "an option of redis-py": ({"DAYBREAK_REDIS__URL": "redis://h?protocol=3"}, "protocol; the options are"),
+    "an option of redis-py": (
+        {"DAYBREAK_REDIS__URL": "redis://h?protocol=3"},
+        "protocol; the known options are",
+    ),
     "an S3 server without http": ({"DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL": "minio:9000"}, "http://host:9000"),
     "infinity": ({"DAYBREAK_POOLS__VIDEO__RETENTION_S": "inf"}, "must be a finite number"),
     "a home that is not there": ({"DAYBREAK_DATA_DIR": "~nobody-of-this-name"}, "write an absolute path"),
@@ -41,7 +44,7 @@ def test_all_commands_are_tried() -> None:
 def test_settings_that_cannot_be_used_end_a_command_with_code_2(
     daybreakd: Daybreakd, command: str, wrong: str
 ) -> None:
-    """The tests' own runner raises whatever is not an orderly end."""
+    """The runner of the tests raises any exception other than an exit."""
     environ, words = WRONG[wrong]
     done = daybreakd(command, **environ)
     assert done.code == 2, done.out + done.err
@@ -55,10 +58,10 @@ def test_settings_that_cannot_be_used_end_a_command_with_code_2(
 @pytest.mark.parametrize(
     ("variable", "value"), [("DAYBREAK_ARTIFACTS__URL", "s3://bucket"), ("DAYBREAK_DATA_DIR", "/dev/null/x")]
 )
-def test_what_is_not_there_on_this_machine_is_a_line(
+def test_a_missing_profile_or_folder_is_one_line_with_code_1(
     command: str, variable: str, value: str, tmp_path: Path
 ) -> None:
-    """AWS's profile that is missing, and a folder that cannot be made: exit code 1, what to do, no traceback."""
+    """A missing AWS profile, and a folder that cannot be created: the line says what to do."""
     if (command, variable) == ("gateway", "DAYBREAK_DATA_DIR"):
         value, variable = "file:///dev/null/x", "DAYBREAK_ARTIFACTS__URL"
     done = subprocess.run(
@@ -73,7 +76,7 @@ def test_what_is_not_there_on_this_machine_is_a_line(
         timeout=120,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "Traceback" not in said
-    assert "AWS_PROFILE" in said or variable in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    assert "AWS_PROFILE" in output or variable in output

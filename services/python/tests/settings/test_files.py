@@ -1,4 +1,4 @@
-"""A file of settings that cannot be used: what is wrong is said with its line, and no value is quoted."""
+"""A config file that cannot be used: the message has the line of the problem and quotes no value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> None:
-    """At every depth, in every pool; YAML itself would take the last one without a word."""
+    """At every depth and in every pool. YAML itself would silently take the last one."""
     config.write_text(
         "http:\n  port: 1\nredis:\n  url: redis://a\nhttp:\n  port: 2\n"
         "pools:\n  video: {ranks: 1, groups: 1, ranks: 2}\n  echo:\n    options:\n      a: 1\n      a: 1\n"
@@ -39,7 +39,7 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> N
 
 
 def test_anchors_and_merges_may_be_used(config: Path) -> None:
-    """One pool's settings for another, with one of them changed, is no key given twice."""
+    """A merge that overrides a key does not count as a key given twice."""
     config.write_text(
         "pools:\n  echo: &base\n    ranks: 2\n    workload: echo\n  other:\n    <<: *base\n    ranks: 3\n"
     )
@@ -50,9 +50,12 @@ def test_anchors_and_merges_may_be_used(config: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("http:\n\tport: 1\n", "line 2, column 1: cannot be read: a tab stands where YAML needs spaces"),
-        (f"redis: {{url: *{SECRET}}}", "line 1, column 14: cannot be read: there is no anchor of this name"),
-        (f"redis: {{url: !{SECRET} x}}", "line 1: a tag is not known here; put a value that begins with"),
+        ("http:\n\tport: 1\n", "line 2, column 1: cannot be read: a tab is used for indentation"),
+        (
+            f"redis: {{url: *{SECRET}}}",
+            "line 1, column 14: cannot be read: there is no anchor with this name",
+        ),
+        (f"redis: {{url: !{SECRET} x}}", "line 1: a tag is unknown; put a value that starts with"),
         (f"redis: {{url: &a {SECRET}, prefix: &a x, b: !!python/none x}}", "line 1"),
         ("http: {port: 1}\n---\nhttp: {port: 2}\n", "line 2, column 1: cannot be read: a second document"),
         ("1: x", "line 1: a key is not text"),
@@ -61,38 +64,38 @@ def test_anchors_and_merges_may_be_used(config: Path) -> None:
         ("? [a]\n: 1", "line 1: a key is not text"),
         ("pools:\n  echo:\n    options:\n      2: x\n", "line 4: a key is not text"),
         ("pools: {echo: {options: {a: [{1: 2}]}}}", "line 1: a key is not text"),
-        ("a: &a\n  b: *a\n", "line 1: an alias stands inside what it names"),
+        ("a: &a\n  b: *a\n", "line 1: an alias is inside its own anchor"),
         ("http:\n  port: .inf\n", "line 2: a number is not finite"),
         ("pools: {echo: {options: {a: [.nan]}}}", "line 1: a number is not finite"),
         ("data_dir: 2026-13-45", "line 1: a value cannot be read"),
-        ("x: " + "[" * 3000, "nested too deep"),
-        ("x: " + "{a: " * 60 + "1" + "}" * 60, "line 1: it is nested too deep"),
+        ("x: " + "[" * 3000, "nest it less deeply"),
+        ("x: " + "{a: " * 60 + "1" + "}" * 60, "line 1: it has more than 50 levels"),
         ("x: 'open", "cannot be read"),
         ("x: \x07", "control character"),
-        ("- a\n- b\n", "a mapping of settings is expected, not a list"),
-        ("text", "a mapping of settings is expected, not a single value"),
-        ("http:\n", "http (DAYBREAK_HTTP): must be a group of settings (in"),
+        ("- a\n- b\n", "it must be a mapping of settings, not a list"),
+        ("text", "it must be a mapping of settings, not a single value"),
+        ("http:\n", "http (DAYBREAK_HTTP): must be a mapping of settings (in"),
     ],
 )
-def test_what_is_no_file_of_settings_is_said_with_its_line(config: Path, text: str, words: str) -> None:
+def test_a_wrong_config_file_is_refused_with_the_line(config: Path, text: str, words: str) -> None:
     config.write_text(text)
-    said = "\n".join(problems(config))
-    assert str(config) in said
-    assert words in said
+    message = "\n".join(problems(config))
+    assert str(config) in message
+    assert words in message
 
 
-def test_aliases_of_aliases_are_not_followed(config: Path) -> None:
-    """Twelve lines that stand for a million million values."""
+def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> None:
+    """Twelve lines that would expand to 10^12 values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     config.write_text("\n".join(lines))
-    assert problems(config) == (f"{config}: its aliases make more than 100000 values; write fewer",)
+    assert problems(config) == (f"{config}: its aliases expand to more than 100000 values; use fewer",)
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
-    """A folder, nothing, no right, not text, far too long."""
-    (said,) = problems(tmp_path)
-    assert said == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
+    """A folder, a missing file, one without read permission, not text, far too long."""
+    (message,) = problems(tmp_path)
+    assert message == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
     assert "No such file" in problems(config)[0]
     config.write_bytes(b"http:\n  port: \xff\n")
     assert f"{config}, line 2: cannot be read: it is not UTF-8" in problems(config)[0]
@@ -104,7 +107,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> 
 
 
 def test_settings_may_come_through_a_pipe(config: Path) -> None:
-    """As with `--config <(…)`: what is read is read once, and has an end."""
+    """As with `--config <(…)`, which can be read only once."""
     os.mkfifo(config)
     writer = threading.Thread(target=config.write_text, args=("http: {port: 7}\n",))
     writer.start()
@@ -112,7 +115,7 @@ def test_settings_may_come_through_a_pipe(config: Path) -> None:
     writer.join()
 
 
-def test_a_file_may_begin_with_the_mark_of_an_editor(config: Path) -> None:
+def test_a_file_may_begin_with_a_byte_order_mark(config: Path) -> None:
     config.write_bytes("http: {port: 7}\n".encode("utf-8-sig"))
     assert load_settings(config, environ={}).http.port == 7
     config.write_text("# nothing\n---\n")

@@ -1,4 +1,4 @@
-"""A pool's kind is its workload's: settings and the GeneratorPool may name it, and then it is only checked."""
+"""The kind of a pool is that of its workload. Settings and the GeneratorPool may state it, and then it is checked."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class _Params(BaseModel):
     pass
 
 
-OF_TOMORROW = WorkloadSpec(name="odd", kind="online", Params=_Params, implementation="a.b:C")
-HERE = f"{__name__}:OF_TOMORROW"
+FUTURE_KIND = WorkloadSpec(name="odd", kind="online", Params=_Params, implementation="a.b:C")
+HERE = f"{__name__}:FUTURE_KIND"
 
 
-def test_each_kind_has_what_builds_its_groups() -> None:
+def test_each_kind_has_a_builder_of_its_groups() -> None:
     assert set(wiring.BUILDERS) == set(PoolKind)
 
 
-def test_a_workload_says_its_kind_and_its_pool_may_say_the_same() -> None:
+def test_a_pool_may_state_the_kind_of_its_workload() -> None:
     for kind in (None, PoolKind.JOBS):
         assert PoolEntry.of("echo", PoolSettings(workload="echo", kind=kind)).spec.kind == "jobs"
 
 
 def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
-    """By the API, and by the process of a rank, before a task could wait for ever."""
+    """By the API and by the process of a rank, so that no task waits forever."""
     settings = Settings.model_validate({"pools": {"odd": {"workload": HERE}}})
     with pytest.raises(registry.WrongKindError, match="of the kind 'online'; this version serves: jobs"):
         PoolEntry.of("odd", settings.pools["odd"])
@@ -39,7 +39,7 @@ def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
         wiring.build_rank(settings, "odd", on_broken=print)
 
 
-def test_a_pool_that_says_another_kind_than_its_workload_is_refused() -> None:
+def test_a_pool_that_states_another_kind_than_its_workload_is_refused() -> None:
     with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
         registry.spec("echo", kind="online")
     with pytest.raises(ValidationError, match="jobs"):

@@ -1,4 +1,4 @@
-"""Values that would break something later are refused at start: in a sentence, at their place, without a secret."""
+"""Values that would break something later are refused at start, by a message with their place and no secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def problems(config: Path | None = None, **environ: str) -> tuple[str, ...]:
         load_settings(config, environ=environ)
     assert SECRET not in str(caught.value)
     chain: BaseException | None = caught.value
-    while chain is not None:  # a traceback shows what an error was raised from
+    while chain is not None:  # a traceback also shows the cause of an error
         assert SECRET not in str(chain)
         chain = chain.__cause__
     return caught.value.problems
@@ -59,12 +59,10 @@ def test_a_redis_url_that_works_is_accepted(url: str) -> None:
 )
 @pytest.mark.parametrize("start", ["redis://h:6379/0", "rediss://h", "unix:///run/redis.sock"])
 def test_an_option_of_the_url_that_changes_replies_is_refused_by_name(start: str, option: str) -> None:
-    """The option is named, and so are those that there are."""
-    (said,) = problems(DAYBREAK_REDIS__URL=f"{start}?{option}")
-    assert (
-        f"the URL has the option {option.partition('=')[0]}; the options are client_name, db, ssl_ca_certs"
-        in said
-    )
+    """The message names the option and lists the allowed ones."""
+    (message,) = problems(DAYBREAK_REDIS__URL=f"{start}?{option}")
+    name = option.partition("=")[0]
+    assert f"unknown option {name}; the known options are client_name, db, ssl_ca_certs" in message
 
 
 @pytest.mark.parametrize(
@@ -74,10 +72,10 @@ def test_an_option_of_the_url_that_changes_replies_is_refused_by_name(start: str
         ("redis://h?db=", "option db is not a number"),
         ("redis://h?db", "not option=value"),
         ("redis://h?db=1&db=1", "db twice"),
-        ("redis://h/1?db=2", "names the database twice"),
+        ("redis://h/1?db=2", "has the database twice"),
         ("redis://h?client_name=two%20words", "text without spaces"),
-        ("redis://h?ssl_cert_reqs=none", "for TLS: write rediss://"),
-        ("unix:///s?ssl_ca_certs=/ca", "for TLS: write rediss://"),
+        ("redis://h?ssl_cert_reqs=none", "needs TLS; write rediss://"),
+        ("unix:///s?ssl_ca_certs=/ca", "needs TLS; write rediss://"),
         ("rediss://h?ssl_cert_reqs=maybe", "none, optional or required"),
         ("rediss://h?ssl_check_hostname=2", "true or false"),
         ("rediss://h?ssl_certfile=/c", "need each other"),
@@ -92,7 +90,7 @@ def test_an_option_of_the_url_that_changes_replies_is_refused_by_name(start: str
         ("redis://h:6379/0#x", "#"),
         ("http://h:6379", "redis://host:6379/0"),
         ("h:6379", "redis://host:6379/0"),
-        ("unix://run/redis.sock", "names no host"),
+        ("unix://run/redis.sock", "must not have a host"),
         ("unix://", "absolute path"),
         ("unix:run/redis.sock", "absolute path"),
         ("unix:///run/", "absolute path"),
@@ -100,9 +98,9 @@ def test_an_option_of_the_url_that_changes_replies_is_refused_by_name(start: str
     ],
 )
 def test_a_redis_url_that_redis_py_would_misread_is_refused(url: str, words: str) -> None:
-    (said,) = problems(DAYBREAK_REDIS__URL=url)
-    assert said.startswith("redis.url (DAYBREAK_REDIS__URL): ")
-    assert words in said
+    (message,) = problems(DAYBREAK_REDIS__URL=url)
+    assert message.startswith("redis.url (DAYBREAK_REDIS__URL): ")
+    assert words in message
 
 
 @pytest.mark.parametrize("character", [*list("/?#[]@: \t%"), "/x?#", "1/", "1?", "1?a=", "?protocol="])
@@ -110,15 +108,15 @@ def test_a_redis_url_that_redis_py_would_misread_is_refused(url: str, words: str
     "form", ["redis://:{}@h:6379/0", "redis://user:{}@h", "unix://:{}@/run/s.sock", "rediss://u:{}"]
 )
 def test_an_unescaped_password_is_never_shown(form: str, character: str) -> None:
-    """Whatever is in a password: the URL works, or is refused without a piece of it."""
+    """Whatever a password contains, the URL works, or is refused by a message without any part of the password."""
     for password in (SECRET + character + SECRET, character + SECRET, SECRET + character):
         url = form.format(password)
         assert SECRET not in masked(url) or "@" not in form
         try:
             load_settings(environ={"DAYBREAK_REDIS__URL": url})
         except SettingsError:
-            (said,) = problems(DAYBREAK_REDIS__URL=url)
-            assert "%2F" in said or "port" in said or "the options are" in said, said
+            (message,) = problems(DAYBREAK_REDIS__URL=url)
+            assert "%2F" in message or "port" in message or "the known options are" in message, message
 
 
 @pytest.mark.parametrize("name", ["endpoint_url", "public_endpoint_url"])
@@ -140,18 +138,18 @@ def test_an_unescaped_password_is_never_shown(form: str, character: str) -> None
         f"http://key:{SECRET}@minio:9000",
     ],
 )
-def test_the_address_of_an_s3_server_is_http_host_port(name: str, url: str) -> None:
+def test_a_wrong_url_of_an_s3_server_is_refused(name: str, url: str) -> None:
     variable = f"DAYBREAK_ARTIFACTS__S3__{name.upper()}"
-    (said,) = problems(**{variable: url, "DAYBREAK_ARTIFACTS__URL": "s3://bucket/x"})
-    assert said.startswith(f"artifacts.s3.{name} ({variable}): ")
-    assert "http://" in said or "AWS variables" in said
+    (message,) = problems(**{variable: url, "DAYBREAK_ARTIFACTS__URL": "s3://bucket/x"})
+    assert message.startswith(f"artifacts.s3.{name} ({variable}): ")
+    assert "http://" in message or "AWS variables" in message
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://minio:9000", "https://s3.eu-central-1.amazonaws.com", "http://[::1]:9000", "http://h/base/"],
 )
-def test_an_s3_server_is_found_by_its_url(url: str) -> None:
+def test_the_url_of_an_s3_server_is_accepted(url: str) -> None:
     environ = {"DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL": url, "DAYBREAK_ARTIFACTS__URL": "s3://b"}
     assert load_settings(environ=environ).artifacts.s3.endpoint_url == url
 
@@ -159,19 +157,19 @@ def test_an_s3_server_is_found_by_its_url(url: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ARTIFACTS__URL", f"s3://key:{SECRET}@bucket/x", "access keys are no part"),
+        ("ARTIFACTS__URL", f"s3://key:{SECRET}@bucket/x", "must not have access keys"),
         ("ARTIFACTS__URL", "s3://minio:9000/bucket", "name of a bucket"),
         ("ARTIFACTS__URL", "s3://[x/y", "cannot be read"),
         ("ARTIFACTS__URL", "file:~nobody-of-this-name/x", "write an absolute path"),
         ("ARTIFACTS__S3__REGION", "eu central", "name of a region"),
         ("POOLS__VIDEO__MODEL", "gs://bucket/wan", "write file:///absolute/folder"),
-        ("POOLS__VIDEO__MODEL", f"s3://key:{SECRET}@bucket/wan", "access keys are no part"),
+        ("POOLS__VIDEO__MODEL", f"s3://key:{SECRET}@bucket/wan", "must not have access keys"),
         ("DATA_DIR", "~nobody-of-this-name/x", "write an absolute path"),
         ("MODEL_CACHE", "~nobody-of-this-name/x", "write an absolute path"),
-        ("HTTP__HOST", "http://0.0.0.0", "a name or an address alone"),
-        ("HTTP__HOST", "localhost:8000", "a name or an address alone"),
-        ("HTTP__HOST", "[::1]", "a name or an address alone"),
-        ("OPERATOR__HOST", "a b", "a name or an address alone"),
+        ("HTTP__HOST", "http://0.0.0.0", "only a name or an address"),
+        ("HTTP__HOST", "localhost:8000", "only a name or an address"),
+        ("HTTP__HOST", "[::1", "only a name or an address"),
+        ("OPERATOR__HOST", "a b", "only a name or an address"),
         ("REDIS__PREFIX", "day{break}", "letters, digits"),
         ("REDIS__SENTINELS", f"redis://:{SECRET}@s1:26379", "write host:port"),
         ("REDIS__SENTINELS", "s1:99999", "write host:port"),
@@ -186,9 +184,9 @@ def test_an_s3_server_is_found_by_its_url(url: str) -> None:
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(variable: str, value: str, words: str) -> None:
-    said = "\n".join(problems(**{f"DAYBREAK_{variable}": value}))
-    assert f"DAYBREAK_{variable}" in said
-    assert words in said
+    message = "\n".join(problems(**{f"DAYBREAK_{variable}": value}))
+    assert f"DAYBREAK_{variable}" in message
+    assert words in message
 
 
 def _numbers() -> list[tuple[str, ...]]:
@@ -212,18 +210,18 @@ def _numbers() -> list[tuple[str, ...]]:
 def test_a_number_that_would_overflow_later_is_refused(
     path: tuple[str, ...], value: str, tmp_path: Path
 ) -> None:
-    """Infinite, not a number, negative, huge, or no number at all: for every number that there is."""
+    """For every number in the tree: infinite, NaN, negative, huge, or no number at all."""
     config = tmp_path / "c.yaml"
     text = value
     for part in reversed(path):
         text = f"{{{part}: {text}}}"
     config.write_text(text)
-    (said,) = problems(config)
-    assert "line 1" in said
-    assert ".".join(path) in said or "finite" in said
+    (message,) = problems(config)
+    assert "line 1" in message
+    assert ".".join(path) in message or "finite" in message
     if value.strip("-") in {".inf", ".nan"}:
-        (said,) = problems(**{environment_name(path): value.replace(".", "")})
-        assert re.search("must be a (finite|whole) number", said)
+        (message,) = problems(**{environment_name(path): value.replace(".", "")})
+        assert re.search("must be a (finite|whole) number", message)
         tree: Any = float(value.replace(".", ""))
         for part in reversed(path):
             tree = {part: tree}
@@ -235,12 +233,12 @@ def test_a_number_that_would_overflow_later_is_refused(
     ("tree", "words"),
     [
         ({"redis": {"wait_replicas": 1}}, "the embedded one has none"),
-        ({"redis": {"url": "redis://h", "sentinel_password": SECRET}}, "name them in sentinels"),
+        ({"redis": {"url": "redis://h", "sentinel_password": SECRET}}, "set sentinels, or remove it"),
         (
             {"redis": {"url": "rediss://h?ssl_ca_certs=/a", "ca_file": "/b"}},
             "ssl_ca_certs is the same as ca_file",
         ),
-        ({"redis": {"url": "unix:///s", "ca_file": "/b"}}, "for TLS"),
+        ({"redis": {"url": "unix:///s", "ca_file": "/b"}}, "need TLS"),
         ({"redis": {"url": f"unix://u:{SECRET}@/s", "password_file": "/b"}}, "without a password"),
         (
             {"artifacts": {"s3": {"endpoint_url": "http://h"}}},
@@ -258,34 +256,34 @@ def test_a_number_that_would_overflow_later_is_refused(
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, tree: Any, words: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(tree))
-    (said,) = problems(config)
-    assert words in said
+    (message,) = problems(config)
+    assert words in message
 
 
-def test_all_contradictions_of_a_group_are_said_at_once(tmp_path: Path) -> None:
+def test_all_contradictions_of_a_section_are_reported_at_once(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("redis: {sentinel_master: m, ca_file: /ca, wait_replicas: 2}")
-    said = problems(config)
-    assert len(said) == 3
+    messages = problems(config)
+    assert len(messages) == 3
     assert all(
-        line.startswith("redis (DAYBREAK_REDIS): ") and line.endswith(f"(in {config}, line 1)")
-        for line in said
+        message.startswith("redis (DAYBREAK_REDIS): ") and message.endswith(f"(in {config}, line 1)")
+        for message in messages
     )
 
 
 def test_two_variables_for_one_setting_are_refused() -> None:
-    (said,) = problems(DAYBREAK_HTTP__PORT="1", DAYBREAK_HTTP__port="2")
-    assert said == "DAYBREAK_HTTP__port: DAYBREAK_HTTP__PORT is the same setting; unset one of them"
+    (message,) = problems(DAYBREAK_HTTP__PORT="1", DAYBREAK_HTTP__port="2")
+    assert message == "DAYBREAK_HTTP__port: DAYBREAK_HTTP__PORT is the same setting; unset one of them"
 
 
-def test_each_refusal_is_one_sentence_with_its_place(tmp_path: Path) -> None:
-    """File and line, or the variable, and what was given; a value that is long is cut."""
+def test_each_message_has_the_value_and_its_place(tmp_path: Path) -> None:
+    """The place is file and line, or the variable. A long value is truncated."""
     config = tmp_path / "c.yaml"
     config.write_text(f"http:\n  host: h\n  port: {'9' * 1000}\n")
     assert [line[-60:].rpartition("(")[2] for line in problems(config)] == [f"in {config}, line 3)"[-60:]]
     assert len(problems(config)[0]) < 500
-    (said,) = problems(config, DAYBREAK_HTTP='{"port": -1}')
-    assert said == (
+    (message,) = problems(config, DAYBREAK_HTTP='{"port": -1}')
+    assert message == (
         "http.port (DAYBREAK_HTTP__PORT): must be greater than or equal to 0; it is -1 (from DAYBREAK_HTTP)"
     )
 
@@ -302,21 +300,21 @@ def test_secrets_are_masked_whatever_their_type() -> None:
     )
 
 
-def test_the_relay_has_the_same_rules_of_a_redis_url() -> None:
-    """The server and the SDK may not import each other, so each has the file."""
-    from daybreak.relay import redis_url as of_the_relay
+def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
+    """The server and the SDK must not import each other, so each has a copy of the module."""
+    from daybreak.relay import redis_url as relay_redis_url
 
-    ours, theirs = (Path(str(one.__file__)).read_text() for one in (redis_url, of_the_relay))
-    assert ours == theirs
+    server, relay = (Path(str(module.__file__)).read_text() for module in (redis_url, relay_redis_url))
+    assert server == relay
 
 
-def test_no_group_of_settings_shows_what_it_refuses() -> None:
-    """A traceback of pydantic's error must not hold a password either, whoever builds the tree."""
+def test_pydantic_errors_do_not_show_refused_values() -> None:
+    """If code builds a tree, the traceback of pydantic's error must not hold a password either."""
 
-    def groups(kind: type[BaseModel]) -> list[type[BaseModel]]:
-        return [kind, *(more for one in kind.__subclasses__() for more in groups(one))]
+    def models(kind: type[BaseModel]) -> list[type[BaseModel]]:
+        return [kind, *(model for subclass in kind.__subclasses__() for model in models(subclass))]
 
-    for kind in groups(Settings.__mro__[1]):
+    for kind in models(Settings.__mro__[1]):
         assert kind.model_config.get("hide_input_in_errors"), kind
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"redis": {"url": f"http://:{SECRET}@h", "sentinel_password": [SECRET]}})

@@ -1,4 +1,4 @@
-"""The settings: where values come from, what is refused and in which words, what is shown."""
+"""The settings: where values come from, which values are refused and how, and what is masked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from daybreak_server.settings.tree import (
 
 
 def problems(config: Path | None = None, **environ: str) -> str:
-    """What is said about these settings."""
+    """The messages about these settings."""
     with pytest.raises(SettingsError) as caught:
         load_settings(config, environ=environ)
     return "\n".join(caught.value.problems)
@@ -29,13 +29,13 @@ def problems(config: Path | None = None, **environ: str) -> str:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of the test's own."""
+    """A working directory for one test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_defaults_run_here(elsewhere: Path) -> None:
-    """Without any setting there is one video pool, an embedded Valkey, and files below the folder."""
+def test_the_defaults_are_for_one_machine(elsewhere: Path) -> None:
+    """Without any setting there is one video pool, an embedded Valkey, and files in the working directory."""
     settings = load_settings(environ={})
     assert settings == Settings()
     assert settings.redis.url is None
@@ -44,8 +44,8 @@ def test_defaults_run_here(elsewhere: Path) -> None:
     assert settings.artifacts.url == (elsewhere / ".daybreak" / "artifacts").as_uri()
 
 
-def test_every_name_of_the_wire_page_is_known() -> None:
-    """The variables that WIRE.md names are there under those names."""
+def test_every_variable_of_the_wire_page_exists() -> None:
+    """The variables that docs/wire.md names exist under these names."""
     settings = load_settings(
         environ={
             "DAYBREAK_REDIS__URL": "rediss://:pw@redis:6380/1",
@@ -79,7 +79,7 @@ def test_every_name_of_the_wire_page_is_known() -> None:
 
 
 def test_every_setting_can_be_a_variable() -> None:
-    """Each leaf of the tree, at its default value, is read from a variable of its own name."""
+    """Each setting, at its default value, is read from its variable."""
     tree: Any = Settings(pools={"video": PoolSettings(model="/m")}, tenants={"a": {"weight": 2}}).model_dump(
         mode="json"
     )
@@ -94,8 +94,8 @@ def test_every_setting_can_be_a_variable() -> None:
     assert load_settings(environ=environ).model_dump(mode="json") == tree
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    """A file gives the tree; variables change single leaves of it, and nothing beside them."""
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """Variables change single settings of the file's tree, and nothing else."""
     config = tmp_path / "daybreak.yaml"
     config.write_text(
         yaml.safe_dump(
@@ -116,7 +116,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
-    """Ray's processes take no option of ours; where there is one, it wins."""
+    """Ray's processes take no option of Daybreak's. Where there is an option, it comes first."""
     for port in (1001, 1002):
         (tmp_path / f"{port}.yaml").write_text(f"http: {{port: {port}}}\n")
     named = {"DAYBREAK_CONFIG": str(tmp_path / "1001.yaml")}
@@ -127,8 +127,8 @@ def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
     assert "none.yaml: cannot be read" in problems(DAYBREAK_CONFIG=str(tmp_path / "none.yaml"))
 
 
-def test_a_pool_serves_its_namesake_unless_told(tmp_path: Path) -> None:
-    """A pool that is named without a workload has the one of its name; the default pool is then not there."""
+def test_a_pool_without_a_workload_serves_the_one_of_its_name(tmp_path: Path) -> None:
+    """Naming a pool also removes the default pool."""
     settings = load_settings(
         environ={
             "DAYBREAK_POOLS__ECHO__RANKS": "1",
@@ -144,8 +144,8 @@ def test_a_pool_serves_its_namesake_unless_told(tmp_path: Path) -> None:
     assert settings.pools["fast-video"].options == {"dtype": "bf16", "tiling": True}
 
 
-def test_groups_may_be_json() -> None:
-    """A whole group as JSON, with a leaf of it changed by its own variable."""
+def test_a_section_may_be_json() -> None:
+    """A variable of a setting overrides the JSON of its section."""
     settings = load_settings(
         environ={"DAYBREAK_POOLS": '{"echo": {"ranks": 2, "groups": 2}}', "DAYBREAK_POOLS__ECHO__RANKS": "3"}
     )
@@ -153,8 +153,8 @@ def test_groups_may_be_json() -> None:
     assert "DAYBREAK_POOLS: write a JSON object" in problems(DAYBREAK_POOLS="echo")
 
 
-def test_empty_variables_are_absent() -> None:
-    """A template that leaves a variable empty leaves the default."""
+def test_an_empty_variable_counts_as_unset() -> None:
+    """A template that leaves a variable empty keeps the default."""
     empty = {"DAYBREAK_REDIS__URL": "", "DAYBREAK_HTTP__PORT": "", "DAYBREAK_NOT_THERE": ""}
     assert load_settings(environ=empty) == Settings()
 
@@ -176,13 +176,13 @@ def test_empty_variables_are_absent() -> None:
     ],
 )
 def test_unknown_names_are_errors_that_name_the_closest(wrong: str, right: str) -> None:
-    """A misspelt variable never goes unnoticed, and the message has the name that was meant."""
-    said = problems(**{wrong: "1"})
-    assert said.startswith(f"{wrong}: there is no such setting; did you mean {right}")
+    """A misspelt variable is never ignored, and the message suggests the right name."""
+    message = problems(**{wrong: "1"})
+    assert message.startswith(f"{wrong}: there is no such setting; did you mean {right}")
 
 
-def test_what_kubernetes_adds_is_no_setting() -> None:
-    """Variables for a Service called daybreak or daybreak-http are not taken for settings."""
+def test_variables_that_kubernetes_adds_are_ignored() -> None:
+    """Variables for a Service named daybreak or daybreak-http are not settings."""
     environ = {
         "DAYBREAK_SERVICE_HOST": "10.0.0.1",
         "DAYBREAK_SERVICE_PORT": "80",
@@ -197,50 +197,48 @@ def test_what_kubernetes_adds_is_no_setting() -> None:
     assert load_settings(environ=environ) == Settings()
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    """Names, values and the file's own mistakes come in one list, each with its place."""
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    """Problems of names, of values and in the file come in one list, each with its place."""
     config = tmp_path / "c.yaml"
     config.write_text("http: {prot: 1, host: h}\npools: {video: {ranks: 0}}\nredis: {url: 'http://u:pw@x'}\n")
-    said = problems(config, DAYBREAK_HTTP__PORT="99999", DAYBREAK_NAME="x").splitlines()
-    assert len(said) == 5
-    assert said[0].startswith("DAYBREAK_NAME: there is no such setting")
+    lines = problems(config, DAYBREAK_HTTP__PORT="99999", DAYBREAK_NAME="x").splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("DAYBREAK_NAME: there is no such setting")
     assert any(
-        line.startswith("http.prot: there is no such setting; did you mean http.port?") for line in said
+        line.startswith("http.prot: there is no such setting; did you mean http.port?") for line in lines
     )
-    assert any(line.startswith("pools.video.ranks (DAYBREAK_POOLS__VIDEO__RANKS): ") for line in said)
-    assert any(line.startswith("http.port (DAYBREAK_HTTP__PORT): ") and "'99999'" in line for line in said)
-    assert any("write redis://host:6379/0" in line and "http://u:***@x" in line for line in said)
+    assert any(line.startswith("pools.video.ranks (DAYBREAK_POOLS__VIDEO__RANKS): ") for line in lines)
+    assert any(line.startswith("http.port (DAYBREAK_HTTP__PORT): ") and "'99999'" in line for line in lines)
+    assert any("write redis://host:6379/0" in line and "http://u:***@x" in line for line in lines)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a: [", "cannot be read"),
-        ("[1, 2]", "a mapping of settings is expected, not a list"),
+        ("[1, 2]", "it must be a mapping of settings, not a list"),
         ("3", "mapping"),
     ],
 )
-def test_unreadable_files(tmp_path: Path, text: str, words: str) -> None:
-    """A file that is no settings is told by its name."""
+def test_a_config_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(text)
-    said = problems(config)
-    assert words in said
-    assert str(config) in said
+    message = problems(config)
+    assert words in message
+    assert str(config) in message
     assert "cannot be read" in problems(tmp_path / "none.yaml")
     config.write_text("# nothing but words\n")
     assert load_settings(config, environ={}) == Settings()
 
 
 @pytest.mark.parametrize("name", ["Video", "1video", "a" * 32, "vi deo", "-x"])
-def test_pool_names(name: str) -> None:
-    """A pool's name can stand in keys, ids and URLs."""
+def test_a_pool_name_that_does_not_fit_into_keys_ids_and_urls_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="pattern"):
         Settings(pools={name: PoolSettings()})
 
 
 def test_a_workload_gets_its_options_and_its_model() -> None:
-    """One answer for the ranks, the limits of the API and the checks of `doctor`."""
+    """The same options for the ranks, the limits of the API and the checks of `doctor`."""
     given = PoolSettings(options={"dtype": "bfloat16"})
     assert given.workload_options == {"dtype": "bfloat16"}
     named = given.model_copy(update={"model": "/models/wan"})
@@ -248,8 +246,8 @@ def test_a_workload_gets_its_options_and_its_model() -> None:
     assert given.options == {"dtype": "bfloat16"}, "the settings stay as they are"
 
 
-def test_folders_are_absolute_at_once(elsewhere: Path) -> None:
-    """Relative folders and ~ are resolved when the settings are made, once and for all."""
+def test_folders_become_absolute(elsewhere: Path) -> None:
+    """Relative folders and ~ are resolved when the settings are built."""
     settings = load_settings(
         environ={
             "DAYBREAK_DATA_DIR": "data",
@@ -266,13 +264,12 @@ def test_folders_are_absolute_at_once(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file:", "file://host/x", "s3://", "s3:/x", "gs://x", "folder", "/folder"])
-def test_wrong_addresses_of_files(url: str) -> None:
-    """An address that no store has is refused with examples."""
+def test_a_wrong_url_of_the_artifact_storage_is_refused_with_examples(url: str) -> None:
     assert "write file:///absolute/folder" in problems(DAYBREAK_ARTIFACTS__URL=url)
 
 
 def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only load_settings does; what is built in code is what it says."""
+    """Only load_settings does. A tree that code builds has the values of the code."""
     monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
     monkeypatch.setenv("DAYBREAK_NONSENSE", "1")
     assert Settings().http.port == 8000
@@ -280,8 +277,8 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
-def test_settings_travel(elsewhere: Path) -> None:
-    """Settings survive pickling (Ray) and JSON (child processes) as they are, and cannot be changed."""
+def test_settings_survive_pickle_and_json_and_are_frozen(elsewhere: Path) -> None:
+    """Ray pickles them; child processes get them as JSON."""
     settings = Settings(
         data_dir=Path("d"), redis=RedisSettings(url="redis://x"), pools={"echo": PoolSettings()}
     )
@@ -292,7 +289,7 @@ def test_settings_travel(elsewhere: Path) -> None:
 
 
 def test_secrets_are_masked() -> None:
-    """Passwords in URLs and values of secret names are not shown; what only sounds alike is."""
+    """Passwords in URLs and values of secret names are masked; values of similar names are not."""
     tree = {
         "url": "redis://user:pw@h:1/0?password=x&db=1",
         "urls": ["rediss://:p%40w@h"],
@@ -314,7 +311,7 @@ def test_secrets_are_masked() -> None:
 
 
 def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
-    """A variable, a file and code name them alike; the port may be left out."""
+    """A variable, a file and code accept the same forms. The port may be left out."""
     wanted = ("a:26379", "b:5000", "[::1]:26379")
     environ = {
         "DAYBREAK_REDIS__URL": "redis://:pw@master/0",
@@ -333,28 +330,27 @@ def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
     [
         ({"sentinels": "a", "url": "redis://a"}, "sentinel_master"),
         ({"sentinels": "a", "sentinel_master": "m"}, "redis://user:password@master/0"),
-        ({"sentinels": "a", "sentinel_master": "m", "url": "unix:///a"}, "Sentinels name hosts"),
+        ({"sentinels": "a", "sentinel_master": "m", "url": "unix:///a"}, "cannot be a unix:// socket"),
         ({"sentinels": "redis://a:1", "sentinel_master": "m", "url": "redis://a"}, "write host:port"),
         ({"sentinels": 5}, "commas between several"),
         ({"sentinel_master": "m", "url": "redis://a"}, "needs the addresses"),
-        ({"password_file": "/p", "url": "redis://u:p@a"}, "a url without a password"),
-        ({"sentinel_password_file": "/p", "sentinel_password": "p"}, "not both"),
-        ({"ca_file": "/ca.crt", "url": "redis://a"}, "for TLS: write rediss://"),
+        ({"password_file": "/p", "url": "redis://u:p@a"}, "needs a url without a password"),
+        ({"sentinel_password_file": "/p", "sentinel_password": "p"}, "are both set"),
+        ({"ca_file": "/ca.crt", "url": "redis://a"}, "need TLS; write rediss://"),
         ({"cert_file": "/our.crt", "url": "rediss://a"}, "need each other"),
     ],
 )
-def test_a_redis_that_is_half_described_is_refused(tmp_path: Path, redis: object, words: str) -> None:
-    """What does not fit together is said before anything connects."""
+def test_contradictory_settings_of_redis_are_refused(tmp_path: Path, redis: object, words: str) -> None:
     file = tmp_path / "daybreak.yaml"
     file.write_text(yaml.safe_dump({"redis": redis}))
     assert words in problems(file)
 
 
 def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
-    """A folder is resolved at once, an S3 prefix stays as it is, and the cache lies in the data folder."""
+    """A folder becomes absolute, an S3 prefix stays as it is, and the cache is in the data folder."""
 
-    def model(of: str) -> str | None:
-        return Settings.model_validate({"pools": {"video": {"model": of}}}).pools["video"].model
+    def model(place: str) -> str | None:
+        return Settings.model_validate({"pools": {"video": {"model": place}}}).pools["video"].model
 
     assert model("models/wan") == str(elsewhere / "models" / "wan")
     assert model("file:///models/a%20b") == "/models/a b"
@@ -367,19 +363,19 @@ def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("DAYBREAK_HTTP__HOST", "http://127.0.0.1", "an address alone"),
-        ("DAYBREAK_HTTP__HOST", "127.0.0.1:80", "an address alone"),
-        ("DAYBREAK_HTTP__HOST", "::g", "an address alone"),
-        ("DAYBREAK_OPERATOR__HOST", "[::1]:80", "an address alone"),
-        ("DAYBREAK_REDIS__URL", "redis://::1:6379", "an IPv6 address in brackets"),
+        ("DAYBREAK_HTTP__HOST", "http://127.0.0.1", "only a name or an address"),
+        ("DAYBREAK_HTTP__HOST", "127.0.0.1:80", "only a name or an address"),
+        ("DAYBREAK_HTTP__HOST", "::g", "only a name or an address"),
+        ("DAYBREAK_OPERATOR__HOST", "[::1]:80", "only a name or an address"),
+        ("DAYBREAK_REDIS__URL", "redis://::1:6379", "put an IPv6 address in brackets"),
         ("DAYBREAK_REDIS__SENTINELS", "a,::1:26379", "write an IPv6 address in brackets"),
         ("DAYBREAK_REDIS__SENTINELS", "fe80::1", "write an IPv6 address in brackets"),
     ],
 )
-def test_an_ipv6_address_is_read_as_it_is_meant_or_refused(variable: str, value: str, says: str) -> None:
-    """Never taken for another host with another port."""
+def test_an_ambiguous_ipv6_address_is_refused(variable: str, value: str, says: str) -> None:
+    """It is never read as another host with another port."""
     assert says in problems(**{variable: value})
 
 
-def test_an_ipv6_host_may_have_its_brackets(tmp_path: Path) -> None:
+def test_an_ipv6_host_may_have_brackets(tmp_path: Path) -> None:
     assert load_settings(environ={"DAYBREAK_HTTP__HOST": "[::1]"}).http.host == "::1"

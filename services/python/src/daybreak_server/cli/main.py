@@ -1,4 +1,4 @@
-"""The command ``daybreakd``. Heavy imports are left to the command that needs them, so that help is quick."""
+"""The command ``daybreakd``. Each command imports what it needs when it runs, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models = typer.Typer(no_args_is_help=True, help="Look after the folders of models.", rich_markup_mode=None)
+models = typer.Typer(no_args_is_help=True, help="Check model folders.", rich_markup_mode=None)
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="Settings in YAML; the environment wins over them."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Settings in YAML; environment variables override them."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _HELP = """Run Daybreak: a durable queue, groups of GPU workers, every step streamed.
 
 \b
-  daybreakd dev                           the light one: echo workload, no Ray, no torch
+  daybreakd dev                           light mode: echo workload, no Ray, no torch
   daybreakd up                            everything on this machine, until Ctrl-C
   DAYBREAK_HTTP__PORT=9000 daybreakd up   settings are variables, nested by __ ...
-  daybreakd up --config daybreak.yaml     ... or a file
-  daybreakd settings                      all of them, with their values now
-  daybreakd doctor                        what is not in order, and what to do about it
+  daybreakd up --config daybreak.yaml     ... or come from a file
+  daybreakd settings                      all settings and their current values
+  daybreakd doctor                        what is wrong on this machine, and how to fix it
 
 \b
 Most used settings:
-  DAYBREAK_REDIS__URL                     redis://..., absent: an embedded Valkey
+  DAYBREAK_REDIS__URL                     redis://... [an embedded Valkey]
   DAYBREAK_ARTIFACTS__URL                 file:///folder or s3://bucket/prefix
-  DAYBREAK_POOLS__VIDEO__MODEL            a diffusers folder, absent: the tiny model
+  DAYBREAK_POOLS__VIDEO__MODEL            a diffusers folder [the built-in tiny model]
   DAYBREAK_POOLS__VIDEO__RANKS            processes (GPUs) that make one video together
-  DAYBREAK_HTTP__PORT                     8000
+  DAYBREAK_HTTP__PORT                     [8000]
 """
 _EPILOG = """\b
-Exit codes: 0 done, 1 failed or not in order, 2 wrong usage or settings, 130 interrupted.
-Next: `daybreakd up`, then `daybreak generate "a red circle moving left"` (the client);
-docs/00-overview.md tells the whole."""
+Exit codes: 0 success, 1 failure, 2 wrong usage or settings, 130 interrupted.
+Next: `daybreakd up`, then `daybreak generate "a red circle moving left"` (the client).
+Documentation: docs/00-overview.md"""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         sys.stdout.write(f"daybreakd {version('daybreak-server')}\n")
@@ -62,10 +64,10 @@ def main(
     context: typer.Context,
     config: Config = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What all commands have in common."""
+    """Store the options that all commands share."""
     context.obj = config
 
 
@@ -73,26 +75,27 @@ def main(
 def up(context: typer.Context, config: Config = None) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Valkey, Ray, the gateway, and the groups of each pool. What dies is started again, on the same
-    port and data. Data, logs and tokens are below `data_dir`.
+    Starts Valkey, Ray, the gateway and the groups of each pool. A process that dies is restarted with
+    the same port and data. Data, logs and tokens are below `data_dir`.
     """
     finish(Program("daybreak_server.local.up", "run_up"), settings_of(context, config))
 
 
 @app.command()
 def dev(context: typer.Context, config: Config = None) -> None:
-    """Run the light one, without Ray and torch.
+    """Run in light mode, without Ray and torch.
 
-    Gateway, embedded Valkey and the echo workload in one process.
+    The gateway and the groups of the light workloads (echo) run in one process; an embedded Valkey
+    runs beside it.
     """
     finish(Program("daybreak_server.local.dev", "run_dev"), settings_of(context, config))
 
 
 @app.command()
 def demo(context: typer.Context, config: Config = None) -> None:
-    """Take one prompt to an MP4 in out/, then stop.
+    """Make one MP4 from a prompt in out/, then stop.
 
-    Starts every part as `up` does, shows each step, and stops all that it started.
+    Starts every process as `up` does, shows each step, and stops everything it started.
     """
     finish(Program("daybreak_server.local.demo", "run_demo"), settings_of(context, config))
 
@@ -102,16 +105,17 @@ def serve(
     context: typer.Context,
     config: Config = None,
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="The head's address; `auto`: the Ray on this machine.")
+        str,
+        typer.Option(envvar="RAY_ADDRESS", help="Address of the Ray head; `auto`: the Ray on this machine."),
     ] = "auto",
 ) -> None:
-    """Deploy to the Ray cluster that is running.
+    """Deploy to a running Ray cluster.
 
-    The API and the groups of each pool. All nodes must reach DAYBREAK_REDIS__URL and DAYBREAK_ARTIFACTS__URL.
+    Deploys the API and the groups of each pool. All nodes must reach DAYBREAK_REDIS__URL and DAYBREAK_ARTIFACTS__URL.
     """
     settings = settings_of(context, config)
     if settings.redis.url is None:
-        fail(("a cluster needs a Redis that all its nodes reach: set DAYBREAK_REDIS__URL",), code=2)
+        fail(("`serve` needs a Redis that all nodes of the cluster reach: set DAYBREAK_REDIS__URL",), code=2)
     finish(Program("daybreak_server.entrypoints.ray_serve", "deploy", {"address": address}), settings)
 
 
@@ -119,11 +123,11 @@ def serve(
 def gateway(context: typer.Context, config: Config = None) -> None:
     """Serve the HTTP API alone, without Ray.
 
-    It takes tasks and shows them also while no worker runs.
+    It accepts and shows tasks even while no worker runs.
     """
     settings = settings_of(context, config)
     if settings.redis.url is None:
-        fail(("a gateway needs a Redis: set DAYBREAK_REDIS__URL, or run `daybreakd dev`",), code=2)
+        fail(("`gateway` needs a Redis: set DAYBREAK_REDIS__URL, or run `daybreakd dev`",), code=2)
     finish(Program("daybreak_server.entrypoints.gateway", "run_gateway"), settings)
 
 
@@ -133,27 +137,28 @@ def operator(
     config: Config = None,
     namespace: Annotated[
         str | None,
-        typer.Option("--namespace", "-n", help="Whose GeneratorPools it keeps [its own, the kubeconfig's]"),
+        typer.Option("--namespace", "-n", help="Namespace of the GeneratorPools [the pod's or kubeconfig's]"),
     ] = None,
     liveness_port: Annotated[
-        int | None, typer.Option(help="/healthz for the kubelet; 0: none  [8080]", min=0, max=65535)
+        int | None, typer.Option(help="Port of /healthz for the kubelet; 0: off  [8080]", min=0, max=65535)
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="/metrics for Prometheus; 0: none  [9090]", min=0, max=65535)
+        int | None, typer.Option(help="Port of /metrics for Prometheus; 0: off  [9090]", min=0, max=65535)
     ] = None,
 ) -> None:
-    """Keep the groups of each GeneratorPool on Kubernetes.
+    """Reconcile the GeneratorPools of a Kubernetes namespace.
 
-    It makes a RayCluster for each pool, adds and takes groups as spec.replicas says (KEDA writes it), drains
-    before it takes, and renews group by group. In a pod it uses the service account, elsewhere KUBECONFIG.
-    Exactly one may run for a namespace. It remembers nothing: end it whenever you like.
+    The operator creates a RayCluster for each pool, scales its groups to spec.replicas (which KEDA writes),
+    drains a group before it removes it, and rolls out changes group by group. In a pod it uses the service
+    account, elsewhere KUBECONFIG. Run exactly one for each namespace. It keeps no state of its own: you can
+    stop or restart it at any time.
     """
     settings = settings_of(context, config)
     if settings.redis.url is None:
-        fail(("an operator asks Redis who works: set DAYBREAK_REDIS__URL",), code=2)
-    given = {"namespace": namespace, "liveness_port": liveness_port, "metrics_port": metrics_port}
-    told = settings.operator.model_copy(update={key: one for key, one in given.items() if one is not None})
-    settings = settings.model_copy(update={"operator": told})
+        fail(("`operator` reads the state of groups from Redis: set DAYBREAK_REDIS__URL",), code=2)
+    options = {"namespace": namespace, "liveness_port": liveness_port, "metrics_port": metrics_port}
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = settings.model_copy(update={"operator": settings.operator.model_copy(update=given)})
     program = Program("daybreak_server.entrypoints.operator", "run_operator")
     finish(program, settings, workloads=False)
 
@@ -164,9 +169,9 @@ def settings(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show every setting and its value.
+    """Show every setting and its current value.
 
-    Name, variable, type, default, value now, and what it is for. Passwords are masked.
+    Lists name, variable, type, default, current value and purpose. Passwords are masked.
     """
     from daybreak_server.cli.settings import as_object, as_text
 
@@ -180,10 +185,10 @@ def doctor(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is not in order, and what to do.
+    """Find what is wrong on this machine, and say how to fix it.
 
-    Redis, models, store of files, port, GPUs, disk, packages. Exit code 1 when something is
-    broken (✗); a warning (!) is none.
+    Checks packages, Redis, pools and models, artifact storage, port, disk, CPUs, GPUs and Kubernetes.
+    Exit code 1 if there is an error (✗); a warning (!) does not change it.
     """
     from daybreak_server.cli.doctor.report import as_lines, broken, examine
 
@@ -197,9 +202,9 @@ def verify_model(
     folder: Annotated[Path, typer.Argument(help="A diffusers folder, with its model_index.json.")],
     as_json: Json = False,
 ) -> None:
-    """Check the folder of a model, without torch.
+    """Check a model folder, without torch.
 
-    In a second: all files are there and whole, and the classes are those that can be loaded.
+    Takes about a second: all files must be present and complete, and Daybreak must support the classes.
     """
     from daybreak_server.workloads.video.spec.verify import verify
 
@@ -222,16 +227,16 @@ def _findings_table(findings: list[tuple[str, str]], folder: Path, wrong: bool) 
     return "\n".join(lines)
 
 
-def _print(what: Any) -> None:
-    if not isinstance(what, str):
+def _print(result: Any) -> None:
+    if not isinstance(result, str):
         import json
 
-        what = json.dumps(what, indent=2, ensure_ascii=False)
-    write_out(what)
+        result = json.dumps(result, indent=2, ensure_ascii=False)
+    write_out(result)
 
 
 def run() -> None:
-    """Entry point of the distribution."""
+    """Entry point of the command ``daybreakd``."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -1,4 +1,4 @@
-"""How a command of ``daybreakd`` gets its settings, runs a program, and ends: by lines, no traceback."""
+"""How a command of ``daybreakd`` loads its settings, runs a program and exits: with messages, not tracebacks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _EXTRAS = {
     "kubernetes": "kubernetes",
     "kopf": "kubernetes",
 }
-"""Which extra of the distribution brings a package."""
+"""Package → the extra of ``daybreak-server`` that installs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a command runs: a function that takes the settings (and ``more``) and gives the exit code."""
+    """What a command runs: a function that takes the settings (and ``more``) and returns the exit code."""
 
     module: str
     function: str
@@ -47,23 +47,23 @@ class Program:
 
 
 def config_of(context: typer.Context, config: Path | None) -> Path | None:
-    """The file of settings: of the command, else of ``daybreakd`` itself."""
-    outer = context.find_root().obj
-    return config or (outer if isinstance(outer, Path) else None)
+    """The ``--config`` of the command, else that of ``daybreakd`` itself."""
+    root_config = context.find_root().obj
+    return config or (root_config if isinstance(root_config, Path) else None)
 
 
 def settings_of(context: typer.Context, config: Path | None) -> Settings:
-    """The settings, or the end with exit code 2 and a line for each thing that is wrong with them."""
+    """Load the settings. If they are wrong, exit with code 2 and a line for each problem."""
     from daybreak_server.settings.tree import SettingsError, load_settings
 
     try:
         return load_settings(config_of(context, config))
     except SettingsError as exc:
-        fail((*exc.problems, "`daybreakd settings --help` and docs/settings.md tell what there is"), code=2)
+        fail((*exc.problems, "run `daybreakd settings` or see docs/settings.md for all settings"), code=2)
 
 
 def finish(program: Program, settings: Settings, *, workloads: bool = True) -> NoReturn:
-    """Run a program and end with its exit code. ``workloads``: whether it needs those of the pools."""
+    """Run a program and exit with its code. ``workloads``: whether it needs the pools' workloads."""
     if workloads:
         _check_workloads(settings)
     from daybreak_server.ports.blobs import BlobError
@@ -71,37 +71,43 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
     try:
         code = program(settings)
     except BlobError as exc:
-        fail((f"the store of files (DAYBREAK_ARTIFACTS__URL) cannot be used: {exc}",), code=1)
+        fail((f"the artifact storage (DAYBREAK_ARTIFACTS__URL) cannot be used: {exc}",), code=1)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
         extra = _EXTRAS[package]
-        fail((f"this needs {package}: pip install 'daybreak-server[{extra}]' (or [all])",), code=1)
+        fail((f"{package} is not installed: pip install 'daybreak-server[{extra}]' (or [all])",), code=1)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(code)
 
 
 def _check_workloads(settings: Settings) -> None:
-    """A pool whose workload cannot be found is said before anything is started."""
+    """Fail before anything starts if the workload of a pool cannot be found."""
     from daybreak_server.workloads import registry
 
-    wrong = []
+    problems = []
     for name, pool in settings.pools.items():
         try:
             registry.spec(pool.workload, kind=pool.kind)
         except registry.WrongKindError as exc:
-            wrong.append(f"pool {name}: {exc}")
+            problems.append(f"pool {name}: {exc}")
         except registry.UnknownWorkloadError as exc:
             variable = environment_variable("pools", name, "workload")
-            wrong.append(f"pool {name}: {exc}; mend {variable} (a module of yours must be on PYTHONPATH)")
-    if wrong:
-        fail(wrong, code=2)
+            problems.append(
+                f"pool {name}: {exc}; correct {variable} (your own modules must be on PYTHONPATH)"
+            )
+    if problems:
+        fail(problems, code=2)
 
 
 def write_out(text: str) -> None:
-    """Print a command's result, or end with a line on stderr; with 141 when its reader has left (``| head -1``)."""
+    """Print the result of a command.
+
+    Exits with 141 if the reader of stdout has closed it (``| head -1``), as a shell reports SIGPIPE, and with 1
+    and a line on stderr if stdout cannot be written for another reason.
+    """
     from daybreak_server.local.console import discard_output
 
     try:
@@ -111,11 +117,11 @@ def write_out(text: str) -> None:
         discard_output()
         if isinstance(exc, BrokenPipeError):
             raise SystemExit(141) from None
-        fail((f"stdout cannot be written: {exc.strerror}",), code=1)
+        fail((f"cannot write to stdout: {exc.strerror}",), code=1)
 
 
 def open_streams() -> None:
-    """Where the shell has closed stdout or stderr (``>&-``), what is written there is dropped."""
+    """Discard output to a stdout or stderr that the shell has closed (``>&-``)."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:
@@ -123,7 +129,7 @@ def open_streams() -> None:
 
 
 def fail(lines: Iterable[str], *, code: int) -> NoReturn:
-    """End with lines on stderr."""
+    """Print lines on stderr and exit with ``code``."""
     first, *rest = lines
     sys.stderr.write("\n".join((f"daybreakd: {first}", *(f"  {line}" for line in rest))) + "\n")
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""The settings as a person reads them: on the terminal, as JSON, and as the page docs/settings.md."""
+"""The settings for people to read: on the terminal, as JSON, and as the page docs/settings.md."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PREAMBLE = """\
 
 <!-- Made by tools/reference.py from daybreak_server.settings.tree; do not edit. -->
 
-One tree, from a YAML file (`daybreakd --config FILE`, or the one that `DAYBREAK_CONFIG` names) and the
-environment, which wins. A variable's name is the setting's path behind `DAYBREAK_`, with `__` between the
-parts: `DAYBREAK_POOLS__VIDEO__RANKS=2` is
+All settings form one tree. Daybreak reads it from a YAML file (`daybreakd --config FILE`, or the file that
+`DAYBREAK_CONFIG` names) and from the environment, which overrides the file. The variable of a setting is its
+path after `DAYBREAK_`, with `__` between the parts: `DAYBREAK_POOLS__VIDEO__RANKS=2` is
 
 ```yaml
 pools:
@@ -32,15 +32,16 @@ pools:
     ranks: 2
 ```
 
-An unknown `DAYBREAK_…` name is an error; an empty variable counts as absent. Groups and `options` may be
-given whole, as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. In a variable, a pool's `-` is written `_`.
-Durations end in `_s` and are seconds; sizes end in `_bytes`. Relative folders start at the working directory.
-All settings are checked before anything is started: a value that something later could not use (infinite, negative, far
-too large, an address that names nothing), settings that contradict each other, or a key that the file has twice ends a
-command with exit code 2 and a line that says where it is and what to write. No line shows a password.
-`daybreakd settings` shows the values that are in force. The client reads `DAYBREAK_URL` and
-`DAYBREAK_API_KEY` only. A Redis's password is part of its URL; S3's credentials are the usual AWS
-variables."""
+An unknown `DAYBREAK_…` variable is an error; an empty one counts as unset. A section and `options` may be
+given as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. A `-` in the name of a pool becomes `_` in a variable.
+Durations end in `_s` and are in seconds; sizes end in `_bytes`. Relative folders are relative to the working directory.
+
+Daybreak checks all settings before it starts anything. If a value cannot be used (infinite, negative, far too large,
+an address that names nothing), if settings contradict each other, or if the file has a key twice, the command exits
+with code 2 and a line that says where the problem is and what to write. No message shows a password.
+
+`daybreakd settings` shows the values in effect. The client reads only `DAYBREAK_URL` and `DAYBREAK_API_KEY`. The
+password of Redis is part of its URL; S3 uses the usual AWS credentials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """The settings of one group, with what the group is for."""
+    """The settings of one section of the tree, and what it is for."""
 
     name: str
     title: str
@@ -66,7 +67,7 @@ class Section:
 
 
 def sections(settings: Settings) -> list[Section]:
-    """All settings in the order of the tree: a section for each group, pool and tenant that there is."""
+    """All settings in the order of the tree: a section for each group of settings, each pool and each tenant."""
     values = settings.model_dump(mode="json")
     unchanged = {
         **Settings(data_dir=settings.data_dir).model_dump(mode="json"),
@@ -76,13 +77,13 @@ def sections(settings: Settings) -> list[Section]:
 
 
 def as_object(settings: Settings) -> dict[str, Any]:
-    """For programs: by name, with everything that is known of a setting."""
+    """The settings for ``--json``: name → all that is known about the setting."""
     rows = (row for section in sections(settings) for row in section.rows)
     return {row.name: {key: value for key, value in asdict(row).items() if key != "name"} for row in rows}
 
 
 def as_text(settings: Settings) -> str:
-    """For a terminal of 80 columns or more. ``*`` marks what is not at its default."""
+    """The settings for a terminal of 80 columns or more. ``*`` marks those that differ from their default."""
     lines: list[str] = []
     for section in sections(settings):
         lines += [f"{section.name or 'daybreak'}: {section.title}"]
@@ -94,11 +95,11 @@ def as_text(settings: Settings) -> str:
                 f"      {row.description}",
             ]
         lines.append("")
-    return "\n".join((*lines, "* is not at its default. The same in YAML: daybreakd up --config FILE"))
+    return "\n".join((*lines, "* differs from its default. To set these in YAML: daybreakd up --config FILE"))
 
 
 def as_markdown() -> str:
-    """The page docs/settings.md, from the tree alone: the same on every machine."""
+    """The page docs/settings.md. It depends on the tree alone, so it is the same on every machine."""
     lines = [_PREAMBLE]
     example: dict[str, Any] = {"pools": {"<pool>": {}}, "tenants": {"<tenant>": {}}}
     for section in _sections(Settings, (), example, example):
@@ -121,8 +122,8 @@ def _sections(
         if inner is None:
             rows.append(_row(path, field, values.get(name), unchanged.get(name)))
         elif inner[1]:
-            for key, one in values.get(name, {}).items():
-                first, *more = _sections(inner[0], (*path, key), one, _defaults(inner[0]) if one else {})
+            for key, entry in values.get(name, {}).items():
+                first, *more = _sections(inner[0], (*path, key), entry, _defaults(inner[0]) if entry else {})
                 below += (replace(first, title=f"{first.title} {field.description or ''}"), *more)
         else:
             below += _sections(inner[0], path, values.get(name, {}), unchanged.get(name, {}))
@@ -151,7 +152,7 @@ def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) ->
 
 
 def _group_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The group that a field holds, and whether it holds many of them by name."""
+    """The section that a field holds, and whether the field maps names to such sections."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     if get_origin(annotation) is dict:
@@ -166,14 +167,14 @@ def _type_name(annotation: Any) -> str:
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
     if origin is Literal:
-        return " | ".join(str(one) for one in get_args(annotation))
+        return " | ".join(str(choice) for choice in get_args(annotation))
     if origin is dict:
         return "JSON object"
     if origin is tuple:
         return "list"
-    options = [one for one in get_args(annotation) if one is not NoneType]
-    if options:
-        return " | ".join(_type_name(one) for one in options)
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    if members:
+        return " | ".join(_type_name(member) for member in members)
     return _KINDS.get(annotation, "text")
 
 

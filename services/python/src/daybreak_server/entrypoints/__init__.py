@@ -1,1 +1,1 @@
-"""Where processes begin: commands, the gateway, the Ray Serve applications, supervision on one machine."""
+"""Where processes of a deployment begin: the gateway, the operator, the Ray Serve applications, the watchdog."""

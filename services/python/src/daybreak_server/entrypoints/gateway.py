@@ -1,4 +1,4 @@
-"""The gateway: the HTTP app in a process of its own, without Ray; it answers also while Ray sleeps."""
+"""The gateway: the HTTP app in a process of its own. It needs no Ray, so it answers while no Ray cluster runs."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from daybreak_server.settings.tree import Settings
 
 
 class Gateway(ApiServer):
-    """Says when it answers, and ends by ``stop`` from any thread."""
+    """The HTTP server of the app. It calls ``on_started`` when it listens; any thread may call ``stop``."""
 
     def __init__(self, settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
         super().__init__(wiring.build_app(settings), host=settings.http.host, port=settings.http.port)
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then call ``on_started``."""
         await super().startup(sockets)
         tune_gc()
         if self.started and self._on_started is not None:
             self._on_started()
 
     def stop(self) -> None:
-        """End soon."""
+        """Make ``run`` return soon."""
         self.should_exit = True
 
 
 def serve(gateway: Gateway) -> int:
-    """Run until a signal; 0 when it ended in order, 1 when it could not listen."""
-    # uvicorn raises the signal again when it has ended: that must not end the process before it cleans up.
+    """Run until a signal. :returns: 0, or 1 if the gateway could not listen."""
+    # uvicorn raises the signal again after its shutdown. That must not end the process before it cleans up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
     gateway.run()
@@ -50,13 +50,13 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def run_gateway(settings: Settings) -> int:
-    """Answer HTTP until a signal. The store and the files may come later: until then it answers 503."""
+    """Answer HTTP until a signal. Until Redis and the artifact storage are reachable, it answers 503."""
     log_to_stderr()
     return serve(Gateway(settings))
 
 
 def main() -> int:
-    """``python -m daybreak_server.entrypoints.gateway SETTINGS``: as a part of ``up``."""
+    """``python -m daybreak_server.entrypoints.gateway SETTINGS``, as ``up`` runs it."""
     return run_gateway(read_settings(Path(sys.argv[1])))
 
 

@@ -1,6 +1,14 @@
-"""The Ray Serve applications: ``api`` (the HTTP app), and one for each pool (its groups, as Serve gangs).
+"""The Ray Serve applications: ``api`` (the HTTP app), and one for each pool.
 
-``deploy`` puts them on a running Ray. ``build_api`` and ``build_pool`` are for Serve's own config files:
+A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serve starts, places and restarts gangs as a
+whole; scaling happens from outside, by the operator or ``up``, never by Serve's autoscaler.
+
+Serve gives up on a deployment whose replicas fail in their constructor a few times. So the constructor never raises:
+a rank that waits for Redis, its peers or its model is a replica that is not ready yet. A rank that cannot continue
+reports the reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its
+model waits before it exits, longer after each such failure in a row, because it would probably fail again.
+
+``deploy`` puts the applications on a running Ray. ``build_api`` and ``build_pool`` are for Serve's config files:
 ``import_path: daybreak_server.entrypoints.ray_serve:build_pool`` with ``args: {pool: video}``.
 """
 
@@ -36,29 +44,27 @@ API_APP = API_APPLICATION
 VIDEO_POOL = "video"
 _STREAM_MARGIN = 1000
 _HEALTH_PERIOD_S = 1.0
-"""A rank that died is seen by the next check, and nothing else makes Serve start the gang anew."""
+"""Short, because Serve restarts a gang only after a health check has found a dead rank."""
 _HEALTH_TIMEOUT_S = 30.0
-"""At least. Generous: what hangs is found by the group itself, and a busy machine is no reason to restart it."""
-_LEAVE_S = 25.0
-"""How long a group may take to hand back when its replicas are stopped."""
-_PAUSES_S = (3.0, 6.0, 12.0, 24.0, 48.0)
-"""Before a rank that never had its model ends, by how often in a row: it would probably fail the same way again."""
-_LAST_WORDS_S = 3.0
-"""For the thread that works to take its group's record away; it may hang in a collective for ever."""
+"""The minimum. Generous, because the group finds a hung rank itself, and a busy machine is no reason to restart it."""
+_SHUTDOWN_S = 25.0
+"""How long a group may take to release its task when its replicas are stopped."""
+_BACKOFF_S = (3.0, 6.0, 12.0, 24.0, 48.0)
+"""How long a rank that never loaded its model waits before it exits, by the number of such failures in a row."""
+_DEREGISTER_S = 3.0
+"""How long the work thread may take to delete the record of its group. It may hang in a collective forever."""
 _EXIT_CODE = 70
 
 
-def pause_before_end_s(times: int) -> float:
-    """Seconds that a rank without a model waits before it ends for the ``times``-th time in a row."""
-    return _PAUSES_S[min(times, len(_PAUSES_S)) - 1]
+def start_backoff_s(failures: int) -> float:
+    """Seconds that a rank without a model waits before it exits after ``failures`` such failures in a row."""
+    return _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
 
 
 class RankReplica:
-    """One rank of a group: a Serve replica whose gang is one process group. It serves any pool.
+    """One rank of a group of any pool: a Serve replica whose gang is one process group.
 
-    Its work runs on a thread of its own, so that ``check_health`` is always answered. It never raises while
-    it is built: a replica that fails to start a few times is given up by Serve for good, while one that
-    waits for Redis, for its peers or for its model is only not ready yet.
+    The rank works on a thread of its own, so that ``check_health`` always answers.
     """
 
     def __init__(self, settings: str, pool: str) -> None:
@@ -67,16 +73,16 @@ class RankReplica:
         assert gang is not None, "a group is a gang"
         self._pool, self._rank = pool, gang.rank
         self._settings = Settings.model_validate_json(settings)
-        self._member: Rank | None = None
-        self._ending = False
+        self._worker: Rank | None = None
+        self._failing = False
         try:
-            self._member = self._build(gang)
+            self._worker = self._build(gang)
         except Exception as exc:  # a workload that is not installed here
-            _log.exception("rank %d of %s cannot be made", self._rank, pool)
-            threading.Thread(target=self._end, args=(cause_of(exc),), name="end").start()
+            _log.exception("rank %d of pool %s cannot be built", self._rank, pool)
+            threading.Thread(target=self._fail, args=(cause_of(exc),), name="fail").start()
             return
-        self._member.start()
-        self._watch = cluster.watch_draining(self._member.ask_to_leave)
+        self._worker.start()
+        self._watch = cluster.watch_draining(self._worker.ask_to_leave)
 
     def _build(self, gang: Any) -> Rank:
         return wiring.build_rank(
@@ -84,69 +90,74 @@ class RankReplica:
             self._pool,
             rank=gang.rank,
             device="cuda" if cluster.has_gpu() else "cpu",
-            on_broken=self._end,
-            board=cluster.KvRendezvousStore(gang.gang_id),
+            on_broken=self._fail,
+            rendezvous=cluster.KvRendezvousStore(gang.gang_id),
             host=cluster.node_ip(),
             label=cluster.node_label(),
             wake={WakePhase.RAY: round(_process_age_s(), 3)},
-            guarded=True,
+            with_watchdog=True,
         )
 
     def check_health(self) -> None:
-        """Asked by Serve; three failures in a row end the whole gang. A rank that pauses before it ends is left to."""
-        if self._ending:
+        """Called by Serve, which restarts the gang after three failures in a row.
+
+        A failing rank that waits before it exits counts as healthy, so that Serve does not cut the wait short.
+        """
+        if self._failing:
             return
-        why = self._member.health() if self._member is not None else None
+        why = self._worker.unhealthy_reason() if self._worker is not None else None
         if why is not None:
             raise RuntimeError(why)
 
     def reconfigure(self, _config: Any) -> None:
-        """Serve calls this on running replicas when other gangs come or go; nothing follows from it."""
+        """Do nothing. Serve calls this on running replicas when other gangs start or stop."""
 
     def __call__(self) -> dict[str, Any]:
-        """Who this is; a deployment handle may ask."""
-        record = self._member.record if self._member is not None else None
+        """Say which rank this is, for callers with a deployment handle."""
+        record = self._worker.record if self._worker is not None else None
         return {"pool": self._pool, "rank": self._rank, "group": record.id if record is not None else None}
 
     def __del__(self) -> None:
-        """Serve stops this replica: hand back and leave."""
-        member = getattr(self, "_member", None)
-        if member is not None:
-            member.stop(timeout_s=_LEAVE_S - 3)
+        """Release the task and stop, because Serve stops this replica."""
+        worker = getattr(self, "_worker", None)
+        if worker is not None:
+            worker.stop(timeout_s=_SHUTDOWN_S - 3)
 
-    def _end(self, why: Cause) -> None:
-        """This rank cannot go on: end the process, and Serve starts the whole gang anew."""
-        self._ending = self._member is None or not self._member.loaded
-        times = 1
+    def _fail(self, why: Cause) -> None:
+        """Report why this rank cannot continue, and exit. Serve then restarts the whole gang."""
+        self._failing = self._worker is None or not self._worker.loaded
+        failures = 1
         try:
-            cluster.tell_failure(self._pool, rank=self._rank, why=why)
-            if self._ending:
-                times = cluster.record_start_failure(self._pool, rank=self._rank)
-        except Exception as exc:  # the cluster itself may be what broke
-            _log.warning("cannot tell why: %s", exc)
-        wiring.tell_failure(self._settings, self._pool, rank=self._rank, why=why)
-        if self._ending:
-            pause_s = pause_before_end_s(times)
-            _log.warning("rank %d of %s is started again after %g s", self._rank, self._pool, pause_s)
-            time.sleep(pause_s)
-        elif self._member is not None:
-            self._member.wait_ended(_LAST_WORDS_S)
+            cluster.record_failure(self._pool, rank=self._rank, cause=why)
+            if self._failing:
+                failures = cluster.record_start_failure(self._pool, rank=self._rank)
+        except Exception as exc:  # Ray itself may be what failed
+            _log.warning(
+                "cannot report to Ray why rank %d of pool %s failed: %s", self._rank, self._pool, exc
+            )
+        wiring.report_failure(self._settings, self._pool, rank=self._rank, why=why)
+        if self._failing:
+            delay_s = start_backoff_s(failures)
+            _log.warning("rank %d of pool %s restarts after %g s", self._rank, self._pool, delay_s)
+            time.sleep(delay_s)
+        elif self._worker is not None:
+            self._worker.wait_ended(_DEREGISTER_S)
         os._exit(_EXIT_CODE)
 
 
 class VideoGenerator(RankReplica):
-    """A rank of the pool ``video``, by the name under which people know it."""
+    """A rank of the pool ``video``, under its documented name."""
 
 
 class APIEntrypoint:
-    """The HTTP app as a Serve deployment: the same as the gateway's."""
+    """The HTTP app as a Serve deployment. It is the same app as the gateway's."""
 
     def __init__(self, settings: str) -> None:
         log_to_stderr()
         self._settings = Settings.model_validate_json(settings)
 
     def __serve_build_asgi_app__(self) -> Any:
-        """Called by Serve on the replica."""
+        """Build the app; Serve calls this on the replica."""
         app = wiring.build_app(self._settings)
         tune_gc()
         return app
@@ -157,7 +168,7 @@ def api_app(settings: Settings) -> Any:
     deployment = serve.deployment(
         serve.ingress()(APIEntrypoint),
         name="APIEntrypoint",
-        # Serve's default is 5: then the sixth stream would make every other request wait.
+        # With Serve's default of 5, the sixth stream would block all other requests.
         max_ongoing_requests=settings.http.max_streams + _STREAM_MARGIN,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=15,
@@ -166,24 +177,24 @@ def api_app(settings: Settings) -> Any:
 
 
 def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: bool = False) -> Any:
-    """The application of one pool: ``groups`` gangs (the settings', when ``None``) of its ranks.
+    """The application of one pool: ``groups`` gangs of its ranks (default: as in the settings).
 
-    ``gpus``: whether ``device: auto`` means a GPU here.
+    ``gpus``: whether ``device: auto`` means a GPU.
     """
-    of = settings.pools[pool]
-    on_gpu = of.device == "cuda" or (of.device == "auto" and gpus)
+    options = settings.pools[pool]
+    on_gpu = options.device == "cuda" or (options.device == "auto" and gpus)
     deployment = serve.deployment(
         VideoGenerator if pool == VIDEO_POOL else RankReplica,
         name=deployment_name(pool),
-        num_replicas=of.ranks * (of.groups if groups is None else groups),
-        gang_scheduling_config=GangSchedulingConfig(gang_size=of.ranks),
-        ray_actor_options=_resources(of, on_gpu=on_gpu),
+        num_replicas=options.ranks * (options.groups if groups is None else groups),
+        gang_scheduling_config=GangSchedulingConfig(gang_size=options.ranks),
+        ray_actor_options=_resources(options, on_gpu=on_gpu),
         health_check_period_s=_HEALTH_PERIOD_S,
-        # Three checks in a row must fail. A step may keep a rank from answering for as long as it may take.
-        health_check_timeout_s=max(_HEALTH_TIMEOUT_S, of.lease.stall_s / 2),
-        graceful_shutdown_timeout_s=_LEAVE_S,
+        # A step may keep a rank from answering for up to stall_s, and three checks in a row must fail.
+        health_check_timeout_s=max(_HEALTH_TIMEOUT_S, options.lease.stall_s / 2),
+        graceful_shutdown_timeout_s=_SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.1,
-        # A gang that still waits for its nodes must not hold back the rollout of the others.
+        # A gang that waits for nodes must not block the rollout of the others.
         rolling_update_percentage=1.0,
     )
     return deployment.bind(settings.model_dump_json(), pool)
@@ -194,12 +205,12 @@ def _resources(pool: PoolSettings, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def api_target(settings: Settings) -> Any:
-    """The application ``api``, as ``serve.run_many`` takes it."""
+    """The application ``api``, for ``serve.run_many``."""
     return serve.RunTarget(target=api_app(settings), name=API_APP, route_prefix="/")
 
 
 def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
-    """All applications. GroupStore are scaled from outside (`/scale`), never by Serve's own queues."""
+    """All applications, for ``serve.run_many``. Groups are scaled from outside (`/scale`), never by Serve itself."""
     pools = [
         serve.RunTarget(
             target=pool_app(settings, name, gpus=gpus),
@@ -214,7 +225,7 @@ def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
 
 
 def deploy(settings: Settings, *, address: str = "auto") -> int:
-    """Put the applications on a running Ray and return; Serve goes on by itself."""
+    """Deploy the applications to a running Ray, and return while Serve starts them."""
     ray.init(address=address, log_to_driver=False, namespace="serve")
     serve.start(
         proxy_location="HeadOnly",
@@ -227,19 +238,19 @@ def deploy(settings: Settings, *, address: str = "auto") -> int:
     )
     url = url_of(settings.http.host, settings.http.port or 8000)
     sys.stdout.write(
-        f"deployed: the API will answer on {url}, pools: "
-        f"{', '.join(settings.pools)}\nnext: `daybreak pools` shows each group's way to ready\n"
+        f"deployed the API at {url} and the pools {', '.join(settings.pools)}\n"
+        "next: `daybreak pools` shows when the groups are ready\n"
     )
     return 0
 
 
 def build_api(args: Mapping[str, Any]) -> Any:
-    """For Serve's config files; ``args``: ``config`` (a YAML file), else the head's environment."""
+    """The application ``api``, for Serve's config files. ``args``: ``config`` (a YAML file; default: environment)."""
     return api_app(_settings(args))
 
 
 def build_pool(args: Mapping[str, Any]) -> Any:
-    """For Serve's config files; ``args``: ``pool``, ``groups``, ``gpus``, ``config``."""
+    """The application of a pool, for Serve's config files. ``args``: ``pool``, ``groups``, ``gpus``, ``config``."""
     return pool_app(
         _settings(args),
         str(args["pool"]),
@@ -253,7 +264,7 @@ def _settings(args: Mapping[str, Any]) -> Settings:
 
 
 def _process_age_s() -> float:
-    """Seconds that this process lives already: what Ray took to bring the rank up."""
+    """Seconds since this process started, which is how long Ray took to start the rank."""
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])

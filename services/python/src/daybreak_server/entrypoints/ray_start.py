@@ -1,15 +1,15 @@
-"""``python -m daybreak_server.entrypoints.ray_start start …``: ``ray start`` of a pod, sooner.
+"""``python -m daybreak_server.entrypoints.ray_start start …``: a faster ``ray start`` for pods.
 
-The image puts it in the place of Ray's own ``ray start``, which KubeRay calls. It is Ray's own command with the same
-options and the same output, and what a pod has no use for is left out:
+KubeRay calls ``ray start`` in its pods; in the image, that is this module. It runs Ray's own command with the same
+options and the same output, but leaves out what a pod does not need:
 
-- the other commands' modules (``ray serve``, ``ray job``, ``ray list``): a second of imports;
-- the log monitor, which sends the ranks' output to drivers, of which there are none;
-- waits: of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own object store
+- the modules of the other commands (``ray serve``, ``ray job``, ``ray list``), which take a second to import;
+- the log monitor, which sends the output of ranks to drivers: a pod has none;
+- waits of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own object store
   (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
-Where :mod:`~daybreak_server.adapters.ray.fast_start` does not allow it, this process becomes Ray's own command: the
-same arguments and environment, and one warning on standard error.
+If :mod:`~daybreak_server.adapters.ray.fast_start` does not allow a fast start, this process replaces itself with Ray's
+own command, with the same arguments and environment, and prints one warning on standard error.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from types import ModuleType
 from typing import NoReturn
 
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.settings.early import fast_start_allowed
 
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
-"""Ray's command does without them, as it must where Ray is installed without its extras."""
+"""Ray's command works without them, because Ray can be installed without its extras."""
 _EXTRAS = "ray.dashboard.optional_deps"
-"""Imported only to see whether it can be, which takes 0.2 s more; the image has what it names."""
+"""Ray imports it only to check that it can, which takes 0.2 s. The image has all packages that it imports."""
 _DEFAULTS = {
     "--include-log-monitor": "false",
-    # Below the ports that are given out at random, and none of Ray's or KubeRay's own.
+    # Below the ephemeral ports, and used by neither Ray nor KubeRay.
     "--dashboard-agent-grpc-port": "8266",
     "--runtime-env-agent-port": "8267",
 }
 
 
 def with_defaults(options: Sequence[str]) -> list[str]:
-    """The options of ``ray start``, and ours where they are not given."""
-    given = {one.partition("=")[0] for one in options}
+    """The options of ``ray start``, with our defaults for those that are not given."""
+    given = {option.partition("=")[0] for option in options}
     return [*options, *(f"{name}={value}" for name, value in _DEFAULTS.items() if name not in given)]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run Ray's command with these arguments; it ends the process."""
+    """Run Ray's command with these arguments. It ends the process."""
     environ = dict(os.environ)
     allowed, version = fast_start_allowed(environ), fast_start.installed_version()
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
@@ -66,18 +66,18 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _prepare() -> list[str]:
-    """Import what the fast start needs, without the rest. Returns what is wrong with it."""
-    for name, value in QUICK.items():
+    """Import what the fast start needs, and nothing else. :returns: the reasons against a fast start."""
+    for name, value in FAST_START_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
-    modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing what is None is refused
+    modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing a module that is None here raises ImportError
     modules[_EXTRAS] = ModuleType(_EXTRAS)
-    problems = fast_start.problems(fast_start.OF_THE_COMMAND)
-    return problems or _options_that_are_missing()
+    problems = fast_start.problems(fast_start.RAY_START_PARTS)
+    return problems or _missing_options()
 
 
-def _options_that_are_missing() -> list[str]:
-    """Of ``ray start``: those that :data:`_DEFAULTS` gives it."""
+def _missing_options() -> list[str]:
+    """Problems with ``ray start``: options of :data:`_DEFAULTS` that it does not have."""
     from ray.scripts import scripts
 
     known = {option for parameter in scripts.start.params for option in parameter.opts}
@@ -85,7 +85,7 @@ def _options_that_are_missing() -> list[str]:
 
 
 def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
-    """Replace this process by Ray's own command. The one beside this Python: PATH may name ours first."""
+    """Replace this process with Ray's own command, beside this Python: on PATH, ours may come first."""
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")

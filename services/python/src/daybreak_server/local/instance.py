@@ -1,4 +1,10 @@
-"""One running instance on this machine: its folder, lock and mark, and what it tells others (``up.json``)."""
+"""One running instance on this machine: its folder, its lock, the tag of its processes, and its state file.
+
+``up``, ``dev`` and ``demo`` keep all data of an instance in one folder. A lock on ``up.lock`` makes sure that one
+process owns the folder. All processes of the instance inherit an environment variable with the instance's tag, by
+which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. ``up.json`` says how to reach
+the instance; it exists while the instance accepts tasks.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +25,20 @@ from daybreak_server.settings.tree import Settings, child_environment
 
 STATE_FILE = "up.json"
 FORBIDDEN_PORT = 6379
-"""Another Redis may be at home there, or come to be."""
-_SOCKET_ROOM = 40
-"""Longest folder below which Ray's socket paths stay under the system's 107 characters."""
+"""The default port of Redis: leave it to another Redis on this machine."""
+_MAX_RAY_FOLDER = 40
+"""Length of a folder's path below which Ray's socket paths stay under the system's limit of 107 characters."""
 
 
 class InstanceError(Exception):
-    """It cannot start; the message says why and what to do."""
+    """The instance cannot start; the message says why and what to do."""
 
 
 class Instance:
-    """Holds the lock of a data folder as long as it is open."""
+    """An instance with its data in ``folder``. It holds the lock of the folder from ``open`` to ``close``."""
 
     def __init__(self, folder: Path) -> None:
-        """:raises InstanceError: when the folder cannot be made."""
+        """:raises InstanceError: when the folder cannot be created."""
         self.folder = folder
         self.logs = folder / "logs"
         try:
@@ -40,15 +46,16 @@ class Instance:
             self.logs.mkdir(exist_ok=True)
         except OSError as exc:
             raise InstanceError(
-                f"the data folder {folder} cannot be made: {exc.strerror}; set DAYBREAK_DATA_DIR to one that can"
+                f"cannot create the data folder {folder}: {exc.strerror}; set DAYBREAK_DATA_DIR to a writable folder"
             ) from exc
-        self.mark = instance_tag(folder)
+        self.tag = instance_tag(folder)
         self._lock: IO[str] | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     def open(self) -> list[int]:
-        """Take the lock, end what an earlier instance has left (returned), and watch over our own end.
+        """Take the lock, end processes that an earlier run left, and start the reaper of this run.
 
+        :returns: the processes that an earlier run left.
         :raises InstanceError: when another process holds the lock.
         """
         lock = (self.folder / "up.lock").open("a+")
@@ -59,17 +66,17 @@ class Instance:
             pid = lock.read().strip() or "unknown"
             lock.close()
             raise InstanceError(
-                f"{self.folder} is in use by process {pid}: stop it, or set DAYBREAK_DATA_DIR"
+                f"{self.folder} is in use by process {pid}: stop it, or set DAYBREAK_DATA_DIR to another folder"
             ) from exc
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
-        left = reaper.marked(self.mark)
+        left = reaper.tagged(self.tag)
         if left:
-            reaper.end_all(self.mark)
+            reaper.end_all(self.tag)
         self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", reaper.__file__, self.mark],
+            [sys.executable, "-I", "-S", reaper.__file__, self.tag],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -78,8 +85,8 @@ class Instance:
         return left
 
     def close(self) -> list[int]:
-        """End everything that is left, and let the lock go. Returns the processes that would not end."""
-        left = reaper.end_all(self.mark)
+        """End all processes of the instance and release the lock. :returns: processes that did not end."""
+        left = reaper.end_all(self.tag)
         if self._reaper is not None and self._reaper.stdin is not None:
             self._reaper.stdin.write(b"done")
             self._reaper.stdin.close()
@@ -91,47 +98,47 @@ class Instance:
 
     @property
     def state_file(self) -> Path:
-        """Where others read how to reach this instance."""
+        """The file that says how to reach this instance."""
         return self.folder / STATE_FILE
 
-    def tell(self, state: Mapping[str, Any]) -> None:
-        """Write ``up.json``: whole or not at all."""
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replace ``up.json`` atomically."""
         write_atomically(self.state_file, json.dumps(dict(state), indent=1))
 
-    def environment(self, part: str, extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
-        """The environment of one part's process."""
-        return child_environment({reaper.MARK: f"{self.mark}/{part}", **(extra or {})})
+    def environment(self, name: str, extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """The environment of the process ``name``, with its tag."""
+        return child_environment({reaper.INSTANCE_TAG: f"{self.tag}/{name}", **(extra or {})})
 
     def ray_folder(self) -> Path:
-        """Where Ray keeps its sessions: below the data folder, unless sockets there had too long a name."""
-        below = self.folder.resolve() / "ray"
-        if len(str(below)) <= _SOCKET_ROOM:
-            return below
-        return Path(tempfile.gettempdir()) / f"daybreak-{os.getuid()}-{self.mark[:8]}"
+        """Where Ray keeps its sessions: in the data folder, unless the paths of sockets there are too long."""
+        folder = self.folder.resolve() / "ray"
+        if len(str(folder)) <= _MAX_RAY_FOLDER:
+            return folder
+        return Path(tempfile.gettempdir()) / f"daybreak-{os.getuid()}-{self.tag[:8]}"
 
 
 def instance_tag(folder: Path) -> str:
-    """What marks the processes of the instance whose data are in ``folder``."""
+    """The tag of the processes of the instance whose data are in ``folder``."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file: whoever reads it sees the old text or the new one. Only its owner may read it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    """Replace a file so that readers see either the old text or the new. Only its owner may read it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def settings_file(instance: Instance, settings: Settings) -> Path:
-    """The settings, for the processes of this instance; may hold credentials."""
+    """Write the settings for the processes of this instance. The file may hold credentials."""
     path = instance.folder / "settings.json"
     write_atomically(path, settings.model_dump_json())
     return path
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether one could listen there now."""
+    """Whether a server could listen on the port now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -143,7 +150,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now, and never Redis's own."""
+    """A port that is free now, other than :data:`FORBIDDEN_PORT`."""
     while True:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
             sock.bind((host, 0))
@@ -153,7 +160,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def sticky_port(file: Path, *, host: str = "127.0.0.1") -> int:
-    """The same port as last time if it is still free, else another one, which is remembered from now on."""
+    """The port in ``file`` if it is still free, else another free port, which is written to ``file``."""
     try:
         port = int(file.read_text())
     except (OSError, ValueError):

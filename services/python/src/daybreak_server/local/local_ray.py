@@ -1,6 +1,10 @@
-"""Ray as a part of ``up``: one process that starts a local Ray with the applications, and watches both.
+"""Ray under ``up``: a process that starts a local Ray, deploys the Serve applications, and watches both.
 
-It ends when Ray has died, and the supervisor starts it again. What it sees it writes to ``ray.json``.
+It deploys the pools first, because users reach the API through the gateway. The app ``api`` on Ray follows when the
+groups are ready. It polls Serve twice a second, writes what it sees to ``ray.json``, and deploys applications that are
+missing. Serve may be away for a while, because Ray restarts its controller.
+
+When a process of Ray itself dies, this process exits at once, and the supervisor starts both again.
 """
 
 from __future__ import annotations
@@ -33,32 +37,33 @@ from daybreak_server.settings.handover import read_settings
 from daybreak_server.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
-_LOOK_S = 0.5
-_LOOK_AT_NODE_S = 0.1
-_API_LATEST_S = 120.0
-_SERVE_LATEST_S = 180.0
+_POLL_S = 0.5
+_NODE_POLL_S = 0.1
+_API_DELAY_S = 120.0
+"""The app ``api`` is deployed after this time, even if not all groups are ready."""
+_SERVE_TIMEOUT_S = 180.0
 
 
 class RayHead:
-    """A local Ray with Daybreak's applications."""
+    """A local Ray head with Daybreak's applications."""
 
     def __init__(self, settings: Settings, *, folder: Path, api_port: int, report: Path) -> None:
         self._settings = settings
         self._folder = folder
         self._api_port = api_port
         self._report_file = report
-        self._going = threading.Event()
+        self._stopping = threading.Event()
         self._gpus = False
         self._started = time.monotonic()
-        self._told: Any = None
+        self._reported: Any = None
 
     def stop(self) -> None:
-        """End soon."""
-        self._going.set()
+        """Make ``run`` return soon."""
+        self._stopping.set()
 
     def run(self) -> int:
-        """Until stopped (0), or until Serve is gone for good (1). When Ray has died, the process ends with 1."""
-        self._tell(phase="ray")
+        """Run until stopped. :returns: 0, or 1 if Serve does not come back. If Ray dies, the process exits with 1."""
+        self._report(phase="ray")
         shutil.rmtree(self._folder, ignore_errors=True)
         node = LocalRay(
             self._folder,
@@ -67,17 +72,20 @@ class RayHead:
             allow_fast_start=self._settings.ray.fast_start,
         )
         self._watch_node(node)
-        for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes SIGTERM for itself
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # after the start of Ray, which installs its own handler
             signal.signal(number, self._on_signal)
-        self._tell(phase="serve")
+        self._report(phase="serve")
         try:
             self._start_serve()
             self._gpus = cluster.cluster_has_gpus()
-            # The groups first: users reach the gateway, and the same app on Ray can come when there is time.
+
             self._deploy(ray_serve.targets(self._settings, gpus=self._gpus, api=False))
             return self._watch()
         finally:
-            self._tell(phase="stopping")
+            self._report(phase="stopping")
             self._shut_down(node)
 
     def _start_serve(self) -> None:
@@ -87,79 +95,81 @@ class RayHead:
                 http_options={"host": "127.0.0.1", "port": self._api_port},
             )
         except Exception as exc:
-            # Serve waits a minute for its proxy, which nobody needs before the groups are there; it goes on trying.
-            _log.warning("Serve's proxy is late: %s", exc)
+            # Serve waits a minute for its proxy and keeps trying after that. Nothing needs the proxy yet.
+            _log.warning("Serve's proxy is not ready yet: %s", exc)
 
     def _deploy(self, targets: list[Any]) -> None:
-        if not targets:  # every pool has `groups: 0`: Serve takes an empty list for a mistake
+        if not targets:  # every pool has `groups: 0`; Serve rejects an empty list
             return
         serve.run_many(
             targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
         )
 
     def _cpus(self) -> int:
-        """As many as the groups ask for: on one machine it is its owner who decides what runs there."""
+        """The CPUs that the groups request, whatever the machine has: the settings decide what runs here."""
         wanted = sum(pool.groups * pool.ranks * pool.cpus_per_rank for pool in self._settings.pools.values())
         return max(1, round(wanted + 0.5))
 
     def _watch_node(self, node: LocalRay) -> None:
-        """End at once when a part of Ray has died: calls to what is left of it wait for a minute.
+        """Exit at once when a process of Ray has died, because calls to the rest of it would block for a minute.
 
-        Nothing is lost by it: whoever supervises this process ends what is left, and starts it all again.
+        Nothing is lost: the supervisor ends what is left and starts Ray again.
         """
 
-        def look() -> None:
-            while not self._going.wait(_LOOK_AT_NODE_S):
+        def watch() -> None:
+            while not self._stopping.wait(_NODE_POLL_S):
                 dead = node.dead()
                 if dead:
-                    _log.error("Ray has lost %s", ", ".join(dead))
+                    _log.error("processes of Ray have died: %s; Ray restarts", ", ".join(dead))
                     os._exit(1)
 
-        threading.Thread(target=look, name="node-watch", daemon=True).start()
+        threading.Thread(target=watch, name="node-watch", daemon=True).start()
 
     def _watch(self) -> int:
-        """Look at Serve until stopped. It may be away for a while: Ray starts its controller again."""
-        heard = time.monotonic()
-        while not self._going.wait(_LOOK_S):
+        """Poll Serve until stopped."""
+        answered_at = time.monotonic()
+        while not self._stopping.wait(_POLL_S):
             try:
-                self._look_at_serve()
+                self._poll_serve()
             except Exception as exc:
-                away_s = time.monotonic() - heard
-                if away_s > _SERVE_LATEST_S:
-                    _log.error("Serve has not answered for %.0f s: %s", away_s, exc)
+                silent_s = time.monotonic() - answered_at
+                if silent_s > _SERVE_TIMEOUT_S:
+                    _log.error("Serve has not answered for %.0f s, so Ray restarts: %s", silent_s, exc)
                     return 1
                 _log.warning("Serve does not answer: %s", exc)
             else:
-                heard = time.monotonic()
+                answered_at = time.monotonic()
         return 0
 
-    def _look_at_serve(self) -> None:
+    def _poll_serve(self) -> None:
         status = serve.status()
-        self._tell(
+        self._report(
             phase="running",
-            apps={name: _shown(app) for name, app in status.applications.items()},
+            apps={name: _as_json(app) for name, app in status.applications.items()},
             failures=cluster.failures(),
         )
-        self._complete(set(status.applications))
+        self._deploy_missing(set(status.applications))
 
-    def _complete(self, have: set[str]) -> None:
-        """Deploy what is missing, and the app when the groups have come up (or after a while)."""
+    def _deploy_missing(self, deployed: set[str]) -> None:
+        """Deploy pools that are missing, and the app ``api`` once the groups are ready (or after a while)."""
         pools = {name for name, pool in self._settings.pools.items() if pool.groups}
-        if not pools <= have:
-            _log.warning("%s is missing: deploying again", ", ".join(sorted(pools - have)))
+        if not pools <= deployed:
+            _log.warning("pools %s are not on Serve: deploying again", ", ".join(sorted(pools - deployed)))
             self._deploy(ray_serve.targets(self._settings, gpus=self._gpus, api=False))
-        late = time.monotonic() - self._started > _API_LATEST_S
-        if ray_serve.API_APP not in have and (late or self._groups_are_up()):
+        late = time.monotonic() - self._started > _API_DELAY_S
+        if ray_serve.API_APP not in deployed and (late or self._groups_are_ready()):
             self._deploy([ray_serve.api_target(self._settings)])
 
-    def _groups_are_up(self) -> bool:
-        """Whether every group has registered as ready; ``False`` also where the store cannot tell."""
+    def _groups_are_ready(self) -> bool:
+        """Whether every group has registered as ready; ``False`` if the store does not answer."""
         try:
             views = asyncio.run(self._views())
         except StoreError:
             return False
         pools = self._settings.pools
-        return all(sum(one.state.ready for one in view.groups) >= pools[view.name].groups for view in views)
+        return all(
+            sum(group.state.ready for group in view.groups) >= pools[view.name].groups for view in views
+        )
 
     async def _views(self) -> list[PoolView]:
         services = wiring.build_services(self._settings)
@@ -169,29 +179,33 @@ class RayHead:
             await services.close()
 
     def _shut_down(self, node: LocalRay) -> None:
-        """GroupStore hand back first, then Ray ends."""
+        """Let the groups release their tasks, then stop Ray."""
         try:
             serve.shutdown()
         except Exception as exc:
-            _log.warning("Serve did not end in order: %s", exc)
+            _log.warning("Serve did not shut down cleanly: %s", exc)
         node.stop()
 
-    def _tell(self, **state: Any) -> None:
-        if state != self._told:
-            self._told = state
+    def _report(self, **state: Any) -> None:
+        if state != self._reported:
+            self._reported = state
             write_atomically(self._report_file, json.dumps({**state, "at": time.time()}))
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.stop()
 
 
-def _shown(app: Any) -> Mapping[str, Any]:
+def _as_json(app: Any) -> Mapping[str, Any]:
     return {
         "status": app.status.value,
         "message": app.message,
         "deployments": {
-            name: {"status": one.status.value, "message": one.message, "replicas": dict(one.replica_states)}
-            for name, one in app.deployments.items()
+            name: {
+                "status": deployment.status.value,
+                "message": deployment.message,
+                "replicas": dict(deployment.replica_states),
+            }
+            for name, deployment in app.deployments.items()
         },
     }
 

@@ -1,8 +1,11 @@
-"""Ends what is left of an instance. Standard library only: ``up`` also runs this file as a process.
+"""Ends the processes of an instance, even after a ``kill -9`` of ``up``.
 
-Every process that ``up`` starts, and every process that those start, inherits one environment variable with
-the instance's mark. So all of them can be found without a list: also after a kill -9 of ``up`` itself, for
-which the process waits at the end of a pipe.
+Every process that ``up`` starts, and every process that those start, inherits one environment variable with the
+instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
+
+``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops in order, it
+writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process ends everything
+with the tag. The file imports the standard library only, because it runs with ``python -I -S``.
 """
 
 from __future__ import annotations
@@ -15,18 +18,18 @@ import sys
 import time
 from pathlib import Path
 
-MARK = "_DAYBREAK_INSTANCE"
-"""Name of the variable; not ``DAYBREAK_…``, because those are settings."""
+INSTANCE_TAG = "_DAYBREAK_INSTANCE"
+"""The environment variable that holds the tag. Variables named ``DAYBREAK_…`` are settings, hence the underscore."""
 _TERM_S = 8.0
 _KILL_S = 5.0
 
 
-def marked(mark: str) -> list[int]:
-    """The processes that carry ``mark`` (a prefix: an instance, or one part of it), without this one.
+def tagged(tag: str) -> list[int]:
+    """The processes with ``tag``, except this one. The tag is a prefix: of an instance, or of one process in it.
 
-    Some programs overwrite their environment with a title, so the children of what is found count too.
+    Some programs overwrite their environment with a title, so all descendants of a tagged process count too.
     """
-    wanted = f"{MARK}={mark}".encode()
+    wanted = f"{INSTANCE_TAG}={tag}".encode()
     if Path("/proc/self/environ").exists():
         entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         found = {int(entry.name) for entry in entries if _has(entry, wanted)}
@@ -40,14 +43,14 @@ def marked(mark: str) -> list[int]:
 
 def _has(entry: Path, wanted: bytes) -> bool:
     try:
-        marks = (entry / "environ").read_bytes().split(b"\0")
+        variables = (entry / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(line.startswith(wanted) for line in marks) and _parent(entry) is not None
+    return any(variable.startswith(wanted) for variable in variables) and _parent(entry) is not None
 
 
 def _parent(entry: Path) -> int | None:
-    """The parent of a live process; ``None`` of one that has ended."""
+    """The parent of a live process; ``None`` if it has ended."""
     try:
         state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
     except (OSError, ValueError):
@@ -63,26 +66,26 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
     return found, {int(row[0]): int(row[1]) for row in rows if len(row) >= 2}
 
 
-def end_all(mark: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
-    """End every process with ``mark``: SIGTERM, and SIGKILL after ``term_s``. Returns those that stay."""
-    _signal(mark, signal.SIGTERM, spare)
-    left = _wait(mark, term_s, spare)
+def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
+    """End every process with ``tag`` by SIGTERM, and by SIGKILL after ``term_s``. :returns: those that survive."""
+    _signal(tag, signal.SIGTERM, spare)
+    left = _wait(tag, term_s, spare)
     if left:
-        _signal(mark, signal.SIGKILL, spare)
-        left = _wait(mark, _KILL_S, spare)
+        _signal(tag, signal.SIGKILL, spare)
+        left = _wait(tag, _KILL_S, spare)
     return left
 
 
-def _signal(mark: str, number: signal.Signals, spare: frozenset[int]) -> None:
-    for pid in marked(mark):
+def _signal(tag: str, number: signal.Signals, spare: frozenset[int]) -> None:
+    for pid in tagged(tag):
         if pid not in spare:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
 
-def _wait(mark: str, seconds: float, spare: frozenset[int]) -> list[int]:
+def _wait(tag: str, seconds: float, spare: frozenset[int]) -> list[int]:
     end = time.monotonic() + seconds
-    while left := [pid for pid in marked(mark) if pid not in spare]:
+    while left := [pid for pid in tagged(tag) if pid not in spare]:
         if time.monotonic() > end:
             return left
         time.sleep(0.05)
@@ -90,13 +93,13 @@ def _wait(mark: str, seconds: float, spare: frozenset[int]) -> list[int]:
 
 
 def main() -> None:
-    """Wait until the process at the other end of standard input is gone, then end what it has left."""
+    """Wait until the process at the other end of standard input has ended, then end what it left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    mark = sys.argv[1]
-    said = sys.stdin.buffer.read()
-    if said != b"done":
-        end_all(mark)
+    tag = sys.argv[1]
+    last_words = sys.stdin.buffer.read()
+    if last_words != b"done":
+        end_all(tag)
 
 
 if __name__ == "__main__":

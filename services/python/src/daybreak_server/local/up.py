@@ -1,4 +1,13 @@
-"""``daybreakd up``: Daybreak on one machine, kept running: Valkey, Ray with its groups, the gateway."""
+"""``daybreakd up``: runs Daybreak on one machine: Valkey, Ray with the groups, the gateway.
+
+``make_plan`` chooses ports and writes the settings for the child processes. A supervisor starts Valkey (unless the
+settings name a Redis), and then Ray and the gateway at the same time. Tasks are accepted as soon as the gateway
+answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is.
+
+If a group cannot start, ``up`` exits with the reason. Once it is ready, it restarts whatever fails, until SIGINT,
+SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every process that
+is left.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +30,7 @@ from typing import Any
 
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import EmbeddedValkey
@@ -41,18 +50,18 @@ from daybreak_server.settings.addresses import reachable, url_of
 from daybreak_server.settings.tree import Settings
 
 _START_S = 900.0
-"""A model may take long to load; what is broken is seen much earlier."""
+"""Generous, because a large model takes long to load. Most failures show much earlier."""
 _MAX_FAILURES = 2
-"""GroupStore that end so often before the first one is ready are broken."""
+"""Failures of a rank after which ``up`` stops waiting for its group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is started, and where."""
+    """What to start, and where."""
 
     settings: Settings
     instance: Instance
-    parts: tuple[ProcessSpec, ...]
+    processes: tuple[ProcessSpec, ...]
     url: str
     api_url: str
     report: Path
@@ -60,12 +69,12 @@ class Plan:
 
 
 def run_up(settings: Settings) -> int:
-    """Start everything, say when it is ready, keep it running until a signal, stop everything.
+    """Start everything, keep it running until a signal, stop everything.
 
-    Returns 0 after a signal, 1 when a part could not be started.
+    :returns: 0 after a signal, 1 when a process could not be started.
     """
-    going = threading.Event()
-    _on_signals(going)
+    stopping = threading.Event()
+    _on_signals(stopping)
     try:
         instance = Instance(settings.data_dir)
         left = instance.open()
@@ -73,41 +82,45 @@ def run_up(settings: Settings) -> int:
         say(f"cannot start: {exc}")
         return 1
     if left:
-        say(f"ended {len(left)} processes that an earlier run had left")
+        say(f"ended {len(left)} processes left by an earlier run")
     try:
-        wiring.build_blobs(settings)  # its parts would fail one by one, each with a traceback in its log
+        wiring.build_blobs(settings)  # fail here, rather than in each process with a traceback in its log
         plan = make_plan(settings, instance)
     except (InstanceError, BlobError) as exc:
         say(f"cannot start: {exc}")
         instance.close()
         return 1
-    return _run(plan, going)
+    return _run(plan, stopping)
 
 
 def make_plan(settings: Settings, instance: Instance) -> Plan:
-    """Choose ports and write the settings of the parts. :raises InstanceError: when a port is taken."""
+    """Choose ports and write the settings of the processes. :raises InstanceError: when a port is in use."""
     http = settings.http
     if http.port and not is_free(http.port, http.host):
-        raise InstanceError(f"port {http.port} is taken: choose another (PORT=…, DAYBREAK_HTTP__PORT)")
+        raise InstanceError(
+            f"port {http.port} is in use: set DAYBREAK_HTTP__PORT (for make: PORT=…) to another port"
+        )
     http = http.model_copy(update={"port": http.port or free_port(http.host)})
     settings = settings.model_copy(update={"http": http})
-    parts: list[ProcessSpec] = []
+    processes: list[ProcessSpec] = []
     if settings.redis.url is None:
         valkey = EmbeddedValkey(instance)
-        parts.append(valkey.part())
+        processes.append(valkey.process_spec())
         redis = settings.redis.model_copy(update={"url": valkey.url})
         settings = settings.model_copy(update={"redis": redis})
     stored = settings_file(instance, settings)
     url = url_of(reachable(http.host), http.port)
     report = instance.folder / "ray.json"
     api_port = sticky_port(instance.folder / "api.port")
-    after = tuple(part.name for part in parts)
-    parts.append(_ray(instance, stored, report, api_port, after, quick=_quick(settings)))
-    parts.append(_gateway(instance, stored, url, after))
+    after = tuple(spec.name for spec in processes)
+    processes.append(
+        _ray(instance, stored, report, api_port, after, fast_start_env=_fast_start_env(settings))
+    )
+    processes.append(_gateway(instance, stored, url, after))
     return Plan(
         settings=settings,
         instance=instance,
-        parts=tuple(parts),
+        processes=tuple(processes),
         url=url,
         api_url=f"http://127.0.0.1:{api_port}",
         report=report,
@@ -128,12 +141,12 @@ def _gateway(instance: Instance, settings: Path, url: str, after: tuple[str, ...
     )
 
 
-def _quick(settings: Settings) -> Mapping[str, str]:
-    """Ray's own settings for a fast start, where its version is known to be fit for one."""
+def _fast_start_env(settings: Settings) -> Mapping[str, str]:
+    """Ray's variables for a fast start, if the settings allow it and the version of Ray is known to work with it."""
     reason = fast_start.reason_for_stock_start(
         allowed=settings.ray.fast_start, version=fast_start.installed_version()
     )
-    return QUICK if reason is None else {}
+    return FAST_START_ENVIRONMENT if reason is None else {}
 
 
 def _ray(
@@ -143,7 +156,7 @@ def _ray(
     api_port: int,
     after: tuple[str, ...],
     *,
-    quick: Mapping[str, str],
+    fast_start_env: Mapping[str, str],
 ) -> ProcessSpec:
     token = instance.folder / "ray.token"
     if not token.exists():
@@ -156,12 +169,12 @@ def _ray(
     return ProcessSpec(
         name="ray",
         command=command,
-        env=instance.environment("ray", {**quick, **_ray_environment(token)}),
+        env=instance.environment("ray", {**fast_start_env, **_ray_environment(token)}),
         log=instance.logs / "ray.log",
         ready=lambda: _read(report).get("phase") == "running",
         ready_s=600,
         stop_s=60,
-        tries=3,  # Ray gives its own processes 30 s, and a machine that is busy may need longer
+        tries=3,  # Ray gives its own processes 30 s to start, and a busy machine may need longer
         after=after,
         before=lambda: report.unlink(missing_ok=True),
     )
@@ -174,18 +187,18 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_AUTH_TOKEN": None,
         "RAY_ADDRESS": None,
         "RAY_USAGE_STATS_ENABLED": "0",
-        # A node with the loopback's address: Ray listens there only, and a laptop may change networks.
+        # The node uses the loopback address: Ray listens only there, and survives when a laptop changes networks.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000000",
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_TQDM_PATCH_PRINT": "0",
-        # Ray's patience is for idle machines.
+        # Ray's default timeouts assume an idle machine.
         "RAY_agent_register_timeout_ms": "600000",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-        # Else as many as CPUs are reserved, so that the ranks of a gang would start one after another.
+        # By default Ray starts as many workers at once as it has CPUs, so the ranks of a group would start one by one.
         "RAY_worker_maximum_startup_concurrency": str(max(2, os.cpu_count() or 2)),
     }
 
@@ -193,45 +206,45 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run(plan: Plan, going: threading.Event) -> int:
+def _run(plan: Plan, stopping: threading.Event) -> int:
     started = time.monotonic()
-    supervisor = Supervisor(plan.parts, say=say)
-    telling = WakeReporter(plan.settings, say=say)
+    supervisor = Supervisor(plan.processes, say=say)
+    wake_reporter = WakeReporter(plan.settings, say=say)
     code = 0
     try:
-        say(f"starting {', '.join(part.name for part in plan.parts)}; logs in {plan.instance.logs}")
+        say(f"starting {', '.join(spec.name for spec in plan.processes)}; logs in {plan.instance.logs}")
         supervisor.start()
-        telling.start()
-        if supervisor.wait_ready(names=["gateway"], going=going.is_set):
-            _tell(plan, supervisor, ready=False)  # tasks are taken from here on
-        if supervisor.wait_ready(going=going.is_set) and _wait_groups(plan, supervisor, going):
-            supervisor.settled()
-            _tell(plan, supervisor)
+        wake_reporter.start()
+        if supervisor.wait_ready(names=["gateway"], stopping=stopping.is_set):
+            _write_state(plan, supervisor, ready=False)  # the gateway accepts tasks from here on
+        if supervisor.wait_ready(stopping=stopping.is_set) and _wait_groups(plan, supervisor, stopping):
+            supervisor.mark_started()
+            _write_state(plan, supervisor)
             say(f"ready in {time.monotonic() - started:.1f} s: {plan.url} (documentation at {plan.url}/docs)")
-            _stay(plan, supervisor, going)
+            _wait_for_signal(plan, supervisor, stopping)
     except (ProcessFailedError, InstanceError) as exc:
         say(f"cannot start: {exc}")
         code = 1
     finally:
         say("stopping")
-        telling.stop()
+        wake_reporter.stop()
         supervisor.stop()
         _keep_ray_logs(plan)
         left = plan.instance.close()
-        say(f"these processes would not end: {left}" if left else "stopped; nothing is left running")
+        say(f"these processes did not end: {left}" if left else "stopped; no processes are left")
     return code
 
 
-def _stay(plan: Plan, supervisor: Supervisor, going: threading.Event) -> None:
+def _wait_for_signal(plan: Plan, supervisor: Supervisor, stopping: threading.Event) -> None:
     pids = supervisor.pids()
-    while not going.wait(0.5):
+    while not stopping.wait(0.5):
         if supervisor.pids() != pids:
             pids = supervisor.pids()
-            _tell(plan, supervisor)
+            _write_state(plan, supervisor)
 
 
-def _tell(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> None:
-    plan.instance.tell(
+def _write_state(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> None:
+    plan.instance.write_state(
         {
             "mode": "up",
             "ready": ready,
@@ -246,30 +259,32 @@ def _tell(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> None:
     )
 
 
-def _wait_groups(plan: Plan, supervisor: Supervisor, going: threading.Event) -> bool:
-    """Wait until every group is ready; ``False`` when told to stop.
+def _wait_groups(plan: Plan, supervisor: Supervisor, stopping: threading.Event) -> bool:
+    """Wait until every group is ready. :returns: ``False`` if ``up`` must stop first.
 
-    :raises InstanceError: when one cannot be.
+    :raises InstanceError: when a group cannot start.
     """
-    wanted = {name: pool.groups for name, pool in plan.settings.pools.items()}
+    groups_of = {name: pool.groups for name, pool in plan.settings.pools.items()}
     shown: dict[str, str] = {}
     end = time.monotonic() + _START_S
-    while not going.wait(0.2):
-        supervisor.wait_ready(names=["gateway"], going=going.is_set)
+    while not stopping.wait(0.2):
+        supervisor.wait_ready(names=["gateway"], stopping=stopping.is_set)
         ready = 0
-        for name, groups in wanted.items():
+        for name, groups in groups_of.items():
             view = _get(f"{plan.url}/v1/pools/{name}") or {}
-            have = [group for group in view.get("groups", []) if GroupState(group["state"]).ready]
-            ready += len(have) >= groups
+            ready_groups = [group for group in view.get("groups", []) if GroupState(group["state"]).ready]
+            ready += len(ready_groups) >= groups
             phase = view.get("wake", {}).get("phase", "")
             if groups and phase and shown.get(name) != phase:
                 shown[name] = phase
                 say(f"pool {name}: {phase}")
-        if ready == len(wanted):
+        if ready == len(groups_of):
             return True
         _raise_if_broken(plan)
         if time.monotonic() > end:
-            raise InstanceError(f"no group after {_START_S:g} s; see {plan.instance.logs}")
+            raise InstanceError(
+                f"not all groups are ready after {_START_S:g} s; see the logs in {plan.instance.logs}"
+            )
     return False
 
 
@@ -277,15 +292,18 @@ def _raise_if_broken(plan: Plan) -> None:
     report = _read(plan.report)
     for pool, failure in report.get("failures", {}).items():
         if failure["count"] >= _MAX_FAILURES:
-            raise InstanceError(f"rank {failure['rank']} of pool {pool} cannot start: {failure['why']}")
+            raise InstanceError(f"rank {failure['rank']} of pool {pool} cannot start: {failure['message']}")
     for name, app in report.get("apps", {}).items():
         if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY") and name in plan.settings.pools:
-            details = [one["message"] for one in app["deployments"].values() if one["message"]]
-            raise InstanceError(f"pool {name}: {' '.join([app['message'], *details]).strip()}")
+            messages = [
+                app["message"],
+                *(deployment["message"] for deployment in app["deployments"].values()),
+            ]
+            raise InstanceError(f"pool {name} cannot start: {' '.join(filter(None, messages)).strip()}")
 
 
 def _keep_ray_logs(plan: Plan) -> None:
-    """Ray writes into its session's folder, which goes; its logs stay."""
+    """Copy the logs out of Ray's session folder, and delete the folder."""
     logs = plan.ray_folder / "session_latest" / "logs"
     kept = plan.instance.logs / "ray"
     with contextlib.suppress(OSError):
@@ -295,22 +313,22 @@ def _keep_ray_logs(plan: Plan) -> None:
     shutil.rmtree(plan.ray_folder, ignore_errors=True)
 
 
-# ── small things ─────────────────────────────────────────────────────────────────────────────────────────
+# ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_signals(going: threading.Event) -> None:
+def _on_signals(stopping: threading.Event) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
-        going.set()
+        stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
 
 
 def _get(url: str) -> dict[str, Any] | None:
-    """The JSON object there, or ``None`` where there is none for now."""
+    """The JSON object at ``url``, or ``None`` if the server does not answer with JSON."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            found = json.load(answer)
+        with urllib.request.urlopen(url, timeout=5) as response:
+            found = json.load(response)
     except (OSError, ValueError, urllib.error.URLError):
         return None
     return found if isinstance(found, dict) else {}

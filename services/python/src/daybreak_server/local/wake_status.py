@@ -1,7 +1,7 @@
-"""Under ``up``, what a pool waits for while no group is there yet: said where an operator would say it.
+"""Under ``up``, publishes what each pool waits for until it has a ready group, as the operator does on Kubernetes.
 
-A group tells of its own phases, but it exists only when Ray has started and has made its processes. Until then a
-client that waits would see nothing move.
+A group publishes its phases itself, but it exists only after Ray has started its processes. Without this report,
+waiting clients would see no progress until then.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from daybreak_server.ports.pools import GroupStore
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 
-LOOK_S = 0.5
-TOLD_S = 5.0
-"""What was told counts for so long: a supervisor that is gone says nothing any more."""
+POLL_S = 0.5
+REPORT_TTL_S = 5.0
+"""A report expires after this time, so that none outlives a supervisor that was killed."""
 
 
 @dataclass(slots=True)
 class Wake:
-    """A pool's way from no group to a ready one. Times are milliseconds since 1970."""
+    """A pool on its way from no group to a ready one. Times are milliseconds since 1970."""
 
     began_ms: int
-    met_ms: int | None = None
-    """When its first group was seen: until then Ray was at work."""
+    first_group_ms: int | None = None
+    """When the first group registered. Until then the pool waited for Ray."""
 
-    def look(self, view: PoolView, now_ms: int, *, wanted: int) -> PoolReport:
-        """What to tell of the pool now."""
+    def update(self, view: PoolView, now_ms: int, *, wanted: int) -> PoolReport:
+        """Take the current state of the pool. :returns: the report to publish."""
         groups = [group for group in view.groups if group.state is not GroupState.LOST]
         ready = [group for group in groups if group.state.ready]
-        if groups and self.met_ms is None:
-            self.met_ms = now_ms
+        if groups and self.first_group_ms is None:
+            self.first_group_ms = now_ms
         if not ready:
             return PoolReport(
                 phase="Waking",
@@ -52,63 +52,66 @@ class Wake:
             phase="Ready",
             wanted=wanted,
             wake_phase=WakePhase.READY,
-            wake_last=self._whole(ready[0].wake, now_ms),
+            wake_last=self._durations(ready[0].wake, now_ms),
         )
 
-    def _whole(self, of_group: Mapping[str, float], now_ms: int) -> dict[str, float]:
-        ray_s = round(((self.met_ms or now_ms) - self.began_ms) / 1000, 3)
-        own: dict[str, float] = {name: of_group[name] for name in GROUP_PHASES if name in of_group}
+    def _durations(self, group: Mapping[str, float], now_ms: int) -> dict[str, float]:
+        """Phase → seconds: Ray's phase as seen here, the others as the group measured them."""
+        ray_s = round(((self.first_group_ms or now_ms) - self.began_ms) / 1000, 3)
+        own: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
         return {WakePhase.RAY: ray_s, **own, "total": round((now_ms - self.began_ms) / 1000, 3)}
 
 
 class WakeReporter:
-    """A thread that looks at all pools and tells of those that have no ready group."""
+    """A thread that polls all pools and publishes a report for those without a ready group."""
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """``say``: takes a line for the terminal when something keeps a pool from working."""
+        """``say``: prints a line when something keeps the groups of a pool from starting."""
         self._settings = settings
         self._say = say
-        self._said: dict[str, str] = {}
-        self._going = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="telling", daemon=True)
+        self._failures: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._run()), name="wake-reporter", daemon=True
+        )
         self._wakes: dict[str, Wake] = {}
 
     def start(self) -> None:
-        """Begin; all pools wake from now on."""
+        """Start the thread. The wake of every pool begins now."""
         self._wakes = {
             name: Wake(began_ms=_now_ms()) for name, pool in self._settings.pools.items() if pool.groups
         }
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for it."""
-        self._going.set()
+        """Stop the thread and wait for it."""
+        self._stopping.set()
         self._thread.join(timeout=30)
 
     async def _run(self) -> None:
         store = wiring.build_store(self._settings)
         try:
-            while not self._going.is_set():
+            while not self._stopping.is_set():
                 for name, pool in self._settings.pools.items():
                     if pool.groups:
-                        with contextlib.suppress(StoreError):  # it starts, too
-                            await self._look(store, name, wanted=pool.groups)
-                await asyncio.to_thread(self._going.wait, LOOK_S)
+                        with contextlib.suppress(StoreError):  # the store is starting, too
+                            await self._poll(store, name, wanted=pool.groups)
+                await asyncio.to_thread(self._stopping.wait, POLL_S)
         finally:
             await store.close()
 
-    async def _look(self, store: GroupStore, name: str, *, wanted: int) -> None:
+    async def _poll(self, store: GroupStore, name: str, *, wanted: int) -> None:
         view = await store.pool(name)
         failure = view.failure.message if view.failure is not None else ""
-        if failure and failure != self._said.get(name):
-            self._say(f"pool {name} is not in order: {failure}")
-        self._said[name] = failure
+        if failure and failure != self._failures.get(name):
+            self._say(f"pool {name} has a problem: {failure}")
+        self._failures[name] = failure
         if name not in self._wakes:
             if any(group.state.ready for group in view.groups):
                 return
             self._wakes[name] = Wake(began_ms=_now_ms())
-        report = self._wakes[name].look(view, _now_ms(), wanted=wanted)
-        await store.tell(name, report, ttl_s=TOLD_S)
+        report = self._wakes[name].update(view, _now_ms(), wanted=wanted)
+        await store.publish_report(name, report, ttl_s=REPORT_TTL_S)
         if report.phase == "Ready":
             del self._wakes[name]
 

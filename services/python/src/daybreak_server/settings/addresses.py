@@ -1,17 +1,14 @@
-"""Addresses as they are printed and called: a host may be an IPv6 address, which a URL wants in brackets."""
+"""Formats addresses to print and to connect to. In a URL, an IPv6 address needs brackets."""
 
 from __future__ import annotations
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
-"""An address that listens on every network, and the one of this machine that reaches it.
-
-asyncio serves IPv6 alone on ``::``, so 127.0.0.1 would find nobody there.
-"""
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
+"""Wildcard address → the loopback address that reaches it. asyncio serves only IPv6 on ``::``, hence ``::1``."""
 
 
 def reachable(host: str) -> str:
-    """An address to call where ``host`` is listened on."""
-    return _EVERYWHERE.get(host, host)
+    """The address that reaches a server listening on ``host``, from this machine."""
+    return _LOOPBACK.get(host, host)
 
 
 def host_port(host: str, port: int) -> str:

@@ -1,8 +1,8 @@
-"""The one setting that ``ray start`` of a pod needs, read without the tree.
+"""Reads the one setting that ``ray start`` of a pod needs, without the tree.
 
-The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of a processor: a fifth
-of what a pod takes to join its Ray. A test compares the two. What cannot be read counts as not given: the processes
-that load the whole tree report it.
+The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time: a fifth
+of the time in which a pod joins its Ray cluster. A test compares the two. A file that cannot be read counts as unset
+here: the processes that load the whole tree report it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 _VARIABLE = "DAYBREAK_RAY__FAST_START"
 _CONFIG = "DAYBREAK_CONFIG"
 _OFF = frozenset({"0", "off", "f", "false", "n", "no"})
-"""Pydantic's words for false; the image's ``ray`` command knows the same."""
+"""What pydantic reads as false. The image's ``ray`` command has the same list."""
 
 
 def fast_start_allowed(environ: Mapping[str, str]) -> bool:
-    """The setting ``ray.fast_start`` of a process with these variables."""
+    """The value of ``ray.fast_start`` for a process with this environment."""
     value: Any = environ.get(_VARIABLE) or _in_file(environ.get(_CONFIG))
     return str(value).lower() not in _OFF
 
 
 def _in_file(config: str | None) -> Any:
-    """What the file says, or ``True``."""
+    """The value in the file; ``True`` if it has none."""
     if not config:
         return True
     import yaml

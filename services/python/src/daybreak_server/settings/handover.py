@@ -1,4 +1,4 @@
-"""Hands the settings of a parent process to its children, as a file."""
+"""Reads the settings that a parent process wrote to a file for its children."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from daybreak_server.settings.tree import Settings
 
 
 def read_settings(path: Path) -> Settings:
-    """What :func:`settings_file` wrote."""
+    """The settings in a file that ``settings_file`` of :mod:`daybreak_server.local.instance` wrote."""
     return Settings.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,13 @@
-"""Reads a tree of settings from a YAML file and the environment, and says what is wrong with them."""
+"""Reads a tree of settings from a YAML file and the environment, and reports what is wrong with them.
+
+A variable's path in the tree decides how its text is read: as text for a single setting, as a JSON object for a
+section, as any JSON value below ``options``. ``load`` merges the variables over the file, and pydantic checks the
+result. Each of pydantic's errors becomes one line that names the setting, what is wrong, the value, and the file and
+line or the variable that it came from.
+
+Messages must not show a password. They mask values by the name of the setting and by what looks like a password in a
+URL, even one that is malformed.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +27,27 @@ from daybreak_server.settings.rules.config_file import ConfigFile, ConfigFileErr
 
 PREFIX: Final = VARIABLES
 OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
-"""Names that the client reads and the server leaves alone."""
+"""Variables that the client reads and the server ignores."""
 CONFIG: Final = "DAYBREAK_CONFIG"
-"""Names the file for processes that have no command line of ours, such as Ray's."""
+"""Names the file for processes without our command line, such as Ray's workers."""
 
 Tree = TypeVar("Tree", bound=BaseModel)
 
 _SECRET_NAME = re.compile(r"(^|_)(secret|token|password|credentials?|api_?key|secret_key)$", re.IGNORECASE)
 _SECRET_USERINFO = re.compile(r"(://[^/@:\s]*:)\S*@")
 _SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | re.DOTALL)
-"""A text that is a URL as a whole: whatever was not escaped belongs to the password too."""
+"""A text that is a URL as a whole: everything up to the last ``@`` is part of the password, escaped or not."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
-"""A URL that is refused and has no user: what follows the colon may be a password that lacks its host."""
+"""A refused URL without ``@``: the text after the colon may be a password whose host is missing."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
-"""What stands where the port belongs and is not a number: a password without its host."""
+"""A text in the place of the port that is not a number: a password whose host is missing."""
 _SECRET_QUERY = re.compile(r"([?&](?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
-# Kubernetes puts such names into each pod for a Service called `daybreak` or `daybreak-…`.
+# Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
 _OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 
 
 class SettingsError(Exception):
-    """The settings are not usable; ``problems`` has one readable line for each thing that is wrong."""
+    """The settings cannot be used. ``problems`` has a line for each problem."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
@@ -46,11 +55,12 @@ class SettingsError(Exception):
 
 
 def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -> Tree:
-    """Defaults, then the YAML file, then the environment. An empty variable counts as absent.
+    """Load a tree: the environment overrides the YAML file, which overrides the defaults.
 
-    The file is ``config``, else the one that the variable ``DAYBREAK_CONFIG`` names.
+    The file is ``config``, or else the one that the variable ``DAYBREAK_CONFIG`` names. An empty variable counts as
+    unset.
 
-    :raises SettingsError: with a line for each unknown name, wrong value, or unreadable file.
+    :raises SettingsError: with a line for each unknown name, wrong value or unreadable file.
     """
     tree, variables, problems = _from_environment(root, environ)
     if config is None and environ.get(CONFIG):
@@ -67,7 +77,7 @@ def load(root: type[Tree], *, config: Path | None, environ: Mapping[str, str]) -
             for error in exc.errors()
             for line in _readable(root, error, file=file, variables=variables).splitlines()
         )
-        raise SettingsError((*problems, *found)) from None  # pydantic's own text quotes what it refuses
+        raise SettingsError((*problems, *found)) from None  # pydantic's own text quotes the refused value
     if problems:
         raise SettingsError(tuple(problems))
     return settings
@@ -79,16 +89,16 @@ def environment_name(path: tuple[str, ...]) -> str:
 
 
 def leaves(root: type[BaseModel], *names: str) -> Iterator[tuple[str, ...]]:
-    """The paths of all settings; where a setting is kept by name (``pools``), once for each of ``names``."""
+    """The paths of all settings. Settings below a name (``pools``) come once for each of ``names``."""
     yield from _leaves(root, (), names)
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """The same value (text, tree or list) fit to be shown: without passwords."""
+    """A value (text, tree or list) with all passwords replaced by ``***``. ``name``: the name of its setting."""
     if isinstance(value, Mapping):
-        return {key: masked(one, str(key)) for key, one in value.items()}
+        return {key: masked(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [masked(one, name) for one in value]
+        return [masked(item, name) for item in value]
     if value is not None and _SECRET_NAME.search(name):
         return "***"
     if isinstance(value, str):
@@ -102,7 +112,7 @@ def masked(value: Any, name: str = "") -> Any:
 def _from_environment(
     root: type[BaseModel], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str], list[str]]:
-    """The tree that the environment gives, the variable of each path, and what is wrong with names and JSON."""
+    """The tree in the environment, the variable of each path, and problems with names and JSON."""
     tree: dict[str, Any] = {}
     variables: dict[tuple[str, ...], str] = {}
     problems: list[str] = []
@@ -133,29 +143,29 @@ def _from_environment(
 
 
 def _value(kind: type[Any], text: str) -> Any:
-    """What a variable says. :raises ValueError: saying what to write."""
+    """The value of a variable. :raises ValueError: with what to write instead."""
     if kind is str:
         return text
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite)
-    except _TwiceError as exc:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_not_finite)
+    except _DuplicateKeyError as exc:
         raise ValueError(f"{exc.args[0]} is given twice; keep one of them") from None
     except (ValueError, RecursionError):
         value = text
     if kind is dict and not isinstance(value, dict):
-        raise ValueError('write a JSON object, such as {"a": 1}, or set its parts alone')
+        raise ValueError('write a JSON object, such as {"a": 1}, or set its members one by one')
     return value
 
 
-class _TwiceError(Exception):
-    """A key stands twice in an object of JSON."""
+class _DuplicateKeyError(Exception):
+    """A JSON object has a key twice."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise _TwiceError(name)
+            raise _DuplicateKeyError(name)
     return dict(pairs)
 
 
@@ -164,7 +174,7 @@ def _not_finite(constant: str) -> NoReturn:
 
 
 def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
-    """What a variable holds: text (``str``), a JSON object (``dict``), anything (``object``); or unknown."""
+    """What a variable holds: text (``str``), a JSON object (``dict``), any value (``object``); ``None`` if unknown."""
     kind: Any = root
     for part in path:
         if not part:
@@ -183,7 +193,7 @@ def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without ``Annotated``, ``| None`` and the like; leaves become ``str``."""
+    """An annotation without ``Annotated``, ``| None`` and the like. That of a single setting becomes ``str``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])
@@ -193,7 +203,7 @@ def _plain(annotation: Any) -> Any:
         or (isinstance(annotation, type) and issubclass(annotation, BaseModel))
     ):
         return annotation
-    inner = [one for one in get_args(annotation) if one is not NoneType]
+    inner = [argument for argument in get_args(annotation) if argument is not NoneType]
     return _plain(inner[0]) if len(inner) == 1 and origin is not Literal else str
 
 
@@ -209,30 +219,33 @@ def _leaves(kind: Any, at: tuple[str, ...], names: tuple[str, ...]) -> Iterator[
 
 
 def _suggestion(root: type[BaseModel], name: str, path: list[str]) -> str:
-    """The known name that is most like this one."""
-    known = [environment_name(one) for one in leaves(root, path[1] if len(path) > 1 else "video")]
+    """A suggestion of the known variable that is most similar to ``name``."""
+    known = [environment_name(leaf) for leaf in leaves(root, path[1] if len(path) > 1 else "video")]
 
-    def likeness(one: str) -> float:
-        last = one.rpartition("__")[2].lower()
-        return difflib.SequenceMatcher(None, name, one).ratio() + (0.3 if last in {path[-1], path[0]} else 0)
+    def similarity(candidate: str) -> float:
+        last = candidate.rpartition("__")[2].lower()
+        bonus = 0.3 if last in {path[-1], path[0]} else 0
+        return difflib.SequenceMatcher(None, name, candidate).ratio() + bonus
 
-    return f"did you mean {max(known, key=likeness)}? `daybreakd settings` lists them all"
+    return f"did you mean {max(known, key=similarity)}? `daybreakd settings` lists all settings"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees as one; where both have a value, that of ``above``."""
+    """Two trees as one. Values of ``above`` override those of ``below``."""
     tree = dict(below)
     for key, value in above.items():
-        old = tree.get(key)
-        tree[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        base = tree.get(key)
+        tree[key] = (
+            _merged(base, value) if isinstance(base, Mapping) and isinstance(value, Mapping) else value
+        )
     return tree
 
 
 _PLAIN: Final = {
     "finite_number": "must be a finite number",
-    "model_type": "must be a group of settings",
-    "model_attributes_type": "must be a group of settings",
-    "dict_type": "must be a group of settings",
+    "model_type": "must be a mapping of settings",
+    "model_attributes_type": "must be a mapping of settings",
+    "dict_type": "must be a mapping of settings",
     "string_type": "must be text; put it in quotes",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -243,41 +256,41 @@ _PLAIN: Final = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
 }
-"""Sentences for what pydantic says in words of Python."""
+"""Pydantic's type of error → our words, where pydantic's speak of Python types."""
 
 
 def _readable(
     root: type[BaseModel], error: Any, *, file: ConfigFile, variables: Mapping[tuple[str, ...], str]
 ) -> str:
-    """A sentence about one of pydantic's errors: which setting, what is wrong, what was given and where."""
+    """One of pydantic's errors as a line: the setting, what is wrong, the value, and where it came from."""
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     name = ".".join(path)
     place = _place(path, file, variables)
     if error["type"] == "extra_forbidden":
-        known = [".".join(one) for one in leaves(root, path[1] if len(path) > 1 else "video")]
+        known = [".".join(leaf) for leaf in leaves(root, path[1] if len(path) > 1 else "video")]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0)
-        there = f" ({place})" if place else ""
+        suffix = f" ({place})" if place else ""
         return (
             f"{name}: there is no such setting; did you mean {close[0]}? "
-            f"`daybreakd settings` lists them all{there}"
+            f"`daybreakd settings` lists all settings{suffix}"
         )
     message = str(error["msg"]).removeprefix("Value error, ")
     message = _PLAIN.get(error["type"], re.sub(r"^Input should be", "must be", message))
     title = f"{name} ({environment_name(path)}): " if path else ""
     given = masked(error["input"], path[-1] if path else "")
-    if not isinstance(given, str | int | float):  # a rule about several settings names them itself
-        there = f" ({place})" if place else ""
-        return "\n".join(f"{title}{line}{there}" for line in message.splitlines())
+    if not isinstance(given, str | int | float):  # a rule about several settings names them in its message
+        suffix = f" ({place})" if place else ""
+        return "\n".join(f"{title}{line}{suffix}" for line in message.splitlines())
     shown = repr(_REFUSED_URL.sub(r"\1***", given) if isinstance(given, str) else given)
-    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
     return f"{title}{message}; it is {shown}" + (f" ({place})" if place else "")
 
 
-_LONGEST_SHOWN: Final = 200
+_MAX_SHOWN: Final = 200
 
 
 def _place(path: tuple[str, ...], file: ConfigFile, variables: Mapping[tuple[str, ...], str]) -> str | None:
-    """Where a setting was given: the variable, where it has another name than the setting's own; or file and line."""
+    """Where a setting came from: file and line, or the variable if it is not the setting's own."""
     for end in range(len(path), 0, -1):
         if (variable := variables.get(path[:end])) is not None:
             return None if variable == environment_name(path) else f"from {variable}"

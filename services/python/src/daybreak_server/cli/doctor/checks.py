@@ -1,4 +1,4 @@
-"""A line of ``daybreakd doctor``'s report."""
+"""One line of the report of ``daybreakd doctor``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the report. ``advice`` says what to do; empty where nothing needs to be done."""
+    """A checked thing, what was found, and ``advice`` on what to do (empty if there is nothing to do)."""
 
     level: Literal["ok", "warning", "error"]
     what: str
@@ -17,27 +17,27 @@ class Check:
     advice: str = ""
 
     def as_object(self) -> dict[str, Any]:
-        """For programs."""
+        """The check for ``--json``."""
         return asdict(self)
 
 
 def ok(what: str, found: str) -> Check:
-    """Nothing needs to be done."""
+    """A check that found nothing wrong."""
     return Check(level="ok", what=what, found=found)
 
 
 def warning(what: str, found: str, advice: str) -> Check:
-    """It works, but."""
+    """A check that found a problem with which Daybreak still runs."""
     return Check(level="warning", what=what, found=found, advice=advice)
 
 
 def error(what: str, found: str, advice: str) -> Check:
-    """It does not work."""
+    """A check that found a problem that keeps Daybreak from running."""
     return Check(level="error", what=what, found=found, advice=advice)
 
 
 def version(package: str) -> str | None:
-    """Of an installed package, or ``None``."""
+    """The version of an installed package, or ``None``."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

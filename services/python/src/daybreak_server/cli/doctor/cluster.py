@@ -1,4 +1,4 @@
-"""What ``daybreakd doctor`` says of the Kubernetes around it, where there is one."""
+"""Checks of ``daybreakd doctor`` for the Kubernetes cluster, if there is one."""
 
 from __future__ import annotations
 
@@ -11,45 +11,52 @@ from daybreak_server.settings.tree import Settings, names_kubernetes
 NEEDED = {
     "ray.io": (
         "KubeRay",
-        "it makes the pods of groups: without it no group starts, and tasks wait",
-        "install the kuberay-operator chart (with its CRDs); the pools go on by themselves",
+        "KubeRay creates the pods of groups; without it no group starts, and tasks wait",
+        "install the kuberay-operator chart with its CRDs; the pools then continue by themselves",
     ),
     "keda.sh": (
         "KEDA",
-        "it wakes pools: without it a pool stays at the groups that it has",
-        "install the keda chart, then `helm upgrade` Daybreak, which makes its ScaledObjects",
+        "KEDA scales pools; without it a pool keeps the number of groups that it has",
+        "install the keda chart, then run `helm upgrade` for Daybreak, which creates its ScaledObjects",
     ),
     "daybreak.dev": (
         "GeneratorPools",
-        "the kind is not known: there are no pools to keep",
-        "apply deploy/crd/generatorpools.yaml, or install the chart, which brings it",
+        "without the CRD there are no pools",
+        "apply deploy/crd/generatorpools.yaml, or install the chart, which contains it",
     ),
 }
-"""By API group: who serves it, what its absence means, what to do."""
+"""API group → what serves it, what its absence means, and what to do."""
 
 
 def examine(_settings: Settings) -> Iterator[Check]:
-    """What Daybreak needs of a cluster; nothing where this is no pod and KUBECONFIG is not set."""
+    """Check what Daybreak needs of a cluster. Checks nothing outside a pod if KUBECONFIG is not set."""
     if not names_kubernetes():
         return
     if version("kubernetes") is None:
-        yield warning("kubernetes", "was not looked at", "pip install 'daybreak-server[kubernetes]'")
+        yield warning(
+            "kubernetes",
+            "not checked: the package `kubernetes` is not installed",
+            "pip install 'daybreak-server[kubernetes]'",
+        )
         return
     from daybreak_server.adapters.kube.discovery import api_groups
 
     try:
         found = api_groups()
     except ClusterRefusedError as exc:
-        advice = "only the operator's pod has an account here: run it there (kubectl exec deploy/daybreak-operator)"
-        yield warning("kubernetes", f"KubeRay and KEDA were not looked for: {exc}", advice)
+        advice = (
+            "only the operator's pod may ask the API server: "
+            "kubectl exec deploy/daybreak-operator -- daybreakd doctor"
+        )
+        yield warning("kubernetes", f"KubeRay and KEDA not checked: {exc}", advice)
     except ClusterError as exc:
-        yield error("kubernetes", str(exc), "is KUBECONFIG right, and is the cluster up?")
+        yield error("kubernetes", str(exc), "check that KUBECONFIG is right and that the cluster is up")
     else:
         yield from judge(found)
 
 
 def judge(groups: frozenset[str]) -> Iterator[Check]:
-    """What to think of a cluster that serves these API groups."""
+    """Check that the cluster serves the API groups that Daybreak needs."""
     for group, (name, meaning, advice) in NEEDED.items():
         if group in groups:
             yield ok(name, f"{group} is served")

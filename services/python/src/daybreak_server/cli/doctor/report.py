@@ -1,7 +1,7 @@
-"""``daybreakd doctor``: what Daybreak needs on this machine, and what to do where it is not there.
+"""``daybreakd doctor``: checks what Daybreak needs on this machine, and says how to fix what is wrong.
 
-Every check gives one or more :class:`Check`; none changes anything, save that the store of files is probed
-with a small file (and a local one's folder is made).
+Every check yields one or more :class:`Check`. A check changes nothing, with one exception: to probe the artifact
+storage it writes and deletes a small file, and it creates the folder of a local storage.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 
 GIB = 1 << 30
 OLDEST = {"ray": (2, 60), "torch": (2, 11)}
-"""What the code is written for; older ones lack what it calls."""
+"""Package → oldest version that has the functions that Daybreak calls."""
 
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
 def examine(settings: Settings) -> list[Check]:
-    """All checks, in the order in which a person would mend things."""
+    """Run all checks, in the order in which to fix problems."""
     checks: list[Check] = []
-    of_machine = (_packages, redis.examine, _pools, _artifacts, _port, _disk, _processors, _gpus)
-    for check in (*of_machine, cluster.examine):
+    machine = (_packages, redis.examine, _pools, _artifacts, _port, _disk, _processors, _gpus)
+    for check in (*machine, cluster.examine):
         checks += check(settings)
     return checks
 
 
 def broken(checks: list[Check]) -> bool:
-    """Whether something must be mended before Daybreak can run."""
+    """Whether a problem keeps Daybreak from running."""
     return any(check.level == "error" for check in checks)
 
 
@@ -53,24 +53,32 @@ def as_lines(checks: list[Check]) -> str:
             lines.append(f"  {'':<{width}}  → {check.advice}")
     errors = sum(check.level == "error" for check in checks)
     warnings = sum(check.level == "warning" for check in checks)
-    lines += ["", f"{errors} to mend, {warnings} to know of" if errors or warnings else "all is in order"]
+    lines += [
+        "",
+        f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" if errors or warnings else "no problems",
+    ]
     return "\n".join(lines)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _packages(settings: Settings) -> Iterator[Check]:
-    """Ray runs the groups; torch and its companions run the video workload. ``dev`` needs none of them."""
+    """Ray runs the groups; torch, diffusers and av run the video workload. ``daybreakd dev`` needs none of them."""
     video = any(pool.workload == "video" for pool in settings.pools.values())
-    wanted = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
-    for package, extra in wanted.items():
+    needed = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
+    for package, extra in needed.items():
         found = version(package)
         install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` runs without it"
         oldest = OLDEST.get(package, (0,))
         if found is None:
-            yield error(package, "is not installed", install)
+            yield error(package, "not installed", install)
         elif _numbers(found) < oldest:
-            yield error(package, f"{found} is too old", f"{'.'.join(map(str, oldest))} or newer: {install}")
+            minimum = ".".join(map(str, oldest))
+            yield error(package, f"{found} is too old: {minimum} or newer is needed", install)
         elif package == "ray" and (reason := fast_start.reason_for_stock_start(allowed=True, version=found)):
-            yield warning(package, f"{found} starts some seconds slower", f"{reason}: {install}")
+            yield warning(package, f"{found} starts a few seconds slower: {reason}", install)
         else:
             yield ok(package, found)
 
@@ -92,17 +100,23 @@ def _pools(settings: Settings) -> Iterator[Check]:
             yield error(what, str(exc), f"correct pools.{name}.kind or .workload")
             continue
         except registry.UnknownWorkloadError as exc:
-            yield error(what, str(exc), f"mend {environment_variable('pools', name, 'workload')}")
+            yield error(what, str(exc), f"correct {environment_variable('pools', name, 'workload')}")
             continue
-        except Exception as exc:  # a workload of somebody else may raise anything
-            yield error(what, f"its options are not usable: {exc}", f"mend pools.{name}.options or .model")
+        except Exception as exc:  # a third-party workload may raise anything
+            yield error(what, f"its options are wrong: {exc}", f"correct pools.{name}.options or .model")
             continue
-        if spec.name != "video":  # whose parts are looked at one by one: importing torch takes seconds
+        if (
+            spec.name != "video"
+        ):  # _packages has checked its packages: importing torch here would take seconds
             try:
                 registry.implementation(spec)
             except Exception as exc:
-                advice = f"its ranks need {spec.implementation}: install what it imports, or mend the spec"
-                yield error(what, f"no group of it can start: {exc}", advice)
+                advice = (
+                    f"install what {spec.implementation} imports, or correct `implementation` in the spec"
+                )
+                yield error(
+                    what, f"{spec.implementation} cannot be imported, so no group can start: {exc}", advice
+                )
                 continue
         group = f"{pool.groups} group(s) of {pool.ranks} rank(s)"
         if pool.model is not None and pool.model.startswith("s3://"):
@@ -110,13 +124,13 @@ def _pools(settings: Settings) -> Iterator[Check]:
         elif spec.name == "video":
             yield from _video_model(what, pool, group)
         elif pool.model is not None and not Path(pool.model).is_dir():
-            yield error(what, f"there is no folder {pool.model}", f"mend pools.{name}.model")
+            yield error(what, f"there is no folder {pool.model}", f"correct pools.{name}.model")
         else:
             yield ok(what, f"{spec.name}, {group}")
 
 
 def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterator[Check]:
-    """Whether the model is there, and whether this machine's cache has room for it."""
+    """Whether the model exists in S3, and how large it is."""
     from daybreak_server.adapters.blobs.model_source import S3Model
     from daybreak_server.ports.blobs import BlobError
 
@@ -124,10 +138,12 @@ def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterat
         files = S3Model(url, settings.artifacts.s3).files()
     except BlobError as exc:
         problem, _, advice = str(exc).partition("; ")
-        yield error(what, problem, advice or "mend the pool's model, or what its store of files says")
+        yield error(what, problem, advice or "correct pools.<pool>.model or artifacts.s3")
         return
     size = sum(file.size_bytes for file in files)
-    yield ok(what, f"{group}, {url}: {len(files)} files, {size / 1e9:.1f} GB, kept in {settings.model_cache}")
+    yield ok(
+        what, f"{group}, {url}: {len(files)} files, {size / 1e9:.1f} GB, cached in {settings.model_cache}"
+    )
 
 
 def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:
@@ -136,12 +152,12 @@ def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:
 
     folder = Path(pool.model) if pool.model else BUILT_IN
     findings = verify(folder)
-    wrong = [one.message for one in findings if one.level == "error"]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        yield error(what, wrong[0] + more, f"daybreakd models verify {folder}")
+    errors = [finding.message for finding in findings if finding.level == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        yield error(what, errors[0] + more, f"run `daybreakd models verify {folder}` for details")
         return
-    info = next((one.message for one in findings if one.level == "info"), str(folder))
+    info = next((finding.message for finding in findings if finding.level == "info"), str(folder))
     yield ok(what, f"video, {group}, {'' if pool.model else 'built-in '}{info}")
 
 
@@ -149,14 +165,14 @@ def _artifacts(settings: Settings) -> Iterator[Check]:
     from daybreak_server.adapters.blobs import open_blobs
     from daybreak_server.ports.blobs import BlobError
 
-    place = masked(settings.artifacts.url)
+    url = masked(settings.artifacts.url)
     try:
         open_blobs(settings.artifacts).probe()
     except BlobError as exc:
         problem, _, advice = str(exc).partition("; ")
-        yield error("files", problem, advice or "mend DAYBREAK_ARTIFACTS__URL")
+        yield error("files", problem, advice or "correct DAYBREAK_ARTIFACTS__URL")
     else:
-        yield ok("files", f"{place} can be written, read and deleted")
+        yield ok("files", f"files in {url} can be written, read and deleted")
 
 
 def _port(settings: Settings) -> Iterator[Check]:
@@ -164,34 +180,36 @@ def _port(settings: Settings) -> Iterator[Check]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
-            # As servers do: a port whose last connections are only closing is free.
+            # Servers bind with SO_REUSEADDR too: connections in TIME_WAIT do not keep a port busy.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             yield warning(
                 "port",
-                f"{host_port(host, port)} is taken, perhaps by a Daybreak that runs already",
-                "stop what listens there, or set DAYBREAK_HTTP__PORT to another (0: any free one)",
+                f"{host_port(host, port)} is in use, perhaps by a running Daybreak",
+                "stop the process that listens there, or set DAYBREAK_HTTP__PORT to another port (0: any free port)",
             )
         else:
-            advice = "mend DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
-            yield error("port", f"{host_port(host, port)} cannot be listened on: {exc}", advice)
+            advice = "correct DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
+            yield error("port", f"cannot listen on {host_port(host, port)}: {exc}", advice)
     else:
         yield ok("port", f"{host_port(host, port)} is free" if port else f"{host}, any free port")
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
     for folder in _folders(settings):
-        there = next(one for one in (folder, *folder.parents) if one.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         found = f"{free / GIB:.1f} GiB free for {folder}"
-        if not os.access(there, os.W_OK):
-            yield error("disk", f"{there} is not writable", "give this user the right, or set another")
+        if not os.access(existing, os.W_OK):
+            yield error(
+                "disk", f"{existing} is not writable", "let this user write there, or set another folder"
+            )
         elif free < GIB / 4:
-            yield error("disk", found, "free some space, or name a folder with more of it")
+            yield error("disk", found, "free some space, or set a folder on a larger disk")
         elif free < 4 * GIB:
-            yield warning("disk", found, "Redis, logs and videos grow here: keep some GiB free")
+            yield warning("disk", found, "keep some GiB free: Redis, logs and videos grow here")
         else:
             yield ok("disk", found)
     shared = Path("/dev/shm")
@@ -199,12 +217,12 @@ def _disk(settings: Settings) -> Iterator[Check]:
         yield warning(
             "shared memory",
             f"{shared} has {room / (1 << 20):.0f} MiB",
-            "Ray wants 256 MiB or more (docker run --shm-size=1g); else it is slow",
+            "give Ray 256 MiB or more (docker run --shm-size=1g): it is slow with less",
         )
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """Where this machine's disks fill: the data folder, and that of the files where it is another one."""
+    """The folders that grow: the data folder, and that of local artifact storage if it lies elsewhere."""
     from daybreak_server.adapters.blobs import folder_of
 
     folders = [settings.data_dir]
@@ -216,13 +234,12 @@ def _folders(settings: Settings) -> list[Path]:
 
 
 def _processors(settings: Settings) -> Iterator[Check]:
-    have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     ranks = sum(pool.groups * pool.ranks for pool in settings.pools.values())
-    found = f"{have} CPU(s) for {ranks} rank(s)"
-    if ranks > have:
-        yield warning(
-            "processors", found, "ranks share CPUs: it works, slowly; fewer ranks or groups may be faster"
-        )
+    found = f"{cpus} CPU(s) for {ranks} rank(s)"
+    if ranks > cpus:
+        advice = "lower pools.<pool>.ranks or .groups: ranks that share a CPU work, but slowly"
+        yield warning("processors", found, advice)
     else:
         yield ok("processors", found)
 
@@ -230,25 +247,25 @@ def _processors(settings: Settings) -> Iterator[Check]:
 def _gpus(settings: Settings) -> Iterator[Check]:
     names = _gpu_names()
     cuda = [pool for pool in settings.pools.values() if pool.device == "cuda"]
-    wanted = sum(pool.groups * pool.ranks * pool.gpus_per_rank for pool in cuda)
-    found = ", ".join(names) if names else "none seen (nvidia-smi)"
-    if wanted > len(names):
+    needed = sum(pool.groups * pool.ranks * pool.gpus_per_rank for pool in cuda)
+    found = ", ".join(names) if names else "nvidia-smi shows none"
+    if needed > len(names):
         yield error(
             "gpus",
-            f"{found}; the pools on `cuda` need {wanted:g}",
+            f"{found}; the pools with device `cuda` need {needed:g}",
             "install the driver, or lower pools.<pool>.ranks, .groups, .gpus_per_rank, or set .device to cpu",
         )
     else:
-        yield ok("gpus", found if names else f"{found}; the pools run on the CPU")
+        yield ok("gpus", found if names else f"{found}; the pools run on CPUs")
 
 
 def _gpu_names() -> list[str]:
-    """The GPUs that the driver shows, by its own tool: importing torch would take seconds."""
+    """The GPUs that ``nvidia-smi`` lists. Importing torch to ask it would take seconds."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return [line.strip() for line in listed.stdout.splitlines() if line.strip()]

@@ -1,1 +1,1 @@
-"""What a setting may be, by kind: numbers, addresses, files, and what contradicts what. Only the file is read."""
+"""Rules that check settings: numbers, addresses, the config file, and settings that depend on each other."""

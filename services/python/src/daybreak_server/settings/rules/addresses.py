@@ -1,4 +1,4 @@
-"""Addresses of settings: URLs, hosts and folders. What is refused is never quoted: it may hold a password."""
+"""Rules for URLs, hosts and folders. Messages never quote a refused value, because it may hold a password."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _REGION = re.compile(r"(?![0-9]+$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def absolute_folder(folder: Path) -> Path:
-    """One Daybreak has processes in several working directories: a relative folder is resolved at once.
+    """The absolute path of a folder, because Daybreak's processes run in different working directories.
 
-    :raises ValueError: when it cannot be.
+    :raises ValueError: when the folder cannot be resolved.
     """
     _printable(str(folder))
     try:
         return Path(os.path.abspath(folder.expanduser()))
-    except (RuntimeError, OSError) as exc:  # ~somebody who is not there; a working directory that was deleted
+    except (RuntimeError, OSError) as exc:  # ~user for an unknown user; a deleted working directory
         raise ValueError(f"the folder cannot be resolved ({exc}); write an absolute path") from None
 
 
 def files_url(url: str) -> str:
-    """``file:`` and ``s3:`` URLs; a relative folder becomes absolute."""
+    """Check a ``file:`` or ``s3:`` URL. A relative folder becomes absolute."""
     parts = _split(url)
     match parts.scheme:
         case "file" if parts.netloc in {"", "localhost"} and parts.path.strip("/"):
@@ -46,7 +46,7 @@ def files_url(url: str) -> str:
 
 
 def model_place(place: str | None) -> str | None:
-    """``s3://bucket/prefix`` as it is; a folder, or ``file:`` and a folder, as an absolute path."""
+    """Check the place of a model: ``s3://bucket/prefix``, or a folder, which becomes an absolute path."""
     if place is None:
         return None
     scheme = _split(place).scheme
@@ -55,21 +55,21 @@ def model_place(place: str | None) -> str | None:
     if scheme == "file":
         return unquote(urlsplit(files_url(place)).path)
     if "://" in place:
-        raise ValueError(f"a model is a folder or on S3; {FILES}")
+        raise ValueError(f"a model is a local folder or on S3; {FILES}")
     return str(absolute_folder(Path(place)))
 
 
 def server_url(url: str | None) -> str | None:
-    """``http://host:port`` of a server, without user, query and fragment."""
+    """Check the URL of a server, ``http://host:port``: no user, query or fragment."""
     if url is None:
         return None
     _printable(url)
     example = "write http://host:9000 or https://host"
     parts = _split(url)
     if parts.scheme not in {"http", "https"}:
-        raise ValueError(f"the address of a server begins with http:// or https://; {example}")
+        raise ValueError(f"the URL of a server starts with http:// or https://; {example}")
     if "@" in parts.netloc:
-        raise ValueError("user and password are no part of this URL; give them as AWS variables or in files")
+        raise ValueError("this URL must not have a user and password; set them as AWS variables or in files")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
@@ -77,44 +77,44 @@ def server_url(url: str | None) -> str | None:
     if not host or port == 0 or " " in url or not (_is_ip(host) or _HOST_NAME.fullmatch(host)):
         raise ValueError(f"the host cannot be read; {example}")
     if parts.query or parts.fragment:
-        raise ValueError(f"the address of a server has no ? and no #; {example}")
+        raise ValueError(f"the URL of a server must not have a ? or #; {example}")
     return url
 
 
 def listening_host(host: str) -> str:
-    """A name or an address to listen on: no URL, no port. An IPv6 address may have the brackets of a URL."""
+    """Check a name or an address to listen on, without a port. An IPv6 address may have brackets, as in a URL."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (_is_ip(bare) or (bare == host and _HOST_NAME.fullmatch(host))):
         raise ValueError(
-            "write a name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is a setting"
+            "write only a name or an address, such as 127.0.0.1, 0.0.0.0 or ::1; the port is another setting"
         )
     return bare
 
 
 def region_name(region: str | None) -> str | None:
-    """The name of a region of AWS, or of whatever a server takes for one."""
+    """Check the name of a region, of AWS or of another S3 server."""
     if region is not None and not _REGION.fullmatch(region):
         raise ValueError("write the name of a region, such as eu-central-1")
     return region
 
 
 def key_prefix(prefix: str) -> str:
-    """What Redis keys begin with. Braces would move a pool's keys into another slot of a cluster."""
+    """Check the prefix of Redis keys. Braces are refused: they would move a pool's keys to another cluster slot."""
     if not re.fullmatch(r"[A-Za-z0-9._:/-]{1,64}", prefix):
         raise ValueError("write 1 to 64 letters, digits and . _ : / -")
     return prefix
 
 
 def sentinel_addresses(given: Any) -> tuple[str, ...]:
-    """``host:port`` of each; text may name several, with commas between them or as a JSON array."""
+    """Check addresses of Sentinels, ``host:port`` each. Text may hold several, separated by commas or as JSON."""
     listed = given
     if isinstance(given, str):
         with suppress(ValueError):
             listed = json.loads(given)
         listed = listed if isinstance(listed, list) else given.split(",")
-    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
-        raise ValueError("write host:port, and commas between several")
-    return tuple(_sentinel(one.strip()) for one in listed if one.strip())
+    if not isinstance(listed, list | tuple) or not all(isinstance(address, str) for address in listed):
+        raise ValueError("write host:port, with commas between several")
+    return tuple(_sentinel(address.strip()) for address in listed if address.strip())
 
 
 def _sentinel(text: str) -> str:
@@ -147,10 +147,10 @@ SentinelAddresses = Annotated[tuple[str, ...], BeforeValidator(sentinel_addresse
 
 def _bucket_url(url: str, parts: SplitResult) -> str:
     if "@" in parts.netloc:
-        raise ValueError("access keys are no part of the URL; give them as AWS variables or in files")
+        raise ValueError("this URL must not have access keys; set them as AWS variables or in files")
     if not _BUCKET.fullmatch(parts.netloc):
         raise ValueError(
-            "s3:// is followed by the name of a bucket (letters, digits, . _ -); the address of the server is "
+            "write the name of a bucket after s3:// (letters, digits, . _ -); set the URL of the server in "
             "artifacts.s3.endpoint_url"
         )
     return url.rstrip("/")
@@ -161,12 +161,12 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        raise ValueError("the URL cannot be read: it has a [ or ] that is no IPv6 address") from None
+        raise ValueError("the URL cannot be read; [ and ] are only for IPv6 addresses") from None
 
 
 def _printable(text: str) -> None:
     if any(not c.isprintable() for c in text):
-        raise ValueError("there is a control character in it; remove it")
+        raise ValueError("it contains a control character; remove it")
 
 
 def _is_ip(host: str) -> bool:

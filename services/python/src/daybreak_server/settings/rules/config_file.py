@@ -1,8 +1,11 @@
-"""Reads a file of settings: a mapping in YAML, each key once, and of each the line where it is.
+"""Reads a config file: a YAML mapping, and the line of each key.
 
-YAML lets a key stand twice and takes the last, which hides half of a merged file; it lets an alias refer to a
-collection of aliases, which makes gigabytes of a few lines. Both are refused. Messages never quote a value: it may be
-a password.
+This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
+merged file. And it lets aliases refer to collections of aliases, which can turn a few lines into gigabytes. Both are
+refused here, as are keys that are not text, unknown tags, and numbers that are not finite.
+
+``read`` composes the nodes, checks their size and their keys while it notes the lines, and only then builds the values.
+Messages never quote a value, because it may be a password.
 """
 
 from __future__ import annotations
@@ -16,16 +19,16 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-LONGEST_BYTES: Final = 1 << 20
-MOST_VALUES: Final = 100_000
-"""With aliases followed."""
-DEEPEST: Final = 50
+MAX_BYTES: Final = 1 << 20
+MAX_VALUES: Final = 100_000
+"""Including those that aliases repeat."""
+MAX_DEPTH: Final = 50
 _MERGE = "tag:yaml.org,2002:merge"
-_IN_QUOTES = "put a value that begins with * & or ! in quotes"
+_IN_QUOTES = "put a value that starts with * & or ! in quotes"
 
 
 class ConfigFileError(Exception):
-    """A file cannot be used; ``problems`` has a sentence for each thing that is wrong."""
+    """A config file cannot be used. ``problems`` has a sentence for each problem."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -34,14 +37,14 @@ class ConfigFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a file says. ``lines`` has the line of each key, by path."""
+    """The contents of a config file. ``lines``: path of a key → its line."""
 
     name: str
     tree: dict[str, Any] = field(default_factory=dict)
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def place(self, path: tuple[str, ...]) -> str | None:
-        """``FILE, line N`` of a setting, or of the nearest key above it that is in the file."""
+        """``FILE, line N`` of a setting, or of its nearest parent in the file."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return f"{self.name}, line {self.lines[path[:end]]}"
@@ -49,7 +52,7 @@ class ConfigFile:
 
 
 def read(path: Path) -> ConfigFile:
-    """:raises ConfigFileError: with a sentence for each thing that is wrong with the file."""
+    """Read a config file. :raises ConfigFileError: with a sentence for each problem."""
     name = str(path)
     text = _text(path)
     try:
@@ -59,7 +62,7 @@ def read(path: Path) -> ConfigFile:
         if not isinstance(root, MappingNode):
             kind = "list" if isinstance(root, SequenceNode) else "single value"
             raise ConfigFileError(
-                f"{name}: a mapping of settings is expected, not a {kind}; write `setting: value`"
+                f"{name}: it must be a mapping of settings, not a {kind}; write `setting: value`"
             )
         _check_size(root, name)
         lines: dict[tuple[str, ...], int] = {}
@@ -68,23 +71,23 @@ def read(path: Path) -> ConfigFile:
             raise ConfigFileError(*problems)
         return ConfigFile(name, _built(root, name), lines)
     except yaml.YAMLError as exc:
-        raise ConfigFileError(_complaint(exc, name)) from None
+        raise ConfigFileError(_syntax_error(exc, name)) from None
     except RecursionError:
-        raise ConfigFileError(f"{name}: it is nested too deep; {DEEPEST} levels are the most") from None
+        raise ConfigFileError(f"{name}: it has more than {MAX_DEPTH} levels; nest it less deeply") from None
 
 
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(LONGEST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or exc
         raise ConfigFileError(
             f"{path}: cannot be read: {why}; name a YAML file that this user may read"
         ) from None
-    if len(data) > LONGEST_BYTES:
+    if len(data) > MAX_BYTES:
         raise ConfigFileError(
-            f"{path}: cannot be read: it has more than {LONGEST_BYTES} bytes; name a file of settings"
+            f"{path}: cannot be read: it has more than {MAX_BYTES} bytes; name a config file"
         )
     try:
         return data.decode("utf-8-sig")
@@ -95,41 +98,43 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _complaint(exc: yaml.YAMLError, name: str) -> str:
+def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
     mark = getattr(exc, "problem_mark", None)
     where = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark is not None else name
     problem = str(getattr(exc, "problem", None) or "")
     if isinstance(exc, yaml.reader.ReaderError):
-        return f"{where}: cannot be read: it has a control character in it; remove it"
+        return f"{where}: cannot be read: it contains a control character; remove it"
     if "alias" in problem:
-        return f"{where}: cannot be read: there is no anchor of this name; {_IN_QUOTES}"
+        return f"{where}: cannot be read: there is no anchor with this name; {_IN_QUOTES}"
     if "anchor" in problem:
-        return f"{where}: cannot be read: an anchor is given twice; {_IN_QUOTES}"
+        return f"{where}: cannot be read: an anchor is defined twice; {_IN_QUOTES}"
     if "single document" in problem or "another document" in problem:
-        return f"{where}: cannot be read: a second document begins here; a file of settings has one"
+        return f"{where}: cannot be read: a second document starts here; keep one document"
     if "\\t" in problem:
-        return f"{where}: cannot be read: a tab stands where YAML needs spaces; indent with spaces"
-    return f"{where}: cannot be read: {problem or 'it is not YAML'}; mend the YAML there"
+        return f"{where}: cannot be read: a tab is used for indentation; indent with spaces"
+    return f"{where}: cannot be read: {problem or 'it is not YAML'}; correct the YAML there"
 
 
 def _check_size(root: Node, name: str) -> None:
-    """Refuse what grows beyond bounds when its aliases are followed, and what contains itself."""
-    known: dict[int, int] = {}
-    above: set[int] = set()
+    """Refuse aliases that expand to too many values, and nodes that contain themselves."""
+    sizes: dict[int, int] = {}
+    parents: set[int] = set()
 
     def size(node: Node, depth: int) -> int:
-        if id(node) in above:
-            raise ConfigFileError(f"{_at(node, name)}: an alias stands inside what it names; remove it")
-        if depth > DEEPEST:
-            raise ConfigFileError(f"{_at(node, name)}: it is nested too deep; {DEEPEST} levels are the most")
-        if id(node) not in known:
-            above.add(id(node))
-            known[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
-            above.remove(id(node))
-        return known[id(node)]
+        if id(node) in parents:
+            raise ConfigFileError(f"{_at(node, name)}: an alias is inside its own anchor; remove it")
+        if depth > MAX_DEPTH:
+            raise ConfigFileError(
+                f"{_at(node, name)}: it has more than {MAX_DEPTH} levels; nest it less deeply"
+            )
+        if id(node) not in sizes:
+            parents.add(id(node))
+            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
+            parents.remove(id(node))
+        return sizes[id(node)]
 
-    if size(root, 0) > MOST_VALUES:
-        raise ConfigFileError(f"{name}: its aliases make more than {MOST_VALUES} values; write fewer")
+    if size(root, 0) > MAX_VALUES:
+        raise ConfigFileError(f"{name}: its aliases expand to more than {MAX_VALUES} values; use fewer")
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -144,7 +149,7 @@ def _children(node: Node) -> Iterator[Node]:
 def _problems(
     node: Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], name: str
 ) -> Iterator[str]:
-    """What is wrong with the keys below ``node``; notes their lines."""
+    """Problems with the keys below ``node``. Adds their lines to ``lines``."""
     if isinstance(node, SequenceNode):
         for item in node.value:
             yield from _problems(item, (*path, "[]"), {}, name)
@@ -154,8 +159,8 @@ def _problems(
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
-            for one in value.value if isinstance(value, SequenceNode) else [value]:
-                yield from _problems(one, path, lines, name)
+            for merged in value.value if isinstance(value, SequenceNode) else [value]:
+                yield from _problems(merged, path, lines, name)
             continue
         if not isinstance(key, ScalarNode) or key.tag != "tag:yaml.org,2002:str":
             yield f"{name}, line {line}: a key is not text; put it in quotes"
@@ -173,7 +178,7 @@ def _problems(
 
 
 def _built(root: MappingNode, name: str) -> dict[str, Any]:
-    """The values. Of the loader's own complaints only the place is told, as they quote what they cannot read."""
+    """Build the values. The loader's own messages are replaced, because they quote the value."""
 
     class Loader(yaml.SafeLoader):
         def construct_object(self, node: Node, deep: bool = False) -> Any:
@@ -181,9 +186,7 @@ def _built(root: MappingNode, name: str) -> dict[str, Any]:
                 value = super().construct_object(node, deep=deep)
             except yaml.constructor.ConstructorError as exc:
                 place = exc.problem_mark.line + 1 if exc.problem_mark else node.start_mark.line + 1
-                raise ConfigFileError(
-                    f"{name}, line {place}: a tag is not known here; {_IN_QUOTES}"
-                ) from None
+                raise ConfigFileError(f"{name}, line {place}: a tag is unknown; {_IN_QUOTES}") from None
             except (ValueError, TypeError, KeyError, OverflowError):
                 raise ConfigFileError(
                     f"{_at(node, name)}: a value cannot be read; put text in quotes"

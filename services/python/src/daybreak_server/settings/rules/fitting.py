@@ -1,4 +1,4 @@
-"""Settings that contradict each other, each found before anything is started."""
+"""Rules for settings that depend on each other, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 def of_redis(redis: RedisSettings) -> Iterator[str]:
-    """How the store is reached: one server or Sentinel, TLS or not, one password."""
+    """Contradictions in how Redis is reached: a server or Sentinels, TLS or not, one password."""
     url = redis.url or ""
     if redis.sentinels and not (redis.url and redis.sentinel_master):
         yield (
-            "with sentinels give the name of the master (sentinel_master) and a url such as "
+            "sentinels also needs the name of the master (sentinel_master) and a url such as "
             "redis://user:password@master/0"
         )
     if redis.sentinels and url.startswith("unix:"):
-        yield "Sentinels name hosts: write redis:// or rediss://"
+        yield "with sentinels, url cannot be a unix:// socket; write redis:// or rediss://"
     if redis.sentinel_master and not redis.sentinels:
-        yield "sentinel_master needs the addresses of the sentinels"
+        yield "sentinel_master needs the addresses of the Sentinels; set sentinels"
     files = {"ca_file": redis.ca_file, "cert_file": redis.cert_file, "key_file": redis.key_file}
     if any(files.values()) and not url.startswith("rediss:"):
-        yield "ca_file, cert_file and key_file are for TLS: write rediss://…"
+        yield "ca_file, cert_file and key_file need TLS; write rediss://… in url"
     if bool(redis.cert_file) != bool(redis.key_file):
-        yield "cert_file and key_file need each other"
+        yield "cert_file and key_file need each other; set both"
     options = parse_qs(urlsplit(url).query)
     for option, name in (
         ("ssl_ca_certs", "ca_file"),
@@ -35,38 +35,38 @@ def of_redis(redis: RedisSettings) -> Iterator[str]:
         ("ssl_keyfile", "key_file"),
     ):
         if option in options and files[name]:
-            yield f"the url's option {option} is the same as {name}; drop it from the url"
+            yield f"the url's option {option} is the same as {name}; remove it from the url"
     if redis.password_file and (redis.url is None or urlsplit(redis.url).password is not None):
-        yield "password_file is for a url without a password: redis://user@host:6379/0"
+        yield "password_file needs a url without a password; write redis://user@host:6379/0"
     if redis.sentinel_password and redis.sentinel_password_file:
-        yield "give sentinel_password or sentinel_password_file, not both"
+        yield "sentinel_password and sentinel_password_file are both set; remove one of them"
     if (redis.sentinel_password or redis.sentinel_password_file) and not redis.sentinels:
-        yield "sentinel_password is for the Sentinels; name them in sentinels, or drop it"
+        yield "sentinel_password needs Sentinels; set sentinels, or remove it"
     if redis.wait_replicas and redis.url is None:
-        yield "wait_replicas is for a Redis that has replicas, and the embedded one has none; set url, or drop it"
+        yield "wait_replicas needs a Redis with replicas, and the embedded one has none; set url, or remove it"
 
 
 def of_s3(s3: S3Settings) -> Iterator[str]:
-    """Keys in two files, and addresses that are used."""
+    """Contradictions in how S3 is reached: only one of the two key files, or a URL that is never used."""
     if bool(s3.access_key_id_file) != bool(s3.secret_access_key_file):
-        yield "access_key_id_file and secret_access_key_file need each other"
+        yield "access_key_id_file and secret_access_key_file need each other; set both"
     if s3.public_endpoint_url and not s3.presign:
-        yield "public_endpoint_url is for presigned URLs, and presign is off; drop one of them"
+        yield "public_endpoint_url is only for presigned URLs, and presign is off; remove one of them"
 
 
 def of_pool(pool: PoolSettings) -> Iterator[str]:
-    """What Ray would refuse when the first group starts, and options that do not survive being passed on as JSON."""
+    """GPU counts that Ray would refuse when the first group starts, and options that cannot be passed as JSON."""
     if pool.gpus_per_rank > 1 and not pool.gpus_per_rank.is_integer():
-        yield "gpus_per_rank above 1 must be a whole number: Ray shares a GPU, but not the second one"
+        yield "gpus_per_rank must be a whole number above 1: Ray can share a GPU only if a rank uses less than one"
     for path in _not_json(pool.options, "options"):
         yield f"{path} cannot be written as JSON; use text, finite numbers, true, false, lists and mappings"
 
 
 def of_all(settings: Settings) -> Iterator[str]:
-    """What is wrong with settings of several groups."""
+    """Contradictions between sections."""
     operator, s3 = settings.operator, settings.artifacts.s3
     if operator.liveness_port and operator.liveness_port == operator.metrics_port:
-        yield "operator.liveness_port and operator.metrics_port are the same port; change one of them, or set it to 0"
+        yield "operator.liveness_port and operator.metrics_port are the same port; change one, or set it to 0"
     places = [settings.artifacts.url, *(pool.model or "" for pool in settings.pools.values())]
     if not any(place.startswith("s3:") for place in places):
         given = [
@@ -77,14 +77,14 @@ def of_all(settings: Settings) -> Iterator[str]:
         if given:
             yield (
                 f"artifacts.s3.{given[0]} is set, but artifacts.url is a folder and no pool's model is on S3; "
-                "set artifacts.url to s3://bucket/prefix, or drop it"
+                "set artifacts.url to s3://bucket/prefix, or remove it"
             )
 
 
 def _not_json(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _not_json(item, f"{path}.{key}") if isinstance(key, str) else [f"{path}: a key of it"]
+            yield from _not_json(item, f"{path}.{key}") if isinstance(key, str) else [f"a key of {path}"]
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from _not_json(item, f"{path}[{number}]")

@@ -1,4 +1,4 @@
-"""Types of the HTTP server's settings that take more than a plain value: names, origins, networks, a prefix."""
+"""Rules for settings of the HTTP server: host names, origins, networks, a path prefix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _listed(given: Any) -> Any:
-    """Text may name several, with commas between them or as a JSON array."""
+    """Split text with several values, separated by commas or as a JSON array."""
     if not isinstance(given, str):
         return given
     with suppress(ValueError):
@@ -37,7 +37,7 @@ def _host(text: str) -> str:
 
 
 def origin(text: str) -> str | None:
-    """An origin in one spelling: lower case, without the scheme's own port. ``None`` for what is none."""
+    """An origin in canonical form: lower case, without the default port. ``None`` if the text is no origin."""
     try:
         parts = urlsplit(text.strip().lower())
         port = parts.port
@@ -67,7 +67,7 @@ def _network(text: str) -> str:
 
 
 def prefix(text: str) -> str | None:
-    """A prefix of paths, such as ``/daybreak``, without its last slash. ``None`` for what is none."""
+    """A path prefix such as ``/daybreak``, without a slash at its end. ``None`` if the text is no such prefix."""
     found = text.strip().rstrip("/")
     return found if len(found) <= 200 and _PREFIX.fullmatch(found) else None
 
@@ -77,7 +77,7 @@ def _root_path(text: str) -> str:
     if found is None or any(part in {".", ".."} for part in found.split("/")):
         raise ValueError(f"write a path such as /daybreak, not {text!r}")
     if found.partition("/")[2].partition("/")[0] in _OWN_PATHS:
-        raise ValueError(f"{found} begins like a path of the API itself; choose another prefix")
+        raise ValueError(f"{found} starts like a path of the API itself; choose another prefix")
     return found
 
 

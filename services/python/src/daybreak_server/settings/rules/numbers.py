@@ -1,7 +1,7 @@
-"""Numbers of settings, with the bounds behind which something later would overflow: a socket's timer, a date, Redis.
+"""Types for numbers, with bounds beyond which something would overflow later: a socket's timer, a date, Redis.
 
-``.inf`` and ``.nan`` are refused for every number (``allow_inf_nan`` of the tree), and so are ``true`` and ``false``,
-which pydantic takes for 1 and 0.
+Infinite and undefined numbers are refused everywhere (by ``allow_inf_nan`` of the tree). So are ``true`` and ``false``,
+which pydantic would read as 1 and 0.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 
 WEEK_S: Final = 7 * 86_400
 CENTURY_S: Final = 100 * 365 * 86_400
-"""A date this far away still has four digits, and its milliseconds are whole numbers in Lua."""
-MOST: Final = 1_000_000_000
+"""A year this far away still has four digits, and its milliseconds are exact integers in Lua."""
+MAX_COUNT: Final = 1_000_000_000
 
 
 def _number(value: Any) -> Any:
@@ -25,19 +25,19 @@ def _number(value: Any) -> Any:
 _Number = BeforeValidator(_number)
 
 Timeout = Annotated[float, Field(gt=0, le=3600), _Number]
-"""Seconds that one call may take. The kernel's timers end at 24 days."""
+"""Timeout of one call, in seconds. The kernel's timers overflow at 24 days."""
 Duration = Annotated[float, Field(gt=0, le=WEEK_S), _Number]
-"""Seconds that a process waits for."""
+"""Seconds that a process waits."""
 DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), _Number]
-"""The same; 0 is none."""
+"""A duration; 0 means none."""
 Period = Annotated[float, Field(gt=0, le=CENTURY_S), _Number]
-"""Seconds that are only compared and added to dates."""
-Count = Annotated[int, Field(ge=1, le=MOST), _Number]
+"""Seconds that are only compared and added to dates: no timer waits for them."""
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), _Number]
 Ranks = Annotated[int, Field(ge=1, le=100_000), _Number]
 Groups = Annotated[int, Field(ge=0, le=100_000), _Number]
 Replicas = Annotated[int, Field(ge=0, le=100), _Number]
 Bytes = Annotated[int, Field(ge=1, le=1 << 40), _Number]
 Port = Annotated[int, Field(ge=0, le=65_535), _Number]
 Share = Annotated[float, Field(ge=1e-6, le=1e6), _Number]
-"""A weight: GPU-seconds are divided by it, and the sums must stay numbers."""
+"""A weight. GPU-seconds are divided by it, and the sums must stay finite."""
 Processors = Annotated[float, Field(ge=0, le=100_000), _Number]

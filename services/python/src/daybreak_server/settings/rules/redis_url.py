@@ -1,13 +1,13 @@
-"""The URL of a Redis server: which forms and options are accepted.
+"""Checks the URL of a Redis server, because redis-py accepts too much.
 
-The server and the SDK's relay each have a copy of this module, because neither may import the other; a test compares
+redis-py takes any argument of its connections from the query of the URL, which overrides what the program passes:
+``protocol=3`` or ``decode_responses=True`` change the type of every reply and break everything. So this module accepts
+only options that do not change replies. redis-py also ignores parts that it cannot use (a database that is not a
+number, the host of a ``unix://`` URL), and its error messages quote the password. This module refuses such parts, with
+messages that never quote the user, the password or a value.
+
+The server and the SDK's relay each have a copy of this module, because neither may import the other. A test compares
 the copies.
-
-redis-py takes every argument of its connections from the query of the URL, where it overrides what the program asks
-for: ``protocol=3`` or ``decode_responses=True`` change the type of every reply, and nothing works any more. So only
-options that leave the replies as they are are accepted. redis-py also ignores parts that it cannot use (a database
-that is no number, the host of a ``unix://`` URL), and its complaints quote the password. Both are refused here, in
-sentences that never quote the user, the password or a value.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "ssl_check_hostname": (r"(?i:true|false)", "true or false"),
     "ssl_keyfile": (r".+", "a file"),
 }
-"""The options that a URL may have: what a value looks like, as a pattern and in words."""
-LONGEST_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
-"""What the kernel takes as the address of a Unix socket."""
+"""Allowed option → its value, as a pattern and in words."""
+MAX_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
+"""The kernel's limit for the path of a Unix socket."""
 
 _ESCAPE = "write characters such as / ? # @ in the user or password percent-encoded (%2F %3F %23 %40)"
 _HOST = re.compile(r"[^\s/?#@\[\]:,]+|\[[0-9A-Fa-f:.%a-z]+\]")
 
 
 def checked(url: str) -> str:
-    """The URL without surrounding space.
+    """Check a URL. :returns: the URL without surrounding space.
 
-    :raises ValueError: saying what to write, without a word of the URL other than the name of an option.
+    :raises ValueError: with what to write instead. The message quotes nothing of the URL but the name of an option.
     """
     url = url.strip()
     if any(not c.isprintable() or c.isspace() for c in url):
-        raise ValueError(f"the URL has a space or a control character in it; {_ESCAPE}, a space is %20")
+        raise ValueError(f"the URL contains a space or a control character; {_ESCAPE}, a space as %20")
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ValueError(f"the host cannot be read; {_ESCAPE}, [ and ] are %5B and %5D") from None
+        raise ValueError(f"the host cannot be read; {_ESCAPE}, [ and ] as %5B and %5D") from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError(FORMS)
     if parts.fragment or url.endswith("#"):
-        raise ValueError(f"the URL has a # in it; {_ESCAPE}")
+        raise ValueError(f"the URL contains a #; {_ESCAPE}")
     if parts.scheme == "unix":
         _check_socket(parts)
     else:
@@ -68,53 +68,53 @@ def _check_server(parts: SplitResult) -> None:
         host, colon, port = place.rpartition(":") if ":" in place else (place, "", "")
     if host and not _HOST.fullmatch(host):
         raise ValueError(
-            f"the host cannot be read; {_ESCAPE}, and an IPv6 address in brackets: redis://[::1]:6379/0"
+            f"the host cannot be read; {_ESCAPE}, and put an IPv6 address in brackets: redis://[::1]:6379/0"
         )
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
         raise ValueError(f"the port is not a number from 1 to 65535; {_ESCAPE}; {FORMS}")
     if not re.fullmatch(r"/?|/\d{1,9}", parts.path):
-        raise ValueError(f"the database behind the host is not a number; {_ESCAPE}; {FORMS}")
+        raise ValueError(f"the database after the host is not a number; {_ESCAPE}; {FORMS}")
 
 
 def _check_socket(parts: SplitResult) -> None:
     _user, _at, host = parts.netloc.rpartition("@")
     if host:
         raise ValueError(
-            f"a unix:// URL names no host: write unix:///path or unix://user:password@/path; {_ESCAPE}"
+            f"a unix:// URL must not have a host; write unix:///path or unix://user:password@/path; {_ESCAPE}"
         )
     path = unquote(parts.path)
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError("write the absolute path of the socket: unix:///path?db=0")
-    if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
-        raise ValueError(
-            f"the path of the socket has more than {LONGEST_PATH_BYTES} bytes; use a shorter one"
-        )
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise ValueError(f"the path of the socket has more than {MAX_PATH_BYTES} bytes; use a shorter one")
 
 
 def _check_options(parts: SplitResult) -> None:
     if "@" in parts.query:
-        raise ValueError(f"the URL has an @ behind a ?; {_ESCAPE}")
+        raise ValueError(f"the URL has an @ after a ?; {_ESCAPE}")
     try:
         given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
     except ValueError:
-        raise ValueError(f"what follows the ? is not option=value; {_ESCAPE}") from None
+        raise ValueError(f"the text after the ? is not option=value; {_ESCAPE}") from None
     names = [name for name, _ in given]
     for name, value in given:
         if name not in OPTIONS:
-            raise ValueError(f"the URL has the option {_quoted(name)}; the options are {', '.join(OPTIONS)}")
+            raise ValueError(
+                f"the URL has an unknown option{_quoted(name)}; the known options are {', '.join(OPTIONS)}"
+            )
         pattern, words = OPTIONS[name]
         if not re.fullmatch(pattern, value):
             raise ValueError(f"the URL's option {name} is not {words}")
         if names.count(name) > 1:
-            raise ValueError(f"the URL has the option {name} twice; give it once")
+            raise ValueError(f"the URL has the option {name} twice; keep one of them")
         if name.startswith("ssl_") and parts.scheme != "rediss":
-            raise ValueError(f"the URL's option {name} is for TLS: write rediss://…")
+            raise ValueError(f"the URL's option {name} needs TLS; write rediss://…")
     if ("ssl_certfile" in names) != ("ssl_keyfile" in names):
-        raise ValueError("the URL's options ssl_certfile and ssl_keyfile need each other")
+        raise ValueError("the URL's options ssl_certfile and ssl_keyfile need each other; set both")
     if "db" in names and parts.scheme != "unix" and parts.path.strip("/"):
-        raise ValueError("the URL names the database twice; drop the option db")
+        raise ValueError("the URL has the database twice; remove the option db")
 
 
 def _quoted(name: str) -> str:
-    """The name of an option, unless it looks like a part of a password."""
-    return name if re.fullmatch(r"[a-z][a-z_]{0,40}", name) else "whose name is not one"
+    """The name of an option with a space before it; empty if the name might be a part of a password."""
+    return f" {name}" if re.fullmatch(r"[a-z][a-z_]{0,40}", name) else ""
