@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes the Secrets that the plain manifests name, with random values, where they are not there yet:
+# Creates the Secrets that the plain manifests name, with random values, unless they exist:
 #   deploy/secrets.sh [NAMESPACE]
-# For an S3 of your own set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY first.
+# To use another S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY first.
 set -eu
 namespace=${1:-daybreak}
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -10,7 +10,7 @@ make() {
   name=$1
   shift
   if kubectl -n "$namespace" get secret "$name" >/dev/null 2>&1; then
-    echo "secret/$name is there already"
+    echo "secret/$name already exists"
   else
     kubectl -n "$namespace" create secret generic "$name" "$@"
   fi

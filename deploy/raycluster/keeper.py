@@ -1,6 +1,6 @@
-"""Keeps Ray Serve's applications on the head: puts them when they are missing, and again when they failed for good.
+"""Keeps Ray Serve's applications deployed: deploys them if they are missing or have failed permanently.
 
-A sidecar of the head, for a Daybreak of fixed size without the operator. Standard library only.
+Runs as a sidecar of the head, for a fixed-size Daybreak without the operator. Standard library only.
 ``keeper.py APPLICATIONS [URL [SECONDS]]``; the token comes from ``RAY_AUTH_TOKEN``.
 """
 
@@ -25,37 +25,40 @@ class Serve:
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
 
     def states(self) -> dict[str, str]:
-        """The applications' states by name."""
-        found = json.loads(self._call("GET"))["applications"]
-        return {name: one["status"] for name, one in found.items()}
+        """The status of each application, by name."""
+        applications = json.loads(self._call("GET"))["applications"]
+        return {name: application["status"] for name, application in applications.items()}
 
     def put(self, config: dict[str, Any]) -> None:
-        """Put them all: what is there already is left as it is."""
+        """Deploy the applications. Serve leaves unchanged ones alone."""
         self._call("PUT", json.dumps(config).encode())
 
     def _call(self, method: str, data: bytes | None = None) -> bytes:
         request = Request(self._url, data=data, headers=self._headers, method=method)
-        with urlopen(request, timeout=60) as answer:
-            body: bytes = answer.read()
+        with urlopen(request, timeout=60) as response:
+            body: bytes = response.read()
             return body
 
 
 def keep(serve: Serve, config: dict[str, Any]) -> str | None:
-    """One look; what was done, if anything. An application that failed comes back only with other arguments."""
+    """Deploy what is missing or failed. Serve retries a failed application only with new arguments.
+
+    :returns: what was done; ``None`` if nothing.
+    """
     states = serve.states()
-    names = [one["name"] for one in config["applications"]]
+    names = [application["name"] for application in config["applications"]]
     failed = [name for name in names if states.get(name) == FAILED]
     if not failed and all(name in states for name in names):
         return None
-    for one in config["applications"]:
-        if one["name"] in failed:
-            one["args"]["attempt"] = one["args"].get("attempt", 0) + 1
+    for application in config["applications"]:
+        if application["name"] in failed:
+            application["args"]["attempt"] = application["args"].get("attempt", 0) + 1
     serve.put(config)
-    return f"put {', '.join(names)}" + (f"; {', '.join(failed)} had failed" if failed else "")
+    return f"deployed {', '.join(names)}" + (f"; {', '.join(failed)} had failed" if failed else "")
 
 
 def main(applications: str, url: str = "http://127.0.0.1:8265", seconds: str = "5") -> None:
-    """Until SIGTERM, which the first process of a container must take itself."""
+    """Run until SIGTERM, which the first process of a container must handle itself."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = json.loads(Path(applications).read_text())
     serve = Serve(url, os.environ.get("RAY_AUTH_TOKEN", ""))
@@ -63,7 +66,7 @@ def main(applications: str, url: str = "http://127.0.0.1:8265", seconds: str = "
         try:
             done = keep(serve, config)
         except (OSError, HTTPException, ValueError, KeyError) as exc:
-            done = f"not yet: {exc!r}"
+            done = f"Ray Serve does not answer yet: {exc!r}"
         if done:
             print(f"{time.strftime('%H:%M:%S')} {done}", flush=True)
         time.sleep(float(seconds))

@@ -1,4 +1,4 @@
-"""Applies one CustomResourceDefinition from inside the cluster, as its field's manager. Standard library only."""
+"""Applies one CustomResourceDefinition from inside the cluster by server-side apply. Standard library only."""
 
 import ssl
 import sys
@@ -26,5 +26,5 @@ try:
         request, context=ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt")), timeout=30
     ) as answer:
         print(f"{NAME}: applied ({answer.status})")
-except HTTPError as refused:
-    sys.exit(f"{NAME}: {refused.code} {refused.read().decode()}")
+except HTTPError as error:
+    sys.exit(f"{NAME}: {error.code} {error.read().decode()}")

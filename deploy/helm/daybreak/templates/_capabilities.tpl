@@ -1,4 +1,4 @@
-{{/* Whether KEDA's objects are rendered: by `keda.enabled`, or by what the cluster has. */}}
+{{/* Whether to render KEDA's objects: from `keda.enabled`, or from what the cluster has. */}}
 {{- define "daybreak.keda" -}}
 {{- if kindIs "bool" .Values.keda.enabled -}}
 {{- .Values.keda.enabled -}}
@@ -7,8 +7,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Whether the cluster's definition of GeneratorPool is another than the chart's: "true" or "false". Helm installs
-     what is in crds/ and never changes it again. */}}
+{{/* Whether the cluster's CRD of GeneratorPool differs from the chart's: "true" or "false". Helm installs what is in
+     crds/ and never updates it. */}}
 {{- define "daybreak.staleCrd" -}}
 {{- if .Values.crds.upgrade -}}
 {{- $found := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "generatorpools.daybreak.dev" -}}

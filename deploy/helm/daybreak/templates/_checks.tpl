@@ -1,17 +1,17 @@
-{{/* What no schema can say: values that must fit each other. Each failure says what to write instead. */}}
+{{/* Checks that no schema can express: values that must fit each other. Each error says what to write instead. */}}
 {{- define "daybreak.checks" -}}
 {{- if not .Values.artifacts.url -}}
-{{- fail "\n\nartifacts.url is not set: results need a place. Write --set artifacts.url=s3://bucket/prefix (and artifacts.s3.existingSecret, or annotations of serviceAccounts.gateway and serviceAccounts.ray)." -}}
+{{- fail "\n\nartifacts.url is not set: results must be stored somewhere. Write --set artifacts.url=s3://bucket/prefix (and artifacts.s3.existingSecret, or annotations of serviceAccounts.gateway and serviceAccounts.ray)." -}}
 {{- end -}}
 {{- if and (hasPrefix "file://" .Values.artifacts.url) (not .Values.artifacts.volume) -}}
-{{- fail "\n\nartifacts.url is a folder, and artifacts.volume is not set: gateway and ranks must share a volume, such as {persistentVolumeClaim: {claimName: results}}." -}}
+{{- fail "\n\nartifacts.url is a folder, but artifacts.volume is not set: gateway and ranks must share a volume, such as {persistentVolumeClaim: {claimName: results}}." -}}
 {{- end -}}
 {{- with .Values.redis -}}
 {{- if and (not .enabled) (not .external.host) (not .external.sentinel.addresses) -}}
-{{- fail "\n\nredis.enabled is false, and redis.external names no server: set redis.external.host, or redis.external.sentinel.addresses." -}}
+{{- fail "\n\nredis.enabled is false, but redis.external names no server: set redis.external.host, or redis.external.sentinel.addresses." -}}
 {{- end -}}
 {{- if and .enabled (or .external.host .external.sentinel.addresses) -}}
-{{- fail "\n\nredis.external is set, and so is redis.enabled: set redis.enabled=false to use the external one." -}}
+{{- fail "\n\nredis.external and redis.enabled are both set: set redis.enabled=false to use the external one." -}}
 {{- end -}}
 {{- if and .external.username (not .external.existingSecret) -}}
 {{- fail "\n\nredis.external.username is set without a password: name its Secret in redis.external.existingSecret." -}}
@@ -21,10 +21,10 @@
 {{- end -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
-{{- fail "\n\ningress.enabled needs ingress.hosts: without one its rules answer for every host. Write [daybreak.example.com], or [\"\"] where every host is meant." -}}
+{{- fail "\n\ningress.enabled needs ingress.hosts: without one its rules answer for every host. Write [daybreak.example.com], or [\"\"] for every host." -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "\n\nhttpRoute.enabled needs httpRoute.parentRefs: the Gateways that it belongs to, such as [{name: public, namespace: gateways}]." -}}
+{{- fail "\n\nhttpRoute.enabled needs httpRoute.parentRefs: name its Gateways, such as [{name: public, namespace: gateways}]." -}}
 {{- end -}}
 {{- include "daybreak.checks.settings" (list "settings" .Values.settings (include "daybreak.settings.elsewhere" . | fromYaml)) -}}
 {{- $ofPools := include "daybreak.poolSettings.elsewhere" "poolDefaults" | fromYaml -}}
@@ -36,28 +36,28 @@
 {{- include "daybreak.checks.settings" (list (printf "%s.settings" $where) (get ($own | default dict) "settings") $ofPool) -}}
 {{- $pool := fromYaml (include "daybreak.pool" (list $root $name)) -}}
 {{- if mod (int $pool.ranks) (int $pool.hostsPerGroup) -}}
-{{- fail (printf "\n\npools.%s: hostsPerGroup (%v) must divide ranks (%v): each host of a group carries as many ranks as the others." $name $pool.hostsPerGroup $pool.ranks) -}}
+{{- fail (printf "\n\npools.%s: hostsPerGroup (%v) must divide ranks (%v): every host of a group runs the same number of ranks." $name $pool.hostsPerGroup $pool.ranks) -}}
 {{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
-{{- fail (printf "\n\npools.%s: minWarm (%v) is more than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
+{{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
 {{- end -}}
 {{- if and (gt (float64 $pool.resources.gpus) 1.0) (ne (float64 $pool.resources.gpus) (floor $pool.resources.gpus)) -}}
-{{- fail (printf "\n\npools.%s: resources.gpus (%v) is a part of one GPU or a whole number of them." $name $pool.resources.gpus) -}}
+{{- fail (printf "\n\npools.%s: resources.gpus (%v) must be a fraction of one GPU or a whole number of GPUs." $name $pool.resources.gpus) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Settings that are refused, each with what to do instead: another value says them, or templates hold them fixed. */}}
+{{/* Settings that are rejected, each with what to do instead: another value sets them, or the templates fix them. */}}
 {{- define "daybreak.settings.elsewhere" -}}
-pools: gateways would follow it, and groups would not. Write pools.<pool>.settings, or poolDefaults.settings.
+pools: gateways would use it, but groups would not. Write pools.<pool>.settings, or poolDefaults.settings.
 http.host: gateways listen on every address of their pods.
-http.port: gateways listen on 8000, as probes and policies have it. What clients see is gateway.service.port.
-operator.namespace: the operator keeps the pools of its release's namespace, and has rights in no other.
+http.port: gateways listen on 8000, which probes and policies use. Clients use gateway.service.port.
+operator.namespace: the operator manages the pools of its release's namespace, and has no permissions in any other.
 operator.host: the operator listens on every address of its pod.
-operator.liveness_port: it is 8080, as the operator's probes have it.
-operator.metrics_port: it is 9090, as monitors and policies have it.
+operator.liveness_port: it is 8080, which the operator's probes use.
+operator.metrics_port: it is 9090, which monitors and policies use.
 redis.url: write redis.external.
-redis.prefix: write redis.prefix, which KEDA's triggers follow too.
+redis.prefix: write redis.prefix, which KEDA's triggers use too.
 redis.sentinels: write redis.external.sentinel.addresses.
 redis.sentinel_master: write redis.external.sentinel.master.
 redis.sentinel_password: write redis.external.sentinel.existingSecret.
@@ -66,14 +66,14 @@ redis.ca_file: write redis.external.tls.caSecret.
 redis.cert_file: write redis.external.tls.clientSecret.
 redis.key_file: write redis.external.tls.clientSecret.
 artifacts.url: write artifacts.url.
-artifacts.s3.endpoint_url: write artifacts.s3.endpointUrl, which policies follow too.
+artifacts.s3.endpoint_url: write artifacts.s3.endpointUrl, which policies use too.
 artifacts.s3.public_endpoint_url: write artifacts.s3.publicEndpointUrl.
 artifacts.s3.region: write artifacts.s3.region.
 artifacts.s3.path_style: write artifacts.s3.pathStyle.
 artifacts.s3.presign: write artifacts.s3.presign.
 {{- end -}}
 
-{{/* The same of a pool: the operator sets these in its pods. Call with where the pool is in the values. */}}
+{{/* The same for a pool: the operator sets these in its pods. Call with the pool's path in the values. */}}
 {{- define "daybreak.poolSettings.elsewhere" -}}
 workload: write {{ ternary "pools.<pool>" . (eq . "poolDefaults") }}.workload.
 model: write {{ . }}.model.

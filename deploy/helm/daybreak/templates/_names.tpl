@@ -1,4 +1,4 @@
-{{/* Names and labels. A release that is called daybreak is not named twice. */}}
+{{/* Names and labels. A release called daybreak does not repeat the name. */}}
 {{- define "daybreak.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What never changes in an object's life: the selectors. Call with (list $ "gateway"). */}}
+{{/* Selectors: they never change in an object's life. Call with (list $ "gateway"). */}}
 {{- define "daybreak.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Of pods that no release may restart: what policies select by, and no version. */}}
+{{/* Labels of pods that no release may restart: what policies select by, without a version. */}}
 {{- define "daybreak.lastingLabels" -}}
 {{ include "daybreak.selector" . }}
 app.kubernetes.io/part-of: daybreak
@@ -31,8 +31,8 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Of Ray's pods. KubeRay writes app.kubernetes.io/name itself; no version here, since a change of any of these
-     renews all groups. */}}
+{{/* Labels of Ray's pods. KubeRay sets app.kubernetes.io/name itself. Without a version, because a change of any of
+     these labels replaces all groups. */}}
 {{- define "daybreak.rayLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: ray
@@ -62,8 +62,8 @@ app.kubernetes.io/part-of: daybreak
 {{- end -}}
 {{- end -}}
 
-{{/* kube-score's checks that are not for these pods: a limit on CPU only slows a process that has work to do; images
-     are tagged or pinned for good, so nodes need not ask for them again; the image's user is 1000. */}}
+{{/* kube-score checks that do not apply to these pods: a CPU limit only slows a process that has work to do; images
+     have fixed tags or digests, so nodes need not pull them again; the image's user is 1000. */}}
 {{- define "daybreak.scored" -}}
 kube-score/ignore: container-resources,container-image-pull-policy,container-security-context-user-group-id
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* What all pods of Daybreak's image have in common. */}}
+{{/* Parts that all pods with Daybreak's image share. */}}
 {{- define "daybreak.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 1000
@@ -16,9 +16,9 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Secrets come as files, which are read anew when they are used: the kubelet replaces them within two minutes after
-     a Secret has changed, and no pod needs to be restarted. Everything else comes by the settings file. Where the files
-     are is said by the environment, as pods of the version before read the same settings file. */}}
+{{/* Secrets are mounted as files, which are read on each use: the kubelet updates them within two minutes after a Secret
+     has changed, and no pod needs a restart. Everything else comes from the settings file. The paths of the Secret files
+     come from the environment, because pods of the previous version read the same settings file. */}}
 {{- define "daybreak.env" -}}
 - name: DAYBREAK_CONFIG
   value: /etc/daybreak/daybreak.yaml
@@ -34,8 +34,8 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* The Secrets that pods read. One that is not there keeps no pod from starting: who uses it says what is missing, and
-     goes on when it is there. */}}
+{{/* The Secrets that pods read. A missing one does not keep pods from starting: the process that uses it reports what is
+     missing, and continues once it exists. */}}
 {{- define "daybreak.secretSources" -}}
 {{- with include "daybreak.redisSecret" . }}
 - secret:
@@ -114,7 +114,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* Where a pod may and should run; call with the component's values. */}}
+{{/* Where a pod may run. Call with the component's values. */}}
 {{- define "daybreak.placement" -}}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}

@@ -1,10 +1,10 @@
 {{/* KubeRay's RayClusterSpec of a pool, without what the operator sets: replicas, hosts, suspension, the pool's
-     variables, probes. A change of anything here renews the pool's groups one by one. */}}
+     environment variables, probes. Any change here replaces the pool's groups one by one. */}}
 {{- define "daybreak.rayCluster" -}}
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 annotations:
-  # Groups take up their settings when they start, so they are renewed when these change.
+  # Groups read their settings when they start, so a change of settings replaces them.
   daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.poolSettings" .) | sha256sum }}
 spec:
   rayVersion: {{ $root.Values.ray.version | quote }}
@@ -49,7 +49,7 @@ spec:
           value: "0"
         {{- include "daybreak.env" $root | nindent 8 }}
         {{- if $pool.cache.volume }}
-        # On the head too: ranks get the settings that Serve read when it built their application.
+        # On the head too: ranks receive the settings that Serve read when it built their application.
         - name: DAYBREAK_MODEL_CACHE
           value: {{ $pool.cache.mountPath }}
         {{- end }}

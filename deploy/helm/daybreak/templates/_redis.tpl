@@ -2,7 +2,7 @@
 {{- include "daybreak.fullname" . }}-redis
 {{- end -}}
 
-{{/* The Secret with the password, or nothing. */}}
+{{/* The Secret with the password, or empty. */}}
 {{- define "daybreak.redisSecret" -}}
 {{- if .Values.redis.enabled -}}
 {{- .Values.redis.existingSecret | default (include "daybreak.redisName" .) -}}
@@ -15,17 +15,17 @@
 {{- if .Values.redis.enabled -}}{{ .Values.redis.passwordKey }}{{- else -}}{{ .Values.redis.external.passwordKey }}{{- end -}}
 {{- end -}}
 
-{{/* Whether Sentinels say where the master is: "true" or nothing. */}}
+{{/* Whether clients find the master by Sentinel: "true" or empty. */}}
 {{- define "daybreak.sentinel" -}}
 {{- if and (not .Values.redis.enabled) .Values.redis.external.sentinel.addresses -}}true{{- end -}}
 {{- end -}}
 
-{{/* "true" with TLS, or nothing. */}}
+{{/* "true" with TLS, or empty. */}}
 {{- define "daybreak.redisTls" -}}
 {{- if and (not .Values.redis.enabled) .Values.redis.external.tls.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{/* host:port as processes of any namespace reach it; KEDA runs in one of its own. */}}
+{{/* host:port that works from any namespace, because KEDA runs in another one. */}}
 {{- define "daybreak.redisAddress" -}}
 {{- if .Values.redis.enabled -}}
 {{- printf "%s.%s.svc:6379" (include "daybreak.redisName" .) .Release.Namespace -}}
@@ -53,7 +53,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Its part of the settings file: all but what is secret. */}}
+{{/* Redis's part of the settings file, without secrets. */}}
 {{- define "daybreak.redisSettings" -}}
 prefix: {{ .Values.redis.prefix }}
 {{- if not .Values.redis.enabled }}
@@ -78,7 +78,7 @@ key_file: /etc/daybreak-redis/tls.key
 {{- end }}
 {{- end -}}
 
-{{/* "true" where certificates are mounted, or nothing. */}}
+{{/* "true" if certificates are mounted, or empty. */}}
 {{- define "daybreak.redisFiles" -}}
 {{- if and (include "daybreak.redisTls" .) (or .Values.redis.external.tls.caSecret .Values.redis.external.tls.clientSecret) -}}true{{- end -}}
 {{- end -}}
@@ -104,7 +104,7 @@ key_file: /etc/daybreak-redis/tls.key
       {{- end }}
 {{- end -}}
 
-{{/* What KEDA may read to ask Redis; nothing where Redis asks for nothing. */}}
+{{/* The Secrets that KEDA reads to connect to Redis; empty if Redis requires none. */}}
 {{- define "daybreak.kedaSecrets" -}}
 {{- if include "daybreak.redisSecret" . }}
 - parameter: password
@@ -135,7 +135,7 @@ key_file: /etc/daybreak-redis/tls.key
 {{- end }}
 {{- end -}}
 
-{{/* How KEDA's trigger reaches Redis. */}}
+{{/* How KEDA's trigger connects to Redis. */}}
 {{- define "daybreak.kedaConnection" -}}
 {{- $external := .Values.redis.external -}}
 {{- if include "daybreak.sentinel" . -}}

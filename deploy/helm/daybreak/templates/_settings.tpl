@@ -1,10 +1,10 @@
-{{/* A pool with the defaults of all pools. Call with (list $ name). */}}
+{{/* A pool's values, merged with poolDefaults. Call with (list $ name). */}}
 {{- define "daybreak.pool" -}}
 {{- $root := index . 0 -}}
 {{- toYaml (mergeOverwrite (deepCopy $root.Values.poolDefaults) (deepCopy (index $root.Values.pools (index . 1)))) -}}
 {{- end -}}
 
-{{/* The part of the settings file that a pool's own groups follow. */}}
+{{/* The part of the settings file that a pool's groups use. */}}
 {{- define "daybreak.poolSettings" -}}
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
@@ -25,8 +25,8 @@
 {{- toYaml $settings -}}
 {{- end -}}
 
-{{/* The settings file: one for all processes. Only what values say is in it, never a default: during an upgrade pods
-     of the version before read it too, and would refuse a setting that they do not know. */}}
+{{/* The settings file of all processes. It holds only what values set, never a default: during an upgrade, pods of the
+     previous version read it too, and would reject a setting that they do not know. */}}
 {{- define "daybreak.settings" -}}
 {{- $root := . -}}
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}

@@ -98,7 +98,7 @@ def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:
         try:
             assert keeper.stdout is not None
-            assert "not yet: <HTTPError 500" in keeper.stdout.readline()
+            assert "Ray Serve does not answer yet: <HTTPError 500" in keeper.stdout.readline()
             head.broken = False
             wait_until(lambda: len(head.puts) == 1, what="the first put")
             looks = head.looks

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from deploy_chart import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY))  # e2e is no part of any distribution
-
-from e2e.images import PATIENCE_S, ImageWatch, MissingImageError, images_of, refusals
+from testkit.kubernetes.image_watch import (
+    PULL_TIMEOUT_S,
+    ImageWatch,
+    MissingImageError,
+    images_of,
+    pull_failures,
+)
 from testkit.kubernetes.release import Release
 from testkit.kubernetes.values import Images, values
 
@@ -45,7 +47,7 @@ def fresh() -> Any:
 
 
 def look(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None:
-    (watch or ImageWatch(lambda: pods, [OURS, FAR], options={FAR: "--s3-image"})).look(now=at_s)
+    (watch or ImageWatch(lambda: pods, [OURS, FAR], options={FAR: "--s3-image"})).check(now=at_s)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +74,13 @@ def test_a_registry_may_fail_once_but_not_for_ever() -> None:
     seen = [pod(FAR, "ErrImagePull", "429 Too Many Requests")]
     watch = ImageWatch(lambda: seen, [FAR])
     look(watch=watch, at_s=0)
-    look(watch=watch, at_s=PATIENCE_S - 1)
+    look(watch=watch, at_s=PULL_TIMEOUT_S - 1)
     seen[0] = pod(FAR, None)
-    look(watch=watch, at_s=PATIENCE_S)
+    look(watch=watch, at_s=PULL_TIMEOUT_S)
     seen[0] = pod(FAR, "ImagePullBackOff")
-    look(watch=watch, at_s=PATIENCE_S + 1)
+    look(watch=watch, at_s=PULL_TIMEOUT_S + 1)
     with pytest.raises(MissingImageError, match="versitygw"):
-        look(watch=watch, at_s=2 * PATIENCE_S + 1)
+        look(watch=watch, at_s=2 * PULL_TIMEOUT_S + 1)
 
 
 def test_what_waits_for_something_else_or_was_broken_on_purpose_is_left_alone() -> None:
@@ -89,7 +91,7 @@ def test_what_waits_for_something_else_or_was_broken_on_purpose_is_left_alone() 
         pod(OURS, "CrashLoopBackOff"),
         pod(f"{OURS}-that-does-not-exist", "ErrImagePull"),
     )
-    assert refusals([pod(OURS, "ErrImagePull")], frozenset()) == []
+    assert pull_failures([pod(OURS, "ErrImagePull")], frozenset()) == []
 
 
 def test_an_api_server_that_is_busy_is_asked_again() -> None:

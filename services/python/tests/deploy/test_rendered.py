@@ -92,7 +92,7 @@ def test_kedas_trigger_counts_the_live_tasks_of_its_pool(values: Path) -> None:
             "name": name,
         }
         trigger = spec["triggers"][0]
-        assert trigger["metadata"]["listName"] == Keys(prefix="daybreak", pool=name).one("live")
+        assert trigger["metadata"]["listName"] == Keys(prefix="daybreak", pool=name).single("live")
         assert trigger["metadata"]["listLength"] == "1"
         assert spec["minReplicaCount"] == 0
         # With 0 here KEDA takes busy groups to zero when Redis does not answer it.
