@@ -1,1 +1,2 @@
-"""Ray as Daybreak uses it: where ranks meet, what their nodes are, and notices of draining."""
+"""The adapter for Ray: the ranks' rendezvous, facts about nodes, drain notices, Serve's REST API, and Ray's fast
+start."""

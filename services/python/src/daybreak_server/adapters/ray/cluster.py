@@ -1,4 +1,9 @@
-"""What a rank asks of the Ray cluster that it runs in: where it is, where to meet, whether it must go."""
+"""A rank's view of the Ray cluster that it runs in: its node, the rendezvous, failures, and drain notices.
+
+Ranks share small texts through the cluster's table (:mod:`~daybreak_server.adapters.ray.kv`), which exists before
+Redis is reachable: the leader's address, the latest failure of each pool, and how often in a row each rank has failed
+to start.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +21,35 @@ from daybreak_server.adapters.ray.kv import table
 from daybreak_server.domain.causes import Cause
 
 _log = logging.getLogger(__name__)
-_DRAIN_LOOK_S = 0.5
-IN_A_ROW_S = 300.0
-"""Early ends further apart than this are not of one row."""
+_DRAIN_POLL_S = 0.5
+START_FAILURE_WINDOW_S = 300.0
+"""Failed starts further apart than this are not consecutive."""
 
 
 def node_ip() -> str:
-    """An address of this node that the other nodes can reach."""
+    """Return an address of this node that the other nodes can reach."""
     return str(ray.util.get_node_ip_address())
 
 
 def node_label() -> str:
-    """How people call this node: its pod's name under KubeRay, else its address."""
-    return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()
+    """Return what people call this node: its pod's name under KubeRay, else its address."""
+    return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()  # noqa: TID251
 
 
 def has_gpu() -> bool:
-    """Whether this actor was given a GPU."""
+    """Return whether this actor has a GPU."""
     return bool(ray.get_gpu_ids())
 
 
 def cluster_has_gpus() -> bool:
-    """Whether any node of the cluster has one."""
+    """Return whether any node of the cluster has a GPU."""
     return float(ray.cluster_resources().get("GPU", 0)) > 0
 
 
 class KvRendezvousStore:
-    """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's own table: there before Redis is.
+    """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's table.
 
-    Its key is the gang's id, which Ray Serve makes anew for each gang, so no rank finds an earlier leader.
+    Its key is the gang's id. Ray Serve makes a new id for each start of a gang, so no rank finds an earlier leader.
     """
 
     def __init__(self, gang_id: str) -> None:
@@ -55,35 +60,42 @@ class KvRendezvousStore:
         table().put(self._key, address)
 
     def get(self) -> str | None:
-        """The address, or ``None`` while there is none."""
+        """Return the address, or ``None`` until it is published."""
         return table().get(self._key)
 
     def clear(self) -> None:
-        """Everybody has come."""
+        """Remove the address."""
         table().delete(self._key)
 
 
-def tell_failure(pool: str, *, rank: int, why: Cause) -> None:
-    """Leave the reason of a rank's end where whoever watches the deployment can read it."""
+def record_failure(pool: str, *, rank: int, cause: Cause) -> None:
+    """Record why a rank ended, for :func:`failures`."""
     before = failures().get(pool, {})
-    count = int(before.get("count", 0)) + 1
-    said = {"rank": rank, "reason": why.reason, "why": why.message, "at": time.time(), "count": count}
-    _put(f"failure/{pool}", said)
+    failure = {
+        "rank": rank,
+        "reason": cause.reason,
+        "message": cause.message,
+        "at": time.time(),
+        "count": int(before.get("count", 0)) + 1,
+    }
+    _put(f"failure/{pool}", failure)
 
 
 def record_start_failure(pool: str, *, rank: int) -> int:
-    """How often in a row a rank of this number has ended before it had its model, this time included."""
+    """Record that this rank ended before its model was loaded, and return how often in a row that has happened."""
     key = f"early/{pool}/{rank}"
-    found = table().get(key)
+    stored = table().get(key)
     now = time.time()
-    count = consecutive_start_failures(json.loads(found) if found else None, now=now)
+    count = consecutive_start_failures(json.loads(stored) if stored else None, now=now)
     _put(key, {"count": count, "at": now})
     return count
 
 
 def consecutive_start_failures(before: Mapping[str, Any] | None, *, now: float) -> int:
-    """The number of an end, given the one ``before`` it (its ``count`` and ``at``), if there was one."""
-    return int(before["count"]) + 1 if before is not None and now - before["at"] < IN_A_ROW_S else 1
+    """Return how many starts have failed in a row, given the ``count`` and ``at`` of the failure ``before``, if any."""
+    return (
+        int(before["count"]) + 1 if before is not None and now - before["at"] < START_FAILURE_WINDOW_S else 1
+    )
 
 
 def _put(key: str, value: dict[str, Any]) -> None:
@@ -91,55 +103,55 @@ def _put(key: str, value: dict[str, Any]) -> None:
 
 
 def failures() -> dict[str, dict[str, Any]]:
-    """The latest failure by pool, and how many there were."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the latest failure of each pool, with the number of failures in ``count``."""
+    latest: dict[str, dict[str, Any]] = {}
     for key in table().keys("failure/"):
         value = table().get(key)
         if value:
-            found[key.removeprefix("failure/")] = json.loads(value)
-    return found
+            latest[key.removeprefix("failure/")] = json.loads(value)
+    return latest
 
 
 def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
-    """Call ``on_drain`` once when this node is being drained (a spot notice, a scale-down, an upgrade).
+    """Call ``on_drain`` once when this node begins to drain (a spot notice, a scale-down, an upgrade).
 
-    The cluster's own list is the earliest notice there is: Serve tells its replicas only at the end. Where Ray has no
-    such list, that must do.
+    Ray's list of draining nodes is the earliest notice: Serve stops its replicas only at the end. If the installed Ray
+    has no such list, the group leaves when Serve stops it.
     """
-    mine = ray.get_runtime_context().get_node_id()
+    node_id = ray.get_runtime_context().get_node_id()
     draining_nodes = _draining_nodes()
 
-    def look() -> None:
+    def poll() -> None:
         while draining_nodes is not None:
-            time.sleep(_DRAIN_LOOK_S)
+            time.sleep(_DRAIN_POLL_S)
             try:
                 draining = draining_nodes()
-            except Exception as exc:  # the head restarts: ask again
-                _log.debug("cannot ask which nodes drain: %s", exc)
+            except Exception as exc:  # the head restarts
+                _log.debug("Ray does not answer which nodes drain; trying again: %s", exc)
                 time.sleep(2.0)
                 continue
-            if mine in draining:
-                _log.warning("this node drains: handing back")
+            if node_id in draining:
+                _log.warning("this node drains, so its rank leaves")
                 on_drain()
                 return
 
-    thread = threading.Thread(target=look, name="drain-watch", daemon=True)
+    thread = threading.Thread(target=poll, name="drain-watch", daemon=True)
     thread.start()
     return thread
 
 
 def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
-    """Ray's list of the nodes that drain, by a private name: there is no public one."""
+    """Return Ray's function for the list of draining nodes. Its name is private: there is no public one."""
     try:
         from ray._private.state import state
 
-        found: Callable[[], Mapping[str, int]] = state.get_draining_nodes
+        draining_nodes: Callable[[], Mapping[str, int]] = state.get_draining_nodes
     except (ImportError, AttributeError) as exc:
         _log.warning(
-            "Ray %s does not say which nodes drain (%s): a group on one hands back when Serve stops it, not at once. "
-            "Use a Ray that was tested (`pip install 'daybreak-server[ray]'`).",
+            "Ray %s does not say which nodes drain (%s): a group on a draining node releases its task when Serve stops "
+            "it, not at once. Install a tested Ray (`pip install 'daybreak-server[ray]'`).",
             ray.__version__,
             exc,
         )
         return None
-    return found
+    return draining_nodes

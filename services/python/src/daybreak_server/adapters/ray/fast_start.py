@@ -1,16 +1,25 @@
-"""Whether Ray is started fast or as it comes: the one place that decides, and says why.
+"""Decides whether Ray gets its fast start or its stock start, and says why.
 
-A fast start goes through private parts of Ray (:mod:`~daybreak_server.adapters.ray.fast_start_node`,
-:mod:`~daybreak_server.adapters.ray.lean_node`, :mod:`~daybreak_server.entrypoints.ray_start`). Ray promises nothing
-about them, so it is used only where all of this holds; otherwise stock ``ray start`` and ``ray.init`` do the same
-work, more slowly, and one warning says why:
+A stock Ray node waits some seconds for programs that Daybreak does not need, or need not wait for: two agents beside
+each raylet and, on one machine, the dashboard, the autoscaler and the log monitor. The fast start
 
-1. The setting ``ray.fast_start`` allows it.
-2. The installed Ray is of a series that was tested (:data:`TESTED_SERIES`). The name of a private part may stay while
-   its meaning changes, so names alone prove nothing.
-3. Every private part is there and takes the arguments that it is given.
+* gives the agents their ports in advance and lets them yield to the ranks
+  (:mod:`~daybreak_server.adapters.ray.fast_start_node`);
+* starts a one-machine head without the other programs (:mod:`~daybreak_server.adapters.ray.lean_node`);
+* does the same for ``ray start`` in a cluster's pods (:mod:`~daybreak_server.entrypoints.ray_start`);
+* shortens some of Ray's own waits by its environment
+  (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
-The first two cost milliseconds and import no Ray; ask them first.
+Ray has no parameters for most of this, so it goes through private parts, about which Ray promises nothing. The fast
+start is used only if
+
+1. the setting ``ray.fast_start`` allows it;
+2. the installed Ray is of a tested series (:data:`TESTED_SERIES`), because a private part may keep its name while its
+   meaning changes;
+3. every private part exists and takes the arguments that it gets.
+
+Otherwise stock ``ray start`` and ``ray.init`` do the same work more slowly, and one warning says why. The first two
+checks take milliseconds and import no Ray, so they come first.
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ from importlib import import_module, metadata
 from typing import Any, Final
 
 TESTED_SERIES: Final = ("2.60",)
-"""The first two numbers of the versions of Ray that fast start was tested with.
+"""The versions of Ray that the fast start was tested with, by their first two numbers.
 
 ``pyproject.toml`` bounds Ray by them, and the image's ``ray`` command (``deploy/image/ray``) names them too; a test
 compares the three."""
@@ -30,18 +39,18 @@ compares the three."""
 
 @dataclass(frozen=True)
 class PrivatePart:
-    """A name in a module of Ray, and the arguments that it must take."""
+    """A private name in a module of Ray, and the arguments that it must take."""
 
     module: str
     name: str
     parameters: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Its full name."""
+        """Return the full name."""
         return f"{self.module}.{self.name}"
 
     def problem(self) -> str | None:
-        """What is wrong with it in the installed Ray, if anything."""
+        """Return what is wrong with the part in the installed Ray, or ``None``."""
         found: Any
         try:
             found = import_module(self.module)
@@ -50,9 +59,9 @@ class PrivatePart:
         except Exception as exc:  # a module may raise anything when it is imported
             return f"{self} is missing ({type(exc).__name__}: {exc})"
         if self.parameters:
-            lacking = set(self.parameters) - _parameters(found)
-            if lacking:
-                return f"{self} no longer takes {', '.join(sorted(lacking))}"
+            missing = set(self.parameters) - _parameters(found)
+            if missing:
+                return f"{self} no longer takes {', '.join(sorted(missing))}"
         return None
 
 
@@ -66,7 +75,7 @@ def _parameters(function: Any) -> set[str]:
 _SERVICES, _NODE, _NATIVE = "ray._private.services", "ray._private.node", "ray._raylet"
 _PARAMETERS = "ray._private.parameter"
 
-OF_PROMPT_NODE: Final = (
+FAST_START_NODE_PARTS: Final = (
     PrivatePart(_NODE, "Node.start_raylet"),
     PrivatePart(_NODE, "Node.get_session_dir_path"),
     PrivatePart(_NODE, "Node.node_id"),
@@ -86,8 +95,8 @@ OF_PROMPT_NODE: Final = (
     PrivatePart(_NATIVE, "DASHBOARD_AGENT_LISTEN_PORT_NAME"),
     PrivatePart(_NATIVE, "RUNTIME_ENV_AGENT_PORT_NAME"),
 )
-OF_LEAN_NODE: Final = (
-    *OF_PROMPT_NODE,
+LEAN_NODE_PARTS: Final = (
+    *FAST_START_NODE_PARTS,
     PrivatePart(_NODE, "Node.start_api_server", ("include_dashboard", "raise_on_failure")),
     PrivatePart(_NODE, "Node.start_ray_processes"),
     PrivatePart(_NODE, "Node.gcs_address"),
@@ -106,15 +115,15 @@ OF_LEAN_NODE: Final = (
         "ray._private.resource_isolation_config", "ResourceIsolationConfig", ("enable_resource_isolation",)
     ),
 )
-OF_THE_COMMAND: Final = (
-    *OF_PROMPT_NODE,
+RAY_START_PARTS: Final = (
+    *FAST_START_NODE_PARTS,
     PrivatePart("ray.scripts.scripts", "main"),
     PrivatePart("ray.scripts.scripts", "start.params"),
 )
 
 
 def installed_version() -> str:
-    """The version of Ray that is installed, or ``unknown``; imports none of it."""
+    """Return the version of the installed Ray, or ``unknown``, without importing Ray."""
     try:
         return metadata.version("ray")
     except metadata.PackageNotFoundError:
@@ -122,31 +131,32 @@ def installed_version() -> str:
 
 
 def problems(parts: Iterable[PrivatePart]) -> list[str]:
-    """What is wrong with these private parts of the installed Ray. Imports them."""
+    """Return what is wrong with these private parts in the installed Ray. Imports them."""
     return [problem for part in parts if (problem := part.problem()) is not None]
 
 
 def reason_for_stock_start(*, allowed: bool, version: str, problems: Sequence[str] = ()) -> str | None:
-    """Why this Ray must be started as it comes; ``None`` where it may be started fast.
+    """Return why Ray must get its stock start, or ``None`` if it may get the fast start.
 
-    ``allowed``: the setting ``ray.fast_start``. ``problems``: of its private parts, where they were looked at.
+    :param allowed: The setting ``ray.fast_start``.
+    :param problems: What :func:`problems` found, if its parts were checked already.
     """
     if not allowed:
         return "the setting ray.fast_start is off (DAYBREAK_RAY__FAST_START)"
     if ".".join(version.split(".")[:2]) not in TESTED_SERIES:
-        return f"fast start was tested with Ray {_series()}, and Ray {version} is installed"
+        return f"the fast start was tested with Ray {_series()}, and Ray {version} is installed"
     if problems:
-        return f"Ray {version} differs from what fast start was tested with: {'; '.join(problems)}"
+        return f"Ray {version} differs from what the fast start was tested with: {'; '.join(problems)}"
     return None
 
 
 def warning(reason: str) -> str:
-    """The one line for whoever runs it: what happens, why, and what to do."""
+    """Return the warning for the operator: what happens, why, and what to do."""
     return (
-        f"Ray is started by its stock start, which takes some seconds longer: {reason}. Everything works; for the "
-        f"fast start, use Ray {_series()} as released, and leave ray.fast_start on."
+        f"Ray gets its stock start, which takes some seconds longer: {reason}. Everything works; for the fast start, "
+        f"install Ray {_series()} as released, and leave ray.fast_start on."
     )
 
 
 def _series() -> str:
-    return " or ".join(f"{one}.x" for one in TESTED_SERIES)
+    return " or ".join(f"{series}.x" for series in TESTED_SERIES)

@@ -1,6 +1,6 @@
-"""Settings of Ray's own that let it start sooner. They are read by Ray's programs from their environment.
+"""Ray's own settings that let it start sooner. Ray's programs read them from their environment.
 
-Imports no Ray: who starts a process hands these on.
+This imports no Ray, so that a process which only starts Ray can set them.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-QUICK: Mapping[str, str] = MappingProxyType(
+FAST_START_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
-        # The raylet asks for its own object store before that listens, and by default asks again after a second.
+        # The raylet connects to its object store before that listens, and by default retries after a second.
         "RAY_raylet_client_connect_timeout_milliseconds": "20",
         "RAY_raylet_client_num_connect_attempts": "1500",
-        # Ray's workers would yield to everything else (nice 15); here they are what a node is for.
+        # By default Ray's workers yield to everything else (nice 15). Here they are what the node is for.
         "RAY_worker_niceness": "0",
     }
 )

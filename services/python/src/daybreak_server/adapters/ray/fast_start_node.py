@@ -1,14 +1,15 @@
-"""A node of Ray whose ranks do not wait for its agents.
+"""A Ray node whose ranks do not wait for its agents.
 
-Beside each raylet run two agents (for metrics and for runtime environments): Python programs, whose imports take
-1.5 s on two free cores, and more than Ray's patience (15 s) on busy ones.
+Beside each raylet run two agents, for metrics and for runtime environments. They are Python programs whose imports take
+1.5 s on two free cores, and on busy cores longer than Ray waits for them (15 s). So this node does two things:
 
-- A raylet joins the cluster only when its agents have written down which ports they listen at. Where the ports are
-  given, they can be written down before.
-- The agents and the first ranks start at the same time. The agents yield: they are nice, and the ranks are not.
+- A raylet joins the cluster only when its agents have written the ports that they listen at. If the node's parameters
+  name the ports, :meth:`FastStartNode.start_raylet` writes them before the agents start.
+- The agents and the first ranks start at the same time. The agents run with a nice value of 10, so they yield to the
+  ranks.
 
-Ray has no parameters for either, so this reaches into its private parts. Import it only where
-:mod:`~daybreak_server.adapters.ray.fast_start` allows it: there is the list of what is used here.
+Ray has no parameters for either, so this uses its private parts. Import it only if
+:mod:`~daybreak_server.adapters.ray.fast_start` allows it; that module lists the parts.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from ray._private import services
 from ray._private.node import Node
 
 _native: Any = import_module("ray._raylet")
-_YIELD = ("nice", "-n", "10")
+_RENICE = ("nice", "-n", "10")
 
 
 class FastStartNode(Node):  # type: ignore[misc]
-    """Ray's node; each port of an agent that its parameters name is told at once."""
+    """Ray's node, with the agents' ports known from the start if its parameters name them."""
 
     def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
         self._parameters = ray_params
         super().__init__(ray_params, *args, **options)
 
     def start_raylet(self, *args: Any, **options: Any) -> None:
-        """Say which ports the agents will have, and start."""
+        """Write the agents' ports, and start the raylet and the agents."""
         params = self._parameters
         for name, port in (
             (_native.METRICS_AGENT_PORT_NAME, params.metrics_agent_port),
@@ -43,21 +44,21 @@ class FastStartNode(Node):  # type: ignore[misc]
         ):
             if port:
                 _native.persist_port(self.get_session_dir_path(), self.node_id, name, port)
-        with _yielding():
+        with _reniced_agents():
             super().start_raylet(*args, **options)
 
 
 @contextmanager
-def _yielding() -> Iterator[None]:
-    """Python programs whose commands are made meanwhile are nice: the raylet's two agents."""
+def _reniced_agents() -> Iterator[None]:
+    """Renice the Python programs whose commands Ray builds inside this context: the raylet's two agents."""
     name = "_build_python_executable_command_memory_profileable"
-    plain = getattr(services, name)
+    original = getattr(services, name)
 
-    def nice(*args: Any, **options: Any) -> list[str]:
-        return [*_YIELD, *plain(*args, **options)]
+    def renice(*args: Any, **options: Any) -> list[str]:
+        return [*_RENICE, *original(*args, **options)]
 
-    setattr(services, name, nice)
+    setattr(services, name, renice)
     try:
         yield
     finally:
-        setattr(services, name, plain)
+        setattr(services, name, original)

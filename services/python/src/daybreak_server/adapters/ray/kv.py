@@ -1,7 +1,8 @@
-"""A small table that every process of a Ray cluster sees, and that ends with the cluster.
+"""A small table of texts that every process of a Ray cluster can read and write, and that ends with the cluster.
 
-Ray's own key-value store holds it: that is there before anything else, and an access takes a millisecond. Ray calls
-it internal, so where its functions are missing a named actor without a CPU holds the table instead, with one warning.
+Ray's own key-value store holds it: it exists before anything else, and an access takes a millisecond. Ray calls the
+store's functions internal. If the installed Ray lacks one of them, a named actor without a CPU holds the table instead,
+and one warning says so.
 """
 
 from __future__ import annotations
@@ -19,42 +20,44 @@ _FUNCTIONS = ("_internal_kv_put", "_internal_kv_get", "_internal_kv_del", "_inte
 
 
 class Table(Protocol):
-    """Texts by their keys."""
+    """Texts by key."""
 
     def put(self, key: str, value: str) -> None:
-        """Write, over what is there."""
+        """Write a value, in place of an earlier one."""
 
     def get(self, key: str) -> str | None:
-        """Read; ``None`` where there is nothing."""
+        """Return the value, or ``None``."""
 
     def delete(self, key: str) -> None:
-        """Remove, if it is there."""
+        """Remove the value, if there is one."""
 
     def keys(self, prefix: str) -> list[str]:
-        """The keys that begin so."""
+        """Return the keys with this prefix."""
 
 
 @cache
 def table() -> Table:
-    """The cluster's table. This process must be in a cluster."""
+    """Return the cluster's table. This process must be connected to a cluster."""
     try:
         from ray.experimental import internal_kv
     except ImportError:
         internal_kv = None
     missing = [name for name in _FUNCTIONS if not hasattr(internal_kv, name)]
     if not missing:
-        return _RaysOwn(internal_kv)
+        return _InternalKvTable(internal_kv)
     _log.warning(
-        "Ray %s has no %s: an actor (%s) holds what groups tell each other. Everything works; use a Ray that was "
-        "tested (`pip install 'daybreak-server[ray]'`) to have it in Ray's own store.",
+        "Ray %s has no %s: an actor (%s) holds the table that ranks share. Everything works; to use Ray's own store, "
+        "install a tested Ray (`pip install 'daybreak-server[ray]'`).",
         ray.__version__,
         ", ".join(missing),
         ACTOR,
     )
-    return _OfActor()
+    return _ActorTable()
 
 
-class _RaysOwn:
+class _InternalKvTable:
+    """In Ray's key-value store."""
+
     def __init__(self, internal_kv: Any) -> None:
         self._kv = internal_kv
         self._namespace = NAMESPACE.encode()
@@ -63,19 +66,19 @@ class _RaysOwn:
         self._kv._internal_kv_put(key.encode(), value.encode(), True, namespace=self._namespace)
 
     def get(self, key: str) -> str | None:
-        found = self._kv._internal_kv_get(key.encode(), namespace=self._namespace)
-        return found.decode() if found else None
+        value = self._kv._internal_kv_get(key.encode(), namespace=self._namespace)
+        return value.decode() if value else None
 
     def delete(self, key: str) -> None:
         self._kv._internal_kv_del(key.encode(), namespace=self._namespace)
 
     def keys(self, prefix: str) -> list[str]:
-        found = self._kv._internal_kv_list(prefix.encode(), namespace=self._namespace)
-        return [key.decode() for key in found]
+        keys = self._kv._internal_kv_list(prefix.encode(), namespace=self._namespace)
+        return [key.decode() for key in keys]
 
 
-class _Texts:
-    """What the actor holds."""
+class _TableActor:
+    """The actor's class."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
@@ -93,11 +96,13 @@ class _Texts:
         return [key for key in self._texts if key.startswith(prefix)]
 
 
-class _OfActor:
-    def _ask(self, method: str, *arguments: str) -> Any:
-        # The first that comes makes it. It is looked up each time: another process may have outlived a dead one.
+class _ActorTable:
+    """In a named actor."""
+
+    def _call(self, method: str, *arguments: str) -> Any:
+        # The first caller creates the actor. Each call looks it up, because a process may outlive an actor that died.
         actor = (
-            ray.remote(_Texts)
+            ray.remote(_TableActor)
             .options(
                 name=ACTOR,
                 namespace=NAMESPACE,
@@ -112,15 +117,15 @@ class _OfActor:
         return ray.get(getattr(actor, method).remote(*arguments))
 
     def put(self, key: str, value: str) -> None:
-        self._ask("put", key, value)
+        self._call("put", key, value)
 
     def get(self, key: str) -> str | None:
-        found: str | None = self._ask("get", key)
-        return found
+        value: str | None = self._call("get", key)
+        return value
 
     def delete(self, key: str) -> None:
-        self._ask("delete", key)
+        self._call("delete", key)
 
     def keys(self, prefix: str) -> list[str]:
-        found: list[str] = self._ask("keys", prefix)
-        return found
+        keys: list[str] = self._call("keys", prefix)
+        return keys

@@ -1,9 +1,8 @@
-"""The fast start of a Ray of one machine: a head without what only a cluster or a person at its dashboard needs.
+"""The fast start of Ray on one machine: a head without what only a cluster or a person at its dashboard needs.
 
-``ray.init`` would also start a dashboard, an autoscaler and a log monitor: three Python programs that nobody
-here asks, and half of the time that a start takes. Ray has parameters for two of them and none for the first,
-so this reaches into its private parts. Import it only where
-:mod:`~daybreak_server.adapters.ray.fast_start` allows it.
+``ray.init`` would also start a dashboard, an autoscaler and a log monitor: three Python programs that nothing here
+uses, and half of the time that a start takes. Ray has parameters to leave out the last two but not the first, so this
+uses its private parts. Import it only if :mod:`~daybreak_server.adapters.ray.fast_start` allows it.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ _REGISTER_S = 240.0
 
 
 class LeanNode(FastStartNode):
-    """A head node without an API server."""
+    """A head node without Ray's API server."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
-        """It would only serve the dashboard and the REST API."""
+        """Start nothing: the API server only serves the dashboard and the REST API."""
         self._webui_url = ""
 
     def start_ray_processes(self) -> None:
-        """Start them, and give them time: Ray itself gives up after 30 s, which a busy machine exceeds."""
+        """Start Ray's processes, and wait 240 s for them: Ray itself waits 30 s, which is too short on a busy
+        machine."""
         super().start_ray_processes()
         end = time.monotonic() + _REGISTER_S
         while time.monotonic() < end and not self.dead_processes():
@@ -41,7 +41,7 @@ class LeanNode(FastStartNode):
 
 
 def start(folder: Path, *, cpus: int, object_store_bytes: int, free_port: Callable[[], int]) -> LeanNode:
-    """Start the head's processes."""
+    """Start a head with this session folder."""
     return LeanNode(
         RayParams(
             num_cpus=cpus,
@@ -50,7 +50,7 @@ def start(folder: Path, *, cpus: int, object_store_bytes: int, free_port: Callab
             include_dashboard=False,
             include_log_monitor=False,
             no_monitor=True,
-            # With ports given, the raylet need not wait for its agents to choose some.
+            # With given ports, the raylet does not wait until its agents have chosen theirs.
             metrics_agent_port=free_port(),
             metrics_export_port=free_port(),
             dashboard_agent_listen_port=free_port(),

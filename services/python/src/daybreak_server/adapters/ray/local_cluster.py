@@ -1,7 +1,7 @@
-"""A Ray of one machine: its head, and this process as its driver.
+"""Ray on one machine: its head node, with this process as its driver.
 
-The head is started fast (:mod:`~daybreak_server.adapters.ray.lean_node`) where
-:mod:`~daybreak_server.adapters.ray.fast_start` allows it, else by ``ray.init``, with one warning.
+The head gets the fast start (:mod:`~daybreak_server.adapters.ray.lean_node`) if
+:mod:`~daybreak_server.adapters.ray.fast_start` allows it. Otherwise ``ray.init`` starts it, and one warning says why.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from daybreak_server.adapters.ray import fast_start
 
 _log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 80_000_000
-"""Little more than Ray's least: no tensor travels through it."""
+"""Slightly more than Ray's minimum: no tensor goes through the object store."""
 
 
 class LocalRay:
-    """A head node, and this process as its driver. All of it listens on 127.0.0.1 only (see ``up``)."""
+    """A head node, with this process as its driver. Everything listens on 127.0.0.1 only (see ``local/up.py``)."""
 
     def __init__(
         self, folder: Path, *, cpus: int, free_port: Callable[[], int], allow_fast_start: bool = True
@@ -44,7 +44,7 @@ class LocalRay:
             ray.init(address=self._node.gcs_address, **options)
             return
         _log.warning("%s", fast_start.warning(reason))
-        # `local`: RAY_ADDRESS, or a cluster that runs on this machine, must not be joined instead.
+        # Without `local`, Ray would join the cluster of RAY_ADDRESS, or one that runs on this machine already.
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -55,14 +55,14 @@ class LocalRay:
         self._node = _driver_node()
 
     def dead(self) -> list[str]:
-        """Which of its processes have died."""
+        """Return the names of Ray's processes that have died."""
         if self._node is None:
             return []
         return [name for name, _process in self._node.dead_processes()]
 
     def stop(self) -> None:
-        """End it all."""
-        ray.shutdown()  # after the stock start this ends the node too
+        """Stop Ray."""
+        ray.shutdown()  # after a stock start this stops the node too
         if self._started_fast:
             self._node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
 
@@ -72,14 +72,14 @@ def _reason_for_stock_start(*, allowed: bool) -> str | None:
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
     if reason is not None:
         return reason
-    found = fast_start.problems(fast_start.OF_LEAN_NODE)
-    return fast_start.reason_for_stock_start(allowed=allowed, version=version, problems=found)
+    problems = fast_start.problems(fast_start.LEAN_NODE_PARTS)
+    return fast_start.reason_for_stock_start(allowed=allowed, version=version, problems=problems)
 
 
 def _driver_node() -> Any:
-    """The node that ``ray.init`` started, which knows at once when one of its processes dies.
+    """Return the node that ``ray.init`` started, or ``None``. It knows at once when one of its processes dies.
 
-    Ray has no public name for it. Without it, a dead Ray is noticed only when Serve stops answering.
+    Its name is private: Ray has no public one. Without it, a dead Ray is noticed only when Serve stops answering.
     """
     node = getattr(getattr(getattr(ray, "_private", None), "worker", None), "_global_node", None)
     return node if hasattr(node, "dead_processes") else None

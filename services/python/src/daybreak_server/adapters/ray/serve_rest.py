@@ -1,6 +1,7 @@
-"""Ray Serve's REST API on a RayCluster's head: put the applications, see them, scale one.
+"""Ray Serve's REST API on a RayCluster's head: deploy the applications, read their state, scale one.
 
-The dashboard answers at port 8265. With token authentication it wants the cluster's token on every call.
+The dashboard serves it on port 8265. With token authentication every call needs the cluster's token. A token that Ray
+refuses is looked up again once, because KubeRay may have replaced it.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from daybreak_server.ports.cluster import (
 )
 
 PORT = 8265
-_RUNS = "RUNNING"
+_RUNNING = "RUNNING"
 
 Address = Callable[[RayCluster], str]
-"""``http://host:port`` of its dashboard."""
+"""Returns ``http://host:port`` of a RayCluster's dashboard."""
 
 
 class Token(Protocol):
-    """Finds the token of a RayCluster; ``None`` where it asks for none."""
+    """Finds the token of a RayCluster; ``None`` if it needs none."""
 
-    async def __call__(self, cluster: RayCluster, *, again: bool = False) -> str | None:
-        """``again``: the one that was found before is refused."""
+    async def __call__(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
+        """Return the token. ``refresh``: Ray refuses the one that was returned before."""
 
 
 class TokenRefusedError(ClusterRefusedError):
-    """Ray refuses the token."""
+    """Ray refuses the cluster's token."""
 
 
 def in_namespace(namespace: str) -> Address:
-    """Addresses of head services, as pods of the same Kubernetes reach them.
+    """Return a function for the addresses of head services, as pods of the same Kubernetes cluster reach them.
 
-    :raises ClusterUnavailableError: before KubeRay has made the service.
+    It raises :class:`ClusterUnavailableError` before KubeRay has made the service.
     """
 
     def address(cluster: RayCluster) -> str:
@@ -62,22 +63,24 @@ class ServeRest:
         self._address, self._token = address, token
         self._timeout_s, self._put_timeout_s = timeout_s, put_timeout_s
 
-    async def look(self, cluster: RayCluster, *, application: str) -> ServeView:
-        """The application's state; no status where there is no such application."""
+    async def observe(self, cluster: RayCluster, *, application: str) -> ServeView:
+        """Return the application's state; its ``status`` is ``None`` if there is no such application."""
         text = await self._call(cluster, "GET", "/api/serve/applications/", timeout_s=self._timeout_s)
         try:
             return view(json.loads(text), application=application)
         except (ValueError, KeyError, TypeError) as exc:
-            raise ClusterUnavailableError(f"Serve answered what it should not: {text[:200]!r}") from exc
+            raise ClusterUnavailableError(
+                f"Serve on {cluster.name} answered with something other than its applications: {text[:200]!r}"
+            ) from exc
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Put all applications. Starting Serve's controller takes its time, so this may."""
+        """Deploy all applications. This may take long, because it starts Serve's controller."""
         await self._call(
             cluster, "PUT", "/api/serve/applications/", body=config, timeout_s=self._put_timeout_s
         )
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
-        """Set the number of ranks: a multiple of the gang's size, or Serve never applies it."""
+        """Set the number of ranks. It must be a multiple of the gang's size, or Serve never applies it."""
         path = f"/api/v1/applications/{quote(application)}/deployments/{quote(deployment)}/scale"
         body = {"target_num_replicas": target}
         await self._call(cluster, "POST", path, body=body, timeout_s=self._timeout_s)
@@ -94,34 +97,36 @@ class ServeRest:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         url = self._address(cluster) + path
-        request = Request(url, data=data, headers=headers, method=method)
+        request = Request(url, data=data, headers=headers, method=method)  # noqa: S310 - an http URL that we build
         token = await self._token(cluster)
         try:
             return await asyncio.to_thread(_send, _with(token, request), timeout_s)
         except TokenRefusedError:
-            renewed = await self._token(cluster, again=True)
+            renewed = await self._token(cluster, refresh=True)
             if renewed == token:
                 raise
             return await asyncio.to_thread(_send, _with(renewed, request), timeout_s)
 
 
 def view(details: Mapping[str, Any], *, application: str) -> ServeView:
-    """From the answer to ``GET /api/serve/applications/``.
+    """Return an application's state from the response to ``GET /api/serve/applications/``.
 
-    A rank that is to move away (its node drains) is not counted as one that runs.
+    A rank that Serve moves away because its node drains does not count as running.
     """
     app = details["applications"].get(application)
     if app is None:
         return ServeView()
     deployments = list(app["deployments"].values())
-    messages = [app.get("message", ""), *(one.get("message", "") for one in deployments)]
+    messages = [app.get("message", ""), *(deployment.get("message", "") for deployment in deployments)]
     args = (app.get("deployed_app_config") or {}).get("args") or {}
     return ServeView(
         status=str(app["status"]),
         message=next((message for message in messages if message), ""),
         attempt=int(args["attempt"]) if "attempt" in args else None,
-        target=sum(int(one["target_num_replicas"]) for one in deployments),
-        running=sum(replica["state"] == _RUNS for one in deployments for replica in one["replicas"]),
+        target=sum(int(deployment["target_num_replicas"]) for deployment in deployments),
+        running=sum(
+            replica["state"] == _RUNNING for deployment in deployments for replica in deployment["replicas"]
+        ),
     )
 
 
@@ -133,15 +138,15 @@ def _with(token: str | None, request: Request) -> Request:
 
 def _send(request: Request, timeout_s: float) -> str:
     try:
-        with urlopen(request, timeout=timeout_s) as response:
+        with urlopen(request, timeout=timeout_s) as response:  # noqa: S310
             return str(response.read().decode())
     except HTTPError as exc:
-        said = exc.read(2000).decode(errors="replace").strip()
-        what = f"{request.get_method()} {request.full_url}: {exc.code} {said[:400]}"
+        body = exc.read(2000).decode(errors="replace").strip()
+        message = f"{request.get_method()} {request.full_url}: {exc.code} {body[:400]}"
         if exc.code in {401, 403}:
-            raise TokenRefusedError(f"Ray refuses the token: {what}") from exc
+            raise TokenRefusedError(f"Ray refuses the token: {message}") from exc
         if exc.code in {400, 404, 412}:
-            raise ClusterRefusedError(what) from exc
-        raise ClusterUnavailableError(what) from exc
+            raise ClusterRefusedError(message) from exc
+        raise ClusterUnavailableError(message) from exc
     except (URLError, HTTPException, OSError) as exc:
         raise ClusterUnavailableError(f"{request.get_method()} {request.full_url}: {exc}") from exc

@@ -1,12 +1,16 @@
-"""Runs tasks on a group of ranks: the leader's and the followers' loops, and how they agree at every step.
+"""The gang engine: runs one task at a time on all ranks of a group, in lockstep.
 
-The parts, from the inside out:
+From the inside out:
 
-* ``verdict``    pure: what all ranks do next, from what each reports and what the store says
-* ``pulse``      when work last advanced, and how long it may take to advance again
-* ``progress``   pure: which events are due, and how much time is left
-* ``channel``    framed messages between two ranks;  ``peers``  the control group made of them
-* ``keeper``     the leader's thread that keeps the lease while the work advances
-* ``attempt``    one attempt at a task on one rank;  ``files``  its checkpoints and artifacts
-* ``leader``, ``follower``  the loops;  ``member``  the thread of a rank, from joining to leaving
+* ``consensus``      pure: decides what all ranks do next, from their reports and the store's control bits
+* ``channel``        framed messages between two ranks
+* ``control_group``  the star of channels between the leader and its followers
+* ``rendezvous``     how the ranks of a new group find each other
+* ``process_group``  the ``torch.distributed`` group, for the workload's data
+* ``lockstep``       how one rank runs a task, with a point of agreement at each step
+* ``attempt``        one attempt at a task on the leader, with its checkpoints, events and artifacts
+* ``leader``, ``follower``  the loops
+* ``rank``           the thread of a rank: join, load, warm up, serve, leave
+
+What does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.rank``.
 """

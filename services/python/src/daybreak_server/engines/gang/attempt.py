@@ -1,4 +1,16 @@
-"""One attempt at a task, as the leader goes through it: from the claim to the outcome that is settled."""
+"""One attempt at a task on the leader, from the claim to the outcome that the leader settles.
+
+1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
+2. At each point of agreement (:meth:`Attempt._agree`) it collects the reports of all ranks, writes progress to the
+   store (at most once per ``progress_s``), reads the control bits from the reply, decides and announces the verdict.
+3. When a checkpoint is due it takes a snapshot there and stores it in the background. The record's pointer moves with
+   the next report, which is fenced like any other.
+4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``: nobody can learn of a file that does
+   not exist yet. Before it announces
+   ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no work.
+
+An outage of the store stops nothing here: events wait in a bounded buffer, and reports are tried less and less often.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +49,7 @@ from daybreak_server.workloads.base import RetryableError, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
 _MAX_SILENCE_S = 5.0
-_REPORT_AGAIN_S = 0.25
+_REPORT_RETRY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,81 +63,81 @@ class LeaderDeps:
     heartbeat: Heartbeat
     phases: PhaseEta
     must_leave: Callable[[], bool]
-    """Whether this group has been told to go (its process, its node): hand the task back now."""
+    """Whether this rank was asked to leave (its process ends, its node drains): then the task is released."""
 
 
 class EventReporter:
-    """Writes what happened to the store, at most each ``progress_s``; control bits come back."""
+    """Writes events to the store, at most once per ``progress_s``. The replies carry the control bits."""
 
-    def __init__(self, means: LeaderDeps, hold: HeldLease) -> None:
-        self._means = means
-        self._hold = hold
+    def __init__(self, deps: LeaderDeps, held: HeldLease) -> None:
+        self._deps = deps
+        self._held = held
         self.event_buffer = EventBuffer()
-        self._last = time.monotonic()
-        self._pause_s = means.config.progress_s
+        self._last_at = time.monotonic()
+        self._pause_s = deps.config.progress_s
         self._fraction = 0.0
 
     def due(self) -> bool:
-        """Whether the next write may happen now."""
-        return time.monotonic() - self._last >= self._pause_s
+        """Return whether the next write may happen now."""
+        return time.monotonic() - self._last_at >= self._pause_s
 
     def step(self, step: Step) -> None:
-        """A step that all ranks have ended. The fraction never falls, whatever the workload says."""
+        """Add a step that all ranks have ended. The fraction never falls, whatever the workload says."""
         self._fraction = max(self._fraction, min(1.0, step.fraction))
-        eta_s = self._means.phases.step(step.phase, self._fraction)
+        eta_s = self._deps.phases.step(step.phase, self._fraction)
         self.event_buffer.step(step, fraction=self._fraction, eta_s=eta_s)
 
     def phase(self, phase: str) -> None:
-        """A phase that is the gang's own."""
+        """Add a phase that the engine has itself, such as the upload."""
         self.step(Step(phase=phase, fraction=self._fraction))
 
     def write(
         self, *, checkpoint: CheckpointRef | None = None, preview: tuple[bytes, int, str] | None = None
     ) -> bool:
-        """Write now; whether it worked. An outage is no reason to stop: it is all written later."""
-        means, lease, asked = self._means, self._hold.lease, time.monotonic()
+        """Write now, and return whether that worked. After an outage, a later write has what this one had."""
+        deps, lease, sent_at = self._deps, self._held.lease, time.monotonic()
         try:
             if preview is not None:
-                image, step, kind = preview
-                means.queue.preview(lease, image, content_type=kind, ttl_s=means.config.preview_ttl_s)
-                shown = {"name": "preview", "step": step, "content_type": kind}
-                self.event_buffer.note(EventDraft(type="preview", data=shown))
+                image, step, content_type = preview
+                deps.queue.preview(lease, image, content_type=content_type, ttl_s=deps.config.preview_ttl_s)
+                data = {"name": "preview", "step": step, "content_type": content_type}
+                self.event_buffer.note(EventDraft(type="preview", data=data))
             events, fields = self.event_buffer.take()
-            control = means.queue.report(lease, events, checkpoint=checkpoint, fields=fields)
+            control = deps.queue.report(lease, events, checkpoint=checkpoint, fields=fields)
         except StoreError as exc:
             _log.debug("the report of %s waits: %s", lease.task, exc)
-            self._last = time.monotonic()
-            # Each try may take the store's whole timeout: do not let the work wait for it often.
+            self._last_at = time.monotonic()
+            # Each try may take the store's whole timeout, so the work must not wait for it often.
             self._pause_s = min(_MAX_SILENCE_S, max(0.5, self._pause_s * 2))
             return False
-        self.event_buffer.written()
-        self._hold.heard(control, asked=asked)
-        self._last, self._pause_s = time.monotonic(), means.config.progress_s
+        self.event_buffer.clear()
+        self._held.on_reply(control, sent_at=sent_at)
+        self._last_at, self._pause_s = time.monotonic(), deps.config.progress_s
         return True
 
 
 class Attempt:
-    """Goes through one claim, to the outcome that the leader settles (``None``: not our task any more)."""
+    """Runs one claim and returns the outcome to settle; ``None`` if the task is another attempt's by now."""
 
     def __init__(
-        self, claim: Claim, hold: HeldLease, *, means: LeaderDeps, control_group: ControlGroup
+        self, claim: Claim, held: HeldLease, *, deps: LeaderDeps, control_group: ControlGroup
     ) -> None:
         self._claim = claim
-        self._hold = hold
-        self._means = means
+        self._held = held
+        self._deps = deps
         self._control_group = control_group
-        self._reporter = EventReporter(means, hold)
+        self._reporter = EventReporter(deps, held)
         self._reports: Sequence[Report] = ()
         self._checkpoints: Checkpoints | None = None
         self._unreported: CheckpointRef | None = None
-        """Stored, but the store of tasks could not be told yet."""
+        """A checkpoint that is stored, and that the task's record does not point at yet."""
         self._context: LeaderContext | None = None
 
     def run(self, params: Any, workdir: Path) -> tuple[Verdict, Outcome | None]:
-        """Do it all. :raises GroupBrokenError: when the ranks cannot agree any more."""
-        means, claim = self._means, self._claim
+        """Run the task to its end. :raises GroupBrokenError: if the ranks can reach no further agreement."""
+        deps, claim = self._deps, self._claim
         resume = self._resume()
-        means.phases.start()
+        deps.phases.start()
         self._control_group.order(
             "run",
             resume or b"",
@@ -139,12 +151,12 @@ class Attempt:
         )
         self._context = context
         self._checkpoints = Checkpoints(
-            means.blobs, claim.lease, every_s=means.config.checkpoint_s, scratch=workdir
+            deps.blobs, claim.lease, every_s=deps.config.checkpoint_s, scratch=workdir
         )
         try:
             task: Task[Any] = Task(id=claim.lease.task, params=params, attempt=claim.attempt)
-            verdict = drive(begin(means.workload, task, context), self._agree)
-            with means.heartbeat.during("checkpoint", BLOB_STALL_S):
+            verdict = drive(begin(deps.workload, task, context), self._agree)
+            with deps.heartbeat.during("checkpoint", BLOB_STALL_S):
                 self._checkpoints.close()
             return verdict, self._conclude(verdict)
         finally:
@@ -154,66 +166,69 @@ class Attempt:
         checkpoint = self._claim.checkpoint
         if checkpoint is None:
             return None
-        with self._means.heartbeat.during("resume", BLOB_STALL_S):
-            return fetch(self._means.blobs, checkpoint)
+        with self._deps.heartbeat.during("resume", BLOB_STALL_S):
+            return fetch(self._deps.blobs, checkpoint)
 
     def _on_resumed(self, step: int) -> None:
-        self._means.phases.rebase()
+        self._deps.phases.rebase()
         self._reporter.event_buffer.set(resumed_from_step=step)
 
     def _agree(self, mine: Report, step: Step | None) -> Verdict:
-        """One point of agreement: hear all ranks, ask the store for the control bits, decide, tell."""
-        means, reporter, context, checkpoints = self._means, self._reporter, self._context, self._checkpoints
+        """Hold one point of agreement, and return its verdict."""
+        deps, reporter, context, checkpoints = self._deps, self._reporter, self._context, self._checkpoints
         assert context is not None
         assert checkpoints is not None
         self._reports = [mine]
         self._reports = self._control_group.collect(mine)
-        means.heartbeat.beat()
+        deps.heartbeat.beat()
         if step is not None:
             reporter.step(step)
-            fresh = checkpoints.stored()
-            if reporter.due() or fresh is not None:
-                self._unreported = fresh or self._unreported
+            stored = checkpoints.stored()
+            if reporter.due() or stored is not None:
+                self._unreported = stored or self._unreported
                 preview, context.latest_preview = context.latest_preview, None
                 if reporter.write(checkpoint=self._unreported, preview=preview):
-                    self._reported()
-        verdict = decide(self._reports, self._hold.control, release=self._must_release())
+                    self._mark_reported()
+        verdict = decide(self._reports, self._held.control, release=self._must_release())
         if step is not None and step.snapshot is not None:
             if verdict is Verdict.RELEASE:
                 self._final_checkpoint(step)
-            elif verdict is Verdict.GO_ON and checkpoints.due():
+            elif verdict is Verdict.CONTINUE and checkpoints.due():
                 checkpoints.begin(step.snapshot, step.step)
-        self._control_group.tell(verdict)
+        self._control_group.announce(verdict)
         return verdict
 
-    def _reported(self) -> None:
-        done, self._unreported = self._unreported, None
-        if done is not None and self._checkpoints is not None:
-            self._checkpoints.reported(done)
+    def _mark_reported(self) -> None:
+        checkpoint, self._unreported = self._unreported, None
+        if checkpoint is not None and self._checkpoints is not None:
+            self._checkpoints.reported(checkpoint)
 
     def _must_release(self) -> bool:
-        drained_s = self._hold.drained_s()
-        if drained_s is not None and drained_s >= self._means.config.drain_s:
+        drained_s = self._held.drained_s()
+        if drained_s is not None and drained_s >= self._deps.config.drain_s:
             return True
-        return self._means.must_leave() or self._control_group.wants_to_leave()
+        return self._deps.must_leave() or self._control_group.wants_to_leave()
 
     def _final_checkpoint(self, step: Step) -> None:
-        """Store where the work stands, and have the record point at it. The other ranks wait meanwhile, so it takes
-        half of what is a stall at most; then the task goes back with an older checkpoint."""
-        checkpoints, stall_s = self._checkpoints, self._means.config.stall_s
+        """Store a checkpoint of this step and report it, so that the record points at it.
+
+        The other ranks wait for the verdict, so this takes at most half of ``stall_s``. After that, the task is
+        released with an older checkpoint.
+        """
+        checkpoints, stall_s = self._checkpoints, self._deps.config.stall_s
         assert checkpoints is not None
         assert step.snapshot is not None
         until = time.monotonic() + stall_s / 2
-        with self._means.heartbeat.during("checkpoint", stall_s):
+        with self._deps.heartbeat.during("checkpoint", stall_s):
             self._unreported = checkpoints.stored(until=until) or self._unreported
             if not checkpoints.pending:
                 checkpoints.begin(step.snapshot, step.step)
                 self._unreported = checkpoints.stored(until=until) or self._unreported
             while self._unreported is not None:
                 if self._reporter.write(checkpoint=self._unreported):
-                    self._reported()
+                    self._mark_reported()
                 elif time.monotonic() < until:
-                    time.sleep(_REPORT_AGAIN_S)
+                    time.sleep(_REPORT_RETRY_S)
                 else:
                     return
 
@@ -231,39 +246,39 @@ class Attempt:
                 return None
 
     def failure(self) -> Failed:
-        """Why it failed, from what the ranks reported."""
-        why = worst(self._reports)
-        if why is None:
+        """Return why the attempt failed, from the reports of the ranks."""
+        report = worst(self._reports)
+        if report is None:
             return Failed(code="ranks_disagree", message="the ranks did not come to the same point")
-        return Failed(code=why.code, message=why.message, permanent=why.permanent)
+        return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
-    def blame(self, exc: Exception) -> Failed:
-        """Why the ranks cannot agree: what a rank said before it was lost tells more than its loss."""
-        why = self._control_group.trouble(now=True) or worst(self._reports)
-        if why is None:
+    def failure_cause(self, exc: Exception) -> Failed:
+        """Return why the ranks could not agree. What a rank reported before it was lost says more than its loss."""
+        report = self._control_group.failure(now=True) or worst(self._reports)
+        if report is None:
             return Failed(code="rank_lost", message=str(exc))
-        return Failed(code=why.code, message=why.message, permanent=why.permanent)
+        return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
     def _finish(self) -> Outcome | None:
-        """Upload, tell, and only then claim success: the files are there before anybody can know of them."""
+        """Upload the artifacts, then report them, and only then claim success."""
         reporter = self._reporter
         refs: list[ArtifactRef] = []
         assert self._context is not None
         try:
-            with self._means.heartbeat.during("upload", BLOB_STALL_S):
-                for done in self._uploads():
-                    if done is not None:
-                        refs.append(done)
-                    self._means.heartbeat.beat("upload")
+            with self._deps.heartbeat.during("upload", BLOB_STALL_S):
+                for ref in self._uploads():
+                    if ref is not None:
+                        refs.append(ref)
+                    self._deps.heartbeat.beat("upload")
                     if reporter.due():
                         reporter.write()
-                    if self._hold.control & Control.STALE:
+                    if self._held.control & Control.STALE:
                         return None
-                    if self._hold.control & (Control.CANCEL | Control.EXPIRE):
+                    if self._held.control & (Control.CANCEL | Control.EXPIRE):
                         return Stopped()
         except (BlobError, OSError) as exc:
             return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")
-        except RetryableError as exc:  # the file was not done: the workload's own
+        except RetryableError as exc:  # the workload was still writing the file
             return Failed(code=exc.code, message=str(exc))
         for ref in refs:
             reporter.event_buffer.note(EventDraft(type="artifact", data=ref.description()))
@@ -278,9 +293,9 @@ class Attempt:
         if drafts:
             self._reporter.phase("upload")
         for draft in drafts:
-            yield from publish(self._means.blobs, self._hold.lease, draft)
+            yield from publish(self._deps.blobs, self._held.lease, draft)
 
     def discard(self) -> None:
-        """Remove this attempt's files."""
+        """Remove this attempt's artifacts."""
         if self._context is not None and self._context.artifacts:
-            discard(self._means.blobs, self._hold.lease)
+            discard(self._deps.blobs, self._held.lease)

@@ -1,6 +1,8 @@
-"""Framed messages over TCP between two ranks: a JSON header, and bytes where there are some.
+"""Framed messages over TCP between two ranks: a JSON header, and an optional payload of bytes.
 
-Nothing is unpickled, and nobody gets in without the nonce that the leader hands out with its address.
+A frame is the size of the header and of the payload, then both. Nothing is unpickled. A rank is admitted only with the
+nonce that the leader publishes with its address (:mod:`~daybreak_server.engines.gang.rendezvous`). TCP keepalive
+notices a node that vanished without closing its connections.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ _MAX_PAYLOAD = 1 << 36
 
 
 class ChannelClosedError(ConnectionError):
-    """The other side is gone, or does not speak as it should."""
+    """The other side is gone, silent, or has sent what is no message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message. ``kind`` says what it is about."""
+    """One message; its ``kind`` says what its fields mean."""
 
     kind: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -32,7 +34,7 @@ class Message:
 
 
 class Channel:
-    """One end. ``send`` may be called by several threads, ``receive`` by one."""
+    """One end. Several threads may call ``send``, one thread ``receive``."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -41,7 +43,7 @@ class Channel:
         _keep_alive(sock)
 
     def send(self, kind: str, payload: bytes = b"", /, **fields: Any) -> None:
-        """Send a message. :raises ChannelClosedError: when the other side is gone."""
+        """Send a message. :raises ChannelClosedError: if the other side is gone."""
         header = json.dumps([kind, fields]).encode()
         try:
             with self._sending:
@@ -52,12 +54,15 @@ class Channel:
             raise ChannelClosedError(f"cannot send {kind!r}: {exc}") from exc
 
     def receive(self, *, timeout_s: float | None = None) -> Message:
-        """The next message. :raises ChannelClosedError: when the other side is gone or silent."""
+        """Return the next message. :raises ChannelClosedError: if the other side is gone, or silent for
+        ``timeout_s``."""
         try:
             self._sock.settimeout(timeout_s)
             header_size, payload_size = _HEAD.unpack(self._exactly(_HEAD.size))
             if header_size > _MAX_HEADER or payload_size > _MAX_PAYLOAD:
-                raise ChannelClosedError("a message is larger than any of ours")
+                raise ChannelClosedError(
+                    f"a message of {header_size} + {payload_size} bytes is larger than the limits"
+                )
             kind, fields = json.loads(self._exactly(header_size))
             return Message(kind=kind, fields=fields, payload=bytes(self._exactly(payload_size)))
         except (OSError, ValueError, TypeError) as exc:
@@ -66,7 +71,7 @@ class Channel:
             raise ChannelClosedError(f"the connection failed: {exc or type(exc).__name__}") from exc
 
     def close(self) -> None:
-        """Close it; both sides' ``receive`` ends."""
+        """Close the connection, which ends ``receive`` on both sides."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -83,7 +88,7 @@ class Channel:
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """A node that vanishes closes nothing: notice it within half a minute."""
+    """Make the kernel notice within half a minute that the other node has vanished."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (

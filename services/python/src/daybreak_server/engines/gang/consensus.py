@@ -1,4 +1,19 @@
-"""What all ranks do next: decided by the leader, from what every rank reports at a point. Pure."""
+"""What all ranks do next. Pure: a decision from every rank's report at a point, and the store's control bits.
+
+At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
+(:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
+
+1. The reports differ in point, status or kind of error: the ranks are not at the same place, and collectives that some
+   have begun will never be matched. ``BREAK``: every rank ends and the whole group restarts. So does an error after
+   which the process itself is of no use (``UNRECOVERABLE``), such as a lost peer or a failed device.
+2. The store says that the lease is stale: another attempt has the task. ``ABANDON``: write nothing, and remove our
+   files.
+3. Every rank failed alike: ``FAIL``. The group stays warm, and the attempt is a strike or, for a permanent error, the
+   end.
+4. The task was cancelled or is past its deadline: ``STOP``, also if every rank is done.
+5. Every rank is done: ``FINISH``.
+6. The group drains or leaves: ``RELEASE``. Otherwise ``CONTINUE`` with the next step.
+"""
 
 from __future__ import annotations
 
@@ -8,87 +23,89 @@ from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
 from daybreak_server.domain.text import short_name, storable
-from daybreak_server.engines.rank.causes import OUT_OF_MEMORY_CODE, described, is_out_of_memory
+from daybreak_server.engines.rank.causes import OUT_OF_MEMORY_CODE, describe, is_out_of_memory
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _PARTS_MAX = 20
-"""Errors of an exception group that are looked at."""
+"""Errors of an exception group that count."""
 _PARTS_SHOWN = 5
-# After these the process is of no use: a dead peer, or a device in which every later call fails.
+# After these the process is of no use: a peer has died, or every later call to the device fails.
 _UNRECOVERABLE = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError", "AcceleratorError"})
 
 
 class Status(StrEnum):
-    """Where one rank is when it comes to a point of agreement."""
+    """What one rank has come to at a point of agreement."""
 
     STEPPED = "stepped"
     DONE = "done"
     FAILED = "failed"
-    UNRECOVERABLE = "poisoned"
-    """Failed in a way that this process cannot go on from."""
+    UNRECOVERABLE = "unrecoverable"
+    """Failed, and this process can do no more work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one rank says at point number ``point`` of an attempt."""
+    """One rank's report at point number ``point`` of an attempt."""
 
     point: int
     status: Status
     permanent: bool = False
     kind: str = ""
-    """The class of the error: the same on all ranks when they failed together."""
+    """The class of the error; the same on all ranks if they failed together."""
     code: str = ""
     message: str = ""
 
     @property
     def failed(self) -> bool:
-        """Whether it tells of an error."""
+        """Whether the report is of an error."""
         return self.status in (Status.FAILED, Status.UNRECOVERABLE)
 
 
 class Verdict(StrEnum):
-    """What every rank does now. All but ``GO_ON`` end the attempt; all but ``BREAK`` leave the group warm."""
+    """What every rank does now. All but ``CONTINUE`` end the attempt; all but ``BREAK`` leave the group warm."""
 
-    GO_ON = "go_on"
+    CONTINUE = "continue"
     FINISH = "finish"
     STOP = "stop"
     """Cancelled or past its deadline."""
     RELEASE = "release"
     ABANDON = "abandon"
-    """The task is not ours any more."""
+    """Another attempt has the task."""
     FAIL = "fail"
     BREAK = "break"
-    """The ranks are not at the same place: the whole group restarts."""
+    """The ranks are not at the same place, or one can do no more work: the whole group restarts."""
 
 
 def report_of(error: BaseException, *, point: int) -> Report:
-    """An error as a rank reports it, whatever it is and however it behaves. Of several (an exception group) a permanent
-    one decides: the task cannot succeed while that part of it fails."""
+    """Return the report of an error, of whatever class and however its own code behaves.
+
+    In an exception group a permanent error decides, because the task cannot succeed while that part of it fails.
+    """
     parts = list(_parts(error))
     names = {base.__name__ for part in parts for base in type(part).__mro__}
     permanent = next((part for part in parts if isinstance(part, PermanentError)), None)
-    told = permanent or next((part for part in parts if isinstance(part, WorkloadError)), error)
+    decisive = permanent or next((part for part in parts if isinstance(part, WorkloadError)), error)
     return Report(
         point=point,
         status=Status.UNRECOVERABLE if names & _UNRECOVERABLE else Status.FAILED,
         permanent=permanent is not None,
         kind=short_name(type(error).__name__),
-        code=_code(told),
+        code=_code(decisive),
         message=_message(error, parts),
     )
 
 
 def _message(error: BaseException, parts: Sequence[BaseException]) -> str:
     if isinstance(error, BaseExceptionGroup):
-        listed = "; ".join(described(part) for part in parts[:_PARTS_SHOWN])
-        return storable(f"{described(error)}: {listed}")
+        listed = "; ".join(describe(part) for part in parts[:_PARTS_SHOWN])
+        return storable(f"{describe(error)}: {listed}")
     if isinstance(error, WorkloadError):
         return storable(error) or type(error).__name__
-    return described(error)
+    return describe(error)
 
 
 def _code(error: BaseException) -> str:
-    """What goes into ``error.code``; of a class of the workload's own, so anything may come of asking for it."""
+    """Return the task's ``error.code``. The class is the workload's own, so reading its ``code`` may raise anything."""
     try:
         code = error.code if isinstance(error, WorkloadError) else ""
     except Exception:
@@ -99,7 +116,7 @@ def _code(error: BaseException) -> str:
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:
-    """The errors that an exception group is made of; any other error alone."""
+    """Yield the errors in an exception group; any other error alone."""
     waiting, count = [error], 0
     while waiting and count < _PARTS_MAX:
         found = waiting.pop()
@@ -111,16 +128,12 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def decide(reports: Sequence[Report], control: Control, *, release: bool = False) -> Verdict:
-    """What all ranks do, from one report of each.
-
-    A failed attempt leaves the group usable only when every rank failed alike at the same point: otherwise
-    some are ahead of others, and collectives that were begun will never be matched.
-    """
+    """Return what all ranks do, from one report of each. ``release``: the group drains or leaves."""
     first = reports[0]
     same = all(
-        (one.point, one.status, one.kind, one.permanent)
+        (report.point, report.status, report.kind, report.permanent)
         == (first.point, first.status, first.kind, first.permanent)
-        for one in reports
+        for report in reports
     )
     if not same or first.status is Status.UNRECOVERABLE:
         return Verdict.BREAK
@@ -132,12 +145,12 @@ def decide(reports: Sequence[Report], control: Control, *, release: bool = False
         return Verdict.STOP
     if first.status is Status.DONE:
         return Verdict.FINISH
-    return Verdict.RELEASE if release else Verdict.GO_ON
+    return Verdict.RELEASE if release else Verdict.CONTINUE
 
 
 def worst(reports: Sequence[Report]) -> Report | None:
-    """The report that tells best why an attempt failed: a permanent error, else an error, else none."""
-    failed = [one for one in reports if one.failed]
-    # What a rank says about a dead peer is an echo of the peer's own error.
-    failed.sort(key=lambda one: (not one.permanent, one.status is Status.UNRECOVERABLE))
+    """Return the report that explains best why an attempt failed: a permanent error, else an error, else ``None``."""
+    failed = [report for report in reports if report.failed]
+    # An error about a dead peer is only an echo of that peer's own error.
+    failed.sort(key=lambda report: (not report.permanent, report.status is Status.UNRECOVERABLE))
     return failed[0] if failed else None

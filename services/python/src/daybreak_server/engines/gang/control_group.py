@@ -1,9 +1,25 @@
 """The control group: how the ranks of a group talk about the work, apart from the work's own data.
 
-A star of TCP connections with the leader in the middle. Each rank reports to the leader at every point
-of agreement and gets one verdict back. It needs no torch; it never times out while the group is idle; a
-rank that dies is noticed at once, also while another is stuck in a collective with it; and an error
-reaches the leader with its message. A gloo group could do none of the last three (see docs/04-group.md).
+It is a star of TCP connections (:class:`~daybreak_server.engines.gang.channel.Channel`) with the leader in the middle:
+the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`, and a group of one has
+:class:`SingleRank`. The messages:
+
+| from | kind | meaning |
+|---|---|---|
+| leader | ``run`` | an order: run this task; the payload is the snapshot to resume from |
+| follower | ``report`` | what it came to at a point of agreement |
+| leader | ``verdict`` | what every rank does now |
+| follower | ``leaving`` | its node drains: it asks the leader to release the task and let the group go |
+| follower | ``broken`` | why this rank ends without having been asked to |
+| leader | ``leave``, ``ping`` | the group ends; the leader is idle and still there |
+
+At each end a thread reads, so a lost connection or an error is known at once, also while the work thread waits in a
+collective. :meth:`ControlGroup.failure` makes that visible to the leader's lease renewer, which breaks the group. A
+failed rank has ``grace_s`` to be joined by the others at the same point: a task that fails on every rank alike leaves
+the group warm.
+
+The control group needs no torch, and never times out while the group is idle. Why it is not a gloo group is in
+docs/04-group.md.
 """
 
 from __future__ import annotations
@@ -25,7 +41,7 @@ from daybreak_server.engines.rank.errors import GroupBrokenError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankInfo:
-    """Who a rank is."""
+    """Which rank a process is, and where it runs."""
 
     rank: int
     host: str
@@ -33,57 +49,57 @@ class RankInfo:
 
 
 class ControlGroup(Protocol):
-    """The leader's side."""
+    """The leader's side of the control group."""
 
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
-        """Tell all followers what to do next."""
+        """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
     def collect(self, mine: Report) -> Sequence[Report]:
-        """Every rank's report of this point. :raises GroupBrokenError: when one cannot come."""
+        """Return every rank's report of this point. :raises GroupBrokenError: if one cannot come."""
 
-    def tell(self, verdict: Verdict) -> None:
-        """Tell all followers what was decided."""
+    def announce(self, verdict: Verdict) -> None:
+        """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
 
-    def trouble(self, *, now: bool = False) -> Report | None:
-        """Why the group can reach no further agreement, or ``None``; asked by a watching thread.
+    def failure(self, *, now: bool = False) -> Report | None:
+        """Return why the group can reach no further agreement, or ``None``. Other threads may call this.
 
-        With ``now``, a rank that failed counts at once, not only when its grace is over.
+        With ``now``, a rank that failed counts at once, without its grace period.
         """
 
     def wants_to_leave(self) -> bool:
-        """Whether a follower was told to go."""
+        """Return whether a follower has asked to leave."""
 
     def close(self) -> None:
         """Let the followers go."""
 
 
 class SingleRank:
-    """The control group of a group of one."""
+    """The control group of a group of one: there are no followers."""
 
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
-        """Nobody is there."""
+        """Do nothing."""
 
     def collect(self, mine: Report) -> Sequence[Report]:
-        """Only ours."""
+        """Return the leader's own report."""
         return [mine]
 
-    def tell(self, verdict: Verdict) -> None:
-        """Nobody is there."""
+    def announce(self, verdict: Verdict) -> None:
+        """Do nothing."""
 
-    def trouble(self, *, now: bool = False) -> Report | None:
-        """There is none."""
+    def failure(self, *, now: bool = False) -> Report | None:
+        """Return ``None``: no other rank can fail."""
         return None
 
     def wants_to_leave(self) -> bool:
-        """Nobody is there."""
+        """Return ``False``."""
         return False
 
     def close(self) -> None:
-        """Nobody is there."""
+        """Do nothing."""
 
 
 class Followers:
-    """The leader's connections to all followers."""
+    """The leader's connections to all followers. Implements :class:`ControlGroup`."""
 
     def __init__(self, channels: Mapping[int, Channel], *, grace_s: float) -> None:
         self._channels = dict(channels)
@@ -100,7 +116,7 @@ class Followers:
             ).start()
 
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
-        """Tell all followers. :raises GroupBrokenError: when one is gone."""
+        """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
         for rank, channel in self._channels.items():
             try:
                 channel.send(kind, payload, **fields)
@@ -108,7 +124,7 @@ class Followers:
                 raise GroupBrokenError(f"rank {rank} is gone: {exc}") from exc
 
     def collect(self, mine: Report) -> Sequence[Report]:
-        """One report of each rank, ours first."""
+        """Return one report of each rank, the leader's first. :raises GroupBrokenError: if one cannot come."""
         reports = [mine]
         started = time.monotonic()
         for rank, inbox in self._inbox.items():
@@ -116,10 +132,10 @@ class Followers:
                 try:
                     report = inbox.get(timeout=0.1)
                 except queue.Empty:
-                    waited = time.monotonic() - started
+                    waited_s = time.monotonic() - started
                     if self._lost is not None:
                         raise GroupBrokenError(self._lost.message) from None
-                    if any(one.failed for one in reports) and waited > self._grace_s:
+                    if any(other.failed for other in reports) and waited_s > self._grace_s:
                         raise GroupBrokenError(f"rank {rank} is stuck where another failed") from None
                     continue
                 if report.point != mine.point:
@@ -130,12 +146,12 @@ class Followers:
             self._failed = None
         return reports
 
-    def tell(self, verdict: Verdict) -> None:
-        """Tell all followers what was decided."""
+    def announce(self, verdict: Verdict) -> None:
+        """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
         self.order("verdict", verdict=verdict.value)
 
-    def trouble(self, *, now: bool = False) -> Report | None:
-        """A rank that failed and that the leader does not come to hear in time, or one that is lost."""
+    def failure(self, *, now: bool = False) -> Report | None:
+        """Return the report of a rank that is lost, or that failed where the leader did not come within the grace."""
         with self._lock:
             if self._failed is not None:
                 since, report = self._failed
@@ -144,11 +160,11 @@ class Followers:
             return self._lost
 
     def wants_to_leave(self) -> bool:
-        """Whether a follower was told to go."""
+        """Return whether a follower has asked to leave."""
         return self._leaving
 
     def close(self) -> None:
-        """Say good-bye; the followers leave too."""
+        """Let the followers go, and close the connections."""
         self._closed = True
         for channel in self._channels.values():
             with contextlib.suppress(ChannelClosedError):
@@ -172,16 +188,16 @@ class Followers:
                 self._leaving = True
             elif message.kind == "broken":
                 code = code_of_lost(message.fields["reason"])
-                self._lose(f"rank {rank} cannot go on: {message.fields['why']}", code=code)
+                self._lose(f"rank {rank} cannot continue: {message.fields['message']}", code=code)
 
-    def _lose(self, why: str, *, code: str = "rank_lost") -> None:
+    def _lose(self, message: str, *, code: str = "rank_lost") -> None:
         with self._lock:
             if not self._closed and self._lost is None:
-                self._lost = Report(point=0, status=Status.UNRECOVERABLE, code=code, message=why)
+                self._lost = Report(point=0, status=Status.UNRECOVERABLE, code=code, message=message)
 
 
-class Leader:
-    """A follower's connection to its leader. ``on_lost`` is called once, by the reading thread."""
+class LeaderConnection:
+    """A follower's connection to its leader. The reading thread calls ``on_lost`` once, if the connection is lost."""
 
     def __init__(self, channel: Channel, *, on_lost: Callable[[str], None]) -> None:
         self._channel = channel
@@ -191,7 +207,7 @@ class Leader:
         threading.Thread(target=self._read, name="leader", daemon=True).start()
 
     def next_order(self) -> Message:
-        """Wait for the next order. :raises GroupBrokenError: when the leader is gone."""
+        """Wait for the next order. :raises GroupBrokenError: if the leader is gone."""
         message = self._orders.get()
         if message is None:
             self._orders.put(None)
@@ -199,7 +215,7 @@ class Leader:
         return message
 
     def agree(self, mine: Report) -> Verdict:
-        """Report, and hear what was decided."""
+        """Send this rank's report and return the verdict. :raises GroupBrokenError: if the leader is gone."""
         try:
             self._channel.send("report", **asdict(mine))
         except ChannelClosedError as exc:
@@ -210,14 +226,14 @@ class Leader:
         return Verdict(message.fields["verdict"])
 
     def ask_to_leave(self) -> None:
-        """Ask the leader to hand its task back and to let the group go."""
+        """Ask the leader to release its task and let the group go."""
         with contextlib.suppress(ChannelClosedError):
             self._channel.send("leaving")
 
-    def tell_broken(self, why: Cause) -> None:
-        """Say why this rank leaves without having been told to."""
+    def report_broken(self, cause: Cause) -> None:
+        """Report why this rank ends without having been asked to."""
         with contextlib.suppress(ChannelClosedError):
-            self._channel.send("broken", why=why.message, reason=why.reason)
+            self._channel.send("broken", message=cause.message, reason=cause.reason)
 
     def close(self) -> None:
         """Leave."""

@@ -1,6 +1,6 @@
-"""The data group: ``torch.distributed``, over a store whose port the leader lets the system choose.
+"""The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
-Imported only where there is more than one rank.
+The leader's store takes a free port, which the rendezvous passes on. Only groups of several ranks import this module.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ _tcp_store: Any = vars(dist)["TCPStore"]  # torch does not export its type
 
 
 def open_store(host: str, *, size: int, timeout_s: float) -> Any:
-    """The leader's store, on a port of the system's choice (``store.port``)."""
+    """Open the leader's store, on a free port (``store.port``)."""
     return _tcp_store(
         host, 0, size, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
     )
 
 
 def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
-    """A follower's connection to the leader's store."""
+    """Connect a follower to the leader's store."""
     return _tcp_store(
         host, port, size, is_master=False, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
     )
 
 
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
-    """Make the default process group, and connect every pair of ranks now: later a lazy connect could hang.
+    """Make the default process group, and connect every pair of ranks now, because a lazy connect could hang later.
 
-    :raises RuntimeError: when a rank does not come in time.
+    :raises RuntimeError: if a rank does not join in time.
     """
     if device == "cuda":
         torch.cuda.set_device(0 if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())
@@ -42,9 +42,11 @@ def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> 
     probe = torch.ones(1, device=device)
     dist.all_reduce(probe)
     if int(probe.item()) != size:
-        raise RuntimeError(f"{size} ranks added up to {probe.item()}")
+        raise RuntimeError(
+            f"the process group has {probe.item():g} ranks, not {size}: an all-reduce of ones gave that sum"
+        )
 
 
 def set_threads(threads: int) -> None:
-    """CPU threads of torch in this process."""
+    """Set the number of torch's CPU threads in this process."""
     torch.set_num_threads(max(1, threads))

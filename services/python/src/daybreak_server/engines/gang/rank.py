@@ -1,4 +1,21 @@
-"""One rank of a group: the thread that joins, loads, warms up and serves, and what others may ask of it."""
+"""One rank of a group: a thread that joins the group, loads the model, warms it up and serves.
+
+``start`` returns at once, and nothing here raises into the process that hosts the rank: Ray Serve gives up a deployment
+whose constructors fail a few times, while a rank that waits for Redis, its peers or its model is only not ready yet.
+
+The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group, model, warm-up, ready.
+The leader (rank 0) also starts the lease renewer before the first phase, so that the group's record is in the store
+while the group forms, and opens the blob store in parallel. Each phase sets the heartbeat's limit and, on the leader,
+the phase of the record.
+
+A rank ends in one of three ways:
+
+* :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, the group deregisters.
+* An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. A process of its own
+  ends itself there.
+* The work thread hangs in a collective or in a step: then the lease renewer's thread or the thread that reads from the
+  leader calls ``on_broken``, because the work thread may never return.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +34,13 @@ from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup, Followers, Leader, RankInfo, SingleRank
+from daybreak_server.engines.gang.control_group import (
+    ControlGroup,
+    Followers,
+    LeaderConnection,
+    RankInfo,
+    SingleRank,
+)
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.rendezvous import Listener, RendezvousStore, join, this_rank
@@ -26,7 +49,7 @@ from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
-from daybreak_server.engines.rank.model_download import FETCH_AGAIN_S, Fetching
+from daybreak_server.engines.rank.model_download import DOWNLOAD_RETRY_S, DownloadProgress
 from daybreak_server.engines.rank.progress import PhaseEta
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import BlobError, Blobs
@@ -40,70 +63,67 @@ _STOP_MARGIN_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankDeps:
-    """What a rank is given by its process."""
+    """What a rank gets from its process."""
 
     queue: Callable[[], WorkQueue]
     """Opens the queue; called on the leader only. Must not fail because the store is down."""
     blobs: Callable[[], Blobs]
     """Opens the blob store; called on the leader only."""
     workload: Callable[[], Workload[Any]]
-    """Makes the workload's object; imports what it needs."""
+    """Makes the workload's object, and imports what it needs."""
     on_broken: Callable[[Cause], None]
-    """Called once when this rank cannot go on; a process of its own ends itself here."""
-    board: RendezvousStore | None = None
-    """Where the ranks meet; not needed by a group of one."""
+    """Called once when this rank cannot continue; a process of its own ends itself here."""
+    rendezvous: RendezvousStore | None = None
+    """Where the ranks find each other; a group of one needs none."""
     host: str = "127.0.0.1"
     """An address of this node that other ranks can reach."""
     local_rank: int = 0
-    """Which of the devices that this process sees is its own."""
+    """Which of the devices that this process sees belongs to the rank."""
     label: str = ""
-    """How people call this node (a pod's name); absent: ``host``."""
+    """What people call this node (a pod's name); empty: ``host``."""
     watchdog: Callable[[], Watchdog] | None = None
-    """Makes the guard of the leader's lease; absent where the leader's process is not its own (it gets killed)."""
-    fetch: Callable[[Callable[[int, int], None]], str] | None = None
-    """Sees to it that the model is on this node, and returns its folder; told the bytes that are there and those
-    that will be. Absent where it is here anyway."""
-    tell: Callable[[Cause], None] = _log.warning
-    """Called with why the model cannot be had for now; it is tried again."""
+    """Makes the leader's watchdog. Only for a process that is the rank's alone, because the watchdog may kill it."""
+    fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
+    """Brings the model to this node and returns its folder; calls its argument with the bytes that are here and the
+    bytes that there will be. Absent if the model is on the node anyway."""
+    on_model_unavailable: Callable[[Cause], None] = _log.warning
+    """Called with the reason each time that the download fails; it is retried."""
     wake: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the wake phases that lie before this rank's own."""
+    """Seconds of the wake phases that came before this rank's own."""
 
 
 class Rank:
-    """A rank at work. ``start`` returns at once; nothing here raises into the process that hosts it."""
+    """A rank at work."""
 
-    def __init__(
-        self, spec: WorkloadSpec[Any], config: GangConfig, outside: RankDeps, *, rank: int = 0
-    ) -> None:
+    def __init__(self, spec: WorkloadSpec[Any], config: GangConfig, deps: RankDeps, *, rank: int = 0) -> None:
         self._spec = spec
         self._config = config
-        self._outside = outside
+        self._deps = deps
         self._rank = rank
-        self._watchdog = outside.watchdog() if rank == 0 and outside.watchdog is not None else None
+        self._watchdog = deps.watchdog() if rank == 0 and deps.watchdog is not None else None
         self._heartbeat = Heartbeat(
-            config.start_s, mirror=self._watchdog.page if self._watchdog is not None else None
+            config.start_s, mirror=self._watchdog.shared if self._watchdog is not None else None
         )
-        self._going = threading.Event()
-        self._why: Cause | None = None
-        self._telling = threading.Lock()
-        self._told = False
+        self._stopping = threading.Event()
+        self._cause: Cause | None = None
+        self._breaking = threading.Lock()
         self._ended = threading.Event()
         self._loop: LeaderLoop | None = None
-        self._leader: Leader | None = None
+        self._leader: LeaderConnection | None = None
         self._lease_renewer: LeaseRenewer | None = None
-        self._wake: dict[str, float] = dict(outside.wake)
-        self._at = ""
-        """The phase of the wake that it is in, or failed in."""
-        self._store: Any = None  # of the process group, which ends with it
+        self._wake: dict[str, float] = dict(deps.wake)
+        self._current_phase = ""
+        """The wake phase that runs, or that has failed."""
+        self._store: Any = None  # the process group needs its store for as long as it lives
         self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
 
     def start(self) -> None:
-        """Begin to join, load and serve."""
+        """Start to join, load and serve."""
         self._thread.start()
 
     @property
     def record(self) -> GroupRecord | None:
-        """The group's record, on the leader once it has one."""
+        """The group's record, on a leader that has one already."""
         return self._lease_renewer.record if self._lease_renewer is not None else None
 
     @property
@@ -111,155 +131,164 @@ class Rank:
         """Whether the model is resident and warm."""
         return WakePhase.WARM_UP in self._wake
 
-    def health(self) -> str | None:
-        """Why this rank is of no use any more, or ``None``."""
-        if self._why is not None:
-            return self._why.message
-        if self._thread.ident is not None and not self._thread.is_alive() and not self._going.is_set():
+    def unhealthy_reason(self) -> str | None:
+        """Return why this rank can do no more work, or ``None`` while it is healthy."""
+        if self._cause is not None:
+            return self._cause.message
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set():
             return "the work thread has ended"
         return self._heartbeat.stalled()
 
     def ask_to_leave(self) -> None:
-        """Hand back what runs at its next step, and leave. Returns at once; idempotent."""
-        if self._going.is_set():
+        """Release the task at its next step, and leave. Returns at once; a second call does nothing."""
+        if self._stopping.is_set():
             return
-        self._going.set()
+        self._stopping.set()
         if self._leader is not None:
             self._leader.ask_to_leave()
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Leave within ``timeout_s``; whether it did. What still runs then is given back."""
+        """Leave within ``timeout_s``, and return whether that worked. A task whose step still runs is released."""
         self.ask_to_leave()
         ended = self._ended.wait(max(0.0, timeout_s - _STOP_MARGIN_S))
         if not ended and self._loop is not None:
-            _log.warning("a step runs longer than the time to leave: its task is given back without it")
+            _log.warning("a step runs longer than the time to leave: its task is released without it")
             self._loop.release_task()
         if not ended and self._lease_renewer is not None:
             self._lease_renewer.stop()
         return ended
 
     def wait_ended(self, timeout_s: float) -> bool:
-        """Until the work has ended and its group has left; whether it has."""
+        """Wait until the work has ended and its group has left, and return whether that is so."""
         return self._ended.wait(timeout_s)
 
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        why: Cause | None = None
+        cause: Cause | None = None
         try:
             if self._rank == 0:
-                why = self._lead()
+                cause = self._lead()
             else:
                 self._follow()
         except GroupBrokenError as exc:
-            why = None if self._going.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
-        except BaseException as exc:  # `load` and `warm_up` are the workload's, and may call sys.exit
-            why = cause_of(exc, phase=self._at)
-            _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, why, exc_info=True)
+            cause = None if self._stopping.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
+        except BaseException as exc:  # `load` and `warm_up` are the workload's code, and may call sys.exit
+            cause = cause_of(exc, phase=self._current_phase)
+            _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
             self._ended.set()
-        if why is not None:
-            self._broken(why)
+        if cause is not None:
+            self._break(cause)
 
-    def _broken(self, why: Cause) -> None:
-        with self._telling:
-            if self._told:
+    def _break(self, cause: Cause) -> None:
+        with self._breaking:
+            if self._cause is not None:
                 return
-            self._told = True
-            self._why = why
-        _log.error("rank %d of %s cannot go on: %s", self._rank, self._config.pool, why)
-        self._outside.on_broken(why)
+            self._cause = cause
+        _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
+        self._deps.on_broken(cause)
 
     def _lead(self) -> Cause | None:
-        config, outside = self._config, self._outside
-        queue = outside.queue()
-        record = GroupRecord(
-            id=new_group_id(),
-            state=GroupState.STARTING,
-            ranks=config.ranks,
-            phase=WakePhase.PROCESS_GROUP,
-            since_ms=time.time_ns() // 1_000_000,
-            hosts=(outside.label or outside.host,),
-            pids=(this_rank(0, outside.host).pid,),
-            wake=dict(self._wake),
-        )
+        config, deps = self._config, self._deps
+        queue = deps.queue()
         lease_renewer = LeaseRenewer(
-            queue, config, self._heartbeat, record=record, on_break=self._on_break, watchdog=self._watchdog
+            queue,
+            config,
+            self._heartbeat,
+            record=self._first_record(),
+            on_break=self._on_break,
+            watchdog=self._watchdog,
         )
         self._lease_renewer = lease_renewer
         lease_renewer.refresh()
         lease_renewer.start()
         control_group: ControlGroup = SingleRank()
-        # The store of files is opened while the group forms (S3's client takes 0.3 s); one that cannot be opened
-        # is told before the model is read.
-        opening = ThreadPoolExecutor(1, thread_name_prefix="files")
+        # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
+        # reported before the model is read.
+        opener = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         try:
-            opened = opening.submit(outside.blobs)
+            opening = opener.submit(deps.blobs)
             control_group = self._gather(lease_renewer)
             lease_renewer.watch(control_group)
-            blobs = opened.result()
+            blobs = opening.result()
             workload = self._load(lease_renewer)
-            means = LeaderDeps(
+            leader_deps = LeaderDeps(
                 config=config,
                 queue=queue,
                 blobs=blobs,
                 workload=workload,
                 heartbeat=self._heartbeat,
                 phases=PhaseEta(),
-                must_leave=self._going.is_set,
+                must_leave=self._stopping.is_set,
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
             self._loop = LeaderLoop(
                 self._spec,
-                means=means,
+                deps=leader_deps,
                 control_group=control_group,
                 lease_renewer=lease_renewer,
-                going=self._going,
+                stopping=self._stopping,
             )
             lease_renewer.update(state=GroupState.IDLE, phase=WakePhase.READY, wake=dict(self._wake), loads=1)
             self._loop.run()
             return cause_of_failed(self._loop.broken) if self._loop.broken is not None else None
         finally:
-            opening.shutdown(wait=False)
+            opener.shutdown(wait=False)
             lease_renewer.stop()
             with contextlib.suppress(StoreError):
-                queue.leave(lease_renewer.record)
+                queue.deregister(lease_renewer.record)
             queue.close()
             control_group.close()
 
-    def _on_break(self, why: Failed) -> None:
-        """Called by the keeper's thread: the work thread may never come back."""
+    def _first_record(self) -> GroupRecord:
+        return GroupRecord(
+            id=new_group_id(),
+            state=GroupState.STARTING,
+            ranks=self._config.ranks,
+            phase=WakePhase.PROCESS_GROUP,
+            since_ms=time.time_ns() // 1_000_000,
+            hosts=(self._deps.label or self._deps.host,),
+            pids=(this_rank(0, self._deps.host).pid,),
+            wake=dict(self._wake),
+        )
+
+    def _on_break(self, failed: Failed) -> None:
+        """Settle and deregister on the lease renewer's thread: the work thread may never return."""
         if self._loop is not None:
-            self._loop.break_group(why)
+            self._loop.break_group(failed)
         if self._lease_renewer is not None:
-            queue = self._outside.queue()
+            queue = self._deps.queue()
             with contextlib.suppress(StoreError):
-                queue.leave(self._lease_renewer.record)
+                queue.deregister(self._lease_renewer.record)
             queue.close()
-        self._broken(cause_of_failed(why))
+        self._break(cause_of_failed(failed))
 
     def _gather(self, lease_renewer: LeaseRenewer) -> ControlGroup:
         if self._config.ranks == 1:
             return SingleRank()
-        config, outside, board = self._config, self._outside, self._outside.board
-        assert board is not None, "a group of several ranks needs a board to meet at"
+        config, deps, rendezvous = self._config, self._deps, self._deps.rendezvous
+        assert rendezvous is not None, "a group of several ranks needs a rendezvous store"
         with self._phase(WakePhase.PROCESS_GROUP, None):
-            from daybreak_server.engines.gang import process_group  # torch: seconds, which are of this phase
+            from daybreak_server.engines.gang import process_group  # imports torch: seconds of this phase
 
             until = time.monotonic() + config.start_s
-            door = Listener(outside.host, size=config.ranks)
-            store = process_group.open_store(outside.host, size=config.ranks, timeout_s=config.start_s)
+            listener = Listener(deps.host, size=config.ranks)
+            store = process_group.open_store(deps.host, size=config.ranks, timeout_s=config.start_s)
             try:
-                board.put(door.address)
-                come = door.admit(
-                    until=until, welcome={"host": outside.host, "port": store.port}, going=self._going.is_set
+                rendezvous.put(listener.address)
+                joined = listener.admit(
+                    until=until,
+                    welcome={"host": deps.host, "port": store.port},
+                    stopping=self._stopping.is_set,
                 )
             finally:
-                door.close()
-                board.clear()
-            control_group = Followers({rank: one[0] for rank, one in come.items()}, grace_s=config.grace_s)
-            infos = [this_rank(0, outside.label or outside.host), *(come[rank][1] for rank in sorted(come))]
+                listener.close()
+                rendezvous.clear()
+            channels = {rank: channel for rank, (channel, _) in joined.items()}
+            control_group = Followers(channels, grace_s=config.grace_s)
+            infos = [this_rank(0, deps.label or deps.host), *(joined[rank][1] for rank in sorted(joined))]
             lease_renewer.update(now=False, hosts=_hosts(infos), pids=tuple(info.pid for info in infos))
             process_group.join(
                 store, rank=0, size=config.ranks, device=config.device, timeout_s=config.stall_s
@@ -270,17 +299,17 @@ class Rank:
     def _follow(self) -> None:
         from daybreak_server.engines.gang import process_group
 
-        config, outside = self._config, self._outside
-        assert outside.board is not None
+        config, deps = self._config, self._deps
+        assert deps.rendezvous is not None
         channel, welcome = join(
-            outside.board,
-            me=this_rank(self._rank, outside.label or outside.host),
+            deps.rendezvous,
+            me=this_rank(self._rank, deps.label or deps.host),
             until=time.monotonic() + config.start_s,
-            going=self._going.is_set,
+            stopping=self._stopping.is_set,
         )
-        leader = Leader(channel, on_lost=self._on_lost)
+        leader = LeaderConnection(channel, on_lost=self._on_lost)
         self._leader = leader
-        if self._going.is_set():
+        if self._stopping.is_set():
             leader.ask_to_leave()
         try:
             store = process_group.join_store(
@@ -294,21 +323,21 @@ class Rank:
                 self._spec, config=config, workload=self._load(None), leader=leader, heartbeat=self._heartbeat
             ).run()
         except BaseException as exc:
-            leader.tell_broken(cause_of(exc, phase=self._at))
+            leader.report_broken(cause_of(exc, phase=self._current_phase))
             raise
         finally:
             leader.close()
 
-    def _on_lost(self, why: str) -> None:
-        """Called by the reading thread: the work thread may be in a collective that never ends."""
+    def _on_lost(self, reason: str) -> None:
+        """Break on the reading thread: the work thread may be in a collective that never ends."""
         if self._ended.wait(self._config.grace_s):
             return
-        self._broken(Cause(reason=Reason.RANKS_FAIL, message=f"the leader is gone: {why}"))
+        self._break(Cause(reason=Reason.RANKS_FAIL, message=f"the leader is gone: {reason}"))
 
     def _load(self, lease_renewer: LeaseRenewer | None) -> Workload[Any]:
         config = self._config
         with self._phase(WakePhase.MODEL, lease_renewer):
-            workload = self._outside.workload()
+            workload = self._deps.workload()
             if "torch" in sys.modules:
                 from daybreak_server.engines.gang import process_group
 
@@ -317,46 +346,48 @@ class Rank:
                 Group(
                     rank=self._rank,
                     size=config.ranks,
-                    local_rank=self._outside.local_rank,
+                    local_rank=self._deps.local_rank,
                     device=config.device,
-                    options={**config.options, **self._fetched(lease_renewer)},
+                    options={**config.options, **self._model_option(lease_renewer)},
                 )
             )
         with self._phase(WakePhase.WARM_UP, lease_renewer):
             workload.warm_up()
         return workload
 
-    def _fetched(self, lease_renewer: LeaseRenewer | None) -> dict[str, str]:
-        """The option ``model``, where it is to be fetched. A model that cannot be had is waited for: a new process
-        would do no better, and what is wrong is said all the while."""
-        if self._outside.fetch is None:
+    def _model_option(self, lease_renewer: LeaseRenewer | None) -> dict[str, str]:
+        """Download the model and return the option ``model``, or nothing if no download is needed.
+
+        A failed download is reported and retried here until it works: a new process would do no better.
+        """
+        if self._deps.fetch_model is None:
             return {}
-        progress = Fetching(
-            self._heartbeat, lease_renewer, limit_s=self._config.load_stall_s, going=self._going.is_set
+        progress = DownloadProgress(
+            self._heartbeat, lease_renewer, limit_s=self._config.load_stall_s, stopping=self._stopping.is_set
         )
         while True:
             try:
-                folder = self._outside.fetch(progress.told)
-                progress.said("")
+                folder = self._deps.fetch_model(progress.on_bytes)
+                progress.show("")
                 return {"model": folder}
             except BlobError as exc:
-                self._outside.tell(cause_of_fetch(exc))
-                progress.said(str(exc))
-            for _ in range(FETCH_AGAIN_S):
+                self._deps.on_model_unavailable(cause_of_fetch(exc))
+                progress.show(str(exc))
+            for _ in range(DOWNLOAD_RETRY_S):
                 progress.beat()
-                if self._going.wait(1):
-                    raise GroupBrokenError("told to leave")
+                if self._stopping.wait(1):
+                    raise GroupBrokenError("this rank was asked to leave before it had its model")
 
     @contextlib.contextmanager
     def _phase(self, phase: WakePhase, lease_renewer: LeaseRenewer | None) -> Iterator[None]:
-        """A phase of the wake: shown while it runs, timed when it has ended."""
+        """Run a wake phase: the group's record shows it, and its seconds once it has ended."""
         limit_s = self._config.start_s if phase is WakePhase.PROCESS_GROUP else self._config.load_stall_s
         self._heartbeat.beat(phase, limit_s=limit_s)
         if lease_renewer is not None:
             lease_renewer.update(state=GroupState.LOADING, phase=phase, wake=dict(self._wake))
-        self._at, started = phase, time.monotonic()
+        self._current_phase, started = phase, time.monotonic()
         yield
-        self._at = ""
+        self._current_phase = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
 
 

@@ -1,6 +1,14 @@
-"""How the ranks of a new group find each other: the leader opens a port and publishes where; followers come.
+"""The rendezvous: how the ranks of a new group find each other.
 
-Where it is published is the caller's: a :class:`RendezvousStore` (Ray's key-value store, a folder in tests).
+1. The leader opens a port (:class:`Listener`) and publishes ``host|port|nonce`` in a :class:`RendezvousStore`, a place
+   that only the ranks of this one group read: Ray's key-value store under the gang's id, or a folder in tests.
+2. Each follower polls the store for the address, connects, and says hello with the nonce and its :class:`RankInfo`
+   (:func:`join`). A connection with a wrong nonce, or of a rank that is there already, is closed.
+3. When all followers have come, the leader sends each a welcome with the address of the ``torch.distributed`` store,
+   and clears the rendezvous store.
+
+Both sides give up at a deadline, or when their rank should stop. Serve makes a new gang id for each start of a gang, so
+no rank finds the address of an earlier leader.
 """
 
 from __future__ import annotations
@@ -23,16 +31,16 @@ _HELLO_S = 10.0
 
 
 class RendezvousStore(Protocol):
-    """A place that every rank of one group can read. It belongs to that group's incarnation alone."""
+    """A place for the leader's address that every rank of one incarnation of a group can read, and no other."""
 
     def put(self, address: str) -> None:
         """Publish the leader's address."""
 
     def get(self) -> str | None:
-        """The address, or ``None`` while there is none."""
+        """Return the address, or ``None`` until it is published."""
 
     def clear(self) -> None:
-        """Everybody has come."""
+        """Remove the address."""
 
 
 class Listener:
@@ -42,32 +50,34 @@ class Listener:
         self._size = size
         self._nonce = secrets.token_urlsafe(18)
         self._listener = socket.create_server((host, 0), family=_family(host), backlog=size)
-        self.host = host
         self.address = f"{host}|{self._listener.getsockname()[1]}|{self._nonce}"
 
     def admit(
-        self, *, until: float, welcome: dict[str, Any], going: Callable[[], bool]
+        self, *, until: float, welcome: dict[str, Any], stopping: Callable[[], bool]
     ) -> dict[int, tuple[Channel, RankInfo]]:
-        """Wait for all followers, and tell each of them ``welcome``. ``until`` is a monotonic time."""
-        come: dict[int, tuple[Channel, RankInfo]] = {}
+        """Wait for all followers and send each ``welcome``. ``until`` is a monotonic time.
+
+        :raises GroupBrokenError: if not all come in time, or this rank should stop.
+        """
+        joined: dict[int, tuple[Channel, RankInfo]] = {}
         self._listener.settimeout(0.2)
-        while len(come) < self._size - 1:
-            if going() or time.monotonic() > until:
-                missing = sorted(set(range(1, self._size)) - set(come))
-                raise GroupBrokenError(f"ranks {missing} did not come")
+        while len(joined) < self._size - 1:
+            if stopping() or time.monotonic() > until:
+                missing = sorted(set(range(1, self._size)) - set(joined))
+                raise GroupBrokenError(f"ranks {missing} did not join")
             try:
                 sock, _ = self._listener.accept()
             except TimeoutError:
                 continue
             channel = Channel(sock)
             info = self._hello(channel)
-            if info is None or info.rank in come:
+            if info is None or info.rank in joined:
                 channel.close()
                 continue
-            come[info.rank] = (channel, info)
-        for channel, _info in come.values():
+            joined[info.rank] = (channel, info)
+        for channel, _info in joined.values():
             channel.send("welcome", **welcome)
-        return come
+        return joined
 
     def _hello(self, channel: Channel) -> RankInfo | None:
         try:
@@ -79,20 +89,20 @@ class Listener:
             return None
 
     def close(self) -> None:
-        """Nobody else comes in."""
+        """Close the port; no other rank can join."""
         self._listener.close()
 
 
 def join(
-    board: RendezvousStore, *, me: RankInfo, until: float, going: Callable[[], bool]
+    store: RendezvousStore, *, me: RankInfo, until: float, stopping: Callable[[], bool]
 ) -> tuple[Channel, dict[str, Any]]:
-    """Go to the leader: the connection, and its welcome.
+    """Connect to the leader, and return the connection and the leader's welcome.
 
-    :raises GroupBrokenError: when it takes too long.
+    :raises GroupBrokenError: if no leader answers in time, or this rank should stop.
     """
-    why = "the leader has published no address"
-    while not going() and time.monotonic() < until:
-        address = board.get()
+    reason = "the leader has published no address"
+    while not stopping() and time.monotonic() < until:
+        address = store.get()
         if address is None:
             time.sleep(_POLL_S)
             continue
@@ -102,15 +112,15 @@ def join(
             channel.send("hello", nonce=nonce, **asdict(me))
             welcome = channel.receive(timeout_s=max(1.0, until - time.monotonic()))
         except (OSError, ChannelClosedError) as exc:
-            why = f"the leader at {host}:{port} does not answer: {exc}"
+            reason = f"the leader at {host}:{port} does not answer: {exc}"
             time.sleep(_POLL_S * 4)
             continue
         return channel, welcome.fields
-    raise GroupBrokenError(f"rank {me.rank} found no leader: {why}")
+    raise GroupBrokenError(f"rank {me.rank} found no leader: {reason}")
 
 
 def this_rank(rank: int, host: str) -> RankInfo:
-    """This process as a rank."""
+    """Describe this process as a rank."""
     return RankInfo(rank=rank, host=host, pid=os.getpid())
 
 

@@ -1,1 +1,1 @@
-"""What every group of ranks needs: its lease, watchdog, heartbeat, artifacts and progress."""
+"""What every group of ranks needs, whatever engine runs on it: leases, watchdog, heartbeat, artifacts, progress."""

@@ -1,4 +1,13 @@
-"""What an attempt leaves in the blob store: checkpoints while it runs, artifacts when it has ended."""
+"""What an attempt leaves in the blob store: checkpoints while it runs, artifacts after it has ended.
+
+Artifacts are at ``<task>/<token>/<name>``. The token is the lease's, so two attempts never write the same key, and an
+attempt that lost its task removes only its own files. An upload that is retried and finds its key taken has been stored
+before, by a call whose reply was lost.
+
+Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
+time. The record's pointer moves with a fenced report; only then is the file before it deleted. Whatever is left over is
+removed by the sweeper, so a failed deletion only costs time.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +35,13 @@ from daybreak_server.workloads.base import RetryableError
 _log = logging.getLogger(__name__)
 _TRIES = 3
 BLOB_STALL_S = 600.0
-"""An S3 that takes connections and never answers is given up by its client after some minutes: that is no stall."""
+"""The limit of the heartbeat while files are stored or read. An S3 client takes minutes to give up a server that
+accepts connections and never answers, and that is no stall of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactDraft:
-    """A file that the workload wants to leave."""
+    """A file that the workload gave as an artifact."""
 
     path: Path
     name: str
@@ -39,78 +49,79 @@ class ArtifactDraft:
 
 
 def attempt_prefix(lease: Lease) -> str:
-    """Below this an attempt's artifacts lie."""
+    """Return the prefix of the keys of an attempt's artifacts."""
     return f"{lease.task}/{lease.token}/"
 
 
 def publish(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterator[ArtifactRef | None]:
-    """Upload one artifact. Yields ``None`` after each part, and the finished artifact at last.
+    """Upload one artifact. Yields ``None`` after each part, and the finished artifact at the end.
 
-    The hash is taken of each part while it is still in the page cache.
-    :raises BlobError: when it could not be stored.
-    :raises RetryableError: when it was still being written, so that what is stored may be none of its states.
+    Each part is hashed while it is still in the page cache.
+
+    :raises BlobError: if it could not be stored.
+    :raises RetryableError: if the file changed during the upload, so that what is stored may be none of its states.
     """
     key = attempt_prefix(lease) + key_segment(draft.name)
     for attempt in range(1, _TRIES + 1):
         try:
-            digest, size, was = hashlib.sha256(), 0, _state(draft.path)
+            digest, size, state = hashlib.sha256(), 0, _file_state(draft.path)
             with draft.path.open("rb") as source:
                 for sent in _upload(blobs, key, draft):
                     digest.update(source.read(sent - size))
                     size = sent
                     yield None
-                digest.update(source.read())  # all of it, where an earlier try has stored it
-            if _state(draft.path) != was:
+                digest.update(source.read())  # the whole file, if an earlier try has stored it
+            if _file_state(draft.path) != state:
                 raise RetryableError(
-                    f"{draft.name} was written to while it was stored: close it before the work ends"
+                    f"{draft.name} was written to while it was stored: close the file before `run` ends"
                 )
             yield ArtifactRef(
                 name=draft.name,
                 key=key,
                 content_type=draft.content_type,
-                size_bytes=was[1],
+                size_bytes=state[1],
                 sha256=digest.hexdigest(),
             )
             return
         except BlobUnavailableError as exc:
             if attempt == _TRIES:
                 raise
-            _log.warning("upload of %s failed, trying again: %s", key, exc)
+            _log.warning("the upload of %s failed; trying again: %s", key, exc)
             time.sleep(0.5 * attempt)
             yield None
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """What a write to a file changes: which it is, its size, and when it was written."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _file_state(path: Path) -> tuple[int, int, int]:
+    """Return what a write to a file changes: its inode, size and modification time."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _upload(blobs: Blobs, key: str, draft: ArtifactDraft) -> Iterator[int]:
     try:
         yield from blobs.upload(key, draft.path, content_type=draft.content_type)
     except BlobExistsError:
-        # An earlier try was stored and its answer got lost: the key carries this attempt's token.
+        # The key has this attempt's token, so an earlier try was stored and its reply was lost.
         if blobs.stat(key).size_bytes != draft.path.stat().st_size:
             raise
 
 
 def discard(blobs: Blobs, lease: Lease) -> None:
-    """Remove what an attempt has left. The sweeper comes after, so a failure only costs time."""
+    """Remove an attempt's artifacts, or leave them for the sweeper."""
     try:
         blobs.delete(attempt_prefix(lease))
     except BlobError as exc:
-        _log.info("files of %s stay for the sweeper: %s", lease.task, exc)
+        _log.info("artifacts of %s are left for the sweeper: %s", lease.task, exc)
 
 
 def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
-    """A checkpoint's bytes, or ``None`` where they cannot be had: then the work starts at step 0."""
+    """Return a checkpoint's bytes, or ``None`` if they cannot be read: then the work starts at step 0."""
     for attempt in range(1, _TRIES + 1):
         try:
             with blobs.open(checkpoint.key) as file:
                 return file.read()
         except BlobNotFoundError:
-            _log.warning("checkpoint %s is gone; starting at step 0", checkpoint.key)
+            _log.warning("checkpoint %s does not exist; starting at step 0", checkpoint.key)
             return None
         except BlobError as exc:
             _log.warning("checkpoint %s cannot be read (try %d): %s", checkpoint.key, attempt, exc)
@@ -119,40 +130,42 @@ def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
 
 
 class Checkpoints:
-    """Stores snapshots beside the work, one at a time. Called by one thread; the upload runs on another."""
+    """Stores snapshots beside the work, one at a time. One thread calls it; the upload runs on another."""
 
     def __init__(self, blobs: Blobs, lease: Lease, *, every_s: float, scratch: Path) -> None:
         self._blobs = blobs
         self._lease = lease
         self._every_s = every_s
         self._scratch = scratch
-        self._last = time.monotonic()
+        self._last_at = time.monotonic()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[CheckpointRef | None] | None = None
         self._previous: CheckpointRef | None = None
 
     def due(self) -> bool:
-        """Whether a snapshot should be taken now."""
-        return self._pending is None and time.monotonic() - self._last >= self._every_s
+        """Return whether a snapshot should be taken now."""
+        return self._pending is None and time.monotonic() - self._last_at >= self._every_s
 
     def begin(self, snapshot: Callable[[], bytes], step: int) -> None:
-        """Take a snapshot now and store it in the background."""
-        self._last = time.monotonic()
+        """Take a snapshot now, and store it in the background."""
+        self._last_at = time.monotonic()
         try:
             data = checked_snapshot(snapshot())
-        except BaseException:  # the work's own code, and it goes on without this checkpoint
+        except BaseException:  # the workload's own code; the work continues without this checkpoint
             _log.exception("the snapshot of %s after step %d failed", self._lease.task, step)
             return
         self._pending = self._background().submit(self._store, data, step)
 
     @property
     def pending(self) -> bool:
-        """Whether one is being stored."""
+        """Whether a snapshot is being stored."""
         return self._pending is not None
 
     def stored(self, *, until: float | None = None) -> CheckpointRef | None:
-        """A checkpoint that has been stored and not yet been reported, or ``None``. With ``until``, in monotonic
-        seconds, one that is being stored is waited for."""
+        """Return a checkpoint that has been stored since the last call, or ``None``.
+
+        :param until: Wait for a snapshot that is being stored until then, in monotonic seconds.
+        """
         if self._pending is None:
             return None
         wait([self._pending], timeout=max(0.0, until - time.monotonic()) if until is not None else 0)
@@ -162,18 +175,18 @@ class Checkpoints:
         return pending.result()
 
     def reported(self, checkpoint: CheckpointRef) -> None:
-        """The record points at it now, so the one before can go."""
+        """The record points at this checkpoint now, so delete the one before it."""
         previous, self._previous = self._previous, checkpoint
         if previous is not None:
             self._background().submit(self._delete, previous.key)
 
     def close(self) -> None:
-        """Let the background work end."""
+        """Wait for the background work to end."""
         if self._pool is not None:
             self._pool.shutdown(wait=True)
 
     def _background(self) -> ThreadPoolExecutor:
-        """Made at the first checkpoint: most short attempts have none."""
+        """Return the thread pool, which the first checkpoint makes: most short attempts have none."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         return self._pool
@@ -197,4 +210,4 @@ class Checkpoints:
         try:
             self._blobs.delete(key)
         except BlobError as exc:
-            _log.info("checkpoint %s stays for the sweeper: %s", key, exc)
+            _log.info("checkpoint %s is left for the sweeper: %s", key, exc)

@@ -1,4 +1,4 @@
-"""Errors of a rank as causes. By the type of an error and by where it was raised, never by its words."""
+"""Errors of a rank as causes: from the type of an error and where it was raised, never from its message."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from daybreak_server.ports.blobs import BlobError, BlobNotFoundError
 from daybreak_server.workloads.base import ModelMissingError
 
 OUT_OF_MEMORY_CODE = "out_of_memory"
-"""The code of a task's error where a rank had no memory left."""
+"""The error code of a task that failed because a rank had no memory left."""
 _BY_CODE = {OUT_OF_MEMORY_CODE: Reason.OUT_OF_MEMORY, "model_missing": Reason.MODEL_MISSING}
-_NO_MEMORY = frozenset({"MemoryError", "OutOfMemoryError"})  # by name: torch's own is not imported for this
+_NO_MEMORY = frozenset({"MemoryError", "OutOfMemoryError"})  # by name, so that torch need not be imported
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a rank, or its device, had no memory left."""
+    """Return whether a rank, or its device, had no memory left."""
     return any(base.__name__ in _NO_MEMORY for base in type(error).__mro__)
 
 
-def described(error: BaseException) -> str:
-    """An error with its class, storable."""
+def describe(error: BaseException) -> str:
+    """Return an error's class and message as storable text."""
     name, text = type(error).__name__, storable(error)
     if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
-        text = f"{text} (raised by the work: a library may have tried to end the process)".strip()
+        text = f"{text} (raised by the workload: a library may have tried to end the process)".strip()
     return storable(f"{name}: {text}" if text else name)
 
 
 def cause_of(error: BaseException, *, phase: str = "") -> Cause:
-    """Why a rank cannot go on. ``phase``: of the wake, where the error was raised in one."""
+    """Return why a rank cannot continue. ``phase``: the wake phase in which the error was raised, if any."""
     missing = ModelMissingError | FileNotFoundError | NotADirectoryError
     if is_out_of_memory(error):
         reason = Reason.OUT_OF_MEMORY
@@ -36,20 +36,21 @@ def cause_of(error: BaseException, *, phase: str = "") -> Cause:
         reason = Reason.MODEL_MISSING
     else:
         reason = Reason.RANKS_FAIL
-    return Cause(reason=reason, message=described(error))
+    return Cause(reason=reason, message=describe(error))
 
 
 def cause_of_fetch(error: BlobError) -> Cause:
-    """Why a model cannot be had for now."""
+    """Return why a model cannot be downloaded for now."""
     missing = isinstance(error, BlobNotFoundError)
     return Cause(reason=Reason.MODEL_MISSING if missing else Reason.MODEL_UNAVAILABLE, message=str(error))
 
 
 def cause_of_failed(failed: Failed) -> Cause:
-    """Why a group that broke at a task did."""
+    """Return why a group broke at a task."""
     return Cause(reason=_BY_CODE.get(failed.code, Reason.RANKS_FAIL), message=failed.message)
 
 
 def code_of_lost(reason: str) -> str:
-    """The code of an error by which a rank was lost that had said why; :func:`cause_of_failed` reads it back."""
+    """Return the error code for a rank that reported this reason and was lost; :func:`cause_of_failed` is the
+    inverse."""
     return next((code for code, known in _BY_CODE.items() if known == reason), "rank_lost")

@@ -1,4 +1,4 @@
-"""What a group must know of its pool."""
+"""A group's configuration, which comes from its pool's settings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from daybreak_server.domain import policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GangConfig:
-    """A group's settings; all durations in seconds."""
+    """A group's configuration; all durations are in seconds."""
 
     pool: str
     ranks: int = 1
     device: str = "cpu"
     threads: int = 1
-    """CPU threads of torch in each rank."""
+    """torch's CPU threads in each rank."""
     options: Mapping[str, Any] = field(default_factory=dict)
     scratch: Path | None = None
-    """Where the work folders of attempts are made; ``None``: the system's folder for temporary files."""
+    """Where the scratch folders of attempts are made; ``None``: in the system's temporary folder."""
     lease_s: float = policy.LEASE_S
     stall_s: float = policy.STALL_S
     load_stall_s: float = policy.LOAD_STALL_S
@@ -31,7 +31,7 @@ class GangConfig:
     start_s: float = 600.0
     """How long the ranks of a group wait for each other when it forms."""
     grace_s: float = 5.0
-    """How long a rank that failed waits for the others to reach the same point before the group is broken."""
+    """How long the others have to reach the point at which a rank failed, before the group is broken."""
     idle_s: float = 2.0
     """How long one claim waits for a task."""
     ping_s: float = 20.0

@@ -1,4 +1,4 @@
-"""What a running task sees of its group: on followers nothing but the snapshot to go on from."""
+"""What a running task sees of its group: on followers only the snapshot to resume from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PREVIEW = 32 * 1024
 
 
 class FollowerContext:
-    """Implements :class:`daybreak_server.workloads.base.Context` where nobody listens."""
+    """Implements :class:`daybreak_server.workloads.base.Context` on followers, where most methods do nothing."""
 
     def __init__(self, *, workdir: Path, resume: bytes | None) -> None:
         self._workdir = workdir
@@ -28,24 +28,24 @@ class FollowerContext:
 
     @property
     def resume(self) -> bytes | None:
-        """The snapshot to go on from."""
+        """The snapshot to resume from."""
         return self._resume
 
     def resumed_from(self, step: int) -> None:
-        """Only the leader tells."""
+        """Do nothing: only the leader reports."""
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """Only the leader tells."""
+        """Do nothing: only the leader reports."""
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Only the leader shows."""
+        """Do nothing: only the leader shows previews."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
-        """Only the leader leaves files."""
+        """Do nothing: only the leader stores artifacts."""
 
 
 class LeaderContext(FollowerContext):
-    """Keeps what the workload leaves until the leader sends it on."""
+    """Collects what the workload reports, until the leader writes it to the stores."""
 
     def __init__(
         self,
@@ -63,15 +63,15 @@ class LeaderContext(FollowerContext):
         self.latest_preview: tuple[bytes, int, str] | None = None
 
     def resumed_from(self, step: int) -> None:
-        """Goes into the record."""
+        """Write the step into the task's record."""
         self._on_resumed(checked_resume(step))
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """A line of the task's stream, of 2,000 characters at most."""
+        """Write a line of at most 2,000 characters to the task's event stream."""
         self._note(EventDraft(type="log", data={"level": short_name(level), "message": storable(message)}))
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Only the latest is kept; one that is too large is named in the log and left out."""
+        """Keep this preview in place of the one before. One that is too large is dropped, with a line in the log."""
         preview = checked_preview(image, step, content_type)
         if len(preview[0]) > MAX_PREVIEW:
             self.log(f"a preview of {len(preview[0])} bytes is larger than {MAX_PREVIEW}", level="warning")
@@ -79,12 +79,15 @@ class LeaderContext(FollowerContext):
         self.latest_preview = preview
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
-        """To be uploaded when ``run`` has ended. A later one of the same name replaces the earlier, or of the same path
-        where no name is given. Other names that some system takes for the same are told apart."""
-        file, wanted, kind = checked_file(path, name, content_type)
-        asked = (wanted, None) if wanted is not None else (file.name, file)
-        given = self._names.get(asked)
-        if given is None:
-            given = distinct_name(artifact_name(asked[0]), self.artifacts)
-            self._names[asked] = given
-        self.artifacts[given] = ArtifactDraft(path=file, name=given, content_type=kind)
+        """Keep a file to be uploaded after ``run`` has ended.
+
+        A later artifact replaces an earlier one of the same name, or of the same path if no name is given. Different
+        names that some file system takes for the same get a number each.
+        """
+        file, wanted, media_type = checked_file(path, name, content_type)
+        identity = (wanted, None) if wanted is not None else (file.name, file)
+        stored_name = self._names.get(identity)
+        if stored_name is None:
+            stored_name = distinct_name(artifact_name(identity[0]), self.artifacts)
+            self._names[identity] = stored_name
+        self.artifacts[stored_name] = ArtifactDraft(path=file, name=stored_name, content_type=media_type)

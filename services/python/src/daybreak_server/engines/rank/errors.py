@@ -1,7 +1,7 @@
-"""What breaks a group for good."""
+"""The error that ends a group."""
 
 from __future__ import annotations
 
 
 class GroupBrokenError(Exception):
-    """The ranks cannot come to agree any more: the whole group must restart."""
+    """The ranks can reach no further agreement, so the whole group must restart."""

@@ -1,4 +1,26 @@
-"""The leader's second thread: keeps the lease and the group's record, but only while the work advances."""
+"""The leader's second thread: renews its leases and refreshes its group's record, but only while the work advances.
+
+Every ``_POLL_S`` (0.25 s) the thread does this:
+
+1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
+   and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks, and if the store cannot be reached
+   they are retried when their leases end.
+2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago, and refreshes the group's record at a
+   third of its TTL.
+3. It restarts the watchdog process if that has died, and shows it when the least recently renewed lease was renewed.
+
+An outage of the store is logged once and stops nothing: the work continues, and Redis itself advances the clock that
+leases run by, so a lease does not end while Redis is down.
+
+Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
+renewal and settlement; with the token of an earlier attempt the call changes nothing and returns ``Control.STALE``. So
+a leader that was frozen for longer than its lease cannot overwrite the next attempt: it sees ``STALE`` at its next
+point of agreement, stops, and removes its own files, whose keys begin with its token.
+
+A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
+this thread reads a reply seconds late; counting from then, it would take the lease for newer than it is, and the
+watchdog would renew too late.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +41,15 @@ from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 
 _log = logging.getLogger(__name__)
-_LOOK_S = 0.25
+_POLL_S = 0.25
 
 
-class Trouble(Protocol):
-    """Why a group is broken."""
+class PeerFailure(Protocol):
+    """Why the ranks can reach no further agreement."""
 
     @property
     def code(self) -> str:
-        """A stable word for it; empty where there is none."""
+        """A stable word for it; empty if there is none."""
 
     @property
     def message(self) -> str:
@@ -41,32 +63,33 @@ class Trouble(Protocol):
 class Peers(Protocol):
     """The other ranks of a group, as far as the lease depends on them."""
 
-    def trouble(self) -> Trouble | None:
-        """Why the group can reach no further agreement, or ``None``."""
+    def failure(self) -> PeerFailure | None:
+        """Return why the ranks can reach no further agreement, or ``None``."""
 
 
 class HeldLease:
-    """The leader's hold on one task: its lease, and the control bits that answers have carried."""
+    """A lease that the leader holds, with the control bits that the store's replies have carried."""
 
     def __init__(self, lease: Lease, control: Control) -> None:
         self.lease = lease
         self._lock = threading.Lock()
         self._control = control
-        self._renewed = time.monotonic()
+        self._renewed_at = time.monotonic()
         self._drain_since: float | None = None
-        self.heard(control, asked=self._renewed)
+        self.on_reply(control, sent_at=self._renewed_at)
 
-    def heard(self, control: Control, *, asked: float) -> Control:
-        """An answer of the store: the lease is extended. Returns the bits that hold now: a mark to drain may be taken
-        back, and what is answered to the newest question decides; the others stay once they were heard.
+    def on_reply(self, control: Control, *, sent_at: float) -> Control:
+        """Take a reply of the store, which has extended the lease. Returns the control bits that hold now.
 
-        ``asked`` is when the question was sent, in monotonic seconds. The lease may run from then on: a thread that
-        waits for Python's lock reads the answer later, by seconds where the work holds the lock for so long.
+        A drain mark may be removed, so the reply to the newest request decides about it. The other bits stay once they
+        were received.
+
+        :param sent_at: When the request was sent, in monotonic seconds: the lease runs from then.
         """
         with self._lock:
-            drain = (control if asked >= self._renewed else self._control) & Control.DRAIN
+            drain = (control if sent_at >= self._renewed_at else self._control) & Control.DRAIN
             self._control = (self._control | control) & ~Control.DRAIN | drain
-            self._renewed = max(self._renewed, asked)
+            self._renewed_at = max(self._renewed_at, sent_at)
             if not drain:
                 self._drain_since = None
             elif self._drain_since is None:
@@ -75,26 +98,26 @@ class HeldLease:
 
     @property
     def control(self) -> Control:
-        """The bits that hold now."""
+        """The control bits that hold now."""
         return self._control
 
     @property
-    def renewed(self) -> float:
-        """Since when the lease runs at least, in monotonic seconds."""
-        return self._renewed
+    def renewed_at(self) -> float:
+        """When the latest renewal was sent, in monotonic seconds."""
+        return self._renewed_at
 
     @property
-    def silent_s(self) -> float:
-        """Seconds that the lease has run for at most."""
-        return time.monotonic() - self._renewed
+    def age_s(self) -> float:
+        """Seconds since the latest renewal was sent."""
+        return time.monotonic() - self._renewed_at
 
     def drained_s(self) -> float | None:
-        """Seconds since the group was told to drain, or ``None``."""
+        """Seconds since the group was marked to drain, or ``None`` if it is not."""
         return None if self._drain_since is None else time.monotonic() - self._drain_since
 
 
 class LeaseRenewer:
-    """Renews, refreshes and watches. ``on_break`` is called once, when the group cannot go on."""
+    """The thread. ``on_break`` is called once, when the group cannot continue."""
 
     def __init__(
         self,
@@ -113,25 +136,25 @@ class LeaseRenewer:
         self._watchdog = watchdog
         self._lock = threading.Lock()
         self._record = record
-        self._holds: dict[TaskId, HeldLease] = {}
+        self._held: dict[TaskId, HeldLease] = {}
         self._peers: Peers | None = None
-        self._refreshed = 0.0
+        self._refreshed_at = 0.0
         self._ended = threading.Event()
         self._broken = False
         self._reachable = True
-        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease-renewer", daemon=True)
         self.drain = False
-        """Whether the store has marked the group as draining."""
+        """Whether the store has marked the group to drain."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread, and the watchdog."""
         if self._watchdog is not None:
             self._watchdog.start()
             self._watchdog.record(self._record)
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait until the last call to the store is over."""
+        """Stop, and wait for the last call to the store."""
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
@@ -140,7 +163,7 @@ class LeaseRenewer:
 
     @property
     def record(self) -> GroupRecord:
-        """The group as the store is told of it."""
+        """The group's record, as the store gets it."""
         return self._record
 
     @property
@@ -149,9 +172,11 @@ class LeaseRenewer:
         return self._config.lease_s
 
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
-        """Change the record; with ``now``, the store is told at once, when it can be reached."""
+        """Change the record. With ``now`` the store gets it at once, if it can be reached."""
         with self._lock:
-            if any(changes.get(name, was) != was for name, was in self._at()):
+            # `since` shows how long the group has been in its state and phase.
+            before = {"state": self._record.state, "phase": self._record.phase}
+            if any(changes.get(name, value) != value for name, value in before.items()):
                 changes.setdefault("since_ms", time.time_ns() // 1_000_000)
             self._record = replace(self._record, **changes)
             if self._watchdog is not None:
@@ -160,74 +185,72 @@ class LeaseRenewer:
             self.refresh()
         return self._record
 
-    def _at(self) -> tuple[tuple[str, str], ...]:
-        """What a person watches it go through: ``since`` counts from its last change."""
-        return (("state", self._record.state), ("phase", self._record.phase))
-
     def watch(self, peers: Peers) -> None:
-        """WatchdogLoop the other ranks from now on."""
+        """Watch the other ranks too from now on."""
         self._peers = peers
 
-    def hold(self, hold: HeldLease) -> None:
-        """Keep this lease too from now on."""
+    def hold(self, held: HeldLease) -> None:
+        """Renew this lease too from now on."""
         with self._lock:
-            self._holds = {**self._holds, hold.lease.task: hold}
+            self._held = {**self._held, held.lease.task: held}
             if self._watchdog is not None:
-                self._watchdog.hold(hold.lease, renewed=self._renewed())
+                self._watchdog.hold(held.lease, renewed_at=self._least_renewed_at())
 
     def drop(self, task: TaskId) -> None:
-        """The lease of this task is kept no more."""
+        """Stop renewing the lease of this task."""
         with self._lock:
-            self._holds = {held: hold for held, hold in self._holds.items() if held != task}
+            self._held = {other: held for other, held in self._held.items() if other != task}
             if self._watchdog is not None:
                 self._watchdog.drop(task)
 
-    def _renewed(self) -> float:
-        """Since when the oldest of the leases runs at least; 0 where there is none."""
-        return min((hold.renewed for hold in self._holds.values()), default=0.0)
+    def _least_renewed_at(self) -> float:
+        """When the least recently renewed lease was renewed; 0 if there is none."""
+        return min((held.renewed_at for held in self._held.values()), default=0.0)
 
     def refresh(self) -> None:
-        """Tell the store of the group. What goes wrong is logged and tried again later."""
-        self._refreshed = time.monotonic()
+        """Send the group's record to the store. An error is logged, and the thread tries again later."""
+        self._refreshed_at = time.monotonic()
         try:
-            answer = self._queue.group(self._record, ttl_s=self.ttl_s)
+            registered = self._queue.register(self._record, ttl_s=self.ttl_s)
         except StoreError as exc:
             self._log_unreachable(exc)
             return
         self._log_reachable()
-        self.drain = answer.drain
+        self.drain = registered.drain
 
-    def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            why = self._why_broken()
-            if why is not None and not self._broken:
+    def _run(self) -> None:
+        while not self._ended.wait(_POLL_S):
+            failed = self._why_broken()
+            if failed is not None and not self._broken:
                 self._broken = True
-                self._on_break(why)
+                self._on_break(failed)
                 return
-            for hold in self._holds.values():
-                if hold.silent_s >= self._config.renew_s and not hold.control & Control.STALE:
-                    self._renew(hold)
-            if time.monotonic() - self._refreshed >= self.ttl_s / 3:
+            for held in self._held.values():
+                if held.age_s >= self._config.renew_s and not held.control & Control.STALE:
+                    self._renew(held)
+            if time.monotonic() - self._refreshed_at >= self.ttl_s / 3:
                 self.refresh()
             if self._watchdog is not None:
                 self._watchdog.start()
-                self._watchdog.page.write(renewed=self._renewed(), refreshed=self._refreshed)
+                self._watchdog.shared.write(
+                    renewed_at=self._least_renewed_at(), refreshed_at=self._refreshed_at
+                )
 
     def _why_broken(self) -> Failed | None:
         stall = self._heartbeat.stalled()
         if stall is not None:
             return Failed(code="stalled", message=stall, reason="stalled")
-        trouble = self._peers.trouble() if self._peers is not None else None
-        if trouble is not None:
+        failure = self._peers.failure() if self._peers is not None else None
+        if failure is not None:
             return Failed(
-                code=trouble.code or "rank_lost", message=trouble.message, permanent=trouble.permanent
+                code=failure.code or "rank_lost", message=failure.message, permanent=failure.permanent
             )
         return None
 
-    def _renew(self, hold: HeldLease) -> None:
-        asked = time.monotonic()
+    def _renew(self, held: HeldLease) -> None:
+        sent_at = time.monotonic()
         try:
-            hold.heard(self._queue.renew(hold.lease), asked=asked)
+            held.on_reply(self._queue.renew(held.lease), sent_at=sent_at)
         except StoreError as exc:
             self._log_unreachable(exc)
         else:
@@ -235,7 +258,7 @@ class LeaseRenewer:
 
     def _log_unreachable(self, exc: Exception) -> None:
         if self._reachable:
-            _log.warning("the store cannot be reached, the work goes on: %s", exc)
+            _log.warning("the store cannot be reached; the work continues and renewals are retried: %s", exc)
         self._reachable = False
 
     def _log_reachable(self) -> None:

@@ -1,4 +1,4 @@
-"""What is shown of a model while it comes to this node."""
+"""The progress of a model download: a heartbeat while bytes arrive, and a line on the group's record."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 
-FETCH_AGAIN_S: Final = 15
-"""Pause before a model that could not be had is asked for again."""
-_SHOWN_S: Final = 1.0
-_CHARS: Final = 300
+DOWNLOAD_RETRY_S: Final = 15
+"""Pause before a failed download is tried again."""
+_SHOW_EVERY_S: Final = 1.0
+_MAX_DETAIL: Final = 300
 
 
-class Fetching:
-    """Keeps the pulse while bytes come, and shows how many on the group's record."""
+class DownloadProgress:
+    """Follows one rank's download. Only the leader has a ``lease_renewer``, so only it shows the progress."""
 
     def __init__(
         self,
@@ -25,32 +25,35 @@ class Fetching:
         lease_renewer: LeaseRenewer | None,
         *,
         limit_s: float,
-        going: Callable[[], bool],
+        stopping: Callable[[], bool],
     ) -> None:
         self._heartbeat = heartbeat
         self._lease_renewer = lease_renewer
         self._limit_s = limit_s
-        self._going = going
+        self._stopping = stopping
         self._bytes = -1
-        self._shown = 0.0
+        self._shown_at = 0.0
 
-    def told(self, there: int, total: int) -> None:
-        """So many bytes are there, of so many. :raises GroupBrokenError: when the rank is to leave."""
-        if self._going():
-            raise GroupBrokenError("told to leave")
-        if there != self._bytes:  # what stands still is a stall in the end
-            self._bytes = there
+    def on_bytes(self, present: int, total: int) -> None:
+        """Take the number of bytes that are on this node.
+
+        :raises GroupBrokenError: if the rank should leave.
+        """
+        if self._stopping():
+            raise GroupBrokenError("this rank was asked to leave during the download of its model")
+        if present != self._bytes:  # without new bytes there is no beat, so a download that hangs is a stall
+            self._bytes = present
             self.beat()
         now = time.monotonic()
-        if now - self._shown >= _SHOWN_S or there == total:
-            self._shown = now
-            self.said(f"fetched {there / 1e9:.2f} of {total / 1e9:.2f} GB" if there < total else "")
+        if now - self._shown_at >= _SHOW_EVERY_S or present == total:
+            self._shown_at = now
+            self.show(f"fetched {present / 1e9:.2f} of {total / 1e9:.2f} GB" if present < total else "")
 
-    def said(self, what: str) -> None:
-        """Show this beside the phase."""
+    def show(self, detail: str) -> None:
+        """Show this beside the phase on the group's record."""
         if self._lease_renewer is not None:
-            self._lease_renewer.update(detail=what[:_CHARS])
+            self._lease_renewer.update(detail=detail[:_MAX_DETAIL])
 
     def beat(self) -> None:
-        """It goes on."""
+        """Record that the download advances, or that the rank waits to retry it."""
         self._heartbeat.beat("model", limit_s=self._limit_s)

@@ -1,8 +1,8 @@
-"""What a workload hands to its group, checked where it enters: steps, log lines, previews, files.
+"""Checks what a workload gives to its group: steps, log lines, previews, files.
 
-Workloads are other people's code, and their numbers come from numpy and torch. What means the right thing is converted;
-the rest is a permanent error that names the field, because the same input would give it again. Behind this point the
-values are plain, finite and storable.
+Workloads are other people's code, and their numbers come from numpy and torch. A value that can be converted without
+doubt is converted. Any other value is a permanent error that names the field, because the same input would give it
+again. Behind these functions all values are plain, finite and storable.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from daybreak_server.domain.text import short_name, storable
 from daybreak_server.workloads.base import PermanentError, Step
 
 _WHOLE_MAX = 2**53 - 1
-"""What JSON readers of every language can hold."""
+"""The largest whole number that JSON readers of every language can hold."""
 
 
 def checked_step(step: Any) -> Step:
-    """The step with plain values. :raises PermanentError: ``invalid_step``, naming the field."""
+    """Return the step with plain values. :raises PermanentError: ``invalid_step``, naming the field."""
     if not isinstance(step, Step):
         _refuse("step", f"run must yield a Step, not {_shown(step)}")
     if not isinstance(step.phase, str):
@@ -39,17 +39,17 @@ def checked_step(step: Any) -> Step:
 
 
 def checked_snapshot(data: Any) -> bytes:
-    """A snapshot as bytes. :raises PermanentError: ``invalid_snapshot``."""
+    """Return a snapshot as bytes. :raises PermanentError: ``invalid_snapshot``."""
     return _bytes("snapshot", "a snapshot", data)
 
 
 def checked_resume(step: Any) -> int:
-    """The step that work goes on after. :raises PermanentError: ``invalid_step``."""
+    """Return the step after which the work resumes. :raises PermanentError: ``invalid_step``."""
     return _whole("step", "the step of resumed_from", step)
 
 
 def checked_preview(image: Any, step: Any, content_type: Any) -> tuple[bytes, int, str]:
-    """A preview with plain values. :raises PermanentError: ``invalid_preview``, naming the field."""
+    """Return a preview with plain values. :raises PermanentError: ``invalid_preview``, naming the field."""
     return (
         _bytes("preview", "a preview's image", image),
         _whole("preview", "a preview's step", step),
@@ -58,7 +58,7 @@ def checked_preview(image: Any, step: Any, content_type: Any) -> tuple[bytes, in
 
 
 def checked_file(path: Any, name: Any, content_type: Any) -> tuple[Path, str | None, str]:
-    """An artifact's path, name and type. :raises PermanentError: ``invalid_artifact``, naming the field."""
+    """Return an artifact's path, name and type. :raises PermanentError: ``invalid_artifact``, naming the field."""
     try:
         text = os.fspath(path)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Which progress events are due, and how long a task still takes. Pure, but for a given clock."""
+"""Which progress events are due, and how long a task will still take. Pure, except for a clock that is passed in."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.workloads.base import Step
 
 MAX_PENDING = 16
-"""Progress events of one write; where steps come faster, the oldest are merged into one that covers them."""
+"""Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
 MAX_NOTES = 200
-"""Other events kept while the store cannot be reached; then the oldest are dropped."""
+"""Other events that are kept while the store cannot be reached; of more, the oldest are dropped."""
 _SMOOTHING = 0.3
-_LEAST_GAIN = 1e-9
-"""Of the fraction, for a step to show a pace: less gives times that no number can hold."""
+_MIN_GAIN = 1e-9
+"""The smallest gain in the fraction from which a pace is computed: a smaller one would overflow."""
 
 
 class PhaseEta:
-    """Learns how long each phase takes a unit of ``fraction``; remembers it from task to task."""
+    """Learns how long each phase takes per unit of ``fraction``, and remembers it from task to task."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,12 +29,12 @@ class PhaseEta:
         self._order: list[str] = []
         self._seen: list[str] = []
         self._own: set[str] = set()
-        """Phases whose pace this attempt has shown."""
+        """Phases whose pace is known from this attempt."""
         self._at = clock()
         self._fraction = 0.0
 
     def start(self) -> None:
-        """An attempt begins."""
+        """Start an attempt."""
         if self._seen:
             self._order = self._seen
         self._seen = []
@@ -42,19 +42,19 @@ class PhaseEta:
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
-        """The attempt goes on from a snapshot: its first step tells nothing about the pace."""
+        """Ignore the first step: the attempt resumes from a snapshot, so that step says nothing about the pace."""
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:
-        """A step has ended: the seconds that remain, or ``None`` while nothing is known."""
+        """Take a step that has ended, and return the seconds that remain; ``None`` while that is unknown."""
         now = self._clock()
         gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
         if not self._seen or self._seen[-1] != phase:
             self._seen.append(phase)
-        if gained > _LEAST_GAIN:
+        if gained > _MIN_GAIN:
             rate = took / gained
             old = self._learnt.get(phase)
-            # Its own pace as soon as there is one: the task before may have been of another size.
+            # The attempt's own pace counts as soon as there is one: the task before may have had another size.
             smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._own else rate
             self._own.add(phase)
             self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
@@ -69,7 +69,7 @@ class PhaseEta:
         left, at = 0.0, fraction
         for name, (rate, end) in [
             (phase, here),
-            *((one, self._learnt[one]) for one in later if one in self._learnt),
+            *((other, self._learnt[other]) for other in later if other in self._learnt),
         ]:
             until = 1.0 if not later and name == phase else max(at, end)
             left, at = left + rate * (until - at), until
@@ -78,15 +78,15 @@ class PhaseEta:
 
 @dataclass
 class EventBuffer:
-    """Events on their way to the store, in order. Kept until a write succeeds, within bounds."""
+    """Events that are still to be written, in order. They are kept until a write succeeds, within bounds."""
 
     _events: list[EventDraft] = field(default_factory=list)
     _fields: dict[str, str | int | float] = field(default_factory=dict)
     _number: int = 0
-    """Of the newest event. The store knows by it what it has, where the answer to a write was lost."""
+    """The number of the newest event. If the reply to a write was lost, the store knows by it which events it has."""
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
-        """A step to be told of; also updates the record's fields."""
+        """Add a progress event for this step, and the record's fields that go with it."""
         data: dict[str, str | int | float] = {"phase": step.phase, "fraction": round(fraction, 6)}
         if step.steps:
             data["step"], data["steps"] = step.step, step.steps
@@ -100,7 +100,7 @@ class EventBuffer:
             del self._events[steps[0]]
 
     def note(self, draft: EventDraft) -> None:
-        """Any other event."""
+        """Add any other event."""
         self._append(draft)
         if len(self._events) > MAX_PENDING + MAX_NOTES:
             del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
@@ -110,15 +110,15 @@ class EventBuffer:
         self._events.append(replace(draft, number=self._number))
 
     def set(self, **fields: str | int | float) -> None:
-        """Fields of the record to write with the next events."""
+        """Write these fields of the record with the next events."""
         self._fields.update(fields)
 
     def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
-        """What is to be written now."""
+        """Return the events and fields to write now."""
         return list(self._events), dict(self._fields)
 
-    def written(self) -> None:
-        """All that ``take`` gave has been written."""
+    def clear(self) -> None:
+        """Remove everything: what ``take`` returned has been written."""
         self._events.clear()
         self._fields.clear()
 
@@ -127,7 +127,7 @@ class EventBuffer:
 
 
 def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
-    """A progress event that covers both: ``from_step`` is the first step that it tells of."""
+    """Return a progress event that covers both; ``from_step`` is its first step."""
     if "step" not in new.data:
         return new
     since = old.data.get("from_step", old.data.get("step", new.data["step"]))
