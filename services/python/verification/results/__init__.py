@@ -1,7 +1,7 @@
-"""Figures that a run measured: rows with their floors and targets, saved as JSON, shown as tables.
+"""Measured figures: rows with baselines and targets, saved as JSON and shown as tables.
 
-A benchmark or a fault run fills a :class:`Report` and saves it below ``docs/figures``. The pages of ``docs`` are
-rendered from these files (``tools/figures.py``), so no table holds a number that no run gave.
+A benchmark or a fault test fills a :class:`Report` and saves it below ``docs/figures``. ``tools/figures.py`` renders
+the pages of ``docs`` from these files, so every number in a table comes from a run.
 """
 
 from __future__ import annotations

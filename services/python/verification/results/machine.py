@@ -1,4 +1,4 @@
-"""What a figure was measured on: the machine, the versions, the commit."""
+"""Describes what a figure was measured on: the machine, the versions, the commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGES = ("ray", "redis", "torch", "fastapi", "uvicorn", "pydantic", "boto3",
 
 
 def machine() -> dict[str, str]:
-    """Names and values, as they are shown below a table."""
+    """Names and values for the report."""
     return {
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -42,7 +42,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """The commit, with ``+`` where the source was changed since; ``unknown`` outside a checkout."""
+    """The commit, with ``+`` if the source has changed since; ``unknown`` outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

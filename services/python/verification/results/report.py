@@ -1,4 +1,4 @@
-"""A report: what was run, its rows, and on what; written as JSON and read again."""
+"""A report: what was run, its rows, and on which machine; saved as JSON and loaded again."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from typing import Any
 from verification.results.machine import machine
 
 FOLDER = Path(__file__).resolve().parents[4] / "docs" / "figures"
-"""Where reports are kept."""
+"""The folder of saved reports."""
 
 _TIMES = frozenset({"s", "ms", "µs", "leases"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``floor`` is measured in the same run and in the same unit."""
+    """One figure. Its ``baseline`` comes from the same run and has the same unit."""
 
     what: str
     value: float
     unit: str
-    floor: float | None = None
-    floor_what: str = ""
+    baseline: float | None = None
+    baseline_what: str = ""
     target: str = ""
     held: bool | None = None
-    """Whether the target was met; ``None`` where there is none."""
+    """Whether the target was met; ``None`` without a target."""
     spread: tuple[float, float] | None = None
     """Smallest and largest over the repeats."""
     note: str = ""
+    detail: bool = False
+    """A detail is saved, and left out of the table."""
 
     @property
     def ratio(self) -> float | None:
-        """The figure over its floor."""
-        return self.value / self.floor if self.floor else None
+        """The figure divided by its baseline."""
+        return self.value / self.baseline if self.baseline else None
 
     @property
     def broken(self) -> bool:
-        """Whether a promise was broken. A time that missed its target is shown as missed, and breaks nothing."""
+        """Whether a promise was broken. A time that missed its target counts as missed, and breaks no promise."""
         return self.held is False and self.unit not in _TIMES
 
 
 @dataclass(slots=True)
 class Report:
-    """Rows of one run. ``save`` writes them with the machine, the versions and the commit."""
+    """The rows of one run; ``save`` writes them with the machine, the versions and the commit."""
 
     name: str
     title: str
@@ -58,7 +60,7 @@ class Report:
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
 
     def add(self, row: Row) -> Row:
-        """Append a row, and hand it on."""
+        """Append a row and return it."""
         self.rows.append(row)
         return row
 
@@ -68,7 +70,7 @@ class Report:
         return [row for row in self.rows if row.held is False]
 
     def save(self, folder: Path = FOLDER) -> Path:
-        """Write ``<folder>/<name>.json``, whole or not at all."""
+        """Write ``<folder>/<name>.json`` atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         part = path.with_suffix(".part")
@@ -77,14 +79,14 @@ class Report:
         return path
 
     def table(self) -> str:
-        """As Markdown, for a page or a terminal."""
+        """The table as Markdown, for a page or a terminal."""
         from verification.results.table import markdown
 
         return markdown(self)
 
 
 def load(path: Path) -> Report:
-    """A report as ``save`` wrote it."""
+    """Load a report that ``save`` wrote."""
     stored = json.loads(path.read_text())
     rows = [
         Row(**{**row, "spread": tuple(row["spread"]) if row["spread"] else None})

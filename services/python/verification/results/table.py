@@ -1,9 +1,17 @@
-"""Reports as Markdown tables. A column that no row uses is left out."""
+"""Renders reports as Markdown tables, with what a reader of a page needs.
+
+A column that no row uses is left out, and so are the rows that are details and the versions of most packages: the
+saved report has them. A baseline is described in the first row that has it.
+"""
 
 from __future__ import annotations
 
 from verification.results.report import Report, Row
 
+_SHOWN = ("cpu", "cores", "memory", "system", "python", "commit")
+"""What the line below a table says of the machine."""
+_HIDDEN = ("busy",)
+"""Extra values that only the saved report has."""
 _HELD = {True: "yes", False: "**missed**", None: ""}
 
 
@@ -18,16 +26,17 @@ def number(value: float) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The table, with what was run above and on what below it."""
+    """The table, with a description of the run above it and of the machine below it."""
+    rows = [row for row in report.rows if not row.detail]
     columns = {
-        "what": [row.what for row in report.rows],
-        "figure": [f"{number(row.value)} {row.unit}".strip() for row in report.rows],
-        "min to max": [_spread(row) for row in report.rows],
-        "floor": [_floor(row) for row in report.rows],
-        "ratio": ["" if row.ratio is None else f"{row.ratio:.2f}" for row in report.rows],
-        "target": [row.target for row in report.rows],
-        "held": [_HELD[row.held] for row in report.rows],
-        "note": [row.note for row in report.rows],
+        "what": [row.what for row in rows],
+        "figure": [f"{number(row.value)} {row.unit}".strip() for row in rows],
+        "min to max": [_spread(row) for row in rows],
+        "baseline": _baselines(rows),
+        "ratio": ["" if row.ratio is None else f"{row.ratio:.2f}" for row in rows],
+        "target": [row.target for row in rows],
+        "held": [_HELD[row.held] for row in rows],
+        "note": [row.note for row in rows],
     }
     used = {name: cells for name, cells in columns.items() if any(cells)}
     lines = [report.about, "", _line(list(used)), _line(["---"] * len(used))]
@@ -39,10 +48,17 @@ def _spread(row: Row) -> str:
     return "" if row.spread is None else f"{number(row.spread[0])} to {number(row.spread[1])}"
 
 
-def _floor(row: Row) -> str:
-    if row.floor is None:
-        return ""
-    return f"{number(row.floor)} {row.unit}" + (f" ({row.floor_what})" if row.floor_what else "")
+def _baselines(rows: list[Row]) -> list[str]:
+    described: set[str] = {""}
+    cells = []
+    for row in rows:
+        if row.baseline is None:
+            cells.append("")
+            continue
+        what = "" if row.baseline_what in described else f" ({row.baseline_what})"
+        described.add(row.baseline_what)
+        cells.append(f"{number(row.baseline)} {row.unit}{what}")
+    return cells
 
 
 def _line(cells: list[str]) -> str:
@@ -50,8 +66,10 @@ def _line(cells: list[str]) -> str:
 
 
 def _where(report: Report) -> str:
-    known = {"date": report.date, **report.machine}
+    known = {"date": report.date} | {name: report.machine[name] for name in _SHOWN if name in report.machine}
     if report.seed is not None:
         known["seed"] = str(report.seed)
-    known |= {name: str(value) for name, value in report.extra.items()}
-    return " · ".join(f"{name} {value}" for name, value in known.items())
+    known |= {name: str(value) for name, value in report.extra.items() if name not in _HIDDEN}
+    hidden = sum(row.detail for row in report.rows)
+    more = [f"{hidden} more rows are in `docs/figures/{report.name}.json`"] if hidden else []
+    return " · ".join([*(f"{name} {value}" for name, value in known.items()), *more])

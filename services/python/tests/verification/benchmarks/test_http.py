@@ -13,7 +13,7 @@ from verification.results import load as load_report
 
 
 def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row has a figure, those beside the floor have its figure and a target."""
+    """Every row has a figure, those beside the baseline have its figure and a target."""
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     report = load_report(tmp_path / "http.json")
     assert len(report.rows) == 6

@@ -1,4 +1,4 @@
-"""The Kubernetes benchmark's arithmetic: what is held against which floor."""
+"""The Kubernetes benchmark's arithmetic: what is held against which baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ride(*, detected_s: float = 2.0, formed_s: float = 12.0) -> Ride:
     )
 
 
-class Floors:
+class Baselines:
     def __init__(self) -> None:
         self.start_s = [2.0, 1.0, 30.0]
         self.join_s = [6.0, 6.5, 6.0]
@@ -38,20 +38,20 @@ def test_a_post_at_zero_is_held_against_one_with_a_warm_group() -> None:
 
 
 def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
-    """What KEDA's polling takes is a row of its own. The floor is the median of whole starts."""
-    detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], Floors())
+    """What KEDA's polling takes is a row of its own. The baseline is the median of whole starts."""
+    detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], Baselines())
     assert (detect.value, detect.held) == (2.0, True)
-    assert (group.value, group.floor, group.held) == (9.5, 8.0, True)
+    assert (group.value, group.baseline, group.held) == (9.5, 8.0, True)
     assert "ray 4.0" in group.note
 
 
 def test_a_group_of_two_hosts_is_held_against_both_at_once_and_shows_its_phases() -> None:
     """From no pods nothing bare is like it, so nothing is held then."""
     group, ray = rows.hosts("two hosts", [ride(), ride(formed_s=13.0), ride(formed_s=14.0)], [9.0, 8.0, 30.0])
-    assert (group.value, group.floor, group.held) == (10.5, 9.0, True)
+    assert (group.value, group.baseline, group.held) == (10.5, 9.0, True)
     assert (ray.what, ray.value) == ("… ray", 4.0)
     (bare, *_) = rows.hosts("from no pods", [ride()], [])
-    assert (bare.floor, bare.held) == (None, None)
+    assert (bare.baseline, bare.held) == (None, None)
 
 
 def test_a_late_detection_is_a_miss() -> None:

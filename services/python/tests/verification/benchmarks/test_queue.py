@@ -1,4 +1,4 @@
-"""The benchmarks run from end to end with tiny numbers; no figure is looked at, only that there are some."""
+"""The benchmarks run from end to end with tiny numbers; the tests check that figures exist, not their size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_queue_benchmark_measures_everything_that_its_table_shows(tmp_path: 
         rows += table.cost_rows(costs.measure(server, calls=100, cores=CORES))
         rates = [rate.measure(server, depth=depth, tasks=400, repeats=1, cores=CORES) for depth in (100, 300)]
     rows += table.rate_rows(rates)
-    assert all(one.tasks_s[0] > 0 and one.bytes_a_task > 0 for one in rates)
+    assert all(each.tasks_s[0] > 0 and each.bytes_a_task > 0 for each in rates)
     report = table.report(server="test")
     for row in table.merged(rows[:-1], rows[-2:]):
         report.add(row)
@@ -35,12 +35,12 @@ def test_the_queue_benchmark_measures_everything_that_its_table_shows(tmp_path: 
     assert report.save(tmp_path).exists()
 
 
-@pytest.mark.parametrize("contender", contenders.CONTENDERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("contender", contenders.CONTENDERS, ids=lambda contender: contender.name)
 def test_every_queue_runs_its_tasks(contender: contenders.Contender, tmp_path: Path) -> None:
     """Real workers and a real producer of each queue, with the first of its variants."""
     if not contender.installed:
         pytest.skip(
-            f"{contender.name} is not installed: python -m verification.benchmarks.competitors makes build/rivals"
+            f"{contender.name} is not installed: run python -m verification.benchmarks.competitors"
         )
     little = race.Race(tasks=50, repeats=1, light=10, rate=50)
     with BenchServer(tmp_path / "server") as server:
@@ -54,11 +54,11 @@ def test_every_queue_runs_its_tasks(contender: contenders.Contender, tmp_path: P
     assert report.rows[0].value > 0
 
 
-def test_a_tally_counts_across_processes(tmp_path: Path) -> None:
-    """Each process has a file of its own; what they counted is added up, and can be cleared."""
+def test_a_counter_counts_across_processes(tmp_path: Path) -> None:
+    """Each process has its own file; the counts are added up, and can be cleared."""
     code = (
-        "import sys; from pathlib import Path; from verification.benchmarks.competitors.counter import Tally; "
-        "t = Tally(Path(sys.argv[1])); [t.tick(1) for _ in range(7)]"
+        "import sys; from pathlib import Path; from verification.benchmarks.competitors.counter import Counter; "
+        "t = Counter(Path(sys.argv[1])); [t.count(1) for _ in range(7)]"
     )
     root = Path(contenders.PYTHONPATH)
     for _ in range(2):

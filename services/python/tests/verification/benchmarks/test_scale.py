@@ -58,26 +58,26 @@ async def hosts(valkey: Server) -> list[tuple[str, ...]]:
 async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
     """A head that is not ready does not answer; a group wants all its pods and room below Serve's target."""
 
-    async def no_token(cluster: RayCluster, *, again: bool = False) -> str | None:
+    async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None
 
     serve = ServeRest(address=lambda cluster: f"{heads.url}/{cluster.name}", token=no_token)
     with pytest.raises(ClusterError):
-        await serve.look(CLUSTER, application="echo")
+        await serve.observe(CLUSTER, application="echo")
     heads.pod(pod("h"), gone=False)
-    assert (await serve.look(CLUSTER, application="echo")).status is None
+    assert (await serve.observe(CLUSTER, application="echo")).status is None
     for name, replica in (("a", "r1"), ("b", "r1"), ("c", "r2"), ("d", "r2")):
         heads.pod(pod(name, replica=replica), gone=False)
     assert await hosts(valkey) == []
     await serve.put(CLUSTER, {"applications": [{"name": "echo", "args": {"groups": 1, "attempt": 0}}]})
     assert await hosts(valkey) == [("a", "b")]
     await serve.scale(CLUSTER, application="echo", deployment="EchoGenerator", target=4)
-    view = await serve.look(CLUSTER, application="echo")
+    view = await serve.observe(CLUSTER, application="echo")
     assert (view.target, view.running) == (4, 4)
     assert await hosts(valkey) == [("a", "b"), ("c", "d")]
     heads.pod(pod("a", replica="r1"), gone=True)
     assert await hosts(valkey) == [("c", "d")]
-    assert (await serve.look(CLUSTER, application="echo")).running == 2
+    assert (await serve.observe(CLUSTER, application="echo")).running == 2
 
 
 def test_what_is_seen() -> None:

@@ -1,4 +1,4 @@
-"""The video benchmark's arithmetic: pairs beside the floor, and what a thing costs each time."""
+"""The video benchmark's arithmetic: pairs beside the baseline, and what a thing costs each time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def timed(wall_s: float, run_s: float, **events: int) -> Timed:
 def test_a_task_is_compared_with_its_own_pair() -> None:
     """A machine that slows down between pairs moves both, so the differences decide."""
     bare = [10.0, 12.0, 11.0]
-    wall, run, floor = rows.beside_bare(bare, [timed(10.1, 10.05), timed(12.1, 12.05), timed(11.2, 11.05)])
-    assert (wall.value, wall.floor, wall.held) == (11.2, 11.0, True)
+    wall, run, baseline = rows.beside_bare(bare, [timed(10.1, 10.05), timed(12.1, 12.05), timed(11.2, 11.05)])
+    assert (wall.value, wall.baseline, wall.held) == (11.2, 11.0, True)
     assert "100 ms (0.91%); may be 160 ms" in wall.note
     assert run.held is True
-    assert floor.spread == (10.0, 12.0)
+    assert baseline.spread == (10.0, 12.0)
 
 
 def test_more_than_one_percent_and_fifty_milliseconds_is_a_miss() -> None:

@@ -1,4 +1,4 @@
-"""Figures go from a run to a page without loss, and a page cannot hold others."""
+"""Figures get from a run to a page without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from verification.results.table import number
 def report(**more: object) -> Report:
     made = Report("queue", "The queue", "What ran.", seed=7, extra={"server": "valkey 9"})
     made.add(
-        Row("No-op tasks", 12345.6, "tasks/s", floor=20000, floor_what="bare", target="≥ 10,000", held=True)
+        Row(
+            "No-op tasks",
+            12345.6,
+            "tasks/s",
+            baseline=20000,
+            baseline_what="bare",
+            target="≥ 10,000",
+            held=True,
+        )
     )
     made.add(
         Row("Late | odd", 0.00123, "ms", target="≤ 0.001 ms", held=False, spread=(0.001, 0.5), note="why")
@@ -26,12 +34,12 @@ def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
     saved = report()
     path = saved.save(tmp_path)
     assert load(path) == saved
-    assert [one.name for one in tmp_path.iterdir()] == ["queue.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["queue.json"]
     assert saved.machine["commit"]
 
 
 def test_the_table_names_misses_and_ratios() -> None:
-    """A missed target stands out; the ratio is figure over floor; a bar in a name breaks no table."""
+    """A missed target stands out; the ratio is figure over baseline; a bar in a name breaks no table."""
     lines = report().table().splitlines()
     assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
     assert any("**missed**" in line and "Late \\| odd" in line and "0.001 to 0.5" in line for line in lines)

@@ -1,6 +1,6 @@
-"""``python -m verification.benchmarks.competitors [--quick] [--only NAME …]``: Daybreak beside other queues, end to end.
+"""Daybreak beside other queues: ``python -m verification.benchmarks.competitors [--quick] [--only NAME …]``.
 
-The rivals' environments are made in `build/rivals` at the first run (this downloads from the package index).
+The first run creates the competitors' environments in `build/competitors`; this downloads from the package index.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m verification.benchmarks.competitors", description=__doc__
     )
-    parser.add_argument("--quick", action="store_true", help="few tasks, one variant of each")
+    parser.add_argument("--quick", action="store_true", help="few tasks, and one variant of each queue")
     names = [contender.name for contender in CONTENDERS]
-    parser.add_argument("--only", nargs="+", choices=names, help="only these")
-    parser.add_argument("--variant", help="only variants whose description has this in it")
+    parser.add_argument("--only", nargs="+", choices=names, help="only these queues")
+    parser.add_argument("--variant", help="only variants whose description contains this text")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # exit normally, so that the started processes end too
     wanted = [contender for contender in CONTENDERS if not given.only or contender.name in given.only]
     for contender in wanted:
         try:
             environments.make(contender)
         except (OSError, subprocess.CalledProcessError) as exc:
-            print(f"{contender.name} cannot be installed and is left out: {exc}", file=sys.stderr)
+            print(f"{contender.name} cannot be installed and is skipped: {exc}", file=sys.stderr)
     wanted = [contender for contender in wanted if contender.installed]
     results, server = measure(
         wanted, QUICK if given.quick else FULL, quick=given.quick, variant=given.variant
@@ -54,16 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(
     contenders: Sequence[Contender], how: race.Race, *, quick: bool, variant: str | None = None
 ) -> tuple[dict[str, list[race.Result]], str]:
-    """The results of each contender's variants, and the server's name."""
-    folder = Path(tempfile.mkdtemp(prefix="daybreak-rivals-"))
+    """The results of each contender's variants, and the name of the server."""
+    folder = Path(tempfile.mkdtemp(prefix="daybreak-competitors-"))
     results: dict[str, list[race.Result]] = {}
     try:
         with BenchServer(folder / "server") as server:
             for contender in contenders:
-                chosen = [one for one in contender.variants if variant is None or variant in one.what]
-                for at, one in enumerate(chosen[:1] if quick else chosen):
+                chosen = [each for each in contender.variants if variant is None or variant in each.what]
+                for at, candidate in enumerate(chosen[:1] if quick else chosen):
                     where = folder / f"{contender.name}-{at}"
-                    result = race.run(contender, one, server=server, race=how, folder=where)
+                    result = race.run(contender, candidate, server=server, race=how, folder=where)
                     results.setdefault(contender.name, []).append(result)
                     print(table.line(contender, result), file=sys.stderr, flush=True)
             return results, server.version()

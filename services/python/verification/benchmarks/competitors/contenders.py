@@ -1,4 +1,4 @@
-"""Who runs, with which settings. Of each the best of its variants counts; all of them are in the JSON."""
+"""The queues that run, and their settings. The best variant of each counts; the JSON has all of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
-"""`services/python`, from which the apps import each other; their environments have nothing else of ours."""
-ENVIRONMENTS = HERE.parents[4] / "build" / "rivals"
+"""`services/python`, from which the apps import each other; their environments have no other code of Daybreak."""
+ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,31 +20,31 @@ class Variant:
 
     what: str
     workers: tuple[tuple[str, ...], ...]
-    """Commands, without the path of their environment's programs."""
+    """Commands, without the path to the programs of their environment."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A queue. ``packages``: whose versions are told."""
+    """A queue. The report names the versions of its ``packages``."""
 
     name: str
     keeps: str
-    """What it keeps of a task, and when it acknowledges."""
+    """What the queue keeps of a task, and when it acknowledges it."""
     packages: tuple[str, ...]
     variants: tuple[Variant, ...]
     environment: str | None = None
-    """A folder of ``build/rivals``; ``None``: ours."""
+    """A folder of ``build/competitors``; ``None``: Daybreak's environment."""
 
     @property
     def app(self) -> str:
-        """The module of its task and producer."""
+        """The module with its task and its producer."""
         return f"verification.benchmarks.competitors.apps.{self.name.lower()}_app"
 
     @property
     def programs(self) -> Path:
-        """Where its Python and commands are."""
+        """The folder of its Python and commands."""
         return (
             Path(sys.executable).parent
             if self.environment is None
@@ -53,7 +53,7 @@ class Contender:
 
     @property
     def installed(self) -> bool:
-        """Whether its environment is there."""
+        """Whether its environment exists."""
         return (self.programs / "python").exists()
 
 

@@ -1,8 +1,8 @@
-"""Counts finished tasks across processes without a network: what the queues under test are measured by.
+"""Counts finished tasks across processes without a network; all queues are measured with it.
 
-Each process that ticks has a file of its own in a folder, mapped into memory, so that a tick costs about a
-microsecond, is the same for every queue, and puts no load on the server. Standard library only: the workers
-of other queues import it in environments of their own.
+Each process that counts maps its own file of a folder into memory. So a count costs about a microsecond, costs the
+same for every queue, and puts no load on the server. Standard library only: the workers of each queue import this
+module in their own environment.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOM = 200_000
-"""Delays that one process can keep; later ones are counted and not kept."""
+"""How many delays a process can keep; later tasks are counted without their delay."""
 _HEAD = 3
 _WORD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What all processes of a folder have counted. Times are ``time.monotonic_ns``."""
+class Counts:
+    """The sum over all processes of a folder. Times are ``time.monotonic_ns``."""
 
     count: int
     first_ns: int
@@ -31,8 +31,8 @@ class Seen:
     by_process: tuple[int, ...] = ()
 
 
-class Tally:
-    """Counts in ``folder``. Threads share it; a forked process gets a file of its own at its first tick."""
+class Counter:
+    """Counts in ``folder``. Threads share it; a forked process opens its own file at its first count."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,8 +40,8 @@ class Tally:
         self._pid = 0
         self._view: memoryview = memoryview(b"")
 
-    def tick(self, sent_ns: int = 0) -> None:
-        """One task has run; ``sent_ns`` is when it was handed in, where its delay is wanted."""
+    def count(self, sent_ns: int = 0) -> None:
+        """Count a finished task; ``sent_ns`` is when it was submitted, if its delay matters."""
         now = time.monotonic_ns()
         with self._lock:
             if self._pid != os.getpid():
@@ -57,7 +57,7 @@ class Tally:
     def _open(self) -> None:
         self._pid = os.getpid()
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._pid}.tally"
+        path = self._folder / f"{self._pid}.counter"
         with path.open("w+b") as file:
             file.truncate((_HEAD + ROOM) * _WORD)
             self._view = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
@@ -65,18 +65,18 @@ class Tally:
 
 def count(folder: Path) -> int:
     """How many tasks have run so far."""
-    return sum(_words(path, 1)[0] for path in folder.glob("*.tally"))
+    return sum(_words(path, 1)[0] for path in folder.glob("*.counter"))
 
 
-def read(folder: Path) -> Seen:
-    """All that was counted in ``folder``."""
+def read(folder: Path) -> Counts:
+    """The counts of all processes in ``folder``."""
     heads, delays = [], []
-    for path in sorted(folder.glob("*.tally")):
+    for path in sorted(folder.glob("*.counter")):
         head = _words(path, _HEAD)
         if head[0]:
             heads.append(head)
             delays += [d for d in _words(path, _HEAD + min(head[0], ROOM))[_HEAD:] if d]
-    return Seen(
+    return Counts(
         count=sum(head[0] for head in heads),
         first_ns=min((head[1] for head in heads), default=0),
         last_ns=max((head[2] for head in heads), default=0),
@@ -86,8 +86,8 @@ def read(folder: Path) -> Seen:
 
 
 def clear(folder: Path) -> None:
-    """Back to nothing; the processes go on with the files that they have mapped."""
-    for path in folder.glob("*.tally"):
+    """Set all counts to zero; the processes keep the files that they have mapped."""
+    for path in folder.glob("*.counter"):
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[:] = bytes(len(memory))
 
@@ -95,6 +95,6 @@ def clear(folder: Path) -> None:
 def _words(path: Path, number: int) -> tuple[int, ...]:
     with path.open("rb") as file:
         data = file.read(number * _WORD)
-    if len(data) < number * _WORD:  # made and not yet filled
+    if len(data) < number * _WORD:  # created, but not yet filled
         return (0,) * number
     return tuple(memoryview(data).cast("q"))

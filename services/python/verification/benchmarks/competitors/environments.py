@@ -1,4 +1,4 @@
-"""Each rival in an environment of its own below `build/rivals`, as its own requirements say."""
+"""Creates an environment for each competitor below `build/competitors`, from its requirements file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from verification.benchmarks.competitors.contenders import ENVIRONMENTS, HERE, C
 
 
 def make(contender: Contender) -> None:
-    """Make its environment, unless it is there. :raises subprocess.CalledProcessError: when that fails."""
+    """Create its environment unless it exists. :raises subprocess.CalledProcessError: if that fails."""
     if contender.environment is None or contender.installed:
         return
     folder = ENVIRONMENTS / contender.environment
@@ -39,12 +39,14 @@ def make(contender: Contender) -> None:
             _run([sys.executable, "-m", "venv", str(folder)])
             _run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)])
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken for a whole one
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # the next run would take half an environment for a complete one
         raise
 
 
 def versions(contender: Contender) -> dict[str, str]:
-    """Versions of what it is made of, as installed."""
+    """The installed versions of its packages."""
     code = (
         "import json, sys; from importlib.metadata import version; "
         "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
@@ -53,8 +55,8 @@ def versions(contender: Contender) -> dict[str, str]:
         [str(contender.programs / "python"), "-c", code, *contender.packages],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    told: dict[str, str] = json.loads(done.stdout)
-    return told
+    installed: dict[str, str] = json.loads(done.stdout)
+    return installed
 
 
 def _run(command: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""One variant of one contender against a server: real workers, a real producer, measured by the tasks themselves."""
+"""Runs one variant of a contender: real workers and a real producer; the tasks themselves count and measure."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of one variant."""
+    """The figures of one variant."""
 
     variant: str
     tasks_s: tuple[float, ...] = ()
-    """Of each repeat: from the first task handed in to the last one run."""
-    handed_in_s: float = 0.0
-    """How fast the producer was, with the workers at work beside it."""
+    """For each repeat: from the submit of the first task to the end of the last."""
+    submitted_s: float = 0.0
+    """How fast the producer submitted while the workers ran."""
     delays_ms: tuple[float, ...] = ()
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Race:
-    """How much is run."""
+    """How much to run."""
 
     tasks: int
-    """At most so many in one repeat; fewer where ``seconds`` would not do."""
+    """The most tasks in one repeat; a slow queue gets fewer, so that a repeat takes about ``seconds``."""
     repeats: int
     seconds: float = 4.0
     light: int
@@ -48,12 +48,12 @@ class Race:
 
 
 def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Race, folder: Path) -> Result:
-    """Tasks per second, then the delay at a light rate. What goes wrong becomes the result's error."""
+    """Measure tasks per second, then the delay at a light rate. A failure becomes the error of the result."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"url": server.url, **variant.settings}))
     with server.client() as client:
         client.flushall()
-    counts = folder / "tally"
+    counts = folder / "counter"
     try:
         with _workers(contender, variant, server.url, folder):
             pace, _ = _round(contender, folder, WARM_UP)
@@ -67,23 +67,23 @@ def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Ra
             delays = tuple(delay / 1e6 for delay in counter.read(counts).delays_ns)
     except (TimeoutError, RuntimeError) as exc:
         return Result(variant=variant.what, error=str(exc)[-300:])
-    rates, handed = zip(*rounds, strict=True)
+    rates, submitted = zip(*rounds, strict=True)
     return Result(
         variant=variant.what,
         tasks_s=tuple(rates),
-        handed_in_s=sorted(handed)[len(handed) // 2],
+        submitted_s=sorted(submitted)[len(submitted) // 2],
         delays_ms=delays,
     )
 
 
 def _round(contender: Contender, folder: Path, tasks: int) -> tuple[float, float]:
-    """Tasks per second from the first handed in to the last run, and as they were handed in."""
-    counts = folder / "tally"
+    """Tasks per second from the first submit to the end of the last task, and tasks submitted per second."""
+    counts = folder / "counter"
     counter.clear(counts)
-    told = _produce(contender, folder, "produce", tasks)
+    times = _produce(contender, folder, "produce", tasks)
     _wait(counts, tasks)
-    took = counter.read(counts).last_ns - told["started_ns"]
-    return tasks / took * 1e9, tasks / (told["ended_ns"] - told["started_ns"]) * 1e9
+    took = counter.read(counts).last_ns - times["started_ns"]
+    return tasks / took * 1e9, tasks / (times["ended_ns"] - times["started_ns"]) * 1e9
 
 
 def _environment(contender: Contender, variant: Variant | None = None) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
                         start_new_session=True,
                     )
                 )
-            time.sleep(2)  # all workers there before the first task; the warm-up tasks prove one of them
+            time.sleep(2)  # gives all workers time to start; the warm-up tasks prove only that one has
             if any(worker.poll() is not None for worker in running):
                 raise RuntimeError((folder / "workers.log").read_text()[-300:])
             yield
@@ -123,7 +123,7 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """The worker and the session of processes that it leads, all started here."""
+    """End the worker and the processes of its session."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         worker.wait(5)
     with contextlib.suppress(ProcessLookupError):
@@ -144,11 +144,11 @@ def _produce(contender: Contender, folder: Path, *arguments: object) -> dict[str
             timeout=LIMIT_S,
         )
     except subprocess.TimeoutExpired as exc:
-        raise TimeoutError(f"the producer did not end in {LIMIT_S:.0f} s") from exc
+        raise TimeoutError(f"the producer of {contender.name} did not end within {LIMIT_S:.0f} s") from exc
     if done.returncode:
-        raise RuntimeError(f"the producer failed: {done.stderr[-300:]}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+        raise RuntimeError(f"the producer of {contender.name} failed: {done.stderr[-300:]}")
+    times: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return times
 
 
 def _wait(counts: Path, wanted: int) -> None:

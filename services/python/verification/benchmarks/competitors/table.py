@@ -1,4 +1,4 @@
-"""The race as rows: the best variant of each, Daybreak's place among them, and the variants that were slower."""
+"""The race as rows: the best variant of each queue, Daybreak's place among them, and the slower variants as details."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from verification.benchmarks.queue.handoff import quantile
 from verification.results import Report, Row
 
 ABOUT = (
-    "End to end on one server and the same cores, nothing pinned: one producer process hands in no-op tasks as fast as "
+    "End to end on one server and the same cores, nothing pinned. One producer process submits no-op tasks as fast as "
     "its library can (in batches where it has them), real worker processes run them, and the clock stops when the last "
-    "one has run. Then single tasks at 100/s: from the call to the start of the task. Of several settings of each "
-    "queue the fastest counts for tasks/s, the quickest for the delay. Daybreak runs its whole leader loop and keeps "
-    "all its records; the others keep nothing of a task that has ended."
+    "task has run. Then tasks come one by one at 100/s; the delay is from the call to the start of the task. Each "
+    "queue ran with several settings: the fastest counts for tasks/s, the quickest for the delay. Daybreak runs its "
+    "whole leader loop and keeps all its records; the others keep nothing of a task that has ended."
 )
 US = "Daybreak"
 
@@ -25,38 +25,49 @@ def report(
     results: Mapping[str, Sequence[Result]], contenders: Sequence[Contender], *, server: str
 ) -> Report:
     """All rows, with versions."""
-    told = {name: version for one in contenders for name, version in versions(one).items() if name != "redis"}
-    extra = {"server": server, "fsync": "everysec", **told}
-    made = Report("rivals", title="Beside other Python queues", about=ABOUT, extra=extra)
-    ran = {one.name: _best(results.get(one.name, ())) for one in contenders}
+    packages = {
+        name: version
+        for contender in contenders
+        for name, version in versions(contender).items()
+        if name != "redis"
+    }
+    extra = {"server": server, "fsync": "everysec", **packages}
+    made = Report("competitors", title="Beside other Python queues", about=ABOUT, extra=extra)
+    ran = {contender.name: _best(results.get(contender.name, ())) for contender in contenders}
     others = [best for name, best in ran.items() if name != US and best]
-    for one in contenders:
-        best = ran[one.name]
+    for contender in contenders:
+        best = ran[contender.name]
         if best is None:
-            why = next((result.error for result in results.get(one.name, ()) if result.error), "not run")
-            made.add(Row(f"{one.name}: tasks/s", 0, "tasks/s", note=f"failed: {why}"))
+            why = next(
+                (result.error for result in results.get(contender.name, ()) if result.error), "not run"
+            )
+            made.add(Row(f"{contender.name}: tasks/s", 0, "tasks/s", note=f"failed: {why}"))
             continue
         fastest, quickest = best
-        ours = one.name == US and others
+        ours = contender.name == US and others
         first = ours and middle(fastest) > max(middle(other) for other, _ in others)
-        note = f"{fastest.variant}; handed in at {fastest.handed_in_s:,.0f}/s; keeps {one.keeps}"
-        slower = [
-            f"{result.variant} {middle(result):,.0f}" for result in results[one.name] if result is not fastest
-        ]
+        note = f"{fastest.variant}; submitted at {fastest.submitted_s:,.0f}/s; keeps {contender.keeps}"
         spread = (min(fastest.tasks_s), max(fastest.tasks_s))
         made.add(
             Row(
-                f"{one.name}: tasks/s", middle(fastest), "tasks/s", spread=spread,
+                f"{contender.name}: tasks/s", middle(fastest), "tasks/s", spread=spread,
                 target="ahead of all" if ours else "", held=bool(first) if ours else None,
-                note=note + (f"; also tried: {', '.join(slower)}" if slower else ""),
+                note=note,
             )
         )  # fmt: skip
+        for result in results[contender.name]:
+            if result is not fastest:
+                made.add(
+                    Row(
+                        f"{contender.name}, {result.variant}: tasks/s", middle(result), "tasks/s", detail=True
+                    )
+                )
         for what, share in (("median", 0.5), ("p99", 0.99)):
             value = quantile(quickest.delays_ms, share)
             least = min((quantile(other.delays_ms, share) for _, other in others), default=0.0)
             made.add(
                 Row(
-                    f"{one.name}: enqueue → started at 100/s, {what}", value, "ms",
+                    f"{contender.name}: enqueue → started at 100/s, {what}", value, "ms",
                     target="ahead of all" if ours else "", held=value < least if ours else None,
                     note=quickest.variant if share == 0.5 else "",
                 )
@@ -76,7 +87,7 @@ def line(contender: Contender, result: Result) -> str:
     delays = result.delays_ms
     return (
         f"{contender.name} ({result.variant}): {middle(result):,.0f} tasks/s, "
-        f"handed in at {result.handed_in_s:,.0f}/s, "
+        f"submitted at {result.submitted_s:,.0f}/s, "
         f"delay {quantile(delays, 0.5):.2f} ms, p99 {quantile(delays, 0.99):.2f} ms"
     )
 

@@ -112,7 +112,7 @@ def scene(cores: Cores) -> Iterator[Scene]:
 
 
 def compare(stage: Scene, effort: Effort) -> list[Row]:
-    """Submit beside the floors, at each concurrency."""
+    """Submit beside the baselines, at each concurrency."""
     rows: list[Row] = []
     for concurrency in effort.concurrency:
         found: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
@@ -125,12 +125,12 @@ def compare(stage: Scene, effort: Effort) -> list[Row]:
 
 def _rows(concurrency: int, found: dict[str, list[Sample]]) -> list[Row]:
     at = f"{concurrency} at once" if concurrency > 1 else "one at a time"
-    ours, floor, bare = (found[kind] for kind in ("daybreak", "noop", "bare"))
+    ours, baseline, bare = (found[kind] for kind in ("daybreak", "noop", "bare"))
     note = f"bare ASGI on the same server: {_middle(bare, 'rps'):,.0f}/s"
     return [
-        _row(f"POST /v1/tasks, {at}", "rps", "requests/s", ours, floor, least=0.8, note=note),
-        _row(f"… p50, {at}", "p50_ms", "ms", ours, floor, most=1.25),
-        _row(f"… p99, {at}", "p99_ms", "ms", ours, floor),
+        _row(f"POST /v1/tasks, {at}", "rps", "requests/s", ours, baseline, least=0.8, note=note),
+        _row(f"… p50, {at}", "p50_ms", "ms", ours, baseline, most=1.25),
+        _row(f"… p99, {at}", "p99_ms", "ms", ours, baseline),
     ]
 
 
@@ -139,25 +139,25 @@ def _row(
     name: str,
     unit: str,
     ours: list[Sample],
-    floor: list[Sample],
+    baseline: list[Sample],
     *,
     least: float | None = None,
     most: float | None = None,
     note: str = "",
 ) -> Row:
-    value, base = _middle(ours, name), _middle(floor, name)
+    value, base = _middle(ours, name), _middle(baseline, name)
     target, held = "", None
     if least is not None:
-        target, held = f"≥ {least:g} × the floor", value >= least * base
+        target, held = f"≥ {least:g} × the baseline", value >= least * base
     if most is not None:
-        target, held = f"≤ {most:g} × the floor", value <= most * base
+        target, held = f"≤ {most:g} × the baseline", value <= most * base
     every = [getattr(sample, name) for sample in ours]
     return Row(
         what,
         round(value, 3),
         unit,
-        floor=round(base, 3),
-        floor_what="no-op POST, FastAPI",
+        baseline=round(base, 3),
+        baseline_what="no-op POST, FastAPI",
         target=target,
         held=held,
         spread=(round(min(every), 3), round(max(every), 3)),

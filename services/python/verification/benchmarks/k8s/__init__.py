@@ -1,1 +1,1 @@
-"""Daybreak on Kubernetes, from a POST at zero to pods that are gone, beside floors of the same run."""
+"""Daybreak on Kubernetes, from a POST at zero to pods that are gone, beside baselines of the same run."""

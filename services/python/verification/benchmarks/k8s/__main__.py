@@ -10,19 +10,19 @@ import argparse
 import sys
 import time
 
-from testkit.kubernetes.deployment import House
+from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.values import Images
-from testkit.log import say
+from testkit.log import log
 from verification.benchmarks.k8s import hosts, rows
-from verification.benchmarks.k8s.baselines import Floors
+from verification.benchmarks.k8s.baselines import Baselines
 from verification.benchmarks.k8s.timeline import REST_S, burst, latencies, rest, ride
 from verification.results import FOLDER, Report
 
 ABOUT = (
     "The chart on a real single-node cluster, CPU ranks, the tiny model, two hosts a group in pool `video`. All of "
-    "Kubernetes and of Daybreak shares the machine's cores. Floors are measured in the same run, with the same image: "
+    "Kubernetes and of Daybreak shares the machine's cores. Baselines are measured in the same run, with the same image: "
     "a pod of the worker's template that only sleeps, Ray's own `ray start` in it, and the load of the model in a bare "
-    "process. Floor and wake of the warm head are measured in turns, 15 s after whatever was before."
+    "process. Baseline and wake of the warm head are measured in turns, 15 s after whatever was before."
 )
 
 
@@ -34,61 +34,61 @@ def main() -> int:
     parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
     options = parser.parse_args()
     for part in [options.part] if options.part else ["pools", "hosts"]:
-        house = House(Images(daybreak=options.image, s3=options.s3_image))
-        report = _run(house, part, quick=options.quick)
-        say(f"\n{report.table()}")
+        deployment = Deployment(Images(daybreak=options.image, s3=options.s3_image))
+        report = _run(deployment, part, quick=options.quick)
+        log(f"\n{report.table()}")
         if not options.quick:
-            say(f"saved {report.save(FOLDER)}")
+            log(f"saved {report.save(FOLDER)}")
     return 0
 
 
-def _run(house: House, part: str, *, quick: bool) -> Report:
+def _run(deployment: Deployment, part: str, *, quick: bool) -> Report:
     if part == "hosts":
-        hosts.furnish(house)
+        hosts.furnish(deployment)
     try:
-        house.open()
+        deployment.open()
         if part == "hosts":
             report = Report(name="k8s-hosts", title="A group of two hosts on Kubernetes", about=hosts.ABOUT)
-            hosts.measure(house, report, times=1 if quick else 3)
+            hosts.measure(deployment, report, times=1 if quick else 3)
         else:
             report = Report(name="k8s", title="On Kubernetes", about=ABOUT)
             times, tasks, rest_s = (1, 100, 60) if quick else (7, 1000, 300)
-            measure(house, report, times=times, tasks=tasks, rest_s=rest_s)
+            measure(deployment, report, times=times, tasks=tasks, rest_s=rest_s)
     finally:
-        house.close()
+        deployment.close()
     return report
 
 
-def measure(house: House, report: Report, *, times: int, tasks: int, rest_s: float) -> None:
+def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, rest_s: float) -> None:
     """All rows, the quiet ones first."""
-    house.at_zero("echo", head=True)
-    house.at_zero("video", head=False)
-    calls_an_hour = rest(house, rest_s)
-    at_zero = latencies(house, "echo", 20)
-    house.settle()
-    floors = Floors(house)
-    floors.see("echo")
-    warm = latencies(house, "echo", 20)
-    house.settle()
-    cold = ride(house, "video", on_ride=lambda: floors.see("video"))
-    floors.load("video")
+    deployment.wait_for_zero("echo", head=True)
+    deployment.wait_for_zero("video", head=False)
+    calls_an_hour = rest(deployment, rest_s)
+    at_zero = latencies(deployment, "echo", 20)
+    deployment.assert_tasks_ended()
+    baselines = Baselines(deployment)
+    baselines.see("echo")
+    warm = latencies(deployment, "echo", 20)
+    deployment.assert_tasks_ended()
+    cold = ride(deployment, "video", on_ride=lambda: baselines.see("video"))
+    baselines.load("video")
     rides = []
     for _ in range(times):
-        # Floor and ride in turns, each after the same rest: what else the machine does is in both.
-        house.at_zero("echo", head=True)
+        # Baseline and ride in turns, each after the same rest: what else the machine does is in both.
+        deployment.wait_for_zero("echo", head=True)
         time.sleep(REST_S)
-        floors.join("echo")
+        baselines.join("echo")
         time.sleep(REST_S)
-        rides.append(ride(house, "echo"))
-    house.at_zero("echo", head=True)
-    from_zero = burst(house, "echo", tasks)
-    running = burst(house, "echo", tasks)
-    house.at_zero("echo", head=True)
+        rides.append(ride(deployment, "echo"))
+    deployment.wait_for_zero("echo", head=True)
+    from_zero = burst(deployment, "echo", tasks)
+    running = burst(deployment, "echo", tasks)
+    deployment.wait_for_zero("echo", head=True)
     for row in (
         rows.post(at_zero, warm),
-        *rows.wakes("echo, warm head", rides, floors),
+        *rows.wakes("echo, warm head", rides, baselines),
         *rows.wakes("video, from no pods", [cold], None),
-        *rows.floors(floors),
+        *rows.baselines(baselines),
         rows.down(rides),
         rows.bursts(tasks, from_zero, running, wake_s=min(one.formed_s for one in rides)),
         rows.calls(calls_an_hour),

@@ -6,11 +6,11 @@ import copy
 import time
 from typing import Any
 
-from testkit.kubernetes.deployment import House
+from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
-NAME = "floor"
+NAME = "baseline"
 # Ray's own command, not the quicker one that stands before it in the image's PATH.
 _JOIN = '/opt/daybreak/bin/ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null'
 _LOAD = """python -c '
@@ -22,11 +22,11 @@ JOIN, LOAD = f"{_JOIN} && {_DONE}", f"{_LOAD} && {_DONE}"
 WHOLE = f"{_JOIN} && {_LOAD} && {_DONE}"
 
 
-class Floors:
+class Baselines:
     """Seconds, one for each time that it was measured."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, deployment: Deployment) -> None:
+        self._house = deployment
         self._templates: dict[str, dict[str, Any]] = {}
         self.start_s: list[float] = []
         self.join_s: list[float] = []
@@ -73,8 +73,8 @@ class Floors:
         for name in named:
             core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
         wait_until(lambda: not self._there(), timeout_s=60, what="the end of a bare pod")
-        say(
-            f"  floor: {running - began:.1f} s to run, {ended - running:.1f} s for {script.split(maxsplit=1)[0]}"
+        log(
+            f"  baseline: {running - began:.1f} s to run, {ended - running:.1f} s for {script.split(maxsplit=1)[0]}"
         )
         return running - began, ended - running
 

@@ -21,21 +21,21 @@ class Measured(Protocol):
 
 
 def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
-    value, floor = median(at_zero), median(warm)
+    value, baseline = median(at_zero), median(warm)
     return Row(
         what="POST → 202 while no worker exists, p50",
         value=value,
         unit="ms",
-        floor=floor,
-        floor_what="the same with a warm group",
+        baseline=baseline,
+        baseline_what="the same with a warm group",
         target="≤ 1.25 ×",
-        held=value <= 1.25 * floor,
+        held=value <= 1.25 * baseline,
         spread=(min(at_zero), max(at_zero)),
         note="through kubectl port-forward",
     )
 
 
-def wakes(what: str, rides: Sequence[Ride], floors: Measured | None) -> Iterator[Row]:
+def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Iterator[Row]:
     detected = [one.detected_s for one in rides]
     target = POLLING_S + 1
     yield Row(
@@ -46,22 +46,22 @@ def wakes(what: str, rides: Sequence[Ride], floors: Measured | None) -> Iterator
         held=median(detected) <= target,
         spread=(min(detected), max(detected)),
     )
-    floor_s = (
-        median(map(sum, zip(floors.start_s, floors.join_s, strict=True))) if floors is not None else None
+    baseline_s = (
+        median(map(sum, zip(baselines.start_s, baselines.join_s, strict=True))) if baselines is not None else None
     )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
     note = f"phases of the last, s: {last}"
-    yield _formed(what, rides, floor_s=floor_s, floor_what="bare pod + bare ray start", note=note)
+    yield _formed(what, rides, baseline_s=baseline_s, baseline_what="bare pod + bare ray start", note=note)
 
 
 def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
-    """A group of several hosts, with each phase of its wake. ``whole_s`` may be empty: it has no floor then."""
+    """A group of several hosts, with each phase of its wake. ``whole_s`` may be empty: it has no baseline then."""
     yield _formed(
         what,
         rides,
-        floor_s=median(whole_s) if whole_s else None,
-        floor_what="bare pods + bare ray start + bare model load, both at once",
-        note=f"floor {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
+        baseline_s=median(whole_s) if whole_s else None,
+        baseline_what="bare pods + bare ray start + bare model load, both at once",
+        note=f"baseline {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
     )
     for name in rides[-1].phases:
         took = [one.phases.get(name, 0.0) for one in rides]
@@ -75,27 +75,27 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
         )
 
 
-def _formed(what: str, rides: Sequence[Ride], *, floor_s: float | None, floor_what: str, note: str) -> Row:
-    """Held against its floor, where it has one."""
+def _formed(what: str, rides: Sequence[Ride], *, baseline_s: float | None, baseline_what: str, note: str) -> Row:
+    """Held against its baseline, where it has one."""
     groups = [one.group_s for one in rides]
     return Row(
         what=f"{what}: RayCluster patched → group formed",
         value=median(groups),
         unit="s",
-        floor=floor_s,
-        floor_what=floor_what if floor_s else "",
-        target="≤ 1.2 ×" if floor_s else "",
-        held=median(groups) <= 1.2 * floor_s if floor_s else None,
+        baseline=baseline_s,
+        baseline_what=baseline_what if baseline_s else "",
+        target="≤ 1.2 ×" if baseline_s else "",
+        held=median(groups) <= 1.2 * baseline_s if baseline_s else None,
         spread=(min(groups), max(groups)),
         note=note,
     )
 
 
-def floors(of: Measured) -> Iterator[Row]:
+def baselines(of: Measured) -> Iterator[Row]:
     for what, value in (
-        ("floor: a bare pod runs", of.start_s),
-        ("floor: ray start in it", of.join_s),
-        ("floor: the model in a bare process", of.load_s),
+        ("baseline: a bare pod runs", of.start_s),
+        ("baseline: ray start in it", of.join_s),
+        ("baseline: the model in a bare process", of.load_s),
     ):
         yield Row(what=what, value=median(value), unit="s", spread=(min(value), max(value)))
 
@@ -115,8 +115,8 @@ def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -
         what=f"{tasks:,} tasks of 10 ms at once from zero, at most 2 groups",
         value=from_zero_s,
         unit="s",
-        floor=running_s + wake_s,
-        floor_what="the same with groups there, and the shortest wake",
+        baseline=running_s + wake_s,
+        baseline_what="the same with groups there, and the shortest wake",
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from daybreak import Task
-from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.deployment import WAKE_S, Deployment
 from testkit.kubernetes.kube import RAY
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
 LOOK_S = 0.1
 REST_S = 15.0
@@ -41,28 +41,28 @@ class Ride:
         return self.formed_s - self.patched_s
 
 
-def ride(house: House, pool: str, on_ride: Callable[[], None] = lambda: None) -> Ride:
+def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda: None) -> Ride:
     """One task from zero, and back. ``on_ride`` is called while the group is there and idle."""
     given = {"message": "ride", "steps": 1} if pool == "echo" else {"prompt": "a red circle", "steps": 1}
     began, began_at = time.monotonic(), time.time()
-    task = house.submit(pool, given)
+    task = deployment.submit(pool, given)
 
     def at(seen: Callable[[], object], what: str) -> float:
         wait_until(seen, timeout_s=WAKE_S, what=f"{what} of {pool}", pause_s=LOOK_S)
         return time.monotonic() - began
 
-    detected = at(lambda: house.wanted(pool) > 0, "the detection")
-    patched = at(lambda: _replicas(house, pool) > 0, "the patch")
-    house.client.wait(task, timeout_s=WAKE_S)
-    formed = _started(house, task) - began_at
+    detected = at(lambda: deployment.replicas_wanted(pool) > 0, "the detection")
+    patched = at(lambda: _replicas(deployment, pool) > 0, "the patch")
+    deployment.client.wait(task, timeout_s=WAKE_S)
+    formed = _started(deployment, task) - began_at
     on_ride()
-    at(lambda: house.wanted(pool) == 0, "the lowering")
+    at(lambda: deployment.replicas_wanted(pool) == 0, "the lowering")
     lowered = time.monotonic()
-    at(lambda: not house.kube.workers(pool), "the end of the pods")
+    at(lambda: not deployment.kube.workers(pool), "the end of the pods")
     gone = time.monotonic() - lowered
-    house.settle()
-    phases = dict(house.client.pool(pool).wake.last)
-    say(f"  {pool}: group after {formed:.1f} s, {formed - patched:.1f} s after the patch; {phases}")
+    deployment.assert_tasks_ended()
+    phases = dict(deployment.client.pool(pool).wake.last)
+    log(f"  {pool}: group after {formed:.1f} s, {formed - patched:.1f} s after the patch; {phases}")
     return Ride(
         detected_s=detected,
         patched_s=patched,
@@ -72,51 +72,51 @@ def ride(house: House, pool: str, on_ride: Callable[[], None] = lambda: None) ->
     )
 
 
-def latencies(house: House, pool: str, times: int) -> list[float]:
+def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
     """Milliseconds of each of so many POSTs, one after another; their tasks have ended when this returns."""
     tasks, found = [], []
     for number in range(times):
         began = time.perf_counter()
-        tasks.append(house.submit(pool, {"message": str(number), "steps": 0}))
+        tasks.append(deployment.submit(pool, {"message": str(number), "steps": 0}))
         found.append((time.perf_counter() - began) * 1000)
     for task in tasks:
-        house.client.wait(task, timeout_s=WAKE_S)
+        deployment.client.wait(task, timeout_s=WAKE_S)
     return found
 
 
-def burst(house: House, pool: str, tasks: int) -> float:
+def burst(deployment: Deployment, pool: str, tasks: int) -> float:
     """Seconds from the first POST of a burst to the end of its last task."""
     one = {"pool": pool, "input": {"message": "burst", "steps": 1, "step_s": 0.01}}
     began = time.monotonic()
     made: list[Task] = []
     for first in range(0, tasks, 100):
-        answer = house.client.submit_batch([one] * min(100, tasks - first))
+        answer = deployment.client.submit_batch([one] * min(100, tasks - first))
         made += [item.task for item in answer.results if item.task is not None]
     assert len(made) == tasks, f"{tasks - len(made)} tasks were refused"
 
     def done() -> bool:
         """A pool's numbers may be a second old, so the last tasks are asked too."""
-        now = house.client.pool(pool)
-        return now.queued + now.running == 0 and all(_ended(house, task) for task in made[-10:])
+        now = deployment.client.pool(pool)
+        return now.queued + now.running == 0 and all(_ended(deployment, task) for task in made[-10:])
 
     wait_until(done, timeout_s=WAKE_S + tasks, what=f"the end of {tasks} tasks", pause_s=LOOK_S)
     took = time.monotonic() - began
-    assert all(_ended(house, task) for task in made), "they had not all ended"
+    assert all(_ended(deployment, task) for task in made), "they had not all ended"
     return took
 
 
-def _started(house: House, task: Task) -> float:
+def _started(deployment: Deployment, task: Task) -> float:
     """When, in seconds since the epoch: cluster and client share this machine's clock."""
-    return next(one.at for one in house.client.events(task) if one.type == "started").timestamp()
+    return next(one.at for one in deployment.client.events(task) if one.type == "started").timestamp()
 
 
-def _ended(house: House, task: Task) -> bool:
-    return house.client.get(task).state.terminal
+def _ended(deployment: Deployment, task: Task) -> bool:
+    return deployment.client.get(task).state.terminal
 
 
-def rest(house: House, for_s: float) -> float:
+def rest(deployment: Deployment, for_s: float) -> float:
     """Calls of the operator to the Kubernetes API, an hour, while nothing happens; without its watches."""
-    forward = house.forward_pod("app.kubernetes.io/component=operator", METRICS_PORT)
+    forward = deployment.port_forward_pod("app.kubernetes.io/component=operator", METRICS_PORT)
 
     def calls() -> float:
         with urllib.request.urlopen(f"{forward.url}/metrics", timeout=10) as answer:
@@ -128,6 +128,8 @@ def rest(house: House, for_s: float) -> float:
     return (calls() - before) * 3600 / for_s
 
 
-def _replicas(house: House, pool: str) -> int:
-    found = [one for one in house.kube.every(RAY) if one["metadata"]["name"].startswith(f"{pool}-")]
+def _replicas(deployment: Deployment, pool: str) -> int:
+    found = [
+        one for one in deployment.kube.custom_objects(RAY) if one["metadata"]["name"].startswith(f"{pool}-")
+    ]
     return sum(int(one["spec"]["workerGroupSpecs"][0].get("replicas") or 0) for one in found)

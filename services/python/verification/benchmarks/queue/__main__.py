@@ -1,8 +1,8 @@
 """``python -m verification.benchmarks.queue [--quick] [--part PART …] [--depths N …]``: the queue's table.
 
-Parts: ``handoff``, ``costs`` (of single calls on the server), ``rate`` (everysec, at each depth), ``always`` (fsync
-before each answer). Without ``--part``
-all are run. With it, the other rows of ``docs/figures/queue.json`` stay as they are.
+The parts are ``handoff``, ``costs`` (of single calls on the server), ``rate`` (everysec, at each depth) and ``always``
+(fsync before each answer). Without ``--part`` all of them run. With it, the other rows of
+``docs/figures/queue.json`` stay as they are.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ PARTS = ("handoff", "costs", "rate", "always")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table, write the JSON; the exit status says that it ran, not that it was fast."""
+    """Measure, print the table, write the JSON. Missed targets do not change the exit code."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.queue", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples, small depths")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
-    parser.add_argument("--depths", type=int, nargs="+", help="tasks queued while the rate is measured")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
     parser.add_argument(
-        "--data", type=Path, help="keep what is queued in this folder, and measure what is there"
+        "--depths", type=int, nargs="+", help="numbers of queued tasks at which to measure the rate"
     )
-    parser.add_argument(
-        "--fill", action="store_true", help="only queue as many as the largest depth, into --data"
-    )
+    parser.add_argument("--data", type=Path, help="keep the queued tasks in this folder, and reuse them")
+    parser.add_argument("--fill", action="store_true", help="only fill --data to the largest depth")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # exit normally, so that the started processes end too
     folder = given.data or Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
     if given.fill:
         return fill(folder, max(given.depths or DEPTHS))
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fill(folder: Path, depth: int) -> int:
-    """Queue ``depth`` tasks and keep them: a run that measures them need not wait for that."""
+    """Queue ``depth`` tasks and keep them, so that a later run need not wait for that."""
     theirs, ours = spare_cores()
     with BenchServer(folder / "rate", cores=theirs) as server:
         rate.fill(server.url, depth, cores=ours)
@@ -68,7 +68,7 @@ def fill(folder: Path, depth: int) -> int:
 def measure(
     folder: Path, *, quick: bool, parts: list[str] | tuple[str, ...], depths: list[int] | None
 ) -> tuple[list[Row], str]:
-    """The rows of the wanted parts, and the server's name."""
+    """The rows of the chosen parts, and the name of the server."""
     theirs, ours = spare_cores()
     depths = sorted(depths or (QUICK_DEPTHS if quick else DEPTHS))
     samples, tasks, repeats = (300, 3_000, 2) if quick else (2_500, 12_000, 3)
@@ -79,7 +79,7 @@ def measure(
             rows += table.handoff_rows(handoff.measure(server.url, samples=samples, cores=ours))
         if "costs" in parts:
             rows += table.cost_rows(costs.measure(server, calls=samples, cores=ours))
-        _say(rows)
+        _print(rows)
     if "rate" in parts:
         with BenchServer(folder / "rate", cores=theirs) as server:
             rates = []
@@ -90,12 +90,12 @@ def measure(
     if "always" in parts:
         with BenchServer(folder / "always", fsync="always", cores=theirs) as server:
             hands = handoff.measure(server.url, samples=samples // 4, cores=ours)
-            one = rate.measure(server, depth=depths[0], tasks=tasks // 4, repeats=repeats, cores=ours)
-        rows += table.always_rows(one, hands)
+            always = rate.measure(server, depth=depths[0], tasks=tasks // 4, repeats=repeats, cores=ours)
+        rows += table.always_rows(always, hands)
     return rows, name
 
 
-def _say(rows: list[Row]) -> None:
+def _print(rows: list[Row]) -> None:
     for row in rows:
         print(row, file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
-"""What one call of each operation costs the server: CPU of its main thread, so everything from read to reply.
+"""Measures what one call of each operation costs the server: the CPU time of its main thread, from read to reply.
 
-`verification.benchmarks.simulate` takes its service times from here.
+`verification.benchmarks.simulate` uses these as its service times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mapping[str, float]:
-    """Microseconds of the server's CPU a call, by operation."""
+    """Microseconds of server CPU per call, by operation."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(cores))
     try:
@@ -46,10 +46,10 @@ def _each(server: BenchServer, calls: int, action: Callable[[], object]) -> floa
 
 def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
     queue, me = RedisQueue(server.url, pool=POOL), group(0)
-    queue.group(me, ttl_s=3600)
+    queue.register(me, ttl_s=3600)
     found = {
         "a claim that finds nothing": _each(server, calls, lambda: queue.claim(me, wait_s=0)),
-        "a refresh of a group": _each(server, calls, lambda: queue.group(me, ttl_s=3600)),
+        "a refresh of a group": _each(server, calls, lambda: queue.register(me, ttl_s=3600)),
     }
     asyncio.run(_submit(server.url, 1))
     claim = queue.claim(me, wait_s=5)
@@ -60,7 +60,7 @@ def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
         server, calls, lambda: queue.report(claim.lease, step, fields=_STEP)
     )
     queue.settle(claim.lease, Finished(artifacts=()))
-    queue.leave(me)
+    queue.deregister(me)
     queue.close()
     return found
 
@@ -80,7 +80,7 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
         await store.tick(POOL)
     tick = (server.cpu_s() - before) / calls * 1e6
     bare, followed = [], []
-    for _ in range(ROUNDS):  # alternated: the difference is small beside what a machine does of itself
+    for _ in range(ROUNDS):  # alternated, because the difference is small beside the noise of a machine
         bare.append(await _both(server, store, calls))
         with _followers(server.url) as ready:
             await asyncio.to_thread(ready)
@@ -95,17 +95,17 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
 
 
 def _more(followed: Sequence[tuple[float, float]], bare: Sequence[tuple[float, float]], at: int) -> float:
-    return statistics.median(one[at] for one in followed) - statistics.median(one[at] for one in bare)
+    return statistics.median(pair[at] for pair in followed) - statistics.median(pair[at] for pair in bare)
 
 
 async def _both(server: BenchServer, store: RedisStore, calls: int) -> tuple[float, float]:
-    """A task's cost alone, and among many."""
+    """The cost of a task that is submitted alone, and in a batch."""
     return await _submits(server, store, calls), await _submits(server, store, 5 * calls, batch=BATCH)
 
 
 @contextmanager
 def _followers(url: str) -> Iterator[Callable[[], object]]:
-    """Readers in a process of their own; what is given waits until they follow."""
+    """Run readers in another process; the callable waits until they follow."""
     stop, ready = _SPAWN.Event(), _SPAWN.Semaphore(0)
     reader = _SPAWN.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)
     reader.start()
@@ -119,25 +119,25 @@ def _followers(url: str) -> Iterator[Callable[[], object]]:
 
 
 async def _submits(server: BenchServer, store: RedisStore, calls: int, *, batch: int = 1) -> float:
-    """Server CPU a task, in µs, with a pause after each call that lets readers come back to wait."""
+    """Server CPU per task in µs. After each call there is a pause, so that readers block again."""
     before = server.cpu_s()
     for at in range(0, calls, batch):
-        await store.submit([plain(at + one) for one in range(batch)])
+        await store.submit([plain(at + offset) for offset in range(batch)])
         await asyncio.sleep(0.001)
     return (server.cpu_s() - before) / (-(-calls // batch) * batch) * 1e6
 
 
 def _follow(url: str, readers: int, ready: object, stop: object) -> None:
-    """Blocking readers of the pool's events, as one each gateway has."""
+    """Read the pool's events with blocking readers; each gateway has one."""
 
-    async def one() -> None:
+    async def read() -> None:
         events = RedisEvents(url)
         after = await events.tail(POOL)
         async for _ in events.follow(POOL, after=after):
             pass
 
     async def run() -> None:
-        tasks = [asyncio.create_task(one()) for _ in range(readers)]
+        tasks = [asyncio.create_task(read()) for _ in range(readers)]
         await asyncio.sleep(0.5)
         ready.release()  # type: ignore[attr-defined]
         while not stop.is_set():  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""From the moment a producer hands a task in to the moment a leader that waited has it; and the same by BLPOP.
+"""Measures the time from a submit until a waiting leader has the task, beside BLPOP.
 
-Two processes, the production classes, one server. Raw and Daybreak alternate, sample by sample, so both see the
-same machine. The raw hand-off is one RPUSH of the same client library, and one BLPOP that was waiting for it.
+Two processes use the production classes on one server. Raw and Daybreak samples alternate, so both see the same
+machine. A raw sample is one RPUSH of the same client library and one BLPOP that waits for it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from verification.benchmarks.queue.tasks import POOL, group, plain
 RAW_KEY = "raw-hand-off"
 WARM_UP = 100
 PAUSE_S = (0.002, 0.005)
-"""How long the leader is left to go back to waiting; longer than its settle and its look at the queue take."""
+"""The pause in which the leader starts to wait again; longer than its settle and its claim take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandOff:
-    """Milliseconds by sample."""
+    """Milliseconds of each sample."""
 
     raw_ms: tuple[float, ...]
     queue_ms: tuple[float, ...]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of them do not exceed."""
+    """The value that ``share`` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def halves(values: Sequence[float], share: float) -> tuple[float, float]:
-    """The quantile of each tenth of the run, smallest and largest: how much it moved."""
+    """The smallest and largest quantile of the tenths of the run: how much it varied."""
     size = max(1, len(values) // 10)
     parts = [quantile(values[at : at + size], share) for at in range(0, len(values), size)]
     return min(parts), max(parts)
 
 
 def measure(url: str, *, samples: int, cores: Collection[int]) -> HandOff:
-    """``samples`` of each kind."""
+    """Take ``samples`` of each kind."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     total = samples + WARM_UP
@@ -92,7 +92,7 @@ async def _produce(url: str, pipe: Connection, total: int) -> tuple[list[float],
 def _lead(url: str, pipe: Connection, total: int, cores: set[int]) -> None:
     os.sched_setaffinity(0, cores)
     client, queue, me = connect(url, timeout_s=30), RedisQueue(url, pool=POOL), group(0)
-    queue.group(me, ttl_s=3600)
+    queue.register(me, ttl_s=3600)
     pipe.send("ready")
     for _ in range(total):
         client.blpop([RAW_KEY], timeout=20)
@@ -100,7 +100,7 @@ def _lead(url: str, pipe: Connection, total: int, cores: set[int]) -> None:
         claim = queue.claim(me, wait_s=20)
         pipe.send(time.monotonic_ns())
         if claim is None:
-            raise TimeoutError("no task came")
+            raise TimeoutError(f"no task of pool {POOL} came within 20 s")
         queue.settle(claim.lease, Finished(artifacts=()))
     queue.close()
     client.close()

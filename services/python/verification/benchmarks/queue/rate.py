@@ -1,7 +1,7 @@
-"""Tasks per second at the level of the store: submitted in batches, claimed, settled, each with all its records.
+"""Measures tasks per second at the level of the store: submitted in batches, claimed and settled, with all records.
 
-One producer and a few leaders, processes of their own, on other cores than the server. What is queued stays
-at one depth: the producer runs at most a little ahead of the leaders.
+One producer and a few leaders are processes on other cores than the server. The depth of the queue stays the same,
+because the producer runs only a little ahead of the leaders.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import Finished, Lease, NewTask
 from verification.benchmarks.queue.server import BenchServer
-from verification.benchmarks.queue.tasks import POOL, group, plain, true_to_life
+from verification.benchmarks.queue.tasks import POOL, group, plain, realistic
 
 BATCH = 200
 AHEAD = 1000
@@ -35,7 +35,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """What was measured at one depth."""
+    """The figures at one depth."""
 
     depth: int
     bytes_a_task: float
@@ -46,16 +46,16 @@ class Rate:
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]
-    """Of each repeat: submitted, claimed and settled."""
+    """For each repeat: submitted, claimed and settled."""
     single_s: float
     """The same with one group in each leader process, so one task a call."""
     raw_s: float
-    """Payloads through a plain list by the same clients, by turns with the repeats: RPUSH in the same batches, one
-    LPOP each; the median."""
+    """The median for payloads through a plain list, alternated with the repeats: the same clients, RPUSH in the same
+    batches, one LPOP each."""
 
 
 class Counters:
-    """What processes count for each other, each in a place of its own; no locks."""
+    """Counters that the processes share; each writes only its own, so there are no locks."""
 
     def __init__(self, leaders: int) -> None:
         self.submitted = _SPAWN.RawValue("q", 0)
@@ -70,9 +70,9 @@ class Counters:
 
 
 def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> None:
-    """Queue ``number`` tasks that are true to life."""
+    """Queue ``number`` realistic tasks."""
     parts = [number // makers + (1 if at < number % makers else 0) for at in range(makers)]
-    _together([_SPAWN.Process(target=_fill, args=(url, part, set(cores)), daemon=True) for part in parts])
+    _run_all([_SPAWN.Process(target=_fill, args=(url, part, set(cores)), daemon=True) for part in parts])
 
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
@@ -92,7 +92,7 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates, raws = [], []
-    for _ in range(repeats):  # by turns: what else the machine does meets both
+    for _ in range(repeats):  # alternated, so that other load on the machine affects both
         rates.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores))
         raws.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True))
     single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)
@@ -116,7 +116,7 @@ def _run(
     raw: bool = False,
     width: int = WIDTH,
 ) -> float:
-    """Seconds until ``produced`` tasks were submitted and ``settled`` were settled."""
+    """Seconds until ``produced`` tasks are submitted and ``settled`` tasks are settled."""
     counters = Counters(LEADERS)
     produce, lead = (_produce_raw, _lead_raw) if raw else (_produce, _lead)
     workers = []
@@ -133,12 +133,12 @@ def _run(
         for worker in workers:
             while not counters.ready.acquire(timeout=1):
                 if worker.exitcode not in (None, 0):
-                    raise RuntimeError("a process of the benchmark has ended early")
+                    raise RuntimeError("a process of the benchmark ended early; its error is above")
         started = time.monotonic()
         counters.go.set()
         while counters.submitted.value < produced or counters.done < settled:
             if any(worker.exitcode not in (None, 0) for worker in workers):
-                raise RuntimeError("a process of the benchmark has ended early")
+                raise RuntimeError("a process of the benchmark ended early; its error is above")
             time.sleep(0.002)
         return time.monotonic() - started
 
@@ -157,15 +157,15 @@ def _running(workers: list[Any]) -> Iterator[None]:
                 worker.kill()
 
 
-def _together(workers: list[Any]) -> None:
+def _run_all(workers: list[Any]) -> None:
     with _running(workers):
         for worker in workers:
             worker.join()
     if any(worker.exitcode for worker in workers):
-        raise RuntimeError("a process of the benchmark has failed")
+        raise RuntimeError("a process of the benchmark failed; its error is above")
 
 
-# ── in processes of their own ────────────────────────────────────────────────────────────────────────────
+# ── run in other processes ────────────────────────────────────────────────────────────────────────────
 
 
 def _fill(url: str, number: int, cores: set[int]) -> None:
@@ -174,7 +174,7 @@ def _fill(url: str, number: int, cores: set[int]) -> None:
     async def run() -> None:
         store = RedisStore(url, timeout_s=60, max_queued={POOL: 10**9})
         for at in range(0, number, BATCH):
-            await _submit(store, true_to_life, at, min(BATCH, number - at))
+            await _submit(store, realistic, at, min(BATCH, number - at))
         await store.close()
 
     asyncio.run(run())
@@ -202,7 +202,7 @@ def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[i
             batch = min(BATCH, number - at)
             await _submit(store, plain, at, batch)
             counters.submitted.value += batch
-            if time.monotonic() - ticked >= 1:  # as a gateway does
+            if time.monotonic() - ticked >= 1:  # a gateway ticks each second
                 await store.tick(POOL)
                 ticked = time.monotonic()
         await store.close()
@@ -213,9 +213,9 @@ def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[i
 def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
     os.sched_setaffinity(0, cores)
     queue, done = RedisQueue(url, pool=POOL, timeout_s=30), Finished(artifacts=())
-    mine = [group(at * WIDTH + one) for one in range(width)]
+    mine = [group(at * WIDTH + offset) for offset in range(width)]
     for me in mine:
-        queue.group(me, ttl_s=3600)
+        queue.register(me, ttl_s=3600)
     counters.ready.release()
     counters.go.wait()
     held: list[tuple[Lease, GroupRecord]] = []
@@ -233,12 +233,12 @@ def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], w
             if answer.next is not None
         ]
     for me in mine:
-        queue.leave(me)
+        queue.deregister(me)
     queue.close()
 
 
 def _first(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
-    """What the groups get when all of them are idle."""
+    """The first claims of idle groups."""
     first = queue.claim(groups[0], wait_s=5)
     if first is None:
         return []

@@ -1,9 +1,9 @@
-"""What one call of each script of the hot path costs: on the server (its main thread's CPU) and in the client.
+"""Measures what one call of each script of the hot path costs the server (CPU of its main thread) and the client.
 
-``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]``: submits tasks in batches,
-then groups settle each and claim the next: sixteen in one call, and one alone. The server has a core of its own
-where there are two. The figures are for finding out where time goes; the table of record is made by
-``verification.benchmarks.queue``.
+``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]`` submits tasks in
+batches. Then groups settle each and claim the next: sixteen groups in one call, and one group alone. The server has
+its own core if there are two. The figures show where time goes; ``verification.benchmarks.queue`` makes the
+published table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROUPS = 16
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Microseconds a task."""
+    """Microseconds per task."""
 
     wall: float
     server: float
@@ -58,7 +58,7 @@ def _main_thread_s(client: redis.Redis) -> float:
 
 @contextmanager
 def measured(name: str, client: redis.Redis, tasks: int) -> Iterator[None]:
-    """Prints what the block cost for each of ``tasks``, and the commands that its scripts ran."""
+    """Print the cost of the block per task, and the commands that its scripts ran."""
     client.config_resetstat()
     server, cpu, wall = _main_thread_s(client), time.process_time(), time.perf_counter()
     yield
@@ -87,7 +87,7 @@ async def _submit(store: RedisStore, tasks: list[NewTask], batch: int) -> None:
 
 
 def _settle_each(queue: RedisQueue, groups: list[GroupRecord], count: int) -> None:
-    """As a process does that serves several groups: all of them in one call."""
+    """Settle all groups in one call, as a process that serves several groups does."""
     claims = queue.claim_each(groups)
     for _ in range(count // len(groups)):
         endings = []
@@ -104,7 +104,7 @@ async def _probe(server: Server, *, count: int, batch: int, tenants: int) -> Non
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="echo")
     groups = [GroupRecord(id=new_group_id(), state=GroupState.IDLE) for _ in range(GROUPS)]
     for group in groups:
-        queue.group(group, ttl_s=600)
+        queue.register(group, ttl_s=600)
     await _submit(store, _tasks(50, tenants), batch)
     with server.client() as client:
         tasks = _tasks(count, tenants)
@@ -127,7 +127,7 @@ async def _probe(server: Server, *, count: int, batch: int, tenants: int) -> Non
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=50)

@@ -1,4 +1,4 @@
-"""A Valkey or Redis of a benchmark's own, set up as in production, held to given cores."""
+"""A Valkey or Redis for one benchmark, configured as in production and bound to given cores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spare_cores() -> tuple[set[int], set[int]]:
 
 
 class BenchServer:
-    """A running server in ``folder``. Use it as a context; it is ended, by its pid, when the context ends."""
+    """A running server in ``folder``. Use it as a context manager, which ends it by its pid."""
 
     def __init__(
         self, folder: Path, *, fsync: str = "everysec", cores: Collection[int] | None = None
@@ -68,32 +68,32 @@ class BenchServer:
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=30)
 
     def info(self) -> dict[str, Any]:
-        """What INFO says."""
+        """The reply to INFO."""
         with self.client() as client:
-            told: dict[str, Any] = client.info()
-            return told
+            info: dict[str, Any] = client.info()
+            return info
 
     def cpu_s(self) -> float:
-        """CPU seconds that the main thread has used: commands, and reading, writing and logging them."""
-        told = self.info()
-        return float(told["used_cpu_user_main_thread"]) + float(told["used_cpu_sys_main_thread"])
+        """CPU seconds of the main thread: commands, and reading, writing and logging them."""
+        info = self.info()
+        return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 
     def calm(self, timeout_s: float = 120.0) -> None:
         """Wait until no rewrite of the append-only file runs or is due."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            told = self.info()
-            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+            info = self.info()
+            if not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]:
                 return
             time.sleep(0.05)
 
     def version(self) -> str:
-        """Which server, and its version."""
-        told = self.info()
+        """The name and version of the server."""
+        info = self.info()
         return (
-            f"valkey {told['valkey_version']}"
-            if "valkey_version" in told
-            else f"redis {told['redis_version']}"
+            f"valkey {info['valkey_version']}"
+            if "valkey_version" in info
+            else f"redis {info['redis_version']}"
         )
 
     def _wait(self) -> None:
@@ -108,4 +108,6 @@ class BenchServer:
                         return
             except redis.RedisError:
                 time.sleep(0.02)
-        raise TimeoutError("the server does not answer")
+        raise TimeoutError(
+            f"the server on port {self.port} did not answer within 120 s; see {self.folder}/server.log"
+        )

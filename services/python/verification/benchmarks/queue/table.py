@@ -1,4 +1,4 @@
-"""What was measured, as rows with their floors and targets."""
+"""The rows of the queue benchmark, with their baselines and targets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same cl
 
 
 def report(*, server: str) -> Report:
-    """An empty one."""
+    """A report without rows."""
     return Report(
         "queue",
         title="The queue alone",
@@ -32,7 +32,7 @@ def report(*, server: str) -> Report:
 
 
 def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """Earlier rows with those that were measured anew in their places, and flatness over all of them."""
+    """Earlier rows, with the new measurements in their places, and the flatness over all of them."""
     new = {row.what: row for row in rows}
     found = [new.pop(row.what, row) for row in kept if not row.what.startswith(FLATNESS)]
     found += new.values()
@@ -46,7 +46,7 @@ def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
 
 
 def _flatness(rows: Sequence[Row]) -> Row:
-    """How far the rate at any depth is from that at the first."""
+    """How far the rate at any depth differs from the rate at the first."""
     first, last = (row.what.removeprefix(TASKS).removesuffix(" queued") for row in (rows[0], rows[-1]))
     apart = max(abs(row.value / rows[0].value - 1) for row in rows)
     return Row(
@@ -56,7 +56,7 @@ def _flatness(rows: Sequence[Row]) -> Row:
 
 
 def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
-    """The same of what a task costs the server, which other work on the machine changes less than a rate."""
+    """The same for a task's CPU time on the server, which other work on the machine changes less than a rate."""
     parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
     if any(len(part) < 2 for part in parts):
         return []
@@ -82,28 +82,28 @@ def handoff_rows(seen: HandOff, *, prefix: str = "") -> list[Row]:
     """Median and p99 of enqueue → claimed, beside the raw hand-off."""
     raw, ours = statistics.median(seen.raw_ms), statistics.median(seen.queue_ms)
     raw99, ours99 = quantile(seen.raw_ms, 0.99), quantile(seen.queue_ms, 0.99)
-    floor = "RPUSH → BLPOP, alternating in the same run"
+    baseline = "RPUSH → BLPOP, alternating in the same run"
     return [
         Row(
-            f"{prefix}Enqueue → claimed, idle group, median", ours, "ms", raw, floor, target="≤ floor + 2 ms",
+            f"{prefix}Enqueue → claimed, idle group, median", ours, "ms", raw, baseline, target="≤ baseline + 2 ms",
             held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"n = {len(seen.queue_ms):,}",
         ),
         Row(
-            f"{prefix}Enqueue → claimed, idle group, p99", ours99, "ms", raw99, floor, target="≤ 10 ms",
+            f"{prefix}Enqueue → claimed, idle group, p99", ours99, "ms", raw99, baseline, target="≤ 10 ms",
             held=ours99 <= P99_MS, spread=halves(seen.queue_ms, 0.99),
         ),
     ]  # fmt: skip
 
 
 def rate_rows(rates: Sequence[Rate]) -> list[Row]:
-    """Tasks per second by depth, flatness, memory, and where the time goes."""
-    middles = [statistics.median(one.tasks_s) for one in rates]
+    """Tasks per second by depth, memory, and as details where the time goes."""
+    middles = [statistics.median(rate.tasks_s) for rate in rates]
     rows = [
         Row(
-            f"{TASKS}{short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
-            target=f"≥ {TASKS_S:,}", held=middle >= TASKS_S, spread=(min(one.tasks_s), max(one.tasks_s)),
+            f"{TASKS}{short(rate.depth)} queued", middle, "tasks/s", rate.raw_s, RAW,
+            target=f"≥ {TASKS_S:,}", held=middle >= TASKS_S, spread=(min(rate.tasks_s), max(rate.tasks_s)),
         )
-        for one, middle in zip(rates, middles, strict=True)
+        for rate, middle in zip(rates, middles, strict=True)
     ]  # fmt: skip
     rows.append(
         Row(
@@ -118,39 +118,40 @@ def rate_rows(rates: Sequence[Rate]) -> list[Row]:
             note="kept until its retention ends: record, input, indexes, its own stream and its three events",
         )
     )  # fmt: skip
-    for one in (rates[0], rates[-1]) if len(rates) > 1 else rates:
-        rows += _parts(one)
+    for rate in (rates[0], rates[-1]) if len(rates) > 1 else rates:
+        rows += _parts(rate)
     return rows
 
 
-def _parts(one: Rate) -> list[Row]:
-    at = f"{short(one.depth)} queued"
+def _parts(rate: Rate) -> list[Row]:
+    at = f"{short(rate.depth)} queued"
     return [
-        Row(f"One group in each process, so one task a call, {at}", one.single_s, "tasks/s"),
-        Row(f"Submit alone, {at}", one.submits_s, "tasks/s"),
-        Row(f"{CPU_SUBMIT}, {at}", one.submit_us, "µs"),
-        Row(f"Settle and claim the next alone, {at}", one.settles_s, "tasks/s"),
-        Row(f"{CPU_SETTLE}, {at}", one.settle_us, "µs"),
+        Row(f"One group in each process, so one task a call, {at}", rate.single_s, "tasks/s", detail=True),
+        Row(f"Submit alone, {at}", rate.submits_s, "tasks/s", detail=True),
+        Row(f"{CPU_SUBMIT}, {at}", rate.submit_us, "µs", detail=True),
+        Row(f"Settle and claim the next alone, {at}", rate.settles_s, "tasks/s", detail=True),
+        Row(f"{CPU_SETTLE}, {at}", rate.settle_us, "µs", detail=True),
     ]
 
 
 def cost_rows(costs: Mapping[str, float]) -> list[Row]:
-    """What single calls cost the server."""
+    """The server's CPU time for single calls."""
     return [
-        Row(f"Server CPU of {what}", value, "µs", note="one call at a time") for what, value in costs.items()
+        Row(f"Server CPU of {what}", value, "µs", note="one call at a time", detail=True)
+        for what, value in costs.items()
     ]
 
 
-def always_rows(one: Rate, hands: HandOff) -> list[Row]:
-    """The same where each answer waits for the disk."""
-    middle = statistics.median(one.tasks_s)
+def always_rows(rate: Rate, hands: HandOff) -> list[Row]:
+    """The same with an fsync before each answer."""
+    middle = statistics.median(rate.tasks_s)
     return [
         Row(
-            f"`always`: no-op tasks, {short(one.depth)} queued", middle, "tasks/s", one.raw_s, RAW,
-            spread=(min(one.tasks_s), max(one.tasks_s)),
+            f"`always`: no-op tasks, {short(rate.depth)} queued", middle, "tasks/s", rate.raw_s, RAW,
+            spread=(min(rate.tasks_s), max(rate.tasks_s)),
         ),
         *(
-            Row(row.what, row.value, row.unit, row.floor, row.floor_what, spread=row.spread, note=row.note)
+            Row(row.what, row.value, row.unit, row.baseline, row.baseline_what, spread=row.spread, note=row.note)
             for row in handoff_rows(hands, prefix="`always`: ")
         ),
     ]  # fmt: skip

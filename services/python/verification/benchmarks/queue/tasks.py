@@ -1,4 +1,4 @@
-"""The tasks that are queued, and who claims them."""
+"""The queued tasks, and the groups that claim them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PROMPT = (
 
 
 def plain(number: int) -> NewTask:
-    """As little as a task can be."""
+    """The smallest possible task."""
     return NewTask(id=new_task_id(POOL), pool=POOL, tenant="default", input_json=f'{{"n":{number}}}')
 
 
-def true_to_life(number: int) -> NewTask:
-    """A task as clients send it: a prompt of 200 characters, metadata, an idempotency key, a deadline to run."""
+def realistic(number: int) -> NewTask:
+    """A task as clients send it: a prompt of 200 characters, metadata and an idempotency key."""
     return NewTask(
         id=new_task_id(POOL),
         pool=POOL,

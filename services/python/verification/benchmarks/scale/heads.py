@@ -76,7 +76,7 @@ class Heads:
             if gone or pod.terminating:
                 head.ready.pop(pod.replica, None)
                 if (group := head.groups.pop(pod.replica, None)) is not None:
-                    head.queue.leave(group)
+                    head.queue.deregister(group)
             elif pod.ready:
                 head.ready.setdefault(pod.replica, set()).add(pod.name)
                 self._form(head)
@@ -113,7 +113,7 @@ class Heads:
             if room and len(pods) == self._ranks and replica not in head.groups:
                 hosts = tuple(sorted(pods))
                 group = GroupRecord(id=new_group_id(), state=GroupState.IDLE, ranks=self._ranks, hosts=hosts)
-                head.queue.group(group, ttl_s=TTL_S)
+                head.queue.register(group, ttl_s=TTL_S)
                 head.groups[replica] = group
 
     def _state(self, head: Head) -> Any:

@@ -59,8 +59,8 @@ def way(what: str, of: Way, pools: int) -> Iterator[Row]:
         what=what,
         value=of.pools_s,
         unit="s",
-        floor=of.pods_s,
-        floor_what="the last pod: KubeRay, scheduler, kwok",
+        baseline=of.pods_s,
+        baseline_what="the last pod: KubeRay, scheduler, kwok",
         note=f"operator: {of.cpu_s:.1f} s of CPU, {of.calls / pools:.1f} calls to Kubernetes a pool",
     )
 
@@ -71,8 +71,8 @@ def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
         what=f"operator, {size}: memory",
         value=of.memory_mib,
         unit="MiB",
-        floor=empty_mib,
-        floor_what="without a pool",
+        baseline=empty_mib,
+        baseline_what="without a pool",
         note=f"{(of.memory_mib - empty_mib) * 1024 / size.pods:.1f} KiB a pod",
     )
     yield Row(what="… at rest: CPU", value=of.cores, unit="cores")

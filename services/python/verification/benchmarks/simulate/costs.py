@@ -73,9 +73,9 @@ def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
                 f"{path} has no row {name!r}: run python -m verification.benchmarks.queue again"
             )
         found[field] = rows[0].value * unit
-    raw = {row.what: row.floor for row in report.rows}[_ROWS["handoff"][0]]
+    raw = {row.what: row.baseline for row in report.rows}[_ROWS["handoff"][0]]
     if raw is None:
-        raise NotMeasuredError("the hand-off has no floor")
+        raise NotMeasuredError("the hand-off has no baseline")
     return Costs(**found, handoff_raw=raw / 1e3), report
 
 

@@ -49,8 +49,8 @@ def store(events: int, cores: Cores) -> Iterator[Running]:
 async def relay(
     url: str, group: str, events: int, *, batch: int, consumer: str = "one", decoded: bool = False
 ) -> float:
-    """Events a second of one consumer that acknowledges a batch at a time, and makes of each event the JSON that it
-    would send on, or (``decoded``) a typed object."""
+    """Events a second of one consumer that acknowledges a batch at a time. It turns each event into the JSON that it
+    would send on, or (``decoded``) into a typed object."""
     taken = 0
     held: list[Delivery] = []
     async with Relay(url, pool=POOL, group=group, consumer=consumer, batch=batch) as source:
@@ -71,7 +71,7 @@ async def relay(
 
 
 def plain(url: str, group: str, events: int, *, batch: int) -> float:
-    """The floor: redis-py reads and acknowledges, nobody looks at what was read."""
+    """The baseline: redis-py reads and acknowledges without parsing the events."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         client.xgroup_create(KEY, group, id="0")
         began, taken = time.perf_counter(), 0
@@ -82,8 +82,8 @@ def plain(url: str, group: str, events: int, *, batch: int) -> float:
         return taken / (time.perf_counter() - began)
 
 
-def submit_batcher(url: str, group: str, events: int, *, batch: int, consumers: int) -> float:
-    """Events a second of several consumers of one group, each a process."""
+def several(url: str, group: str, events: int, *, batch: int, consumers: int) -> float:
+    """Events a second of several consumers in one group, each in its own process."""
     with redis.Redis.from_url(url) as client:
         client.xgroup_create(KEY, group, id="0")
         share = events // consumers
@@ -117,13 +117,13 @@ def submit_batcher(url: str, group: str, events: int, *, batch: int, consumers: 
 def rounds(
     url: str, events: int, *, batch: int, count: int, decoded: bool = False
 ) -> tuple[list[float], list[float]]:
-    """The relay and its floor, alternated."""
-    ours, floor = [], []
+    """The relay and its baseline, run alternately."""
+    ours, baseline = [], []
     for number in range(count):
         name = f"{batch}-{decoded}-{number}"
-        floor.append(plain(url, f"p{name}", events, batch=batch))
+        baseline.append(plain(url, f"p{name}", events, batch=batch))
         ours.append(asyncio.run(relay(url, f"r{name}", events, batch=batch, decoded=decoded)))
-    return ours, floor
+    return ours, baseline
 
 
 def middle(found: list[float]) -> float:
@@ -132,7 +132,7 @@ def middle(found: list[float]) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """One consumer of several: says that it is ready, and begins with the first line that it reads."""
+    """One of several consumers: prints that it is ready, and starts at the first line that it reads."""
     url, group, events, batch, number = arguments
     print("ready", flush=True)
     sys.stdin.readline()

@@ -73,7 +73,7 @@ async def _running(url: str, count: int) -> list[TaskId]:
     try:
         for _ in made:
             group = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
-            queue.group(group, ttl_s=3600)
+            queue.register(group, ttl_s=3600)
             if queue.claim(group, wait_s=5) is None:
                 raise RuntimeError("a task could not be claimed")
     finally:
@@ -112,7 +112,7 @@ class Writer:
 
     def _some(self, tasks: Sequence[TaskId], data: str) -> None:
         arguments = [part for task in tasks for part in (task, self._keys.of("ev", task))]
-        self._script(keys=[self._keys.one("events")], args=["", data, *arguments])
+        self._script(keys=[self._keys.single("events")], args=["", data, *arguments])
 
     def close(self) -> None:
         self._client.close()

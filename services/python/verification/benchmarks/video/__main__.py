@@ -40,7 +40,7 @@ POOLS: dict[str, dict[str, Any]] = {
 """``video`` is as a user has it; the others differ in one thing each."""
 PARTS = ("bare", "costs", "start")
 ABOUT = (
-    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The floor is the same workload "
+    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The baseline is the same workload "
     "(`VideoWorkload.run`: denoise, decode, MP4) on as many ranks under plain `torchrun`, run in turn with ours."
 )
 
@@ -72,10 +72,10 @@ def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcont
 
 def _beside_bare(client: Client, *, pairs: int, quiet: Quiet) -> list[Row]:
     bare, ours = [], []
-    with Bare(ranks=RANKS, options=OPTIONS) as floor, quiet():
+    with Bare(ranks=RANKS, options=OPTIONS) as baseline, quiet():
         for number in range(-1, pairs):
             params = LONG if number >= 0 else SHORT  # the first pair warms the shapes
-            took, digest = floor.run(params)
+            took, digest = baseline.run(params)
             timed = subject.run(client, "video", params)
             if digest != timed.sha256:
                 raise RuntimeError("the bare loop and our group made different videos")

@@ -1,4 +1,4 @@
-"""The floor: the same workload's loop under plain ``torchrun``, without Daybreak around it.
+"""The baseline: the same workload's loop under plain ``torchrun``, without Daybreak around it.
 
 Run by ``torchrun bare.py PORT OPTIONS``: rank 0 connects to 127.0.0.1:PORT, reads one JSON object of parameters a
 line, and answers with the seconds that the loop took and the MP4's SHA-256. Model loading and warm-up are

@@ -14,7 +14,7 @@ SHARE, CONSTANT_S = 0.01, 0.05
 
 def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
     """A task in our group beside the same loop under torchrun, pair by pair."""
-    floor = statistics.median(bare)
+    baseline = statistics.median(bare)
     rows = []
     for what, times in (
         ("A task from the POST to its last event", [one.wall_s for one in ours]),
@@ -22,12 +22,12 @@ def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
     ):
         value = statistics.median(times)
         more = statistics.median(mine - its for mine, its in zip(times, bare, strict=True))
-        bound = SHARE * floor + CONSTANT_S
-        note = f"more than its pair: {more * 1e3:.0f} ms ({more / floor:.2%}); may be {bound * 1e3:.0f} ms"
+        bound = SHARE * baseline + CONSTANT_S
+        note = f"more than its pair: {more * 1e3:.0f} ms ({more / baseline:.2%}); may be {bound * 1e3:.0f} ms"
         rows.append(
             Row(
-                what, value, "s", floor=floor, floor_what=f"bare torchrun, {len(bare)} pairs, alternating",
-                target="≤ floor + 1 % + 50 ms", held=more <= bound, spread=(min(times), max(times)), note=note,
+                what, value, "s", baseline=baseline, baseline_what=f"bare torchrun, {len(bare)} pairs, alternating",
+                target="≤ baseline + 1 % + 50 ms", held=more <= bound, spread=(min(times), max(times)), note=note,
             )
         )  # fmt: skip
     if all(one.inside_s for one in ours):
@@ -35,7 +35,7 @@ def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
     rows.append(
         Row(
             "The bare loop itself",
-            floor,
+            baseline,
             "s",
             spread=(min(bare), max(bare)),
             note="denoise, decode, encode to MP4",
@@ -61,7 +61,7 @@ def _not_its_own(ours: Sequence[Timed]) -> Row:
 
 def cost_of(what: str, count: str, plain: Sequence[Timed], ours: Sequence[Timed]) -> list[Row]:
     """What something adds to a task, and each time."""
-    floor = statistics.median(one.run_s for one in plain)
+    baseline = statistics.median(one.run_s for one in plain)
     value = statistics.median(one.run_s for one in ours)
     more = statistics.median(mine.run_s - its.run_s for mine, its in zip(ours, plain, strict=True))
     times = statistics.median(one.events[count] for one in ours)
@@ -69,7 +69,7 @@ def cost_of(what: str, count: str, plain: Sequence[Timed], ours: Sequence[Timed]
     each = more / times if times else 0.0
     return [
         Row(
-            f"A task with {what}", value, "s", floor=floor, floor_what="the same without", spread=spread,
-            note=f"{times:g} {count}s: {more / floor:+.1%}, {each * 1e3:.1f} ms each",
+            f"A task with {what}", value, "s", baseline=baseline, baseline_what="the same without", spread=spread,
+            note=f"{times:g} {count}s: {more / baseline:+.1%}, {each * 1e3:.1f} ms each",
         ),
     ]  # fmt: skip

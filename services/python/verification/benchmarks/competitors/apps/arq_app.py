@@ -1,4 +1,4 @@
-"""arq: coroutines, uvloop, results not kept, and a poll of the queue each few milliseconds instead of 500."""
+"""arq: coroutines, uvloop, no kept results; polls the queue every few milliseconds instead of every 500."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import uvloop
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from verification.benchmarks.competitors.apps.bench import TALLY, at_once, produce_async, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, at_once, produce_async, run
 
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 async def noop(ctx: dict[str, Any], sent: int = 0) -> None:
-    TALLY.tick(sent)
+    COUNTER.count(sent)
 
 
 class WorkerSettings:
-    """As the command `arq` reads it."""
+    """The settings that the command `arq` reads."""
 
     functions = (noop,)
     redis_settings = RedisSettings.from_dsn(run()["url"])

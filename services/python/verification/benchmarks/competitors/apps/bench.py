@@ -1,6 +1,6 @@
-"""What the apps share: the run's settings and tally from the working directory, and the producer's two modes.
+"""What the apps share: the settings of the run, the counter in the working directory, and the producer's two modes.
 
-Standard library only, as each app runs in the environment of its own queue.
+Standard library only, because each app runs in the environment of its queue.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from verification.benchmarks.competitors.counter import Tally
+from verification.benchmarks.competitors.counter import Counter
 
-TALLY = Tally(Path("tally"))
+COUNTER = Counter(Path("counter"))
 
 
 def run() -> dict[str, Any]:
-    """Settings of this run: ``url``, and what the variant under test wants."""
+    """The settings of this run: ``url``, and those of the variant under test."""
     settings: dict[str, Any] = json.loads(Path("run.json").read_text())
     return settings
 
 
-def produce(many: Callable[[int], None], one: Callable[[int], None]) -> None:
-    """``produce N``: hand in N tasks by ``many``; ``light N RATE``: one by one, stamped with when they were."""
+def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
+    """``produce N`` submits N tasks through ``many``; ``light N RATE`` submits one at a time, each with its time."""
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
     if mode == "produce":
@@ -33,12 +33,12 @@ def produce(many: Callable[[int], None], one: Callable[[int], None]) -> None:
     else:
         for at in range(number):
             _wait(started, at, float(sys.argv[3]), time.sleep)
-            one(time.monotonic_ns())
-    _tell(started)
+            single(time.monotonic_ns())
+    _print_times(started)
 
 
 async def produce_async(
-    many: Callable[[int], Awaitable[None]], one: Callable[[int], Awaitable[None]]
+    many: Callable[[int], Awaitable[None]], single: Callable[[int], Awaitable[None]]
 ) -> None:
     """The same for coroutines."""
     mode, number = sys.argv[1], int(sys.argv[2])
@@ -49,24 +49,24 @@ async def produce_async(
         for at in range(number):
             due = started / 1e9 + at / float(sys.argv[3])
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await one(time.monotonic_ns())
-    _tell(started)
+            await single(time.monotonic_ns())
+    _print_times(started)
 
 
 async def at_once(number: int, width: int, make: Callable[[], Awaitable[Any]]) -> None:
     """``number`` calls, ``width`` of them at a time."""
     left = iter(range(number))
 
-    async def lane() -> None:
+    async def worker() -> None:
         for _ in left:
             await make()
 
-    await asyncio.gather(*(lane() for _ in range(width)))
+    await asyncio.gather(*(worker() for _ in range(width)))
 
 
 def _wait(started: int, at: int, rate: float, sleep: Callable[[float], None]) -> None:
     sleep(max(0.0, started / 1e9 + at / rate - time.monotonic()))
 
 
-def _tell(started: int) -> None:
+def _print_times(started: int) -> None:
     print(json.dumps({"started_ns": started, "ended_ns": time.monotonic_ns()}), flush=True)

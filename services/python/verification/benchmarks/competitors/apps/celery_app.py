@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from verification.benchmarks.competitors.apps.bench import TALLY, produce, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, produce, run
 
 app = Celery("bench", broker=run()["url"])
 app.conf.update(
@@ -19,7 +19,7 @@ app.conf.update(
 
 @app.task(name="noop")
 def noop(sent: int = 0) -> None:
-    TALLY.tick(sent)
+    COUNTER.count(sent)
 
 
 def many(number: int) -> None:

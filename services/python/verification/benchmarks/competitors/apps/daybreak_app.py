@@ -18,14 +18,14 @@ from daybreak_server.domain.ids import new_task_id
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads.base import Context, Group, Step, Task, WorkloadSpec
-from verification.benchmarks.competitors.apps.bench import TALLY, produce_async, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, produce_async, run
 
 POOL = "noop"
 BATCH = 200
 
 
 class NoopParams(BaseModel):
-    """``sent``: when it was handed in, in ``time.monotonic_ns``; 0: nobody wants to know."""
+    """``sent``: when the task was submitted, in ``time.monotonic_ns``; 0: its delay does not matter."""
 
     sent: int = 0
 
@@ -41,7 +41,7 @@ class Noop:
 
     def run(self, task: Task[NoopParams], ctx: Context) -> Iterator[Step]:
         """Count."""
-        TALLY.tick(task.params.sent)
+        COUNTER.count(task.params.sent)
         return iter(())
 
 
@@ -65,19 +65,19 @@ def lead() -> None:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     groups = run().get("groups", 1)
-    queue = wiring.sharing_queue(settings(), POOL) if groups > 1 else None
-    members = [
-        # As in production: a leader that has its process for itself has a guard beside it; others share a queue.
-        wiring.build_rank(settings(), POOL, on_broken=print, guarded=groups == 1, queue=queue)
+    queue = wiring.shared_queue(settings(), POOL) if groups > 1 else None
+    ranks = [
+        # As in production: a leader that is alone in its process has a watchdog; leaders that share one share a queue.
+        wiring.build_rank(settings(), POOL, on_broken=print, with_watchdog=groups == 1, queue=queue)
         for _ in range(groups)
     ]
-    for member in members:
-        member.start()
+    for rank in ranks:
+        rank.start()
     ended.wait()
-    for member in members:
-        member.ask_to_leave()
-    for member in members:
-        member.stop(timeout_s=10)
+    for rank in ranks:
+        rank.ask_to_leave()
+    for rank in ranks:
+        rank.stop(timeout_s=10)
 
 
 async def main() -> None:
@@ -104,7 +104,7 @@ async def main() -> None:
 
 
 async def tick(store: RedisStore) -> None:
-    """What each gateway does."""
+    """Tick as each gateway does."""
     while True:
         await store.tick(POOL)
         await asyncio.sleep(1)

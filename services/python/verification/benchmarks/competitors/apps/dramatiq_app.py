@@ -6,7 +6,7 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Retries
 
-from verification.benchmarks.competitors.apps.bench import TALLY, produce, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, produce, run
 
 broker = RedisBroker(url=run()["url"], middleware=[Retries()])
 dramatiq.set_broker(broker)
@@ -14,7 +14,7 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor
 def noop(sent: int = 0) -> None:
-    TALLY.tick(sent)
+    COUNTER.count(sent)
 
 
 def many(number: int) -> None:

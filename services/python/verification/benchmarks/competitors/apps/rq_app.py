@@ -6,11 +6,11 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from verification.benchmarks.competitors.apps.bench import TALLY, produce, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, produce, run
 
 
 def noop(sent: int = 0) -> None:
-    TALLY.tick(sent)
+    COUNTER.count(sent)
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ import uvloop
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import RedisStreamBroker
 
-from verification.benchmarks.competitors.apps.bench import TALLY, at_once, produce_async, run
+from verification.benchmarks.competitors.apps.bench import COUNTER, at_once, produce_async, run
 
 broker = RedisStreamBroker(run()["url"]).with_serializer(ORJSONSerializer())
 
 
 @broker.task(task_name="noop")
 async def noop(sent: int = 0) -> None:
-    TALLY.tick(sent)
+    COUNTER.count(sent)
 
 
 async def main() -> None:
