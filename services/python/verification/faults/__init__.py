@@ -1,16 +1,18 @@
-"""The fault lab: real parts of Daybreak, killed, frozen and cut, while clients outside write down all they see.
+"""The fault tests: kill, freeze and cut off real parts of Daybreak while external clients record all they see.
 
-The parts, from the inside out:
+The modules, from the inside out:
 
-* ``failpoints``  named places inside the parts where a process kills itself, put around the ports
-* ``parts``       what runs in a gateway's and in a rank's process
-* ``zygote``      a fork server without threads: a part starts in milliseconds
-* ``cluster``         a server, gateways and groups, restarted when they die, as Kubernetes would
-* ``history``     what the clients did and saw, line by line;  ``load``  those clients
-* ``checker``     pure: a history → the promises that it breaks
-* ``schedule``    pure: a seed → what is done to whom and when;  ``mixed``  runs it
-* ``scenarios``   one promise each, with its figures
+* ``failpoints``   named places, wrapped around the ports, where a process kills itself
+* ``parts``        what runs in a gateway's and in a rank's process
+* ``zygote``       a fork server without threads, so that a part starts in milliseconds
+* ``cluster``      a server, gateways and groups; restarts what dies, as Kubernetes would
+* ``history``      the record of the clients, one line per call or event; ``load`` is those clients
+* ``checker``      pure: finds the broken promises in a history; ``checks`` holds its rules
+* ``schedule``     pure: makes the faults and the clients' calls from a seed; ``mixed`` runs them
+* ``scenarios``    one promise each, with its figures
+* ``environment``  faults of the network, disk, memory, clocks and S3
+* ``system``       faults in a whole ``daybreakd up`` with Ray
 
-A seed repeats the schedule of faults and of the clients' calls. It cannot repeat what the operating system
-makes of them, so a run that failed is kept as its history: ``python -m verification.faults check HISTORY`` decides it again.
+A seed repeats the schedule of faults and calls. It cannot repeat how the operating system interleaves them, so a
+failed run keeps its history: ``python -m verification.faults check HISTORY`` checks it again.
 """

@@ -1,8 +1,15 @@
 """Decides from a history alone which promises were broken. Pure.
 
-Its parts look at one thing each: what clients were told (``accepted``, ``cancels``, ``looks``), the streams
-(``streams``, ``readers``, ``relays``), the files, the books, the keys. A violation names its task, so that the
-history can be searched for it.
+:func:`check` sorts the lines of a history into :class:`Observations` and runs every function of ``CHECKS`` on them.
+Each check is a pure function that yields violations of one promise:
+
+* ``calls``         the responses that clients got, compared with the final records
+* ``task_history``  attempts, steps, strikes and the end of each task, from its stored events and final record
+* ``streams``       what readers and relays received, compared with the stored events
+* ``files``         artifacts: published, readable, the right bytes, none left over
+* ``accounting``    charged seconds add up; no key is left over
+
+A violation names its task, so that you can search the history for it.
 """
 
 from __future__ import annotations
@@ -44,7 +51,7 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a history says."""
+    """The result of checking a history."""
 
     violations: tuple[Violation, ...]
     counts: dict[str, int]
@@ -54,18 +61,18 @@ class Verdict:
         """Whether every promise was kept."""
         return not self.violations
 
-    def of(self, *kinds: str) -> int:
-        """How many violations of these kinds."""
-        return sum(1 for one in self.violations if one.kind in kinds)
+    def count(self, *kinds: str) -> int:
+        """The number of violations of these kinds."""
+        return sum(1 for violation in self.violations if violation.kind in kinds)
 
     def text(self, limit: int = 20) -> str:
-        """For people."""
+        """A summary for people, with at most ``limit`` violations."""
         if self.ok:
             return "no violation"
         kinds = ", ".join(
             f"{count} × {kind}" for kind, count in Counter(v.kind for v in self.violations).items()
         )
-        lines = [f"  {one.kind}: {one.task or '-'}: {one.what}" for one in self.violations[:limit]]
+        lines = [f"  {v.kind}: {v.task or '-'}: {v.what}" for v in self.violations[:limit]]
         more = len(self.violations) - limit
         return "\n".join(
             [f"{len(self.violations)} violations ({kinds})", *lines, *([f"  … and {more} more"] * (more > 0))]
@@ -73,6 +80,7 @@ class Verdict:
 
 
 def check(lines: Iterable[Line]) -> Verdict:
-    """Decide."""
-    told = gather(lines)
-    return Verdict(violations=tuple(one for each in CHECKS for one in each(told)), counts=told.counts())
+    """Run every check on the lines of a history."""
+    observations = gather(lines)
+    violations = tuple(violation for rule in CHECKS for violation in rule(observations))
+    return Verdict(violations=violations, counts=observations.counts())

@@ -1,8 +1,18 @@
-"""The system under test: a real server, gateways and groups on this machine, started again when they die.
+"""The system under test: a real server, gateways and groups on this machine, restarted when they die.
 
-What Kubernetes and Ray Serve do there is done here by one thread: a gateway that ends is started again on its
-port; when a rank ends, its whole group is replaced at once, and what is left of the old one has some seconds to
-end by itself before it is killed; the server comes back on its data. Nothing here knows what a task is.
+A slot is the place of one process (the server, a gateway) or of the ranks of one group. One supervisor thread does
+what Kubernetes and Ray Serve do in production. It reads ended processes from ``Processes.ended`` and refills their
+slots:
+
+* A gateway restarts on its port; the server restarts on its port with its data.
+* When a rank ends, the supervisor starts a whole new group at once. The other ranks of the old group have
+  ``LINGER_S`` to end by themselves; then the supervisor kills them. Each incarnation of a group has its own
+  rendezvous folder, so old and new ranks never meet.
+* A part that ends right after its start restarts after a pause, so that a broken part does not loop.
+* A slot on hold (``hold``) stays empty until ``release``.
+
+``targets`` lists the processes that a fault may hit; ``at_work`` only those that have finished starting. Nothing here
+knows what a task is.
 """
 
 from __future__ import annotations
@@ -31,27 +41,27 @@ from verification.faults import server
 from verification.faults.history import History
 from verification.faults.options import ClusterOptions, PoolPlan
 from verification.faults.parts import Part
-from verification.faults.processes import Processes, end_other, is_guard
+from verification.faults.processes import Processes, is_watchdog, kill_watchdog
 
 LINGER_S = 8.0
-"""How long the ranks of a broken group may take to end by themselves: the gang's grace is 5 s."""
-_SOON_S = 0.3
-"""A part that ended so soon after its start is started again with a pause."""
+"""How long the ranks of a broken group may take to end by themselves. The gang's own grace period is 5 s."""
+_RESTART_PAUSE_S = 0.3
+"""A part that ends this soon after its start restarts after a pause of the same length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A process that a fault can befall."""
+    """A process that a fault can hit."""
 
     kind: str
-    """``leader``, ``follower``, ``guard``, ``gateway`` or ``server``."""
+    """``leader``, ``follower``, ``watchdog``, ``gateway`` or ``server``."""
     name: str
     pid: int
 
 
 @dataclass(slots=True, kw_only=True)
 class _Slot:
-    """A place for one process, or for the ranks of one group."""
+    """The place of one process, or of the ranks of one group."""
 
     name: str
     kind: str
@@ -63,14 +73,14 @@ class _Slot:
 
 
 class FaultCluster:
-    """Use it in ``with``. :raises LookupError: when the server's program is not on this machine."""
+    """Use it in ``with``. :raises LookupError: when this machine lacks the server's program."""
 
     def __init__(self, options: ClusterOptions | None = None) -> None:
         self.options = options or ClusterOptions()
         own = self.options.folder is None
         self.folder = self.options.folder or Path(tempfile.mkdtemp(prefix="daybreak-faults-"))
         self.keep = not own
-        """Whether the folder stays when the cluster ends."""
+        """Whether to keep the folder when the cluster ends."""
         for name in ("armed", "logs", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.history = History(self.folder / "history.jsonl", seed=self.options.seed)
@@ -87,17 +97,17 @@ class FaultCluster:
         ]
         self._urls: list[str] | None = None
         self._lock = threading.RLock()
-        self._of: dict[int, _Slot] = {}
+        self._slot_of: dict[int, _Slot] = {}
         self._lingering: dict[int, float] = {}
-        self._later: list[tuple[float, _Slot]] = []
+        self._delayed: list[tuple[float, _Slot]] = []
         self._held: set[str] = set()
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self.processes: Processes
         self.settings: Settings
         self.redis_url = f"redis://127.0.0.1:{self.port}"
-        """The server itself, whatever lies between it and the parts."""
+        """The server itself, past any proxy between it and the parts."""
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── start and end ────────────────────────────────────────────────────────────────────────────────────
 
     def __enter__(self) -> Self:
         several = any(pool.ranks > 1 for pool in self.options.pools)
@@ -107,11 +117,12 @@ class FaultCluster:
         try:
             self._start(self._server)
             wait_until(lambda: server.answers(self.port), 60, f"the server; see {self.folder / 'logs'}")
-            url = self.options.through(self.port) if self.options.through else self.redis_url
-            self.settings = self.options.product(folder=self.folder, redis_url=url)
-            way = self.options.groups_through
-            near = self.settings.redis.model_copy(update={"url": way(self.port) if way else url})
-            self._groups_settings = self.settings.model_copy(update={"redis": near})
+            url = self.options.redis_via(self.port) if self.options.redis_via else self.redis_url
+            self.settings = self.options.daybreak_settings(folder=self.folder, redis_url=url)
+            groups_via = self.options.groups_redis_via
+            groups_url = groups_via(self.port) if groups_via else url
+            groups_redis = self.settings.redis.model_copy(update={"url": groups_url})
+            self._groups_settings = self.settings.model_copy(update={"redis": groups_redis})
             self._supervisor.start()
             for slot in (*self._gateways, *self._groups):
                 self._start(slot)
@@ -127,12 +138,12 @@ class FaultCluster:
         self.close()
 
     def close(self) -> None:
-        """Kill everything that is left."""
-        self._ending.set()
+        """Kill everything that still runs."""
+        self._stopping.set()
         self.processes.close()
-        for path in (self.folder / "guards").glob("*"):
-            if watchdog := self._guard_of(path.name):
-                end_other(watchdog)
+        for path in (self.folder / "watchdogs").glob("*"):
+            if watchdog := self._watchdog_of(path.name):
+                kill_watchdog(watchdog)
         if self._supervisor.is_alive():
             self._supervisor.join(10)
         self.history.close()
@@ -155,19 +166,19 @@ class FaultCluster:
                     f"the groups of {plan.name}; see {self.folder}/logs",
                 )
 
-    # ── what there is ────────────────────────────────────────────────────────────────────────────────────
+    # ── queries ──────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def urls(self) -> list[str]:
-        """Every gateway, as clients reach it."""
+        """The URL of every gateway, as clients reach it."""
         if self._urls is None:
-            way = self.options.clients_through or (lambda port: f"http://127.0.0.1:{port}")
-            self._urls = [way(slot.port) for slot in self._gateways]
+            url_of = self.options.gateways_via or (lambda port: f"http://127.0.0.1:{port}")
+            self._urls = [url_of(slot.port) for slot in self._gateways]
         return self._urls
 
     @contextlib.contextmanager
     def client(self) -> Iterator[redis.Redis]:
-        """A plain client of the server itself, for looking at the keys."""
+        """A plain Redis client, past any proxy, to inspect the keys."""
         client = redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=10)
         try:
             yield client
@@ -179,31 +190,33 @@ class FaultCluster:
         return Keys(prefix=self.settings.redis.prefix, pool=pool)
 
     def ready_groups(self, pool: str) -> list[str]:
-        """The ids of the groups that can take tasks, by the store."""
+        """The ids of the groups that accept tasks, according to the store."""
         keys, found = self.keys(pool), []
         with self.client() as client:
-            for group in client.zrange(keys.one("groups"), 0, -1):
+            for group in client.zrange(keys.single("groups"), 0, -1):
                 state = client.hget(keys.of("group", group), "state")
                 if state is not None and GroupState(state).accepts_tasks:
                     found.append(group)
         return found
 
     def at_work(self, kind: str) -> list[Target]:
-        """Those of a kind that do their work now: they have started, and answer or are registered. A fault that
-        only meets processes that are still starting shows little, and on a slow machine lets nobody get on."""
+        """The processes of a kind that have started: they respond or are registered.
+
+        Faults that only hit starting processes test little, and on a slow machine they stop all progress.
+        """
         found = self.targets(kind)
         if kind == "server":
-            return [one for one in found if server.answers(self.port)]
+            return [target for target in found if server.answers(self.port)]
         if kind == "gateway":
             ports = {slot.name: slot.port for slot in self._gateways}
-            return [one for one in found if server.gateway_answers(ports[one.name])]
+            return [target for target in found if server.gateway_answers(ports[target.name])]
         if not server.answers(self.port):
             return []
         ready = {pid for plan in self.options.pools for pid in self._ready_pids(plan.name)}
-        if kind != "guard":
-            return [one for one in found if one.pid in ready]
-        leaders = {one.name for one in self.targets("leader") if one.pid in ready}
-        return [one for one in found if one.name.removesuffix("-guard") in leaders]
+        if kind != "watchdog":
+            return [target for target in found if target.pid in ready]
+        leaders = {target.name for target in self.targets("leader") if target.pid in ready}
+        return [target for target in found if target.name.removesuffix("-watchdog") in leaders]
 
     def _ready_pids(self, pool: str) -> set[int]:
         keys, found = self.keys(pool), set[int]()
@@ -215,7 +228,7 @@ class FaultCluster:
         return found
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
-        """The processes that run now, of these kinds (none: all)."""
+        """The running processes of these kinds; of all kinds without arguments."""
         with self._lock:
             found = [
                 Target(kind=slot.kind, name=slot.name, pid=slot.pids[0])
@@ -228,17 +241,20 @@ class FaultCluster:
                 for rank, pid in slot.pids.items():
                     name = f"{slot.name}.{rank}"
                     found.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
-                    if (watchdog := self._guard_of(name)) is not None:
-                        found.append(Target(kind="guard", name=f"{name}-guard", pid=watchdog))
-        return [one for one in found if not kinds or one.kind in kinds]
+                    if (watchdog := self._watchdog_of(name)) is not None:
+                        found.append(Target(kind="watchdog", name=f"{name}-watchdog", pid=watchdog))
+        return [target for target in found if not kinds or target.kind in kinds]
 
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
     def kill(self, target: Target, *, down_s: float = 0.0) -> bool:
-        """SIGKILL, and seen gone. It is started again after ``down_s``. Whether it was there to be killed."""
+        """Send SIGKILL and wait until the process is gone. It restarts after ``down_s``.
+
+        :returns: whether the process existed.
+        """
         if down_s:
             self.hold(target.name.partition(".")[0], for_s=down_s)
-        killed = end_other(target.pid) if target.kind == "guard" else self.processes.kill(target.pid)
+        killed = kill_watchdog(target.pid) if target.kind == "watchdog" else self.processes.kill(target.pid)
         if killed:
             self.history.note(
                 "fault", kind=f"kill-{target.kind}", name=target.name, pid=target.pid, down_s=down_s
@@ -246,23 +262,23 @@ class FaultCluster:
         return killed
 
     def freeze(self, target: Target) -> bool:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         return self._signal(target, signal.SIGSTOP, "freeze")
 
     def thaw(self, target: Target) -> bool:
-        """SIGCONT."""
+        """Send SIGCONT."""
         return self._signal(target, signal.SIGCONT, "thaw")
 
     def preempt(self, target: Target) -> bool:
-        """SIGTERM to a rank: it hands its task back, and is replaced."""
+        """Send SIGTERM to a rank: it releases its task and is replaced."""
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
-        """The process that comes to a failpoint next (after so many passes) kills itself there, once."""
+        """Make the next process that reaches a failpoint kill itself there, once, after ``passes`` passes."""
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:
-        """Take away what has not fired; the names of those points."""
+        """Disarm the failpoints that have not fired. :returns: their names."""
         left = sorted((self.folder / "armed").iterdir())
         for path in left:
             path.unlink(missing_ok=True)
@@ -277,7 +293,7 @@ class FaultCluster:
         return [(point, who, int(pid)) for point, who, pid, _ in (line.split() for line in lines)]
 
     def hold(self, name: str, *, for_s: float | None = None) -> None:
-        """Do not start this again when it ends (``server``, ``gateway-0``, ``solo-1``), for a while or until
+        """Do not restart a slot (``server``, ``gateway-0``, ``solo-1``) when it ends: for ``for_s`` or until
         ``release``."""
         with self._lock:
             self._held.add(name)
@@ -287,12 +303,12 @@ class FaultCluster:
             timer.start()
 
     def release(self, *names: str) -> None:
-        """Start again what was held (none: all)."""
+        """Restart the slots on hold with these names; all of them without arguments."""
         with self._lock:
             freed = set(names) or set(self._held)
             self._held -= freed
             for slot in (self._server, *self._gateways, *self._groups):
-                if slot.name in freed and not slot.pids and not self._ending.is_set():
+                if slot.name in freed and not slot.pids and not self._stopping.is_set():
                     self._start(slot)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
@@ -311,7 +327,7 @@ class FaultCluster:
                 rank: self.processes.start(self._part(slot, rank))
                 for rank in range(slot.pool.ranks if slot.pool else 1)
             }
-            self._of.update(dict.fromkeys(slot.pids.values(), slot))
+            self._slot_of.update(dict.fromkeys(slot.pids.values(), slot))
 
     def _part(self, slot: _Slot, rank: int) -> Part:
         name = f"{slot.name}.{rank}" if slot.pool else slot.name
@@ -338,23 +354,23 @@ class FaultCluster:
             settings = self.settings.model_copy(update={"http": http})
             return Part(kind="gateway", settings=settings.model_dump_json(), **common)
         assert slot.pool is not None
-        board = self.folder / "boards" / f"{slot.name}-{slot.incarnation}"
+        rendezvous = self.folder / "rendezvous" / f"{slot.name}-{slot.incarnation}"
         return Part(
             kind="rank",
             settings=self._groups_settings.model_dump_json(),
             pool=slot.pool.name,
             rank=rank,
-            guarded=self.options.guards and rank == 0,
-            board=str(board),
+            has_watchdog=self.options.watchdogs and rank == 0,
+            rendezvous=str(rendezvous),
             **common,
         )
 
-    def _guard_of(self, name: str) -> int | None:
+    def _watchdog_of(self, name: str) -> int | None:
         try:
-            pid = int((self.folder / "guards" / name).read_text())
+            pid = int((self.folder / "watchdogs" / name).read_text())
         except (FileNotFoundError, ValueError):
             return None
-        return pid if is_guard(pid) else None
+        return pid if is_watchdog(pid) else None
 
     def _environment(self, name: str) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -364,13 +380,13 @@ class FaultCluster:
         return found
 
     def _supervise(self) -> None:
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             with contextlib.suppress(queue.Empty):
                 self._on_end(*self.processes.ended.get(timeout=0.05))
             now = time.monotonic()
             with self._lock:
-                due = [slot for at, slot in self._later if at <= now]
-                self._later = [(at, slot) for at, slot in self._later if at > now]
+                due = [slot for at, slot in self._delayed if at <= now]
+                self._delayed = [(at, slot) for at, slot in self._delayed if at > now]
                 for slot in due:
                     if not slot.pids and slot.name not in self._held:
                         self._start(slot)
@@ -380,17 +396,17 @@ class FaultCluster:
 
     def _on_end(self, pid: int, status: int) -> None:
         with self._lock:
-            slot = self._of.pop(pid, None)
+            slot = self._slot_of.pop(pid, None)
             self._lingering.pop(pid, None)
             self.history.note("part", kind="ended", name=slot.name if slot else "?", pid=pid, status=status)
-            if slot is None or pid not in slot.pids.values() or self._ending.is_set():
+            if slot is None or pid not in slot.pids.values() or self._stopping.is_set():
                 return
             until = time.monotonic() + LINGER_S
             self._lingering.update({other: until for other in slot.pids.values() if other != pid})
             slot.pids = {}
             if slot.name in self._held:
                 return
-            if time.monotonic() - slot.started < _SOON_S:
-                self._later.append((time.monotonic() + _SOON_S, slot))
+            if time.monotonic() - slot.started < _RESTART_PAUSE_S:
+                self._delayed.append((time.monotonic() + _RESTART_PAUSE_S, slot))
             else:
                 self._start(slot)

@@ -1,8 +1,13 @@
-"""Named places where a part kills itself with SIGKILL, put around its ports; production code knows none of them.
+"""Named places where a part kills itself with SIGKILL. They wrap its ports; production code knows none of them.
 
-A failpoint is armed by a file in the cluster's folder ``armed``, ``<point>.<passes left>``: whichever process comes
-to the point first takes the file away, and dies there. So a point can be armed at any time, fires exactly once,
-and says so in ``hits``. Points may also fire by chance (``chance``), drawn from a seed.
+A file in the cluster's folder ``armed``, named ``<point>.<passes left>``, arms a failpoint. The first process that
+reaches the point removes the file and dies there; with passes left it counts them down instead. So you can arm a
+point at any time and it fires exactly once: only one process can remove or rename the file. The process records its
+death in the file ``hits`` first. Points may also fire by chance (``chance``), drawn from a seed.
+
+``FailingQueue``, ``FailingBlobs``, ``FailingStore``, ``FailingEvents`` and ``FailingWorkload`` wrap the real adapters
+and call ``reach`` before or after the wrapped call. ``mid-upload`` and ``mid-checkpoint`` also slow the upload: its
+first read returns half of the file, so that the process dies with half of the bytes written.
 """
 
 from __future__ import annotations
@@ -25,29 +30,29 @@ from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.workloads.base import Context, Group, Step, Task, Workload
 
 LEADER = {
-    "after-claim": "the claim is in the store, the leader does not know of it",
-    "between-steps": "the leader between two steps",
-    "after-report": "a report is in the store, its answer is not read",
+    "after-claim": "the store has the claim, the leader has no reply",
+    "between-steps": "the leader is between two steps",
+    "after-report": "the store has a report, the leader has no reply",
     "mid-checkpoint": "half of a checkpoint's bytes are written",
-    "after-checkpoint": "a checkpoint is stored, the record does not point at it yet",
-    "after-checkpoint-report": "the record points at a checkpoint, the leader does not know of it",
+    "after-checkpoint": "a checkpoint is stored, the record does not point to it yet",
+    "after-checkpoint-report": "the record points to a checkpoint, the leader has no reply",
     "mid-upload": "half of an artifact's bytes are written",
-    "after-upload": "an artifact is stored whole, and nothing else of the end is done",
-    "before-settle": "all artifacts are stored, the terminal script is not called",
-    "after-settle": "the terminal script is done, its answer is not read",
+    "after-upload": "an artifact is stored, the task is not settled",
+    "before-settle": "all artifacts are stored, the settle script has not run",
+    "after-settle": "the settle script has run, the leader has no reply",
 }
-FOLLOWER = {"follower-mid-step": "a follower in a step, while the leader waits for it"}
+FOLLOWER = {"follower-mid-step": "a follower is in a step, the leader waits for it"}
 GATEWAY = {
-    "before-submit": "a request is read, the script not called",
-    "after-submit": "a task is accepted, the client has no answer",
-    "after-cancel": "a cancel is done, the client has no answer",
-    "mid-stream": "events are read from the store and not yet sent to their followers",
-    "after-tick": "a tick has handed out files to delete",
+    "before-submit": "a request is read, the submit script has not run",
+    "after-submit": "a task is accepted, the client has no response",
+    "after-cancel": "a cancel is done, the client has no response",
+    "mid-stream": "events are read from the store and not yet sent to subscribers",
+    "after-tick": "a tick has returned files to delete",
     "after-reap": "a tick has reaped a lost lease",
-    "after-delete": "files are deleted, and the store is not told",
+    "after-delete": "files are deleted, the store has no confirmation",
 }
 ALL: Mapping[str, str] = {**LEADER, **FOLLOWER, **GATEWAY}
-"""Every failpoint: name → where that is."""
+"""Every failpoint: its name and where it is."""
 
 
 class Failpoints:
@@ -63,7 +68,7 @@ class Failpoints:
         self._draw = random.Random(seed)
 
     def reach(self, point: str) -> None:
-        """Die here, if it is so armed."""
+        """Die here if the failpoint is armed."""
         chance = self._chance.get(point)
         if chance is not None and self._draw.random() < chance:
             self.die(point)
@@ -75,16 +80,16 @@ class Failpoints:
                         os.rename(self._armed / name, self._armed / f"{point}.{left - 1}")
                         continue
                     os.unlink(self._armed / name)
-                except FileNotFoundError:  # another process was faster
+                except FileNotFoundError:  # another process took it first
                     continue
                 self.die(point)
 
     def next_is(self, point: str) -> bool:
-        """Whether the next process at this point dies there."""
+        """Whether the next process that reaches this point dies."""
         return f"{point}.0" in os.listdir(self._armed) or point in self._chance
 
     def die(self, point: str) -> None:
-        """Say so, and die."""
+        """Record the hit and die."""
         line = f"{point} {self._who} {os.getpid()} {time.monotonic():.6f}\n"
         descriptor = os.open(self._hits, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, line.encode())
@@ -94,26 +99,26 @@ class Failpoints:
 
 
 class _HalfFirst(io.BytesIO):
-    """Gives half of what it holds at its first read."""
+    """Returns half of its bytes at the first read."""
 
-    _begun = False
+    _started = False
 
     def read(self, size: int | None = -1) -> bytes:
-        if self._begun:
+        if self._started:
             return super().read(size)
-        self._begun = True
+        self._started = True
         return super().read(max(1, len(self.getbuffer()) // 2))
 
 
 class _HalfFirstPath(PosixPath):
-    """A file whose reader gets half of it first."""
+    """A path whose reader gets half of the file first."""
 
     def open(self, *_: Any, **__: Any) -> BinaryIO:  # type: ignore[override]
         return _HalfFirst(Path(self).read_bytes())
 
 
 class FailingBlobs:
-    """Blobs with failpoints in ``upload``."""
+    """Blobs with failpoints in ``upload`` and ``delete``."""
 
     def __init__(self, inner: Blobs, points: Failpoints) -> None:
         self._inner = inner
@@ -152,10 +157,10 @@ class FailingQueue:
         return getattr(self._inner, name)
 
     def claim(self, group: Any, *, wait_s: float) -> Any:
-        found = self._inner.claim(group, wait_s=wait_s)
-        if found is not None:
+        claim = self._inner.claim(group, wait_s=wait_s)
+        if claim is not None:
             self._points.reach("after-claim")
-        return found
+        return claim
 
     def report(self, lease: Any, events: Sequence[Any], *, checkpoint: Any = None, fields: Any = None) -> Any:
         control = self._inner.report(lease, events, checkpoint=checkpoint, fields=fields)
@@ -195,7 +200,7 @@ class FailingWorkload:
 
 
 class FailingStore:
-    """A task store and housekeeper with failpoints behind submit, cancel and tick."""
+    """A task store and housekeeper with failpoints around submit and after cancel and tick."""
 
     def __init__(self, inner: TaskStore | Housekeeper, points: Failpoints) -> None:
         self._inner: Any = inner
@@ -206,9 +211,9 @@ class FailingStore:
 
     async def submit(self, tasks: Sequence[Any]) -> Any:
         self._points.reach("before-submit")
-        answers = await self._inner.submit(tasks)
+        results = await self._inner.submit(tasks)
         self._points.reach("after-submit")
-        return answers
+        return results
 
     async def cancel(self, task: Any, *, reason: str = "requested") -> Any:
         record = await self._inner.cancel(task, reason=reason)
@@ -225,7 +230,7 @@ class FailingStore:
 
 
 class FailingEvents:
-    """An event log with a failpoint in the hands of the gateway's one reader."""
+    """An event log with a failpoint where the gateway's one reader has received a batch."""
 
     def __init__(self, inner: EventLog, points: Failpoints) -> None:
         self._inner: Any = inner

@@ -1,6 +1,6 @@
-"""What there is when all is over: read through the public API, and from the store and the folder of files.
+"""Reads the final state: tasks, events and files through the public API, then the store's keys and the blob folder.
 
-It goes into the history too, so that a history alone is enough to decide.
+It writes all of it into the history, so that the checker needs nothing but the history.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from daybreak.aio import AsyncClient
 from daybreak.wire import Task
 from daybreak_server.adapters.redis.key_names import Keys
 from verification.faults.cluster import FaultCluster
-from verification.faults.load import RELAY_GROUP, Load, seen, shown
+from verification.faults.load import RELAY_GROUP, Load, event_facts, task_facts
 
-_AT_ONCE = 16
+_PARALLEL_READS = 16
 
 
 def read_all(load: Load, *, relay_s: float = 20.0) -> None:
-    """Every task, its events, its files; then the store's own books. Call it when all has settled."""
-    if load._relay:
+    """Record every task with its events and files, then the store's accounts. Call it when every task has ended."""
+    if load.has_relay:
         _wait_for_relay(load.cluster, relay_s)
     load.call(_read_api(load))
     for pool in load.cluster.options.pools:
@@ -36,22 +36,29 @@ def read_all(load: Load, *, relay_s: float = 20.0) -> None:
 
 
 def _wait_for_relay(cluster: FaultCluster, timeout_s: float) -> None:
-    """Until it has handed out all there is; it may take its time while it moves."""
+    """Wait until the relay has delivered every event. :raises TimeoutError: after ``timeout_s`` without progress."""
     with cluster.client() as client:
         for pool in cluster.options.pools:
-            key, before, moved = cluster.keys(pool.name).one("events"), None, time.monotonic()
+            key, before, moved = cluster.keys(pool.name).single("events"), None, time.monotonic()
             while client.exists(key) and not _caught_up(client, key):
-                (group,) = (one for one in client.xinfo_groups(key) if one["name"] == RELAY_GROUP)
-                now = (group["last-delivered-id"], group["pending"])
-                if now != before:
-                    before, moved = now, time.monotonic()
+                group = _relay_group(client, key)
+                position = (group["last-delivered-id"], group["pending"])
+                if position != before:
+                    before, moved = position, time.monotonic()
                 if time.monotonic() - moved > timeout_s:
-                    raise TimeoutError(f"the relay of {pool.name} stands still at {now}")
+                    raise TimeoutError(
+                        f"the relay of {pool.name} made no progress for {timeout_s:g} s at {position}"
+                    )
                 time.sleep(0.1)
 
 
+def _relay_group(client: redis.Redis, key: str) -> dict[str, Any]:
+    (group,) = (group for group in client.xinfo_groups(key) if group["name"] == RELAY_GROUP)
+    return dict(group)
+
+
 def _caught_up(client: redis.Redis, key: str) -> bool:
-    (group,) = (one for one in client.xinfo_groups(key) if one["name"] == RELAY_GROUP)
+    group = _relay_group(client, key)
     newest = client.xinfo_stream(key)["last-generated-id"]
     return bool(group["last-delivered-id"] == newest and group["pending"] == 0)
 
@@ -62,31 +69,31 @@ async def _read_api(load: Load) -> None:
         for pool in load.cluster.options.pools:
             async for task in load.readers[tenant].list(pool=pool.name, order="asc"):
                 found.append((task.id, tenant))
-                load.history.note("final", task=task.id, record=shown(task))
-    gate = asyncio.Semaphore(_AT_ONCE)
+                load.history.note("final", task=task.id, record=task_facts(task))
+    slots = asyncio.Semaphore(_PARALLEL_READS)
     listed = {task for task, _ in found}
     unlisted = [(task, tenant) for task, tenant in load.known.items() if task not in listed]
     load.history.note("listed", kind="missing", tasks=[task for task, _ in unlisted])
-    await asyncio.gather(*(_read_task(load, gate, task, tenant) for task, tenant in found))
+    await asyncio.gather(*(_read_task(load, slots, task, tenant) for task, tenant in found))
 
 
-async def _read_task(load: Load, gate: asyncio.Semaphore, task: str, tenant: str) -> None:
-    async with gate:
+async def _read_task(load: Load, slots: asyncio.Semaphore, task: str, tenant: str) -> None:
+    async with slots:
         client: AsyncClient = load.readers[tenant]
-        now: Task = await client.get(task)
-        if not now.state.terminal:
+        current: Task = await client.get(task)
+        if not current.state.terminal:
             return
-        events = [seen(event) async for event in client.events(task)]
+        events = [event_facts(event) async for event in client.events(task)]
         load.history.note("stream", task=task, events=events)
-        await load.download(task, tenant, [artifact.name for artifact in now.artifacts])
+        await load.download(task, tenant, [artifact.name for artifact in current.artifacts])
 
 
 def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
-    """What the store holds of a pool: its books, and keys that belong to nothing."""
+    """What the store holds for a pool: its accounts, its indexes and the names of all its keys."""
     keys = cluster.keys(pool)
     with cluster.client() as client:
         facts: dict[str, Any] = {
-            name: client.zrange(keys.one(name), 0, -1)
+            name: client.zrange(keys.single(name), 0, -1)
             for name in (
                 "dead",
                 "live",
@@ -99,11 +106,11 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        facts["meta"] = client.hgetall(keys.one("meta"))
-        facts["shares"] = client.hgetall(keys.one("shares"))
-        facts["weights"] = client.hgetall(keys.one("weights"))
+        facts["meta"] = client.hgetall(keys.single("meta"))
+        facts["shares"] = client.hgetall(keys.single("shares"))
+        facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)
-        facts["families"], facts["strange"] = _families(client, keys)
+        facts["families"], facts["unknown_keys"] = _families(client, keys)
         facts["usage"] = {
             task: client.hmget(keys.of("task", task), "used_ms", "wasted_ms", "token", "started", "finished")
             for task in facts["families"].get("task", [])
@@ -131,18 +138,18 @@ def _ledgers(client: redis.Redis, keys: Keys) -> dict[str, int]:
 
 def _families(client: redis.Redis, keys: Keys) -> tuple[Mapping[str, list[str]], list[str]]:
     families: dict[str, list[str]] = {}
-    strange: list[str] = []
+    unknown_keys: list[str] = []
     for key in client.scan_iter(match=f"{keys.base}*", count=1000):
         parsed = keys.parse(key)
         if parsed is None:
-            strange.append(key)
+            unknown_keys.append(key)
         else:
             families.setdefault(parsed[0], []).append(parsed[1])
-    return families, strange
+    return families, unknown_keys
 
 
 def file_facts(cluster: FaultCluster) -> list[str] | None:
-    """Every file below the folder of files, parts under way too; ``None`` where they are elsewhere."""
+    """Every file in the blob folder, unfinished uploads included; ``None`` when the blobs are not in a folder."""
     parts = urlsplit(cluster.settings.artifacts.url)
     if parts.scheme != "file":
         return None

@@ -1,9 +1,8 @@
-"""What clients did and saw, in the order in which they wrote it down: one JSON object a line.
+"""The record of what clients did and saw, in the order in which they wrote it: one JSON object per line.
 
-Every call is two lines with the same ``i``: ``invoke`` when it begins and ``ok``, ``refused`` (certainly nothing
-was done) or ``unknown`` (nobody can say) when it ends. ``t`` is in monotonic seconds since the history began.
-What is seen without having been asked for (an event of a stream) and what is done to the system (a fault) is
-one line.
+Each call takes two lines with the same ``i``: ``invoke`` when it begins, and one of these when it ends: ``ok``,
+``refused`` (it certainly had no effect) or ``unknown`` (it may have had an effect). An event of a stream and a fault
+take one line each. ``t`` is in monotonic seconds since the history began.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ class History:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the history began."""
         return time.monotonic() - self._began
 
     @property
     def lines(self) -> int:
-        """How many lines it has."""
+        """The number of lines."""
         return sum(list(self.counts.values()))
 
     def note(self, op: str, *, kind: str = "saw", **fields: Any) -> None:
-        """One line."""
+        """Write one line."""
         with self._lock:
             if self._file.closed:
                 return
             self._write({"op": op, "kind": kind, **fields})
 
     def invoke(self, op: str, **fields: Any) -> int:
-        """A call begins; its number."""
+        """Record that a call begins. :returns: its number."""
         with self._lock:
             self._calls += 1
             if not self._file.closed:
@@ -58,16 +57,16 @@ class History:
             return self._calls
 
     def done(self, call: int, op: str, kind: str, **fields: Any) -> None:
-        """A call has ended."""
+        """Record that a call has ended."""
         self.note(op, kind=kind, i=call, **fields)
 
     def flush(self) -> None:
-        """Bring it to the disk's cache, for a reader."""
+        """Flush the file, so that a reader sees every line."""
         with self._lock:
             self._file.flush()
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file; later lines are dropped."""
         with self._lock:
             self._file.close()
 
@@ -79,7 +78,7 @@ class History:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of a history; a last line that was cut is left out."""
+    """The lines of a history, without a truncated last line."""
     with path.open() as file:
         for text in file:
             if text.endswith("\n"):

@@ -1,4 +1,9 @@
-"""The clients outside: they submit, cancel, follow, list and download through the SDK, and write all of it down."""
+"""The external clients: they submit, cancel, follow, list and download through the SDK and record all of it.
+
+All clients run in one thread with its own event loop; the methods of :class:`Load` may be called from any other
+thread. Each tenant has two clients. ``clients`` go through a transport that loses responses and cuts streams;
+``readers`` go through one that does not. Each pool also has a relay that records every event that it delivers.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +19,36 @@ from pathlib import Path
 from typing import Any, Self
 
 from daybreak.aio import AsyncClient
-from daybreak.core.retry import Retry, did_nothing
+from daybreak.core.retry import Retry, is_safe_to_retry
 from daybreak.errors import ApiError, DaybreakError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
-from daybreak_server.api.cancellation import ended
+from daybreak_server.api.cancellation import cancel_and_wait
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import History
-from verification.faults.network import Balanced
+from verification.faults.network import BalancedTransport
 from verification.faults.schedule import TENANTS, Submission
 
-PATIENT = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
-"""The lab waits longer than a person would: how long a machine takes to start a process is not what it measures."""
-RELAY_GROUP = "lab"
+PATIENT_RETRY = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
+"""The fault tests wait longer than a person would: they do not measure how fast a machine starts a process."""
+RELAY_GROUP = "fault-tests"
 
 
-def seen(event: Event) -> dict[str, Any]:
-    """What of an event is written down."""
+def event_facts(event: Event) -> dict[str, Any]:
+    """What the history records of an event."""
     return {"id": event.id, "type": str(event.type), "attempt": event.attempt, "data": event.data}
 
 
-def shown(task: Task) -> dict[str, Any]:
-    """What of a task is written down."""
+def task_facts(task: Task) -> dict[str, Any]:
+    """What the history records of a task."""
     return task.model_dump(mode="json", exclude_none=True, exclude={"links"})
 
 
 async def unended(client: AsyncClient, pool: str) -> list[Task]:
     """Tasks of a pool that have not ended, as one tenant sees them.
 
-    Between two questions a task may go from the state that is asked for second to the one that was asked for
-    first, and be in neither answer: that nothing is left is only believed of a list of all.
+    Listing by state needs two requests. A task that moves from ``running`` back to ``queued`` between them is in
+    neither response. So only an unfiltered list can show that every task has ended.
     """
     found = [
         task
@@ -54,7 +59,7 @@ async def unended(client: AsyncClient, pool: str) -> list[Task]:
 
 
 class Load:
-    """Clients in a thread with a loop of its own. Use it in ``with``."""
+    """Clients in a thread with its own event loop. Use it in ``with``."""
 
     def __init__(
         self,
@@ -68,24 +73,27 @@ class Load:
         self.cluster = cluster
         self.history: History = cluster.history
         self.tenants = tuple(tenants)
-        self._relay = relay
+        self.has_relay = relay
         self._seed = seed
         self._draw = random.Random(f"{seed}/load")
         self.known: dict[str, str] = {}
-        """Every task whose id a client has: id → tenant."""
+        """The tenant of every task whose id a client has received."""
         self._readers = 0
         self._running: set[asyncio.Task[Any]] = set()
-        self._standing: set[asyncio.Task[Any]] = set()
+        self._relays: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clients", daemon=True)
         self.networks = {
-            name: Balanced(cluster.urls, seed=seed + n, cut=cut) for n, name in enumerate(self.tenants)
+            name: BalancedTransport(cluster.urls, seed=seed + n, cut=cut)
+            for n, name in enumerate(self.tenants)
         }
-        self.plain = {name: Balanced(cluster.urls, seed=seed - n - 1) for n, name in enumerate(self.tenants)}
+        self.plain = {
+            name: BalancedTransport(cluster.urls, seed=seed - n - 1) for n, name in enumerate(self.tenants)
+        }
         self.clients: dict[str, AsyncClient] = {}
-        """Whose answers get lost and whose streams are cut, by tenant."""
+        """Clients whose responses get lost and whose streams are cut, by tenant."""
         self.readers: dict[str, AsyncClient] = {}
-        """The same without."""
+        """Clients without these faults, by tenant."""
         self._files = Path(tempfile.mkdtemp(prefix="files-", dir=cluster.folder))
 
     def __enter__(self) -> Self:
@@ -99,23 +107,22 @@ class Load:
         self._thread.join(10)
         self._loop.close()
 
-    # ── for the one who runs it ──────────────────────────────────────────────────────────────────────────
+    # ── called from other threads ────────────────────────────────────────────────────────────────────────
 
     def call(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 600.0) -> Any:
-        """Run a coroutine in the clients' loop; its result."""
+        """Run a coroutine in the clients' loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Let a client do something meanwhile."""
+        """Run a coroutine in the clients' loop in the background."""
         asyncio.run_coroutine_threadsafe(self._spawn(coroutine), self._loop).result(30)
 
     def play(self, submissions: Sequence[Submission]) -> None:
-        """Let the clients do all this, each at its time from now on. Returns at once."""
+        """Start the submissions in the background, each at its time from now."""
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Hand in one task now, and wait for the answer; its id. The other fields are of its input, save those
-        of :class:`Submission`."""
+        """Submit one task now and return its id. ``fields`` are fields of its input or of :class:`Submission`."""
         own = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
@@ -129,17 +136,20 @@ class Load:
             readers=readers,
             **own,
         )
-        found = self.call(self._submit(what))
-        if found is None:
-            raise RuntimeError(f"{what.key} was not accepted")
-        return str(found)
+        task = self.call(self.submit_async(what))
+        if task is None:
+            raise RuntimeError(f"the submit with key {what.key} was not accepted; see {self.history.path}")
+        return str(task)
 
     def busy(self) -> int:
-        """How many clients still do something that ends by itself."""
+        """The number of clients whose work still runs, relays aside."""
         return len(self._running)
 
     def wait_clients(self, timeout_s: float) -> bool:
-        """Until every reader has seen its task's end; whether all did. They may go on while events come."""
+        """Wait until every reader has seen its task end, or no line was written for ``timeout_s``.
+
+        :returns: whether all did.
+        """
         before, moved = self.history.lines, time.monotonic()
         while self._running and time.monotonic() - moved < timeout_s:
             if self.history.lines != before:
@@ -148,8 +158,10 @@ class Load:
         return not self._running
 
     def settle_down(self, timeout_s: float = 60.0) -> list[str]:
-        """Wait until every task has ended, by the public API; the ids of those that have not when nothing has
-        moved for ``timeout_s``."""
+        """Wait until every task has ended, as the public API shows it, or nothing changed for ``timeout_s``.
+
+        :returns: the ids of the tasks that have not ended.
+        """
         return list(self.call(self._settle_down(timeout_s), 3600))
 
     # ── the clients ──────────────────────────────────────────────────────────────────────────────────────
@@ -160,15 +172,15 @@ class Load:
                 made[tenant] = AsyncClient(
                     self.cluster.urls[0],
                     headers={"Daybreak-Tenant": tenant},
-                    retry=PATIENT,
+                    retry=PATIENT_RETRY,
                     transport=networks[tenant],
                 )
-        if self._relay:
+        if self.has_relay:
             for pool in self.cluster.options.pools:
-                self._standing.add(asyncio.create_task(self._run_relay(pool.name)))
+                self._relays.add(asyncio.create_task(self._run_relay(pool.name)))
 
     async def _close(self) -> None:
-        await ended(*self._running, *self._standing)
+        await cancel_and_wait(*self._running, *self._relays)
         for client in (*self.clients.values(), *self.readers.values()):
             await client.close()
 
@@ -186,24 +198,25 @@ class Load:
         began = self._loop.time()
         for what in submissions:
             await asyncio.sleep(max(0.0, began + what.at_s - self._loop.time()))
-            await self._spawn(self._submit(what))
+            await self._spawn(self.submit_async(what))
             if what.number % 40 == 39:
                 await self._spawn(self._list(what.tenant, what.pool))
             if what.number % 4 == 3 and self.known:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
-    async def _submit(self, what: Submission) -> str | None:
+    async def submit_async(self, what: Submission) -> str | None:
+        """Send a submission as often as it says and start its readers. :returns: the task's id, or ``None``."""
         if what.lose_reply:
             self.networks[what.tenant].lose.add(what.key)
-        answers = await asyncio.gather(*(self._send(what) for _ in range(what.sends)))
-        found = next((one for one in answers if one is not None), None)
-        if found is None:
+        ids = await asyncio.gather(*(self._send(what) for _ in range(what.sends)))
+        task = next((task for task in ids if task is not None), None)
+        if task is None:
             return None
         for number in range(what.readers):
-            await self._spawn(self.read(found, what.tenant, cut=number != 0))
+            await self._spawn(self.read(task, what.tenant, cut=number != 0))
         if what.cancel_after_s is not None:
-            await self._spawn(self._cancel_later(found, what.cancel_after_s))
-        return found
+            await self._spawn(self._cancel_later(task, what.cancel_after_s))
+        return task
 
     async def _send(self, what: Submission) -> str | None:
         call = self.history.invoke(
@@ -233,7 +246,7 @@ class Load:
         return task.id
 
     async def cancel(self, task: str) -> None:
-        """Ask for a task's end."""
+        """Cancel a task."""
         call = self.history.invoke("cancel", task=task)
         try:
             found = await self.clients[self.known[task]].cancel(task)
@@ -254,7 +267,7 @@ class Load:
         await self.cancel(task)
 
     async def get(self, task: str) -> Task | None:
-        """Look at a task."""
+        """Get a task."""
         call = self.history.invoke("get", task=task)
         try:
             found = await self.clients[self.known[task]].get(task)
@@ -285,30 +298,30 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(found))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end, leaving and coming back now and then; its last event's type."""
+        """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
         self._readers += 1
         reader, last, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.readers)[tenant]
         self.history.note("reader", kind="begin", reader=reader, task=task)
         while True:
-            left = False
+            disconnected = False
             async with aclosing(client.events(task, after=after)) as events:
                 async for event in events:
-                    self.history.note("event", reader=reader, task=task, **seen(event))
+                    self.history.note("event", reader=reader, task=task, **event_facts(event))
                     after = event.id or after
                     last = event if event.id else last
                     if hops and event.id and not event.type.terminal and self._draw.random() < 0.03:
-                        left = True
+                        disconnected = True
                         break
-            if not left:
+            if not disconnected:
                 break
         self.history.note("reader", kind="end", reader=reader, task=task)
         if last is not None and last.type == "succeeded" and self._draw.random() < 0.3:
-            await self.download(task, tenant, [one["name"] for one in last.data["artifacts"]])
+            await self.download(task, tenant, [artifact["name"] for artifact in last.data["artifacts"]])
         return str(last.type) if last is not None else None
 
     async def download(self, task: str, tenant: str, names: Sequence[str]) -> None:
-        """Bring artifacts, and write down what they are."""
+        """Download artifacts and record their size and SHA-256."""
         for name in names:
             call = self.history.invoke("download", task=task, name=name)
             path = self._files / f"{task}-{call}"
@@ -323,18 +336,20 @@ class Load:
             self.history.done(call, "download", "ok", task=task, name=name, sha256=digest, size=len(data))
 
     async def _run_relay(self, pool: str) -> None:
-        """A control plane: every event of a pool, at least once."""
-        held: list[Delivery] = []
-        async with Relay(self.cluster.redis_url, pool=pool, group=RELAY_GROUP, consumer="lab-0") as relay:
-            acking = asyncio.create_task(self._ack(relay, held))
+        """Act as a control plane: receive every event of a pool at least once."""
+        unacked: list[Delivery] = []
+        async with Relay(
+            self.cluster.redis_url, pool=pool, group=RELAY_GROUP, consumer="fault-tests-0"
+        ) as relay:
+            acking = asyncio.create_task(self._ack(relay, unacked))
             try:
                 while True:
                     try:
                         async for delivery in relay:
                             event = delivery.event
-                            again = delivery.redelivered
-                            self.history.note("relay", pool=pool, task=event.task, again=again, **seen(event))
-                            held.append(delivery)
+                            facts = {"again": delivery.redelivered, **event_facts(event)}
+                            self.history.note("relay", pool=pool, task=event.task, **facts)
+                            unacked.append(delivery)
                     except RelayGapError as exc:
                         self.history.note("relay", kind="gap", pool=pool, error=str(exc))
             except Exception as exc:
@@ -343,15 +358,15 @@ class Load:
             finally:
                 acking.cancel()
 
-    async def _ack(self, relay: Relay, held: list[Delivery]) -> None:
+    async def _ack(self, relay: Relay, unacked: list[Delivery]) -> None:
         while True:
             await asyncio.sleep(0.2)
-            taken, held[:] = list(held), []
-            if taken:
-                await relay.ack(*taken)
+            batch, unacked[:] = list(unacked), []
+            if batch:
+                await relay.ack(*batch)
 
     def _failed(self, call: int, op: str, exc: Exception) -> None:
-        nothing = isinstance(exc, DaybreakError) and did_nothing(exc)
+        nothing = isinstance(exc, DaybreakError) and is_safe_to_retry(exc)
         refused = isinstance(exc, ApiError) and exc.status is not None and 400 <= exc.status < 500
         code = getattr(exc, "code", None)
         self.history.done(
@@ -363,7 +378,7 @@ class Load:
         )
 
     async def _settle_down(self, timeout_s: float) -> list[str]:
-        """The bound counts from the last change: a task is stuck when nothing has moved for so long."""
+        """``timeout_s`` counts from the last change: a task is stuck when nothing changes for that long."""
         before: set[str] = set()
         moved = self._loop.time()
         while True:

@@ -1,4 +1,8 @@
-"""A mixed run: clients at work while anything dies, by a schedule that a seed makes."""
+"""A mixed run: clients work while a seeded schedule kills, freezes and preempts any part.
+
+:func:`run` plays the schedule, then brings everything back, waits until every task has ended, reads the final state
+into the history and lets the checker decide.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,10 @@ from verification.faults.schedule import Fault, Schedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run that broke no promise came to."""
+    """The figures of a run that broke no promise."""
 
     kills: Counter[str]
-    """Processes that were killed and seen gone: by what they were, and failpoints by name."""
+    """Processes that were killed and confirmed gone: by kind, and ``at <failpoint>`` by name."""
     states: Counter[str]
     """How its tasks ended."""
     counts: Counter[str]
@@ -31,35 +35,34 @@ class Outcome:
 
     @property
     def deaths(self) -> int:
-        """All processes that were killed."""
+        """The number of processes killed."""
         return self.kills.total()
 
     @property
     def tasks(self) -> int:
-        """All tasks that were accepted."""
+        """The number of tasks accepted."""
         return self.states.total()
 
     def as_json(self) -> str:
-        """For another process."""
-        return json.dumps({one.name: getattr(self, one.name) for one in fields(self)})
+        """As JSON, for another process."""
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Outcome:
-        """The inverse."""
-        told = json.loads(text)
-        return cls(
-            seconds=told["seconds"], **{name: Counter(told[name]) for name in ("kills", "states", "counts")}
-        )
+        """The inverse of ``as_json``."""
+        values = json.loads(text)
+        counters = {name: Counter(values[name]) for name in ("kills", "states", "counts")}
+        return cls(seconds=values["seconds"], **counters)
 
 
 def inflict(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Do one fault to one of those at work; ``False``: there is none now, so it must wait."""
+    """Inject one fault into one running process. :returns: ``False`` when none runs now, so the fault must wait."""
     if fault.what == "arm":
         cluster.arm(fault.whom)
         return True
     targets = cluster.at_work(fault.whom)
     stopped = {pid for _, pid in frozen}
-    targets = [one for one in targets if one.pid not in stopped]
+    targets = [target for target in targets if target.pid not in stopped]
     if not targets:
         return False
     target = targets[int(fault.pick * len(targets))]
@@ -73,30 +76,30 @@ def inflict(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]
 
 
 def thaw(cluster: FaultCluster, frozen: list[tuple[float, int]], *, all_: bool = False) -> None:
-    """Let those go on whose time is over."""
+    """Resume the processes whose freeze is over."""
     now = time.monotonic()
-    for item in [one for one in frozen if all_ or one[0] <= now]:
-        frozen.remove(item)
+    for until, pid in [entry for entry in frozen if all_ or entry[0] <= now]:
+        frozen.remove((until, pid))
         for target in cluster.targets():
-            if target.pid == item[1]:
+            if target.pid == pid:
                 cluster.thaw(target)
 
 
-def play(cluster: FaultCluster, load: Load, plan: Schedule, *, say: Callable[[str], None]) -> None:
-    """Clients and faults, side by side, to the end of the schedule."""
+def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[str], None]) -> None:
+    """Run the clients and the faults of a schedule side by side, to its end."""
     load.play(plan.submissions)
     began = time.monotonic()
     frozen: list[tuple[float, int]] = []
-    left, said = list(plan.faults), began
+    left, logged_at = list(plan.faults), began
     while (now := time.monotonic()) - began < plan.seconds or left:
-        for fault in [one for one in left[:8] if one.at_s <= now - began]:
+        for fault in [fault for fault in left[:8] if fault.at_s <= now - began]:
             if inflict(cluster, fault, frozen):
                 left.remove(fault)
         thaw(cluster, frozen)
-        if now - said >= 10:
-            said = now
+        if now - logged_at >= 10:
+            logged_at = now
             kills = deaths(cluster).total()
-            say(f"   {now - began:4.0f} s  {kills} killed, {len(load.known)} tasks accepted")
+            log(f"   {now - began:4.0f} s  {kills} killed, {len(load.known)} tasks accepted")
         time.sleep(0.02)
     thaw(cluster, frozen, all_=True)
     unfired = cluster.disarm()
@@ -104,7 +107,7 @@ def play(cluster: FaultCluster, load: Load, plan: Schedule, *, say: Callable[[st
 
 
 def deaths(cluster: FaultCluster) -> Counter[str]:
-    """Processes killed so far: by the cluster, and by their own hand at failpoints."""
+    """Processes killed so far, by the cluster and by themselves at failpoints."""
     found: Counter[str] = Counter()
     for name, count in cluster.history.counts.items():
         if name.startswith("fault.kill-"):
@@ -115,7 +118,7 @@ def deaths(cluster: FaultCluster) -> Counter[str]:
 
 
 def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
-    """Let everything end, read all there is, and decide."""
+    """Restart everything, wait until all tasks have ended, read the final state and check the history."""
     cluster.release()
     cluster.wait_ready()
     left = load.settle_down(bound_s)
@@ -126,12 +129,12 @@ def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
 
 
 def run(
-    cluster: FaultCluster, plan: Schedule, *, cut: float, bound_s: float, say: Callable[[str], None]
+    cluster: FaultCluster, plan: Schedule, *, cut: float, bound_s: float, log: Callable[[str], None]
 ) -> Outcome:
-    """The whole of it. :raises ViolatedError: when a promise was broken."""
+    """Play a schedule and check it. :raises ViolatedError: when a promise was broken."""
     began = time.monotonic()
     with Load(cluster, seed=plan.seed, cut=cut) as load:
-        play(cluster, load, plan, say=say)
+        play(cluster, load, plan, log=log)
         verdict = settle(cluster, load, bound_s=bound_s)
     states = Counter(line["record"]["state"] for line in read(cluster.history.path) if line["op"] == "final")
     outcome = Outcome(

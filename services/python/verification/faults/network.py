@@ -1,4 +1,4 @@
-"""What lies between the clients and the gateways: it spreads requests, loses answers and cuts streams."""
+"""The clients' transport to the gateways: it spreads requests, loses responses and cuts streams."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 import httpx2
 
 
-class Balanced(httpx2.AsyncBaseTransport):
-    """Sends each request to some gateway, as a Service of Kubernetes would.
+class BalancedTransport(httpx2.AsyncBaseTransport):
+    """Sends each request to a random gateway, as a Kubernetes Service would.
 
-    The answer to a request whose idempotency key is in ``lose`` is lost, once, after it was given. A stream of
-    events is cut before each chunk with probability ``cut``.
+    It drops the response to a request whose idempotency key is in ``lose``, once, after the gateway has sent it. It
+    cuts a stream of events before each chunk with probability ``cut``.
     """
 
     def __init__(self, urls: Sequence[str], *, seed: int, cut: float = 0.0) -> None:
@@ -25,8 +25,9 @@ class Balanced(httpx2.AsyncBaseTransport):
         self.lost = 0
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if any((one.host, one.port) == (request.url.host, request.url.port) for one in self._hosts):
-            host = self._draw.choice(self._hosts)  # what is meant for somebody else (S3) goes there
+        # Requests to other hosts (S3) pass unchanged.
+        if any((host.host, host.port) == (request.url.host, request.url.port) for host in self._hosts):
+            host = self._draw.choice(self._hosts)
             request.url = request.url.copy_with(host=host.host, port=host.port)
         response = await self._inner.handle_async_request(request)
         key = request.headers.get("Idempotency-Key")
@@ -35,7 +36,7 @@ class Balanced(httpx2.AsyncBaseTransport):
             self.lost += 1
             await response.aread()
             await response.aclose()
-            raise httpx2.ReadError("the lab has lost the answer")
+            raise httpx2.ReadError("the fault tests dropped the response")
         if self.cut and request.url.path.endswith("/events"):
             return httpx2.Response(
                 response.status_code, headers=response.headers, stream=_Cut(response, self), request=request
@@ -43,7 +44,7 @@ class Balanced(httpx2.AsyncBaseTransport):
         return response
 
     def cuts_now(self) -> bool:
-        """Whether a stream is to be cut here."""
+        """Whether to cut a stream before this chunk."""
         if self._draw.random() < self.cut:
             self.cuts += 1
             return True
@@ -54,7 +55,7 @@ class Balanced(httpx2.AsyncBaseTransport):
 
 
 class _Cut(httpx2.AsyncByteStream):
-    def __init__(self, response: httpx2.Response, network: Balanced) -> None:
+    def __init__(self, response: httpx2.Response, network: BalancedTransport) -> None:
         self._response = response
         self._network = network
 
@@ -63,7 +64,7 @@ class _Cut(httpx2.AsyncByteStream):
             if self._network.cuts_now():
                 if self._network._draw.random() < 0.5:
                     yield chunk[: len(chunk) // 2]  # in the middle of an event
-                raise httpx2.ReadError("the lab has cut the stream")
+                raise httpx2.ReadError("the fault tests cut the stream")
             yield chunk
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""What a cluster is made of."""
+"""The options of a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClusterOptions:
     """A cluster. Durations in seconds; short leases make short runs."""
 
     folder: Path | None = None
-    """Where everything lies; absent: a new temporary folder, removed when all went well."""
+    """The cluster's folder; ``None``: a new temporary folder, removed unless something fails."""
     pools: tuple[PoolPlan, ...] = (PoolPlan(),)
     gateways: int = 2
     flavour: str = "valkey"
@@ -33,37 +33,37 @@ class ClusterOptions:
     fsync: str = "everysec"
     """``everysec``, ``always`` or ``no``."""
     server: Mapping[str, str] = field(default_factory=dict)
-    """More of the server's configuration: ``{"maxmemory": "8mb"}``."""
+    """More configuration of the server, such as ``{"maxmemory": "8mb"}``."""
     server_folder: Path | None = None
-    """Where the server's data lies, when not in the cluster's folder (a file system with faults)."""
-    through: Callable[[int], str] | None = None
-    """Given the server's port, the URL by which gateways and groups reach it (a proxy); absent: directly."""
-    groups_through: Callable[[int], str] | None = None
-    """The same for groups only, where their way to the server is not the gateways'."""
-    clients_through: Callable[[int], str] | None = None
-    """Given a gateway's port, the URL by which clients reach it; absent: directly."""
+    """The folder of the server's data (on a file system with faults); ``None``: in the cluster's folder."""
+    redis_via: Callable[[int], str] | None = None
+    """Maps the server's port to the URL of a proxy for gateways and groups; ``None``: they connect directly."""
+    groups_redis_via: Callable[[int], str] | None = None
+    """The same for groups only; ``None``: they connect as the gateways do."""
+    gateways_via: Callable[[int], str] | None = None
+    """Maps a gateway's port to the URL of a proxy for clients; ``None``: they connect directly."""
     blobs_url: str | None = None
-    """Absent: a folder of the cluster's."""
+    """``None``: a folder in the cluster's folder."""
     lease_s: float = 1.5
     stall_s: float = 20.0
     checkpoint_s: float = 0.1
     progress_s: float = 0.05
     drain_s: float = 0.0
     redis_timeout_s: float = 2.0
-    guards: bool = False
-    """Whether leaders have guards, as in production: a process each, which takes half a second to start, and by
-    which a leader's death is told at once. Without them it is the lease that ends."""
+    watchdogs: bool = False
+    """Whether leaders have watchdogs, as in production. A watchdog is a process that takes half a second to start and
+    reports its leader's death at once. Without it, the lease has to expire first."""
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Variables of the parts whose name begins with the key (``gateway``, ``solo``, ``server``, ``""``: all).
-    Such a part runs in an interpreter of its own, which starts in a second instead of milliseconds."""
+    """Variables of the parts whose name starts with the key (``gateway``, ``solo``, ``server``, ``""`` for all).
+    Such a part runs in its own interpreter, which takes a second to start instead of milliseconds."""
     chance: Mapping[str, float] = field(default_factory=dict)
-    """Failpoints that fire by chance, at each pass."""
+    """Failpoints that fire by chance: name → probability at each pass."""
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """More settings of the product, merged over what the cluster says."""
+    """More Daybreak settings, merged over those of the cluster."""
 
-    def product(self, *, folder: Path, redis_url: str) -> Settings:
-        """The settings that every part gets."""
+    def daybreak_settings(self, *, folder: Path, redis_url: str) -> Settings:
+        """The Daybreak settings of every part."""
         tree: dict[str, Any] = {
             "data_dir": str(folder / "data"),
             "redis": {"url": redis_url, "timeout_s": self.redis_timeout_s},

@@ -1,6 +1,6 @@
-"""What runs in a gateway's and in a rank's process: the product's own parts, with failpoints around their ports.
+"""What runs in a gateway's and in a rank's process: Daybreak's own parts, with failpoints around their ports.
 
-``python -m verification.faults.parts SPEC LOG`` runs one in an interpreter of its own; the zygote runs them in forks.
+The zygote runs parts in forks. ``python -m verification.faults.parts SPEC LOG`` runs one in its own interpreter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from verification.faults.failpoints import (
 )
 
 EXIT_BROKEN = 70
-EXIT_ILL = 71
+EXIT_UNHEALTHY = 71
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,37 +44,37 @@ class Part:
     """One process of the cluster."""
 
     kind: str
-    """``gateway``, ``rank``, or ``program`` (something else, started by ``command``)."""
+    """``gateway``, ``rank``, or ``program`` (any other program, started by ``command``)."""
     name: str
     folder: str
-    """The cluster's folder: failpoints, logs."""
+    """The cluster's folder, with its failpoints and logs."""
     settings: str = ""
     pool: str = ""
     rank: int = 0
-    board: str = ""
-    """The folder in which the ranks of this group meet; each incarnation has its own."""
+    rendezvous: str = ""
+    """The folder of this group's :class:`FolderRendezvousStore`; each incarnation has its own."""
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    """Where there is one, the part runs in an interpreter of its own, so that the loader sees it too."""
-    guarded: bool = False
-    """Whether a leader has a guard, as in production."""
+    """Extra variables. With any, the part runs in its own interpreter, so that the dynamic loader sees them too."""
+    has_watchdog: bool = False
+    """Whether this rank, a leader, has a watchdog, as in production."""
     chance: dict[str, float] = field(default_factory=dict)
-    """Failpoints that fire by chance, at each pass."""
+    """Failpoints that fire by chance: name → probability at each pass."""
     seed: int = 0
 
     def as_json(self) -> str:
-        """For another process."""
+        """As JSON, for another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Part:
-        """The inverse."""
+        """The inverse of ``as_json``."""
         fields = json.loads(text)
         return cls(**{**fields, "command": tuple(fields["command"])})
 
 
 class FolderRendezvousStore:
-    """A meeting place in a folder."""
+    """A rendezvous store in a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,10 @@ class FolderRendezvousStore:
 
 
 def preload() -> None:
-    """Import and read all that parts need, in the process that they are forked from: what is edited in the tree
-    during a run does not reach it."""
+    """Import and read all that parts need, in the process that they fork from.
+
+    So edits in the working tree do not affect a run that has started.
+    """
     library = Library()
     for script in files("daybreak_server.adapters.redis").joinpath("lua").iterdir():
         name, _, kind = script.name.partition(".")
@@ -113,7 +115,7 @@ def preload() -> None:
 
 
 def run(part: Part) -> None:
-    """Be this part, to its end."""
+    """Run this part to its end."""
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s {part.name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s",
@@ -155,52 +157,52 @@ def _rank(part: Part, points: Failpoints) -> None:
     def workload() -> Any:
         return FailingWorkload(registry.implementation(spec), points)
 
-    outside = RankDeps(
+    deps = RankDeps(
         queue=lambda: FailingQueue(wiring.build_queue(settings, part.pool), points),
         blobs=lambda: FailingBlobs(wiring.build_blobs(settings), points),
         workload=workload,
         on_broken=lambda why: os._exit(EXIT_BROKEN),
-        board=FolderRendezvousStore(Path(part.board)),
+        rendezvous=FolderRendezvousStore(Path(part.rendezvous)),
         label=part.name,
-        watchdog=(lambda: _watchdog(settings, part)) if part.guarded else None,
+        watchdog=(lambda: _watchdog(settings, part)) if part.has_watchdog else None,
     )
-    member = Rank(spec, wiring.gang_config(settings, part.pool), outside, rank=part.rank)
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
-    member.start()
-    while not told.wait(0.5):
-        if member.health() is not None:  # as Serve's health check does
-            os._exit(EXIT_ILL)
-    member.stop(timeout_s=5.0)
+    rank = Rank(spec, wiring.gang_config(settings, part.pool), deps, rank=part.rank)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    rank.start()
+    while not stopping.wait(0.5):
+        if rank.unhealthy_reason() is not None:  # as Serve's health check does
+            os._exit(EXIT_UNHEALTHY)
+    rank.stop(timeout_s=5.0)
     os._exit(0)
 
 
-class _NotedWatchdog(Watchdog):
-    """Tells the cluster its process's id, so that it can be killed too."""
+class _KillableWatchdog(Watchdog):
+    """Writes its process's id to a file, so that the cluster can kill it too."""
 
-    note: Path
+    pid_file: Path
 
     def start(self) -> None:
         super().start()
         process = self._process
         if process is not None:
-            fresh = self.note.with_suffix(".new")
+            fresh = self.pid_file.with_suffix(".new")
             fresh.write_text(str(process.pid))
-            fresh.rename(self.note)
+            fresh.rename(self.pid_file)
 
 
 def _watchdog(settings: Settings, part: Part) -> Watchdog:
-    made = wiring.build_guard(settings, part.pool)
-    watchdog = _NotedWatchdog(made._command, told=made._told)
-    made.page.close()
-    folder = Path(part.folder) / "guards"
+    made = wiring.build_watchdog(settings, part.pool)
+    watchdog = _KillableWatchdog(made._command, config=made._config)
+    made.shared.close()
+    folder = Path(part.folder) / "watchdogs"
     folder.mkdir(exist_ok=True)
-    watchdog.note = folder / part.name
+    watchdog.pid_file = folder / part.name
     return watchdog
 
 
 def main() -> None:
-    """As a program."""
+    """Run the part given on the command line."""
     log = os.open(sys.argv[2], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -1,4 +1,4 @@
-"""The cluster's side of the zygote: starts parts, and knows for certain when one is gone."""
+"""The cluster's side of the zygote: it starts parts and knows for certain when one is gone."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ _HOME = Path(__file__).resolve().parents[2]
 
 
 class Processes:
-    """Starts and kills by pid. ``ended`` gets the pid and the wait status of each process that is gone."""
+    """Starts and kills parts. ``ended`` receives the pid and the wait status of each process that is gone."""
 
     def __init__(self, *, logs: Path, preload: tuple[str, ...] = ()) -> None:
         self._logs = logs
         self.ended: queue.Queue[tuple[int, int]] = queue.Queue()
         self._refs = 0
         self._lock = threading.Lock()
-        self._said = threading.Condition()
+        self._changed = threading.Condition()
         self._pids: dict[int, int] = {}
         self._alive: set[int] = set()
-        mine, theirs = socket.socketpair()
-        self._sock = mine
+        self._sock, zygote_end = socket.socketpair()
         with (logs / "zygote.log").open("ab") as log:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "verification.faults.zygote", str(theirs.fileno()), *preload],
+                [sys.executable, "-m", "verification.faults.zygote", str(zygote_end.fileno()), *preload],
                 cwd=_HOME,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(zygote_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        theirs.close()
+        zygote_end.close()
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, name="zygote", daemon=True)
         self._reader.start()
@@ -50,24 +49,26 @@ class Processes:
             raise RuntimeError(f"the zygote did not start; see {logs / 'zygote.log'}")
 
     def start(self, part: Part) -> int:
-        """Start a part; its pid."""
-        order = {"part": part.as_json(), "log": str(self._logs / f"{part.name}.log")}
+        """Start a part. :returns: its pid."""
+        request = {"part": part.as_json(), "log": str(self._logs / f"{part.name}.log")}
         with self._lock:
             self._refs += 1
             ref = self._refs
-            self._sock.sendall(json.dumps({"ref": ref, **order}).encode() + b"\n")
-        with self._said:
-            if not self._said.wait_for(lambda: ref in self._pids, 30):
-                raise RuntimeError("the zygote does not answer")
+            self._sock.sendall(json.dumps({"ref": ref, **request}).encode() + b"\n")
+        with self._changed:
+            if not self._changed.wait_for(lambda: ref in self._pids, 30):
+                raise RuntimeError(
+                    f"the zygote did not start {part.name} within 30 s; see {self._logs / 'zygote.log'}"
+                )
             return self._pids.pop(ref)
 
     def alive(self, pid: int) -> bool:
-        """Whether it has not been seen gone."""
-        with self._said:
+        """Whether the zygote has not reported its end."""
+        with self._changed:
             return pid in self._alive
 
     def signal(self, pid: int, number: int) -> bool:
-        """Send a signal; whether the process was there."""
+        """Send a signal. :returns: whether the process existed."""
         if not self.alive(pid):
             return False
         try:
@@ -77,14 +78,14 @@ class Processes:
         return True
 
     def kill(self, pid: int, *, timeout_s: float = 20.0) -> bool:
-        """SIGKILL, and wait until it is gone (its parent has waited for it). Whether it was there."""
+        """Send SIGKILL and wait until the zygote has reaped the process. :returns: whether it existed."""
         if not self.signal(pid, signal.SIGKILL):
             return False
         wait_until(lambda: not self.alive(pid), timeout_s, f"the end of process {pid}")
         return True
 
     def close(self) -> None:
-        """Kill all of them, and the zygote."""
+        """End the zygote, which kills every part."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -107,25 +108,25 @@ class Processes:
                 return
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                self._hear(json.loads(line))
+                self._on_message(json.loads(line))
 
-    def _hear(self, what: dict[str, Any]) -> None:
-        if "ready" in what:
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if "ready" in message:
             self._ready.set()
             return
-        with self._said:
-            if "ref" in what:
-                self._pids[what["ref"]] = what["pid"]
-                self._alive.add(what["pid"])
+        with self._changed:
+            if "ref" in message:
+                self._pids[message["ref"]] = message["pid"]
+                self._alive.add(message["pid"])
             else:
-                self._alive.discard(what["ended"])
-            self._said.notify_all()
-        if "ended" in what:
-            self.ended.put((what["ended"], what["status"]))
+                self._alive.discard(message["ended"])
+            self._changed.notify_all()
+        if "ended" in message:
+            self.ended.put((message["ended"], message["status"]))
 
 
-def is_guard(pid: int) -> bool:
-    """Whether this process is there, and is a leader's guard."""
+def is_watchdog(pid: int) -> bool:
+    """Whether this process runs and is a leader's watchdog."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -134,11 +135,14 @@ def is_guard(pid: int) -> bool:
     return stat[0] != "Z" and b"daybreak_server.entrypoints.watchdog" in command
 
 
-def end_other(pid: int) -> bool:
-    """SIGKILL to a guard, which is its leader's child, and wait until it is gone. Whether it was there."""
-    if not is_guard(pid):
+def kill_watchdog(pid: int) -> bool:
+    """Send SIGKILL to a watchdog, which is its leader's child, and wait until it is gone.
+
+    :returns: whether it existed.
+    """
+    if not is_watchdog(pid):
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_guard(pid), 20, f"the end of guard {pid}")
+    wait_until(lambda: not is_watchdog(pid), 20, f"the end of watchdog {pid}")
     return True

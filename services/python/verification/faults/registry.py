@@ -1,10 +1,9 @@
-"""Scenarios by name: each proves one promise, and gives its figures."""
+"""Scenarios by name: each proves one promise and returns its figures."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,63 +15,64 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.options import ClusterOptions
 from verification.results import Row
 
-ROOMS = ("verification.faults.scenarios", "verification.faults.environment")
-"""Packages whose import registers scenarios."""
+PACKAGES = ("verification.faults.scenarios", "verification.faults.environment")
+"""Importing these packages registers the scenarios."""
 
 
 class ViolatedError(Exception):
-    """A promise was broken. The message says which, and where the evidence lies."""
+    """A promise was broken. The message says which one and where the evidence is."""
 
 
 class SkippedError(Exception):
-    """This machine lacks what the scenario needs. The message says what."""
+    """This machine lacks what the scenario needs. The message says what is missing."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Lab:
-    """What a scenario is given."""
+class ScenarioContext:
+    """What a scenario receives: the options of its clusters, its seed and size, and where its output goes."""
 
     options: ClusterOptions = field(default_factory=ClusterOptions)
     seed: int = 0
     long: bool = False
     """Hours instead of minutes."""
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     jobs: int = 1
-    """How many systems may run side by side."""
+    """How many clusters may run side by side."""
     done: Path | None = None
-    """Where results are kept, and taken from instead of being run again: a run of hours may be interrupted."""
+    """A folder of results. A run saves results there and does not repeat those that it finds, so that an interrupted
+    run of hours can resume."""
 
     def times(self, short: int, long: int) -> int:
-        """A count, by how long this may take."""
+        """A count for a short or a long run."""
         return long if self.long else short
 
     @contextlib.contextmanager
     def cluster(self, **changes: Any) -> Iterator[FaultCluster]:
-        """A cluster with these options changed. Its folder is kept, and told, when something goes wrong in it."""
+        """A cluster with changed options. After an exception it keeps its folder and logs where that is."""
         with FaultCluster(replace(self.options, seed=self.seed, **changes)) as cluster:
             try:
                 yield cluster
             except BaseException:
                 cluster.keep = True
-                self.say(f"the history and the logs are in {cluster.folder}")
+                self.log(f"the history and the logs are in {cluster.folder}")
                 raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A scenario."""
+    """A registered scenario."""
 
     name: str
     about: str
-    run: Callable[[Lab], list[Row]]
+    run: Callable[[ScenarioContext], list[Row]]
     order: int = 0
     alone: bool = False
-    """Measures times: nothing else runs meanwhile."""
+    """It measures times, so nothing else may run beside it."""
 
     @property
-    def room(self) -> str:
-        """The package that it is from: one of :data:`ROOMS`."""
-        return next(room for room in ROOMS if self.run.__module__.startswith(room))
+    def package(self) -> str:
+        """The package that defines it: one of :data:`PACKAGES`."""
+        return next(package for package in PACKAGES if self.run.__module__.startswith(package))
 
 
 _known: dict[str, Scenario] = {}
@@ -80,13 +80,13 @@ _known: dict[str, Scenario] = {}
 
 def scenario(
     name: str, about: str, *, alone: bool = False
-) -> Callable[[Callable[[Lab], list[Row]]], Callable[[Lab], list[Row]]]:
-    """Register a function that runs a scenario and gives its rows. ``alone``: it measures times.
+) -> Callable[[Callable[[ScenarioContext], list[Row]]], Callable[[ScenarioContext], list[Row]]]:
+    """Register a function that runs a scenario and returns its rows. ``alone``: it measures times.
 
-    It raises :class:`SkippedError` where this machine lacks something, and any other exception when it fails.
+    The function raises :class:`SkippedError` where this machine lacks something and any other exception on failure.
     """
 
-    def register(run: Callable[[Lab], list[Row]]) -> Callable[[Lab], list[Row]]:
+    def register(run: Callable[[ScenarioContext], list[Row]]) -> Callable[[ScenarioContext], list[Row]]:
         _known[name] = Scenario(name=name, about=about, run=run, order=len(_known), alone=alone)
         return run
 
@@ -94,39 +94,38 @@ def scenario(
 
 
 def scenarios() -> dict[str, Scenario]:
-    """All that there are, in the order in which they were written."""
-    for room in ROOMS:
-        if importlib.util.find_spec(room) is not None:
-            importlib.import_module(room)
+    """All scenarios, in the order of their registration."""
+    for package in PACKAGES:
+        importlib.import_module(package)
     return dict(sorted(_known.items(), key=lambda item: item[1].order))
 
 
-def _twice(one: Scenario, lab: Lab) -> list[Row]:
+def _run_with_retry(scenario: Scenario, context: ScenarioContext) -> list[Row]:
     try:
-        return one.run(lab)
+        return scenario.run(context)
     except (SkippedError, ViolatedError):
         raise
     except Exception as exc:
-        lab.say(f"   NOT CARRIED OUT, once more: {type(exc).__name__}: {exc}")
-        return one.run(lab)
+        context.log(f"   INCOMPLETE, running it again: {type(exc).__name__}: {exc}")
+        return scenario.run(context)
 
 
-def run(one: Scenario, lab: Lab) -> list[Row]:
-    """Run one, and say how it went. Exceptions pass through, save :class:`SkippedError` (no rows).
+def run(scenario: Scenario, context: ScenarioContext) -> list[Row]:
+    """Run a scenario and log its rows. :class:`SkippedError` gives no rows; other exceptions propagate.
 
-    What broke no promise but could not be carried out (a part that did not start in its time, on a machine that
-    had other things to do) is tried a second time, and that is said. A broken promise never is.
+    A scenario that could not be completed but broke no promise (for example, a part did not start in time on a busy
+    machine) runs a second time, and the log says so. A broken promise is never retried.
     """
     started = time.monotonic()
-    lab.say(f"── {one.name}: {one.about}")
+    context.log(f"── {scenario.name}: {scenario.about}")
     try:
-        rows = _twice(one, lab)
+        rows = _run_with_retry(scenario, context)
     except SkippedError as exc:
-        lab.say(f"   skipped: {exc}")
+        context.log(f"   skipped: {exc}")
         return []
     for row in rows:
         mark = {True: "held", False: "MISSED", None: ""}[row.held]
-        lab.say(f"   {row.what}: {row.value:g} {row.unit}  {row.target}  {mark}  {row.note}".rstrip())
-    lab.say(f"   {time.monotonic() - started:.1f} s")
+        context.log(f"   {row.what}: {row.value:g} {row.unit}  {row.target}  {mark}  {row.note}".rstrip())
+    context.log(f"   {time.monotonic() - started:.1f} s")
     sys.stdout.flush()
     return rows

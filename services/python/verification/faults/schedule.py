@@ -1,8 +1,8 @@
-"""What is done to whom and when: pure, and the same for the same seed.
+"""The schedule of a run: which clients' calls and which faults happen when. Pure.
 
-The same seed gives the same tasks with the same input, keys, cancels and readers at the same moments, and the
-same faults on the same places. What the operating system makes of two processes that run at once cannot be
-repeated: which step a fault meets, which of two calls comes first.
+The same seed gives the same tasks with the same input, keys, cancels and readers at the same times, and the same
+faults on the same targets. It cannot repeat how the operating system interleaves processes: which step a fault hits
+and which of two calls comes first may differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TENANTS = ("ada", "bob", "cyd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A task that is handed in, and what else clients do about it."""
+    """A task to submit, and what else clients do with it."""
 
     at_s: float
     number: int
@@ -32,35 +32,36 @@ class Submission:
     start_within_s: float | None = None
     priority: str = "normal"
     sends: int = 1
-    """How often it is handed in with the same idempotency key, all at once."""
+    """How many submits with the same idempotency key clients send at once."""
     lose_reply: bool = False
-    """The first answer never arrives."""
+    """Whether the first response gets lost."""
     readers: int = 1
-    """How many follow its events."""
+    """How many clients follow its events."""
     cancel_after_s: float | None = None
 
     @property
     def key(self) -> str:
-        """Its idempotency key, which its metadata carry too."""
+        """Its idempotency key, which its metadata contains too."""
         return f"key-{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something done to the system."""
+    """One fault."""
 
     at_s: float
     what: str
-    """``kill``, ``freeze``, ``preempt`` with a kind of process; ``arm`` with a failpoint."""
+    """``kill``, ``freeze``, ``preempt`` or ``arm``."""
     whom: str
+    """A kind of process; for ``arm``, a failpoint."""
     pick: float = 0.0
-    """Which of those processes, in 0..1."""
+    """Which of the processes of this kind, from 0 to 1."""
     for_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A run."""
+    """The schedule of a run."""
 
     seed: int
     seconds: float
@@ -71,7 +72,7 @@ class Schedule:
 def submissions(
     *, seed: int, seconds: float, rate: float, pools: Sequence[PoolPlan]
 ) -> tuple[Submission, ...]:
-    """Tasks at ``rate`` a second over ``seconds``; larger pools get more."""
+    """Tasks at ``rate`` per second over ``seconds``; pools with more groups get more."""
     draw = random.Random(f"{seed}/tasks")
     weights = [pool.groups for pool in pools]
     made: list[Submission] = []
@@ -92,12 +93,12 @@ def _submission(draw: random.Random, at: float, number: int, pool: PoolPlan) -> 
     }
     if pool.ranks > 1:
         task["all_ranks"] = True
-    strikes, lot = 12, draw.random()
-    if lot < 0.05:
+    strikes, chance = 12, draw.random()
+    if chance < 0.05:
         task |= {"fail_at": draw.randint(1, steps), "fail_attempts": 1}
-    elif lot < 0.08:
+    elif chance < 0.08:
         task |= {"fail_at": draw.randint(1, steps), "fail_kind": "permanent"}
-    elif lot < 0.11:
+    elif chance < 0.11:
         task |= {"fail_at": draw.randint(1, steps)}
         strikes = draw.randint(1, 2)
     if draw.random() < 0.15:
@@ -128,17 +129,17 @@ def faults(
     count: int,
     pools: Sequence[PoolPlan],
     lease_s: float,
-    guards: bool = False,
+    watchdogs: bool = False,
 ) -> tuple[Fault, ...]:
-    """``count`` deaths and what else befalls the parts, spread evenly at random over ``seconds``."""
+    """``count`` kills, and some freezes and preemptions, at uniformly random times within ``seconds``."""
     draw = random.Random(f"{seed}/faults")
     points = [*LEADER, *GATEWAY]
     deaths = {"leader": 46, "gateway": 14, "server": 4, "point": 24}
     if any(pool.ranks > 1 for pool in pools):
         deaths["follower"] = 12
         points += list(FOLLOWER)
-    if guards:
-        deaths["guard"] = 8
+    if watchdogs:
+        deaths["watchdog"] = 8
     made: list[Fault] = []
     for _ in range(count):
         at, pick = draw.uniform(0, seconds), draw.random()
@@ -170,12 +171,14 @@ def schedule(
     deaths: int,
     pools: Sequence[PoolPlan],
     lease_s: float,
-    guards: bool = False,
+    watchdogs: bool = False,
 ) -> Schedule:
-    """A whole run."""
+    """The schedule of a whole run."""
     return Schedule(
         seed=seed,
         seconds=seconds,
         submissions=submissions(seed=seed, seconds=seconds, rate=rate, pools=pools),
-        faults=faults(seed=seed, seconds=seconds, count=deaths, pools=pools, lease_s=lease_s, guards=guards),
+        faults=faults(
+            seed=seed, seconds=seconds, count=deaths, pools=pools, lease_s=lease_s, watchdogs=watchdogs
+        ),
     )

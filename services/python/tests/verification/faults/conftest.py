@@ -1,4 +1,4 @@
-"""Histories written by hand: `tale` is one of a task that went well, and each test plants one lie in it."""
+"""Histories written by hand: `story` is one without violations, and each test plants one error in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[3])
-)  # the lab lies beside the tests, not in the package
+)  # the fault tests are beside the package, not in it
 
 from verification.faults.checks.observations import echo_digest
 
@@ -23,11 +23,11 @@ def event(number: int, kind: str, attempt: int, **data: Any) -> dict[str, Any]:
     return {"id": f"{1000 + number}-0", "type": kind, "attempt": attempt, "data": data}
 
 
-def books() -> dict[str, Any]:
-    """What the store holds when the task has ended."""
+def accounting() -> dict[str, Any]:
+    """The contents of the store when the task has ended."""
     return {
         **{name: [] for name in ("dead", "live", "leases", "tenants", "timers", "delayed", "due_soon")},
-        **{name: [] for name in ("garbage", "strange", "groups_with_task", "without_ttl")},
+        **{name: [] for name in ("garbage", "unknown_keys", "groups_with_task", "without_ttl")},
         "expiring": [TASK],
         "meta": {"used_ms": "1000", "wasted_ms": "500"},
         "ledger": {"ada:used_ms": 1000, "ada:wasted_ms": 500},
@@ -38,8 +38,8 @@ def books() -> dict[str, Any]:
     }
 
 
-class Tale:
-    """A history whose parts a test can change. One task: a lost attempt, then a success with one artifact."""
+class Story:
+    """A history that a test can change. Its one task loses an attempt and then succeeds with one artifact."""
 
     def __init__(self) -> None:
         self.artifact = {"name": "echo.txt", "size_bytes": 80, "sha256": SHA}
@@ -89,37 +89,39 @@ class Tale:
         self.finals = {TASK: self.record}
         self.left: list[str] = []
         self.reader_ended = True
-        self.store = books()
+        self.store = accounting()
         self.files = [f"{TASK}/2.abc/echo.txt"]
         self.extra: list[dict[str, Any]] = []
 
     def lines(self) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = [{"op": "run", "kind": "begin", "wall": 0.0}]
+        lines: list[dict[str, Any]] = [{"op": "run", "kind": "begin", "wall": 0.0}]
 
         def calls(some: list[tuple[str, dict[str, Any], str, dict[str, Any]]]) -> None:
-            for op, asked, kind, got in some:
-                number = sum(1 for line in told if line["kind"] == "invoke") + 1
-                told.append({"op": op, "kind": "invoke", "i": number, **asked})
-                told.append({"op": op, "kind": kind, "i": number, **got})
+            for op, request, kind, response in some:
+                number = sum(1 for line in lines if line["kind"] == "invoke") + 1
+                lines.append({"op": op, "kind": "invoke", "i": number, **request})
+                lines.append({"op": op, "kind": kind, "i": number, **response})
 
         calls(self.calls)
-        told.append({"op": "reader", "kind": "begin", "reader": "r1", "task": TASK})
-        told.extend({"op": "event", "kind": "saw", "reader": "r1", "task": TASK, **one} for one in self.seen)
+        lines.append({"op": "reader", "kind": "begin", "reader": "r1", "task": TASK})
+        lines.extend(
+            {"op": "event", "kind": "saw", "reader": "r1", "task": TASK, **event} for event in self.seen
+        )
         if self.reader_ended:
-            told.append({"op": "reader", "kind": "end", "reader": "r1", "task": TASK})
-        told.extend(
-            {"op": "relay", "kind": "saw", "pool": "solo", "task": TASK, **one} for one in self.relayed
+            lines.append({"op": "reader", "kind": "end", "reader": "r1", "task": TASK})
+        lines.extend(
+            {"op": "relay", "kind": "saw", "pool": "solo", "task": TASK, **event} for event in self.relayed
         )
         calls(self.later)
-        told.extend(self.extra)
-        told.append({"op": "settled", "kind": "saw", "left": self.left})
-        told.extend({"op": "final", "kind": "saw", "task": t, "record": r} for t, r in self.finals.items())
-        told.append({"op": "stream", "kind": "saw", "task": TASK, "events": self.events})
-        told.append({"op": "store", "kind": "saw", "pool": "solo", **self.store})
-        told.append({"op": "files", "kind": "saw", "files": self.files})
-        return [{**line, "t": float(at)} for at, line in enumerate(told)]
+        lines.extend(self.extra)
+        lines.append({"op": "settled", "kind": "saw", "left": self.left})
+        lines.extend({"op": "final", "kind": "saw", "task": t, "record": r} for t, r in self.finals.items())
+        lines.append({"op": "stream", "kind": "saw", "task": TASK, "events": self.events})
+        lines.append({"op": "store", "kind": "saw", "pool": "solo", **self.store})
+        lines.append({"op": "files", "kind": "saw", "files": self.files})
+        return [{**line, "t": float(at)} for at, line in enumerate(lines)]
 
 
 @pytest.fixture
-def tale() -> Tale:
-    return Tale()
+def story() -> Story:
+    return Story()

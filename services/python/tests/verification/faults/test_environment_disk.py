@@ -1,4 +1,4 @@
-"""The disk forgets exactly what was not fsynced; a real server on it keeps what it promised."""
+"""The disk loses exactly what was not fsynced, and a real server on it keeps its promises."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verification.faults.environment.disk import Disk, DiskAbsentError, FuseDisk
 
 @pytest.fixture(params=[FuseDisk, ShimDisk])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """Each kind that this machine can have."""
+    """Each kind of disk that this machine can provide."""
     try:
         disk = request.param(tmp_path / "disk")
     except DiskAbsentError as exc:
@@ -30,7 +30,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 
 def _inside(disk: Disk, code: str) -> str:
-    """Run ``code`` in a process for which the disk's rules hold; ``folder`` is where its files lie."""
+    """Run ``code`` in a process on the disk. In it, ``folder`` is the disk's folder."""
     program = f"import os, errno\nfolder = {str(disk.folder)!r}\n{code}"
     return subprocess.run(
         [sys.executable, "-S", "-c", program],
@@ -43,7 +43,7 @@ def _inside(disk: Disk, code: str) -> str:
 
 
 def test_only_what_was_fsynced_survives(disk: Disk) -> None:
-    """Bytes before the last fsync stay, also under a new name; those behind it go, and a file without one."""
+    """Bytes before the last fsync survive, even after a rename. Later bytes and files without an fsync are lost."""
     _inside(
         disk,
         "a = os.open(folder + '/a', os.O_CREAT | os.O_WRONLY)\n"
@@ -58,8 +58,8 @@ def test_only_what_was_fsynced_survives(disk: Disk) -> None:
     assert disk.fsyncs() == 2
 
 
-def test_a_full_disk_says_so(disk: Disk) -> None:
-    """ENOSPC while it is full, and not any more afterwards."""
+def test_a_full_disk_fails_writes(disk: Disk) -> None:
+    """Writes fail with ENOSPC while it is full, and succeed afterwards."""
     write = (
         "a = os.open(folder + '/a', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
         "try: print(os.write(a, b'x'))\nexcept OSError as exc: print(-exc.errno)\n"
@@ -71,8 +71,8 @@ def test_a_full_disk_says_so(disk: Disk) -> None:
     assert _inside(disk, write) == "1"
 
 
-def test_a_slow_disk_forgets_nothing(tmp_path: Path) -> None:
-    """Its fsyncs take as long as they should, at least, and what was written is there without one."""
+def test_a_slow_disk_loses_nothing(tmp_path: Path) -> None:
+    """Its fsyncs take at least as long as configured, and written bytes survive without one."""
     try:
         disk = SlowDisk(tmp_path / "disk", fsync_s=0.3)
     except DiskAbsentError as exc:
@@ -89,7 +89,7 @@ def test_a_slow_disk_forgets_nothing(tmp_path: Path) -> None:
 
 
 class Servers:
-    """Real servers on the disk, one after the other, each killed without a word."""
+    """Real servers on the disk, one after the other, each killed by SIGKILL."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -105,7 +105,7 @@ class Servers:
             stdout=subprocess.DEVNULL,
         )
         client = redis.Redis(port=int(options["port"]))
-        wait_until(lambda: _answers(client), 20, "the server")
+        wait_until(lambda: _responds(client), 20, "the server")
         return client
 
     def kill(self) -> None:
@@ -122,7 +122,7 @@ def servers(disk: Disk) -> Iterator[Servers]:
     servers.kill()
 
 
-def _answers(client: redis.Redis) -> bool:
+def _responds(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
     except redis.RedisError:
@@ -130,8 +130,8 @@ def _answers(client: redis.Redis) -> bool:
 
 
 @pytest.mark.parametrize(("fsync", "lost"), [("always", False), ("no", True)])
-def test_a_server_on_it(disk: Disk, servers: Servers, fsync: str, lost: bool) -> None:
-    """`always` keeps every acknowledged write over a crash; without fsync the last ones go: the disk does forget."""
+def test_a_server_keeps_what_it_fsynced(disk: Disk, servers: Servers, fsync: str, lost: bool) -> None:
+    """Under `always` a server keeps every acknowledged write after a crash; under `no` it loses the last ones."""
     with servers.start(fsync) as client:
         for number in range(300):
             client.rpush("list", number)

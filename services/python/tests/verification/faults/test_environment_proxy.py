@@ -1,4 +1,4 @@
-"""The proxy does to connections what it says, and nothing else."""
+"""The proxy injects the faults that it promises and no others."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from collections.abc import Iterator
 import pytest
 
 from testkit.waiting import wait_until
-from verification.faults.environment.proxy import FAIR, GONE, HALF_OPEN, PARTITION, Flow, TcpProxy, Weather
+from verification.faults.environment.proxy import (
+    DOWN,
+    HALF_OPEN,
+    NORMAL,
+    PARTITION,
+    Conditions,
+    Flow,
+    TcpProxy,
+)
 
 
 class Echo:
-    """Answers each line with itself; remembers what it has heard."""
+    """Returns each line and remembers it."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -35,7 +43,7 @@ class Echo:
         with sock, sock.makefile("rwb") as file:
             try:
                 for line in file:
-                    self.heard.append(line)
+                    self.received.append(line)
                     file.write(line)
                     file.flush()
             except OSError:
@@ -64,13 +72,13 @@ def _connect(proxy: TcpProxy, *, timeout: float = 5.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=timeout)
 
 
-def _ask(sock: socket.socket, line: bytes) -> bytes:
+def _request(sock: socket.socket, line: bytes) -> bytes:
     sock.sendall(line)
     return sock.recv(100)
 
 
 def _refused(proxy: TcpProxy) -> bool:
-    """It ends or is reset: at the first read, or so fast that the connect itself hears of it."""
+    """Whether a new connection ends or is reset, at the first read or already at the connect."""
     try:
         with _connect(proxy) as sock:
             return sock.recv(1) == b""
@@ -78,32 +86,32 @@ def _refused(proxy: TcpProxy) -> bool:
         return True
 
 
-def test_fair_weather_passes_both_ways(proxy: TcpProxy) -> None:
-    """Without a fault the proxy is not there, also not at the end of a connection."""
+def test_without_faults_bytes_pass_both_ways(proxy: TcpProxy) -> None:
+    """Without a fault the proxy forwards everything, including the end of a connection."""
     with _connect(proxy) as sock:
-        assert _ask(sock, b"one\n") == b"one\n"
+        assert _request(sock, b"one\n") == b"one\n"
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(1) == b""
     wait_until(lambda: proxy.open == 0, 5, "the end of the connection")
 
 
-def test_cut_resets_what_is_open_and_refuses_what_comes(proxy: TcpProxy) -> None:
-    """A reset, not an end in order; and none gets in until it is fair again."""
+def test_a_cut_resets_open_connections_and_down_refuses_new_ones(proxy: TcpProxy) -> None:
+    """Open connections get a reset instead of an orderly end, and none is accepted until the proxy is healed."""
     with _connect(proxy) as sock:
-        assert _ask(sock, b"one\n") == b"one\n"
-        proxy.weather(GONE)
+        assert _request(sock, b"one\n") == b"one\n"
+        proxy.set_conditions(DOWN)
         assert proxy.cut() == 1
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
     assert _refused(proxy)
     proxy.heal()
     with _connect(proxy) as sock:
-        assert _ask(sock, b"three\n") == b"three\n"
+        assert _request(sock, b"three\n") == b"three\n"
 
 
-def test_half_open_swallows_and_never_ends(proxy: TcpProxy, echo: Echo) -> None:
-    """It accepts, takes all, and says nothing, not even that it ended; it stays so after the weather changed."""
-    proxy.weather(HALF_OPEN)
+def test_a_half_open_connection_swallows_bytes_and_never_ends(proxy: TcpProxy, echo: Echo) -> None:
+    """It accepts bytes and returns nothing, not even an end, and stays dead after the conditions change."""
+    proxy.set_conditions(HALF_OPEN)
     with _connect(proxy, timeout=0.2) as sock:
         sock.sendall(b"lost\n")
         with pytest.raises(TimeoutError):
@@ -113,59 +121,59 @@ def test_half_open_swallows_and_never_ends(proxy: TcpProxy, echo: Echo) -> None:
         with pytest.raises(TimeoutError):
             sock.recv(1)
     with _connect(proxy) as sock:
-        assert _ask(sock, b"found\n") == b"found\n"
-    assert echo.heard == [b"found\n"]
+        assert _request(sock, b"found\n") == b"found\n"
+    assert echo.received == [b"found\n"]
 
 
-def test_partition_delivers_late(proxy: TcpProxy, echo: Echo) -> None:
-    """What was sent during a partition arrives when it is over: late, in order, once."""
+def test_a_partition_delivers_late(proxy: TcpProxy, echo: Echo) -> None:
+    """Bytes sent during a partition arrive after it, in order and once."""
     with _connect(proxy, timeout=0.2) as sock:
-        assert _ask(sock, b"one\n") == b"one\n"
-        proxy.weather(PARTITION)
+        assert _request(sock, b"one\n") == b"one\n"
+        proxy.set_conditions(PARTITION)
         sock.sendall(b"two\n")
         with pytest.raises(TimeoutError):
             sock.recv(1)
-        assert echo.heard == [b"one\n"]
+        assert echo.received == [b"one\n"]
         proxy.heal()
         sock.settimeout(5)
         assert sock.recv(100) == b"two\n"
 
 
-def test_one_direction_only(proxy: TcpProxy, echo: Echo) -> None:
-    """Requests arrive, answers do not."""
-    proxy.weather(Weather(down=Flow.SWALLOW))
+def test_a_fault_can_affect_one_direction_only(proxy: TcpProxy, echo: Echo) -> None:
+    """Requests arrive, replies do not."""
+    proxy.set_conditions(Conditions(down=Flow.SWALLOW))
     with _connect(proxy, timeout=0.2) as sock:
         sock.sendall(b"heard\n")
         with pytest.raises(TimeoutError):
             sock.recv(1)
-    wait_until(lambda: echo.heard == [b"heard\n"], 5, "the request")
+    wait_until(lambda: echo.received == [b"heard\n"], 5, "the request")
 
 
-def test_lost_reply_took_effect(proxy: TcpProxy, echo: Echo) -> None:
-    """Exactly the named request is done and not answered; the next one is answered."""
+def test_a_request_whose_reply_is_lost_takes_effect(proxy: TcpProxy, echo: Echo) -> None:
+    """Only the matching request loses its reply; the next one gets one."""
     proxy.lose_replies(1, match=b"this")
     with _connect(proxy) as sock:
-        assert _ask(sock, b"that\n") == b"that\n"
+        assert _request(sock, b"that\n") == b"that\n"
         with pytest.raises(ConnectionResetError):
-            _ask(sock, b"this\n")
+            _request(sock, b"this\n")
     with _connect(proxy) as sock:
-        assert _ask(sock, b"this\n") == b"this\n"
-    assert echo.heard == [b"that\n", b"this\n", b"this\n"]
+        assert _request(sock, b"this\n") == b"this\n"
+    assert echo.received == [b"that\n", b"this\n", b"this\n"]
     assert proxy.counts.lost_replies == 1
 
 
-def test_slow_is_slow(proxy: TcpProxy) -> None:
-    """Latency each way, and no more bytes than the bound."""
-    proxy.weather(Weather(latency_s=0.1))
+def test_latency_and_bandwidth_limits_apply(proxy: TcpProxy) -> None:
+    """Latency applies to each direction, and no more bytes pass than the limit allows."""
+    proxy.set_conditions(Conditions(latency_s=0.1))
     with _connect(proxy) as sock:
         began = time.monotonic()
-        assert _ask(sock, b"one\n") == b"one\n"
+        assert _request(sock, b"one\n") == b"one\n"
         assert time.monotonic() - began >= 0.2
-        proxy.weather(Weather(bytes_per_s=10_000))
+        proxy.set_conditions(Conditions(bytes_per_s=10_000))
         began = time.monotonic()
         sock.sendall(b"x" * 2_999 + b"\n")
         got = b""
         while len(got) < 3_000:
             got += sock.recv(4_000)
         assert time.monotonic() - began >= 0.25
-    proxy.weather(FAIR)
+    proxy.set_conditions(NORMAL)

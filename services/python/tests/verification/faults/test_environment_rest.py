@@ -1,4 +1,4 @@
-"""The erring S3 proxy, the stepped clock, and toxiproxy do what they say."""
+"""The faulty S3 proxy, the stepped clock and toxiproxy inject the faults that they promise."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from verification.faults.environment.toxi import Toxiproxy, find_program
 
 
 class Store(BaseHTTPRequestHandler):
-    """Keeps what is put; knows who asked."""
+    """Keeps what is put and returns the Host header of the request."""
 
     protocol_version = "HTTP/1.1"
     kept: dict[str, bytes]
 
     def do_PUT(self) -> None:
         self.kept[self.path] = self.rfile.read(int(self.headers["content-length"]))
-        self._say(b"kept for " + self.headers["host"].encode())
+        self._respond(b"kept for " + self.headers["host"].encode())
 
     def do_GET(self) -> None:
-        self._say(self.kept[self.path])
+        self._respond(self.kept[self.path])
 
     def do_HEAD(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.kept[self.path])))
         self.end_headers()
 
-    def _say(self, data: bytes) -> None:
+    def _respond(self, data: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -56,11 +56,11 @@ def kept() -> dict[str, bytes]:
 
 @pytest.fixture
 def faulty(kept: dict[str, bytes]) -> Iterator[FaultyS3]:
-    class Mine(Store):
+    class ThisStore(Store):
         pass
 
-    Mine.kept = kept
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mine)
+    ThisStore.kept = kept
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ThisStore)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with FaultyS3(f"http://127.0.0.1:{server.server_address[1]}") as faulty:
@@ -70,48 +70,52 @@ def faulty(kept: dict[str, bytes]) -> Iterator[FaultyS3]:
     thread.join(10)
 
 
-def _ask(
+def _request(
     faulty: FaultyS3, method: str, path: str, body: bytes | None = None
 ) -> tuple[int, bytes, str | None]:
     connection = http.client.HTTPConnection(faulty.url.removeprefix("http://"), timeout=10)
     try:
         connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), answer.getheader("content-length")
+        response = connection.getresponse()
+        return response.status, response.read(), response.getheader("content-length")
     finally:
         connection.close()
 
 
-def test_without_trouble_requests_pass(faulty: FaultyS3, kept: dict[str, bytes]) -> None:
-    """Body, answer and Host are what they were: a signature covers them."""
+def test_without_faults_requests_pass_unchanged(faulty: FaultyS3, kept: dict[str, bytes]) -> None:
+    """Body, response and Host stay the same, because a signature covers them."""
     host = faulty.url.removeprefix("http://").encode()
-    assert _ask(faulty, "PUT", "/a", b"data")[:2] == (200, b"kept for " + host)
-    assert _ask(faulty, "GET", "/a")[:2] == (200, b"data")
-    assert _ask(faulty, "HEAD", "/a") == (200, b"", "4")
+    assert _request(faulty, "PUT", "/a", b"data")[:2] == (200, b"kept for " + host)
+    assert _request(faulty, "GET", "/a")[:2] == (200, b"data")
+    assert _request(faulty, "HEAD", "/a") == (200, b"", "4")
     assert kept == {"/a": b"data"}
 
 
-@pytest.mark.parametrize(("trouble", "status"), [("500", 500), ("503 SlowDown", 503)])
-def test_refusals_never_arrive(faulty: FaultyS3, kept: dict[str, bytes], trouble: str, status: int) -> None:
-    """An error is answered as S3 words it, and the server does not hear of the request."""
-    faulty.chance, faulty.only = 1.0, (trouble,)
-    answer = _ask(faulty, "PUT", "/a", b"data")
-    assert answer[0] == status
-    assert b"<Error><Code>" in answer[1]
+@pytest.mark.parametrize(("fault", "status"), [("500", 500), ("503 SlowDown", 503)])
+def test_refused_requests_do_not_reach_the_server(
+    faulty: FaultyS3, kept: dict[str, bytes], fault: str, status: int
+) -> None:
+    """The error has S3's format, and the server does not receive the request."""
+    faulty.chance, faulty.only = 1.0, (fault,)
+    response = _request(faulty, "PUT", "/a", b"data")
+    assert response[0] == status
+    assert b"<Error><Code>" in response[1]
     assert kept == {}
 
 
-@pytest.mark.parametrize(("trouble", "stored"), [("cut while sending", False), ("answer lost", True)])
-def test_connections_break(faulty: FaultyS3, kept: dict[str, bytes], trouble: str, stored: bool) -> None:
-    """In the middle of a request nothing is stored; where only the answer is lost, all is."""
-    faulty.chance, faulty.only = 1.0, (trouble,)
+@pytest.mark.parametrize(("fault", "stored"), [("upload cut", False), ("response lost", True)])
+def test_a_cut_upload_stores_nothing_and_a_lost_response_everything(
+    faulty: FaultyS3, kept: dict[str, bytes], fault: str, stored: bool
+) -> None:
+    """The client sees a broken connection in both cases."""
+    faulty.chance, faulty.only = 1.0, (fault,)
     with pytest.raises((OSError, http.client.HTTPException)):
-        _ask(faulty, "PUT", "/a", b"data" * 100_000)
+        _request(faulty, "PUT", "/a", b"data" * 100_000)
     assert bool(kept) == stored
 
 
 def test_a_clock_steps_while_a_process_runs(tmp_path: Path) -> None:
-    """The wall clock goes where it is put; the monotonic one does not care."""
+    """The wall clock steps; the monotonic clock does not."""
     try:
         clock = Skew(tmp_path, "clock")
     except PreloadAbsentError as exc:
@@ -146,24 +150,24 @@ def test_a_clock_steps_while_a_process_runs(tmp_path: Path) -> None:
     assert 0 < behind[1] - began[1] < 600
 
 
-def test_toxiproxy_stands_between() -> None:
-    """What is listened to passes; what is down does not."""
+def test_toxiproxy_forwards_connections() -> None:
+    """Bytes pass through it, and it offers the faults that the scenarios use."""
     program = find_program()
     if program is None:
         pytest.skip("toxiproxy-server is not on PATH")
     with socket.create_server(("127.0.0.1", 0)) as listener, Toxiproxy(program) as toxi:
-        port = toxi.listen("way", listener.getsockname()[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+        port = toxi.listen("link", listener.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             inner, _ = listener.accept()
             with inner:
-                one.sendall(b"x")
+                client.sendall(b"x")
                 assert inner.recv(1) == b"x"
-        assert set(toxi.troubles("way")) >= {"down", "timeout", "reset_peer", "latency", "bandwidth"}
+        assert set(toxi.faults("link")) >= {"down", "timeout", "reset_peer", "latency", "bandwidth"}
 
 
-def test_every_scenario_has_its_room() -> None:
-    """The command of this room runs these and no others, and `python -m verification.faults` knows them all."""
+def test_every_scenario_has_its_package() -> None:
+    """The environment's command runs only its own scenarios; `python -m verification.faults` knows all of them."""
     known = registry.scenarios()
-    mine = {name for name, one in known.items() if one.room == "verification.faults.environment"}
-    assert {"power-always", "power-everysec", "kill-slow-disk", "memory-full", "network-store", "s3"} <= mine
-    assert mine < set(known)
+    own = {name for name, entry in known.items() if entry.package == "verification.faults.environment"}
+    assert {"power-always", "power-everysec", "kill-slow-disk", "memory-full", "network-store", "s3"} <= own
+    assert own < set(known)

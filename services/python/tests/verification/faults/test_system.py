@@ -1,4 +1,4 @@
-"""The whole-system faults' own rules: which cases are run, on which pools, and that the strain is real."""
+"""The whole-system fault tests themselves: the choice of cases and pools, and the stress workload."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from verification.faults.system.run import chosen, pools_for
 from verification.faults.system.stress_workload import hold_the_lock
 
 
-def test_without_names_the_quick_cases_are_run() -> None:
-    """A rank, a stopped leader, the store and Serve's controller; all of them with `--long`."""
-    assert [one.name for one in chosen([], long=False)] == [
+def test_without_names_the_quick_cases_run() -> None:
+    """They kill a rank, the store and Serve's controller and stop a leader. `--long` runs all cases."""
+    assert [case.name for case in chosen([], long=False)] == [
         "follower",
         "stopped-leader",
         "valkey",
@@ -24,27 +24,27 @@ def test_without_names_the_quick_cases_are_run() -> None:
     assert chosen([], long=True) == list(CASES.values())
 
 
-def test_a_case_can_be_named() -> None:
-    """And one that there is not is refused."""
-    assert [one.name for one in chosen(["gcs"], long=False)] == ["gcs"]
-    with pytest.raises(SystemExit, match="no case nothing"):
+def test_cases_can_be_chosen_by_name() -> None:
+    """An unknown name is an error."""
+    assert [case.name for case in chosen(["gcs"], long=False)] == ["gcs"]
+    with pytest.raises(SystemExit, match="unknown case: nothing"):
         chosen(["nothing"], long=False)
 
 
-def test_only_the_pools_that_are_needed_are_started() -> None:
-    """Each is a valid pool of the product's settings."""
+def test_only_the_pools_of_the_chosen_cases_start() -> None:
+    """All pools are valid Daybreak settings."""
     pools = pools_for(chosen(["hang"], long=False))
     assert set(pools) == {"pair"}
     assert Settings.model_validate({"pools": pools_for(list(CASES.values()))}).pools["pair"].ranks == 2
 
 
-def test_the_strain_holds_pythons_lock() -> None:
-    """No other thread runs meanwhile."""
+def test_the_stress_workload_holds_the_gil() -> None:
+    """No other thread runs while it holds the GIL."""
     seen: list[float] = []
-    ending = threading.Event()
+    stopping = threading.Event()
 
     def tick() -> None:
-        while not ending.wait(0.005):
+        while not stopping.wait(0.005):
             seen.append(time.monotonic())
 
     thread = threading.Thread(target=tick)
@@ -53,7 +53,7 @@ def test_the_strain_holds_pythons_lock() -> None:
     began = time.monotonic()
     hold_the_lock(0.3)
     ended = time.monotonic()
-    ending.set()
+    stopping.set()
     thread.join()
     assert ended - began >= 0.3
     assert not [at for at in seen if began + 0.05 < at < ended - 0.05]

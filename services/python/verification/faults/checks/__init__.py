@@ -1,1 +1,1 @@
-"""The promises, a room each; every check is a pure function from what was told to violations."""
+"""The checks, one module per kind of promise. Each is a pure function from :class:`Observations` to violations."""

@@ -1,4 +1,4 @@
-"""The store's books and keys when all is over."""
+"""Accounting: charged seconds add up, and no key is left over at the end."""
 
 from __future__ import annotations
 
@@ -9,86 +9,91 @@ from verification.faults.checks.observations import TERMINAL, Observations, Viol
 _SLACK_MS = 5.0
 
 
-def charged(told: Observations) -> Iterator[Violation]:
-    """What tasks were charged adds up, everywhere it is written, and is no more than the time that passed."""
-    for pool, store in told.stores.items():
+def charged(observations: Observations) -> Iterator[Violation]:
+    """The charged time is the same in tasks, pool and ledger, and no more than the time that passed."""
+    for pool, store in observations.stores.items():
         used = {task: (int(u or 0), int(w or 0)) for task, (u, w, *_) in store["usage"].items()}
-        for at, name in enumerate(("used_ms", "wasted_ms")):
-            total = sum(one[at] for one in used.values())
+        for column, name in enumerate(("used_ms", "wasted_ms")):
+            total = sum(charges[column] for charges in used.values())
             meta = int(store["meta"].get(name, 0))
             ledger = sum(v for key, v in store["ledger"].items() if key.endswith(f":{name}"))
             if not total == meta == ledger:
                 what = f"{name} of {pool}: tasks {total}, pool {meta}, ledger {ledger}"
                 yield Violation(kind="charge", task=None, what=what)
         for task, (u, w, _, started, finished) in store["usage"].items():
-            record = told.finals.get(task)
+            record = observations.finals.get(task)
             if record is None or record["state"] not in TERMINAL:
                 continue
-            ranks = _ranks(told, task)
+            ranks = _ranks(observations, task)
             wall = (float(finished) - float(started)) * ranks if started and finished else 0.0
             both = int(u or 0) + int(w or 0)
             if both > wall + _SLACK_MS * ranks:
                 yield Violation(kind="charge", task=task, what=f"charged {both} ms of {wall:.0f} ms × ranks")
             usage = record.get("usage") or {}
-            said = usage.get("gpu_seconds", 0.0) + usage.get("wasted_gpu_seconds", 0.0)
-            if abs(said * 1000 - both) > _SLACK_MS:
-                yield Violation(kind="charge", task=task, what=f"says {said} s, the books {both} ms")
-        yield from _shares(told, pool)
+            reported_s = usage.get("gpu_seconds", 0.0) + usage.get("wasted_gpu_seconds", 0.0)
+            if abs(reported_s * 1000 - both) > _SLACK_MS:
+                what = f"the API reports {reported_s} s, the store {both} ms"
+                yield Violation(kind="charge", task=task, what=what)
+        yield from _shares(observations, pool)
 
 
-def _shares(told: Observations, pool: str) -> Iterator[Violation]:
-    """A tenant's virtual time is at least what its tasks have used: no estimate stays in place of the truth."""
-    store = told.stores[pool]
+def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
+    """A tenant's virtual time is at least what its tasks used: every estimate was replaced by the real charge."""
+    store = observations.stores[pool]
     sums: dict[str, float] = {}
     for task, (u, w, *_) in store["usage"].items():
-        tenant = told.finals.get(task, {}).get("tenant")
+        tenant = observations.finals.get(task, {}).get("tenant")
         if tenant is not None:
             sums[tenant] = sums.get(tenant, 0.0) + (int(u or 0) + int(w or 0)) / 1000
     for tenant, total in sums.items():
         weight = float(store["weights"].get(tenant, 1))
         share = float(store["shares"].get(tenant, 0))
         if share < total / weight - 0.01:
-            what = f"tenant {tenant} of {pool} stands at {share:.3f} s, its tasks used {total:.3f} s"
+            what = f"tenant {tenant} of {pool} has a share of {share:.3f} s, its tasks used {total:.3f} s"
             yield Violation(kind="charge", task=None, what=what)
 
 
-def _ranks(told: Observations, task: str) -> int:
+def _ranks(observations: Observations, task: str) -> int:
     ranks = [
-        event["data"].get("ranks", 1) for event in told.streams.get(task, ()) if event["type"] == "started"
+        event["data"].get("ranks", 1)
+        for event in observations.streams.get(task, ())
+        if event["type"] == "started"
     ]
     return max(ranks, default=1)
 
 
-def keys(told: Observations) -> Iterator[Violation]:
-    """No key of a task that is not there, none that nobody knows, none for ever that should pass."""
-    for pool, store in told.stores.items():
+def keys(observations: Observations) -> Iterator[Violation]:
+    """Every key has a known name and a task with a record, and every preview has a TTL."""
+    for pool, store in observations.stores.items():
         tasks = set(store["families"].get("task", []))
-        for task in sorted(tasks ^ {t for t, r in told.finals.items() if r["pool"] == pool}):
-            yield Violation(kind="key-left", task=task, what="a record and the lists do not agree")
+        for task in sorted(tasks ^ {t for t, r in observations.finals.items() if r["pool"] == pool}):
+            yield Violation(
+                kind="key-left", task=task, what="it is in the store or in the lists, not in both"
+            )
         for family in ("spec", "out", "ev", "preview"):
             for task in set(store["families"].get(family, [])) - tasks:
                 yield Violation(kind="key-left", task=task, what=f"{family} without a record")
-        for key in store["strange"]:
-            yield Violation(kind="key-left", task=None, what=f"{key} is no key of ours")
+        for key in store["unknown_keys"]:
+            yield Violation(kind="key-left", task=None, what=f"{key} is not a Daybreak key")
         for task in store["without_ttl"]:
-            yield Violation(kind="key-left", task=task, what="a preview without an end")
+            yield Violation(kind="key-left", task=task, what="its preview has no TTL")
 
 
-def empty(told: Observations) -> Iterator[Violation]:
-    """When every task has ended nothing waits, runs, or is held."""
-    if any(record["state"] not in TERMINAL for record in told.finals.values()):
+def empty(observations: Observations) -> Iterator[Violation]:
+    """When every task has ended, nothing waits, runs or is held."""
+    if any(record["state"] not in TERMINAL for record in observations.finals.values()):
         return
-    for pool, store in told.stores.items():
+    for pool, store in observations.stores.items():
         for name in ("live", "leases", "tenants", "timers", "delayed", "due_soon", "groups_with_task"):
             if store[name]:
                 yield Violation(
                     kind="key-left", task=None, what=f"{pool}: {name} still holds {store[name][:3]}"
                 )
         for task in store["families"].get("wait", []):
-            yield Violation(kind="key-left", task=None, what=f"{pool}: a queue of {task} is still there")
+            yield Violation(kind="key-left", task=None, what=f"{pool}: the queue of {task} still exists")
         tokens = [task for task, (_, _, token, *_) in store["usage"].items() if token]
         for task in tokens:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")
-        ended = {task for task, record in told.finals.items() if record["pool"] == pool}
+        ended = {task for task, record in observations.finals.items() if record["pool"] == pool}
         for task in sorted(ended ^ set(store["expiring"])):
-            yield Violation(kind="key-left", task=task, what="has ended, and retention does not know")
+            yield Violation(kind="key-left", task=task, what="only one of ended tasks and retention has it")

@@ -1,4 +1,4 @@
-"""What clients were told, against what there was in the end."""
+"""Calls: the responses that clients got, compared with the final records and with each other."""
 
 from __future__ import annotations
 
@@ -7,86 +7,96 @@ from collections.abc import Iterator
 from verification.faults.checks.observations import TERMINAL, Observations, Violation
 
 
-def lost(told: Observations) -> Iterator[Violation]:
-    """A task that was accepted is there in the end; and it is in every list asked for after it was."""
-    if told.over:
-        for task, call in told.accepted.items():
-            if task not in told.finals:
+def lost(observations: Observations) -> Iterator[Violation]:
+    """An accepted task exists at the end and is in every list that was requested after its acceptance."""
+    if observations.complete:
+        for task, call in observations.accepted.items():
+            if task not in observations.finals:
                 yield Violation(
-                    kind="lost", task=task, what=f"accepted at {call.ended:.3f}, not there in the end"
+                    kind="lost", task=task, what=f"accepted at {call.ended:.3f}, missing at the end"
                 )
-    by_place: dict[tuple[str, str], list[tuple[float, str]]] = {}
-    for task, call in told.accepted.items():
-        by_place.setdefault((call.asked["tenant"], call.asked["pool"]), []).append((call.ended, task))
-    for call in told.of("list"):
-        for ended, task in by_place.get((call.asked["tenant"], call.asked["pool"]), []):
-            if ended < call.began and task not in call.got["tasks"]:
+    by_list: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for task, call in observations.accepted.items():
+        by_list.setdefault((call.request["tenant"], call.request["pool"]), []).append((call.ended, task))
+    for call in observations.calls_to("list"):
+        for ended, task in by_list.get((call.request["tenant"], call.request["pool"]), []):
+            if ended < call.began and task not in call.response["tasks"]:
                 yield Violation(
-                    kind="lost", task=task, what=f"missing in the list asked for at {call.began:.3f}"
+                    kind="lost", task=task, what=f"missing in the list requested at {call.began:.3f}"
                 )
-        if call.got["count"] != len(call.got["tasks"]):
+        if call.response["count"] != len(call.response["tasks"]):
             yield Violation(kind="list", task=None, what="a list names a task twice")
-    for call in told.of("get", "refused"):
-        if call.got.get("code") == "not_found":
-            yield Violation(kind="lost", task=call.asked["task"], what=f"404 at {call.ended:.3f}")
+    for call in observations.calls_to("get", "refused"):
+        if call.response.get("code") == "not_found":
+            yield Violation(kind="lost", task=call.request["task"], what=f"404 at {call.ended:.3f}")
 
 
-def unsettled(told: Observations) -> Iterator[Violation]:
-    """Every task has ended within its bound."""
-    for task in told.left or ():
-        yield Violation(kind="stuck", task=task, what="had not ended within the bound")
-    for task, record in told.finals.items():
-        if record["state"] not in TERMINAL and task not in (told.left or ()):
-            yield Violation(kind="stuck", task=task, what=f"{record['state']} in the end")
+def unsettled(observations: Observations) -> Iterator[Violation]:
+    """Every task has ended within the time limit."""
+    for task in observations.unfinished or ():
+        yield Violation(kind="stuck", task=task, what="had not ended within the time limit")
+    for task, record in observations.finals.items():
+        if record["state"] not in TERMINAL and task not in (observations.unfinished or ()):
+            yield Violation(kind="stuck", task=task, what=f"still {record['state']} at the end")
 
 
-def idempotent(told: Observations) -> Iterator[Violation]:
-    """One key, one task: for those who asked, and in the store."""
+def idempotent(observations: Observations) -> Iterator[Violation]:
+    """One idempotency key has one task, in responses and in the store."""
     ids: dict[str, set[str]] = {}
-    for call in told.of("submit"):
-        ids.setdefault(call.asked["key"], set()).add(call.got["task"])
-    for task, record in told.finals.items():
+    for call in observations.calls_to("submit"):
+        ids.setdefault(call.request["key"], set()).add(call.response["task"])
+    for task, record in observations.finals.items():
         key = record.get("metadata", {}).get("key")
         if key is not None:
             ids.setdefault(key, set()).add(task)
-    asked = {call.asked["key"] for call in told.of("submit", None)}
+    submitted = {call.request["key"] for call in observations.calls_to("submit", None)}
     for key, tasks in ids.items():
         if len(tasks) > 1:
             yield Violation(kind="twice", task=min(tasks), what=f"{key} made {sorted(tasks)}")
-        if key not in asked:
-            yield Violation(kind="twice", task=min(tasks), what=f"nobody handed in {key}")
+        if key not in submitted:
+            yield Violation(kind="twice", task=min(tasks), what=f"no client submitted {key}")
 
 
-def cancelled(told: Observations) -> Iterator[Violation]:
-    """A cancel that was acknowledged before the task had ended is the task's end."""
-    for call in told.of("cancel"):
-        task, state = call.asked["task"], call.got["state"]
-        final = told.finals.get(task)
+def cancelled(observations: Observations) -> Iterator[Violation]:
+    """A task that a cancel was acknowledged for before it had ended is cancelled."""
+    for call in observations.calls_to("cancel"):
+        task, state = call.request["task"], call.response["state"]
+        final = observations.finals.get(task)
         if final is None or final["state"] not in TERMINAL:
             continue
         if state in TERMINAL and state != final["state"]:
-            yield Violation(kind="two-ends", task=task, what=f"told {state}, then {final['state']}")
+            yield Violation(
+                kind="two-ends", task=task, what=f"the cancel returned {state}, the task {final['state']}"
+            )
         if state not in TERMINAL and final["state"] != "cancelled":
-            yield Violation(kind="cancel", task=task, what=f"a cancel was accepted; it {final['state']}")
+            yield Violation(
+                kind="cancel", task=task, what=f"a cancel was accepted, the task {final['state']}"
+            )
 
 
-def never_back(told: Observations) -> Iterator[Violation]:
-    """Who saw a task's end never sees another state of it later; attempts and strikes never fall."""
+def never_back(observations: Observations) -> Iterator[Violation]:
+    """Once a client has seen a task end, no client sees another state later; attempts and strikes never fall."""
     ends: dict[str, tuple[float, str]] = {}
     looks: list[tuple[float, float, str, str]] = []
     numbers: list[tuple[float, float, str, int, int]] = []
-    for call in told.calls:
+    for call in observations.calls:
         if call.kind != "ok":
             continue
         if call.op in ("get", "cancel", "submit"):
-            looks.append((call.began, call.ended, call.got["task"], call.got["state"]))
+            looks.append((call.began, call.ended, call.response["task"], call.response["state"]))
         if call.op == "get":
             numbers.append(
-                (call.began, call.ended, call.got["task"], call.got["attempt"], call.got["strikes"])
+                (
+                    call.began,
+                    call.ended,
+                    call.response["task"],
+                    call.response["attempt"],
+                    call.response["strikes"],
+                )
             )
         if call.op == "list":
-            looks += [(call.began, call.ended, task, state) for task, state in call.got["tasks"].items()]
-    for events in told.readers.values():
+            looks += [(call.began, call.ended, task, state) for task, state in call.response["tasks"].items()]
+    for events in observations.readers.values():
         for event in events:
             if event["type"] in TERMINAL:
                 looks.append((event["t"], event["t"], event["task"], event["type"]))
@@ -111,7 +121,7 @@ def _falling(numbers: list[tuple[float, float, str, int, int]]) -> Iterator[Viol
                     yield Violation(kind="attempt-falls", task=task, what=what)
 
 
-def clients_failed(told: Observations) -> Iterator[Violation]:
-    """A client that waits patiently gets its answer: none gave up, none met what it cannot read."""
-    for line in told.failed_clients:
+def clients_failed(observations: Observations) -> Iterator[Violation]:
+    """Every client that keeps retrying gets a response; none gives up or fails to read one."""
+    for line in observations.failed_clients:
         yield Violation(kind="client", task=None, what=line["error"])

@@ -1,4 +1,4 @@
-"""Files: a result that can be seen can be read, and is what its hash says."""
+"""Files: every visible artifact can be read and matches its SHA-256; no other file is left."""
 
 from __future__ import annotations
 
@@ -8,75 +8,80 @@ from daybreak_server.ports.blobs import probed_at_ms
 from verification.faults.checks.observations import Observations, Violation, echo_digest
 
 
-def readable(told: Observations) -> Iterator[Violation]:
-    """Whatever a succeeded task shows could be read, and was what it said."""
+def readable(observations: Observations) -> Iterator[Violation]:
+    """Every artifact that a task shows can be read and matches its published size and SHA-256."""
     published = {
-        (task, one["name"]): one
-        for task, record in told.finals.items()
-        for one in record.get("artifacts", ())
+        (task, artifact["name"]): artifact
+        for task, record in observations.finals.items()
+        for artifact in record.get("artifacts", ())
     }
     read = set()
-    for call in told.of("download", None):
-        key = (call.asked["task"], call.asked["name"])
+    for call in observations.calls_to("download", None):
+        key = (call.request["task"], call.request["name"])
         if call.kind != "ok":
             if call.ended != float("inf"):
-                yield Violation(kind="unreadable", task=key[0], what=f"{key[1]}: {call.got['error']}")
+                yield Violation(kind="unreadable", task=key[0], what=f"{key[1]}: {call.response['error']}")
             continue
         read.add(key)
         ref = published.get(key)
-        if ref is not None and (ref["sha256"], ref["size_bytes"]) != (call.got["sha256"], call.got["size"]):
-            what = f"{key[1]}: published {ref['sha256'][:12]}, got {call.got['sha256'][:12]}"
+        if ref is not None and (ref["sha256"], ref["size_bytes"]) != (
+            call.response["sha256"],
+            call.response["size"],
+        ):
+            what = f"{key[1]}: published {ref['sha256'][:12]}, got {call.response['sha256'][:12]}"
             yield Violation(kind="hash", task=key[0], what=what)
-    if told.streams:  # everything was read in the end
+    if observations.streams:  # the history has the final reads
         for task, name in sorted(set(published) - read):
-            if task in told.streams:
+            if task in observations.streams:
                 yield Violation(kind="unreadable", task=task, what=f"{name} was never read")
 
 
-def published(told: Observations) -> Iterator[Violation]:
-    """Only a success shows artifacts, and the terminal event names the same as the record."""
-    for task, record in told.finals.items():
-        named = sorted((one["name"], one["sha256"]) for one in record.get("artifacts", ()))
+def published(observations: Observations) -> Iterator[Violation]:
+    """Only a succeeded task shows artifacts, and its terminal event names the same ones as its record."""
+    for task, record in observations.finals.items():
+        named = sorted((artifact["name"], artifact["sha256"]) for artifact in record.get("artifacts", ()))
         if record["state"] != "succeeded":
             if named:
                 yield Violation(kind="published", task=task, what=f"{record['state']} shows {named}")
             continue
-        events = told.streams.get(task)
+        events = observations.streams.get(task)
         if events and events[-1]["type"] == "succeeded":
-            said = sorted((one["name"], one["sha256"]) for one in events[-1]["data"]["artifacts"])
-            if said != named:
+            artifacts = events[-1]["data"]["artifacts"]
+            if sorted((artifact["name"], artifact["sha256"]) for artifact in artifacts) != named:
                 yield Violation(kind="published", task=task, what="the event and the record differ")
 
 
-def same_seed(told: Observations) -> Iterator[Violation]:
-    """The same input gives the same bytes, however often it was interrupted."""
-    for task, record in told.finals.items():
-        asked = record.get("input") or {}
-        if record["state"] != "succeeded" or "steps" not in asked:
+def same_seed(observations: Observations) -> Iterator[Violation]:
+    """The same input gives the same bytes, no matter how often the task was interrupted."""
+    for task, record in observations.finals.items():
+        params = record.get("input") or {}
+        if record["state"] != "succeeded" or "steps" not in params:
             continue
-        want = echo_digest(asked.get("message", "hello"), asked["steps"])
-        for one in record.get("artifacts", ()):
-            if one["name"] == "echo.txt" and one["sha256"] != want:
-                yield Violation(
-                    kind="seed", task=task, what=f"{one['sha256'][:12]} where {want[:12]} is right"
-                )
+        expected = echo_digest(params.get("message", "hello"), params["steps"])
+        for artifact in record.get("artifacts", ()):
+            if artifact["name"] == "echo.txt" and artifact["sha256"] != expected:
+                what = f"SHA-256 {artifact['sha256'][:12]}, expected {expected[:12]}"
+                yield Violation(kind="seed", task=task, what=what)
 
 
-def nothing_left(told: Observations) -> Iterator[Violation]:
-    """Every file belongs to a success, or is marked to be deleted: at once, or (a checkpoint that was stored and
-    never told of) with its task, whose folder goes when its retention ends; or it is of a probe that was killed, which
-    gateways find after a day."""
-    if told.files is None or not told.stores:
+def nothing_left(observations: Observations) -> Iterator[Violation]:
+    """Every file belongs to an artifact or will be deleted.
+
+    Files that will be deleted are those in the store's garbage list, checkpoints of ended tasks that no report named
+    (they go with the task's folder when its retention ends), and probes of killed ranks (gateways find them after a
+    day).
+    """
+    if observations.files is None or not observations.stores:
         return
-    garbage = tuple(prefix for store in told.stores.values() for prefix in store["garbage"])
-    swept = {task for store in told.stores.values() for task in store["expiring"]}
-    for file in told.files:
+    garbage = tuple(prefix for store in observations.stores.values() for prefix in store["garbage"])
+    swept = {task for store in observations.stores.values() for task in store["expiring"]}
+    for file in observations.files:
         task, _, rest = file.partition("/")
         if probed_at_ms(file) is not None:
             continue
         if file.startswith(garbage) or (rest.startswith("checkpoints/") and task in swept):
             continue
-        record = told.finals.get(task)
-        names = [one["name"] for one in (record or {}).get("artifacts", ())]
+        record = observations.finals.get(task)
+        names = [artifact["name"] for artifact in (record or {}).get("artifacts", ())]
         if file.rpartition("/")[2].removeprefix("~type-") not in names:
-            yield Violation(kind="file-left", task=task, what=f"{rest} belongs to nothing")
+            yield Violation(kind="file-left", task=task, what=f"{rest} belongs to no artifact")

@@ -1,4 +1,4 @@
-"""A task's life, by its stored stream and its last record."""
+"""The history of each task, by its stored events and its final record."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from verification.faults.checks.observations import TERMINAL, Observations, Viol
 PERMANENT = frozenset({"echo_refused", "invalid_input"})
 
 
-def one_end(told: Observations) -> Iterator[Violation]:
-    """Exactly one terminal event, as the last one, and the record says the same."""
-    for task, events in told.streams.items():
+def one_end(observations: Observations) -> Iterator[Violation]:
+    """A task has exactly one terminal event, it is the last event, and the record has the same state."""
+    for task, events in observations.streams.items():
         ends = [event["type"] for event in events if event["type"] in TERMINAL]
         if ends.count("succeeded") > 1:
             yield Violation(
@@ -22,16 +22,16 @@ def one_end(told: Observations) -> Iterator[Violation]:
             yield Violation(kind="two-ends" if ends else "no-end", task=task, what=f"terminal events: {ends}")
         elif events[-1]["type"] != ends[0]:
             yield Violation(kind="two-ends", task=task, what=f"{events[-1]['type']} after {ends[0]}")
-        state = told.finals.get(task, {}).get("state")
+        state = observations.finals.get(task, {}).get("state")
         if ends and state in TERMINAL and state != ends[-1]:
             yield Violation(
-                kind="two-ends", task=task, what=f"the stream says {ends[-1]}, the record {state}"
+                kind="two-ends", task=task, what=f"the stream ends with {ends[-1]}, the record is {state}"
             )
 
 
-def attempts(told: Observations) -> Iterator[Violation]:
-    """Attempts begin one after the other, each after the one before was given up; none writes out of turn."""
-    for task, events in told.streams.items():
+def attempts(observations: Observations) -> Iterator[Violation]:
+    """Each attempt starts after the previous one has ended, and no other attempt writes events in between."""
+    for task, events in observations.streams.items():
         current, open_ = 0, False
         for event in events:
             kind, attempt = event["type"], event["attempt"] or 0
@@ -51,19 +51,19 @@ def attempts(told: Observations) -> Iterator[Violation]:
                     )
                 if kind == "retrying" or kind in TERMINAL:
                     open_ = False
-        final = told.finals.get(task)
+        final = observations.finals.get(task)
         if final is not None and final.get("attempt", 0) != current:
-            what = f"the record says attempt {final.get('attempt', 0)}, the stream {current}"
+            what = f"the record has attempt {final.get('attempt', 0)}, the stream {current}"
             yield Violation(kind="attempt", task=task, what=what)
 
 
-def progress(told: Observations) -> Iterator[Violation]:
-    """Within a phase of an attempt steps rise, and none is left out; they and the fraction never fall.
+def progress(observations: Observations) -> Iterator[Violation]:
+    """Within one phase of an attempt, steps rise without gaps; steps and the fraction never fall.
 
-    An event may cover several steps (``from_step``); after an outage it may cover again what is told already. A
-    phase may begin where the one before has ended (decoding at the last step), or where a checkpoint was left.
+    An event may cover several steps (``from_step``). After an outage, an event may cover steps again that were already
+    reported. A phase may start at the last step of the previous one (decoding) or at a checkpoint.
     """
-    for task, events in told.streams.items():
+    for task, events in observations.streams.items():
         step, phase, fraction, attempt = None, None, 0.0, -1
         for event in events:
             if event["attempt"] != attempt:
@@ -74,12 +74,12 @@ def progress(told: Observations) -> Iterator[Violation]:
             now = data.get("step")
             if now is not None:
                 same = data.get("phase") == phase
-                on = now > step if step is not None else True
-                # What follows the last step (encoding) has no steps of its own: then the fraction rises.
-                more = now == data.get("steps") and data["fraction"] > fraction
-                on = on or (now == step and (more or not same))
+                advances = now > step if step is not None else True
+                # Work after the last step (encoding) has no steps of its own; only its fraction rises.
+                fraction_rises = now == data.get("steps") and data["fraction"] > fraction
+                advances = advances or (now == step and (fraction_rises or not same))
                 left_out = same and step is not None and data.get("from_step", now) > step + 1
-                if not on or left_out:
+                if not advances or left_out:
                     what = f"step {data.get('from_step', now)} to {now} after step {step}, attempt {attempt}"
                     yield Violation(kind="progress", task=task, what=what)
                 step, phase = now, data.get("phase")
@@ -88,45 +88,45 @@ def progress(told: Observations) -> Iterator[Violation]:
             fraction = max(fraction, data["fraction"])
 
 
-def strikes(told: Observations) -> Iterator[Violation]:
-    """Never more strikes than allowed; a failure has used all of them, unless the error was permanent."""
-    for task, record in told.finals.items():
+def strikes(observations: Observations) -> Iterator[Violation]:
+    """A task never has more strikes than allowed; a failed one has used all, unless the error was permanent."""
+    for task, record in observations.finals.items():
         allowed, had = record.get("max_strikes", 3), record.get("strikes", 0)
         if had > allowed:
             yield Violation(kind="strikes", task=task, what=f"{had} strikes of {allowed}")
         if record.get("attempt", 0) > had + record.get("releases", 0) + 1:
-            what = f"{record.get('attempt')} attempts, {had} strikes, {record.get('releases', 0)} hand-backs"
+            what = f"{record.get('attempt')} attempts, {had} strikes, {record.get('releases', 0)} releases"
             yield Violation(kind="strikes", task=task, what=what)
         code = (record.get("error") or {}).get("code")
         if record["state"] == "failed" and had != allowed and code not in PERMANENT:
             yield Violation(
                 kind="strikes", task=task, what=f"failed ({code}) after {had} strikes of {allowed}"
             )
-        events = told.streams.get(task)
+        events = observations.streams.get(task)
         if events is not None:
             yield from _retries(task, record, events)
 
 
 def _retries(task: str, record: dict[str, Any], events: list[dict[str, Any]]) -> Iterator[Violation]:
-    """Each strike and each hand-back that did not end the task is told once."""
-    told = [event["data"]["reason"] for event in events if event["type"] == "retrying"]
-    backs = told.count("released")
-    struck = len(told) - backs + (record["state"] == "failed")
-    if backs != record.get("releases", 0):
-        yield Violation(
-            kind="strikes", task=task, what=f"{record.get('releases', 0)} hand-backs, {backs} told"
-        )
+    """Each strike and each release that did not end the task has exactly one ``retrying`` event."""
+    reasons = [event["data"]["reason"] for event in events if event["type"] == "retrying"]
+    released = reasons.count("released")
+    struck = len(reasons) - released + (record["state"] == "failed")
+    if released != record.get("releases", 0):
+        what = f"{record.get('releases', 0)} releases, {released} events"
+        yield Violation(kind="strikes", task=task, what=what)
     if struck != record.get("strikes", 0):
-        yield Violation(kind="strikes", task=task, what=f"{record.get('strikes', 0)} strikes, {struck} told")
+        what = f"{record.get('strikes', 0)} strikes, {struck} events"
+        yield Violation(kind="strikes", task=task, what=what)
 
 
-def dead_letters(told: Observations) -> Iterator[Violation]:
-    """A task that failed is a dead letter, once; no other is."""
-    for pool, store in told.stores.items():
+def dead_letters(observations: Observations) -> Iterator[Violation]:
+    """Every failed task is a dead letter exactly once, and no other task is."""
+    for pool, store in observations.stores.items():
         dead = store["dead"]
-        failed = {t for t, r in told.finals.items() if r["pool"] == pool and r["state"] == "failed"}
+        failed = {t for t, r in observations.finals.items() if r["pool"] == pool and r["state"] == "failed"}
         if len(dead) != len(set(dead)) or set(dead) != failed:
             for task in sorted(set(dead) ^ failed):
                 yield Violation(
-                    kind="dead-letter", task=task, what="failed and no dead letter, or the reverse"
+                    kind="dead-letter", task=task, what="failed without a dead letter, or the reverse"
                 )

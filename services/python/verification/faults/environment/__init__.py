@@ -1,13 +1,17 @@
-"""Faults of what surrounds the parts: network, disk, memory, clocks, S3.
+"""Faults of the environment: network, disk, memory, clocks, S3.
 
-* ``proxy``      a TCP proxy that cuts, holds, swallows, slows, and loses replies; ``toxiproxy`` does so by
-  another's program
-* ``disk``       a file system that forgets what was not fsynced, and that can be full: by FUSE, or by a library
-  that is loaded before libc
-* ``s3``         an HTTP proxy before an S3 server: 500, 503, slow, cut in the middle, reply lost
-* ``skew``       the wall clock of single processes, stepped while they run, by a library before libc
-* ``traffic``, ``whole``  clients that submit and remember; whether what a store holds fits together
-* ``power``, ``full``, ``network``, ``clocks``, ``files``  the promises, each with its figures
+The tools:
+
+* ``proxy``       a TCP proxy that cuts, holds, swallows and slows connections and loses replies; ``toxi`` runs
+  toxiproxy
+* ``disk``        a file system that loses what was not fsynced and that can be full: by FUSE (``fuse``) or by a
+  preloaded library (``forget.c``)
+* ``s3``          an HTTP proxy in front of an S3 server: 500, 503, slow, cut connections, lost responses
+* ``skew``        steps the wall clock of single processes while they run, by a preloaded library (``skew.c``)
+* ``traffic``     clients that submit tasks and remember what was accepted
+* ``invariants``  checks that the keys in a store are consistent
+
+``power``, ``full``, ``network``, ``clocks`` and ``files`` are the scenarios: one promise each, with its figures.
 """
 
 from __future__ import annotations

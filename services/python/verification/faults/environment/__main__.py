@@ -1,4 +1,7 @@
-"""``python -m verification.faults.environment``: every fault of the environment; saves ``docs/figures/faults-environment.json``."""
+"""``python -m verification.faults.environment``: inject faults of the network, disk, memory, clocks and S3.
+
+A run of all scenarios saves ``docs/figures/faults-environment.json``.
+"""
 
 from __future__ import annotations
 
@@ -13,82 +16,88 @@ from dataclasses import replace
 from verification.faults import registry, server
 from verification.faults.cluster import FaultCluster
 from verification.faults.options import ClusterOptions, PoolPlan
-from verification.faults.registry import Lab, Scenario
+from verification.faults.registry import Scenario, ScenarioContext
 from verification.results import Report, Row
 
-ROOM = "verification.faults.environment"
+PACKAGE = "verification.faults.environment"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    known = {name: one for name, one in registry.scenarios().items() if one.room == ROOM}
-    about = "\n".join(f"  {name:20} {one.about}" for name, one in known.items())
+    known = {name: entry for name, entry in registry.scenarios().items() if entry.package == PACKAGE}
+    about = "\n".join(f"  {name:20} {entry.about}" for name, entry in known.items())
     top = argparse.ArgumentParser(
         prog="python -m verification.faults.environment",
-        description=f"Networks, disks, memory, clocks and S3 that fail.\n\n{about}",
+        description=f"Injects faults of the network, disk, memory, clocks and S3.\n\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("names", nargs="*", metavar="NAME", help="only these; then nothing is saved")
-    top.add_argument("--long", action="store_true", help="with larger counts (an hour)")
+    top.add_argument("names", nargs="*", metavar="NAME", help="run only these and save nothing")
+    top.add_argument("--long", action="store_true", help="use larger counts (takes an hour)")
     top.add_argument(
-        "--seed", type=int, default=1, help="of the order of faults and clients' calls (default 1)"
+        "--seed", type=int, default=1, help="seed of the faults and of the clients' calls (default 1)"
     )
-    top.add_argument("--jobs", type=int, default=2, help="so many at a time: they mostly wait (default 2)")
-    top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="the server")
+    top.add_argument(
+        "--jobs", type=int, default=2, help="scenarios that run at once; they mostly wait (default 2)"
+    )
+    top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run them; 1 when a promise was broken."""
+    """Run the scenarios. :returns: 1 when a promise was broken."""
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
     given = parser().parse_args(arguments)
     known = registry.scenarios()
-    names = given.names or [name for name, one in known.items() if one.room == ROOM]
+    names = given.names or [name for name, entry in known.items() if entry.package == PACKAGE]
     if unknown := [name for name in names if name not in known]:
-        print(f"no scenario {', '.join(unknown)}", file=sys.stderr)
+        print(f"unknown scenario: {', '.join(unknown)}. Choose from: {', '.join(known)}", file=sys.stderr)
         return 2
-    lab = Lab(options=ClusterOptions(flavour=given.flavour), seed=given.seed, long=given.long, say=_say)
+    context = ScenarioContext(
+        options=ClusterOptions(flavour=given.flavour), seed=given.seed, long=given.long, log=_print
+    )
     started, rows, failed = time.monotonic(), list[Row](), list[str]()
     with ThreadPoolExecutor(given.jobs) as pool:
-        for name, found, said in pool.map(lambda name: _one(known[name], lab), names):
-            lab.say("\n".join(said))
+        for name, found, messages in pool.map(lambda name: _run_quietly(known[name], context), names):
+            context.log("\n".join(messages))
             rows += found or []
             failed += [name] if found is None else []
     missed = [row.what for row in rows if row.held is False]
     if not given.names and not failed:
-        lab.say(f"saved {_report(lab, given.flavour, rows).save()}")
-    lab.say(f"{len(names)} in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed")
+        context.log(f"saved {_report(context, given.flavour, rows).save()}")
+    context.log(
+        f"{len(names)} in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
+    )
     for what in (*failed, *missed):
-        lab.say(f"  {what}")
+        context.log(f"  {what}")
     return 1 if failed or any(row.broken for row in rows) else 0
 
 
-def _one(one: Scenario, lab: Lab) -> tuple[str, list[Row] | None, list[str]]:
-    """Run one beside others: its rows (``None``: it failed), and what it said."""
-    said: list[str] = []
+def _run_quietly(scenario: Scenario, context: ScenarioContext) -> tuple[str, list[Row] | None, list[str]]:
+    """Run a scenario beside others. :returns: its name, its rows (``None`` when it failed) and its log."""
+    messages: list[str] = []
     try:
-        return one.name, registry.run(one, replace(lab, say=said.append)), said
-    except Exception as exc:  # the others are run all the same
-        said.append(f"   FAILED: {type(exc).__name__}: {exc}")
-        return one.name, None, said
+        return scenario.name, registry.run(scenario, replace(context, log=messages.append)), messages
+    except Exception as exc:  # the others still run
+        messages.append(f"   FAILED: {type(exc).__name__}: {exc}")
+        return scenario.name, None, messages
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _report(lab: Lab, flavour: str, rows: list[Row]) -> Report:
+def _report(context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
     with FaultCluster(ClusterOptions(flavour=flavour, pools=(PoolPlan(groups=0),), gateways=0)) as cluster:
         version = server.version(cluster.port)
     return Report(
-        "faults-environment-long" if lab.long else "faults-environment",
-        title="Faults of the environment" + (", the promised counts" if lab.long else ""),
+        "faults-environment-long" if context.long else "faults-environment",
+        title="Faults of the environment" + (", the promised counts" if context.long else ""),
         about=(
-            "Real gateways, groups and a real server on one machine, while what surrounds them fails: TCP proxies "
-            "on their ways, a disk that forgets what was not fsynced (killing a process cannot show that), no "
-            "memory, no space, clocks that step, an S3 server that errs. Each scenario has a system of its own."
+            "Real gateways, groups and a real server on one machine, while their environment fails: TCP proxies "
+            "between them, a disk that loses what was not fsynced (a killed process alone cannot show that), no "
+            "memory, no space, clocks that step, an S3 server that fails. Each scenario has its own cluster."
         ),
-        seed=lab.seed,
+        seed=context.seed,
         extra={"server": version},
         rows=rows,
     )

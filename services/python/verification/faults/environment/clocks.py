@@ -1,4 +1,4 @@
-"""Clocks that step by an hour while tasks run: the server's, and those of gateways and groups."""
+"""Clocks that step by an hour while tasks run: the server's clock, and those of gateways and groups."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.environment.disk import DiskAbsentError, FuseDisk
 from verification.faults.environment.full import RUNNING
-from verification.faults.environment.invariants import half_done
+from verification.faults.environment.invariants import inconsistencies
 from verification.faults.environment.preload import PreloadAbsentError
 from verification.faults.environment.skew import Skew
-from verification.faults.environment.traffic import Traffic, caller, look, settle, unsettled
+from verification.faults.environment.traffic import Traffic, caller, get_tasks, settle, unsettled
 from verification.faults.options import PoolPlan
-from verification.faults.registry import Lab, SkippedError, scenario
+from verification.faults.registry import ScenarioContext, SkippedError, scenario
 from verification.results import Row
 
 HOUR_S = 3600
 LEASE_S = 6.0
 STEPS_S = (HOUR_S, -HOUR_S, 0)
-"""Where the clock is put, one after the other: an hour ahead, then an hour behind, then right."""
+"""The clock's errors, one after the other: an hour ahead, an hour behind, correct."""
 LEASE_STEP_S = 2.0
-"""So much of a forward step the lease clock takes for time that passed."""
+"""The lease clock counts at most this much of a forward step as time that passed."""
 
 
 @contextmanager
@@ -39,8 +39,8 @@ def _skew(*names: str) -> Iterator[dict[str, Skew]]:
         yield skews
 
 
-def _long(cluster: FaultCluster, count: int) -> dict[str, float]:
-    """So many tasks that run now, for ten seconds: id → when they were handed in."""
+def _start_long_tasks(cluster: FaultCluster, count: int) -> dict[str, float]:
+    """Start ``count`` tasks of ten seconds. :returns: the submit time of each id."""
     body = {"pool": "solo", "input": {**RUNNING["input"], "steps": 100}}
     tasks = {}
     with caller(cluster.urls[0]) as client:
@@ -48,39 +48,41 @@ def _long(cluster: FaultCluster, count: int) -> dict[str, float]:
             began = time.monotonic()
             tasks[client.submit(body)] = began
     wait_until(
-        lambda: all(one and one["state"] == "running" for one in look(cluster.urls, list(tasks)).values()),
+        lambda: all(
+            task and task["state"] == "running" for task in get_tasks(cluster.urls, list(tasks)).values()
+        ),
         30,
         "the tasks to run",
     )
     return tasks
 
 
-def _through_steps(cluster: FaultCluster, step: Callable[[int], None], *, what: str) -> list[Row]:
-    """Step the clock while long tasks run and short ones come and go."""
-    running = _long(cluster, 2)
+def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str) -> list[Row]:
+    """Step the clock while long tasks run and short tasks come and go."""
+    running = _start_long_tasks(cluster, 2)
     with Traffic(cluster.urls, "solo", threads=2, pause_s=0.03) as traffic:
         time.sleep(0.5)
         for seconds in STEPS_S:
             step(seconds)
             time.sleep(2.2)
         found: dict[str, dict[str, Any] | None] = settle(cluster.urls, list(running), timeout_s=60)
-        over = {
-            task: float(one["usage"]["gpu_seconds"]) - (time.monotonic() - running[task])
-            for task, one in found.items()
-            if one is not None
+        overcharge_s = {
+            task: float(view["usage"]["gpu_seconds"]) - (time.monotonic() - running[task])
+            for task, view in found.items()
+            if view is not None
         }
     others = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
     with cluster.client() as client:
-        half = half_done(client, cluster.keys("solo"))
-    again = [task for task, one in (found | others).items() if one is None or one["attempt"] != 1]
-    lost = [task for task, one in others.items() if one is None or one["state"] != "succeeded"]
+        half = inconsistencies(client, cluster.keys("solo"))
+    again = [task for task, view in (found | others).items() if view is None or view["attempt"] != 1]
+    lost = [task for task, view in others.items() if view is None or view["state"] != "succeeded"]
     bad = [*lost, *unsettled(found), *half]
     forward = sum(1 for a, b in zip((0, *STEPS_S), STEPS_S, strict=False) if b > a)
     bound = LEASE_STEP_S * forward
     steps = "+1 h, −2 h, +1 h"
     return [
         Row(
-            f"{what} steps by {steps}: tasks whose attempt was taken from them",
+            f"{what} stepped by {steps}: tasks that lost their attempt",
             len(again),
             "tasks",
             target="0",
@@ -88,7 +90,7 @@ def _through_steps(cluster: FaultCluster, step: Callable[[int], None], *, what: 
             note=f"of {len(found) + len(others)}; lease {LEASE_S:g} s",
         ),
         Row(
-            f"{what} steps: accepted tasks lost, not succeeded, or half there",
+            f"{what} stepped: accepted tasks lost, not succeeded, or inconsistent",
             len(bad),
             "tasks",
             target="0",
@@ -96,26 +98,28 @@ def _through_steps(cluster: FaultCluster, step: Callable[[int], None], *, what: 
             note="; ".join(bad[:2]),
         ),
         Row(
-            f"{what} steps: most GPU-seconds charged over real seconds × ranks, of a task that ran through",
-            max(0.0, *over.values()),
+            f"{what} stepped: largest charge above real seconds × ranks, of a task that ran through",
+            max(0.0, *overcharge_s.values()),
             "s",
-            target=f"≤ {bound:g} s ({LEASE_STEP_S:g} s a forward step)",
-            held=max(0.0, *over.values()) <= bound,
+            target=f"≤ {bound:g} s ({LEASE_STEP_S:g} s per forward step)",
+            held=max(0.0, *overcharge_s.values()) <= bound,
         ),
     ]
 
 
 @scenario(
-    "clock-server", "the server's wall clock steps by ± 1 h: no lease ends, nothing is lost or charged by it"
+    "clock-server", "the server's wall clock steps by ± 1 h: no lease expires, no task is lost or overcharged"
 )
-def clock_server(lab: Lab) -> list[Row]:
-    """Redis's TIME is what the scripts see."""
+def clock_server(context: ScenarioContext) -> list[Row]:
+    """The scripts read the time from the server's TIME."""
     with _skew("server") as skews:
         clock = skews["server"]
         with _disk() as disk:
             place = {"server_folder": disk.folder} if disk is not None else {}
-            with lab.cluster(environment={"server": clock.environment}, lease_s=LEASE_S, **place) as cluster:
-                rows = _through_steps(cluster, clock.step_to, what="the server's clock")
+            with context.cluster(
+                environment={"server": clock.environment}, lease_s=LEASE_S, **place
+            ) as cluster:
+                rows = _step_clock(cluster, clock.step_to, what="server clock")
                 if disk is not None:
                     rows.append(_fsyncs(cluster, disk, clock))
     return rows
@@ -123,7 +127,7 @@ def clock_server(lab: Lab) -> list[Row]:
 
 @contextmanager
 def _disk() -> Iterator[FuseDisk | None]:
-    """A disk that counts fsyncs, where there can be one."""
+    """A disk that counts fsyncs, or ``None`` where this machine cannot have one."""
     with tempfile.TemporaryDirectory(prefix="daybreak-disk-") as folder:
         try:
             disk = FuseDisk(Path(folder) / "data")
@@ -137,7 +141,7 @@ def _disk() -> Iterator[FuseDisk | None]:
 
 
 def _fsyncs(cluster: FaultCluster, disk: FuseDisk, clock: Skew) -> Row:
-    """A server measures "every second" by its wall clock: set back, it may sync no more for as long."""
+    """Count fsyncs after a backward step: under ``everysec`` the server measures the second by its wall clock."""
 
     def count(seconds: float) -> int:
         before = disk.fsyncs()
@@ -149,29 +153,31 @@ def _fsyncs(cluster: FaultCluster, disk: FuseDisk, clock: Skew) -> Row:
     clock.step_to(-HOUR_S)
     after = count(3.0)
     return Row(
-        "`everysec`: fsyncs in 3 s of writes after the server's clock was set back by 1 h",
+        "`everysec`: fsyncs in 3 s of writes after the server clock went back by 1 h",
         after,
         "fsyncs",
-        floor=float(usual),
-        floor_what="before",
-        note="none: until that hour is over, or the server is started again, a power cut may lose all that was "
-        "written in it. Slew such a clock, do not step it"
+        baseline=float(usual),
+        baseline_what="before",
+        note="none: until the hour has passed or the server restarts, a power cut may lose everything written "
+        "since. Slew the clock, do not step it"
         if after == 0
         else "",
     )
 
 
-@scenario("clock-parts", "the wall clocks of gateways and groups step by ± 1 h: the same holds")
-def clock_parts(lab: Lab) -> list[Row]:
-    """Ids and stamps may be off by the step, and nothing else."""
+@scenario("clock-parts", "the same when the wall clocks of gateways and groups step by ± 1 h")
+def clock_parts(context: ScenarioContext) -> list[Row]:
+    """Only ids and timestamps may be off by the step."""
     with _skew("gateway", "solo") as skews:
-        environment: Mapping[str, Mapping[str, str]] = {name: one.environment for name, one in skews.items()}
+        environment: Mapping[str, Mapping[str, str]] = {
+            name: skew.environment for name, skew in skews.items()
+        }
 
         def step(seconds: int) -> None:
             skews["gateway"].step_to(seconds)
             skews["solo"].step_to(-seconds)
 
-        # These parts start in interpreters of their own, which takes a second of a core each.
+        # These parts start in their own interpreters, each of which takes a second of a core.
         pools = (PoolPlan(groups=2),)
-        with lab.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
-            return _through_steps(cluster, step, what="gateways' and groups' clocks")
+        with context.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
+            return _step_clock(cluster, step, what="gateway and group clocks")

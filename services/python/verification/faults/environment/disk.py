@@ -1,8 +1,13 @@
-"""A disk for a server's data that forgets what was not fsynced, and that can be full.
+"""A disk for a server's data that loses what was not fsynced and that can be full.
 
-Two kinds with one face: :class:`FuseDisk` is a file system of its own (Linux, ``mfusepy``, libfuse, the right to
-mount); :class:`ShimDisk` puts a small library before libc in the server's process and cuts its files afterwards
-(any Linux with a C compiler). Kill the server first, then ``crash``: that together is what a power cut does.
+Two kinds implement :class:`Disk`:
+
+* :class:`FuseDisk` is a file system in memory. It needs Linux, ``mfusepy``, libfuse and the right to mount.
+* :class:`ShimDisk` preloads a small library into the server's process. The library logs the length of each file at
+  its last fsync, and ``crash`` truncates the files to these lengths. It needs Linux and a C compiler.
+
+To simulate a power cut, kill the server and then call ``crash``. :class:`SlowDisk` is a shim disk whose fsyncs take
+long and that loses nothing.
 """
 
 from __future__ import annotations
@@ -25,28 +30,28 @@ _SOURCE = Path(__file__).with_name("forget.c")
 
 
 class DiskAbsentError(RuntimeError):
-    """This machine cannot have such a disk; the message says what is missing."""
+    """This machine cannot provide such a disk. The message says what is missing."""
 
 
 class Disk(Protocol):
-    """Where a server's data lies."""
+    """A folder for a server's data, with faults."""
 
     kind: str
     folder: Path
     environment: Mapping[str, str]
-    """Variables that the server must be started with."""
+    """Variables that the server needs at its start."""
 
     def crash(self) -> int:
-        """Forget what was not fsynced; how many bytes that was. The server must be dead."""
+        """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
 
     def full(self, on: bool) -> None:
         """Whether writes fail with ENOSPC from now on."""
 
     def fsyncs(self) -> int:
-        """How many have succeeded so far."""
+        """The number of fsyncs that have succeeded so far."""
 
     def close(self) -> None:
-        """It is gone."""
+        """Remove the disk."""
 
 
 class FuseDisk:
@@ -55,13 +60,13 @@ class FuseDisk:
     kind = "FUSE"
 
     def __init__(self, folder: Path) -> None:
-        """:raises DiskAbsentError: where it cannot be mounted."""
+        """:raises DiskAbsentError: where this machine cannot mount it."""
         self.folder = folder
         self.environment: Mapping[str, str] = {}
         self._control = folder / ".control"
         self._log = folder.with_name(f"{folder.name}.log")
         if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-            raise DiskAbsentError("there is no /dev/fuse that this user may open")
+            raise DiskAbsentError("this user may not open /dev/fuse")
         folder.mkdir(parents=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -74,26 +79,28 @@ class FuseDisk:
         while not self._control.exists():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.close()
-                said = self._log.read_text(errors="replace").strip().splitlines()
-                raise DiskAbsentError(f"FUSE does not mount: {said[-1] if said else 'no answer'}")
+                output = self._log.read_text(errors="replace").strip().splitlines()
+                raise DiskAbsentError(
+                    f"FUSE did not mount: {output[-1] if output else 'no response in 20 s'}"
+                )
             time.sleep(0.01)
 
     def crash(self) -> int:
-        """Forget what was not fsynced."""
+        """Lose what was not fsynced. :returns: the number of bytes lost."""
         before = self._state()["forgotten_bytes"]
         self._control.write_bytes(b"crash")
         return self._state()["forgotten_bytes"] - before
 
     def full(self, on: bool) -> None:
-        """No file may grow any more."""
+        """Whether files may grow no further."""
         self._control.write_bytes(f"limit {self._state()['bytes']}".encode() if on else b"limit none")
 
     def fsyncs(self) -> int:
-        """By the file system's own count."""
+        """The file system's own count."""
         return self._state()["fsyncs"]
 
     def close(self) -> None:
-        """Unmount; its process ends with that."""
+        """Unmount; this ends its process."""
         for command in (["umount", str(self.folder)], ["umount", "-l", str(self.folder)]):
             if self._process.poll() is not None or not os.path.ismount(self.folder):
                 break
@@ -118,7 +125,7 @@ class FuseDisk:
 
 
 class ShimDisk:
-    """A plain folder, and a library that writes down how long each file was at its last fsync."""
+    """A plain folder and a library that logs the length of each file at its last fsync."""
 
     kind = "fsync log"
 
@@ -140,7 +147,7 @@ class ShimDisk:
         }
 
     def crash(self) -> int:
-        """Cut each file to its length at its last fsync."""
+        """Truncate each file to its length at its last fsync. :returns: the number of bytes lost."""
         durable: dict[int, int] = {}
         for line in self._lines():
             inode, length = line.split()
@@ -155,18 +162,18 @@ class ShimDisk:
         return lost
 
     def full(self, on: bool) -> None:
-        """A flag file that the library looks for at each write."""
+        """Create or remove the flag file that the library checks at each write."""
         if on:
             self._flag.touch()
         else:
             self._flag.unlink(missing_ok=True)
 
     def fsyncs(self) -> int:
-        """Lines of the log."""
+        """The number of lines in the log."""
         return len(self._lines())
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _lines(self) -> list[str]:
@@ -180,7 +187,7 @@ class ShimDisk:
 
 
 class SlowDisk(ShimDisk):
-    """A plain folder whose fsyncs take long, and that forgets nothing: what is left there is what was written."""
+    """A plain folder whose fsyncs take long. It loses nothing that was written."""
 
     def __init__(self, folder: Path, *, fsync_s: float) -> None:
         """:raises DiskAbsentError: where there is no C compiler."""
@@ -189,14 +196,14 @@ class SlowDisk(ShimDisk):
         self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}
 
     def crash(self) -> int:
-        """Nothing: only the server has died."""
+        """Lose nothing: only the server has died."""
         return 0
 
 
 def open_disk(folder: Path) -> FuseDisk | ShimDisk:
-    """A file system of its own where this machine can have one, else the library.
+    """A FUSE disk where this machine can mount one, else a shim disk.
 
-    :raises DiskAbsentError: where it can have neither.
+    :raises DiskAbsentError: where it can provide neither.
     """
     try:
         return FuseDisk(folder)

@@ -1,4 +1,4 @@
-"""Stores of files that fail: an S3 server that errs, a folder that is full or read-only."""
+"""Blob stores that fail: an S3 server that returns errors, a folder that is full or read-only."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import Any
 
 from daybreak import Client
 from daybreak_server import wiring
-from daybreak_server.api.background.orphan_files import Orphans
+from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from testkit.waiting import wait_until
 from verification.faults import mixed, schedule
 from verification.faults.cluster import FaultCluster
 from verification.faults.environment.s3 import BUCKET, FaultyS3, credentials, left_behind, s3_server
-from verification.faults.environment.traffic import caller, look, settle
+from verification.faults.environment.traffic import caller, get_tasks, settle
 from verification.faults.load import Load
-from verification.faults.registry import Lab, SkippedError, ViolatedError, scenario
+from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
 LARGE = 9 << 20
-"""More than one part of a multipart upload."""
-TROUBLE_S = 5.0
-"""A folder stays in trouble for so long once a task has met it."""
+"""Bytes that need more than one part of a multipart upload."""
+FAULT_S = 5.0
+"""How long the folder's fault lasts after the first task has failed because of it."""
 
 
-def _forget_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
+def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
     """Delete every task through the API, as its retention would."""
     for tenant in tenants:
         with Client(cluster.urls[0], headers={"Daybreak-Tenant": tenant}) as client:
@@ -39,30 +39,34 @@ def _forget_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
                 client.delete(task)
 
 
-async def _days_later(cluster: FaultCluster) -> None:
-    """The gateways' daily search, as it is two days later: what probes have left whose answers were lost."""
+async def _sweep_two_days_later(cluster: FaultCluster) -> None:
+    """Run the gateways' daily sweep as if two days later: it deletes files of probes whose replies were lost."""
     store = wiring.build_store(cluster.settings)
     try:
         late_ms = (time.time_ns() // 1_000_000) + 2 * 86_400_000
         blobs = wiring.build_blobs(cluster.settings)
-        await Orphans(retention_s={}, store=store, blobs=blobs, now_ms=lambda: late_ms).sweep()
+        await OrphanFileSweeper(retention_s={}, store=store, blobs=blobs, now_ms=lambda: late_ms).sweep()
     finally:
         await store.close()
 
 
-@scenario("s3", "S3 answers 500 and 503, is slow, is cut while it is sent to, and loses answers, under load")
-def s3(lab: Lab) -> list[Row]:
-    """A third of all requests meets trouble; then all must be right, and nothing may be left over."""
-    seconds = lab.times(8, 300)
-    with s3_server() as (url, name), FaultyS3(url, seed=lab.seed) as faulty, credentials():
+@scenario("s3", "S3 returns 500 and 503, is slow, cuts uploads and loses responses, under load")
+def s3(context: ScenarioContext) -> list[Row]:
+    """Three in ten requests fail. Afterwards every promise must hold and no object may be left over."""
+    seconds = context.times(8, 300)
+    with s3_server() as (url, name), FaultyS3(url, seed=context.seed) as faulty, credentials():
         settings = {"artifacts": {"s3": {"endpoint_url": faulty.url, "path_style": True}}}
-        with lab.cluster(blobs_url=f"s3://{BUCKET}/lab", settings=settings) as cluster:
-            plan = schedule.submissions(seed=lab.seed, seconds=seconds, rate=4.0, pools=cluster.options.pools)
-            plan = tuple(
-                replace(one, input={**one.input, "artifact_bytes": LARGE}) if one.number % 12 == 0 else one
-                for one in plan
+        with context.cluster(blobs_url=f"s3://{BUCKET}/faults", settings=settings) as cluster:
+            plan = schedule.submissions(
+                seed=context.seed, seconds=seconds, rate=4.0, pools=cluster.options.pools
             )
-            with Load(cluster, seed=lab.seed) as load:
+            plan = tuple(
+                replace(task, input={**task.input, "artifact_bytes": LARGE})
+                if task.number % 12 == 0
+                else task
+                for task in plan
+            )
+            with Load(cluster, seed=context.seed) as load:
                 faulty.chance = 0.3
                 load.play(plan)
                 time.sleep(seconds)
@@ -71,8 +75,8 @@ def s3(lab: Lab) -> list[Row]:
                 if not verdict.ok:
                     raise ViolatedError(f"{verdict.text()}\nhistory: {cluster.history.path}")
                 tenants = load.tenants
-            _forget_all(cluster, tenants)
-            asyncio.run(_days_later(cluster))
+            _delete_all(cluster, tenants)
+            asyncio.run(_sweep_two_days_later(cluster))
             with contextlib.suppress(TimeoutError):
                 wait_until(lambda: not left_behind(url), 45, "an empty bucket")
             left = left_behind(url)
@@ -80,7 +84,7 @@ def s3(lab: Lab) -> list[Row]:
     done = ", ".join(f"{count} × {what}" for what, count in sorted(faulty.done.items()))
     return [
         Row(
-            "S3 errs: violations of any promise",
+            "S3 fails: violations of any promise",
             len(verdict.violations),
             "violations",
             target="0",
@@ -88,7 +92,7 @@ def s3(lab: Lab) -> list[Row]:
             note=f"{name}; {counts.get('submit.ok', 0)} submits, {counts.get('download.ok', 0)} downloads; {done}",
         ),
         Row(
-            "S3 errs: objects and unfinished uploads left when all tasks are deleted",
+            "S3 fails: objects and unfinished uploads left after all tasks are deleted",
             len(left),
             "files",
             target="0",
@@ -102,7 +106,7 @@ def s3(lab: Lab) -> list[Row]:
 
 
 class SmallFolder:
-    """A file system of a few MiB that can be full and read-only: tmpfs, which only root may mount."""
+    """A file system of 8 MiB that can be full or read-only: tmpfs, which only root may mount."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,7 +114,7 @@ class SmallFolder:
         self._run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder))
 
     def full(self, on: bool) -> None:
-        """Fill it, or make room again."""
+        """Fill it or free the space."""
         filler = self.folder / "~filler"
         if not on:
             filler.unlink()
@@ -120,7 +124,7 @@ class SmallFolder:
                 file.write(bytes(4096))
 
     def read_only(self, on: bool) -> None:
-        """Remount it."""
+        """Remount it read-only or writable."""
         self._run("mount", "-o", f"remount,{'ro' if on else 'rw'}", str(self.folder))
 
     def close(self) -> None:
@@ -134,7 +138,7 @@ class SmallFolder:
 
 
 @contextlib.contextmanager
-def _small() -> Iterator[SmallFolder]:
+def _small_folder() -> Iterator[SmallFolder]:
     if os.geteuid() != 0:
         raise SkippedError("only root may mount a small file system")
     with tempfile.TemporaryDirectory(prefix="daybreak-files-") as folder:
@@ -146,20 +150,23 @@ def _small() -> Iterator[SmallFolder]:
 
 
 @scenario(
-    "folder", "the folder of files is full, then read-only: tasks wait and say why, and end when it is mended"
+    "folder", "the blob folder is full, then read-only: tasks report why, retry, and succeed once it is fixed"
 )
-def folder(lab: Lab) -> list[Row]:
-    """Each for some seconds, with tasks that want to store."""
+def folder(context: ScenarioContext) -> list[Row]:
+    """Each fault lasts some seconds while tasks try to store artifacts."""
     rows = []
-    with _small() as small, lab.cluster(blobs_url=(small.folder / "store").as_uri(), gateways=1) as cluster:
-        for what, trouble in (("full", small.full), ("read-only", small.read_only)):
-            rows += _folder_trouble(cluster, what, trouble)
-        _forget_all(cluster, ["default"])
+    with (
+        _small_folder() as small,
+        context.cluster(blobs_url=(small.folder / "store").as_uri(), gateways=1) as cluster,
+    ):
+        for what, fault in (("full", small.full), ("read-only", small.read_only)):
+            rows += _folder_fault(cluster, what, fault)
+        _delete_all(cluster, ["default"])
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not _files(small.folder), 45, "an empty folder")
         left = _files(small.folder)
     rows.append(
-        Row("a folder that failed: files left when all tasks are deleted", len(left), "files", target="0",
+        Row("folder that failed: files left after all tasks are deleted", len(left), "files", target="0",
             held=not left, note=", ".join(left[:2]))
     )  # fmt: skip
     return rows
@@ -169,24 +176,24 @@ def _files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
-def _folder_trouble(cluster: FaultCluster, what: str, trouble: Any) -> list[Row]:
+def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
     body = {"pool": "solo", "input": {"steps": 3, "artifact_bytes": 100_000}, "max_strikes": 12}
     with caller(cluster.urls[0]) as client:
-        trouble(True)
+        fault(True)
         tasks = [client.submit({**body, "metadata": {"n": str(number)}}) for number in range(6)]
         failed = wait_until(
-            lambda: [one for one in look(cluster.urls, tasks).values() if one and one["strikes"]],
+            lambda: [task for task in get_tasks(cluster.urls, tasks).values() if task and task["strikes"]],
             30,
             "a task to have failed",
         )
-        said = {str(one["error"]["message"]) for one in failed}
-        time.sleep(TROUBLE_S)
-        trouble(False)
-    mended = time.monotonic()
+        messages = {str(task["error"]["message"]) for task in failed}
+        time.sleep(FAULT_S)
+        fault(False)
+    fixed_at = time.monotonic()
     found = settle(cluster.urls, tasks, timeout_s=90)
-    back_s = time.monotonic() - mended
-    bad = [task for task, one in found.items() if one is None or one["state"] != "succeeded"]
-    strikes = max((one or {}).get("strikes", 0) for one in found.values())
+    recovery_s = time.monotonic() - fixed_at
+    bad = [task for task, view in found.items() if view is None or view["state"] != "succeeded"]
+    strikes = max((view or {}).get("strikes", 0) for view in found.values())
     unreadable = []
     with Client(cluster.urls[0]) as sdk, tempfile.TemporaryDirectory() as out:
         for task in tasks:
@@ -198,11 +205,11 @@ def _folder_trouble(cluster: FaultCluster, what: str, trouble: Any) -> list[Row]
                 except Exception as exc:
                     unreadable.append(f"{task}/{artifact.name}: {exc}")
     return [
-        Row(f"folder {what}: tasks lost or not succeeded once it is mended", len(bad), "tasks", target="0",
-            held=not bad, note=f"of {len(tasks)}; they said: {min(said)[-110:]}"),
-        Row(f"folder {what}: most strikes of a task, while nothing could be stored for {TROUBLE_S:g} s", strikes,
-            "strikes", target="≤ 1: a group that could not store takes no other task", held=strikes <= 1),
+        Row(f"folder {what}: tasks lost or not succeeded after the fix", len(bad), "tasks", target="0",
+            held=not bad, note=f"of {len(tasks)}; their error: {min(messages)[-110:]}"),
+        Row(f"folder {what} for {FAULT_S:g} s: most strikes of a task", strikes,
+            "strikes", target="≤ 1: a group that cannot store takes no other task", held=strikes <= 1),
         Row(f"folder {what}: visible artifacts that cannot be read or do not match", len(unreadable), "files",
             target="0", held=not unreadable, note="; ".join(unreadable[:1])),
-        Row(f"folder {what}: mended to all tasks ended", back_s, "s"),
+        Row(f"folder {what}: time from the fix until all tasks ended", recovery_s, "s"),
     ]  # fmt: skip

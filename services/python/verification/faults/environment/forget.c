@@ -1,9 +1,9 @@
-/* Loaded before libc: tells which bytes of the files in $FORGET_FOLDER an operating system would still have.
+/* A preloaded library that records which bytes of the files in $FORGET_FOLDER survive a power cut.
  *
- * After each fsync or fdatasync that succeeded it appends "inode length" to $FORGET_LOG, with the length from before
- * the call: what was written while it ran may be lost. Whoever plays the crash cuts each file to its last length.
- * While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. With $FORGET_SLOW_MS their fsyncs
- * take so much longer. */
+ * After each successful fsync or fdatasync it appends "inode length" to $FORGET_LOG. The length is the one before the
+ * call, because bytes written during the call may be lost. To simulate the crash, truncate each file to its last
+ * length. While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. $FORGET_SLOW_MS delays
+ * each fsync by that many milliseconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int ours(int fd, struct stat *st) {
+static int in_folder(int fd, struct stat *st) {
     const char *folder = getenv("FORGET_FOLDER");
     char link[64], path[PATH_MAX];
     ssize_t length;
@@ -33,17 +33,17 @@ static int ours(int fd, struct stat *st) {
 static int full(int fd) {
     const char *flag = getenv("FORGET_FULL");
     struct stat st;
-    int before = errno, yes = flag && access(flag, F_OK) == 0 && ours(fd, &st);
+    int before = errno, yes = flag && access(flag, F_OK) == 0 && in_folder(fd, &st);
     errno = before;
     return yes;
 }
 
-static void dawdle(void) {
+static void slow_down(void) {
     const char *ms = getenv("FORGET_SLOW_MS");
     if (ms) usleep((useconds_t)atoi(ms) * 1000);
 }
 
-static void durable(const struct stat *st) {
+static void record_durable(const struct stat *st) {
     static ssize_t (*real_write)(int, const void *, size_t);
     char line[64];
     int before = errno, length = snprintf(line, sizeof line, "%lu %ld\n", (unsigned long)st->st_ino, (long)st->st_size);
@@ -61,11 +61,11 @@ static void durable(const struct stat *st) {
     int name(int fd) {                                        \
         static int (*real)(int);                              \
         struct stat st;                                       \
-        int mine = ours(fd, &st), rc;                         \
+        int inside = in_folder(fd, &st), rc;                  \
         if (!real) real = dlsym(RTLD_NEXT, #name);            \
-        if (mine) dawdle();                                   \
+        if (inside) slow_down();                              \
         rc = real(fd);                                        \
-        if (rc == 0 && mine) durable(&st);                    \
+        if (rc == 0 && inside) record_durable(&st);           \
         return rc;                                            \
     }
 SYNC(fsync)

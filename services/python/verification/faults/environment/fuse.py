@@ -1,9 +1,9 @@
-"""``python fuse.py FOLDER``: a file system in memory that forgets what was not fsynced.
+"""``python fuse.py FOLDER``: a file system in memory that loses what was not fsynced.
 
-The idea is LazyFS's: what is written lies in a cache until ``fsync`` or ``fdatasync`` of that file, and a crash
-drops the cache. Names (create, rename, remove) are durable at once, as they are in LazyFS; a file's length is
-data. The file ``.control`` takes orders (``crash``, ``limit BYTES``, ``limit none``) and gives counts as JSON.
-The kernel caches nothing of it, so that what a process reads after a crash is what the disk has.
+The idea is LazyFS's: writes stay in a cache until ``fsync`` or ``fdatasync`` of their file, and a crash drops the
+cache. Names (create, rename, remove) are durable at once, as in LazyFS; the length of a file is data. Write a command
+(``crash``, ``limit BYTES``, ``limit none``) to the file ``.control``, or read counts from it as JSON. The kernel
+caches nothing, so that processes read after a crash what the disk has.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CONTROL = "/.control"
 
 @dataclass(slots=True)
 class _File:
-    """A file: what processes see, and what a crash leaves."""
+    """A file: the bytes that processes see and the bytes that survive a crash."""
 
     mode: int = 0o644
     seen: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     clean_to: int = 0
-    """Up to here both are the same; so an append costs its own length, not the file's."""
+    """Up to here both are equal, so that syncing an append costs the length of the append, not of the file."""
     changed: float = field(default_factory=time.time)
 
     def sync(self) -> None:
@@ -38,7 +38,7 @@ class _File:
         self.clean_to = len(self.seen)
 
     def forget(self) -> int:
-        """How many bytes were lost."""
+        """Drop unsynced bytes. :returns: how many."""
         lost = len(self.seen) - self.clean_to
         self.seen = bytearray(self.durable)
         self.clean_to = len(self.seen)
@@ -50,7 +50,7 @@ class _File:
 
 
 class Forgetful(mfusepy.Operations):  # type: ignore[misc]
-    """One folder tree in memory. Single-threaded."""
+    """A tree of folders in memory. Single-threaded."""
 
     use_ns = True
 
@@ -64,8 +64,8 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     # ── the control file ─────────────────────────────────────────────────────────────────────────────────
 
-    def _obey(self, order: str) -> None:
-        match order.split():
+    def _run_command(self, command: str) -> None:
+        match command.split():
             case ["crash"]:
                 self._counts["crashes"] += 1
                 self._counts["forgotten_bytes"] += sum(file.forget() for file in self._files.values())
@@ -89,7 +89,7 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
             return self._attributes(stat.S_IFREG | 0o600, len(self._state()), time.time())
         if path in self._folders:
             return self._attributes(stat.S_IFDIR | 0o755, 0, 0.0)
-        file = self._of(path, fh)
+        file = self._file(path, fh)
         return self._attributes(stat.S_IFREG | file.mode, len(file.seen), file.changed)
 
     @staticmethod
@@ -118,15 +118,15 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
         self._folders.discard(path)
 
     def unlink(self, path: str) -> None:
-        self._of(path)
+        self._file(path)
         del self._files[path]
 
     def rename(self, old: str, new: str) -> None:
-        self._files[new] = self._of(old)
+        self._files[new] = self._file(old)
         del self._files[old]
 
     def chmod(self, path: str, mode: int) -> None:
-        self._of(path).mode = stat.S_IMODE(mode)
+        self._file(path).mode = stat.S_IMODE(mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         return None
@@ -150,13 +150,13 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         if path == CONTROL:
             return self._state()[offset : offset + size]
-        return bytes(self._of(path, fh).seen[offset : offset + size])
+        return bytes(self._file(path, fh).seen[offset : offset + size])
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         if path == CONTROL:
-            self._obey(data.decode())
+            self._run_command(data.decode())
             return len(data)
-        file = self._of(path, fh)
+        file = self._file(path, fh)
         grows = max(0, offset + len(data) - len(file.seen))
         if self._limit is not None and grows and self._size() + grows > self._limit:
             self._counts["no_space"] += 1
@@ -171,7 +171,7 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
     def truncate(self, path: str, length: int, fh: int | None = None) -> None:
         if path == CONTROL:
             return
-        file = self._of(path, fh)
+        file = self._file(path, fh)
         file.dirty_from(min(length, len(file.seen)))
         if length < len(file.seen):
             del file.seen[length:]
@@ -180,7 +180,7 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
     def fsync(self, path: str, datasync: int, fh: int) -> None:
         if path != CONTROL:
-            self._of(path, fh).sync()
+            self._file(path, fh).sync()
             self._counts["fsyncs"] += 1
 
     def flush(self, path: str, fh: int) -> None:
@@ -195,11 +195,11 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
     def _handle(self, path: str) -> int:
         self._handles += 1
         if path != CONTROL:
-            self._open[self._handles] = self._of(path)
+            self._open[self._handles] = self._file(path)
         return self._handles
 
-    def _of(self, path: str, fh: int | None = None) -> _File:
-        """By its handle, so that a file that was renamed or removed while open stays the same."""
+    def _file(self, path: str, fh: int | None = None) -> _File:
+        """The file of a handle, or else of a path: a handle outlives a rename or removal of its file."""
         file = self._open.get(fh) if fh else None
         file = file or self._files.get(path)
         if file is None:
@@ -208,7 +208,7 @@ class Forgetful(mfusepy.Operations):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Mount and serve, until it is unmounted."""
+    """Mount and serve until unmounted."""
     mfusepy.FUSE(
         Forgetful(),
         sys.argv[1],

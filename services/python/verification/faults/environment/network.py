@@ -1,6 +1,6 @@
-"""Networks that fail: between gateways and the server, groups and the server, clients and gateways.
+"""Network faults between gateways and the server, groups and the server, clients and gateways.
 
-All run under load, and the lab's checker decides from the history; what is counted here is what was done.
+All scenarios run under load, and the checker decides from the history. The notes of their rows count the faults.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from testkit.waiting import wait_until
 from verification.faults import mixed, schedule
 from verification.faults.cluster import FaultCluster
 from verification.faults.environment.full import LEASE_S, RUNNING
-from verification.faults.environment.proxy import GONE, HALF_OPEN, PARTITION, Flow, TcpProxy, Weather
+from verification.faults.environment.proxy import DOWN, HALF_OPEN, PARTITION, Conditions, Flow, TcpProxy
 from verification.faults.environment.toxi import Toxiproxy, find_program
-from verification.faults.environment.traffic import caller, look, settle
+from verification.faults.environment.traffic import caller, get_tasks, settle
 from verification.faults.load import Load
-from verification.faults.registry import Lab, SkippedError, ViolatedError, scenario
+from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
-Trouble = Callable[[float], None]
-"""Something that is done to a way for so many seconds."""
+NetworkFault = Callable[[float], None]
+"""Injects a fault into a link for a number of seconds."""
 
 
-def own_troubles(proxy: TcpProxy) -> dict[str, Trouble]:
-    """What our proxy can do to a way, by name."""
+def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
+    """The faults that our proxy can inject into its link, by name."""
 
-    def weather(what: Weather, *, cut_after: bool) -> Trouble:
-        def do(seconds: float) -> None:
-            proxy.weather(what)
+    def under(conditions: Conditions, *, cut_after: bool) -> NetworkFault:
+        def inject(seconds: float) -> None:
+            proxy.set_conditions(conditions)
             time.sleep(seconds)
             proxy.heal()
-            if cut_after:  # a half-open connection ends when somebody's keep-alive says so: here, soon
+            if cut_after:  # in production a keep-alive timeout ends a half-open connection; here it ends soon
                 proxy.cut()
 
-        return do
+        return inject
 
     def gone(seconds: float) -> None:
-        proxy.weather(GONE)
+        proxy.set_conditions(DOWN)
         proxy.cut()
         time.sleep(seconds)
         proxy.heal()
@@ -57,40 +57,40 @@ def own_troubles(proxy: TcpProxy) -> dict[str, Trouble]:
         "gone": gone,
         "reset": reset,
         "reply lost": lost,
-        "held, then delivered late": weather(PARTITION, cut_after=False),
-        "half-open": weather(HALF_OPEN, cut_after=True),
-        "answers swallowed": weather(Weather(down=Flow.SWALLOW), cut_after=True),
-        "requests swallowed": weather(Weather(up=Flow.SWALLOW), cut_after=True),
-        "20 ms slower each way": weather(Weather(latency_s=0.02), cut_after=False),
-        "200 kB/s": weather(Weather(bytes_per_s=200_000), cut_after=False),
+        "held, then delivered late": under(PARTITION, cut_after=False),
+        "half-open": under(HALF_OPEN, cut_after=True),
+        "replies swallowed": under(Conditions(down=Flow.SWALLOW), cut_after=True),
+        "requests swallowed": under(Conditions(up=Flow.SWALLOW), cut_after=True),
+        "20 ms slower each way": under(Conditions(latency_s=0.02), cut_after=False),
+        "200 kB/s": under(Conditions(bytes_per_s=200_000), cut_after=False),
     }
 
 
 def _under_load(
-    lab: Lab,
+    context: ScenarioContext,
     cluster: FaultCluster,
-    ways: dict[str, dict[str, Trouble]],
+    links: dict[str, dict[str, NetworkFault]],
     *,
     seconds: float,
     rate: float,
     name: str,
 ) -> list[Row]:
-    """Clients at work while each way has each trouble, one after the other, in an order that the seed makes."""
-    chance = random.Random(f"{lab.seed}/{name}")
-    order = [(way, what) for way, troubles in ways.items() for what in troubles]
+    """Inject each fault into each link, one after the other in a seeded order, while clients work."""
+    chance = random.Random(f"{context.seed}/{name}")
+    order = [(link, what) for link, faults in links.items() for what in faults]
     chance.shuffle(order)
     pools = cluster.options.pools
-    plan = schedule.submissions(seed=lab.seed, seconds=seconds, rate=rate, pools=pools)
+    plan = schedule.submissions(seed=context.seed, seconds=seconds, rate=rate, pools=pools)
     done: Counter[str] = Counter()
-    with Load(cluster, seed=lab.seed) as load:
+    with Load(cluster, seed=context.seed) as load:
         load.play(plan)
         end = time.monotonic() + seconds
         while order and time.monotonic() < end:
-            for way, what in order:
+            for link, what in order:
                 if time.monotonic() > end:
                     break
-                cluster.history.note("fault", kind="network", way=way, what=what)
-                ways[way][what](chance.uniform(0.3, 1.0))
+                cluster.history.note("fault", kind="network", link=link, what=what)
+                links[link][what](chance.uniform(0.3, 1.0))
                 done[what] += 1
                 time.sleep(chance.uniform(0.1, 0.4))
         time.sleep(max(0.0, end - time.monotonic()))
@@ -112,11 +112,11 @@ def _under_load(
 
 
 @contextmanager
-def _ways(proxies: dict[str, TcpProxy], stack: ExitStack) -> Iterator[Callable[[str], Callable[[int], str]]]:
-    def through(way: str) -> Callable[[int], str]:
+def _links(proxies: dict[str, TcpProxy], stack: ExitStack) -> Iterator[Callable[[str], Callable[[int], str]]]:
+    def through(link: str) -> Callable[[int], str]:
         def url(port: int) -> str:
-            proxies[way] = stack.enter_context(TcpProxy(("127.0.0.1", port)))
-            return f"redis://127.0.0.1:{proxies[way].port}"
+            proxies[link] = stack.enter_context(TcpProxy(("127.0.0.1", port)))
+            return f"redis://127.0.0.1:{proxies[link].port}"
 
         return url
 
@@ -124,123 +124,127 @@ def _ways(proxies: dict[str, TcpProxy], stack: ExitStack) -> Iterator[Callable[[
 
 
 @scenario(
-    "network-store", "the ways to the server are cut, half-open, slow, one-way, and lose replies, under load"
+    "network-store", "links to the server are cut, half-open, slow, one-way and lose replies, under load"
 )
-def network_store(lab: Lab) -> list[Row]:
-    """Gateways and groups each have a way of their own; each has every trouble."""
+def network_store(context: ScenarioContext) -> list[Row]:
+    """Gateways and groups each have their own link; each link gets every fault."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,
-        _ways(proxies, stack) as through,
-        lab.cluster(through=through("gateways"), groups_through=through("groups"), lease_s=4.0) as cluster,
+        _links(proxies, stack) as through,
+        context.cluster(
+            redis_via=through("gateways"), groups_redis_via=through("groups"), lease_s=4.0
+        ) as cluster,
     ):
-        ways = {name: own_troubles(proxy) for name, proxy in proxies.items()}
+        links = {name: proxy_faults(proxy) for name, proxy in proxies.items()}
         return _under_load(
-            lab, cluster, ways, seconds=lab.times(12, 600), rate=8.0, name="ways to the server"
+            context, cluster, links, seconds=context.times(12, 600), rate=8.0, name="links to the server"
         )
 
 
-@scenario("network-clients", "the ways of clients to the gateways are cut, half-open, slow, and lose answers")
-def network_clients(lab: Lab) -> list[Row]:
-    """Each gateway behind a proxy of its own."""
+@scenario("network-clients", "clients' links to the gateways are cut, half-open, slow and lose responses")
+def network_clients(context: ScenarioContext) -> list[Row]:
+    """Each gateway is behind its own proxy."""
     proxies: list[TcpProxy] = []
     with ExitStack() as stack:
 
-        def through(port: int) -> str:
+        def url_of(port: int) -> str:
             proxies.append(stack.enter_context(TcpProxy(("127.0.0.1", port))))
             return f"http://127.0.0.1:{proxies[-1].port}"
 
-        with lab.cluster(clients_through=through) as cluster:
+        with context.cluster(gateways_via=url_of) as cluster:
             assert len(cluster.urls) == len(proxies)
-            ways = {f"gateway {at}": own_troubles(proxy) for at, proxy in enumerate(proxies)}
+            links = {f"gateway {index}": proxy_faults(proxy) for index, proxy in enumerate(proxies)}
             return _under_load(
-                lab, cluster, ways, seconds=lab.times(8, 600), rate=8.0, name="ways of clients"
+                context, cluster, links, seconds=context.times(8, 600), rate=8.0, name="links of clients"
             )
 
 
-@scenario("network-toxiproxy", "the same ways to the server, troubled by toxiproxy")
-def network_toxiproxy(lab: Lab) -> list[Row]:
+@scenario("network-toxiproxy", "links to the server get the faults of toxiproxy")
+def network_toxiproxy(context: ScenarioContext) -> list[Row]:
     """The faults that toxiproxy has: down, timeout, reset_peer, latency, bandwidth, limit_data."""
     program = find_program()
     if program is None:
-        raise SkippedError("toxiproxy-server is not on PATH")
+        raise SkippedError("toxiproxy-server is neither on PATH nor beside the checkout")
     with Toxiproxy(program) as toxi:
-        ways: dict[str, dict[str, Trouble]] = {}
+        links: dict[str, dict[str, NetworkFault]] = {}
 
-        def through(way: str) -> Callable[[int], str]:
+        def through(link: str) -> Callable[[int], str]:
             def url(port: int) -> str:
-                ways[way] = toxi.troubles(way)
-                return f"redis://127.0.0.1:{toxi.listen(way, port)}"
+                links[link] = toxi.faults(link)
+                return f"redis://127.0.0.1:{toxi.listen(link, port)}"
 
             return url
 
-        with lab.cluster(
-            through=through("gateways"), groups_through=through("groups"), lease_s=4.0
+        with context.cluster(
+            redis_via=through("gateways"), groups_redis_via=through("groups"), lease_s=4.0
         ) as cluster:
-            return _under_load(lab, cluster, ways, seconds=lab.times(7, 300), rate=8.0, name="toxiproxy")
+            return _under_load(
+                context, cluster, links, seconds=context.times(7, 300), rate=8.0, name="toxiproxy"
+            )
 
 
-# ── the server is away, or only from its leader ──────────────────────────────────────────────────────────────
+# ── the server is unreachable for all, or only for the groups ────────────────────────────────────────────────
 
 
 def _running_task(cluster: FaultCluster, seconds: float) -> str:
     body = {"pool": "solo", "input": {**RUNNING["input"], "steps": int(seconds / 0.1)}}
     with caller(cluster.urls[0]) as client:
         task = client.submit(body)
-    wait_until(lambda: (look(cluster.urls, [task])[task] or {}).get("progress"), 20, "the task to run")
+    wait_until(lambda: (get_tasks(cluster.urls, [task])[task] or {}).get("progress"), 20, "the task to run")
     return task
 
 
 def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
     found = settle(cluster.urls, [task], timeout_s=60)[task]
     if found is None or found["state"] != "succeeded":
-        raise ViolatedError(f"{task} should have succeeded: {found}")
+        raise ViolatedError(f"{task} did not succeed: {found}")
     return found
 
 
 @scenario(
     "store-away",
-    "a server that cannot be reached for 2 × lease ends no lease; a leader cut off alone is replaced",
+    "a server unreachable for 2 × lease ends no lease; a leader that is cut off alone loses its task",
 )
-def store_away(lab: Lab) -> list[Row]:
-    """First the server is away from all, then from one task's group only, while the others go on."""
+def store_disconnect(context: ScenarioContext) -> list[Row]:
+    """First nobody reaches the server, then only the groups cannot reach it."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,
-        _ways(proxies, stack) as through,
-        lab.cluster(
-            through=through("gateways"), groups_through=through("groups"), lease_s=LEASE_S
+        _links(proxies, stack) as through,
+        context.cluster(
+            redis_via=through("gateways"), groups_redis_via=through("groups"), lease_s=LEASE_S
         ) as cluster,
     ):
         both = list(proxies.values())
         task = _running_task(cluster, 2 * LEASE_S + 2)
-        _away(both, 2 * LEASE_S)
+        _disconnect(both, 2 * LEASE_S)
         away = _ended(cluster, task)
         task = _running_task(cluster, 8)
-        _away([proxies["groups"]], 2 * LEASE_S)
+        _disconnect([proxies["groups"]], 2 * LEASE_S)
         alone = _ended(cluster, task)
     return [
         Row(
-            f"server away for 2 × lease ({2 * LEASE_S:.0f} s): attempts of the task that ran",
+            f"server unreachable for 2 × lease ({2 * LEASE_S:.0f} s): attempts of the running task",
             float(str(away["attempt"])),
             "attempts",
             target="1",
             held=away["attempt"] == 1,
         ),
         Row(
-            "groups cut off from the server for 2 × lease, gateways not: attempts of the task that ran",
+            "groups cut off from the server for 2 × lease, gateways not: attempts of the running task",
             float(str(alone["attempt"])),
             "attempts",
-            target="2: a silent leader does lose its task, and what it says later is not heard",
+            target="2: a silent leader loses its task, and its later writes are refused",
             held=alone["attempt"] == 2,
         ),
     ]
 
 
-def _away(ways: Sequence[TcpProxy], seconds: float) -> None:
-    for way in ways:
-        way.weather(GONE)
-        way.cut()
+def _disconnect(links: Sequence[TcpProxy], seconds: float) -> None:
+    for link in links:
+        link.set_conditions(DOWN)
+        link.cut()
     time.sleep(seconds)
-    for way in ways:
-        way.heal()
+    for link in links:
+        link.heal()

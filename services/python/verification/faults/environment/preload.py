@@ -1,4 +1,4 @@
-"""Small C libraries that are loaded before libc into single processes (Linux, a C compiler)."""
+"""Builds small C libraries to preload into single processes with ``LD_PRELOAD`` (Linux, with a C compiler)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class PreloadAbsentError(RuntimeError):
-    """This machine cannot build them; the message says why."""
+    """This machine cannot build such a library. The message says why."""
 
 
 def build(source: Path, library: Path) -> Path:
-    """Compile ``source`` to ``library``. :raises PreloadAbsentError: where that is not possible."""
+    """Compile ``source`` to ``library``. :raises PreloadAbsentError: when that fails."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
-        raise PreloadAbsentError("there is no C compiler for a library before libc")
+        raise PreloadAbsentError("preloaded libraries need Linux and a C compiler on PATH")
     built = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"],
         capture_output=True,
@@ -25,5 +25,5 @@ def build(source: Path, library: Path) -> Path:
         timeout=60,
     )
     if built.returncode:
-        raise PreloadAbsentError(f"{source.name} does not build: {built.stderr[-300:]}")
+        raise PreloadAbsentError(f"{source.name} did not compile: {built.stderr[-300:]}")
     return library

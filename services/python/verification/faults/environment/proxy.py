@@ -1,9 +1,15 @@
-"""A TCP proxy that does to connections what networks do.
+"""A TCP proxy that simulates network faults.
 
-Its weather holds for all connections, old and new: bytes pass, are held (and delivered later, as TCP does after a
-partition), or are swallowed (accepted and never delivered, without an end: a half-open connection), each way
-by itself; all of it may be slow. ``cut`` resets what is open. ``lose_replies`` lets a request through, waits for
-the first byte of its reply, and resets the connection instead of passing it on: it took effect, and nobody is told.
+Its :class:`Conditions` apply to all connections, old and new, and to each direction separately:
+
+* ``PASS``: bytes pass, with optional latency and bandwidth limits.
+* ``HOLD``: bytes wait until the conditions change, as TCP delivers them after a partition.
+* ``SWALLOW``: the proxy accepts bytes and drops them. The connection is dead from then on but never ends, as a
+  half-open connection.
+
+``cut`` resets the open connections. ``lose_replies`` forwards a request, waits for the first byte of its reply and
+resets the connection instead of forwarding the reply: the request took effect, but the client cannot know. One thread
+runs an event loop with two pumps per connection, one per direction.
 """
 
 from __future__ import annotations
@@ -23,38 +29,38 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
 class Flow(enum.Enum):
-    """What happens to bytes that go one way."""
+    """What happens to the bytes of one direction."""
 
     PASS = "pass"
     HOLD = "hold"
-    """They wait, and go on when the weather changes."""
+    """They wait until the conditions change."""
     SWALLOW = "swallow"
-    """They are lost, and so is everything after them on that connection."""
+    """They are lost, and so is everything after them on the same connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weather:
-    """What the network is like. ``up`` is towards the server."""
+class Conditions:
+    """The state of the network. ``up`` is towards the server."""
 
     accepts: bool = True
-    """Off: a new connection is reset at once."""
+    """``False``: new connections are reset at once."""
     up: Flow = Flow.PASS
     down: Flow = Flow.PASS
     latency_s: float = 0.0
-    """Before each piece, each way."""
+    """Delay before each chunk, in each direction."""
     bytes_per_s: float | None = None
-    """Each way of each connection; ``None``: no bound."""
+    """Limit for each direction of each connection; ``None``: no limit."""
 
 
-FAIR = Weather()
-PARTITION = Weather(up=Flow.HOLD, down=Flow.HOLD)
-HALF_OPEN = Weather(up=Flow.SWALLOW, down=Flow.SWALLOW)
-GONE = Weather(accepts=False)
+NORMAL = Conditions()
+PARTITION = Conditions(up=Flow.HOLD, down=Flow.HOLD)
+HALF_OPEN = Conditions(up=Flow.SWALLOW, down=Flow.SWALLOW)
+DOWN = Conditions(accepts=False)
 
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened so far."""
+    """The number of events so far."""
 
     accepted: int = 0
     refused: int = 0
@@ -74,7 +80,7 @@ class _Link:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def reset(self) -> None:
-        """End both sides at once, without a goodbye."""
+        """Reset both sides at once."""
         for side in (self.client, self.server):
             if side is not None:
                 with contextlib.suppress(OSError):
@@ -83,11 +89,11 @@ class _Link:
 
 
 class TcpProxy:
-    """Listens on 127.0.0.1 and passes on to ``upstream``. A thread of its own runs it; call it from any other."""
+    """Listens on 127.0.0.1 and forwards to ``upstream``. It runs in its own thread; call it from any other."""
 
     def __init__(self, upstream: tuple[str, int], *, port: int = 0) -> None:
         self._upstream = upstream
-        self._weather = FAIR
+        self._conditions = NORMAL
         self._lose = 0
         self._lose_match = b""
         self._links: set[_Link] = set()
@@ -99,23 +105,23 @@ class TcpProxy:
         self._server = self._call(self._listen(port))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
-    # ── what a test does ─────────────────────────────────────────────────────────────────────────────────
+    # ── called from tests ────────────────────────────────────────────────────────────────────────────────
 
-    def weather(self, weather: Weather) -> None:
-        """From now on it is like this."""
-        self._loop.call_soon_threadsafe(self._change, weather)
+    def set_conditions(self, conditions: Conditions) -> None:
+        """Change the conditions of all connections."""
+        self._loop.call_soon_threadsafe(self._change, conditions)
         self._call(_nothing())
 
     def heal(self) -> None:
         """Everything passes again; connections that have lost bytes stay dead."""
-        self.weather(FAIR)
+        self.set_conditions(NORMAL)
 
     def cut(self) -> int:
-        """Reset what is open now; how many connections that were."""
+        """Reset the open connections. :returns: how many there were."""
         return int(self._call(self._cut()))
 
     def lose_replies(self, count: int, *, match: bytes = b"") -> None:
-        """The next ``count`` requests that contain ``match`` take effect and are not answered."""
+        """Lose the replies to the next ``count`` requests that contain ``match``."""
 
         def do() -> None:
             self._lose, self._lose_match = count, match
@@ -125,11 +131,11 @@ class TcpProxy:
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return len(self._links)
 
     def close(self) -> None:
-        """End."""
+        """Reset all connections and stop the proxy."""
         self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -141,17 +147,17 @@ class TcpProxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ── inside, on the loop ──────────────────────────────────────────────────────────────────────────────
+    # ── on the event loop ────────────────────────────────────────────────────────────────────────────────
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _end(self) -> None:
-        self._server.close()  # on its own loop: a connection that ends meanwhile would meet it half closed
+        self._server.close()  # on its own loop, where no connection can end while it closes
         await self._cut()
 
-    def _change(self, weather: Weather) -> None:
-        self._weather = weather
+    def _change(self, conditions: Conditions) -> None:
+        self._conditions = conditions
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -170,7 +176,7 @@ class TcpProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(writer)
-        if not self._weather.accepts:
+        if not self._conditions.accepts:
             self.counts.refused += 1
             link.reset()
             return
@@ -187,16 +193,18 @@ class TcpProxy:
             self._links.discard(link)
 
     async def _serve(self, link: _Link, reader: asyncio.StreamReader) -> None:
-        while self._weather.up is Flow.HOLD:
+        while self._conditions.up is Flow.HOLD:
             await self._changed.wait()
-        if self._weather.up is Flow.SWALLOW:  # the server never hears of this one
+        if self._conditions.up is Flow.SWALLOW:  # the server never sees this connection
             link.dead = True
-            await self._pump(link, reader, None, lambda: self._weather.up)
+            await self._pump(link, reader, None, lambda: self._conditions.up)
             return
         back, link.server = await asyncio.open_connection(*self._upstream)
         pumps = [
-            asyncio.create_task(self._pump(link, reader, link.server, lambda: self._weather.up)),
-            asyncio.create_task(self._pump(link, back, link.client, lambda: self._weather.down, down=True)),
+            asyncio.create_task(self._pump(link, reader, link.server, lambda: self._conditions.up)),
+            asyncio.create_task(
+                self._pump(link, back, link.client, lambda: self._conditions.down, down=True)
+            ),
         ]
         link.tasks += pumps
         await asyncio.gather(*pumps)
@@ -228,7 +236,7 @@ class TcpProxy:
                 link.losing = True
             if target is not None:
                 await self._send(target, data)
-        if link.dead:  # nobody is told that the other side has gone
+        if link.dead:  # the other side must not see that this side has ended
             await asyncio.Event().wait()
         while flow() is Flow.HOLD:
             await self._changed.wait()
@@ -236,19 +244,20 @@ class TcpProxy:
             target.write_eof()
 
     async def _send(self, target: asyncio.StreamWriter, data: bytes) -> None:
-        weather = self._weather
-        if weather.latency_s:
-            await asyncio.sleep(weather.latency_s)
-        if weather.bytes_per_s is None:
+        conditions = self._conditions
+        if conditions.latency_s:
+            await asyncio.sleep(conditions.latency_s)
+        if conditions.bytes_per_s is None:
             target.write(data)
             await target.drain()
             return
-        piece = max(1, int(weather.bytes_per_s / 20))
-        for at in range(0, len(data), piece):
-            target.write(data[at : at + piece])
+        size = max(1, int(conditions.bytes_per_s / 20))
+        for start in range(0, len(data), size):
+            chunk = data[start : start + size]
+            target.write(chunk)
             await target.drain()
-            await asyncio.sleep(len(data[at : at + piece]) / weather.bytes_per_s)
+            await asyncio.sleep(len(chunk) / conditions.bytes_per_s)
 
 
 async def _nothing() -> None:
-    """A turn of the loop: what was asked for before has been done."""
+    """Takes one turn of the loop, after which earlier callbacks have run."""

@@ -1,4 +1,4 @@
-"""A real S3 server, and an HTTP proxy before it that errs: 500, 503, slow, cut in the middle, answer lost."""
+"""A real S3 server and a faulty HTTP proxy in front of it: 500, 503, slow, cut uploads, lost responses."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ CREDENTIALS = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-TROUBLES = ("500", "503 SlowDown", "slow", "cut while sending", "answer lost")
+FAULTS = ("500", "503 SlowDown", "slow", "upload cut", "response lost")
 _PACKED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "versitygw.xz"
 _RESET = struct.pack("ii", 1, 0)
-_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>the lab says so</Message></Error>'
+_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>injected fault</Message></Error>'
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "expect"}
 
 
 @contextlib.contextmanager
 def credentials() -> Iterator[None]:
-    """The AWS variables of the lab, for this process and what it starts."""
+    """The AWS variables of the fault tests, for this process and its children."""
     before = {name: os.environ.get(name) for name in CREDENTIALS}
     os.environ.update(CREDENTIALS)
     try:
@@ -57,7 +57,7 @@ def credentials() -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[tuple[str, str]]:
-    """A server with one bucket: its URL and its name. versitygw where it is, else moto's."""
+    """An S3 server with one bucket: its URL and its name. It is versitygw if available, else moto."""
     with tempfile.TemporaryDirectory(prefix="daybreak-s3-") as folder, credentials():
         port, home = free_port(), Path(folder)
         name, command = _command(home, port)
@@ -65,7 +65,7 @@ def s3_server() -> Iterator[tuple[str, str]]:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_until(lambda: _listens(port), 60, f"{name}; see {home / 'log'}")
+            wait_until(lambda: _is_listening(port), 60, f"{name}; see {home / 'log'}")
             client(url).create_bucket(Bucket=BUCKET)
             yield url, name
         finally:
@@ -74,7 +74,7 @@ def s3_server() -> Iterator[tuple[str, str]]:
 
 
 def client(url: str) -> Any:
-    """A plain client of boto3."""
+    """A plain boto3 client."""
     import boto3
 
     return boto3.session.Session().client("s3", endpoint_url=url, region_name="us-east-1")
@@ -82,13 +82,13 @@ def client(url: str) -> Any:
 
 def left_behind(url: str) -> list[str]:
     """Every object and every unfinished upload in the bucket."""
-    one = client(url)
+    s3 = client(url)
     found = [
         item["Key"]
-        for page in one.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         for item in page.get("Contents", ())
     ]
-    unfinished = one.list_multipart_uploads(Bucket=BUCKET).get("Uploads") or ()
+    unfinished = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads") or ()
     return found + [f"{item['Key']} (unfinished)" for item in unfinished]
 
 
@@ -116,20 +116,20 @@ def _command(home: Path, port: int) -> tuple[str, list[str]]:
     return "versitygw", [program, *flags]
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
         return True
     return False
 
 
 class FaultyS3:
-    """Passes requests on; while ``chance`` is above zero, some of them meet trouble, by a seed's draw."""
+    """Forwards requests and injects a fault from ``only`` into each with probability ``chance``, by a seed."""
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)
         self.upstream = (str(parts.hostname), int(parts.port or 80))
         self.chance = 0.0
-        self.only: tuple[str, ...] = TROUBLES
+        self.only: tuple[str, ...] = FAULTS
         self.done: Counter[str] = Counter()
         self._draw = random.Random(f"{seed}/s3")
         self._lock = threading.Lock()
@@ -145,16 +145,16 @@ class FaultyS3:
         self._thread.start()
 
     def draw(self) -> str | None:
-        """What befalls the next request."""
+        """The fault of the next request, if any."""
         with self._lock:
             if self._draw.random() >= self.chance:
                 return None
-            trouble = self._draw.choice(self.only)
-            self.done[trouble] += 1
-            return trouble
+            fault = self._draw.choice(self.only)
+            self.done[fault] += 1
+            return fault
 
     def close(self) -> None:
-        """End."""
+        """Stop the proxy."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
@@ -167,7 +167,7 @@ class FaultyS3:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection of a client of S3."""
+    """One connection of an S3 client."""
 
     faulty: FaultyS3
     protocol_version = "HTTP/1.1"
@@ -178,30 +178,30 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    def _any(self) -> None:
-        trouble = self.faulty.draw()
+    def _handle(self) -> None:
+        fault = self.faulty.draw()
         length = int(self.headers.get("content-length") or 0)
-        if trouble == "cut while sending":
+        if fault == "upload cut":
             self.rfile.read(length // 2)
             self._reset()
             return
         body = self.rfile.read(length)
-        if trouble == "500":
-            self._answer(500, [], _ERROR.format("InternalError").encode())
-        elif trouble == "503 SlowDown":
-            self._answer(503, [], _ERROR.format("SlowDown").encode())
+        if fault == "500":
+            self._respond(500, [], _ERROR.format("InternalError").encode())
+        elif fault == "503 SlowDown":
+            self._respond(503, [], _ERROR.format("SlowDown").encode())
         else:
-            if trouble == "slow":
+            if fault == "slow":
                 time.sleep(0.7)
-            status, headers, data = self._ask(body)
-            if trouble == "answer lost":
+            status, headers, data = self._forward(body)
+            if fault == "response lost":
                 self._reset()
             else:
-                self._answer(status, headers, data)
+                self._respond(status, headers, data)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815
 
-    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(*self.faulty.upstream, timeout=60)
         with contextlib.closing(connection):
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -210,13 +210,13 @@ class _Handler(BaseHTTPRequestHandler):
                     connection.putheader(name, value)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            answer = connection.getresponse()
-            headers = [pair for pair in answer.getheaders() if pair[0].lower() not in _HOP]
-            if self.command == "HEAD" and (length := answer.getheader("content-length")) is not None:
+            response = connection.getresponse()
+            headers = [pair for pair in response.getheaders() if pair[0].lower() not in _HOP]
+            if self.command == "HEAD" and (length := response.getheader("content-length")) is not None:
                 headers.append(("Content-Length", length))
-            return answer.status, headers, answer.read()
+            return response.status, headers, response.read()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+    def _respond(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -232,4 +232,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""

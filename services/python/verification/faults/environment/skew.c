@@ -1,5 +1,5 @@
-/* Loaded before libc: adds the seconds in the file $SKEW_FILE (eight bytes, mapped) to what the wall clock says.
- * Monotonic clocks, sleeps and timeouts stay true. */
+/* A preloaded library that adds the seconds in the file $SKEW_FILE (eight bytes, mapped) to the wall clock.
+ * Monotonic clocks, sleeps and timeouts stay correct. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -21,14 +21,14 @@ __attribute__((constructor)) static void begin(void) {
     if (page != MAP_FAILED) skew = page;
 }
 
-static int64_t by(void) { return skew ? *skew : none; }
+static int64_t offset(void) { return skew ? *skew : none; }
 
 int clock_gettime(clockid_t clock, struct timespec *at) {
     static int (*real)(clockid_t, struct timespec *);
     int rc;
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     rc = real(clock, at);
-    if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) at->tv_sec += by();
+    if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) at->tv_sec += offset();
     return rc;
 }
 
@@ -37,7 +37,7 @@ int gettimeofday(struct timeval *at, void *zone) {
     int rc;
     if (!real) real = dlsym(RTLD_NEXT, "gettimeofday");
     rc = real(at, zone);
-    if (rc == 0 && at) at->tv_sec += by();
+    if (rc == 0 && at) at->tv_sec += offset();
     return rc;
 }
 

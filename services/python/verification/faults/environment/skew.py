@@ -1,7 +1,7 @@
-"""The wall clock of single processes, stepped while they run, by a small library before libc (``skew.c``).
+"""Steps the wall clock of single processes while they run, by a preloaded library (``skew.c``).
 
-Monotonic clocks, sleeps and timeouts stay true, as they do when an administrator or NTP steps a machine's wall
-clock. (libfaketime does not serve here: under it Python's ``time.sleep`` fails with EINVAL.)
+Monotonic clocks, sleeps and timeouts stay correct, as when an administrator or NTP steps a machine's wall clock.
+(libfaketime does not work here: under it, Python's ``time.sleep`` fails with EINVAL.)
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _SOURCE = Path(__file__).with_name("skew.c")
 
 
 class Skew:
-    """One wall clock, shared by all processes that are started with its ``environment``."""
+    """One wall clock, shared by all processes that start with its ``environment``."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """:raises PreloadAbsentError: where the library cannot be built."""
+        """:raises PreloadAbsentError: where this machine cannot build the library."""
         self._file = folder / f"{name}.skew"
         self._file.write_bytes(bytes(8))
         library = build(_SOURCE, folder / f"{name}.so")
         self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "SKEW_FILE": str(self._file)}
 
     def step_to(self, seconds: int) -> None:
-        """From now on the clock is wrong by so much."""
+        """Set the clock's error."""
         with self._file.open("r+b", buffering=0) as file:
             file.write(struct.pack("=q", seconds))

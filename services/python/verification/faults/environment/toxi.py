@@ -1,4 +1,4 @@
-"""Toxiproxy, where its server is on this machine: the same troubles by a program that others trust."""
+"""Toxiproxy, where this machine has its server: network faults by a widely used program."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from daybreak_server.local.instance import free_port
 from testkit.waiting import wait_until
 
 _PACKED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
-"""Where the test cluster's tools lie beside a checkout."""
+"""The packed program among the test cluster's tools beside a checkout."""
 
 
 def find_program() -> Path | None:
-    """``toxiproxy-server`` on PATH or, packed, beside the checkout."""
+    """``toxiproxy-server`` on PATH, else the packed one beside the checkout."""
     found = shutil.which("toxiproxy-server")
     if found is not None:
         return Path(found)
@@ -30,7 +30,7 @@ def find_program() -> Path | None:
 
 
 class Toxiproxy:
-    """A running toxiproxy."""
+    """A running toxiproxy server. Use it in ``with``."""
 
     def __init__(self, program: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="daybreak-toxi-")
@@ -45,26 +45,26 @@ class Toxiproxy:
             self._process = subprocess.Popen(
                 [str(program), "-host", "127.0.0.1", "-port", str(port)], stdout=log, stderr=log
             )
-        wait_until(self._answers, 20, "toxiproxy")
+        wait_until(self._responds, 20, "toxiproxy")
 
     def listen(self, name: str, port: int) -> int:
-        """A new proxy before ``port``; where it listens."""
-        answer = self._call(
+        """Add a proxy in front of ``port``. :returns: the port on which it listens."""
+        proxy = self._call(
             "POST", "/proxies", {"name": name, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{port}"}
         )
-        return int(answer["listen"].rpartition(":")[2])
+        return int(proxy["listen"].rpartition(":")[2])
 
-    def troubles(self, name: str) -> dict[str, Callable[[float], None]]:
-        """What it can do to a way, by name."""
+    def faults(self, name: str) -> dict[str, Callable[[float], None]]:
+        """The faults that it can inject into the proxy ``name``, by name of the fault."""
 
-        def toxic(kind: str, way: str = "downstream", **attributes: int) -> Callable[[float], None]:
-            def do(seconds: float) -> None:
-                body = {"name": kind, "type": kind, "stream": way, "attributes": attributes}
+        def toxic(kind: str, stream: str = "downstream", **attributes: int) -> Callable[[float], None]:
+            def inject(seconds: float) -> None:
+                body = {"name": kind, "type": kind, "stream": stream, "attributes": attributes}
                 self._call("POST", f"/proxies/{name}/toxics", body)
                 time.sleep(seconds)
                 self._call("DELETE", f"/proxies/{name}/toxics/{kind}")
 
-            return do
+            return inject
 
         def down(seconds: float) -> None:
             self._call("POST", f"/proxies/{name}", {"enabled": False})
@@ -82,7 +82,7 @@ class Toxiproxy:
         }
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         self._process.kill()
         self._process.wait(20)
         self._folder.cleanup()
@@ -93,7 +93,7 @@ class Toxiproxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             self._call("GET", "/version")
         except (OSError, urllib.error.URLError):
@@ -103,8 +103,8 @@ class Toxiproxy:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            text = answer.read()
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read()
         try:
             return json.loads(text) if text else None
         except ValueError:

@@ -1,4 +1,4 @@
-"""Clients that submit as fast as they are let, and remember what they were promised."""
+"""Clients that submit as fast as they can and remember which tasks were accepted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import http.client
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ _TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An HTTP answer, and when it came (monotonic)."""
+class Response:
+    """An HTTP response and the monotonic time of its arrival."""
 
     status: int
     body: dict[str, Any]
@@ -29,12 +28,12 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The problem's code; empty where it is none."""
+        """The problem's code; empty for other responses."""
         return str(self.body.get("code", ""))
 
 
 class Caller:
-    """One keep-alive connection to a gateway. Not for more than one thread."""
+    """One keep-alive connection to a gateway, for one thread."""
 
     def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         parts = urlsplit(url)
@@ -42,31 +41,32 @@ class Caller:
 
     def call(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        """:raises OSError: also where what came was no HTTP: then nobody knows what was done."""
+    ) -> Response:
+        """Send a request. :raises OSError: without a valid HTTP response; the request may have had an effect."""
         data = None if body is None else json.dumps(body)
         try:
             self._connection.request(
                 method, path, data, {"content-type": "application/json", **(headers or {})}
             )
-            answer = self._connection.getresponse()
-            text = answer.read()
+            response = self._connection.getresponse()
+            text = response.read()
         except (OSError, http.client.HTTPException) as exc:
             self._connection.close()
             raise ConnectionError(f"{method} {path}: {exc!r}") from exc
         at = time.monotonic()
         try:
-            shown = json.loads(text) if text else {}
+            content = json.loads(text) if text else {}
         except ValueError:
-            shown = {}
-        return Answer(status=answer.status, body=shown, retry_after=answer.headers["retry-after"], at=at)
+            content = {}
+        retry_after = response.headers["retry-after"]
+        return Response(status=response.status, body=content, retry_after=retry_after, at=at)
 
     def submit(self, body: Mapping[str, Any]) -> str:
-        """The id of a task that must be accepted. :raises RuntimeError: with the answer when it is not."""
-        answer = self.call("POST", "/v1/tasks", body)
-        if answer.status != 202:
-            raise RuntimeError(f"a submit was answered with {answer.status}: {answer.body}")
-        return str(answer.body["id"])
+        """Submit a task and return its id. :raises RuntimeError: when it is not accepted."""
+        response = self.call("POST", "/v1/tasks", body)
+        if response.status != 202:
+            raise RuntimeError(f"the gateway refused a submit with status {response.status}: {response.body}")
+        return str(response.body["id"])
 
     def close(self) -> None:
         """Close the connection."""
@@ -74,7 +74,7 @@ class Caller:
 
 
 class Traffic:
-    """Submits to a pool from several threads while it is open (use ``with``)."""
+    """Submits to a pool from several threads inside ``with``."""
 
     def __init__(
         self,
@@ -86,20 +86,20 @@ class Traffic:
         body: Callable[[int], dict[str, Any]] | None = None,
         keys: bool = False,
     ) -> None:
-        """``keys``: with an Idempotency-Key, and repeated with it until an answer comes."""
+        """``keys``: send an Idempotency-Key and repeat each submit until a response arrives."""
         self._urls = list(urls)
         self._pool = pool
         self._pause_s = pause_s
         self._body = body or (lambda number: {"input": {"steps": 1, "message": f"task {number}"}})
         self._keys = keys
         self.accepted: dict[str, float] = {}
-        """Task → when its 202 came."""
-        self.refused: list[Answer] = []
+        """The arrival time of each accepted task's response."""
+        self.refused: list[Response] = []
         self.unknown = 0
-        """Submits without an answer."""
+        """The number of submits without a response."""
         self._numbers = iter(range(1 << 60))
         self._lock = threading.Lock()
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(at,), daemon=True) for at in range(threads)]
 
     def __enter__(self) -> Self:
@@ -108,100 +108,91 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join(2 * _TIMEOUT_S)
-
-    def codes(self) -> Counter[str]:
-        """Refusals by status and code."""
-        return Counter(f"{answer.status} {answer.code}" for answer in list(self.refused))
-
-    def unhinted(self) -> list[Answer]:
-        """Refusals for a while (429, 503) that do not say when to come back."""
-        return [one for one in list(self.refused) if one.status in (429, 503) and one.retry_after is None]
 
     def _run(self, at: int) -> None:
         url = self._urls[at % len(self._urls)]
         caller = Caller(url)
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             with self._lock:
                 number = next(self._numbers)
             body = {"pool": self._pool, **self._body(number)}
             headers = {"idempotency-key": f"{id(self)}-{number}"} if self._keys else {}
-            while not self._submit(caller, body, headers) and self._keys and not self._ending.is_set():
+            while not self._submit(caller, body, headers) and self._keys and not self._stopping.is_set():
                 pass
-            self._ending.wait(self._pause_s)
+            self._stopping.wait(self._pause_s)
         caller.close()
 
     def _submit(self, caller: Caller, body: dict[str, Any], headers: Mapping[str, str]) -> bool:
-        """Whether it was answered for good."""
+        """Submit once. :returns: whether the response is final, so that it needs no repeat."""
         try:
-            answer = caller.call("POST", "/v1/tasks", body, headers=headers)
+            response = caller.call("POST", "/v1/tasks", body, headers=headers)
         except OSError:
             self.unknown += 1
-            self._ending.wait(0.05)
+            self._stopping.wait(0.05)
             return False
-        if answer.status in (200, 202):
+        if response.status in (200, 202):
             with self._lock:
-                self.accepted.setdefault(answer.body["id"], answer.at)
+                self.accepted.setdefault(response.body["id"], response.at)
             return True
         with self._lock:
-            self.refused.append(answer)
-        self._ending.wait(0.02)
-        return answer.status < 429
+            self.refused.append(response)
+        self._stopping.wait(0.02)
+        return response.status < 429
 
 
-def look(urls: Sequence[str], tasks: Sequence[str], *, threads: int = 4) -> dict[str, dict[str, Any] | None]:
-    """Each task as the API shows it; ``None`` where there is no such task (any more)."""
+def get_tasks(
+    urls: Sequence[str], tasks: Sequence[str], *, threads: int = 4
+) -> dict[str, dict[str, Any] | None]:
+    """Each task as the API shows it; ``None`` for a task that does not exist."""
 
-    def some(at: int) -> list[tuple[str, dict[str, Any] | None]]:
-        caller = Caller(urls[at % len(urls)])
+    def get_share(index: int) -> list[tuple[str, dict[str, Any] | None]]:
+        caller = Caller(urls[index % len(urls)])
         with contextlib.closing(caller):
-            return [(task, _shown(caller, task)) for task in tasks[at::threads]]
+            return [(task, _get_task(caller, task)) for task in tasks[index::threads]]
 
     with ThreadPoolExecutor(threads) as pool:
-        return dict(pair for found in pool.map(some, range(threads)) for pair in found)
+        return dict(pair for found in pool.map(get_share, range(threads)) for pair in found)
 
 
-def _shown(caller: Caller, task: str) -> dict[str, Any] | None:
+def _get_task(caller: Caller, task: str) -> dict[str, Any] | None:
     end = time.monotonic() + 30
     while True:
         with contextlib.suppress(OSError):
-            answer = caller.call("GET", f"/v1/tasks/{task}")
-            if answer.status == 200:
-                return answer.body
-            if answer.status == 404:
+            response = caller.call("GET", f"/v1/tasks/{task}")
+            if response.status == 200:
+                return response.body
+            if response.status == 404:
                 return None
         if time.monotonic() > end:
-            raise TimeoutError(f"{task} cannot be read")
+            raise TimeoutError(f"no gateway returned {task} within 30 s")
         time.sleep(0.1)
 
 
 def settle(
     urls: Sequence[str], tasks: Sequence[str], *, timeout_s: float = 60.0
 ) -> dict[str, dict[str, Any] | None]:
-    """Look until each has ended or is not there; what has not ended by then is as it is."""
+    """Poll until each task has ended or does not exist, or until the timeout. :returns: the last view of each."""
     end = time.monotonic() + timeout_s
     found: dict[str, dict[str, Any] | None] = {}
     left = list(tasks)
     while True:
-        found |= look(urls, left)
-        left = [task for task in left if (one := found[task]) is not None and one["state"] not in TERMINAL]
+        found |= get_tasks(urls, left)
+        left = unsettled({task: found[task] for task in left})
         if not left or time.monotonic() > end:
             return found
         time.sleep(0.25)
 
 
 def unsettled(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
-    """Those that are there and have not ended."""
-    return [task for task, one in found.items() if one is not None and one["state"] not in TERMINAL]
+    """The tasks that exist and have not ended."""
+    return [task for task, view in found.items() if view is not None and view["state"] not in TERMINAL]
 
 
 @contextlib.contextmanager
 def caller(url: str) -> Iterator[Caller]:
-    """A connection that is closed afterwards."""
-    one = Caller(url)
-    try:
-        yield one
-    finally:
-        one.close()
+    """A :class:`Caller` that is closed afterwards."""
+    with contextlib.closing(Caller(url)) as connection:
+        yield connection

@@ -1,4 +1,4 @@
-"""One promise each, with its figures. Importing this registers them; the order is the order of the report."""
+"""The scenarios: one promise each, with its figures. Importing this registers them in the order of the report."""
 
 from __future__ import annotations
 

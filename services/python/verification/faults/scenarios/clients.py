@@ -1,4 +1,4 @@
-"""What clients were promised: streams without gap, a quick cancel, one task for one key, no task forgotten."""
+"""Promises to clients: streams without gaps, quick cancellation, one task per key, no accepted task lost."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any
 from verification.faults.history import read
 from verification.faults.load import Load
 from verification.faults.options import PoolPlan
-from verification.faults.registry import Lab, ViolatedError, scenario
-from verification.faults.scenarios.leases import decide, running
+from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenarios.leases import decide, wait_running
 from verification.faults.schedule import Submission
 from verification.results import Row
 
 
-@scenario("cuts", "a thousand cut streams, gateways killed among them: no gap, no repeat")
-def run_cuts(lab: Lab) -> list[Row]:
-    """Long tasks, many readers; each stream is cut before every fourth chunk, often within an event."""
-    wanted = lab.times(1000, 5000)
-    with lab.cluster(pools=(PoolPlan(groups=4),)) as cluster, Load(cluster, seed=lab.seed, cut=0.25) as load:
+@scenario("cuts", "a thousand streams are cut and gateways killed: no event is missing or repeated")
+def run_cuts(context: ScenarioContext) -> list[Row]:
+    """Long tasks with many readers; a quarter of all chunks are cut off, half of them in the middle of an event."""
+    wanted = context.times(1000, 5000)
+    with (
+        context.cluster(pools=(PoolPlan(groups=4),)) as cluster,
+        Load(cluster, seed=context.seed, cut=0.25) as load,
+    ):
         network = load.networks[load.tenants[0]]
         number, since = 0, time.monotonic()
         while network.cuts < wanted:
@@ -34,7 +37,7 @@ def run_cuts(lab: Lab) -> list[Row]:
             cluster.kill(cluster.targets("gateway")[number % 2])
             load.wait_clients(60)
             if time.monotonic() - since > 600:
-                raise ViolatedError(f"only {network.cuts} cuts in ten minutes")
+                raise ViolatedError(f"only {network.cuts} of {wanted} cuts in ten minutes")
         decide(cluster, load)
         events, readers = cluster.history.counts["event.saw"], cluster.history.counts["reader.end"]
         cuts = network.cuts
@@ -50,14 +53,14 @@ def run_cuts(lab: Lab) -> list[Row]:
     ]
 
 
-@scenario("cancel", "a running task is cancelled: how long until its group has stopped", alone=True)
-def run_cancel(lab: Lab) -> list[Row]:
-    """Steps of 0.3 s and the default report interval; from the cancel's answer to the terminal event."""
-    count, groups, step_s = lab.times(200, 600), 8, 0.3
+@scenario("cancel", "measures how long a group takes to stop after a cancel", alone=True)
+def run_cancel(context: ScenarioContext) -> list[Row]:
+    """Steps of 0.3 s and the default report interval; from the response of the cancel to the terminal event."""
+    count, groups, step_s = context.times(200, 600), 8, 0.3
     pools = (PoolPlan(groups=groups),)
     with (
-        lab.cluster(pools=pools, progress_s=0.25, lease_s=5.0) as cluster,
-        Load(cluster, seed=lab.seed) as load,
+        context.cluster(pools=pools, progress_s=0.25, lease_s=5.0) as cluster,
+        Load(cluster, seed=context.seed) as load,
     ):
         load.call(_cancel_all(load, count=count, groups=groups, step_s=step_s))
         records = decide(cluster, load)
@@ -69,15 +72,15 @@ def run_cancel(lab: Lab) -> list[Row]:
     p99, steps = ordered[int(len(ordered) * 0.99)], sorted(after)[int(len(after) * 0.99)]
     return [
         Row(
-            "Steps that end after a cancel was answered, p99",
+            "Steps that end after the response to a cancel, p99",
             steps,
             "steps",
             target="≤ 1 step at p99",
             held=steps <= 1,
-            note=f"n = {len(after)}, the most {max(after)}; steps of {step_s:g} s, longer than the interval of reports",
+            note=f"n = {len(after)}, max {max(after)}; a step takes {step_s:g} s, longer than the report interval",
         ),
         Row(
-            "Cancel's answer → its client sees `cancelled`, p99",
+            "Response to a cancel until the client sees `cancelled`, p99",
             round(p99, 3),
             "s",
             note=f"p50 {statistics.median(ordered):.3f}, max {ordered[-1]:.3f}; a step takes {step_s:g} s",
@@ -86,10 +89,10 @@ def run_cancel(lab: Lab) -> list[Row]:
 
 
 async def _cancel_all(load: Load, *, count: int, groups: int, step_s: float) -> None:
-    gate = asyncio.Semaphore(groups)
+    free_groups = asyncio.Semaphore(groups)
 
-    async def one(number: int) -> None:
-        async with gate:
+    async def cancel_one(number: int) -> None:
+        async with free_groups:
             what = Submission(
                 at_s=0,
                 number=number,
@@ -97,20 +100,20 @@ async def _cancel_all(load: Load, *, count: int, groups: int, step_s: float) -> 
                 tenant=load.tenants[0],
                 input={"message": "c", "steps": 1000, "step_s": step_s},
             )
-            task = await load._submit(what)
+            task = await load.submit_async(what)
             if task is None:
                 return
             reader = asyncio.create_task(load.read(task, load.tenants[0], cut=False, hops=False))
-            await _begun(load, task)
-            await asyncio.sleep(step_s * (number % 10) / 10)  # at any moment of a step
+            await _wait_for_step(load, task)
+            await asyncio.sleep(step_s * (number % 10) / 10)  # at different points of a step
             await load.cancel(task)
             await reader
 
-    await asyncio.gather(*(one(number) for number in range(count)))
+    await asyncio.gather(*(cancel_one(number) for number in range(count)))
 
 
-async def _begun(load: Load, task: str) -> None:
-    """Until it has told of a step."""
+async def _wait_for_step(load: Load, task: str) -> None:
+    """Wait until the task has reported a step."""
     client = load.readers[load.tenants[0]]
     async with aclosing(client.events(task)) as events:  # type: ignore[type-var]
         async for event in events:
@@ -119,17 +122,17 @@ async def _begun(load: Load, task: str) -> None:
 
 
 def _cancel_times(lines: list[dict[str, Any]]) -> list[float]:
-    asked = {line["task"]: line["t"] for line in lines if line["op"] == "cancel" and line["kind"] == "ok"}
+    answered = {line["task"]: line["t"] for line in lines if line["op"] == "cancel" and line["kind"] == "ok"}
     ended = {
         line["task"]: line["t"] for line in lines if line["op"] == "event" and line["type"] == "cancelled"
     }
-    return [max(0.0, ended[task] - at) for task, at in asked.items() if task in ended]
+    return [max(0.0, ended[task] - at) for task, at in answered.items() if task in ended]
 
 
 def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
-    """For each cancel, the steps whose event the server wrote after the client had the cancel's answer."""
+    """For each cancel, the number of step events that the server wrote after the client had the response."""
     wall = next(line["wall"] - line["t"] for line in lines if line["op"] == "run")
-    asked = {
+    answered_ms = {
         line["task"]: (wall + line["t"]) * 1000
         for line in lines
         if line["op"] == "cancel" and line["kind"] == "ok"
@@ -138,18 +141,20 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
         sum(
             1
             for event in line["events"]
-            if event["type"] == "progress" and int(event["id"].partition("-")[0]) > asked[line["task"]]
+            if event["type"] == "progress" and int(event["id"].partition("-")[0]) > answered_ms[line["task"]]
         )
         for line in lines
-        if line["op"] == "stream" and line["task"] in asked
+        if line["op"] == "stream" and line["task"] in answered_ms
     ]
 
 
-@scenario("idempotent", "one key, a hundred times at once, answers lost, gateways killed: one task")
-def run_idempotent(lab: Lab) -> list[Row]:
-    """A hundred at once for each key; the first answer is lost; a gateway dies after its script."""
-    keys, parallel = lab.times(5, 40), 100
-    with lab.cluster(pools=(PoolPlan(groups=2),)) as cluster, Load(cluster, seed=lab.seed) as load:
+@scenario(
+    "idempotent", "a hundred concurrent submits with one key, lost responses, killed gateways: one task"
+)
+def run_idempotent(context: ScenarioContext) -> list[Row]:
+    """For each key: a hundred submits at once, the first response lost, a gateway killed before or after its script."""
+    keys, parallel = context.times(5, 40), 100
+    with context.cluster(pools=(PoolPlan(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):
             cluster.arm(("after-submit", "before-submit")[number % 2], passes=number * 7 % 50)
             what = Submission(
@@ -161,31 +166,31 @@ def run_idempotent(lab: Lab) -> list[Row]:
                 sends=parallel,
                 lose_reply=True,
             )
-            load.call(load._submit(what))
+            load.call(load.submit_async(what))
         cluster.disarm()
         killed = len(cluster.hits())
         records = decide(cluster, load)
         lost = sum(network.lost for network in load.networks.values())
     return [
         Row(
-            "Tasks made by keys that were sent 100 times at once",
+            "Tasks created by keys that were sent 100 times at once",
             len(records),
             "tasks",
-            target=f"{keys}, one a key",
+            target=f"{keys}, one per key",
             held=len(records) == keys,
-            note=f"{keys * parallel:,} submits, {lost} answers lost, {killed} gateways killed in the middle",
+            note=f"{keys * parallel:,} submits, {lost} responses lost, {killed} gateways killed around their script",
         )
     ]
 
 
-@scenario("all-dead", "a task is handed in while nothing else lives, then the rest dies: it is done later")
-def run_all_dead(lab: Lab) -> list[Row]:
-    """All groups dead; tasks come; gateways and the server are killed; everything comes back."""
-    rounds = lab.times(2, 8)
-    with lab.cluster(pools=(PoolPlan(groups=3),)) as cluster, Load(cluster, seed=lab.seed) as load:
+@scenario("all-dead", "tasks submitted while all groups are dead survive the death of everything else")
+def run_all_dead(context: ScenarioContext) -> list[Row]:
+    """Kill all groups, submit tasks, kill the gateways and the server, then restart everything."""
+    rounds = context.times(2, 8)
+    with context.cluster(pools=(PoolPlan(groups=3),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(rounds):
             load.submit("solo", message="before", steps=200, step_s=0.05, readers=1)
-            running(cluster, "solo", 1)
+            wait_running(cluster, "solo", 1)
             for target in cluster.targets("leader"):
                 cluster.hold(target.name.partition(".")[0])
                 cluster.kill(target)
@@ -203,7 +208,7 @@ def run_all_dead(lab: Lab) -> list[Row]:
     done = sum(1 for record in records if record["state"] == "succeeded")
     return [
         Row(
-            "Tasks handed in while every group was dead, done in the end",
+            "Tasks submitted while every group was dead that succeeded",
             done,
             "tasks",
             target=f"all {len(records)}",

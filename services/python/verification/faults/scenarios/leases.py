@@ -1,4 +1,4 @@
-"""Leases: how soon a lost task is taken over, that a live one never is, that a zombie writes nothing."""
+"""Leases: how soon another group takes over a lost task, that it never takes a live one, that zombies write nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from verification.faults.cluster import FaultCluster, Target
 from verification.faults.history import Line, read
 from verification.faults.load import Load
 from verification.faults.options import PoolPlan
-from verification.faults.registry import Lab, ViolatedError, scenario
+from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.runs import BOUND_S, bound
 from verification.results import Row
 
@@ -20,30 +20,34 @@ LONG_TASK = {"steps": 10_000, "step_s": 0.05}
 
 
 def decide(cluster: FaultCluster, load: Load, *, bound_s: float = BOUND_S) -> list[Line]:
-    """Let all end and check it; the final records. :raises ViolatedError:"""
+    """Wait until all tasks have ended and check the history.
+
+    :returns: the final records.
+    :raises ViolatedError: when a promise was broken.
+    """
     verdict = mixed.settle(cluster, load, bound_s=bound_s)
     if not verdict.ok:
         raise ViolatedError(f"{verdict.text()}\nhistory: {cluster.history.path}")
     return [line["record"] for line in read(cluster.history.path) if line["op"] == "final"]
 
 
-def running_leases(cluster: FaultCluster, pool: str, count: int) -> None:
-    """Until so many tasks of a pool are held by groups."""
+def wait_claimed(cluster: FaultCluster, pool: str, count: int) -> None:
+    """Wait until groups hold ``count`` tasks of a pool."""
 
     def look() -> bool:
         with cluster.client() as client:
-            return int(client.zcard(cluster.keys(pool).one("leases"))) >= count
+            return int(client.zcard(cluster.keys(pool).single("leases"))) >= count
 
     wait_until(look, 60, f"{count} claimed tasks in {pool}")
 
 
-def running(cluster: FaultCluster, pool: str, count: int) -> None:
-    """Until so many tasks of a pool run and have come to a step."""
+def wait_running(cluster: FaultCluster, pool: str, count: int) -> None:
+    """Wait until ``count`` tasks of a pool run and have reported a step."""
     keys = cluster.keys(pool)
 
     def look() -> bool:
         with cluster.client() as client:
-            tasks = client.zrange(keys.one("leases"), 0, -1)
+            tasks = client.zrange(keys.single("leases"), 0, -1)
             return len(tasks) >= count and all(client.hget(keys.of("task", task), "step") for task in tasks)
 
     wait_until(look, 60, f"{count} running tasks in {pool}")
@@ -64,10 +68,10 @@ def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float |
 
 
 def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
-    """Which leader holds which task: name of the process → task."""
+    """The task that each group holds, by the names of the group's hosts."""
     keys, found = cluster.keys(pool), {}
     with cluster.client() as client:
-        for task in client.zrange(keys.one("leases"), 0, -1):
+        for task in client.zrange(keys.single("leases"), 0, -1):
             group = client.hget(keys.of("task", task), "group")
             host = client.hget(keys.of("group", group), "hosts") or ""
             found[str(host)] = task
@@ -75,7 +79,7 @@ def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
 
 
 def _at_work(cluster: FaultCluster, pool: str) -> list[tuple[Target, str]]:
-    """Every leader with the task that it holds; none while one of them holds nothing."""
+    """Every leader with the task that it holds; empty unless every leader holds one."""
     held = _held_by(cluster, pool)
     found = [
         (target, task)
@@ -94,13 +98,13 @@ def _kill_and_time(
         cluster.wait_ready()
         for _ in range(groups):
             load.submit("solo", readers=1, max_strikes=20, **LONG_TASK)
-        running(cluster, "solo", groups)
-        time.sleep(cluster.options.lease_s)  # the renewals of the leaders are out of step by now
+        wait_running(cluster, "solo", groups)
+        time.sleep(cluster.options.lease_s)  # by now the leaders renew at different times
         for target, task in wait_until(lambda: _at_work(cluster, "solo"), 60, "every leader to hold a task"):
             at = cluster.history.elapsed_s
             cluster.kill(target)
             kills.append((at, task))
-        wait_until(lambda: _told(cluster, kills[-groups:]), 60, "the next attempts to begin")
+        wait_until(lambda: _restarted(cluster, kills[-groups:]), 60, "the next attempts to start")
         for _, task in kills[-groups:]:
             load.call(load.cancel(task))
     cluster.history.flush()
@@ -113,7 +117,8 @@ def _kill_and_time(
     )
 
 
-def _told(cluster: FaultCluster, kills: Sequence[tuple[float, str]]) -> bool:
+def _restarted(cluster: FaultCluster, kills: Sequence[tuple[float, str]]) -> bool:
+    """Whether clients have seen the next attempt of every task start."""
     cluster.history.flush()
     lines = list(read(cluster.history.path))
     return all(_after(lines, task, at, "started") is not None for at, task in kills)
@@ -121,60 +126,65 @@ def _told(cluster: FaultCluster, kills: Sequence[tuple[float, str]]) -> bool:
 
 @scenario(
     "reclaim",
-    "a leader is killed: how long until its task is taken from it, and until the next attempt begins",
+    "measures how long after a leader's death its task is reclaimed and the next attempt starts",
     alone=True,
 )
-def run_reclaim(lab: Lab) -> list[Row]:
-    """Groups side by side, each killed in the middle of a task: without guards it is the lease that ends, with
-    them the guard that tells. Long: with the default lease of 15 s."""
-    lease_s, groups = (15.0, 12) if lab.long else (4.0, 6)
-    rounds = lab.times(1, 2)
+def run_reclaim(context: ScenarioContext) -> list[Row]:
+    """Kill the leaders of several groups in the middle of a task.
+
+    Without watchdogs the lease has to expire; with watchdogs the watchdog reports the death. The long form uses the
+    default lease of 15 s.
+    """
+    lease_s, groups = (15.0, 12) if context.long else (4.0, 6)
+    rounds = context.times(1, 2)
     pools = (PoolPlan(groups=groups),)
-    with lab.cluster(pools=pools, lease_s=lease_s) as cluster, Load(cluster, seed=lab.seed) as load:
+    with context.cluster(pools=pools, lease_s=lease_s) as cluster, Load(cluster, seed=context.seed) as load:
         by_lease, again = _kill_and_time(cluster, load, rounds=rounds, groups=groups)
         decide(cluster, load)
     with (
-        lab.cluster(pools=pools, lease_s=lease_s, guards=True) as cluster,
-        Load(cluster, seed=lab.seed) as load,
+        context.cluster(pools=pools, lease_s=lease_s, watchdogs=True) as cluster,
+        Load(cluster, seed=context.seed) as load,
     ):
-        by_guard, _ = _kill_and_time(cluster, load, rounds=rounds, groups=groups)
+        by_watchdog, _ = _kill_and_time(cluster, load, rounds=rounds, groups=groups)
         decide(cluster, load)
     worst = max(by_lease) / lease_s
     return [
         Row(
-            f"Kill of a leader and its guard → strike, lease {lease_s:g} s, the longest",
+            f"Kill of a leader and its watchdog until the strike, lease {lease_s:g} s, longest",
             round(worst, 2),
             "leases",
             target="≤ 1.5 × lease",
             held=worst <= 1.5,
-            note=f"seconds: {spread(by_lease)}; the next attempt has begun after: {spread(again)}",
+            note=f"seconds: {spread(by_lease)}; until the next attempt starts: {spread(again)}",
         ),
         Row(
-            "Kill of a leader → strike by its guard, the longest",
-            round(max(by_guard), 2),
+            "Kill of a leader until its watchdog reports the strike, longest",
+            round(max(by_watchdog), 2),
             "s",
             target="≤ 1.5 × lease",
-            held=max(by_guard) <= 1.5 * lease_s,
-            note=f"seconds: {spread(by_guard)}",
+            held=max(by_watchdog) <= 1.5 * lease_s,
+            note=f"seconds: {spread(by_watchdog)}",
         ),
     ]
 
 
-@scenario("live-long", "a task of ten leases lives through heavy work and an outage, and is never run again")
-def run_live_long(lab: Lab) -> list[Row]:
-    """Python that computes, C that holds the interpreter's lock for more than a lease, the server away for two."""
-    lease_s, rounds = 6.0, lab.times(1, 3)
-    short_s = lease_s / 80  # more steps than its stream keeps events of could not be read whole at the end
+@scenario("live-long", "a task of ten leases survives heavy work and an outage without a second attempt")
+def run_live_long(context: ScenarioContext) -> list[Row]:
+    """Python code that computes, C code that holds the GIL for more than a lease, and an outage of two leases."""
+    lease_s, rounds = 6.0, context.times(1, 3)
+    short_s = (
+        lease_s / 80
+    )  # no more steps than the stream keeps events, so that the checker can read all of them
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (
-        lab.cluster(pools=(PoolPlan(groups=4),), lease_s=lease_s, guards=True) as cluster,
+        context.cluster(pools=(PoolPlan(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,
         Load(cluster) as load,
     ):
         for _ in range(rounds):
             for kind, step_s in kinds:
                 steps = round(10 * lease_s / step_s)
                 load.submit("solo", message=kind, steps=steps, step_s=step_s, step_kind=kind, readers=1)
-            running_leases(cluster, "solo", len(kinds))
+            wait_claimed(cluster, "solo", len(kinds))
             time.sleep(lease_s)
             cluster.kill(cluster.targets("server")[0], down_s=2 * lease_s)
             time.sleep(2 * lease_s)
@@ -182,26 +192,26 @@ def run_live_long(lab: Lab) -> list[Row]:
             load.settle_down(20 * lease_s)
         records = decide(cluster, load)
         again = [record for record in records if record["attempt"] != 1]
-        whys = [why for record in again for why in _why_again(cluster, record)]
+        reasons = [reason for record in again for reason in _retry_reasons(cluster, record)]
         if again:
             cluster.keep = True
-            lab.say(f"the history and the logs are in {cluster.folder}")
+            context.log(f"the history and the logs are in {cluster.folder}")
     return [
         Row(
-            "Live tasks of 10 leases that were run again",
+            "Live tasks of 10 leases that needed a second attempt",
             len(again),
             "tasks",
             target="0",
             held=not again,
-            note=f"{len(records)} tasks, lease {lease_s:g} s: sleeping, computing in Python, holding Python's lock for "
-            f"0.1 s and for 1.25 leases at a time; each with the server killed and away for 2 leases"
-            + "".join(f"; {why}" for why in whys),
+            note=f"{len(records)} tasks, lease {lease_s:g} s: sleeping, computing in Python, holding the GIL for "
+            f"0.1 s and for 1.25 leases at a time; each with the server down for 2 leases"
+            + "".join(f"; {reason}" for reason in reasons),
         )
     ]
 
 
-def _why_again(cluster: FaultCluster, record: Line) -> list[str]:
-    """What the stream of a task says of each attempt that was not its last."""
+def _retry_reasons(cluster: FaultCluster, record: Line) -> list[str]:
+    """Why each attempt but the last ended, from the task's ``retrying`` events."""
     cluster.history.flush()
     kind = record["input"]["message"]
     return [
@@ -211,16 +221,17 @@ def _why_again(cluster: FaultCluster, record: Line) -> list[str]:
     ]
 
 
-@scenario("zombies", "leaders frozen for two leases wake up: nothing that they write counts")
-def run_zombies(lab: Lab) -> list[Row]:
-    """Freeze every leader in the middle of a task, let others take over, and let them go on."""
-    rounds = lab.times(2, 10)
-    with lab.cluster(pools=(PoolPlan(groups=6),)) as cluster, Load(cluster, seed=lab.seed) as load:
+@scenario("zombies", "leaders frozen for two leases wake up: the store refuses all their writes")
+def run_zombies(context: ScenarioContext) -> list[Row]:
+    """Freeze three leaders in the middle of a task, let other groups take over, and resume the leaders."""
+    rounds = context.times(2, 10)
+    with context.cluster(pools=(PoolPlan(groups=6),)) as cluster, Load(cluster, seed=context.seed) as load:
         for _ in range(rounds):
             for number in range(6):
                 load.submit("solo", message=f"z{number}", steps=60, step_s=0.04, readers=1)
-            running(cluster, "solo", 6)
-            frozen: list[Target] = [one for one in cluster.targets("leader")[:3] if cluster.freeze(one)]
+            wait_running(cluster, "solo", 6)
+            leaders = cluster.targets("leader")[:3]
+            frozen: list[Target] = [target for target in leaders if cluster.freeze(target)]
             time.sleep(2 * cluster.options.lease_s)
             for target in frozen:
                 cluster.thaw(target)
@@ -241,20 +252,21 @@ def run_zombies(lab: Lab) -> list[Row]:
 
 
 @scenario(
-    "poison", "a task that kills its process every time: so many attempts as it may have, and one dead letter"
+    "poison",
+    "a task that kills its process every time uses exactly its allowed attempts and is one dead letter",
 )
-def run_poison(lab: Lab) -> list[Row]:
-    """``os._exit`` in the second step of every attempt, with 1, 2 and 3 strikes allowed."""
+def run_poison(context: ScenarioContext) -> list[Row]:
+    """The second step of every attempt calls ``os._exit``; 1, 2 or 3 strikes are allowed."""
     with (
-        lab.cluster(pools=(PoolPlan(groups=4),), lease_s=1.0) as cluster,
-        Load(cluster, seed=lab.seed) as load,
+        context.cluster(pools=(PoolPlan(groups=4),), lease_s=1.0) as cluster,
+        Load(cluster, seed=context.seed) as load,
     ):
-        for number in range(lab.times(6, 30)):
+        for number in range(context.times(6, 30)):
             load.submit("solo", steps=4, fail_at=2, fail_kind="exit", max_strikes=1 + number % 3, readers=1)
             load.submit("solo", steps=4)
         records = decide(cluster, load)
         with cluster.client() as client:
-            letters = client.zrange(cluster.keys("solo").one("dead"), 0, -1)
+            letters = client.zrange(cluster.keys("solo").single("dead"), 0, -1)
     poison = [record for record in records if "fail_at" in record["input"]]
     exact = [
         record

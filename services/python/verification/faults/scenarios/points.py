@@ -1,4 +1,4 @@
-"""Every failpoint in turn, and what a kill at each must not change."""
+"""A kill at every failpoint in turn, and kills of leaders with a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verification.faults.failpoints import ALL, GATEWAY
 from verification.faults.history import read
 from verification.faults.load import Load
 from verification.faults.options import PoolPlan
-from verification.faults.registry import Lab, ViolatedError, scenario
+from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.runs import BOUND_S, bound
 from verification.results import Row
 
@@ -24,11 +24,11 @@ _TASK: dict[str, Any] = {"steps": 8, "step_s": 0.03}
 
 
 def provoke(cluster: FaultCluster, load: Load, point: str) -> None:
-    """Arm a point, give the system a reason to come to it, again if need be, until somebody has died there."""
+    """Arm a failpoint and submit tasks that reach it, up to six times, until a process dies there."""
     before = len(cluster.hits())
     cluster.arm(point)
     for tries_left in range(6, 0, -1):
-        _give_reason(cluster, load, point, before)
+        _reach(cluster, load, point, before)
         try:
             wait_until(
                 lambda: any(hit[0] == point for hit in cluster.hits()[before:]), 15, f"a death at {point}"
@@ -40,9 +40,9 @@ def provoke(cluster: FaultCluster, load: Load, point: str) -> None:
             return
 
 
-def _give_reason(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
+def _reach(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
     if point in ("after-tick", "after-delete", "after-reap"):
-        # Files to delete, or a lease to reap, come from an attempt that was lost.
+        # Only a lost attempt leaves files to delete or a lease to reap.
         load.submit("solo", message=point, readers=1, **_TASK)
         cluster.arm("between-steps", passes=2)
     elif point == "follower-mid-step":
@@ -57,16 +57,16 @@ def _give_reason(cluster: FaultCluster, load: Load, point: str, before: int) -> 
 
 @scenario(
     "named",
-    "a process killed at each failpoint in turn: claim, step, checkpoint, upload, settle, reply, tick",
+    "kills a process at each failpoint in turn: claim, step, checkpoint, upload, settle, reply, tick",
 )
-def run_named(lab: Lab) -> list[Row]:
-    """Each point so many times; then everything is checked."""
-    rounds = lab.times(1, 12)
-    with lab.cluster(pools=POOLS, checkpoint_s=0.05) as cluster, Load(cluster, seed=lab.seed) as load:
+def run_named(context: ScenarioContext) -> list[Row]:
+    """Kill at each failpoint once (long: twelve times), then check the history."""
+    rounds = context.times(1, 12)
+    with context.cluster(pools=POOLS, checkpoint_s=0.05) as cluster, Load(cluster, seed=context.seed) as load:
         for at in range(rounds):
             for point in ALL:
                 provoke(cluster, load, point)
-            lab.say(f"   round {at + 1} of {rounds}: {len(cluster.hits())} died at failpoints")
+            context.log(f"   round {at + 1} of {rounds}: {len(cluster.hits())} died at failpoints")
         cluster.disarm()
         verdict = mixed.settle(cluster, load, bound_s=BOUND_S)
         hits = Counter(point for point, *_ in cluster.hits())
@@ -76,7 +76,7 @@ def run_named(lab: Lab) -> list[Row]:
     at_upload = sum(hits[point] for point in UPLOADS)
     return [
         Row(
-            f"Tasks lost or done twice, killed at {len(ALL)} named points",
+            f"Tasks lost or done twice, with kills at {len(ALL)} failpoints",
             0,
             "tasks",
             target="0",
@@ -84,7 +84,7 @@ def run_named(lab: Lab) -> list[Row]:
             note=f"{hits.total()} kills, {sum(hits[p] for p in GATEWAY)} of them gateways; {bound(hits.total())}",
         ),
         Row(
-            "Results that are shown and cannot be read, killed at each step of the upload",
+            "Visible artifacts that cannot be read, with kills at each step of the upload",
             0,
             "files",
             target="0",
@@ -94,13 +94,13 @@ def run_named(lab: Lab) -> list[Row]:
     ]
 
 
-@scenario("resume", "a leader is killed with a checkpoint behind it: the same seed gives the same SHA-256")
-def run_resume(lab: Lab) -> list[Row]:
-    """Kill the leader of a task that has a checkpoint, again and again; compare the bytes with a run of its own."""
-    rounds, steps = lab.times(3, 15), 60
+@scenario("resume", "leaders are killed after a checkpoint: the same seed gives the same SHA-256")
+def run_resume(context: ScenarioContext) -> list[Row]:
+    """Kill leaders of tasks that have a checkpoint, and compare the results with those of an uninterrupted run."""
+    rounds, steps = context.times(3, 15), 60
     with (
-        lab.cluster(pools=(PoolPlan(groups=4),), checkpoint_s=0.05) as cluster,
-        Load(cluster, seed=lab.seed) as load,
+        context.cluster(pools=(PoolPlan(groups=4),), checkpoint_s=0.05) as cluster,
+        Load(cluster, seed=context.seed) as load,
     ):
         for at in range(rounds):
             tasks = [
@@ -122,17 +122,17 @@ def run_resume(lab: Lab) -> list[Row]:
     same = sum(
         1
         for record in records
-        for one in record["artifacts"]
-        if one["sha256"] == echo_digest(record["input"]["message"], steps)
+        for artifact in record["artifacts"]
+        if artifact["sha256"] == echo_digest(record["input"]["message"], steps)
     )
     return [
         Row(
-            "Results that differ after a kill that leaves a checkpoint",
+            "Results that differ after kills that leave a checkpoint",
             len(records) - same,
             "results",
             target="0",
             held=same == len(records),
-            note=f"{len(records)} tasks, {kills} kills, {resumed} of the last attempts went on from a checkpoint",
+            note=f"{len(records)} tasks, {kills} kills, {resumed} of the last attempts resumed from a checkpoint",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Mixed runs: everything at once, by seed."""
+"""Mixed runs: all faults at once, by seed. Each run has its own process."""
 
 from __future__ import annotations
 
@@ -14,28 +14,35 @@ from pathlib import Path
 from verification.faults import mixed
 from verification.faults.mixed import Outcome
 from verification.faults.options import PoolPlan
-from verification.faults.registry import Lab, ViolatedError, scenario
+from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.schedule import schedule
 from verification.results import Row
 
 POOLS = (PoolPlan(name="solo", ranks=1, groups=4), PoolPlan(name="pair", ranks=2, groups=2))
 HOME = Path(__file__).resolve().parents[3]
-NOT_CARRIED_OUT = 70
-"""Exit status of a mixed run that broke no promise and came to no end."""
+INCOMPLETE = 70
+"""The exit status of a mixed run that broke no promise but could not be completed."""
 BOUND_S = 90.0
-"""Nothing has moved for so long: what has not ended is stuck. A retry is put off for a minute at most."""
+"""A task is stuck when nothing changes for this long. A retry is delayed by a minute at most."""
 
 
 def bound(deaths: int) -> str:
-    """What no failure in so many tries says, at 95 % confidence."""
-    return f"0 in {deaths:,}: below {300 / max(1, deaths):.2g} % a kill (95 %)"
+    """The upper bound of the failure rate after ``deaths`` kills without a failure, at 95 % confidence."""
+    return f"0 in {deaths:,}: below {300 / max(1, deaths):.2g} % per kill (95 %)"
 
 
 def one_run(
-    lab: Lab, *, seed: int, seconds: float, deaths: int, rate: float, cut: float = 0.05, **options: object
+    context: ScenarioContext,
+    *,
+    seed: int,
+    seconds: float,
+    deaths: int,
+    rate: float,
+    cut: float = 0.05,
+    **options: object,
 ) -> Outcome:
-    """One mixed run. :raises ViolatedError: with the history's path."""
-    with replace(lab, seed=seed).cluster(**{"pools": POOLS, "progress_s": 0.1, **options}) as cluster:
+    """Run one mixed schedule on a new cluster. :raises ViolatedError: with the path of the history."""
+    with replace(context, seed=seed).cluster(**{"pools": POOLS, "progress_s": 0.1, **options}) as cluster:
         plan = schedule(
             seed=seed,
             seconds=seconds,
@@ -43,28 +50,30 @@ def one_run(
             deaths=deaths,
             pools=cluster.options.pools,
             lease_s=cluster.options.lease_s,
-            guards=cluster.options.guards,
+            watchdogs=cluster.options.watchdogs,
         )
         try:
-            return mixed.run(cluster, plan, cut=cut, bound_s=BOUND_S, say=lab.say)
+            return mixed.run(cluster, plan, cut=cut, bound_s=BOUND_S, log=context.log)
         except ViolatedError as exc:
-            again = f"python -m verification.faults mixed --seed {seed} --seconds {seconds:g} --kills {deaths} --rate {rate:g}"
-            raise ViolatedError(f"{exc}\nagain: {again}") from None
+            options_text = f"--seed {seed} --seconds {seconds:g} --kills {deaths} --rate {rate:g}"
+            raise ViolatedError(
+                f"{exc}\nto repeat: python -m verification.faults mixed {options_text}"
+            ) from None
 
 
 def kinds(kills: Counter[str]) -> str:
     """``31 leaders, 4 servers, 12 at failpoints``."""
-    at = sum(count for name, count in kills.items() if name.startswith("at "))
-    whole = [
+    at_failpoints = sum(count for name, count in kills.items() if name.startswith("at "))
+    parts = [
         f"{kills[name]} {name}s"
-        for name in ("leader", "follower", "guard", "gateway", "server")
+        for name in ("leader", "follower", "watchdog", "gateway", "server")
         if kills[name]
     ]
-    return ", ".join([*whole, f"{at} at failpoints"])
+    return ", ".join([*parts, f"{at_failpoints} at failpoints"])
 
 
 def rows_of(outcomes: list[tuple[str, Outcome]], *, wanted: int) -> list[Row]:
-    """The figures of several runs without a violation; ``wanted`` kills make the promise a proven one."""
+    """The figures of several runs without a violation. The target holds with at least ``wanted`` kills."""
     kills: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for _, outcome in outcomes:
@@ -94,67 +103,73 @@ class Plan:
     fsync: str
     seconds: float
     deaths: int
-    guards: bool
+    watchdogs: bool
     flavour: str
 
     def arguments(self) -> list[str]:
-        """Of ``python -m verification.faults``."""
+        """The arguments of ``python -m verification.faults``."""
         options = [f"--seed={self.seed}", f"--fsync={self.fsync}", f"--flavour={self.flavour}"]
-        options += [f"--seconds={self.seconds:g}", f"--kills={self.deaths}", *(["--guards"] * self.guards)]
+        options += [
+            f"--seconds={self.seconds:g}",
+            f"--kills={self.deaths}",
+            *(["--watchdogs"] * self.watchdogs),
+        ]
         return ["mixed", *options]
 
 
-def plans(lab: Lab) -> list[Plan]:
-    """Short: one run under each fsync policy. Long: fourteen of 180 s, of which four under ``always`` and five with
-    guards, as in production; without guards it is the leases that do the work."""
-    common = {"flavour": lab.options.flavour}
-    if not lab.long:
+def plans(context: ScenarioContext) -> list[Plan]:
+    """The mixed runs of a short or a long run.
+
+    Short: one run under each fsync policy. Long: fourteen runs of 180 s, three under ``always`` and five with
+    watchdogs, as in production. Without watchdogs, only the leases detect dead leaders.
+    """
+    common = {"flavour": context.options.flavour}
+    if not context.long:
         return [
-            Plan(seed=lab.seed, fsync="everysec", seconds=30.0, deaths=50, guards=False, **common),
-            Plan(seed=lab.seed + 1, fsync="always", seconds=20.0, deaths=30, guards=True, **common),
+            Plan(seed=context.seed, fsync="everysec", seconds=30.0, deaths=50, watchdogs=False, **common),
+            Plan(seed=context.seed + 1, fsync="always", seconds=20.0, deaths=30, watchdogs=True, **common),
         ]
     return [
         Plan(
-            seed=lab.seed + run,
+            seed=context.seed + run,
             fsync="always" if run % 4 == 3 else "everysec",
             seconds=180.0,
             deaths=260,
-            guards=run % 3 == 1,
+            watchdogs=run % 3 == 1,
             **common,
         )
         for run in range(14)
     ]
 
 
-@scenario("mixed", "clients at work while anything is killed, frozen and cut; checked as a whole", alone=True)
-def run_mixed(lab: Lab) -> list[Row]:
-    """Each run in a process of its own, so many side by side as there may be jobs."""
-    todo = plans(lab)
+@scenario("mixed", "kills, freezes and cuts any part while clients work; checks every promise", alone=True)
+def run_mixed(context: ScenarioContext) -> list[Row]:
+    """Run each plan in its own process, as many side by side as ``jobs`` allows."""
 
-    def one(plan: Plan) -> tuple[str, Outcome]:
+    def run_plan(plan: Plan) -> tuple[str, Outcome]:
         with tempfile.TemporaryDirectory() as folder:
-            result = (lab.done or Path(folder)) / f"mixed-{plan.seed}.json"
+            result = (context.done or Path(folder)) / f"mixed-{plan.seed}.json"
             if not result.exists():
-                _elsewhere(plan, result, say=lab.say)
+                _run_in_subprocess(plan, result, log=context.log)
             outcome = Outcome.from_json(result.read_text())
-        lab.say(
-            f"   seed {plan.seed}, appendfsync {plan.fsync}, {'guards' if plan.guards else 'no guards'}: "
+        context.log(
+            f"   seed {plan.seed}, appendfsync {plan.fsync}, {'watchdogs' if plan.watchdogs else 'no watchdogs'}: "
             f"{outcome.deaths} killed, {outcome.tasks} tasks, {outcome.seconds:.0f} s"
         )
         return plan.fsync, outcome
 
-    with ThreadPoolExecutor(lab.jobs) as pool:
-        outcomes = list(pool.map(one, todo))
-    return rows_of(outcomes, wanted=3000 if lab.long else 0)
+    with ThreadPoolExecutor(context.jobs) as pool:
+        outcomes = list(pool.map(run_plan, plans(context)))
+    return rows_of(outcomes, wanted=3000 if context.long else 0)
 
 
-def _elsewhere(plan: Plan, result: Path, *, say: Callable[[str], None]) -> None:
-    """A run in a process of its own. :raises ViolatedError: with what it said."""
+def _run_in_subprocess(plan: Plan, result: Path, *, log: Callable[[str], None]) -> None:
+    """Run a plan in its own process. :raises ViolatedError: with its output when it fails."""
     command = [sys.executable, "-m", "verification.faults", *plan.arguments(), f"--result={result}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
-    if done.returncode == NOT_CARRIED_OUT:
-        say(f"   seed {plan.seed} NOT CARRIED OUT, once more: {done.stderr[-1000:]}")
+    if done.returncode == INCOMPLETE:
+        log(f"   seed {plan.seed} INCOMPLETE, running it again: {done.stderr[-1000:]}")
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode != 0:
-        said = f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
-        raise ViolatedError(f"python -m verification.faults {' '.join(plan.arguments())}:\n{said}")
+        output = f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
+        raise ViolatedError(f"python -m verification.faults {' '.join(plan.arguments())}:\n{output}")

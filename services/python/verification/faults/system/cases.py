@@ -1,4 +1,4 @@
-"""What befalls the system, one case each; every case leaves it whole."""
+"""The faults in a whole system, one case each. Every case waits until the system is healthy again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from verification.results import Row
 LEASE_S = 4.0
 STALL_S = 12.0
 DETECT_S = 5.0
-COLD = "its cold start in this run: from Ray being up to all groups ready"
+COLD = "its cold start in this run: from Ray ready to all groups ready"
 VIDEO: dict[str, Any] = {"prompt": "a red circle moving left", "seed": 7, "steps": 160, "size": "64x64"}
 LONG_ECHO: dict[str, Any] = {"message": "on", "steps": 100, "step_s": 0.05}
 
@@ -26,7 +26,7 @@ Run = Callable[[Bench], list[Row]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A case: ``quick`` ones are part of every run."""
+    """A case. ``quick`` ones are part of every run."""
 
     name: str
     run: Run
@@ -38,7 +38,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(name: str, *pools: str, quick: bool = False) -> Callable[[Run], Run]:
-    """Register a case, with the pools that it needs."""
+    """Register a case with the pools that it needs."""
 
     def register(run: Run) -> Run:
         CASES[name] = Case(name=name, run=run, quick=quick, pools=frozenset(pools))
@@ -52,37 +52,37 @@ def case(name: str, *pools: str, quick: bool = False) -> Callable[[Run], Run]:
 
 @case("follower", "video", "echo", quick=True)
 def follower_killed(bench: Bench) -> list[Row]:
-    """Rank 1 of 2, in the middle of a video."""
+    """Kill rank 1 of 2 in the middle of a video."""
     return _rank_killed(bench, rank=1, name="follower")
 
 
 @case("leader", "video", "echo")
 def leader_killed(bench: Bench) -> list[Row]:
-    """Rank 0 of 2, in the middle of a video."""
+    """Kill rank 0 of 2 in the middle of a video."""
     return _rank_killed(bench, rank=0, name="leader")
 
 
 def _rank_killed(bench: Bench, *, rank: int, name: str) -> list[Row]:
-    with bench.meanwhile():
+    with bench.with_other_tasks():
         after = hit_group(bench, "video", bench.submit("video", **VIDEO), rank=rank, step=80, what=name)
     resumed = (after.task.get("progress") or {}).get("resumed_from_step") or after.task.get(
         "resumed_from_step"
     )
     cold = bench.cold_s["video"]
     if after.task["strikes"] != 1:
-        raise ViolatedError(f"a killed {name} made {after.task['strikes']} strikes")
+        raise ViolatedError(f"a killed {name} caused {after.task['strikes']} strikes, expected 1")
     note = f"{after.how}, resumed from step {resumed}, same MP4 SHA-256"
     return [
-        Row(f"Killed {name} of a video gang: noticed", after.detect_s, "s", target=f"≤ {DETECT_S:g} s",
+        Row(f"Killed {name} of a video gang: detected", after.detect_s, "s", target=f"≤ {DETECT_S:g} s",
             held=after.detect_s <= DETECT_S, note=note),
-        Row(f"Killed {name}: gang ready again", after.ready_s, "s", floor=cold,
-            floor_what=COLD, target="≤ 2 × cold start", held=after.ready_s <= 2 * cold),
+        Row(f"Killed {name}: gang ready again", after.ready_s, "s", baseline=cold,
+            baseline_what=COLD, target="≤ 2 × cold start", held=after.ready_s <= 2 * cold),
     ]  # fmt: skip
 
 
 @case("stopped-leader", "echo", quick=True)
 def leader_stopped(bench: Bench) -> list[Row]:
-    """SIGSTOP for twice the lease: another group takes the task, and the zombie's late words are refused."""
+    """Stop a leader for twice the lease: another group takes its task, and the store refuses its late writes."""
     task = bench.submit("echo", **LONG_ECHO)
     group = bench.busy("echo", task, step=20)
     with Watcher(bench.up, "echo", task) as watcher:
@@ -91,13 +91,15 @@ def leader_stopped(bench: Bench) -> list[Row]:
         lost_s = watcher.first(lambda s: s.strikes == 1, since=at, timeout_s=LATEST_S, what="the lost lease")
     found = bench.succeeded(task)
     if (found["attempt"], found["strikes"]) != (2, 1):
-        raise ViolatedError(f"a stopped leader: {found['attempt']} attempts, {found['strikes']} strikes")
-    bench.whole()
+        raise ViolatedError(
+            f"a stopped leader caused {found['attempt']} attempts and {found['strikes']} strikes"
+        )
+    bench.wait_healthy()
     bound = 1.5 * LEASE_S + 1  # a tick each second
     return [
-        Row("Leader stopped for 2 × lease: its task taken back", lost_s, "s", floor=LEASE_S, floor_what="the lease",
-            target="≤ 1.5 × lease + 1 s (a tick)", held=lost_s <= bound,
-            note=f"{found['attempt']} attempts, 1 strike; what it wrote when it went on was refused"),
+        Row("Leader stopped for 2 × lease: its task reclaimed", lost_s, "s",
+            baseline=LEASE_S, baseline_what="the lease", target="≤ 1.5 × lease + 1 s (a tick)", held=lost_s <= bound,
+            note=f"{found['attempt']} attempts, 1 strike; its writes after it resumed were refused"),
     ]  # fmt: skip
 
 
@@ -112,24 +114,24 @@ def _part_killed(
     back: Callable[[int], bool] | None = None,
     attempts: tuple[int, ...] = (1,),
 ) -> list[Row]:
-    """Kill the processes of a part while a task runs, and wait until there is another that answers."""
+    """Kill the process of a part while a task runs, and wait until a new one responds."""
     task = bench.submit("echo", **LONG_ECHO)
     bench.busy("echo", task, step=20)
     (old,) = bench.up.find(part)
-    with bench.meanwhile():
+    with bench.with_other_tasks():
         at = kill(bench, [old], part)
         wait_until(lambda: _other(bench, part, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}")
         back_s = time.monotonic() - at
     found = bench.succeeded(task)
     if found["attempt"] not in attempts:
         raise ViolatedError(
-            f"a killed {name} made {found['attempt']} attempts of a task that had no part in it"
+            f"a killed {name} caused {found['attempt']} attempts of a task that it should not affect"
         )
-    bench.whole()
-    whole_s = time.monotonic() - at
+    bench.wait_healthy()
+    healthy_s = time.monotonic() - at
     how = f"{found['attempt']} attempts, {found['strikes']} strikes"
-    note = f"the running task: {how}; all whole after {whole_s:.0f} s"
-    return [Row(f"Killed {name}: another one answers", back_s, "s", note=note)]
+    note = f"the running task: {how}; all pools healthy after {healthy_s:.0f} s"
+    return [Row(f"Killed {name}: a new one responds", back_s, "s", note=note)]
 
 
 def _other(bench: Bench, part: str, old: int, back: Callable[[int], bool] | None) -> bool:
@@ -138,68 +140,70 @@ def _other(bench: Bench, part: str, old: int, back: Callable[[int], bool] | None
 
 @case("valkey", "echo", quick=True)
 def valkey_killed(bench: Bench) -> list[Row]:
-    """The store: it comes back on its port with its data; the running attempt goes on."""
+    """Kill the store: it restarts on its port with its data; the running attempt continues."""
     return _part_killed(bench, "valkey", name="Valkey", back=lambda _: bench.up.groups("echo") is not None)
 
 
 @case("controller", "echo", quick=True)
 def controller_killed(bench: Bench) -> list[Row]:
-    """Serve's controller: Ray starts it again, and it finds its replicas at work."""
+    """Kill Serve's controller: Ray restarts it, and it finds its running replicas."""
     return _part_killed(bench, "controller", name="Serve controller")
 
 
 @case("gateway", "echo")
 def gateway_killed(bench: Bench) -> list[Row]:
-    """The supervisor starts it again on its port."""
-    return _part_killed(bench, "gateway", name="gateway", back=lambda _: bench.up.ask("/healthz") is not None)
+    """Kill the gateway: the supervisor restarts it on its port."""
+    return _part_killed(
+        bench, "gateway", name="gateway", back=lambda _: bench.up.try_get("/healthz") is not None
+    )
 
 
 @case("api", "echo")
 def api_killed(bench: Bench) -> list[Row]:
-    """The app on Ray."""
-    wait_until(bench.up.api_answers, LATEST_S, "APIEntrypoint")
-    return _part_killed(bench, "api", name="APIEntrypoint", back=lambda _: bench.up.api_answers())
+    """Kill the API deployment on Ray."""
+    wait_until(bench.up.api_responds, LATEST_S, "APIEntrypoint")
+    return _part_killed(bench, "api", name="APIEntrypoint", back=lambda _: bench.up.api_responds())
 
 
 @case("proxy", "echo")
 def proxy_killed(bench: Bench) -> list[Row]:
-    """Serve's HTTP proxy."""
-    wait_until(bench.up.api_answers, LATEST_S, "APIEntrypoint")
-    return _part_killed(bench, "proxy", name="Serve proxy", back=lambda _: bench.up.api_answers())
+    """Kill Serve's HTTP proxy."""
+    wait_until(bench.up.api_responds, LATEST_S, "APIEntrypoint")
+    return _part_killed(bench, "proxy", name="Serve proxy", back=lambda _: bench.up.api_responds())
 
 
 def _ray_killed(bench: Bench, part: str, name: str) -> list[Row]:
-    """Ray goes as a whole, and comes back as a whole: the attempts that ran are strikes."""
+    """All of Ray ends and restarts: a running attempt may be a strike."""
     return _part_killed(bench, part, name=name, attempts=(1, 2))
 
 
 @case("raylet", "echo", "video")
 def raylet_killed(bench: Bench) -> list[Row]:
-    """The node's manager: its workers end with it."""
+    """Kill the raylet: its workers end with it."""
     return _ray_killed(bench, "raylet", "raylet")
 
 
 @case("gcs", "echo", "video")
 def gcs_killed(bench: Bench) -> list[Row]:
-    """The head's memory."""
+    """Kill the GCS, Ray's control store."""
     return _ray_killed(bench, "gcs", "GCS")
 
 
 @case("head", "echo", "video")
 def head_killed(bench: Bench) -> list[Row]:
-    """The process that had started Ray."""
+    """Kill the process that started Ray."""
     return _ray_killed(bench, "head", "Ray's parent process")
 
 
 @case("up", "echo", "video")
 def up_killed(bench: Bench) -> list[Row]:
-    """`daybreakd up` itself; its processes end with it, and the next `up` goes on with everything accepted."""
+    """Kill `daybreakd up` itself: its processes end with it, and the next `up` runs every accepted task."""
     video = bench.submit("video", **VIDEO)
     bench.busy("video", video, step=80)
     waiting = [bench.submit("echo", **SMALL) for _ in range(8)]
     at = time.monotonic()
     bench.up.kill_up()
-    wait_until(lambda: not bench.up.left(), 60, "the end of its processes")
+    wait_until(lambda: not bench.up.running(), 60, "the end of its processes")
     gone_s = time.monotonic() - at
     bench.up.start()
     again_s = bench.up.wait_ready()
@@ -208,11 +212,11 @@ def up_killed(bench: Bench) -> list[Row]:
     found = bench.succeeded(video)
     note = (
         f"the video: {found['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks done; "
-        f"nothing was left of the killed one after {gone_s:.1f} s"
+        f"all processes of the killed one ended within {gone_s:.1f} s"
     )
     return [
-        Row("Killed `daybreakd up`, started again: ready", again_s, "s", floor=bench.up.starts_s[0],
-            floor_what="the first start in this run", note=note),
+        Row("Killed `daybreakd up`, restarted: ready", again_s, "s", baseline=bench.up.starts_s[0],
+            baseline_what="the first start in this run", note=note),
     ]  # fmt: skip
 
 
@@ -221,7 +225,7 @@ def up_killed(bench: Bench) -> list[Row]:
 
 @case("hang", "pair")
 def collective_hangs(bench: Bench) -> list[Row]:
-    """One rank enters a collective, the other never does: a stall, a strike, a new gang."""
+    """One rank enters a collective and the other never does: a stall, a strike, a new gang."""
     task = bench.submit(
         "pair", message="hang", steps=30, step_s=0.05, all_ranks=True, fail_at=15, fail_kind="hang",
         fail_rank=1, fail_attempts=1,
@@ -231,57 +235,57 @@ def collective_hangs(bench: Bench) -> list[Row]:
     bench.up.history.note("fault", kind="hang")
     with Watcher(bench.up, "pair", task) as watcher:
         after = follow(bench, watcher, "pair", task, at=at, without=group["id"])
-    gone = [pid for pid in group["pids"] if processes.alive(pid)]
-    if after.task["strikes"] != 1 or gone:
-        raise ViolatedError(f"a hanging collective: {after.how}; ranks that stayed: {gone}")
+    alive = [pid for pid in group["pids"] if processes.alive(pid)]
+    if after.task["strikes"] != 1 or alive:
+        raise ViolatedError(f"a hanging collective caused {after.how}; ranks still alive: {alive}")
     return [_stall_row("Collective that hangs", after), _ready_row(bench, "pair", "Hanging gang", after)]
 
 
-@case("gil-busy", "strain")
+@case("gil-busy", "stress")
 def lock_held_while_working(bench: Bench) -> list[Row]:
-    """Steps of 2 × lease that hold Python's lock in C: the work advances, so it is not run again."""
+    """Hold the GIL in C code for steps of 2 × lease: the work advances, so no second attempt starts."""
     hold_s = 2 * LEASE_S
-    task = bench.submit("strain", steps=3, hold_s=hold_s)
+    task = bench.submit("stress", steps=3, hold_s=hold_s)
     found = bench.succeeded(task)
     if (found["attempt"], found["strikes"]) != (1, 0):
-        raise ViolatedError(f"work that held Python's lock was run again: {found['attempt']} attempts")
+        raise ViolatedError(f"work that held the GIL caused {found['attempt']} attempts, expected 1")
     return [
-        Row("Steps that hold Python's lock for 2 × lease: attempts", found["attempt"], "attempts", target="1",
-            held=True, note=f"3 steps of {hold_s:g} s in one C call each; the guard renewed the lease"),
+        Row("Steps that hold the GIL for 2 × lease: attempts", found["attempt"], "attempts", target="1",
+            held=True, note=f"3 steps of {hold_s:g} s in one C call each; the watchdog renewed the lease"),
     ]  # fmt: skip
 
 
-@case("gil-stuck", "strain")
-def lock_held_for_ever(bench: Bench) -> list[Row]:
-    """A step that holds it for ever: no thread of the leader can end it, so its guard does."""
-    task = bench.submit("strain", steps=3, hold_s=0.5, stuck_at=2)
-    group = bench.busy("strain", task, step=1)
+@case("gil-stuck", "stress")
+def lock_held_forever(bench: Bench) -> list[Row]:
+    """Hold the GIL forever: no thread of the leader can end the step, so its watchdog does."""
+    task = bench.submit("stress", steps=3, hold_s=0.5, stuck_at=2)
+    group = bench.busy("stress", task, step=1)
     at = time.monotonic()
     bench.up.history.note("fault", kind="gil")
-    with Watcher(bench.up, "strain", task) as watcher:
-        after = follow(bench, watcher, "strain", task, at=at, without=group["id"])
+    with Watcher(bench.up, "stress", task) as watcher:
+        after = follow(bench, watcher, "stress", task, at=at, without=group["id"])
     if after.task["strikes"] != 1:
-        raise ViolatedError(f"a leader that was stuck with Python's lock: {after.how}")
+        raise ViolatedError(f"a leader stuck with the GIL caused {after.how}, expected 1 strike")
     return [
-        _stall_row("Python's lock held for ever", after),
-        _ready_row(bench, "strain", "Stuck leader", after),
+        _stall_row("GIL held forever", after),
+        _ready_row(bench, "stress", "Stuck leader", after),
     ]
 
 
 @case("poison", "pair")
 def poison(bench: Bench) -> list[Row]:
-    """A task that kills a process of its group in every attempt; others go on."""
+    """Run a task that kills a process of its group in every attempt, while others succeed."""
     task = bench.submit(
         "pair", message="poison", steps=5, step_s=0.05, all_ranks=True, fail_at=3, fail_kind="exit", fail_rank=1,
         max_strikes=3,
     )  # fmt: skip
-    with bench.meanwhile():
+    with bench.with_other_tasks():
         found = bench.ended(task)
     if (found["state"], found["attempt"], found["strikes"]) != ("failed", 3, 3):
-        raise ViolatedError(f"poison: {found['state']}, {found['attempt']} attempts")
+        raise ViolatedError(f"the poison task {found['state']} after {found['attempt']} attempts")
     good = bench.submit("pair", message="after", steps=5, all_ranks=True)
     bench.succeeded(good)
-    bench.whole()
+    bench.wait_healthy()
     return [
         Row("Poison (kills a rank each time): attempts", found["attempt"], "attempts",
             target="exactly 3 (`max_strikes`)", held=True,
@@ -291,12 +295,12 @@ def poison(bench: Bench) -> list[Row]:
 
 def _stall_row(what: str, after: After) -> Row:
     bound = STALL_S + DETECT_S
-    return Row(f"{what}: ended", after.detect_s, "s", floor=STALL_S, floor_what="`stall_s`",
+    return Row(f"{what}: ended", after.detect_s, "s", baseline=STALL_S, baseline_what="`stall_s`",
                target=f"≤ `stall_s` + {DETECT_S:g} s", held=after.detect_s <= bound, note=after.how)  # fmt: skip
 
 
 def _ready_row(bench: Bench, pool: str, what: str, after: After) -> Row:
     cold, took = bench.cold_s[pool], after.ready_s - after.detect_s
-    return Row(f"{what}: ready again after its end", took, "s", floor=cold,
-               floor_what=COLD, target="≤ 2 × cold start",
+    return Row(f"{what}: ready again after its end", took, "s", baseline=cold,
+               baseline_what=COLD, target="≤ 2 × cold start",
                held=took <= 2 * cold)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The processes of a running ``daybreakd up``, by what they are, and how one of them ends for certain."""
+"""The processes of a running ``daybreakd up``, by part, and how to kill one for certain."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TITLES = {
     "environment-agent": "ray::RuntimeEnvAgent",
     "head": "daybreak_server.local.local_ray",
     "valkey": "valkey-server",
-    "guard": "daybreak_server.entrypoints.watchdog",
+    "watchdog": "daybreak_server.entrypoints.watchdog",
 }
-"""What the command line of each part contains."""
+"""A part of the command line of each kind of process."""
 
 
 def find(mark: str, part: str) -> list[int]:
-    """The live processes of one part of the instance with ``mark``."""
-    return [pid for pid in reaper.marked(mark) if TITLES[part] in title(pid)]
+    """The live processes of one part of the instance with the tag ``mark``."""
+    return [pid for pid in reaper.tagged(mark) if TITLES[part] in title(pid)]
 
 
 def title(pid: int) -> str:
-    """A process's command line; empty when it is gone."""
+    """The command line of a process; empty when it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -39,7 +39,7 @@ def title(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs: one that has ended and was not yet waited for does not."""
+    """Whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
@@ -47,6 +47,6 @@ def alive(pid: int) -> bool:
 
 
 def kill(pid: int, *, timeout_s: float = 20.0) -> None:
-    """SIGKILL, and seen gone. :raises ProcessLookupError: when it was not there to be killed."""
+    """Send SIGKILL and wait until the process is gone. :raises ProcessLookupError: when it does not exist."""
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not alive(pid), timeout_s, f"the end of process {pid}")

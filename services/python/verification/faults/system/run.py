@@ -1,4 +1,4 @@
-"""Runs cases on one system, lets it settle, decides from the history, and gives the rows."""
+"""Runs cases on one system, waits until every task has ended, checks the history and returns the report."""
 
 from __future__ import annotations
 
@@ -17,81 +17,81 @@ from verification.faults.system.up import Up
 from verification.results import Report, Row
 
 ABOUT = (
-    "A whole `daybreakd up` (Valkey, Ray Serve gangs, gateway) on one machine; processes are killed by SIGKILL to a "
-    "pid and seen gone, while clients outside submit, follow and download. Ready times are compared with the cold "
-    "start of the same gang in the same run. Afterwards the checker of the lab reads the clients' history."
+    "A whole `daybreakd up` (Valkey, Ray Serve gangs, gateway) on one machine. Each kill is a SIGKILL to a pid, and "
+    "the run waits until the process is gone, while external clients submit, follow and download. Ready times are "
+    "compared with the cold start of the same gang in the same run. At the end the checker reads the clients' history."
 )
 PROMISES = (
     ("Accepted tasks lost", ("lost", "unknown")),
     ("Tasks that never ended", ("stuck",)),
     ("Tasks that succeeded twice, or ended twice", ("double-success", "two-ends", "twice")),
 )
-"""What the checker's kinds of violations mean for the table."""
+"""Rows of the table and the checker's kinds of violations that they count."""
 POOLS: dict[str, dict[str, Any]] = {
     "video": {"workload": "video", "ranks": 2, "checkpoint_s": 0.5, "options": {"threads": 1}},
     "echo": {"workload": "echo", "groups": 2},
     "pair": {"workload": "echo", "ranks": 2, "lease": {"lease_s": LEASE_S, "stall_s": STALL_S}},
-    "strain": {
+    "stress": {
         "workload": "verification.faults.system.stress_workload:SPEC",
         "lease": {"lease_s": LEASE_S, "stall_s": STALL_S},
     },
 }
-"""Small pools, each for what its cases need."""
+"""Small pools for the cases."""
 
 
 def pools_for(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     """The settings of the pools that these cases need."""
     common = {"lease": {"lease_s": LEASE_S}, "cpus_per_rank": 0.25, "drain_s": 0.0, "progress_s": 0.1}
-    wanted = {pool for one in cases for pool in one.pools}
-    return {name: {**common, **of} for name, of in POOLS.items() if name in wanted}
+    wanted = {pool for case in cases for pool in case.pools}
+    return {name: {**common, **settings} for name, settings in POOLS.items() if name in wanted}
 
 
-def run(cases: Sequence[Case], *, seed: int = 0, say: Callable[[str], None] = print) -> Report:
-    """All of it, on one system. :raises ViolatedError: when a promise was broken."""
+def run(cases: Sequence[Case], *, seed: int = 0, log: Callable[[str], None] = print) -> Report:
+    """Run the cases on one system. :raises ViolatedError: when a promise was broken."""
     pools = pools_for(cases)
     extra = {
         "lease_s": LEASE_S,
         "stall_s": STALL_S,
-        "pools": {name: of.get("ranks", 1) for name, of in pools.items()},
+        "pools": {name: settings.get("ranks", 1) for name, settings in pools.items()},
     }
     report = Report("faults-system", title="The whole system under Ray", about=ABOUT, seed=seed, extra=extra)
-    say(f"starting daybreakd up with {', '.join(pools)} …")
+    log(f"starting daybreakd up with {', '.join(pools)} …")
     with Up(pools, seed=seed) as up:
-        say(f"ready in {up.starts_s[0]:.1f} s")
+        log(f"ready in {up.starts_s[0]:.1f} s")
         report.add(Row("`daybreakd up`: ready", up.starts_s[0], "s", note=f"pools {', '.join(pools)}"))
         with Load(up, seed=seed, relay=False, tenants=("default",)) as load:  # type: ignore[arg-type]
-            bench = Bench(up=up, load=load, say=say)
+            bench = Bench(up=up, load=load, log=log)
             for pool in pools:
                 last = up.call(f"/v1/pools/{pool}")["wake"]["last"]
                 bench.cold_s[pool] = up.cold_s[pool]
-                say(f"cold start of {pool}: {up.cold_s[pool]:.1f} s; by its first group: {last}")
+                log(f"cold start of {pool}: {up.cold_s[pool]:.1f} s; the first group's own report: {last}")
             if "video" in pools:
-                bench.succeeded(bench.submit("video", **VIDEO))  # the reference
+                bench.succeeded(bench.submit("video", **VIDEO))  # later videos must have the same SHA-256
             try:
-                for one in cases:
-                    _run_one(bench, one, report)
+                for case in cases:
+                    _run_case(bench, case, report)
                 _decide(bench, report)
             except BaseException:
                 up.keep = True
-                say(f"the history and the logs are in {up.folder}")
+                log(f"the history and the logs are in {up.folder}")
                 raise
     return report
 
 
-def _run_one(bench: Bench, one: Case, report: Report) -> None:
+def _run_case(bench: Bench, case: Case, report: Report) -> None:
     started = time.monotonic()
-    bench.say(f"── {one.name}: {(one.run.__doc__ or '').strip()}")
-    for row in one.run(bench):
+    bench.log(f"── {case.name}: {(case.run.__doc__ or '').strip()}")
+    for row in case.run(bench):
         report.add(row)
         mark = {True: "held", False: "MISSED", None: ""}[row.held]
-        bench.say(f"   {row.what}: {row.value:.2f} {row.unit}  {row.target}  {mark}  {row.note}".rstrip())
-    bench.say(f"   {time.monotonic() - started:.1f} s")
+        bench.log(f"   {row.what}: {row.value:.2f} {row.unit}  {row.target}  {mark}  {row.note}".rstrip())
+    bench.log(f"   {time.monotonic() - started:.1f} s")
 
 
 def _decide(bench: Bench, report: Report) -> None:
-    """Everything has ended; the clients' history decides."""
+    """Wait until everything has ended, then check the clients' history."""
     up, load = bench.up, bench.load
-    bench.whole()
+    bench.wait_healthy()
     left = load.settle_down(120)
     up.history.note("settled", left=left)
     load.wait_clients(60)
@@ -99,24 +99,20 @@ def _decide(bench: Bench, report: Report) -> None:
     verdict = check(read(up.history.path))
     kills = sum(count for name, count in up.history.counts.items() if name.startswith("fault."))
     note = (
-        f"{len(load.known)} tasks accepted, {kills} faults; gaps, repeats, files, books and keys checked too"
+        f"{len(load.known)} tasks accepted, {kills} faults; streams, files, accounting and keys checked too"
     )
     for what, kinds in PROMISES:
-        count = verdict.of(*kinds)
+        count = verdict.count(*kinds)
         report.add(Row(what, count, "tasks", target="0", held=not count, note=note))
         note = ""
-    report.add(
-        Row(
-            "Violations of any kind, by the checker", len(verdict.violations), "", target="0", held=verdict.ok
-        )
-    )
+    report.add(Row("Violations of any kind", len(verdict.violations), "", target="0", held=verdict.ok))
     if not verdict.ok:
         raise ViolatedError(f"{verdict.text()}\nhistory: {up.history.path}")
 
 
 def chosen(names: Sequence[str], *, long: bool) -> list[Case]:
-    """Cases by name; without names the quick ones, or all."""
+    """The cases with these names; without names the quick cases, or all with ``long``."""
     unknown = [name for name in names if name not in CASES]
     if unknown:
-        raise SystemExit(f"no case {', '.join(unknown)}; there are: {', '.join(CASES)}")
-    return [one for one in CASES.values() if (one.name in names if names else long or one.quick)]
+        raise SystemExit(f"unknown case: {', '.join(unknown)}. Choose from: {', '.join(CASES)}")
+    return [case for case in CASES.values() if (case.name in names if names else long or case.quick)]

@@ -1,6 +1,6 @@
-"""A workload that strains its own process: steps that hold Python's lock, for a while or for ever.
+"""A workload that stresses its own process: its steps hold the GIL, for a while or forever.
 
-Named in a pool as ``workload: verification.faults.system.stress_workload:SPEC``. It needs no torch.
+A pool uses it with ``workload: verification.faults.system.stress_workload:SPEC``. It does not need torch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,24 @@ from daybreak_server.workloads.base import Context, Group, Step, Task, WorkloadS
 
 
 class StressParams(BaseModel):
-    """What each step does."""
+    """The parameters of a task."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    message: str = Field("strain", max_length=200, description="Comes back in the artifact `strain.txt`.")
-    steps: int = Field(3, ge=1, le=1000, description="Steps of the work.")
-    hold_s: float = Field(
-        0.0, ge=0, le=3600, description="Seconds that each step holds Python's lock, in one C call."
+    message: str = Field(
+        "stress", max_length=200, description="Part of the digest in the artifact `stress.txt`."
     )
-    stuck_at: int | None = Field(None, ge=1, description="This step holds it for ever.")
-    stuck_attempts: int = Field(1, ge=0, description="Only in the first so many attempts; 0: in every one.")
-    rank: int = Field(0, ge=0, description="On this rank; the others wait for it at the step's end.")
+    steps: int = Field(3, ge=1, le=1000, description="The number of steps.")
+    hold_s: float = Field(
+        0.0, ge=0, le=3600, description="How many seconds each step holds the GIL, in one C call."
+    )
+    stuck_at: int | None = Field(None, ge=1, description="The step that holds the GIL forever.")
+    stuck_attempts: int = Field(
+        1, ge=0, description="The number of attempts that get stuck; 0: every attempt."
+    )
+    rank: int = Field(
+        0, ge=0, description="The rank that holds the GIL; the others wait for it at the end of the step."
+    )
 
 
 class Stress:
@@ -43,7 +49,7 @@ class Stress:
         """Nothing is warmed up."""
 
     def run(self, task: Task[StressParams], ctx: Context) -> Iterator[Step]:
-        """Hold, step by step."""
+        """Hold the GIL in each step."""
         params = task.params
         for number in range(1, params.steps + 1):
             if params.rank == self._group.rank:
@@ -51,18 +57,18 @@ class Stress:
                     not params.stuck_attempts or task.attempt <= params.stuck_attempts
                 )
                 hold_the_lock(float("inf") if stuck else params.hold_s)
-            yield Step(phase="strain", fraction=number / params.steps, step=number, steps=params.steps)
+            yield Step(phase="stress", fraction=number / params.steps, step=number, steps=params.steps)
         if self._group.leader:
-            path = ctx.workdir / "strain.txt"
+            path = ctx.workdir / "stress.txt"
             digest = hashlib.sha256(f"{params.message}/{params.steps}".encode()).hexdigest()
             path.write_text(f"{digest}\n", encoding="utf-8")
             ctx.artifact(path, content_type="text/plain; charset=utf-8")
 
 
 def hold_the_lock(seconds: float) -> None:
-    """Sleep in C without letting Python's lock go: no other thread of this process runs meanwhile.
+    """Sleep in C without releasing the GIL, so that no other thread of this process can run.
 
-    ``PyDLL`` calls keep the lock, where ``CDLL`` calls release it; ``nanosleep`` is one call however long it is.
+    ``PyDLL`` calls keep the GIL, while ``CDLL`` calls release it. ``nanosleep`` is one call of any length.
     """
     if seconds <= 0:
         return
@@ -76,5 +82,5 @@ class _Timespec(ctypes.Structure):
 
 
 SPEC: WorkloadSpec[StressParams] = WorkloadSpec(
-    name="strain", Params=StressParams, implementation="verification.faults.system.stress_workload:Stress"
+    name="stress", Params=StressParams, implementation="verification.faults.system.stress_workload:Stress"
 )

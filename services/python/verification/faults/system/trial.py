@@ -1,4 +1,4 @@
-"""One fault on a whole system: a task runs, something befalls the system, and what follows is timed."""
+"""One fault in a whole system: start a task, inject the fault, and time the recovery."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from verification.faults.system.up import Up
 from verification.faults.system.watching import Watcher
 
 Input = Mapping[str, Any]
-SMALL: Input = {"message": "meanwhile", "steps": 10, "step_s": 0.05}
+SMALL: Input = {"message": "small", "steps": 10, "step_s": 0.05}
 LATEST_S = 300.0
-"""What takes longer is stuck."""
+"""Anything that takes longer is stuck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class After:
-    """What followed a fault: seconds since it, and how the task ended."""
+    """The recovery from a fault: seconds since the fault, and how the task ended."""
 
     detect_s: float
-    """Until the attempt that was hit was over, by the public API."""
+    """Until the public API showed the end of the attempt that was hit."""
     ready_s: float
-    """Until the pool had all its groups again, with new ones for those that were hit."""
+    """Until the pool had all its groups again, with a new one in place of the group that was hit."""
     done_s: float
     """Until the task that was hit had ended."""
     task: Mapping[str, Any]
@@ -43,49 +43,49 @@ class After:
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """A system, its clients, and what has been measured on it so far."""
+    """A system, its clients, and the reference figures measured on it."""
 
     up: Up
     load: Load
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     cold_s: dict[str, float] = field(default_factory=dict)
-    """Seconds that the first start of each pool's first group took, by its own account."""
+    """The cold start of each pool in seconds, from Ray ready to all groups ready."""
     videos: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 that each input gave first."""
+    """The SHA-256 of the first video of each input."""
 
     def submit(self, pool: str, **fields: Any) -> str:
-        """Hand in a task that one reader follows."""
+        """Submit a task that one reader follows."""
         return self.load.submit(pool, readers=1, **fields)
 
     def busy(self, pool: str, task: str, *, step: int) -> dict[str, Any]:
-        """The group that runs the task, once it has come to a step; and its processes are known."""
+        """Wait until the task has reached a step. :returns: the group that runs it."""
 
         def look() -> dict[str, Any] | None:
-            found = self.up.ask(f"/v1/tasks/{task}") or {}
+            found = self.up.try_get(f"/v1/tasks/{task}") or {}
             if ((found.get("progress") or {}).get("step") or 0) < step:
                 return None
-            groups = [one for one in self.up.ready_groups(pool) if one["state"] == "busy"]
+            groups = [group for group in self.up.ready_groups(pool) if group["state"] == "busy"]
             return self.group_of(pool, task) if groups else None
 
         return wait_until(look, LATEST_S, f"step {step} of {task}")
 
     def group_of(self, pool: str, task: str) -> dict[str, Any] | None:
-        """The group that holds a task, by the store: clients are not told."""
+        """The group that holds a task, read from the store because the API does not show it."""
         with self.up.client() as client:
             holder = client.hget(self.up.keys(pool).of("task", task), "group")
-        return next((one for one in self.up.ready_groups(pool) if one["id"] == holder), None)
+        return next((group for group in self.up.ready_groups(pool) if group["id"] == holder), None)
 
     def ended(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
-        """The task, once it has ended."""
+        """Wait until the task has ended. :returns: the task."""
 
         def look() -> dict[str, Any] | None:
-            found = self.up.ask(f"/v1/tasks/{task}")
+            found = self.up.try_get(f"/v1/tasks/{task}")
             return found if found and found.get("finished_at") else None
 
         return wait_until(look, timeout_s, f"the end of {task}; see {self.up.logs()}")
 
     def succeeded(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
-        """The same; it must have succeeded, with the bytes that its input gave before."""
+        """Wait until the task has succeeded. A video must have the same bytes as the first one of its input."""
         found = self.ended(task, timeout_s=timeout_s)
         if found["state"] != "succeeded":
             raise ViolatedError(f"{task} ended as {found['state']}: {found.get('error')}")
@@ -94,13 +94,13 @@ class Bench:
                 first = self.videos.setdefault(str(sorted(found["input"].items())), file["sha256"])
                 if first != file["sha256"]:
                     raise ViolatedError(
-                        f"{task}: another video for the same seed: {file['sha256']} for {first}"
+                        f"{task}: the same seed gave another video: SHA-256 {file['sha256']}, expected {first}"
                     )
         return found
 
     @contextmanager
-    def meanwhile(self, pool: str | None = "echo", count: int = 4) -> Iterator[None]:
-        """Other clients' small tasks, before and after what happens here; all must succeed."""
+    def with_other_tasks(self, pool: str | None = "echo", count: int = 4) -> Iterator[None]:
+        """Submit small tasks before and after the body; all must succeed."""
         pool = pool if pool in self.up.pools else None
         tasks = [self.submit(pool, **SMALL) for _ in range(count)] if pool else []
         yield
@@ -108,16 +108,16 @@ class Bench:
         for task in tasks:
             self.succeeded(task)
 
-    def whole(self) -> None:
-        """Until every pool has its groups again."""
+    def wait_healthy(self) -> None:
+        """Wait until every pool has all its groups."""
         for pool in self.up.pools:
             self.up.wait_groups(pool, timeout_s=LATEST_S)
 
 
 def kill(bench: Bench, pids: Sequence[int], what: str) -> float:
-    """SIGKILL, and all seen gone; the moment of the first."""
+    """Send SIGKILL to processes and wait until they are gone. :returns: the time of the first kill."""
     if not pids:
-        raise ViolatedError(f"there is no {what} to be killed")
+        raise ViolatedError(f"no process of {what} exists, so none can be killed")
     at = time.monotonic()
     for pid in pids:
         bench.up.history.note("fault", kind=f"kill-{what}", pid=pid)
@@ -126,23 +126,23 @@ def kill(bench: Bench, pids: Sequence[int], what: str) -> float:
 
 
 def hit_group(bench: Bench, pool: str, task: str, *, rank: int, step: int, what: str | None = None) -> After:
-    """Kill a rank of the group that runs ``task`` (rank 0 leads), and time what follows."""
+    """Kill a rank of the group that runs ``task`` (rank 0 leads), and time the recovery."""
     group = bench.busy(pool, task, step=step)
     with Watcher(bench.up, pool, task) as watcher:
-        watcher.first(lambda _: True, since=0.0, timeout_s=30, what="a look")
+        watcher.first(lambda _: True, since=0.0, timeout_s=30, what="a first snapshot")
         at = kill(bench, [group["pids"][rank]], what or f"rank-{rank}")
         return follow(bench, watcher, pool, task, at=at, without=group["id"])
 
 
 def follow(bench: Bench, watcher: Watcher, pool: str, task: str, *, at: float, without: str) -> After:
-    """Time what follows a fault that ended the group ``without``."""
+    """Time the recovery from a fault that ended the group ``without``."""
     wanted = next(plan.groups for plan in bench.up.options.pools if plan.name == pool)
     detect_s = watcher.first(
-        lambda sight: sight.strikes > 0 or sight.attempt > 1 or sight.state == "queued",
+        lambda snapshot: snapshot.strikes > 0 or snapshot.attempt > 1 or snapshot.state == "queued",
         since=at, timeout_s=LATEST_S, what="the end of the attempt",
     )  # fmt: skip
     ready_s = watcher.first(
-        lambda sight: without not in sight.ready and len(sight.ready) >= wanted,
+        lambda snapshot: without not in snapshot.ready and len(snapshot.ready) >= wanted,
         since=at, timeout_s=LATEST_S, what=f"another group of {pool}",
     )  # fmt: skip
     found = bench.succeeded(task)
@@ -150,7 +150,7 @@ def follow(bench: Bench, watcher: Watcher, pool: str, task: str, *, at: float, w
 
 
 def freeze(bench: Bench, pid: int, *, for_s: float) -> None:
-    """SIGSTOP for a while."""
+    """Send SIGSTOP, wait, and send SIGCONT."""
     bench.up.history.note("fault", kind="stop-leader", pid=pid, for_s=for_s)
     os.kill(pid, signal.SIGSTOP)
     try:

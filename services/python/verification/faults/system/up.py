@@ -1,4 +1,7 @@
-"""A whole ``daybreakd up`` on this machine, as the lab's clients see it: they talk to its gateway only."""
+"""A whole ``daybreakd up`` on this machine. Its clients (:class:`Load`) talk only to its gateway.
+
+:class:`Up` has the attributes of a ``FaultCluster`` that the clients use, so that both kinds of system share them.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +35,20 @@ from verification.faults.options import PoolPlan
 from verification.faults.system import processes
 
 HOME = Path(__file__).resolve().parents[3]
-"""Where the workloads of this package are imported from."""
+"""The folder from which ``up`` imports the workloads of this package."""
 CPU_ENVIRONMENT = {"MKL_CBWR": "AVX2,STRICT"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The part of a cluster's options that the clients ask for."""
+    """The options of a cluster that the clients read."""
 
     pools: tuple[PoolPlan, ...]
     seed: int = 0
 
 
 class Up:
-    """A system with these pools (the product's settings by pool). Use it in ``with``; the data folder is new."""
+    """A system with these pools (Daybreak settings by pool) in a new data folder. Use it in ``with``."""
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]], *, seed: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="daybreak-system-"))
@@ -54,8 +57,8 @@ class Up:
         self.pools = pools
         self.options = Options(
             pools=tuple(
-                PoolPlan(name=name, ranks=int(of.get("ranks", 1)), groups=int(of.get("groups", 1)))
-                for name, of in pools.items()
+                PoolPlan(name=name, ranks=int(pool.get("ranks", 1)), groups=int(pool.get("groups", 1)))
+                for name, pool in pools.items()
             ),
             seed=seed,
         )
@@ -68,11 +71,11 @@ class Up:
         self._config.write_text(json.dumps(self._settings()))
         self.output = self.folder / "up.out"
         self.starts_s: list[float] = []
-        """Seconds from each start to ready."""
+        """Seconds from each start until it was ready."""
         self.cold_s: dict[str, float] = {}
-        """Seconds at the first start from Ray being ready to all groups of a pool being ready."""
+        """Seconds from Ray ready to all groups ready at the first start, by pool."""
         self.settings: Settings
-        """As the parts have them: with the store's address."""
+        """The settings of the parts, with the store's address."""
 
     def _settings(self) -> dict[str, Any]:
         return {"data_dir": str(self.data), "http": {"port": self.port}, "pools": self.pools}
@@ -91,10 +94,10 @@ class Up:
         self.keep = self.keep or kind is not None
         self.close()
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── start and end ────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Start it; returns at once."""
+        """Start it and return at once."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DAYBREAK_")}
         paths = [str(HOME), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(paths)}
@@ -111,43 +114,44 @@ class Up:
                 cwd=self.folder,
             )
 
-    def said(self) -> str:
-        """What it has written since its last start."""
+    def output_text(self) -> str:
+        """Its output since its last start."""
         with self.output.open(errors="replace") as file:
             file.seek(self._from)
             return file.read()
 
     def wait_ready(self, timeout_s: float = 400.0) -> float:
-        """Until it says that it is ready; the seconds since its start."""
+        """Wait until its output says that it is ready. :returns: the seconds since its start."""
 
         ray_at = 0.0
 
         def look() -> bool:
             nonlocal ray_at
             if self.process.poll() is not None:
-                raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.said()}")
-            said, now = self.said(), time.monotonic()
-            if "ray is ready" in said or "ray is back" in said:
+                exited = f"`daybreakd up` exited with {self.process.returncode}"
+                raise RuntimeError(f"{exited}:\n{self.output_text()}")
+            output, now = self.output_text(), time.monotonic()
+            if "ray is ready" in output or "ray is back" in output:
                 ray_at = ray_at or now
                 for plan in self.options.pools:
                     if plan.name not in self.cold_s and len(self.ready_groups(plan.name)) >= plan.groups:
                         self.cold_s[plan.name] = now - ray_at
-            return "ready in" in said and len(self.cold_s) == len(self.pools)
+            return "ready in" in output and len(self.cold_s) == len(self.pools)
 
-        wait_until(look, timeout_s, f"{self.data} to be ready:\n{self.said()}")
+        wait_until(look, timeout_s, f"{self.data} to be ready; see {self.output}")
         self.starts_s.append(time.monotonic() - self._since)
         self.settings = read_settings(self.data / "settings.json")
         return self.starts_s[-1]
 
     def kill_up(self) -> list[int]:
-        """SIGKILL of the supervisor itself; the processes that it leaves."""
+        """Send SIGKILL to the supervisor itself. :returns: the processes that remain."""
         self.history.note("fault", kind="kill-up", pid=self.process.pid)
         self.process.kill()
         self.process.wait()
-        return reaper.marked(self.mark)
+        return reaper.tagged(self.mark)
 
     def close(self) -> None:
-        """Stop it; whatever happened, nothing stays."""
+        """Stop it and kill every process that remains."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -160,51 +164,51 @@ class Up:
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    # ── what there is ────────────────────────────────────────────────────────────────────────────────────
+    # ── queries ──────────────────────────────────────────────────────────────────────────────────────────
 
     def call(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The gateway's JSON answer to a GET, or to a POST where there is a body."""
+        """The gateway's JSON response to a GET, or to a POST with a body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"{self.url}{path}", data=data, headers={"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
 
-    def ask(self, path: str) -> Any:
-        """The JSON answer, or ``None`` while there is none."""
+    def try_get(self, path: str) -> Any:
+        """The JSON response to a GET, or ``None`` when the gateway does not respond."""
         with contextlib.suppress(OSError, ValueError, urllib.error.URLError):
             return self.call(path)
         return None
 
     def state(self) -> dict[str, Any]:
-        """``up.json``."""
+        """The contents of ``up.json``."""
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads((self.data / "up.json").read_text()))
         return {}
 
     def groups(self, pool: str) -> list[dict[str, Any]] | None:
-        """The groups that are not lost, by the public API; ``None`` while nobody answers."""
-        view = self.ask(f"/v1/pools/{pool}")
-        return None if view is None else [one for one in view["groups"] if one["state"] != "lost"]
+        """The groups that are not lost, as the API shows them; ``None`` when the gateway does not respond."""
+        view = self.try_get(f"/v1/pools/{pool}")
+        return None if view is None else [group for group in view["groups"] if group["state"] != "lost"]
 
     def ready_groups(self, pool: str) -> list[dict[str, Any]]:
-        """Those that can work."""
-        return [one for one in self.groups(pool) or [] if GroupState(one["state"]).ready]
+        """The groups that are ready."""
+        return [group for group in self.groups(pool) or [] if GroupState(group["state"]).ready]
 
     def wait_groups(self, pool: str, *, timeout_s: float = 180.0) -> None:
-        """Until the pool has all its groups."""
+        """Wait until the pool has all its groups."""
         wanted = next(plan.groups for plan in self.options.pools if plan.name == pool)
         wait_until(lambda: len(self.ready_groups(pool)) >= wanted, timeout_s, f"{wanted} groups of {pool}")
 
     @property
     def redis_url(self) -> str:
-        """The store itself."""
+        """The URL of the store."""
         return str(self.settings.redis.url)
 
     @contextlib.contextmanager
     def client(self) -> Iterator[redis.Redis]:
-        """A plain client of the store, for looking at the keys."""
+        """A plain Redis client, to inspect the keys."""
         client = redis.Redis.from_url(self.redis_url, decode_responses=True, socket_timeout=10)
         try:
             yield client
@@ -215,23 +219,23 @@ class Up:
         """The names of a pool's keys."""
         return Keys(prefix=self.settings.redis.prefix, pool=pool)
 
-    def api_answers(self) -> bool:
-        """Whether the app on Ray answers through Serve's proxy."""
+    def api_responds(self) -> bool:
+        """Whether the API deployment on Ray responds through Serve's proxy."""
         url = self.state().get("api_url")
         try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as response:
+                return bool(response.status == 200)
         except (OSError, urllib.error.URLError):
             return False
 
-    def left(self) -> list[int]:
-        """What there is of its processes."""
-        return reaper.marked(self.mark)
+    def running(self) -> list[int]:
+        """All its running processes."""
+        return reaper.tagged(self.mark)
 
     def find(self, part: str) -> list[int]:
-        """The processes of a part."""
+        """The running processes of a part."""
         return processes.find(self.mark, part)
 
     def logs(self) -> str:
-        """Where its logs are."""
+        """Where its logs are, for error messages."""
         return f"{self.data / 'logs'} and {self.output}"

@@ -1,4 +1,4 @@
-"""A thread that looks at one task and its pool all the time, so that what follows a fault has times."""
+"""A thread that polls one task and its pool, so that tests know when a fault had which effect."""
 
 from __future__ import annotations
 
@@ -11,70 +11,71 @@ from typing import Any, Self
 from daybreak_server.domain.pools import GroupState
 from verification.faults.system.up import Up
 
-_LOOK_S = 0.04
+_POLL_S = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """What there is at one moment (monotonic seconds)."""
+class Snapshot:
+    """The state of a task and its pool at one moment."""
 
     at: float
+    """Monotonic seconds."""
     state: str
-    """Of the task."""
+    """The task's state."""
     attempt: int
     strikes: int
     ready: frozenset[str]
-    """The ids of the groups that can work."""
+    """The ids of the groups that are ready."""
 
 
 class Watcher:
-    """Looks through the gateway; use it in ``with``. Only changes are kept."""
+    """Polls through the gateway and keeps each snapshot that differs from the previous one. Use it in ``with``."""
 
     def __init__(self, up: Up, pool: str, task: str) -> None:
         self._up = up
         self._pool = pool
         self._task = task
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._seen = threading.Condition()
-        self.sights: list[Sight] = []
-        self._thread = threading.Thread(target=self._look, name=f"watch-{pool}", daemon=True)
+        self.snapshots: list[Snapshot] = []
+        self._thread = threading.Thread(target=self._poll, name=f"watch-{pool}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stopping.set()
         self._thread.join(30)
 
-    def first(self, check: Callable[[Sight], bool], *, since: float, timeout_s: float, what: str) -> float:
-        """Seconds from ``since`` to the first sight that passes. :raises TimeoutError: naming ``what``."""
+    def first(self, check: Callable[[Snapshot], bool], *, since: float, timeout_s: float, what: str) -> float:
+        """Seconds from ``since`` to the first snapshot that passes. :raises TimeoutError: naming ``what``."""
         end = time.monotonic() + timeout_s
         with self._seen:
             while True:
-                for sight in self.sights:
-                    if sight.at >= since and check(sight):
-                        return sight.at - since
+                for snapshot in self.snapshots:
+                    if snapshot.at >= since and check(snapshot):
+                        return snapshot.at - since
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError(f"waited {timeout_s:g} s for {what}; last seen: {self.sights[-1:]}")
+                    raise TimeoutError(f"waited {timeout_s:g} s for {what}; last seen: {self.snapshots[-1:]}")
                 self._seen.wait(min(left, 1.0))
 
-    def _look(self) -> None:
-        while not self._ending.wait(_LOOK_S):
+    def _poll(self) -> None:
+        while not self._stopping.wait(_POLL_S):
             at = time.monotonic()
             groups: list[dict[str, Any]] | None = self._up.groups(self._pool)
-            task = self._up.ask(f"/v1/tasks/{self._task}")
+            task = self._up.try_get(f"/v1/tasks/{self._task}")
             if groups is None or task is None:
                 continue
-            sight = Sight(
+            snapshot = Snapshot(
                 at=at,
                 state=task["state"],
                 attempt=task["attempt"],
                 strikes=task["strikes"],
-                ready=frozenset(one["id"] for one in groups if GroupState(one["state"]).ready),
+                ready=frozenset(group["id"] for group in groups if GroupState(group["state"]).ready),
             )
             with self._seen:
-                if not self.sights or replace(self.sights[-1], at=at) != sight:
-                    self.sights.append(sight)
+                if not self.snapshots or replace(self.snapshots[-1], at=at) != snapshot:
+                    self.snapshots.append(snapshot)
                     self._seen.notify_all()

@@ -1,4 +1,4 @@
-"""The lab itself: its schedules repeat, its failpoints fire once, its cluster kills for good and puts back."""
+"""The fault tests themselves: schedules repeat, failpoints fire once, the cluster kills and restarts processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verification.faults.failpoints import ALL, Failpoints
 from verification.faults.history import History, read
 from verification.faults.load import unended
 from verification.faults.options import ClusterOptions, PoolPlan
-from verification.faults.registry import Lab, Scenario, ViolatedError, run
+from verification.faults.registry import Scenario, ScenarioContext, ViolatedError, run
 from verification.faults.schedule import schedule
 from verification.results import Row
 
@@ -38,8 +38,8 @@ def test_a_seed_repeats_its_schedule() -> None:
     assert {fault.whom for fault in first.faults} >= {"leader", "follower", "gateway"}
 
 
-def test_more_time_only_adds_tasks() -> None:
-    """A longer run begins as a shorter one did, so what was found can be looked for longer."""
+def test_a_longer_schedule_only_adds_tasks() -> None:
+    """A longer run begins like a shorter one, so a longer run can repeat a finding."""
     short = schedule(seed=7, pools=POOLS, **RUN).submissions
     long = schedule(seed=7, pools=POOLS, **{**RUN, "seconds": 120.0}).submissions
     assert long[: len(short)] == short
@@ -47,7 +47,7 @@ def test_more_time_only_adds_tasks() -> None:
 
 
 def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
-    """Armed for the third pass: the process that makes it dies by SIGKILL; the next one goes by."""
+    """Armed with two passes left: the process of the third pass dies by SIGKILL, and later ones pass."""
     (tmp_path / "armed").mkdir()
     (tmp_path / "armed" / "after-claim.2").touch()
 
@@ -67,8 +67,8 @@ def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
     assert not list((tmp_path / "armed").iterdir())
 
 
-def test_a_history_can_be_read_up_to_where_it_was_cut(tmp_path: Path) -> None:
-    """The lab itself may be killed: what was written whole counts."""
+def test_a_truncated_history_can_be_read(tmp_path: Path) -> None:
+    """The fault tests themselves may be killed: complete lines still count."""
     history = History(tmp_path / "history", seed=3)
     call = history.invoke("get", task="a")
     history.done(call, "get", "ok", task="a", state="queued")
@@ -78,43 +78,43 @@ def test_a_history_can_be_read_up_to_where_it_was_cut(tmp_path: Path) -> None:
     assert [line["op"] for line in read(history.path)] == ["run", "get", "get"]
 
 
-def test_an_outcome_goes_from_process_to_process() -> None:
-    """Runs side by side tell what came of them as JSON."""
+def test_an_outcome_survives_json() -> None:
+    """Runs in other processes return their outcome as JSON."""
     outcome = mixed.Outcome(
         kills=Counter(leader=3), states=Counter(succeeded=9), counts=Counter({"event.saw": 99}), seconds=1.5
     )
     assert mixed.Outcome.from_json(outcome.as_json()) == outcome
 
 
-def test_what_could_not_be_carried_out_is_tried_again_and_a_broken_promise_is_not() -> None:
-    """A second try is told of; it is the last one; and no violation is ever tried away."""
-    said: list[str] = []
-    lab = Lab(say=said.append)
+def test_an_incomplete_scenario_runs_again_and_a_broken_promise_does_not() -> None:
+    """The log mentions the second run, there is no third one, and a violation is never retried."""
+    messages: list[str] = []
+    context = ScenarioContext(log=messages.append)
     raised: list[Exception] = []
 
     def scenario(*raises: Exception) -> Scenario:
         left = list(raises)
 
-        def run(_: Lab) -> list[Row]:
+        def run(_: ScenarioContext) -> list[Row]:
             if left:
                 raised.append(left.pop(0))
                 raise raised[-1]
             return [Row("what", 1, "tasks")]
 
-        return Scenario(name="one", about="a scenario", run=run)
+        return Scenario(name="name", about="a scenario", run=run)
 
-    assert run(scenario(TimeoutError("slow")), lab)[0].what == "what"
-    assert any("NOT CARRIED OUT, once more: TimeoutError: slow" in line for line in said)
+    assert run(scenario(TimeoutError("slow")), context)[0].what == "what"
+    assert any("INCOMPLETE, running it again: TimeoutError: slow" in line for line in messages)
     with pytest.raises(TimeoutError):
-        run(scenario(TimeoutError("slow"), TimeoutError("slow")), lab)
+        run(scenario(TimeoutError("slow"), TimeoutError("slow")), context)
     raised.clear()
     with pytest.raises(ViolatedError):
-        run(scenario(ViolatedError("lost")), lab)
+        run(scenario(ViolatedError("lost")), context)
     assert len(raised) == 1
 
 
-def test_a_task_that_goes_back_to_wait_between_two_questions_has_not_ended() -> None:
-    """It runs while the waiting ones are listed and waits while the running ones are: in neither, and still there."""
+def test_a_task_that_is_requeued_between_two_requests_has_not_ended() -> None:
+    """It runs while queued tasks are listed and is queued while running ones are, so it is in neither list."""
 
     class Client:
         def __init__(self, *states: str) -> None:
@@ -133,7 +133,7 @@ def test_a_task_that_goes_back_to_wait_between_two_questions_has_not_ended() -> 
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
-    """A gateway, groups and a server, some of them killed; the checker finds nothing, and nothing is left."""
+    """A gateway, groups and a server with kills: the checker finds no violation, and no process remains."""
     options = ClusterOptions(
         folder=tmp_path / "cluster", pools=(PoolPlan(groups=2),), gateways=1, lease_s=1.0
     )
@@ -142,7 +142,7 @@ def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
         pids = [target.pid for target in cluster.targets()]
         cluster.kill(cluster.targets("leader")[0])
         cluster.wait_ready()
-        outcome = mixed.run(cluster, plan, cut=0.1, bound_s=60, say=print)
+        outcome = mixed.run(cluster, plan, cut=0.1, bound_s=60, log=print)
         pids += [target.pid for target in cluster.targets()]
     assert outcome.deaths >= 2
     assert outcome.tasks == outcome.counts["final.saw"] > 5

@@ -1,4 +1,4 @@
-"""The look at what a store holds finds what is there in part, and nothing where all is right."""
+"""The consistency check of a store finds every planted inconsistency, and nothing in a consistent store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import new_task_id
 from daybreak_server.domain.tasks import NewTask
 from testkit.valkey import Server
-from verification.faults.environment.invariants import half_done
+from verification.faults.environment.invariants import inconsistencies
 
 KEYS = Keys(prefix="daybreak", pool="echo")
 
@@ -26,23 +26,23 @@ async def _submitted(url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "problem"),
     [
         (lambda client, task: None, ""),
         (lambda client, task: client.delete(KEYS.of("spec", task)), "a record without parameters"),
         (lambda client, task: client.delete(KEYS.of("task", task)), "spec without a record"),
-        (lambda client, task: client.delete(KEYS.of("wait", "t")), "is queued and lies in no place"),
+        (lambda client, task: client.delete(KEYS.of("wait", "t")), "is queued and in no set"),
         (lambda client, task: client.delete(KEYS.of("index", "t")), "in no list"),
-        (lambda client, task: client.zadd(KEYS.one("leases"), {task: 1}), "lies in ['queued', 'running']"),
-        (lambda client, task: client.set(KEYS.base + "else", 1), "a key of no known kind"),
+        (lambda client, task: client.zadd(KEYS.single("leases"), {task: 1}), "and in ['queued', 'running']"),
+        (lambda client, task: client.set(KEYS.base + "else", 1), "unknown key"),
     ],
 )
-async def test_halves_are_found(
-    valkey: Server, harm: Callable[[redis.Redis, str], object], said: str
+async def test_every_inconsistency_is_found(
+    valkey: Server, damage: Callable[[redis.Redis, str], object], problem: str
 ) -> None:
-    """Each kind of half, planted."""
+    """Each kind of inconsistency, planted in turn."""
     task = await _submitted(valkey.url)
     with valkey.client(decode_responses=True) as client:
-        harm(client, task)
-        found = half_done(client, KEYS, rest_s=None)
-    assert (said in "; ".join(found)) if said else not found
+        damage(client, task)
+        found = inconsistencies(client, KEYS, rest_s=None)
+    assert (problem in "; ".join(found)) if problem else not found
