@@ -1,4 +1,4 @@
-"""Files that are made from others: write them again, or say where they have drifted from their sources."""
+"""Writes generated files, or shows where they differ from their sources."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def settle(files: Mapping[Path, str], *, check: bool, tool: str) -> int:
-    """Write what differs, or (``check``) show it and change nothing; the exit status: 1 where a check found a drift."""
+def write_or_check(files: Mapping[Path, str], *, check: bool, tool: str) -> int:
+    """Write the files that differ, or only show the differences (``check``). :returns: 1 if a check found any."""
     stale = False
-    for path, made in files.items():
-        found = path.read_text(encoding="utf-8") if path.exists() else ""
-        if found == made:
+    for path, generated in files.items():
+        current = path.read_text(encoding="utf-8") if path.exists() else ""
+        if current == generated:
             continue
         stale = True
         name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         if check:
-            before, after = found.splitlines(keepends=True), made.splitlines(keepends=True)
-            sys.stdout.writelines(difflib.unified_diff(before, after, name, "as its sources have it", n=1))
+            before, after = current.splitlines(keepends=True), generated.splitlines(keepends=True)
+            sys.stdout.writelines(difflib.unified_diff(before, after, name, "as generated", n=1))
         else:
-            path.write_text(made, encoding="utf-8")
+            path.write_text(generated, encoding="utf-8")
             print(f"wrote {name}")
     if stale and check:
-        print(f"stale: run `python {tool}` and commit what it writes with what changed it.")
+        print(
+            f"stale: run `python {tool}` and commit the generated files together with the change of their source."
+        )
     return int(stale and check)

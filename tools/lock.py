@@ -1,11 +1,11 @@
-"""Makes a resolved lock fit CPU and CUDA builds alike: torch's public version, no NVIDIA packages.
+"""Makes a resolved lock file fit CPU and CUDA builds of torch: it pins the public version and no NVIDIA packages.
 
-`uv pip compile --universal` sees one torch wheel here and another there, and each drags its own CUDA packages
-along. torch brings what its build needs; the lock pins only its public version, which every build satisfies.
+`uv pip compile --universal` sees different torch wheels on different machines, and each depends on its own CUDA
+packages. torch installs what its build needs, so the lock pins only the public version, which every build satisfies.
 
-    python tools/lock.py LOCK           rewrite it
-    python tools/lock.py --check LOCK   fail where it names a registry, a path of a machine or a CUDA package,
-                                        or where a CUDA package is installed
+    python tools/lock.py LOCK           rewrite the lock file
+    python tools/lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, or if a CUDA
+                                        package is installed beside a CPU build of torch
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def rewrite(path: Path) -> None:
     path.write_text("\n".join(kept) + "\n")
 
 
-def complaints(path: Path) -> list[str]:
+def problems(path: Path) -> list[str]:
     lines = path.read_text().splitlines()
     found = [f"{path}: not portable: {line}" for line in lines if NOT_PORTABLE.search(line)]
     found += [f"{path}: belongs to one build of torch: {line}" for line in lines if OF_TORCH.match(line)]
@@ -49,7 +49,7 @@ def main() -> int:
     if "--check" not in options:
         rewrite(Path(path))
         return 0
-    found = complaints(Path(path))
+    found = problems(Path(path))
     print("\n".join(found) or f"{path}: portable")
     return 1 if found else 0
 

@@ -1,12 +1,12 @@
-"""Runs the tests that start Ray with another Ray than the lock's, in an environment of its own below build/.
+"""Runs the tests that start Ray with another version of Ray than the lock file's, in an environment below build/.
 
-    python tools/other_ray.py lowest [PYTEST…]     the oldest that services/python/pyproject.toml allows
-    python tools/other_ray.py next [PYTEST…]       the newest release, whether or not it is allowed yet
-    python tools/other_ray.py 2.61.0 [PYTEST…]     this one
+    python tools/other_ray.py lowest [PYTEST…]     the oldest version that services/python/pyproject.toml allows
+    python tools/other_ray.py next [PYTEST…]       the newest release, even if it is not allowed yet
+    python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
-Everything but Ray is as the lock has it. Where the lock has that Ray, `make test` has tried it: a line says so.
-To allow a new series that passes: add it to TESTED_SERIES (adapters/ray/fast_start.py), where a test says what else
-names it.
+All other packages come from the lock file. If the lock file has that version, `make test` covers it, and the tool only
+says so. To allow a new series that passes, add it to TESTED_SERIES (adapters/ray/fast_start.py); a test names the
+other places.
 """
 
 from __future__ import annotations
@@ -43,27 +43,29 @@ def locked() -> Version:
 
 def lowest() -> Version:
     project = tomllib.loads((SERVER / "pyproject.toml").read_text())["project"]
-    (requirement,) = (Requirement(one) for one in project["optional-dependencies"]["ray"])
-    (bound,) = (one.version for one in requirement.specifier if one.operator == ">=")
-    return Version(bound)
+    (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
+    (oldest,) = (bound.version for bound in requirement.specifier if bound.operator == ">=")
+    return Version(oldest)
 
 
 def newest() -> Version:
-    """The newest release that the package index has for this Python."""
+    """The newest release in the package index for this Python."""
     command = [UV, "pip", "compile", "-q", "--no-deps", "--no-header", "--no-annotate", "-"]
-    made = subprocess.run(command, check=True, input="ray\n", text=True, capture_output=True, cwd="/").stdout
-    (version,) = re.findall(r"^ray==([0-9][^\s;]*)", made, re.MULTILINE)
+    resolved = subprocess.run(
+        command, check=True, input="ray\n", text=True, capture_output=True, cwd="/"
+    ).stdout
+    (version,) = re.findall(r"^ray==([0-9][^\s;]*)", resolved, re.MULTILINE)
     return Version(version)
 
 
 def install(version: Version, folder: Path) -> Path:
-    """An environment with this Ray; returns its Python."""
+    """Create an environment with this Ray. :returns: its Python."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     subprocess.run([UV, "venv", "-q", "-p", sys.executable, folder], check=True)
     python = folder / "bin" / "python"
     override = folder / "override.txt"
-    override.write_text(f"ray=={version}\nray-haproxy\n")  # that one goes with a Ray
+    override.write_text(f"ray=={version}\nray-haproxy\n")  # its version follows Ray's
     into = [UV, "pip", "install", "-q", "-p", python]
     subprocess.run([*into, "-r", LOCK, "--override", override], check=True)
     subprocess.run([*into, "--no-deps", "-e", ROOT / "controlplane-sdk", "-e", SERVER], check=True)
@@ -73,12 +75,12 @@ def install(version: Version, folder: Path) -> Path:
 def main(which: str, *options: str) -> int:
     version = {"lowest": lowest, "next": newest}.get(which, lambda: Version(which))()
     if version == locked():
-        print(f"Ray {version} ({which}) is the one of requirements.lock: `make test` tests it")
+        print(f"Ray {version} ({which}) is the version in requirements.lock: run `make test`")
         return 0
     print(f"Ray {version} ({which}) instead of {locked()}, in build/ray-{which}", flush=True)
     python = install(version, ROOT / "build" / f"ray-{which}")
-    tests = [SERVER / "tests" / "up" / name for name in TESTS]
-    # Found on PATH, other environments' programs would be started.
+    tests = [SERVER / "tests" / "local" / name for name in TESTS]
+    # Puts this environment first on PATH, so that the tests start its programs.
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
     command = [python, "-m", "pytest", *tests, *options]
     return subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode

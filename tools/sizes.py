@@ -1,6 +1,6 @@
-"""Keeps rooms small: files ≤ 400 lines, functions ≤ 60, save those listed here with their reason.
+"""Keeps files and functions small: files ≤ 400 lines, functions ≤ 60, except those listed here with a reason.
 
-An exception is a ratchet: it names the size it may have today, and is an error once it is no longer needed.
+An exception names the size that is allowed today, so it can only shrink; an exception that is not needed is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 ROOTS = ("services/python", "controlplane-sdk", "tools", "e2e")
 EXCEPTIONS: dict[str, tuple[int, str]] = {}
-"""`path` or `path::function` → (lines it may have, why)."""
+"""`path` or `path::function` → (allowed lines, reason)."""
 
 
 def measured(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -35,9 +35,12 @@ def main() -> int:
                 if lines > limit:
                     unused.discard(what)
                 if lines > allowed:
-                    bad.append(f"{what}: {lines} lines, more than {allowed}. Split it along its concepts.")
-    bad += [f"{what} is an exception that is not needed any more" for what in sorted(unused)]
-    print("\n".join(bad) or "sizes: every file and function is within its bound")
+                    bad.append(f"{what}: {lines} lines, more than {allowed}: split it by concept")
+    bad += [
+        f"{what} is an exception that is no longer needed: remove it from tools/sizes.py"
+        for what in sorted(unused)
+    ]
+    print("\n".join(bad) or "sizes: every file and function is within its limit")
     return 1 if bad else 0
 
 
