@@ -230,7 +230,7 @@ def main() -> int:
     if shutil.which("helm") is None:
         print("tools/manifests.py: helm is not on PATH, so the plain manifests were not checked")
         return 0 if check else 1
-    return drift.settle(files(), check=check, tool="tools/manifests.py")
+    return drift.write_or_check(files(), check=check, tool="tools/manifests.py")
 
 
 if __name__ == "__main__":

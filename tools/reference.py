@@ -1,7 +1,8 @@
-"""Writes what documents take from code: the pages settings.md and errors.md, and tables in the midst of others.
+"""Writes the parts of the documentation that are generated from code.
 
-A page of ``docs`` holds ``<!-- reference: NAME -->`` … ``<!-- end -->``; between the two stands the table ``NAME`` of
-``reference_tables.py``. ``--check`` changes nothing, shows a diff, and exits 1 when something is stale.
+These are the pages settings.md and errors.md, and tables within other pages: between ``<!-- reference: NAME -->`` and
+``<!-- end -->``, a page of ``docs`` has the table ``NAME`` of ``reference_tables.py``. ``--check`` writes nothing,
+shows a diff, and exits with 1 if something is stale.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def errors() -> str:
         "",
         "<!-- Made by tools/reference.py from daybreak.wire.errors; do not edit. -->",
         "",
-        f"Every error is a body of type `{MEDIA_TYPE}` (RFC 9457). `code` is stable, and what a program",
-        f"looks at (`type` is `{TYPE_PREFIX}` and the code); `detail` says what is wrong this time and",
-        "what to do; `errors[].field` names the fields of a wrong input. 429 and 503 carry `Retry-After`:",
-        "the same request may succeed later. Nothing that a client sends is answered with 500: that is a bug",
-        "of ours, and `request_id` finds it in the log.",
+        f"Every error has a body of type `{MEDIA_TYPE}` (RFC 9457). Programs should look at `code`, which is",
+        f"stable (`type` is `{TYPE_PREFIX}` and the code). `detail` says what is wrong in this case and",
+        "what to do; `errors[].field` names the invalid fields of an input. 429 and 503 carry `Retry-After`:",
+        "the same request may succeed later. No request should cause a 500: it is a bug of the server, and",
+        "its `request_id` finds the traceback in the log.",
         "",
         tables.errors(),
     ]
@@ -43,20 +44,22 @@ PAGES: dict[str, Callable[[], str]] = {"settings.md": as_markdown, "errors.md": 
 
 
 def with_tables(text: str) -> str:
-    """A page with its tables as the code has them now. :raises SystemExit: when it asks for one that is not there."""
+    """A page with its tables regenerated. :raises SystemExit: if it names a table that does not exist."""
     return BLOCK.sub(_block, text)
 
 
-def _block(found: re.Match[str]) -> str:
-    name = found["name"]
+def _block(match: re.Match[str]) -> str:
+    name = match["name"]
     if name not in tables.BLOCKS:
-        raise SystemExit(f"a page asks for the table {name!r}; there are: {', '.join(tables.BLOCKS)}")
+        raise SystemExit(
+            f"a page names the table {name!r}, which does not exist. Use one of: {', '.join(tables.BLOCKS)}"
+        )
     return f"<!-- reference: {name} -->\n\n{tables.BLOCKS[name]()}\n\n<!-- end -->"
 
 
-def made() -> dict[Path, str]:
-    """Every page that holds something from code, as it should be."""
-    pages = {DOCS / name: make() for name, make in PAGES.items()}
+def generated() -> dict[Path, str]:
+    """Every page with generated parts, as it should be."""
+    pages = {DOCS / name: generate() for name, generate in PAGES.items()}
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if path.name not in PAGES and BLOCK.search(text):
@@ -65,11 +68,11 @@ def made() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check; the exit status."""
-    pages = made()
-    status = drift.settle(pages, check="--check" in arguments, tool="tools/reference.py")
+    """Write or check. :returns: the exit status."""
+    pages = generated()
+    status = drift.write_or_check(pages, check="--check" in arguments, tool="tools/reference.py")
     if "--check" in arguments and not status:
-        print(f"reference: {', '.join(path.name for path in pages)} are fresh")
+        print(f"reference: {', '.join(path.name for path in pages)} are up to date")
     return status
 
 
