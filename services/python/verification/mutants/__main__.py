@@ -1,4 +1,4 @@
-"""``python -m verification.mutants``: plant bugs, one at a time; exit 1 if one survives or cannot be planted."""
+"""``python -m verification.mutants``: plant bugs, one at a time; exit 1 if a bug survives or cannot be planted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from verification.mutants.catalogue import CATALOGUE
 from verification.mutants.mutant import Mutant
 from verification.mutants.tree import Tree
-from verification.mutants.trial import Trial, attempt, sound
+from verification.mutants.trial import Trial, attempt, failures_without_bug
 from verification.results import FOLDER, Report, Row, load
 
 NAME = "mutants"
@@ -22,71 +22,83 @@ NAME = "mutants"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(arguments)
-    named = [one for one in CATALOGUE if not options.only or any(part in one.name for part in options.only)]
+    named = [
+        mutant
+        for mutant in CATALOGUE
+        if not options.only or any(part in mutant.name for part in options.only)
+    ]
     chosen = share_of(named, *options.share)
     if options.list or not chosen:
-        print("\n".join(f"{one.name:<34} {one.about}" for one in chosen) or "no mutant of that name")
+        listed = "\n".join(f"{mutant.name:<34} {mutant.about}" for mutant in chosen)
+        print(listed or "no planted bug has this in its name; see --list")
         return 0 if chosen else 2
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
         trees = [Tree(Path(folder) / str(number)) for number in range(options.jobs)]
         if not options.unchecked:
-            broken = sound(trees[0], [test for one in chosen for test in one.tests], workers=options.jobs)
-            if broken is not None:
-                print(f"{broken}\nThese tests fail without a bug planted: nothing can be caught by them.")
+            tests = [test for mutant in chosen for test in mutant.tests]
+            failures = failures_without_bug(trees[0], tests, workers=options.jobs)
+            if failures is not None:
+                print(
+                    f"{failures}\nThese tests fail without a planted bug, so they cannot catch one. Fix them first."
+                )
                 return 2
             print(f"The tests pass without a bug ({time.perf_counter() - began:.1f} s).", flush=True)
-        trials = _all(trees, chosen, verbose=options.verbose)
+        trials = _run_all(trees, chosen, verbose=options.verbose)
     seconds = time.perf_counter() - began
-    survivors = [one for one in trials if one.caught_by is None]
+    survivors = [trial for trial in trials if trial.caught_by is None]
     print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
     if options.share != (0, 1):
-        print(f"These were share {options.share[0]} of {options.share[1]}; the report of all stays as it is.")
+        print(f"This was share {options.share[0]} of {options.share[1]}; the saved report is unchanged.")
     elif not options.only:
         _report(trials, seconds).save()
     elif options.save:
-        _renewed(load(FOLDER / f"{NAME}.json"), trials).save()
+        _updated(load(FOLDER / f"{NAME}.json"), trials).save()
     return 1 if survivors else 0
 
 
 def share_of(mutants: Sequence[Mutant], number: int, count: int) -> list[Mutant]:
-    """One of ``count`` shares that have nothing in common and are all of them together; ``number`` may be any."""
-    return [one for place, one in enumerate(mutants) if place % count == number % count]
+    """One of ``count`` disjoint shares that together are all mutants. ``number`` is taken modulo ``count``."""
+    return [mutant for index, mutant in enumerate(mutants) if index % count == number % count]
 
 
 def _share(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdigit() and count.isdigit() and int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: NUMBER/COUNT, as 1/3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write NUMBER/COUNT, such as 1/3")
     return int(number) % int(count), int(count)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m verification.mutants", description=__doc__)
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help="those with NAME in their name (repeatable)"
+        "--only", action="append", metavar="NAME", help="plant only bugs with NAME in their name (repeatable)"
     )
-    parser.add_argument("--jobs", type=int, default=3, help="copies to work on at once (default 3)")
+    parser.add_argument(
+        "--jobs", type=int, default=3, help="copies of the source that work at once (default 3)"
+    )
     parser.add_argument(
         "--share",
         type=_share,
         default=(0, 1),
         metavar="NUMBER/COUNT",
-        help="one of COUNT shares; CI runs a third, and NUMBER is the commit's (any number: it is taken modulo COUNT)",
+        help="plant one of COUNT shares; NUMBER is taken modulo COUNT. CI plants a third, by the number of the commit",
     )
-    parser.add_argument("--save", action="store_true", help="with --only: put the rows into the saved report")
-    parser.add_argument("--list", action="store_true", help="only list them")
-    parser.add_argument("--verbose", action="store_true", help="show what the tests said")
-    parser.add_argument("--unchecked", action="store_true", help="do not first run all tests without a bug")
+    parser.add_argument(
+        "--save", action="store_true", help="with --only: update the rows in the saved report"
+    )
+    parser.add_argument("--list", action="store_true", help="list the bugs and exit")
+    parser.add_argument("--verbose", action="store_true", help="show the output of the tests")
+    parser.add_argument("--unchecked", action="store_true", help="do not run the tests without a bug first")
     return parser.parse_args(arguments)
 
 
-def _all(trees: Sequence[Tree], chosen: Sequence[Mutant], *, verbose: bool) -> list[Trial]:
+def _run_all(trees: Sequence[Tree], chosen: Sequence[Mutant], *, verbose: bool) -> list[Trial]:
     free: SimpleQueue[Tree] = SimpleQueue()
     for tree in trees:
         free.put(tree)
 
-    def one(mutant: Mutant) -> Trial:
+    def run_one(mutant: Mutant) -> Trial:
         tree = free.get()
         try:
             trial = attempt(tree, mutant)
@@ -98,24 +110,25 @@ def _all(trees: Sequence[Tree], chosen: Sequence[Mutant], *, verbose: bool) -> l
         return trial
 
     with ThreadPoolExecutor(len(trees)) as pool:
-        return list(pool.map(one, chosen))
+        return list(pool.map(run_one, chosen))
 
 
 def _report(trials: Sequence[Trial], seconds: float) -> Report:
     about = (
-        "Bugs planted in a private copy of the source, one at a time. Each must be caught by a test of the ordinary "
-        "suite, which passes without it; the figure is how long that took, start of pytest included."
+        "Bugs planted in a private copy of the source, one at a time. A test of the ordinary suite, which passes "
+        "without the bug, must catch each. Rows show only bugs that survived; the saved report names every bug and "
+        "the test that caught it."
     )
     report = Report(NAME, title="Planted bugs", about=about, extra={"seconds": round(seconds)})
-    report.rows = _with_total([_row(one) for one in trials])
+    report.rows = _with_total([_row(trial) for trial in trials])
     return report
 
 
-def _renewed(report: Report, trials: Sequence[Trial]) -> Report:
-    """A saved report with the rows of these trials in place of those of the same mutants."""
-    fresh = {f"{one.mutant.name}: ": _row(one) for one in trials}
+def _updated(report: Report, trials: Sequence[Trial]) -> Report:
+    """A saved report in which the rows of these trials replace those of the same mutants."""
+    fresh = {f"{trial.mutant.name}: ": _row(trial) for trial in trials}
     old = [row for row in report.rows[1:] if not row.what.startswith(tuple(fresh))]
-    order = {f"{one.name}: ": place for place, one in enumerate(CATALOGUE)}
+    order = {f"{mutant.name}: ": index for index, mutant in enumerate(CATALOGUE)}
     rows = sorted([*old, *fresh.values()], key=lambda row: order.get(row.what.partition(": ")[0] + ": ", 0))
     report.rows = _with_total(rows)
     return report
@@ -129,6 +142,7 @@ def _row(trial: Trial) -> Row:
         target="caught",
         held=trial.caught_by is not None,
         note=trial.error or trial.caught_by or "survived",
+        detail=trial.caught_by is not None,
     )
 
 

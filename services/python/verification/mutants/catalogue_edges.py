@@ -1,4 +1,4 @@
-"""Bugs at the edges: HTTP, streams, the client and its relay."""
+"""Bugs in the API, the event streams, the client with its relay, and Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SDK = "controlplane-sdk/tests"
 EDGES: tuple[Mutant, ...] = (
     mutant(
         "tenant-not-checked",
-        "whoever knows a task's id sees it",
+        "anyone who knows a task's id can see it",
         (
             f"{SERVER}/api/dependencies.py",
             "if record is None or record.tenant != caller.tenant:",
@@ -21,7 +21,7 @@ EDGES: tuple[Mutant, ...] = (
     ),
     mutant(
         "tenant-not-checked-on-preview",
-        "one route forgets whose task it is",
+        "one route does not check whose task it is",
         (
             f"{SERVER}/api/native/routes/files.py",
             "        record, _ = await ctx.record(caller, id)\n"
@@ -32,73 +32,73 @@ EDGES: tuple[Mutant, ...] = (
     ),
     mutant(
         "delete-of-running",
-        "a task that runs can be deleted with its files",
+        "a running task can be deleted with its files",
         (
             f"{SERVER}/api/native/routes/tasks.py",
             "if not record.state.terminal:",
             "if record.state is State.QUEUED:",
         ),
-        tests=f"{_PROMISES}::test_a_refused_delete_takes_no_file",
+        tests=f"{_PROMISES}::test_a_refused_delete_deletes_no_file",
     ),
     mutant(
         "sse-repeats",
-        "what is in the history and in the live feed comes twice",
+        "events that are in the history and in the live feed are sent twice",
         (
             f"{_STREAMS}/subscription.py",
             "if self._last is not None and frame.key <= self._last:",
             "if False:",
         ),
-        tests=f"{TESTS}/api/test_composition.py",
+        tests=f"{TESTS}/api/test_subscription.py",
     ),
     mutant(
         "sse-gap",
-        "the first event behind the history is passed over",
+        "the first event after the history is skipped",
         (
             f"{_STREAMS}/topic.py",
             "frame.key is not None and frame.key > start]",
             "frame.key is not None and frame.key > start][1:]",
         ),
-        tests=f"{TESTS}/api/test_composition.py",
+        tests=f"{TESTS}/api/test_subscription.py",
     ),
     mutant(
         "sse-history-before-feed",
-        "the history is read before the feed is live: what comes in between is lost",
+        "the history is read before the live feed starts, so events in between are lost",
         (
             f"{_STREAMS}/subscription.py",
             "            await self._feed.wait_live(self._sources.timeout_s)\n",
             "            pass\n",
         ),
-        tests=f"{TESTS}/api/test_composition.py",
+        tests=f"{TESTS}/api/test_subscription.py",
     ),
     mutant(
-        "slow-one-loses-silently",
-        "events for a subscriber that is behind are dropped, and it is not told",
+        "slow-reader-loses-silently",
+        "a slow subscriber loses events without notice",
         (
             f"{_STREAMS}/topic.py",
             "        self._queue.clear()\n        self.lagging = True\n",
             "        self._queue.clear()\n",
         ),
-        tests=f"{_PROMISES}::test_a_subscriber_that_does_not_read_is_behind_and_holds_nothing",
+        tests=f"{_PROMISES}::test_a_subscriber_that_does_not_read_lags_and_holds_no_frames",
     ),
     mutant(
-        "slow-one-grows",
-        "the queue of a subscriber that does not read grows without a bound",
+        "slow-reader-grows",
+        "the queue of a slow subscriber grows without limit",
         (f"{_STREAMS}/topic.py", "if len(self._queue) >= self._limit:", "if self._limit < 0:"),
-        tests=f"{_PROMISES}::test_a_subscriber_that_does_not_read_is_behind_and_holds_nothing",
+        tests=f"{_PROMISES}::test_a_subscriber_that_does_not_read_lags_and_holds_no_frames",
     ),
     mutant(
         "full-is-500",
-        "a full queue is told as a bug, without when to come back",
+        "a full queue is reported as an internal error without `Retry-After`",
         (
             f"{SERVER}/api/errors.py",
-            'ErrorCode.QUEUE_FULL, "The pool\'s queue is full',
-            'ErrorCode.INTERNAL, "The pool\'s queue is full',
+            "ErrorCode.QUEUE_FULL, \"The pool's queue is full",
+            "ErrorCode.INTERNAL, \"The pool's queue is full",
         ),
         tests=f"{TESTS}/api/test_errors.py::test_queue_full",
     ),
     mutant(
         "client-repeats-events",
-        "a client that connects again hands out what it had",
+        "a client that reconnects returns events again",
         (
             f"{CLIENT}/core/follow.py",
             "            if parse_event_id(event_id) <= self._last_position:\n                return None\n",
@@ -108,13 +108,13 @@ EDGES: tuple[Mutant, ...] = (
     ),
     mutant(
         "client-forgets-its-place",
-        "a client that connects again does not say where it was",
+        "a client that reconnects does not send its last event id",
         (f"{CLIENT}/core/follow.py", '        headers["Last-Event-ID"] = last_id\n', "        pass\n"),
         tests=f"{_SDK}/test_faults.py::test_events_go_on_after_an_id",
     ),
     mutant(
         "relay-acknowledges-first",
-        "an event is acknowledged before it has been handled",
+        "a relay acknowledges an event before it is handled",
         (
             f"{CLIENT}/relay/reader.py",
             "                if entries.is_well_formed(fields):\n                    return Delivery(",
@@ -125,7 +125,7 @@ EDGES: tuple[Mutant, ...] = (
     ),
     mutant(
         "raylet-waits-for-agents",
-        "a node of Ray joins only when its agents are there",
+        "a Ray node joins only after its agents have started",
         (
             f"{SERVER}/adapters/ray/fast_start_node.py",
             "                _native.persist_port(self.get_session_dir_path(), self.node_id, name, port)\n",

@@ -1,4 +1,4 @@
-"""Bugs in the scripts: fencing, leases, fair shares, events, housekeeping."""
+"""Bugs in the Lua scripts: fencing, leases, fair shares, events, housekeeping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FENCE = "if not r or r.token ~= a.token then return STALE end"
 _NO_FENCE = "if not r or not r.token then return STALE end"
 _RUNNING = f"{TESTS}/store/test_running.py"
 _WAITING = f"{TESTS}/store/test_waiting.py"
-_HOUSE = f"{TESTS}/store/test_housekeeping.py"
+_HOUSEKEEPING = f"{TESTS}/store/test_housekeeping.py"
 _FACES = f"{TESTS}/store/test_faces.py"
 _LOAD = f"{TESTS}/store/test_load.py"
 _PROMISES = f"{TESTS}/store/test_promises.py"
@@ -22,61 +22,61 @@ _SETTLE, _SUBMIT, _TICK = (f"{LUA}/{name}.lua" for name in ("settle", "submit", 
 _FENCES = (
     mutant(
         "renew-without-token",
-        "a zombie renews the lease of its heir",
+        "a zombie renews the lease of the new attempt",
         (f"{LUA}/renew.lua", _FENCE, _NO_FENCE),
         tests=_ZOMBIE,
     ),
     mutant(
         "report-without-token",
-        "a zombie writes events and a checkpoint into its heir's attempt",
+        "a zombie writes events and a checkpoint into the new attempt",
         (f"{LUA}/report.lua", _FENCE, _NO_FENCE),
         tests=_ZOMBIE,
     ),
     mutant(
         "preview-of-stale-token",
-        "a zombie overwrites its heir's preview",
+        "a zombie overwrites the preview of the new attempt",
         (f"{LUA}/preview.lua", _FENCE, _NO_FENCE),
         tests=f"{_PROMISES}::test_a_zombie_does_not_overwrite_its_heirs_preview[valkey]",
     ),
     mutant(
         "settle-without-fence",
-        "whoever settles first wins, whatever token it has",
+        "the first settle wins, with any token",
         (_SETTLE, "if r.token == s.token then", "if r.token then"),
         tests=_ZOMBIE,
     ),
     mutant(
         "stale-settle-is-success",
-        "a worker that lost its task is told that it has won",
+        "a worker that lost its task gets a success when it settles",
         (_SETTLE, "return { 'stale', r.state }", "return { 'settled', r.state, { 'none' } }"),
         tests=_ZOMBIE,
     ),
     mutant(
         "settle-not-remembered",
-        "the same outcome sent again is answered as stale",
+        "the store rejects a repeated settle as stale",
         (_SETTLE, "set(r, 'done', s.token .. ' ' .. r.state)", ""),
         tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "repeated-settle-claims-again",
-        "a settle whose answer was lost gives back the task that it had claimed, and takes another",
+        "a repeated settle releases the task that the first one claimed, and claims another",
         (_SETTLE, "if is_held(r, c.group) then return claim_reply(r) end", ""),
         tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "lost-claim-kept",
-        "a group whose claim was not answered claims another task and keeps the first",
+        "a group that repeats a claim whose reply was lost keeps both tasks",
         (_ATTEMPT, "    if is_held(r, name) then release(r, why, true) end\n", ""),
         tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-claim lost]",
     ),
     mutant(
         "token-used-twice",
-        "the number of an attempt does not rise",
+        "the attempt number does not increase",
         (_CLAIM, "int(tonumber(earlier or '0') + 1)", "int(1)"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
     ),
     mutant(
         "report-twice",
-        "a report that is sent again because its answer was lost writes its events twice",
+        "a report that is sent again after a lost reply writes its events twice",
         (f"{LUA}/report.lua", "if number == 0 or number > last then", "if true then"),
         tests=f"{_RUNNING}::test_a_report_sent_twice_is_told_once[valkey]",
     ),
@@ -85,71 +85,75 @@ _FENCES = (
 _TIME = (
     mutant(
         "lease-in-wall-time",
-        "leases end by the wall clock, so a step of the clock or an outage ends them",
+        "leases expire by the wall clock, so a clock step or an outage ends them",
         (
             _TICK,
             "add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))",
             "set_meta('lease_clock', NOW, int(NOW))",
         ),
-        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
     ),
     mutant(
         "reap-without-grace",
-        "after an outage a lease that was nearly over before it is taken before its holder can be heard",
+        "after an outage the store takes a lease that was nearly over before its holder can renew it",
         (_TICK, "return lease_clock, lease_clock >= meta('grace')", "return lease_clock, true"),
-        tests=f"{_HOUSE}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
     ),
     mutant(
-        "grace-for-ever",
-        "ticks that always come late end no lease: the task of a worker that died stays with it",
+        "grace-forever",
+        "late ticks extend the grace forever, so a dead worker keeps its task",
         (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
-        tests=f"{_HOUSE}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
     ),
     mutant(
         "outage-on-the-lease-clock",
-        "the lease clock leaps over an outage, and every live lease is over soon after Redis is back",
+        "the lease clock counts an outage, so live leases expire right after it",
         (_TICK, "math.min(silence, LEASE_STEP_MS)", "silence"),
-        tests=f"{_HOUSE}::test_an_outage_ends_no_lease[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_an_outage_ends_no_lease[valkey]",
     ),
     mutant(
         "renew-extends-nothing",
-        "a worker that renews loses its lease all the same",
-        (f"{LUA}/renew.lua", "int(meta('lease_clock') + tonumber(a.lease_ms))", "int(meta('lease_clock') + 1)"),
+        "a worker loses its lease although it renews",
+        (
+            f"{LUA}/renew.lua",
+            "int(meta('lease_clock') + tonumber(a.lease_ms))",
+            "int(meta('lease_clock') + 1)",
+        ),
         tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
     ),
     mutant(
         "leases-never-reaped",
-        "the task of a worker that died stays with it",
+        "a dead worker keeps its task",
         (_TICK, "ipairs(leases_expire and due(K_leases, lease_clock) or {})", "ipairs({})"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-lapse]",
     ),
     mutant(
         "run-deadline-ignored",
-        "a task may run for ever",
+        "a task may run forever",
         (_ATTEMPT, "return r.run_by and NOW >= tonumber(r.run_by)", "return false"),
         tests=f"{_RUNNING}::test_deadline_beats_strike[valkey-error]",
     ),
     mutant(
         "start-deadline-ignored",
-        "a task that came too late is begun",
+        "a task starts after its start deadline",
         (_QUEUE, "  if at then zput(K_timers, r.id, at) end", ""),
         tests=f"{_WAITING}::test_start_deadline_expires_in_tick",
     ),
     mutant(
         "backoff-ignored",
-        "a task that failed is tried again at once",
+        "a failed task is retried at once",
         (_ATTEMPT, "local wait = backoff_ms(strikes, token)", "local wait = 0"),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
     ),
     mutant(
         "retention-of-running",
-        "what still runs can be forgotten",
+        "retention can delete a running task",
         (f"{LUA}/forget.lua", "if not TERMINAL[r.state] then return -1 end", ""),
         tests=f"{_FACES}::test_previews_and_forget[valkey]",
     ),
     mutant(
         "retention-begins-at-claim",
-        "retention counts from the start of the work, so a long task is swept while it runs",
+        "retention counts from the start of a task, so a long task is swept while it runs",
         (
             _CLAIM,
             "  zput(K_leases, r.id, lease)",
@@ -162,7 +166,7 @@ _TIME = (
 _ENDS = (
     mutant(
         "strike-not-counted",
-        "a task that kills its worker is tried for ever",
+        "a task that kills its worker is retried forever",
         (_ATTEMPT, "  set(r, 'strikes', int(strikes))\n", ""),
         tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
     ),
@@ -174,25 +178,29 @@ _ENDS = (
     ),
     mutant(
         "cancel-loses-to-finish",
-        "a task that was cancelled first ends as a success",
-        (_SETTLE, "if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end", "finish_succeeded(r, s.artifacts, s.described)"),
+        "a task that was cancelled first ends as succeeded",
+        (
+            _SETTLE,
+            "if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end",
+            "finish_succeeded(r, s.artifacts, s.described)",
+        ),
         tests=f"{_RUNNING}::test_cancel_wins[valkey-finish]",
     ),
     mutant(
-        "cancel-not-told",
-        "a worker does not hear that its task was cancelled",
+        "cancel-not-reported",
+        "a worker does not learn that its task was cancelled",
         (_ATTEMPT, "  if r.cancel_at then bits = bits + CANCEL end\n", ""),
         tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
     ),
     mutant(
         "terminal-still-live",
-        "an ended task still holds a group, so the cluster never comes to zero",
+        "an ended task still counts as live, so the cluster never scales to zero",
         (_ATTEMPT, "  zdrop(K_live, r.id)\n", ""),
         tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
     ),
     mutant(
-        "hand-back-loses-place",
-        "what is handed back goes to the end of the queue",
+        "release-loses-place",
+        "a released task goes to the end of the queue",
         (
             _ATTEMPT,
             "  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
@@ -201,14 +209,14 @@ _ENDS = (
         tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-release]",
     ),
     mutant(
-        "hand-backs-unbounded",
-        "a task is handed back for ever",
+        "releases-unbounded",
+        "a task is released and claimed forever",
         (_ATTEMPT, "if releases > RELEASES_MAX then", "if false then"),
         tests=f"{_RUNNING}::test_handed_back_too_often_is_a_strike[valkey]",
     ),
     mutant(
         "group-failures-unbounded",
-        "a task takes down one group after the other, and has no strike for it",
+        "a task breaks one group after another and never gets a strike",
         (_ATTEMPT, "if zombie and failures >= GROUP_FAILURES_MAX then", "if false then"),
         tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-leave]",
     ),
@@ -217,13 +225,13 @@ _ENDS = (
 _QUEUES = (
     mutant(
         "idempotency-not-stored",
-        "the same key makes a second task",
+        "the same key creates a second task",
         (_SUBMIT, "    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)\n", ""),
         tests=f"{_WAITING}::test_same_key_same_body_is_the_same_task[valkey]",
     ),
     mutant(
         "same-id-twice",
-        "a submit that is sent again begins its task anew",
+        "a repeated submit restarts its task",
         (
             _SUBMIT,
             "if tasks[s.task] or (not all_new and call('EXISTS', k_task(s.task)) == 1) then return known(s.task) end",
@@ -233,7 +241,7 @@ _QUEUES = (
     ),
     mutant(
         "full-queue-accepts",
-        "the bound on waiting tasks is not kept",
+        "the queue accepts more tasks than its limit",
         (_SUBMIT, "if waiting_now >= max_queued then return { 'full' } end", ""),
         tests=f"{_WAITING}::test_full_queue_refuses[valkey]",
     ),
@@ -245,19 +253,19 @@ _QUEUES = (
     ),
     mutant(
         "settle-refused-when-full",
-        "with memory full a running task cannot end",
+        "a running task cannot end while the memory is full",
         (_SETTLE, "#!lua flags=allow-oom\n", "#!lua\n"),
         tests=f"{_LOAD}::test_full_server_refuses_new_tasks_only[valkey]",
     ),
     mutant(
         "charge-never-corrected",
-        "a tenant pays what was estimated, whatever it used",
+        "a tenant pays the estimate instead of the time used",
         (_ATTEMPT, "  charge(t, all / 1000 / t.weight - tonumber(r.charge))\n", ""),
         tests=f"{_RUNNING}::test_finish_publishes[valkey]",
     ),
     mutant(
         "fair-by-count",
-        "a tenant is served by the number of its tasks, not by the seconds that they take",
+        "fair shares count tasks instead of seconds",
         (
             _ATTEMPT,
             "charge(t, all / 1000 / t.weight - tonumber(r.charge))",
@@ -267,19 +275,19 @@ _QUEUES = (
     ),
     mutant(
         "idle-tenant-saves-up",
-        "who comes back after a long idle time starves the others",
+        "a tenant that returns after a long idle time starves the others",
         (_QUEUE, "    t.share = math.max(t.share, meta('vtime'))\n", ""),
         tests=f"{_LOAD}::test_idle_tenant_saves_nothing_up[valkey]",
     ),
     mutant(
         "drain-mark-ignored",
-        "a group that is to go still claims",
+        "a draining group still claims tasks",
         (_CLAIM, "if c.draining == '1' or g.drain then return", "if c.draining == '1' then return"),
         tests=f"{_WAITING}::test_draining_group_claims_nothing",
     ),
     mutant(
-        "bell-not-passed-on",
-        "of two leaders that wait the second does not hear of the second task",
+        "wakeup-not-passed-on",
+        "of two waiting leaders, the second does not wake up for the second task",
         (
             _QUEUE,
             "for _ = 1, math.min(wakeups, WAKEUPS_MAX - present) do",
@@ -293,7 +301,7 @@ _QUEUES = (
 _EVENTS = (
     mutant(
         "two-xadds",
-        "the pool's stream and the task's have an event under two ids",
+        "an event has different ids in the pool's stream and in the task's stream",
         (
             _HISTORY,
             "  own[#own + 1] = entry(announce(r, kind, data), kind,",
@@ -309,31 +317,31 @@ _EVENTS = (
     ),
     mutant(
         "live-stream-trimmed",
-        "the pool's stream keeps 500 events, so one burst takes them from a reader that follows",
+        "the pool's stream keeps 500 events, so a burst removes events that a reader still needs",
         (_LIMITS, "EVENTS_MAX = 1_000_000", "EVENTS_MAX = 500"),
         tests=f"{_PROMISES}::test_a_burst_takes_nothing_from_a_reader[valkey]",
     ),
     mutant(
         "task-stream-trimmed",
-        "a task's own stream keeps 100 events",
+        "a task's own stream keeps only 100 events",
         (_LIMITS, "EV_MAX = 1_000", "EV_MAX = 100"),
         tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
     ),
     mutant(
-        "trim-not-said",
-        "who reads a task from its beginning is not told that events are gone",
+        "trim-not-reported",
+        "a reader from the beginning does not learn that events were trimmed",
         (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
         tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
     ),
     mutant(
         "first-start-forgotten",
-        "that a task has started is forgotten with the first event behind it",
+        "a trimmed stream loses the event of the first start",
         (_HISTORY, "    own[#own + 1] = started_entry(r)\n", ""),
         tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
     ),
     mutant(
         "resume-repeats",
-        "who resumes behind an event gets it again",
+        "a reader that resumes after an event gets it again",
         (f"{LUA}/events.lua", "(a_ms == b_ms and a_seq > b_seq)", "(a_ms == b_ms and a_seq >= b_seq)"),
         tests=f"{_FACES}::test_task_events_replay_without_gap[valkey]",
     ),

@@ -12,28 +12,30 @@ TESTS = "services/python/tests"
 
 
 class MisplacedError(Exception):
-    """The text to replace is not there exactly once: the source has changed, so the mutant must too."""
+    """The source does not have the text to replace exactly once: it has changed, so the mutant must change too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """In ``file`` (relative to the repository) ``old`` becomes ``new``."""
+    """Replaces ``old`` by ``new`` in ``file`` (relative to the repository)."""
 
     file: str
     old: str
     new: str
 
     def applied(self, text: str) -> str:
-        """``text`` with the bug. :raises MisplacedError:"""
+        """``text`` with the bug. :raises MisplacedError: unless ``text`` has ``old`` exactly once."""
         count = text.count(self.old)
         if count != 1:
-            raise MisplacedError(f"{self.file} has {count} of {self.old!r}, not one")
+            raise MisplacedError(
+                f"{self.file} has {self.old!r} {count} times, expected once; update the planted bug"
+            )
         return text.replace(self.old, self.new)
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug, and the tests that should catch it, the cheapest first. All paths are relative to the repository."""
+    """A bug and the tests that should catch it, the cheapest first. All paths are relative to the repository."""
 
     name: str
     about: str
@@ -41,7 +43,7 @@ class Mutant:
     tests: tuple[str, ...]
 
     def check(self, root: Path) -> None:
-        """:raises MisplacedError: when it cannot be planted in the tree at ``root``."""
+        """:raises MisplacedError: when the tree at ``root`` has no place for the bug."""
         for edit in self.edits:
             edit.applied((root / edit.file).read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""A private copy of the source, in which bugs are planted and taken out again."""
+"""A private copy of the source, to plant bugs and remove them again."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Tree:
 
     @property
     def path(self) -> str:
-        """As PYTHONPATH: what is imported comes from here, whatever is installed."""
+        """A PYTHONPATH that imports from this copy instead of the installed packages."""
         return ":".join(str(self.root / part) for part in ("services/python/src", "controlplane-sdk/src"))
 
     @contextmanager
     def planted(self, mutant: Mutant) -> Iterator[None]:
-        """The bug is in the copy meanwhile. :raises MisplacedError: when it cannot be planted."""
+        """Plant the bug for the body of ``with``. :raises MisplacedError: when it cannot be planted."""
         mutant.check(self.root)
         before: dict[Path, str] = {}
         try:

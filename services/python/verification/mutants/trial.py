@@ -1,4 +1,4 @@
-"""Runs tests on a copy, and says which of them caught a bug."""
+"""Runs tests on a copy of the source and finds which of them caught a bug."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from verification.mutants.mutant import MisplacedError, Mutant
 from verification.mutants.tree import Tree
 
 TIMEOUT_S = 120
-"""Of one test: a bug that makes it hang is caught by that."""
+"""Time limit of one test. It also catches bugs that make a test hang."""
 _TIMED_OUT, _KILLED = 124, 137
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What came of one mutant. ``caught_by`` is a test's id; ``error`` says why there was no fair trial."""
+    """The result of one mutant. ``caught_by`` is a test's id; ``error`` says why the trial is not valid."""
 
     mutant: Mutant
     seconds: float
@@ -30,7 +30,7 @@ class Trial:
 
     @property
     def line(self) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         what = self.error or (f"caught by {self.caught_by}" if self.caught_by else "SURVIVED")
         return f"{self.mutant.name:<34} {self.seconds:5.1f} s  {what}"
 
@@ -38,10 +38,10 @@ class Trial:
 def run(
     tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy, on ``workers`` side by side. The output is one text."""
+    """Run tests on the copy with ``workers`` processes. Its stdout includes stderr."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
-    # Of the whole: a test that searches (Hypothesis) may go on for long; `timeout` ends its servers with it.
+    # A limit for the whole run: a Hypothesis test may search for long. `timeout` also ends its servers.
     limit = ["timeout", "--kill-after=5", str(TIMEOUT_S + 60 * len(tests))]
     command = [
         *limit,
@@ -64,14 +64,14 @@ def run(
     )
 
 
-def sound(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
-    """Whether all these tests pass as things are; otherwise what they say. Without that nothing is caught."""
+def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
+    """The output of tests that fail without a bug, so that they cannot catch one; ``None`` when all pass."""
     ran = run(tree, sorted(set(tests)), stop=False, workers=workers)
     return None if ran.returncode == 0 else ran.stdout[-6000:]
 
 
 def attempt(tree: Tree, mutant: Mutant) -> Trial:
-    """Plant one bug and run its tests, one after the other, until one fails."""
+    """Plant one bug and run its tests, one after the other, until a test fails."""
     began = time.perf_counter()
 
     def trial(caught_by: str | None = None, error: str | None = None, output: str = "") -> Trial:
@@ -87,13 +87,13 @@ def attempt(tree: Tree, mutant: Mutant) -> Trial:
                 if ran.returncode in (1, _TIMED_OUT, _KILLED):
                     return trial(_name(ran.stdout, test), output=output)
                 if ran.returncode != 0:
-                    return trial(error=f"no fair trial: pytest ended with {ran.returncode}", output=output)
+                    return trial(error=f"not valid: pytest exited with {ran.returncode}", output=output)
     except MisplacedError as exc:
         return trial(error=str(exc))
     return trial(output=output)
 
 
-def _name(output: str, asked: str) -> str:
-    """The test that failed; where a hang was cut off it has no name but the one that was asked for."""
+def _name(output: str, requested: str) -> str:
+    """The test that failed. After a timeout the output has no name, so it is the requested test."""
     found = _FAILED.search(output)
-    return (found.group(1) if found else asked).removeprefix("services/python/tests/")
+    return (found.group(1) if found else requested).removeprefix("services/python/tests/")

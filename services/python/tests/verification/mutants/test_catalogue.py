@@ -1,4 +1,4 @@
-"""The planted bugs fit the source as it is, and the tests that should catch them exist."""
+"""Every planted bug fits the current source, and the tests that should catch it exist."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from verification.mutants.tree import REPOSITORY
 
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda mutant: mutant.name)
-def test_it_can_be_planted(mutant: Mutant) -> None:
-    """Each text to replace is there exactly once; who changes that line changes the mutant with it."""
+def test_every_bug_can_be_planted(mutant: Mutant) -> None:
+    """The source has each text to replace exactly once. If you change such a line, change the mutant too."""
     mutant.check(REPOSITORY)
     assert all(edit.old != edit.new for edit in mutant.edits)
     for test in mutant.tests:
@@ -26,30 +26,31 @@ def test_it_can_be_planted(mutant: Mutant) -> None:
         assert f"def {name.partition('[')[0]}(" in text or not name, f"{file} has no {name}"
 
 
-def test_there_are_many_and_each_has_a_name() -> None:
-    """The bugs that docs/reliability.md speaks of."""
+def test_the_catalogue_has_many_bugs_with_unique_names() -> None:
+    """docs/reliability.md shows how many of them are caught."""
     assert len({mutant.name for mutant in CATALOGUE}) == len(CATALOGUE) >= 60
 
 
 @pytest.mark.parametrize("text", ["", "x = 1\nx = 1\n"])
-def test_a_bug_that_has_no_one_place_is_an_error(text: str) -> None:
-    """Neither missing nor ambiguous: then the run says so instead of counting it as caught."""
-    with pytest.raises(MisplacedError, match="not one"):
+def test_a_bug_without_a_unique_place_is_an_error(text: str) -> None:
+    """A missing or ambiguous place is an error and does not count as caught."""
+    with pytest.raises(MisplacedError, match="expected once"):
         Edit("f.py", "x = 1", "x = 2").applied(text)
 
 
-def test_three_commits_in_a_row_plant_every_bug_once() -> None:
-    """CI takes a third, by the number of the commit."""
+def test_three_consecutive_commits_plant_every_bug_once() -> None:
+    """CI plants a third, chosen by the number of the commit."""
     thirds = [share_of(CATALOGUE, number, 3) for number in (1264, 1265, 1266)]
-    assert sorted(one.name for third in thirds for one in third) == sorted(one.name for one in CATALOGUE)
+    planted = [mutant.name for third in thirds for mutant in third]
+    assert sorted(planted) == sorted(mutant.name for mutant in CATALOGUE)
     assert max(map(len, thirds)) - min(map(len, thirds)) <= 1
 
 
-def test_a_share_is_listed_and_what_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_share_can_be_listed_and_an_invalid_share_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", "--share", "1265/3"]) == 0
     listed = capsys.readouterr().out
     assert len(listed.splitlines()) == len(share_of(CATALOGUE, 2, 3))
     for wrong in ("1", "1/0", "a/3"):
         with pytest.raises(SystemExit):
             main(["--list", "--share", wrong])
-        assert "no share" in capsys.readouterr().err
+        assert "is not a share" in capsys.readouterr().err
