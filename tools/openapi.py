@@ -1,6 +1,6 @@
-"""Writes docs/openapi.json, the document of a server with the pools `video` and `echo`.
+"""Writes docs/openapi.json, the OpenAPI document of a server with the pools `video` and `echo`.
 
-``python tools/openapi.py`` writes it; ``--check`` shows what would change, and exits 1 when it is stale.
+``python tools/openapi.py`` writes it. ``--check`` shows what would change, and exits with 1 if it is stale.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POOLS = {"video": PoolSettings(workload="video"), "echo": PoolSettings(workload=
 
 
 def app() -> FastAPI:
-    """The application. Nothing is connected: it is built, not started."""
+    """The app, built but not started: it has no store."""
     services = Services(
         settings=Settings(pools=POOLS),
         store=cast("TaskStore", None),
@@ -44,19 +44,21 @@ def document() -> str:
 
 
 def main() -> int:
-    """Write or check; the exit status."""
+    """Write or check. :returns: the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the file is stale")
-    made = document()
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the file is stale"
+    )
+    generated = document()
     if not parser.parse_args().check:
-        PATH.write_text(made, encoding="utf-8")
+        PATH.write_text(generated, encoding="utf-8")
         return 0
-    found = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
-    if found == made:
+    committed = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
+    if committed == generated:
         return 0
-    before, after = found.splitlines(keepends=True), made.splitlines(keepends=True)
-    sys.stdout.writelines(difflib.unified_diff(before, after, "docs/openapi.json", "as the code has it", n=2))
-    print("docs/openapi.json is stale: run `python tools/openapi.py` and commit it with what changed it.")
+    before, after = committed.splitlines(keepends=True), generated.splitlines(keepends=True)
+    sys.stdout.writelines(difflib.unified_diff(before, after, "docs/openapi.json", "generated", n=2))
+    print("docs/openapi.json is stale. Run `python tools/openapi.py` and commit the file with your change.")
     return 1
 
 

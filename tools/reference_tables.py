@@ -1,4 +1,4 @@
-"""The tables of ``tools/reference.py``, each made from the code that defines what it shows."""
+"""The tables of ``tools/reference.py``. Each is generated from the code that defines what it shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from daybreak_server.adapters import redis
 from daybreak_server.adapters.redis import limits
 from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Key
 from daybreak_server.adapters.redis.scripts import FRAGMENTS, SCRIPTS, lua_source
-from daybreak_server.api.app import ROOMS
+from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
@@ -31,7 +31,7 @@ ADAPTER = Path(redis.__file__).parent
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "|" + "|".join(f" {cell} " if cell != "---" else cell for cell in row) + "|" for row in lines
@@ -39,9 +39,9 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def keys() -> str:
-    """The keys of a pool, from ``adapters/redis/key_names.py``: those it has many of, then those it has once."""
+    """The Redis keys of a pool, from ``adapters/redis/key_names.py``: first the families, then the single keys."""
     named = [
-        *((f"{one.before}<{one.of}>{one.after}", one.key) for one in FAMILIES.values()),
+        *((f"{family.before}<{family.of}>{family.after}", family.key) for family in FAMILIES.values()),
         *SINGLE.items(),
     ]
     return markdown(("key", "type", "holds", "TTL"), (_key(name, key) for name, key in named))
@@ -52,8 +52,11 @@ def _key(name: str, key: Key) -> tuple[str, ...]:
 
 
 def scripts() -> str:
-    """The scripts, from ``adapters/redis/scripts.py``, the heads of the Lua files and the Python beside them."""
-    rows = ((f"`{name}`", caller, _head(name), _flags(name), _face(name)) for name, caller in SCRIPTS.items())
+    """The scripts, from ``adapters/redis/scripts.py``, the comments of the Lua files and the Python that calls them."""
+    rows = (
+        (f"`{name}`", caller, _head(name), _flags(name), _calling_module(name))
+        for name, caller in SCRIPTS.items()
+    )
     return markdown(("script", "called by", "what it does", "flags", "Python"), rows)
 
 
@@ -66,15 +69,15 @@ def fragments() -> str:
 
 
 def _head(name: str) -> str:
-    """What a Lua file says of itself, without what it says of arguments and answers."""
+    """The first comment of a Lua file, without its part about arguments and replies."""
     lines = lua_source(name).splitlines()
     comment = []
     for line in lines[lines[0].startswith("#!") :]:
         if not line.startswith("--"):
             break
         comment.append(line.removeprefix("--").strip())
-    said = re.split(r" ?(?:ARGV:|Answers )", " ".join(comment))[0]
-    return re.sub(r"\b[A-Z]+_[A-Z_]+\b", _number, said)
+    description = re.split(r" ?(?:ARGV:|Answers )", " ".join(comment))[0]
+    return re.sub(r"\b[A-Z]+_[A-Z_]+\b", _number, description)
 
 
 def _number(name: re.Match[str]) -> str:
@@ -87,7 +90,7 @@ def _flags(name: str) -> str:
     return ", ".join(f"`{flag}`" for flag in flags.split(",") if flag) or "–"
 
 
-def _face(script: str) -> str:
+def _calling_module(script: str) -> str:
     """The module that calls a script."""
     for path in sorted(ADAPTER.rglob("*.py")):
         if f'Call("{script}"' in path.read_text(encoding="utf-8"):
@@ -96,9 +99,10 @@ def _face(script: str) -> str:
 
 
 def states() -> str:
-    """The state table, from ``domain/transitions.py``. The first row that matches decides."""
+    """The state table, from ``domain/transitions.py``. The first matching row decides."""
     rows = (
-        (_states(row.sources), ", ".join(row.events), row.guard.says, row.target, row.says) for row in TABLE
+        (_states(row.sources), ", ".join(row.events), row.guard.description, row.target, row.effect)
+        for row in TABLE
     )
     return markdown(("from", "event", "when", "to", "effect"), rows)
 
@@ -110,9 +114,9 @@ def _states(sources: frozenset[State | None]) -> str:
 def errors() -> str:
     """All error codes, with their titles, from ``daybreak.wire.errors``."""
     rows = (
-        (str(code.status), f"`{code}`", code.title, _again(code)) for code in sorted(ErrorCode, key=_status)
+        (str(code.status), f"`{code}`", code.title, _retry(code)) for code in sorted(ErrorCode, key=_status)
     )
-    return markdown(("status", "code", "title", "again later?"), rows)
+    return markdown(("status", "code", "title", "retry?"), rows)
 
 
 def statuses() -> str:
@@ -129,16 +133,17 @@ def _status(code: ErrorCode) -> int:
     return code.status
 
 
-def _again(code: ErrorCode) -> str:
+def _retry(code: ErrorCode) -> str:
     return "yes, after `Retry-After`" if code.status in RETRY_LATER else "no"
 
 
 def routes() -> str:
-    """The routes, from the application itself. Each can also answer 500 ``internal``."""
-    head = ("method", "path", "what it does", "answers", "errors")
+    """The routes, from the app itself. Each can also respond with 500 ``internal``."""
+    head = ("method", "path", "what it does", "statuses", "errors")
     app = openapi.app()
-    of_rooms = [route for room in ROOMS for route in room.router(app.state.context).routes]
-    found = [*of_rooms, *(route for route in app.routes if isinstance(route, APIRoute))]
+    ctx = app.state.context
+    of_modules = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]
+    found = [*of_modules, *(route for route in app.routes if isinstance(route, APIRoute))]
     return markdown(head, sorted(_routes(found), key=lambda row: (row[1].strip("`"), row[0])))
 
 
@@ -174,4 +179,4 @@ BLOCKS = {
     "states": states,
     "statuses": statuses,
 }
-"""Tables in the midst of pages, by the name that the page asks for."""
+"""The tables within pages, by the name that the page uses."""

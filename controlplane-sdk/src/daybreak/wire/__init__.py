@@ -1,7 +1,7 @@
-"""The JSON that server, client, page and tests agree on (v1). Pydantic only.
+"""The JSON of the API (v1), shared by server, client and tests. It depends on pydantic only.
 
-Additive changes only. Readers ignore unknown fields; requests refuse them. Times are RFC 3339 UTC with
-milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. Absent means unknown.
+Changes are additive only. Readers ignore unknown fields; requests with unknown fields are refused. Times are RFC 3339
+in UTC with milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. An absent field is unknown.
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem
@@ -17,7 +17,7 @@ from daybreak.wire.tasks import (
     Links,
     Priority,
     Progress,
-    QueuePlace,
+    QueuePosition,
     SubmitRequest,
     Task,
     TaskError,
@@ -47,7 +47,7 @@ __all__ = [
     "Priority",
     "Problem",
     "Progress",
-    "QueuePlace",
+    "QueuePosition",
     "SubmitRequest",
     "Task",
     "TaskError",

@@ -1,4 +1,4 @@
-"""How every wire type behaves."""
+"""The base classes of all wire types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def format_time(value: datetime) -> str:
 
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
-        raise ValueError("the time needs a zone; write it as 2026-11-21T12:00:00Z")
+        raise ValueError("the time has no time zone; write it as 2026-11-21T12:00:00Z")
     return value
 
 
@@ -24,8 +24,8 @@ Time = Annotated[
 ]
 
 
-class Answer(BaseModel):
-    """What a server sends: unknown fields are ignored, absent fields are left out."""
+class ResponseModel(BaseModel):
+    """What a server sends. Unknown fields are ignored and absent fields are left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -34,7 +34,7 @@ class Answer(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class Request(BaseModel):
-    """What a client sends: unknown fields are refused."""
+class RequestModel(BaseModel):
+    """What a client sends. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

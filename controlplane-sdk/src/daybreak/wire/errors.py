@@ -6,14 +6,14 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from daybreak.wire.base import Answer
+from daybreak.wire.base import ResponseModel
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "https://daybreak.dev/errors/"
 
 
 class ErrorCode(StrEnum):
-    """Every code that a problem can carry; ``status`` and ``title`` belong to the code."""
+    """Every code of an error. The code determines its ``status`` and its ``title``."""
 
     BAD_JSON = "bad_json"
     BAD_CURSOR = "bad_cursor"
@@ -45,52 +45,52 @@ class ErrorCode(StrEnum):
     @property
     def status(self) -> int:
         """The HTTP status that goes with the code."""
-        return _MEANING[self][0]
+        return _STATUS_AND_TITLE[self][0]
 
     @property
-    def title(self) -> str:  # type: ignore[override]  # the problem's word, not str.title
-        """The same words each time."""
-        return _MEANING[self][1]
+    def title(self) -> str:  # type: ignore[override]  # RFC 9457's field of this name, not str.title
+        """The title of every error with the code."""
+        return _STATUS_AND_TITLE[self][1]
 
 
-_MEANING: dict[ErrorCode, tuple[int, str]] = {
+_STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.BAD_JSON: (400, "The body is not valid JSON"),
-    ErrorCode.BAD_CURSOR: (400, "The cursor is not one of ours"),
-    ErrorCode.BAD_EVENT_ID: (400, "The event id is not one of ours"),
+    ErrorCode.BAD_CURSOR: (400, "The cursor is not valid"),
+    ErrorCode.BAD_EVENT_ID: (400, "The event id is not valid"),
     ErrorCode.BAD_HEADER: (400, "A header is not valid"),
-    ErrorCode.NO_KEY: (401, "An API key is needed"),
+    ErrorCode.NO_KEY: (401, "The request has no API key"),
     ErrorCode.BAD_KEY: (401, "The API key is not valid"),
     ErrorCode.FORBIDDEN: (403, "The API key does not allow this"),
-    ErrorCode.ORIGIN_NOT_ALLOWED: (403, "A page of another site may not do this"),
-    ErrorCode.NOT_FOUND: (404, "There is no such thing"),
-    ErrorCode.NO_SUCH_POOL: (404, "There is no such pool"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: (403, "Pages of this origin may not change anything"),
+    ErrorCode.NOT_FOUND: (404, "The object does not exist"),
+    ErrorCode.NO_SUCH_POOL: (404, "The pool does not exist"),
     ErrorCode.NO_SUCH_ARTIFACT: (404, "The task has no such artifact"),
-    ErrorCode.METHOD_NOT_ALLOWED: (405, "The method is not allowed here"),
-    ErrorCode.NOT_ACCEPTABLE: (406, "None of the accepted types can be served"),
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "The body's type is not supported"),
+    ErrorCode.METHOD_NOT_ALLOWED: (405, "The path does not support this method"),
+    ErrorCode.NOT_ACCEPTABLE: (406, "The path serves none of the accepted types"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "The type of the body is not supported"),
     ErrorCode.CONFLICT: (409, "The task's state does not allow this"),
     ErrorCode.TOO_LARGE: (413, "The request is too large"),
     ErrorCode.BAD_RANGE: (416, "The range lies outside the file"),
-    ErrorCode.HOST_NOT_ALLOWED: (421, "The server does not answer to this name"),
+    ErrorCode.HOST_NOT_ALLOWED: (421, "The server does not serve this host name"),
     ErrorCode.INVALID_INPUT: (422, "The input is not valid"),
     ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The Idempotency-Key was used with another body"),
-    ErrorCode.QUOTA_EXCEEDED: (429, "A quota is used up"),
+    ErrorCode.QUOTA_EXCEEDED: (429, "A quota is exhausted"),
     ErrorCode.TOO_MANY_STREAMS: (429, "Too many streams are open"),
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
     ErrorCode.STORE_UNAVAILABLE: (503, "The store cannot be reached"),
     ErrorCode.SHUTTING_DOWN: (503, "The server is shutting down"),
-    ErrorCode.INTERNAL: (500, "Something went wrong on our side"),
+    ErrorCode.INTERNAL: (500, "The server has a bug"),
 }
 
 
-class FieldError(Answer):
-    """What is wrong with one field; ``field`` is a path such as ``input.frames``."""
+class FieldError(ResponseModel):
+    """An error of one field. ``field`` is a path such as ``input.frames``."""
 
     field: str
     message: str
 
 
-class Problem(Answer):
+class Problem(ResponseModel):
     """An error as the server sends it."""
 
     type: str

@@ -1,4 +1,4 @@
-"""Events: one entry of a task's stream."""
+"""The events of a task's stream."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from daybreak.wire.base import Answer, Time
+from daybreak.wire.base import ResponseModel, Time
 
 
 class EventType(StrEnum):
-    """Types of events. Those after ``expired`` are not part of the log and carry no id."""
+    """Types of events. Those after ``expired`` are not part of the log and have no id."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -31,15 +31,15 @@ class EventType(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether it is the last event of its task."""
+        """Whether this is the last event of its task."""
         return self in TERMINAL_EVENTS
 
 
 TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED, EventType.EXPIRED})
 
 
-class Event(Answer):
-    """An event. ``id`` rises strictly within a task; ``wake``, ``position`` and ``reset`` have none."""
+class Event(ResponseModel):
+    """An event. Ids increase strictly within a task; ``wake``, ``position`` and ``reset`` have none."""
 
     id: str | None = None
     task: str

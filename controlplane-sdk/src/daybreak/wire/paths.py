@@ -1,7 +1,7 @@
-"""Where the API serves a task and what belongs to it, and the data of its events as clients see them.
+"""The URL paths of tasks and their files, and the data of events as clients see it.
 
-The store and the pool's stream keep names (``video.mp4``, ``preview``). The API and :mod:`daybreak.relay`, which reads
-that stream without it, both make the URLs here.
+The store and the pool's event stream hold names (``video.mp4``, ``preview``), not URLs. Two readers make URLs from
+them, both with this module: the API, and :mod:`daybreak.relay`, which reads the stream directly from Redis.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ WITH_FILES = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, Event
 
 
 def task_path(task: str) -> str:
-    """Where a task is served."""
+    """The path of a task."""
     return f"/v1/tasks/{task}"
 
 
 def artifact_path(task: str, name: str) -> str:
-    """Where a file of a task is served."""
+    """The path of a task's file."""
     return f"/v1/tasks/{task}/artifacts/{quote(name, safe='')}"
 
 
 def preview_path(task: str) -> str:
-    """Where the latest preview of a task is served."""
+    """The path of a task's latest preview."""
     return f"/v1/tasks/{task}/preview"
 
 
 def public_data(task: str, kind: str, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The data of an event as clients see it: files carry a URL and not their place in the store; no nulls.
+    """The data of an event as clients see it: files have a URL in place of their key in the store; no nulls.
 
     ``prefix`` is the path below which a proxy serves the API.
     """

@@ -1,4 +1,4 @@
-"""Pools: one queue and the groups that serve it."""
+"""Pools: a queue and the groups of ranks that serve it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from daybreak.wire.base import Answer, Time
+from daybreak.wire.base import ResponseModel, Time
 
 WAKE_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
-"""In order; ``zero`` when nothing runs and nothing waits."""
+"""The phases of a wake, in order. A pool in which nothing runs and nothing waits is in ``zero`` instead."""
 RESTING_PHASES = ("zero", "ready")
-"""No wake is under way."""
+"""Phases in which the pool is not waking."""
 GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
 
 
-class GroupLoad(Answer):
-    """How busy a group is that serves requests."""
+class GroupLoad(ResponseModel):
+    """The load of a group that serves requests."""
 
     in_flight: int = 0
     waiting: int = 0
@@ -24,11 +24,12 @@ class GroupLoad(Answer):
     free_memory_bytes: int | None = None
 
 
-class PoolGroup(Answer):
-    """A group of ranks; ``tasks`` (which it holds), ``hosts``, ``pids`` and ``endpoint`` are shown to admin keys only,
-    and on an open local server.
+class PoolGroup(ResponseModel):
+    """A group of ranks.
 
-    ``phase`` is its own phase of the wake (``since`` counts from it), and absent once it is ready.
+    ``tasks`` (those that it holds), ``hosts``, ``pids`` and ``endpoint`` are present only for admin keys and on an open
+    local server. ``phase`` is the group's own wake phase, which began at ``since``; it is absent once the group is
+    ready.
     """
 
     id: str
@@ -48,8 +49,8 @@ class PoolGroup(Answer):
     load: GroupLoad | None = None
 
 
-class WakeHistory(Answer):
-    """The pool's wake phase now, and the seconds that each phase of the latest wake took."""
+class WakeHistory(ResponseModel):
+    """The pool's current wake phase, and the seconds that each phase of the last wake took."""
 
     phase: str
     since: Time | None = None
@@ -57,17 +58,19 @@ class WakeHistory(Answer):
     eta_s: float | None = None
 
 
-class PoolCondition(Answer):
-    """How the pool's groups fare: ``phase`` as Kubernetes shows it; ``reason`` (for programs) and ``message``
-    (for people) are there while something is wrong."""
+class PoolCondition(ResponseModel):
+    """The condition of the pool's groups. ``phase`` is that of the Kubernetes resource.
+
+    ``reason`` (for programs) and ``message`` (for people) are present while something is wrong.
+    """
 
     phase: str | None = None
     reason: str | None = None
     message: str | None = None
 
 
-class Pool(Answer):
-    """A pool as ``GET /v1/pools/{name}`` shows it."""
+class Pool(ResponseModel):
+    """A pool as ``GET /v1/pools/{name}`` returns it."""
 
     name: str
     object: Literal["pool"] = "pool"
@@ -84,7 +87,7 @@ class Pool(Answer):
     input_schema: dict[str, Any] = Field(default_factory=dict)
 
 
-class PoolList(Answer):
+class PoolList(ResponseModel):
     """All pools."""
 
     object: Literal["list"] = "list"

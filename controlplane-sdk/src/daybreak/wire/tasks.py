@@ -1,4 +1,4 @@
-"""Tasks: what is submitted, and what is told of it."""
+"""Tasks: the request that submits one, and the responses that describe it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from daybreak.wire.base import Answer, Request, Time
+from daybreak.wire.base import RequestModel, ResponseModel, Time
 from daybreak.wire.errors import Problem
 
 MAX_BATCH = 100
@@ -21,7 +21,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class TaskState(StrEnum):
-    """The states that a client sees; a delayed task is shown as queued."""
+    """The states that clients see. A delayed task is shown as queued."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,45 +32,45 @@ class TaskState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the task has ended."""
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
 
 class Priority(StrEnum):
-    """Within one tenant, a higher priority is served first."""
+    """The priority of a task among the tasks of its tenant."""
 
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
 
 
-class SubmitRequest(Request):
+class SubmitRequest(RequestModel):
     """The body of ``POST /v1/tasks``."""
 
     pool: PoolName
     input: dict[str, Any] = Field(description="Checked against the pool's `input_schema`.")
     priority: Priority = Priority.NORMAL
-    start_at: Time | None = Field(None, description="Not before this time.")
+    start_at: Time | None = Field(None, description="The task starts no earlier than this.")
     start_within_s: float | None = Field(
-        None, gt=0, le=30 * 86400, description="Expires if it has not begun by then."
+        None, gt=0, le=30 * 86400, description="The task expires if it has not started by then."
     )
     run_within_s: float | None = Field(
-        None, gt=0, le=30 * 86400, description="Expires if it has not ended by then."
+        None, gt=0, le=30 * 86400, description="The task expires if it has not ended by then."
     )
     max_strikes: int = Field(
-        DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts before it is a failure."
+        DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts after which the task fails."
     )
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=MAX_METADATA)
 
 
-class BatchRequest(Request):
-    """The body of ``POST /v1/tasks:batch``: each task is taken or refused on its own."""
+class BatchRequest(RequestModel):
+    """The body of ``POST /v1/tasks:batch``. Each task is accepted or refused by itself."""
 
     tasks: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class Progress(Answer):
-    """How far a task is: ``fraction`` in 0..1 of the whole task."""
+class Progress(ResponseModel):
+    """The progress of a task. ``fraction`` is from 0 to 1, of the whole task."""
 
     fraction: float
     step: int | None = None
@@ -78,22 +78,22 @@ class Progress(Answer):
     eta_s: float | None = None
 
 
-class QueuePlace(Answer):
-    """Where a queued task stands: ``position`` 1 is next. Beyond the counted range it is a lower bound."""
+class QueuePosition(ResponseModel):
+    """The queue position of a task; 1 is next. A position beyond the counted range is a lower bound."""
 
     position: int
     eta_s: float | None = None
 
 
 IDEMPOTENCY_KEY = (
-    "A key belongs to one tenant and one pool: the same key in another pool makes another task. It lives as long as "
-    "its task: until the pool's retention ends, or until the task is deleted."
+    "A key belongs to one tenant and one pool: the same key in another pool makes another task. It is valid as long as "
+    "its task exists: until the pool's retention ends, or until the task is deleted."
 )
-"""How far an ``Idempotency-Key`` reaches and how long it lives, for all who describe it."""
+"""The scope and lifetime of an ``Idempotency-Key``, for every description of it."""
 
 
-class Wake(Answer):
-    """What a pool without a ready group is doing to get one; ``message`` says what keeps it from that, if anything."""
+class Wake(ResponseModel):
+    """The wake of a pool that has no ready group. ``message`` says what prevents one, if anything does."""
 
     phase: str
     since: Time | None = None
@@ -101,8 +101,8 @@ class Wake(Answer):
     message: str | None = None
 
 
-class Artifact(Answer):
-    """A file that a task left."""
+class Artifact(ResponseModel):
+    """A file that a task produced."""
 
     name: str
     content_type: str
@@ -111,14 +111,14 @@ class Artifact(Answer):
     url: str
 
 
-class Usage(Answer):
-    """Seconds × ranks: of the attempt that ended the task, and of the attempts that were lost."""
+class Usage(ResponseModel):
+    """Seconds × ranks of the attempt that ended the task, and of the attempts that were lost."""
 
     gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0
 
 
-class TaskError(Answer):
+class TaskError(ResponseModel):
     """Why a task failed, or why its latest attempt did."""
 
     code: str
@@ -126,8 +126,8 @@ class TaskError(Answer):
     attempt: int | None = None
 
 
-class Links(Answer):
-    """Where to go from here; paths of the server."""
+class Links(ResponseModel):
+    """URL paths of the task's resources."""
 
     self: str
     events: str
@@ -135,8 +135,8 @@ class Links(Answer):
     cancel: str
 
 
-class Task(Answer):
-    """A task as ``GET /v1/tasks/{id}`` shows it."""
+class Task(ResponseModel):
+    """A task as ``GET /v1/tasks/{id}`` returns it."""
 
     id: str
     object: Literal["task"] = "task"
@@ -152,7 +152,7 @@ class Task(Answer):
     releases: int = 0
     resumed_from_step: int | None = None
     progress: Progress | None = None
-    queue: QueuePlace | None = None
+    queue: QueuePosition | None = None
     wake: Wake | None = None
     input: dict[str, Any] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -168,8 +168,8 @@ class Task(Answer):
     links: Links
 
 
-class TaskList(Answer):
-    """A page of tasks; ``next`` is the ``after`` of the following page."""
+class TaskList(ResponseModel):
+    """A page of tasks. ``next`` is the ``after`` of the following page."""
 
     object: Literal["list"] = "list"
     data: list[Task]
@@ -177,23 +177,23 @@ class TaskList(Answer):
     next: str | None = None
 
 
-class BatchItem(Answer):
-    """What became of one task of a batch: a task (``status`` 202 or 200) or a problem."""
+class BatchItem(ResponseModel):
+    """The result of one task of a batch: the task (``status`` 202 or 200) or an error."""
 
     status: int
     task: Task | None = None
     error: Problem | None = None
 
 
-class BatchResult(Answer):
-    """The answer to a batch, in the order of the request."""
+class BatchResult(ResponseModel):
+    """The response to a batch, in the order of the request."""
 
     object: Literal["batch"] = "batch"
     results: list[BatchItem]
 
 
-class Estimate(Answer):
-    """What a task would take, from the pool's own history; absent figures are not known yet."""
+class Estimate(ResponseModel):
+    """How long a task would wait and run, from the pool's own history. Absent figures are not known yet."""
 
     feasible: bool
     run_s: float | None = None

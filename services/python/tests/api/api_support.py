@@ -1,4 +1,4 @@
-"""A running app and a worker for these tests, and a plain reader of streams that sees what is on the wire."""
+"""A running app and a worker for these tests, and a plain reader of streams that sees the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ class Api:
     def submit(
         self, input: dict[str, Any] | None = None, *, status: int = 202, **body: Any
     ) -> dict[str, Any]:
-        """POST /v1/tasks, as the task (or problem) that comes back."""
+        """POST /v1/tasks. :returns: the task, or the problem."""
         headers = body.pop("headers", {})
         body = {"pool": POOL, "input": input or {"message": "hi"}, **body}
-        answer = self.client.post("/v1/tasks", json=body, headers=headers)
-        assert answer.status_code == status, answer.text
-        return answer.json()
+        response = self.client.post("/v1/tasks", json=body, headers=headers)
+        assert response.status_code == status, response.text
+        return response.json()
 
     def get(self, task: str, **headers: str) -> dict[str, Any]:
         """GET /v1/tasks/{id}."""
-        answer = self.client.get(f"/v1/tasks/{task}", headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.client.get(f"/v1/tasks/{task}", headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def until(self, task: str, state: str, timeout: float = 60) -> dict[str, Any]:
         """Wait until the task is in that state."""
@@ -92,7 +92,7 @@ class Api:
 
 @dataclass
 class Worker:
-    """The leader of a group of one rank, by hand."""
+    """Plays the leader of a group of one rank."""
 
     queue: RedisQueue
     blobs: LocalBlobs
@@ -104,7 +104,7 @@ class Worker:
     )
 
     def register(self, ttl_s: float = 60) -> GroupRecord:
-        return self.queue.group(self.group, ttl_s=ttl_s)
+        return self.queue.register(self.group, ttl_s=ttl_s)
 
     def claim(self, wait_s: float = 30) -> Claim:
         self.register()
@@ -151,7 +151,7 @@ class Worker:
 
 
 class Serving:
-    """A server in a thread of its own, from `with` to its end."""
+    """A server in its own thread, inside a `with` block."""
 
     def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
@@ -194,13 +194,13 @@ class Serving:
 def read_events(
     url: str, task: str, *, after: str | None = None, until: str | None = None, timeout: float = 60
 ) -> list[dict[str, Any]]:
-    """The events of a stream up to its end, or up to the first of type ``until``; none where there is no stream."""
+    """The events of a stream up to its end, or up to the first of type ``until``; none without a stream."""
     found = []
     headers = {} if after is None else {"Last-Event-ID": after}
     path = f"{url}/v1/tasks/{task}/events"
-    with httpx2.stream("GET", path, headers=headers, timeout=timeout, verify=False) as answer:
-        assert answer.status_code in {200, 204}, answer.read()
-        for event in parse(answer.iter_lines()):
+    with httpx2.stream("GET", path, headers=headers, timeout=timeout, verify=False) as response:
+        assert response.status_code in {200, 204}, response.read()
+        for event in parse(response.iter_lines()):
             found.append(event)
             if event["type"] == until:
                 break
@@ -208,7 +208,7 @@ def read_events(
 
 
 def parse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Events from the lines of ``text/event-stream``; checks that id and type agree with the object."""
+    """Events from the lines of ``text/event-stream``. Checks that id and type agree with the object."""
     fields: dict[str, str] = {}
     for line in lines:
         if line and not line.startswith(":"):

@@ -1,4 +1,4 @@
-"""The app on a real server with a real Valkey and a real folder, and workers that do as they are told."""
+"""The app on a real server with a real Valkey and a real folder, and workers that a test controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 
 @pytest.fixture
 def start_api(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Api]]:
-    """Starts servers, each with the settings that it is given; all are gone at the end."""
+    """Starts servers, each with the given settings; all are stopped at the end."""
     with ExitStack() as stack:
 
         def start(port: int = 0, **changes: Any) -> Api:
@@ -39,7 +39,7 @@ def api(start_api: Callable[..., Api]) -> Api:
 
 @pytest.fixture
 def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Makes workers; ``lease_s`` and ``pool`` may be given."""
+    """Makes workers; a test may choose ``lease_s`` and ``pool``."""
     queues: list[RedisQueue] = []
 
     def start(pool: str = POOL, lease_s: float = 30.0) -> Worker:
@@ -53,7 +53,7 @@ def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def api_blobs(tmp_path: Path) -> LocalBlobs:
-    """The folder that servers and workers of a test share."""
+    """The folder that the servers and workers of a test share."""
     return LocalBlobs(tmp_path / "blobs")
 
 

@@ -1,4 +1,4 @@
-"""A browser that follows a task stops by itself when the task has ended."""
+"""Browsers stop following a task by themselves when it has ended, and cannot change it from another site."""
 
 from __future__ import annotations
 
@@ -38,41 +38,41 @@ def stream(api: Api, task: str, after: str | None = None, method: str = "GET") -
     return api.client.request(method, f"/v1/tasks/{task}/events", headers=headers)
 
 
-def test_whoever_has_the_last_event_is_told_to_connect_no_more(api: Api, worker: Worker) -> None:
-    """By the header and by ?after=. Every other id, and none, is answered with a stream up to the last event."""
+def test_a_client_that_has_the_last_event_gets_204(api: Api, worker: Worker) -> None:
+    """By the header and by ?after=. With any other id, or none, it gets a stream up to the last event."""
     task, last = ended_task(api, worker)
-    for answer in (
+    for response in (
         stream(api, task, last),
         api.client.get(f"/v1/tasks/{task}/events", params={"after": last}),
     ):
-        assert (answer.status_code, answer.content) == (204, b"")
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        assert "no-cache" in answer.headers["cache-control"]
+        assert (response.status_code, response.content) == (204, b"")
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert "no-cache" in response.headers["cache-control"]
     every = read_events(api.url, task)
     for event in every[:-1]:
         assert stream(api, task, event["id"]).status_code == 200
     assert stream(api, task).status_code == 200
 
 
-def test_a_task_that_runs_is_followed_from_its_latest_event(api: Api, worker: Worker) -> None:
-    """The latest event of a task that has not ended is not its last: the stream stays open and brings the rest."""
+def test_a_running_task_is_followed_from_its_latest_event(api: Api, worker: Worker) -> None:
+    """The latest event of a running task is not its last: the stream stays open and sends the rest."""
     task = api.submit()["id"]
     claim = worker.claim()
     latest = read_events(api.url, task, until="started")[-1]["id"]
-    with api.client.stream("GET", f"/v1/tasks/{task}/events", headers={"Last-Event-ID": latest}) as answer:
-        assert answer.status_code == 200
+    with api.client.stream("GET", f"/v1/tasks/{task}/events", headers={"Last-Event-ID": latest}) as response:
+        assert response.status_code == 200
         worker.finish(claim)
-        assert "event: succeeded" in "\n".join(answer.iter_lines())
+        assert "event: succeeded" in "\n".join(response.iter_lines())
 
 
 @pytest.mark.parametrize("logs", [2, 1500], ids=["whole", "trimmed"])
-def test_a_client_with_an_id_beyond_the_end_gets_the_truth_once(api: Api, worker: Worker, logs: int) -> None:
-    """First a snapshot and the last event, whose id then ends it: on SSE with 204, on a WebSocket with 1000."""
+def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(api: Api, worker: Worker, logs: int) -> None:
+    """It gets a snapshot and the last event. That event's id then ends it: SSE with 204, a WebSocket with 1000."""
     task, last = ended_task(api, worker, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"
-    told = read_events(api.url, task, after=beyond)
-    assert [event["type"] for event in told] == ["reset", "succeeded"]
-    assert told[-1]["id"] == last
+    received = read_events(api.url, task, after=beyond)
+    assert [event["type"] for event in received] == ["reset", "succeeded"]
+    assert received[-1]["id"] == last
     assert stream(api, task, last).status_code == 204
     assert [event["type"] for event in drain(socket(api, task, f"?after={beyond}"))[0]] == [
         "reset",
@@ -81,8 +81,8 @@ def test_a_client_with_an_id_beyond_the_end_gets_the_truth_once(api: Api, worker
     assert drain(socket(api, task, f"?after={last}")) == ([], 1000)
 
 
-def test_a_deleted_task_ends_its_streams_too(api: Api, worker: Worker) -> None:
-    """404, which ends an EventSource as well."""
+def test_the_stream_of_a_deleted_task_is_404(api: Api, worker: Worker) -> None:
+    """A 404 also stops an EventSource."""
     task, last = ended_task(api, worker)
     api.client.delete(f"/v1/tasks/{task}")
     assert stream(api, task, last).status_code == 404
@@ -114,21 +114,21 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             f"--user-data-dir={tmp_path}/chromium",
         ]
     }
-    wanted = {
+    capabilities = {
         "capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": 60_000}}}
     }
     with _driver(tmp_path) as url, httpx2.Client(base_url=url, timeout=120, verify=False) as client:
 
-        def tell(path: str, body: dict[str, Any]) -> Any:
-            answer = client.post(path, json=body)
-            assert answer.status_code == 200, answer.text
-            return answer.json()["value"]
+        def send(path: str, body: dict[str, Any]) -> Any:
+            response = client.post(path, json=body)
+            assert response.status_code == 200, response.text
+            return response.json()["value"]
 
-        session = f"/session/{tell('/session', wanted)['sessionId']}"
+        session = f"/session/{send('/session', capabilities)['sessionId']}"
 
         def run(page: str, script: str, *args: Any) -> Any:
-            tell(f"{session}/url", {"url": page})
-            return tell(f"{session}/execute/async", {"script": script, "args": list(args)})
+            send(f"{session}/url", {"url": page})
+            return send(f"{session}/execute/async", {"script": script, "args": list(args)})
 
         try:
             yield run
@@ -139,22 +139,22 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 REACH = """
 const [path, elsewhere, done] = arguments;
 (async () => {
-  const own = await fetch(path + '/cancel', {method: 'POST'}).then((answer) => answer.status);
+  const own = await fetch(path + '/cancel', {method: 'POST'}).then((response) => response.status);
   const options = {method: 'POST', mode: 'no-cors'};
-  const cross = await fetch('http://' + elsewhere + path, options).then((answer) => answer.type);
-  const opens = (host) => new Promise((tell) => {
+  const cross = await fetch('http://' + elsewhere + path, options).then((response) => response.type);
+  const opens = (host) => new Promise((resolve) => {
     const socket = new WebSocket('ws://' + host + path + '/ws');
-    socket.onopen = () => tell(true); socket.onerror = () => tell(false);
+    socket.onopen = () => resolve(true); socket.onerror = () => resolve(false);
   });
   done({own, cross, own_socket: await opens(location.host), cross_socket: await opens(elsewhere)});
 })();
 """
 
 
-def test_a_browser_lets_only_our_own_pages_change_things(
+def test_a_browser_lets_only_the_servers_own_pages_change_things(
     api: Api, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """localhost and 127.0.0.1 are two sites to a browser: a page of one may not use the server by the other's name."""
+    """To a browser, localhost and 127.0.0.1 are two sites: a page of one may not use the server by the other's name."""
     task = api.submit()["id"]
     elsewhere = api.url.removeprefix("http://")
     page = f"http://{elsewhere.replace('127.0.0.1', 'localhost')}/docs"
@@ -165,7 +165,7 @@ def test_a_browser_lets_only_our_own_pages_change_things(
 def test_an_event_source_closes_by_itself_after_the_last_event(
     api: Api, worker: Worker, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """In a real browser, by a page that does nothing about it: each event once, and no connection for ever."""
+    """In a real browser, on a page that does not close it: each event arrives once, without reconnecting forever."""
     task, _ = ended_task(api, worker)
     seen = run_in_chromium(f"{api.url}/docs", FOLLOW, f"/v1/tasks/{task}/events")
     assert seen == ["queued", "started", "log", "log", "succeeded"]

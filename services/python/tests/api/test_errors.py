@@ -1,4 +1,4 @@
-"""Every error code that can be reached is reached; no input is a bug of ours."""
+"""Every reachable error code is reached, and no input causes a 500."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from testkit.valkey import Server
 
 JSON = {"Content-Type": "application/json"}
 OF_KEYS = {ErrorCode.NO_KEY, ErrorCode.BAD_KEY, ErrorCode.FORBIDDEN, ErrorCode.QUOTA_EXCEEDED}
-"""Codes that come with API keys."""
+"""Codes that exist for API keys, which are not implemented yet."""
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def mismatch(api: Api) -> httpx2.Response:
 
 def shutting_down(api: Api) -> httpx2.Response:
     task = api.submit()["id"]
-    api.context.hub.closing = True
+    api.context.broadcaster.closing = True
     try:
         return api.client.get(f"/v1/tasks/{task}/events")
     finally:
-        api.context.hub.closing = False
+        api.context.broadcaster.closing = False
 
 
 REACHED: dict[ErrorCode, Callable[[Api], httpx2.Response]] = {
@@ -69,7 +69,7 @@ REACHED: dict[ErrorCode, Callable[[Api], httpx2.Response]] = {
     ErrorCode.HOST_NOT_ALLOWED: get("/v1/tasks", Host="evil.example"),
     ErrorCode.ORIGIN_NOT_ALLOWED: lambda api: post(api, good(), Origin="https://evil.example"),
     ErrorCode.NOT_FOUND: get("/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
-    ErrorCode.NO_SUCH_POOL: lambda api: post(api, {**good(), "pool": "unknown_websocket"}),
+    ErrorCode.NO_SUCH_POOL: lambda api: post(api, {**good(), "pool": "nowhere"}),
     ErrorCode.NO_SUCH_ARTIFACT: get("/v1/tasks/{task}/artifacts/video.mp4"),
     ErrorCode.METHOD_NOT_ALLOWED: lambda api: api.client.put("/v1/tasks"),
     ErrorCode.NOT_ACCEPTABLE: get("/v1/tasks/{task}/events", Accept="application/json"),
@@ -80,37 +80,37 @@ REACHED: dict[ErrorCode, Callable[[Api], httpx2.Response]] = {
     ErrorCode.IDEMPOTENCY_MISMATCH: mismatch,
     ErrorCode.SHUTTING_DOWN: shutting_down,
 }
-ELSEWHERE = {
-    ErrorCode.BAD_RANGE: "test_api_files",
-    ErrorCode.TOO_MANY_STREAMS: "test_api_streams",
+REACHED_ELSEWHERE = {
+    ErrorCode.BAD_RANGE: "test_files",
+    ErrorCode.TOO_MANY_STREAMS: "test_streams",
     ErrorCode.QUEUE_FULL: "below",
     ErrorCode.STORE_UNAVAILABLE: "below",
     ErrorCode.INTERNAL: "below",
 }
 
 
-def test_every_code_is_reached_somewhere() -> None:
-    """The tests know every code of the wire."""
-    assert set(REACHED) | set(ELSEWHERE) | OF_KEYS == set(ErrorCode)
+def test_every_code_is_reached_by_a_test() -> None:
+    """These tests know every code of the wire."""
+    assert set(REACHED) | set(REACHED_ELSEWHERE) | OF_KEYS == set(ErrorCode)
 
 
-def check(answer: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
+def check(response: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
     """A problem with its code, status, title, type and request id."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
     assert problem["code"] == code.value, problem
-    assert answer.status_code == problem["status"] == code.status
+    assert response.status_code == problem["status"] == code.status
     assert problem["title"] == code.title
     assert problem["type"] == TYPE_PREFIX + code.value
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["request_id"] == response.headers["x-request-id"]
     assert problem["detail"]
     assert None not in problem.values()
     return problem
 
 
 @pytest.mark.parametrize("code", REACHED, ids=lambda code: code.value)
-def test_code(api: Api, code: ErrorCode) -> None:
-    """The code comes with its status, its title and a request id."""
+def test_a_code_has_its_status_title_and_request_id(api: Api, code: ErrorCode) -> None:
+    """As RFC 9457 JSON without null values."""
     check(REACHED[code](api), code)
 
 
@@ -143,22 +143,22 @@ def test_code(api: Api, code: ErrorCode) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_wrong_field_is_named(api: Api, body: Any, field: str) -> None:
-    """What is wrong with a body is said with the field's path."""
+def test_an_invalid_field_is_named(api: Api, body: Any, field: str) -> None:
+    """The error has the field's path."""
     problem = check(post(api, body), ErrorCode.INVALID_INPUT)
     named = [error["field"] for error in problem["errors"]]
     assert any(name == field or name.startswith(f"{field}.") for name in named), named
 
 
 def test_the_detail_says_what_to_do(api: Api) -> None:
-    """The workload's own words are the detail, without pydantic's."""
-    answer = post(api, {"pool": "clips", "input": {"prompt": "x", "frames": 16}})
-    assert answer.json()["detail"] == "frames must be 4n+1; 16 is not. Try 17."
+    """The detail is the workload's own message, without pydantic's prefix."""
+    response = post(api, {"pool": "clips", "input": {"prompt": "x", "frames": 16}})
+    assert response.json()["detail"] == "frames must be 4n+1, not 16. Try 17."
 
 
 @pytest.mark.parametrize("key", ["a", "Inp", "string"])
 def test_the_detail_names_the_field(api: Api, key: str) -> None:
-    """A field whose name happens to be a part of pydantic's message is named before it all the same."""
+    """Even if the field's name happens to occur in pydantic's message."""
     problem = post(api, {**good(), "metadata": {key: 1}}).json()
     assert problem["detail"].startswith(f"metadata.{key}: ")
 
@@ -176,7 +176,7 @@ def test_the_detail_names_the_field(api: Api, key: str) -> None:
         ("=x", "query"),
     ],
 )
-def test_a_wrong_query_is_named(api: Api, query: str, field: str) -> None:
+def test_an_invalid_query_parameter_is_named(api: Api, query: str, field: str) -> None:
     """Query parameters are named like fields."""
     problem = check(api.client.get(f"/v1/tasks?{query}"), ErrorCode.INVALID_INPUT)
     assert problem["errors"][0]["field"] == field
@@ -217,14 +217,18 @@ CORPUS = [
 
 
 @pytest.mark.parametrize("path", ["/v1/tasks", "/generate", "/v1/tasks:batch", "/v1/estimate"])
-def test_no_body_of_the_corpus_is_a_bug_of_ours(api: Api, path: str) -> None:
-    """Odd JSON is taken or refused, never a 500, and refusals stay small."""
+def test_no_body_of_the_corpus_causes_a_500(api: Api, path: str) -> None:
+    """Odd JSON is accepted or refused, and refusals stay small."""
     for body in CORPUS:
-        answer = post(api, body, path)
-        assert answer.status_code in {200, 202, 207, 400, 404, 413, 422}, (path, body[:80], answer.text[:300])
-        assert len(answer.content) < 20_000, body[:80]
-        if answer.status_code == 202:
-            assert api.client.get(answer.headers["location"]).status_code == 200, body[:80]
+        response = post(api, body, path)
+        assert response.status_code in {200, 202, 207, 400, 404, 413, 422}, (
+            path,
+            body[:80],
+            response.text[:300],
+        )
+        assert len(response.content) < 20_000, body[:80]
+        if response.status_code == 202:
+            assert api.client.get(response.headers["location"]).status_code == 200, body[:80]
 
 
 anything = st.recursive(
@@ -256,21 +260,21 @@ echo_input = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=anything | near | st.fixed_dictionaries({"pool": st.just("echo"), "input": echo_input}))
-def test_no_json_is_a_bug_of_ours(api: Api, body: Any) -> None:
-    """Whatever JSON comes, the answer is a task or a problem; a task can be read again."""
-    answer = post(api, body)
-    assert answer.status_code in {202, 400, 404, 413, 422}, answer.text
-    if answer.status_code == 202:
-        task = answer.json()
+def test_no_json_causes_a_500(api: Api, body: Any) -> None:
+    """Any JSON yields a task or a problem, and the task can be read back."""
+    response = post(api, body)
+    assert response.status_code in {202, 400, 404, 413, 422}, response.text
+    if response.status_code == 202:
+        task = response.json()
         assert api.get(task["id"])["input"] == task["input"]
     else:
-        assert answer.json()["request_id"]
+        assert response.json()["request_id"]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60))
-def test_no_id_cursor_or_event_id_is_a_bug_of_ours(api: Api, text: str) -> None:
-    """Ids, names, cursors and event ids that are none are 400, 404 or 422 on every path."""
+def test_no_id_cursor_or_event_id_causes_a_500(api: Api, text: str) -> None:
+    """Malformed ids, names, cursors and event ids are 400, 404 or 422 on every path."""
     from urllib.parse import quote
 
     part, task = quote(text, safe=""), "echo_01AAAAAAAAAAAAAAAAAAAAAAAA"
@@ -285,8 +289,11 @@ def test_no_id_cursor_or_event_id_is_a_bug_of_ours(api: Api, text: str) -> None:
         f"/v1/tasks?state={part}",
         f"/v1/tasks/{task}/events?after={part}",
     ):
-        answer = api.client.get(path)
-        assert answer.status_code in {400, 404, 405, 422} or path.endswith(("/.", "/..")), (path, answer.text)
+        response = api.client.get(path)
+        assert response.status_code in {400, 404, 405, 422} or path.endswith(("/.", "/..")), (
+            path,
+            response.text,
+        )
 
 
 @pytest.mark.parametrize(
@@ -295,8 +302,8 @@ def test_no_id_cursor_or_event_id_is_a_bug_of_ours(api: Api, text: str) -> None:
 )
 def test_an_event_id_is_two_numbers(api: Api, event_id: str) -> None:
     """What is no event id is bad_event_id, with no stream opened."""
-    answer = api.client.get(f"/v1/tasks/{api.submit()['id']}/events", params={"after": event_id})
-    check(answer, ErrorCode.BAD_EVENT_ID)
+    response = api.client.get(f"/v1/tasks/{api.submit()['id']}/events", params={"after": event_id})
+    check(response, ErrorCode.BAD_EVENT_ID)
 
 
 @pytest.mark.parametrize("tenant", ["-a", "a b", "x" * 65, "{a}", "a/b", ""])
@@ -308,8 +315,8 @@ def test_a_tenant_is_a_plain_name(api: Api, tenant: str) -> None:
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "tab\there", "é"])
 def test_an_idempotency_key_is_visible(api: Api, key: str) -> None:
     """A malformed Idempotency-Key is refused rather than taken for another."""
-    answer = api.client.post("/v1/tasks", json=good(), headers={"Idempotency-Key": key.encode()})
-    check(answer, ErrorCode.BAD_HEADER)
+    response = api.client.post("/v1/tasks", json=good(), headers={"Idempotency-Key": key.encode()})
+    check(response, ErrorCode.BAD_HEADER)
 
 
 def test_a_chunked_body_is_bounded_while_it_comes(start_api: Callable[..., Api]) -> None:
@@ -324,8 +331,10 @@ def test_a_chunked_body_is_bounded_while_it_comes(start_api: Callable[..., Api])
             yield b"x" * 1000
 
     try:
-        answer = httpx2.post(f"{api.url}/v1/tasks", content=endless(), headers=JSON, timeout=60, verify=False)
-        check(answer, ErrorCode.TOO_LARGE)
+        response = httpx2.post(
+            f"{api.url}/v1/tasks", content=endless(), headers=JSON, timeout=60, verify=False
+        )
+        check(response, ErrorCode.TOO_LARGE)
     except httpx2.WriteError:
         pass  # the server had answered and gone before the client looked
     assert sent < 50_000_000
@@ -343,8 +352,12 @@ def test_a_lie_about_the_length_is_refused_at_once(start_api: Callable[..., Api]
 
 def test_headers_are_bounded(api: Api) -> None:
     """More headers than anybody needs are 431 too_large."""
-    answer = api.client.get("/healthz", headers={"X-Large": "x" * 40_000})
-    assert (answer.status_code, answer.json()["code"], answer.json()["status"]) == (431, "too_large", 431)
+    response = api.client.get("/healthz", headers={"X-Large": "x" * 40_000})
+    assert (response.status_code, response.json()["code"], response.json()["status"]) == (
+        431,
+        "too_large",
+        431,
+    )
 
 
 def test_queue_full(start_api: Callable[..., Api]) -> None:
@@ -352,17 +365,17 @@ def test_queue_full(start_api: Callable[..., Api]) -> None:
     api = start_api(pools={"echo": {"workload": "echo", "max_queued": 2}})
     api.submit()
     api.submit()
-    answer = post(api, good())
-    problem = check(answer, ErrorCode.QUEUE_FULL)
-    assert int(answer.headers["retry-after"]) >= 1
+    response = post(api, good())
+    problem = check(response, ErrorCode.QUEUE_FULL)
+    assert int(response.headers["retry-after"]) >= 1
     assert problem["retry_after_s"] > 0
     batch = post(api, {"tasks": [good()]}, "/v1/tasks:batch").json()["results"][0]
     assert (batch["status"], batch["error"]["code"]) == (503, "queue_full")
     assert len(api.client.get("/v1/tasks").json()["data"]) == 2
 
 
-def test_store_full(api: Api, valkey: Server) -> None:
-    """A store without memory refuses new tasks with 503; reading and cancelling go on."""
+def test_a_full_store_refuses_new_tasks_only(api: Api, valkey: Server) -> None:
+    """A store without memory refuses new tasks with 503; reading and cancelling still work."""
     task = api.submit()
     with valkey.client() as client:
         client.config_set("maxmemory", 1)
@@ -374,26 +387,26 @@ def test_store_full(api: Api, valkey: Server) -> None:
             client.config_set("maxmemory", 0)
 
 
-def test_a_bug_is_a_500_with_a_request_id_and_a_trace(
+def test_a_bug_is_a_500_with_a_request_id_and_a_traceback(
     api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that nobody expected is `internal`; its trace is in the log under the request id."""
+    """An unexpected exception is `internal`; the log has its traceback under the request id."""
 
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("daybreak_server.api.serializers.task", broken)
-    answer = post(api, good(), **{"X-Request-Id": "mine-1"})
-    problem = check(answer, ErrorCode.INTERNAL)
+    response = post(api, good(), **{"X-Request-Id": "mine-1"})
+    problem = check(response, ErrorCode.INTERNAL)
     assert problem["request_id"] == "mine-1"
-    assert "ZeroDivision" not in answer.text
+    assert "ZeroDivision" not in response.text
     found = [record for record in caplog.records if "mine-1" in record.getMessage()]
     assert found
     assert found[0].exc_info
 
 
 def test_a_request_id_is_echoed_or_made(api: Api) -> None:
-    """A client's X-Request-Id comes back when it is plain; otherwise one is made."""
+    """A client's valid X-Request-Id is returned; otherwise the server makes one."""
     assert api.client.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
     for odd in (b"with space", b"x" * 129, b"\xff"):
         made = api.client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]

@@ -1,4 +1,4 @@
-"""Files of tasks: bytes and parts of them, redirects, previews, and that they go with their tasks."""
+"""Files of tasks: whole files and ranges, redirects, previews, and their deletion with the task."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from api_support import Api, Worker
 
+from daybreak_server.api.errors import ApiError
 from daybreak_server.api.native.routes.files import byte_range
-from daybreak_server.api.problems import ApiError
 from daybreak_server.domain.tasks import CheckpointRef
 from testkit.waiting import wait_until
 
@@ -20,7 +20,7 @@ CONTENT = bytes(range(256)) * 4096
 
 @pytest.fixture
 def done(api: Api, worker: Worker) -> dict[str, Any]:
-    """A task that has left two files."""
+    """A task that has produced two files."""
     task = api.submit()
     claim = worker.claim()
     files = [
@@ -31,26 +31,26 @@ def done(api: Api, worker: Worker) -> dict[str, Any]:
     return api.get(task["id"])
 
 
-def test_a_file_comes_whole_and_named(api: Api, done: dict[str, Any]) -> None:
-    """The bytes have the record's length, type, checksum and name; HEAD says the same without them."""
+def test_a_file_is_served_whole_with_its_name(api: Api, done: dict[str, Any]) -> None:
+    """The length, type, checksum and name are those of the record; HEAD has the same headers."""
     artifact = done["artifacts"][0]
-    answer = api.client.get(artifact["url"])
-    assert answer.status_code == 200
-    assert hashlib.sha256(answer.content).hexdigest() == artifact["sha256"]
-    assert int(answer.headers["content-length"]) == artifact["size_bytes"] == len(CONTENT)
-    assert answer.headers["content-type"] == "video/mp4"
-    assert answer.headers["etag"] == f'"{artifact["sha256"]}"'
-    assert 'filename="video.mp4"' in answer.headers["content-disposition"]
+    response = api.client.get(artifact["url"])
+    assert response.status_code == 200
+    assert hashlib.sha256(response.content).hexdigest() == artifact["sha256"]
+    assert int(response.headers["content-length"]) == artifact["size_bytes"] == len(CONTENT)
+    assert response.headers["content-type"] == "video/mp4"
+    assert response.headers["etag"] == f'"{artifact["sha256"]}"'
+    assert 'filename="video.mp4"' in response.headers["content-disposition"]
     head = api.client.head(artifact["url"])
     assert (head.status_code, head.content) == (200, b"")
     for name in ("content-length", "content-type", "etag", "accept-ranges", "content-disposition"):
-        assert head.headers[name] == answer.headers[name]
+        assert head.headers[name] == response.headers[name]
     assert api.client.get(done["artifacts"][1]["url"]).content == b""
     assert api.client.head(f"/v1/tasks/{done['id']}/artifacts/none").status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("wanted", "start", "end"),
+    ("header", "start", "end"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=300000-", 300_000, len(CONTENT)),
@@ -59,16 +59,18 @@ def test_a_file_comes_whole_and_named(api: Api, done: dict[str, Any]) -> None:
         (f"bytes=-{2 * len(CONTENT)}", 0, len(CONTENT)),
     ],
 )
-def test_parts_of_a_file(api: Api, done: dict[str, Any], wanted: str, start: int, end: int) -> None:
-    """206 with exactly the bytes asked for, so that a download can be continued."""
-    answer = api.client.get(done["artifacts"][0]["url"], headers={"Range": wanted})
-    assert answer.status_code == 206
-    assert answer.content == CONTENT[start:end]
-    assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(CONTENT)}"
+def test_a_range_of_a_file_is_served(
+    api: Api, done: dict[str, Any], header: str, start: int, end: int
+) -> None:
+    """206 with exactly the requested bytes, so that a download can be resumed."""
+    response = api.client.get(done["artifacts"][0]["url"], headers={"Range": header})
+    assert response.status_code == 206
+    assert response.content == CONTENT[start:end]
+    assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{len(CONTENT)}"
 
 
-def test_conditions_on_a_file(api: Api, done: dict[str, Any]) -> None:
-    """A range beyond the end is 416; odd and several ranges give the whole; conditions are kept."""
+def test_conditional_and_invalid_range_requests(api: Api, done: dict[str, Any]) -> None:
+    """A range beyond the end is 416; an invalid range or several give the whole file; conditions are honoured."""
     url, etag = done["artifacts"][0]["url"], f'"{done["artifacts"][0]["sha256"]}"'
     beyond = api.client.get(url, headers={"Range": f"bytes={len(CONTENT)}-"})
     assert (beyond.status_code, beyond.json()["code"]) == (416, "bad_range")
@@ -84,64 +86,64 @@ def test_conditions_on_a_file(api: Api, done: dict[str, Any]) -> None:
     assert api.client.get(url, headers={**part, "If-Range": '"older"'}).status_code == 200
 
 
-def test_small_ranges() -> None:
-    """All of one byte is a part; the last no bytes are none that could be sent."""
+def test_a_range_of_a_tiny_file() -> None:
+    """The one byte of a file can be requested; its last zero bytes cannot."""
     assert byte_range("bytes=0-", 1) == (0, 1)
     with pytest.raises(ApiError):
         byte_range("bytes=-0", 5)
 
 
-def test_a_store_with_urls_is_redirected_to(
+def test_a_store_that_presigns_urls_is_redirected_to(
     api: Api, done: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the store presigns, the answer is 307 to it, not to be kept; HEAD still answers itself."""
-    asked: dict[str, Any] = {}
+    """GET redirects with 307, which must not be cached; HEAD is still answered from the record."""
+    call: dict[str, Any] = {}
 
     def url(key: str, **options: Any) -> str:
-        asked.update(options, key=key)
+        call.update(options, key=key)
         return "https://s3.example/signed?x=1"
 
     monkeypatch.setattr(api.blobs, "url", url)
-    answer = api.client.get(done["artifacts"][0]["url"], follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (307, "https://s3.example/signed?x=1")
-    assert answer.headers["cache-control"] == "no-store"
-    assert (asked["filename"], asked["expires_s"]) == ("video.mp4", 900)
-    assert asked["key"].startswith(done["id"])
+    response = api.client.get(done["artifacts"][0]["url"], follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (307, "https://s3.example/signed?x=1")
+    assert response.headers["cache-control"] == "no-store"
+    assert (call["filename"], call["expires_s"]) == ("video.mp4", 900)
+    assert call["key"].startswith(done["id"])
     assert api.client.head(done["artifacts"][0]["url"]).status_code == 200
 
 
-def test_a_file_that_is_gone_is_not_a_bug(api: Api, done: dict[str, Any]) -> None:
-    """When the store has lost the file, the answer says so before any byte is sent."""
+def test_a_file_that_the_store_has_lost_is_404(api: Api, done: dict[str, Any]) -> None:
+    """The response is sent before any byte of a file."""
     api.blobs.delete(done["id"])
-    answer = api.client.get(done["artifacts"][0]["url"])
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_artifact")
+    response = api.client.get(done["artifacts"][0]["url"])
+    assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
 
 
-def test_files_are_published_by_success_only(api: Api, worker: Worker) -> None:
-    """While the task runs its uploads are not to be had."""
+def test_files_are_served_only_after_success(api: Api, worker: Worker) -> None:
+    """While the task runs, its uploads cannot be downloaded."""
     task = api.submit()
     claim = worker.claim()
     worker.upload(claim, "video.mp4", b"early")
-    answer = api.client.get(f"/v1/tasks/{task['id']}/artifacts/video.mp4")
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_artifact")
+    response = api.client.get(f"/v1/tasks/{task['id']}/artifacts/video.mp4")
+    assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
 
 
-def test_a_preview_is_the_latest_picture(api: Api, worker: Worker) -> None:
-    """None yet is 404; then the picture with its type, never cached."""
+def test_the_preview_is_the_latest_image(api: Api, worker: Worker) -> None:
+    """Before the first one it is 404; it is never cached."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/preview"
     assert api.client.get(path).json()["code"] == "no_such_artifact"
     claim = worker.claim()
     for picture in (b"first", b"\x00second"):
         worker.queue.preview(claim.lease, picture, content_type="image/webp", ttl_s=60)
-        answer = api.client.get(path)
-        assert (answer.status_code, answer.content) == (200, picture)
-    assert answer.headers["content-type"] == "image/webp"
-    assert answer.headers["cache-control"] == "no-store"
+        response = api.client.get(path)
+        assert (response.status_code, response.content) == (200, picture)
+    assert response.headers["content-type"] == "image/webp"
+    assert response.headers["cache-control"] == "no-store"
 
 
-def test_delete_removes_task_events_and_files(api: Api, done: dict[str, Any]) -> None:
-    """204, and then there is nothing: no record, events or files, not in the list; a second one is 404."""
+def test_delete_removes_the_task_its_events_and_files(api: Api, done: dict[str, Any]) -> None:
+    """Afterwards every path of the task is 404, and so is a second delete."""
     assert list(api.blobs.list(done["id"]))
     assert api.client.delete(f"/v1/tasks/{done['id']}").status_code == 204
     assert not list(api.blobs.list(done["id"]))
@@ -151,21 +153,21 @@ def test_delete_removes_task_events_and_files(api: Api, done: dict[str, Any]) ->
     assert api.client.delete(f"/v1/tasks/{done['id']}").status_code == 404
 
 
-def test_delete_waits_for_the_end(api: Api, worker: Worker) -> None:
-    """What waits or runs is 409 and stays."""
+def test_a_task_that_has_not_ended_is_not_deleted(api: Api, worker: Worker) -> None:
+    """409, and the task stays."""
     task = api.submit()
     for _ in range(2):
-        answer = api.client.delete(f"/v1/tasks/{task['id']}")
-        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+        response = api.client.delete(f"/v1/tasks/{task['id']}")
+        assert (response.status_code, response.json()["code"]) == (409, "conflict")
         if api.get(task["id"])["state"] == "queued":
             worker.claim()
     assert api.get(task["id"])["state"] == "running"
 
 
-def test_retention_removes_all_together(
+def test_the_end_of_retention_removes_files_record_and_events(
     start_api: Callable[..., Api], start_worker: Callable[..., Worker]
 ) -> None:
-    """After retention_s the ticker deletes files, then record and events, with nobody asking."""
+    """The ticker deletes the files first, without any request."""
     api = start_api(pools={"echo": {"workload": "echo", "retention_s": 0.5}})
     worker = start_worker()
     task = api.submit()
@@ -175,12 +177,12 @@ def test_retention_removes_all_together(
     def gone() -> bool:
         return api.client.get(f"/v1/tasks/{task['id']}").status_code == 404
 
-    wait_until(gone, 60, "the task to be swept")
+    wait_until(gone, 60, "the task to be deleted")
     assert not list(api.blobs.list(task["id"]))
 
 
-def test_losers_and_checkpoints_are_swept(api: Api, worker: Worker) -> None:
-    """Files of a failed attempt and the checkpoints of an ended task go; the winner's stay."""
+def test_files_of_lost_attempts_and_checkpoints_are_deleted(api: Api, worker: Worker) -> None:
+    """The files of the successful attempt stay."""
     task = api.submit()
     first = worker.claim()
     worker.upload(first, "echo.txt", b"loser")

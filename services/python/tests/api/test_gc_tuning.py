@@ -1,4 +1,4 @@
-"""Full collections are rare in a gateway, which is only right while what ends leaves no cycle behind."""
+"""Full collections are rare in a gateway. That is right only while nothing that ends leaves a reference cycle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STREAMS = 400
 
 
 def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) -> None:
-    """Four hundred readers come, see the first event and go: reference counts alone free what was theirs."""
+    """Four hundred clients connect, see an event and disconnect: reference counts alone free everything."""
     task = api.submit()["id"]
     worker.progress(worker.claim(), 1, 2)
     address = ("127.0.0.1", int(api.url.rpartition(":")[2]))
@@ -30,18 +30,18 @@ def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) 
         _read(address, request, STREAMS)
         _none_open(api)
         gc.collect()
-        found = Counter(type(one) for one in gc.garbage)
+        found = Counter(type(item) for item in gc.garbage)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-    # What else runs in this process may leave some, but not one for each stream.
+    # Other code in this process may leave some, but not one for each stream.
     left = {kind: count for kind, count in found.items() if count >= STREAMS}
     assert not left, f"objects of {STREAMS} streams were only reachable from each other: {left}"
 
 
 def test_a_gateway_collects_rarely() -> None:
-    """What was there before is not looked at again, and a full collection waits for millions of objects."""
+    """Existing objects are not examined again, and a full collection waits for millions of new ones."""
     code = (
         "import gc; from daybreak_server.api.background.gc_tuning import tune_gc; tune_gc(); "
         "young, middle, full = gc.get_threshold(); "
@@ -52,13 +52,13 @@ def test_a_gateway_collects_rarely() -> None:
 
 def _read(address: tuple[str, int], request: bytes, count: int) -> None:
     opened = [socket.create_connection(address, timeout=60) for _ in range(count)]
-    for one in opened:
-        one.sendall(request)
-    for one in opened:
+    for connection in opened:
+        connection.sendall(request)
+    for connection in opened:
         seen = b""
         while b"event: progress" not in seen:
-            seen += one.recv(65536)
-        one.close()
+            seen += connection.recv(65536)
+        connection.close()
 
 
 def _none_open(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""What whoever runs the server sees: health, readiness, metrics, documents, and outages ridden out."""
+"""What an operator of the server sees: health, readiness, metrics, documentation, and recovery from outages."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def own_valkey(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_health_and_readiness(api: Api) -> None:
-    """Alive and ready; / leads to the documents."""
+def test_a_server_is_alive_and_ready(api: Api) -> None:
+    """/ redirects to the documentation."""
     assert api.client.get("/healthz").json() == {"status": "ok"}
     assert api.client.get("/readyz").json() == {"status": "ready"}
     root = api.client.get("/", follow_redirects=False)
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
-def test_head_says_what_get_says_on_every_route(api: Api, worker: Worker) -> None:
-    """Status and headers, without the body, and an event stream is not opened. The document does not speak of it."""
+def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
+    """The same status and headers without the body. No event stream is opened, and the document does not list HEAD."""
     task = api.submit()["id"]
     claim = worker.claim()
     worker.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
@@ -61,12 +61,12 @@ def test_head_says_what_get_says_on_every_route(api: Api, worker: Worker) -> Non
 
 
 def test_head_of_a_stream_ends_at_once(api: Api) -> None:
-    """Of a task that has not ended too: there is a stream, and nobody follows it."""
+    """Also for a task that has not ended: there is a stream, and nobody follows it."""
     task = api.submit()["id"]
-    answer = api.client.head(f"/v1/tasks/{task}/events")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert not api.context.hub.feed(POOL).reading
+    response = api.client.head(f"/v1/tasks/{task}/events")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert not api.context.broadcaster.feed(POOL).reading
 
 
 @pytest.mark.parametrize(
@@ -81,26 +81,26 @@ def test_head_of_a_stream_ends_at_once(api: Api) -> None:
     ],
 )
 def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, allow: str) -> None:
-    """The Allow of a 405 has the methods of all routes of the path, not of the first one."""
-    answer = api.client.request(method, path)
-    assert (answer.status_code, answer.headers.get_list("allow")) == (405, [allow])
+    """The Allow header of a 405 lists the methods of all routes of the path, not only of the first."""
+    response = api.client.request(method, path)
+    assert (response.status_code, response.headers.get_list("allow")) == (405, [allow])
 
 
-def test_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
-    """Without Redis: alive, not ready, 503 store_unavailable with Retry-After; with it again all goes on."""
+def test_a_server_survives_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
+    """Without Redis it is alive, not ready, and responds 503 store_unavailable with Retry-After; then it recovers."""
     with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
         task = api.submit()
         port = own_valkey.port
         own_valkey.stop()
-        for answer in (
+        for response in (
             api.client.get(f"/v1/tasks/{task['id']}"),
             api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}),
             api.client.get("/v1/tasks"),
             api.client.get(f"/v1/tasks/{task['id']}/events"),
             api.client.get("/readyz"),
         ):
-            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-            assert int(answer.headers["retry-after"]) >= 1
+            assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+            assert int(response.headers["retry-after"]) >= 1
         assert api.client.get("/healthz").status_code == 200
         assert api.client.get("/metrics").status_code == 200
         batch = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}]})
@@ -110,22 +110,22 @@ def test_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(expiring["id"], "expired")  # so the ticker goes on as well
+        api.until(expiring["id"], "expired")  # So the ticker has recovered as well.
 
 
-def test_a_store_that_refuses_the_password(own_valkey: Server, tmp_path: Path) -> None:
-    """It is no outage: the answer says that the password is wrong, and the server lives to be told another."""
+def test_a_wrong_password_is_reported_and_the_server_stays_alive(own_valkey: Server, tmp_path: Path) -> None:
+    """The response names the password, because retrying does not help until an administrator corrects it."""
     with own_valkey.client() as client:
         client.config_set("requirepass", "another")
     with Serving(own_valkey, tmp_path, 0, make_settings()) as api:
-        answer = api.client.get("/v1/pools")
-        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-        assert "password" in answer.json()["detail"]
+        response = api.client.get("/v1/pools")
+        assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert "password" in response.json()["detail"]
         assert api.client.get("/healthz").status_code == 200
 
 
 def test_a_server_starts_without_its_store(own_valkey: Server, tmp_path: Path) -> None:
-    """A gateway that starts before Redis is not ready, and becomes so by itself."""
+    """A gateway that starts before Redis is not ready, and becomes ready by itself."""
     own_valkey.stop()
     with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
         assert api.client.get("/readyz").status_code == 503
@@ -142,8 +142,8 @@ def metric(api: Api, name: str, **labels: str) -> float | None:
     return None
 
 
-def test_metrics_tell_requests_queue_groups_and_seconds(api: Api, worker: Worker) -> None:
-    """Requests by route, depth by state, groups, ended tasks, GPU seconds, streams and tick lag are there."""
+def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worker) -> None:
+    """Requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
     api.submit()
     api.submit()
     api.client.get("/nothing/here")
@@ -162,8 +162,8 @@ def test_metrics_tell_requests_queue_groups_and_seconds(api: Api, worker: Worker
     unknown = {"method": "GET", "route": "unmatched", "status": "404"}
     assert metric(api, "daybreak_http_requests_total", **unknown) == 1
     assert metric(api, "daybreak_http_request_seconds_count", method="POST", route="/v1/tasks") == 2
-    with api.client.stream("GET", f"/v1/tasks/{claim.lease.task}/events") as answer:
-        lines = answer.iter_lines()
+    with api.client.stream("GET", f"/v1/tasks/{claim.lease.task}/events") as response:
+        lines = response.iter_lines()
         next(lines)
         assert _open(api, "sse") == 1
     worker.finish(claim)
@@ -184,7 +184,7 @@ def _open(api: Api, kind: str) -> float | None:
 
 
 def test_unknown_methods_make_no_series(api: Api) -> None:
-    """A client cannot make series of its own by odd methods and paths."""
+    """A client cannot create series with odd methods and paths."""
     for n in range(5):
         api.client.request(f"M{n}", f"/odd/{n}")
     text = api.client.get("/metrics").text
@@ -192,15 +192,15 @@ def test_unknown_methods_make_no_series(api: Api) -> None:
     assert "/odd" not in text
 
 
-def test_pools_say_what_they_take(api: Api) -> None:
-    """Each pool has its numbers, its wake and its input's schema; an unknown one is no_such_pool."""
+def test_a_pool_shows_its_workload_schema_and_wake(api: Api) -> None:
+    """An unknown pool is no_such_pool."""
     pools = api.client.get("/v1/pools").json()["data"]
     assert [pool["name"] for pool in pools] == ["echo", "clips"]
-    one = api.client.get("/v1/pools/clips").json()
-    assert one["workload"] == "video"
-    assert "prompt" in one["input_schema"]["required"]
-    assert one["wake"]["phase"] == "zero"
-    assert (one["queued"], one["running"], one["delayed"]) == (0, 0, 0)
+    pool = api.client.get("/v1/pools/clips").json()
+    assert pool["workload"] == "video"
+    assert "prompt" in pool["input_schema"]["required"]
+    assert pool["wake"]["phase"] == "zero"
+    assert (pool["queued"], pool["running"], pool["delayed"]) == (0, 0, 0)
     assert api.client.get("/v1/pools/none").json()["code"] == "no_such_pool"
 
 
@@ -216,22 +216,22 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, dict[str
 
 
 def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """Each body of the OpenAPI document is accepted; each path answers as documented, by its links' ids."""
+    """Each body of the OpenAPI document is accepted, and each path responds with a documented status."""
     api = start_api()
     document = api.client.get("/openapi.json").json()
     ran = 0
     seen = set()
     for method, path, body, operation in examples(document):
         if operation["operationId"] in {"follow", "replay", "delete_task", "get_artifact"}:
-            task = api.submit()["id"]  # these want a task that has ended
+            task = api.submit()["id"]  # These need an ended task.
             api.client.post(f"/v1/tasks/{task}/cancel")
         else:
             task = api.submit()["id"]
         named = {p["name"]: p["example"] for p in operation.get("parameters", []) if "example" in p}
         url = path.format(**{"id": task, "name": "echo.txt", **named})
-        answer = api.client.request(method.upper(), url, json=body)
-        assert str(answer.status_code) in operation["responses"], (method, url, answer.text)
-        assert body is None or answer.status_code < 300, (method, url, answer.text)
+        response = api.client.request(method.upper(), url, json=body)
+        assert str(response.status_code) in operation["responses"], (method, url, response.text)
+        assert body is None or response.status_code < 300, (method, url, response.text)
         seen.add(operation["operationId"])
         ran += body is not None
     assert ran >= 6
@@ -239,7 +239,7 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
 
 
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """The page shows lines that can be pasted; those without an id are run here, by curl's own reading."""
+    """The lines of the page can be pasted. Those without an id are run here, split as a shell splits them."""
     import shlex
 
     api = start_api()
@@ -255,26 +255,26 @@ def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., 
         body = words[words.index("-d") + 1] if "-d" in words else None
         path = url.removeprefix("http://127.0.0.1:8000")
         headers = {"Content-Type": "application/json"} if body else {}
-        answer = api.client.request(method, path, content=body, headers=headers)
-        assert answer.status_code < 300, (line, answer.text)
+        response = api.client.request(method, path, content=body, headers=headers)
+        assert response.status_code < 300, (line, response.text)
         ran += 1
     assert ran >= 10
-    assert "cdn" not in page  # it works without a network
+    assert "cdn" not in page  # It works without internet access.
     assert not re.search(r"(src|href)=\"http", page)
 
 
-def test_a_server_without_video_shows_no_generate(start_api: Callable[..., Api]) -> None:
-    """What the document shows fits the pools that there are."""
+def test_a_server_without_a_video_pool_documents_no_generate(start_api: Callable[..., Api]) -> None:
+    """The document matches the configured pools."""
     api = start_api(pools={"clips": {"workload": "echo"}})
     assert "/generate" not in api.client.get("/openapi.json").json()["paths"]
-    answer = api.client.post("/generate", json={"prompt": "x"})
-    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_pool")
+    response = api.client.post("/generate", json={"prompt": "x"})
+    assert (response.status_code, response.json()["code"]) == (404, "no_such_pool")
 
 
 def test_the_committed_document_is_fresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """docs/openapi.json is what the code makes; of a stale one the check shows the diff and exits 1."""
+    """docs/openapi.json is what the code makes. For a stale file the check shows the diff and exits with 1."""
     spec = importlib.util.spec_from_file_location("openapi_tool", ROOT / "tools" / "openapi.py")
     assert spec is not None
     assert spec.loader is not None

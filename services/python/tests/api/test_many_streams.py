@@ -1,4 +1,4 @@
-"""Many clients on one task, and one that is too slow."""
+"""Many clients on one task, and a client that is too slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.api.cancellation import ended
+from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.services import wall_ms
 from daybreak_server.api.store.catalog import PoolViewCache
 from daybreak_server.api.streaming.broadcaster import Broadcaster
@@ -33,12 +33,12 @@ from testkit.waiting import wait_until_async
 CLIENTS = 200
 EVENTS = 300
 TRY_AGAIN = 1013
-"""What an overloaded server says, as 503 does: a client comes back then, and must not have lost anything."""
+"""The close code of an overloaded server, like 503: the client reconnects and must not have lost anything."""
 TERMINAL = ("succeeded", "failed", "cancelled", "expired")
 
 
 class Client:
-    """Follows by SSE or WebSocket, drops its connection at random, and comes back with the last id it saw."""
+    """Follows by SSE or WebSocket, disconnects at random, and reconnects with the last id that it saw."""
 
     def __init__(self, api: Api, task: str, seed: int) -> None:
         self.random = random.Random(seed)
@@ -53,9 +53,9 @@ class Client:
     async def run(self) -> None:
         while not self._over:
             self.connections += 1
-            patience = self.random.randint(1, 200)
+            max_events = self.random.randint(1, 200)
             follow = self._sse if self.random.random() < 0.5 else self._ws
-            await follow(patience)
+            await follow(max_events)
             await asyncio.sleep(self.random.random() * 0.1)
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -64,12 +64,12 @@ class Client:
         self.resets += event["type"] == "reset"
         self._over = event["type"] in TERMINAL
 
-    async def _ws(self, patience: int) -> None:
+    async def _ws(self, max_events: int) -> None:
         query = f"?after={self.seen[-1]}" if self.seen else ""
         url = self._api.url.replace("http", "ws", 1) + self._path + "/ws" + query
         async with connect(url, open_timeout=120, ping_interval=None) as socket:
             try:
-                for _ in range(patience):
+                for _ in range(max_events):
                     self._take(json.loads(await socket.recv()))
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd else None
@@ -77,9 +77,9 @@ class Client:
                 assert (code == 1000 and self._over) or code == TRY_AGAIN, code
                 return
             if not self._over:
-                socket.transport.abort()  # no closing handshake: the client is just gone
+                socket.transport.abort()  # Without a closing handshake, as a crashed client.
 
-    async def _sse(self, patience: int) -> None:
+    async def _sse(self, max_events: int) -> None:
         parts = urlsplit(self._api.url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
@@ -88,13 +88,13 @@ class Client:
             status = (await reader.readline()).split()[1]
             self.refused += status == b"503"
             assert status in (b"200", b"503"), status
-            left = patience if status == b"200" else 0
+            left = max_events if status == b"200" else 0
             while left and not self._over:
                 line = await reader.readline()
-                if not line:  # the server could not read the history just now
+                if not line:  # The server could not read the history for now.
                     self.refused += 1
                     break
-                if line.startswith(b"data: "):  # chunk sizes and other lines are of no interest here
+                if line.startswith(b"data: "):  # Ignore chunk sizes and other lines.
                     self._take(json.loads(line[6:]))
                     left -= 1
         finally:
@@ -108,18 +108,18 @@ def write_all(worker: Worker, started: threading.Event) -> None:
         drafts = [EventDraft(type="log", data={"message": str(n)}) for n in range(first, first + 5)]
         worker.queue.report(claim.lease, drafts)
         started.wait(0)
-        threading.Event().wait(0.02)  # so that the clients come and go while it is written
+        threading.Event().wait(0.02)  # So that clients come and go while events are written.
     worker.finish(claim)
 
 
 async def test_200_clients_see_every_event_once_in_order(api: Api, worker: Worker) -> None:
     """SSE and WebSocket clients that drop and reconnect at random miss nothing and see nothing twice."""
     task = api.submit()["id"]
-    going = threading.Event()
-    writer = threading.Thread(target=write_all, args=(worker, going))
+    clients_started = threading.Event()
+    writer = threading.Thread(target=write_all, args=(worker, clients_started))
     writer.start()
     clients = [Client(api, task, seed) for seed in range(CLIENTS)]
-    going.set()
+    clients_started.set()
     await asyncio.wait_for(asyncio.gather(*(client.run() for client in clients)), 240)
     writer.join(60)
     expected = [event["id"] for event in await asyncio.to_thread(read_events, api.url, task)]
@@ -128,40 +128,40 @@ async def test_200_clients_see_every_event_once_in_order(api: Api, worker: Worke
         assert client.seen == expected
         assert client.resets == 0
     connections = sum(client.connections for client in clients)
-    print(f"{connections} connections, {sum(client.refused for client in clients)} refused for now")
-    assert connections > 2 * CLIENTS  # or the test would have shown nothing
+    print(f"{connections} connections, {sum(client.refused for client in clients)} refused temporarily")
+    assert connections > 2 * CLIENTS  # Otherwise the test would show nothing.
     await wait_until_async(lambda: _closed(api), 30, "the reader to stop after the last client")
 
 
 async def _closed(api: Api) -> bool:
-    return not api.context.hub.feed(POOL).reading
+    return not api.context.broadcaster.feed(POOL).reading
 
 
 @pytest.fixture
 async def sources(valkey: Server) -> Any:
-    """A hub of this test's own loop, whose subscribers may have 20 frames waiting."""
+    """The sources of a broadcaster in this test's event loop, with queues of 20 frames."""
     store, events = RedisStore(valkey.url), RedisEvents(valkey.url)
     metrics = GatewayMetrics()
-    hub = Broadcaster(events, metrics)
+    broadcaster = Broadcaster(events, metrics)
     yield Sources(
-        hub=hub,
+        broadcaster=broadcaster,
         store=store,
         events=events,
-        numbers=PoolViewCache(store, wall_ms),
+        pool_views=PoolViewCache(store, wall_ms),
         now_ms=wall_ms,
         heartbeat_s=1.0,
         timeout_s=30.0,
         queue_limit=20,
     )
-    await hub.close()
+    await broadcaster.close()
     await store.close()
     await events.close()
 
 
-async def test_a_slow_subscriber_gets_a_reset_instead_of_memory(
+async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
     sources: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """One that does not read is cut to a snapshot and goes on from there; a quick one sees all."""
+    """A subscriber that does not read gets a snapshot and continues from there; a fast one sees every event."""
     worker = start_worker()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
@@ -175,7 +175,7 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_memory(
                 await asyncio.to_thread(
                     worker.queue.report, claim.lease, [EventDraft(type="log", data={"message": str(n)})]
                 )
-            await wait_until_async(lambda: _behind(slow), 30, "the slow one to fall behind")
+            await wait_until_async(lambda: _is_lagging(slow), 30, "the slow subscriber to lag")
             reset = await anext(frames)
             assert reset.type == "reset"
             assert json.loads(reset.body)["data"]["task"]["state"] == "running"
@@ -191,10 +191,10 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_memory(
     assert [f.type for f in every] == ["queued", "started", *["log"] * 101, "succeeded"]
 
 
-async def test_one_who_falls_behind_the_end_still_gets_the_last_event(
+async def test_a_lagging_subscriber_still_gets_the_last_event(
     sources: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """When the task ends while a subscriber is behind, it gets the snapshot and then the terminal event."""
+    """If the task ends while it lags, it gets the snapshot and then the terminal event."""
     worker = start_worker()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
@@ -205,14 +205,14 @@ async def test_one_who_falls_behind_the_end_still_gets_the_last_event(
         drafts = [EventDraft(type="log", data={"message": "x"})] * 50
         await asyncio.to_thread(worker.queue.report, claim.lease, drafts)
         await asyncio.to_thread(worker.finish, claim)
-        await wait_until_async(lambda: _behind(slow), 30, "it to fall behind")
+        await wait_until_async(lambda: _is_lagging(slow), 30, "the subscriber to lag")
         kinds = [frame.type async for frame in frames]
     assert kinds[-1] == "succeeded"
     assert kinds.count("succeeded") == 1
 
 
-async def _behind(following: Subscription) -> bool:
-    return following.behind
+async def _is_lagging(subscription: Subscription) -> bool:
+    return subscription.lagging
 
 
 async def _flat(batches: AsyncIterator[list[Frame]]) -> AsyncIterator[Frame]:
@@ -222,24 +222,24 @@ async def _flat(batches: AsyncIterator[list[Frame]]) -> AsyncIterator[Frame]:
 
 
 async def _collect(sources: Sources, task: TaskId) -> list[Frame]:
-    async with Subscription(sources, task, POOL, after=None) as following:
-        return [frame async for frame in _flat(following.batches())]
+    async with Subscription(sources, task, POOL, after=None) as subscription:
+        return [frame async for frame in _flat(subscription.batches())]
 
 
-async def test_a_task_that_swallows_a_cancel_is_ended_all_the_same() -> None:
-    """One cancel can be lost on the way (redis-py on Python 3.11 loses some); ending goes on until it is heard."""
-    heard = 0
+async def test_a_coroutine_that_swallows_a_cancel_is_cancelled_again() -> None:
+    """redis-py on Python 3.11 can swallow one, so cancelling continues until the task ends."""
+    cancels = 0
 
-    async def deaf() -> None:
-        nonlocal heard
-        while heard < 2:
+    async def swallow_a_cancel() -> None:
+        nonlocal cancels
+        while cancels < 2:
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
-                heard += 1
-        raise RuntimeError("at last")
+                cancels += 1
+        raise RuntimeError("ended")
 
-    task = asyncio.create_task(deaf())
+    task = asyncio.create_task(swallow_a_cancel())
     await asyncio.sleep(0)
-    await asyncio.wait_for(ended(task), 30)
-    assert (task.done(), heard) == (True, 2)
+    await asyncio.wait_for(cancel_and_wait(task), 30)
+    assert (task.done(), cancels) == (True, 2)

@@ -1,4 +1,4 @@
-"""Files whose task the store has forgotten go, when they would be gone anyway; all others stay."""
+"""Files of tasks that the store has forgotten are deleted when their retention would have ended; all others stay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.api.background.orphan_files import MARGIN_S, Orphans
+from daybreak_server.api.background.orphan_files import MARGIN_S, OrphanFileSweeper
 from daybreak_server.domain.ids import TaskId, made_at_ms, new_task_id
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.blobs import probe_key, probed_at_ms
@@ -25,10 +25,10 @@ def _put(blobs: LocalBlobs, task: str, source: Path) -> None:
         pass
 
 
-async def test_only_old_files_without_a_task_go(
+async def test_only_old_files_without_a_task_are_deleted(
     valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
 ) -> None:
-    """Not those of a task that is known, not young ones, not what no pool of ours has made."""
+    """Files of known tasks, young files, and files of no configured pool stay."""
     source = tmp_path / "file"
     source.write_text("x")
     old = KEPT_S + MARGIN_S + 1
@@ -43,7 +43,9 @@ async def test_only_old_files_without_a_task_go(
     store = RedisStore(valkey.url)
     try:
         await store.submit([NewTask(id=known, pool="echo", tenant="t", input_json="{}")])
-        orphans = Orphans(retention_s={"echo": KEPT_S}, store=store, blobs=api_blobs, now_ms=lambda: NOW_MS)
+        orphans = OrphanFileSweeper(
+            retention_s={"echo": KEPT_S}, store=store, blobs=api_blobs, now_ms=lambda: NOW_MS
+        )
         assert await orphans.sweep() == [forgotten]
         assert await orphans.sweep() == []
     finally:
@@ -51,10 +53,10 @@ async def test_only_old_files_without_a_task_go(
     assert {blob.key.partition("/")[0] for blob in api_blobs.list("")} == {known, young, foreign, "readme"}
 
 
-async def test_what_a_probe_has_left_goes_after_a_day(
+async def test_files_of_a_killed_probe_are_deleted_after_a_day(
     valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
 ) -> None:
-    """One that was killed between its write and its delete; not one that may still be at it."""
+    """A probe that may still be running keeps its file."""
     source = tmp_path / "file"
     source.write_text("probe")
     key = probe_key()
@@ -66,13 +68,15 @@ async def test_what_a_probe_has_left_goes_after_a_day(
     try:
         for late_ms, left in ((0, [key]), (1, [])):
             now_ms = made_ms + round(MARGIN_S * 1000) + late_ms
-            orphans = Orphans(retention_s={}, store=store, blobs=api_blobs, now_ms=lambda at=now_ms: at)  # type: ignore[misc]
+            orphans = OrphanFileSweeper(
+                retention_s={}, store=store, blobs=api_blobs, now_ms=lambda at=now_ms: at
+            )  # type: ignore[misc]
             assert await orphans.sweep() == []
             assert [blob.key for blob in api_blobs.list("")] == left
     finally:
         await store.close()
 
 
-def test_an_id_tells_when_it_was_made() -> None:
+def test_an_id_contains_its_time() -> None:
     """To the millisecond."""
     assert made_at_ms(new_task_id("my-pool", at_ms=NOW_MS)) == NOW_MS

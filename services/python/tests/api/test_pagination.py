@@ -1,4 +1,4 @@
-"""Lists of tasks: filters, order, cursors, and pools merged into one list."""
+"""Lists of tasks: filters, order, cursors, and pools merged into cursor_ulid list."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def pages(api: Api, **query: Any) -> list[list[str]]:
     """All pages of a list, as ids."""
     found = []
     while True:
-        answer = api.client.get("/v1/tasks", params=query)
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        response = api.client.get("/v1/tasks", params=query)
+        assert response.status_code == 200, response.text
+        page = response.json()
         found.append([task["id"] for task in page["data"]])
         assert page["has_more"] == ("next" in page)
         if not page["has_more"]:
@@ -30,7 +30,7 @@ def pages(api: Api, **query: Any) -> list[list[str]]:
 
 
 def submit_some(api: Api, count: int) -> list[str]:
-    """Tasks of both pools in turn."""
+    """Submit tasks to both pools in turn."""
     ids = []
     for n in range(count):
         if n % 3:
@@ -42,7 +42,7 @@ def submit_some(api: Api, count: int) -> list[str]:
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_all_pools_are_one_list(api: Api, limit: int) -> None:
-    """Without a pool the list has every task once, in the order of their ULIDs, whatever the page's size."""
+    """Without a pool, the list has every task once, in the order of their ULIDs, for any page size."""
     ids = sorted(submit_some(api, 11), key=ulid_of)
     down = [task for page in pages(api, limit=limit) for task in page]
     up = [task for page in pages(api, limit=limit, order="asc") for task in page]
@@ -50,8 +50,8 @@ def test_all_pools_are_one_list(api: Api, limit: int) -> None:
     assert up == ids
 
 
-def test_a_pool_and_states_filter(api: Api, worker: Worker) -> None:
-    """pool and state (one or several) narrow the list; queued includes what is delayed."""
+def test_a_list_is_filtered_by_pool_and_states(api: Api, worker: Worker) -> None:
+    """`queued` includes delayed tasks."""
     ids = submit_some(api, 6)
     echo = [task for task in ids if task.startswith("echo_")]
     delayed = api.submit(start_at="2027-01-01T00:00:00Z")["id"]
@@ -65,10 +65,10 @@ def test_a_pool_and_states_filter(api: Api, worker: Worker) -> None:
 
 
 def test_a_cursor_is_opaque_and_checked() -> None:
-    """A cursor comes back as it went out."""
-    one = ulid()
-    assert decode(encode(one)) == one
-    assert one not in encode(one)
+    """A cursor decodes to its ULID and does not show it."""
+    cursor_ulid = ulid()
+    assert decode(encode(cursor_ulid)) == cursor_ulid
+    assert cursor_ulid not in encode(cursor_ulid)
 
 
 def record(pool: str, at: int) -> TaskRecord:
@@ -85,19 +85,19 @@ def record(pool: str, at: int) -> TaskRecord:
 
 
 def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: int, *, down: bool) -> Page:
-    """A page as a store may give it: ``scan`` records are looked at, and those of odd times filtered."""
+    """A page as a store may return it: it scans ``scan`` records and filters out those of odd times."""
     ordered = sorted(records, key=lambda r: ulid_of(r.id), reverse=down)
     if after is not None:
         ordered = [r for r in ordered if (ulid_of(r.id) < after if down else ulid_of(r.id) > after)]
-    looked, found = ordered[:scan], []
-    for at, r in enumerate(looked):
+    scanned, found = ordered[:scan], []
+    for at, r in enumerate(scanned):
         if r.created_ms % 2 == 0:
             found.append(r)
         if len(found) == limit:
-            looked = looked[: at + 1]
+            scanned = scanned[: at + 1]
             break
-    more = len(looked) < len(ordered)
-    return Page(records=tuple(found), next=TaskId(looked[-1].id) if more and looked else None)
+    more = len(scanned) < len(ordered)
+    return Page(records=tuple(found), next=TaskId(scanned[-1].id) if more and scanned else None)
 
 
 @given(
@@ -107,7 +107,7 @@ def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: i
     down=st.booleans(),
 )
 def test_a_merge_loses_and_repeats_nothing(pools: list[list[int]], limit: int, scan: int, down: bool) -> None:
-    """Short pages, bounds and all: page by page the merged list has every record once, in order."""
+    """Page by page, with short pages and limits, the merged list has every record once, in order."""
     stores = [[record(f"p{n}", at) for at in times] for n, times in enumerate(pools)]
     every = sorted(
         (r.id for store in stores for r in store if r.created_ms % 2 == 0), key=ulid_of, reverse=down
@@ -116,10 +116,10 @@ def test_a_merge_loses_and_repeats_nothing(pools: list[list[int]], limit: int, s
     after: str | None = None
     for _ in range(500):
         read = [store_page(store, after, limit, scan, down=down) for store in stores]
-        records, following = merge(read, limit=limit, newest_first=down)
+        records, next_ulid = merge(read, limit=limit, newest_first=down)
         found += [r.id for r in records]
-        if following is None:
+        if next_ulid is None:
             break
-        assert following != after
-        after = following
+        assert next_ulid != after
+        after = next_ulid
     assert found == every

@@ -1,4 +1,4 @@
-"""Promises of routes and streams that a small mistake would break unseen."""
+"""Guarantees of routes and streams that a small mistake would break unnoticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from daybreak_server.api.streaming.frames import Frame
 from daybreak_server.api.streaming.topic import Subscriber
 
 
-def test_a_refused_delete_takes_no_file(api: Api, worker: Worker) -> None:
-    """What a running task has stored so far is still there when its deletion was refused."""
+def test_a_refused_delete_deletes_no_file(api: Api, worker: Worker) -> None:
+    """The files that a running task has stored so far still exist after the refusal."""
     task = api.submit()["id"]
     claim = worker.claim()
     worker.upload(claim, "video.mp4", b"half of it", "video/mp4")
@@ -18,12 +18,12 @@ def test_a_refused_delete_takes_no_file(api: Api, worker: Worker) -> None:
     assert [stat.key for stat in api.blobs.list(task)] == before != []
 
 
-def test_a_subscriber_that_does_not_read_is_behind_and_holds_nothing() -> None:
-    """One frame too many: it knows, its queue is empty, and it takes nothing until it has caught up."""
+def test_a_subscriber_that_does_not_read_lags_and_holds_no_frames() -> None:
+    """After one frame too many it is lagging, its queue is empty, and it accepts nothing until it resumes."""
     subscriber = Subscriber(limit=3)
     for number in range(5):
         subscriber.push(Frame("log", b"{}", key=(number, 0)))
-        assert subscriber.overflowed == (number >= 3)
+        assert subscriber.lagging == (number >= 3)
     assert subscriber.pop() == []
     subscriber.resume()
     subscriber.push(Frame("log", b"{}", key=(9, 0)))

@@ -1,4 +1,4 @@
-"""Subscription a task: history and live without gap or repeat, and all that ends or bends a stream."""
+"""Following a task: history and live events without gap or repeat, and everything that ends or interrupts a stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def socket(api: Api, task: str, query: str = "", **headers: str) -> ClientConnec
 
 
 def drain(found: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All events of a WebSocket, and the code that it was closed with."""
+    """All events of a WebSocket, and its close code."""
     events: list[dict[str, Any]] = []
 
     def read() -> None:
@@ -43,7 +43,7 @@ def drain(found: ClientConnection) -> tuple[list[dict[str, Any]], int]:
 
 
 def write(worker: Worker, claim: Claim, count: int, batch: int = 50) -> None:
-    """Write so many log events."""
+    """Write ``count`` log events."""
     for first in range(0, count, batch):
         drafts = [
             EventDraft(type="log", data={"level": "info", "message": str(n)})
@@ -66,8 +66,8 @@ def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> No
     assert all(set(e) >= {"id", "task", "type", "at", "data"} for e in sse)
 
 
-def test_resume_behind_an_id(api: Api, worker: Worker) -> None:
-    """Last-Event-ID and both kinds of ?after= continue behind it; behind the end there is nothing."""
+def test_a_stream_resumes_after_an_id(api: Api, worker: Worker) -> None:
+    """Last-Event-ID and ?after= continue after it, on SSE and WebSocket; after the last event nothing follows."""
     task = api.submit()
     claim = worker.claim()
     write(worker, claim, 5)
@@ -77,15 +77,17 @@ def test_resume_behind_an_id(api: Api, worker: Worker) -> None:
         rest = every[cut + 1 :]
         assert read_events(api.url, task["id"], after=every[cut]["id"]) == rest
         assert drain(socket(api, task["id"], f"?after={every[cut]['id']}")) == (rest, 1000)
-    answer = api.client.get(f"/v1/tasks/{task['id']}/events", params={"after": every[3]["id"]})
-    assert list(parse(iter(answer.text.split("\n")))) == every[4:]
+    response = api.client.get(f"/v1/tasks/{task['id']}/events", params={"after": every[3]["id"]})
+    assert list(parse(iter(response.text.split("\n")))) == every[4:]
 
 
-def test_live_events_come_as_they_happen(api: Api, worker: Worker) -> None:
-    """A subscriber who is there from the start sees each event before the next is written."""
+def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
+    """A subscriber that is connected from the start sees each event before the next is written."""
     task = api.submit()
-    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
-        events = (event for event in parse(answer.iter_lines()) if "id" in event)
+    with httpx2.stream(
+        "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
+    ) as response:
+        events = (event for event in parse(response.iter_lines()) if "id" in event)
         assert next(events)["type"] == "queued"
         claim = worker.claim()
         assert next(events)["type"] == "started"
@@ -98,7 +100,7 @@ def test_live_events_come_as_they_happen(api: Api, worker: Worker) -> None:
 
 
 def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
-    """Who asks for more than is kept gets a snapshot first, then what is kept, in order, to the end."""
+    """A client that asks for more than is kept gets a snapshot, then the kept events in order, up to the end."""
     task = api.submit()
     claim = worker.claim()
     write(worker, claim, 1500, batch=250)
@@ -107,20 +109,20 @@ def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
     assert events[0]["type"] == "reset"
     assert "id" not in events[0]
     assert events[0]["data"]["task"]["id"] == task["id"]
-    told = [int(e["data"]["message"]) for e in events if e["type"] == "log"]
-    assert told == list(range(told[0], 1500))
-    assert len(told) >= 900
+    numbers = [int(e["data"]["message"]) for e in events if e["type"] == "log"]
+    assert numbers == list(range(numbers[0], 1500))
+    assert len(numbers) >= 900
     assert events[-1]["type"] == "succeeded"
 
 
 def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker) -> None:
-    """An id that never was (another task's, or of a lost write) does not make a client wait for ever."""
+    """An id that never existed (of another task or a lost write) does not make a client wait forever."""
     task = api.submit()
     claim = worker.claim()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{task['id']}/events?after=9999999999999-0", timeout=60, verify=False
-    ) as answer:
-        events = parse(answer.iter_lines())
+    ) as response:
+        events = parse(response.iter_lines())
         assert next(events)["type"] == "reset"
         worker.finish(claim)
         assert [e["type"] for e in events] == ["succeeded"]
@@ -129,26 +131,28 @@ def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker
 
 
 def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
-    """While nothing happens a comment comes each heartbeat_s."""
+    """While nothing happens, a comment is sent every heartbeat_s."""
     api = start_api(http={"heartbeat_s": 0.1})
     task = api.submit(start_at="2026-12-31T00:00:00Z" if time.time() < 1798700000 else None)
-    with httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer:
-        beats = (line for line in answer.iter_lines() if line.startswith(":"))
+    with httpx2.stream(
+        "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
+    ) as response:
+        beats = (line for line in response.iter_lines() if line.startswith(":"))
         assert [next(beats) for _ in range(3)] == [": heartbeat"] * 3
 
 
-def test_a_waiting_task_tells_its_place_and_wake(api: Api, worker: Worker) -> None:
-    """position and wake come without an id, at once and on each change, and stop when it starts."""
+def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, worker: Worker) -> None:
+    """They have no id, come at once and on each change, and stop when the task starts."""
     first, second = api.submit(), api.submit()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60, verify=False
-    ) as answer:
-        events = parse(answer.iter_lines())
+    ) as response:
+        events = parse(response.iter_lines())
         assert next(events)["type"] == "queued"
-        told = [next(events), next(events)]
-        assert [(e["type"], "id" in e) for e in told] == [("position", False), ("wake", False)]
-        assert told[0]["data"]["position"] == 2
-        assert told[1]["data"]["phase"] == "detect"
+        first_two = [next(events), next(events)]
+        assert [(e["type"], "id" in e) for e in first_two] == [("position", False), ("wake", False)]
+        assert first_two[0]["data"]["position"] == 2
+        assert first_two[1]["data"]["phase"] == "detect"
         api.client.post(f"/v1/tasks/{first['id']}/cancel")
         assert [(e["type"], e["data"]["position"]) for e in [next(events)]] == [("position", 1)]
         worker.group = replace(worker.group, state=GroupState.LOADING, phase="model")
@@ -165,17 +169,17 @@ def test_a_waiting_task_tells_its_place_and_wake(api: Api, worker: Worker) -> No
         assert [e["type"] for e in events] == ["started", "succeeded"]
 
 
-def test_the_eta_is_of_what_is_left(api: Api, worker: Worker) -> None:
-    """A wake is as long as the last one was, from the phase on in which it is now."""
+def test_the_eta_covers_the_remaining_phases(api: Api, worker: Worker) -> None:
+    """A wake is assumed to take as long as the last one, from its current phase on."""
     last = {"ray": 20.0, "model": 6.0, "warm_up": 3.0}
     worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready", wake=last)
     worker.register()
 
-    def told() -> Any:
+    def eta_s() -> Any:
         return api.client.get("/v1/pools/echo").json()["wake"].get("eta_s")
 
-    assert wait_until(told, 30, "the pool's history") == 29.0
-    worker.queue.leave(worker.group)
+    assert wait_until(eta_s, 30, "the pool's history") == 29.0
+    worker.queue.deregister(worker.group)
     now_ms = time.time_ns() // 1_000_000
     worker.group = replace(worker.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
     worker.register()
@@ -189,8 +193,8 @@ def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
     return wake if wake.get("phase") == phase else None
 
 
-def test_streams_are_bounded(start_api: Callable[..., Api]) -> None:
-    """One more stream than may be open is 429 with Retry-After (WebSocket: 4429), and a closed one frees."""
+def test_the_number_of_streams_is_limited(start_api: Callable[..., Api]) -> None:
+    """One more is 429 with Retry-After (WebSocket: 4429), until another closes."""
     api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
     task = api.submit()
     other = api.submit(headers={"Daybreak-Tenant": "other"})
@@ -207,12 +211,12 @@ def test_streams_are_bounded(start_api: Callable[..., Api]) -> None:
             open_two.recv(timeout=60)
             full = api.client.get(f"/v1/tasks/{third['id']}/events", headers={"Daybreak-Tenant": "third"})
             assert (full.status_code, full.json()["limit"]) == (429, "streams")
-    wait_until(lambda: _opens(api, path), 30, "the closed stream to free its place")
+    wait_until(lambda: _opens(api, path), 30, "the closed stream to free its slot")
 
 
 def _opens(api: Api, path: str) -> bool:
-    with api.client.stream("GET", path) as answer:
-        return answer.status_code == 200
+    with api.client.stream("GET", path) as response:
+        return response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -223,10 +227,10 @@ def _opens(api: Api, path: str) -> bool:
         (None, "?after=x", 4400, "bad_event_id"),
     ],
 )
-def test_a_websocket_says_why_it_closes(
+def test_a_websocket_closes_with_the_code_of_the_error(
     api: Api, task: str | None, query: str, code: int, reason: str
 ) -> None:
-    """The close code and reason say what a problem would say."""
+    """The close reason is the stable code that a problem would have."""
     with socket(api, task or api.submit()["id"], query) as found, pytest.raises(ConnectionClosed) as closed:
         found.recv(timeout=60)
     assert closed.value.rcvd is not None
@@ -235,24 +239,24 @@ def test_a_websocket_says_why_it_closes(
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
 def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
-    """A handshake on a path that has no WebSocket is answered 404 with a problem, not 403."""
+    """The handshake is answered with a problem, and with 404 rather than 403."""
     with pytest.raises(InvalidStatus) as refused:
         connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
-    answer = refused.value.response
-    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
-    assert answer.body is not None
-    assert json.loads(answer.body)["code"] == "not_found"
+    response = refused.value.response
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert response.body is not None
+    assert json.loads(response.body)["code"] == "not_found"
 
 
-def test_a_websocket_of_another_tenant_is_unknown(api: Api) -> None:
-    """Another tenant's task is closed with 4404, and a malformed tenant with 4400."""
+def test_another_tenants_websocket_is_not_found(api: Api) -> None:
+    """It closes with 4404, and with 4400 for a malformed tenant."""
     task = api.submit()["id"]
     assert drain(socket(api, task, **{"Daybreak-Tenant": "two"})) == ([], 4404)
     assert drain(socket(api, task, **{"Daybreak-Tenant": "-"})) == ([], 4400)
 
 
-def test_what_a_client_says_is_ignored(api: Api, worker: Worker) -> None:
-    """Messages from a WebSocket client change nothing."""
+def test_messages_of_a_websocket_client_are_ignored(api: Api, worker: Worker) -> None:
+    """The client still receives every event."""
     task = api.submit()
     with socket(api, task["id"]) as found:
         for _ in range(20):
@@ -262,22 +266,22 @@ def test_what_a_client_says_is_ignored(api: Api, worker: Worker) -> None:
     assert (events[-1]["type"], code) == ("succeeded", 1000)
 
 
-def test_the_reader_runs_only_while_somebody_follows(api: Api) -> None:
-    """No subscriber, no reader; a client that goes away without a word is noticed at once."""
-    feed = api.context.hub.feed(POOL)
+def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
+    """A client that vanishes without closing is noticed at once."""
+    feed = api.context.broadcaster.feed(POOL)
     task = api.submit()
     assert not feed.reading
     for _ in range(2):
         with httpx2.stream(
             "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
-        ) as answer:
-            lines = answer.iter_lines()  # kept: closing it closes the answer
+        ) as response:
+            lines = response.iter_lines()  # Kept, because closing it closes the response.
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader")
         wait_until(lambda: not feed.reading, 10, "the reader to stop")
 
 
-def test_streams_outlive_a_restart_of_the_store(tmp_path: Path) -> None:
+def test_streams_survive_a_restart_of_the_store(tmp_path: Path) -> None:
     """A subscriber stays connected while Redis restarts, and misses nothing."""
     valkey = start_valkey(tmp_path / "valkey")
     queue = RedisQueue(valkey.url, pool=POOL)
@@ -287,8 +291,8 @@ def test_streams_outlive_a_restart_of_the_store(tmp_path: Path) -> None:
             task = api.submit()
             with httpx2.stream(
                 "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=90, verify=False
-            ) as answer:
-                events = (event for event in parse(answer.iter_lines()) if "id" in event)
+            ) as response:
+                events = (event for event in parse(response.iter_lines()) if "id" in event)
                 claim = worker.claim()
                 assert [next(events)["type"] for _ in range(2)] == ["queued", "started"]
                 valkey.restart()
@@ -308,10 +312,10 @@ def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> Non
     api = start_api()
     task = api.submit()
     with (
-        httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as answer,
+        httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as response,
         socket(api, task["id"]) as found,
     ):
-        lines = answer.iter_lines()
+        lines = response.iter_lines()
         next(lines)
         found.recv(timeout=60)
         began = time.monotonic()
@@ -319,5 +323,5 @@ def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> Non
         list(lines)
         api.thread.join(30)
         assert not api.thread.is_alive()
-        assert time.monotonic() - began < 8  # well under the grace for answers that are not streams
+        assert time.monotonic() - began < 8  # Well under the grace period for other responses.
         assert drain(found)[1] == 1012

@@ -1,4 +1,4 @@
-"""Submitting: what is taken, what it becomes, and that the same key gives the same task."""
+"""Submitting: what is accepted, the task that results, and the same task for the same key."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from daybreak_server.domain.tracing import TraceContext
 
 
 def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
-    """202 has Location, links, place in the queue and wake; what does not apply is absent, not null."""
-    answer = api.client.post(
+    """202 with Location, links, queue position and wake. What does not apply is absent, not null."""
+    response = api.client.post(
         "/v1/tasks",
         json={"pool": "echo", "input": {"message": "hi"}, "priority": "high", "metadata": {"order": "42"}},
     )
-    task = answer.json()
-    assert answer.status_code == 202
-    assert answer.headers["location"] == task["links"]["self"] == f"/v1/tasks/{task['id']}"
+    task = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == task["links"]["self"] == f"/v1/tasks/{task['id']}"
     assert task["state"] == "queued"
     assert task["priority"] == "high"
     assert task["metadata"] == {"order": "42"}
@@ -44,8 +44,8 @@ def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
 TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61"}
 
 
-def test_each_way_to_submit_hands_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
-    """With the metadata, so that a rank can continue the trace; clients are not shown it."""
+def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
+    """It travels with the metadata, so that a rank can continue the trace; clients do not see it."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
@@ -62,7 +62,7 @@ def test_each_way_to_submit_hands_the_callers_trace_to_the_group(api: Api, worke
 
 
 @pytest.mark.parametrize("wrong", ["x", f"00-{'0' * 32}-{'b' * 16}-01", "é"])
-def test_a_malformed_trace_is_ignored_and_the_task_is_taken(api: Api, worker: Worker, wrong: str) -> None:
+def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(api: Api, worker: Worker, wrong: str) -> None:
     headers = [("traceparent", wrong.encode()), ("tracestate", b"congo=t61")]
     assert (
         api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}, headers=headers).status_code == 202
@@ -71,7 +71,7 @@ def test_a_malformed_trace_is_ignored_and_the_task_is_taken(api: Api, worker: Wo
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
-    """A repeated submit is 200 with Idempotent-Replay, whatever the spaces and order of keys in its body."""
+    """A repeated submit is 200 with Idempotent-Replay, regardless of whitespace and the order of keys in its body."""
     body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
     headers = {"Idempotency-Key": "k-1"}
     first = api.client.post("/v1/tasks", json=body, headers=headers)
@@ -87,7 +87,7 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
 
 
 def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
-    """In one pool it makes one task, in two pools two, each of which it finds again."""
+    """In one pool it makes one task; in two pools it makes two tasks, each of which it finds again."""
     api = start_api(pools={"other": {"workload": "echo"}})
     key = {"Idempotency-Key": "of-both"}
     first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
@@ -98,7 +98,7 @@ def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
 
 
 def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
-    """The end of the task is not its end; when the task is deleted, the key is free."""
+    """The key outlives the end of the task. When the task is deleted, the key is free."""
     key = {"Idempotency-Key": "for-life"}
     first = api.submit(headers=key)
     assert api.client.post(f"/v1/tasks/{first['id']}/cancel").status_code == 202
@@ -107,11 +107,11 @@ def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
     assert api.submit(headers=key)["id"] != first["id"]
 
 
-def test_whoever_describes_a_key_says_the_same(api: Api) -> None:
-    """One text for the API's description; the pages have no lifetime of their own."""
-    described = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
+def test_all_descriptions_of_a_key_agree(api: Api) -> None:
+    """The API has one text, and no page states a lifetime in hours or days."""
+    parameters = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
     assert IDEMPOTENCY_KEY in next(
-        one["description"] for one in described if one["name"] == "Idempotency-Key"
+        parameter["description"] for parameter in parameters if parameter["name"] == "Idempotency-Key"
     )
     for page in (Path(__file__).parents[4] / "docs").glob("*.md"):
         for line in page.read_text().splitlines():
@@ -120,7 +120,7 @@ def test_whoever_describes_a_key_says_the_same(api: Api) -> None:
 
 
 def test_a_key_belongs_to_its_tenant(api: Api) -> None:
-    """Another tenant's equal key is another key."""
+    """Another tenant may use the same key for another task."""
     key = {"Idempotency-Key": "shared"}
     first = api.submit(headers=key)
     second = api.submit(headers={**key, "Daybreak-Tenant": "other"})
@@ -128,17 +128,17 @@ def test_a_key_belongs_to_its_tenant(api: Api) -> None:
     assert second["tenant"] == "other"
 
 
-def test_generate_is_the_short_form(api: Api) -> None:
-    """POST /generate takes the bare input of the video pool, which here has another name."""
-    answer = api.client.post("/generate", json={"prompt": "a red circle moving left"})
-    assert answer.status_code == 202, answer.text
-    assert answer.json()["pool"] == "clips"
-    assert answer.json()["input"]["prompt"] == "a red circle moving left"
-    assert None not in answer.json()["input"].values()
+def test_generate_submits_to_the_video_pool(api: Api) -> None:
+    """POST /generate takes the input itself. The video pool has another name here."""
+    response = api.client.post("/generate", json={"prompt": "a red circle moving left"})
+    assert response.status_code == 202, response.text
+    assert response.json()["pool"] == "clips"
+    assert response.json()["input"]["prompt"] == "a red circle moving left"
+    assert None not in response.json()["input"].values()
 
 
-def test_a_batch_answers_each_task_in_its_place(api: Api) -> None:
-    """207: good tasks of several pools are taken beside bad ones, in order, and a repeated key repeats."""
+def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
+    """207: valid tasks of several pools are accepted beside invalid ones, and a repeated key finds the same tasks."""
     tasks: list[dict[str, Any]] = [
         {"pool": "echo", "input": {"message": "0"}},
         {"pool": "echo", "input": {"steps": -1}},
@@ -147,9 +147,9 @@ def test_a_batch_answers_each_task_in_its_place(api: Api) -> None:
         {"pool": "echo", "input": {"message": "4"}},
     ]
     headers = {"Idempotency-Key": "batch-1"}
-    answer = api.client.post("/v1/tasks:batch", json={"tasks": tasks}, headers=headers)
-    assert answer.status_code == 207
-    results = answer.json()["results"]
+    response = api.client.post("/v1/tasks:batch", json={"tasks": tasks}, headers=headers)
+    assert response.status_code == 207
+    results = response.json()["results"]
     assert [r["status"] for r in results] == [202, 422, 202, 404, 202]
     assert results[1]["error"]["errors"][0]["field"] == "input.steps"
     assert results[3]["error"]["code"] == "no_such_pool"
@@ -162,15 +162,15 @@ def test_a_batch_answers_each_task_in_its_place(api: Api) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_a_batch_is_bounded(api: Api, count: int) -> None:
-    """A batch has 1 to 100 tasks."""
-    answer = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}] * count})
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["field"] == "tasks"
+def test_a_batch_has_1_to_100_tasks(api: Api, count: int) -> None:
+    """Others are refused."""
+    response = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}] * count})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "tasks"
 
 
-def test_a_start_time_delays_and_the_past_does_not(api: Api) -> None:
-    """A future start_at is kept and shown as queued; one in the past means now; a far one is refused."""
+def test_a_start_time_delays_a_task_unless_it_is_past(api: Api) -> None:
+    """A delayed task is shown as queued. A start time too far in the future is refused."""
     later = datetime.now(UTC) + timedelta(hours=1)
     task = api.submit(start_at=later.isoformat())
     assert task["state"] == "queued"
@@ -181,7 +181,7 @@ def test_a_start_time_delays_and_the_past_does_not(api: Api) -> None:
 
 
 def test_an_estimate_comes_from_the_pools_own_history(api: Api, worker: Worker) -> None:
-    """Nothing is promised without a history; with one there are run, wait and GPU seconds."""
+    """Without a history there are no figures; with one there are run, wait and GPU seconds."""
     body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
     assert api.client.post("/v1/estimate", json=body).json() == {"feasible": True}
     task = api.submit(body["input"])
@@ -205,8 +205,8 @@ def _fresh(api: Api, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_replay_is_a_new_task_of_an_ended_one(api: Api, worker: Worker) -> None:
-    """Replay copies input, metadata and priority, names its origin, and repeats under the same key."""
+def test_a_replay_is_a_new_task_from_an_ended_one(api: Api, worker: Worker) -> None:
+    """It copies input, metadata and priority, names its origin, and is idempotent under one key."""
     task = api.submit({"message": "again"}, priority="low", metadata={"a": "b"})
     early = api.client.post(f"/v1/tasks/{task['id']}/replay")
     assert (early.status_code, early.json()["code"]) == (409, "conflict")
@@ -222,7 +222,7 @@ def test_a_replay_is_a_new_task_of_an_ended_one(api: Api, worker: Worker) -> Non
 
 
 def test_tenants_do_not_see_each_other(api: Api) -> None:
-    """Another tenant's task is 404 on every path, and not in the list."""
+    """Another tenant's task is 404 on every path, and is not in the list."""
     task = api.submit(headers={"Daybreak-Tenant": "one"})
     paths = [
         ("GET", ""),
@@ -235,24 +235,24 @@ def test_tenants_do_not_see_each_other(api: Api) -> None:
         ("HEAD", "/artifacts/x"),
     ]
     for method, path in paths:
-        answer = api.client.request(
+        response = api.client.request(
             method, f"/v1/tasks/{task['id']}{path}", headers={"Daybreak-Tenant": "two"}
         )
-        assert answer.status_code == 404, (method, path)
+        assert response.status_code == 404, (method, path)
         if method != "HEAD":
-            assert answer.json()["code"] == "not_found"
+            assert response.json()["code"] == "not_found"
     assert api.client.get("/v1/tasks", headers={"Daybreak-Tenant": "two"}).json()["data"] == []
     assert api.get(task["id"], **{"Daybreak-Tenant": "one"})["state"] == "queued"
 
 
 def test_a_proxied_client_cannot_name_its_tenant(api: Api) -> None:
-    """What a proxy on this machine passes on is not local: the header is ignored, and hosts are hidden."""
+    """A client behind a proxy on this machine is not local, so the header is ignored."""
     headers = {"Daybreak-Tenant": "one", "X-Forwarded-For": "203.0.113.9"}
     assert api.submit(headers=headers)["tenant"] == "default"
 
 
 def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> None:
-    """hosts and pids are for admins; without keys that is whoever is on this machine."""
+    """hosts and pids are for admins; without API keys those are the clients on this machine."""
     from testkit.waiting import wait_until
 
     worker.register()
@@ -269,8 +269,8 @@ def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> No
     assert {"hosts", "pids"}.isdisjoint(remote)
 
 
-def test_a_group_tells_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
-    """The pool's wake is of the furthest group; which group is where is on each."""
+def test_a_group_shows_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
+    """The pool's wake phase is that of the furthest group; each group also shows its own."""
     from testkit.waiting import wait_until
 
     def shown() -> dict[str, Any]:
@@ -284,14 +284,14 @@ def test_a_group_tells_its_own_phase_until_it_is_ready(api: Api, worker: Worker)
     wait_until(lambda: shown() == wanted, 30, "both groups to be seen")
 
 
-def test_the_body_may_come_in_pieces(api: Api) -> None:
-    """A chunked body without a Content-Length is read like any other."""
+def test_a_chunked_body_is_read(api: Api) -> None:
+    """A body without a Content-Length is read like any other."""
 
     def pieces() -> Any:
         yield b'{"pool": "echo", '
         yield b'"input": {}}'
 
-    answer = httpx2.post(
+    response = httpx2.post(
         f"{api.url}/v1/tasks", content=pieces(), headers={"Content-Type": "application/json"}
     )
-    assert answer.status_code == 202
+    assert response.status_code == 202

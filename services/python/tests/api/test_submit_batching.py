@@ -1,4 +1,4 @@
-"""Submits that share a round trip, and what the app writes by hand: as if each had come alone, as the wire says."""
+"""Batched submits and hand-written JSON give the same results as single submits and the wire's types."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ def new(key: str | None = None, body: str = "a" * 64) -> NewTask:
     )
 
 
-class Counting:
-    """A store that says how many tasks came together, and can be slow or broken."""
+class CountingStore:
+    """A store that counts the tasks of each round trip, and can be slow or broken."""
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
-        self.trips: list[int] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.round_trips: list[int] = []
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
         self.broken = False
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        self.trips.append(len(tasks))
-        await self.gate.wait()
+        self.round_trips.append(len(tasks))
+        await self.unblocked.wait()
         if self.broken:
             raise StoreUnavailableError("away")
         return await self.store.submit(tasks)
 
 
-async def test_a_crowd_shares_round_trips_and_each_has_its_own_task(valkey: Any) -> None:
-    """300 submits at once take a few trips of at most 64, and every caller gets the task that it sent."""
+async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
+    """300 at once take a few round round_trips of at most 64, and every caller gets the task that it sent."""
     store = RedisStore(valkey.url)
-    counting = Counting(store)
-    submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type] # the one method that it calls
+    counting = CountingStore(store)
+    submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type] # The batcher calls only submit.
     tasks = [new() for _ in range(300)]
     try:
-        answers = await asyncio.gather(*(submit_batcher.submit(task) for task in tasks))
+        responses = await asyncio.gather(*(submit_batcher.submit(task) for task in tasks))
     finally:
         await store.close()
-    assert [answer.record.id for answer in answers] == [task.id for task in tasks]
-    assert sum(counting.trips) == 300
-    assert max(counting.trips) <= MAX_BATCH
-    assert len(counting.trips) <= 10
+    assert [response.record.id for response in responses] == [task.id for task in tasks]
+    assert sum(counting.round_trips) == 300
+    assert max(counting.round_trips) <= MAX_BATCH
+    assert len(counting.round_trips) <= 10
 
 
-async def test_each_of_a_trip_is_accepted_or_refused_on_its_own(valkey: Any) -> None:
-    """One key three times in a trip: the first is new, the same body is replayed, another body is refused."""
+async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
+    """One key three times: the first is new, the same body is replayed, another body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
@@ -89,22 +89,22 @@ async def test_each_of_a_trip_is_accepted_or_refused_on_its_own(valkey: Any) -> 
     assert not plain.replayed
 
 
-async def test_a_caller_that_gives_up_takes_nobody_with_it(valkey: Any) -> None:
-    """Who is cancelled in the line is not sent; the others are answered; an outage is told to each."""
+async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> None:
+    """A task that is cancelled while it is queued is not sent. Each caller gets its own copy of an outage's error."""
     store = RedisStore(valkey.url)
-    counting = Counting(store)
+    counting = CountingStore(store)
     submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type]
-    counting.gate.clear()
+    counting.unblocked.clear()
     try:
         first = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(2)]
         await asyncio.sleep(0.01)
         second = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(130)]
         await asyncio.sleep(0.01)
         second[0].cancel()
-        counting.gate.set()
+        counting.unblocked.set()
         done = await asyncio.gather(*first, *second, return_exceptions=True)
         assert isinstance(done[2], asyncio.CancelledError)
-        assert sum(isinstance(answer, Submitted) for answer in done) == 131
+        assert sum(isinstance(response, Submitted) for response in done) == 131
         counting.broken = True
         failed = await asyncio.gather(
             *(submit_batcher.submit(new()) for _ in range(3)), return_exceptions=True
@@ -115,26 +115,26 @@ async def test_a_caller_that_gives_up_takes_nobody_with_it(valkey: Any) -> None:
     assert len({id(error) for error in failed}) == 3
 
 
-def test_a_lane_answers_as_the_route_does(api: Api) -> None:
-    """The same submit with and without routing (a query string does not leave the lane; a slash does)."""
+def test_the_fast_path_responds_like_the_route(api: Api) -> None:
+    """A query string stays on the fast path; a trailing slash does not."""
     body = {"pool": "echo", "input": {"message": "hi"}, "metadata": {"a": "b"}}
     task = api.client.post("/v1/tasks?x=1", json=body).json()
     assert Task.model_validate(task).to_json() == task
     assert api.client.post("/v1/tasks/", json=body).status_code == 404
-    answer = api.client.put("/v1/tasks", json=body)
-    assert answer.status_code == 405
-    assert set(answer.headers["allow"].split(", ")) >= {"GET", "POST"}
+    response = api.client.put("/v1/tasks", json=body)
+    assert response.status_code == 405
+    assert set(response.headers["allow"].split(", ")) >= {"GET", "POST"}
     metrics = api.client.get("/metrics").text
     assert 'daybreak_http_requests_total{method="POST",route="/v1/tasks",status="202"} 1.0' in metrics
 
 
-async def test_a_mounted_app_takes_submits_too(api: Api) -> None:
-    """Behind a prefix too, the answer is the same."""
+async def test_a_mounted_app_accepts_submits(api: Api) -> None:
+    """Below a prefix the response is the same."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/behind")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        answer = await client.post("/behind/v1/tasks", json={"pool": "unknown_websocket", "input": {}})
-    assert answer.status_code == 404
-    assert answer.json()["code"] == "no_such_pool"
+        response = await client.post("/behind/v1/tasks", json={"pool": "nowhere", "input": {}})
+    assert response.status_code == 404
+    assert response.json()["code"] == "no_such_pool"
 
 
 RECORD = TaskRecord(
@@ -170,8 +170,8 @@ FILE = ArtifactRef(name="x.txt", key="k", content_type="text/plain", size_bytes=
     ],
     ids=lambda changes: str(changes.get("state", "queued")),
 )
-def test_a_task_is_written_as_its_type_would_write_it(changes: dict[str, Any]) -> None:
-    """What is written by hand is what :class:`daybreak.wire.Task` reads and writes: names, times, order."""
+def test_the_json_of_a_task_matches_its_wire_type(changes: dict[str, Any]) -> None:
+    """The serializer writes what :class:`daybreak.wire.Task` reads and writes: names, times, order."""
     shown = serializers.task(replace(RECORD, **changes), None, 1763765000000)
     read = Task.model_validate(shown)
     assert read.to_json() == shown
@@ -179,16 +179,16 @@ def test_a_task_is_written_as_its_type_would_write_it(changes: dict[str, Any]) -
 
 
 def test_a_time_is_written_to_the_millisecond() -> None:
-    """Whole seconds, milliseconds with zeros in front, and before 1970 no surprise."""
-    assert serializers.written(1763765000000) == "2025-11-21T22:43:20.000Z"
-    assert serializers.written(1763765000007) == "2025-11-21T22:43:20.007Z"
-    assert serializers.written(0) == "1970-01-01T00:00:00.000Z"
+    """Whole seconds, milliseconds with leading zeros, and the epoch."""
+    assert serializers.iso8601(1763765000000) == "2025-11-21T22:43:20.000Z"
+    assert serializers.iso8601(1763765000007) == "2025-11-21T22:43:20.007Z"
+    assert serializers.iso8601(0) == "1970-01-01T00:00:00.000Z"
 
 
 def test_a_running_task_is_shown_the_same_by_all_routes(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """Show, list and cancel agree with the wire's type on a task that runs."""
+    """Show and list agree with the wire's type."""
     worker = start_worker()
     task = api.submit()
     claim = worker.claim()
@@ -196,6 +196,6 @@ def test_a_running_task_is_shown_the_same_by_all_routes(
     shown = api.get(task["id"])
     assert Task.model_validate(shown).to_json() == shown
     listed = api.client.get("/v1/tasks").json()["data"]
-    assert [one["id"] for one in listed] == [task["id"]]
+    assert [item["id"] for item in listed] == [task["id"]]
     assert listed[0] == shown
     worker.finish(claim)

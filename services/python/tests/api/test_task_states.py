@@ -1,4 +1,4 @@
-"""Every row of the state table, through HTTP, with a worker that does as the row says."""
+"""Every row of the state table, through HTTP, with a worker that does what the row says."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ def kinds(api: Api, task: str) -> list[str]:
     return [event["type"] for event in read_events(api.url, task)]
 
 
-def test_submit_queues(api: Api) -> None:
-    """– → Q: the record, the place in the queue and the event are there when the answer is."""
+def test_submit_queues_a_task(api: Api) -> None:
+    """– → Q: with the response, the record, the queue position and the event exist."""
     task = api.submit()
     assert api.get(task["id"])["queue"]["position"] == 1
     events = read_events(api.url, task["id"], until="queued")
     assert events[0]["data"]["position"] == 1
 
 
-def test_cancel_of_a_waiting_task(api: Api) -> None:
-    """Q, D → C: it leaves the queue at once, due or delayed."""
+def test_a_waiting_task_is_cancelled_at_once(api: Api) -> None:
+    """Q, D → C: it leaves the queue, due or delayed."""
     due = api.submit()
     delayed = api.submit(start_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     for task in (due, delayed):
-        answer = api.client.post(f"/v1/tasks/{task['id']}/cancel")
-        assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
-        assert {"queue", "wake"}.isdisjoint(answer.json())
+        response = api.client.post(f"/v1/tasks/{task['id']}/cancel")
+        assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+        assert {"queue", "wake"}.isdisjoint(response.json())
         assert kinds(api, task["id"]) == ["queued", "cancelled"]
 
 
-def test_queue_deadline(api: Api) -> None:
-    """Q → X: who has not begun within start_within_s expires by the tick, with no worker there."""
+def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
+    """Q → X: the tick expires it after start_within_s, without any worker."""
     task = api.submit(start_within_s=0.2)
     shown = api.until(task["id"], "expired")
     assert shown["finished_at"] >= shown["created_at"]
     assert kinds(api, task["id"]) == ["queued", "expired"]
 
 
-def test_due(api: Api, worker: Worker) -> None:
-    """D → Q: a delayed task is not claimed before its time, and is claimed when it has come."""
+def test_a_delayed_task_is_claimed_when_it_is_due(api: Api, worker: Worker) -> None:
+    """D → Q: not before its time."""
     start = datetime.now(UTC) + timedelta(seconds=1.0)
     task = api.submit(start_at=start.isoformat())
     claim = worker.claim(wait_s=60)
@@ -55,8 +55,8 @@ def test_due(api: Api, worker: Worker) -> None:
     worker.finish(claim)
 
 
-def test_claim(api: Api, worker: Worker) -> None:
-    """Q → R: attempt 1, started, no place in the queue any more; the pool shows the group at work."""
+def test_a_claim_starts_the_first_attempt(api: Api, worker: Worker) -> None:
+    """Q → R: the task has no queue position any more, and the pool shows its group as busy."""
     task = api.submit()
     worker.claim()
     shown = api.get(task["id"])
@@ -72,18 +72,18 @@ def test_claim(api: Api, worker: Worker) -> None:
 
 
 def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
-    """Q → R is guarded: a group that drains gets no task."""
+    """Q → R has a condition: the group does not drain."""
     api.submit()
     worker.group = replace(worker.group, drain=True)
     worker.register()
     assert worker.queue.claim(worker.group, wait_s=0.3) is None
 
 
-def test_report_and_checkpoint(api: Api, worker: Worker) -> None:
-    """R → R: progress is in the record and in the stream, as is the checkpoint; the reply says go on."""
+def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
+    """R → R: progress and checkpoint are in both, and the reply tells the worker to continue."""
     task = api.submit()
     claim = worker.claim()
-    assert worker.progress(claim, 3, 10, phase="denoise") == Control.GO_ON
+    assert worker.progress(claim, 3, 10, phase="denoise") == Control.CONTINUE
     worker.queue.report(
         claim.lease, [], checkpoint=CheckpointRef(key=f"{task['id']}/checkpoints/x.bin", step=3)
     )
@@ -94,13 +94,13 @@ def test_report_and_checkpoint(api: Api, worker: Worker) -> None:
     assert kinds(api, task["id"]) == ["queued", "started", "progress", "checkpoint", "succeeded"]
 
 
-def test_cancel_of_a_running_task(api: Api, worker: Worker) -> None:
-    """R → R → C: it stays running until the group has stopped; the worker is told with its next answer."""
+def test_a_running_task_is_cancelled_when_its_group_has_stopped(api: Api, worker: Worker) -> None:
+    """R → R → C: it stays running until then; the worker gets the cancel with its next reply."""
     task = api.submit()
     claim = worker.claim()
-    answer = api.client.post(f"/v1/tasks/{task['id']}/cancel")
-    assert answer.status_code == 202
-    assert (answer.json()["state"], answer.json()["cancel_requested"]) == ("running", True)
+    response = api.client.post(f"/v1/tasks/{task['id']}/cancel")
+    assert response.status_code == 202
+    assert (response.json()["state"], response.json()["cancel_requested"]) == ("running", True)
     assert api.client.post(f"/v1/tasks/{task['id']}/cancel").status_code == 202
     assert worker.progress(claim, 1, 2) & Control.CANCEL
     worker.stop(claim)
@@ -109,8 +109,8 @@ def test_cancel_of_a_running_task(api: Api, worker: Worker) -> None:
     assert kinds(api, task["id"])[-1] == "cancelled"
 
 
-def test_finish(api: Api, worker: Worker) -> None:
-    """R → S: files are published with their sums, usage is there; the same finish again changes nothing."""
+def test_a_finish_publishes_files_and_usage(api: Api, worker: Worker) -> None:
+    """R → S: files have checksums; the same finish again changes nothing."""
     task = api.submit()
     claim = worker.claim()
     file = worker.upload(claim, "echo.txt", b"hello")
@@ -126,8 +126,8 @@ def test_finish(api: Api, worker: Worker) -> None:
     assert api.client.post(f"/v1/tasks/{task['id']}/cancel").json()["state"] == "succeeded"
 
 
-def test_finish_after_cancel(api: Api, worker: Worker) -> None:
-    """R [cancel_at] → C: who was cancelled before finishing is cancelled; its files are not published."""
+def test_a_finish_after_a_cancel_publishes_nothing(api: Api, worker: Worker) -> None:
+    """R [cancel_at] → C: the files are deleted."""
     task = api.submit()
     claim = worker.claim()
     api.client.post(f"/v1/tasks/{task['id']}/cancel")
@@ -141,8 +141,10 @@ def test_finish_after_cancel(api: Api, worker: Worker) -> None:
     wait_until(swept, 60, "the loser's files to be deleted")
 
 
-def test_error_and_release_after_cancel(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R [cancel_at] → C: an error or a hand-back of a cancelled task is no retry."""
+def test_an_error_or_release_after_a_cancel_is_no_retry(
+    api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """R [cancel_at] → C: the task is cancelled."""
     for end in ("fail", "release"):
         worker = start_worker()
         task = api.submit()
@@ -152,8 +154,8 @@ def test_error_and_release_after_cancel(api: Api, start_worker: Callable[..., Wo
         assert api.get(task["id"])["state"] == "cancelled", end
 
 
-def test_retryable_error(api: Api, worker: Worker) -> None:
-    """R → D → Q → R: a strike, a backoff, and the next attempt by the tick's promotion."""
+def test_an_error_is_retried_after_a_backoff(api: Api, worker: Worker) -> None:
+    """R → D → Q → R: a strike, a backoff, and the next attempt once a tick makes the task due."""
     task = api.submit()
     worker.fail(worker.claim())
     shown = api.get(task["id"])
@@ -165,8 +167,8 @@ def test_retryable_error(api: Api, worker: Worker) -> None:
     assert kinds(api, task["id"]) == ["queued", "started", "retrying", "started", "succeeded"]
 
 
-def test_the_last_strike(api: Api, worker: Worker) -> None:
-    """R → F: with max_strikes reached it is failed, says why, and is counted."""
+def test_the_last_strike_fails_the_task(api: Api, worker: Worker) -> None:
+    """R → F: the task shows the error and its strikes."""
     task = api.submit(max_strikes=1)
     worker.fail(worker.claim())
     shown = api.get(task["id"])
@@ -175,15 +177,15 @@ def test_the_last_strike(api: Api, worker: Worker) -> None:
     assert (last["type"], last["data"]["error"]["message"]) == ("failed", "it broke")
 
 
-def test_permanent_error(api: Api, worker: Worker) -> None:
-    """R → F: a permanent error is not tried again, whatever strikes are left."""
+def test_a_permanent_error_is_not_retried(api: Api, worker: Worker) -> None:
+    """R → F: whatever strikes are left."""
     task = api.submit(max_strikes=5)
     worker.fail(worker.claim(), permanent=True)
     assert api.get(task["id"])["state"] == "failed"
 
 
-def test_lease_lost(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R → D: a silent leader loses its task by the tick; what it says later is stale and changes nothing."""
+def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R → D: the tick ends the lease; what the old leader sends later is stale and changes nothing."""
     zombie = start_worker(lease_s=0.5)
     task = api.submit()
     claim = zombie.claim()
@@ -201,8 +203,8 @@ def test_lease_lost(api: Api, start_worker: Callable[..., Worker]) -> None:
     assert [e["data"]["reason"] for e in events if e["type"] == "retrying"] == ["lease_lost"]
 
 
-def test_lease_lost_after_cancel(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R [cancel_at] → C: cancel comes before strike when the lease is lost."""
+def test_a_lost_lease_after_a_cancel_is_no_strike(api: Api, start_worker: Callable[..., Worker]) -> None:
+    """R [cancel_at] → C: cancel comes before strike."""
     worker = start_worker(lease_s=0.5)
     task = api.submit()
     worker.claim()
@@ -210,8 +212,8 @@ def test_lease_lost_after_cancel(api: Api, start_worker: Callable[..., Worker]) 
     assert api.until(task["id"], "cancelled")["strikes"] == 0
 
 
-def test_release(api: Api, worker: Worker) -> None:
-    """R → Q: a hand-back keeps the original place and the checkpoint, and is no strike."""
+def test_a_released_task_keeps_its_queue_position(api: Api, worker: Worker) -> None:
+    """R → Q: the checkpoint stays as well, and it is no strike."""
     first = api.submit()
     second = api.submit()
     claim = worker.claim()
@@ -231,8 +233,8 @@ def test_release(api: Api, worker: Worker) -> None:
     assert api.get(first["id"])["resumed_from_step"] == 1
 
 
-def test_run_deadline(api: Api, worker: Worker) -> None:
-    """R → R → X: past run_within_s the worker is told to stop, and then it is expired."""
+def test_a_task_past_its_run_deadline_is_stopped(api: Api, worker: Worker) -> None:
+    """R → R → X: past run_within_s the worker gets the stop bit, and then the task is expired."""
     task = api.submit(run_within_s=0.2)
     claim = worker.claim()
     wait_until(lambda: worker.queue.renew(claim.lease) & Control.EXPIRE, 30, "the stop bit")
@@ -241,26 +243,28 @@ def test_run_deadline(api: Api, worker: Worker) -> None:
     assert api.get(task["id"])["state"] == "expired"
 
 
-def test_run_deadline_reaped(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R → X: a leader that is silent past the run deadline leaves an expired task, not a strike."""
+def test_a_silent_leader_past_the_run_deadline_leaves_an_expired_task(
+    api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """R → X: it is no strike."""
     worker = start_worker(lease_s=0.7)
     task = api.submit(run_within_s=0.1)
     worker.claim()
     assert api.until(task["id"], "expired")["strikes"] == 0
 
 
-def test_a_group_that_leaves(api: Api, worker: Worker) -> None:
-    """R → Q: what a group held when it left is handed back at once."""
+def test_a_group_that_deregisters_releases_its_task_at_once(api: Api, worker: Worker) -> None:
+    """R → Q: the task is queued again, as a release or with a strike."""
     task = api.submit()
     worker.claim()
-    worker.queue.leave(worker.group)
+    worker.queue.deregister(worker.group)
     shown = api.get(task["id"])
     assert shown["state"] == "queued"
     assert shown["releases"] + shown["strikes"] == 1
 
 
-def test_replay_of_each_ended_state(api: Api, worker: Worker) -> None:
-    """Terminal → a new task: replay works for cancelled, expired and succeeded as for failed."""
+def test_every_ended_state_can_be_replayed(api: Api, worker: Worker) -> None:
+    """Terminal → a new task: cancelled, expired and succeeded as well as failed."""
     cancelled = api.submit()
     api.client.post(f"/v1/tasks/{cancelled['id']}/cancel")
     expired = api.submit(start_within_s=0.1)
@@ -268,12 +272,12 @@ def test_replay_of_each_ended_state(api: Api, worker: Worker) -> None:
     done = api.submit()
     worker.finish(worker.claim())
     for task in (cancelled, expired, done):
-        answer: dict[str, Any] = api.client.post(f"/v1/tasks/{task['id']}/replay").json()
-        assert (answer["replay_of"], answer["state"]) == (task["id"], "queued")
+        response: dict[str, Any] = api.client.post(f"/v1/tasks/{task['id']}/replay").json()
+        assert (response["replay_of"], response["state"]) == (task["id"], "queued")
 
 
 def test_priorities_are_served_in_order(api: Api, worker: Worker) -> None:
-    """Within a tenant high comes before normal before low, whatever came first."""
+    """Within a tenant high comes before normal and low, whatever was submitted first."""
     ids = {priority: api.submit(priority=priority)["id"] for priority in ("low", "normal", "high")}
     served = []
     for _ in ids:

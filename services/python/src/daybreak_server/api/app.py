@@ -1,4 +1,4 @@
-"""The app: composes routes, streams, ticks and problems over the services it is given."""
+"""The FastAPI app: composes routes, streams, background tasks and the error renderer over the given services."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from daybreak_server.api import problems
-from daybreak_server.api.background.orphan_files import Orphans
+from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker
-from daybreak_server.api.cancellation import ended
+from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
-from daybreak_server.api.http.head_requests import with_heads
+from daybreak_server.api.http import exception_handlers
+from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
-from daybreak_server.api.http.origin_check import Guard
+from daybreak_server.api.http.origin_check import OriginCheck
 from daybreak_server.api.native import openapi
 from daybreak_server.api.native.fast_path import App, FastPath
+from daybreak_server.api.native.problem_json import problem_response
 from daybreak_server.api.native.routes import files, ops, pools, streams, submit, tasks
-from daybreak_server.api.path_prefix import Prefixes
+from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 
-__all__ = ["ROOMS", "Services", "begin_shutdown", "build_app"]
+__all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-ROOMS = (submit, tasks, files, streams, pools, ops)
-"""The modules of routes; each has a ``router(context)``."""
+ROUTE_MODULES = (submit, tasks, files, streams, pools, ops)
+"""The modules of routes; each has a ``router(ctx)``."""
 
 
 def build_app(services: Services) -> FastAPI:
-    """The FastAPI app. ``api.server.ApiServer`` serves it so that streams end in time.
+    """The FastAPI app. Serve it with ``api.server.ApiServer``, which ends streams in time at shutdown.
 
-    :raises UnknownWorkloadError: when a pool's workload is not installed.
+    :raises UnknownWorkloadError: if a pool's workload is not installed.
     """
     ctx = Dependencies.of(services)
     app = App(
@@ -45,44 +46,51 @@ def build_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.context = ctx
-    app.prefixes = Prefixes(services.settings.http)
-    problems.install(app)
-    guard = Guard(services.settings.http)
-    app.add_middleware(RequestMiddleware, metrics=ctx.metrics, guard=guard)
-    for room in ROOMS:
-        app.include_router(with_heads(room.router(ctx)))
+    app.prefixes = PathPrefixes(services.settings.http)
+    exception_handlers.install(app, problem_response)
+    origin_check = OriginCheck(services.settings.http)
+    app.add_middleware(
+        RequestMiddleware, metrics=ctx.metrics, origin_check=origin_check, render=problem_response
+    )
+    for module in ROUTE_MODULES:
+        app.include_router(add_head_routes(module.router(ctx)))
     openapi.install(app, ctx.catalog)
-    with_heads(app.router)
-    app.lanes = {
-        ("POST", path): RequestMiddleware(FastPath(path, handler), metrics=ctx.metrics, guard=guard)
-        for path, handler in submit.lanes(ctx).items()
+    add_head_routes(app.router)
+    app.fast_paths = {
+        ("POST", path): RequestMiddleware(
+            FastPath(path, handler, render=problem_response),
+            metrics=ctx.metrics,
+            origin_check=origin_check,
+            render=problem_response,
+        )
+        for path, handler in submit.fast_paths(ctx).items()
     }
     return app
 
 
 def begin_shutdown(app: FastAPI) -> None:
-    """End all streams soon and take no new ones. For servers that wait for their connections to end."""
-    context: Dependencies = app.state.context
-    context.hub.begin_close()
+    """End all streams soon and accept no new ones. For servers that wait for their connections to end."""
+    ctx: Dependencies = app.state.context
+    ctx.broadcaster.begin_close()
 
 
 def _tickers(ctx: Dependencies) -> list[Ticker]:
-    places = QueuePositions(ctx.hub, ctx.services.store, ctx.numbers, ctx.services.now_ms)
+    queue_positions = QueuePositions(ctx.broadcaster, ctx.services.store, ctx.pool_views, ctx.services.now_ms)
     return [
         Ticker(
             pool=entry.name,
             housekeeper=ctx.services.housekeeper,
             blobs=ctx.services.blobs,
-            numbers=ctx.numbers,
-            places=places,
+            pool_views=ctx.pool_views,
+            queue_positions=queue_positions,
             metrics=ctx.metrics,
         )
         for entry in ctx.catalog
     ]
 
 
-def _orphans(ctx: Dependencies) -> Orphans:
-    return Orphans(
+def _orphan_file_sweeper(ctx: Dependencies) -> OrphanFileSweeper:
+    return OrphanFileSweeper(
         retention_s={entry.name: entry.settings.retention_s for entry in ctx.catalog},
         store=ctx.services.store,
         blobs=ctx.services.blobs,
@@ -94,12 +102,12 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
-        running.append(asyncio.create_task(_orphans(ctx).run(), name="orphans"))
+        running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
         try:
             yield
         finally:
-            await ctx.hub.close()
-            await ended(*running)
+            await ctx.broadcaster.close()
+            await cancel_and_wait(*running)
             await ctx.services.close()
 
     return lifespan

@@ -1,7 +1,7 @@
-"""Ending tasks for certain.
+"""Cancels asyncio tasks and makes sure that they end.
 
-One ``cancel`` is not enough on Python 3.11: ``asyncio.wait_for``, which redis-py puts around every command it
-sends, swallows a cancel that comes in the moment when the command is sent.
+One ``cancel`` is not enough on Python 3.11: ``asyncio.wait_for``, which redis-py wraps around every command that it
+sends, swallows a cancel that arrives at the moment when the command is sent.
 """
 
 from __future__ import annotations
@@ -9,35 +9,38 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-_AGAIN_S = 0.5
+_CANCEL_AGAIN_S = 0.5
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel until they have ended. Their exceptions are looked at, so that asyncio does not complain of them."""
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks, repeatedly, until all have ended.
+
+    Their exceptions are retrieved, so that asyncio does not log them as never retrieved.
+    """
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_AGAIN_S)
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
     for task in tasks:
         if not task.cancelled():
             task.exception()
 
 
 class TaskReaper:
-    """Tasks that are being ended aside, for callers that cannot wait."""
+    """Cancels tasks in the background, for callers that cannot wait for the end."""
 
     def __init__(self) -> None:
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
 
-    def end(self, task: asyncio.Task[Any]) -> None:
-        """Cancel it now, and see to it that it ends."""
+    def cancel(self, task: asyncio.Task[Any]) -> None:
+        """Cancel the task now and keep cancelling it until it ends."""
         task.cancel()
-        ending = asyncio.create_task(ended(task))
-        self._under_way.add(ending)
-        ending.add_done_callback(self._under_way.discard)
+        cancelling = asyncio.create_task(cancel_and_wait(task))
+        self._cancelling.add(cancelling)
+        cancelling.add_done_callback(self._cancelling.discard)
 
-    async def all(self) -> None:
-        """Wait until all have ended."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+    async def wait_all(self) -> None:
+        """Wait until all cancelled tasks have ended."""
+        while self._cancelling:
+            await asyncio.wait(self._cancelling)

@@ -1,9 +1,11 @@
-"""The path below which a proxy serves the API: what links, ``Location`` and the page at ``/docs`` begin with.
+"""The path below which a proxy serves the API. Links, ``Location`` headers and the page at ``/docs`` begin with it.
 
-A proxy may take the prefix away (``X-Forwarded-Prefix`` says so) or leave it in the path; both work, and without
-the prefix the server answers as well, as probes need. The prefix of the request at hand is a context variable, as
-links are made far from the request that they answer. Only events, which are made once for all subscribers, must not
-use the one that happens to be set: see ``streams.frames``.
+A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``) or leave it in the path. Both work,
+and the server also answers requests without the prefix, which probes send.
+
+The prefix of the current request is a context variable, because links are made far from the request that they answer.
+Events are the exception: they are encoded once for all subscribers, so they must not use the prefix that happens to
+be set. See ``streaming.frames``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ipaddress import ip_address, ip_network
 
 from starlette.types import Scope
 
-from daybreak_server.settings.rules.http import prefix as checked
+from daybreak_server.settings.rules.http import prefix as validated
 from daybreak_server.settings.tree import HttpSettings
 
 _HEADER = b"x-forwarded-prefix"
@@ -24,7 +26,7 @@ _CURRENT: ContextVar[str] = ContextVar("prefix", default="")
 
 
 def current() -> str:
-    """The prefix of links in the answer that is being made: ``/daybreak``, or nothing."""
+    """The prefix of links in the current response: ``/daybreak``, or an empty string."""
     return _CURRENT.get()
 
 
@@ -38,8 +40,8 @@ def using(prefix: str) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-class Prefixes:
-    """Which prefix a request has, by the settings and by proxies that are trusted."""
+class PathPrefixes:
+    """Determines a request's prefix from the settings and from the headers of trusted proxies."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._root = settings.root_path
@@ -47,19 +49,19 @@ class Prefixes:
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
 
     def of(self, scope: Scope) -> str:
-        """What links in the answer begin with. A header of anybody else, or one that is no path, counts for nothing."""
+        """The prefix of links in the response. A header that is no path, or from an untrusted client, is ignored."""
         client = scope.get("client")
         if self._proxies and client is not None and self._trusts(client[0]):
-            given = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
-            if given:
-                parts = [checked(part) for part in ",".join(given).split(",")]
+            values = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]
+            if values:
+                parts = [validated(part) for part in ",".join(values).split(",")]
                 if None not in parts:
                     return "".join(part for part in parts if part)
-        return self._root or _mounted(scope)
+        return self._root or _mount_path(scope)
 
     def path(self, scope: Scope) -> str:
-        """The path as the routes know it: without the setting's prefix, and without what the app is mounted below."""
-        return _without(self._root, _without(_mounted(scope), scope["path"]))
+        """The path as the routes know it: without the configured prefix and without the app's mount path."""
+        return _without(self._root, _without(_mount_path(scope), scope["path"]))
 
     def _is_trusted(self, host: str) -> bool:
         try:
@@ -70,8 +72,8 @@ class Prefixes:
         return any(address in network for network in self._proxies)
 
 
-def _mounted(scope: Scope) -> str:
-    """Where another app, or Ray Serve's route prefix, has put this one."""
+def _mount_path(scope: Scope) -> str:
+    """Where another app, or Ray Serve's route prefix, has mounted this one."""
     found: str = scope.get("root_path", "")
     return found.rstrip("/")
 

@@ -1,4 +1,4 @@
-"""What the store knows, as the wire shows it."""
+"""Turns records of the store into the JSON of the wire."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecor
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
 GROUPS_SHOWN = 500
-"""Of a pool: a body is bounded, whatever there is."""
+"""The most groups of a pool that a response shows, which bounds its size."""
 _PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
 
-
 Json = dict[str, Any]
-"""A JSON object of the wire, ready to be written: without absent fields."""
+"""A JSON object of the wire, without absent fields."""
 
 
-def at(ms: int | None) -> datetime | None:
+def to_datetime(ms: int | None) -> datetime | None:
     """A time of the store as the wire's types have it."""
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
@@ -34,39 +33,39 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def written(ms: int) -> str:
-    """A time of the store as it is written: ``2026-11-21T12:00:00.000Z``."""
+def iso8601(ms: int) -> str:
+    """A time of the store as ISO 8601 in UTC: ``2026-11-21T12:00:00.000Z``."""
     second, rest = divmod(ms, 1000)
     return f"{_second(second)}.{rest:03d}Z"
 
 
-def path(task: str) -> str:
-    """Where a task is served."""
+def task_path(task: str) -> str:
+    """The path of a task."""
     return path_prefix.current() + paths.task_path(task)
 
 
 def artifact_url(task: str, name: str) -> str:
-    """Where a file of a task is served."""
+    """The path of a task's file."""
     return path_prefix.current() + paths.artifact_path(task, name)
 
 
 def artifact(task: str, ref: ArtifactRef) -> Json:
-    """A file as clients see it: its place in the store stays inside."""
+    """A file as clients see it, with a URL in place of its key in the store."""
     return {**ref.description(), "url": artifact_url(task, ref.name)}
 
 
 def has_ready_group(view: PoolView) -> bool:
-    """Whether a group of the pool could take a task without a wake."""
+    """Whether a group of the pool is ready, so that no wake is needed."""
     return any(group.state.ready for group in view.groups)
 
 
-def wake_of(view: PoolView | None, now_ms: int) -> Json | None:
-    """What the pool does to get its first group; ``None`` when it has one."""
+def wake(view: PoolView | None, now_ms: int) -> Json | None:
+    """The wake of a pool that has no ready group; ``None`` if it has one."""
     if view is None or has_ready_group(view):
         return None
     shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in RESTING_PHASES else view.wake_phase}
     if view.wake_since_ms is not None:
-        shown["since"] = written(view.wake_since_ms)
+        shown["since"] = iso8601(view.wake_since_ms)
     if (eta_s := wake_eta_s(view, now_ms)) is not None:
         shown["eta_s"] = eta_s
     failure = view.failure.message if view.failure is not None else ""
@@ -76,7 +75,7 @@ def wake_of(view: PoolView | None, now_ms: int) -> Json | None:
 
 
 def wake_last(view: PoolView) -> dict[str, float]:
-    """Seconds of each phase of the latest wake as ``<phase>_s``, with their ``total_s``."""
+    """Seconds of each phase of the last wake as ``<phase>_s``, and their ``total_s``."""
     last = {key if key.endswith("_s") else f"{key}_s": round(s, 3) for key, s in view.wake_last.items()}
     if last and "total_s" not in last:
         last["total_s"] = round(sum(last.values()), 3)
@@ -84,14 +83,14 @@ def wake_last(view: PoolView) -> dict[str, float]:
 
 
 def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
-    """Seconds until a group is ready, if what is left of this wake goes as in the last one."""
+    """Seconds until a group is ready, if the remaining phases take as long as in the last wake."""
     last, phase = wake_last(view), view.wake_phase
     if not last:
         return None
     if f"{phase}_s" in last and view.wake_since_ms is not None:
-        here = last[f"{phase}_s"] - max(0.0, (now_ms - view.wake_since_ms) / 1000)
+        this_phase = last[f"{phase}_s"] - max(0.0, (now_ms - view.wake_since_ms) / 1000)
         later = WAKE_PHASES[WAKE_PHASES.index(WakePhase(phase)) + 1 :]
-        return round(max(0.0, here) + sum(last.get(f"{name}_s", 0.0) for name in later), 1)
+        return round(max(0.0, this_phase) + sum(last.get(f"{name}_s", 0.0) for name in later), 1)
     began_ms = view.report.wake_began_ms if view.report is not None else None
     began_ms = view.wake_since_ms if began_ms is None else began_ms
     elapsed = 0.0 if began_ms is None else (now_ms - began_ms) / 1000
@@ -99,13 +98,13 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
 
 
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
-    """A task as clients see it (:class:`daybreak.wire.Task`). ``view``: its pool's numbers, for ``wake``.
+    """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is its pool's, for ``wake``.
 
-    Made as what is written, not through the wire's type: this is in every answer and many events.
+    The JSON is built directly rather than through the wire's type, because every response and many events contain it.
     """
     waiting = record.state.waiting
     running = record.state is State.RUNNING
-    here = path(record.id)
+    self_path = task_path(record.id)
     fields: Json = {
         "id": record.id,
         "object": "task",
@@ -121,45 +120,52 @@ def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
         "releases": record.releases,
         "resumed_from_step": record.resumed_from_step,
         "progress": _progress(record, running=running),
-        "queue": _place(record) if waiting else None,
-        "wake": wake_of(view, now_ms) if waiting else None,
+        "queue": _queue_position(record) if waiting else None,
+        "wake": wake(view, now_ms) if waiting else None,
         "input": from_json(record.input_json),
         "metadata": record.metadata,
-        "created_at": written(record.created_ms),
-        "start_at": _written(record.start_at_ms),
-        "started_at": _written(record.started_ms),
-        "finished_at": _written(record.finished_ms),
-        "expires_at": _written(record.expires_ms),
+        "created_at": iso8601(record.created_ms),
+        "start_at": _iso8601(record.start_at_ms),
+        "started_at": _iso8601(record.started_ms),
+        "finished_at": _iso8601(record.finished_ms),
+        "expires_at": _iso8601(record.expires_ms),
         "artifacts": [artifact(record.id, ref) for ref in record.artifacts],
         "usage": _usage(record),
         "error": _error(record),
         "replay_of": record.replay_of,
-        "links": {"self": here, "events": f"{here}/events", "ws": f"{here}/ws", "cancel": f"{here}/cancel"},
+        "links": {
+            "self": self_path,
+            "events": f"{self_path}/events",
+            "ws": f"{self_path}/ws",
+            "cancel": f"{self_path}/cancel",
+        },
     }
-    return _present(fields)
+    return _without_absent(fields)
 
 
-def _present(fields: Json) -> Json:
+def _without_absent(fields: Json) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _written(ms: int | None) -> str | None:
-    return None if ms is None else written(ms)
+def _iso8601(ms: int | None) -> str | None:
+    return None if ms is None else iso8601(ms)
 
 
-def _place(record: TaskRecord) -> Json | None:
+def _queue_position(record: TaskRecord) -> Json | None:
     if record.position is None:
         return None
-    return _present({"position": record.position, "eta_s": _rounded(record.wait_s)})
+    return _without_absent({"position": record.position, "eta_s": _rounded(record.wait_s)})
 
 
 def _progress(record: TaskRecord, *, running: bool) -> Json | None:
     if record.fraction is None:
         return None
-    if record.state is State.SUCCEEDED:  # its last report came before its last step was done
-        return _present({"fraction": 1.0, "step": record.steps, "steps": record.steps})
+    if record.state is State.SUCCEEDED:  # The last progress report was sent before the last step was done.
+        return _without_absent({"fraction": 1.0, "step": record.steps, "steps": record.steps})
     eta_s = _rounded(record.eta_s) if running else None
-    return _present({"fraction": record.fraction, "step": record.step, "steps": record.steps, "eta_s": eta_s})
+    return _without_absent(
+        {"fraction": record.fraction, "step": record.step, "steps": record.steps, "eta_s": eta_s}
+    )
 
 
 def _usage(record: TaskRecord) -> Json | None:
@@ -174,7 +180,7 @@ def _usage(record: TaskRecord) -> Json | None:
 def _error(record: TaskRecord) -> Json | None:
     if record.error_code is None:
         return None
-    return _present(
+    return _without_absent(
         {"code": record.error_code, "message": record.error_message or "", "attempt": record.error_attempt}
     )
 
@@ -191,7 +197,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
         phase=None if record.phase == WakePhase.READY else record.phase,
         ranks=record.ranks,
         tasks=list(record.tasks) if admin else None,
-        since=at(record.since_ms or None),
+        since=to_datetime(record.since_ms or None),
         hosts=list(record.hosts) if admin else None,
         pids=list(record.pids) if admin else None,
         loads=record.loads,
@@ -205,7 +211,7 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
 
 
 def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
-    """A pool as clients see it. Other tenants' task ids are not shown but to admins."""
+    """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'."""
     groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
     return Pool(
         name=entry.name,
@@ -224,7 +230,7 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
 
 
 def _condition(view: PoolView) -> PoolCondition | None:
-    """What is wrong with the pool's groups, where an operator keeps them or a rank has said so."""
+    """The condition of the pool's groups as the operator or, without one, a failed rank has reported it."""
     report = view.report
     if report is not None:
         return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)
@@ -238,12 +244,12 @@ def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
     total = wake_last(view).get("total_s")
     return WakeHistory(
         phase=view.wake_phase,
-        since=at(view.wake_since_ms) if waking else None,
+        since=to_datetime(view.wake_since_ms) if waking else None,
         last=wake_last(view),
         eta_s=wake_eta_s(view, now_ms) if waking else total,
     )
 
 
 def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:
-    """An event's data as clients see it: files carry a URL and not their place in the store."""
+    """An event's data as clients see it, with URLs in place of the keys of files in the store."""
     return paths.public_data(task_id, kind, data, prefix=path_prefix.current())

@@ -1,4 +1,4 @@
-"""uvicorn, told to end event streams before it waits for its connections."""
+"""A uvicorn server that ends event streams before it waits for its connections to close."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from daybreak_server.api.app import begin_shutdown
 
 GRACE_S = 10
-"""Seconds that answers which are not streams may take to end."""
+"""Seconds that responses other than streams may take to finish at shutdown."""
 
 
 class ApiServer(uvicorn.Server):
-    """A uvicorn server of the app. ``await serve()`` it, or ``run()`` it; set ``should_exit`` to stop it."""
+    """A uvicorn server for the app. ``await serve()`` it or ``run()`` it; set ``should_exit`` to stop it."""
 
     def __init__(self, app: FastAPI, *, host: str, port: int, log_level: str = "warning") -> None:
         self._app = app
@@ -33,6 +33,6 @@ class ApiServer(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then all else."""
+        """End the streams, then shut down as uvicorn does."""
         begin_shutdown(self._app)
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""What the app is given: the parts behind the ports, composed by ``wiring``."""
+"""The adapters that the app is given, composed by ``wiring``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _nothing_to_close() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that the app calls. ``close`` is awaited when the app's lifespan ends."""
+    """The adapters that the app calls. ``close`` is awaited when the app's lifespan ends."""
 
     settings: Settings
     store: TaskStore

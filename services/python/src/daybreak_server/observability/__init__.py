@@ -1,1 +1,1 @@
-"""What Daybreak shows of itself: metrics and logs."""
+"""Metrics and logging."""

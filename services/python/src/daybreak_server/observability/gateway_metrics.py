@@ -1,9 +1,9 @@
-"""What ``/metrics`` tells Prometheus. Seconds and counts; every name begins with ``daybreak_``."""
+"""The Prometheus metrics at ``/metrics``: seconds and counts. Every name begins with ``daybreak_``."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
+from collections import Counter as CountBy
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import (
@@ -24,20 +24,20 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class GatewayMetrics:
-    """This process's own figures, and the pools' as the store told them last."""
+    """The metrics of this process, and those of the pools from their latest views."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # They would add an unused series for each counter.
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "daybreak_http_requests",
-            "Requests answered.",
+            "HTTP requests answered.",
             ("route", "method", "status"),
             registry=self.registry,
         )
         self.latency = Histogram(
             "daybreak_http_request_seconds",
-            "Seconds until the answer began.",
+            "Seconds until the response began.",
             ("route", "method"),
             buckets=_BUCKETS,
             registry=self.registry,
@@ -46,80 +46,83 @@ class GatewayMetrics:
             "daybreak_streams_open", "Open event streams.", ("kind",), registry=self.registry
         )
         self.events_relayed = Counter(
-            "daybreak_events_relayed", "Events handed to open streams.", registry=self.registry
+            "daybreak_events_relayed", "Events sent to open streams.", registry=self.registry
         )
         self.submitted = Counter(
-            "daybreak_tasks_submitted", "Tasks accepted here.", ("pool",), registry=self.registry
+            "daybreak_tasks_submitted", "Tasks accepted by this process.", ("pool",), registry=self.registry
         )
         self.ticks = Counter(
             "daybreak_ticks", "Ticks of the queue.", ("pool", "outcome"), registry=self.registry
         )
-        self.swept = Counter(
-            "daybreak_files_swept", "Files deleted after tasks.", ("pool",), registry=self.registry
+        self.files_swept = Counter(
+            "daybreak_files_swept",
+            "Files of ended tasks and lost attempts that were deleted.",
+            ("pool",),
+            registry=self.registry,
         )
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._accepted: dict[str, Counter] = {}
-        self.pools = PoolFigures()
+        self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._submitted_series: dict[str, Counter] = {}
+        self.pools = PoolMetrics()
         self.registry.register(self.pools)
 
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request whose answer begins after ``seconds``."""
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request whose response began after ``seconds``."""
         key = (route, method, status)
-        found = self._answered.get(key)
-        if found is None:  # the library's own look-up takes longer than all the rest of this
-            found = (
+        series = self._request_series.get(key)
+        if series is None:  # Cached, because looking up labels takes longer than all the rest of this method.
+            series = (
                 self.requests.labels(route, method, str(status)),
                 self.latency.labels(route, method),
             )
-            self._answered[key] = found
-        found[0].inc()
-        found[1].observe(seconds)
+            self._request_series[key] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
-    def accepted(self, pool: str) -> None:
-        """A task that has been accepted here."""
-        found = self._accepted.get(pool)
-        if found is None:
-            found = self._accepted[pool] = self.submitted.labels(pool)
-        found.inc()
+    def count_submitted(self, pool: str) -> None:
+        """Count a task that this process accepted."""
+        series = self._submitted_series.get(pool)
+        if series is None:
+            series = self._submitted_series[pool] = self.submitted.labels(pool)
+        series.inc()
 
     def render(self) -> bytes:
-        """The exposition text."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class PoolFigures(Collector):
-    """Figures of the pools; the same from every gateway, so sum over pools, not over gateways."""
+class PoolMetrics(Collector):
+    """Metrics of the pools. Every gateway exports the same values, so do not sum over gateways."""
 
     def __init__(self) -> None:
         self._views: dict[str, PoolView] = {}
-        self._ticked: dict[str, float] = {}
+        self._last_tick: dict[str, float] = {}
 
-    def saw(self, view: PoolView) -> None:
-        """The pool's latest numbers."""
+    def update(self, view: PoolView) -> None:
+        """Export this view of the pool from now on."""
         self._views[view.name] = view
 
-    def ticked(self, pool: str) -> None:
-        """A tick has just succeeded."""
-        self._ticked[pool] = time.monotonic()
+    def record_tick(self, pool: str) -> None:
+        """Record that a tick has just succeeded."""
+        self._last_tick[pool] = time.monotonic()
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry."""
+        """The metrics; the registry calls this."""
         views = list(self._views.values())
         yield from _depths(views)
         yield from _counters(views)
         yield _groups(views)
         lag = GaugeMetricFamily(
-            "daybreak_tick_lag_seconds", "Since this process's last tick.", labels=["pool"]
+            "daybreak_tick_lag_seconds", "Seconds since this process's last successful tick.", labels=["pool"]
         )
         now = time.monotonic()
-        for pool, at in self._ticked.items():
-            lag.add_metric([pool], now - at)
+        for pool, last in self._last_tick.items():
+            lag.add_metric([pool], now - last)
         yield lag
 
 
 def _depths(views: list[PoolView]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily("daybreak_pool_tasks", "Tasks now, by state.", labels=["pool", "state"])
-    live = GaugeMetricFamily("daybreak_pool_live", "Tasks that hold or want a group now.", labels=["pool"])
+    depth = GaugeMetricFamily("daybreak_pool_tasks", "Tasks, by state.", labels=["pool", "state"])
+    live = GaugeMetricFamily("daybreak_pool_live", "Tasks that hold or want a group.", labels=["pool"])
     wait = GaugeMetricFamily(
         "daybreak_pool_oldest_wait_seconds", "Age of the oldest due task.", labels=["pool"]
     )
@@ -133,7 +136,9 @@ def _depths(views: list[PoolView]) -> Iterator[Metric]:
 
 def _counters(views: list[PoolView]) -> Iterator[Metric]:
     ended = CounterMetricFamily("daybreak_tasks_ended", "Tasks ended, by state.", labels=["pool", "state"])
-    gpu = CounterMetricFamily("daybreak_gpu_seconds", "Seconds × ranks of attempts.", labels=["pool", "kind"])
+    gpu = CounterMetricFamily(
+        "daybreak_gpu_seconds", "Seconds × ranks of attempts, used or wasted.", labels=["pool", "kind"]
+    )
     for view in views:
         for state, count in sorted(view.ended.items()):
             ended.add_metric([view.name, state], count)
@@ -143,9 +148,9 @@ def _counters(views: list[PoolView]) -> Iterator[Metric]:
 
 
 def _groups(views: list[PoolView]) -> Metric:
-    groups = GaugeMetricFamily("daybreak_groups", "Groups now, by state.", labels=["pool", "state"])
+    groups = GaugeMetricFamily("daybreak_groups", "Groups, by state.", labels=["pool", "state"])
     for view in views:
-        tally = Tally(group.state for group in view.groups)
+        counts = CountBy(group.state for group in view.groups)
         for state in GroupState:
-            groups.add_metric([view.name, state.value], tally[state])
+            groups.add_metric([view.name, state.value], counts[state])
     return groups

@@ -1,4 +1,4 @@
-"""How every process of Daybreak writes its log."""
+"""The log format of every process of Daybreak."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Lines with a time, for the log file that a supervisor keeps."""
+    """Log to stderr, with a timestamp on each line; a supervisor writes it to a file."""
     logging.basicConfig(level=level, format=_LOG_FORMAT, force=True)

@@ -1,1 +1,1 @@
-"""Who is calling: the principal of a request."""
+"""Authentication: the principal of a request."""

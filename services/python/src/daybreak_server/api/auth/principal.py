@@ -1,4 +1,4 @@
-"""Who asks: the one dependency that every route has, so that keys slot in here and unknown_websocket else."""
+"""The caller of a request. Every route depends on :func:`principal`, so API keys need to be added here only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.errors import ApiError
 
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -29,7 +29,7 @@ class Principal:
 
     @property
     def admin(self) -> bool:
-        """Whether it may see what belongs to the operator."""
+        """Whether the caller may see what belongs to the operator of the service."""
         return "admin" in self.scopes
 
 
@@ -38,7 +38,7 @@ _LOCAL = Principal(scopes=frozenset({"tasks", "admin"}))
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine itself, also as IPv6 writes an address of IPv4."""
+    """Whether the address is a loopback address, also as an IPv4-mapped IPv6 address."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -47,7 +47,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(connection: HTTPConnection) -> bool:
-    """Whether the client is this machine itself, not a proxy on it that speaks for somebody else."""
+    """Whether the client runs on this machine and is not a proxy that forwards another client's request."""
     client = connection.scope.get("client")
     if client is None or any(name in _FORWARDED for name, _ in connection.scope["headers"]):
         return False
@@ -55,24 +55,26 @@ def is_local(connection: HTTPConnection) -> bool:
 
 
 async def principal(connection: HTTPConnection) -> Principal:
-    """The principal of a request. Without keys all are ``default``, and a local client may name its tenant.
+    """The principal of a request. Without API keys every caller is the tenant ``default``, and a local client may
+    name another tenant with the header ``Daybreak-Tenant``.
 
-    :raises ApiError: ``bad_header`` when a local client's ``Daybreak-Tenant`` is malformed.
+    :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed.
     """
     if not is_local(connection):
         return Principal()
-    tenant = _named(connection)
+    tenant = _requested_tenant(connection)
     if tenant is None:
         return _LOCAL
     if not _TENANT.fullmatch(tenant):
         raise ApiError(
             ErrorCode.BAD_HEADER,
-            "Daybreak-Tenant is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit.",
+            "The header Daybreak-Tenant is not valid. Send 1 to 64 characters of A-Z a-z 0-9 . _ -, beginning with "
+            "a letter or digit.",
         )
     return replace(_LOCAL, tenant=tenant)
 
 
-def _named(connection: HTTPConnection) -> str | None:
+def _requested_tenant(connection: HTTPConnection) -> str | None:
     for name, value in connection.scope["headers"]:
         if name == _HEADER:
             return str(value.decode("latin-1"))

@@ -1,1 +1,1 @@
-"""What a gateway does besides answering: ticks the queue, deletes orphan files, ends its own coroutines."""
+"""What a gateway does besides responding: ticks the queue, deletes files, tunes garbage collection."""

@@ -1,7 +1,8 @@
-"""Files that belong to no task: what a store of tasks that lost its last second (a power cut) has forgotten.
+"""Deletes files of tasks that the task store does not know.
 
-A file whose task is not in the store is deleted once the task would be gone anyway: its pool's retention and a day
-after it was handed in. So a store that is empty by mistake costs no file that was to be kept.
+A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
+once its task's retention would have ended: the pool's retention plus one day after the task was submitted. So a store
+that is empty by mistake does not cost a file that should still be kept.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _DRAW = random.Random()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orphans:
-    """Looks through all files about once a day. Any number of gateways may do so at once."""
+class OrphanFileSweeper:
+    """Checks all files about once a day. Any number of gateways may do so at once."""
 
     retention_s: Mapping[str, float]
     """By pool."""
@@ -35,30 +36,32 @@ class Orphans:
     now_ms: Callable[[], int]
 
     async def run(self) -> None:
-        """Until it is cancelled; the first time within a day."""
+        """Check each day until cancelled; the first check is at a random time within a day."""
         await asyncio.sleep(_DRAW.uniform(0.02, 1) * EVERY_S)
         while True:
             try:
                 removed = await self.sweep()
                 if removed:
-                    log.warning("deleted the files of %d tasks that the store does not know", len(removed))
+                    log.warning(
+                        "deleted the files of %d tasks that the task store does not know", len(removed)
+                    )
             except (StoreError, BlobError) as exc:
-                log.warning("the search for files without a task stops: %s", exc)
+                log.warning("cannot check for files without a task: %s; the next check is in a day", exc)
             except Exception:
-                log.exception("the search for files without a task failed")
+                log.exception("the check for files without a task failed; the next is in a day")
             await asyncio.sleep(EVERY_S)
 
     async def sweep(self) -> list[TaskId]:
-        """The tasks whose files were deleted. :raises StoreError: :raises BlobError:"""
+        """Check once. :returns: the tasks whose files were deleted. :raises StoreError: :raises BlobError:"""
         removed = []
-        for task in await asyncio.to_thread(self._old):
+        for task in await asyncio.to_thread(self._past_retention):
             if await self.store.get(task) is None:
                 await asyncio.to_thread(self.blobs.delete, f"{task}/")
                 removed.append(task)
         return removed
 
-    def _old(self) -> list[TaskId]:
-        """Tasks that have files and are old enough to be gone, in order. What a probe that died has left goes."""
+    def _past_retention(self) -> list[TaskId]:
+        """Tasks with files whose retention must have ended. Also deletes files that a killed probe left behind."""
         found: dict[TaskId, None] = {}
         for blob in self.blobs.list(""):
             probed_ms = probed_at_ms(blob.key)

@@ -1,1 +1,1 @@
-"""HTTP itself: middleware, request bodies, responses, errors."""
+"""HTTP itself, without any route: middleware, exception handlers, request bodies, responses."""

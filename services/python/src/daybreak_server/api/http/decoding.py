@@ -1,4 +1,4 @@
-"""From the bytes of a request's body to JSON: compression, encoding, and what is wrong with it in one sentence."""
+"""Decodes the bytes of a request's body: compression, text encoding, JSON. Each error says how to correct the body."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.errors import ApiError
 
 ENCODINGS: Final = ("gzip", "deflate")
-"""The values of ``Content-Encoding`` that a request may have, beside ``identity``."""
+"""The supported values of ``Content-Encoding``, besides ``identity``."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _STARTS = frozenset(b'{["-0123456789tfn')
@@ -22,10 +22,10 @@ _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _SHOWN = 20
 
 
-def decompressed(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | None:
-    """The body without its ``Content-Encoding``; ``None`` when it would have more than ``max_bytes``.
+def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | None:
+    """The decompressed body; ``None`` if it is larger than ``max_bytes``.
 
-    :raises ApiError: ``unsupported_media_type`` for another encoding, ``bad_json`` for a body that is not of it.
+    :raises ApiError: ``unsupported_media_type`` for another encoding, ``bad_json`` for a body that is not valid in it.
     """
     named = [part.strip().lower() for part in (encoding or "").split(",")]
     named = [part.removeprefix("x-") for part in named if part not in {"", "identity"}]
@@ -35,20 +35,21 @@ def decompressed(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes |
         raise ApiError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             f"The Content-Encoding {str(encoding)[:100]!r} is not supported. Use one of {', '.join(ENCODINGS)}, "
-            "or none.",
+            "or send the body uncompressed.",
             headers={"Accept-Encoding": ", ".join(ENCODINGS)},
         )
     try:
-        return _inflated(raw, named[0], max_bytes)
+        return _inflate(raw, named[0], max_bytes)
     except zlib.error as exc:
         raise ApiError(
             ErrorCode.BAD_JSON,
-            f"Content-Encoding says {named[0]}, but the body is not valid {named[0]}: {exc}.",
+            f"The header Content-Encoding is {named[0]}, but the body is not valid {named[0]}: {exc}. Compress the "
+            "body, or remove the header.",
         ) from exc
 
 
-def _inflated(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
-    """All members of the body, as one; never more than ``max_bytes`` are made of it."""
+def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
+    """All members of the body, concatenated. Decompression stops once it exceeds ``max_bytes``."""
     made: list[bytes] = []
     left, rest = max_bytes, raw
     while rest or not made:
@@ -58,13 +59,13 @@ def _inflated(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
         if left < 0:
             return None
         if not decoder.eof:
-            raise zlib.error("it is cut off")
+            raise zlib.error("the data is cut off")
         rest = decoder.unused_data
     return b"".join(made)
 
 
 def _window(raw: bytes, encoding: str) -> int:
-    """zlib's code for the format. ``deflate`` is meant to have zlib's frame, and is often sent without."""
+    """zlib's code for the format. ``deflate`` means a zlib frame, but clients often send it without one."""
     if encoding == "gzip":
         return 16 + zlib.MAX_WBITS
     framed = len(raw) >= 2 and raw[0] & 0x0F == zlib.DEFLATED and not int.from_bytes(raw[:2]) % 31
@@ -72,17 +73,17 @@ def _window(raw: bytes, encoding: str) -> int:
 
 
 def parse_json(raw: bytes) -> Any:
-    """The JSON value. :raises ApiError: ``bad_json``, with what is wrong and what to do."""
+    """The JSON value. :raises ApiError: ``bad_json``, which says what is wrong and how to correct it."""
     raw = raw.removeprefix(_BOM)
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as exc:
-        raise ApiError(ErrorCode.BAD_JSON, _what_is_wrong(raw, exc)) from exc
+        raise ApiError(ErrorCode.BAD_JSON, _json_error(raw, exc)) from exc
     try:
         _KEYS.decode(raw.decode())
     except _TwiceError as exc:
         raise ApiError(
-            ErrorCode.BAD_JSON, f"The key {exc.key[:100]!r} is there twice in one object. Send it once."
+            ErrorCode.BAD_JSON, f"One object of the body has the key {exc.key[:100]!r} twice. Send it once."
         ) from exc
     return data
 
@@ -93,47 +94,45 @@ class _TwiceError(Exception):
         self.key = key
 
 
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> None:
+def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) != len(pairs):
         counted = Counter(key for key, _ in pairs)
         raise _TwiceError(counted.most_common(1)[0][0])
 
 
-_KEYS = json.JSONDecoder(object_pairs_hook=_each_once, parse_int=len, parse_float=len)
-"""Reads what has been read before, for its keys alone: pydantic's reader, which is faster, takes the last of two."""
+_KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
+"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two."""
 
 
-def _what_is_wrong(raw: bytes, exc: ValueError) -> str:
+def _json_error(raw: bytes, exc: ValueError) -> str:
     start = raw.lstrip(b" \t\r\n")
     if not start:
         return "The body is empty. Send a JSON object."
-    return _not_text(raw) or _not_json(raw, start) or f"The body is not valid JSON: {exc}."
+    return _text_error(raw) or _syntax_error(raw, start) or f"The body is not valid JSON: {exc}."
 
 
-def _not_text(raw: bytes) -> str | None:
+def _text_error(raw: bytes) -> str | None:
     if raw.startswith(_GZIP_MAGIC):
-        return "The body is compressed with gzip. Say so with Content-Encoding: gzip."
+        return "The body is compressed with gzip. Send the header Content-Encoding: gzip."
     if raw.startswith(_WIDE_BOMS) or b"\x00" in raw[:4]:
-        return "The body is in UTF-16 or UTF-32, or is not text at all. Send JSON in UTF-8."
+        return "The body is UTF-16, UTF-32 or no text at all. Send JSON in UTF-8."
     try:
         raw.decode()
     except UnicodeDecodeError as exc:
-        return (
-            f"The body is not in UTF-8 (its byte {exc.start} is {raw[exc.start]:#04x}). Send JSON in UTF-8."
-        )
+        return f"The body is not valid UTF-8 (byte {exc.start} is {raw[exc.start]:#04x}). Send JSON in UTF-8."
     return None
 
 
-def _not_json(raw: bytes, start: bytes) -> str | None:
+def _syntax_error(raw: bytes, start: bytes) -> str | None:
     if start[0] not in _STARTS and not start.startswith((b"NaN", b"Inf")):
         shown = start.decode()[:_SHOWN]
         return f"The body is not JSON: it begins with {shown!r}. Send a JSON object, such as {{}}."
-    if _is_json_but_for_numbers(raw):
-        return "NaN and Infinity are not numbers of JSON. Send a finite number, or leave the field out."
+    if _has_only_non_finite_numbers_wrong(raw):
+        return "JSON has no NaN and Infinity. Send a finite number, or leave the field out."
     return None
 
 
-def _is_json_but_for_numbers(raw: bytes) -> bool:
+def _has_only_non_finite_numbers_wrong(raw: bytes) -> bool:
     try:
         from_json(raw, allow_inf_nan=True)
     except ValueError:

@@ -1,7 +1,7 @@
-"""HEAD wherever there is GET: what GET would answer, without its body.
+"""Adds HEAD to every route that has GET: the same status and headers without the body.
 
-FastAPI, unlike Starlette, does not add it by itself. The HTTP server leaves the body out. An event stream is not
-opened for it: only whether there is one is answered.
+Starlette does this by itself and FastAPI does not. The HTTP server drops the body. For an event stream, HEAD says
+whether there is one and opens none.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 
-def with_heads(router: APIRouter) -> APIRouter:
-    """The router, with HEAD for every route that has GET, but for those that have one of their own."""
+def add_head_routes(router: APIRouter) -> APIRouter:
+    """Add HEAD to the router's GET routes, except to those that define their own. :returns: the same router."""
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     own = {route.path for route in routes if "HEAD" in (route.methods or ())}
     for route in routes:

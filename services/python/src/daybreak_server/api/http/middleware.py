@@ -1,4 +1,4 @@
-"""The outermost layer: a request id for every request, its time and outcome counted, no exception let out."""
+"""The outermost layer: gives each request an id, counts it, and turns an unexpected exception into a 500."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.http.origin_check import Guard, Headers
-from daybreak_server.api.problems import METHODS, ApiError, problem_response
+from daybreak_server.api.errors import ApiError, ErrorRenderer
+from daybreak_server.api.http.exception_handlers import METHODS
+from daybreak_server.api.http.origin_check import Headers, OriginCheck
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
 log = logging.getLogger("daybreak.api")
@@ -25,20 +26,23 @@ _NOT_ALLOWED = 4401
 
 
 class RequestMiddleware:
-    """Pure ASGI, as it wraps every request."""
+    """Pure ASGI rather than Starlette's middleware class, because every request passes through it."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, guard: Guard) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: GatewayMetrics, origin_check: OriginCheck, render: ErrorRenderer
+    ) -> None:
         self._app = app
         self._metrics = metrics
-        self._guard = guard
+        self._origin_check = origin_check
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket."""
+        """Handle one request or WebSocket."""
         if scope["type"] == "http":
             await self._request(scope, receive, send)
             return
-        if scope["type"] == "websocket" and (refused := self._guard.check(scope)) is not None:
-            await _deny(WebSocket(scope, receive, send), refused)
+        if scope["type"] == "websocket" and (refusal := self._origin_check.check(scope)) is not None:
+            await self._refuse_handshake(WebSocket(scope, receive, send), refusal)
             return
         await self._app(scope, receive, send)
 
@@ -47,9 +51,9 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = 0
-        more: Headers = [(b"x-request-id", request_id.encode()), *self._guard.cors(scope)]
+        more: Headers = [(b"x-request-id", request_id.encode()), *self._origin_check.cors(scope)]
 
-        async def counted(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -57,54 +61,55 @@ class RequestMiddleware:
                 self._count(scope, status, time.perf_counter() - began)
             await send(message)
 
-        answer = self._answer_at_once(scope, request_id)
-        if answer is not None:
-            await answer(scope, receive, counted)
+        early = self._early_response(scope, request_id)
+        if early is not None:
+            await early(scope, receive, send_counted)
             return
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, send_counted)
         except Exception:
             log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if status:
-                raise  # the answer has begun: the server cuts the connection, and nobody takes it for whole
+                raise  # The response has begun: the server cuts the connection, so no client takes it for complete.
             error = ApiError(
-                ErrorCode.INTERNAL, "This is a bug of ours; its trace is in the log under the request id."
+                ErrorCode.INTERNAL,
+                "The server has a bug. Report it with the request id, under which the log has the traceback.",
             )
-            await problem_response(error, request_id)(scope, receive, counted)
+            await self._render(error, request_id)(scope, receive, send_counted)
 
-    def _answer_at_once(self, scope: Scope, request_id: str) -> Response | None:
-        """The answer to what does not reach the app: too many headers, a wrong name or page, a preflight."""
+    def _early_response(self, scope: Scope, request_id: str) -> Response | None:
+        """The response to a request that does not reach the app: headers too large, a refusal, a preflight."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
             error = ApiError(
                 ErrorCode.TOO_LARGE,
-                f"Headers may have {MAX_HEADER_BYTES:,} bytes.",
+                f"The request's headers are larger than the limit of {MAX_HEADER_BYTES:,} bytes. Send fewer.",
                 limit="header_bytes",
                 status=431,
             )
-            return problem_response(error, request_id)
-        if (refused := self._guard.check(scope)) is not None:
-            return problem_response(refused, request_id)
-        if (preflight := self._guard.preflight(scope)) is not None:
-            named = {name.decode("latin-1"): value.decode("latin-1") for name, value in preflight}
-            return Response(status_code=204, headers=named)
+            return self._render(error, request_id)
+        if (refusal := self._origin_check.check(scope)) is not None:
+            return self._render(refusal, request_id)
+        if (preflight := self._origin_check.preflight(scope)) is not None:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in preflight}
+            return Response(status_code=204, headers=headers)
         return None
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
         path = getattr(route, "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.answered(path, method, status, seconds)
+        self._metrics.observe_request(path, method, status, seconds)
 
-
-async def _deny(socket: WebSocket, error: ApiError) -> None:
-    """Answer the handshake with the problem where the server can, else close it."""
-    if "websocket.http.response" in socket.scope.get("extensions", {}):
-        await socket.send_denial_response(problem_response(error, None))
-    else:
-        await socket.close(_NOT_ALLOWED)
+    async def _refuse_handshake(self, socket: WebSocket, error: ApiError) -> None:
+        """Answer the handshake with the error if the server supports that, otherwise close the socket."""
+        if "websocket.http.response" in socket.scope.get("extensions", {}):
+            await socket.send_denial_response(self._render(error, None))
+        else:
+            await socket.close(_NOT_ALLOWED)
 
 
 def _request_id(scope: Scope) -> str:
+    """The client's ``X-Request-Id`` if it is valid, otherwise a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())

@@ -1,16 +1,17 @@
-"""Which names and which pages may use the API: Host and Origin, looked at before anything else is done.
+"""Checks Host and Origin before anything else, so that web pages cannot misuse a browser's access to the server.
 
-While there are no keys, whoever reaches the server may use it, and whoever reaches it from the same machine is its
-administrator. A browser reaches it on behalf of every page that it shows, so two things are refused:
+Without API keys anyone who can reach the server may use it, and anyone on the same machine is its administrator. A
+browser reaches the server on behalf of every page that it shows. So two kinds of requests are refused:
 
-* **DNS rebinding.** A page of ``evil.example`` whose name begins to resolve to 127.0.0.1 is of the server's own
-  origin, as far as the browser knows; only the Host tells. Addresses cannot be rebound, and ``localhost`` is not
-  looked up, so these are always fine. Names are looked at for all requests from this machine, and for all requests
-  at all where ``http.allowed_hosts`` is set: behind an Ingress the name is the Ingress's business.
-* **Cross-site requests.** Requests that change something, and WebSockets, carry the Origin of their page. It must be
-  the server's own or one of ``http.allowed_origins``; those get the CORS headers that let them read the answers.
+* **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
+  server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
+  from this machine, and to all requests at all if ``http.allowed_hosts`` is set; behind an Ingress, the host name is
+  the Ingress's business. Addresses and ``localhost`` are always allowed, because they cannot be rebound.
+* **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
+  origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
+  which their pages can read the responses.
 
-Programs that are no browsers send no Origin, and are not concerned.
+Clients other than browsers send no Origin and are not affected.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from starlette.types import Scope
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import is_loopback
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.errors import ApiError
 from daybreak_server.settings.rules.http import EVERY, origin
 from daybreak_server.settings.tree import HttpSettings
 
@@ -37,8 +38,8 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a request says of where it comes from and where it wants to."""
+class _Addressing:
+    """The headers of a request that say which page sent it and which server it is meant for."""
 
     hosts: tuple[str, ...]
     forwarded_hosts: tuple[str, ...]
@@ -46,10 +47,10 @@ class _Asked:
     site: str | None
 
     @classmethod
-    def of(cls, scope: Scope) -> _Asked:
+    def of(cls, scope: Scope) -> _Addressing:
         found: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
-            if name in _LOOKED_AT:
+            if name in _HEADERS:
                 found.setdefault(name, []).append(value.decode("latin-1").strip())
         forwarded = ",".join(found.get(b"x-forwarded-host", ()))
         return cls(
@@ -60,11 +61,11 @@ class _Asked:
         )
 
 
-_LOOKED_AT = frozenset({b"host", b"x-forwarded-host", b"origin", b"sec-fetch-site"})
+_HEADERS = frozenset({b"host", b"x-forwarded-host", b"origin", b"sec-fetch-site"})
 
 
-class Guard:
-    """Made once from the settings."""
+class OriginCheck:
+    """The checks for the settings of one server."""
 
     def __init__(self, settings: HttpSettings) -> None:
         own = [socket.gethostname().lower(), "localhost", "*.localhost", settings.host.lower()]
@@ -77,70 +78,72 @@ class Guard:
         self._knows = lru_cache(maxsize=1024)(self._is_known)
 
     def check(self, scope: Scope) -> ApiError | None:
-        """Why the request or WebSocket is refused, if it is."""
-        asked = _Asked.of(scope)
-        if not self._every_host and (self._every_client or _from_here(scope)):
-            for host in asked.hosts:
+        """The error for a request or WebSocket that is refused; ``None`` if it is allowed."""
+        request = _Addressing.of(scope)
+        if not self._every_host and (self._every_client or _is_from_this_machine(scope)):
+            for host in request.hosts:
                 if not self._knows(host):
-                    return _wrong_host(host)
+                    return _host_not_allowed(host)
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return None
-        return None if self._may_change(asked) else _wrong_origin(asked)
+        return None if self._may_change(request) else _origin_not_allowed(request)
 
     def cors(self, scope: Scope) -> Headers:
-        """Headers that let a page of an allowed other site read the answer; none for all others."""
+        """Headers that let the pages of an allowed origin read the response; none for other origins."""
         if not self._origins:
             return []
-        asked = _Asked.of(scope).origin
-        if asked is None or not self._is_listed(asked):
+        page_origin = _Addressing.of(scope).origin
+        if page_origin is None or not self._is_listed(page_origin):
             return []
         return [
-            (b"access-control-allow-origin", asked.encode("latin-1")),
+            (b"access-control-allow-origin", page_origin.encode("latin-1")),
             (b"access-control-expose-headers", _EXPOSED),
             (b"vary", b"Origin"),
         ]
 
     def preflight(self, scope: Scope) -> Headers | None:
-        """What answers a browser's question before a request from an allowed other site, beside :meth:`cors`."""
+        """Headers of the response to a CORS preflight from an allowed origin, in addition to :meth:`cors`."""
         if scope["type"] != "http" or scope["method"] != "OPTIONS" or not self.cors(scope):
             return None
         headers = dict(scope["headers"])
         if b"access-control-request-method" not in headers:
             return None
-        wanted = headers.get(b"access-control-request-headers", b"")
+        requested = headers.get(b"access-control-request-headers", b"")
         return [
             (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
-            *([(b"access-control-allow-headers", wanted)] if wanted else []),
+            *([(b"access-control-allow-headers", requested)] if requested else []),
             (b"access-control-max-age", b"600"),
         ]
 
     def _is_known(self, host: str) -> bool:
-        name = _name(host)
+        name = _host_name(host)
         return name is not None and (name in self._names or name.endswith(self._endings) or _is_address(name))
 
-    def _is_listed(self, found: str) -> bool:
-        return EVERY in self._origins or found in self._origins or origin(found) in self._origins
+    def _is_listed(self, page_origin: str) -> bool:
+        listed = self._origins
+        return EVERY in listed or page_origin in listed or origin(page_origin) in listed
 
-    def _may_change(self, asked: _Asked) -> bool:
-        if asked.origin is not None and self._is_listed(asked.origin):
+    def _may_change(self, request: _Addressing) -> bool:
+        if request.origin is not None and self._is_listed(request.origin):
             return True
-        if asked.site is not None:  # the browser's own word, which no page can change
-            return asked.site in _OWN_SITE
-        return asked.origin is None or _is_own(asked.origin, (*asked.hosts, *asked.forwarded_hosts))
+        if request.site is not None:  # The browser itself sets this header; a page cannot change it.
+            return request.site in _OWN_SITE
+        hosts = (*request.hosts, *request.forwarded_hosts)
+        return request.origin is None or _is_own(request.origin, hosts)
 
 
 def _names_loopback(host: str) -> bool:
     return host == "localhost" or is_loopback(host)
 
 
-def _from_here(scope: Scope) -> bool:
-    """Whether the connection is from this machine. Forwarding headers do not count: a page can send those too."""
+def _is_from_this_machine(scope: Scope) -> bool:
+    """Whether the connection is local. Forwarding headers do not count, because a page can send them too."""
     client = scope.get("client")
     return client is not None and is_loopback(client[0])
 
 
-def _name(host: str) -> str | None:
-    """The name or address in a Host header, without its port."""
+def _host_name(host: str) -> str | None:
+    """The name or address in a Host header, without the port."""
     try:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
@@ -156,25 +159,25 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_own(found: str, hosts: Iterable[str]) -> bool:
-    """Whether the origin is the server's, by one of the names under which the request came."""
-    scheme = found.partition("://")[0]
-    spelled = origin(found)
-    return spelled is not None and any(spelled == origin(f"{scheme}://{host}") for host in hosts)
+def _is_own(page_origin: str, hosts: Iterable[str]) -> bool:
+    """Whether the page is the server's own: its origin names one of the hosts that the request was sent to."""
+    scheme = page_origin.partition("://")[0]
+    normalized = origin(page_origin)
+    return normalized is not None and any(normalized == origin(f"{scheme}://{host}") for host in hosts)
 
 
-def _wrong_host(host: str) -> ApiError:
+def _host_not_allowed(host: str) -> ApiError:
     return ApiError(
         ErrorCode.HOST_NOT_ALLOWED,
-        f"The Host {host[:100]!r} is no name of this server. Use its address or localhost, or add the name to the "
+        f"The Host {host[:100]!r} is not a name of this server. Use its address or localhost, or add the name to the "
         "setting http.allowed_hosts (DAYBREAK_HTTP__ALLOWED_HOSTS).",
     )
 
 
-def _wrong_origin(asked: _Asked) -> ApiError:
-    page = "another site" if asked.origin is None else repr(asked.origin[:100])
+def _origin_not_allowed(request: _Addressing) -> ApiError:
+    site = "another site" if request.origin is None else repr(request.origin[:100])
     return ApiError(
         ErrorCode.ORIGIN_NOT_ALLOWED,
-        f"Pages of {page} may not change anything here, nor open a WebSocket. To allow them, add their origin to the "
-        "setting http.allowed_origins (DAYBREAK_HTTP__ALLOWED_ORIGINS).",
+        f"Pages of {site} may neither change anything on this server nor open a WebSocket. To allow them, add "
+        "their origin to the setting http.allowed_origins (DAYBREAK_HTTP__ALLOWED_ORIGINS).",
     )

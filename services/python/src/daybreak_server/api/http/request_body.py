@@ -1,4 +1,4 @@
-"""Request bodies: bounded while they stream and when they are decompressed, JSON only, objects only."""
+"""Reads request bodies and headers. A body is a JSON object whose size is bounded, also after decompression."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import Request
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.http.decoding import decompressed, parse_json
-from daybreak_server.api.problems import ApiError, invalid_field
+from daybreak_server.api.errors import ApiError, invalid_field
+from daybreak_server.api.http.decoding import decompress, parse_json
 from daybreak_server.domain.tracing import TraceContext
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -23,23 +23,26 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
 
     :raises ApiError: ``unsupported_media_type``, ``too_large``, ``bad_json`` or ``invalid_input``.
     """
-    kind = header(request, b"content-type") or ""
-    if kind != "application/json":
-        kind = kind.partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send JSON with Content-Type: application/json.")
+    content_type = header(request, b"content-type") or ""
+    if content_type != "application/json":
+        content_type = content_type.partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            "The body's Content-Type is not application/json. Send JSON with Content-Type: application/json.",
+        )
     raw = await read_bytes(request, max_bytes=max_bytes)
-    plain = decompressed(raw, header(request, b"content-encoding"), max_bytes=max_bytes)
+    plain = decompress(raw, header(request, b"content-encoding"), max_bytes=max_bytes)
     if plain is None:
         raise too_large(max_bytes)
     data = parse_json(plain)
     if not isinstance(data, dict):
-        raise invalid_field("body", "The body must be a JSON object.")
+        raise invalid_field("body", "The body must be a JSON object, such as {}.")
     return data
 
 
 async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
-    """The body, refused as soon as it is known to be too large, with or without a Content-Length."""
+    """The body. It is refused as soon as it is too large, with or without a Content-Length."""
     declared = header(request, b"content-length") or ""
     if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
         raise too_large(max_bytes)
@@ -48,7 +51,7 @@ async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ApiError(ErrorCode.BAD_JSON, "The body ended before its end.")
+            raise ApiError(ErrorCode.BAD_JSON, "The request body was cut off. Send the request again.")
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
@@ -59,7 +62,7 @@ async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """A header's first value; ``name`` is lower case. Without the copy that a mapping of all of them takes."""
+    """A header's first value; ``name`` is lower case. Cheaper than a mapping of all headers, which copies them."""
     for found, value in request.scope["headers"]:
         if found == name:
             return str(value.decode("latin-1"))
@@ -67,7 +70,7 @@ def header(request: Request, name: bytes) -> str | None:
 
 
 def trace_context(request: Request) -> TraceContext | None:
-    """The trace that the request belongs to, where it says so and is right."""
+    """The trace that the request belongs to; ``None`` without valid trace headers."""
     found: dict[bytes, list[str]] = {}
     for name, value in request.scope["headers"]:
         if name in _TRACE_HEADERS:
@@ -77,31 +80,34 @@ def trace_context(request: Request) -> TraceContext | None:
 
 
 def too_large(max_bytes: int) -> ApiError:
-    """The body is larger than the server takes. The connection ends, as the rest of it is not read."""
+    """The body is too large. The connection is closed, because the rest of the body is not read."""
     return ApiError(
         ErrorCode.TOO_LARGE,
-        f"The body may have {max_bytes:,} bytes, also when it is decompressed.",
+        f"The body is larger than the limit of {max_bytes:,} bytes, which also holds after decompression. Send less.",
         limit="body_bytes",
         headers={"Connection": "close"},
     )
 
 
 def canonical(data: Any) -> str:
-    """The same text for the same JSON value, whatever its spaces and order of keys.
+    """The canonical text of a JSON value, independent of whitespace and the order of keys.
 
-    :raises ApiError: ``bad_json`` when a number overflows to infinity (``1e400``).
+    :raises ApiError: ``bad_json`` if a number overflows to infinity (``1e400``).
     """
     try:
         return _CANONICAL.encode(data)
     except ValueError as exc:
-        raise ApiError(ErrorCode.BAD_JSON, "A number in the body is too large.") from exc
+        raise ApiError(
+            ErrorCode.BAD_JSON, "A number in the body is too large for a 64-bit float. Send a smaller one."
+        ) from exc
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The ``Idempotency-Key``, when there is one. :raises ApiError: ``bad_header`` when it is malformed."""
+    """The ``Idempotency-Key``, if there is one. :raises ApiError: ``bad_header`` if it is malformed."""
     key = header(request, b"idempotency-key")
     if key is not None and not _VISIBLE.fullmatch(key):
         raise ApiError(
-            ErrorCode.BAD_HEADER, "Idempotency-Key is 1 to 255 visible ASCII characters without spaces."
+            ErrorCode.BAD_HEADER,
+            "The header Idempotency-Key is not valid. Send 1 to 255 visible ASCII characters without spaces.",
         )
     return key

@@ -1,1 +1,1 @@
-"""The native HTTP API, ``/v1``: routes, JSON, pagination, OpenAPI."""
+"""The native face of the API, ``/v1``: routes, pagination, errors as RFC 9457, OpenAPI."""

@@ -1,4 +1,4 @@
-"""The page at ``/docs``: plain HTML from the OpenAPI document, without scripts from elsewhere."""
+"""The page at ``/docs``: plain HTML made from the OpenAPI document, without scripts from other servers."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _ORIGIN = "http://127.0.0.1:8000"
 
 
 def render(document: dict[str, Any], prefix: str = "") -> str:
-    """The page. Every request on it can be run there, or as the curl line that is shown.
+    """The page. Each request can be run on the page itself or pasted as the curl line that it shows.
 
-    ``prefix``: what the paths begin with where a proxy serves the API below one.
+    ``prefix`` is the path below which a proxy serves the API.
     """
     info = document["info"]
-    rooms: dict[str, list[str]] = {}
+    by_tag: dict[str, list[str]] = {}
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
-                rooms.setdefault(item[method]["tags"][0], []).append(
+                by_tag.setdefault(item[method]["tags"][0], []).append(
                     _operation(prefix + path, method, item[method])
                 )
-    body = "".join(f"<h2>{escape(room)}</h2>{''.join(found)}" for room, found in rooms.items())
+    body = "".join(f"<h2>{escape(tag)}</h2>{''.join(operations)}" for tag, operations in by_tag.items())
     intro = "".join(f"<p>{_text(part)}</p>" for part in info["description"].split("\n\n"))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(info['title'])}: the API</title><style>{_static('docs.css')}</style>"
         f"<h1>{escape(info['title'])}</h1>{intro}"
-        f'<p>The same for machines: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
-        " <code>{id}</code> is the id of a task; “Run” puts the one that you submitted last.</p>"
+        f'<p>The same for programs: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
+        " <code>{id}</code> is a task's id; “Run” fills in the task that you submitted last.</p>"
         f"{body}<script>{_static('docs.js')}</script></html>"
     )
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
-    shown = "".join(_example(path, method, body) for body in _bodies(operation))
-    answers = "".join(
-        f"<tr><td><code>{escape(status)}</code></td><td>{_text(answer['description'])}</td></tr>"
-        for status, answer in sorted(operation["responses"].items())
+    examples = "".join(_example(path, method, body) for body in _bodies(operation))
+    responses = "".join(
+        f"<tr><td><code>{escape(status)}</code></td><td>{_text(response['description'])}</td></tr>"
+        for status, response in sorted(operation["responses"].items())
     )
     parameters = "".join(
         f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
@@ -54,7 +54,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         f'<details id="{escape(operation["operationId"])}">'
         f'<summary><span class="m {method}">{method.upper()}</span>'
         f"<code>{escape(path)}</code></summary><p>{_text(operation.get('description', ''))}</p>"
-        f"<table>{parameters}</table>{shown}<table>{answers}</table></details>"
+        f"<table>{parameters}</table>{examples}<table>{responses}</table></details>"
     )
 
 
@@ -75,8 +75,8 @@ def _example(path: str, method: str, body: Any) -> str:
     if body is not None:
         line += f" -H 'Content-Type: application/json' -d '{quoted}'"
     shown = escape(line).replace(_ORIGIN, f'<span class="origin">{_ORIGIN}</span>')
-    asked = f'data-method="{method.upper()}" data-path="{escape(path)}" data-body="{escape(data)}"'
-    return f"<pre><code>{shown}</code></pre><button {asked}>Run</button><pre hidden></pre>"
+    attributes = f'data-method="{method.upper()}" data-path="{escape(path)}" data-body="{escape(data)}"'
+    return f"<pre><code>{shown}</code></pre><button {attributes}>Run</button><pre hidden></pre>"
 
 
 @cache
@@ -85,6 +85,6 @@ def _static(name: str) -> str:
 
 
 def _text(markdown: str) -> str:
-    """Text with `code` in it."""
+    """HTML from text that contains `code`."""
     parts = escape(markdown).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))

@@ -1,6 +1,6 @@
-"""The OpenAPI document, with examples for the pools that this server has, and the page that shows it.
+"""The OpenAPI document, with examples for the pools of this server, and the page that shows it.
 
-The page is plain HTML made here: it works without a network, and each request on it runs as it stands.
+The page is plain HTML made here, so it works without internet access, and each request on it runs as shown.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from daybreak_server.api.store.catalog import Catalog, PoolEntry
 
 VERSION = "1"
 _DESCRIPTION = """\
-Long GPU jobs as a service: submit a task, follow every step of it, fetch its files.
+Long GPU jobs as a service: submit a task, follow its steps, download its files.
 
 Errors are `application/problem+json` with a stable `code`. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
-the same objects as `/v1/tasks/{id}/events`; it closes with 1000 after the last event, 4404 when there is no \
-such task.
+the same objects as `/v1/tasks/{id}/events`. It closes with 1000 after the last event, and with 4404 if there \
+is no such task.
 """
 _METHODS = ("get", "post", "delete")
 _EXTRA: tuple[type[BaseModel], ...] = (SubmitRequest, BatchRequest, Problem, Event)
-_ANYWHERE = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
-_CHANGES = ("post", "delete")
+_ON_ALL_ROUTES = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
+_MODIFYING = ("post", "delete")
 _TASK_LINKS = {
     "show": {"operationId": "get_task", "parameters": {"id": "$response.body#/id"}},
     "follow": {"operationId": "follow", "parameters": {"id": "$response.body#/id"}},
@@ -40,30 +40,30 @@ _TASK_LINKS = {
 
 def install(app: FastAPI, catalog: Catalog) -> None:
     """Serve the document at ``/openapi.json`` and the page at ``/docs``."""
-    made: dict[str, Any] = {}
+    built: dict[str, Any] = {}
 
     def document() -> dict[str, Any]:
-        if not made:
-            made.update(build(app, catalog))
-        return made
+        if not built:
+            built.update(build(app, catalog))
+        return built
 
     app.openapi = document  # type: ignore[method-assign]
 
     async def docs() -> Response:
-        """This API's documentation, for people."""
+        """This API's documentation."""
         return HTMLResponse(docs_page.render(document(), path_prefix.current()))
 
     async def openapi_json() -> Response:
         """The OpenAPI document."""
-        below = path_prefix.current()
-        return JSONResponse({**document(), "servers": [{"url": below}]} if below else document())
+        prefix = path_prefix.current()
+        return JSONResponse({**document(), "servers": [{"url": prefix}]} if prefix else document())
 
     app.add_api_route("/openapi.json", openapi_json, include_in_schema=False)
     app.add_api_route("/docs", docs, include_in_schema=False)
 
 
 def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
-    """The document of this app: the same for the same code and settings."""
+    """The document of this app. It depends on the code and the settings only."""
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -83,27 +83,27 @@ def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
     for item in document["paths"].values():
         for method in _METHODS:
             if method in item:
-                if method in _CHANGES:
+                if method in _MODIFYING:
                     item[method].setdefault("x-problems", []).append(ErrorCode.ORIGIN_NOT_ALLOWED.value)
-                _problems(item[method])
+                _add_errors(item[method])
     _add_examples(document, catalog)
     return document
 
 
 def _add_input(schemas: dict[str, Any], entry: PoolEntry) -> None:
-    """Each pool's input under a name of its own."""
+    """Add the schema of the pool's input under its own name."""
     schema = entry.spec.Params.model_json_schema(ref_template="#/components/schemas/{model}")
     for name, definition in schema.pop("$defs", {}).items():
         schemas[name] = definition
     schemas[f"Input_{entry.name}"] = schema
 
 
-def _problems(operation: dict[str, Any]) -> None:
-    """Problems by status, with their codes; FastAPI's own 422 goes."""
+def _add_errors(operation: dict[str, Any]) -> None:
+    """Add the errors, by status, with their codes. FastAPI's own 422 is removed."""
     responses = operation["responses"]
     responses.pop("422", None)
     by_status: dict[int, list[ErrorCode]] = {}
-    for value in [*operation.pop("x-problems", []), *_ANYWHERE]:
+    for value in [*operation.pop("x-problems", []), *_ON_ALL_ROUTES]:
         code = ErrorCode(value)
         by_status.setdefault(code.status, []).append(code)
     for status, codes in sorted(by_status.items()):
@@ -112,13 +112,13 @@ def _problems(operation: dict[str, Any]) -> None:
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/Problem"},
-                    "examples": {code.value: {"value": _problem(code)} for code in codes},
+                    "examples": {code.value: {"value": _example_problem(code)} for code in codes},
                 }
             },
         }
 
 
-def _problem(code: ErrorCode) -> dict[str, Any]:
+def _example_problem(code: ErrorCode) -> dict[str, Any]:
     return {
         "type": TYPE_PREFIX + code.value,
         "title": code.title,
@@ -129,7 +129,7 @@ def _problem(code: ErrorCode) -> dict[str, Any]:
 
 
 def example_input(entry: PoolEntry) -> dict[str, Any]:
-    """An input of the pool that works as it stands: the workload's own example, or what it must have."""
+    """A valid input of the pool: the workload's own example, or its required fields."""
     schema = entry.spec.Params.model_json_schema()
     for example in schema.get("examples", []):
         return dict(example)
@@ -145,17 +145,17 @@ def example_input(entry: PoolEntry) -> dict[str, Any]:
 def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     paths = document["paths"]
     tasks = {entry.name: {"pool": entry.name, "input": example_input(entry)} for entry in catalog}
-    one = {name: {"summary": f"To the pool {name}", "value": value} for name, value in tasks.items()}
-    _examples(paths["/v1/tasks"]["post"], one)
-    _examples(paths["/v1/estimate"]["post"], one)
-    _examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
+    by_pool = {name: {"summary": f"To the pool {name}", "value": body} for name, body in tasks.items()}
+    _set_examples(paths["/v1/tasks"]["post"], by_pool)
+    _set_examples(paths["/v1/estimate"]["post"], by_pool)
+    _set_examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
     video = next((e for e in catalog if e.name == "video" or e.spec.name == "video"), None)
     if video is None:
-        del paths["/generate"]  # there is no pool that it could mean
+        del paths["/generate"]  # It submits to the video pool, which this server does not have.
     else:
         body = paths["/generate"]["post"]["requestBody"]["content"]["application/json"]
         body["schema"] = {"$ref": f"#/components/schemas/Input_{video.name}"}
-        _examples(paths["/generate"]["post"], {"prompt": {"value": example_input(video)}})
+        _set_examples(paths["/generate"]["post"], {"prompt": {"value": example_input(video)}})
     for path in ("/v1/tasks", "/generate"):
         if path in paths:
             paths[path]["post"]["responses"]["202"]["links"] = _TASK_LINKS
@@ -165,5 +165,5 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
             parameter["example"] = first
 
 
-def _examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
+def _set_examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
     operation["requestBody"]["content"]["application/json"]["examples"] = examples

@@ -1,6 +1,6 @@
-"""What the OpenAPI document says of each route beside its name and docstring.
+"""The OpenAPI description of each route, apart from its path and docstring.
 
-``codes`` are the problems that a route can answer with; every route can also answer 500 ``internal``.
+``codes`` are the errors of the route; every route can also respond with 500 ``internal``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUBMIT = (*_BODY, Code.NO_SUCH_POOL, Code.IDEMPOTENCY_MISMATCH, Code.QUEUE_FULL
 _IDEMPOTENT = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "1 to 255 visible ASCII characters. The same key and body give the same task again. "
+    "description": "1 to 255 visible ASCII characters. A submit with the same key and body returns the first task. "
     + IDEMPOTENCY_KEY,
     "schema": {"type": "string", "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
@@ -38,7 +38,7 @@ _TRACE = [
     {
         "name": name,
         "in": "header",
-        "description": "W3C's Trace Dependencies: kept with the task. A malformed one is ignored.",
+        "description": "W3C Trace Context, stored with the task. A malformed one is ignored.",
         "schema": {"type": "string"},
     }
     for name in ("traceparent", "tracestate")
@@ -76,8 +76,8 @@ def _route(
 
 
 _ACCEPTED = {
-    202: ("Accepted: it is safe in the store.", Task),
-    200: ("The same key and body: the task from before.", Task),
+    202: ("Accepted: the task is stored.", Task),
+    200: ("The same key and body were sent before: the first task.", Task),
 }
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -105,7 +105,7 @@ ESTIMATE = _route(
     *_BODY,
     Code.NO_SUCH_POOL,
     *_STORE,
-    ok={200: ("What it would take; figures that are not known yet are absent.", Estimate)},
+    ok={200: ("The estimate. Figures that are not known yet are absent.", Estimate)},
     body=SubmitRequest,
 )
 SHOW = _route("get_task", *_TASK, ok={200: ("The task.", Task)})
@@ -122,12 +122,12 @@ CANCEL = _route(
     "cancel",
     *_TASK,
     ok={
-        202: ("It is cancelled, or will be at its next step.", Task),
-        200: ("It had ended; nothing changes.", Task),
+        202: ("The task is cancelled, or will be at its next step.", Task),
+        200: ("The task had already ended and is not changed.", Task),
     },
 )
 DELETE = _route(
-    "delete_task", *_TASK, Code.CONFLICT, ok={204: ("It is gone, with its events and files.", None)}
+    "delete_task", *_TASK, Code.CONFLICT, ok={204: ("The task is deleted, with its events and files.", None)}
 )
 ARTIFACT = _route(
     "get_artifact",
@@ -136,9 +136,9 @@ ARTIFACT = _route(
     Code.BAD_RANGE,
     ok={
         200: ("The file.", None),
-        206: ("The part of it that `Range` asks for.", None),
-        304: ("It is what `If-None-Match` says.", None),
-        307: ("Where it can be read for a while.", None),
+        206: ("The part of the file that `Range` names.", None),
+        304: ("The file has the ETag in `If-None-Match`.", None),
+        307: ("A URL of the file, which expires.", None),
     },
     media={"application/octet-stream": _BINARY},
 )
@@ -146,7 +146,7 @@ PREVIEW = _route(
     "get_preview",
     *_TASK,
     Code.NO_SUCH_ARTIFACT,
-    ok={200: ("The picture.", None)},
+    ok={200: ("The image.", None)},
     media={"image/webp": _BINARY},
 )
 EVENTS = _route(
@@ -157,8 +157,8 @@ EVENTS = _route(
     Code.TOO_MANY_STREAMS,
     Code.SHUTTING_DOWN,
     ok={
-        200: ("Events, until the task's last one.", None),
-        204: ("The task has ended, and `after` is its last event: nothing follows.", None),
+        200: ("Events, up to the task's last one.", None),
+        204: ("The task has ended and `after` is its last event, so nothing follows.", None),
     },
     media={"text/event-stream": {"type": "string"}},
 )
@@ -167,4 +167,4 @@ POOL = _route("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: 
 _HEALTH = {"application/json": {"type": "object", "properties": {"status": {"type": "string"}}}}
 HEALTH = _route("alive", ok={200: ("Alive.", None)}, media=_HEALTH)
 READY = _route("ready", Code.SHUTTING_DOWN, *_STORE, ok={200: ("Ready.", None)}, media=_HEALTH)
-METRICS = _route("metrics", ok={200: ("Figures.", None)}, media={"text/plain": {"type": "string"}})
+METRICS = _route("metrics", ok={200: ("Metrics.", None)}, media={"text/plain": {"type": "string"}})

@@ -1,4 +1,4 @@
-"""Lists of tasks: one pool's, or all pools' merged by ULID; and their cursors."""
+"""Pages of task lists, for one pool or for several pools merged by ULID, and their cursors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.errors import ApiError
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import State, TaskRecord
 from daybreak_server.ports.tasks import Page, TaskStore
@@ -20,13 +20,16 @@ _VERSION = "1"
 
 
 def encode(ulid: str) -> str:
-    """A cursor: opaque to clients, so that what is inside may change."""
+    """The cursor for a ULID. It is opaque to clients, so that its content may change."""
     return base64.urlsafe_b64encode(f"{_VERSION}{ulid}".encode()).decode().rstrip("=")
 
 
 def decode(cursor: str) -> str:
-    """The ULID inside. :raises ApiError: ``bad_cursor``."""
-    refusal = ApiError(ErrorCode.BAD_CURSOR, "`after` is the `next` of an earlier list, as it was.")
+    """The ULID in a cursor. :raises ApiError: ``bad_cursor``."""
+    refusal = ApiError(
+        ErrorCode.BAD_CURSOR,
+        "The cursor in `after` is not valid. Send the `next` of an earlier page unchanged.",
+    )
     if len(cursor) > 64:
         raise refusal
     try:
@@ -45,18 +48,18 @@ def ulid_of(task: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is asked for."""
+    """The filters, position and order of a list."""
 
     tenant: str
     states: frozenset[State] | None
     after: str | None
-    """A ULID."""
+    """The ULID after which the page begins."""
     limit: int
     newest_first: bool
 
 
 async def read(store: TaskStore, pools: Sequence[str], query: Query) -> tuple[list[TaskRecord], str | None]:
-    """A page over these pools, and the ULID behind which the next begins. :raises StoreUnavailableError:"""
+    """A page over these pools, and the ULID after which the next page begins. :raises StoreUnavailableError:"""
     pages = await asyncio.gather(*(_page(store, pool, query) for pool in pools))
     return merge(pages, limit=query.limit, newest_first=query.newest_first)
 
@@ -73,9 +76,9 @@ async def _page(store: TaskStore, pool: str, query: Query) -> Page:
 
 
 def merge(pages: Sequence[Page], *, limit: int, newest_first: bool) -> tuple[list[TaskRecord], str | None]:
-    """Pages of several pools as one, and where the next begins.
+    """Merge one page of each pool, and find where the next page begins.
 
-    A page that goes on was read up to its ``next`` only: nothing of the others behind that may be shown yet.
+    A page with a ``next`` was read only up to there, so no record of another pool after that point may be shown yet.
     """
     ends = [ulid_of(page.next) for page in pages if page.next is not None]
     frontier = (max(ends) if newest_first else min(ends)) if ends else None
@@ -83,11 +86,11 @@ def merge(pages: Sequence[Page], *, limit: int, newest_first: bool) -> tuple[lis
         (r for page in pages for r in page.records), key=lambda r: ulid_of(r.id), reverse=newest_first
     )
     if frontier is not None:
-        records = [r for r in records if not _behind(ulid_of(r.id), frontier, newest_first=newest_first)]
+        records = [r for r in records if not _is_after(ulid_of(r.id), frontier, newest_first=newest_first)]
     if len(records) > limit:
         return records[:limit], ulid_of(records[limit - 1].id)
     return records, frontier
 
 
-def _behind(ulid: str, frontier: str, *, newest_first: bool) -> bool:
+def _is_after(ulid: str, frontier: str, *, newest_first: bool) -> bool:
     return ulid < frontier if newest_first else ulid > frontier

@@ -1,1 +1,1 @@
-"""The API's side of the task store: from a validated request to the store, bounded and batched."""
+"""From a request to the task store: the pools, validation, and batched and bounded calls."""

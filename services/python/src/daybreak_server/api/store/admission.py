@@ -1,7 +1,7 @@
-"""The store behind a door: so many calls at once; the others wait their turn, but not for ever.
+"""Limits the number of concurrent calls to the store (a bulkhead). Further calls wait, but not forever.
 
-Without it, a burst (ten thousand streams that come back after a restart) would ask for as many connections.
-Housekeeping does not pass this door, so the queue keeps moving however long the line before it is.
+Without the limit, a burst such as ten thousand streams that reconnect after a restart would open as many connections.
+Housekeeping does not pass the bulkhead, so the task queue keeps moving however many requests wait.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tasks import Page, Submitted, TaskStore
 
 CALLS = 64
-"""Calls at once: more would only wait inside the store, which does one thing after the other."""
+"""Concurrent calls. More would only wait inside Redis, which executes one command at a time."""
 QUEUE_TIMEOUT_FACTOR = 3.0
-"""How often the time that one call may take may be spent in the line before it."""
+"""How long a call may wait for its turn, as a multiple of the timeout of a call."""
 
 
 class Bulkhead:
-    """Lets so many in. :raises StoreUnavailableError: when the wait is over before one's turn."""
+    """Admits a bounded number of calls at once."""
 
     def __init__(self, *, calls: int, timeout_s: float) -> None:
-        self._turns = asyncio.Semaphore(calls)
+        self._slots = asyncio.Semaphore(calls)
         self._timeout_s = QUEUE_TIMEOUT_FACTOR * timeout_s
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
-        """A turn."""
-        if self._turns.locked():
+        """Wait for a slot and hold it. :raises StoreUnavailableError: if none is free in time."""
+        if self._slots.locked():
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    await self._turns.acquire()
+                    await self._slots.acquire()
             except TimeoutError as exc:
-                raise StoreUnavailableError("too many requests wait for the store") from exc
+                raise StoreUnavailableError("too many requests are waiting for the task store") from exc
         else:
-            await self._turns.acquire()
+            await self._slots.acquire()
         try:
             yield
         finally:
-            self._turns.release()
+            self._slots.release()
 
 
 class BoundedStore:
-    """A :class:`TaskStore` behind a door."""
+    """A :class:`TaskStore` whose calls pass a bulkhead."""
 
     def __init__(self, store: TaskStore, *, timeout_s: float, calls: int = CALLS) -> None:
         self._store = store
-        self._turn = Bulkhead(calls=calls, timeout_s=timeout_s)
+        self._bulkhead = Bulkhead(calls=calls, timeout_s=timeout_s)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.submit(tasks)
 
     async def get(self, task: TaskId) -> TaskRecord | None:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.get(task)
 
     async def list(
@@ -74,49 +74,49 @@ class BoundedStore:
         limit: int = 20,
         newest_first: bool = True,
     ) -> Page:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.list(
                 pool, tenant, states=states, after=after, limit=limit, newest_first=newest_first
             )
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.cancel(task, reason=reason)
 
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.preview(task)
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.forget(tasks)
 
     async def pool(self, name: str) -> PoolView:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._store.pool(name)
 
 
 class BoundedEvents:
-    """An :class:`EventLog` whose reads pass a door; the one reader of a pool does not."""
+    """An :class:`EventLog` whose history reads pass a bulkhead. The single reader of a pool's live events does not."""
 
     def __init__(self, events: EventLog, *, timeout_s: float, calls: int = CALLS) -> None:
         self._events = events
-        self._turn = Bulkhead(calls=calls, timeout_s=timeout_s)
+        self._bulkhead = Bulkhead(calls=calls, timeout_s=timeout_s)
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
-        """As the port says."""
-        async with self._turn():
+        """See the port."""
+        async with self._bulkhead():
             return await self._events.read(task, after=after, limit=limit)
 
     async def tail(self, pool: str) -> str:
-        """As the port says."""
+        """See the port."""
         return await self._events.tail(pool)
 
     def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
-        """As the port says."""
+        """See the port."""
         return self._events.follow(pool, after=after)

@@ -1,11 +1,11 @@
-"""The pools that this server knows: each with its workload, its validator and its latest numbers."""
+"""The configured pools, with the workload that validates their inputs, and a cache of their latest views."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.problems import ApiError, from_validation, invalid_field, not_found
-from daybreak_server.api.store.normalization import Plain
+from daybreak_server.api.errors import ApiError, from_validation, invalid_field, task_not_found
+from daybreak_server.api.store.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
@@ -25,12 +25,12 @@ from daybreak_server.workloads.inputs import ChangedInputError, context_of, rest
 
 _log = logging.getLogger(__name__)
 FRESH_MS = 1_000
-"""How old a pool's numbers may be when they are shown."""
+"""The greatest age of a pool's view that is shown."""
 
 
 @dataclass(frozen=True)
 class PoolEntry:
-    """A configured pool and all that a submit needs, made once."""
+    """A configured pool, with everything that a submit needs to know of its workload."""
 
     name: str
     settings: PoolSettings
@@ -39,20 +39,20 @@ class PoolEntry:
 
     @classmethod
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
-        """Look the workload up. :raises UnknownWorkloadError: when it is not installed."""
+        """Look up the pool's workload. :raises UnknownWorkloadError: if it is not installed."""
         spec = registry.spec(settings.workload, kind=settings.kind)
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:
-        """The input, checked. :raises ApiError: ``invalid_input`` with paths below ``within``."""
+        """The validated input. :raises ApiError: ``invalid_input`` with paths below ``within``."""
         try:
             params: BaseModel = self.spec.Params.model_validate(data, context=self.context)
         except ValidationError as exc:
             raise from_validation(exc, within=within) from exc
         return params
 
-    def parse_again(self, stored: str) -> BaseModel:
-        """The input of a task that there is, for another one. :raises ApiError: when the pool takes it no longer."""
+    def parse_stored(self, stored: str) -> BaseModel:
+        """The input of a stored task, validated again. :raises ApiError: if the pool no longer accepts it."""
         try:
             params: BaseModel = restored(self.spec, stored, self.context)
         except ValidationError as exc:
@@ -60,37 +60,42 @@ class PoolEntry:
         return params
 
     def dump(self, params: BaseModel, sent: Mapping[str, Any]) -> str:
-        """The input ``sent``, which was checked as ``params``, as JSON that the ranks read as just that: complete with
-        its defaults, but without what is absent by default.
+        """The JSON of an input that is stored for the ranks, with defaults filled in and absent fields left out.
 
-        :raises ApiError: ``invalid_input`` where they would read something else.
+        ``sent`` is the client's input and ``params`` its validated form; the ranks must read the same ``params`` from
+        the JSON.
+
+        :raises ApiError: ``invalid_input`` if they would read something else.
         """
         try:
             return stored_form(self.spec, params, sent, self.context)
         except ChangedInputError as exc:
             _log.error("pool %s: %s", self.name, exc)
             raise invalid_field(
-                f"input.{exc.field}", f"This input cannot be passed on unchanged: {exc}."
+                f"input.{exc.field}",
+                f"The workload would receive a different value than was submitted: {exc}.",
             ) from exc
 
     def cost(self, params: BaseModel) -> float:
-        """What a task costs, for estimates alone: a price that is no number from 0 on counts as 1."""
+        """The cost of a task, which only estimates use. A cost that is not a finite number ≥ 0 counts as 1."""
         try:
             cost = float(self.spec.cost(params))
         except Exception:
-            _log.exception("pool %s: the workload cannot price an input", self.name)
+            _log.exception("pool %s: the workload's cost function failed; the task counts as 1", self.name)
             return 1.0
         if not (0 <= cost < math.inf):
             _log.error(
-                "pool %s: the workload prices an input at %r, which is no number from 0 on", self.name, cost
+                "pool %s: the workload's cost is %r, not a finite number ≥ 0; the task counts as 1",
+                self.name,
+                cost,
             )
             return 1.0
         return cost
 
     @cached_property
-    def plain(self) -> Plain:
-        """Brings an input to its plainest form, before it is checked."""
-        return Plain(self.spec.Params)
+    def normalize(self) -> Normalizer:
+        """Normalizes an input before it is validated."""
+        return Normalizer(self.spec.Params)
 
     @cached_property
     def input_schema(self) -> dict[str, Any]:
@@ -114,23 +119,23 @@ class Catalog:
         if entry is None:
             raise ApiError(
                 ErrorCode.NO_SUCH_POOL,
-                f"There is no pool {name[:40]!r}; there are: {', '.join(self._pools)}.",
+                f"There is no pool {name[:40]!r}. Use one of: {', '.join(self._pools)}.",
             )
         return entry
 
     def find(self, name: object) -> PoolEntry | None:
-        """The pool, if there is one of that name."""
+        """The pool of that name, if there is one."""
         return self._pools.get(name) if isinstance(name, str) else None
 
-    def of_task(self, task: str) -> tuple[TaskId, PoolEntry]:
-        """A task's id, checked, and its pool. :raises ApiError: ``not_found``, also for what is no id."""
+    def find_task(self, task: str) -> tuple[TaskId, PoolEntry]:
+        """A task's id and its pool. :raises ApiError: ``not_found``, also if the id is malformed."""
         pool = pool_of(task)
         if pool is None or pool not in self._pools:
-            raise not_found("There is no such task.")
+            raise task_not_found(task)
         return TaskId(task), self._pools[pool]
 
     def default(self) -> PoolEntry:
-        """The pool of ``POST /generate``: ``video``, or the first with the video workload."""
+        """The pool of ``POST /generate``: ``video``, otherwise the first pool with the video workload."""
         if "video" not in self._pools:
             for entry in self:
                 if entry.spec.name == "video":
@@ -139,16 +144,16 @@ class Catalog:
 
 
 class PoolViewCache:
-    """The pools' latest numbers: asked of the store at most once a second, by one question at a time."""
+    """The pools' latest views. Each is read from the store at most once a second, by one call at a time."""
 
-    def __init__(self, store: TaskStore, now_ms: Any) -> None:
+    def __init__(self, store: TaskStore, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
         self._views: dict[str, tuple[int, PoolView]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def get(self, pool: str) -> PoolView:
-        """The numbers, at most a second old. :raises StoreUnavailableError:"""
+        """The view, at most a second old. :raises StoreUnavailableError:"""
         fresh = self._fresh(pool)
         if fresh is not None:
             return fresh
@@ -156,13 +161,13 @@ class PoolViewCache:
             return self._fresh(pool) or await self.refresh(pool)
 
     async def refresh(self, pool: str) -> PoolView:
-        """Ask the store now."""
+        """Read the view from the store now. :raises StoreUnavailableError:"""
         view = await self._store.pool(pool)
         self._views[pool] = (self._now_ms(), view)
         return view
 
     def latest(self, pool: str) -> PoolView | None:
-        """What was last heard, however old; never asks."""
+        """The last view, of any age, without a call to the store; ``None`` if there was none."""
         found = self._views.get(pool)
         return found[1] if found else None
 

@@ -1,10 +1,12 @@
-"""One rule for all bodies and all workloads, before a model judges them, from its JSON schema alone:
+"""Normalizes request bodies before a pydantic model validates them, by the model's JSON schema alone.
 
-* ``null`` for an optional field means that the field is absent, so that its default holds;
-* a number without a fraction is an integer, however it is written (``20.0``, ``2e1``), where an integer is wanted.
+Two rules hold for all bodies and all workloads:
 
-So a client need not know whether a model is strict, or how its author spelled *optional*. What is wrong stays as it
-is, for the model to say so.
+* ``null`` for an optional field means that the field is absent, so that its default applies.
+* A number without a fraction is an integer, however it is written (``20.0``, ``2e1``), if the schema wants an integer.
+
+So a client need not know whether a model is strict, or how its author declared an optional field. Invalid values are
+left unchanged, for the model to report.
 """
 
 from __future__ import annotations
@@ -15,21 +17,21 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 _EXACT: Final = 1 << 53
-"""Beyond it a float stands for several integers: nobody knows which was meant."""
-_JUDGED: Final = (float, dict, list)
-"""What may have to be changed, or has such a thing in it."""
+"""Beyond this, a float represents several integers, and the one that was meant is unknown."""
+_NORMALIZABLE: Final = (float, dict, list)
+"""Types of values that may have to change, or may contain such values."""
 Schema = Mapping[str, Any]
 
 
-class Plain:
-    """The rule for the bodies of one model."""
+class Normalizer:
+    """Normalizes the bodies of one model."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._schema: Schema = model.model_json_schema()
         self._definitions: Mapping[str, Schema] = self._schema.get("$defs", {})
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The same body in the plainest form. It is not changed itself."""
+        """A normalized copy of the body."""
         return self._object(dict(data), self._resolved(self._schema))
 
     def _value(self, value: Any, schema: Schema) -> Any:
@@ -44,7 +46,7 @@ class Plain:
         items = fitting[0].get("items")
         if not isinstance(items, Mapping):
             return value
-        return [self._value(item, items) if isinstance(item, _JUDGED) else item for item in value]
+        return [self._value(item, items) if isinstance(item, _NORMALIZABLE) else item for item in value]
 
     def _object(self, value: dict[str, Any], schema: Schema) -> dict[str, Any]:
         fields: Mapping[str, Schema] = schema.get("properties", {})
@@ -52,20 +54,22 @@ class Plain:
         others = schema.get("additionalProperties")
         if not fields and not isinstance(others, Mapping):
             return value
-        found: dict[str, Any] = {}
+        normalized: dict[str, Any] = {}
         for name, item in value.items():
             if item is None and name in fields and name not in required:
                 continue
-            found[name] = item
-            if isinstance(item, _JUDGED) and isinstance(of := fields.get(name, others), Mapping):
-                found[name] = self._value(item, of)
-        return found
+            normalized[name] = item
+            if isinstance(item, _NORMALIZABLE) and isinstance(field := fields.get(name, others), Mapping):
+                normalized[name] = self._value(item, field)
+        return normalized
 
     def _options(self, schema: Schema) -> list[Schema]:
-        """The schemas of which a value may fulfil any."""
-        here = self._resolved(schema)
-        found = here.get("anyOf") or here.get("oneOf")
-        return [option for each in found for option in self._options(each)] if found else [here]
+        """The alternative schemas of a value."""
+        resolved = self._resolved(schema)
+        options = resolved.get("anyOf") or resolved.get("oneOf")
+        if not options:
+            return [resolved]
+        return [option for nested in options for option in self._options(nested)]
 
     def _resolved(self, schema: Schema) -> Schema:
         while isinstance(reference := schema.get("$ref"), str):

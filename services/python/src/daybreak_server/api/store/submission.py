@@ -1,4 +1,4 @@
-"""From a request body to a task in the store."""
+"""Makes a task for the store from the body of a request."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic_core import from_json
 
 from daybreak.wire import ErrorCode, SubmitRequest
 from daybreak.wire import Priority as WirePriority
+from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.request_body import canonical
-from daybreak_server.api.problems import ApiError, from_validation, invalid_field
 from daybreak_server.api.store.catalog import Catalog, PoolEntry, PoolViewCache
-from daybreak_server.api.store.normalization import Plain
+from daybreak_server.api.store.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
@@ -28,31 +28,31 @@ PRIORITY = {
     WirePriority.NORMAL: Priority.NORMAL,
     WirePriority.LOW: Priority.LOW,
 }
-_PLAIN = Plain(SubmitRequest)
+_NORMALIZE = Normalizer(SubmitRequest)
 
 
 class Submission:
-    """Makes tasks of requests: checked, priced, and with their tenant's share."""
+    """Validates requests and makes tasks from them, with a cost and the tenant's weight."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, numbers: PoolViewCache, now_ms: Callable[[], int]
+        self, settings: Settings, catalog: Catalog, pool_views: PoolViewCache, now_ms: Callable[[], int]
     ) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._numbers = numbers
+        self._pool_views = pool_views
         self._now_ms = now_ms
 
     def parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
-        """A checked request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
-        return self._parse(self._plain(data))
+        """A validated request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
+        return self._parse(self._normalized(data))
 
-    def _plain(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The body by the rules of :mod:`daybreak_server.api.store.normalization`; what is wrong with it is for others to say."""
-        plain = _PLAIN(data)
-        entry, given = self._catalog.find(plain.get("pool")), plain.get("input")
-        if entry is not None and isinstance(given, dict):
-            plain["input"] = entry.plain(given)
-        return plain
+    def _normalized(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The normalized body. Nothing is validated here, so the pool may be missing or unknown."""
+        body = _NORMALIZE(data)
+        entry, task_input = self._catalog.find(body.get("pool")), body.get("input")
+        if entry is not None and isinstance(task_input, dict):
+            body["input"] = entry.normalize(task_input)
+        return body
 
     def _parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
         try:
@@ -65,8 +65,8 @@ class Submission:
     def make(
         self, data: dict[str, Any], *, tenant: str, key: str | None = None, trace: TraceContext | None = None
     ) -> NewTask:
-        """A task from a submit body. :raises ApiError:"""
-        data = self._plain(data)
+        """A task from the body of a submit. :raises ApiError:"""
+        data = self._normalized(data)
         text = canonical(data)
         request, entry, params = self._parse(data)
         return self._task(
@@ -85,15 +85,15 @@ class Submission:
             body_hash=_hash(text),
         )
 
-    def again(self, record: TaskRecord, *, key: str | None, trace: TraceContext | None = None) -> NewTask:
-        """The same task once more, as a new one.
+    def replay(self, record: TaskRecord, *, key: str | None, trace: TraceContext | None = None) -> NewTask:
+        """A new task with the input of an old one.
 
-        :raises ApiError: when the pool takes such an input no longer.
+        :raises ApiError: if the pool no longer accepts the input.
         """
         entry = self._catalog.get(record.pool)
         return self._task(
             entry,
-            entry.parse_again(record.input_json),
+            entry.parse_stored(record.input_json),
             from_json(record.input_json),
             tenant=record.tenant,
             priority=record.priority,
@@ -110,7 +110,7 @@ class Submission:
         if len(input_json.encode()) > MAX_INPUT_BYTES:
             raise ApiError(
                 ErrorCode.TOO_LARGE,
-                f"The input may have {MAX_INPUT_BYTES:,} bytes as JSON.",
+                f"The input is larger than the limit of {MAX_INPUT_BYTES:,} bytes as JSON. Send less.",
                 limit="input_bytes",
             )
         cost = entry.cost(params)
@@ -128,8 +128,8 @@ class Submission:
         )
 
     def run_s(self, entry: PoolEntry, cost: float, *, default: float) -> float:
-        """Seconds that a task of that cost runs, from the pool's history; ``default`` when it has none."""
-        view = self._numbers.latest(entry.name)
+        """Seconds that a task of this cost runs, from the pool's history; ``default`` without a history."""
+        view = self._pool_views.latest(entry.name)
         if view is None or view.seconds_per_cost is None:
             return default
         return view.seconds_per_cost * cost
@@ -139,7 +139,7 @@ class Submission:
             return None
         now, start = self._now_ms(), int(start_at.timestamp() * 1000)
         if start > now + MAX_DELAY_MS:
-            raise invalid_field("start_at", "start_at may be a year away at most.")
+            raise invalid_field("start_at", "start_at is more than a year away. Send an earlier time.")
         return start if start > now else None
 
 

@@ -1,7 +1,11 @@
-"""Submits that come at the same time go to the store together: one round trip for many.
+"""Sends concurrent submits to the store together, in one round trip.
 
-Each task is still accepted or refused on its own. Nobody waits for company: what has come by the time the
-store is free goes at once, so an idle server sends each submit alone and a busy one fills its round trips.
+Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` round trips. A submit starts a round trip at once if
+fewer are in flight, so an idle server sends each submit alone. On a busy server submits queue up while both round
+trips are in flight, and the next one takes up to :data:`MAX_BATCH` of them. No submit ever waits for others to join.
+
+The store still accepts or refuses each task by itself, and each caller gets its own result. An error of the whole
+round trip goes to all its callers. A caller that is cancelled while its task is queued is left out of the batch.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
-"""Tasks in one round trip: what a script holds the store up for stays a few milliseconds."""
+"""Tasks in one round trip. The bound keeps the script's time, during which Redis does nothing else, at a few ms."""
 MAX_IN_FLIGHT = 2
-"""Round trips at once: while the store works on one, the next one is on its way."""
+"""Round trips of a pool in flight: while the store works on one, the next is on its way."""
 
 _Waiter = asyncio.Future[Submitted]
 
@@ -26,41 +30,41 @@ _Waiter = asyncio.Future[Submitted]
 @dataclass(slots=True)
 class _PoolBatch:
     waiting: deque[tuple[NewTask, _Waiter]] = field(default_factory=deque)
-    under_way: int = 0
+    in_flight: int = 0
 
 
 class SubmitBatcher:
-    """Submits tasks, those of one pool together."""
+    """Submits tasks; those of one pool share round trips."""
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
-        self._lines: dict[str, _PoolBatch] = {}
-        self._trips: set[asyncio.Task[None]] = set()
+        self._pools: dict[str, _PoolBatch] = {}
+        self._round_trips: set[asyncio.Task[None]] = set()
 
     async def submit(self, task: NewTask) -> Submitted:
-        """The stored task. :raises StoreError: as for a submit of its own.
+        """The stored task. :raises StoreError: as if the task had been submitted alone.
 
-        A caller that is cancelled may still have submitted: what is on its way is not called back.
+        If the caller is cancelled, the task may still be submitted: a batch in flight is not recalled.
         """
-        line = self._lines.setdefault(task.pool, _PoolBatch())
+        pool = self._pools.setdefault(task.pool, _PoolBatch())
         waiter: _Waiter = asyncio.get_running_loop().create_future()
-        line.waiting.append((task, waiter))
-        if line.under_way < MAX_IN_FLIGHT:
-            self._start(line)
+        pool.waiting.append((task, waiter))
+        if pool.in_flight < MAX_IN_FLIGHT:
+            self._start(pool)
         return await waiter
 
-    def _start(self, line: _PoolBatch) -> None:
-        line.under_way += 1
-        trip = asyncio.create_task(self._trips_of(line))
-        self._trips.add(trip)
-        trip.add_done_callback(self._trips.discard)
+    def _start(self, pool: _PoolBatch) -> None:
+        pool.in_flight += 1
+        round_trip = asyncio.create_task(self._flush_all(pool))
+        self._round_trips.add(round_trip)
+        round_trip.add_done_callback(self._round_trips.discard)
 
-    async def _trips_of(self, line: _PoolBatch) -> None:
+    async def _flush_all(self, pool: _PoolBatch) -> None:
         try:
-            while batch := _next_batch(line):
+            while batch := _next_batch(pool):
                 await self._flush(batch)
         finally:
-            line.under_way -= 1
+            pool.in_flight -= 1
 
     async def _flush(self, batch: Sequence[tuple[NewTask, _Waiter]]) -> None:
         try:
@@ -71,23 +75,23 @@ class SubmitBatcher:
             if waiter.done():
                 continue
             if isinstance(outcome, Exception):
-                waiter.set_exception(_own(outcome))
+                waiter.set_exception(_copy(outcome))
             else:
                 waiter.set_result(outcome)
 
 
-def _next_batch(line: _PoolBatch) -> list[tuple[NewTask, _Waiter]]:
-    """Those who are next; not those who have given up."""
+def _next_batch(pool: _PoolBatch) -> list[tuple[NewTask, _Waiter]]:
+    """The next submits, without those whose callers were cancelled."""
     batch: list[tuple[NewTask, _Waiter]] = []
-    while line.waiting and len(batch) < MAX_BATCH:
-        task, waiter = line.waiting.popleft()
+    while pool.waiting and len(batch) < MAX_BATCH:
+        task, waiter = pool.waiting.popleft()
         if not waiter.done():
             batch.append((task, waiter))
     return batch
 
 
-def _own(exc: Exception) -> Exception:
-    """An error of one's own: several callers that raise the same one would add to one traceback."""
+def _copy(exc: Exception) -> Exception:
+    """A copy of the error for each caller: if several raised the same object, its traceback would grow with each."""
     if not isinstance(exc, StoreError):
         return exc
     copy = type(exc)(*exc.args)

@@ -1,1 +1,1 @@
-"""Subscription a task: one reader for each pool, many subscribers, SSE and WebSocket."""
+"""Streams of events: one reader of the event log for each pool, many subscribers, over SSE and WebSocket."""

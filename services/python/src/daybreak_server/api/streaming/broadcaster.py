@@ -1,7 +1,18 @@
-"""One blocking reader for each pool that somebody follows; it hands every event to those who follow its task.
+"""Distributes a pool's live events to the subscribers of its tasks.
 
-A subscriber registers first and reads its task's history afterwards, so what happens in between is in both
-and is told apart by its id: no gap, no repeat. Its queue is bounded: one that falls behind is told so.
+A pool's :class:`Feed` has one blocking reader of the event log, whatever the number of clients. The reader runs only
+while somebody subscribes. It hands each event to the event's :class:`Topic`, which pushes it to all subscribers of the
+task; an event is encoded once (:class:`Frame`).
+
+No gap and no repeat between history and live events: a subscriber first attaches to the feed, then waits until the
+reader knows its position in the log (:meth:`Feed.wait_live`), and only then reads the task's history. What happens in
+between is in both, and the subscriber drops the second copy by its id.
+
+A topic also caches recent frames, so that a client that reconnects is served without a read from the store.
+:data:`CACHE_LIMIT` bounds the frames cached by a feed. A subscriber's own queue is bounded too. One that overflows, or
+whose events were trimmed before the reader saw them, is marked as lagging and gets a snapshot (``reset``) instead.
+
+When the store is down the reader retries with backoff, and subscribers stay connected.
 """
 
 from __future__ import annotations
@@ -22,8 +33,8 @@ from daybreak_server.ports.store_errors import EventsTrimmedError, StoreError, S
 
 log = logging.getLogger("daybreak.api.streams")
 
-KEPT_LIMIT = 200_000
-"""Frames kept for clients that come back, in all channels of a feed (some 80 MB); more are not kept."""
+CACHE_LIMIT = 200_000
+"""Frames cached by a feed for clients that reconnect (some 80 MB). A topic that exceeds it drops its own."""
 _YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
 _JITTER = random.Random()
@@ -35,13 +46,13 @@ class Feed:
     def __init__(self, pool: str, events: EventLog, metrics: GatewayMetrics) -> None:
         self.pool = pool
         self.waiting: dict[TaskId, None] = {}
-        """Tasks that wait and are followed, in the order in which their places are looked up."""
+        """Waiting tasks with subscribers, in the order in which their queue positions are looked up."""
         self._events = events
         self._metrics = metrics
-        self._channels: dict[TaskId, Topic] = {}
-        self._kept = 0
+        self._topics: dict[TaskId, Topic] = {}
+        self._cached = 0
         self._reader: asyncio.Task[None] | None = None
-        self._endings = TaskReaper()
+        self._reaper = TaskReaper()
         self._ready = asyncio.Event()
 
     @property
@@ -50,63 +61,63 @@ class Feed:
         return self._reader is not None
 
     def attach(self, task: TaskId, subscriber: Subscriber) -> Topic:
-        """From now on it gets its task's events; the first one starts the reader."""
-        channel = self._channels.setdefault(task, Topic())
-        channel.subscribers.add(subscriber)
+        """Send the task's events to the subscriber from now on. The first subscriber starts the reader."""
+        topic = self._topics.setdefault(task, Topic())
+        topic.subscribers.add(subscriber)
         if self._reader is None:
             self._ready = asyncio.Event()
             self._reader = asyncio.create_task(self._read(self._ready), name=f"follow {self.pool}")
-        return channel
+        return topic
 
     def detach(self, task: TaskId, subscriber: Subscriber) -> None:
-        """It gets nothing more; the last one stops the reader."""
-        channel = self._channels.get(task)
-        if channel is not None:
-            channel.subscribers.discard(subscriber)
-            if not channel.subscribers:
-                del self._channels[task]
-                self._kept = max(0, self._kept - channel.kept)
+        """Send the subscriber nothing more. The last subscriber stops the reader."""
+        topic = self._topics.get(task)
+        if topic is not None:
+            topic.subscribers.discard(subscriber)
+            if not topic.subscribers:
+                del self._topics[task]
+                self._cached = max(0, self._cached - topic.cached)
                 self.waiting.pop(task, None)
-        if not self._channels and self._reader is not None:
-            self._endings.end(self._reader)
+        if not self._topics and self._reader is not None:
+            self._reaper.cancel(self._reader)
             self._reader = None
-            self._kept = 0
+            self._cached = 0
 
-    async def live(self, timeout_s: float) -> None:
-        """Wait until the reader knows where it begins: history read from then on leaves no gap.
+    async def wait_live(self, timeout_s: float) -> None:
+        """Wait until the reader knows its position in the log: history read from then on leaves no gap.
 
-        :raises StoreUnavailableError: when the store does not say so in time.
+        :raises StoreUnavailableError: if the store does not respond in time.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
         except TimeoutError as exc:
-            raise StoreUnavailableError("the event log does not answer") from exc
+            raise StoreUnavailableError("the event log does not respond") from exc
 
-    def learn(self, channel: Topic, after: frames.EventKey | None, history: list[Frame]) -> None:
-        """Keep history that a subscriber has read, for those who come after it."""
-        before = channel.kept
-        channel.learn(after, history)
-        self._account(channel, before)
+    def cache_history(self, topic: Topic, after: frames.EventKey | None, history: list[Frame]) -> None:
+        """Cache history that one subscriber has read, for the next ones."""
+        before = topic.cached
+        topic.cache_history(after, history)
+        self._account(topic, before)
 
-    def tell(self, task: TaskId, frame: Frame) -> None:
-        """Hand a frame that is not in the log to all who follow the task."""
-        channel = self._channels.get(task)
-        if channel is not None:
-            channel.tell(frame)
+    def publish(self, task: TaskId, frame: Frame) -> None:
+        """Send a frame that is not in the event log to all subscribers of the task."""
+        topic = self._topics.get(task)
+        if topic is not None:
+            topic.publish(frame)
 
     def close(self) -> None:
-        """End all subscribers."""
-        for channel in self._channels.values():
-            for subscriber in channel.subscribers:
+        """End all subscriptions."""
+        for topic in self._topics.values():
+            for subscriber in topic.subscribers:
                 subscriber.close()
 
-    async def stopped(self) -> None:
-        """Stop the reader, whoever is still there, and wait for it."""
+    async def stop(self) -> None:
+        """Stop the reader, even if there are subscribers, and wait for its end."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            self._endings.end(reader)
-        await self._endings.all()
+            self._reaper.cancel(reader)
+        await self._reaper.wait_all()
 
     async def _read(self, ready: asyncio.Event) -> None:
         cursor: str | None = None
@@ -116,7 +127,7 @@ class Feed:
                 if cursor is None:
                     cursor = await self._events.tail(self.pool)
                     if ready.is_set():
-                        self._fall_behind()
+                        self._mark_all_lagging()
                     ready.set()
                 async for batch in self._events.follow(self.pool, after=cursor):
                     delay_s = _BACKOFF_S[0]
@@ -124,48 +135,55 @@ class Feed:
                         self._deliver(event)
                         cursor = event.id
                         if not count % _YIELD_EACH:
-                            await asyncio.sleep(0)  # let subscribers drain, or a burst overflows them all
+                            await asyncio.sleep(
+                                0
+                            )  # Let subscribers drain, or a burst overflows all their queues.
             except EventsTrimmedError:
-                log.warning("pool %s: events were trimmed before they were read; all begin again", self.pool)
+                log.warning(
+                    "pool %s: events were trimmed before they were read; sending snapshots to all subscribers",
+                    self.pool,
+                )
                 cursor = None
             except StoreError as exc:
-                log.warning("pool %s: the event log is away (%s); again in %.1f s", self.pool, exc, delay_s)
+                log.warning(
+                    "pool %s: cannot read the event log (%s); retrying in %.1f s", self.pool, exc, delay_s
+                )
             except Exception:
-                log.exception("pool %s: the reader failed; again in %.1f s", self.pool, delay_s)
+                log.exception("pool %s: the event reader failed; retrying in %.1f s", self.pool, delay_s)
             await asyncio.sleep(delay_s * _JITTER.uniform(0.8, 1.2))
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
 
-    def _fall_behind(self) -> None:
-        """Nobody got what was trimmed: all are told so, once the reader knows where it goes on."""
-        for channel in self._channels.values():
-            channel.forget()
-            for subscriber in channel.subscribers:
+    def _mark_all_lagging(self) -> None:
+        """All subscribers missed the trimmed events. Call this once the reader knows its new position."""
+        for topic in self._topics.values():
+            topic.drop_history()
+            for subscriber in topic.subscribers:
                 subscriber.mark_lagging()
-        self._kept = 0
+        self._cached = 0
 
     def _deliver(self, event: EventRecord) -> None:
-        channel = self._channels.get(event.task)
-        if channel is None:
+        topic = self._topics.get(event.task)
+        if topic is None:
             return
-        frame = frames.logged(event)
+        frame = frames.event_frame(event)
         if frame.type in frames.WAITING:
             self.waiting[event.task] = None
         elif frame.type == "started" or frame.terminal:
             self.waiting.pop(event.task, None)
-        self._metrics.events_relayed.inc(len(channel.subscribers))
-        before = channel.kept
-        channel.log(frame)
-        self._account(channel, before)
+        self._metrics.events_relayed.inc(len(topic.subscribers))
+        before = topic.cached
+        topic.append(frame)
+        self._account(topic, before)
 
-    def _account(self, channel: Topic, before: int) -> None:
-        self._kept += channel.kept - before
-        if self._kept > KEPT_LIMIT:
-            self._kept -= channel.kept
-            channel.forget()
+    def _account(self, topic: Topic, before: int) -> None:
+        self._cached += topic.cached - before
+        if self._cached > CACHE_LIMIT:
+            self._cached -= topic.cached
+            topic.drop_history()
 
 
 class Broadcaster:
-    """All feeds of this process."""
+    """The feeds of all pools in this process."""
 
     def __init__(self, events: EventLog, metrics: GatewayMetrics) -> None:
         self._events = events
@@ -180,7 +198,7 @@ class Broadcaster:
         return self._feeds[pool]
 
     def begin_close(self) -> None:
-        """End all streams soon, and take no new ones: the server is going."""
+        """End all streams soon and accept no new ones, because the server is shutting down."""
         self.closing = True
         for feed in self._feeds.values():
             feed.close()
@@ -189,4 +207,4 @@ class Broadcaster:
         """End all streams and stop all readers."""
         self.begin_close()
         for feed in self._feeds.values():
-            await feed.stopped()
+            await feed.stop()

@@ -1,4 +1,4 @@
-"""Tells those who follow a waiting task when its place in the queue or its pool's wake changes."""
+"""Sends ``position`` and ``wake`` frames to the subscribers of waiting tasks when either changes."""
 
 from __future__ import annotations
 
@@ -8,55 +8,61 @@ from daybreak_server.api import serializers
 from daybreak_server.api.store.catalog import PoolViewCache
 from daybreak_server.api.streaming import frames
 from daybreak_server.api.streaming.broadcaster import Broadcaster
-from daybreak_server.api.streaming.subscription import place_frames
+from daybreak_server.api.streaming.subscription import position_frames
 from daybreak_server.ports.tasks import TaskStore
 
 LOOKUPS = 100
-"""QueuePositions looked up in one round of one pool; more followed tasks take turns."""
+"""Tasks of a pool whose position is looked up in one round; further tasks take turns."""
 
 
 class QueuePositions:
-    """Looks places up, one round each second. What has not changed is not sent again (see ``Frame.mark``)."""
+    """Looks up queue positions, one round every second. An unchanged one is not sent again (``Frame.dedup_key``)."""
 
     def __init__(
-        self, hub: Broadcaster, store: TaskStore, numbers: PoolViewCache, now_ms: Callable[[], int]
+        self,
+        broadcaster: Broadcaster,
+        store: TaskStore,
+        pool_views: PoolViewCache,
+        now_ms: Callable[[], int],
     ) -> None:
-        self._hub = hub
+        self._broadcaster = broadcaster
         self._store = store
-        self._numbers = numbers
+        self._pool_views = pool_views
         self._now_ms = now_ms
-        self._told: dict[str, tuple[str, str]] = {}
-        """Of each pool: the phase of its wake and what keeps it from going on, as they were told last."""
+        self._last_wake: dict[str, tuple[str, str]] = {}
+        """The phase and message of each pool's wake that were sent last."""
 
-    async def round(self, pool: str) -> None:
-        """Look up the places of the followed waiting tasks. :raises StoreUnavailableError:"""
-        feed = self._hub.feed(pool)
+    async def publish(self, pool: str) -> None:
+        """Look up and send the positions of waiting tasks with subscribers. :raises StoreUnavailableError:"""
+        feed = self._broadcaster.feed(pool)
         for task in list(feed.waiting)[:LOOKUPS]:
             record = await self._store.get(task)
             if feed.waiting.pop(task, False) is False:
-                continue  # it has begun, or nobody follows it any more, since we asked
+                continue  # During the lookup, the task started or its last subscriber left.
             if record is None or not record.state.waiting:
                 continue
-            feed.waiting[task] = None  # behind all others: they take turns
-            for frame in place_frames(record, self._numbers, self._now_ms()):
-                feed.tell(task, frame)
+            feed.waiting[task] = None  # At the end of the order, so that tasks take turns.
+            for frame in position_frames(record, self._pool_views, self._now_ms()):
+                feed.publish(task, frame)
 
-    def waking(self, pool: str) -> bool:
-        """Whether somebody waits and watches while the pool gets its first group."""
-        view = self._numbers.latest(pool)
-        return (
-            bool(self._hub.feed(pool).waiting) and view is not None and not serializers.has_ready_group(view)
-        )
+    def is_waking(self, pool: str) -> bool:
+        """Whether the pool is waking while a waiting task has subscribers."""
+        view = self._pool_views.latest(pool)
+        has_waiting = bool(self._broadcaster.feed(pool).waiting)
+        return has_waiting and view is not None and not serializers.has_ready_group(view)
 
-    async def look(self, pool: str) -> None:
-        """Tell of a new phase of the wake, or of what keeps it, without looking places up.
+    async def publish_wake(self, pool: str) -> None:
+        """Send the wake if its phase or message has changed, without looking up positions.
 
         :raises StoreUnavailableError:
         """
-        shown = serializers.wake_of(await self._numbers.refresh(pool), self._now_ms())
-        if shown is None or self._told.get(pool) == (told := (shown["phase"], shown.get("message", ""))):
+        shown = serializers.wake(await self._pool_views.refresh(pool), self._now_ms())
+        if shown is None:
             return
-        self._told[pool] = told
-        feed = self._hub.feed(pool)
+        wake = (shown["phase"], shown.get("message", ""))
+        if self._last_wake.get(pool) == wake:
+            return
+        self._last_wake[pool] = wake
+        feed = self._broadcaster.feed(pool)
         for task in feed.waiting:
-            feed.tell(task, frames.wake(task, shown, self._now_ms()))
+            feed.publish(task, frames.wake(task, shown, self._now_ms()))

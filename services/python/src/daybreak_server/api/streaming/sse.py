@@ -1,4 +1,4 @@
-"""A stream of frames as server-sent events."""
+"""Sends a subscription as server-sent events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybreak_server.api import path_prefix
-from daybreak_server.api.http.responses import until_gone
+from daybreak_server.api.http.responses import until_disconnect
 from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Subscription
 from daybreak_server.ports.store_errors import StoreError
@@ -22,46 +22,46 @@ _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"
 
 
 def no_more_events() -> Response:
-    """The answer to a client that has seen the last event: a browser's ``EventSource`` connects no more.
+    """The response to a client that has seen the last event. A browser's ``EventSource`` then stops reconnecting.
 
-    It names the type of a stream, as clients of earlier versions check that before anything else.
+    It has a stream's content type, because clients of earlier versions check that before anything else.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 
 
 class EventStream(Response):
-    """Sends frames until the task's last event, the end of the server, or the client's."""
+    """Sends frames until the task's last event, the server's shutdown or the client's disconnect."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, following: Subscription, gate: StreamLimits, tenant: str) -> None:
-        self._following = following
-        self._gate = gate
+    def __init__(self, subscription: Subscription, stream_limits: StreamLimits, tenant: str) -> None:
+        self._subscription = subscription
+        self._stream_limits = stream_limits
         self._tenant = tenant
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """:raises ApiError, StoreError: before anything is sent, so that they become problems."""
+        """Send the stream. :raises ApiError, StoreError: before anything is sent, so that they can be answered."""
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        with self._gate.enter(self._tenant, "sse"):
-            async with self._following:
-                await until_gone(receive, self._send_all(send))
+        with self._stream_limits.enter(self._tenant, "sse"):
+            async with self._subscription:
+                await until_disconnect(receive, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": _OPENING, "more_body": True})
-        below = path_prefix.current()
-        with suppress(OSError):  # the client has gone
+        prefix = path_prefix.current()
+        with suppress(OSError):  # The client has disconnected.
             try:
-                async with aclosing(self._following.batches()) as batches:
+                async with aclosing(self._subscription.batches()) as batches:
                     async for batch in batches:
-                        body = b"".join(frame.below(below).sse for frame in batch) or _HEARTBEAT
+                        body = b"".join(frame.with_prefix(prefix).sse for frame in batch) or _HEARTBEAT
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             except StoreError as exc:
-                log.info("a stream ends as its history cannot be read: %s", exc)
+                log.info("a stream ended because its history cannot be read: %s", exc)
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""How many streams may be open at once, in this process and for one tenant."""
+"""Limits the number of open streams, in this process and for each tenant."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.problems import ApiError
+from daybreak_server.api.errors import ApiError
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.settings.tree import HttpSettings
 
 
 class StreamLimits:
-    """Counts open streams."""
+    """Counts open streams and refuses those over the limits."""
 
     def __init__(self, settings: HttpSettings, metrics: GatewayMetrics) -> None:
         self._settings = settings
@@ -23,11 +23,16 @@ class StreamLimits:
 
     @contextmanager
     def enter(self, tenant: str, kind: str) -> Iterator[None]:
-        """Hold a place while the stream is open. :raises ApiError: ``too_many_streams``."""
+        """Count a stream while it is open. :raises ApiError: ``too_many_streams``."""
         if self._open >= self._settings.max_streams:
-            raise self._refusal("streams", "This server has as many open streams as it may.")
+            raise self._refusal(
+                "streams", f"This server has {self._open:,} open streams, the most it allows."
+            )
         if self._tenants[tenant] >= self._settings.max_streams_per_tenant:
-            raise self._refusal("streams_per_tenant", "Your tenant has as many open streams as it may.")
+            raise self._refusal(
+                "streams_per_tenant",
+                f"The tenant {tenant!r} has {self._tenants[tenant]:,} open streams, the most it may have.",
+            )
         gauge = self._metrics.streams_open.labels(kind)
         self._open += 1
         self._tenants[tenant] += 1
@@ -43,4 +48,9 @@ class StreamLimits:
 
     @staticmethod
     def _refusal(limit: str, detail: str) -> ApiError:
-        return ApiError(ErrorCode.TOO_MANY_STREAMS, detail, limit=limit, retry_after_s=5.0)
+        return ApiError(
+            ErrorCode.TOO_MANY_STREAMS,
+            f"{detail} Close one, or retry later.",
+            limit=limit,
+            retry_after_s=5.0,
+        )

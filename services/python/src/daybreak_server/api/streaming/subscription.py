@@ -1,4 +1,13 @@
-"""What one subscriber sees, in order: history, then the live feed, then the end."""
+"""What one subscriber of a task receives, in order: history, then live events, up to the task's last event.
+
+A subscription attaches to the pool's feed, then replays the events after the client's last id, from the topic's cache
+or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events.
+
+It sends a ``reset`` (a snapshot of the task) instead of events in three cases: the history after the client's id has
+been trimmed; the client was too slow and its queue overflowed; or the client's id is beyond the task's last event,
+because it belongs to another task or to a write that was lost. After the snapshot of an ended task the terminal event
+follows, so that every client sees it.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +30,51 @@ PAGE = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where a subscriber's events come from."""
+    """Where a subscription gets its events from, and its limits."""
 
-    hub: Broadcaster
+    broadcaster: Broadcaster
     store: TaskStore
     events: EventLog
-    numbers: PoolViewCache
+    pool_views: PoolViewCache
     now_ms: Callable[[], int]
     heartbeat_s: float
     timeout_s: float
     queue_limit: int = QUEUE_LIMIT
 
 
-def place_frames(record: TaskRecord, numbers: PoolViewCache, now_ms: int) -> list[Frame]:
-    """Where a waiting task stands, and what its pool does about it."""
-    shown = serializers.task(record, numbers.latest(record.pool), now_ms)
-    told = []
+def position_frames(record: TaskRecord, pool_views: PoolViewCache, now_ms: int) -> list[Frame]:
+    """The ``position`` and ``wake`` frames of a waiting task."""
+    shown = serializers.task(record, pool_views.latest(record.pool), now_ms)
+    found = []
     if "queue" in shown:
-        told.append(frames.position(record.id, shown["queue"], now_ms))
+        found.append(frames.position(record.id, shown["queue"], now_ms))
     if "wake" in shown:
-        told.append(frames.wake(record.id, shown["wake"], now_ms))
-    return told
+        found.append(frames.wake(record.id, shown["wake"], now_ms))
+    return found
 
 
 class Subscription:
-    """One subscriber's view of one task: a context manager around :meth:`batches`.
+    """A subscription to one task: a context manager around :meth:`batches`.
 
-    A store that goes away while history or a snapshot is read ends it with ``StoreError``; the client comes
-    back with the last id it has seen. The live feed itself outlives such times.
+    If the store fails while history or a snapshot is read, the subscription ends with ``StoreError`` and the client
+    reconnects with the last id that it saw. Live events survive an outage of the store.
     """
 
     def __init__(self, sources: Sources, task: TaskId, pool: str, *, after: EventKey | None) -> None:
         self._sources = sources
         self._task = task
         self._last = after
-        self._feed: Feed = sources.hub.feed(pool)
-        self._channel = Topic()
+        self._feed: Feed = sources.broadcaster.feed(pool)
+        self._topic = Topic()
         self._subscriber = Subscriber(limit=sources.queue_limit)
-        self._marks: dict[str, object] = {}
+        self._sent_keys: dict[str, object] = {}
         self._ended = False
 
     async def __aenter__(self) -> Subscription:
-        """Register, and wait until the feed is live. :raises StoreUnavailableError: if it is not in time."""
-        self._channel = self._feed.attach(self._task, self._subscriber)
+        """Attach to the feed and wait until it is live. :raises StoreUnavailableError: if that takes too long."""
+        self._topic = self._feed.attach(self._task, self._subscriber)
         try:
-            await self._feed.live(self._sources.timeout_s)
+            await self._feed.wait_live(self._sources.timeout_s)
         except BaseException:
             self._feed.detach(self._task, self._subscriber)
             raise
@@ -81,14 +90,14 @@ class Subscription:
         return self._ended
 
     @property
-    def behind(self) -> bool:
-        """Whether the subscriber is so slow that it will get a snapshot instead of what it has missed."""
-        return self._subscriber.overflowed
+    def lagging(self) -> bool:
+        """Whether the subscriber was too slow and will get a snapshot instead of the events that it missed."""
+        return self._subscriber.lagging
 
-    async def over(self, record: TaskRecord) -> bool:
+    async def has_seen_end(self, record: TaskRecord) -> bool:
         """Whether the task has ended and the client has seen its last event, so that no stream is needed.
 
-        An id beyond the last event is another matter: such a client gets a snapshot of what is true.
+        An id beyond the last event does not count: such a client gets a snapshot.
         """
         if self._last is None or not record.state.terminal:
             return False
@@ -97,14 +106,14 @@ class Subscription:
         return not (await self._read(self._last)).events
 
     async def batches(self) -> AsyncGenerator[list[Frame], None]:
-        """Everything behind ``after``, up to the terminal event or until the server goes.
+        """The events after ``after``, up to the terminal event or until the server shuts down.
 
         An empty batch is a heartbeat: nothing has happened for a while.
         """
-        async for batch in self._begin():
+        async for batch in self._replay():
             yield batch
         while not self._ended and not self._subscriber.closed:
-            if self._subscriber.overflowed:
+            if self._subscriber.lagging:
                 async for batch in self._reset():
                     yield batch
             elif batch := self._new(self._subscriber.pop()):
@@ -112,69 +121,74 @@ class Subscription:
             elif not await self._subscriber.wait(self._sources.heartbeat_s):
                 yield []
 
-    async def _begin(self) -> AsyncGenerator[list[Frame], None]:
-        if self._channel.behind(self._last) is None:
-            await self._channel.loaded()  # of many who come at once one asks the store
-        kept = self._channel.behind(self._last)
-        if kept is None:
+    async def _replay(self) -> AsyncGenerator[list[Frame], None]:
+        if self._topic.events_after(self._last) is None:
+            await self._topic.wait_loaded()  # Of many that connect at once, only one reads from the store.
+        cached = self._topic.events_after(self._last)
+        if cached is None:
             async for batch in self._history():
                 yield batch
-        elif kept:
-            yield self._new(kept)
-            if kept[-1].type not in frames.WAITING:
-                return  # it has ended, or it runs: then nothing is to be asked
+        elif cached:
+            yield self._new(cached)
+            if cached[-1].type not in frames.WAITING:
+                return  # The task runs or has ended, so its record holds nothing more.
         if not self._ended:
-            async for batch in self._look():
+            async for batch in self._check_record():
                 yield batch
 
-    async def _look(self) -> AsyncGenerator[list[Frame], None]:
-        """What the record says that history does not: its place in the queue, or that it has long ended."""
+    async def _check_record(self) -> AsyncGenerator[list[Frame], None]:
+        """What the record says beyond the history: the queue position, or that the task has long ended."""
         record = await self._sources.store.get(self._task)
-        if record is not None and self._beyond(record):
+        if record is not None and self._is_ahead(record):
             async for batch in self._reset():
                 yield batch
         elif record is None or record.state.terminal:
-            async for batch in self._history():  # its last event may have come in between
+            async for batch in self._history():  # The last event may have been written since the replay.
                 yield batch
             self._ended = True
         elif record.state is not State.RUNNING:
             self._feed.waiting.setdefault(self._task, None)
-            if told := self._new(place_frames(record, self._sources.numbers, self._sources.now_ms())):
-                yield told
+            now_ms = self._sources.now_ms()
+            if batch := self._new(position_frames(record, self._sources.pool_views, now_ms)):
+                yield batch
 
-    def _beyond(self, record: TaskRecord) -> bool:
-        """Whether the client has seen what never was: an id of another task, or of a write that was lost."""
+    def _is_ahead(self, record: TaskRecord) -> bool:
+        """Whether the client's id is beyond the task's last event: of another task, or of a write that was lost."""
         if self._last is None or record.last_event_id is None:
             return False
         return self._last > frames.parse_id(record.last_event_id)
 
     async def _history(self) -> AsyncGenerator[list[Frame], None]:
-        """The task's own stream behind the last event seen; with a snapshot first where it was trimmed."""
-        start, every, trimmed = self._last, list[Frame](), False
-        with self._channel.loading():
-            while not (every and every[-1].terminal):
-                after = (every[-1].key if every else None) or start
+        """The task's logged events after the last one seen, with a snapshot first if some were trimmed."""
+        start, history, trimmed = self._last, list[Frame](), False
+        with self._topic.loading():
+            while not (history and history[-1].terminal):
+                after = (history[-1].key if history else None) or start
                 page = await self._read(after)
                 if page.trimmed and page.events:
-                    start, every, trimmed = frames.before(frames.parse_id(page.events[0].id)), [], True
-                every += [frames.logged(event) for event in page.events]
+                    start, history, trimmed = (
+                        frames.predecessor(frames.parse_id(page.events[0].id)),
+                        [],
+                        True,
+                    )
+                history += [frames.event_frame(event) for event in page.events]
                 if len(page.events) < PAGE:
                     break
-            self._feed.learn(self._channel, start, every)
+            self._feed.cache_history(self._topic, start, history)
         record = await self._sources.store.get(self._task) if trimmed else None
         if record is not None:
             yield [self._snapshot(record)]
-        for first in range(0, len(every), BATCH):
-            if batch := self._new(every[first : first + BATCH]):
+        for first in range(0, len(history), BATCH):
+            if batch := self._new(history[first : first + BATCH]):
                 yield batch
 
     async def _read(self, after: EventKey | None) -> EventPage:
-        behind = None if after is None else frames.format_id(after)
-        return await self._sources.events.read(self._task, after=behind, limit=PAGE)
+        after_id = None if after is None else frames.format_id(after)
+        return await self._sources.events.read(self._task, after=after_id, limit=PAGE)
 
     async def _reset(self) -> AsyncGenerator[list[Frame], None]:
-        """A snapshot, and on from there: for one that fell behind, or knows a history that is not ours."""
-        self._subscriber.resume()  # first: what comes from here on is in the snapshot or in the queue
+        """Send a snapshot and continue from there."""
+        self._subscriber.resume()  # First, so that every later event is in the snapshot or in the queue.
         record = await self._sources.store.get(self._task)
         if record is None:
             self._ended = True
@@ -183,7 +197,7 @@ class Subscription:
         if record.last_event_id is not None:
             self._last = frames.parse_id(record.last_event_id)
         if record.state.terminal:
-            self._last = None if self._last is None else frames.before(self._last)
+            self._last = None if self._last is None else frames.predecessor(self._last)
             async for batch in self._history():
                 yield batch
             self._ended = True
@@ -191,22 +205,22 @@ class Subscription:
     def _snapshot(self, record: TaskRecord) -> Frame:
         now_ms = self._sources.now_ms()
         return frames.reset(
-            serializers.task(record, self._sources.numbers.latest(record.pool), now_ms), now_ms
+            serializers.task(record, self._sources.pool_views.latest(record.pool), now_ms), now_ms
         )
 
     def _new(self, found: Iterable[Frame]) -> list[Frame]:
-        """Those that the subscriber has not had yet, up to the task's last one."""
-        return [frame for frame in found if not self._ended and self._takes(frame)]
+        """The frames that the subscriber has not received yet, up to the task's last event."""
+        return [frame for frame in found if not self._ended and self._accept(frame)]
 
-    def _takes(self, frame: Frame) -> bool:
+    def _accept(self, frame: Frame) -> bool:
         if frame.key is None:
-            if self._marks.get(frame.type) == frame.mark:
+            if self._sent_keys.get(frame.type) == frame.dedup_key:
                 return False
-            self._marks[frame.type] = frame.mark
+            self._sent_keys[frame.type] = frame.dedup_key
             return True
         if self._last is not None and frame.key <= self._last:
             return False
         self._last = frame.key
-        self._marks.clear()
+        self._sent_keys.clear()
         self._ended = frame.terminal
         return True

@@ -1,6 +1,6 @@
-"""One followed task: its subscribers, and its latest events for those who come back.
+"""A topic is one task with subscribers: it pushes events to them and caches the latest for clients that reconnect.
 
-All calls come from the event loop; nothing here is for threads.
+All calls come from the event loop; nothing here is thread-safe.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from daybreak_server.api.streaming.frames import EventKey, Frame
 
 QUEUE_LIMIT = 1024
-"""Frames that wait for one subscriber; frames are shared, so this bounds references, not copies."""
+"""Frames queued for one subscriber. Frames are shared, so this bounds references rather than copies."""
 RECENT_LIMIT = 512
-"""Frames kept of a task while it is followed: a client that comes back is served without asking the store."""
+"""Frames cached for a task with subscribers, so that a client that reconnects needs no read from the store."""
 BATCH = 256
 START: EventKey = (0, 0)
 
 
 class Subscriber:
-    """A bounded queue of frames, for one reader."""
+    """A bounded queue of frames for one reader."""
 
-    __slots__ = ("_limit", "_queue", "_quiet_at", "_timer", "_waiter", "closed", "overflowed")
+    __slots__ = ("_limit", "_queue", "_quiet_at", "_timer", "_waiter", "closed", "lagging")
 
     def __init__(self, *, limit: int = QUEUE_LIMIT) -> None:
-        self.overflowed = False
+        self.lagging = False
         self.closed = False
         self._limit = limit
         self._queue: deque[Frame] = deque()
@@ -35,8 +35,8 @@ class Subscriber:
         self._quiet_at = 0.0
 
     def push(self, frame: Frame) -> None:
-        """Add a frame; one too many empties the queue and marks the subscriber as behind."""
-        if self.overflowed or self.closed:
+        """Add a frame. If the queue is full, empty it and mark the subscriber as lagging."""
+        if self.lagging or self.closed:
             return
         if len(self._queue) >= self._limit:
             self.mark_lagging()
@@ -45,41 +45,41 @@ class Subscriber:
             self._wake()
 
     def mark_lagging(self) -> None:
-        """Frames are missing from here on, until :meth:`resume`."""
+        """Drop all frames until :meth:`resume`."""
         self._queue.clear()
-        self.overflowed = True
+        self.lagging = True
         self._wake()
 
     def resume(self) -> None:
-        """Take frames again after an overflow."""
-        self.overflowed = False
+        """Accept frames again."""
+        self.lagging = False
 
     def pop(self) -> list[Frame]:
-        """What waits, but not more than is sent at once."""
+        """The queued frames, at most one batch."""
         queue = self._queue
         return [queue.popleft() for _ in range(min(BATCH, len(queue)))]
 
     def close(self) -> None:
-        """The server is going: end soon."""
+        """Ask the reader to end soon, because the server is shutting down."""
         self.closed = True
         self._wake()
 
     def leave(self) -> None:
-        """The reader has gone."""
+        """Stop the timer; the reader calls this when it ends."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     async def wait(self, timeout_s: float) -> bool:
-        """Until there is something to do; ``False`` when the time is over first."""
-        if self._queue or self.overflowed or self.closed:
+        """Wait until there is something to do; ``False`` if nothing happened within the timeout."""
+        if self._queue or self.lagging or self.closed:
             return True
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         self._quiet_at = loop.time() + timeout_s
-        # One timer for all waits: to set one for each would cost as much as an event does.
+        # All waits share one timer, because setting one for each wait would cost as much as an event does.
         if self._timer is None:
-            self._timer = loop.call_at(self._quiet_at, self._look, loop)
+            self._timer = loop.call_at(self._quiet_at, self._check_quiet, loop)
         try:
             return await self._waiter
         finally:
@@ -89,19 +89,19 @@ class Subscriber:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Whether it has been quiet for so long; if not, look again when it might be."""
+    def _check_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the wait if its timeout has passed; otherwise set the timer again, for a wait that began later."""
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return
         if loop.time() < self._quiet_at:
-            self._timer = loop.call_at(self._quiet_at, self._look, loop)
+            self._timer = loop.call_at(self._quiet_at, self._check_quiet, loop)
         else:
             self._waiter.set_result(False)
 
 
 class Topic:
-    """The subscribers of one task, and its latest frames: all behind ``floor``, when that is known."""
+    """The subscribers of one task, and its cached frames: all those after ``floor``, if that is known."""
 
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
@@ -112,7 +112,7 @@ class Topic:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """While one subscriber reads history from the store, others may wait for what it learns."""
+        """Hold this while reading history from the store; other subscribers can wait for what it caches."""
         if self._loading is not None:
             yield
             return
@@ -123,55 +123,55 @@ class Topic:
             self._loading.set()
             self._loading = None
 
-    async def loaded(self) -> None:
-        """When nobody reads history any more."""
+    async def wait_loaded(self) -> None:
+        """Wait until no subscriber is reading history."""
         if self._loading is not None:
             await self._loading.wait()
 
     @property
-    def kept(self) -> int:
-        """How many frames are kept."""
+    def cached(self) -> int:
+        """The number of cached frames."""
         return len(self._recent)
 
-    def log(self, frame: Frame) -> None:
-        """The task's next event."""
+    def append(self, frame: Frame) -> None:
+        """Cache and publish the task's next event of the log."""
         self._recent.append(frame)
         if len(self._recent) > RECENT_LIMIT:
             self._drop_first()
-        self.tell(frame)
+        self.publish(frame)
 
-    def tell(self, frame: Frame) -> None:
-        """Something to pass on that is not in the log."""
+    def publish(self, frame: Frame) -> None:
+        """Push a frame to all subscribers without caching it."""
         for subscriber in self.subscribers:
             subscriber.push(frame)
 
-    def behind(self, after: EventKey | None) -> list[Frame] | None:
-        """The events behind ``after``, or ``None`` when not all of them are kept."""
+    def events_after(self, after: EventKey | None) -> list[Frame] | None:
+        """The events after ``after``, or ``None`` if some of them are not cached."""
         start = after or START
         if self.floor is None or start < self.floor:
             return None
         return [frame for frame in self._recent if frame.key is not None and frame.key > start]
 
-    def learn(self, after: EventKey | None, history: Sequence[Frame]) -> None:
-        """Keep history that was read from the store behind ``after`` while the channel was live."""
+    def cache_history(self, after: EventKey | None, history: Sequence[Frame]) -> None:
+        """Cache the history after ``after``, which was read from the store while the topic was live."""
         start = after or START
         if self.floor is not None and self.floor <= start:
             return
         newest = (history[-1].key if history else None) or start
         if self._dropped is not None and self._dropped > newest:
-            return  # between this history and what is kept there is a gap
-        self._recent = deque([*history, *self._later(newest)])
+            return  # There is a gap between this history and the cached frames.
+        self._recent = deque([*history, *self._later_than(newest)])
         self.floor = start
         while len(self._recent) > RECENT_LIMIT:
             self._drop_first()
 
-    def forget(self) -> None:
-        """Keep nothing of what was: events have been missed, or there is no room."""
+    def drop_history(self) -> None:
+        """Drop the cache, because events were missed or there is no room."""
         self._dropped = self._recent[-1].key if self._recent else self._dropped
         self._recent.clear()
         self.floor = None
 
-    def _later(self, key: EventKey) -> Iterable[Frame]:
+    def _later_than(self, key: EventKey) -> Iterable[Frame]:
         return (frame for frame in self._recent if frame.key is not None and frame.key > key)
 
     def _drop_first(self) -> None:

@@ -1,4 +1,4 @@
-"""A stream of frames over a WebSocket: one event object in a text frame."""
+"""Sends a subscription over a WebSocket: one event object in each text frame."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api import path_prefix
-from daybreak_server.api.http.responses import until_gone
-from daybreak_server.api.problems import ApiError, to_api_error
+from daybreak_server.api.errors import ApiError, to_api_error
+from daybreak_server.api.http.responses import until_disconnect
 from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Subscription
 from daybreak_server.ports.store_errors import StoreError
@@ -24,43 +24,44 @@ UNKNOWN = 4404
 TOO_MANY = 4429
 RESTARTING = 1012
 TRY_AGAIN = 1013
-OUR_FAULT = 1011
+INTERNAL_ERROR = 1011
 
 _CODES = {400: BAD_REQUEST, 401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: UNKNOWN, 429: TOO_MANY, 503: TRY_AGAIN}
 
 
 async def refuse(socket: WebSocket, exc: Exception) -> None:
-    """Close an accepted socket with the code that says why; the reason is the problem's code."""
+    """Close an accepted socket with the close code of the error; the reason is the error's stable code."""
     error = to_api_error(exc, socket.url.path)
     if error is None:
         log.exception("the WebSocket %s failed", socket.url.path, exc_info=exc)
         error = ApiError(ErrorCode.INTERNAL, "")
-    await _close(socket, _CODES.get(error.code.status, OUR_FAULT), error.code.value)
+    await _close(socket, _CODES.get(error.code.status, INTERNAL_ERROR), error.code.value)
 
 
-async def serve(socket: WebSocket, following: Subscription, gate: StreamLimits, tenant: str) -> None:
-    """Send frames over an accepted socket until the task's last event; what the client sends is ignored."""
-    with gate.enter(tenant, "ws"):
-        async with following:
-            await until_gone(socket.receive, _send_all(socket, following))
+async def serve(
+    socket: WebSocket, subscription: Subscription, stream_limits: StreamLimits, tenant: str
+) -> None:
+    """Send frames over an accepted socket until the task's last event. Messages from the client are ignored."""
+    with stream_limits.enter(tenant, "ws"):
+        async with subscription:
+            await until_disconnect(socket.receive, _send_all(socket, subscription))
 
 
-async def _send_all(socket: WebSocket, following: Subscription) -> None:
-    below = path_prefix.current()
+async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
+    prefix = path_prefix.current()
     try:
-        async with aclosing(following.batches()) as batches:
-            async for (
-                batch
-            ) in batches:  # an empty one is nothing here: the server's own pings are the heartbeat
+        async with aclosing(subscription.batches()) as batches:
+            # An empty batch sends nothing here, because the server's own pings are the heartbeat.
+            async for batch in batches:
                 for frame in batch:
-                    await socket.send_text(frame.below(below).text)
+                    await socket.send_text(frame.with_prefix(prefix).text)
     except StoreError as exc:
-        log.info("a stream ends as its history cannot be read: %s", exc)
+        log.info("a stream ended because its history cannot be read: %s", exc)
         await _close(socket, TRY_AGAIN, ErrorCode.STORE_UNAVAILABLE.value)
     except (WebSocketDisconnect, OSError):
         return
     else:
-        await _close(socket, DONE if following.ended else RESTARTING)
+        await _close(socket, DONE if subscription.ended else RESTARTING)
 
 
 async def _close(socket: WebSocket, code: int, reason: str | None = None) -> None:

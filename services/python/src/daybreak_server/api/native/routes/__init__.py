@@ -1,1 +1,1 @@
-"""The routes, in rooms by what they are about; each module makes a router from the shared context."""
+"""The routes, one module for each subject. Each module makes a router from the shared dependencies."""

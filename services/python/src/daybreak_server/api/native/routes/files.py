@@ -12,9 +12,9 @@ from starlette.responses import Response
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError
 from daybreak_server.api.http.responses import BlobResponse
 from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.problems import ApiError
 from daybreak_server.domain.artifact_names import attachment
 from daybreak_server.domain.tasks import ArtifactRef
 
@@ -22,12 +22,12 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["files"])
 
     @routes.get("/v1/tasks/{id}/artifacts/{name}", **openapi_specs.ARTIFACT)
     async def artifact(request: Request, id: str, name: str, caller: Caller) -> Response:
-        """A file of a task: its bytes (with ranges), or a redirect to a URL that is good for a while."""
+        """A file of a task: its bytes (with range requests), or a redirect to a URL that expires."""
         ref = await _find(ctx, caller, id, name)
         url = await asyncio.to_thread(
             ctx.services.blobs.url,
@@ -41,17 +41,20 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.head("/v1/tasks/{id}/artifacts/{name}", include_in_schema=False)
     async def artifact_head(request: Request, id: str, name: str, caller: Caller) -> Response:
-        """What the task's record says of the file; the same from every store."""
+        """The file's headers, from the task's record; the artifact store is not involved."""
         ref = await _find(ctx, caller, id, name)
         return Response(headers={**_headers(ref), "Content-Length": str(ref.size_bytes)})
 
     @routes.get("/v1/tasks/{id}/preview", **openapi_specs.PREVIEW)
     async def preview(id: str, caller: Caller) -> Response:
-        """The latest picture of the work so far."""
+        """The latest preview image of a running task."""
         record, _ = await ctx.record(caller, id)
         found = await ctx.services.store.preview(record.id)
         if found is None:
-            raise ApiError(ErrorCode.NO_SUCH_ARTIFACT, "The task has no preview (yet, or any more).")
+            raise ApiError(
+                ErrorCode.NO_SUCH_ARTIFACT,
+                f"The task {record.id} has no preview. It appears when the workload makes one, and is not kept.",
+            )
         image, content_type = found
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         return Response(image, headers=headers, media_type=content_type)
@@ -64,8 +67,12 @@ async def _find(ctx: Dependencies, caller: Principal, task: str, name: str) -> A
     for ref in record.artifacts:
         if ref.name == name:
             return ref
-    names = ", ".join(ref.name for ref in record.artifacts) or "none yet"
-    raise ApiError(ErrorCode.NO_SUCH_ARTIFACT, f"The task's artifacts: {names}.")
+    names = ", ".join(ref.name for ref in record.artifacts)
+    detail = f"It has: {names}." if names else "It has none yet: artifacts appear when the task succeeds."
+    raise ApiError(
+        ErrorCode.NO_SUCH_ARTIFACT,
+        f"The task {record.id} has no artifact {name[:MAX_FIELD_CHARS]!r}. {detail}",
+    )
 
 
 def _headers(ref: ArtifactRef) -> dict[str, str]:
@@ -85,9 +92,9 @@ def _bytes(ctx: Dependencies, request: Request, ref: ArtifactRef) -> Response:
     if known == "*" or headers["ETag"] in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
     start, length, status = 0, ref.size_bytes, 200
-    wanted = request.headers.get("range")
-    if wanted is not None and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
-        part = byte_range(wanted, ref.size_bytes)
+    range_header = request.headers.get("range")
+    if range_header is not None and request.headers.get("if-range", headers["ETag"]) == headers["ETag"]:
+        part = byte_range(range_header, ref.size_bytes)
         if part is not None:
             start, length, status = part[0], part[1], 206
             headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{ref.size_bytes}"
@@ -97,9 +104,9 @@ def _bytes(ctx: Dependencies, request: Request, ref: ArtifactRef) -> Response:
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The start and length that a ``Range`` asks for; ``None`` sends the whole (several parts, other units).
+    """The start and length of a ``Range`` header; ``None`` means the whole file (several ranges, other units).
 
-    :raises ApiError: ``bad_range`` when nothing of it lies in the file.
+    :raises ApiError: ``bad_range`` if the range lies outside the file.
     """
     match = _RANGE.fullmatch(header.strip())
     if match is None or not (match[1] or match[2]):
@@ -108,11 +115,13 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
         start = int(match[1])
         end = min(int(match[2]), size - 1) if match[2] else size - 1
         if match[2] and int(match[2]) < start:
-            return None  # RFC 9110: such a range is not valid, and one that is not valid is ignored
+            return None  # RFC 9110: an invalid range is ignored.
     else:
         start, end = max(0, size - int(match[2])), size - 1
     if start > end:
         raise ApiError(
-            ErrorCode.BAD_RANGE, f"The file has {size:,} bytes.", headers={"Content-Range": f"bytes */{size}"}
+            ErrorCode.BAD_RANGE,
+            f"The Range lies outside the file, which has {size:,} bytes. Request a part of it.",
+            headers={"Content-Range": f"bytes */{size}"},
         )
     return start, end - start + 1

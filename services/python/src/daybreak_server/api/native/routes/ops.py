@@ -1,4 +1,4 @@
-"""Routes for whoever runs the server: health, readiness, metrics, and where to begin."""
+"""Routes for operating the server: health, readiness, metrics, and the redirect to the documentation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from starlette.responses import RedirectResponse, Response
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api import path_prefix
-from daybreak_server.api.dependencies import Dependencies, answer
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.problems import ApiError
 from daybreak_server.observability.gateway_metrics import CONTENT_TYPE
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 
 class Health(BaseModel):
-    """Alive, or ready."""
+    """The body of the liveness and readiness routes."""
 
     status: str
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/", include_in_schema=False)
@@ -34,23 +35,25 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/healthz", **openapi_specs.HEALTH)
     async def healthz() -> Response:
-        """Whether this process answers; asks nobody else."""
-        return answer(Health(status="ok"))
+        """Liveness: this process responds. It checks nothing else."""
+        return json_response(Health(status="ok"))
 
     @routes.get("/readyz", **openapi_specs.READY)
     async def readyz() -> Response:
-        """Whether requests should be sent here: the task store answers, and the server is not going."""
-        if ctx.hub.closing:
-            raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
-        await asyncio.gather(*(_asked(ctx, entry.name) for entry in ctx.catalog))
-        return answer(Health(status="ready"))
+        """Readiness: the task store responds and the server is not shutting down."""
+        if ctx.broadcaster.closing:
+            raise ApiError(
+                ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send requests to another one."
+            )
+        await asyncio.gather(*(_check_store(ctx, entry.name) for entry in ctx.catalog))
+        return json_response(Health(status="ready"))
 
     @routes.get("/metrics", **openapi_specs.METRICS)
     async def metrics() -> Response:
-        """Figures for Prometheus. Those of the pools are the last known when the store is away."""
+        """Prometheus metrics. If the task store is down, those of the pools are the last known."""
         for entry in ctx.catalog:
             try:
-                ctx.metrics.pools.saw(await ctx.numbers.get(entry.name))
+                ctx.metrics.pools.update(await ctx.pool_views.get(entry.name))
             except StoreError:
                 continue
         return Response(ctx.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
@@ -58,9 +61,9 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-async def _asked(ctx: Dependencies, pool: str) -> None:
+async def _check_store(ctx: Dependencies, pool: str) -> None:
     try:
         async with asyncio.timeout(ctx.services.settings.redis.timeout_s):
-            await ctx.numbers.refresh(pool)
+            await ctx.pool_views.refresh(pool)
     except TimeoutError as exc:
-        raise StoreUnavailableError("the store does not answer in time") from exc
+        raise StoreUnavailableError("the task store does not respond in time") from exc

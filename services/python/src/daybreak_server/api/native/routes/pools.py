@@ -8,27 +8,28 @@ from starlette.responses import Response
 from daybreak.wire import Pool, PoolList
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller, Principal
-from daybreak_server.api.dependencies import Dependencies, answer
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.native import openapi_specs
 from daybreak_server.api.store.catalog import PoolEntry
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["pools"])
 
     async def shown(entry: PoolEntry, caller: Principal) -> Pool:
-        view = await ctx.numbers.get(entry.name)
+        view = await ctx.pool_views.get(entry.name)
         return serializers.pool(entry, view, ctx.services.now_ms(), admin=caller.admin)
 
     @routes.get("/v1/pools", **openapi_specs.POOLS)
     async def pools(caller: Caller) -> Response:
-        """All pools: what waits and runs, the groups, the wake, and the schema of an input."""
-        return answer(PoolList(data=[await shown(entry, caller) for entry in ctx.catalog]))
+        """All pools: queued and running tasks, groups, the wake phase and the schema of an input."""
+        return json_response(PoolList(data=[await shown(entry, caller) for entry in ctx.catalog]))
 
     @routes.get("/v1/pools/{name}", **openapi_specs.POOL)
     async def pool(name: str, caller: Caller) -> Response:
         """One pool."""
-        return answer(await shown(ctx.catalog.get(name), caller))
+        return json_response(await shown(ctx.catalog.get(name), caller))
 
     return routes

@@ -12,8 +12,9 @@ from starlette.websockets import WebSocket
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, principal
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ApiError, not_found
 from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.problems import ApiError, not_found, problem_response
+from daybreak_server.api.native.problem_json import problem_response
 from daybreak_server.api.streaming import websocket
 from daybreak_server.api.streaming.frames import EventKey, parse_id
 from daybreak_server.api.streaming.sse import EventStream, no_more_events
@@ -24,7 +25,7 @@ _ACCEPTED = ("text/event-stream", "text/*", "*/*")
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["streams"])
 
     @routes.get("/v1/tasks/{id}/events", **openapi_specs.EVENTS)
@@ -32,55 +33,60 @@ def router(ctx: Dependencies) -> APIRouter:
         request: Request,
         id: str,
         caller: Caller,
-        after: Annotated[str | None, Query(description="The last event id seen.")] = None,
-        last_event_id: Annotated[str | None, Header(description="The same; it wins.")] = None,
+        after: Annotated[str | None, Query(description="The id of the last event that you saw.")] = None,
+        last_event_id: Annotated[
+            str | None, Header(description="The same as `after`, and takes precedence over it.")
+        ] = None,
     ) -> Response:
-        """Follow a task as server-sent events: history behind `after`, then live, up to its last event.
+        """Follow a task as server-sent events: its history after `after`, then live events, until its last event.
 
-        204 when `after` is the last event of a task that has ended: nothing can follow, so do not connect again.
+        204 means that `after` is the last event of an ended task: nothing can follow, so do not reconnect.
         """
-        _refuse_other_types(request.headers.get("accept", "*/*"))
+        _check_accepts_events(request.headers.get("accept", "*/*"))
         record, _ = await ctx.record(caller, id)
-        following = _follow(ctx, record.id, record.pool, last_event_id or after)
-        if await following.over(record):
+        subscription = _subscribe(ctx, record.id, record.pool, last_event_id or after)
+        if await subscription.has_seen_end(record):
             return no_more_events()
-        return EventStream(following, ctx.gate, caller.tenant)
+        return EventStream(subscription, ctx.stream_limits, caller.tenant)
 
     @routes.websocket("/v1/tasks/{id}/ws")
     async def follow(socket: WebSocket, id: str) -> None:
-        """Follow a task over a WebSocket: the events of `/events`.
+        """Follow a task over a WebSocket: the same events as `/events`.
 
-        Accepted first, as a browser sees no reason of a refused handshake.
+        The socket is accepted before any check, because a browser cannot see why a handshake was refused.
         """
         await socket.accept()
         try:
             caller = await principal(socket)
             record, _ = await ctx.record(caller, id)
-            following = _follow(ctx, record.id, record.pool, socket.query_params.get("after"))
-            await websocket.serve(socket, following, ctx.gate, caller.tenant)
+            subscription = _subscribe(ctx, record.id, record.pool, socket.query_params.get("after"))
+            await websocket.serve(socket, subscription, ctx.stream_limits, caller.tenant)
         except Exception as exc:
             await websocket.refuse(socket, exc)
 
     @routes.websocket("/{path:path}")
     async def unknown_websocket(socket: WebSocket) -> None:
-        """Any other path: the handshake is answered 404, where Starlette's own answer is 403."""
+        """Any other path: the handshake gets a 404, where Starlette by itself answers 403."""
         if "websocket.http.response" not in socket.scope.get("extensions", {}):
             await socket.close(websocket.UNKNOWN)
             return
-        error = not_found("There is no WebSocket here; tasks have theirs at /v1/tasks/{id}/ws.")
+        error = not_found("There is no WebSocket at this path. Follow a task at /v1/tasks/{id}/ws.")
         await socket.send_denial_response(problem_response(error, None))
 
     return routes
 
 
-def _follow(ctx: Dependencies, task: TaskId, pool: str, after: str | None) -> Subscription:
-    if ctx.hub.closing:
-        raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; follow again in a moment.")
+def _subscribe(ctx: Dependencies, task: TaskId, pool: str, after: str | None) -> Subscription:
+    if ctx.broadcaster.closing:
+        raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down. Reconnect in a moment.")
     key: EventKey | None = parse_id(after) if after else None
     return Subscription(ctx.sources, task, pool, after=key)
 
 
-def _refuse_other_types(accept: str) -> None:
-    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    if any(kinds) and not any(kind in _ACCEPTED for kind in kinds):
-        raise ApiError(ErrorCode.NOT_ACCEPTABLE, "This path serves text/event-stream only.")
+def _check_accepts_events(accept: str) -> None:
+    types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if any(types) and not any(accepted in _ACCEPTED for accepted in types):
+        raise ApiError(
+            ErrorCode.NOT_ACCEPTABLE,
+            "This path serves text/event-stream only. Send Accept: text/event-stream, or no Accept header.",
+        )

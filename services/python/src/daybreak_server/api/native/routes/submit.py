@@ -1,4 +1,4 @@
-"""Routes that make tasks: submit, generate, batch, replay, estimate."""
+"""Routes that create tasks or price them: submit, generate, batch, replay, estimate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from starlette.responses import Response
 from daybreak.wire import BatchRequest, Estimate
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller, Principal
-from daybreak_server.api.dependencies import Dependencies, answer
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ApiError, from_store, from_validation, request_id_of
 from daybreak_server.api.http.request_body import idempotency_key, read_json, trace_context
+from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.native import openapi_specs
 from daybreak_server.api.native.fast_path import Handler
-from daybreak_server.api.problems import (
-    ApiError,
-    from_store,
-    from_validation,
-    request_id_of,
-)
+from daybreak_server.api.native.problem_json import problem
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.store.catalog import PoolEntry
 from daybreak_server.domain.pools import GroupState
@@ -31,133 +28,137 @@ from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
 
 
-def lanes(ctx: Dependencies) -> dict[str, Handler]:
-    """What comes in numbers: the same as the routes of these paths."""
+def fast_paths(ctx: Dependencies) -> dict[str, Handler]:
+    """The fast-path handlers by path. The routes of these paths call the same handlers."""
     max_bytes = ctx.services.settings.http.max_body_bytes
 
     async def submit(request: Request, caller: Principal) -> Response:
         data = await read_json(request, max_bytes=max_bytes)
-        return await _submit_one(ctx, request, data, caller)
+        return await _submit_task(ctx, request, data, caller)
 
     async def generate(request: Request, caller: Principal) -> Response:
         data = await read_json(request, max_bytes=max_bytes)
         entry = ctx.catalog.default()
-        return await _submit_one(ctx, request, {"pool": entry.name, "input": data}, caller)
+        return await _submit_task(ctx, request, {"pool": entry.name, "input": data}, caller)
 
     return {"/v1/tasks": submit, "/generate": generate}
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["submit"])
     max_bytes = ctx.services.settings.http.max_body_bytes
-    short = lanes(ctx)
+    handlers = fast_paths(ctx)
 
     @routes.post("/v1/tasks", **openapi_specs.SUBMIT)
     async def submit(request: Request, caller: Caller) -> Response:
-        """Submit a task. It is safe in the store when the answer comes; the work goes on without you."""
-        return await short["/v1/tasks"](request, caller)
+        """Submit a task. Once this responds, the task is stored and runs without further requests."""
+        return await handlers["/v1/tasks"](request, caller)
 
     @routes.post("/generate", **openapi_specs.GENERATE)
     async def generate(request: Request, caller: Caller) -> Response:
-        """The short form of a submit to the video pool: the body is the input itself."""
-        return await short["/generate"](request, caller)
+        """Submit a task to the video pool. The body is the input itself."""
+        return await handlers["/generate"](request, caller)
 
     @routes.post("/v1/tasks:batch", **openapi_specs.BATCH)
     async def batch(request: Request, caller: Caller) -> Response:
-        """Submit up to 100 tasks; each is taken or refused on its own, and answered in its place."""
+        """Submit up to 100 tasks. Each task is accepted or refused by itself; the results are in the same order."""
         data = await read_json(request, max_bytes=max_bytes)
-        return answer(await _batch(ctx, request, data, caller), status=207)
+        return json_response(await _submit_batch(ctx, request, data, caller), status=207)
 
     @routes.post("/v1/tasks/{id}/replay", **openapi_specs.REPLAY)
     async def replay(request: Request, id: str, caller: Caller) -> Response:
-        """Do an ended task once more, as a new task that names it in `replay_of`."""
+        """Run an ended task again, as a new task that names the old one in `replay_of`."""
         record, _ = await ctx.record(caller, id)
         if not record.state.terminal:
-            raise ConflictError("A task can be replayed when it has ended; this one has not.")
+            raise ConflictError(
+                f"The task {record.id} has not ended, so it cannot be replayed. Wait for its end, or cancel it."
+            )
         key, trace = idempotency_key(request), trace_context(request)
-        task = ctx.submission.again(record, key=key, trace=trace)
-        return await _accepted(ctx, task)
+        return await _store_task(ctx, ctx.submission.replay(record, key=key, trace=trace))
 
     @routes.post("/v1/estimate", **openapi_specs.ESTIMATE)
     async def estimate(request: Request, caller: Caller) -> Response:
-        """What a task would take, from the pool's own history. Refuses what submit would refuse."""
+        """Estimate how long a task would wait and run, from the pool's own history. Refuses what submit refuses."""
         data = await read_json(request, max_bytes=max_bytes)
         _, entry, params = ctx.submission.parse(data)
-        return answer(await _estimate(ctx, entry, entry.cost(params)))
+        return json_response(await _estimate(ctx, entry, entry.cost(params)))
 
     return routes
 
 
-async def _submit_one(
+async def _submit_task(
     ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal
 ) -> Response:
     key, trace = idempotency_key(request), trace_context(request)
-    return await _accepted(ctx, ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace))
+    return await _store_task(ctx, ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace))
 
 
-async def _accepted(ctx: Dependencies, task: NewTask) -> Response:
-    outcome = await ctx.submit_batcher.submit(task)
-    shown = await _counted(ctx, outcome)
+async def _store_task(ctx: Dependencies, task: NewTask) -> Response:
+    submitted = await ctx.submit_batcher.submit(task)
+    shown = await _count_and_show(ctx, submitted)
     headers = {"Location": shown["links"]["self"]}
-    if outcome.replayed:
-        return answer(shown, headers={**headers, "Idempotent-Replay": "true"})
-    return answer(shown, status=202, headers=headers)
+    if submitted.replayed:
+        return json_response(shown, headers={**headers, "Idempotent-Replay": "true"})
+    return json_response(shown, status=202, headers=headers)
 
 
-async def _counted(ctx: Dependencies, outcome: Submitted) -> Json:
-    if not outcome.replayed:
-        ctx.metrics.accepted(outcome.record.pool)
-    return await ctx.show(outcome.record)
+async def _count_and_show(ctx: Dependencies, submitted: Submitted) -> Json:
+    if not submitted.replayed:
+        ctx.metrics.count_submitted(submitted.record.pool)
+    return await ctx.task_json(submitted.record)
 
 
-async def _batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
+async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
     try:
-        wanted = BatchRequest.model_validate(data).tasks
+        bodies = BatchRequest.model_validate(data).tasks
     except ValidationError as exc:
         raise from_validation(exc) from exc
-    key, trace, request_id = idempotency_key(request), trace_context(request), request_id_of(request)
+    key, trace, request_id = idempotency_key(request), trace_context(request), request_id_of(request.scope)
     items: dict[int, Json] = {}
     by_pool: dict[str, list[tuple[int, NewTask]]] = {}
-    for index, body in enumerate(wanted):
+    for index, body in enumerate(bodies):
         try:
             task = ctx.submission.make(body, tenant=caller.tenant, trace=trace)
         except ApiError as exc:
-            items[index] = _refused(exc, request_id)
+            items[index] = _batch_error(exc, request_id)
             continue
-        if key is not None:  # no visible key can hold a NUL, so these are never somebody else's
+        if key is not None:  # A key from a header cannot contain NUL, so these keys cannot collide with one.
             task = replace(task, idempotency_key=f"{key}\x00{index}")
         by_pool.setdefault(task.pool, []).append((index, task))
     for tasks in by_pool.values():
-        for (index, _), outcome in zip(tasks, await _submit_pool(ctx, [t for _, t in tasks]), strict=True):
-            if isinstance(outcome, StoreError):
-                items[index] = _refused(from_store(outcome), request_id)
+        results = await _submit_to_pool(ctx, [task for _, task in tasks])
+        for (index, _), result in zip(tasks, results, strict=True):
+            if isinstance(result, StoreError):
+                items[index] = _batch_error(from_store(result), request_id)
             else:
-                shown = await _counted(ctx, outcome)
-                items[index] = {"status": 200 if outcome.replayed else 202, "task": shown}
-    return {"object": "batch", "results": [items[index] for index in range(len(wanted))]}
+                shown = await _count_and_show(ctx, result)
+                items[index] = {"status": 200 if result.replayed else 202, "task": shown}
+    return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}
 
 
-async def _submit_pool(ctx: Dependencies, tasks: list[NewTask]) -> list[Submitted | StoreError]:
+async def _submit_to_pool(ctx: Dependencies, tasks: list[NewTask]) -> list[Submitted | StoreError]:
     try:
         return await ctx.services.store.submit(tasks)
-    except StoreError as exc:  # other pools of the batch may have been taken: each task has its own answer
+    except (
+        StoreError
+    ) as exc:  # Other pools of the batch may have accepted theirs, so each task has its own result.
         return [exc for _ in tasks]
 
 
-def _refused(exc: ApiError, request_id: str | None) -> Json:
-    return {"status": exc.code.status, "error": exc.problem(request_id).to_json()}
+def _batch_error(error: ApiError, request_id: str | None) -> Json:
+    return {"status": error.code.status, "error": problem(error, request_id).to_json()}
 
 
 async def _estimate(ctx: Dependencies, entry: PoolEntry, cost: float) -> Estimate:
-    view = await ctx.numbers.get(entry.name)
+    view = await ctx.pool_views.get(entry.name)
     if view.seconds_per_cost is None:
         return Estimate(feasible=True)
     run_s = view.seconds_per_cost * cost
-    groups = [g for g in view.groups if g.state.accepts_tasks]
-    idle = sum(g.state is GroupState.IDLE for g in groups)
+    groups = [group for group in view.groups if group.state.accepts_tasks]
+    idle = sum(group.state is GroupState.IDLE for group in groups)
     wait_s: float | None
-    if groups:  # those ahead are taken to be like this one, and those that run to be half done
+    if groups:  # Assume that the tasks ahead cost as much as this one, and that running tasks are half done.
         ahead = view.queued + 0.5 * view.running
         wait_s = 0.0 if idle > view.queued else run_s * ahead / len(groups)
     else:

@@ -1,4 +1,4 @@
-"""Routes about tasks that exist: show, list, cancel, delete."""
+"""Routes about existing tasks: show, list, cancel, delete."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ from daybreak.wire import TaskState
 from daybreak.wire.tasks import MAX_LIST
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller
-from daybreak_server.api.dependencies import Dependencies, answer
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import MAX_FIELD_CHARS, invalid_field, task_not_found
+from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.native import openapi_specs, pagination
-from daybreak_server.api.problems import MAX_FIELD_CHARS, invalid_field, not_found
 from daybreak_server.api.serializers import Json
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store_errors import ConflictError
 
 _STATES = {
-    shown: frozenset(state for state in State if state.public.value == shown.value) for shown in TaskState
+    public: frozenset(state for state in State if state.public.value == public.value) for public in TaskState
 }
 
 _LIST_PARAMETERS = ("pool", "state", "limit", "after", "order")
 
 
 def router(ctx: Dependencies) -> APIRouter:
-    """The routes, bound to their context."""
+    """The routes, bound to their dependencies."""
     routes = APIRouter(tags=["tasks"])
 
     @routes.get("/v1/tasks/{id}", **openapi_specs.SHOW)
     async def show(id: str, caller: Caller) -> Response:
-        """A task: its state, its progress, its place in the queue, its files."""
+        """A task: its state, progress, queue position and files."""
         record, _ = await ctx.record(caller, id)
-        return answer(await ctx.show(record))
+        return json_response(await ctx.task_json(record))
 
     @routes.get("/v1/tasks", **openapi_specs.LIST)
     async def list_tasks(
         request: Request,
         caller: Caller,
-        pool: Annotated[str | None, Query(description="Only of this pool.")] = None,
-        state: Annotated[list[TaskState] | None, Query(description="Only in these states.")] = None,
+        *,
+        pool: Annotated[str | None, Query(description="Only tasks of this pool.")] = None,
+        state: Annotated[list[TaskState] | None, Query(description="Only tasks in these states.")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LIST)] = 20,
-        after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+        after: Annotated[str | None, Query(description="The `next` of the previous page.")] = None,
         order: Annotated[
-            Literal["desc", "asc"], Query(description="Newest first, or oldest first.")
+            Literal["desc", "asc"], Query(description="Newest first (`desc`) or oldest first (`asc`).")
         ] = "desc",
     ) -> Response:
         """Your tasks, page by page. A filtered page may be short and still have a `next`."""
-        _refuse_unknown(request)
+        _refuse_unknown_parameters(request)
         pools = [entry.name for entry in ctx.catalog] if pool is None else [ctx.catalog.get(pool).name]
         query = pagination.Query(
             tenant=caller.tenant,
@@ -60,26 +62,28 @@ def router(ctx: Dependencies) -> APIRouter:
             limit=limit,
             newest_first=order == "desc",
         )
-        return answer(await _page(ctx, pools, query))
+        return json_response(await _page(ctx, pools, query))
 
     @routes.post("/v1/tasks/{id}/cancel", **openapi_specs.CANCEL)
     async def cancel(id: str, caller: Caller) -> Response:
-        """Cancel: at once while it waits, at its next step while it runs. An ended task stays as it is."""
+        """Cancel a task: at once while it waits, at its next step while it runs. An ended task is not changed."""
         record, _ = await ctx.record(caller, id)
         if record.state.terminal:
-            return answer(await ctx.show(record))
+            return json_response(await ctx.task_json(record))
         changed = await ctx.services.store.cancel(record.id)
         if changed is None:
-            raise not_found("There is no such task.")
-        ended_by_itself = changed.state.terminal and changed.state is not State.CANCELLED
-        return answer(await ctx.show(changed), status=200 if ended_by_itself else 202)
+            raise task_not_found(record.id)
+        had_ended = changed.state.terminal and changed.state is not State.CANCELLED
+        return json_response(await ctx.task_json(changed), status=200 if had_ended else 202)
 
     @routes.delete("/v1/tasks/{id}", **openapi_specs.DELETE)
     async def delete(id: str, caller: Caller) -> Response:
-        """Remove an ended task with its events and files, before retention does."""
+        """Delete an ended task with its events and files, before its retention ends."""
         record, _ = await ctx.record(caller, id)
         if not record.state.terminal:
-            raise ConflictError("A task can be deleted when it has ended; cancel it first.")
+            raise ConflictError(
+                f"The task {record.id} has not ended, so it cannot be deleted. Cancel it first."
+            )
         await asyncio.to_thread(ctx.services.blobs.delete, f"{record.id}/")
         await ctx.services.store.forget([record.id])
         return Response(status_code=204)
@@ -87,23 +91,23 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-def _refuse_unknown(request: Request) -> None:
-    """A filter that is not known, such as ``status``, would be a list of all tasks taken for a part of them."""
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Refuse unknown filters: if ``status`` were ignored, the client would take a list of all tasks for some."""
     for name in request.query_params:
         if name not in _LIST_PARAMETERS:
             allowed = ", ".join(_LIST_PARAMETERS)
             raise invalid_field(
-                name[:MAX_FIELD_CHARS] or "query", f"There is no such parameter; use {allowed}."
+                name[:MAX_FIELD_CHARS] or "query", f"There is no such query parameter. Use {allowed}."
             )
 
 
 async def _page(ctx: Dependencies, pools: Sequence[str], query: pagination.Query) -> Json:
-    records, following = await pagination.read(ctx.services.store, pools, query)
+    records, next_ulid = await pagination.read(ctx.services.store, pools, query)
     now_ms = ctx.services.now_ms()
-    numbers = {name: await ctx.view(name) for name in {record.pool for record in records}}
+    views = {name: await ctx.view(name) for name in {record.pool for record in records}}
     page: Json = {
         "object": "list",
-        "data": [serializers.task(record, numbers[record.pool], now_ms) for record in records],
-        "has_more": following is not None,
+        "data": [serializers.task(record, views[record.pool], now_ms) for record in records],
+        "has_more": next_ulid is not None,
     }
-    return page if following is None else {**page, "next": pagination.encode(following)}
+    return page if next_ulid is None else {**page, "next": pagination.encode(next_ulid)}

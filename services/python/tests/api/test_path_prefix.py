@@ -1,4 +1,4 @@
-"""Behind a proxy that serves the API below a path: every link leads back through the proxy."""
+"""Behind a proxy that serves the API prefix a path prefix, every link leads back through the proxy."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from test_streams import drain
 from websockets.sync.client import connect
 
 from daybreak import AsyncClient, Client
-from daybreak_server.api.path_prefix import Prefixes
+from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.settings.tree import HttpSettings
 
 KEPT = "/apps/daybreak"
-"""The setting: a proxy that leaves the prefix in the path, or takes it away."""
+"""The configured prefix, which a proxy leaves in the path or strips."""
 FORWARDED = "/from/outside"
 
 
 def links(found: Any) -> list[str]:
-    """All paths of the API in a JSON value, but for what clients have sent."""
+    """All paths of the API in a JSON value, except in what clients sent."""
     if isinstance(found, dict):
         return [link for name, item in found.items() if name != "input" for link in links(item)]
     if isinstance(found, list):
@@ -35,24 +35,24 @@ def links(found: Any) -> list[str]:
 
 
 class Through:
-    """Requests as they come from a proxy."""
+    """Sends requests as a proxy does."""
 
-    def __init__(self, api: Api, below: str, path: str, headers: dict[str, str]) -> None:
-        self.below, self.path, self.headers = below, path, headers
+    def __init__(self, api: Api, prefix: str, path: str, headers: dict[str, str]) -> None:
+        self.prefix, self.path, self.headers = prefix, path, headers
         self.url = api.url + path
         self.client = httpx2.Client(base_url=self.url, headers=headers, timeout=60, verify=False)
 
     def events(self, task: str, after: str | None = None) -> list[dict[str, Any]]:
         headers = {} if after is None else {"Last-Event-ID": after}
-        with self.client.stream("GET", f"/v1/tasks/{task}/events", headers=headers) as answer:
-            return list(parse(answer.iter_lines()))
+        with self.client.stream("GET", f"/v1/tasks/{task}/events", headers=headers) as response:
+            return list(parse(response.iter_lines()))
 
 
 WAYS = {
-    "left in the path": (KEPT, KEPT, {}),
-    "taken away": (KEPT, "", {}),
-    "said by the proxy": (FORWARDED, "", {"X-Forwarded-Prefix": FORWARDED + "/"}),
-    "said by two proxies": (FORWARDED + "/two", "", {"X-Forwarded-Prefix": f"{FORWARDED}, /two"}),
+    "kept in the path": (KEPT, KEPT, {}),
+    "stripped": (KEPT, "", {}),
+    "sent by the proxy": (FORWARDED, "", {"X-Forwarded-Prefix": FORWARDED + "/"}),
+    "sent by two proxies": (FORWARDED + "/two", "", {"X-Forwarded-Prefix": f"{FORWARDED}, /two"}),
 }
 
 
@@ -71,19 +71,17 @@ def through(behind: Api, request: pytest.FixtureRequest) -> Iterator[Through]:
 
 @pytest.mark.parametrize("through", WAYS, indirect=True)
 def test_every_link_leads_through_the_proxy(behind: Api, worker: Worker, through: Through) -> None:
-    """Location, links, files, lists, batches, previews and events; what a client sent stays as it came."""
+    """Location, links, files, lists, batches, previews and events. What a client sent is unchanged."""
     body = {"pool": "echo", "input": {"message": '{"url":"/v1/tasks/mine"}'}}
     made = through.client.post("/v1/tasks", json=body)
     task = made.json()["id"]
-    assert made.headers["location"] == f"{through.below}/v1/tasks/{task}"
+    assert made.headers["location"] == f"{through.prefix}/v1/tasks/{task}"
     claim = worker.claim()
-    worker.queue.report(
-        claim.lease, [EventDraft(type="preview", data={"url": f"/v1/tasks/{task}/preview", "step": 1})]
-    )
+    worker.queue.report(claim.lease, [EventDraft(type="preview", data={"name": "preview", "step": 1})])
     worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
     events = through.events(task)
     urls = [event["data"]["url"] for event in events if "url" in event["data"]]
-    assert f"{through.below}/v1/tasks/{task}/preview" in urls
+    assert f"{through.prefix}/v1/tasks/{task}/preview" in urls
     found = {
         "submit": made.json(),
         "task": through.client.get(f"/v1/tasks/{task}").json(),
@@ -94,36 +92,36 @@ def test_every_link_leads_through_the_proxy(behind: Api, worker: Worker, through
     }
     for name, value in found.items():
         assert links(value), name
-        assert {link.partition("/v1/")[0] for link in links(value)} == {through.below}, name
+        assert {link.partition("/v1/")[0] for link in links(value)} == {through.prefix}, name
     assert found["task"]["input"]["message"] == body["input"]["message"]
     url = found["task"]["artifacts"][0]["url"]
-    assert through.client.get(url.removeprefix(through.below)).content == b"hello"
+    assert through.client.get(url.removeprefix(through.prefix)).content == b"hello"
 
 
 @pytest.mark.parametrize("through", WAYS, indirect=True)
 def test_the_pages_lead_through_the_proxy(through: Through) -> None:
-    """The way to them, their own links and requests, and the document's server."""
+    """The redirect to the documentation, its links and requests, and the servers of the OpenAPI document."""
     root = through.client.get("/", follow_redirects=False)
-    assert root.headers["location"] == f"{through.below}/docs"
+    assert root.headers["location"] == f"{through.prefix}/docs"
     page = through.client.get("/docs").text
     paths = re.findall(r'(?:data-path|href)="([^"]+)"', page)
     assert len(paths) > 10
-    assert all(path.startswith(f"{through.below}/") for path in paths)
-    assert f"</span>{through.below}/v1/pools&#x27;" in page or f"</span>{through.below}/v1/pools'" in page
-    assert through.client.get("/openapi.json").json()["servers"] == [{"url": through.below}]
-    assert f"{through.below}/docs" in through.client.get("/unknown_websocket").json()["detail"]
+    assert all(path.startswith(f"{through.prefix}/") for path in paths)
+    assert f"</span>{through.prefix}/v1/pools&#x27;" in page or f"</span>{through.prefix}/v1/pools'" in page
+    assert through.client.get("/openapi.json").json()["servers"] == [{"url": through.prefix}]
+    assert f"{through.prefix}/docs" in through.client.get("/nowhere").json()["detail"]
 
 
-def test_those_who_follow_together_get_links_of_their_own(behind: Api, worker: Worker) -> None:
-    """An event is made once for all: by SSE and WebSocket, with and without a prefix, live and from history."""
+def test_subscribers_with_different_prefixes_get_their_own_links(behind: Api, worker: Worker) -> None:
+    """An event is encoded once for all: SSE and WebSocket, with and without a prefix, live and from history."""
     ways = [Through(behind, *way) for way in (*WAYS.values(), ("", "", {"X-Forwarded-Prefix": "/"}))]
     task = behind.submit()["id"]
     with ExitStack() as stack:
         opened = []
         for way in ways:
             client = stack.enter_context(way.client)
-            answer = stack.enter_context(client.stream("GET", f"/v1/tasks/{task}/events"))
-            lines = answer.iter_lines()
+            response = stack.enter_context(client.stream("GET", f"/v1/tasks/{task}/events"))
+            lines = response.iter_lines()
             next(lines)
             place = f"{way.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
             opened.append((lines, connect(place, additional_headers=way.headers, open_timeout=60)))
@@ -131,15 +129,19 @@ def test_those_who_follow_together_get_links_of_their_own(behind: Api, worker: W
         worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
         for way, (lines, socket) in zip(ways, opened, strict=True):
             for events in (list(parse(lines)), drain(socket)[0], way.events(task)):
-                assert {link.partition("/v1/")[0] for link in links(events)} == {way.below}
+                assert {link.partition("/v1/")[0] for link in links(events)} == {way.prefix}
 
 
 def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
-    """The header of a proxy that nobody has named counts for nothing, nor does a path below a prefix."""
-    answer = api.client.post(
+    """The header of an untrusted proxy is ignored, and a path prefix a prefix is unknown."""
+    response = api.client.post(
         "/v1/tasks", json={"pool": "echo", "input": {}}, headers={"X-Forwarded-Prefix": "/evil"}
     )
-    assert answer.headers["location"] == answer.json()["links"]["self"] == f"/v1/tasks/{answer.json()['id']}"
+    assert (
+        response.headers["location"]
+        == response.json()["links"]["self"]
+        == f"/v1/tasks/{response.json()['id']}"
+    )
     assert api.client.get(f"{KEPT}/v1/tasks").status_code == 404
     assert "servers" not in api.client.get("/openapi.json").json()
 
@@ -160,29 +162,29 @@ def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
         ("10.1.2.3", None, KEPT),
     ],
 )
-def test_whose_prefix_counts(client: str, header: str | None, prefix: str) -> None:
-    """Only that of a proxy that is trusted, and only if it is a path: it comes to stand in pages."""
-    prefixes = Prefixes(HttpSettings(root_path=KEPT, trusted_proxies=("10.0.0.0/8",)))
+def test_only_a_trusted_proxys_valid_prefix_counts(client: str, header: str | None, prefix: str) -> None:
+    """It must be a path, because it appears in pages."""
+    prefixes = PathPrefixes(HttpSettings(root_path=KEPT, trusted_proxies=("10.0.0.0/8",)))
     headers = [] if header is None else [(b"x-forwarded-prefix", header.encode())]
     assert prefixes.of({"client": (client, 1), "headers": headers}) == prefix
 
 
 @pytest.mark.parametrize("path", ["/apps/daybreak", "/apps/daybreakers/x", "/apps", "/apps/daybreak/"])
-def test_only_the_prefix_itself_is_taken_away(path: str) -> None:
-    """Not what merely begins like it."""
-    found = Prefixes(HttpSettings(root_path=KEPT)).path({"path": path})
+def test_only_the_whole_prefix_is_stripped(path: str) -> None:
+    """A path that merely begins with the same characters is unchanged."""
+    found = PathPrefixes(HttpSettings(root_path=KEPT)).path({"path": path})
     assert found == ("/" if path.rstrip("/") == KEPT else path)
 
 
 @pytest.mark.parametrize("path", ["/v1", "/docs/x", "daybreak", "/a/../b", "/a b", "https://x"])
-def test_a_root_path_is_a_path_that_is_not_ours(path: str) -> None:
+def test_a_root_path_must_be_a_path_that_hides_no_route(path: str) -> None:
     """A prefix that begins like a path of the API would hide it."""
     with pytest.raises(ValidationError, match=r"choose another|write a path"):
         HttpSettings(root_path=path)
 
 
-async def test_a_mounted_app_knows_where_it_is(api: Api) -> None:
-    """By the root path of ASGI: another app or Ray Serve's route prefix may be around it."""
+async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
+    """Another app, or Ray Serve's route prefix, sets the ASGI root path."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/mounted")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in ("/mounted/", "/mounted"):
@@ -192,7 +194,7 @@ async def test_a_mounted_app_knows_where_it_is(api: Api) -> None:
 
 
 async def test_the_client_works_below_a_path(behind: Api, worker: Worker, tmp_path: Path) -> None:
-    """Both clients, with a URL that has a path: submit, follow, look, download."""
+    """Both clients, with a URL that has a path: submit, follow, get, download."""
     with Client(behind.url + KEPT + "/") as client:
         task = client.submit("echo", {"message": "hi"})
         assert task.links.self == f"{KEPT}/v1/tasks/{task.id}"

@@ -1,4 +1,4 @@
-"""Bodies as clients really send them: compressed, with marks of their editors, with null and 20.0."""
+"""Request bodies as real clients send them: compressed, with a byte order mark, with null and 20.0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api_support import Api, Serving, make_settings
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak.wire import SubmitRequest
-from daybreak_server.api.store.normalization import Plain
+from daybreak_server.api.store.normalization import Normalizer
 from daybreak_server.workloads.echo.spec import EchoParams
 from daybreak_server.workloads.video.spec.params import VideoParams
 from testkit.valkey import Server
@@ -40,9 +40,9 @@ def post(api: Api, body: bytes, path: str = "/v1/tasks", **headers: str) -> http
     return api.client.post(path, content=body, headers={"Content-Type": "application/json", **named})
 
 
-def problem(answer: httpx2.Response, status: int, code: str) -> str:
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    return str(answer.json()["detail"])
+def problem(response: httpx2.Response, status: int, code: str) -> str:
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    return str(response.json()["detail"])
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -70,24 +70,26 @@ def in_two_members(body: bytes) -> bytes:
 def test_a_compressed_body_is_read(
     api: Api, path: str, encoding: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """gzip and deflate, as zlib frames it or bare, on every route that has a body."""
-    answer = post(api, encode(BODIES[path]), path, Content_Encoding=encoding)
-    assert answer.status_code < 300, answer.text
+    """gzip and deflate, the latter with and without a zlib frame, on every route that has a body."""
+    response = post(api, encode(BODIES[path]), path, Content_Encoding=encoding)
+    assert response.status_code < 300, response.text
     if path == "/v1/tasks":
-        assert answer.json()["input"]["message"] == "hi"
+        assert response.json()["input"]["message"] == "hi"
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip, br", "utf-8"])
-def test_another_encoding_is_refused_with_the_list(api: Api, encoding: str) -> None:
-    """415, and what would be taken, for people and for programs."""
-    answer = post(api, GOOD, Content_Encoding=encoding)
-    assert "gzip, deflate" in problem(answer, 415, "unsupported_media_type")
-    assert answer.headers["accept-encoding"] == "gzip, deflate"
+def test_an_unsupported_encoding_is_refused_with_the_list_of_supported_ones(api: Api, encoding: str) -> None:
+    """415, with the supported encodings in the detail and in the Accept-Encoding header."""
+    response = post(api, GOOD, Content_Encoding=encoding)
+    assert "gzip, deflate" in problem(response, 415, "unsupported_media_type")
+    assert response.headers["accept-encoding"] == "gzip, deflate"
 
 
 @pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_a_bomb_is_refused_as_too_large(api: Api, encoding: str, encode: Callable[[bytes], bytes]) -> None:
-    """The bound holds for what comes out too, and no more than that is ever made of it."""
+def test_a_decompression_bomb_is_refused_as_too_large(
+    api: Api, encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """The size limit also holds after decompression, and decompression stops there."""
     bomb = encode(GOOD + b" " * (300 << 20))
     assert len(bomb) < 1 << 20
     problem(post(api, bomb, Content_Encoding=encoding), 413, "too_large")
@@ -96,13 +98,13 @@ def test_a_bomb_is_refused_as_too_large(api: Api, encoding: str, encode: Callabl
 @pytest.mark.parametrize(
     "body", [b"", GOOD, gzip.compress(GOOD)[:-9], gzip.compress(GOOD)[:20], gzip.compress(GOOD) + b"x"]
 )
-def test_what_is_not_the_encoding_is_said(api: Api, body: bytes) -> None:
-    """Plain text, a cut, or rubbish at the end of what is announced as gzip."""
+def test_a_body_that_is_not_valid_gzip_is_reported(api: Api, body: bytes) -> None:
+    """Plain text, truncated data, or trailing garbage in what is declared as gzip."""
     assert "not valid gzip" in problem(post(api, body, Content_Encoding="gzip"), 400, "bad_json")
 
 
-def test_a_mark_of_the_encoding_before_json_is_skipped(api: Api) -> None:
-    """As PowerShell and Notepad write it, also inside a compressed body."""
+def test_a_byte_order_mark_is_skipped(api: Api) -> None:
+    """PowerShell and Notepad write one; also inside a compressed body."""
     for path, body in BODIES.items():
         assert post(api, b"\xef\xbb\xbf" + body, path).status_code < 300
     assert post(api, gzip.compress(b"\xef\xbb\xbf" + GOOD), Content_Encoding="gzip").status_code == 202
@@ -121,16 +123,16 @@ def test_a_mark_of_the_encoding_before_json_is_skipped(api: Api) -> None:
         (b'{"pool": "echo", "input": {"step_s": NaN}}', "NaN and Infinity"),
         (b'{"pool": "echo", "input": {"step_s": -Infinity}}', "NaN and Infinity"),
         (b'{"pool": "echo", "input": {},}', "trailing comma"),
-        (b'{"pool": "echo", "input": {}, "pool": "clips"}', "'pool' is there twice"),
-        (b'{"pool": "echo", "input": {"steps": 1, "\\u0073teps": 2}}', "'steps' is there twice"),
+        (b'{"pool": "echo", "input": {}, "pool": "clips"}', "key 'pool' twice"),
+        (b'{"pool": "echo", "input": {"steps": 1, "\\u0073teps": 2}}', "key 'steps' twice"),
         (b"{'pool': 'echo'}", "key must be a string"),
         (b"pool=echo&steps=2", "begins with 'pool=echo"),
         (b"<task/>", "begins with '<task/>'"),
         (b'{"pool": "echo"} {}', "trailing characters"),
     ],
 )
-def test_what_is_wrong_with_json_is_said_in_a_sentence(api: Api, body: bytes, words: str) -> None:
-    """The same on every route that has a body, and for the short way and the usual one."""
+def test_invalid_json_is_explained_in_a_sentence(api: Api, body: bytes, words: str) -> None:
+    """On every route that has a body, on the fast path and off it."""
     for path in PATHS:
         detail = problem(post(api, body, path), 400, "bad_json")
         assert words in detail
@@ -142,8 +144,8 @@ def optional(model: type[BaseModel]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", optional(SubmitRequest))
-def test_null_for_an_optional_field_of_a_task_is_absent(api: Api, name: str) -> None:
-    """Every field that need not be there may be null, in a batch and in an estimate too."""
+def test_null_for_an_optional_field_of_a_task_means_absent(api: Api, name: str) -> None:
+    """Every optional field may be null, also in a batch and in an estimate."""
     body = json.dumps({"pool": "echo", "input": {}, name: None}).encode()
     absent = post(api, GOOD).json()
     shown = post(api, body)
@@ -158,18 +160,18 @@ def test_null_for_an_optional_field_of_a_task_is_absent(api: Api, name: str) -> 
     ("pool", "name"),
     [("echo", name) for name in optional(EchoParams)] + [("video", name) for name in optional(VideoParams)],
 )
-def test_null_for_an_optional_input_is_absent(api: Api, pool: str, name: str) -> None:
-    """Of every workload, with the same default as when it is left out."""
-    given = {"prompt": "a boat"} if pool == "video" else {}
-    without = api.submit(given or {"message": "hello"}, pool=pool)["input"]
-    assert api.submit({**(given or {"message": "hello"}), name: None}, pool=pool)["input"] == without
+def test_null_for_an_optional_input_means_absent(api: Api, pool: str, name: str) -> None:
+    """For every workload, with the same default as if the field were left out."""
+    required = {"prompt": "a boat"} if pool == "video" else {}
+    without = api.submit(required or {"message": "hello"}, pool=pool)["input"]
+    assert api.submit({**(required or {"message": "hello"}), name: None}, pool=pool)["input"] == without
     if pool == "video":
-        assert api.client.post("/generate", json={**given, name: None}).json()["input"] == without
+        assert api.client.post("/generate", json={**required, name: None}).json()["input"] == without
 
 
 @pytest.mark.parametrize("body", [{"pool": None, "input": {}}, {"pool": "echo", "input": None}])
-def test_null_for_what_must_be_there_is_refused(api: Api, body: dict[str, Any]) -> None:
-    """As a field that does not exist is, whatever its value."""
+def test_null_for_a_required_field_is_refused(api: Api, body: dict[str, Any]) -> None:
+    """An unknown field is refused too, whatever its value."""
     problem(post(api, json.dumps(body).encode()), 422, "invalid_input")
     unknown = {"pool": "echo", "input": {"nonsense": None}}
     assert "nonsense" in problem(post(api, json.dumps(unknown).encode()), 422, "invalid_input")
@@ -184,7 +186,7 @@ def test_null_for_what_must_be_there_is_refused(api: Api, body: dict[str, Any]) 
     ],
 )
 def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: bytes) -> None:
-    """For every workload and for the task's own fields; a number with one is refused by all."""
+    """For every workload and for the task's own fields; all of them refuse a number with a fraction."""
     body = b'{"pool": "%s", "input": %s, "max_strikes": 2.0}' % (pool.encode(), input)
     shown = post(api, body)
     assert shown.status_code == 202, shown.text
@@ -199,8 +201,8 @@ def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: b
         assert detail.startswith(("input.steps", "steps"))
 
 
-def test_two_spellings_of_one_body_are_one_body(api: Api) -> None:
-    """An Idempotency-Key may be used again with null for an absent field, and 5.0 for 5."""
+def test_two_spellings_of_one_body_match_one_key(api: Api) -> None:
+    """An Idempotency-Key may be used again with null for an absent field, and with 5.0 for 5."""
     first = post(api, b'{"pool": "echo", "input": {"steps": 5}}', Idempotency_Key="spelled")
     again = post(
         api,
@@ -217,7 +219,7 @@ class Part(BaseModel):
     next: Part | None = None
 
 
-class Own(BaseModel):
+class Custom(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     parts: list[Part] = []
     named: dict[str, Part] = {}
@@ -228,8 +230,8 @@ class Own(BaseModel):
     must: int | None
 
 
-def test_the_rule_reaches_into_a_workload_of_ones_own() -> None:
-    """Nested models, lists, maps, aliases and unions; what has no type, or may be a fraction, stays as it came."""
+def test_normalization_reaches_into_custom_workloads() -> None:
+    """In nested models, lists, maps, aliases and unions. A value that may be a fraction or anything is unchanged."""
     part = {"length": 2.0, "label": None, "next": {"length": 3.0, "next": None}}
     given = {
         "parts": [part],
@@ -240,11 +242,11 @@ def test_the_rule_reaches_into_a_workload_of_ones_own() -> None:
         "free": {"deep": [1.0, None]},
         "must": None,
     }
-    plain = Plain(Own)(given)
-    made = Own.model_validate(plain)
+    plain = Normalizer(Custom)(given)
+    made = Custom.model_validate(plain)
     assert (made.parts[0].length, made.parts[0].label) == (2, "none")
     assert made.named["a"].next == Part(length=3)
     assert (made.size, made.short, made.must) == (3, 4, None)
     assert isinstance(made.either, float)
     assert made.free == {"deep": [1.0, None]}
-    assert part["label"] is None  # the body itself is as it was
+    assert part["label"] is None  # The body itself is unchanged.

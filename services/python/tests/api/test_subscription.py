@@ -1,4 +1,4 @@
-"""The seam between a task's history and its live feed, event by event: no gap, no repeat, wherever it falls."""
+"""A subscription composes history and live events without gap or repeat, wherever an event falls between them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from testkit.valkey import Server
 
 
 class Seam(RedisEvents):
-    """The event log, with something that happens right before or after a history is read."""
+    """The event log, with a hook right before and right after history is read."""
 
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
     slow_s = 0.0
-    """How long the tail may wait for a history to be read first."""
+    """How long ``tail`` waits for history to be read first."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -57,42 +57,42 @@ class Seam(RedisEvents):
 
 @pytest.fixture
 async def seam(valkey: Server) -> AsyncIterator[Sources]:
-    """What a gateway has, on a log that can be interrupted."""
+    """The sources of a gateway, on a log with hooks."""
     store, events, metrics = RedisStore(valkey.url), Seam(valkey.url), GatewayMetrics()
-    hub = Broadcaster(events, metrics)
+    broadcaster = Broadcaster(events, metrics)
     yield Sources(
-        hub=hub,
+        broadcaster=broadcaster,
         store=store,
         events=events,
-        numbers=PoolViewCache(store, wall_ms),
+        pool_views=PoolViewCache(store, wall_ms),
         now_ms=wall_ms,
         heartbeat_s=1.0,
         timeout_s=30.0,
     )
-    await hub.close()
+    await broadcaster.close()
     await store.close()
     await events.close()
 
 
-async def _begun(seam: Sources, worker: Worker) -> Claim:
+async def _start_task(seam: Sources, worker: Worker) -> Claim:
     task = TaskId(new_task_id(POOL))
     await seam.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
     return await asyncio.to_thread(worker.claim)
 
 
-def _say(worker: Worker, claim: Claim, *words: str) -> None:
+def _write_logs(worker: Worker, claim: Claim, *words: str) -> None:
     worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
 
 
-async def _all(
+async def _receive_all(
     seam: Sources, task: TaskId, after: Any = None, *, acts: Mapping[int, Callable[[], object]] | None = None
 ) -> list[str]:
-    """Ids of all that a subscriber gets, to the end. ``acts``: what is done once it has had so many logs."""
+    """The ids of all events that a subscriber receives. ``acts`` maps a number of received logs to an action."""
     got: list[Frame] = []
     left = dict(acts or {})
     async with (
-        Subscription(seam, task, POOL, after=after) as following,
-        aclosing(following.batches()) as batches,
+        Subscription(seam, task, POOL, after=after) as subscription,
+        aclosing(subscription.batches()) as batches,
     ):
         async for batch in batches:
             got += [frame for frame in batch if frame.key is not None]
@@ -103,17 +103,17 @@ async def _all(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_what_happens_while_history_is_read_comes_once(
+async def test_events_written_while_history_is_read_arrive_once(
     seam: Sources, start_worker: Callable[..., Worker], when: str
 ) -> None:
-    """Events at the very moment of the read are in the history, in the feed, or in both: they are sent once."""
+    """They are in the history, in the live feed or in both, and are sent once."""
     worker = start_worker()
-    claim = await _begun(seam, worker)
-    await asyncio.to_thread(_say, worker, claim, "one", "two")
+    claim = await _start_task(seam, worker)
+    await asyncio.to_thread(_write_logs, worker, claim, "one", "two")
 
-    setattr(seam.events, when, lambda: _say(worker, claim, "three", "four"))
-    acts = {4: lambda: _say(worker, claim, "five"), 5: lambda: worker.finish(claim)}
-    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
+    setattr(seam.events, when, lambda: _write_logs(worker, claim, "three", "four"))
+    acts = {4: lambda: _write_logs(worker, claim, "five"), 5: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_receive_all(seam, claim.lease.task, acts=acts), 15)
     every = (await seam.events.read(claim.lease.task)).events
     assert got == [event.id for event in every]
     assert len(got) == len(set(got)) == 8
@@ -122,32 +122,32 @@ async def test_what_happens_while_history_is_read_comes_once(
 async def test_no_history_is_read_before_the_feed_is_live(
     seam: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """However long the log takes to say where its end is: what comes behind a history that was read is not lost."""
+    """Even if the log takes long to report its end, no event after the history is lost."""
     worker = start_worker()
-    claim = await _begun(seam, worker)
-    await asyncio.to_thread(_say, worker, claim, "one")
+    claim = await _start_task(seam, worker)
+    await asyncio.to_thread(_write_logs, worker, claim, "one")
     log = cast("Seam", seam.events)
-    log.slow_s, log.after = 0.5, lambda: _say(worker, claim, "two")
-    acts = {1: lambda: _say(worker, claim, "three"), 2: lambda: worker.finish(claim)}
-    got = await asyncio.wait_for(_all(seam, claim.lease.task, acts=acts), 15)
+    log.slow_s, log.after = 0.5, lambda: _write_logs(worker, claim, "two")
+    acts = {1: lambda: _write_logs(worker, claim, "three"), 2: lambda: worker.finish(claim)}
+    got = await asyncio.wait_for(_receive_all(seam, claim.lease.task, acts=acts), 15)
     assert got == [event.id for event in (await seam.events.read(claim.lease.task)).events]
 
 
-async def test_who_resumes_gets_exactly_what_follows(
+async def test_a_resumed_subscription_gets_exactly_the_later_events(
     seam: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """From any id, from the store and from what the gateway keeps while somebody else follows."""
+    """From any id, from the store and from the gateway's cache while another client follows."""
     worker = start_worker()
-    claim = await _begun(seam, worker)
+    claim = await _start_task(seam, worker)
     task = claim.lease.task
     async with Subscription(seam, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
-        await anext(batches)  # from now on the gateway keeps the task's events
-        await asyncio.to_thread(_say, worker, claim, "one", "two", "three")
+        await anext(batches)  # From now on the gateway caches the task's events.
+        await asyncio.to_thread(_write_logs, worker, claim, "one", "two", "three")
         seen = 0
         while seen < 3:
             seen += sum(frame.type == "log" for frame in await anext(batches))
         await asyncio.to_thread(worker.finish, claim)
         every = [event.id for event in (await seam.events.read(task)).events]
         for at, event_id in enumerate(every):
-            got = await asyncio.wait_for(_all(seam, task, frames.parse_id(event_id)), 15)
+            got = await asyncio.wait_for(_receive_all(seam, task, frames.parse_id(event_id)), 15)
             assert got == every[at + 1 :]

@@ -1,4 +1,4 @@
-"""Names and pages that may use the API: DNS rebinding and cross-site requests are refused, programs are not."""
+"""Host and Origin checks: DNS rebinding and cross-site requests are refused; programs are not affected."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from api_support import Api
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from daybreak_server.api.http.origin_check import Guard
+from daybreak_server.api.http.origin_check import OriginCheck
 from daybreak_server.settings.tree import HttpSettings
 
 BODY = {"pool": "echo", "input": {"message": "hi"}}
 
 
 def ask(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
-    """A request with these headers; `_` in their names is `-`."""
+    """Send a request with these headers; `_` in their names is `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return api.client.request(method, path, headers=named, json=BODY if method == "POST" else None)
 
 
-def refused(answer: httpx2.Response, code: str, status: int) -> str:
+def refused(response: httpx2.Response, code: str, status: int) -> str:
     """The detail of a refusal."""
-    assert answer.status_code == status, answer.text
-    problem = answer.json()
-    assert (problem["code"], answer.headers["content-type"]) == (code, "application/problem+json")
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert response.status_code == status, response.text
+    problem = response.json()
+    assert (problem["code"], response.headers["content-type"]) == (code, "application/problem+json")
+    assert problem["request_id"] == response.headers["x-request-id"]
     return str(problem["detail"])
 
 
@@ -38,12 +38,12 @@ def refused(answer: httpx2.Response, code: str, status: int) -> str:
     ("method", "path"),
     [
         ("GET", "/v1/tasks"),
-        ("POST", "/v1/tasks"),  # the short way
+        ("POST", "/v1/tasks"),  # the fast path
         ("POST", "/v1/tasks:batch"),
         ("DELETE", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
         ("GET", "/docs"),
         ("GET", "/metrics"),
-        ("GET", "/unknown_websocket"),
+        ("GET", "/nowhere"),
     ],
 )
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def refused(answer: httpx2.Response, code: str, status: int) -> str:
         "127.0.0.1@evil",
     ],
 )
-def test_a_name_that_is_not_ours_is_refused_everywhere(api: Api, method: str, path: str, host: str) -> None:
-    """As a page comes whose name was rebound to this machine, on the short way as on the usual one."""
+def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
+    """This is the request of a page whose name was rebound to this machine, on the fast path and off it."""
     assert "allowed_hosts" in refused(ask(api, method, path, Host=host), "host_not_allowed", 421)
 
 
 def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
-    """A page can send such headers to what it takes for its own server."""
-    answer = ask(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
-    refused(answer, "host_not_allowed", 421)
+    """A page can send such headers to what its browser takes for the page's own server."""
+    response = ask(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
+    refused(response, "host_not_allowed", 421)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
         socket.gethostname(),
     ],
 )
-def test_addresses_and_names_of_this_machine_are_fine(api: Api, host: str) -> None:
-    """Also an address that is not ours: probes use a pod's, and no address can be rebound."""
+def test_addresses_and_names_of_this_machine_are_allowed(api: Api, host: str) -> None:
+    """Also an address of another machine: probes use a pod's address, and no address can be rebound."""
     assert ask(api, "GET", "/healthz", Host=host).status_code == 200
     assert ask(api, "POST", "/v1/tasks", Host=host).status_code == 202
 
 
 def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
-    """Whole names, everything below one, or all; without regard to case and port."""
+    """Whole names, all names below a domain, or every name, regardless of case and port."""
     api = start_api(http={"allowed_hosts": "Daybreak.example.com, *.internal"})
     for host in ("daybreak.example.com", "DAYBREAK.example.com:8443", "a.b.internal", "localhost"):
         assert ask(api, "GET", "/v1/tasks", Host=host).status_code == 200
@@ -112,20 +112,20 @@ def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
         ({"host": "gateway.local"}, "127.0.0.1", "gateway.local:80", True),
     ],
 )
-def test_who_is_asked_for_the_right_name(
+def test_which_clients_need_an_allowed_host(
     settings: dict[str, Any], client: str, host: str, fine: bool
 ) -> None:
-    """Those from this machine; all others where names are set. Behind an Ingress all names are taken."""
-    guard = Guard(HttpSettings.model_validate(settings))
+    """Clients on this machine, and all clients if names are set. Behind an Ingress every name is accepted."""
+    origin_check = OriginCheck(HttpSettings.model_validate(settings))
     headers = [(b"host", host.encode())]
-    error = guard.check({"type": "http", "method": "GET", "client": (client, 5), "headers": headers})
+    error = origin_check.check({"type": "http", "method": "GET", "client": (client, 5), "headers": headers})
     assert (error is None) is fine
 
 
 CROSS = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
-    {"Origin": "http://127.0.0.1:1"},  # another port is another site's page
+    {"Origin": "http://127.0.0.1:1"},  # Another port is another site.
     {"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"},
     {"Origin": "http://a.localhost", "Sec_Fetch_Site": "same-site"},
     {"Sec_Fetch_Site": "cross-site"},
@@ -134,7 +134,7 @@ CROSS = [
 
 @pytest.mark.parametrize("headers", CROSS, ids=str)
 def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str]) -> None:
-    """Submit, batch, cancel, replay, delete: nothing happens. It cannot read either, as no CORS header comes."""
+    """Submit, batch, cancel, replay and delete do nothing. The page cannot read either, without CORS headers."""
     task = api.submit()["id"]
     for method, path in (
         ("POST", "/v1/tasks"),
@@ -147,24 +147,24 @@ def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str
         assert "allowed_origins" in refused(ask(api, method, path, **headers), "origin_not_allowed", 403)
     assert api.get(task)["state"] == "queued"
     assert len(api.client.get("/v1/tasks").json()["data"]) == 1
-    answer = ask(api, "GET", "/v1/tasks", **headers)
-    assert not any(name.startswith("access-control") for name in answer.headers)
+    response = ask(api, "GET", "/v1/tasks", **headers)
+    assert not any(name.startswith("access-control") for name in response.headers)
 
 
 def handshake(api: Api, path: str, **headers: str) -> int:
-    """The status that answers a WebSocket's handshake."""
+    """The status of the response to a WebSocket handshake."""
     try:
         with connect(api.url.replace("http", "ws", 1) + path, additional_headers=headers, open_timeout=60):
             return 101
     except InvalidStatus as exc:
-        answer = exc.response
-    assert answer.body is not None
-    assert json.loads(answer.body)["code"] == "origin_not_allowed"
-    return answer.status_code
+        response = exc.response
+    assert response.body is not None
+    assert json.loads(response.body)["code"] == "origin_not_allowed"
+    return response.status_code
 
 
 def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
-    """A WebSocket knows no CORS: only the server can refuse it. Its own pages and programs may."""
+    """CORS does not cover WebSockets, so the server must refuse them. Its own pages and programs may connect."""
     path = f"/v1/tasks/{api.submit()['id']}/ws"
     assert handshake(api, path, Origin="https://evil.example") == 403
     assert handshake(api, path, **{"Sec-Fetch-Site": "cross-site"}) == 403
@@ -173,12 +173,15 @@ def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
 
 
 def test_own_pages_and_programs_may_change_things(api: Api) -> None:
-    """The page at /docs; a page behind a proxy that renames the host; anything that is no browser."""
+    """The page at /docs, a page behind a proxy that rewrites the host, and any client that is no browser."""
     for headers in (
         {},
         {"Origin": api.url},
         {"Origin": api.url, "Sec_Fetch_Site": "same-origin"},
-        {"Origin": "https://shop.example", "Sec_Fetch_Site": "same-origin"},  # the proxy says 127.0.0.1
+        {
+            "Origin": "https://shop.example",
+            "Sec_Fetch_Site": "same-origin",
+        },  # The proxy sends Host: 127.0.0.1.
         {"Origin": "https://shop.example", "X_Forwarded_Host": "shop.example"},
         {"Origin": "http://localhost", "Host": "localhost:80"},
     ):
@@ -186,7 +189,7 @@ def test_own_pages_and_programs_may_change_things(api: Api) -> None:
 
 
 def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[..., Api]) -> None:
-    """Preflight, answer, problem and WebSocket; another site still may not."""
+    """Preflight, response, problem and WebSocket; other sites are still refused."""
     api = start_api(http={"allowed_origins": "https://app.example.com/,http://localhost:3000"})
     page = "https://app.example.com"
     preflight = api.client.options(
@@ -203,9 +206,9 @@ def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[...,
     found = ask(api, "POST", "/v1/tasks", Origin=page, Sec_Fetch_Site="cross-site")
     assert found.status_code == 202
     missing = ask(api, "GET", "/v1/tasks/nothing", Origin=page)
-    for answer in (preflight, found, missing):
-        assert answer.headers.get_list("access-control-allow-origin") == [page]
-        assert "Origin" in answer.headers["vary"]
+    for response in (preflight, found, missing):
+        assert response.headers.get_list("access-control-allow-origin") == [page]
+        assert "Origin" in response.headers["vary"]
     assert "Location" in found.headers["access-control-expose-headers"]
     path = f"/v1/tasks/{found.json()['id']}/ws"
     assert handshake(api, path, Origin=page) == 101

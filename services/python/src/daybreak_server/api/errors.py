@@ -1,0 +1,188 @@
+"""The errors that the API answers with, and how errors from below become one of them.
+
+Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated here,
+in :func:`to_api_error`, and nowhere else::
+
+    ApiError                     a stable code with its status, and a sentence for this one case
+    ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable
+    ├─ BlobError                 no_such_artifact or store_unavailable
+    ├─ RequestValidationError    invalid_input, with the query parameters that are wrong
+    └─ HTTPException             not_found, method_not_allowed or bad_header
+
+An exception that is none of these is a bug: it becomes ``internal``, a 500.
+
+An ``ApiError`` knows nothing of how it is written. Each face of the API (``api/native`` today) brings an
+:data:`ErrorRenderer` that makes the response; middleware and exception handlers are given that renderer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from daybreak.wire import ErrorCode, FieldError
+from daybreak_server.api import path_prefix
+from daybreak_server.ports.blobs import BlobError, BlobNotFoundError
+from daybreak_server.ports.store_errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    QueueFullError,
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+)
+
+MAX_FIELD_ERRORS = 20
+MAX_FIELD_CHARS = 200
+RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, ErrorCode.SHUTTING_DOWN: 1.0}
+
+
+class ApiError(Exception):
+    """An error for the client. The code determines the title, and the status unless one is given."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        limit: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status or code.status
+        self.detail = detail
+        self.errors = list(errors)
+        self.limit = limit
+        self.retry_after_s = RETRY_AFTER_S.get(code) if retry_after_s is None else retry_after_s
+        self.headers = dict(headers or {})
+
+
+ErrorRenderer = Callable[[ApiError, str | None], Response]
+"""Makes a face's response from an error and the id of the request."""
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id that the middleware gave the request."""
+    request_id: str | None = scope.get("state", {}).get("request_id")
+    return request_id
+
+
+def not_found(detail: str) -> ApiError:
+    """The object does not exist or belongs to another tenant; the client cannot tell which."""
+    return ApiError(ErrorCode.NOT_FOUND, detail)
+
+
+def task_not_found(task: str) -> ApiError:
+    """The task does not exist or belongs to another tenant."""
+    return not_found(
+        f"There is no task {task[:MAX_FIELD_CHARS]!r}. Check the id; a task is deleted when its retention ends."
+    )
+
+
+def invalid(errors: Sequence[FieldError]) -> ApiError:
+    """One or more invalid fields. The first one is also the detail, which begins with the field's name."""
+    first = errors[0]
+    name = re.escape(first.field.rpartition(".")[2])
+    begins_with_name = re.match(rf"(The )?{name}(?!\w)", first.message)
+    detail = first.message if begins_with_name else f"{first.field}: {first.message}"
+    return ApiError(ErrorCode.INVALID_INPUT, detail, errors=errors)
+
+
+def invalid_field(field: str, message: str) -> ApiError:
+    """One invalid field."""
+    return invalid([FieldError(field=field, message=message)])
+
+
+def from_validation(exc: ValidationError, *, within: str = "") -> ApiError:
+    """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part."""
+    found = exc.errors(include_url=False, include_context=False, include_input=False)
+    return invalid([_field_error(e, within) for e in found[:MAX_FIELD_ERRORS]])
+
+
+def _field_error(error: Mapping[str, Any], within: str) -> FieldError:
+    parts = ([within] if within else []) + [str(part) for part in error["loc"]]
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return FieldError(field=".".join(parts)[:MAX_FIELD_CHARS] or "body", message=message[:1000])
+
+
+def from_store(exc: StoreError) -> ApiError:
+    """An error of the task store."""
+    match exc:
+        case IdempotencyMismatchError():
+            return ApiError(
+                ErrorCode.IDEMPOTENCY_MISMATCH,
+                "This Idempotency-Key was used with another body. Use a new key, or send the first body again.",
+            )
+        case ConflictError():
+            return ApiError(ErrorCode.CONFLICT, str(exc) or "The task's state does not allow this.")
+        case QueueFullError():
+            return ApiError(ErrorCode.QUEUE_FULL, "The pool's queue is full. Retry later.")
+        case StoreFullError():
+            return ApiError(
+                ErrorCode.QUEUE_FULL, "The task store is out of memory for new tasks. Retry later."
+            )
+        case StoreRefusedError():
+            return ApiError(
+                ErrorCode.STORE_UNAVAILABLE,
+                "The task store rejects this server's user or password. An administrator must correct them. "
+                "Retry later.",
+            )
+        case _:
+            return ApiError(ErrorCode.STORE_UNAVAILABLE, "The task store cannot be reached. Retry.")
+
+
+def from_blobs(exc: BlobError) -> ApiError:
+    """An error of the artifact store."""
+    if isinstance(exc, BlobNotFoundError):
+        return ApiError(
+            ErrorCode.NO_SUCH_ARTIFACT,
+            "The artifact store no longer has this file. Replay the task to make it again.",
+        )
+    return ApiError(ErrorCode.STORE_UNAVAILABLE, "The artifact store cannot be reached. Retry.")
+
+
+def from_http(exc: HTTPException, path: str) -> ApiError:
+    """An error of Starlette's routing: an unknown path or method."""
+    if exc.status_code == 404:
+        docs = f"{path_prefix.current()}/docs"
+        return not_found(f"There is no path {path[:MAX_FIELD_CHARS]}. See {docs} for all paths.")
+    if exc.status_code == 405:
+        return ApiError(
+            ErrorCode.METHOD_NOT_ALLOWED,
+            "This path does not support the method. The Allow header lists those it does.",
+        )
+    return ApiError(ErrorCode.BAD_HEADER, str(exc.detail), headers=dict(exc.headers or {}))
+
+
+def from_request_validation(exc: RequestValidationError) -> ApiError:
+    """Invalid query parameters. ``query.limit`` is named ``limit``, and ``query.state.0`` is named ``state``."""
+    found = [{**error, "loc": error["loc"][1:2]} for error in exc.errors()[:MAX_FIELD_ERRORS]]
+    return invalid([_field_error(error, "") for error in found])
+
+
+def to_api_error(exc: Exception, path: str) -> ApiError | None:
+    """The exception as an error for the client; ``None`` if it is a bug."""
+    match exc:
+        case ApiError():
+            return exc
+        case StoreError():
+            return from_store(exc)
+        case BlobError():
+            return from_blobs(exc)
+        case RequestValidationError():
+            return from_request_validation(exc)
+        case HTTPException():
+            return from_http(exc, path)
+        case _:
+            return None
