@@ -1,0 +1,34 @@
+"""The error renderer of the native face: RFC 9457 ``application/problem+json`` with a stable code."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from daybreak.wire import Problem
+from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
+from daybreak_server.api.errors import ApiError
+
+
+def problem(error: ApiError, request_id: str | None = None) -> Problem:
+    """The error as the wire has it."""
+    return Problem(
+        type=TYPE_PREFIX + error.code.value,
+        title=error.code.title,
+        status=error.status,
+        code=error.code.value,
+        detail=error.detail,
+        errors=error.errors,
+        limit=error.limit,
+        retry_after_s=error.retry_after_s,
+        request_id=request_id,
+    )
+
+
+def problem_response(error: ApiError, request_id: str | None) -> Response:
+    """The HTTP response; an :data:`daybreak_server.api.errors.ErrorRenderer`."""
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    shown = problem(error, request_id)
+    body = shown.model_dump_json(exclude_none=True, exclude=None if shown.errors else {"errors"})
+    return Response(body, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
