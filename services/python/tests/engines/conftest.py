@@ -17,7 +17,7 @@ from testkit.valkey import Server
 
 @pytest.fixture
 def pools(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
-    """Makes pools on the session's Valkey; closes them."""
+    """Makes pools on the session's Valkey, and closes them."""
     made: list[Pool] = []
 
     def make(**options: Any) -> Pool:
@@ -25,21 +25,21 @@ def pools(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for pool in made:
+        pool.close()
 
 
 @pytest.fixture
 def leader() -> Iterator[Callable[..., Rank]]:
-    """Starts groups of one rank, as threads; stops them."""
+    """Starts groups of one rank as threads, and stops them."""
     made: list[Rank] = []
 
     def start(pool: Pool, *, on_broken: Callable[[Cause], None] = print) -> Rank:
-        member = wiring.build_rank(pool.settings, pool.name, on_broken=on_broken)
-        made.append(member)
-        member.start()
-        return member
+        rank = wiring.build_rank(pool.settings, pool.name, on_broken=on_broken)
+        made.append(rank)
+        rank.start()
+        return rank
 
     yield start
-    for one in made:
-        one.stop(timeout_s=5)
+    for rank in made:
+        rank.stop(timeout_s=5)

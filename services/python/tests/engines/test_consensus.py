@@ -1,4 +1,4 @@
-"""What all ranks do next, from what each reports: the pure part of a group."""
+"""The pure parts of a group: consensus, heartbeat, ETA and the event buffer."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
 @pytest.mark.parametrize(
     ("reports", "control", "release", "verdict"),
     [
-        ([STEPPED, STEPPED], Control.GO_ON, False, Verdict.GO_ON),
-        ([STEPPED], Control.DRAIN, False, Verdict.GO_ON),
-        ([STEPPED, STEPPED], Control.GO_ON, True, Verdict.RELEASE),
+        ([STEPPED, STEPPED], Control.CONTINUE, False, Verdict.CONTINUE),
+        ([STEPPED], Control.DRAIN, False, Verdict.CONTINUE),
+        ([STEPPED, STEPPED], Control.CONTINUE, True, Verdict.RELEASE),
         ([STEPPED, STEPPED], Control.CANCEL, False, Verdict.STOP),
         ([STEPPED, STEPPED], Control.EXPIRE, True, Verdict.STOP),
         ([STEPPED], Control.CANCEL | Control.STALE, False, Verdict.ABANDON),
-        ([DONE, DONE], Control.GO_ON, False, Verdict.FINISH),
-        ([DONE, DONE], Control.GO_ON, True, Verdict.FINISH),
+        ([DONE, DONE], Control.CONTINUE, False, Verdict.FINISH),
+        ([DONE, DONE], Control.CONTINUE, True, Verdict.FINISH),
         ([DONE, DONE], Control.CANCEL, False, Verdict.STOP),
         ([DONE], Control.STALE, False, Verdict.ABANDON),
-        ([ERROR, ERROR], Control.GO_ON, False, Verdict.FAIL),
+        ([ERROR, ERROR], Control.CONTINUE, False, Verdict.FAIL),
         ([PERMANENT, PERMANENT], Control.CANCEL, False, Verdict.FAIL),
         ([ERROR], Control.STALE, False, Verdict.ABANDON),
-        ([ERROR, STEPPED], Control.GO_ON, False, Verdict.BREAK),
+        ([ERROR, STEPPED], Control.CONTINUE, False, Verdict.BREAK),
         ([STEPPED, PERMANENT], Control.CANCEL, False, Verdict.BREAK),
         ([DONE, STEPPED], Control.STALE, False, Verdict.BREAK),
-        ([ERROR, PERMANENT], Control.GO_ON, False, Verdict.BREAK),
-        ([STEPPED, Report(point=4, status=Status.STEPPED)], Control.GO_ON, False, Verdict.BREAK),
+        ([ERROR, PERMANENT], Control.CONTINUE, False, Verdict.BREAK),
+        ([STEPPED, Report(point=4, status=Status.STEPPED)], Control.CONTINUE, False, Verdict.BREAK),
     ],
 )
-def test_one_verdict_for_each_case(
+def test_reports_control_bits_and_release_give_one_verdict(
     reports: list[Report], control: Control, release: bool, verdict: Verdict
 ) -> None:
-    """Ranks at different places break the group; else the store's word counts, then the work's own end."""
+    """Ranks at different places break the group; otherwise the store's control bits count, then the end of the work."""
     assert decide(reports, control, release=release) is verdict
 
 
 def test_a_device_that_fails_every_later_call_breaks_even_a_group_of_one() -> None:
-    """An error after which the process is of no use never leaves the group warm."""
+    """An error after which the process can do no more work never leaves the group warm."""
 
     class AcceleratorError(RuntimeError):
         pass
 
     report = report_of(AcceleratorError("illegal address"), point=1)
     assert report.status is Status.UNRECOVERABLE
-    assert decide([report], Control.GO_ON) is Verdict.BREAK
+    assert decide([report], Control.CONTINUE) is Verdict.BREAK
 
 
-def test_the_reason_told_is_a_permanent_error_before_any_other_and_a_dead_peer_last() -> None:
-    """What a rank says about a dead peer is only an echo of the peer's own error."""
+def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> None:
+    """An error about a dead peer is only an echo of that peer's own error."""
     echo = Report(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
     assert worst([STEPPED, echo, ERROR, PERMANENT]) is PERMANENT
     assert worst([echo, ERROR]) is ERROR
@@ -66,15 +66,15 @@ def test_the_reason_told_is_a_permanent_error_before_any_other_and_a_dead_peer_l
 
 
 def test_error_codes_and_messages_come_from_the_workload() -> None:
-    """`code` is the workload's; a foreign exception names its class."""
+    """`code` is the workload's; the message of any other exception names its class."""
     assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
     foreign = report_of(KeyError("x"), point=0)
     assert (foreign.code, foreign.permanent) == ("workload_failed", False)
     assert foreign.message.startswith("KeyError")
 
 
-def test_a_pulse_stalls_when_it_is_not_beaten_in_time() -> None:
-    """Only silence beyond the limit of the present phase is a stall, and it says which phase."""
+def test_a_heartbeat_stalls_when_it_is_not_beaten_in_time() -> None:
+    """Only silence beyond the limit of the current activity is a stall, and the reason names the activity."""
     now = [0.0]
     heartbeat = Heartbeat(10.0, clock=lambda: now[0])
     now[0] = 10.0
@@ -92,14 +92,14 @@ def test_a_pulse_stalls_when_it_is_not_beaten_in_time() -> None:
 
 
 def test_the_eta_comes_from_each_phases_own_pace() -> None:
-    """A slow last phase, once seen, is in the next task's estimate from its first step."""
+    """A slow last phase is part of the next task's estimate from its first step."""
     now = [0.0]
     clock = PhaseEta(clock=lambda: now[0])
     clock.start()
     for number in range(1, 9):
         now[0] += 1.0
         eta = clock.step("denoise", number / 10)
-    assert eta == pytest.approx(2.0)  # nothing else is known yet
+    assert eta == pytest.approx(2.0)  # no other phase is known yet
     now[0] += 20.0
     clock.step("decode", 1.0)
     clock.start()
@@ -107,8 +107,8 @@ def test_the_eta_comes_from_each_phases_own_pace() -> None:
     assert clock.step("denoise", 0.1) == pytest.approx(7.0 + 20.0, rel=0.01)
 
 
-def test_a_resumed_task_tells_no_wrong_pace() -> None:
-    """The first step after a snapshot covers work that was done before: it is no measure."""
+def test_the_first_step_of_a_resumed_task_gives_no_pace() -> None:
+    """The first step after a snapshot covers work that an earlier attempt did."""
     now = [0.0]
     clock = PhaseEta(clock=lambda: now[0])
     clock.start()
@@ -119,8 +119,8 @@ def test_a_resumed_task_tells_no_wrong_pace() -> None:
     assert clock.step("denoise", 0.7) == pytest.approx(3.0)
 
 
-def test_no_step_is_lost_however_fast_they_come() -> None:
-    """Beyond the bound of one write the oldest steps are merged, and the event says from where."""
+def test_fast_steps_are_merged_and_none_is_lost() -> None:
+    """Beyond the bound of one write the oldest steps are merged, and the event names the first step that it covers."""
     event_buffer = EventBuffer()
     for number in range(1, 101):
         event_buffer.step(
@@ -131,5 +131,5 @@ def test_no_step_is_lost_however_fast_they_come() -> None:
     assert (events[0].data["from_step"], events[0].data["step"]) == (1, 100 - MAX_PENDING + 1)
     assert [event.data["step"] for event in events] == list(range(100 - MAX_PENDING + 1, 101))
     assert (fields["step"], fields["phase"], fields["fraction"]) == (100, "echo", 1.0)
-    event_buffer.written()
+    event_buffer.clear()
     assert not event_buffer

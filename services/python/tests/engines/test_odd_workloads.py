@@ -1,4 +1,4 @@
-"""Workloads that misbehave: whatever they raise, say, yield or leave, the group lives and the reason is shown."""
+"""Workloads that misbehave: whatever they raise, log, yield or store, the group lives and the task shows the reason."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.tasks import State
 from daybreak_server.engines.gang.rank import Rank
 from testkit.odd import ERRORS, STEPS
@@ -36,22 +37,20 @@ CODES = {"nul": "odd\\x00code", "code": "7", "permanent group": "part_refused"}
 
 @pytest.fixture
 def odd(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool:
-    """A pool with one group of the workload."""
+    """A pool with one group of the odd workload."""
     pool = pools(workload="testkit.odd:SPEC")
     leader(pool)
     return pool
 
 
-def test_every_error_has_its_reason_here() -> None:
-    """An error that is added to the workload is looked for too; the end of the process has tests of its own."""
+def test_every_error_of_the_odd_workload_is_tested() -> None:
+    """The end of the process has tests of its own."""
     assert set(REASONS) == set(ERRORS) - {"os exit"}
 
 
 @pytest.mark.parametrize("where", ["first", "later", "finally"])
-def test_whatever_a_workload_raises_is_a_strike_with_its_reason_and_the_group_lives(
-    odd: Pool, where: str
-) -> None:
-    """Also what ends threads and processes, and what cannot be shown or stored; a permanent error stays permanent."""
+def test_any_error_is_a_strike_with_its_reason_and_the_group_lives(odd: Pool, where: str) -> None:
+    """That includes errors that end threads or processes, and errors that cannot be shown or stored."""
     tasks = {error: odd.submit(error=error, where=where, max_strikes=1) for error in REASONS}
     again = odd.submit(error="exit", where=where, attempts=1, max_strikes=2)
     for error, task in tasks.items():
@@ -71,54 +70,54 @@ def test_whatever_a_workload_raises_is_a_strike_with_its_reason_and_the_group_li
     } == {odd.view().groups[0].id}
 
 
-def test_a_forked_child_that_exits_is_no_second_leader(odd: Pool) -> None:
-    """The child ends where it comes back to the group; the parent finishes the task, once."""
+def test_a_forked_child_does_not_become_a_second_leader(odd: Pool) -> None:
+    """The child exits when it returns to the group's code; the parent finishes the task, once."""
     task = odd.submit(error="fork")
     odd.wait(task)
     assert odd.types(task).count("succeeded") == 1
     assert "retrying" not in odd.types(task)
 
 
-def test_a_workload_that_exits_while_it_loads_is_told_and_replaced(
+def test_a_workload_that_exits_while_it_loads_breaks_its_group_with_the_reason(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """`sys.exit` in `load` ends no thread without a word."""
+    """`sys.exit` in `load` does not end the thread silently."""
     pool = pools(workload="testkit.odd:SPEC", options={"load": "exit"})
-    broken: queues.SimpleQueue[str] = queues.SimpleQueue()
+    broken: queues.SimpleQueue[Cause] = queues.SimpleQueue()
     leader(pool, on_broken=broken.put)
-    assert broken.get(timeout=60).startswith("SystemExit: 3")
+    assert broken.get(timeout=60).message.startswith("SystemExit: 3")
     wait_until(lambda: not pool.view().groups, 30, "the group to have left")
 
 
 @pytest.mark.parametrize(
-    ("says", "told"), [("surrogate", "caf\\udce9.mp4"), ("nul", "a\\x00b"), ("long", "語" * 1999 + "…")]
+    ("says", "expected"), [("surrogate", "caf\\udce9.mp4"), ("nul", "a\\x00b"), ("long", "語" * 1999 + "…")]
 )
-def test_what_a_workload_says_reaches_the_stream_storable(odd: Pool, says: str, told: str) -> None:
-    """Lines, levels and phases without surrogates and NUL, within their sizes; what follows them comes too."""
+def test_text_of_a_workload_reaches_the_stream_in_storable_form(odd: Pool, says: str, expected: str) -> None:
+    """Lines, levels and phases have no surrogates and no NUL, and keep within their sizes; later events arrive too."""
     task = odd.submit(says=says)
     odd.wait(task)
     line, other = (event.data for event in odd.events(task) if event.type == "log")
-    assert line["message"] == told
+    assert line["message"] == expected
     assert other["message"] == "'a key'"
     phases = [event.data["phase"] for event in odd.events(task) if event.type == "progress"]
     assert phases[0] == line["level"]
-    assert told.startswith(phases[0].rstrip("…"))
+    assert expected.startswith(phases[0].rstrip("…"))
     assert len(phases[0].encode()) <= 64
     assert "\0" not in json.dumps(line)
 
 
 @pytest.mark.parametrize("steps", ["torch", "numpy", "decimal", "tiny"])
-def test_numbers_of_other_libraries_are_numbers(odd: Pool, steps: str) -> None:
-    """Scalars of numpy and torch, and Decimal, in a step's fields."""
+def test_scalars_of_other_libraries_are_accepted_in_steps(odd: Pool, steps: str) -> None:
+    """Scalars of numpy and torch, and Decimal."""
     if steps in ("torch", "numpy"):
         pytest.importorskip(steps)
     task = odd.submit(steps=steps)
     record = odd.wait(task)
     assert (record.step, record.steps, record.fraction) == (2, 4, 1.0)
-    (told,) = [
+    (progress,) = [
         event.data for event in odd.events(task) if event.type == "progress" and event.data.get("step")
     ]
-    assert (told["step"], told["steps"]) == (2, 4)
+    assert (progress["step"], progress["steps"]) == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +135,10 @@ def test_numbers_of_other_libraries_are_numbers(odd: Pool, steps: str) -> None:
         ("snapshot", "Step.snapshot must be a function that returns bytes, not b'state' (bytes)"),
     ],
 )
-def test_a_step_that_is_none_is_a_permanent_error_that_names_the_field(
+def test_an_invalid_step_is_a_permanent_error_that_names_the_field(
     odd: Pool, steps: str, message: str
 ) -> None:
-    """The same input would yield it again; the group goes on."""
+    """A retry would yield the same step. The group takes the next task."""
     if steps == "many":
         pytest.importorskip("torch")
     record = odd.wait(odd.submit(steps=steps), State.FAILED)
@@ -147,13 +146,13 @@ def test_a_step_that_is_none_is_a_permanent_error_that_names_the_field(
     odd.wait(odd.submit())
 
 
-def test_every_step_is_looked_at_here() -> None:
-    """One that is added to the workload is tested too."""
+def test_every_step_of_the_odd_workload_is_tested() -> None:
+    """A step that is added to the workload must be added here."""
     assert len(STEPS) == 4 + 10
 
 
-def test_files_keep_their_names_and_none_is_lost(odd: Pool) -> None:
-    """Letters of every script and the ending stay; names that some system takes for the same are told apart."""
+def test_artifacts_keep_their_names_and_none_is_lost(odd: Pool) -> None:
+    """Letters of every script and the ending stay; names that some file system takes for the same get a number."""
     wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
     wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
     wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]

@@ -1,4 +1,4 @@
-"""A store is slow, or away for a moment, just when an attempt ends; a mark to drain comes and goes."""
+"""A store is slow or down just when an attempt ends, and a drain mark comes and goes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from testkit.pools import Pool
 LEASE = Lease(task=TaskId("echo_1"), token=Token("1.a"), group=GroupId("g"), lease_s=10.0)
 
 
-class Through:
-    """The real thing, but for what a test changes."""
+class Wrapper:
+    """A real store, except for what a test changes."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -32,8 +32,8 @@ class Through:
         return getattr(self._inner, name)
 
 
-class SlowBlobs(Through):
-    """Uploads whose path has this in it stand still for so long."""
+class SlowBlobs(Wrapper):
+    """Uploads whose key contains ``part`` pause for ``pause_s`` before they start."""
 
     def __init__(self, inner: Any, part: str, pause_s: float) -> None:
         super().__init__(inner)
@@ -46,7 +46,7 @@ class SlowBlobs(Through):
         yield from self._inner.upload(key, source, content_type=content_type)
 
 
-class Forgetful(Through):
+class FlakyQueue(Wrapper):
     """A queue that cannot be reached for the first few reports of a checkpoint."""
 
     def __init__(self, inner: Any, times: int) -> None:
@@ -56,7 +56,7 @@ class Forgetful(Through):
     def report(self, lease: Lease, events: Any, *, checkpoint: CheckpointRef | None, **more: Any) -> Control:
         if checkpoint is not None and self.left:
             self.left -= 1
-            raise StoreUnavailableError("away for a moment")
+            raise StoreUnavailableError("down for a moment")
         control: Control = self._inner.report(lease, events, checkpoint=checkpoint, **more)
         return control
 
@@ -69,97 +69,98 @@ def serve() -> Iterator[Callable[..., Rank]]:
     def start(
         pool: Pool,
         *,
-        blobs: Callable[[Any], Any] = lambda one: one,
-        queue: Callable[[Any], Any] = lambda one: one,
+        blobs: Callable[[Any], Any] = lambda blobs: blobs,
+        queue: Callable[[Any], Any] = lambda queue: queue,
     ) -> Rank:
         spec = registry.spec("echo")
-        outside = RankDeps(
+        deps = RankDeps(
             queue=lambda: queue(wiring.build_queue(pool.settings, "echo")),
             blobs=lambda: blobs(pool.blobs),
             workload=lambda: registry.implementation(spec),
             on_broken=print,
         )
-        made.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), outside))
+        made.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), deps))
         made[-1].start()
         return made[-1]
 
     yield start
-    for one in made:
-        one.stop(timeout_s=5)
+    for rank in made:
+        rank.stop(timeout_s=5)
 
 
 def test_an_upload_longer_than_a_stalled_step_is_no_stall(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """All steps are done; S3 takes its time: the task ends as it would have, without a strike."""
+    """All steps are done and S3 is slow: the task succeeds without a strike."""
     pool = pools(lease={"lease_s": 10.0, "stall_s": 1.0})
-    serve(pool, blobs=lambda one: SlowBlobs(one, "echo.txt", 3.0))
+    serve(pool, blobs=lambda blobs: SlowBlobs(blobs, "echo.txt", 3.0))
     record = pool.wait(pool.submit(message="u", steps=2))
     assert (record.state, record.attempt, record.strikes) == (State.SUCCEEDED, 1, 0)
 
 
-def test_a_last_checkpoint_that_cannot_be_stored_in_time_keeps_no_task(
+def test_a_slow_last_checkpoint_does_not_delay_the_release(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """The other ranks wait for it, so the task goes back without it: no strike, no stall."""
+    """The other ranks wait for it, so the task is released without it: no strike, no stall."""
     pool = pools(lease={"lease_s": 10.0, "stall_s": 2.0}, drain_s=0.0, checkpoint_s=600.0)
-    serve(pool, blobs=lambda one: SlowBlobs(one, "checkpoints", 3.0))
+    serve(pool, blobs=lambda blobs: SlowBlobs(blobs, "checkpoints", 3.0))
     task = pool.submit(message="c", steps=200, step_s=0.02)
     pool.wait_step(task, 3)
     _drain(pool)
-    record = pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    record = pool.wait_for(task, lambda record: record.releases == 1, "the release")
     assert record.strikes == 0
 
 
-def test_the_last_checkpoint_is_reported_though_redis_is_away_for_a_moment(
+def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """Its pointer goes with the task: the next attempt goes on from there and not from the first step."""
+    """The record points at it, so the next attempt resumes there and not at the first step."""
     pool, made = pools(drain_s=0.0, checkpoint_s=600.0), []
 
-    def wrapped(inner: Any) -> Any:
-        made.append(Forgetful(inner, times=2))
+    def wrap(inner: Any) -> Any:
+        made.append(FlakyQueue(inner, times=2))
         return made[-1]
 
-    serve(pool, queue=wrapped)
+    serve(pool, queue=wrap)
     task = pool.submit(message="r", steps=100, step_s=0.02)
     pool.wait_step(task, 5)
     _drain(pool)
-    pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    pool.wait_for(task, lambda record: record.releases == 1, "the release")
     _drain(pool, on=False)
     record = pool.wait(task)
-    assert sum(one.left for one in made) <= 2 * (len(made) - 1), "no report was refused"
+    assert sum(queue.left for queue in made) <= 2 * (len(made) - 1), "no report was refused"
     assert (record.resumed_from_step or 0) >= 5
     assert pool.output(task) == echo_text("r", 100)
 
 
-def test_a_mark_that_is_taken_away_in_time_hands_nothing_back(
+def test_a_drain_mark_that_is_removed_in_time_releases_nothing(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """Marked while it works, unmarked before `drain_s` is over: attempt 1, and longer than `drain_s`."""
+    """Marked while it works and unmarked before `drain_s` is over: attempt 1 takes longer than `drain_s` and
+    succeeds."""
     pool = pools(drain_s=2.0, progress_s=0.1)
     serve(pool)
     task = pool.submit(message="m", steps=200, step_s=0.02)
     pool.wait_step(task, 3)
     _drain(pool)
-    pool.wait_step(task, 40)  # its reports have carried the mark by then
+    pool.wait_step(task, 40)  # the replies to its reports have carried the mark by then
     _drain(pool, on=False)
     record = pool.wait(task)
     assert (record.attempt, record.releases) == (1, 0)
 
 
-def test_the_newest_answer_says_whether_to_drain() -> None:
-    """Answers of two threads may be read in the other order; a cancel stays whatever comes later."""
-    hold = HeldLease(LEASE, Control(0))
-    asked = time.monotonic()
-    hold.heard(Control.DRAIN | Control.CANCEL, asked=asked + 1)
-    hold.heard(Control(0), asked=asked)
-    assert hold.control == Control.DRAIN | Control.CANCEL
-    assert hold.drained_s() is not None
-    hold.heard(Control(0), asked=asked + 2)
-    assert (hold.control, hold.drained_s()) == (Control.CANCEL, None)
-    hold.heard(Control.DRAIN, asked=asked + 1.5)
-    assert hold.drained_s() is None
+def test_the_reply_to_the_newest_request_decides_about_the_drain_mark() -> None:
+    """Two threads may read replies out of order. A cancel stays, whatever a later reply says."""
+    held = HeldLease(LEASE, Control(0))
+    sent_at = time.monotonic()
+    held.on_reply(Control.DRAIN | Control.CANCEL, sent_at=sent_at + 1)
+    held.on_reply(Control(0), sent_at=sent_at)
+    assert held.control == Control.DRAIN | Control.CANCEL
+    assert held.drained_s() is not None
+    held.on_reply(Control(0), sent_at=sent_at + 2)
+    assert (held.control, held.drained_s()) == (Control.CANCEL, None)
+    held.on_reply(Control.DRAIN, sent_at=sent_at + 1.5)
+    assert held.drained_s() is None
 
 
 def _drain(pool: Pool, *, on: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Promises of a group: one verdict for all ranks, sums of what was really sent, and no hand on others' files."""
+"""Guarantees of a group: one verdict for all ranks, hashes of the stored bytes, and no harm to files of others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.channel import Channel
 from daybreak_server.engines.gang.consensus import Verdict
-from daybreak_server.engines.gang.control_group import Followers, Leader
+from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.rank.artifacts import ArtifactDraft, attempt_prefix, discard, publish
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -49,7 +49,7 @@ def channels() -> Iterator[tuple[Channel, Channel]]:
         channel.close()
 
 
-def test_all_ranks_hear_one_verdict(
+def test_all_ranks_get_the_same_verdict(
     pools: Callable[..., Pool], channels: tuple[Channel, Channel], tmp_path: Path
 ) -> None:
     """A cancel stops the follower at the very step at which the leader stops; then it waits for its next order."""
@@ -60,14 +60,18 @@ def test_all_ranks_hear_one_verdict(
     claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE), wait_s=30)
     assert claim is not None
     lost: list[str] = []
-    told = Told(channels[1], on_lost=lost.append)
+    connection = RecordingConnection(channels[1], on_lost=lost.append)
     follower = FollowerLoop(
-        spec, config=config, workload=registry.implementation(spec), leader=told, heartbeat=Heartbeat(60)
+        spec,
+        config=config,
+        workload=registry.implementation(spec),
+        leader=connection,
+        heartbeat=Heartbeat(60),
     )
     following = threading.Thread(target=follower.run, daemon=True)
     following.start()
     control_group = Followers({1: channels[0]}, grace_s=5)
-    means = LeaderDeps(
+    deps = LeaderDeps(
         config=config,
         queue=queue,
         blobs=pool.blobs,
@@ -76,15 +80,15 @@ def test_all_ranks_hear_one_verdict(
         phases=PhaseEta(),
         must_leave=lambda: False,
     )
-    hold = HeldLease(claim.lease, claim.control)
+    held = HeldLease(claim.lease, claim.control)
 
     def cancel() -> None:
         pool.wait_step(task)
-        hold.heard(Control.CANCEL, asked=time.monotonic())
+        held.on_reply(Control.CANCEL, sent_at=time.monotonic())
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
-    verdict, _ = Attempt(claim, hold, means=means, control_group=control_group).run(
+    verdict, _ = Attempt(claim, held, deps=deps, control_group=control_group).run(
         spec.validate({"message": "c", "steps": 5000, "step_s": 0.01}, {}), tmp_path
     )
     canceller.join(30)
@@ -93,12 +97,12 @@ def test_all_ranks_hear_one_verdict(
     following.join(10)
     queue.close()
     assert not following.is_alive()
-    assert told.verdicts[-1] is Verdict.STOP
-    assert set(told.verdicts[:-1]) == {Verdict.GO_ON}
+    assert connection.verdicts[-1] is Verdict.STOP
+    assert set(connection.verdicts[:-1]) == {Verdict.CONTINUE}
 
 
-class Told(Leader):
-    """Remembers what the follower was told."""
+class RecordingConnection(LeaderConnection):
+    """Records the verdicts that the follower gets."""
 
     verdicts: list[Verdict]
 
@@ -108,10 +112,10 @@ class Told(Leader):
         return verdict
 
 
-def test_the_sum_of_a_file_of_many_parts(tmp_path: Path) -> None:
-    """The SHA-256 of an artifact is that of its bytes, however many parts they went in."""
+def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:
+    """The SHA-256 of an artifact is that of its bytes, in however many parts they were uploaded."""
     path = tmp_path / "big"
-    path.write_bytes(bytes(range(256)) * 40_000)  # three parts of the local store
+    path.write_bytes(bytes(range(256)) * 40_000)  # three parts for the local store
     blobs = LocalBlobs(tmp_path / "store")
     done = list(publish(blobs, lease(), ArtifactDraft(path=path, name="big", content_type="video/mp4")))
     ref = done[-1]
@@ -125,35 +129,35 @@ def test_the_sum_of_a_file_of_many_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("now", [b"more than before", b"less", b"as it is!"])
 def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, now: bytes) -> None:
-    """What was stored and what would be summed differ: the attempt fails with a word to the workload's author."""
+    """The stored bytes and the hash could differ, so the attempt fails, with a message for the workload's author."""
     path = tmp_path / "out.txt"
     path.write_bytes(b"as it was")
-    os.utime(path, ns=(0, 0))  # a clock that ticks coarsely cannot make the two the same
+    os.utime(path, ns=(0, 0))  # so that the two times differ even with a coarse clock
     blobs = LocalBlobs(tmp_path / "store")
-    writing = _Meanwhile(blobs, lambda: path.write_bytes(now))
+    writing = _WritingBlobs(blobs, lambda: path.write_bytes(now))
     parts = publish(writing, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain"))
     with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
         list(parts)
 
 
-class _Meanwhile:
-    """A store during whose uploads something happens, after each part."""
+class _WritingBlobs:
+    """A real store that calls ``on_part`` after each part of an upload."""
 
-    def __init__(self, blobs: LocalBlobs, what: Callable[[], object]) -> None:
+    def __init__(self, blobs: LocalBlobs, on_part: Callable[[], object]) -> None:
         self._blobs = blobs
-        self._what = what
+        self._on_part = on_part
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blobs, name)
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
         for sent in self._blobs.upload(key, source, content_type=content_type):
-            self._what()
+            self._on_part()
             yield sent
 
 
-def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:
-    """Who has lost its task leaves what the next attempt, or a checkpoint, has stored."""
+def test_a_leader_that_lost_its_task_removes_only_its_own_files(tmp_path: Path) -> None:
+    """Artifacts of the next attempt, and checkpoints, stay."""
     source = tmp_path / "source"
     source.write_bytes(b"x")
     blobs = LocalBlobs(tmp_path / "store")
@@ -164,8 +168,8 @@ def test_a_loser_removes_its_own_files_only(tmp_path: Path) -> None:
     wait_until(lambda: [stat.key for stat in blobs.list("echo_1/")] == others, 5, "only the others' files")
 
 
-def test_a_pulse_says_when_it_is_a_stall() -> None:
-    """After its limit, not before; a longer limit holds for as long as something takes, and then the old one."""
+def test_a_heartbeat_reports_a_stall_after_its_limit() -> None:
+    """Not before. A longer limit holds during one activity, and then the earlier one again."""
     now = [100.0]
     heartbeat = Heartbeat(10, clock=lambda: now[0])
     now[0] += 10

@@ -1,4 +1,4 @@
-"""Groups of two ranks: real processes, real collectives, a real Valkey, and everything that goes wrong."""
+"""Groups of two ranks, with real processes, collectives and Valkey, and everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = {"message": "long", "steps": 4000, "step_s": 0.02, "all_ranks": True}
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
-    """Starts groups of two ranks; none of their processes is left afterwards."""
+    """Starts groups of two ranks, and stops them. No process is left afterwards."""
     made: list[Ranks] = []
 
     def start(pool: object) -> Ranks:
@@ -26,26 +26,28 @@ def ranks(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
         return made[-1]
 
     yield start
-    for one in made:
-        one.stop()
-        print(one.logs())
-    assert not any(process.is_alive() for one in made for process in one.processes)
+    for group in made:
+        group.stop()
+        print(group.logs())
+    assert not any(process.is_alive() for group in made for process in group.processes)
 
 
 def pids_of_groups(pool: object) -> list[tuple[int, ...]]:
     return [group.pids for group in pool.view().groups]
 
 
-def test_two_ranks_share_a_life_of_tasks(pools: Callable, ranks: Callable[..., Ranks]) -> None:
-    """One group, warm all along: success with collectives, cancel mid-run, a permanent error and a passing
-    one on every rank, and success again, by the same processes."""
+def test_one_warm_group_serves_tasks_with_every_kind_of_end(
+    pools: Callable, ranks: Callable[..., Ranks]
+) -> None:
+    """Success with collectives, a cancel, a permanent error and a temporary error on every rank, and success again, all
+    by the same processes."""
     pool = pools(ranks=2)
     group = ranks(pool)
     first = pool.submit(message="one", steps=6, all_ranks=True)
     pool.wait(first)
     assert pool.output(first) == echo_text("one", 6)
     pids = pids_of_groups(pool)
-    assert [set(one) for one in pids] == [{process.pid for process in group.processes}]
+    assert [set(group_pids) for group_pids in pids] == [{process.pid for process in group.processes}]
 
     cancelled = pool.submit(**LONG)
     pool.wait_step(cancelled)
@@ -67,7 +69,7 @@ def test_two_ranks_share_a_life_of_tasks(pools: Callable, ranks: Callable[..., R
 
 
 def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[..., Ranks]) -> None:
-    """The ranks are at different places: a strike with that rank's own message, and every rank ends."""
+    """The ranks are at different places: a strike with the failed rank's own message, and every rank ends."""
     pool = pools(ranks=2)
     group = ranks(pool)
     task = pool.submit(
@@ -78,7 +80,7 @@ def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[
     assert group.all_gone() == [70, 70]
 
 
-def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_goes_on(
+def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_takes_over(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
     """kill -9 of a follower inside a collective: the strike comes long before the lease ends."""
@@ -99,16 +101,16 @@ def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_goes_on(
     assert second.alive()
 
 
-def test_a_drained_group_hands_back_with_a_checkpoint_and_another_goes_on(
+def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes_it(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """A follower is told to go (its node drains): no strike, and the result of an uninterrupted run."""
+    """A follower is asked to leave, because its node drains: no strike, and the result of an uninterrupted run."""
     pool = pools(ranks=2)
     first = ranks(pool)
     task = pool.submit(message="resume", steps=100, step_s=0.05, all_ranks=True)
     pool.wait_step(task, 3)
     first.ask_to_leave(1)
-    record = pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
+    record = pool.wait_for(task, lambda record: record.releases == 1, "the release")
     assert (record.state, record.strikes) == (State.QUEUED, 0)
     assert "checkpoint" in pool.types(task)
     wait_until(lambda: not pool.view().groups, 30, "the group to have left")
@@ -137,8 +139,10 @@ def test_a_step_that_stalls_is_a_strike_and_the_group_ends(
     assert group.all_gone() == [70, 70]
 
 
-def test_a_zombie_abandons_what_is_not_its_own_any_more(pools: Callable, ranks: Callable[..., Ranks]) -> None:
-    """A leader frozen beyond its lease wakes up: the task is another group's; it leaves no file behind."""
+def test_a_zombie_leader_abandons_a_task_that_another_group_has(
+    pools: Callable, ranks: Callable[..., Ranks]
+) -> None:
+    """A leader that was frozen for longer than its lease leaves no file behind, and stays alive."""
     pool = pools(ranks=2, lease={"lease_s": 1.0, "stall_s": 60.0})
     frozen = ranks(pool)
     task = pool.submit(message="z", steps=150, step_s=0.02, all_ranks=True)
@@ -159,7 +163,7 @@ def test_a_zombie_abandons_what_is_not_its_own_any_more(pools: Callable, ranks: 
 def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """`sys.exit`, an interrupt and a text that cannot be stored, on both ranks alike: the same processes go on."""
+    """`sys.exit`, an interrupt and a text that cannot be stored, on both ranks alike: the same processes continue."""
     pool = pools(ranks=2, workload="testkit.odd:SPEC")
     group = ranks(pool)
     for error, reason in (
@@ -177,7 +181,7 @@ def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
 def test_a_follower_that_exits_is_one_strike_and_one_new_group(
     pools: Callable, ranks: Callable[..., Ranks], error: str, code: str
 ) -> None:
-    """By an exception its own reason is told; by the end of its process that it is gone. The next group succeeds."""
+    """An exception gives its own reason; the end of the process only that the rank is gone. The next group succeeds."""
     pool = pools(ranks=2, workload="testkit.odd:SPEC")
     group = ranks(pool)
     task = pool.submit(error=error, where="later", rank=1, attempts=1)
@@ -191,7 +195,7 @@ def test_a_follower_that_exits_is_one_strike_and_one_new_group(
 def test_a_follower_that_exits_while_it_loads_ends_its_group(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """No rank waits for one whose thread has ended without a word."""
+    """The leader does not wait for a rank whose work thread has ended."""
     pool = pools(ranks=2, workload="testkit.odd:SPEC", options={"load": "exit", "load_rank": 1})
     group = ranks(pool)
     assert group.all_gone() == [70, 70]

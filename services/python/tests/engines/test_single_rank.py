@@ -1,4 +1,4 @@
-"""A group of one rank on a real Valkey: from the claim to the terminal event, whatever goes wrong."""
+"""A group of one rank on a real Valkey, from the claim to the terminal event, and everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from testkit.waiting import wait_until
 
 
 def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """Claim, steps, upload, settle: the file is there, with its hash, and the events tell of each step."""
+    """Claim, steps, upload, settle: the file exists with its hash, and each step has an event."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="hello", steps=5)
@@ -45,8 +45,8 @@ def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: C
     assert record.state is State.SUCCEEDED
 
 
-def test_a_task_without_steps_ends_too(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """Nothing to yield: the first point of agreement is the end."""
+def test_a_task_without_steps_succeeds(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
+    """It yields nothing, so its first point of agreement is its end."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="none", steps=0)
@@ -54,10 +54,10 @@ def test_a_task_without_steps_ends_too(pools: Callable[..., Pool], leader: Calla
     assert pool.output(task) == echo_text("none", 0)
 
 
-def test_cancel_stops_it_within_a_step_and_the_next_task_runs(
+def test_a_cancel_stops_a_task_within_a_step_and_keeps_its_group_warm(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The group stays: the same process serves on, the model is loaded once, no file is left."""
+    """The same group runs the next task without another load, and no file is left."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="c", steps=5000, step_s=0.02, artifact_bytes=100)
@@ -72,17 +72,17 @@ def test_cancel_stops_it_within_a_step_and_the_next_task_runs(
 
 
 def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """`run_within_s` is over: the stop bit comes with a report, and the task expires."""
+    """When `run_within_s` is over, a reply to a report carries the bit, and the task expires."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="d", steps=5000, step_s=0.02, run_within_ms=700)
     pool.wait(task, State.EXPIRED)
 
 
-def test_errors_are_strikes_and_permanent_ones_end_it(
+def test_an_error_is_retried_and_a_permanent_error_is_not(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """An error is tried again, a permanent one is not; both leave the workload's code and message."""
+    """An error is a strike; a permanent error ends the task with the workload's code."""
     pool = pools()
     leader(pool)
     again = pool.submit(message="e", steps=3, fail_at=2, fail_attempts=1)
@@ -92,10 +92,10 @@ def test_errors_are_strikes_and_permanent_ones_end_it(
     assert (record.error_code, record.attempt) == ("echo_refused", 1)
 
 
-def test_an_input_that_this_version_refuses_fails_for_good(
+def test_a_stored_input_that_the_group_refuses_fails_permanently(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """A stored input is checked again by the group that runs it."""
+    """The group that runs a task validates its input again."""
     pool = pools()
     leader(pool)
     task = TaskId(new_task_id("echo"))
@@ -110,7 +110,7 @@ def test_an_input_that_this_version_refuses_fails_for_good(
 def test_previews_and_log_lines_reach_the_stream(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The preview's event names it, and its key holds a picture that opens."""
+    """The event names the preview, and the store holds an image that opens."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="look", steps=3, preview=True)
@@ -123,10 +123,10 @@ def test_previews_and_log_lines_reach_the_stream(
     assert "log" in pool.types(task)
 
 
-def test_what_a_group_leaves_in_redis_has_names_and_no_urls(
+def test_a_group_writes_names_and_no_urls_into_redis(
     pools: Callable[..., Pool], leader: Callable[..., Rank], valkey: Server
 ) -> None:
-    """Where a file is served is the API's to say: a route may change, and another face may serve the same task."""
+    """Only the API makes URLs: a route may change, and another API may serve the same task."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="look", steps=3, preview=True, artifact_bytes=9)
@@ -139,7 +139,7 @@ def test_what_a_group_leaves_in_redis_has_names_and_no_urls(
 
 
 def _value(client: Any, key: bytes) -> bytes:
-    """All that a key holds, as text."""
+    """Return the content of a key as text."""
     read = {
         b"string": lambda: client.get(key),
         b"hash": lambda: client.hgetall(key),
@@ -150,18 +150,21 @@ def _value(client: Any, key: bytes) -> bytes:
     return repr(read[client.type(key)]()).encode()
 
 
-def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(
+def test_a_drain_mark_releases_the_task_with_a_checkpoint_until_it_is_removed(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """Marked: the task goes back without a strike and nothing is claimed. Unmarked: it goes on from there."""
+    """A marked group releases its task without a strike and claims nothing. Unmarked, it resumes the task."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="dr", steps=120, step_s=0.02)
     pool.wait_step(task, 3)
     (group,) = pool.view().groups
     pool.call(pool.store.drain(pool.name, group.id))
-    pool.wait_for(task, lambda record: record.releases == 1, "the hand-back")
-    draining = lambda: [one for one in pool.view().groups if one.state is GroupState.DRAINING]
+    pool.wait_for(task, lambda record: record.releases == 1, "the release")
+
+    def draining() -> bool:
+        return any(group.state is GroupState.DRAINING for group in pool.view().groups)
+
     wait_until(draining, 30, "the group to show that it drains")
     assert pool.get(task).state is State.QUEUED
     pool.call(pool.store.drain(pool.name, group.id, on=False))
@@ -174,7 +177,7 @@ def test_a_drain_mark_hands_back_with_a_checkpoint_until_it_is_taken_away(
 def test_a_draining_group_may_finish_its_task_in_time(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """`drain_s` is long enough: no hand-back."""
+    """The task ends within `drain_s`, so it is not released."""
     pool = pools(drain_s=60.0)
     leader(pool)
     task = pool.submit(message="f", steps=60, step_s=0.02)
@@ -185,10 +188,10 @@ def test_a_draining_group_may_finish_its_task_in_time(
     assert (record.attempt, record.releases) == (1, 0)
 
 
-def test_checkpoints_are_made_in_time_and_only_the_latest_is_kept(
+def test_checkpoints_are_stored_at_their_interval_and_only_the_latest_is_kept(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """Made beside the work; the file before goes when the pointer has moved."""
+    """A checkpoint is deleted once the record points at the next one."""
     pool = pools(checkpoint_s=0.2)
     leader(pool)
     task = pool.submit(message="cp", steps=150, step_s=0.02)
@@ -201,7 +204,7 @@ def test_checkpoints_are_made_in_time_and_only_the_latest_is_kept(
 def test_files_that_cannot_be_stored_are_a_strike(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The store of files refuses: the task is tried again, and its error says why."""
+    """The blob store refuses the file, and the task's error says so."""
     pool = pools()
     task = pool.submit(message="b", steps=2, max_strikes=1)
     blocked = Path(pool.settings.data_dir) / "artifacts" / task
@@ -213,7 +216,7 @@ def test_files_that_cannot_be_stored_are_a_strike(
 
 
 class SlowBlobs:
-    """A real store whose uploads wait after each part."""
+    """A real store whose uploads pause after each part."""
 
     def __init__(self, inner: Any, began: threading.Event) -> None:
         self._inner = inner
@@ -229,18 +232,18 @@ class SlowBlobs:
             yield sent
 
 
-def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
-    """Between two parts: the rest is not sent, and what was sent is removed."""
+def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
+    """It stops between two parts, and what was sent is removed."""
     pool, began = pools(), threading.Event()
     spec = registry.spec("echo")
-    outside = RankDeps(
+    deps = RankDeps(
         queue=lambda: wiring.build_queue(pool.settings, "echo"),
         blobs=lambda: SlowBlobs(pool.blobs, began),
         workload=lambda: registry.implementation(spec),
         on_broken=print,
     )
-    member = Rank(spec, wiring.gang_config(pool.settings, "echo"), outside)
-    member.start()
+    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank.start()
     try:
         task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
         assert began.wait(60)
@@ -248,13 +251,13 @@ def test_cancel_also_stops_an_upload(pools: Callable[..., Pool]) -> None:
         pool.wait(task, State.CANCELLED)
         assert not list(pool.blobs.list(f"{task}/"))
     finally:
-        member.stop(timeout_s=10)
+        rank.stop(timeout_s=10)
 
 
-def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read(
+def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read(
     pools: Callable[..., Pool],
 ) -> None:
-    """Nobody waits minutes for a model to hear that the bucket's address is wrong."""
+    """A wrong address of the bucket is known at once, not after minutes of loading a model."""
     pool, spec = pools(), registry.spec("echo")
     broken: list[Cause] = []
     loaded = threading.Event()
@@ -262,52 +265,52 @@ def test_a_store_of_files_that_cannot_be_opened_is_told_before_the_model_is_read
     def refuse() -> Any:
         raise ValueError("no such scheme: s4://")
 
-    outside = RankDeps(
+    deps = RankDeps(
         queue=lambda: wiring.build_queue(pool.settings, "echo"),
         blobs=refuse,
         workload=lambda: loaded.set() or registry.implementation(spec),
         on_broken=broken.append,
     )
-    member = Rank(spec, wiring.gang_config(pool.settings, "echo"), outside)
-    member.start()
-    assert member.wait_ended(30)
-    wait_until(lambda: broken, 10, "the group to say that it is broken")
+    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank.start()
+    assert rank.wait_ended(30)
+    wait_until(lambda: broken, 10, "the group to report that it is broken")
     assert list(map(str, broken)) == ["ValueError: no such scheme: s4://"]
     assert not loaded.is_set()
     assert not pool.view().groups
 
 
-def test_a_stalled_step_breaks_the_group_and_health_says_so(
+def test_a_stalled_step_breaks_the_group_and_makes_it_unhealthy(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """No progress within `stall_s`: a strike with the reason `stalled`, though the lease would live on."""
+    """No progress within `stall_s` is a strike with the reason `stalled`, long before the lease ends."""
     pool = pools(lease={"lease_s": 60.0, "stall_s": 1.0})
     broken: list[Cause] = []
-    member = leader(pool, on_broken=broken.append)
+    rank = leader(pool, on_broken=broken.append)
     task = pool.submit(message="s", steps=3, fail_at=2, fail_kind="hang", max_strikes=1)
     assert pool.wait(task, State.FAILED).error_code == "stalled"
-    wait_until(lambda: broken, 30, "the group to say that it is broken")
-    assert "no progress" in (member.health() or "")
+    wait_until(lambda: broken, 30, "the group to report that it is broken")
+    assert "no progress" in (rank.unhealthy_reason() or "")
     wait_until(lambda: not pool.view().groups, 30, "the group to be gone")
 
 
-def test_a_step_longer_than_the_time_to_leave_gives_the_task_back(
+def test_a_step_longer_than_the_time_to_leave_does_not_keep_the_task(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """`stop` does not wait for ever: the task goes back without that step, and without a strike."""
+    """`stop` does not wait for the step: the task is released without it, and without a strike."""
     notes = tmp_path / "notes"
     pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes), "step_s": 8})
-    member = leader(pool)
+    rank = leader(pool)
     task = pool.submit()
     wait_until(lambda: notes.exists() and "run" in notes.read_text().split(), 60, "the step")
-    assert member.stop(timeout_s=2.5) is False
+    assert rank.stop(timeout_s=2.5) is False
     record = pool.get(task)
     assert (record.state, record.releases, record.strikes) == (State.QUEUED, 1, 0)
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[Server]:
-    """A server that a test may kill."""
+    """A Valkey that the test may kill."""
     server = start_valkey(tmp_path / "valkey")
     yield server
     server.stop()
@@ -316,7 +319,7 @@ def own_valkey(tmp_path: Path) -> Iterator[Server]:
 def test_an_outage_of_the_store_costs_no_attempt(
     own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
 ) -> None:
-    """The store dies twice, while a task runs and while the group is idle: nothing is lost."""
+    """The store dies while a task runs and again while the group is idle, and nothing is lost."""
     pool = Pool(make_settings(own_valkey, tmp_path / "data"))
     try:
         leader(pool)
@@ -334,17 +337,17 @@ def test_an_outage_of_the_store_costs_no_attempt(
         pool.close()
 
 
-def test_a_group_waits_for_a_store_that_comes_later(
+def test_a_group_waits_for_a_store_that_starts_later(
     own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
 ) -> None:
-    """No Redis yet: the group is well, and serves as soon as there is one."""
+    """Without Redis the group is healthy, and it serves as soon as Redis is up."""
     own_valkey.stop()
     pool = Pool(make_settings(own_valkey, tmp_path / "data"))
     try:
         broken: list[Cause] = []
-        member = leader(pool, on_broken=broken.append)
+        rank = leader(pool, on_broken=broken.append)
         time.sleep(1.0)  # an outage, not a wait
-        assert member.health() is None
+        assert rank.unhealthy_reason() is None
         own_valkey.start()
         pool.wait(pool.submit(message="late"))
         assert not broken

@@ -1,4 +1,4 @@
-"""The way of a group to its first claim: its phases, and what is said when it does not get there."""
+"""A group's wake until its first claim: its phases, and the reported reason when it does not get there."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from testkit.waiting import wait_until
 Broken = queues.SimpleQueue[Cause]
 
 
-def test_a_model_is_warm_before_the_first_claim(
+def test_a_group_warms_up_before_its_first_claim(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """The first task finds a group that has run once; each phase is on the group's record with its seconds."""
+    """The group's record has the seconds of each phase."""
     notes = tmp_path / "notes"
     pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes)})
     tasks = [pool.submit(), pool.submit()]
@@ -44,7 +44,7 @@ def test_a_model_is_warm_before_the_first_claim(
 def test_a_group_that_cannot_warm_up_claims_nothing(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """Its task still waits, without a strike, and the reason is told."""
+    """The task stays queued without a strike, and the group reports the reason."""
     broken: Broken = queues.SimpleQueue()
     pool = pools(
         workload="testkit.noting:SPEC", options={"notes": str(tmp_path / "notes"), "fail": "warm_up"}
@@ -56,10 +56,10 @@ def test_a_group_that_cannot_warm_up_claims_nothing(
     assert (pool.get(task).state, pool.get(task).strikes) == (State.QUEUED, 0)
 
 
-def test_a_class_that_cannot_be_imported_is_named(
+def test_a_workload_that_cannot_be_imported_is_named_in_the_reason(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The reason names what was looked for and where; the group's record is gone, and the process lives."""
+    """The reason names the class and its module. The group's record is removed, and the process lives."""
     broken: Broken = queues.SimpleQueue()
     pool = pools(workload="testkit.noting:ABSENT")
     leader(pool, on_broken=broken.put)
@@ -68,10 +68,10 @@ def test_a_class_that_cannot_be_imported_is_named(
     wait_until(lambda: not pool.view().groups, 30, "the group's record to go")
 
 
-def test_a_model_that_is_not_there_is_the_cause(
+def test_a_missing_model_is_the_cause(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """As data: the reason for programs, and the workload's own words for people."""
+    """The cause has a reason for programs, and the workload's message for people."""
     broken: Broken = queues.SimpleQueue()
     pool = pools(workload="video", model=str(tmp_path / "nowhere"))
     leader(pool, on_broken=broken.put)
@@ -80,8 +80,8 @@ def test_a_model_that_is_not_there_is_the_cause(
     assert "nowhere" in cause.message
 
 
-def test_a_record_says_since_when_it_is_in_its_phase(pools: Callable[..., Pool]) -> None:
-    """Each new phase begins anew, so that what is left of it can be told; the same one again does not."""
+def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool]) -> None:
+    """A new phase sets `since_ms`, for the ETA; an update within the same phase does not."""
     pool = pools()
     queue = wiring.build_queue(pool.settings, "echo")
     record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
@@ -95,26 +95,26 @@ def test_a_record_says_since_when_it_is_in_its_phase(pools: Callable[..., Pool])
     queue.close()
 
 
-def test_a_model_that_cannot_be_had_is_said_and_waited_for(
+def test_a_failed_model_download_is_reported_and_retried(
     pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The group stays and says why; when the model can be had it comes up, without a new process."""
-    monkeypatch.setattr("daybreak_server.engines.gang.rank.FETCH_AGAIN_S", 1)
+    """The same process retries until the download works, and shows the reason until then."""
+    monkeypatch.setattr("daybreak_server.engines.gang.rank.DOWNLOAD_RETRY_S", 1)
     notes = tmp_path / "notes"
     pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes)})
     there = threading.Event()
 
-    def fetch(told: Callable[[int, int], None]) -> str:
-        told(1_000_000_000, 4_000_000_000)
+    def fetch(on_bytes: Callable[[int, int], None]) -> str:
+        on_bytes(1_000_000_000, 4_000_000_000)
         if not there.is_set():
             raise BlobRefusedError("model s3://b/m: the secret key is wrong")
         return "/the/model"
 
-    member = _with_model(pool, fetch)
-    member.start()
+    rank = _with_model(pool, fetch)
+    rank.start()
     try:
-        said = Cause(reason="ModelUnavailable", message="model s3://b/m: the secret key is wrong")
-        wait_until(lambda: pool.view().failure == said, 60, "the reason")
+        cause = Cause(reason="ModelUnavailable", message="model s3://b/m: the secret key is wrong")
+        wait_until(lambda: pool.view().failure == cause, 60, "the reason")
         wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the group at its model")
         there.set()
         pool.wait(pool.submit(), State.SUCCEEDED)
@@ -122,34 +122,34 @@ def test_a_model_that_cannot_be_had_is_said_and_waited_for(
         assert (group.detail, pool.view().failure) == ("", None)
         assert notes.read_text().splitlines() == ["load /the/model", "warm_up", "run"]
     finally:
-        member.stop(timeout_s=10)
+        rank.stop(timeout_s=10)
 
 
-def test_how_much_of_a_model_has_come_is_shown(pools: Callable[..., Pool]) -> None:
-    """The group's record has the bytes while they come."""
+def test_a_record_shows_the_progress_of_a_download(pools: Callable[..., Pool]) -> None:
+    """The group's record has the downloaded and the total size."""
     pool = pools(workload="testkit.noting:SPEC")
-    go_on = threading.Event()
+    finish = threading.Event()
 
-    def fetch(told: Callable[[int, int], None]) -> str:
-        told(1_500_000_000, 4_000_000_000)
-        assert go_on.wait(60)
+    def fetch(on_bytes: Callable[[int, int], None]) -> str:
+        on_bytes(1_500_000_000, 4_000_000_000)
+        assert finish.wait(60)
         return "/the/model"
 
-    member = _with_model(pool, fetch)
-    member.start()
+    rank = _with_model(pool, fetch)
+    rank.start()
     try:
         shown = "fetched 1.50 of 4.00 GB"
         wait_until(lambda: [g.detail for g in pool.view().groups] == [shown], 60, "the bytes")
     finally:
-        go_on.set()
-        member.stop(timeout_s=10)
+        finish.set()
+        rank.stop(timeout_s=10)
 
 
 REFUSED = "s3://b at AWS: PutObject was answered SignatureDoesNotMatch; the secret key is wrong"
 
 
 class RefusingBlobs:
-    """A real store that refuses while ``refuses`` is set."""
+    """A real store that refuses all writes while ``refuses`` is set."""
 
     def __init__(self, inner: Any, refuses: threading.Event) -> None:
         self._inner = inner
@@ -170,18 +170,19 @@ class RefusingBlobs:
 
 
 @pytest.mark.parametrize("since", ["the start", "a task before"])
-def test_while_files_are_refused_no_task_is_taken(
+def test_a_group_takes_no_task_while_its_files_are_refused(
     pools: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, since: str
 ) -> None:
-    """It is said, and tasks wait: only one that was at work takes a strike; taken again, all goes on by itself."""
-    monkeypatch.setattr("daybreak_server.engines.gang.leader.FILES_AGAIN_S", 0.5)
+    """The pool shows the reason and tasks wait; only a task that ran takes a strike. Later the group continues by
+    itself."""
+    monkeypatch.setattr("daybreak_server.engines.gang.leader.PROBE_RETRY_S", 0.5)
     pool, refuses = pools(), threading.Event()
-    member = wiring.build_rank(pool.settings, pool.name, on_broken=print)
-    member._outside = replace(member._outside, blobs=lambda: RefusingBlobs(pool.blobs, refuses))
+    rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
+    rank._deps = replace(rank._deps, blobs=lambda: RefusingBlobs(pool.blobs, refuses))
     working = since != "the start"
     if not working:
         refuses.set()
-    member.start()
+    rank.start()
     try:
         if working:
             pool.wait(pool.submit(), State.SUCCEEDED)
@@ -190,18 +191,20 @@ def test_while_files_are_refused_no_task_is_taken(
         failure = wait_until(lambda: pool.view().failure, 60, "the reason")
         assert failure.reason == "ArtifactsRefused"
         assert REFUSED in failure.message
-        wait_until(lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the group's own words")
+        wait_until(
+            lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the detail on the record"
+        )
         assert pool.get(task).strikes == int(working)
         refuses.clear()
         assert pool.wait(task, State.SUCCEEDED).strikes == int(working)
         (group,) = pool.view().groups
         assert (group.phase, group.detail, pool.view().failure) == ("ready", "", None)
     finally:
-        member.stop(timeout_s=10)
+        rank.stop(timeout_s=10)
 
 
 def _with_model(pool: Pool, fetch: Callable[[Callable[[int, int], None]], str]) -> Rank:
-    """A group of one whose model is brought by ``fetch``."""
-    member = wiring.build_rank(pool.settings, pool.name, on_broken=print)
-    member._outside = replace(member._outside, fetch=fetch)
-    return member
+    """A group of one whose model ``fetch`` downloads."""
+    rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
+    rank._deps = replace(rank._deps, fetch_model=fetch)
+    return rank
