@@ -76,7 +76,7 @@ def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[
         message="x", steps=50, step_s=0.01, fail_at=5, fail_rank=1, all_ranks=True, max_strikes=1
     )
     record = pool.wait(task, State.FAILED)
-    assert (record.error_code, record.error_message) == ("echo_failed", "step 5 failed, as asked")
+    assert (record.error_code, record.error_message) == ("echo_failed", "step 5 failed, as requested")
     assert group.all_gone() == [70, 70]
 
 
