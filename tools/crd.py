@@ -28,7 +28,7 @@ class _Plain(yaml.SafeDumper):
 
 
 def document() -> str:
-    """The manifest as text. Its annotation is a hash, by which the chart notices another definition before an upgrade."""
+    """The manifest as text. From its annotation, a hash, the chart notices another definition before an upgrade."""
     made = definition()
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     made["metadata"]["annotations"] = {"daybreak.dev/definition": digest}
