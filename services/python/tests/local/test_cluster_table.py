@@ -23,11 +23,12 @@ import ray
 ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, namespace="serve",
          _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
 from daybreak_server.adapters.ray import cluster
+from daybreak_server.domain.causes import Cause
 
 @ray.remote(num_cpus=0)
 def another_process(gang):
     cluster.KvRendezvousStore(gang).put("host:1")
-    cluster.tell_failure("video", rank=1, why="no model")
+    cluster.record_failure("video", rank=1, cause=Cause(reason="ModelMissing", message="no model"))
     return [cluster.record_start_failure("video", rank=1) for _ in range(2)]
 
 said = {"before": cluster.KvRendezvousStore("a").get(), "counts": ray.get(another_process.remote("a"))}
@@ -38,8 +39,8 @@ said["over"] = board.get()
 board.clear()
 board.clear()
 said["cleared"] = board.get()
-cluster.tell_failure("video", rank=0, why="still none")
-said["failures"] = {pool: (one["rank"], one["why"], one["count"]) for pool, one in cluster.failures().items()}
+cluster.record_failure("video", rank=0, cause=Cause(reason="ModelMissing", message="still none"))
+said["failures"] = {pool: (one["rank"], one["message"], one["count"]) for pool, one in cluster.failures().items()}
 thread = cluster.watch_draining(lambda: None)
 thread.join(1.0)
 said["watches"] = thread.is_alive()

@@ -24,7 +24,7 @@ from daybreak_server.settings.tree import load_settings
 REPOSITORY = Path(__file__).parents[4]
 SHIM = REPOSITORY / "deploy" / "image" / "ray"
 TESTED = f"{TESTED_SERIES[0]}.7"
-PARTS = sorted({*fast_start.OF_LEAN_NODE, *fast_start.OF_THE_COMMAND}, key=str)
+PARTS = sorted({*fast_start.LEAN_NODE_PARTS, *fast_start.RAY_START_PARTS}, key=str)
 needs_fast_start = pytest.mark.skipif(
     reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
     reason="fast start was not tested with this Ray",
@@ -50,7 +50,7 @@ def test_the_setting_and_what_is_missing_are_reasons_too() -> None:
 def test_the_warning_is_one_line_with_what_happens_why_and_what_to_do() -> None:
     line = fast_start.warning("of this")
     assert "\n" not in line
-    assert re.search(rf"stock start.*of this.*use Ray {re.escape(TESTED_SERIES[0])}\.x", line)
+    assert re.search(rf"stock start.*of this.*install Ray {re.escape(TESTED_SERIES[0])}\.x", line)
 
 
 @needs_fast_start

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.entrypoints.ray_start import with_defaults
 from testkit.ports import free_port
 from testkit.system import kill_tree
@@ -120,6 +120,6 @@ def test_a_node_takes_work_before_its_agents_are_there(
         assert head.find("log_monitor.py") is None
         raylet = head.find("--raylet_socket_name")
         assert raylet is not None
-        assert raylet.environ().items() >= QUICK.items()
+        assert raylet.environ().items() >= FAST_START_ENVIRONMENT.items()
     finally:
         head.end()

@@ -82,7 +82,7 @@ def live(config: dict[str, str]) -> None:
     api, _ = connect()
     cache = Cache()
 
-    async def no_token(cluster: RayCluster, *, again: bool = False) -> str | None:
+    async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None
 
     def start() -> kopf_app.Runtime:

@@ -126,8 +126,8 @@ async def test_the_token_is_read_once_and_again_after_a_refusal(
     assert [await cluster.token(of), await cluster.token(of)] == ["one", "one"]
     assert len(calls) == 2
     core.patch_namespaced_secret("ray", namespace, {"stringData": {"auth_token": "two"}})
-    assert await cluster.token(of, again=True) == "two"
+    assert await cluster.token(of, refresh=True) == "two"
     core.patch_namespaced_secret("ray", namespace, {"data": {"auth_token": None}})
     with pytest.raises(ClusterRefusedError, match="auth_token"):
-        await cluster.token(of, again=True)
+        await cluster.token(of, refresh=True)
     assert await cluster.token(RayCluster(name="open", uid="u", resource_version="1")) is None

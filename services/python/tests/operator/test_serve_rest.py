@@ -75,7 +75,7 @@ def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
 def rest(dashboard: str, token: str | None) -> ServeRest:
     """As the operator makes it, with this token."""
 
-    async def find(cluster: RayCluster, *, again: bool = False) -> str | None:
+    async def find(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return token
 
     return ServeRest(address=lambda cluster: dashboard, token=find)

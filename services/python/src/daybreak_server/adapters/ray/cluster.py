@@ -93,9 +93,9 @@ def record_start_failure(pool: str, *, rank: int) -> int:
 
 def consecutive_start_failures(before: Mapping[str, Any] | None, *, now: float) -> int:
     """Return how many starts have failed in a row, given the ``count`` and ``at`` of the failure ``before``, if any."""
-    return (
-        int(before["count"]) + 1 if before is not None and now - before["at"] < START_FAILURE_WINDOW_S else 1
-    )
+    if before is None or now - before["at"] >= START_FAILURE_WINDOW_S:
+        return 1
+    return int(before["count"]) + 1
 
 
 def _put(key: str, value: dict[str, Any]) -> None:
