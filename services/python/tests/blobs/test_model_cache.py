@@ -64,9 +64,9 @@ class Counting(S3Model):
 
 
 def fetch(model: S3Model, folder: Path) -> tuple[Path, list[tuple[int, int]]]:
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     cache = ModelCache(folder, range_bytes=RANGE)
-    return cache.get(model, told=lambda there, total: told.append((there, total))), told
+    return cache.get(model, on_progress=lambda done, total: reports.append((done, total))), reports
 
 
 def whole(folder: Path) -> bool:
@@ -80,11 +80,11 @@ def test_a_model_is_fetched_once(s3: Place, tmp_path: Path) -> None:
     """All of its files, in ranges; then it is there. Another version is another folder."""
     url = put(s3)
     model = Counting(url, s3.address.s3)
-    folder, told = fetch(model, tmp_path)
+    folder, reports = fetch(model, tmp_path)
     assert whole(folder)
     assert model.asked == TOTAL
-    assert told[-1] == (TOTAL, TOTAL)
-    assert [there for there, _ in told] == sorted(there for there, _ in told)
+    assert reports[-1] == (TOTAL, TOTAL)
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert fetch(model, tmp_path) == (folder, [])
     assert model.asked == TOTAL
     prefix = url.removeprefix(f"s3://{BUCKET}/")
@@ -103,7 +103,7 @@ from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 url, endpoint, folder, ranges = sys.argv[1:]
 model = Model(url, endpoint, die_after=int(ranges))
-print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, told=lambda a, b: None), model.asked)
+print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, on_progress=lambda a, b: None), model.asked)
 """
 
 
@@ -129,10 +129,10 @@ def test_what_a_killed_process_has_fetched_is_not_fetched_again(s3: Place, tmp_p
     assert killed.returncode == -signal.SIGKILL
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
     model = Counting(url, s3.address.s3)
-    folder, told = fetch(model, tmp_path)
+    folder, reports = fetch(model, tmp_path)
     assert whole(folder)
     assert 0 < model.asked <= TOTAL - 4 * RANGE
-    assert told[-1] == (TOTAL, TOTAL)
+    assert reports[-1] == (TOTAL, TOTAL)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
 
 
@@ -149,11 +149,11 @@ def test_ranks_of_a_node_fetch_once(s3: Place, tmp_path: Path) -> None:
     """Four processes at once: one reads it all, the others nothing, and all have the same folder."""
     url = put(s3)
     ranks = [child(s3, url, tmp_path) for _ in range(4)]
-    told = [rank.communicate(timeout=120)[0].split() for rank in ranks]
+    outputs = [rank.communicate(timeout=120)[0].split() for rank in ranks]
     assert {rank.returncode for rank in ranks} == {0}
-    assert len({folder for folder, _ in told}) == 1
-    assert sorted(int(asked) for _, asked in told) == [0, 0, 0, TOTAL]
-    assert whole(Path(told[0][0]))
+    assert len({folder for folder, _ in outputs}) == 1
+    assert sorted(int(asked) for _, asked in outputs) == [0, 0, 0, TOTAL]
+    assert whole(Path(outputs[0][0]))
 
 
 def test_a_prefix_with_nothing_below(s3: Place, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_model_that_is_changed_under_way(
         def files(self) -> tuple[ModelFile, ...]:
             return tuple(replace(file, tag="0" * 32) for file in super().files())
 
-    with pytest.raises(BlobUnavailableError, match="was changed while it was fetched"):
+    with pytest.raises(BlobUnavailableError, match="changed during the download"):
         fetch(Old(put(s3), s3.address.s3), tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
 
@@ -201,33 +201,33 @@ def test_a_connection_that_breaks_is_no_end(s3: Place, tmp_path: Path) -> None:
             yield from super().read(file, start, length)
 
     model = Breaking(put(s3), s3.address.s3)
-    folder, told = fetch(model, tmp_path)
-    assert (model.broken, whole(folder), told[-1]) == (1, True, (TOTAL, TOTAL))
+    folder, reports = fetch(model, tmp_path)
+    assert (model.broken, whole(folder), reports[-1]) == (1, True, (TOTAL, TOTAL))
 
 
 def test_a_node_without_room(s3: Place, tmp_path: Path) -> None:
-    """What cannot fit is not begun, and the sentence has both numbers and the setting."""
+    """A download that cannot fit does not begin. The error has both sizes and the setting."""
 
     class Huge(S3Model):
         def files(self) -> tuple[ModelFile, ...]:
             return (ModelFile(name="a", size_bytes=1 << 40, tag="t"),)
 
-    with pytest.raises(BlobRefusedError, match=r"has no room in .* GB are wanted and .*DAYBREAK_MODEL_CACHE"):
-        ModelCache(tmp_path).get(Huge(put(s3), s3.address.s3), told=lambda there, total: None)
+    with pytest.raises(BlobRefusedError, match=r"does not fit in .* GB are needed and .*DAYBREAK_MODEL_CACHE"):
+        ModelCache(tmp_path).get(Huge(put(s3), s3.address.s3), on_progress=lambda done, total: None)
     (tmp_path / "file").write_text("")
-    with pytest.raises(BlobRefusedError, match="cannot be kept in"):
+    with pytest.raises(BlobRefusedError, match="cannot be stored in"):
         fetch(S3Model(put(s3), s3.address.s3), tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/out", "a//b", "./a"])
 def test_no_file_leaves_the_folder(moto_url: str, tmp_path: Path, name: str) -> None:
-    """A key that points outside is refused before anything is written. (Gateways to a disk mend such keys.)"""
+    """A key that points outside is refused before anything is written. (Gateways to a disk normalize such keys.)"""
     address = s3_address(moto_url)
     place = Place("moto", address, open_blobs(address))
     url = put(place)
     s3_client = client(place)
     s3_client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/{name}", Body=b"x")
     s3_client.close()
-    with pytest.raises(BlobRefusedError, match="must not hold a file called"):
+    with pytest.raises(BlobRefusedError, match="contains a file named"):
         fetch(S3Model(url, address.s3), tmp_path)
     assert os.listdir(tmp_path) == []

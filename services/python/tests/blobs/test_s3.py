@@ -95,7 +95,7 @@ def test_no_such_bucket(s3: Place, source: Path) -> None:
     url = s3.address.s3.endpoint_url
     assert url is not None
     blobs = open_blobs(s3_address(url, bucket="not-there"))
-    with pytest.raises(BlobRefusedError, match=r"not-there.*there is no such bucket; make it"):
+    with pytest.raises(BlobRefusedError, match=r"not-there.*there is no such bucket; create it"):
         list(blobs.upload("a/x", source, content_type="video/mp4"))
     with pytest.raises(BlobRefusedError, match="there is no such bucket"):
         blobs.probe()
@@ -158,7 +158,7 @@ def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> N
 
 
 def test_a_probe_that_fails_takes_its_file_away(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it wrote is not left there because it could not be read."""
+    """The file is removed even if it could not be read."""
     client = s3.blobs._client  # type: ignore[attr-defined]
 
     def refused(**_: object) -> None:
@@ -167,13 +167,13 @@ def test_a_probe_that_fails_takes_its_file_away(s3: Place, monkeypatch: pytest.M
         )
 
     monkeypatch.setattr(client, "get_object", refused)
-    with pytest.raises(BlobUnavailableError, match="try again later"):
+    with pytest.raises(BlobUnavailableError, match="retry later"):
         s3.blobs.probe()
     assert not list(s3.blobs.list(""))
 
 
 ANSWERS = [
-    (403, "AccessDenied", BlobRefusedError, "allow s3:PutObject"),
+    (403, "AccessDenied", BlobRefusedError, "grant s3:PutObject"),
     (400, "ExpiredToken", BlobRefusedError, "have expired"),
     (403, "RequestTimeTooSkewed", BlobRefusedError, "clock"),
     (400, "AuthorizationHeaderMalformed", BlobRefusedError, "DAYBREAK_ARTIFACTS__S3__REGION"),
@@ -181,15 +181,15 @@ ANSWERS = [
     (400, "SomethingElse", BlobRefusedError, "SomethingElse: because"),
     (404, "NoSuchUpload", BlobRefusedError, "NoSuchUpload"),
     (412, "PreconditionFailed", BlobExistsError, "never overwritten"),
-    (409, "ConditionalRequestConflict", BlobUnavailableError, "try again later"),
-    (500, "InternalError", BlobUnavailableError, "try again later"),
-    (503, "SlowDown", BlobUnavailableError, "try again later"),
-    (429, "TooMany", BlobUnavailableError, "try again later"),
+    (409, "ConditionalRequestConflict", BlobUnavailableError, "retry later"),
+    (500, "InternalError", BlobUnavailableError, "retry later"),
+    (503, "SlowDown", BlobUnavailableError, "retry later"),
+    (429, "TooMany", BlobUnavailableError, "retry later"),
 ]
 
 
 class _Answering(http.server.BaseHTTPRequestHandler):
-    """Says 404 to HEAD and what it was told to all else."""
+    """Answers 404 to HEAD, and the configured error to other requests."""
 
     protocol_version = "HTTP/1.1"
     status, code = 200, ""

@@ -16,11 +16,11 @@ from moto.server import ThreadedMotoServer
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.local.wake_status import WakeReporter
 from daybreak_server.settings.tree import Settings
-from testkit.system import System, call
+from testkit.system import System, request
 from testkit.valkey import start_valkey
 from testkit.waiting import wait_until
 
-CAUSE = "there is no such bucket; make it, or name another in DAYBREAK_ARTIFACTS__URL"
+CAUSE = "there is no such bucket; create it, or name another one in DAYBREAK_ARTIFACTS__URL"
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
@@ -47,15 +47,15 @@ def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System
     task = system.submit(message="hello", steps=1)
 
     def pool() -> dict[str, Any] | None:
-        found = call(f"{system.url}/v1/pools/echo")
+        found = request(f"{system.url}/v1/pools/echo")
         return found if found.get("condition") else None
 
     found = wait_until(pool, 60, "the pool to say what is wrong")
     assert CAUSE in found["condition"]["message"]
     assert CAUSE in found["groups"][0]["detail"]
-    waiting = call(f"{system.url}/v1/tasks/{task}")
+    waiting = request(f"{system.url}/v1/tasks/{task}")
     assert (waiting["state"], CAUSE in waiting["wake"]["message"]) == ("queued", True)
-    assert CAUSE in system.said()
+    assert CAUSE in system.output_text()
     shown = subprocess.run(
         [str(Path(sys.executable).with_name("daybreak")), "--url", system.url, "pools"],
         capture_output=True,

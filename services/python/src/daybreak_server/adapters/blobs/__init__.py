@@ -1,4 +1,4 @@
-"""The store of files, in a local folder or on S3. :func:`open_blobs` chooses by the URL's scheme."""
+"""The artifact store, in a local folder or on S3. :func:`open_blobs` chooses by the scheme of the URL."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class S3Access(Protocol):
 
     @property
     def region(self) -> str | None:
-        """``None``: from the AWS variables."""
+        """``None``: the region in the AWS variables."""
 
     @property
     def path_style(self) -> bool:
-        """Whether the bucket is written in the path, not in the host."""
+        """Whether the URL has the bucket in the path instead of the host name."""
 
     @property
     def public_endpoint_url(self) -> str | None:
-        """What presigned URLs name; ``None``: the same as ``endpoint_url``."""
+        """The endpoint in presigned URLs; ``None``: ``endpoint_url``."""
 
     @property
     def presign(self) -> bool:
-        """Whether there are presigned URLs at all."""
+        """Whether the store issues presigned URLs."""
 
     @property
     def key_files(self) -> tuple[Path, Path] | None:
-        """Access key and secret, where they are in files."""
+        """The files with the access key and the secret, if these are in files."""
 
 
 class StoreAddress(Protocol):
-    """Where the files are: ``settings.artifacts``."""
+    """Where the artifact store is: ``settings.artifacts``."""
 
     @property
     def url(self) -> str:
@@ -46,13 +46,13 @@ class StoreAddress(Protocol):
 
     @property
     def s3(self) -> S3Access:
-        """Used with ``s3://`` only."""
+        """Used only with ``s3://``."""
 
 
 def open_blobs(address: StoreAddress) -> Blobs:
-    """The store at ``address`` (pass ``settings.artifacts``). Reaches for nothing yet: ``probe()`` does.
+    """The store at ``address`` (pass ``settings.artifacts``). Makes no request yet; ``probe()`` does.
 
-    :raises BlobRefusedError: when the URL names no store, or its folder cannot be made.
+    :raises BlobRefusedError: when the URL names no store, or its folder cannot be created.
     """
     parts = urlsplit(address.url)
     if parts.scheme == "file":
@@ -73,16 +73,16 @@ def open_blobs(address: StoreAddress) -> Blobs:
             key_files=address.s3.key_files,
         )
     raise BlobRefusedError(
-        f"{address.url!r} names no store of files; write file:///folder or s3://bucket/prefix"
-        " into DAYBREAK_ARTIFACTS__URL"
+        f"{address.url!r} is not the URL of an artifact store; "
+        "set DAYBREAK_ARTIFACTS__URL to file:///folder or s3://bucket/prefix"
     )
 
 
 def folder_of(url: str) -> Path:
-    """The folder that a ``file:`` URL names. :raises BlobRefusedError: when it names another machine's."""
+    """The folder that a ``file:`` URL names. :raises BlobRefusedError: when it names another machine."""
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or not parts.path:
         raise BlobRefusedError(
-            f"{url!r} names no folder here; write file:///absolute/folder or file:relative/folder"
+            f"{url!r} names no local folder; write file:///absolute/folder or file:relative/folder"
         )
     return Path(unquote(parts.path))

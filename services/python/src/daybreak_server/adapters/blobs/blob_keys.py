@@ -1,4 +1,4 @@
-"""Which keys there are, and the types of files: shared by both stores."""
+"""Valid keys, and the content types of files, for both stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daybreak_server.ports.blobs import BlobKeyError, BlobRefusedError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _MAX_KEY = 900
-"""S3 allows 1,024 bytes, of which the store's own prefix takes some."""
+"""S3 allows 1,024 bytes, including the store's prefix."""
 
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -28,30 +28,32 @@ _BY_EXTENSION = {
 
 
 def segments(key: str) -> tuple[str, ...]:
-    """The parts of a key. :raises BlobKeyError: when it is not a relative path of plain names."""
+    """The segments of a key. :raises BlobKeyError: when it is not a relative path of plain names."""
     parts = tuple(key.split("/"))
     for part in parts:
         if not _SEGMENT.fullmatch(part) or part in {".", ".."}:
-            raise BlobKeyError(f"{key[:200]!r} is not a key: write names of A-Z a-z 0-9 . _ - with / between")
+            raise BlobKeyError(
+                f"{key[:200]!r} is not a valid key; use names of A-Z a-z 0-9 . _ - separated by /"
+            )
     if len(key) > _MAX_KEY:
         raise BlobKeyError(
-            f"{key[:80]!r}… is not a key: it has {len(key)} characters, and {_MAX_KEY} are the most"
+            f"{key[:80]!r}… is not a valid key: it has {len(key)} characters; at most {_MAX_KEY} are allowed"
         )
     return parts
 
 
 def prefix_segments(prefix: str) -> tuple[str, ...]:
-    """The parts of a prefix (``a/b`` and ``a/b/`` are the same), none for ``""``."""
+    """The segments of a prefix (``a/b`` and ``a/b/`` are the same); none for ``""``."""
     return segments(prefix.removesuffix("/")) if prefix else ()
 
 
 def type_by_name(key: str) -> str:
-    """The type that a file of this name is taken to have; by a fixed table, so the same everywhere."""
+    """The content type that a file name implies. From a fixed table, so that it is the same on every machine."""
     return _BY_EXTENSION.get(PurePosixPath(key).suffix.lower(), UNKNOWN_TYPE)
 
 
 def checked_type(content_type: str) -> str:
-    """The same type. :raises BlobRefusedError: when it cannot stand in a ``Content-Type`` header."""
+    """The same type. :raises BlobRefusedError: when it is not valid in a ``Content-Type`` header."""
     if not is_content_type(content_type):
-        raise BlobRefusedError(f"{content_type[:100]!r} is not a content type; write one such as 'video/mp4'")
+        raise BlobRefusedError(f"{content_type[:100]!r} is not a content type; use one such as 'video/mp4'")
     return content_type

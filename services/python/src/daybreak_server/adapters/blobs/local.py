@@ -1,8 +1,11 @@
-"""The store of files in a local folder.
+"""The artifact store in a local folder.
 
-Every name is opened relative to its parent's descriptor and never through a symbolic link, so no key
-leads out of the folder, whatever lies in it. Names that begin with ``~`` are the store's own, as no key can
-have one: ``~part-<nonce>`` is an upload under way, ``~type-<name>`` a type that the name does not tell.
+Each path segment is opened relative to its parent's descriptor and never through a symbolic link, so no key leads out
+of the folder, whatever it contains. Keys never contain ``~``, so names that begin with it belong to the store:
+``~part-<nonce>`` is an unfinished upload, ``~type-<name>`` the content type of a file whose name does not imply it.
+
+An upload syncs a ``~part`` file and then links it under its name. A hard link never replaces a file, so files are never
+overwritten and never visible before they are complete.
 """
 
 from __future__ import annotations
@@ -33,14 +36,14 @@ PART_BYTES: Final = 4 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK_TRIES: Final = 20
-"""A folder that became empty is removed while another call walks into it; then that one walks again."""
+"""Walks of one call, in case other calls keep removing folders that became empty."""
 
 
 class LocalBlobs:
-    """Files below ``root``, which is made when it is missing. Safe for many threads and processes at once."""
+    """Files below ``root``, which is created if it is missing. Threads and processes may share it."""
 
     def __init__(self, root: Path) -> None:
-        """:raises BlobRefusedError: when the folder can neither be found nor made."""
+        """:raises BlobRefusedError: when the folder neither exists nor can be created."""
         self.root = Path(os.path.abspath(root))
         try:
             with self._translated(""):
@@ -48,7 +51,7 @@ class LocalBlobs:
                 self._close(self._open_root())
         except BlobNotFoundError as exc:
             raise BlobRefusedError(
-                f"{self.root}: the folder cannot be made; set DAYBREAK_ARTIFACTS__URL to another folder"
+                f"{self.root}: the folder cannot be created; set DAYBREAK_ARTIFACTS__URL to another folder"
             ) from exc
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
@@ -82,7 +85,7 @@ class LocalBlobs:
             return BlobStat(key=key, size_bytes=os.fstat(file).st_size, content_type=_type_of(folder, name))
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """``None``: whoever serves HTTP sends the bytes itself."""
+        """``None``: the API serves local files itself."""
         segments(key)
         return None
 
@@ -91,16 +94,16 @@ class LocalBlobs:
         parts = prefix_segments(prefix)
         if parts:
             with suppress(BlobNotFoundError):
-                one = self.stat("/".join(parts))
-                yield BlobStat(key=one.key, size_bytes=one.size_bytes, content_type=type_by_name(one.key))
+                file = self.stat("/".join(parts))
+                yield BlobStat(key=file.key, size_bytes=file.size_bytes, content_type=type_by_name(file.key))
         with self._translated(prefix):
             yield from self._walk(parts)
 
     def delete(self, prefix: str) -> int:
-        """See :class:`~daybreak_server.ports.blobs.Blobs`. Folders that are empty then go too."""
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Also removes folders that become empty."""
         parts = prefix_segments(prefix)
         if not parts:
-            raise BlobKeyError("a prefix is needed: deleting the whole store is not meant")
+            raise BlobKeyError("the prefix is empty; deleting the whole store is not allowed")
         with self._translated(prefix):
             try:
                 with self._folder(parts[:-1]) as chain:
@@ -111,7 +114,7 @@ class LocalBlobs:
         return removed
 
     def probe(self) -> None:
-        """See :class:`~daybreak_server.ports.blobs.Blobs`; it also tries the hard link by which files appear."""
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Also tries a hard link, which uploads need."""
         folder, name = segments(probe_key())
         with self._translated(""):
             for tries_left in range(_WALK_TRIES, 0, -1):
@@ -119,16 +122,16 @@ class LocalBlobs:
                     with self._folder((folder,), create=True) as chain:
                         read = _probe(chain[-1], name)
                     break
-                except FileNotFoundError:  # another probe has just removed the folder as an empty one
+                except FileNotFoundError:  # another probe just removed the empty folder
                     if tries_left == 1:
                         raise
             self._prune((folder,))
         if read != b"probe":
-            raise BlobUnavailableError(f"{self.root} does not give back what is written to it")
+            raise BlobUnavailableError(f"{self.root} does not return what was written to it")
 
     @contextmanager
     def _part(self, parts: tuple[str, ...], key: str) -> Iterator[tuple[tuple[int, ...], str, int]]:
-        """A temporary file beside the key's place: its folders, its name, and itself. Gone afterwards."""
+        """A temporary file in the folder of the key: its folders, its name and its descriptor. Removed at the end."""
         part = f"~part-{secrets.token_hex(8)}"
         for _ in range(_WALK_TRIES):
             with self._folder(parts[:-1], create=True) as chain:
@@ -137,7 +140,7 @@ class LocalBlobs:
                 try:
                     writer = os.open(part, _NEW_FILE, 0o644, dir_fd=chain[-1])
                 except FileNotFoundError:
-                    continue  # the folder has just been removed as an empty one
+                    continue  # another call just removed the empty folder
                 try:
                     yield chain, part, writer
                 finally:
@@ -145,10 +148,10 @@ class LocalBlobs:
                     with suppress(FileNotFoundError):
                         os.unlink(part, dir_fd=chain[-1])
                 return
-        raise BlobUnavailableError(f"the folder of {key} is removed again and again by someone else")
+        raise BlobUnavailableError(f"other processes keep removing the folder of {key}; retry later")
 
     def _walk(self, parts: tuple[str, ...]) -> Iterator[BlobStat]:
-        """The files below a folder, in the order of their keys (so ``a-b`` comes before ``a/b``)."""
+        """The files below a folder, ordered by key (``a-b`` comes before ``a/b``)."""
         try:
             with self._folder(parts) as chain:
                 folder = chain[-1]
@@ -160,11 +163,11 @@ class LocalBlobs:
         for name in sorted(f"{n}/" if is_folder else n for n, is_folder in found):
             if name.endswith("/"):
                 yield from self._walk((*parts, name[:-1]))
-            elif (one := stats[name]) is not None:
-                yield one
+            elif (stat := stats[name]) is not None:
+                yield stat
 
     def _prune(self, parts: tuple[str, ...]) -> None:
-        """Remove the folders on the way to ``parts`` that are empty, the deepest first."""
+        """Remove the empty folders on the path ``parts``, the deepest first."""
         for depth in range(len(parts), 0, -1):
             try:
                 with self._folder(parts[: depth - 1]) as chain:
@@ -174,7 +177,7 @@ class LocalBlobs:
 
     @contextmanager
     def _file(self, key: str) -> Iterator[tuple[int, int]]:
-        """A file's descriptor and its folder's. :raises BlobNotFoundError: also for what is no plain file."""
+        """The descriptors of a file and its folder. :raises BlobNotFoundError: also when it is not a plain file."""
         *parents, name = segments(key)
         try:
             with self._folder(tuple(parents)) as chain:
@@ -213,8 +216,7 @@ class LocalBlobs:
                     self._close(descriptor)
 
     def _open_root(self) -> int:
-        # The root itself may be a link: whoever configured the store chose it.
-        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # it may be a link
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -253,12 +255,12 @@ class _Bounded(io.RawIOBase):
 
 
 _NO_LINKS: Final = "the store needs a file system with hard links"
-_NO_SPACE: Final = "free some space, or point DAYBREAK_ARTIFACTS__URL at a larger disk"
-_IN_THE_WAY: Final = "a file or a symbolic link stands where a folder is needed"
+_NO_SPACE: Final = "free some space, or set DAYBREAK_ARTIFACTS__URL to a larger disk"
+_IN_THE_WAY: Final = "a file or symbolic link has the name of a folder; remove it"
 _REFUSALS: Final = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
-    errno.EFBIG: "this process may not write so large a file (ulimit -f)",
+    errno.EFBIG: "this process may not write files of this size; raise its limit (ulimit -f)",
     errno.EROFS: "mount it writable, or set DAYBREAK_ARTIFACTS__URL to another folder",
     errno.EACCES: "give this process's user the right to read and write there",
     errno.EPERM: _NO_LINKS,
@@ -271,7 +273,7 @@ _REFUSALS: Final = {
 
 
 def _translate(exc: OSError, root: Path, key: str) -> BlobError:
-    """What the operating system's error means for a store, and what to do about it."""
+    """The error of the port for an error of the operating system, with what to do."""
     if exc.errno in {errno.ENOENT, errno.ELOOP}:
         return BlobNotFoundError(f"there is no file {key} in {root}")
     where = f"{root / key}: {exc.strerror or exc}"
@@ -281,11 +283,11 @@ def _translate(exc: OSError, root: Path, key: str) -> BlobError:
 
 
 def _taken(key: str) -> BlobExistsError:
-    return BlobExistsError(f"{key} is already there, and files are never overwritten")
+    return BlobExistsError(f"{key} already exists, and files are never overwritten")
 
 
 def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
-    """Copy to a durable file, yielding the bytes so far after each part."""
+    """Copy into a durable file, and yield the number of bytes so far after each part."""
     sent = 0
     while data := reader.read(PART_BYTES):
         _write_all(writer, data)
@@ -297,7 +299,7 @@ def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
 
 
 def _publish(folder: int, part: str, name: str, *, key: str, content_type: str) -> None:
-    """Give a whole file its name. A hard link is the portable way that never takes a name that is taken."""
+    """Give a complete file its name, by a hard link: the portable way that never replaces an existing file."""
     try:
         os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError as exc:
@@ -316,7 +318,7 @@ def _exists(folder: int, name: str) -> bool:
 
 
 def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
-    """A plain file of a folder as the store knows it; ``None`` for what is not, or is gone."""
+    """A plain file of a folder; ``None`` if it is something else, has no valid key, or is gone."""
     try:
         key = "/".join(segments("/".join((*parts, name))))
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -337,21 +339,20 @@ def _type_of(folder: int, name: str) -> str:
 
 
 def _keep_type(folder: int, name: str, content_type: str) -> None:
-    """Remember the type of a file that has just got its name; without success it loses the name again."""
-    sidecar = f"~type-{name}"
+    """Store the content type of a new file. If that fails, remove the file."""
     with suppress(FileNotFoundError):
-        os.unlink(sidecar, dir_fd=folder)
+        os.unlink(f"~type-{name}", dir_fd=folder)
     if content_type == type_by_name(name):
         return
     try:
-        _write(folder, sidecar, content_type.encode())
+        _write(folder, f"~type-{name}", content_type.encode())
     except OSError:
         os.unlink(name, dir_fd=folder)
         raise
 
 
 def _remove(folder: int, name: str) -> int:
-    """Remove a file, or a folder with all that is in it; never follow a link. Counts the files."""
+    """Remove a file or a folder with its content, without following links. Returns the number of files."""
     try:
         if not modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             with suppress(FileNotFoundError):
@@ -365,14 +366,13 @@ def _remove(folder: int, name: str) -> int:
         removed = sum(_remove(inner, entry) for entry in os.listdir(inner))
     finally:
         os.close(inner)
-    # An upload may have come in between: then the folder is in use again and stays.
-    with suppress(OSError):
+    with suppress(OSError):  # a concurrent upload uses the folder again
         os.rmdir(name, dir_fd=folder)
     return removed
 
 
 def _probe(folder: int, name: str) -> bytes:
-    """What is read of a small file that was written; it and its link are gone afterwards."""
+    """Write, link and read a small file, and remove both names. Returns what was read."""
     try:
         _write(folder, name, b"probe")
         os.link(name, f"{name}-2", src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
@@ -385,7 +385,7 @@ def _probe(folder: int, name: str) -> bytes:
 
 
 def _write(folder: int, name: str, data: bytes) -> None:
-    """Make a small file, durably."""
+    """Create a small file durably."""
     file = os.open(name, _NEW_FILE, 0o644, dir_fd=folder)
     try:
         _write_all(file, data)

@@ -1,11 +1,13 @@
-"""A folder of this node in which models from elsewhere are kept: fetched once, whole or not at all.
+"""A folder of this node that caches models from S3. Each model is downloaded once, completely or not at all.
 
-A model's folder is named by what its files are (names, sizes, tags), so another version is another folder, and what
-is there needs no check. While it is fetched it has another name; the last step is a rename. Ranks of one node take
-turns by a lock on a file: one fetches, the others wait. What a killed one has left is gone on with: each range that
-is on the disk is noted in a file beside the folder.
+A model's folder is named by the names, sizes and tags of its files. So another version has another folder, and a folder
+that exists needs no check: while a model is downloaded, its folder is called ``<name>.partial``, and the last step
+renames it. The ranks of a node share a lock file: one rank downloads, the others wait.
 
-Nothing is ever removed here: a node's cache is as large as the models that it has served.
+Files are downloaded in ranges, in several threads. ``<name>.ranges`` lists the ranges whose bytes are on the disk, so a
+download that was killed continues where it stopped.
+
+Nothing is ever removed: a node's cache is as large as the models that it has served.
 """
 
 from __future__ import annotations
@@ -32,18 +34,18 @@ _log = logging.getLogger(__name__)
 
 RANGE_BYTES: Final = 32 << 20
 WORKERS: Final = 8
-"""Ranges at once: with a piece of 1 MiB each, and what the client buffers, some tens of MiB of memory."""
+"""Parallel ranges. With a chunk of 1 MiB each and the client's buffers, they take some tens of MiB of memory."""
 TRIES: Final = 5
-_LOOK_S: Final = 0.2
-_TELL_S: Final = 0.5
+_LOCK_POLL_S: Final = 0.2
+_REPORT_S: Final = 0.5
 
-Told = Callable[[int, int], None]
-"""Called with the bytes that are there and those that will be, at least twice a second while it works or waits.
-What it raises ends the fetch."""
+OnProgress = Callable[[int, int], None]
+"""Called with the downloaded and total bytes at least twice a second while :meth:`ModelCache.get` works or waits. An
+exception from it ends the download."""
 
 
 class Model(Protocol):
-    """Where a model comes from: see :class:`~daybreak_server.adapters.blobs.model_source.S3Model`."""
+    """The source of a model: see :class:`~daybreak_server.adapters.blobs.model_source.S3Model`."""
 
     url: str
 
@@ -51,12 +53,12 @@ class Model(Protocol):
         """All files, by name."""
 
     def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
-        """A range of one."""
+        """A range of a file, in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of a file that is read at once."""
+    """A part of a file that one request reads."""
 
     file: ModelFile
     start: int
@@ -64,49 +66,49 @@ class Range:
 
 
 class ModelCache:
-    """The models of this node. Safe for many processes at once."""
+    """The models of this node. Several processes may use it at once."""
 
     def __init__(self, folder: Path, *, range_bytes: int = RANGE_BYTES, workers: int = WORKERS) -> None:
         self._folder = folder
         self._range_bytes = range_bytes
         self._workers = workers
 
-    def get(self, model: Model, *, told: Told) -> Path:
-        """The folder that holds the model, fetched if it is not here.
+    def get(self, model: Model, *, on_progress: OnProgress) -> Path:
+        """The folder with the model, which is downloaded if it is not cached.
 
-        :raises BlobError: when it is not there, is refused, cannot be reached, or has no room here.
+        :raises BlobError: when the model does not exist, is refused, cannot be reached, or does not fit on the disk.
         """
         files = model.files()
         total = sum(file.size_bytes for file in files)
         name = _name(files)
-        there = self._folder / name
-        if there.is_dir():
-            return there
+        complete = self._folder / name
+        if complete.is_dir():
+            return complete
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._alone(name, lambda: told(min(self._size(name), total), total)):
-                if not there.is_dir():
-                    notes = _Progress(self._folder / f"{name}.ranges", of=self._partial(name))
-                    self._fetch(model, files, self._partial(name), notes, told)
-                    os.rename(self._partial(name), there)
+            with self._locked(name, lambda: on_progress(min(self._size(name), total), total)):
+                if not complete.is_dir():
+                    ranges_done = _RangeLog(self._folder / f"{name}.ranges", folder=self._partial(name))
+                    self._fetch(model, files, self._partial(name), ranges_done, on_progress)
+                    os.rename(self._partial(name), complete)
                     _sync(self._folder)
-                    notes.remove()
+                    ranges_done.remove()
         except OSError as exc:
-            raise BlobRefusedError(f"model {model.url} cannot be kept in {self._folder}: {exc}") from exc
-        told(total, total)
-        return there
+            raise BlobRefusedError(f"model {model.url} cannot be stored in {self._folder}: {exc}") from exc
+        on_progress(total, total)
+        return complete
 
     def _partial(self, name: str) -> Path:
         return self._folder / f"{name}.partial"
 
     def _size(self, name: str) -> int:
-        """Bytes on the disk of what is being fetched by somebody."""
+        """The bytes on the disk of a model that some process is downloading."""
         found = self._partial(name).rglob("*")
         return sum(path.stat().st_blocks * 512 for path in found if path.is_file())
 
     @contextmanager
-    def _alone(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Be the only one of this node who fetches it. The lock goes with its process."""
+    def _locked(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the node's lock for this model. The lock ends with its process."""
         with (self._folder / f"{name}.lock").open("ab") as lock:
             while True:
                 try:
@@ -114,84 +116,89 @@ class ModelCache:
                     break
                 except BlockingIOError:
                     waiting()
-                    time.sleep(_LOOK_S)
+                    time.sleep(_LOCK_POLL_S)
             yield
 
     def _fetch(
-        self, model: Model, files: Sequence[ModelFile], folder: Path, notes: _Progress, told: Told
+        self,
+        model: Model,
+        files: Sequence[ModelFile],
+        folder: Path,
+        ranges_done: _RangeLog,
+        on_progress: OnProgress,
     ) -> None:
         total = sum(file.size_bytes for file in files)
-        missing = [one for file in files for one in self._ranges(file) if one not in notes]
-        left = sum(one.length for one in missing)
+        missing = [part for file in files for part in self._ranges(file) if part not in ranges_done]
+        left = sum(part.length for part in missing)
         free = shutil.disk_usage(self._folder).free
         if free < left:
             raise BlobRefusedError(
-                f"model {model.url} has no room in {self._folder}: {left / 1e9:.1f} GB are wanted and "
-                f"{free / 1e9:.1f} GB are free; give the node a larger volume, or name another folder "
-                "(DAYBREAK_MODEL_CACHE)"
+                f"model {model.url} does not fit in {self._folder}: {left / 1e9:.1f} GB are needed and "
+                f"{free / 1e9:.1f} GB are free; give the node a larger volume, or set DAYBREAK_MODEL_CACHE to "
+                "another folder"
             )
-        _log.info("fetching %s: %.3f of %.3f GB are missing", model.url, left / 1e9, total / 1e9)
+        _log.info("downloading %s: %.3f of %.3f GB are missing", model.url, left / 1e9, total / 1e9)
         with ExitStack() as stack:
-            targets = {}
+            writers = {}
             for file in files:
-                targets[file.name] = _Destination(folder / file.name, file.size_bytes)
-                stack.callback(targets[file.name].close)
-            work = _Download(model, targets, notes)
-            self._read_all(work, missing, lambda: told(total - left + work.bytes, total))
-            for target in targets.values():
-                target.sync()
+                writers[file.name] = _RangeWriter(folder / file.name, file.size_bytes)
+                stack.callback(writers[file.name].close)
+            work = _Download(model, writers, ranges_done)
+            self._read_all(work, missing, lambda: on_progress(total - left + work.bytes, total))
+            for writer in writers.values():
+                writer.sync()
 
     def _ranges(self, file: ModelFile) -> Iterator[Range]:
         for start in range(0, file.size_bytes, self._range_bytes):
             yield Range(file, start, min(self._range_bytes, file.size_bytes - start))
 
-    def _read_all(self, work: _Download, missing: Sequence[Range], told: Callable[[], None]) -> None:
-        """Read in threads, and tell from this one. The first failure ends it."""
+    def _read_all(self, work: _Download, missing: Sequence[Range], on_progress: Callable[[], None]) -> None:
+        """Read the ranges in threads, and report progress from this one. The first failure ends all of them."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="model") as pool:
-            reading = [pool.submit(work.read, one) for one in missing]
+            reads = [pool.submit(work.read, part) for part in missing]
             try:
-                while not all(one.done() for one in reading):
-                    told()
-                    ended = wait(reading, timeout=_TELL_S, return_when=FIRST_EXCEPTION).done
-                    for one in ended:
-                        one.result()
+                while not all(read.done() for read in reads):
+                    on_progress()
+                    ended = wait(reads, timeout=_REPORT_S, return_when=FIRST_EXCEPTION).done
+                    for read in ended:
+                        read.result()
             finally:
-                work.over = True
+                work.stopped = True
                 pool.shutdown(cancel_futures=True)
 
 
 class _Download:
-    """What the reading threads share."""
+    """The state that the reading threads share."""
 
-    def __init__(self, model: Model, targets: Mapping[str, _Destination], notes: _Progress) -> None:
+    def __init__(self, model: Model, writers: Mapping[str, _RangeWriter], ranges_done: _RangeLog) -> None:
         self._model = model
-        self._targets = targets
-        self._notes = notes
+        self._writers = writers
+        self._ranges_done = ranges_done
         self._lock = threading.Lock()
         self.bytes = 0
-        """That have come so far."""
-        self.over = False
-        """Whether nobody waits for them any more."""
+        """Bytes received so far."""
+        self.stopped = False
+        """Whether the threads must stop, because nothing waits for them any more."""
 
-    def read(self, one: Range) -> None:
-        """Fetch a range and put it in its place; after a broken connection once more."""
+    def read(self, part: Range) -> None:
+        """Download a range and write it. Retried when the connection breaks."""
         for tries in range(1, TRIES + 1):
             got = 0
             try:
-                for piece in self._model.read(one.file, one.start, one.length):
-                    if self.over:
+                for piece in self._model.read(part.file, part.start, part.length):
+                    if self.stopped:
                         return
-                    self._targets[one.file.name].write(piece, one.start + got)
+                    self._writers[part.file.name].write(piece, part.start + got)
                     got += len(piece)
                     self._count(len(piece))
-                self._targets[one.file.name].sync()  # first the bytes, then the note, also after a power cut
-                self._notes.add(one)
+                self._writers[part.file.name].sync()  # the bytes must be durable before the log says so
+                self._ranges_done.add(part)
                 return
             except BlobUnavailableError as exc:
                 self._count(-got)
-                if tries == TRIES or self.over:
+                if tries == TRIES or self.stopped:
                     raise
-                _log.warning("%s, once more: %s", one.file.name, exc)
+                _log.warning("downloading %s failed, retrying: %s", part.file.name, exc)
                 time.sleep(0.2 * 2**tries)
 
     def _count(self, more: int) -> None:
@@ -199,8 +206,8 @@ class _Download:
             self.bytes += more
 
 
-class _Destination:
-    """A file that is being written, range by range."""
+class _RangeWriter:
+    """A file of the model, which threads write range by range."""
 
     def __init__(self, path: Path, size: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,36 +226,36 @@ class _Destination:
         os.close(self._fd)
 
 
-class _Progress:
-    """Which ranges are on the disk: a line each, written whole when its bytes are there."""
+class _RangeLog:
+    """The log of the ranges that are on the disk: one line for each, written after its bytes."""
 
-    def __init__(self, path: Path, *, of: Path) -> None:
+    def __init__(self, path: Path, *, folder: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        if not of.exists():  # somebody has cleaned up
+        if not folder.exists():  # someone removed the folder, so the log is worthless
             self.remove()
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        self._there = {line for line in lines if line.endswith("\n")}
+        self._done = {line for line in lines if line.endswith("\n")}
 
-    def __contains__(self, one: Range) -> bool:
-        return _line(one) in self._there
+    def __contains__(self, part: Range) -> bool:
+        return _line(part) in self._done
 
-    def add(self, one: Range) -> None:
+    def add(self, part: Range) -> None:
         with self._lock, self._path.open("a") as file:
-            file.write(_line(one))
+            file.write(_line(part))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 
 
-def _line(one: Range) -> str:
-    return json.dumps([one.file.name, one.start, one.length]) + "\n"
+def _line(part: Range) -> str:
+    return json.dumps([part.file.name, part.start, part.length]) + "\n"
 
 
 def _name(files: Sequence[ModelFile]) -> str:
-    """A name for these contents."""
-    told = json.dumps([[file.name, file.size_bytes, file.tag] for file in files])
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    """The name of the folder for these files."""
+    contents = json.dumps([[file.name, file.size_bytes, file.tag] for file in files])
+    return hashlib.sha256(contents.encode()).hexdigest()[:32]
 
 
 def _sync(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The files of a model below ``s3://bucket/prefix``, read range by range."""
+"""Reads the files of a model below ``s3://bucket/prefix``, range by range."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from daybreak_server.adapters.blobs.s3_errors import is_conflict, translate
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError, BlobRefusedError, BlobUnavailableError
 
 CHUNK_BYTES: Final = 1 << 20
-"""What is held in memory of a range while it comes."""
+"""The size of the chunks in which a range is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """A file of a model. ``tag`` changes with its content."""
+    """A file of a model. ``tag`` changes when the content does."""
 
     name: str
-    """Relative, with ``/`` between its parts."""
+    """The path below the model's prefix."""
     size_bytes: int
     tag: str
 
 
 class S3Model:
-    """A model on S3. Safe for many threads at once."""
+    """A model on S3. Several threads may use it at once."""
 
     def __init__(self, url: str, access: S3Access) -> None:
-        """``url``: ``s3://bucket/prefix``. Reaches for nothing yet."""
+        """``url``: ``s3://bucket/prefix``. Makes no request yet."""
         parts = urlsplit(url)
         self.url = url
         self._bucket = parts.netloc
@@ -50,26 +50,26 @@ class S3Model:
             self._client = client(access.endpoint_url)
 
     def files(self) -> tuple[ModelFile, ...]:
-        """All files, by name. :raises BlobError: when there are none, or the store refuses or is away."""
+        """All files, by name. :raises BlobError: when there are none, or the store refuses or cannot be reached."""
         found = []
         with self._translated(""):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-                for one in page.get("Contents", ()):
-                    name = one["Key"].removeprefix(self._prefix)
-                    if name and not name.endswith("/"):  # consoles make empty objects for folders
-                        found.append(ModelFile(name=_inside(name), size_bytes=one["Size"], tag=one["ETag"]))
+                for item in page.get("Contents", ()):
+                    name = item["Key"].removeprefix(self._prefix)
+                    if name and not name.endswith("/"):  # S3 consoles create empty objects for folders
+                        found.append(ModelFile(name=_inside(name), size_bytes=item["Size"], tag=item["ETag"]))
         if not found:
             raise BlobNotFoundError(
                 f"{self._where} does not exist: there is nothing below that prefix; copy the model's folder there, "
-                "or mend the pool's model"
+                "or correct the pool's model"
             )
         return tuple(sorted(found, key=lambda file: file.name))
 
     def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
-        """A range, piece by piece; all of it or an error.
+        """Read a range in chunks. Yields all of it or raises.
 
-        :raises BlobUnavailableError: also when the file is not any more what :meth:`files` saw.
+        :raises BlobUnavailableError: also when the file has changed since :meth:`files`.
         """
         key, left = self._prefix + file.name, length
         with self._translated(file.name):
@@ -93,15 +93,17 @@ class S3Model:
             raise
         except ClientError as exc:
             if is_conflict(exc):
-                raise BlobUnavailableError(f"{self._where}: {name} was changed while it was fetched") from exc
+                raise BlobUnavailableError(f"{self._where}: {name} changed during the download") from exc
             raise translate(exc, where=self._where, key=name) from exc
         except (BotoCoreError, ValueError) as exc:
             raise translate(exc, where=self._where, key=name) from exc
 
 
 def _inside(name: str) -> str:
-    """The same name. :raises BlobRefusedError: when it leads out of the folder."""
+    """The same name. :raises BlobRefusedError: when it leads out of the model's folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name:
-        raise BlobRefusedError(f"a model must not hold a file called {name!r}")
+        raise BlobRefusedError(
+            f"the model contains a file named {name!r}, which leads out of its folder; rename it"
+        )
     return name

@@ -1,4 +1,4 @@
-"""The store of files on S3, or a server that speaks its protocol."""
+"""The artifact store on S3 or a compatible server."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from daybreak_server.ports.blobs import (
 )
 
 PART_BYTES: Final = 8 << 20
-"""S3 wants ≥ 5 MiB; what is smaller than one part is put whole."""
-_MOST_PARTS: Final = 10_000
-_LONGEST_URL_S: Final = 7 * 86400
+"""S3 requires at least 5 MiB. A smaller file is uploaded by one PutObject."""
+_MAX_PARTS: Final = 10_000
+_MAX_URL_S: Final = 7 * 86400
 _NONCE: Final = "daybreak-upload"
-"""Metadata that tells an upload of ours, whose answer was lost, from somebody else's file."""
+"""Metadata by which an upload whose response was lost recognises its own file."""
 
 _Result = TypeVar("_Result")
 
 
 class S3Blobs:
-    """Files below ``s3://bucket/prefix``. Safe for many threads and processes at once.
+    """Files below ``s3://bucket/prefix``. Threads and processes may share it.
 
-    A file is written by one PutObject, or by a multipart upload whose completion makes it visible; both carry
-    ``If-None-Match: *``, so that no file is ever overwritten. Bytes are checked by SHA-256 on their way.
+    A file is written by one PutObject, or by a multipart upload whose completion makes it visible. Both carry
+    ``If-None-Match: *``, so that no file is ever overwritten, and SHA-256 checksums of the bytes.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class S3Blobs:
         key_files: tuple[Path, Path] | None = None,
     ) -> None:
         """Credentials come from ``key_files`` (access key and secret), or from the usual AWS variables, files or
-        roles; the first call needs them."""
+        roles. They are first needed by the first call."""
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._presign = presign
@@ -87,10 +87,10 @@ class S3Blobs:
         }
         with source.open("rb") as reader, self._translated(key):
             size = os.fstat(reader.fileno()).st_size
-            # Some servers ignore If-None-Match; and a taken key is better known before the bytes are sent.
+            # Some servers ignore If-None-Match. Also, this notices a taken key before the bytes are sent.
             with suppress(ClientError):
                 self._client.head_object(**self._at(key))
-                raise BlobExistsError(f"{key} is already there, and files are never overwritten")
+                raise BlobExistsError(f"{key} already exists, and files are never overwritten")
             send = self._put if size < PART_BYTES else self._multipart
             yield from send(about, reader, key=key, nonce=nonce, size=size)
 
@@ -122,8 +122,10 @@ class S3Blobs:
             return BlobStat(key=key, size_bytes=found["ContentLength"], content_type=found["ContentType"])
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A presigned URL (at most 7 days), by which a browser saves the file as ``filename``; ``None`` where
-        presigning is off. Whether there is such a file is not asked."""
+        """A presigned URL, valid for at most 7 days, with which a browser saves the file as ``filename``.
+
+        ``None`` if presigning is off. Does not check that the file exists.
+        """
         segments(key)
         if not self._presign:
             return None
@@ -133,7 +135,7 @@ class S3Blobs:
         with self._translated(key):
             return str(
                 self._public.generate_presigned_url(
-                    "get_object", Params=params, ExpiresIn=max(1, min(int(expires_s), _LONGEST_URL_S))
+                    "get_object", Params=params, ExpiresIn=max(1, min(int(expires_s), _MAX_URL_S))
                 )
             )
 
@@ -142,23 +144,23 @@ class S3Blobs:
         parts = prefix_segments(prefix)
         if parts:
             with suppress(BlobNotFoundError):
-                one = self.stat("/".join(parts))
-                yield BlobStat(key=one.key, size_bytes=one.size_bytes, content_type=type_by_name(one.key))
+                file = self.stat("/".join(parts))
+                yield BlobStat(key=file.key, size_bytes=file.size_bytes, content_type=type_by_name(file.key))
         below = "".join(f"{part}/" for part in parts)
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + below):
                 for found in page.get("Contents", ()):
-                    with suppress(BlobKeyError):  # somebody else's file
+                    with suppress(BlobKeyError):  # not a file of this store
                         key = "/".join(segments(found["Key"].removeprefix(self._prefix)))
                         yield BlobStat(key=key, size_bytes=found["Size"], content_type=type_by_name(key))
 
     def delete(self, prefix: str) -> int:
         """See :class:`~daybreak_server.ports.blobs.Blobs`."""
         if not prefix_segments(prefix):
-            raise BlobKeyError("a prefix is needed: deleting the whole store is not meant")
+            raise BlobKeyError("the prefix is empty; deleting the whole store is not allowed")
         removed = 0
-        keys = [one.key for one in self.list(prefix)]
+        keys = [file.key for file in self.list(prefix)]
         with self._translated(prefix):
             self._abort_below(prefix.removesuffix("/"))
             for at in range(0, len(keys), 1000):
@@ -172,7 +174,7 @@ class S3Blobs:
         return removed
 
     def probe(self) -> None:
-        """Write, read, list and delete a small file. :raises BlobError: saying what to do."""
+        """Write, read, list and delete a small file. :raises BlobError: with a message that says what to do."""
         place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
         with self._translated(""):
             try:
@@ -180,12 +182,12 @@ class S3Blobs:
                 read = self._client.get_object(**place)["Body"].read()
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
             except (ClientError, BotoCoreError):
-                with suppress(ClientError, BotoCoreError):  # it may be there all the same
+                with suppress(ClientError, BotoCoreError):  # the write may have succeeded
                     self._client.delete_object(**place)
                 raise
             self._client.delete_object(**place)
         if read != b"probe":
-            raise BlobUnavailableError(f"{self._where} does not give back what is written to it")
+            raise BlobUnavailableError(f"{self._where} does not return what was written to it")
 
     def _put(
         self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
@@ -193,7 +195,7 @@ class S3Blobs:
         data = reader.read()
         yield len(data)  # before the file exists, so that closing here leaves nothing
         self._visible(
-            lambda: self._unless_refused_sums(
+            lambda: self._without_refused_sums(
                 lambda: self._client.put_object(**about, Body=data, IfNoneMatch="*", **self._sum(data))
             ),
             key=key,
@@ -203,14 +205,14 @@ class S3Blobs:
     def _multipart(
         self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
     ) -> Iterator[int]:
-        started = self._unless_refused_sums(
+        started = self._without_refused_sums(
             lambda: self._client.create_multipart_upload(
                 **about, **({"ChecksumAlgorithm": "SHA256"} if self._sums else {})
             )
         )
         upload = {**self._at(key), "UploadId": started["UploadId"]}
         try:
-            part_bytes = max(PART_BYTES, -(-size // _MOST_PARTS))
+            part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
             parts: list[dict[str, Any]] = []
             sent = 0
             while data := reader.read(part_bytes):
@@ -233,7 +235,7 @@ class S3Blobs:
             raise
 
     def _visible(self, publish: Callable[[], object], *, key: str, nonce: str) -> None:
-        """Make a file visible. An error after it took effect (a lost answer, tried again) is no error."""
+        """Make a file visible. An error after the call took effect (a lost response and its retry) is ignored."""
         try:
             publish()
         except (ClientError, BotoCoreError) as exc:
@@ -241,11 +243,11 @@ class S3Blobs:
                 if self._client.head_object(**self._at(key))["Metadata"].get(_NONCE) == nonce:
                     return
             if isinstance(exc, ClientError) and is_conflict(exc):
-                raise BlobExistsError(f"{key} is already there, and files are never overwritten") from exc
+                raise BlobExistsError(f"{key} already exists, and files are never overwritten") from exc
             raise
 
-    def _unless_refused_sums(self, call: Callable[[], _Result]) -> _Result:
-        """Call; and once more without SHA-256 sums where the server says that it does not know them."""
+    def _without_refused_sums(self, call: Callable[[], _Result]) -> _Result:
+        """Make a call, and repeat it without SHA-256 checksums if the server does not support them."""
         try:
             return call()
         except ClientError as exc:
@@ -260,14 +262,14 @@ class S3Blobs:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
     def _abort_below(self, prefix: str) -> None:
-        """End the uploads that a dead process has left: they are invisible, and cost money."""
+        """Abort uploads of dead processes, which are invisible but cost money."""
         at = self._prefix + prefix
-        with suppress(ClientError):  # the right to list uploads is not needed otherwise
+        with suppress(ClientError):  # nothing else needs the permission to list uploads
             found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=at)
-            for one in found.get("Uploads", ()):
-                if one["Key"] == at or one["Key"].startswith(f"{at}/"):
+            for upload in found.get("Uploads", ()):
+                if upload["Key"] == at or upload["Key"].startswith(f"{at}/"):
                     self._client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=one["Key"], UploadId=one["UploadId"]
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
 
     def _at(self, key: str) -> dict[str, Any]:
@@ -279,12 +281,12 @@ class S3Blobs:
             yield
         except BlobError:
             raise
-        except (ClientError, BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
+        except (ClientError, BotoCoreError, ValueError) as exc:  # ValueError: the endpoint is not a URL
             raise translate(exc, where=self._where, key=key) from exc
 
 
 class _Body(io.RawIOBase):
-    """A file as it comes over the wire."""
+    """The body of a download as a raw stream."""
 
     def __init__(self, body: Any, translated: Callable[[], Any]) -> None:
         super().__init__()
@@ -308,7 +310,7 @@ class _Body(io.RawIOBase):
 def client_factory(
     *, region: str | None, path_style: bool, other_server: bool, key_files: tuple[Path, Path] | None = None
 ) -> Callable[[str | None], Any]:
-    """Makes clients. A session of our own: boto3's default one is not safe to share between threads."""
+    """A function that makes clients, with a session of its own: threads must not share boto3's default one."""
     session = boto3.session.Session(botocore_session=session_with(key_files))
     config = Config(
         connect_timeout=5,
@@ -319,9 +321,9 @@ def client_factory(
         max_pool_connections=32,
         tcp_keepalive=True,
         user_agent_extra="daybreak",
-        # Our own SHA-256 goes along; CRC32 in trailers is what older servers choke on.
+        # Uploads carry SHA-256 already, and older servers reject CRC32 in trailers.
         request_checksum_calculation="when_required",
     )
-    # Servers other than AWS mostly want a region for the signature, and do not care which.
+    # Most servers other than AWS need some region for the signature, but accept any.
     name = region or session.region_name or ("us-east-1" if other_server else None)
     return lambda url: session.client("s3", endpoint_url=url, region_name=name, config=config)

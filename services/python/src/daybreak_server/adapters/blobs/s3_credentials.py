@@ -1,4 +1,4 @@
-"""S3 keys that are in files: Kubernetes replaces the files when the Secret behind them changes."""
+"""S3 keys in files, which Kubernetes replaces when the Secret behind them changes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ METHOD = "daybreak-files"
 
 
 class FileCredentials(Credentials):  # type: ignore[misc]
-    """Read anew for each request, so that keys that were wrong, or are others now, need no restart."""
+    """Reads the files for each request, so that corrected or rotated keys need no restart."""
 
     def __init__(self, files: tuple[Path, Path]) -> None:
         super().__init__("", "", method=METHOD)
         self._files = files
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """What the request at hand is signed with."""
+        """The keys that sign the current request."""
         access_key_id, secret_access_key = (_read(path) for path in self._files)
         return ReadOnlyCredentials(access_key_id, secret_access_key, None)
 
@@ -37,7 +37,7 @@ class _FromFiles(CredentialProvider):  # type: ignore[misc]
 
 
 def session_with(files: tuple[Path, Path] | None) -> Session:
-    """A session that has its access key and secret from these files, or looks for some in the usual places."""
+    """A session with the keys in these files; without files, with keys from boto3's usual sources."""
     session = get_session()
     if files is not None:
         session.get_component("credential_provider").insert_before("env", _FromFiles(files))

@@ -1,4 +1,4 @@
-"""What the errors of boto3 mean for a store of files, and what to do about them."""
+"""Translates the errors of boto3 to those of the port, with what to do about them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from daybreak_server.ports.blobs import (
 
 _KEYS = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN) or AWS_PROFILE, or use a role"
 _REGION = "set DAYBREAK_ARTIFACTS__S3__REGION to the region of the bucket"
-_ENDPOINT = "is it running, and is DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL right?"
+_ENDPOINT = "check that it is running, and DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL"
 _FULL = "free some space or raise the quota"
 
 _WHAT_TO_DO: Final = {
-    "NoSuchBucket": "there is no such bucket; make it, or name another in DAYBREAK_ARTIFACTS__URL",
-    "InvalidBucketName": "this is no name of a bucket; mend DAYBREAK_ARTIFACTS__URL (s3://bucket/prefix)",
+    "NoSuchBucket": "there is no such bucket; create it, or name another one in DAYBREAK_ARTIFACTS__URL",
+    "InvalidBucketName": "the bucket name is invalid; correct DAYBREAK_ARTIFACTS__URL (s3://bucket/prefix)",
     "InvalidAccessKeyId": f"the server does not know this access key; {_KEYS}",
     "XAdminUserNotFound": f"the server does not know this access key; {_KEYS}",  # versitygw
     "SignatureDoesNotMatch": f"the secret key is wrong; {_KEYS}",
@@ -45,7 +45,7 @@ _WHAT_TO_DO: Final = {
     "301": _REGION,
     "QuotaExceeded": _FULL,
     "XMinioStorageFull": _FULL,
-    "EntityTooLarge": "the file is larger than the server takes",
+    "EntityTooLarge": "the file is larger than the server accepts",
 }
 _RIGHTS: Final = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
@@ -59,22 +59,22 @@ _TEMPORARY: Final = {"SlowDown", "RequestTimeout", "OperationAborted", "Conditio
 
 
 def code_of(exc: ClientError) -> str:
-    """S3's name of the error; of a HEAD, which has no body, the status as text."""
+    """S3's error code. A HEAD has no body, so there it is the status as text."""
     return str(exc.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(exc: ClientError) -> int:
-    """The HTTP status, 0 where there is none."""
+    """The HTTP status; 0 if there is none."""
     return int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def is_conflict(exc: ClientError) -> bool:
-    """Whether ``If-None-Match: *`` was answered: somebody else's file has the key."""
+    """Whether ``If-None-Match: *`` failed, because a file has the key."""
     return code_of(exc) in {"PreconditionFailed", "412"} or status_of(exc) == 412
 
 
 def translate(exc: ClientError | BotoCoreError | ValueError, *, where: str, key: str) -> BlobError:
-    """The error of the port that fits, with a message that says what to do. ``where`` names the store."""
+    """The port's error, with a message that says what to do. ``where`` names the store."""
     if isinstance(exc, ClientError):
         return _of_server(exc, where=where, key=key)
     if isinstance(
@@ -82,9 +82,13 @@ def translate(exc: ClientError | BotoCoreError | ValueError, *, where: str, key:
     ):
         return BlobRefusedError(f"{where}: {exc}; {_KEYS}")
     if isinstance(exc, ParamValidationError | ValueError):
-        return BlobRefusedError(f"{where}: {exc}; mend DAYBREAK_ARTIFACTS__URL or …__S3__ENDPOINT_URL")
+        return BlobRefusedError(
+            f"{where}: {exc}; correct DAYBREAK_ARTIFACTS__URL or …__S3__ENDPOINT_URL"
+        )
     if isinstance(exc, SSLError):
-        return BlobUnavailableError(f"{where}: {exc}; is its certificate trusted here (AWS_CA_BUNDLE)?")
+        return BlobUnavailableError(
+            f"{where}: {exc}; check that this machine trusts its certificate (AWS_CA_BUNDLE)"
+        )
     if isinstance(exc, NotConnectedError | HTTPClientError):
         return BlobUnavailableError(f"{where} cannot be reached: {exc}; {_ENDPOINT}")
     return BlobUnavailableError(f"{where}: {exc}")
@@ -92,17 +96,17 @@ def translate(exc: ClientError | BotoCoreError | ValueError, *, where: str, key:
 
 def _of_server(exc: ClientError, *, where: str, key: str) -> BlobError:
     code, status = code_of(exc), status_of(exc)
-    said = f"{where}: {exc.operation_name} was answered {code or status}"
+    answer = f"{where}: {exc.operation_name} was answered {code or status}"
     if is_conflict(exc):
-        return BlobExistsError(f"{key} is already there, and files are never overwritten")
+        return BlobExistsError(f"{key} already exists, and files are never overwritten")
     if code in _WHAT_TO_DO:
-        return BlobRefusedError(f"{said}; {_WHAT_TO_DO[code]}")
+        return BlobRefusedError(f"{answer}; {_WHAT_TO_DO[code]}")
     if code in {"NoSuchKey", "404", "NotFound"}:
         return BlobNotFoundError(f"there is no file {key} in {where}")
     if code in {"AccessDenied", "Forbidden", "403"} or status in {401, 403}:
         right = _RIGHTS.get(exc.operation_name, "s3:PutObject")
-        return BlobRefusedError(f"{said}; allow {right} to the credentials that are used")
+        return BlobRefusedError(f"{answer}; grant {right} to the credentials in use")
     if code in _TEMPORARY or status >= 500 or status == 429:
-        return BlobUnavailableError(f"{said}; try again later")
+        return BlobUnavailableError(f"{answer}; retry later")
     detail = exc.response.get("Error", {}).get("Message", "")
-    return BlobRefusedError(f"{said}: {detail}")
+    return BlobRefusedError(f"{answer}: {detail}")

@@ -1,1 +1,1 @@
-"""The Kubernetes API: what it says as values (``views``), and the calls (``client``)."""
+"""The Kubernetes API: calls (``client``), the watch cache (``cache``), and parsing of objects (``parse``)."""

@@ -1,4 +1,10 @@
-"""What the API server has told so far, by pool: fed by watches, set right by lists, read by looks."""
+"""The newest known state of the namespace's objects, by pool.
+
+Watches feed the cache, and :meth:`Cache.view` reads it. From time to time a full list corrects it, because a watch that
+restarts does not report what was deleted before. A list and the watches run at the same time, so every entry remembers
+when it arrived: a list never overwrites what a watch reported after the list began. When all pages of a list are in,
+:meth:`Cache.sweep` removes the objects that neither the list nor a watch has reported since it began.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from daybreak_server.adapters.kube import parse
-from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, Pod, RayCluster, Warned
+from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, KubeWarning, Pod, RayCluster
 
 KEPT_WARNINGS = 5
-"""Of one object."""
+"""The most warnings of one object."""
 KEPT_OBJECTS = 500
-"""With warnings; whatever else lives in the namespace, this does not grow."""
+"""The most objects with warnings, so that other objects of the namespace cannot make the cache grow."""
 Body = Mapping[str, Any]
 Kind = Literal["pools", "clusters", "pods"]
 T = TypeVar("T", RayCluster, Pod)
@@ -22,11 +28,11 @@ T = TypeVar("T", RayCluster, Pod)
 
 @dataclass(frozen=True, slots=True)
 class _Entry(Generic[T]):
-    """One object, whose it is, and when it was heard of (monotonic)."""
+    """An object, its pool, and when it was reported (monotonic)."""
 
     pool: str
     value: T
-    heard: float
+    reported_at: float
 
 
 @dataclass(slots=True)
@@ -35,29 +41,29 @@ class _Index(Generic[T]):
 
     known: dict[str, _Entry[T]] = field(default_factory=dict)
     gone: dict[str, float] = field(default_factory=dict)
-    """Those that went, and when that was heard: a list that is under way may still hold them."""
+    """Deleted objects and when their deletion was reported. A list that began earlier may still contain them."""
 
-    def hear(self, body: Body, value: T | None) -> str | None:
-        """By a watch; ``None`` where it went. The pool that it belongs to."""
+    def on_watch(self, body: Body, value: T | None) -> str | None:
+        """A watch reported an object; ``None``: its deletion. Returns its pool."""
         meta, now = body["metadata"], time.monotonic()
         pool = (meta.get("labels") or {}).get(POOL_LABEL)
         if value is None or pool is None:
             self.known.pop(meta["name"], None)
             self.gone[meta["name"]] = now
         else:
-            self.known[meta["name"]] = _Entry(pool=str(pool), value=value, heard=now)
+            self.known[meta["name"]] = _Entry(pool=str(pool), value=value, reported_at=now)
         return pool if pool is None else str(pool)
 
     def listed(self, body: Body, value: T, began: float) -> None:
-        """By a list. What a watch has told since it was asked for is newer."""
+        """A list contains the object. Ignored if a watch has reported the object since the list began."""
         name = body["metadata"]["name"]
         known = self.known.get(name)
-        if self.gone.get(name, began) <= began and (known is None or known.heard <= began):
-            self.hear(body, value)
+        if self.gone.get(name, began) <= began and (known is None or known.reported_at <= began):
+            self.on_watch(body, value)
 
     def drop(self, began: float) -> None:
-        """What was neither listed nor heard of since."""
-        for name in [name for name, one in self.known.items() if one.heard < began]:
+        """Remove what was not reported since ``began``."""
+        for name in [name for name, entry in self.known.items() if entry.reported_at < began]:
             del self.known[name]
         self.gone.clear()
 
@@ -67,16 +73,16 @@ class Cache:
 
     def __init__(self) -> None:
         self.pools: dict[str, Body] = {}
-        self._pools_heard: dict[str, float] = {}
-        """When each was last heard of, those that went as well until the next list."""
+        self._pools_reported: dict[str, float] = {}
+        """When each pool was last reported; deleted pools stay until the next sweep."""
         self._clusters: _Index[RayCluster] = _Index()
         self._pods: _Index[Pod] = _Index()
-        self._warnings: OrderedDict[str, list[Warned]] = OrderedDict()
+        self._warnings: OrderedDict[str, list[KubeWarning]] = OrderedDict()
 
     def pool(self, body: Body, *, gone: bool) -> str:
-        """A GeneratorPool came, changed or went; its name."""
+        """A GeneratorPool was created, changed or deleted. Returns its name."""
         name = str(body["metadata"]["name"])
-        self._pools_heard[name] = time.monotonic()
+        self._pools_reported[name] = time.monotonic()
         if gone:
             self.pools.pop(name, None)
         else:
@@ -84,39 +90,35 @@ class Cache:
         return name
 
     def cluster(self, body: Body, *, gone: bool) -> str | None:
-        """A RayCluster; the pool that it belongs to."""
-        return self._clusters.hear(body, None if gone else parse.ray_cluster(body))
+        """A RayCluster was created, changed or deleted. Returns its pool."""
+        return self._clusters.on_watch(body, None if gone else parse.ray_cluster(body))
 
     def pod(self, body: Body, *, gone: bool) -> str | None:
-        """A pod; the pool that it belongs to."""
-        return self._pods.hear(body, None if gone else parse.pod(body))
+        """A pod was created, changed or deleted. Returns its pool."""
+        return self._pods.on_watch(body, None if gone else parse.pod(body))
 
     def listed(self, kind: Kind, bodies: Iterable[Body], *, began: float) -> None:
-        """A part of all that there is of a kind, by a list that was asked for at ``began`` (monotonic)."""
+        """One page of a full list of a kind, which began at ``began`` (monotonic)."""
         for body in bodies:
             if kind == "clusters":
                 self._clusters.listed(body, parse.ray_cluster(body), began)
             elif kind == "pods":
                 self._pods.listed(body, parse.pod(body), began)
-            elif self._pools_heard.get(body["metadata"]["name"], began) <= began:
+            elif self._pools_reported.get(body["metadata"]["name"], began) <= began:
                 self.pool(body, gone=False)
 
     def sweep(self, *, began: float) -> None:
-        """All kinds have been listed since ``began``.
-
-        A watch that had to begin anew says nothing of what went meanwhile: what is not listed, and was not heard
-        of since, is gone.
-        """
-        self._pools_heard = {name: at for name, at in self._pools_heard.items() if at >= began}
-        for name in self.pools.keys() - self._pools_heard.keys():
+        """Remove objects that were not reported since ``began``, after full lists of all kinds."""
+        self._pools_reported = {name: at for name, at in self._pools_reported.items() if at >= began}
+        for name in self.pools.keys() - self._pools_reported.keys():
             del self.pools[name]
         self._clusters.drop(began)
         self._pods.drop(began)
 
     def warning(self, body: Body) -> str | None:
-        """A warning Event; the pool that it is about, as far as that is known by now."""
+        """A warning Event was reported. Returns the pool of its object, if known."""
         warned = parse.warned(body)
-        kept = [one for one in self._warnings.pop(warned.about, []) if one.message != warned.message]
+        kept = [known for known in self._warnings.pop(warned.about, []) if known.message != warned.message]
         self._warnings[warned.about] = [*kept, warned][-KEPT_WARNINGS:]
         while len(self._warnings) > KEPT_OBJECTS:
             self._warnings.popitem(last=False)
@@ -124,14 +126,16 @@ class Cache:
         return None if known is None else known.pool
 
     def view(self, pool: str, *, kuberay: bool) -> ClusterView:
-        """All of it, for one pool."""
-        clusters = tuple(one.value for one in self._clusters.known.values() if one.pool == pool)
-        pods = tuple(one.value for one in self._pods.known.values() if one.pool == pool)
-        names = {*(one.name for one in clusters), *(one.name for one in pods)}
-        warnings = [one for name in names & self._warnings.keys() for one in self._warnings[name]]
+        """Everything known about one pool."""
+        clusters = tuple(entry.value for entry in self._clusters.known.values() if entry.pool == pool)
+        pods = tuple(entry.value for entry in self._pods.known.values() if entry.pool == pool)
+        names = {*(cluster.name for cluster in clusters), *(pod.name for pod in pods)}
+        warnings = [warning for name in names & self._warnings.keys() for warning in self._warnings[name]]
         return ClusterView(
             kuberay=kuberay,
             clusters=clusters,
             pods=pods,
-            warnings=tuple(sorted(warnings, key=lambda one: (one.at, one.about, one.message))),
+            warnings=tuple(
+                sorted(warnings, key=lambda warning: (warning.at, warning.about, warning.message))
+            ),
         )

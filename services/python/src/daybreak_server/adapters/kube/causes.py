@@ -1,8 +1,8 @@
-"""What Kubernetes refuses, as causes.
+"""The causes of Kubernetes' refusals.
 
-Where an object has a field for it, ``views`` reads the field. Why the API server would not have a pod is in no field:
-a quota and a right that is missing are both ``Forbidden``, and KubeRay passes only the text on. So the fixed parts of
-the API server's messages are looked for, here and nowhere else.
+``parse`` reads a field where an object has one. But no field says why the API server refused a pod: an exceeded quota
+and a missing permission are both ``Forbidden``, and KubeRay only passes the text on. So this module, and no other,
+looks for the fixed parts of the API server's messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNSCHEDULABLE, NO_VOLUME = "Unschedulable", "VolumeNotReady"
 
 
 def known(message: str) -> Cause | None:
-    """The cause that a message of the API server or a kubelet tells of; ``None`` where it is not known."""
+    """The cause that a message of the API server or a kubelet names; ``None`` if unknown."""
     for parts, reason in _FIXED:
         if all(part in message for part in parts):
             return Cause(reason=reason, message=message)
@@ -28,10 +28,10 @@ def known(message: str) -> Cause | None:
 
 
 def refusal(message: str) -> Cause:
-    """Why a RayCluster or a pod of it was refused."""
+    """The cause for which a RayCluster or one of its pods was refused."""
     return known(message) or Cause(reason=Reason.RAYCLUSTER_REFUSED, message=message)
 
 
 def why_unscheduled(message: str) -> str:
-    """The scheduler has one reason for all; a volume that is not there is no node that is missing."""
+    """``VolumeNotReady`` if a volume is missing, otherwise ``Unschedulable``. The scheduler has one reason for both."""
     return NO_VOLUME if "volume" in message.lower() else UNSCHEDULABLE

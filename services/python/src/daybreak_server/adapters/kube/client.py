@@ -1,4 +1,4 @@
-"""The Kubernetes API as :class:`~daybreak_server.ports.cluster.Cluster`: reads from watches, writes at once."""
+"""The :class:`~daybreak_server.ports.cluster.Cluster` on the Kubernetes API. Reads come from the watch cache."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ POOLS = ("daybreak.dev", "v1alpha1")
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT_S = 10.0
 SYNC_S = 300.0
-"""What watches have told is set right by lists so often."""
+"""How often full lists correct the watch cache."""
 PAGE = 250
-"""Objects of one answer of a list."""
+"""Objects in one page of a list."""
 DISCOVERY_S = 30.0
-"""The same while KubeRay is not there."""
-TOKEN_KEY = "auth_token"
+"""``SYNC_S`` while KubeRay is not installed."""
+AUTH_DATA_KEY = "auth_token"
 COMPONENT = "daybreak-operator"
 
 
 class KubeCluster:
-    """One namespace. Every call takes a thread for its duration."""
+    """The RayClusters and pools of one namespace. Each call occupies a thread while it runs."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class KubeCluster:
         on_kuberay: Callable[[], None] = lambda: None,
         on_call: Callable[[str], None] = lambda _method: None,
     ) -> None:
-        """``on_kuberay``: KubeRay was not there and has come, so its kinds can be watched now. ``on_call``: hears
-        the name of each call."""
+        """``on_kuberay`` is called when KubeRay was installed after the start, so that its kinds can be watched now.
+        ``on_call`` receives the name of each API call."""
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._namespace, self._cache = namespace, cache
@@ -66,8 +66,8 @@ class KubeCluster:
         self._tokens: dict[tuple[str, str], str] = {}
 
     async def discover_kuberay(self) -> None:
-        """Before anything is watched: a KubeRay that comes after this is told by ``on_kuberay``, however soon. One that
-        comes before the watches begin is then told in vain, which is harmless."""
+        """Check for KubeRay before the watches start, so that ``on_kuberay`` reports one that is installed later. If it
+        is installed before the watches start, the report is superfluous, which is harmless."""
         of_kind = self._custom.list_namespaced_custom_object
         try:
             await self._call(of_kind, *RAY, self._namespace, "rayclusters", limit=1, _preload_content=False)
@@ -75,8 +75,8 @@ class KubeCluster:
         except _AbsentError:
             self._kuberay = False
 
-    async def look(self, pool: str) -> ClusterView:
-        """What the watches have told, which lists have set right at the first look and now and then."""
+    async def observe(self, pool: str) -> ClusterView:
+        """The pool's view from the watch cache, which full lists fill at the first call and then correct."""
         async with self._syncing:
             every = SYNC_S if self._kuberay else DISCOVERY_S
             if self._synced is None or time.monotonic() - self._synced >= every:
@@ -101,8 +101,8 @@ class KubeCluster:
         if kuberay and before is False:
             self._on_kuberay()
 
-    async def fresh(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
-        """From the API server itself."""
+    async def read(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
+        """A RayCluster and its pods, read from the API server."""
         try:
             body = await self._call(self._custom.get_namespaced_custom_object, *self._ray(cluster))
         except _AbsentError:
@@ -117,24 +117,24 @@ class KubeCluster:
         try:
             await self._call(create, *RAY, self._namespace, "rayclusters", dict(manifest))
         except ClusterConflictError:
-            self._synced = None  # there is one that was not heard of, or no such kind any more
+            self._synced = None  # the cache lacks this RayCluster, or its kind is gone
             raise
 
     async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
-        """Apply a JSON Patch to a RayCluster. The API server answers 422 where a test fails."""
-        body = [dict(one) for one in operations]
+        """Apply a JSON Patch to a RayCluster. The API server answers 422 when a ``test`` operation fails."""
+        body = [dict(operation) for operation in operations]
         patch = self._custom.patch_namespaced_custom_object
         await self._call(patch, *self._ray(cluster), body, _content_type=JSON_PATCH)
 
     async def delete(self, cluster: str, *, uid: str, resource_version: str) -> None:
-        """Delete it if it is still that one."""
+        """Delete a RayCluster if its uid and resource version still match."""
         only = client.V1Preconditions(uid=uid, resource_version=resource_version)
         options = client.V1DeleteOptions(preconditions=only, propagation_policy="Background")
         delete = self._custom.delete_namespaced_custom_object
         await self._call(delete, *self._ray(cluster), body=options)
 
     async def write_status(self, pool: str, *, uid: str, status: Mapping[str, Any]) -> None:
-        """Replace the status of a GeneratorPool, if it is still that one."""
+        """Replace the status of a GeneratorPool if its uid still matches."""
         body = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": dict(status)},
@@ -144,7 +144,7 @@ class KubeCluster:
         await self._call(patch, *where, body, _content_type=JSON_PATCH)
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """An Event; one for each reason, with a count."""
+        """Record an Event: one object for each reason, with a count."""
         about = {"apiVersion": "/".join(POOLS), "kind": "GeneratorPool", "name": pool, "uid": uid}
         about["namespace"] = self._namespace
         name = f"{pool}.{hashlib.sha256(f'{uid}{reason}'.encode()).hexdigest()[:16]}"
@@ -168,7 +168,7 @@ class KubeCluster:
             await self._call(self._core.patch_namespaced_event, name, self._namespace, again)
 
     async def ready(self) -> None:
-        """:raises ClusterError: when GeneratorPools cannot be read here, with the cause in a sentence."""
+        """Check that GeneratorPools can be read. :raises ClusterError: when they cannot, with the cause."""
         try:
             of_kind = self._custom.list_namespaced_custom_object
             await self._call(
@@ -176,11 +176,11 @@ class KubeCluster:
             )
         except _AbsentError as exc:
             raise ClusterRefusedError(
-                "this Kubernetes knows no GeneratorPools: install the CRD (deploy/helm/daybreak/crds)"
+                "Kubernetes does not know GeneratorPools; install the CRD (deploy/helm/daybreak/crds)"
             ) from exc
 
     async def pool(self, name: str) -> Mapping[str, Any] | None:
-        """A GeneratorPool from the API server itself, as a successor must read it first."""
+        """A GeneratorPool, read from the API server. A new operator needs the current one."""
         where = (*POOLS, self._namespace, "generatorpools", name)
         try:
             found: Mapping[str, Any] = await self._call(self._custom.get_namespaced_custom_object, *where)
@@ -188,29 +188,29 @@ class KubeCluster:
             return None
         return found
 
-    async def token(self, cluster: RayCluster, *, again: bool = False) -> str | None:
-        """The token that its head asks for, from the Secret that its spec names; read once, or ``again``."""
+    async def token(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
+        """The token that its head asks for, from the Secret that its spec names; read once, or with ``refresh``."""
         name = cluster.auth_secret
         if name is None:
             return None
         key = (cluster.uid, name)
-        if again or key not in self._tokens:
+        if refresh or key not in self._tokens:
             try:
                 secret = await self._call(self._core.read_namespaced_secret, name, self._namespace)
-                self._tokens[key] = base64.b64decode((secret.data or {})[TOKEN_KEY]).decode().strip()
+                self._tokens[key] = base64.b64decode((secret.data or {})[AUTH_DATA_KEY]).decode().strip()
             except _AbsentError as exc:
                 raise ClusterUnavailableError(
                     f"the Secret {name} with the Ray token is not there yet"
                 ) from exc
             except KeyError as exc:
-                raise ClusterRefusedError(f"the Secret {name} has no key {TOKEN_KEY}") from exc
+                raise ClusterRefusedError(f"the Secret {name} has no key {AUTH_DATA_KEY}") from exc
         return self._tokens[key]
 
     async def _pages(
         self, method: Callable[..., Any], *args: Any, **options: Any
     ) -> AsyncIterator[list[Mapping[str, Any]]]:
-        """Of a list call, the objects as they come: thousands of them are not worth the client's own types, nor the
-        memory to hold them all at once."""
+        """The pages of a list call, as plain JSON. The client's types would be slow for thousands of objects, and all
+        pages at once would take too much memory."""
         more: dict[str, str] = {}
         while True:
             found = await self._call(method, *args, _preload_content=False, limit=PAGE, **more, **options)
@@ -225,29 +225,29 @@ class KubeCluster:
         return (*RAY, self._namespace, "rayclusters", cluster)
 
     async def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """One request. :raises ClusterError: what went wrong, in the ports' words."""
+        """Make one request in a thread. :raises ClusterError: the port's error for what went wrong."""
         self._on_call(method.__name__)
         try:
-            return await asyncio.to_thread(_ask, method, *args, **options)
+            return await asyncio.to_thread(_request, method, *args, **options)
         except ApiException as exc:
             raise _translated(exc) from exc
         except (HTTPError, OSError) as exc:
             raise ClusterUnavailableError(f"the Kubernetes API cannot be reached: {exc}") from exc
 
 
-def _ask(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Blocks until all of the answer is there. Without the client's own types it is the bare bytes, and those come
-    only when they are read: here, not where the loops run."""
+def _request(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Make the request and read the whole response. A response without the client's types is only received when it is
+    read, which must happen in this thread and not in the event loop."""
     found = method(*args, _request_timeout=TIMEOUT_S, **options)
     return found if options.get("_preload_content", True) else found.data
 
 
 class _AbsentError(ClusterConflictError):
-    """There is no such object: whoever changes it must look again."""
+    """The object does not exist. A caller that wanted to change it must observe again."""
 
 
 def _is_failed_test(exc: ApiException) -> bool:
-    """Whether a ``test`` of a JSON Patch failed. What is not valid names the fields that are wrong; this names none."""
+    """Whether a ``test`` of a JSON Patch failed. Unlike an invalid object, it names no wrong fields."""
     try:
         details = json.loads(exc.body or "{}").get("details") or {}
     except (ValueError, AttributeError):
@@ -256,12 +256,12 @@ def _is_failed_test(exc: ApiException) -> bool:
 
 
 def _translated(exc: ApiException) -> ClusterError:
-    said = f"Kubernetes says {exc.status} {exc.reason}: {str(exc.body or '')[:400]}"
+    answer = f"Kubernetes answered {exc.status} {exc.reason}: {str(exc.body or '')[:400]}"
     if exc.status == 404:
-        return _AbsentError(said)
-    refused = causes.known(said) is not None
+        return _AbsentError(answer)
+    refused = causes.known(answer) is not None
     if exc.status == 409 or (exc.status == 422 and not refused and _is_failed_test(exc)):
-        return ClusterConflictError(said)
+        return ClusterConflictError(answer)
     if exc.status in {400, 401, 403, 422}:
-        return ClusterRefusedError(said, cause=causes.refusal(said))
-    return ClusterUnavailableError(said)
+        return ClusterRefusedError(answer, cause=causes.refusal(answer))
+    return ClusterUnavailableError(answer)

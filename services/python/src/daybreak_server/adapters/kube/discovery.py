@@ -1,4 +1,4 @@
-"""Which kinds of objects a cluster knows, for ``daybreakd doctor``."""
+"""The kinds of objects that a cluster serves, for ``daybreakd doctor``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TIMEOUT_S = 10.0
 
 
 def api_groups() -> frozenset[str]:
-    """The API groups that are served (``ray.io``, ``keda.sh``, …); every account may ask.
+    """The API groups of the cluster (``ray.io``, ``keda.sh``, …). Every account may read them.
 
-    :raises ClusterRefusedError: when there is no account to ask with, or it is refused.
+    :raises ClusterRefusedError: when there is no account, or it is refused.
     :raises ClusterUnavailableError: when the API server does not answer.
     """
     api, _ = connect()

@@ -1,4 +1,4 @@
-"""How this process reaches the Kubernetes API: as a pod by its service account, else as a person by a kubeconfig."""
+"""Connects to the Kubernetes API: with the service account in a pod, otherwise with a kubeconfig."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from daybreak_server.ports.cluster import ClusterRefusedError
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CONNECTIONS = 32
-"""As many calls as may be under way at once."""
+"""The most concurrent calls."""
 
 
 def connect() -> tuple[client.ApiClient, str]:
-    """A client, and the namespace that it is at home in.
+    """A client and its default namespace.
 
-    :raises ClusterRefusedError: when this is no pod with a service account, and there is no usable kubeconfig.
+    :raises ClusterRefusedError: when there is neither a service account nor a usable kubeconfig.
     """
     settings = client.Configuration()
-    settings.retries = False  # whoever calls knows what may be repeated
+    settings.retries = False  # callers know which calls may be repeated
     settings.connection_pool_maxsize = CONNECTIONS
     try:
         config.load_incluster_config(client_configuration=settings)
@@ -30,7 +30,7 @@ def connect() -> tuple[client.ApiClient, str]:
             _, current = config.list_kube_config_contexts()
         except config.ConfigException as exc:
             raise ClusterRefusedError(
-                f"this is no pod with a service account, and no kubeconfig can be used (KUBECONFIG): {exc}"
+                f"there is no service account and no usable kubeconfig; set KUBECONFIG: {exc}"
             ) from exc
         namespace = current["context"].get("namespace", "default")
     return client.ApiClient(settings), namespace

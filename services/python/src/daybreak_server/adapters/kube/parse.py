@@ -1,4 +1,4 @@
-"""Kubernetes' objects as the ports' values. Pure: from the JSON that the API server sends."""
+"""Parses the JSON of Kubernetes objects into values of the ports. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.cluster import (
     RANKS_ANNOTATION,
     REVISION_LABEL,
+    KubeWarning,
     Pod,
     RayCluster,
     WaitingReason,
-    KubeWarning,
 )
 
 CLUSTER_LABEL = "ray.io/cluster"
@@ -23,7 +23,7 @@ REPLICA_LABEL = "ray.io/worker-group-replica-name"
 _REFUSED = {"RayClusterReplicaFailure": "True"}
 CRASHED, OOM_KILLED = "CrashLoopBackOff", "OOMKilled"
 _SAME = {"ErrImagePull": "ImagePullBackOff"}
-"""Kubernetes goes to and fro between these."""
+"""Kubernetes alternates between these reasons, so they count as one."""
 
 
 def moment(text: str | None) -> float | None:
@@ -32,11 +32,11 @@ def moment(text: str | None) -> float | None:
 
 
 def ray_cluster(body: Mapping[str, Any]) -> RayCluster:
-    """A RayCluster. Its first worker group is the ranks'; the operator makes only one."""
+    """A RayCluster. The operator creates one worker group, which runs the ranks."""
     meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
     groups = spec.get("workerGroupSpecs") or [{}]
     group = groups[0]
-    conditions = {one["type"]: one for one in status.get("conditions") or []}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     owners = [owner["uid"] for owner in meta.get("ownerReferences") or [] if owner.get("controller")]
     return RayCluster(
         name=meta["name"],
@@ -64,12 +64,12 @@ def pod(body: Mapping[str, Any]) -> Pod:
     """A pod of a RayCluster."""
     meta, status = body["metadata"], body.get("status") or {}
     labels = meta.get("labels") or {}
-    conditions = {one["type"]: one for one in status.get("conditions") or []}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     containers = status.get("containerStatuses") or []
     started = [
         moment(running.get("startedAt"))
-        for one in containers
-        if (running := (one.get("state") or {}).get("running")) is not None
+        for container in containers
+        if (running := (container.get("state") or {}).get("running")) is not None
     ]
     running = bool(containers) and len(started) == len(containers) and status.get("phase") == "Running"
     return Pod(
@@ -80,7 +80,9 @@ def pod(body: Mapping[str, Any]) -> Pod:
         running=running,
         ready=_true(conditions.get("Ready")),
         terminating=bool(meta.get("deletionTimestamp")),
-        ends_at=moment(meta.get("deletionTimestamp")),  # the end of its grace, not when it was told
+        ends_at=moment(
+            meta.get("deletionTimestamp")
+        ),  # the end of the grace period, not the time of the deletion
         created_at=moment(meta.get("creationTimestamp")) or 0.0,
         scheduled_at=moment((conditions.get("PodScheduled") or {}).get("lastTransitionTime"))
         if _true(conditions.get("PodScheduled"))
@@ -91,7 +93,7 @@ def pod(body: Mapping[str, Any]) -> Pod:
 
 
 def warned(body: Mapping[str, Any]) -> KubeWarning:
-    """A warning Event of either API."""
+    """A warning Event of the core or the events.k8s.io API."""
     series = body.get("series") or {}
     about = body.get("involvedObject") or body.get("regarding") or {}
     at = series.get("lastObservedTime") or body.get("lastTimestamp") or body.get("eventTime")
@@ -106,29 +108,29 @@ def warned(body: Mapping[str, Any]) -> KubeWarning:
 
 
 def _auth_secret(cluster: str, options: Mapping[str, Any]) -> str | None:
-    """KubeRay makes a Secret of the RayCluster's name where none is named."""
+    """The Secret with the token. If the spec names none, KubeRay creates one with the RayCluster's name."""
     return str(options.get("secretName") or cluster) if options.get("mode") == "token" else None
 
 
 def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> WaitingReason | None:
-    for one in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
-        waiting = (one.get("state") or {}).get("waiting")
-        ended = (one.get("lastState") or {}).get("terminated")
+    for container in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
+        waiting = (container.get("state") or {}).get("waiting")
+        ended = (container.get("lastState") or {}).get("terminated")
         if waiting and waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
             reason = _SAME.get(waiting["reason"], waiting["reason"])
             if ended and reason == CRASHED:
                 return _crash(ended)
             return WaitingReason(reason=reason, message=waiting.get("message", ""))
-        if ended and not one.get("ready") and one.get("restartCount"):
-            return _crash(ended)  # it runs again, and will crash again
+        if ended and not container.get("ready") and container.get("restartCount"):
+            return _crash(ended)  # it runs again, but will probably crash again
     placed = conditions.get("PodScheduled")
     if placed and placed.get("status") == "False" and placed.get("reason") == causes.UNSCHEDULABLE:
-        said = placed.get("message", "")
-        return WaitingReason(reason=causes.why_unscheduled(said), message=said)
+        message = placed.get("message", "")
+        return WaitingReason(reason=causes.why_unscheduled(message), message=message)
     return None
 
 
-def _crash(terminated: Mapping[str, Any]) -> Waiting:
+def _crash(terminated: Mapping[str, Any]) -> WaitingReason:
     killed = terminated.get("reason") == OOM_KILLED
     return WaitingReason(reason=OOM_KILLED if killed else CRASHED, message=_end(terminated))
 
@@ -140,16 +142,16 @@ def _end(terminated: Mapping[str, Any]) -> str:
 
 def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause | None:
     for kind, bad in _REFUSED.items():
-        one = conditions.get(kind)
-        if one and one.get("status") == bad:
-            return causes.refusal(str(one.get("message") or one.get("reason") or kind))
+        condition = conditions.get(kind)
+        if condition and condition.get("status") == bad:
+            return causes.refusal(str(condition.get("message") or condition.get("reason") or kind))
     if status.get("state") == "failed":
         return causes.refusal(str(status.get("reason") or "KubeRay gave no reason"))
     return None
 
 
 def _acknowledged(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Its `observedGeneration` is not written where nothing else of the status changes; the desired workers are."""
+    """KubeRay writes ``observedGeneration`` only when the status changes otherwise, but always the desired workers."""
     replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
     return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}
 
