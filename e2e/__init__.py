@@ -1,9 +1,9 @@
-"""End to end, black-box: through HTTP and the Kubernetes API only, against the cluster that KUBECONFIG names.
+"""End-to-end tests: black-box, through HTTP and the Kubernetes API, on the cluster that KUBECONFIG names.
 
-It needs `helm` and `kubectl` on PATH, KubeRay and KEDA in the cluster, and the image in the nodes' stores (or
-in a registry that they reach). It makes namespaces of its own, and removes them. `python -m e2e --list`.
+They need `helm` and `kubectl` on PATH, KubeRay and KEDA in the cluster, and Daybreak's image in the nodes' stores or in
+a registry that the nodes reach. They create their own namespaces and remove them. `python -m e2e --list` lists them.
 
-The upgrade's test wants a second image, `--next-image`. Another name of the same build is enough, as the chart knows
-images by their names: `make image IMAGE=daybreak:next`. An upgrade from an older commit, and back, wants that one's
+The upgrade test needs a second image, `--next-image`. A second name of the same build is enough, because the chart
+compares images by name: `make image IMAGE=daybreak:next`. An upgrade from an older commit and back needs that commit's
 image and chart: `make previous PREVIOUS=<commit>`.
 """

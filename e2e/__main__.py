@@ -17,25 +17,27 @@ HERE = Path(__file__).parent
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--list", action="store_true", help="the tests, and what each proves")
-    which.add_argument("--core", action="store_true", help="what every change must show (at most 12 minutes)")
-    which.add_argument("--full", action="store_true", help="all of them")
+    which.add_argument("--list", action="store_true", help="list the tests and what each of them proves")
+    which.add_argument(
+        "--core", action="store_true", help="run the tests that every change must pass (at most 12 minutes)"
+    )
+    which.add_argument("--full", action="store_true", help="run all tests")
     options, rest = parser.parse_known_args()
     if options.list:
         for core, name, proves in tests():
             print(f"{'*' if core else ' '} {name}\n      {proves}")
         print("\n* core")
         return 0
-    missing = "\n".join(what_is_missing())
+    missing = "\n".join(missing_prerequisites())
     if missing:
         print(f"e2e cannot run:\n{missing}", file=sys.stderr)
         return 2
-    chosen = ["-m", "core"] if options.core else []
-    return int(pytest.main(["-c", str(HERE / "pytest.ini"), str(HERE), *chosen, *rest]))
+    selection = ["-m", "core"] if options.core else []
+    return int(pytest.main(["-c", str(HERE / "pytest.ini"), str(HERE), *selection, *rest]))
 
 
 def tests() -> Iterator[tuple[bool, str, str]]:
-    """Whether it is core, its name, what it proves: from the source, without a cluster."""
+    """Whether a test is in the core, its name, and what it proves. Read from the source, without a cluster."""
     for path in sorted(HERE.glob("test_*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         core = "pytest.mark.core" in ast.unparse(module)
@@ -44,8 +46,8 @@ def tests() -> Iterator[tuple[bool, str, str]]:
                 yield core, f"{path.name}::{node.name}", " ".join((ast.get_docstring(node) or "").split())
 
 
-def what_is_missing() -> Iterator[str]:
-    """A sentence for each thing that the tests need and that is not there."""
+def missing_prerequisites() -> Iterator[str]:
+    """A line for each prerequisite that is missing."""
     for tool in ("helm", "kubectl"):
         if shutil.which(tool) is None:
             yield f"- {tool} is not on PATH"
@@ -54,17 +56,17 @@ def what_is_missing() -> Iterator[str]:
 
     try:
         config.load_kube_config()
-        groups = {one.name for one in client.ApisApi().get_api_versions(_request_timeout=10).groups}
+        groups = {group.name for group in client.ApisApi().get_api_versions(_request_timeout=10).groups}
     except (config.ConfigException, client.ApiException, HTTPError, OSError) as exc:
-        yield f"- no cluster answers (KUBECONFIG): {exc}"
+        yield f"- the cluster of KUBECONFIG does not respond: {exc}"
         return
-    for group, owner in (
+    for group, provider in (
         ("ray.io", "KubeRay"),
         ("keda.sh", "KEDA"),
         ("external.metrics.k8s.io", "KEDA's metrics"),
     ):
         if group not in groups:
-            yield f"- the cluster has no {group}: install {owner}"
+            yield f"- the cluster has no API {group}: install {provider}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One installation for most of a run; after a failure everything about it is kept in build/e2e/<test>/."""
+"""Most tests share one installation. After a failure, build/e2e/<test>/ has everything about it."""
 
 from __future__ import annotations
 
@@ -12,85 +12,89 @@ from pathlib import Path
 import pytest
 
 from e2e.failure_bundle import collect
-from e2e.images import MissingImageError
 from e2e.skips import ALLOWED
-from testkit.kubernetes.deployment import House
+from testkit.kubernetes.deployment import Deployment
+from testkit.kubernetes.image_watch import MissingImageError
 from testkit.kubernetes.release import CHART
 from testkit.kubernetes.values import REDIS, Images
-from testkit.log import passed_s, say
+from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 720
-"""What the core may take, from the first import to the end of its namespace; in CI more fails it."""
-_houses = pytest.StashKey[list[House]]()
+"""The time limit of the core, from the first import to the end of its namespace. Enforced in CI."""
+_deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", default="daybreak:dev", help="Daybreak's image, as the nodes know it.")
-    parser.addoption("--s3-image", default="docker.io/test-cluster/versitygw:1", help="versitygw's image.")
-    parser.addoption("--redis-image", default=REDIS, help="Redis's; a backup wants one with a shell.")
-    parser.addoption("--next-image", help="Another image of Daybreak, to upgrade to.")
-    parser.addoption("--previous-image", help="The image of an older commit, to upgrade from.")
-    parser.addoption("--previous-chart", type=Path, help="The folder of its chart.")
-    parser.addoption("--namespace", help="Of the installation; absent: daybreak-e2e-<random>.")
-    parser.addoption("--keep", action="store_true", help="Leave the namespace when the run ends.")
+    parser.addoption(
+        "--s3-image", default="docker.io/test-cluster/versitygw:1", help="The image of versitygw."
+    )
+    parser.addoption(
+        "--redis-image", default=REDIS, help="The image of Redis. The backup tests need one with a shell."
+    )
+    parser.addoption("--next-image", help="A second image of Daybreak to upgrade to.")
+    parser.addoption("--previous-image", help="The image of an older commit to upgrade from.")
+    parser.addoption("--previous-chart", type=Path, help="The folder of that commit's chart.")
+    parser.addoption("--namespace", help="The namespace of the installation. Default: daybreak-e2e-<random>.")
+    parser.addoption("--keep", action="store_true", help="Keep the namespace when the run ends.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_houses] = []
+    config.stash[_deployments] = []
     config.stash[_skipped] = []
 
 
 @pytest.fixture(scope="session")
-def open_house(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[House]]:
-    """Installs Daybreak by the chart from nothing, in a namespace of its own, until the context ends.
+def install_daybreak(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Deployment]]:
+    """A context manager that installs Daybreak with the chart in its own namespace, and removes it at the end.
 
-    ``daybreak`` and ``chart``: of another version than this tree's.
+    ``daybreak`` and ``chart`` select another version than this tree's.
     """
     config = request.config
     option = config.getoption
     images = Images(daybreak=option("--image"), s3=option("--s3-image"), redis=option("--redis-image"))
 
     @contextmanager
-    def open_one(
+    def install(
         namespace: str | None = None, *, daybreak: str = images.daybreak, chart: Path = CHART
-    ) -> Iterator[House]:
-        made = House(replace(images, daybreak=daybreak), namespace=namespace, chart=chart)
-        config.stash[_houses].append(made)
+    ) -> Iterator[Deployment]:
+        deployment = Deployment(replace(images, daybreak=daybreak), namespace=namespace, chart=chart)
+        config.stash[_deployments].append(deployment)
         try:
-            made.open()
-            yield made
+            deployment.open()
+            yield deployment
         finally:
-            made.close(keep=option("--keep"))
-            config.stash[_houses].remove(made)
+            deployment.close(keep=option("--keep"))
+            config.stash[_deployments].remove(deployment)
 
-    return open_one
+    return install
 
 
 @pytest.fixture(scope="session")
-def house(
-    request: pytest.FixtureRequest, open_house: Callable[..., AbstractContextManager[House]]
-) -> Iterator[House]:
-    """The installation that most tests share. Without its images there is nothing to test: the run ends at once."""
+def deployment(
+    request: pytest.FixtureRequest, install_daybreak: Callable[..., AbstractContextManager[Deployment]]
+) -> Iterator[Deployment]:
+    """The installation that most tests share. If its images are missing, the run ends at once."""
     with ExitStack() as stack:
         try:
-            made = stack.enter_context(open_house(request.config.getoption("--namespace")))
+            shared = stack.enter_context(install_daybreak(request.config.getoption("--namespace")))
         except MissingImageError as exc:
             pytest.exit(f"e2e cannot run: {exc}", returncode=2)
-        yield made
+        yield shared
 
 
 @pytest.fixture(autouse=True)
-def _told(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Say which test runs and what it proves; when it has passed, no task may be lost or stuck."""
+def _log_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Log which test runs and what it proves. After it has passed, no task may be lost or stuck."""
     doc = " ".join((request.function.__doc__ or "").split())
-    say(f"── {request.node.name}: {doc}")
+    log(f"── {request.node.name}: {doc}")
     yield
     failed = request.node.stash.get(_failed, False)
-    for one in request.config.stash[_houses]:
-        if not failed and hasattr(one, "client"):
-            one.settle()
+    for deployment in request.config.stash[_deployments]:
+        if not failed and hasattr(deployment, "client"):
+            deployment.assert_tasks_ended()
 
 
 _failed = pytest.StashKey[bool]()
@@ -104,26 +108,26 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[_failed] = True
         folder = OUT / re.sub(r"[^\w.-]+", "-", item.name)
-        houses = item.config.stash[_houses]
-        for one in houses:
-            place = folder if len(houses) == 1 else folder / one.kube.namespace
-            collect(one.kube, getattr(one, "client", None), place)
-        say(f"FAILED {item.name} ({report.when}): records are in {folder}")
+        deployments = item.config.stash[_deployments]
+        for deployment in deployments:
+            target = folder if len(deployments) == 1 else folder / deployment.kube.namespace
+            collect(deployment.kube, getattr(deployment, "client", None), target)
+        log(f"FAILED {item.name} ({report.when}): see {folder}")
     elif report.skipped:
         item.config.stash[_skipped].append(item.name)
     elif report.when == "call":
-        say(f"passed {item.name} in {report.duration:.0f} s")
+        log(f"passed {item.name} in {report.duration:.0f} s")
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Skips are counted: one that is not listed fails the run. So does, in CI, a core that took too long."""
-    odd = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
-    if odd:
-        say(f"FAILED: skipped, and not listed in e2e/skips.py: {', '.join(odd)}")
+    """Fail the run if a skipped test is not listed in e2e/skips.py, or, in CI, if the core took too long."""
+    unexpected = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
+    if unexpected:
+        log(f"FAILED: skipped but not listed in e2e/skips.py: {', '.join(unexpected)}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    core, took = session.config.option.markexpr == "core", passed_s()
-    say(f"core: {took:.0f} s of at most {CORE_S}" if core else f"in all: {took:.0f} s")
-    if core and took > CORE_S and os.environ.get("CI"):
-        say(f"FAILED: the core took longer than {CORE_S} s")
+    core, total_s = session.config.option.markexpr == "core", elapsed_s()
+    log(f"core: {total_s:.0f} s of at most {CORE_S}" if core else f"total: {total_s:.0f} s")
+    if core and total_s > CORE_S and os.environ.get("CI"):
+        log(f"FAILED: the core took longer than {CORE_S} s")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

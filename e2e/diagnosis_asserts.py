@@ -1,57 +1,63 @@
-"""That a cause is named wherever a person looks, and that it is over when it is mended."""
+"""Assert that a problem is reported wherever a person looks, and that the pool recovers once it is fixed."""
 
 from __future__ import annotations
 
 import re
 import time
 
-from testkit.kubernetes.deployment import House
+from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.kube import condition
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
-NAMED_S = 240
+REPORT_TIMEOUT_S = 240
 
 
-def named(house: House, pool: str, *, reason: str, words: str, within_s: float = 0) -> None:
-    """By the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`, which may be ``within_s`` behind."""
-    told(house, pool, reason=reason, words=words)
+def assert_diagnosed(
+    deployment: Deployment, pool: str, *, reason: str, pattern: str, within_s: float = 0
+) -> None:
+    """In the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`, which may take ``within_s`` longer."""
+    assert_reported(deployment, pool, reason=reason, pattern=pattern)
 
-    def shown() -> bool:
-        of = house.client.pool(pool).condition
-        return of is not None and of.reason == reason
+    def in_api() -> bool:
+        shown = deployment.client.pool(pool).condition
+        return shown is not None and shown.reason == reason
 
-    wait_until(shown, timeout_s=30, what=f"{reason} in /v1/pools")
+    wait_until(in_api, timeout_s=30, what=f"{reason} in /v1/pools")
     until = time.monotonic() + within_s
-    while re.search(words, report := house.doctor()) is None:
+    while re.search(pattern, report := deployment.doctor()) is None:
         assert time.monotonic() < until, report
         time.sleep(5)
 
 
-def told(house: House, pool: str, *, reason: str, words: str) -> None:
-    """By what the operator writes into Kubernetes: the pool's condition and an Event."""
+def assert_reported(deployment: Deployment, pool: str, *, reason: str, pattern: str) -> None:
+    """In what the operator writes to Kubernetes: the pool's condition and an Event."""
 
-    def sentence() -> str | None:
-        healthy = condition(house.kube.pool(pool), "Healthy")
+    def in_condition() -> str | None:
+        healthy = condition(deployment.kube.pool(pool), "Healthy")
         return str(healthy["message"]) if healthy.get("reason") == reason else None
 
-    message = wait_until(sentence, timeout_s=NAMED_S, what=f"{reason} in the condition of {pool}")
-    say(f"  the condition says: {message}")
+    message = wait_until(
+        in_condition, timeout_s=REPORT_TIMEOUT_S, what=f"{reason} in the condition of {pool}"
+    )
+    log(f"  the condition says: {message}")
     assert message is not None
-    assert re.search(words, message)
+    assert re.search(pattern, message)
 
-    def event() -> bool:
-        mine = [one for one in house.kube.events() if one.involved_object.name == pool]
-        return any(one.reason == reason and re.search(words, one.message) for one in mine)
+    def in_event() -> bool:
+        events = [event for event in deployment.kube.events() if event.involved_object.name == pool]
+        return any(event.reason == reason and re.search(pattern, event.message) for event in events)
 
-    wait_until(event, timeout_s=30, what=f"an Event {reason}")
+    wait_until(in_event, timeout_s=30, what=f"an Event {reason}")
 
 
-def recovered(house: House, pool: str) -> None:
-    """Nothing is wrong any more, as the operator and `/v1/pools` see it."""
+def assert_recovered(deployment: Deployment, pool: str) -> None:
+    """The operator and `/v1/pools` report no problem any more."""
 
-    def well() -> bool:
-        of = house.client.pool(pool).condition
-        return condition(house.kube.pool(pool), "Healthy").get("status") == "True" and not (of and of.reason)
+    def healthy() -> bool:
+        shown = deployment.client.pool(pool).condition
+        return condition(deployment.kube.pool(pool), "Healthy").get("status") == "True" and not (
+            shown and shown.reason
+        )
 
-    wait_until(well, timeout_s=NAMED_S, what=f"the recovery of {pool}")
+    wait_until(healthy, timeout_s=REPORT_TIMEOUT_S, what=f"the recovery of {pool}")

@@ -1,4 +1,4 @@
-"""Commands of the documentation, run as they stand there: names are put in, nothing else is changed."""
+"""Run the commands of the documentation unchanged, apart from names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from testkit.log import say
+from testkit.log import log
 
 ROOT = Path(__file__).parents[1]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -24,13 +24,13 @@ class Page:
         self._text = (ROOT / "docs" / name).read_text(encoding="utf-8")
 
     def section(self, heading: str) -> str:
-        """The text below a heading, up to the next heading. :raises AssertionError: when there is none."""
-        without_code = _FENCED.sub(lambda found: re.sub(r"^#", "·", found[0], flags=re.MULTILINE), self._text)
-        marked = re.search(
+        """The text from a heading to the next one. :raises AssertionError: if the heading does not exist."""
+        without_code = _FENCED.sub(lambda match: re.sub(r"^#", "·", match[0], flags=re.MULTILINE), self._text)
+        match = re.search(
             rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_code, re.MULTILINE | re.DOTALL
         )
-        assert marked is not None, f"no heading {heading!r}"
-        return self._text[marked.start(1) : marked.end(1)]
+        assert match is not None, f"the page has no heading {heading!r}"
+        return self._text[match.start(1) : match.end(1)]
 
     def commands(self, heading: str) -> list[str]:
         """The blocks of shell commands below a heading."""
@@ -38,15 +38,15 @@ class Page:
 
 
 def step(block: str, *numbers: int) -> str:
-    """These steps of a block, each of which begins with `# <number>  what it does`."""
-    at = [(int(found[1]), found.start()) for found in _STEP.finditer(block)]
-    ends = [start for _, start in at[1:]] + [len(block)]
-    parts = {number: block[start:end] for (number, start), end in zip(at, ends, strict=True)}
+    """Some numbered steps of a block. A step begins with `# <number>  what it does`."""
+    starts = [(int(match[1]), match.start()) for match in _STEP.finditer(block)]
+    ends = [start for _, start in starts[1:]] + [len(block)]
+    parts = {number: block[start:end] for (number, start), end in zip(starts, ends, strict=True)}
     return "".join(parts[number] for number in numbers)
 
 
 class Shell:
-    """Bash in a folder with the chart, where Daybreak's namespace is the tests' own."""
+    """Bash in a folder with the chart. Commands for the namespace `daybreak` use the tests' namespace instead."""
 
     def __init__(self, folder: Path, *, namespace: str, url: str = "") -> None:
         self.folder = folder
@@ -56,12 +56,12 @@ class Shell:
         (folder / "deploy").symlink_to(ROOT / "deploy")
 
     def run(self, commands: str, names: Mapping[str, str] | None = None) -> str:
-        """What they wrote; ``names``: the page's → the tests'. :raises AssertionError: at the first that fails."""
+        """Run commands and return their output. :raises AssertionError: if one fails. ``names``: the page's → ours."""
         for old, new in (names or {}).items():
-            assert old in commands, f"{old!r} is not in the page's commands any more"
+            assert old in commands, f"the page's commands no longer contain {old!r}"
             commands = commands.replace(old, new)
         commands = re.sub(r"-n daybreak\b(?!-)", f"-n {self._namespace}", commands)
-        began = time.monotonic()
+        started = time.monotonic()
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
@@ -71,8 +71,8 @@ class Shell:
             stderr=subprocess.STDOUT,
             check=False,
         )
-        say(f"  the page's commands took {time.monotonic() - began:.1f} s:")
+        log(f"  the page's commands took {time.monotonic() - started:.1f} s:")
         for line in done.stdout.splitlines():
-            say(f"    {line}")
+            log(f"    {line}")
         assert done.returncode == 0, f"exit code {done.returncode} of:\n{commands}\n{done.stdout}"
         return done.stdout

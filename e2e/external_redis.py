@@ -1,4 +1,4 @@
-"""A Redis that is not the chart's: a server with a volume and a password of its own, in the tests' namespace."""
+"""A Redis outside the chart: a server with its own volume and password, in the tests' namespace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PORT = 6379
 
 
 def volume() -> dict[str, Any]:
-    """Its claim, made before the server: what it begins with is put there."""
+    """The server's claim, which is created first: the initial data is copied there."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -24,11 +24,18 @@ def server(image: str) -> list[dict[str, Any]]:
     """Secret, StatefulSet and Service."""
     labels = {"app": NAME}
     password = {"secretKeyRef": {"name": NAME, "key": "password"}}
-    kept = ["--dir", "/data", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+    persistence = ["--dir", "/data", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
     container = {
         "name": "redis",
         "image": image,
-        "command": ["redis-server", *kept, "--maxmemory", "256mb", "--requirepass", "$(REDISCLI_AUTH)"],
+        "command": [
+            "redis-server",
+            *persistence,
+            "--maxmemory",
+            "256mb",
+            "--requirepass",
+            "$(REDISCLI_AUTH)",
+        ],
         "env": [{"name": "REDISCLI_AUTH", "valueFrom": password}],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"exec": {"command": ["redis-cli", "-e", "ping"]}, "periodSeconds": 1},
@@ -75,6 +82,6 @@ def server(image: str) -> list[dict[str, Any]]:
 
 
 def values(namespace: str) -> dict[str, Any]:
-    """The chart's `redis` that leads there."""
+    """The chart's `redis` values that select this server."""
     external = {"host": f"{NAME}.{namespace}.svc", "port": PORT, "existingSecret": NAME}
     return {"enabled": False, "external": external}

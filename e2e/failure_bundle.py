@@ -1,4 +1,4 @@
-"""After a failure: logs, events, objects and records of everything, in one folder."""
+"""Collect logs, Events, objects and API responses in one folder after a failure."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from daybreak import Client, DaybreakError
-from testkit.kubernetes.kube import POOLS, RAY, SCALED, Kube, selector
+from testkit.kubernetes.kube import POOLS, RAY, SCALED, Kube
+from testkit.kubernetes.kube import selector as pod_selector
 
 OPERATORS = ("keda-operator", "kuberay-operator")
-"""Deployments that Daybreak leans on, in whatever namespaces they are."""
+"""Deployments that Daybreak depends on, in any namespace."""
 _TAIL = 5000
-_LOST = (ApiException, HTTPError, OSError, DaybreakError)
+_ERRORS = (ApiException, HTTPError, OSError, DaybreakError)
 
 
 def collect(kube: Kube, client: Client | None, folder: Path) -> None:
-    """Into ``folder``. What cannot be had is noted there instead: this never fails."""
+    """Write everything to ``folder``. Never fails: a file of what is unavailable holds the error instead."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in _parts(kube, client):
         try:
             text = make()
-        except _LOST as exc:
-            text = _lost(exc)
+        except _ERRORS as exc:
+            text = _unavailable(exc)
         (folder / name).write_text(text, encoding="utf-8")
 
 
 def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], str]]]:
     here = kube.namespace
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("pools.yaml", lambda: _yaml(kube.every(POOLS))),
-        ("rayclusters.yaml", lambda: _yaml(kube.every(RAY))),
-        ("scaledobjects.yaml", lambda: _yaml(kube.every(SCALED))),
+        ("pools.yaml", lambda: _yaml(kube.custom_objects(POOLS))),
+        ("rayclusters.yaml", lambda: _yaml(kube.custom_objects(RAY))),
+        ("scaledobjects.yaml", lambda: _yaml(kube.custom_objects(SCALED))),
         ("events.txt", lambda: _events(kube)),
         ("pods.yaml", lambda: _objects(kube, kube.pods())),
         ("deployments.yaml", lambda: _objects(kube, kube.apps.list_namespaced_deployment(here).items)),
@@ -49,8 +50,8 @@ def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], st
     ]
     if client is not None:
         parts += [
-            ("v1-pools.json", lambda: _json([one.to_json() for one in client.pools()])),
-            ("v1-tasks.json", lambda: _json([one.to_json() for one in client.list(limit=200)])),
+            ("v1-pools.json", lambda: _json([pool.to_json() for pool in client.pools()])),
+            ("v1-tasks.json", lambda: _json([task.to_json() for task in client.list(limit=200)])),
         ]
     return [*parts, *_logs(kube), *(part for name in OPERATORS for part in _operator(kube, name))]
 
@@ -58,31 +59,31 @@ def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], st
 def _operator(kube: Kube, name: str) -> list[tuple[str, Callable[[], str]]]:
     try:
         found = kube.deployment(name)
-    except (*_LOST, ValueError) as exc:  # there is none of that name, or more than one
-        told = _lost(exc)
-        return [(f"log-{name}.txt", lambda: told)]
-    return _logs(Kube(found.metadata.namespace), selector(found))
+    except (*_ERRORS, ValueError) as exc:  # none or several with this name
+        error = _unavailable(exc)
+        return [(f"log-{name}.txt", lambda: error)]
+    return _logs(Kube(found.metadata.namespace), pod_selector(found))
 
 
-def _logs(kube: Kube, of: str = "") -> list[tuple[str, Callable[[], str]]]:
+def _logs(kube: Kube, selector: str = "") -> list[tuple[str, Callable[[], str]]]:
     try:
-        pods = kube.pods(of)
-    except _LOST as exc:
-        told = _lost(exc)
-        return [(f"log-{kube.namespace}.txt", lambda: told)]
-    found: list[tuple[str, Callable[[], str]]] = []
+        pods = kube.pods(selector)
+    except _ERRORS as exc:
+        error = _unavailable(exc)
+        return [(f"log-{kube.namespace}.txt", lambda: error)]
+    logs: list[tuple[str, Callable[[], str]]] = []
     for pod in pods:
-        every = [*(pod.spec.init_containers or []), *pod.spec.containers]
+        containers = [*(pod.spec.init_containers or []), *pod.spec.containers]
         statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
-        restarts = {one.name: one.restart_count for one in statuses}
-        for container in every:
+        restarts = {status.name: status.restart_count for status in statuses}
+        for container in containers:
             name = f"log-{pod.metadata.name}-{container.name}"
-            found.append((f"{name}.txt", _log(kube, pod.metadata.name, container.name, previous=False)))
+            logs.append((f"{name}.txt", _log(kube, pod.metadata.name, container.name, previous=False)))
             if restarts.get(container.name):
-                found.append(
+                logs.append(
                     (f"{name}-before.txt", _log(kube, pod.metadata.name, container.name, previous=True))
                 )
-    return found
+    return logs
 
 
 def _log(kube: Kube, pod: str, container: str, *, previous: bool) -> Callable[[], str]:
@@ -97,25 +98,25 @@ def _log(kube: Kube, pod: str, container: str, *, previous: bool) -> Callable[[]
 
 
 def _events(kube: Kube) -> str:
-    rows = sorted(kube.events(), key=lambda one: str(one.last_timestamp or one.event_time))
+    events = sorted(kube.events(), key=lambda event: str(event.last_timestamp or event.event_time))
     return "".join(
-        f"{one.last_timestamp or one.event_time} {one.type:8} {one.involved_object.kind}/"
-        f"{one.involved_object.name} {one.reason} ×{one.count or 1}: {one.message}\n"
-        for one in rows
+        f"{event.last_timestamp or event.event_time} {event.type:8} {event.involved_object.kind}/"
+        f"{event.involved_object.name} {event.reason} ×{event.count or 1}: {event.message}\n"
+        for event in events
     )
 
 
-def _objects(kube: Kube, every: list[Any]) -> str:
-    return _yaml(kube.api.sanitize_for_serialization(every))
+def _objects(kube: Kube, objects: list[Any]) -> str:
+    return _yaml(kube.api.sanitize_for_serialization(objects))
 
 
 def _names(secrets: list[Any]) -> str:
-    """What is in them is nobody's business."""
-    return "".join(f"{one.metadata.name} {one.type}\n" for one in secrets)
+    """Only the names: their contents must not end up in a bundle."""
+    return "".join(f"{secret.metadata.name} {secret.type}\n" for secret in secrets)
 
 
-def _lost(exc: Exception) -> str:
-    return f"cannot be had: {exc}\n"
+def _unavailable(exc: Exception) -> str:
+    return f"unavailable: {exc}\n"
 
 
 def _yaml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Backup, restore and the move to another Redis, by the very commands of docs/upgrading.md."""
+"""Backup, restore and the move to another Redis, with the commands of docs/upgrading.md."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from daybreak import NotFoundError, Task
 from e2e import external_redis
 from e2e.doc_commands import Page, Shell, step
-from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.deployment import WAKE_S, Deployment
 from testkit.kubernetes.kube import ready
 from testkit.kubernetes.values import REDIS
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
 pytestmark = pytest.mark.full
 
@@ -27,95 +27,107 @@ PAGE = Page("upgrading.md")
 
 
 @pytest.fixture(scope="module")
-def house(open_house: Callable[[], AbstractContextManager[House]]) -> Iterator[House]:
-    """An installation of its own: a restore goes back in time for all that is in it."""
-    with open_house() as made:
-        command = ["kubectl", "-n", made.kube.namespace, "exec", "daybreak-redis-0", "--", "sh", "-c", "true"]
+def deployment(install_daybreak: Callable[[], AbstractContextManager[Deployment]]) -> Iterator[Deployment]:
+    """A separate installation, because a restore resets everything in it."""
+    with install_daybreak() as installed:
+        command = [
+            "kubectl",
+            "-n",
+            installed.kube.namespace,
+            "exec",
+            "daybreak-redis-0",
+            "--",
+            "sh",
+            "-c",
+            "true",
+        ]
         if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip(f"{made.images.redis} has no shell")
-        yield made
+            pytest.skip(f"{installed.images.redis} has no shell")
+        yield installed
 
 
 @pytest.fixture
-def shell(house: House, tmp_path: Path) -> Shell:
-    """A person's shell, with the values of the release."""
-    return Shell(tmp_path, namespace=house.kube.namespace, url=house.client.url)
+def shell(deployment: Deployment, tmp_path: Path) -> Shell:
+    """An administrator's shell, with the values of the release."""
+    return Shell(tmp_path, namespace=deployment.kube.namespace, url=deployment.client.url)
 
 
-def test_backup_and_restore(house: House, shell: Shell) -> None:
-    """What had ended is there with its file, what ran and waited ends once more, what came later is not known."""
-    ended = house.submit("echo", {"message": "ended before", "steps": 2})
-    text = _text(house, shell, house.follow(ended).end(timeout_s=WAKE_S))
+def test_a_restore_brings_back_the_tasks_of_the_backup(deployment: Deployment, shell: Shell) -> None:
+    """Ended tasks keep their files, running and queued tasks run again, and later tasks are unknown."""
+    ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
+    text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    ran = house.submit("echo", {"message": "ran at the backup", "steps": 60, "step_s": 0.25})
-    waited = house.submit("echo", {"message": "waited at the backup", "steps": 2}, start_at=tomorrow)
-    house.follow(ran).at_step(10, timeout_s=WAKE_S)
+    running = deployment.submit("echo", {"message": "ran at the backup", "steps": 60, "step_s": 0.25})
+    queued = deployment.submit("echo", {"message": "waited at the backup", "steps": 2}, start_at=tomorrow)
+    deployment.follow(running).wait_for_step(10, timeout_s=WAKE_S)
     (backup,) = PAGE.commands("Redis")
     shell.run(backup)
-    later = house.client.submit("echo", {"message": "came after the backup", "steps": 2})
-    house.follow(later).end(timeout_s=WAKE_S)
+    later = deployment.client.submit("echo", {"message": "came after the backup", "steps": 2})
+    deployment.follow(later).wait_for_end(timeout_s=WAKE_S)
     (restore,) = PAGE.commands("Restore")
-    shell.run(restore, {REDIS: house.images.redis})
-    _answers(house)
-    assert _text(house, shell, house.client.get(ended)) == text
-    assert house.client.get(waited).state.value == "queued"
-    house.client.cancel(waited)
+    shell.run(restore, {REDIS: deployment.images.redis})
+    _wait_for_gateway(deployment)
+    assert _text(deployment, shell, deployment.client.get(ended)) == text
+    assert deployment.client.get(queued).state.value == "queued"
+    deployment.client.cancel(queued)
     with pytest.raises(NotFoundError):
-        house.client.get(later)
-    done = house.follow(ran).end(timeout_s=WAKE_S)
+        deployment.client.get(later)
+    done = deployment.follow(running).wait_for_end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 2, 1)
-    after = house.submit("echo", {"message": "after the restore", "steps": 2})
-    assert house.follow(after).end(timeout_s=WAKE_S).state.value == "succeeded"
+    after = deployment.submit("echo", {"message": "after the restore", "steps": 2})
+    assert deployment.follow(after).wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
 
 
-def test_the_move_to_an_external_redis(house: House, shell: Shell) -> None:
-    """Every task of before is there and goes on; the way back (claim and Secret of the old one) stays."""
-    ended = house.submit("echo", {"message": "ended before", "steps": 2})
-    text = _text(house, shell, house.follow(ended).end(timeout_s=WAKE_S))
-    ran = house.submit("echo", {"message": "ran at the move", "steps": 240, "step_s": 0.25})
-    house.follow(ran).at_step(5, timeout_s=WAKE_S)
-    stop, begin = PAGE.commands("Move to an external Redis")
-    here = shell.run(stop).split()[-1]
+def test_tasks_survive_the_move_to_an_external_redis(deployment: Deployment, shell: Shell) -> None:
+    """Every task is kept and continues, and so are the old claim and Secret, for the way back."""
+    ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
+    text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
+    running = deployment.submit("echo", {"message": "ran at the move", "steps": 240, "step_s": 0.25})
+    deployment.follow(running).wait_for_step(5, timeout_s=WAKE_S)
+    stop, start = PAGE.commands("Move to an external Redis")
+    keys_before = shell.run(stop).split()[-1]
     (backup,) = PAGE.commands("Redis")
     shell.run(backup)
-    _fill_the_other(house, shell)
-    there = shell.run("kubectl -n daybreak exec elsewhere-0 -- redis-cli DBSIZE").split()[-1]
-    say(f"  keys here: {here}, there: {there}")
-    house.values["redis"] = external_redis.values(house.kube.namespace)
-    (shell.folder / "values.yaml").write_text(json.dumps(house.values), encoding="utf-8")
-    told = shell.run(begin)
-    assert ended.id in told, "`daybreak tasks list` shows what was there"
-    _answers(house)
-    assert _text(house, shell, house.client.get(ended)) == text
-    done = house.follow(ran).end(timeout_s=WAKE_S)
+    _copy_to_external_redis(deployment, shell)
+    keys_after = shell.run("kubectl -n daybreak exec elsewhere-0 -- redis-cli DBSIZE").split()[-1]
+    log(f"  keys before: {keys_before}, after: {keys_after}")
+    deployment.values["redis"] = external_redis.values(deployment.kube.namespace)
+    (shell.folder / "values.yaml").write_text(json.dumps(deployment.values), encoding="utf-8")
+    output = shell.run(start)
+    assert ended.id in output, "`daybreak tasks list` shows the task of before"
+    _wait_for_gateway(deployment)
+    assert _text(deployment, shell, deployment.client.get(ended)) == text
+    done = deployment.follow(running).wait_for_end(timeout_s=WAKE_S)
     assert done.state.value == "succeeded"
     assert done.strikes <= 1
-    house.settle()
-    assert not house.kube.pods("app.kubernetes.io/component=redis")
-    claims = house.kube.core.list_namespaced_persistent_volume_claim(house.kube.namespace).items
-    assert "data-daybreak-redis-0" in {one.metadata.name for one in claims}
-    assert house.kube.secret("daybreak-redis") is not None
+    deployment.assert_tasks_ended()
+    assert not deployment.kube.pods("app.kubernetes.io/component=redis")
+    claims = deployment.kube.core.list_namespaced_persistent_volume_claim(deployment.kube.namespace).items
+    assert "data-daybreak-redis-0" in {claim.metadata.name for claim in claims}
+    assert deployment.kube.secret("daybreak-redis") is not None
 
 
-def _fill_the_other(house: House, shell: Shell) -> None:
-    """For a server of your own the page says: step 4 of Restore on its volume, before its first start."""
+def _copy_to_external_redis(deployment: Deployment, shell: Shell) -> None:
+    """As the page says for your own server: step 4 of Restore on its volume, before its first start."""
     (restore,) = PAGE.commands("Restore")
-    house.kube.create([external_redis.volume()])
+    deployment.kube.create([external_redis.volume()])
     claim = {"claimName: data-daybreak-redis-0": f"claimName: {external_redis.NAME}"}
-    shell.run(step(restore, 3, 4), {**claim, REDIS: house.images.redis})
-    house.kube.create(external_redis.server(house.images.redis))
+    shell.run(step(restore, 3, 4), {**claim, REDIS: deployment.images.redis})
+    deployment.kube.create(external_redis.server(deployment.images.redis))
     wait_until(
-        lambda: any(map(ready, house.kube.pods(f"app={external_redis.NAME}"))),
+        lambda: any(map(ready, deployment.kube.pods(f"app={external_redis.NAME}"))),
         timeout_s=120,
-        what="the other Redis",
+        what="the external Redis",
     )
 
 
-def _text(house: House, shell: Shell, done: Task) -> bytes:
-    """The file that an echo task has left."""
+def _text(deployment: Deployment, shell: Shell, done: Task) -> bytes:
+    """The file of an echo task."""
     assert done.state.value == "succeeded", f"{done.id} {done.state.value}: {done.error}"
-    return house.client.download(done, "echo.txt", shell.folder / f"{secrets.token_hex(4)}.txt").read_bytes()
+    return deployment.client.download(
+        done, "echo.txt", shell.folder / f"{secrets.token_hex(4)}.txt"
+    ).read_bytes()
 
 
-def _answers(house: House) -> None:
-    wait_until(lambda: bool(house.client.pools()), timeout_s=60, what="an answer of the gateway")
+def _wait_for_gateway(deployment: Deployment) -> None:
+    wait_until(lambda: bool(deployment.client.pools()), timeout_s=60, what="a response of the gateway")

@@ -1,100 +1,106 @@
-"""Redis and S3 refuse what a Secret says: the cause is named, nothing is lost, and the right Secret alone mends it."""
+"""Wrong Redis and S3 credentials are reported, no task is lost, and correcting the Secret is enough."""
 
 from __future__ import annotations
 
 import pytest
 
 from daybreak import Client, Retry, UnavailableError
-from e2e.diagnosis_asserts import named, recovered, told
+from e2e.diagnosis_asserts import assert_diagnosed, assert_recovered, assert_reported
 from testkit.kubernetes import s3
-from testkit.kubernetes.deployment import GATEWAY_PORT, WAKE_S, House
+from testkit.kubernetes.deployment import GATEWAY_PORT, WAKE_S, Deployment
 from testkit.kubernetes.kube import ready
 from testkit.kubernetes.release import NAME
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
 pytestmark = pytest.mark.full
 
 GATEWAYS = "app.kubernetes.io/component=gateway"
 OPERATOR = "app.kubernetes.io/component=operator"
 SECRET_S = 180
-"""The kubelet has replaced the files of a Secret that changed, and whoever is refused has tried again."""
+"""By then the kubelet has updated the files of the Secret, and the rejected process has retried."""
 
 
-def test_s3_that_refuses_the_key(house: House) -> None:
-    """A wrong S3 key is named and the task waits without a strike; with the right one it runs, and nobody restarts."""
-    house.at_zero("echo", head=True)
-    right = house.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", "wrong")
-    before = _uids(house, GATEWAYS)
+def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
+    """A wrong S3 key is reported and the task waits without a strike; with the right key it runs, without restarts."""
+    deployment.wait_for_zero("echo", head=True)
+    correct = deployment.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", "wrong")
+    before = _uids(deployment, GATEWAYS)
     try:
-        task = house.submit("echo", {"message": "waits for the right key", "steps": 2})
-        named(house, "echo", reason="ArtifactsRefused", words="secret key is wrong", within_s=SECRET_S)
-        now = house.client.get(task)
-        assert (now.state.value, now.strikes) == ("queued", 0), "no work is done that could not be stored"
-    finally:
-        house.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", right)
-    done = house.follow(task).end(timeout_s=WAKE_S)
-    assert (done.state.value, done.strikes) == ("succeeded", 0)
-    recovered(house, "echo")
-    assert _uids(house, GATEWAYS) == before
-
-
-def test_redis_that_refuses_the_password(house: House) -> None:
-    """Pods that start while it is wrong cannot log in, and say so; those of before stay, and a task that runs does not
-    notice. When it is right the new ones log in by themselves."""
-    story = house.follow(
-        house.submit("echo", {"message": "runs all the while", "steps": 400, "step_s": 0.25})
-    )
-    story.at_step(5, timeout_s=WAKE_S)
-    before = _uids(house, GATEWAYS)
-    right = house.kube.set_secret(f"{NAME}-redis", "password", "wrong")
-    try:
-        house.kube.delete_pod(house.kube.pods(GATEWAYS)[0].metadata.name)
-        house.kube.delete_pod(house.kube.pods(OPERATOR)[0].metadata.name)
-        told(house, "echo", reason="RedisRefused", words="Redis refuses the password")
-        refused = wait_until(lambda: _new_gateway(house, before), timeout_s=60, what="a new gateway")
-        assert refused is not None
-        assert "Redis refuses the user or the password" in house.doctor(f"pod/{refused}")
-        _pools_are_503(house, refused)
-        assert house.client.get(story.task).state.value == "running", (
-            "the gateway of before stays and answers"
+        task = deployment.submit("echo", {"message": "waits for the right key", "steps": 2})
+        assert_diagnosed(
+            deployment, "echo", reason="ArtifactsRefused", pattern="secret key", within_s=SECRET_S
+        )
+        now = deployment.client.get(task)
+        assert (now.state.value, now.strikes) == ("queued", 0), (
+            "no work starts whose results could not be stored"
         )
     finally:
-        house.kube.set_secret(f"{NAME}-redis", "password", right)
-    started = _uids(house, GATEWAYS) | _uids(house, OPERATOR)
+        deployment.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", correct)
+    done = deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
+    assert (done.state.value, done.strikes) == ("succeeded", 0)
+    assert_recovered(deployment, "echo")
+    assert _uids(deployment, GATEWAYS) == before
+
+
+def test_a_wrong_redis_password_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
+    """Pods that start with a wrong password cannot log in, and report it. Older pods and running tasks go unharmed.
+
+    Once the password is right, the new pods log in without a restart.
+    """
+    timeline = deployment.follow(
+        deployment.submit("echo", {"message": "runs all the while", "steps": 400, "step_s": 0.25})
+    )
+    timeline.wait_for_step(5, timeout_s=WAKE_S)
+    before = _uids(deployment, GATEWAYS)
+    correct = deployment.kube.set_secret(f"{NAME}-redis", "password", "wrong")
+    try:
+        deployment.kube.delete_pod(deployment.kube.pods(GATEWAYS)[0].metadata.name)
+        deployment.kube.delete_pod(deployment.kube.pods(OPERATOR)[0].metadata.name)
+        assert_reported(deployment, "echo", reason="RedisRefused", pattern="password")
+        new_gateway = wait_until(lambda: _new_gateway(deployment, before), timeout_s=60, what="a new gateway")
+        assert new_gateway is not None
+        assert "password" in deployment.doctor(f"pod/{new_gateway}")
+        _pools_are_503(deployment, new_gateway)
+        assert deployment.client.get(timeline.task).state.value == "running", (
+            "the old gateway stays and responds"
+        )
+    finally:
+        deployment.kube.set_secret(f"{NAME}-redis", "password", correct)
+    started = _uids(deployment, GATEWAYS) | _uids(deployment, OPERATOR)
     wait_until(
-        lambda: all(map(ready, house.kube.pods(GATEWAYS))),
+        lambda: all(map(ready, deployment.kube.pods(GATEWAYS))),
         timeout_s=SECRET_S,
         what="the new gateway to log in",
     )
-    recovered(house, "echo")
-    assert started == _uids(house, GATEWAYS) | _uids(house, OPERATOR), "nobody was made anew for it"
-    after = house.follow(house.submit("echo", {"message": "after it", "steps": 2}))
-    assert after.end(timeout_s=WAKE_S).state.value == "succeeded"
-    done = story.end(timeout_s=WAKE_S)
+    assert_recovered(deployment, "echo")
+    assert started == _uids(deployment, GATEWAYS) | _uids(deployment, OPERATOR), "no pod was recreated"
+    after = deployment.follow(deployment.submit("echo", {"message": "after it", "steps": 2}))
+    assert after.wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
+    done = timeline.wait_for_end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 1, 0)
 
 
-def _uids(house: House, selector: str) -> set[str]:
-    return {pod.metadata.uid for pod in house.kube.pods(selector)}
+def _uids(deployment: Deployment, selector: str) -> set[str]:
+    return {pod.metadata.uid for pod in deployment.kube.pods(selector)}
 
 
-def _new_gateway(house: House, before: set[str]) -> str | None:
-    """The one that was started since, when its process runs; it cannot become ready."""
-    for pod in house.kube.pods(GATEWAYS):
+def _new_gateway(deployment: Deployment, before: set[str]) -> str | None:
+    """The gateway pod that was started since, once its process runs. It cannot become ready."""
+    for pod in deployment.kube.pods(GATEWAYS):
         states = pod.status.container_statuses or []
-        if pod.metadata.uid not in before and any(one.started for one in states):
+        if pod.metadata.uid not in before and any(state.started for state in states):
             return str(pod.metadata.name)
     return None
 
 
-def _pools_are_503(house: House, gateway: str) -> None:
-    forward = house.forward_pod(GATEWAYS, GATEWAY_PORT, name=gateway)
+def _pools_are_503(deployment: Deployment, gateway: str) -> None:
+    forward = deployment.port_forward_pod(GATEWAYS, GATEWAY_PORT, name=gateway)
     with (
         Client(forward.url, retry=Retry(attempts=1)) as client,
-        pytest.raises(UnavailableError, match="password") as refusal,
+        pytest.raises(UnavailableError, match="password") as caught,
     ):
         client.pools()
-    say(f"  /v1/pools says: {refusal.value.problem.detail}")
-    problem = refusal.value.problem
+    log(f"  /v1/pools returns: {caught.value.problem.detail}")
+    problem = caught.value.problem
     assert (problem.status, problem.code) == (503, "store_unavailable")

@@ -1,4 +1,4 @@
-"""What every change must show on a real cluster."""
+"""What every change must prove on a real cluster."""
 
 from __future__ import annotations
 
@@ -9,102 +9,109 @@ import pytest
 from daybreak import Event
 from daybreak.wire.pools import WAKE_PHASES
 from testkit.kubernetes import s3
-from testkit.kubernetes.deployment import WAKE_S, House
-from testkit.kubernetes.task_timeline import Story
+from testkit.kubernetes.deployment import WAKE_S, Deployment
+from testkit.kubernetes.task_timeline import TaskTimeline
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
 pytestmark = pytest.mark.core
 
 ACCEPTED_S = 1.0
-"""A POST takes milliseconds; this is passed only by an answer that waits for something."""
+"""A POST takes milliseconds. Only one that waits for something exceeds this."""
 PHASES = WAKE_PHASES[:-1]
-"""Those of a wake that is under way."""
+"""The phases of a wake in progress."""
 STEPS = 40
 VIDEO = {"prompt": "a red circle moving left", "size": "128x128", "frames": 33, "steps": STEPS, "seed": 7}
 
 
-def test_from_nothing_to_a_video_and_back(house: House) -> None:
-    """A pool of no pods takes a task at once, wakes, makes the video with 2 hosts, and goes back to no pods."""
-    house.at_zero("video", head=False)
-    began = time.monotonic()
-    task = house.submit("video", VIDEO)
-    took = time.monotonic() - began
-    say(f"  accepted after {1000 * took:.0f} ms")
+def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) -> None:
+    """A pool without pods accepts a task at once, wakes, makes the video on 2 hosts, and returns to no pods."""
+    deployment.wait_for_zero("video", head=False)
+    started = time.monotonic()
+    task = deployment.submit("video", VIDEO)
+    took_s = time.monotonic() - started
+    log(f"  accepted after {1000 * took_s:.0f} ms")
     assert task.state.value == "queued"
-    assert not house.kube.workers("video"), "it must be accepted while no worker exists"
-    assert took < ACCEPTED_S, "it must be accepted at once"
-    story = house.follow(task)
+    assert not deployment.kube.workers("video"), "the task must be accepted while no worker exists"
+    assert took_s < ACCEPTED_S, "the task must be accepted at once"
+    timeline = deployment.follow(task)
     _runs_on_two_hosts(
-        house, story.until(lambda one: one.type == "started", timeout_s=WAKE_S, what="the start")
+        deployment,
+        timeline.wait_for(lambda event: event.type == "started", timeout_s=WAKE_S, what="the start"),
     )
-    done = story.end(timeout_s=WAKE_S)
+    done = timeline.wait_for_end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 1, 0)
-    _saw_the_wake(house, story)
-    assert sorted(set(story.steps)) == list(range(1, STEPS + 1)), "every step is told"
-    assert any(key.endswith("/video.mp4") for key in s3.keys(house.store, "e2e/")), "it is in S3"
-    house.at_zero("video", head=False)
+    _saw_the_wake(deployment, timeline)
+    assert sorted(set(timeline.steps)) == list(range(1, STEPS + 1)), "every step is streamed"
+    assert any(key.endswith("/video.mp4") for key in s3.keys(deployment.store, "e2e/")), "the video is in S3"
+    deployment.wait_for_zero("video", head=False)
 
 
-def _runs_on_two_hosts(house: House, started: Event) -> None:
-    """By the event, the group's record and Kubernetes: 2 ranks, each in a pod of its own, and no other pod."""
-    pods = {pod.metadata.name for pod in house.kube.workers("video")}
-    (group,) = [one for one in house.client.pool("video").groups if one.id == started.data["group"]]
-    say(f"  the group's hosts: {group.hosts}")
+def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
+    """The event, the group's record and Kubernetes agree: 2 ranks, each in its own pod, and no other pod."""
+    pods = {pod.metadata.name for pod in deployment.kube.workers("video")}
+    (group,) = [
+        group for group in deployment.client.pool("video").groups if group.id == started.data["group"]
+    ]
+    log(f"  the group's hosts: {group.hosts}")
     assert (started.data["ranks"], group.ranks, len(pods)) == (2, 2, 2)
     assert set(group.hosts or ()) == pods
 
 
-def _saw_the_wake(house: House, story: Story) -> None:
-    told = [phase for phase in story.wakes if phase in PHASES]
-    took = house.client.pool("video").wake.last
-    say(f"  the wake, by the pool: {took}")
-    say(f"  the wake, as it was streamed: {told}")
-    assert told == sorted(told, key=PHASES.index), "phases come in their order"
-    assert {f"{phase}_s" for phase in PHASES} <= set(took), "the pool's record has every phase"
-    # It is streamed from when it is noted. The gateway looks every 0.2 s while somebody waits, but up to 1.1 s late for
-    # the first time; the rest is for busy cores. A shorter phase may pass between two looks.
-    long = {phase for phase in PHASES if took[f"{phase}_s"] > 2}
-    assert long <= set(told), "who waits sees every phase that takes its time"
+def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
+    streamed = [phase for phase in timeline.wakes if phase in PHASES]
+    durations = deployment.client.pool("video").wake.last
+    log(f"  the wake, as the pool's record has it: {durations}")
+    log(f"  the wake, as it was streamed: {streamed}")
+    assert streamed == sorted(streamed, key=PHASES.index), "phases are in order"
+    assert {f"{phase}_s" for phase in PHASES} <= set(durations), "the pool's record has every phase"
+    # A phase is streamed once the gateway sees it. The gateway polls every 0.2 s while a client waits, but its first
+    # poll may be 1.1 s late; the rest is a margin for busy cores. A shorter phase may pass between two polls.
+    long = {phase for phase in PHASES if durations[f"{phase}_s"] > 2}
+    assert long <= set(streamed), "a waiting client sees every long phase"
 
 
-def test_three_tasks_on_at_most_two_groups(house: House) -> None:
-    """Two groups run, the third task waits; the idle group goes while the other works on at attempt 1.
+def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> None:
+    """Two groups run and the third task waits. The idle group is removed while the other continues attempt 1.
 
-    `helm test` then has a task done by the group that is left.
+    `helm test` then runs a task on the remaining group.
     """
-    house.at_zero("echo", head=True)
-    short = [house.submit("echo", {"message": f"short {n}", "steps": 40, "step_s": 0.25}) for n in range(2)]
-    long = house.submit("echo", {"message": "long", "steps": 240, "step_s": 0.25})
-    stories = [house.follow(task) for task in (*short, long)]
-    wait_until(lambda: len(house.groups("echo", "busy")) == 2, timeout_s=WAKE_S, what="two groups at work")
-    assert house.client.pool("echo").queued == 1, "the third waits"
-    ended = [story.end(timeout_s=WAKE_S) for story in stories[:2]]
+    deployment.wait_for_zero("echo", head=True)
+    short = [
+        deployment.submit("echo", {"message": f"short {n}", "steps": 40, "step_s": 0.25}) for n in range(2)
+    ]
+    long = deployment.submit("echo", {"message": "long", "steps": 240, "step_s": 0.25})
+    timelines = [deployment.follow(task) for task in (*short, long)]
+    wait_until(lambda: len(deployment.groups("echo", "busy")) == 2, timeout_s=WAKE_S, what="two busy groups")
+    assert deployment.client.pool("echo").queued == 1, "the third task waits"
+    ended = [timeline.wait_for_end(timeout_s=WAKE_S) for timeline in timelines[:2]]
     assert {task.state.value for task in ended} == {"succeeded"}
-    assert house.client.get(long).state.value == "running"
-    wait_until(lambda: len(house.kube.workers("echo")) == 1, timeout_s=90, what="the idle group's end")
-    assert house.client.get(long).state.value == "running", "scale down takes the idle one"
-    done = stories[2].end(timeout_s=180)
+    assert deployment.client.get(long).state.value == "running"
+    wait_until(
+        lambda: len(deployment.kube.workers("echo")) == 1, timeout_s=90, what="the removal of the idle group"
+    )
+    assert deployment.client.get(long).state.value == "running", "scale-down removes the idle group"
+    done = timelines[2].wait_for_end(timeout_s=180)
     assert (done.state.value, done.attempt) == ("succeeded", 1)
-    assert "ended: succeeded" in house.release.test()
-    house.at_zero("echo", head=True)
+    assert "ended: succeeded" in deployment.release.test()
+    deployment.wait_for_zero("echo", head=True)
 
 
-def test_a_deleted_pod_hands_its_task_back(house: House) -> None:
-    """A pod that is told to stop mid-denoise hands its task back with a checkpoint: no strike, the same bytes.
+def test_a_deleted_pod_releases_its_task_with_a_checkpoint(deployment: Deployment) -> None:
+    """A pod deleted during denoising releases its task with a checkpoint: no strike, and the same bytes at the end.
 
-    The head was gone as well, and came back by the POST.
+    The pool starts without a head, so the POST also brings the head back.
     """
-    house.at_zero("video", head=False)
-    task = house.submit("video", VIDEO)
-    story = house.follow(task)
-    story.at_step(8, timeout_s=WAKE_S)
-    victim = house.kube.workers("video")[0].metadata.name
-    say(f"  deleting {victim}")
-    house.kube.delete_pod(victim)
-    again = story.until(lambda one: one.type == "retrying", timeout_s=60, what="the hand-back")
+    deployment.wait_for_zero("video", head=False)
+    task = deployment.submit("video", VIDEO)
+    timeline = deployment.follow(task)
+    timeline.wait_for_step(8, timeout_s=WAKE_S)
+    victim = deployment.kube.workers("video")[0].metadata.name
+    log(f"  deleting {victim}")
+    deployment.kube.delete_pod(victim)
+    again = timeline.wait_for(lambda event: event.type == "retrying", timeout_s=60, what="the release")
     assert (again.data["reason"], again.data["strikes"]) == ("released", 0)
-    done = story.end(timeout_s=WAKE_S)
+    done = timeline.wait_for_end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes, done.releases) == ("succeeded", 2, 0, 1)
     assert (done.resumed_from_step or 0) >= 8
-    assert house.sha256(done, "video.mp4") == house.undisturbed("video", VIDEO, "video.mp4")
+    assert deployment.sha256(done, "video.mp4") == deployment.reference_sha256("video", VIDEO, "video.mp4")

@@ -1,4 +1,4 @@
-"""The way of a GPU: from the chart's values to a rank that Ray gives it to. No device is needed behind it."""
+"""A GPU reaches a rank: from the chart's values through Kubernetes and Ray. No real device is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.kubernetes.deployment import WAKE_S, House
+from testkit.kubernetes.deployment import WAKE_S, Deployment
 
 pytestmark = pytest.mark.full
 
@@ -14,19 +14,21 @@ GPU = "nvidia.com/gpu"
 VALUES = Path(__file__).with_name("gpu-values.yaml")
 
 
-def test_a_gpu_for_a_rank(house: House) -> None:
-    """A values file with a GPU a rank: its pod asks for one, and Ray sees it, or the rank would never start."""
-    nodes = house.kube.core.list_node().items
+def test_a_rank_gets_a_gpu(deployment: Deployment) -> None:
+    """With one GPU per rank in the values, the pod requests it and Ray assigns it, or the rank would never start."""
+    nodes = deployment.kube.core.list_node().items
     if not any(int(node.status.allocatable.get(GPU, 0)) for node in nodes):
         pytest.skip(f"no node advertises {GPU}")
-    house.release.upgrade(house.values, VALUES)
+    deployment.release.upgrade(deployment.values, VALUES)
     try:
-        story = house.follow(house.submit("gpu", {"message": "on a GPU", "steps": 20, "step_s": 0.5}))
-        story.at_step(1, timeout_s=WAKE_S)
-        (worker,) = house.kube.workers("gpu")
+        timeline = deployment.follow(
+            deployment.submit("gpu", {"message": "on a GPU", "steps": 20, "step_s": 0.5})
+        )
+        timeline.wait_for_step(1, timeout_s=WAKE_S)
+        (worker,) = deployment.kube.workers("gpu")
         assert worker.spec.containers[0].resources.limits[GPU] == "1"
-        assert story.end(timeout_s=WAKE_S).state.value == "succeeded"
-        house.at_zero("gpu", head=False)
-        house.settle()  # while the gateway still knows the pool
+        assert timeline.wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
+        deployment.wait_for_zero("gpu", head=False)
+        deployment.assert_tasks_ended()  # before the gateway forgets the pool
     finally:
-        house.release.upgrade(house.values)
+        deployment.release.upgrade(deployment.values)

@@ -1,4 +1,4 @@
-"""The plain manifests apply as they stand, and serve a task. They live in a namespace of a fixed name."""
+"""The plain manifests apply unchanged and serve a task. Their namespace has a fixed name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kubernetes.client.exceptions import ApiException
 
 from daybreak import Client, Retry
 from testkit.kubernetes.deployment import GATEWAY_PORT, WAKE_S
-from testkit.kubernetes.forward import Forward
+from testkit.kubernetes.forward import PortForward
 from testkit.kubernetes.kube import Kube
 from testkit.kubernetes.release import NAME
-from testkit.kubernetes.task_timeline import Story
+from testkit.kubernetes.task_timeline import TaskTimeline
 from testkit.kubernetes.values import Images
 from testkit.kubernetes.watcher import Watcher
 
@@ -26,25 +26,25 @@ INPUT = {"prompt": "a green square moving right", "steps": 4, "seed": 3}
 
 @pytest.fixture
 def kube() -> Iterator[Kube]:
-    """The manifests' namespace; it must not be there yet, and is gone afterwards."""
-    made = Kube(NAME)
+    """The manifests' namespace, which must not exist yet and is deleted at the end."""
+    namespace = Kube(NAME)
     try:
-        made.core.read_namespace(NAME)
+        namespace.core.read_namespace(NAME)
     except ApiException:
         pass
     else:
-        pytest.skip(f"namespace {NAME} exists: it may be somebody's")
-    watcher = Watcher(made).start()
+        pytest.skip(f"namespace {NAME} exists already, and may be in use")
+    watcher = Watcher(namespace).start()
     try:
-        yield made
+        yield namespace
     finally:
         watcher.close()
-        made.delete_namespace()
+        namespace.delete_namespace()
 
 
 @pytest.mark.parametrize("folder", ["keda", "raycluster"])
-def test_plain_manifests(kube: Kube, folder: str, request: pytest.FixtureRequest) -> None:
-    """Applied in the order of their names, with the S3 of deploy/s3, they make a video."""
+def test_the_plain_manifests_serve_a_task(kube: Kube, folder: str, request: pytest.FixtureRequest) -> None:
+    """Applied in the order of their names, with the S3 server of deploy/s3, they make a video."""
     option = request.config.getoption
     images = Images(daybreak=option("--image"), s3=option("--s3-image"))
     for part in (DEPLOY / folder / "00-namespace.yaml", DEPLOY / "crd", DEPLOY / "s3", DEPLOY / folder):
@@ -54,19 +54,19 @@ def test_plain_manifests(kube: Kube, folder: str, request: pytest.FixtureRequest
             text = file.read_text(encoding="utf-8")
             text = text.replace("ghcr.io/versity/versitygw:v1.8.0", images.s3)
             text = text.replace("daybreak:dev", images.daybreak)
-            _run("kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-", given=text)
-    for what in (f"statefulset/{NAME}-redis", f"deployment/{NAME}-gateway"):
-        _run("kubectl", "-n", NAME, "rollout", "status", what, "--timeout=240s")
-    forward = Forward(NAME, f"{NAME}-gateway", GATEWAY_PORT).open()
+            _run("kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
+    for workload in (f"statefulset/{NAME}-redis", f"deployment/{NAME}-gateway"):
+        _run("kubectl", "-n", NAME, "rollout", "status", workload, "--timeout=240s")
+    forward = PortForward(NAME, f"{NAME}-gateway", GATEWAY_PORT).open()
     try:
         with Client(forward.url, retry=Retry(attempts=12)) as client:
-            done = Story(client, client.submit("video", INPUT)).end(timeout_s=WAKE_S)
+            done = TaskTimeline(client, client.submit("video", INPUT)).wait_for_end(timeout_s=WAKE_S)
     finally:
         forward.close()
     assert (done.state.value, done.attempt) == ("succeeded", 1)
-    assert "video.mp4" in {one.name for one in done.artifacts}
+    assert "video.mp4" in {artifact.name for artifact in done.artifacts}
 
 
-def _run(*command: str, given: str | None = None) -> None:
-    done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
+def _run(*command: str, stdin: str | None = None) -> None:
+    done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"

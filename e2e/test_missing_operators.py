@@ -1,6 +1,6 @@
-"""KEDA's or KubeRay's operator is away: tasks are taken and wait, and all goes on by itself when it is back.
+"""Without KEDA's or KubeRay's operator tasks are accepted and wait. They run by themselves once it is back.
 
-The operators are scaled to zero for a moment, and everything that they keep elsewhere in the cluster waits too.
+The tests scale the operators to zero for a moment, which also pauses whatever else they manage in the cluster.
 """
 
 from __future__ import annotations
@@ -10,41 +10,47 @@ from contextlib import contextmanager
 
 import pytest
 
-from e2e.diagnosis_asserts import named, recovered
-from testkit.kubernetes.deployment import WAKE_S, House
+from e2e.diagnosis_asserts import assert_diagnosed, assert_recovered
+from testkit.kubernetes.deployment import WAKE_S, Deployment
 from testkit.kubernetes.kube import Kube, selector
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 
 pytestmark = pytest.mark.full
 
 
 @pytest.mark.parametrize(
-    ("operator", "reason", "words"),
+    ("operator", "reason", "pattern"),
     [("keda-operator", "NotAsked", "KEDA"), ("kuberay-operator", "KubeRaySilent", "KubeRay")],
 )
-def test_an_operator_that_is_away(house: House, operator: str, reason: str, words: str) -> None:
-    """It is named, the task is taken and waits without a strike, and runs when it is back."""
-    house.at_zero("echo", head=True)
-    with _away(house, operator):
-        task = house.submit("echo", {"message": f"waits for {operator}", "steps": 2})
-        named(house, "echo", reason=reason, words=words)
-        assert house.client.get(task).state.value == "queued"
-    done = house.follow(task).end(timeout_s=WAKE_S)
+def test_a_missing_operator_is_diagnosed(
+    deployment: Deployment, operator: str, reason: str, pattern: str
+) -> None:
+    """Its absence is reported; the task is accepted, waits without a strike, and runs when it is back."""
+    deployment.wait_for_zero("echo", head=True)
+    with _scaled_to_zero(deployment, operator):
+        task = deployment.submit("echo", {"message": f"waits for {operator}", "steps": 2})
+        assert_diagnosed(deployment, "echo", reason=reason, pattern=pattern)
+        assert deployment.client.get(task).state.value == "queued"
+    done = deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
     assert (done.state.value, done.attempt, done.strikes) == ("succeeded", 1, 0)
-    recovered(house, "echo")
+    assert_recovered(deployment, "echo")
 
 
 @contextmanager
-def _away(house: House, operator: str) -> Iterator[None]:
-    """Scaled to zero until the context ends, and then to as many pods as before."""
-    found = house.kube.deployment(operator)
-    there = Kube(found.metadata.namespace)
-    say(f"  {operator} of {there.namespace} goes")
-    house.kube.scale(found, 0)
+def _scaled_to_zero(deployment: Deployment, operator: str) -> Iterator[None]:
+    """Scale the operator to zero until the context ends, then back to its former size."""
+    operator_deployment = deployment.kube.deployment(operator)
+    operator_kube = Kube(operator_deployment.metadata.namespace)
+    log(f"  {operator} of {operator_kube.namespace} is stopped")
+    deployment.kube.scale(operator_deployment, 0)
     try:
-        wait_until(lambda: not there.pods(selector(found)), timeout_s=60, what=f"the end of {operator}")
+        wait_until(
+            lambda: not operator_kube.pods(selector(operator_deployment)),
+            timeout_s=60,
+            what=f"the end of {operator}",
+        )
         yield
     finally:
-        house.kube.scale(found, found.spec.replicas)
-        say(f"  {operator} comes back")
+        deployment.kube.scale(operator_deployment, operator_deployment.spec.replicas)
+        log(f"  {operator} is restarted")

@@ -1,1 +1,1 @@
-"""Helpers for the tests of several rooms; `tests/conftest.py` puts this folder on the path."""
+"""Real servers, ports, waits and small workloads that tests, verification and e2e share."""

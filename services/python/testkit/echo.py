@@ -1,4 +1,4 @@
-"""What an uninterrupted echo task leaves."""
+"""The expected output of an echo task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def echo_text(message: str, steps: int) -> bytes:
-    """`echo.txt` of ``message`` after ``steps`` steps, computed on its own."""
+    """`echo.txt` of ``message`` after ``steps`` steps, computed independently of the workload."""
     digest = hashlib.sha256(message.encode()).hexdigest()
     for number in range(1, steps + 1):
         digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()

@@ -1,10 +1,11 @@
-"""multiprocessing's fork server for tests, which has imported large packages before it makes a process.
+"""multiprocessing's fork server for tests, with large packages imported before it forks.
 
-A test process has one, and it imports only what it was given before it started. So a server that was started for
-other modules is stopped first: a rank that has to import torch and diffusers itself takes many seconds of CPU.
+A process has only one fork server, which preloads only the modules that were named before it started. So ``context``
+stops a server with other modules first. Without preloading, each rank would import torch and diffusers itself, which
+takes many seconds of CPU.
 
 The server ends by itself only after this process and all its children have ended. multiprocessing has no public way to
-end it sooner; its own tests use ``_stop``. Without that it is only later, or slower.
+stop it sooner; its own tests use ``_stop``. If that is missing, the server just ends later.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ _preloaded: tuple[str, ...] | None = None
 
 
 def context(*modules: str) -> ForkServerContext:
-    """Makes processes that have imported ``modules`` already."""
-    global _preloaded  # multiprocessing has one server for a process
+    """A context whose processes have already imported ``modules``."""
+    global _preloaded  # noqa: PLW0603 - multiprocessing has one server per process
     if _preloaded not in (None, modules):
         stop()
     _preloaded = modules
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(list(modules))
-    return found
+    server_context = multiprocessing.get_context("forkserver")
+    server_context.set_forkserver_preload(list(modules))
+    return server_context
 
 
 def stop() -> None:
-    """End the server where it runs. Its children stay: they are their tests' to end."""
-    global _preloaded
+    """Stop the server if it runs. Its children stay: each test stops its own."""
+    global _preloaded  # noqa: PLW0603 - as above
     _preloaded = None
     server = forkserver._forkserver
     pid, end = getattr(server, "_forkserver_pid", None), getattr(server, "_stop", None)
     if pid is not None and end is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)  # or `end` would wait for all children
+            os.kill(pid, signal.SIGTERM)  # otherwise `end` would wait for all children
         end()
 
 
-def tracker() -> int | None:
-    """The process that removes leaked shared memory when this process has ended, which is when it ends itself."""
+def tracker_pid() -> int | None:
+    """The pid of the resource tracker, which removes leaked shared memory and ends after this process."""
     return getattr(resource_tracker._resource_tracker, "_pid", None)

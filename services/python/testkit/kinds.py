@@ -1,4 +1,4 @@
-"""A workload with an input of the kinds that do not survive a plain dump; its artifact says what it got."""
+"""A workload whose input has fields that a plain dump would change. Its artifact lists what it received."""
 
 from __future__ import annotations
 

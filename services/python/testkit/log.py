@@ -1,4 +1,4 @@
-"""Lines with a time, as things happen."""
+"""Log lines with the seconds since the start."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _started = time.monotonic()
 _lock = threading.Lock()
 
 
-def passed_s() -> float:
+def elapsed_s() -> float:
     """Seconds since the start."""
     return time.monotonic() - _started
 
 
-def say(text: str) -> None:
-    """Print at once, with the seconds since the start."""
+def log(text: str) -> None:
+    """Print a line at once, with the seconds since the start."""
     with _lock:
-        print(f"[{passed_s():7.1f} s] {text}", flush=True)
+        print(f"[{elapsed_s():7.1f} s] {text}", flush=True)

@@ -1,4 +1,4 @@
-"""A workload that notes what is called in a file, and fails where its options say so."""
+"""A workload that records its calls in a file and fails where its options say so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workload that misbehaves as it is told to: what it raises, what it says, what it yields, what it leaves."""
+"""A workload that misbehaves on request: in what it raises, logs, yields and leaves behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPEC: WorkloadSpec[OddParams] = WorkloadSpec(name="odd", Params=OddParams, imple
 
 
 class SilentError(Exception):
-    """Neither of its texts can be had."""
+    """Its `str` and `repr` both fail."""
 
     def __str__(self) -> str:
         raise SystemExit(9)
@@ -51,7 +51,7 @@ class SilentError(Exception):
 class UnpicklableError(Exception):
     def __init__(self) -> None:
         super().__init__("holds a lock")
-        self.held = sys.stderr
+        self.stream = sys.stderr
 
     def __reduce__(self) -> Any:
         raise TypeError("cannot pickle this")
@@ -136,7 +136,7 @@ class Odd:
         for number, name in enumerate(params.files):
             path = ctx.workdir / str(number)
             path.write_text(name)
-            name = NOT_UTF8 if name == "not UTF-8" else name
+            name = NOT_UTF8 if name == "not UTF-8" else name  # noqa: PLW2901
             ctx.artifact(path, name=name, content_type="text/plain")
         yield Step(phase="odd", fraction=1.0)
 
@@ -148,8 +148,8 @@ class Odd:
 
     def _fail(self, task: Task[OddParams], where: str) -> None:
         params = task.params
-        mine = params.where == where and params.rank in (None, self._group.rank)
-        if params.error in ERRORS and mine and task.attempt <= params.attempts:
+        fails_here = params.where == where and params.rank in (None, self._group.rank)
+        if params.error in ERRORS and fails_here and task.attempt <= params.attempts:
             ERRORS[params.error]()
 
 

@@ -1,10 +1,10 @@
-"""A pytest plugin: a run that leaves a process behind fails, and names the process and the test that started it.
+"""A pytest plugin that fails a run that leaves processes behind. It names each process and the test that started it.
 
-Every process that a test starts inherits an environment variable with the mark of its run. Servers that write their
-title over their environment (Redis, Valkey, workers of Ray) are recognised by their parent, or by a working directory
-below the run's temporary folder. After all fixtures are closed, processes get some time to end by themselves. Those
-that stay fail the run, and are killed. Each xdist worker checks what it started itself and reports to the controller,
-which checks once more when all workers have ended.
+Every process that a test starts inherits an environment variable with the mark of its run. Some servers overwrite
+their environment with their title (Redis, Valkey, Ray's workers). They are recognised by their parent, or by a working
+directory below the run's temporary folder. After all fixtures are closed, processes get some time to end by
+themselves. Those that remain fail the run and are killed. Each xdist worker checks what it started and reports to the
+controller, which checks once more after all workers have ended.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ import pytest
 from testkit import forkserver
 
 MARK = "_PYTEST_RUN"
-"""Name of the variable. A run inside a test appends to the mark of the run around it, which so finds both."""
+"""The variable's name. A run inside a test appends to the outer run's mark, so the outer run finds both."""
 GRACE_S = "orphan_grace_s"
-"""Name of the option in pytest's configuration."""
-_left = pytest.StashKey[list[str]]()
+"""The option's name in pytest's configuration."""
+_leftovers = pytest.StashKey[list[str]]()
 _mark = pytest.StashKey[str]()
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How the processes of this run are recognised."""
+    """Recognises the processes of this run."""
 
     mark: str
     folder: Path | None
-    """Where temporary folders of tests lie."""
+    """The folder of the tests' temporary folders."""
 
     def processes(self) -> list[psutil.Process]:
-        """Those that are alive, without this one and those that it is a descendant of."""
+        """The run's living processes, without this process and its ancestors."""
         me = psutil.Process()
-        found = {one.pid: one for one in psutil.process_iter() if self._started(one)}
+        found = {process.pid: process for process in psutil.process_iter() if self._started(process)}
         for parent in [me, *found.values()]:
-            found |= {one.pid: one for one in _descendants(parent)}
-        for pid in (forkserver.tracker(), me.pid, *(one.pid for one in me.parents())):
+            found |= {child.pid: child for child in _descendants(parent)}
+        for pid in (forkserver.tracker_pid(), me.pid, *(parent.pid for parent in me.parents())):
             found.pop(pid, None)
-        return [one for one in found.values() if _alive(one)]
+        return [process for process in found.values() if _alive(process)]
 
     def _started(self, process: psutil.Process) -> bool:
         try:
@@ -56,12 +56,12 @@ class Run:
             return False
 
 
-def described(process: psutil.Process) -> str:
-    """The process in a line: its pid, its command and the test that started it."""
+def describe(process: psutil.Process) -> str:
+    """One line with the pid, the command and the test that started it."""
     try:
         command = " ".join(process.cmdline()) or process.name()
     except psutil.Error:
-        command = "a process that has ended meanwhile"
+        command = "a process that has just ended"
     try:
         test = process.environ().get("PYTEST_CURRENT_TEST", "")
     except (psutil.Error, OSError):
@@ -69,23 +69,23 @@ def described(process: psutil.Process) -> str:
     return f"{process.pid}: {command[:200]}" + (f"; started by {test}" if test else "")
 
 
-def end(run: Run, grace_s: float) -> list[str]:
-    """Wait until no process of the run is left. Those that stay are killed, and described."""
-    until = time.monotonic() + grace_s
-    while (left := run.processes()) and time.monotonic() < until:
-        psutil.wait_procs(left, timeout=0.2)
-    said = [described(one) for one in left]
-    for one in left:
+def kill_leftovers(run: Run, grace_s: float) -> list[str]:
+    """Wait until no process of the run is left. Kill those that remain, and return their descriptions."""
+    deadline = time.monotonic() + grace_s
+    while (leftovers := run.processes()) and time.monotonic() < deadline:
+        psutil.wait_procs(leftovers, timeout=0.2)
+    descriptions = [describe(process) for process in leftovers]
+    for process in leftovers:
         try:
-            one.kill()
+            process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(left, timeout=10)
-    return said
+    psutil.wait_procs(leftovers, timeout=10)
+    return descriptions
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    about = "seconds that processes may take to end after the last fixture was closed, on a busy machine"
+    about = "seconds for processes to end after the last fixture was closed"
     parser.addini(GRACE_S, about, default="20")
 
 
@@ -93,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
     own = f"{os.getpid()}.{time.time_ns()}"
     os.environ[MARK] = config.stash[_mark] = f"{outer}/{own}" if outer else own
-    config.stash[_left] = []
+    config.stash[_leftovers] = []
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -105,16 +105,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """After the fixtures: xdist's controller comes here when all its workers have ended."""
+    """Runs after all fixtures are closed; in xdist's controller, after all workers have ended."""
     config = session.config
     forkserver.stop()
-    # Of a controller, the folder holds those of its workers.
+    # A controller's folder contains those of its workers.
     factory = getattr(config, "_tmp_path_factory", None)
     folder = getattr(factory, "_basetemp", None)
-    config.stash[_left] += end(Run(config.stash[_mark], folder), float(config.getini(GRACE_S)))
+    config.stash[_leftovers] += kill_leftovers(
+        Run(config.stash[_mark], folder), float(config.getini(GRACE_S))
+    )
     if hasattr(config, "workeroutput"):
-        config.workeroutput["orphans"] = config.stash[_left]
-    elif config.stash[_left] and session.exitstatus in (
+        config.workeroutput["orphans"] = config.stash[_leftovers]
+    elif config.stash[_leftovers] and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     ):
@@ -124,17 +126,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Called by xdist's controller for each worker that has ended."""
-    node.config.stash[_left] += getattr(node, "workeroutput", {}).get("orphans", [])
+    node.config.stash[_leftovers] += getattr(node, "workeroutput", {}).get("orphans", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if left := config.stash[_left]:
+    if leftovers := config.stash[_leftovers]:
         terminalreporter.section("PROCESSES LEFT BEHIND", red=True, bold=True)
         terminalreporter.line(
-            "The tests left these processes, which have been killed. Mend the tests' fixtures:"
+            "The tests left these processes, which have been killed. Fix the tests' fixtures:"
         )
-        for one in left:
-            terminalreporter.line(f"  {one}")
+        for description in leftovers:
+            terminalreporter.line(f"  {description}")
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""A pool on a real Valkey with its housekeeping running, without the HTTP side."""
+"""A pool on a real Valkey with its housekeeping, but without HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_S = 60.0
 
 
 class Pool:
-    """The pool `echo`: a loop of its own in a thread runs the async side and ticks."""
+    """The pool `echo`. A thread with its own event loop runs the store and the tick."""
 
     def __init__(self, settings: Settings, *, tick_s: float = 0.05) -> None:
         self.settings = settings
@@ -33,11 +33,11 @@ class Pool:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        where = wiring.redis_endpoint(settings)
-        self.store = RedisStore(where)
-        self.log = RedisEvents(where)
+        endpoint = wiring.redis_endpoint(settings)
+        self.store = RedisStore(endpoint)
+        self.log = RedisEvents(endpoint)
         self.ticking = True
-        self._ending = False
+        self._stopping = False
         self._ticker = asyncio.run_coroutine_threadsafe(self._tick(), self._loop)
 
     @property
@@ -48,13 +48,19 @@ class Pool:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def submit(self, *, tenant: str = "default", **options: Any) -> TaskId:
-        known = {name: options.pop(name) for name in ("max_strikes", "run_within_ms") if name in options}
+        task_options = {
+            name: options.pop(name) for name in ("max_strikes", "run_within_ms") if name in options
+        }
         task = NewTask(
-            id=new_task_id(self.name), pool=self.name, tenant=tenant, input_json=json.dumps(options), **known
+            id=new_task_id(self.name),
+            pool=self.name,
+            tenant=tenant,
+            input_json=json.dumps(options),
+            **task_options,
         )
-        (answer,) = self.call(self.store.submit([task]))
-        if isinstance(answer, Exception):
-            raise answer
+        (result,) = self.call(self.store.submit([task]))
+        if isinstance(result, Exception):
+            raise result
         return task.id
 
     def get(self, task: TaskId) -> TaskRecord:
@@ -75,13 +81,13 @@ class Pool:
         return self.call(self.store.pool(self.name))
 
     def wait(self, task: TaskId, state: State = State.SUCCEEDED) -> TaskRecord:
-        """The task, once it has ended; it must have ended as ``state``."""
+        """Wait until the task has ended, and assert that it ended as ``state``."""
         record = wait_until(lambda: self._if(task, lambda r: r.state.terminal), WAIT_S, f"the end of {task}")
         assert record.state is state, (record, self.events(task))
         return record
 
     def wait_step(self, task: TaskId, step: int = 1) -> TaskRecord:
-        """The task, once it runs and has come to ``step``."""
+        """Wait until the task has completed ``step`` steps."""
         what = f"step {step} of {task}"
         return wait_until(lambda: self._if(task, lambda r: (r.step or 0) >= step), WAIT_S, what)
 
@@ -89,12 +95,12 @@ class Pool:
         return wait_until(lambda: self._if(task, check), WAIT_S, what)
 
     def output(self, task: TaskId, name: str = "echo.txt") -> bytes:
-        (ref,) = [one for one in self.get(task).artifacts if one.name == name]
-        with self.blobs.open(ref.key) as file:
+        (artifact,) = [artifact for artifact in self.get(task).artifacts if artifact.name == name]
+        with self.blobs.open(artifact.key) as file:
             return file.read()
 
     def close(self) -> None:
-        self._ending = True
+        self._stopping = True
         self._ticker.result(60)
         self.call(self.store.close())
         self.call(self.log.close())
@@ -107,11 +113,11 @@ class Pool:
         return record if check(record) else None
 
     async def _tick(self) -> None:
-        while not self._ending:
+        while not self._stopping:
             if self.ticking:
                 try:
                     await self.store.tick(self.name)
-                except Exception as exc:  # an outage that a test made
+                except Exception as exc:  # an outage that the test caused
                     print("tick:", exc)
             await asyncio.sleep(self._tick_s)
 
@@ -119,7 +125,7 @@ class Pool:
 def make_settings(
     server: Server, folder: Path, *, redis: Mapping[str, Any] | None = None, **pool: Any
 ) -> Settings:
-    """One pool `echo` with quick leases; the rest as in production. ``redis``: more about the server."""
+    """One pool `echo` with short leases, otherwise as in production. ``redis`` has more settings of the server."""
     lease = {"lease_s": 3.0, "stall_s": 20.0, **pool.pop("lease", {})}
     return Settings.model_validate(
         {

@@ -1,6 +1,6 @@
 """Groups of several ranks for tests: real processes, gloo on 127.0.0.1, no Ray.
 
-A fork server that has imported torch already makes a rank in a tenth of a second.
+A fork server with torch preloaded starts a rank in a tenth of a second.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ PRELOAD = ("torch.distributed", "daybreak_server.wiring", "testkit.ranks")
 
 
 class FolderRendezvousStore:
-    """A meeting place in a folder."""
+    """A rendezvous store in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "leader"
 
     def put(self, address: str) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(address)
-        fresh.rename(self._file)
+        temporary = self._file.with_suffix(".new")
+        temporary.write_text(address)
+        temporary.rename(self._file)
 
     def get(self) -> str | None:
         try:
@@ -43,7 +43,7 @@ class FolderRendezvousStore:
 
 
 def _rank(settings: str, pool: str, rank: int, folder: str, pipe: Connection) -> None:
-    """A rank's process: serves until it is told to stop, or ends itself when its group is broken."""
+    """The process of a rank: it serves until the test stops it, and exits if its group breaks."""
     from daybreak_server import wiring
 
     log = os.open(f"{folder}/rank-{rank}.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -52,28 +52,28 @@ def _rank(settings: str, pool: str, rank: int, folder: str, pipe: Connection) ->
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
-    member = wiring.build_rank(
+    served_rank = wiring.build_rank(
         Settings.model_validate_json(settings),
         pool,
         rank=rank,
         on_broken=lambda why: os._exit(EXIT_BROKEN),
-        board=FolderRendezvousStore(Path(folder)),
+        rendezvous=FolderRendezvousStore(Path(folder)),
     )
-    member.start()
+    served_rank.start()
     while True:
         try:
-            order, timeout_s = pipe.recv()
-        except EOFError:  # the test is gone
+            command, timeout_s = pipe.recv()
+        except EOFError:  # the test process has ended
             os._exit(1)
-        if order == "stop":
-            pipe.send(member.stop(timeout_s=timeout_s))
+        if command == "stop":
+            pipe.send(served_rank.stop(timeout_s=timeout_s))
             os._exit(0)
-        if order == "ask_to_leave":
-            member.ask_to_leave()
+        if command == "ask_to_leave":
+            served_rank.ask_to_leave()
 
 
 class Ranks:
-    """One group."""
+    """One group of rank processes."""
 
     def __init__(self, settings: Settings, pool: str, folder: Path, *, size: int = 2) -> None:
         folder.mkdir(parents=True)
@@ -82,13 +82,13 @@ class Ranks:
         self.processes: list[Any] = []
         context = forkserver.context(*PRELOAD)
         for rank in range(size):
-            mine, theirs = context.Pipe()
+            ours, theirs = context.Pipe()
             process = context.Process(
                 target=_rank, args=(settings.model_dump_json(), pool, rank, str(folder), theirs), daemon=True
             )
             process.start()
             theirs.close()
-            self._pipes.append(mine)
+            self._pipes.append(ours)
             self.processes.append(process)
 
     def kill(self, rank: int) -> None:
@@ -104,18 +104,20 @@ class Ranks:
         self._pipes[rank].send(("ask_to_leave", 0))
 
     def all_gone(self, timeout: float = 60.0) -> list[int | None]:
-        """The exit codes, once every rank has ended by itself."""
-        wait_until(lambda: not any(one.is_alive() for one in self.processes), timeout, "the end of all ranks")
-        return [one.exitcode for one in self.processes]
+        """Wait until every rank has ended by itself, and return the exit codes."""
+        wait_until(
+            lambda: not any(process.is_alive() for process in self.processes), timeout, "the end of all ranks"
+        )
+        return [process.exitcode for process in self.processes]
 
     def alive(self) -> bool:
-        return all(one.is_alive() for one in self.processes)
+        return all(process.is_alive() for process in self.processes)
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """Stop as Serve does: each rank is told, all leave. Nothing is left afterwards."""
+        """Stop like Serve does: ask each rank to leave, then kill those that remain."""
         for pipe, process in zip(self._pipes, self.processes, strict=True):
             if process.is_alive():
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Other Rays for tests: the installed one, in which a version or a name is another."""
+"""Modified copies of the installed Ray, with another version or other names, for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """In a file of Ray's package: every occurrence of a name, or of another text, becomes something else."""
+    """Replaces every occurrence of a name or text in entry file of Ray's package."""
 
     file: str
     old: str
@@ -20,16 +20,16 @@ class Change(NamedTuple):
 
 
 def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> Path:
-    """A folder for PYTHONPATH with a Ray of its own: links to the installed one, and copies of what changes.
+    """A folder for PYTHONPATH with a modified Ray: links to the installed package, and copies of the changed files.
 
-    Its programs and workers come from there too, since Ray starts them by their paths.
+    Ray starts its programs and workers by path, so they come from this folder too.
     """
     texts: dict[str, str] = {}
     for change in (*changes, Change("_version.py", f'"{ray.__version__}"', f'"{version}"')):
         text = texts.get(change.file) or (INSTALLED / change.file).read_text()
-        texts[change.file], count = re.subn(_whole(change.old), change.new, text)
+        texts[change.file], count = re.subn(_word(change.old), change.new, text)
         assert count, change
-    _lay_out(INSTALLED, folder / "ray", {Path(name): text for name, text in texts.items()})
+    _link_tree(INSTALLED, folder / "ray", {Path(name): text for name, text in texts.items()})
     info = folder / f"ray-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ray\nVersion: {version}\n")
@@ -37,26 +37,26 @@ def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> 
 
 
 def renamed(name: str) -> tuple[Change, ...]:
-    """The changes that give a function of Ray another name wherever Python code of Ray has it."""
-    files = [path for path in INSTALLED.rglob("*.py") if re.search(_whole(name), path.read_text())]
+    """The changes that rename a function in all Python files of Ray."""
+    files = [path for path in INSTALLED.rglob("*.py") if re.search(_word(name), path.read_text())]
     return tuple(Change(str(path.relative_to(INSTALLED)), name, f"{name}_of_tomorrow") for path in files)
 
 
-def _whole(text: str) -> str:
+def _word(text: str) -> str:
     return rf"(?<!\w){re.escape(text)}(?!\w)"
 
 
-def _lay_out(source: Path, target: Path, texts: dict[Path, str]) -> None:
-    """Links to all that is in ``source``, save for the files of ``texts`` and the folders on the way to them."""
+def _link_tree(source: Path, target: Path, texts: dict[Path, str]) -> None:
+    """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created."""
     target.mkdir(parents=True)
-    own: dict[str, dict[Path, str]] = {}
+    replaced: dict[str, dict[Path, str]] = {}
     for path, text in texts.items():
-        own.setdefault(path.parts[0], {})[path] = text
-    for one in source.iterdir():
-        if one.name not in own:
-            (target / one.name).symlink_to(one)
-        elif one.is_dir():
-            below = {path.relative_to(one.name): text for path, text in own[one.name].items()}
-            _lay_out(one, target / one.name, below)
+        replaced.setdefault(path.parts[0], {})[path] = text
+    for entry in source.iterdir():
+        if entry.name not in replaced:
+            (target / entry.name).symlink_to(entry)
+        elif entry.is_dir():
+            below = {path.relative_to(entry.name): text for path, text in replaced[entry.name].items()}
+            _link_tree(entry, target / entry.name, below)
         else:
-            (target / one.name).write_text(own[one.name][Path(one.name)])
+            (target / entry.name).write_text(replaced[entry.name][Path(entry.name)])

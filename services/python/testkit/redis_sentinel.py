@@ -1,4 +1,4 @@
-"""A master, its replicas and the Sentinels that watch them, as real processes."""
+"""A master, its replicas and their Sentinels, as real processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MASTER, PASSWORD, SENTINEL_PASSWORD = "daybreak", "of-the-data", "of-the-sentine
 
 
 class Node(Server):
-    """A server that may be master or replica."""
+    """A server that can be a master or a replica."""
 
     def __init__(self, folder: Path, program: Path) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Node(Server):
 
 
 class Sentinel(Server):
-    """A Sentinel. It keeps what it knows in its own configuration file."""
+    """A Sentinel, which keeps its state in its configuration file."""
 
     def watch(self, master: Node, *, quorum: int) -> None:
         self.folder.mkdir(parents=True)
@@ -52,13 +52,13 @@ class Sentinel(Server):
             self._process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        wait_until(self._answers, 60, f"the Sentinel on port {self.port}")
+        wait_until(self._responds, 60, f"the Sentinel on port {self.port}")
 
     def client(self, **options: Any) -> redis.Redis:
         return super().client(password=SENTINEL_PASSWORD, **options)
 
-    def others(self) -> tuple[int, int]:
-        """How many other Sentinels and how many replicas it knows."""
+    def known_peers(self) -> tuple[int, int]:
+        """The numbers of other Sentinels and of replicas that it knows."""
         with self.client() as client:
             known = client.sentinel_masters()[MASTER]
         return known["num-other-sentinels"], known["num-slaves"]
@@ -68,7 +68,7 @@ class Sentinel(Server):
             return int(client.sentinel_get_master_addr_by_name(MASTER)[1])
 
 
-class Watched:
+class SentinelCluster:
     """One master, two replicas, three Sentinels with a quorum of two."""
 
     def __init__(self, folder: Path, program: Path) -> None:
@@ -82,11 +82,13 @@ class Watched:
         for node in replicas:
             with node.client() as client:
                 client.replicaof("127.0.0.1", first.port)
-            wait_until(lambda one=node: self._follows(one), 60, "the replica's first copy")
+            wait_until(lambda replica=node: self._is_in_sync(replica), 60, "the replica's first sync")
         for sentinel in self.sentinels:
             sentinel.watch(first, quorum=2)
         for sentinel in self.sentinels:
-            wait_until(lambda one=sentinel: one.others() == (2, 2), 60, "the Sentinels to know each other")
+            wait_until(
+                lambda peer=sentinel: peer.known_peers() == (2, 2), 60, "the Sentinels to know each other"
+            )
 
     def stop(self) -> None:
         for server in (*self.sentinels, *self.nodes):
@@ -94,33 +96,33 @@ class Watched:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The section ``redis`` of the settings; the URL's host is nowhere."""
+        """The section ``redis`` of the settings. The URL's host does not exist, because Sentinels name the master."""
         return {
             "url": f"redis://:{PASSWORD}@nowhere.invalid/0",
-            "sentinels": ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels),
+            "sentinels": ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels),
             "sentinel_master": MASTER,
             "sentinel_password": SENTINEL_PASSWORD,
         }
 
     @property
     def master(self) -> Node:
-        """Whom the Sentinels call so now."""
+        """The node that the Sentinels currently report as master."""
         port = self.sentinels[0].master_port()
         return next(node for node in self.nodes if node.port == port)
 
     def wait_master_other_than(self, old: Node) -> Node:
-        """The new master, once it takes writes."""
+        """Wait for a new master that accepts writes."""
         wait_until(lambda: self.master is not old and self.is_master(self.master), 60, "a new master")
         return self.master
 
     def is_master(self, node: Node) -> bool:
-        """Whether it thinks so itself; ``False`` also while it is away."""
+        """Whether the node considers itself the master; ``False`` while it is unreachable."""
         try:
             with node.client(socket_timeout=5) as client:
                 return bool(client.role()[0] == b"master")
         except redis.RedisError:
             return False
 
-    def _follows(self, node: Node) -> bool:
+    def _is_in_sync(self, node: Node) -> bool:
         with node.client() as client:
             return client.info("replication")["master_link_status"] == "up"

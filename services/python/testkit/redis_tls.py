@@ -1,4 +1,4 @@
-"""A Redis with TLS, an ACL user and a certificate that a CA of the test's own has signed."""
+"""A Redis with TLS, an ACL user, and a certificate signed by the test's own CA."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER, PASSWORD = "daybreak", "s3cret/with@signs"
 
 
 class Authority:
-    """Signs certificates; ``ca_file`` is what clients must know."""
+    """A CA. Clients need its ``ca_file``."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class Authority:
         self.ca_file.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
     def issue(self, name: str, *, address: str = "127.0.0.1") -> tuple[Path, Path]:
-        """A certificate for ``address`` and its key, as files."""
+        """The files of a new certificate for ``address`` and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
@@ -79,7 +79,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 class TlsServer(Server):
-    """Speaks TLS only, wants a client's certificate if ``mutual``, and knows one user, who may do everything."""
+    """Accepts only TLS and one ACL user. With ``mutual`` it requires a client certificate."""
 
     def __init__(self, folder: Path, program: Path, authority: Authority, *, mutual: bool = False) -> None:
         certificate, key = authority.issue("server")
@@ -104,5 +104,5 @@ class TlsServer(Server):
     def client(self, **options: Any) -> redis.Redis:
         files = {"ssl_ca_certs": str(self.ca_file), "ssl_certfile": str(self.certificate)}
         files["ssl_keyfile"] = str(self.key)
-        who = {"username": USER, "password": PASSWORD}
-        return redis.Redis(host="127.0.0.1", port=self.port, ssl=True, **files, **who, **options)
+        credentials = {"username": USER, "password": PASSWORD}
+        return redis.Redis(host="127.0.0.1", port=self.port, ssl=True, **files, **credentials, **options)

@@ -1,4 +1,4 @@
-"""A pytest plugin: one line at the end of a run says which tests were skipped for want of what, and how to get it."""
+"""A pytest plugin that ends a run with one line: how many tests were skipped, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that only some machines have."""
+    """A requirement that only some machines meet."""
 
     name: str
     reason: re.Pattern[str]
-    """What tests give as their reason when it is absent."""
+    """Matches the reason of the tests that are skipped without it."""
     how: str
 
 
@@ -35,25 +35,27 @@ NEEDS = (
     _need("FUSE", r"\bFUSE\b|/dev/fuse", "apt-get install libfuse2, and /dev/fuse"),
     _need("a C compiler", r"C compiler", "apt-get install gcc"),
     _need("a GPU", r"no CUDA device", "make gpu on a machine that has one"),
-    _need("rivals", r"benchmarks\.rivals", "python -m verification.benchmarks.competitors"),
+    _need("competitors", r"benchmarks\.competitors", "python -m verification.benchmarks.competitors"),
     _need("the tiny model", r"make train-tiny", "make train-tiny"),
 )
 
 
 def summary(reasons: list[str]) -> str:
-    """The line, of the reasons of all skipped tests; empty where none was skipped."""
+    """The summary line for the reasons of all skipped tests; empty if none was skipped."""
     if not reasons:
         return ""
-    found = Counter(next((one for one in NEEDS if one.reason.search(reason)), None) for reason in reasons)
-    other = found.pop(None, 0)
-    parts = [f"{count} want {one.name} ({one.how})" for one, count in found.most_common() if one is not None]
-    parts += [f"{other} for reasons of their own"] * bool(other)
+    counts = Counter(next((need for need in NEEDS if need.reason.search(reason)), None) for reason in reasons)
+    other = counts.pop(None, 0)
+    parts = [
+        f"{count} need {need.name} ({need.how})" for need, count in counts.most_common() if need is not None
+    ]
+    parts += [f"{other} for other reasons"] * bool(other)
     return f"{len(reasons)} tests were skipped: {'; '.join(parts)}."
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = terminalreporter.stats.get("skipped", [])
-    if line := summary([_reason(one) for one in reports]):
+    if line := summary([_reason(report) for report in reports]):
         terminalreporter.line(line)
 
 

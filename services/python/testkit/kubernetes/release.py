@@ -1,4 +1,4 @@
-"""The chart, by Helm."""
+"""Install, upgrade and remove the chart with Helm."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from e2e.images import ImageWatch, MissingImageError, images_of
-from testkit.log import say
+from testkit.kubernetes.image_watch import ImageWatch, MissingImageError, images_of
+from testkit.log import log
 
 NAME = "daybreak"
 CHART = Path(__file__).parents[4] / "deploy" / "helm" / "daybreak"
 
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 
 
 class HelmError(AssertionError):
-    """Helm refused; its words."""
+    """Helm failed, with its output."""
 
 
-def _forced() -> list[str]:
-    """Helm 4 refuses what somebody else has changed, unless it is told; Helm 3 never looked."""
+def _force_flags() -> list[str]:
+    """Helm 4 rejects fields that others have changed, unless forced; Helm 3 never checked."""
     done = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
     return [] if done.stdout.startswith("v3.") else ["--force-conflicts"]
 
@@ -37,58 +37,58 @@ class Release:
         self._watch = watch
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """And wait until what it made is ready. A chart of before brings its own definition, whoever made another."""
-        forced = _forced() if self._chart != CHART else []
-        options = ["--wait", f"--timeout={timeout_s}s", *forced]
+        """Install and wait until everything is ready. An older chart replaces the definition of GeneratorPool."""
+        force = _force_flags() if self._chart != CHART else []
+        options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)
 
     def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
-        """To the chart of this tree, from whichever it was; pools that were changed by hand follow the values again.
+        """Upgrade to this tree's chart. Pools that were changed by hand follow the values again.
 
-        ``files``: values files that are read before ``values``.
+        ``files`` are values files that ``values`` override.
         """
-        given = [f"--values={file}" for file in files]
-        options = ["--wait", f"--timeout={timeout_s}s", *_forced(), *given]
+        value_files = [f"--values={file}" for file in files]
+        options = ["--wait", f"--timeout={timeout_s}s", *_force_flags(), *value_files]
         self._helm("upgrade", NAME, str(CHART), *options, values=values)
 
     def rollback(self, *, timeout_s: int = 240) -> None:
-        self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s", *_forced())
+        self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s", *_force_flags())
 
     def uninstall(self, *, timeout_s: int = 180) -> None:
         self._helm("uninstall", NAME, "--wait", f"--timeout={timeout_s}s")
 
     def test(self, *, timeout_s: int = 300) -> str:
-        """`helm test`: the chart's own check of an installation; what it wrote."""
-        wrote = self._helm("test", NAME, "--logs", f"--timeout={timeout_s}s")
-        for line in wrote.splitlines():
-            say(f"    {line}")
-        return wrote
+        """Run `helm test`, the chart's own check of an installation. Returns its output."""
+        stdout = self._helm("test", NAME, "--logs", f"--timeout={timeout_s}s")
+        for line in stdout.splitlines():
+            log(f"    {line}")
+        return stdout
 
     def _helm(self, *args: str, values: Mapping[str, Any] | None = None) -> str:
-        began = time.monotonic()
+        started = time.monotonic()
         command = ["helm", "-n", self._namespace, *args, *(["--values", "-"] if values is not None else [])]
         images = images_of(values) if values is not None else frozenset()
-        code, wrote, complained = self._run(command, json.dumps(values or {}), images)
+        code, stdout, stderr = self._run(command, json.dumps(values or {}), images)
         if code:
-            raise HelmError(f"{' '.join(command)}: {complained.strip() or wrote.strip()}")
-        say(f"helm {args[0]} took {time.monotonic() - began:.1f} s")
-        return wrote
+            raise HelmError(f"{' '.join(command)}: {stderr.strip() or stdout.strip()}")
+        log(f"helm {args[0]} took {time.monotonic() - started:.1f} s")
+        return stdout
 
-    def _run(self, command: list[str], given: str, images: frozenset[str]) -> tuple[int, str, str]:
-        """Run it to its end. :raises MissingImageError: as soon as it waits for an image in vain."""
-        stdin: str | None = given
+    def _run(self, command: list[str], values: str, images: frozenset[str]) -> tuple[int, str, str]:
+        """Run the command. :raises MissingImageError: as soon as it waits for an image that cannot arrive."""
+        stdin: str | None = values
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             while True:
                 try:
-                    wrote, complained = process.communicate(stdin, timeout=_LOOK_S)
-                    return process.returncode, wrote, complained
+                    stdout, stderr = process.communicate(stdin, timeout=_CHECK_S)
+                    return process.returncode, stdout, stderr
                 except subprocess.TimeoutExpired:
-                    stdin = None  # it has it already
+                    stdin = None  # it has been written
                 try:
                     if self._watch is not None:
-                        self._watch.look(images)
+                        self._watch.check(images)
                 except MissingImageError:
                     process.kill()
                     raise

@@ -16,7 +16,7 @@ SECRET = "s3-credentials"  # the name of the Secret
 
 
 class Credentials:
-    """Made anew for each run."""
+    """New credentials for each run."""
 
     def __init__(self) -> None:
         self.access = "e2e"
@@ -26,11 +26,11 @@ class Credentials:
 def objects(credentials: Credentials, image: str) -> list[dict[str, Any]]:
     """Secret, Deployment and Service."""
     labels = {"app": NAME}
-    told = ["--access", credentials.access, "--secret", credentials.secret, "--region", REGION]
+    arguments = ["--access", credentials.access, "--secret", credentials.secret, "--region", REGION]
     container = {
         "name": NAME,
         "image": image,
-        "args": [*told, "--port", f":{PORT}", "posix", "/data"],
+        "args": [*arguments, "--port", f":{PORT}", "posix", "/data"],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}},
@@ -78,7 +78,7 @@ def objects(credentials: Credentials, image: str) -> list[dict[str, Any]]:
 
 
 def connect(url: str, credentials: Credentials) -> Any:
-    """boto3's client."""
+    """A boto3 client of the server."""
     return boto3.client(
         "s3",
         endpoint_url=url,
@@ -92,4 +92,4 @@ def connect(url: str, credentials: Credentials) -> Any:
 def keys(store: Any, prefix: str) -> list[str]:
     """All keys below a prefix."""
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-    return [one["Key"] for page in pages for one in page.get("Contents", [])]
+    return [entry["Key"] for page in pages for entry in page.get("Contents", [])]

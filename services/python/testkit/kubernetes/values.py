@@ -1,4 +1,4 @@
-"""The chart's values for the tests: everything small, cooldowns short, CPU requests next to nothing."""
+"""The chart's values for tests: little memory, short cooldowns, almost no CPU requests."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from testkit.kubernetes import s3
 
 LEASE_S = 6.0
-"""Short, so that a lost group is noticed within a test."""
+"""Short, so that a test notices a lost group."""
 
 COOLDOWN_S = 8
-"""Without work for so long, a pool goes to zero."""
+"""A pool without work scales to zero after this long."""
 
 
 REDIS = "docker.io/library/redis:7.0-bookworm"
-"""The chart's own, and the one that docs/upgrading.md names."""
+"""The chart's default, and the image in docs/upgrading.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Of Daybreak, of the S3 server and of Redis, as the cluster's nodes know them."""
+    """The images of Daybreak, the S3 server and Redis, as the nodes know them."""
 
     daybreak: str
     s3: str
@@ -28,7 +28,7 @@ class Images:
 
 
 def values(images: Images) -> dict[str, Any]:
-    """Two pools: `echo`, whose head stays warm, and `video`, of which nothing stays."""
+    """Two pools: `echo`, which keeps its head, and `video`, which scales to no pods."""
     return {
         "image": _parts(images.daybreak),
         "gateway": {"replicas": 2, "resources": small("256Mi", limit="512Mi")},
@@ -52,12 +52,12 @@ def values(images: Images) -> dict[str, Any]:
 
 
 def pool(workload: str, *, ranks: int, hosts: int, idle: dict[str, Any]) -> dict[str, Any]:
-    """A pool on CPUs whose pods ask for little."""
+    """A CPU pool whose pods request little."""
     return {
         "workload": workload,
         "ranks": ranks,
         "hostsPerGroup": hosts,
-        # What Ray reserves for a rank; what the pod asks of Kubernetes is below.
+        # What Ray reserves for a rank. The pod's requests to Kubernetes are below.
         "resources": {"cpus": 1},
         "maxGroups": 2,
         "idle": idle,
@@ -79,5 +79,5 @@ def _parts(image: str) -> dict[str, str]:
 
 
 def small(memory: str, *, limit: str) -> dict[str, Any]:
-    """Requests and limits: no CPU limit, since a throttled start is a slow one."""
+    """Requests and limits, without a CPU limit, which would throttle the start."""
     return {"requests": {"cpu": "10m", "memory": memory}, "limits": {"memory": limit}}

@@ -1,4 +1,4 @@
-"""Wait for what a cluster does. Each look is a request to its API server, so the pauses are longer."""
+"""Wait for a cluster. Each check is a request to its API server, so the pauses are longer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ wait_until = partial(_wait_until, pause_s=PAUSE_S)
 
 
 def stays(predicate: Callable[[], bool], *, for_s: float, what: str, pause_s: float = PAUSE_S) -> None:
-    """Assert that ``predicate`` holds at every look for ``for_s`` seconds."""
+    """Assert that ``predicate`` holds at every check for ``for_s`` seconds."""
     end = time.monotonic() + for_s
     while time.monotonic() < end:
-        assert predicate(), f"{what}: it did not stay so"
+        assert predicate(), f"{what} did not last {for_s:g} s"
         time.sleep(pause_s)

@@ -98,7 +98,7 @@ def test_an_api_server_that_is_busy_is_asked_again() -> None:
     def pods() -> Any:
         raise ConnectionResetError
 
-    ImageWatch(pods, [OURS]).look()
+    ImageWatch(pods, [OURS]).check()
 
 
 def test_the_images_are_those_of_the_values() -> None:

@@ -34,7 +34,7 @@ def test_dev_on_ipv6_prints_a_url_that_the_client_takes(
     dev = systems("dev", DAYBREAK_HTTP__HOST=host)
     url = dev.ready(60)["url"]
     assert url.startswith(shown)
-    assert f"try: daybreak --url {url} submit echo" in dev.said()
+    assert f"try: daybreak --url {url} submit echo" in dev.output_text()
     with Client(url) as client:
         assert [pool.name for pool in client.pools()] == ["echo"]
 

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from testkit.system import System, call, try_call
+from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
 LIGHT = """
 import sys
-from daybreak_server.entrypoints import dev, gateway, embedded, supervisor
+from daybreak_server.entrypoints import gateway
+from daybreak_server.local import dev, embedded_valkey, supervisor
 from daybreak_server import wiring
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads import registry
@@ -63,8 +64,8 @@ def test_valkey_comes_back_on_the_same_port_with_the_same_data(dev: System) -> N
     port = (dev.folder / "valkey" / "port").read_text()
     # Appended at once, synced each second: what the server has been given survives its own death.
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: try_call(f"{dev.url}/v1/tasks/{task}"), 60, "the store to be back")
-    assert call(f"{dev.url}/v1/tasks/{task}")["state"] == "succeeded"
+    wait_until(lambda: try_request(f"{dev.url}/v1/tasks/{task}"), 60, "the store to be back")
+    assert request(f"{dev.url}/v1/tasks/{task}")["state"] == "succeeded"
     assert (dev.folder / "valkey" / "port").read_text() == port
     dev.wait(dev.submit(message="after", steps=1))
 
@@ -73,7 +74,7 @@ def test_a_second_one_in_the_same_folder_is_refused(dev: System, systems: Callab
     """One instance for one folder: the other is told who holds it."""
     second = systems("dev", dev.folder)
     assert second.process.wait(60) == 1
-    assert str(dev.process.pid) in second.said()
+    assert str(dev.process.pid) in second.output_text()
 
 
 def test_a_hung_group_is_replaced(systems: Callable[..., System]) -> None:
@@ -89,8 +90,8 @@ def test_sigterm_ends_all_of_it(dev: System) -> None:
     url = dev.url
     dev.process.terminate()
     assert dev.process.wait(60) == 0
-    assert not dev.left()
-    assert try_call(f"{url}/healthz") is None
+    assert not dev.remaining_processes()
+    assert try_request(f"{url}/healthz") is None
     assert not (dev.folder / "up.json").exists()
 
 
@@ -100,8 +101,8 @@ def test_its_data_outlive_it_and_a_killed_one_leaves_no_process(
     """kill -9 of the whole: a watcher ends its Valkey. The next one in the folder has the earlier tasks."""
     again = systems("dev", dev.folder)
     again.ready(60)
-    assert len(call(f"{again.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3
-    assert again.left()
+    assert len(request(f"{again.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3
+    assert again.remaining_processes()
     again.process.send_signal(signal.SIGKILL)
     again.process.wait(30)
-    wait_until(lambda: not again.left(), 30, "the watcher to end the rest")
+    wait_until(lambda: not again.remaining_processes(), 30, "the watcher to end the rest")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from testkit.system import System, call
+from testkit.system import System, request
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -18,10 +18,10 @@ def test_the_example_workload_runs_from_its_settings_alone(systems: Callable[...
     """A pool that names `mandelbrot:SPEC` validates, runs step by step, and leaves a GIF of as many frames."""
     system = systems("dev", PYTHONPATH=str(EXAMPLES), DAYBREAK_POOLS__FRACTAL__WORKLOAD="mandelbrot:SPEC")
     system.ready(60)
-    schema = call(f"{system.url}/v1/pools/fractal")["input_schema"]
+    schema = request(f"{system.url}/v1/pools/fractal")["input_schema"]
     assert schema["properties"]["zoom"]["description"] == "Magnification from frame to frame."
     body = {"pool": "fractal", "input": {"frames": 6, "size": 48}}
-    done = system.wait(call(f"{system.url}/v1/tasks", body)["id"])
+    done = system.wait(request(f"{system.url}/v1/tasks", body)["id"])
     (artifact,) = done["artifacts"]
     with urllib.request.urlopen(system.url + artifact["url"]) as answer:
         picture = Image.open(io.BytesIO(answer.read()))

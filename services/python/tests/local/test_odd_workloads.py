@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from daybreak import Client
-from testkit.system import System, call
+from testkit.system import System, request
 from testkit.waiting import wait_until
 
 TESTS = Path(__file__).parents[1]
@@ -21,14 +21,14 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def dev(systems: Callable[..., System]) -> System:
-    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__ODD__WORKLOAD="testkit.odd:SPEC")
+    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__ODD__WORKLOAD="testkit.odd:SPEC")
     system.ready(60)
     return system
 
 
 def submit(system: System, pool: str = "odd", **options: Any) -> str:
     known = {name: options.pop(name) for name in ("max_strikes",) if name in options}
-    return call(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **known})["id"]
+    return request(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **known})["id"]
 
 
 def events(system: System, task: str) -> str:
@@ -39,14 +39,14 @@ def events(system: System, task: str) -> str:
 
 def test_a_workload_that_exits_strikes_and_the_same_group_goes_on(dev: System) -> None:
     """`sys.exit` each time: exactly the strikes that it may have, the reason in the error, and no replaced group."""
-    (before,) = wait_until(lambda: call(f"{dev.url}/v1/pools/odd")["groups"], 60, "the group")
+    (before,) = wait_until(lambda: request(f"{dev.url}/v1/pools/odd")["groups"], 60, "the group")
     task = dev.wait(submit(dev, error="exit", max_strikes=2), "failed")
     assert (task["attempt"], task["strikes"], task["releases"]) == (2, 2, 0)
     assert task["error"]["message"].startswith("SystemExit: 3")
     dev.wait(submit(dev))
-    (after,) = call(f"{dev.url}/v1/pools/odd")["groups"]
+    (after,) = request(f"{dev.url}/v1/pools/odd")["groups"]
     assert after["id"] == before["id"]
-    assert "is replaced" not in dev.said()
+    assert "is replaced" not in dev.output_text()
 
 
 def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(dev: System) -> None:
@@ -59,7 +59,7 @@ def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(de
     told = events(dev, task)
     assert "event: log" in told
     assert "event: succeeded" in told
-    assert "is replaced" not in dev.said()
+    assert "is replaced" not in dev.output_text()
 
 
 def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_pa
 
 def test_what_was_checked_at_submit_is_what_the_worker_gets(systems: Callable[..., System]) -> None:
     """Aliases, computed fields beside forbidden extras, before-validators, random defaults; also when replayed."""
-    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC")
+    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC")
     system.ready(60)
     task = submit(system, "kinds", frameCount=3, tags="a,b", double=4)
     first = system.wait(task)
@@ -89,14 +89,14 @@ def test_what_was_checked_at_submit_is_what_the_worker_gets(systems: Callable[..
     with urllib.request.urlopen(system.url + first["artifacts"][0]["url"], timeout=30) as answer:
         seen = answer.read().decode()
     assert seen.startswith("3 ['a', 'b'] 8 ")
-    again = system.wait(call(f"{system.url}/v1/tasks/{task}/replay", {})["id"])
+    again = system.wait(request(f"{system.url}/v1/tasks/{task}/replay", {})["id"])
     with urllib.request.urlopen(system.url + again["artifacts"][0]["url"], timeout=30) as answer:
         assert answer.read().decode() == seen
 
 
 def test_a_workload_whose_input_holds_a_secret_is_refused_at_start(systems: Callable[..., System]) -> None:
     """With the field's name and what to do instead, before anything is started."""
-    system = systems("dev", PYTHONPATH=str(TESTS), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET")
+    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET")
     assert system.process.wait(60) == 2
-    assert "the field account.token of Params is a secret" in system.said()
-    assert "Traceback" not in system.said()
+    assert "the field account.token of Params is a secret" in system.output_text()
+    assert "Traceback" not in system.output_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.system import System, call, try_call
+from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -72,11 +72,11 @@ def test_the_python_example(up: System, tmp_path: Path) -> None:
 def test_a_killed_rank_changes_nothing_but_the_time(up: System) -> None:
     """kill -9 of a follower in mid-denoise: a strike, the next group resumes, and the bytes are the same."""
     long = RED_LEFT | {"steps": 60}
-    whole = up.wait(call(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
-    task = call(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"]
-    seen = lambda: (try_call(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)
+    whole = up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
+    task = request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"]
+    seen = lambda: (try_request(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)
     wait_until(lambda: seen() >= 20, 120, "twenty steps")
-    (group,) = call(f"{up.url}/v1/pools/video")["groups"]
+    (group,) = request(f"{up.url}/v1/pools/video")["groups"]
     os.kill(group["pids"][1], signal.SIGKILL)
     done = up.wait(task, timeout=400)
     assert (done["attempt"], done["strikes"]) == (2, 1)
@@ -87,14 +87,14 @@ def test_a_killed_rank_changes_nothing_but_the_time(up: System) -> None:
 def test_a_cancel_stops_within_a_step_and_the_group_stays_warm(up: System) -> None:
     """Cancelled in mid-denoise: the model is not loaded again for the next task."""
     pools = wait_until(
-        lambda: [g for g in call(f"{up.url}/v1/pools/video")["groups"] if g["state"] == "idle"],
+        lambda: [g for g in request(f"{up.url}/v1/pools/video")["groups"] if g["state"] == "idle"],
         120,
         "a group",
     )
-    task = call(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT | {"steps": 200}})["id"]
-    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress", {}).get("step", 0) > 2, 60, "a step")
-    call(f"{up.url}/v1/tasks/{task}/cancel", {})
+    task = request(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT | {"steps": 200}})["id"]
+    wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress", {}).get("step", 0) > 2, 60, "a step")
+    request(f"{up.url}/v1/tasks/{task}/cancel", {})
     assert up.wait(task, "cancelled")["progress"]["step"] < 200
-    up.wait(call(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT})["id"])
-    (group,) = [g for g in call(f"{up.url}/v1/pools/video")["groups"] if g["state"] != "lost"]
+    up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT})["id"])
+    (group,) = [g for g in request(f"{up.url}/v1/pools/video")["groups"] if g["state"] != "lost"]
     assert (group["id"], group["loads"]) == (pools[0]["id"], 1)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from daybreak_server.adapters.ray.fast_start import TESTED_SERIES
-from daybreak_server.adapters.ray.fast_start_environment import QUICK
+from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.local.instance import free_port
 from testkit.ray_versions import make_ray, renamed
 from testkit.system import System
@@ -24,7 +24,7 @@ from testkit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PRIVATE_NAME = "_build_python_executable_command_memory_profileable"
-WARNING = "Ray is started by its stock start"
+WARNING = "Ray gets its stock start"
 GAVE_UP = "timed out during startup"
 RUN_A_TASK = """
 import sys, ray
@@ -168,7 +168,7 @@ def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
         assert command[-len(head.given) - 1 :] == [stock, *head.given]
         raylet = _below(head.process, "raylet")
         assert raylet is not None
-        assert not set(QUICK) & set(raylet.environ())
+        assert not set(FAST_START_ENVIRONMENT) & set(raylet.environ())
         done = wait_until(lambda: _try_a_task(head.port, environment), 180, "an answer of the node")
         assert "answer 42" in done
         assert _below(head.process, "log_monitor.py") is not None, "as stock `ray start` has it"
@@ -270,8 +270,8 @@ def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
     up.wait(up.submit(message="hello", steps=2))
     assert warnings(up.folder / "logs" / "ray.log")
     ray = psutil.Process(up.state()["pids"]["ray"])
-    assert not set(QUICK) & set(ray.environ())
+    assert not set(FAST_START_ENVIRONMENT) & set(ray.environ())
     up.process.terminate()
     assert up.process.wait(180) == 0
-    assert "nothing is left running" in up.said()
-    assert not up.left()
+    assert "nothing is left running" in up.output_text()
+    assert not up.remaining_processes()

@@ -78,7 +78,7 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(
     broken = part(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
     supervisor = supervise(broken)
     with pytest.raises(ProcessFailedError, match="no such model"):
-        supervisor.wait_ready(going=lambda: False)
+        supervisor.wait_ready(stopping=lambda: False)
 
 
 def test_a_part_that_never_answers_is_given_up(
@@ -88,8 +88,8 @@ def test_a_part_that_never_answers_is_given_up(
     silent = part(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
     supervisor = supervise(silent)
     with pytest.raises(ProcessFailedError, match="does not answer"):
-        supervisor.wait_ready(going=lambda: False)
-    assert not reaper.marked(instance.mark)
+        supervisor.wait_ready(stopping=lambda: False)
+    assert not reaper.tagged(instance.tag)
 
 
 def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
@@ -98,8 +98,8 @@ def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
     """kill -9 of a parent leaves its child alone: the supervisor ends it before it starts the part again."""
     told = tmp_path / "child"
     supervisor = supervise(part(instance, "p", WITH_CHILD, str(told), ready=told.exists))
-    assert supervisor.wait_ready(going=lambda: False)
-    supervisor.settled()
+    assert supervisor.wait_ready(stopping=lambda: False)
+    supervisor.mark_started()
     first, child = supervisor.pids()["p"], int(wait_until(told.read_text, 30, "the child"))
     told.unlink()
     os.kill(first, signal.SIGKILL)
@@ -107,9 +107,9 @@ def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
         lambda: supervisor.restarts()["p"] == 1 and supervisor.is_ready("p"), 60, "the part to be back"
     )
     assert supervisor.pids()["p"] != first
-    assert child not in reaper.marked(instance.mark)
+    assert child not in reaper.tagged(instance.tag)
     supervisor.stop()
-    assert not reaper.marked(instance.mark)
+    assert not reaper.tagged(instance.tag)
 
 
 def test_the_next_instance_ends_what_a_killed_one_has_left(systems: Callable[..., System]) -> None:
@@ -121,10 +121,10 @@ def test_the_next_instance_ends_what_a_killed_one_has_left(systems: Callable[...
     for pid in (*watchers, dev.process.pid):
         os.kill(pid, signal.SIGKILL)
     dev.process.wait(30)
-    assert dev.left() == [valkey]
+    assert dev.remaining_processes() == [valkey]
     following = Instance(dev.folder)
     assert following.open() == [valkey]
-    assert not dev.left()
+    assert not dev.remaining_processes()
     following.close()
 
 

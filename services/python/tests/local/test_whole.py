@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testkit.echo import echo_text
-from testkit.system import System, call, try_call
+from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,7 +20,7 @@ def group_of(up: System) -> dict:
     """The only one, once one that was killed before it could leave is known to be lost."""
 
     def only() -> dict | None:
-        here = [one for one in call(f"{up.url}/v1/pools/echo")["groups"] if one["state"] != "lost"]
+        here = [one for one in request(f"{up.url}/v1/pools/echo")["groups"] if one["state"] != "lost"]
         return here[0] if len(here) == 1 else None
 
     return wait_until(only, 60, "one group")
@@ -45,15 +45,15 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
     assert answer.stdout == echo_text("hello", 5)
     group = group_of(up)
     assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
-    wake = wait_until(lambda: call(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the wake to be told")
+    wake = wait_until(lambda: request(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the wake to be told")
     assert {"ray_s", "process_group_s", "model_s", "warm_up_s"} <= set(wake)
     assert wake["total_s"] >= wake["ray_s"] > wake["model_s"], "the start of Ray is part of the wake"
-    assert "pool echo: ray" in up.said()
+    assert "pool echo: ray" in up.output_text()
 
 
 def test_the_same_app_answers_on_ray(up: System) -> None:
     """`APIEntrypoint` is a Serve application of its own and sees the same tasks."""
-    listed = wait_until(lambda: try_call(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint")
+    listed = wait_until(lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint")
     assert listed["data"]
 
 
@@ -62,7 +62,7 @@ def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
     before = up.state()["pids"]["valkey"]
     port = (up.folder / "valkey" / "port").read_text()
     task = up.submit(message="through", steps=40, step_s=0.1, all_ranks=True)
-    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
+    wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
     os.kill(before, signal.SIGKILL)
     restarted(up, "valkey", before)
     assert (up.folder / "valkey" / "port").read_text() == port
@@ -76,7 +76,7 @@ def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
     task = up.submit(message="on", steps=20, step_s=0.1)
     os.kill(before, signal.SIGKILL)
     restarted(up, "gateway", before)
-    wait_until(lambda: try_call(f"{url}/healthz"), 180, "the gateway on its port")
+    wait_until(lambda: try_request(f"{url}/healthz"), 180, "the gateway on its port")
     assert up.wait(task)["attempt"] == 1
 
 
@@ -84,7 +84,7 @@ def test_a_killed_rank_is_a_strike_and_the_gang_comes_back(up: System) -> None:
     """kill -9 of rank 1: Serve restarts the whole gang, and the task succeeds in its second attempt."""
     pids = group_of(up)["pids"]
     task = up.submit(message="twice", steps=100, step_s=0.05, all_ranks=True)
-    wait_until(lambda: call(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
+    wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
     os.kill(pids[1], signal.SIGKILL)
     done = up.wait(task, timeout=400)
     assert (done["attempt"], done["strikes"]) == (2, 1)
@@ -99,10 +99,10 @@ def test_what_it_started_is_gone_after_it_stops(up: System) -> None:
     )
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(180) == 0
-    assert "nothing is left running" in up.said()
-    assert not up.left()
+    assert "nothing is left running" in up.output_text()
+    assert not up.remaining_processes()
     for url in (state["url"], state["api_url"]):
-        assert try_call(f"{url}/healthz") is None
+        assert try_request(f"{url}/healthz") is None
     assert not [name for name in up.shared_memory() - up.memory if "ray" in name or "plasma" in name]
     assert not ray_folder.exists()
     assert (up.folder / "logs" / "ray").exists()

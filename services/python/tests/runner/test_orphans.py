@@ -55,7 +55,7 @@ def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[s
             *options,
             str(folder),
         ],
-        env={**outer, "PYTHONPATH": str(TESTS), "NOTES": str(folder / "pid")},
+        env={**outer, "PYTHONPATH": str(TESTS.parent), "NOTES": str(folder / "pid")},
         cwd=folder,
         check=False,
         text=True,

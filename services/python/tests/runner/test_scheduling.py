@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testkit.scheduling import SHARED, unit
+from testkit.scheduling import SHARED, scheduling_unit
 
 TESTS = Path(__file__).parents[1]
 
 
 def test_tests_of_a_file_stay_together() -> None:
-    assert unit("tests/api/test_a.py::test_one[x::y]") == unit("tests/api/test_a.py::test_two")
-    assert unit("tests/api/test_a.py::test_one") != unit("tests/api/test_b.py::test_one")
+    assert scheduling_unit("tests/api/test_a.py::test_one[x::y]") == scheduling_unit("tests/api/test_a.py::test_two")
+    assert scheduling_unit("tests/api/test_a.py::test_one") != scheduling_unit("tests/api/test_b.py::test_one")
 
 
 def test_files_that_share_a_whole_system_stay_together() -> None:
-    assert unit("tests/local/test_whole.py::test_one") == unit("tests/local/test_readme.py::test_one")
+    assert scheduling_unit("tests/local/test_whole.py::test_one") == scheduling_unit("tests/local/test_readme.py::test_one")
     assert {path.name for path in TESTS.rglob("test_*.py")} >= set(SHARED)

@@ -19,8 +19,8 @@ def test_skips_are_counted_by_what_is_missing_and_how_to_get_it() -> None:
     reasons = ["Skipped: no redis-server on PATH", "Skipped: there is no redis-server on PATH"]
     reasons += ["Skipped: helm is not on PATH: the chart cannot be rendered", "Skipped: moto checks nothing"]
     assert summary(reasons) == (
-        "4 tests were skipped: 2 want Redis 7.0 (apt-get install redis-server); "
-        "1 want helm (https://helm.sh/docs/intro/install); 1 for reasons of their own."
+        "4 tests were skipped: 2 need Redis 7.0 (apt-get install redis-server); "
+        "1 need helm (https://helm.sh/docs/intro/install); 1 for other reasons."
     )
 
 
@@ -41,7 +41,7 @@ def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -
     command = [sys.executable, "-m", "pytest", "-p", "testkit.skip_summary", "-p", "no:cacheprovider", "-q"]
     done = subprocess.run(
         [*command, "--rootdir", str(tmp_path), "-c", "/dev/null", "-n", workers, str(tmp_path)],
-        env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(TESTS.parent), "PATH": "/usr/bin:/bin"},
         cwd=tmp_path,
         check=False,
         capture_output=True,
@@ -50,8 +50,8 @@ def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [one for one in done.stdout.splitlines() if one.startswith("2 tests were skipped")]
-    assert "1 want Redis 7.0" in line
-    assert "1 want kube-score" in line
+    assert "1 need Redis 7.0" in line
+    assert "1 need kube-score" in line
 
 
 def test_every_program_that_tests_look_for_is_one_that_the_line_knows() -> None:

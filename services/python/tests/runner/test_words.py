@@ -56,6 +56,15 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
     assert f'{path}:2: "{BANNED_NAME}" → say what it holds' in output
 
 
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    """A typing error must not look like a tree without banned words."""
+    done = subprocess.run(
+        [sys.executable, TOOL, tmp_path / "none"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no such file or folder" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

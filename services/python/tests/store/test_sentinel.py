@@ -23,7 +23,7 @@ from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
 from daybreak_server.settings.tree import RedisSettings
 from testkit.pools import Pool, make_settings
-from testkit.redis_sentinel import PASSWORD, SENTINEL_PASSWORD, Node, Watched
+from testkit.redis_sentinel import PASSWORD, SENTINEL_PASSWORD, Node, SentinelCluster
 from testkit.valkey import binary
 from testkit.waiting import wait_until
 
@@ -31,12 +31,12 @@ BEFORE, AFTER = 20, 20
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
+def watched(tmp_path: Path) -> Iterator[SentinelCluster]:
     """Three servers and three Sentinels."""
     program = binary("redis")
     if program is None:
         pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
-    servers = Watched(tmp_path / "redis", program)
+    servers = SentinelCluster(tmp_path / "redis", program)
     try:
         servers.start()
         yield servers
@@ -86,7 +86,7 @@ def pause(node: Node) -> Callable[[], None]:
 
 @pytest.mark.parametrize(("lose", "replicas"), [(kill, 1), (pause, 2)])
 def test_a_fail_over_loses_no_accepted_task(
-    watched: Watched, tmp_path: Path, lose: Callable[[Node], Callable[[], None]], replicas: int
+    watched: SentinelCluster, tmp_path: Path, lose: Callable[[Node], Callable[[], None]], replicas: int
 ) -> None:
     """The master goes while tasks come and are worked at, and comes back later: all that was accepted succeeds.
 
@@ -117,7 +117,7 @@ def test_a_fail_over_loses_no_accepted_task(
         pool.close()
 
 
-def test_what_no_replica_has_is_not_accepted(watched: Watched) -> None:
+def test_what_no_replica_has_is_not_accepted(watched: SentinelCluster) -> None:
     """While the replicas stand still a submit is refused, over a new connection too; the same task is taken later."""
     where = Endpoint.configured(RedisSettings.model_validate({**watched.settings, "wait_replicas": 1}))
     task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
@@ -143,7 +143,7 @@ def test_what_no_replica_has_is_not_accepted(watched: Watched) -> None:
     assert isinstance(asyncio.run(submit()), Submitted)
 
 
-def test_passwords_may_be_in_files(watched: Watched, tmp_path: Path) -> None:
+def test_passwords_may_be_in_files(watched: SentinelCluster, tmp_path: Path) -> None:
     """That of the Sentinels and that of the master: each is read when somebody connects."""
     files = {name: tmp_path / name for name in ("password", "sentinel_password")}
     given = {
@@ -171,7 +171,7 @@ def test_passwords_may_be_in_files(watched: Watched, tmp_path: Path) -> None:
         assert client.ping()
 
 
-def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: Watched) -> None:
+def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: SentinelCluster) -> None:
     """The first is away: threads and coroutines that look for the master together still know all three after it."""
     watched.sentinels[0].kill()
     where = Endpoint.configured(RedisSettings.model_validate(watched.settings))
@@ -197,7 +197,7 @@ def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: Watched) -> 
     pool.close()
 
 
-def test_sentinels_that_do_not_answer_are_said(watched: Watched) -> None:
+def test_sentinels_that_do_not_answer_are_said(watched: SentinelCluster) -> None:
     """With one Sentinel left all goes on; with none, the error names them and not a password."""
     for sentinel in watched.sentinels[:2]:
         sentinel.kill()

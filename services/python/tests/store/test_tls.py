@@ -16,7 +16,7 @@ from daybreak_server.domain.tasks import State
 from daybreak_server.settings.tree import RedisSettings
 from testkit.redis_tls import PASSWORD, USER, Authority, TlsServer
 from testkit.valkey import binary
-from testkit.whole_life import whole_life
+from testkit.task_lifecycle import run_task_lifecycle
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def endpoint(server: TlsServer, *, password: str = PASSWORD, **files: Path) -> E
 async def test_every_face_speaks_tls(secure: Callable[..., TlsServer], authority: Authority) -> None:
     """Store, queue, events and the doctor's look connect by certificate and user."""
     where = endpoint(secure(), ca_file=authority.ca_file)
-    assert await whole_life(where) is State.SUCCEEDED
+    assert await run_task_lifecycle(where) is State.SUCCEEDED
     found = await facts(where)
     assert (found.error, found.product) == (None, "redis")
 
@@ -84,7 +84,7 @@ async def test_the_urls_own_options_of_tls_count(
     url = endpoint(secure()).url
     for options in (f"ssl_ca_certs={authority.ca_file}", "ssl_cert_reqs=none&ssl_check_hostname=false"):
         where = Endpoint.configured(RedisSettings(url=f"{url}?{options}"))
-        assert await whole_life(where) is State.SUCCEEDED
+        assert await run_task_lifecycle(where) is State.SUCCEEDED
     assert "certificate" in ((await facts(endpoint(secure()))).error or "").lower()
 
 
@@ -94,7 +94,7 @@ async def test_a_server_that_wants_our_certificate(
     """With one of its authority's it serves us; without, it does not."""
     server = secure(mutual=True)
     ours = {"cert_file": server.certificate, "key_file": server.key}
-    assert await whole_life(endpoint(server, ca_file=authority.ca_file, **ours)) is State.SUCCEEDED
+    assert await run_task_lifecycle(endpoint(server, ca_file=authority.ca_file, **ours)) is State.SUCCEEDED
     assert "cannot be reached" in ((await facts(endpoint(server, ca_file=authority.ca_file))).error or "")
 
 

@@ -20,7 +20,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
 from daybreak_server.settings.tree import RedisSettings
 from testkit.valkey import Server, binary
-from testkit.whole_life import whole_life
+from testkit.task_lifecycle import run_task_lifecycle
 
 PASSWORD = "p/w#of?the@socket"
 
@@ -51,7 +51,7 @@ def endpoint(path: Path, user: str = f":{quote(PASSWORD, safe='')}@", **more: st
 async def test_every_face_works_over_a_unix_socket(socket_path: Path, options: str) -> None:
     """Store, queue, events and the doctor's look; the database is an option of the URL."""
     where = endpoint(socket_path, options=options)
-    assert await whole_life(where) is State.SUCCEEDED
+    assert await run_task_lifecycle(where) is State.SUCCEEDED
     found = await facts(where)
     assert (found.error, found.product) == (None, "valkey")
     with connect(where, timeout_s=5) as client:
@@ -78,7 +78,7 @@ async def test_a_password_file_goes_with_a_unix_socket(socket_path: Path, tmp_pa
     file.write_text(f"{PASSWORD}\n")
     for user in ("", "default@"):
         where = endpoint(socket_path, user, password_file=str(file), options="?db=1")
-        assert await whole_life(where) is State.SUCCEEDED
+        assert await run_task_lifecycle(where) is State.SUCCEEDED
         with connect(where, timeout_s=5) as client:
             client.flushdb()
     file.write_text("wrong")

@@ -1,1 +1,1 @@
-"""Daybreak on Kubernetes, from a POST at zero to pods that are gone, beside baselines of the same run."""
+"""Measures Daybreak on Kubernetes, from a POST at zero until the pods are gone, beside baselines of the same run."""

@@ -1,7 +1,7 @@
-"""``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]``: two tables, ``docs/figures/k8s*.json``.
+"""``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]``: ``docs/figures/k8s*.json``.
 
-Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, the image on its nodes. It
-makes a namespace of its own, and removes it.
+Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, and the image on its nodes. It
+creates a namespace, and deletes it at the end.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from verification.results import FOLDER, Report
 
 ABOUT = (
     "The chart on a real single-node cluster, CPU ranks, the tiny model, two hosts a group in pool `video`. All of "
-    "Kubernetes and of Daybreak shares the machine's cores. Baselines are measured in the same run, with the same image: "
-    "a pod of the worker's template that only sleeps, Ray's own `ray start` in it, and the load of the model in a bare "
-    "process. Baseline and wake of the warm head are measured in turns, 15 s after whatever was before."
+    "Kubernetes and of Daybreak shares the machine's cores. Baselines are measured in the same run, with the same "
+    "image: a pod of the worker's template that only sleeps, the stock `ray start` in it, and the load of the model in "
+    "a plain process. Baseline and wake of the warm head alternate, each after 15 s of rest."
 )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.k8s", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each thing once, and a burst of 100")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure each thing once, and a burst of 100 tasks"
+    )
     parser.add_argument("--part", choices=["pools", "hosts"], help="one of the two tables (default: both)")
     parser.add_argument("--image", default="daybreak:dev")
     parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
@@ -44,7 +46,7 @@ def main() -> int:
 
 def _run(deployment: Deployment, part: str, *, quick: bool) -> Report:
     if part == "hosts":
-        hosts.furnish(deployment)
+        hosts.configure(deployment)
     try:
         deployment.open()
         if part == "hosts":
@@ -60,21 +62,21 @@ def _run(deployment: Deployment, part: str, *, quick: bool) -> Report:
 
 
 def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, rest_s: float) -> None:
-    """All rows, the quiet ones first."""
+    """Measure all rows, those of an idle system first."""
     deployment.wait_for_zero("echo", head=True)
     deployment.wait_for_zero("video", head=False)
     calls_an_hour = rest(deployment, rest_s)
     at_zero = latencies(deployment, "echo", 20)
     deployment.assert_tasks_ended()
     baselines = Baselines(deployment)
-    baselines.see("echo")
+    baselines.capture("echo")
     warm = latencies(deployment, "echo", 20)
     deployment.assert_tasks_ended()
-    cold = ride(deployment, "video", on_ride=lambda: baselines.see("video"))
+    cold = ride(deployment, "video", on_ride=lambda: baselines.capture("video"))
     baselines.load("video")
     rides = []
     for _ in range(times):
-        # Baseline and ride in turns, each after the same rest: what else the machine does is in both.
+        # Baseline and ride alternate, each after the same rest, so that other load on the machine affects both.
         deployment.wait_for_zero("echo", head=True)
         time.sleep(REST_S)
         baselines.join("echo")
@@ -90,7 +92,7 @@ def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, r
         *rows.wakes("video, from no pods", [cold], None),
         *rows.baselines(baselines),
         rows.down(rides),
-        rows.bursts(tasks, from_zero, running, wake_s=min(one.formed_s for one in rides)),
+        rows.bursts(tasks, from_zero, running, wake_s=min(each.formed_s for each in rides)),
         rows.calls(calls_an_hour),
     ):
         report.add(row)

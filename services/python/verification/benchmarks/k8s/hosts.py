@@ -1,4 +1,4 @@
-"""A group of two hosts with its model: woken on a warm head, beside what it takes at least, and from no pods."""
+"""Measures a group of two hosts with its model: from a warm head, beside a baseline, and from no pods."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from verification.benchmarks.k8s.timeline import REST_S, ride
 from verification.results import Report
 
 ABOUT = (
-    "The same cluster, two pools of the tiny video model, two hosts a group and a rank on each: the head of `pair` "
-    "stays, of `video` nothing does. The baseline is measured in turns with the wakes of `pair`: two bare pods at once, "
-    "in each Ray's own `ray start` and then the load of the model."
+    "The same cluster with two pools of the tiny video model, two hosts a group and a rank on each. The head of `pair` "
+    "stays; `video` keeps no pod. The baseline alternates with the wakes of `pair`: two bare pods at once, in each the "
+    "stock `ray start` and then the load of the model."
 )
 WARM, COLD, HOSTS = "pair", "video", 2
 
 
-def furnish(deployment: Deployment) -> None:
-    """The pools, before the deployment is opened."""
+def configure(deployment: Deployment) -> None:
+    """Set the pools before the deployment is installed."""
     deployment.values["pools"] = {
         WARM: pool("video", ranks=HOSTS, hosts=HOSTS, idle={"mode": "workers"}),
         COLD: deployment.values["pools"][COLD],
@@ -28,12 +28,12 @@ def furnish(deployment: Deployment) -> None:
 
 
 def measure(deployment: Deployment, report: Report, *, times: int) -> None:
-    """Each so many times, after the same rest."""
+    """Measure each wake ``times`` times, after the same rest."""
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)
-    # Also what is first of its kind on this node: it counts for nothing.
-    ride(deployment, WARM, on_ride=lambda: baselines.see(WARM))
+    # The first ride on this node also warms it up, so it does not count.
+    ride(deployment, WARM, on_ride=lambda: baselines.capture(WARM))
     warm, cold = [], []
     for _ in range(times):
         deployment.wait_for_zero(WARM, head=True)

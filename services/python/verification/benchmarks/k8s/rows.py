@@ -1,4 +1,4 @@
-"""The table's rows, from what was measured. Pure."""
+"""Turns the measurements into the rows of the table. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLLING_S = 2.0
 
 
 class Measured(Protocol):
-    """Of bare pods, in seconds."""
+    """The seconds of baseline pods."""
 
     start_s: list[float]
     join_s: list[float]
@@ -36,7 +36,7 @@ def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
 
 
 def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Iterator[Row]:
-    detected = [one.detected_s for one in rides]
+    detected = [ride.detected_s for ride in rides]
     target = POLLING_S + 1
     yield Row(
         what=f"{what}: POST → KEDA has raised the pool",
@@ -47,7 +47,9 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
         spread=(min(detected), max(detected)),
     )
     baseline_s = (
-        median(map(sum, zip(baselines.start_s, baselines.join_s, strict=True))) if baselines is not None else None
+        median(map(sum, zip(baselines.start_s, baselines.join_s, strict=True)))
+        if baselines is not None
+        else None
     )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
     note = f"phases of the last, s: {last}"
@@ -55,7 +57,7 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
 
 
 def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
-    """A group of several hosts, with each phase of its wake. ``whole_s`` may be empty: it has no baseline then."""
+    """A group of several hosts, with each phase of its wake. Without ``whole_s`` it has no baseline."""
     yield _formed(
         what,
         rides,
@@ -64,7 +66,7 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
         note=f"baseline {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
     )
     for name in rides[-1].phases:
-        took = [one.phases.get(name, 0.0) for one in rides]
+        took = [ride.phases.get(name, 0.0) for ride in rides]
         about = "from the POST to the group" if name.startswith("total") else "as the pool's record has it"
         yield Row(
             what=f"… {name.removesuffix('_s')}",
@@ -75,9 +77,11 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
         )
 
 
-def _formed(what: str, rides: Sequence[Ride], *, baseline_s: float | None, baseline_what: str, note: str) -> Row:
-    """Held against its baseline, where it has one."""
-    groups = [one.group_s for one in rides]
+def _formed(
+    what: str, rides: Sequence[Ride], *, baseline_s: float | None, baseline_what: str, note: str
+) -> Row:
+    """The time until the group formed, with a target if it has a baseline."""
+    groups = [ride.group_s for ride in rides]
     return Row(
         what=f"{what}: RayCluster patched → group formed",
         value=median(groups),
@@ -101,7 +105,7 @@ def baselines(of: Measured) -> Iterator[Row]:
 
 
 def down(rides: Sequence[Ride]) -> Row:
-    gone = [one.gone_s for one in rides]
+    gone = [ride.gone_s for ride in rides]
     return Row(
         what="idle group: pool lowered → pods gone",
         value=median(gone),

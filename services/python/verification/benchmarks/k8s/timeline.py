@@ -1,4 +1,4 @@
-"""When what happened, as seen from outside: the Kubernetes API and HTTP, looked at ten times a second."""
+"""Times what happens, seen from outside: polls the Kubernetes API and HTTP ten times a second."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from testkit.log import log
 
 LOOK_S = 0.1
 REST_S = 15.0
-"""Before each measurement: the end of the one before is not to be in it."""
+"""The rest before each measurement, so that the end of the previous one does not affect it."""
 CALLS = "daybreak_operator_kubernetes_calls_total"
 METRICS_PORT = 9090
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ride:
-    """From a POST at zero to pods that are gone; seconds from the POST, but ``gone_s``."""
+    """From a POST at zero until the pods are gone. All but ``gone_s`` are seconds from the POST."""
 
     detected_s: float
     """KEDA has raised the pool."""
@@ -31,9 +31,9 @@ class Ride:
     formed_s: float
     """The group has taken the task, by the task's own events (a pool's numbers may be a second old)."""
     gone_s: float
-    """From the pool's lowering to its last worker pod's end."""
+    """From the lowering of the pool until its last worker pod is gone."""
     phases: dict[str, float]
-    """As the pool tells of it."""
+    """The phases in the pool's record."""
 
     @property
     def group_s(self) -> float:
@@ -42,7 +42,7 @@ class Ride:
 
 
 def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda: None) -> Ride:
-    """One task from zero, and back. ``on_ride`` is called while the group is there and idle."""
+    """Run one task from zero and back to zero; call ``on_ride`` while the group is idle."""
     given = {"message": "ride", "steps": 1} if pool == "echo" else {"prompt": "a red circle", "steps": 1}
     began, began_at = time.monotonic(), time.time()
     task = deployment.submit(pool, given)
@@ -73,7 +73,7 @@ def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda
 
 
 def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
-    """Milliseconds of each of so many POSTs, one after another; their tasks have ended when this returns."""
+    """Milliseconds of ``times`` POSTs, one after another; their tasks have ended when this returns."""
     tasks, found = [], []
     for number in range(times):
         began = time.perf_counter()
@@ -86,28 +86,28 @@ def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
 
 def burst(deployment: Deployment, pool: str, tasks: int) -> float:
     """Seconds from the first POST of a burst to the end of its last task."""
-    one = {"pool": pool, "input": {"message": "burst", "steps": 1, "step_s": 0.01}}
+    request = {"pool": pool, "input": {"message": "burst", "steps": 1, "step_s": 0.01}}
     began = time.monotonic()
     made: list[Task] = []
     for first in range(0, tasks, 100):
-        answer = deployment.client.submit_batch([one] * min(100, tasks - first))
+        answer = deployment.client.submit_batch([request] * min(100, tasks - first))
         made += [item.task for item in answer.results if item.task is not None]
     assert len(made) == tasks, f"{tasks - len(made)} tasks were refused"
 
     def done() -> bool:
-        """A pool's numbers may be a second old, so the last tasks are asked too."""
+        """A pool's numbers may be a second old, so check the last tasks too."""
         now = deployment.client.pool(pool)
         return now.queued + now.running == 0 and all(_ended(deployment, task) for task in made[-10:])
 
     wait_until(done, timeout_s=WAKE_S + tasks, what=f"the end of {tasks} tasks", pause_s=LOOK_S)
     took = time.monotonic() - began
-    assert all(_ended(deployment, task) for task in made), "they had not all ended"
+    assert all(_ended(deployment, task) for task in made), "some tasks have not ended"
     return took
 
 
 def _started(deployment: Deployment, task: Task) -> float:
-    """When, in seconds since the epoch: cluster and client share this machine's clock."""
-    return next(one.at for one in deployment.client.events(task) if one.type == "started").timestamp()
+    """When it started, in seconds since the epoch; cluster and client share this machine's clock."""
+    return next(event.at for event in deployment.client.events(task) if event.type == "started").timestamp()
 
 
 def _ended(deployment: Deployment, task: Task) -> bool:
@@ -115,7 +115,7 @@ def _ended(deployment: Deployment, task: Task) -> bool:
 
 
 def rest(deployment: Deployment, for_s: float) -> float:
-    """Calls of the operator to the Kubernetes API, an hour, while nothing happens; without its watches."""
+    """The operator's calls to the Kubernetes API per hour while nothing happens, without its watches."""
     forward = deployment.port_forward_pod("app.kubernetes.io/component=operator", METRICS_PORT)
 
     def calls() -> float:
@@ -130,6 +130,8 @@ def rest(deployment: Deployment, for_s: float) -> float:
 
 def _replicas(deployment: Deployment, pool: str) -> int:
     found = [
-        one for one in deployment.kube.custom_objects(RAY) if one["metadata"]["name"].startswith(f"{pool}-")
+        cluster
+        for cluster in deployment.kube.custom_objects(RAY)
+        if cluster["metadata"]["name"].startswith(f"{pool}-")
     ]
-    return sum(int(one["spec"]["workerGroupSpecs"][0].get("replicas") or 0) for one in found)
+    return sum(int(cluster["spec"]["workerGroupSpecs"][0].get("replicas") or 0) for cluster in found)

@@ -1,4 +1,4 @@
-"""One task through every face of the store."""
+"""Run one task through all parts of the store."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Finished, NewTask, State
 
 
-async def whole_life(where: Endpoint) -> State:
-    """One task through all faces of the store, the guard's way of being told included."""
+async def run_task_lifecycle(endpoint: Endpoint) -> State:
+    """Submit, claim, settle and read a task. The queue's endpoint is serialised like the watchdog's."""
     task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
     group = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
-    store, events = RedisStore(where), RedisEvents(where)
-    queue = RedisQueue(Endpoint.of(json.loads(json.dumps(asdict(where)))), pool="echo")
+    store, events = RedisStore(endpoint), RedisEvents(endpoint)
+    queue = RedisQueue(Endpoint.of(json.loads(json.dumps(asdict(endpoint)))), pool="echo")
     try:
         after = await events.tail("echo")
         await store.submit([task])

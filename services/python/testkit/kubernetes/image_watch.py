@@ -1,0 +1,118 @@
+"""Detect within seconds that the nodes lack an image, and say how to load it.
+
+Helm would wait minutes for such a pod. A node's list of images (``status.images``) holds at most 50, so it cannot
+prove that an image is missing. The kubelet's status of the pod's containers can.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+PULL_TIMEOUT_S = 30.0
+"""A registry may fail once. A pull that fails for this long will not succeed."""
+_PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
+_FINAL = frozenset({"ErrImageNeverPull", "InvalidImageName"})
+_MISSING = re.compile(r"not found|does not exist|manifest unknown|access denied|not authorized|unauthorized")
+
+
+class MissingImageError(AssertionError):
+    """A node neither has an image nor can pull it. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullFailure:
+    """What the kubelet reports about a container's image."""
+
+    image: str
+    pod: str
+    reason: str
+    message: str
+
+    @property
+    def final(self) -> bool:
+        """Whether waiting is pointless: the image may not be pulled, or no registry has it."""
+        return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
+
+    def advice(self, option: str | None) -> str:
+        """What is missing and how to load it. ``option`` selects another image; ``None`` for Daybreak's own."""
+        message = f": {' '.join(self.message.split())}" if self.message else ""
+        load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
+        other = "make e2e IMAGE=…" if option is None else f'make e2e PYTEST="{option} …"'
+        return (
+            f"a node has no image {self.image} and cannot pull it (pod {self.pod}: {self.reason}{message}).\n"
+            f"{load} on every node: `kind load docker-image {self.image}`, `k3d image import {self.image}` or "
+            f"`minikube image load {self.image}`. Or name an image that the nodes can pull: `{other}`."
+        )
+
+
+def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailure]:
+    """The failed pulls of these images. Tests break other images on purpose."""
+    failures = []
+    for pod in pods:
+        containers = [*(pod.spec.init_containers or []), *pod.spec.containers]
+        image_of = {container.name: container.image for container in containers}
+        statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+        for status in statuses:
+            waiting = status.state.waiting if status.state is not None else None
+            image = image_of.get(status.name, status.image)
+            if waiting is not None and waiting.reason in _PULL_FAILED | _FINAL and image in images:
+                failures.append(
+                    PullFailure(
+                        image=image,
+                        pod=pod.metadata.name,
+                        reason=waiting.reason,
+                        message=waiting.message or "",
+                    )
+                )
+    return failures
+
+
+def images_of(values: Mapping[str, Any]) -> frozenset[str]:
+    """The images in values of the chart."""
+    images = (values.get("image"), values.get("redis", {}).get("image"))
+    return frozenset(f"{image['repository']}:{image['tag']}" for image in images if image)
+
+
+class ImageWatch:
+    """Polls pods and remembers since when the pull of an image has failed."""
+
+    def __init__(
+        self,
+        pods: Callable[[], Iterable[Any]],
+        images: Iterable[str],
+        *,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """``options`` maps an image that is not Daybreak's to the option that selects another."""
+        self._pods = pods
+        self._options = options or {}
+        self._images = frozenset(images)
+        self._since: dict[str, float] = {}
+
+    def check(self, more: frozenset[str] = frozenset(), *, now: float | None = None) -> None:
+        """Check the pods once, for the images of the constructor and ``more``.
+
+        :raises MissingImageError: if waiting for one of them is pointless.
+        """
+        now = time.monotonic() if now is None else now
+        try:
+            failures = pull_failures(self._pods(), self._images | more)
+        except (ApiException, HTTPError, OSError):
+            return  # the API server is busy: the next check will tell
+        self._since = {failure.image: self._since.get(failure.image, now) for failure in failures}
+        for failure in failures:
+            if failure.final or now - self._since[failure.image] >= PULL_TIMEOUT_S:
+                raise MissingImageError(failure.advice(self._options.get(failure.image)))
+
+
+def _is_local(image: str) -> bool:
+    """Whether the name has no registry: such an image was built locally and must be loaded."""
+    first, slash, _ = image.partition("/")
+    return not slash or not ("." in first or ":" in first or first == "localhost")
