@@ -107,9 +107,15 @@ def in_python(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def listed(paths: list[str]) -> Iterator[Path]:
-    """The files below ``paths`` that git knows or would add; a file outside the repository is itself."""
-    inside = [path for path in paths if (ROOT / path).resolve().is_relative_to(ROOT)]
-    yield from (Path(path) for path in paths if path not in inside)
+    """The files below ``paths`` that git knows or would add; a file outside the repository is itself.
+
+    :raises SystemExit: if a path does not exist.
+    """
+    found = [Path(path).resolve() for path in paths]
+    if missing := [str(path) for path in found if not path.exists()]:
+        raise SystemExit(f"tools/words.py: no such file or folder: {', '.join(missing)}")
+    inside = [path for path in found if path.is_relative_to(ROOT)]
+    yield from (path for path in found if path not in inside)
     if inside:
         command = ["git", "ls-files", "-co", "--exclude-standard", "--", *inside]
         output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -134,7 +140,7 @@ def uses(paths: list[str]) -> Iterator[str]:
 
 def main() -> int:
     """Print every use. :returns: 1 if there are any."""
-    found = list(uses(sys.argv[1:] or ["."]))
+    found = list(uses(sys.argv[1:] or [str(ROOT)]))
     print("\n".join(found) or "words: plain English, and the field's terms")
     if found:
         print(f"{len(found)} to rewrite: say it in the fewest plain words; tools/words.py has the list")

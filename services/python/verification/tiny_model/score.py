@@ -121,20 +121,20 @@ def sample(
 
 @dataclass(frozen=True)
 class Score:
-    """What the check read from each video, beside what was asked for."""
+    """What the check read from each video, beside what its prompt named."""
 
-    asked: tuple[Subject, ...]
+    wanted: tuple[Subject, ...]
     got: tuple[Reading, ...]
 
     def right(self, trait: str) -> int:
-        """Videos whose `colour`, `shape` or `direction` is the one asked for."""
-        return sum(getattr(a, trait) == getattr(g, trait) for a, g in zip(self.asked, self.got, strict=True))
+        """Videos whose `colour`, `shape` or `direction` matches the prompt."""
+        return sum(getattr(a, trait) == getattr(g, trait) for a, g in zip(self.wanted, self.got, strict=True))
 
     def misses(self) -> list[str]:
         """One line for each video that is wrong in any trait."""
         return [
             f"{a.caption}: {g}"
-            for a, g in zip(self.asked, self.got, strict=True)
+            for a, g in zip(self.wanted, self.got, strict=True)
             if (a.colour, a.shape, a.direction) != (g.colour, g.shape, g.direction)
         ]
 
@@ -152,4 +152,4 @@ def score(model: TinyModel, *, every: int = 1, guidance: float = GUIDANCE) -> Sc
 def curve_line(step: int, seconds: float, result: Score) -> str:
     """One line of a learning curve."""
     counts = ", ".join(f"{trait} {result.right(trait)}" for trait in ("colour", "direction", "shape"))
-    return f"SCORE step {step} at {seconds / 60:.1f} min: of {len(result.asked)} right: {counts}"
+    return f"SCORE step {step} at {seconds / 60:.1f} min: of {len(result.wanted)} right: {counts}"

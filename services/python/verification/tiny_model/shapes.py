@@ -37,8 +37,8 @@ SQUARE_HALF_SIDE: Final = 1.05
 TRIANGLE_APEX, TRIANGLE_BASE, TRIANGLE_HALF_WIDTH = 1.1, 0.9, 1.1
 """In radii of the path: the tip above the centre, the base line below it, half the base's length.
 
-A circle and a square of one area differ so little that the words for them were learned last or never; of two
-sizes, they were told apart."""
+A circle and a square of the same area differ so little that the model learned their words last or never; with two
+sizes, it distinguishes them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The HTTP benchmark runs, so that it does not rot; nothing here is timed."""
+"""The HTTP benchmark runs; no timing is checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from verification.results import load as load_report
 
 
 def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row has a figure, those beside the baseline have its figure and a target."""
+    """Every row has a figure; those with a baseline have its figure and a target."""
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     report = load_report(tmp_path / "http.json")
     assert len(report.rows) == 6
@@ -22,18 +22,18 @@ def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no-op POST" in capsys.readouterr().out
 
 
-def test_a_wrong_answer_stops_the_load() -> None:
-    """A server that answers something else is an error, not a fast server."""
-    with plan.scene(Cores.here()) as stage, pytest.raises(RuntimeError, match="unexpected answer"):
+def test_an_unexpected_response_ends_the_load() -> None:
+    """A server with another response is an error, not a fast server."""
+    with plan.testbed(Cores.here()) as bench, pytest.raises(RuntimeError, match="unexpected response"):
         load.run(
-            stage.servers["daybreak"].port,
+            bench.servers["daybreak"].port,
             lambda number: load.post("/v1/tasks", b"{}"),
             concurrency=2,
             seconds=5.0,
         )
 
 
-def test_keys_differ() -> None:
-    """Each keyed request has a key of its own, in a place of the same length."""
+def test_each_keyed_request_has_another_key() -> None:
+    """The keys have the same length."""
     assert plan.keyed(1) != plan.keyed(2)
     assert len(plan.keyed(1)) == len(plan.keyed(2**60))

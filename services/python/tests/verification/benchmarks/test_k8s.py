@@ -1,4 +1,4 @@
-"""The Kubernetes benchmark's arithmetic: what is held against which baseline."""
+"""The arithmetic of the Kubernetes benchmark: each figure and its baseline."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Baselines:
         self.load_s = [5.0]
 
 
-def test_a_post_at_zero_is_held_against_one_with_a_warm_group() -> None:
-    """By the medians of the same run, so that one slow answer decides nothing."""
+def test_a_post_at_zero_is_compared_with_one_with_a_warm_group() -> None:
+    """The medians of the same run are compared, so that one slow response decides nothing."""
     assert rows.post([10, 12, 90], [10, 10, 10]).held is True
     assert rows.post([13, 13, 13], [10, 10, 10]).held is False
 
 
-def test_a_group_is_held_against_its_floor_from_the_patch_on() -> None:
-    """What KEDA's polling takes is a row of its own. The baseline is the median of whole starts."""
+def test_a_group_is_compared_with_its_baseline_from_the_patch_on() -> None:
+    """KEDA's polling has a separate row. The baseline is the median of whole starts."""
     detect, group = rows.wakes("echo", [ride(), ride(), ride(formed_s=40.0)], Baselines())
     assert (detect.value, detect.held) == (2.0, True)
     assert (group.value, group.baseline, group.held) == (9.5, 8.0, True)
     assert "ray 4.0" in group.note
 
 
-def test_a_group_of_two_hosts_is_held_against_both_at_once_and_shows_its_phases() -> None:
-    """From no pods nothing bare is like it, so nothing is held then."""
+def test_a_group_of_two_hosts_is_compared_with_two_bare_pods_and_shows_its_phases() -> None:
+    """A start from no pods has no baseline, and so no target."""
     group, ray = rows.hosts("two hosts", [ride(), ride(formed_s=13.0), ride(formed_s=14.0)], [9.0, 8.0, 30.0])
     assert (group.value, group.baseline, group.held) == (10.5, 9.0, True)
     assert (ray.what, ray.value) == ("… ray", 4.0)
@@ -55,7 +55,7 @@ def test_a_group_of_two_hosts_is_held_against_both_at_once_and_shows_its_phases(
 
 
 def test_a_late_detection_is_a_miss() -> None:
-    """Polling is 2 s, and one more is allowed."""
+    """KEDA polls every 2 s, and one more second is allowed."""
     detect, group = rows.wakes("echo", [ride(detected_s=3.5)], None)
     assert detect.held is False
     assert group.held is None

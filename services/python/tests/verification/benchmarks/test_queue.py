@@ -18,7 +18,7 @@ from verification.results import Report
 CORES = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}
 
 
-def test_the_queue_benchmark_measures_everything_that_its_table_shows(tmp_path: Path) -> None:
+def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> None:
     """Hand-off, costs and rates on a real server; the rows can be merged and saved."""
     with BenchServer(tmp_path / "server") as server:
         rows = table.handoff_rows(handoff.measure(server.url, samples=5, cores=CORES))
@@ -39,9 +39,7 @@ def test_the_queue_benchmark_measures_everything_that_its_table_shows(tmp_path: 
 def test_every_queue_runs_its_tasks(contender: contenders.Contender, tmp_path: Path) -> None:
     """Real workers and a real producer of each queue, with the first of its variants."""
     if not contender.installed:
-        pytest.skip(
-            f"{contender.name} is not installed: run python -m verification.benchmarks.competitors"
-        )
+        pytest.skip(f"{contender.name} is not installed: run python -m verification.benchmarks.competitors")
     little = race.Race(tasks=50, repeats=1, light=10, rate=50)
     with BenchServer(tmp_path / "server") as server:
         result = race.run(

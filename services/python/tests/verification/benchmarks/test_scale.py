@@ -1,4 +1,4 @@
-"""What the scale benchmark plays, on a real server; the cluster's part runs with ``make bench-k8s``."""
+"""The simulated heads of the scale benchmark, on a real server; ``make bench-k8s`` runs the part on a cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testkit.valkey import Server
 from verification.benchmarks.scale import rows
 from verification.benchmarks.scale.heads import Heads
 from verification.benchmarks.scale.rows import Rest, Size, Way
-from verification.benchmarks.scale.watching import Seen
+from verification.benchmarks.scale.watching import Observed
 
 CLUSTER = RayCluster(
     name="echo-12345678",
@@ -56,7 +56,7 @@ async def hosts(valkey: Server) -> list[tuple[str, ...]]:
 
 
 async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
-    """A head that is not ready does not answer; a group wants all its pods and room below Serve's target."""
+    """A head that is not ready does not answer; a group needs all its pods and room below Serve's target."""
 
     async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None
@@ -80,32 +80,32 @@ async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, v
     assert (await serve.observe(CLUSTER, application="echo")).running == 2
 
 
-def test_what_is_seen() -> None:
-    """The moment is that of the last pool's last change of what counts; other words change nothing."""
-    seen = Seen()
+def test_a_status_counts_from_its_last_change() -> None:
+    """The time is that of the last relevant change of the last pool; other fields change nothing."""
+    observed = Observed()
 
-    def say(name: str, ready: int, text: str = "") -> None:
-        seen.pool(
+    def show(name: str, ready: int, text: str = "") -> None:
+        observed.pool(
             "MODIFIED", {"metadata": {"name": name}, "status": {"phase": "Ready", "ready": ready, "x": text}}
         )
 
-    say("a", 2)
-    assert seen.pools_are(2, phase="Ready", ready=2) is None
-    say("b", 1)
-    assert seen.pools_are(2, phase="Ready", ready=2) is None
-    say("b", 2)
-    at = seen.pools_are(2, phase="Ready", ready=2)
-    say("a", 2, "other words")
+    show("a", 2)
+    assert observed.pools_are(2, phase="Ready", ready=2) is None
+    show("b", 1)
+    assert observed.pools_are(2, phase="Ready", ready=2) is None
+    show("b", 2)
+    at = observed.pools_are(2, phase="Ready", ready=2)
+    show("a", 2, "other words")
     assert at is not None
-    assert seen.pools_are(2, phase="Ready", ready=2) == at
+    assert observed.pools_are(2, phase="Ready", ready=2) == at
     running = {"metadata": {"name": "p"}, "status": {"phase": "Running"}}
-    seen.pod("ADDED", running)
-    assert (seen.pods, seen.running) == ({"p"}, {"p"})
-    seen.pod("DELETED", running)
-    assert (seen.pods, seen.running) == (set(), set())
+    observed.pod("ADDED", running)
+    assert (observed.pods, observed.running) == ({"p"}, {"p"})
+    observed.pod("DELETED", running)
+    assert (observed.pods, observed.running) == (set(), set())
 
 
-def test_the_table() -> None:
+def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
     """200 pools of 12 groups of two pods, and a head each, are 5,000."""
     size = Size(pools=200, groups=12, hosts=2)
     assert size.pods == 5000

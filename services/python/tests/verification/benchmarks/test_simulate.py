@@ -1,4 +1,4 @@
-"""The simulator: repeatable, right where it can be reckoned by hand, and clear about what it lacks."""
+"""The simulator repeats itself, is right where the result can be calculated by hand, and names what it lacks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def figures(tmp_path: Path) -> Path:
             "an event sent to one reader, many at once": 1.5,
         }
     )
-    one = Rate(
+    rate = Rate(
         depth=1000,
         bytes_a_task=1200.0,
         ended_bytes=2000.0,
@@ -44,7 +44,7 @@ def figures(tmp_path: Path) -> Path:
         single_s=2_000.0,
         raw_s=9_000.0,
     )
-    for row in [*rows, *table.rate_rows([one])]:
+    for row in [*rows, *table.rate_rows([rate])]:
         report.add(row)
     report.save(tmp_path)
     return tmp_path
@@ -52,7 +52,7 @@ def figures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def costs(figures: Path) -> Costs:
-    """What the simulator makes of them."""
+    """The costs that the simulator reads from them."""
     return measured(figures)[0]
 
 
@@ -68,7 +68,7 @@ def test_a_run_leaves_rows_and_a_picture(figures: Path, tmp_path: Path) -> None:
 def test_without_measured_costs_it_says_what_to_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is guessed."""
+    """It guesses no cost."""
     assert program.main(["--costs", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "verification.benchmarks.queue" in capsys.readouterr().err
 
@@ -90,7 +90,7 @@ def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
 
 
 def test_a_closed_loop_is_as_fast_as_its_slowest_station(costs: Costs) -> None:
-    """With clients that cost nothing the server's 150 µs a task are the bound."""
+    """With clients that cost nothing, the server's 150 µs per task are the limit."""
     assert closed(client=0.0, leader=0.0, costs=costs, produce=True) == pytest.approx(1 / 150e-6, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""The video benchmark's arithmetic: pairs beside the baseline, and what a thing costs each time."""
+"""The arithmetic of the video benchmark: pairs beside the baseline, and the cost of a feature each time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_a_task_is_compared_with_its_own_pair() -> None:
 
 
 def test_more_than_one_percent_and_fifty_milliseconds_is_a_miss() -> None:
-    """Said as such, not hidden in a spread."""
+    """The row shows the miss."""
     wall, *_ = rows.beside_bare([10.0] * 3, [timed(10.2, 10.1)] * 3)
     assert wall.held is False
 
 
-def test_what_previews_cost_is_told_each() -> None:
-    """The difference over how many there were."""
+def test_the_cost_of_previews_is_given_for_each_of_them() -> None:
+    """The difference divided by their number."""
     plain = [timed(4.1, 4.0)] * 3
     (row,) = rows.cost_of("previews", "preview", plain, [timed(4.5, 4.4, preview=40)] * 3)
     assert row.note == "40 previews: +10.0%, 10.0 ms each"

@@ -38,7 +38,7 @@ def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert saved.machine["commit"]
 
 
-def test_the_table_names_misses_and_ratios() -> None:
+def test_the_table_shows_misses_and_ratios() -> None:
     """A missed target stands out; the ratio is figure over baseline; a bar in a name breaks no table."""
     lines = report().table().splitlines()
     assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
@@ -51,12 +51,24 @@ def test_the_table_names_misses_and_ratios() -> None:
     ("value", "shown"), [(0, "0"), (3, "3"), (1234567.8, "1,234,568"), (0.5, "0.5"), (0.0000012, "0.0000012")]
 )
 def test_numbers_keep_three_digits(value: float, shown: str) -> None:
-    """Small and large numbers are readable, and never in powers of ten."""
+    """Small and large numbers are readable, without exponents."""
     assert number(value) == shown
 
 
 def test_a_late_figure_breaks_no_promise() -> None:
-    """Counts decide; a time that missed its target is shown, and fails nothing: no test is a timed one."""
+    """Only counts break a promise. A time that missed its target is shown, because no test depends on timing."""
     assert Row("lost", 1, "tasks", held=False).broken
     assert not Row("lost", 0, "tasks", held=True).broken
     assert not Row("ready again", 99, "s", held=False).broken
+
+
+def test_a_detail_is_saved_and_not_shown(tmp_path: Path) -> None:
+    """The page says how many rows only the file has; a baseline is described once."""
+    made = report()
+    made.add(Row("Part", 1, "ms", detail=True))
+    made.add(Row("More tasks", 10, "tasks/s", baseline=20, baseline_what="bare"))
+    assert load(made.save(tmp_path)).rows == made.rows
+    table = made.table()
+    assert "Part" not in table
+    assert "1 more rows are in `docs/figures/queue.json`" in table
+    assert table.count("(bare)") == 1

@@ -1,1 +1,1 @@
-"""``python -m verification.benchmarks.gpu``: time and memory of Wan models of true shape on a GPU."""
+"""Measures time and memory of Wan models of the real shape on a GPU: ``python -m verification.benchmarks.gpu``."""

@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.gpu [--quick] [--out FILE]``: measure, print a Markdown table, write JSON.
 
-Without CUDA, or without a package that it needs, it says so in one line. Without CUDA the exit status is 0: `make gpu`
-must not fail where there is no GPU to try.
+Without CUDA, or without a package that it needs, it prints one line. Without CUDA the exit status is 0, because
+`make gpu` must not fail on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUICK = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; the exit status is 0 also where there is no GPU."""
+    """Run the benchmark. :returns: 0 also without a GPU."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.gpu", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} rows only")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.json"), help="where the JSON goes")
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(out: Path, *, quick: bool) -> None:
-    # Imported here: without torch, or without a GPU, there is nothing to import them for.
+    # Imported late, so that the checks above run without torch.
     import torch
 
     from verification.benchmarks.gpu.group import measure_group
@@ -52,7 +52,7 @@ def _measure_all(out: Path, *, quick: bool) -> None:
         results.append(measure(row, device))
         print(f"{len(results)}/{len(ROWS)} {results[-1]}", file=sys.stderr, flush=True)
         report["rows"] = [result.as_json() for result in results]
-        # After each row: a run that is cut short leaves what it had.
+        # Written after each row, so that an interrupted run keeps its rows.
         out.write_text(json.dumps(report, indent=1))
     try:
         report["group"] = measure_group(
@@ -67,7 +67,7 @@ def _measure_all(out: Path, *, quick: bool) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine and the versions of the run."""
     import diffusers
     import torch
 

@@ -1,4 +1,4 @@
-"""One row of the table: our loop, or the stock pipeline, on one model with one setting."""
+"""Measures one row of the table: Daybreak's loop or the stock pipeline, on one model with one setting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Row:
     """``daybreak`` or ``diffusers``: our loop, or the stock pipeline's ``__call__``."""
     options: dict[str, Any] = field(default_factory=dict)
     steps: int = 6
-    """The first is a warm-up and not counted."""
+    """The first step is a warm-up and does not count."""
     guidance: float = 5.0
     note: str = ""
 
@@ -65,7 +65,7 @@ class Result:
 
 
 def measure(row: Row, device: torch.device) -> Result:
-    """Run one row. What fails (memory, a kernel that is not there) is the row's result, not the end."""
+    """Run one row. A failure (memory, a missing kernel) becomes the row's result and does not end the run."""
     try:
         return _measure(row, device)
     except (RuntimeError, ValueError, ImportError, WorkloadError) as exc:
@@ -90,10 +90,10 @@ def _measure(row: Row, device: torch.device) -> Result:
     denoise_peak = _peak(device)
     if row.loop == "diffusers":
         return Result(row=row, step_s=statistics.median(times[1:]), denoise_peak_bytes=denoise_peak)
-    model.rest()
+    model.unload()
     _reset_peak(device)
     started = time.perf_counter()
-    with model.working(model.vae) as vae:
+    with model.on_device(model.vae) as vae:
         frames = np.concatenate(list(decode(vae, latents, tiled=options.vae_tiling)))
     decode_s = time.perf_counter() - started
     return Result(

@@ -1,4 +1,4 @@
-"""Which rows are measured, in the order in which they are worth having should time run out."""
+"""The rows to measure, the most valuable first in case time runs out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``python -m verification.benchmarks.gpu.preflight``: whether this Python can run the GPU tests and the benchmark, in one line.
+"""``python -m verification.benchmarks.gpu.preflight``: prints whether this Python can run the GPU tests and benchmark.
 
-`make gpu` asks each Python that it knows before it takes one. So this module needs the standard library only, and
-reads on every Python 3. Exit status: 0 with a CUDA device, 3 without one, 1 where a package is missing.
+`make gpu` runs it on each Python that it knows before it chooses one. So this module needs only the standard library,
+and its syntax works on every Python 3. Exit status: 0 with a CUDA device, 3 without one, 1 if a package is missing.
 """
 
 import importlib.util
@@ -22,12 +22,12 @@ PACKAGES: Final = (
 
 READY, MISSING, NO_CUDA = 0, 1, 3
 NAMES: Final = {"PIL": "pillow"}
-"""As pip calls them."""
+"""The names that pip uses."""
 
 
 def main() -> int:
     """Print one line about this Python; the exit status is the answer."""
-    if sys.version_info < (3, 11):  # the system's own Python is asked too
+    if sys.version_info < (3, 11):  # noqa: UP036  # make gpu also tries the system's Python
         print(sys.executable + ": Daybreak needs Python 3.11 or newer")
         return MISSING
     absent = missing(*PACKAGES, "pytest")

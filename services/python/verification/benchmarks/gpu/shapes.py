@@ -1,7 +1,7 @@
-"""Wan 2.2 models of true shape with random weights, made on the device: time and memory need no download.
+"""Builds Wan 2.2 models of the real shape with random weights on the device, so that nothing is downloaded.
 
 Configurations are those of Wan-AI/Wan2.2-TI2V-5B-Diffusers and Wan-AI/Wan2.2-T2V-A14B-Diffusers. ``tiny`` is
-no model of Wan's: it lets the benchmark's own code run in a test on a CPU.
+not a Wan model: with it, a test runs the code of the benchmark on a CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rows as a Markdown table; what was not run says so."""
+"""The rows as a Markdown table; a row that was not run says so."""
 
 from __future__ import annotations
 

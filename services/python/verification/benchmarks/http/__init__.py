@@ -1,1 +1,1 @@
-"""What a submit over HTTP costs, beside a request that does nothing on the same server."""
+"""Measures a submit over HTTP beside a request that does nothing on the same server."""

@@ -1,7 +1,7 @@
-"""A client that keeps so many requests under way over kept connections, and costs little itself.
+"""A cheap client that keeps a number of requests in flight over persistent connections.
 
-Request bytes are rendered once; answers are cut by their ``content-length``. What it measures is the time from
-the write of a request to the last byte of its answer.
+Request bytes are rendered once, and responses are split by their ``content-length``. The client measures the time
+from the write of a request to the last byte of its response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LENGTH = b"content-length: "
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a round measured. Milliseconds; shares of one core."""
+    """The figures of one round: milliseconds, and shares of one core."""
 
     rps: float
     p50_ms: float
@@ -29,7 +29,7 @@ class Sample:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection: the next request goes out when the last is answered."""
+    """One connection: it sends the next request when the last one has its response."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -71,7 +71,7 @@ class _Caller(asyncio.Protocol):
 
 
 class Load:
-    """One round. ``render`` makes a request from its number; ``status`` is what every answer must be."""
+    """One round. ``render`` makes a request from its number; every response must have ``status``."""
 
     def __init__(self, port: int, render: Callable[[int], bytes], *, status: int = 202) -> None:
         self._port = port
@@ -91,7 +91,7 @@ class Load:
 
     def saw_status(self, head: bytes) -> None:
         if not head.startswith(self._status):
-            self._failed = RuntimeError(f"an unexpected answer: {head[:400]!r}")
+            self._failed = RuntimeError(f"unexpected response from port {self._port}: {head[:400]!r}")
 
     def took(self, ns: int) -> None:
         self._taken.append(ns)
@@ -104,7 +104,7 @@ class Load:
             self._done.set()
 
     async def run(self, *, concurrency: int, seconds: float) -> Sample:
-        """Keep ``concurrency`` requests under way for ``seconds``. :raises RuntimeError: at a wrong answer."""
+        """Keep ``concurrency`` requests in flight for ``seconds``. :raises RuntimeError: on an unexpected response."""
         self._left = concurrency
         began, cpu = time.perf_counter_ns(), time.process_time()
         self._until_ns = began + int(seconds * 1e9)
@@ -127,7 +127,7 @@ class Load:
 def run(
     port: int, render: Callable[[int], bytes], *, concurrency: int, seconds: float, status: int = 202
 ) -> Sample:
-    """A round on an event loop of its own."""
+    """Run a round on a new event loop."""
 
     async def go() -> Sample:
         return await Load(port, render, status=status).run(concurrency=concurrency, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Processes of a benchmark, each on its own cores, ended by their ids."""
+"""Runs the processes of a benchmark, each on its own cores, and ends them by their ids."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from daybreak_server.local.instance import free_port
 
 START_S = 60.0
 HOME = Path(__file__).parents[3]
-"""Where `python -m verification.benchmarks…` finds these programs, whoever starts them."""
+"""The working directory in which `python -m verification.benchmarks…` works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Who runs where: the server alone on one core; client and Redis on what is left."""
+    """Assigns cores: one to the server alone, the others to client and Redis."""
 
     server: frozenset[int]
     rest: frozenset[int]
 
     @classmethod
     def here(cls) -> Cores:
-        """Of this machine; one core is shared by all."""
+        """The cores of this machine; a single core is shared by all."""
         mine = sorted(os.sched_getaffinity(0))
         return cls(frozenset(mine[:1]), frozenset(mine[1:] or mine))
 
@@ -51,13 +51,13 @@ class Running:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of CPU that it has used."""
+        """CPU seconds used so far."""
         used = self.process.cpu_times()
         return float(used.user + used.system)
 
     @property
     def rss_bytes(self) -> int:
-        """Memory that it holds now."""
+        """Its resident memory now."""
         return int(self.process.memory_info().rss)
 
 
@@ -76,7 +76,7 @@ def process(
     ready: Callable[[int], bool],
     start_s: float = START_S,
 ) -> Iterator[Running]:
-    """Run it on ``cores`` until the block ends. :raises RuntimeError: with its log, when it does not answer."""
+    """Run it on ``cores`` until the block ends. :raises RuntimeError: with its log, if it does not answer in time."""
     with log.open("ab") as file:
         child = psutil.Popen(
             list(command),
@@ -90,7 +90,9 @@ def process(
         end = time.monotonic() + start_s
         while not ready(port):
             if child.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"{command[0]} did not answer on port {port} within {start_s:g} s:\n{log.read_text()[-2000:]}"
+                )
             time.sleep(0.05)
         yield Running(child, port)
     finally:
@@ -104,7 +106,7 @@ def process(
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether a process accepts connections on the port."""
     with socket.socket() as sock:
         sock.settimeout(1)
         return sock.connect_ex(("127.0.0.1", port)) == 0
@@ -122,7 +124,7 @@ def _pongs(port: int) -> bool:
 
 @contextmanager
 def valkey(folder: Path, *, fsync: str, cores: frozenset[int]) -> Iterator[Running]:
-    """The embedded Valkey with an empty folder, append-only file on."""
+    """Run the embedded Valkey in an empty folder, with an append-only file."""
     folder.mkdir(parents=True)
     port = free_port()
     options = {
@@ -139,7 +141,7 @@ def valkey(folder: Path, *, fsync: str, cores: frozenset[int]) -> Iterator[Runni
 
 @contextmanager
 def python(module: str, *arguments: str, port: int, cores: frozenset[int], log: Path) -> Iterator[Running]:
-    """``python -m module arguments…`` that listens on ``port``."""
+    """Run ``python -m module arguments…``, which listens on ``port``."""
     command = [sys.executable, "-m", module, *arguments]
     with process(command, port=port, cores=cores, log=log, ready=listens) as running:
         yield running

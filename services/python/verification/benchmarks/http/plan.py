@@ -1,4 +1,4 @@
-"""What is run against what, alternated so that a slow moment of the machine falls on both."""
+"""Runs the gateway and its baselines alternately, so that a slow moment of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BODY = b'{"pool":"echo","input":{"message":"a red circle moving left"},"metadata
 BATCH = 100
 CONCURRENCY = (1, 16, 64)
 _PLAIN = load.post("/v1/tasks", BODY)
-_TOGETHER = load.post("/v1/tasks:batch", b'{"tasks":[' + b",".join([BODY] * BATCH) + b"]}")
+_BATCH = load.post("/v1/tasks:batch", b'{"tasks":[' + b",".join([BODY] * BATCH) + b"]}")
 _KEYED = load.post("/v1/tasks", BODY, headers=f"Idempotency-Key: {'0' * 26}\r\n")
 
 
@@ -32,18 +32,18 @@ def plain(number: int) -> bytes:
 
 
 def keyed(number: int) -> bytes:
-    """A submit with an idempotency key of its own."""
+    """A submit with a new idempotency key."""
     return _KEYED.replace(b"0" * 26, b"%026d" % number, 1)
 
 
-def submit_batcher(number: int) -> bytes:
+def batch(number: int) -> bytes:
     """100 tasks in one request."""
-    return _TOGETHER
+    return _BATCH
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long it is measured."""
+    """How long to measure."""
 
     rounds: int
     seconds: float
@@ -55,8 +55,8 @@ QUICK = Effort(rounds=1, seconds=0.3, concurrency=(4,))
 
 
 @dataclass(slots=True)
-class Scene:
-    """The servers that are compared, and what their processes used."""
+class Testbed:
+    """The servers under test, and the CPU time of their processes."""
 
     servers: dict[str, Running]
     store: Running
@@ -81,13 +81,13 @@ class Scene:
         return sample
 
     def shares(self) -> str:
-        """How busy each was, as shares of a core."""
+        """How busy each process was, as shares of a core."""
         return ", ".join(f"{name} {statistics.median(found):.2f}" for name, found in self.busy.items())
 
 
 @contextmanager
-def scene(cores: Cores) -> Iterator[Scene]:
-    """Valkey and the three servers, warm; this process moves to the client's cores meanwhile."""
+def testbed(cores: Cores) -> Iterator[Testbed]:
+    """Start and warm up Valkey and the three servers; this process moves to the client's cores while they run."""
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-http-")))
@@ -108,17 +108,17 @@ def scene(cores: Cores) -> Iterator[Scene]:
                 )
             )
             load.run(port, plain, concurrency=8, seconds=0.3)
-        yield Scene(servers, store)
+        yield Testbed(servers, store)
 
 
-def compare(stage: Scene, effort: Effort) -> list[Row]:
-    """Submit beside the baselines, at each concurrency."""
+def compare(bench: Testbed, effort: Effort) -> list[Row]:
+    """Submits beside the baselines, at each concurrency."""
     rows: list[Row] = []
     for concurrency in effort.concurrency:
         found: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
         for _ in range(effort.rounds):
             for kind, samples in found.items():
-                samples.append(stage.measure(kind, plain, concurrency=concurrency, seconds=effort.seconds))
+                samples.append(bench.measure(kind, plain, concurrency=concurrency, seconds=effort.seconds))
         rows += _rows(concurrency, found)
     return rows
 
@@ -169,19 +169,19 @@ def _middle(samples: list[Sample], name: str) -> float:
     return statistics.median(getattr(sample, name) for sample in samples)
 
 
-def others(stage: Scene, effort: Effort) -> list[Row]:
-    """Submits of other kinds, and with every write on disk before its answer."""
+def others(bench: Testbed, effort: Effort) -> list[Row]:
+    """Other kinds of submits, and submits with an fsync before each response."""
     rows = []
     for what, render, status, each in (
         ("with an Idempotency-Key, 16 at once", keyed, 202, 1),
-        ("tasks:batch of 100, 4 at once", submit_batcher, 207, BATCH),
+        ("tasks:batch of 100, 4 at once", batch, 207, BATCH),
     ):
         at = 4 if each > 1 else 16
-        sample = stage.measure("daybreak", render, concurrency=at, seconds=effort.seconds, status=status)
+        sample = bench.measure("daybreak", render, concurrency=at, seconds=effort.seconds, status=status)
         rows.append(Row(what, round(sample.rps * each), "tasks/s", note=f"p50 {sample.p50_ms:.2f} ms"))
-    with redis.Redis(port=stage.store.port) as client:
+    with redis.Redis(port=bench.store.port) as client:
         client.config_set("appendfsync", "always")
-        sample = stage.measure("daybreak", plain, concurrency=64, seconds=effort.seconds)
+        sample = bench.measure("daybreak", plain, concurrency=64, seconds=effort.seconds)
         client.config_set("appendfsync", "everysec")
     rows.append(
         Row("fsync before every answer (`always`), 64 at once", round(sample.rps), "requests/s",

@@ -1,8 +1,8 @@
-"""``python -m verification.benchmarks.http.serve KIND PORT [REDIS_URL FOLDER]``: one of the servers that are compared.
+"""``python -m verification.benchmarks.http.serve KIND PORT [REDIS_URL FOLDER]`` runs one of the servers under test.
 
-``noop`` is what FastAPI's own pages would write: the same body model, a constant answer of the usual size.
-``bare`` has no framework at all: what the server program itself can do. ``daybreak`` is the product's gateway.
-All three run on the product's own server class, so parser, loop and options are the same.
+``noop`` is a plain FastAPI route: the same body model, a constant response of the usual size. ``bare`` is ASGI without
+a framework, the most that the server program can do. ``daybreak`` is the gateway. All three run on the gateway's
+server class, so parser, loop and options are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ANSWER = (
 
 
 def noop_app() -> FastAPI:
-    """A FastAPI app whose submit does nothing but check the body."""
+    """A FastAPI app whose submit only validates the body."""
     app = FastAPI()
 
     @app.post("/v1/tasks", status_code=202)
@@ -40,7 +40,7 @@ def noop_app() -> FastAPI:
 
 
 async def bare_app(scope: Any, receive: Any, send: Any) -> None:
-    """ASGI without a framework: read the body, answer."""
+    """ASGI without a framework: reads the body and responds."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
@@ -50,8 +50,8 @@ async def bare_app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": ANSWER})
 
 
-class FloorServer(ApiServer):
-    """The product's server with an app that has no streams to end."""
+class BaselineServer(ApiServer):
+    """The gateway's server class for an app without streams."""
 
     async def shutdown(self, sockets: Any = None) -> None:
         await uvicorn.Server.shutdown(self, sockets)
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
         server = Gateway(settings(port, *arguments[2:]))
     else:
         app: Any = noop_app() if kind == "noop" else bare_app
-        server = FloorServer(app, host="127.0.0.1", port=port)
+        server = BaselineServer(app, host="127.0.0.1", port=port)
     server.run()
 
 

@@ -1,4 +1,4 @@
-"""A submit through Ray Serve: `APIEntrypoint` behind Serve's proxy, as `daybreakd up` starts it."""
+"""Measures a submit through Ray Serve: `APIEntrypoint` behind Serve's proxy, as `daybreakd up` starts it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGET_MS = 10.0
 
 
 def measure(effort: plan.Effort) -> list[Row]:
-    """One request at a time, and 16. Starts a whole Daybreak without groups, and ends it."""
+    """Measure one request at a time, and 16, on a whole Daybreak without groups."""
     with tempfile.TemporaryDirectory(prefix="daybreak-serve-") as name:
         folder = Path(name)
         port = free_port()

@@ -1,1 +1,1 @@
-"""The operator beside hundreds of pools and thousands of pods, on nodes that kwok plays."""
+"""Measures the operator with hundreds of pools and thousands of pods, on nodes that kwok simulates."""

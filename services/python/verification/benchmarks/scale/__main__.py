@@ -1,8 +1,8 @@
-"""``python -m verification.benchmarks.scale [--quick] [--pools N] [--groups N]``: the table of ``docs/figures/k8s-scale.json``.
+"""``python -m verification.benchmarks.scale [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
 
-Needs a Kubernetes with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH. The
-operator is the product's, as a process here; nodes, kubelets and Ray are played. All it makes goes at the end, but for
-the CRD.
+Needs a Kubernetes cluster with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH.
+The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
+deleted except the CRD.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from verification.benchmarks.scale import rows
 from verification.benchmarks.scale.heads import Heads
 from verification.benchmarks.scale.nodes import PLACE, KwokMissingError, nodes
 from verification.benchmarks.scale.rows import Rest, Size, Way
-from verification.benchmarks.scale.subject import ACTIONS, LOOKED, Operator
-from verification.benchmarks.scale.watching import Seen, Watching
+from verification.benchmarks.scale.subject import ACTIONS, RECONCILED, Operator
+from verification.benchmarks.scale.watching import Observed, Watching
 from verification.results import FOLDER, Report, Row
 
 ABOUT = (
-    "A real API server, scheduler and KubeRay; kwok plays the nodes, and Ray's heads and groups are played by the "
-    "benchmark, so what is measured is the operator. All pools change at once. Everything shares the machine's cores."
+    "A real API server, scheduler and KubeRay. kwok simulates the nodes, and the benchmark simulates Ray's heads and "
+    "groups, so only the operator is measured. All pools change at once. Everything shares the machine's cores."
 )
 WAIT_S = 1800.0
 REST_S, QUICK_REST_S = 330.0, 30.0
 
 
-class Scene:
-    """Pools in a namespace of their own, and what is seen of them."""
+class Testbed:
+    """The pools in the namespace of the run, and their observed state."""
 
     def __init__(self, api: client.ApiClient, size: Size, namespace: str, heads: Heads) -> None:
-        self.size, self.namespace, self.heads, self.seen = size, namespace, heads, Seen()
+        self.size, self.namespace, self.heads, self.observed = size, namespace, heads, Observed()
         self._custom = client.CustomObjectsApi(api)
         self.names = [f"pool-{at:03}" for at in range(size.pools)]
 
     def make(self) -> None:
-        """All pools, at zero."""
+        """Create all pools, at zero."""
         for name in self.names:
             body = {
                 "apiVersion": f"{GROUP}/{VERSION}",
@@ -63,8 +63,8 @@ class Scene:
             }
             self._custom.create_namespaced_custom_object(*POOLS, self.namespace, PLURAL, body)
 
-    def ask(self, groups: int) -> None:
-        """So many of every pool, as KEDA does it."""
+    def scale(self, groups: int) -> None:
+        """Request ``groups`` groups of every pool, as KEDA does."""
         for name in self.names:
             self._custom.patch_namespaced_custom_object(
                 *POOLS,
@@ -76,27 +76,32 @@ class Scene:
             )
 
     def way(self, operator: Operator, begin: Callable[[], None], groups: int) -> Way:
-        """Until all is as wanted, with so many groups a pool."""
+        """Measure until every pool has ``groups`` groups."""
         pods = self.size.pools * (1 + groups * self.size.hosts)
         cpu, calls, began = operator.cpu_s, operator.calls, time.monotonic()
         begin()
-        told = began
+        logged_at = began
 
-        def there() -> float | None:
-            nonlocal told
-            if time.monotonic() - told > 15:
-                told = time.monotonic()
+        def reached() -> float | None:
+            nonlocal logged_at
+            if time.monotonic() - logged_at > 15:
+                logged_at = time.monotonic()
                 say(
-                    f"  {len(self.seen.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
+                    f"  {len(self.observed.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
                 )
-            said = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
-            at, put = self.seen.pools_are(self.size.pools, **said), self.heads.put_on(self.size.pools)
-            all_run = len(self.seen.running) == len(self.seen.pods) == pods
+            wanted = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
+            at, put = (
+                self.observed.pools_are(self.size.pools, **wanted),
+                self.heads.deployed_on(self.size.pools),
+            )
+            all_run = len(self.observed.running) == len(self.observed.pods) == pods
             return max(at, put) if at and put and all_run else None
 
-        at = wait_until(there, timeout_s=WAIT_S, what=f"{pods:,} pods and all pools at {groups}", pause_s=0.2)
+        at = wait_until(
+            reached, timeout_s=WAIT_S, what=f"{pods:,} pods and all pools at {groups}", pause_s=0.2
+        )
         found = Way(
-            pods_s=self.seen.pods_changed_at - began,
+            pods_s=self.observed.pods_changed_at - began,
             pools_s=at - began,
             cpu_s=operator.cpu_s - cpu,
             calls=operator.calls - calls,
@@ -109,7 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 pools, not saved")
     parser.add_argument("--pools", type=int, default=200)
-    parser.add_argument("--groups", type=int, default=12, help="of each pool, of two pods")
+    parser.add_argument("--groups", type=int, default=12, help="groups of each pool, each of two pods")
     options = parser.parse_args()
     size = Size(pools=10 if options.quick else options.pools, groups=options.groups, hosts=2)
     report = Report(name="k8s-scale", title="The operator at scale", about=ABOUT)
@@ -125,7 +130,7 @@ def main() -> int:
 
 
 def measure(report: Report, size: Size, *, rest_s: float) -> None:
-    """All rows."""
+    """Measure all rows."""
     api, _ = connect()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-scale-")))
@@ -134,14 +139,14 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
         stack.callback(heads.close)
         stack.enter_context(nodes(api, size.pods, folder / "kwok.log"))
         namespace = stack.enter_context(_namespace(api))
-        scene, watching = Scene(api, size, namespace, heads), Watching(api, namespace)
+        bench, watching = Testbed(api, size, namespace, heads), Watching(api, namespace)
         stack.callback(watching.close)
 
         def pod(kind: str, body: Any) -> None:
             heads.pod(body, gone=kind == "DELETED")
-            scene.seen.pod(kind, body)
+            bench.observed.pod(kind, body)
 
-        watching.pools(scene.seen.pool)
+        watching.pools(bench.observed.pool)
         watching.pods(pod)
 
         def begin() -> Operator:
@@ -158,17 +163,17 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
         try:
             wait_until(operator.metrics, timeout_s=60, what="the operator")
             empty = operator.memory_mib
-            made = scene.way(operator, scene.make, 0)
-            raised = scene.way(operator, lambda: scene.ask(size.groups), size.groups)
+            made = bench.way(operator, bench.make, 0)
+            raised = bench.way(operator, lambda: bench.scale(size.groups), size.groups)
             calm = _rest(operator, rest_s)
             again, acted = [], 0.0
             for _ in range(2):
                 operator.stop()
                 operator = begin()
-                again.append(_looked_at_all(operator, size.pools))
+                again.append(_reconciled_all(operator, size.pools))
                 acted += sum(operator.metrics().get(ACTIONS, []))
             most = operator.memory_mib
-            lowered = scene.way(operator, lambda: scene.ask(0), 0)
+            lowered = bench.way(operator, lambda: bench.scale(0), 0)
         except BaseException:
             say((folder / "operator.log").read_text(errors="replace")[-4000:])
             raise
@@ -200,19 +205,19 @@ def _rest(operator: Operator, for_s: float) -> Rest:
     return found
 
 
-def _looked_at_all(operator: Operator, pools: int) -> float:
-    def looked() -> float | None:
-        at = operator.metrics().get(LOOKED, [])
+def _reconciled_all(operator: Operator, pools: int) -> float:
+    def reconciled() -> float | None:
+        at = operator.metrics().get(RECONCILED, [])
         return max(at) - operator.began if len(at) == pools else None
 
-    took = wait_until(looked, timeout_s=300, what="a look at every pool", pause_s=0.5)
-    say(f"a new operator has looked at every pool after {took:.1f} s")
+    took = wait_until(reconciled, timeout_s=300, what="a reconcile of every pool", pause_s=0.5)
+    say(f"a new operator has reconciled every pool after {took:.1f} s")
     return float(took or 0)
 
 
 @contextmanager
 def _namespace(api: client.ApiClient) -> Iterator[str]:
-    """One of the benchmark's own; the CRD is installed where it is missing, and stays."""
+    """Create a namespace for the run; install the CRD if it is missing, and leave it."""
     core, name = client.CoreV1Api(api), f"daybreak-scale-{secrets.token_hex(3)}"
     try:
         client.ApiextensionsV1Api(api).create_custom_resource_definition(definition())
@@ -227,10 +232,10 @@ def _namespace(api: client.ApiClient) -> Iterator[str]:
     try:
         yield name
     finally:
-        say("taking everything away …")
+        say("deleting everything …")
         core.delete_namespace(name)
         wait_until(
-            lambda: name not in {one.metadata.name for one in core.list_namespace().items},
+            lambda: name not in {item.metadata.name for item in core.list_namespace().items},
             timeout_s=900,
             what="the end of the namespace",
         )

@@ -1,7 +1,7 @@
-"""Ray on pods that have no process: Serve's REST for every head, and a record in Redis for every group.
+"""Simulates Ray on pods without processes: Serve's REST API for every head, and a record in Redis for every group.
 
-A group is there once all pods of a replica are ready and Serve's target has room for it; it goes with its first pod.
-It never works, so whatever may be removed is removed at once.
+A group exists once all pods of a replica are ready and Serve's target has room for it; it ends with its first pod.
+It is never busy, so the operator can remove it at once.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ TTL_S = 3600.0
 
 @dataclass(slots=True)
 class Head:
-    """One RayCluster's."""
+    """The head of one RayCluster."""
 
     pool: str
     queue: RedisQueue
     config: Mapping[str, Any] | None = None
-    put_at: float = 0.0
-    """When it was first put, by the monotonic clock."""
+    deployed_at: float = 0.0
+    """When the config was first deployed, by the monotonic clock."""
     target: int = 0
     ready: dict[str, set[str]] = field(default_factory=dict)
-    """By replica: its pods that are ready."""
+    """The ready pods of each replica."""
     groups: dict[str, GroupRecord] = field(default_factory=dict)
     """By replica."""
 
 
 class Heads:
-    """All of them. ``ranks`` is also the number of pods of a group: one rank a pod."""
+    """All heads. ``ranks`` is also the number of pods of a group: one rank per pod."""
 
     def __init__(self, redis: str, *, ranks: int) -> None:
         self._redis, self._ranks = redis, ranks
@@ -51,7 +51,7 @@ class Heads:
 
     @property
     def url(self) -> str:
-        """A RayCluster's name follows, then Ray's own path."""
+        """The base URL; the name of a RayCluster and Ray's path follow."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Heads:
             head.queue.close()
 
     def pod(self, body: Mapping[str, Any], *, gone: bool) -> None:
-        """What the watch tells of a pod."""
+        """Handle a watch event of a pod."""
         pod = parse.pod(body)
         pool = pod.cluster.rpartition("-")[0]
         with self._lock:
@@ -81,22 +81,22 @@ class Heads:
                 head.ready.setdefault(pod.replica, set()).add(pod.name)
                 self._form(head)
 
-    def put_on(self, number: int) -> float | None:
-        """When the last of so many heads had its application; ``None`` before."""
-        found = [head.put_at for head in list(self._heads.values()) if head.put_at]
+    def deployed_on(self, number: int) -> float | None:
+        """When the last of ``number`` heads got its application; ``None`` until then."""
+        found = [head.deployed_at for head in list(self._heads.values()) if head.deployed_at]
         return max(found) if len(found) == number else None
 
     def answer(self, method: str, path: str, body: Any) -> Any:
-        """Of one call; ``None`` where no head answers."""
+        """The reply to one call; ``None`` if there is no such head."""
         cluster, _, rest = path.removeprefix("/").partition("/")
         with self._lock:
             head = self._heads.get(cluster)
             if head is None:
                 return None
             if method == "PUT":
-                head.config = next(one for one in body["applications"] if one["name"] == head.pool)
+                head.config = next(app for app in body["applications"] if app["name"] == head.pool)
                 head.target = head.target or self._ranks * head.config["args"]["groups"]
-                head.put_at = head.put_at or time.monotonic()
+                head.deployed_at = head.deployed_at or time.monotonic()
                 self._form(head)
             elif rest.endswith("/scale"):
                 head.target = body["target_num_replicas"]
@@ -140,7 +140,7 @@ def _handler(heads: Heads) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
-        do_GET = do_PUT = do_POST = _serve
+        do_GET = do_PUT = do_POST = _serve  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""

@@ -1,4 +1,4 @@
-"""Nodes that are not there: kwok plays their kubelets, so that pods run without a machine under them."""
+"""Simulated nodes: kwok plays their kubelets, so that pods run without a machine."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ PLACE: dict[str, Any] = {
     "tolerations": [{"key": MARK, "operator": "Exists", "effect": "NoSchedule"}],
     "terminationGracePeriodSeconds": 0,
 }
-"""What a pod's spec needs to land on one."""
+"""What a pod's spec needs to be scheduled on one."""
 
 
 class KwokMissingError(RuntimeError):
-    """There is no kwok."""
+    """kwok is not installed."""
 
 
 @contextmanager
 def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
-    """Room for so many pods; nodes and kwok go at the end.
+    """Provide room for ``pods`` pods; nodes and kwok end with the block.
 
-    :raises KwokMissingError: where it is not on PATH.
+    :raises KwokMissingError: if kwok is not on PATH.
     """
     program = shutil.which("kwok")
     if program is None:
-        raise KwokMissingError("kwok is not on PATH: https://kwok.sigs.k8s.io has it, one binary")
+        raise KwokMissingError("kwok is not on PATH: install its single binary from https://kwok.sigs.k8s.io")
     core, names = client.CoreV1Api(api), [f"fake-{at}" for at in range(math.ceil(pods / PODS_A_NODE * 1.1))]
     for name in names:
         core.create_node(_node(name))
     chosen = f"--manage-nodes-with-annotation-selector={MARK}=fake"
-    # Without leases the nodes seem dead after 40 s, and their pods are not ready from then on.
+    # Without leases Kubernetes takes the nodes for dead after 40 s, and their pods for not ready.
     lease = "--node-lease-duration-seconds=40"
     command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen, lease]
     with log.open("wb") as out:

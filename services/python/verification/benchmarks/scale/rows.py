@@ -1,4 +1,4 @@
-"""The table's rows, from what was measured. Pure."""
+"""Turns the measurements into the rows of the table. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from verification.results import Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much there is."""
+    """The size of the run."""
 
     pools: int
     groups: int
@@ -22,7 +22,7 @@ class Size:
 
     @property
     def pods(self) -> int:
-        """The heads too."""
+        """All pods, including the heads."""
         return self.pools * (1 + self.groups * self.hosts)
 
     def __str__(self) -> str:
@@ -31,12 +31,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """From one state to another, of all pools at once. Seconds from the asking, where not named."""
+    """A change of all pools at once. Seconds count from the request."""
 
     pods_s: float
     """Until the last pod ran, or was gone."""
     pools_s: float
-    """Until the last pool's status said that it is as wanted."""
+    """Until the last pool's status showed the requested state."""
     cpu_s: float
     """CPU that the operator used."""
     calls: float
@@ -54,7 +54,7 @@ class Rest:
 
 
 def way(what: str, of: Way, pools: int) -> Iterator[Row]:
-    """A way, beside what Kubernetes itself needs for its pods."""
+    """A change of all pools, beside the time that Kubernetes needs for the pods."""
     yield Row(
         what=what,
         value=of.pools_s,
@@ -66,7 +66,7 @@ def way(what: str, of: Way, pools: int) -> Iterator[Row]:
 
 
 def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
-    """What it costs to look after them."""
+    """The cost of the operator while nothing changes."""
     yield Row(
         what=f"operator, {size}: memory",
         value=of.memory_mib,
@@ -80,14 +80,14 @@ def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
         what="… at rest: calls to the Kubernetes API an hour",
         value=of.calls_an_hour,
         unit="calls",
-        note=f"seen for {of.for_s:.0f} s, without its watches; lists that set these right come every {SYNC_S:.0f} s",
+        note=f"seen for {of.for_s:.0f} s, without its watches; full lists come every {SYNC_S:.0f} s",
     )
 
 
 def restarts(size: Size, seconds: Sequence[float], actions: float, memory_mib: float) -> Iterator[Row]:
-    """A new operator among all that is there."""
+    """A new operator beside all existing pools and pods."""
     yield Row(
-        what=f"operator killed and started again, {size}: every pool looked at",
+        what=f"operator killed and started again, {size}: every pool reconciled",
         value=median(seconds),
         unit="s",
         spread=(min(seconds), max(seconds)),
@@ -97,5 +97,5 @@ def restarts(size: Size, seconds: Sequence[float], actions: float, memory_mib: f
         what="… its memory then",
         value=memory_mib,
         unit="MiB",
-        note="kopf's own first list is read whole: this is the most",
+        note="kopf reads its first list whole: this is the peak",
     )

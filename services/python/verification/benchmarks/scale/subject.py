@@ -1,4 +1,4 @@
-"""The operator as a process of its own: the product's, but for the address of Ray's heads."""
+"""Runs the real operator as a process, with another address for Ray's heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daybreak_server.settings.tree import OperatorSettings, RedisSettings, Setti
 
 CALLS = "daybreak_operator_kubernetes_calls_total"
 ACTIONS = "daybreak_operator_actions_total"
-LOOKED = "daybreak_operator_last_plan_timestamp_seconds"
+RECONCILED = "daybreak_operator_last_plan_timestamp_seconds"
 
 
 class Operator:
@@ -26,21 +26,23 @@ class Operator:
     def __init__(self, *, namespace: str, redis: str, heads: str, port: int, log: Path) -> None:
         self._port = port
         self._out: IO[bytes] = log.open("ab")
-        told = [namespace, redis, heads, str(port)]
+        arguments = [namespace, redis, heads, str(port)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "verification.benchmarks.scale.subject", *told],
+            [sys.executable, "-m", "verification.benchmarks.scale.subject", *arguments],
             stdout=self._out,
             stderr=self._out,
         )
         self.began = time.time()
 
     def metrics(self) -> dict[str, list[float]]:
-        """All values of each sample's name; empty while it does not answer.
+        """All values by the name of their sample; empty while it does not answer.
 
-        :raises RuntimeError: when the process has ended.
+        :raises RuntimeError: if the process has ended.
         """
         if self._process.poll() is not None:
-            raise RuntimeError(f"the operator has ended with {self._process.returncode}: {self._out.name}")
+            raise RuntimeError(
+                f"the operator ended with exit code {self._process.returncode}; see {self._out.name}"
+            )
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
                 text = answer.read().decode()
@@ -54,21 +56,21 @@ class Operator:
 
     @property
     def memory_mib(self) -> float:
-        """Resident now."""
+        """Its resident memory now."""
         return self.metrics()["process_resident_memory_bytes"][0] / 2**20
 
     @property
     def cpu_s(self) -> float:
-        """Used so far."""
+        """CPU seconds used so far."""
         return self.metrics()["process_cpu_seconds_total"][0]
 
     @property
     def calls(self) -> float:
-        """To the Kubernetes API so far, without watches."""
+        """Calls to the Kubernetes API so far, without watches."""
         return sum(self.metrics().get(CALLS, []))
 
     def stop(self) -> None:
-        """By SIGTERM, as Kubernetes does."""
+        """Stop it with SIGTERM, as Kubernetes does."""
         self._process.terminate()
         self._process.wait(60)
         self._out.close()

@@ -1,4 +1,4 @@
-"""What becomes of pools and pods, from the API server's own stream. Objects stay JSON: there are many."""
+"""Watches pools and pods on the API server. Objects stay JSON, because there are many."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from daybreak_server.adapters.kube.client import POOLS
 from daybreak_server.operator.crd.resource import PLURAL
 from daybreak_server.ports.cluster import POOL_LABEL
 
-Hear = Callable[[str, Mapping[str, Any]], None]
+Handler = Callable[[str, Mapping[str, Any]], None]
 """Takes ADDED, MODIFIED or DELETED, and the object."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """The pools' last status each with its moment, and the pods that run; moments are monotonic seconds."""
+class Observed:
+    """The last status of each pool and when it came, and the running pods. Times are monotonic seconds."""
 
     pools: dict[str, tuple[Mapping[str, Any], float]] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     pods: set[str] = field(default_factory=set)
     pods_changed_at: float = 0.0
-    """When a pod last began to run, or went."""
+    """When a pod last started or ended."""
 
     def pool(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Only what a status says differently counts."""
+        """Handle an event of a pool; an unchanged status does not count."""
         status = body.get("status") or {}
         name = body["metadata"]["name"]
         now = {key: status.get(key) for key in ("phase", "ready", "replicas", "wanted", "observedGeneration")}
@@ -41,7 +41,7 @@ class Seen:
             self.pools[name] = (now, time.monotonic())
 
     def pod(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Began to run, or went."""
+        """Handle an event of a pod."""
         name, before = body["metadata"]["name"], (len(self.pods), len(self.running))
         if kind == "DELETED":
             self.pods.discard(name)
@@ -54,41 +54,41 @@ class Seen:
             self.pods_changed_at = time.monotonic()
 
     def pools_are(self, number: int, **wanted: Any) -> float | None:
-        """When the last of so many pools came to say so; ``None`` before."""
-        found = [at for said, at in list(self.pools.values()) if wanted.items() <= said.items()]
+        """When the last of ``number`` pools reached the wanted status; ``None`` until then."""
+        found = [at for status, at in list(self.pools.values()) if wanted.items() <= status.items()]
         return max(found) if len(found) == number else None
 
 
 class Watching:
-    """Threads, one a kind, until ``close``."""
+    """One thread per kind of object, until ``close``."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._api, self._namespace = api, namespace
         self._over = threading.Event()
 
-    def pools(self, hear: Hear) -> None:
+    def pools(self, handle: Handler) -> None:
         """All GeneratorPools of the namespace."""
         custom = client.CustomObjectsApi(self._api)
         self._begin(
-            hear, lambda **how: custom.list_namespaced_custom_object(*POOLS, self._namespace, PLURAL, **how)
+            handle, lambda **how: custom.list_namespaced_custom_object(*POOLS, self._namespace, PLURAL, **how)
         )
 
-    def pods(self, hear: Hear) -> None:
+    def pods(self, handle: Handler) -> None:
         """All pods of pools."""
         core = client.CoreV1Api(self._api)
         self._begin(
-            hear, lambda **how: core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL, **how)
+            handle, lambda **how: core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL, **how)
         )
 
     def close(self) -> None:
-        """Threads end with their next word."""
+        """The threads end at their next event."""
         self._over.set()
 
-    def _begin(self, hear: Hear, follow: Callable[..., Any]) -> None:
-        threading.Thread(target=self._follow, args=(hear, follow), daemon=True).start()
+    def _begin(self, handle: Handler, follow: Callable[..., Any]) -> None:
+        threading.Thread(target=self._follow, args=(handle, follow), daemon=True).start()
 
-    def _follow(self, hear: Hear, follow: Callable[..., Any]) -> None:
-        """From the beginning each time: what was heard before is heard again, and changes nothing."""
+    def _follow(self, handle: Handler, follow: Callable[..., Any]) -> None:
+        """Start from the beginning each time; repeated events change nothing."""
         while not self._over.is_set():
             with contextlib.suppress(HTTPError, ApiException, OSError):
                 answer = follow(watch=True, _preload_content=False)
@@ -96,7 +96,7 @@ class Watching:
                     event = json.loads(line)
                     if event["type"] == "ERROR" or self._over.is_set():
                         break
-                    hear(event["type"], event["object"])
+                    handle(event["type"], event["object"])
 
 
 def _lines(answer: Any) -> Any:

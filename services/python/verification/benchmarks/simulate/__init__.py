@@ -1,1 +1,1 @@
-"""Past one machine: pools as shards of a Redis Cluster, on paper and by simulated events."""
+"""Simulates what no single machine can run: pools as shards of a Redis Cluster."""

@@ -1,7 +1,7 @@
-"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: 100 k tasks/s, 10 k groups, 1 M subscribers, by shards.
+"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: 100 k tasks/s on 10 k groups, by shards.
 
-Service times are those that `verification.benchmarks.queue` has measured (docs/figures/queue.json). Prints the table, and writes
-`simulate.json` and `simulate.svg` beside it.
+One million clients follow the tasks. The service times come from `verification.benchmarks.queue`
+(docs/figures/queue.json). The program prints the table, and writes `simulate.json` and `simulate.svg`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from verification.benchmarks.simulate import table
 from verification.benchmarks.simulate.costs import Costs, NotMeasuredError, measured
 from verification.benchmarks.simulate.picture import Line, draw
 from verification.benchmarks.simulate.plan import Plan, event_out
-from verification.benchmarks.simulate.shard import Seen, Shard, ShardPlan
+from verification.benchmarks.simulate.shard import Shard, ShardPlan, ShardResult
 from verification.results import FOLDER
 
 SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
 SHOWN = (16, 32, 64, 128)
-"""Of the variants only these."""
+"""The numbers of shards for the variants."""
 PROMISE_S = 0.010
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Simulate; the exit status is 2 where the costs have not been measured."""
+    """Simulate. :returns: 2 if the costs have not been measured."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.simulate", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter and fewer")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--costs", type=Path, default=FOLDER, help="folder of queue.json")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of what is written")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     given = parser.parse_args(arguments)
     try:
         costs, source = measured(given.costs)
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def simulate(plan: Plan, costs: Costs, *, seed: int, for_s: float) -> Seen:
-    """The hottest shard of a plan."""
+def simulate(plan: Plan, costs: Costs, *, seed: int, for_s: float) -> ShardResult:
+    """Simulate the hottest shard of a plan."""
     shard = ShardPlan(
         tasks_s=plan.tasks_a_shard,
         groups=max(1, round(plan.groups_a_shard)),

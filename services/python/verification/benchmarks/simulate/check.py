@@ -1,7 +1,8 @@
-"""The simulator against reality at small size: what it predicts for one shard, beside what was measured.
+"""Checks the simulator at small size: its predictions for one shard beside the measured figures.
 
-Two stations in a closed loop: the server's core, and the core that producer and leaders share. The clients' own
-time is fitted to "submit alone" and "settle alone"; "both together" and the hand-off are predicted from that.
+The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
+clients' CPU time is fitted to "submit alone" and "settle alone"; the rate of both together and the hand-off are
+predicted from it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ def predicted_tasks_s(costs: Costs) -> float:
 
 
 def predicted_handoff_s(costs: Costs) -> float:
-    """Submit, bell, claim, answer: two raw hand-offs, and the two scripts."""
+    """Submit, wake-up, claim, reply: two raw hand-offs, and the two scripts."""
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 
 def fitted(simulate: Callable[[float], float], wanted: float) -> float:
-    """The client's seconds a task with which ``simulate`` comes to ``wanted`` per second."""
+    """The client's seconds per task with which ``simulate`` reaches ``wanted`` tasks per second."""
     low, high = 0.0, 0.01
     for _ in range(20):
         middle = (low + high) / 2
@@ -39,7 +40,7 @@ def fitted(simulate: Callable[[float], float], wanted: float) -> float:
 
 
 def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> float:
-    """Tasks per second of a closed loop: each customer takes turns on the clients' core and on the server's."""
+    """Tasks per second of a closed loop: each customer alternates between the clients' core and the server's."""
     free = {"client": 0.0, "server": 0.0}
     waiting = 0 if produce else TASKS + LEADERS
     made = settled = 0
@@ -54,24 +55,24 @@ def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> floa
         return free[station]
 
     while settled < TASKS and calendar:
-        now, _, who = heapq.heappop(calendar)
+        now, _, leader_number = heapq.heappop(calendar)
         number += 1
-        if who == 0:  # the producer, in batches
+        if leader_number == 0:  # the producer, in batches
             if made >= TASKS:
                 continue
             done = serve("server", serve("client", now, client * BATCH), costs.submit * BATCH)
             made += BATCH
             waiting += BATCH
-            for one in idle:
-                heapq.heappush(calendar, (done, number + one, one))
+            for customer in idle:
+                heapq.heappush(calendar, (done, number + customer, customer))
             idle.clear()
             heapq.heappush(calendar, (done, number, 0))
         elif not waiting:
-            idle.append(who)
+            idle.append(leader_number)
         else:
             some = min(WIDTH, waiting)
             waiting -= some
             settled += some
             done = serve("server", serve("client", now, leader * some), costs.settle * some)
-            heapq.heappush(calendar, (done, number, who))
+            heapq.heappush(calendar, (done, number, leader_number))
     return settled / max(now, 1e-9)

@@ -1,4 +1,4 @@
-"""What operations cost, as `verification.benchmarks.queue` has measured it; what is assumed is in `plan`."""
+"""The costs of operations as `verification.benchmarks.queue` measured them; assumptions are in `plan`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NotMeasuredError(LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """CPU seconds of a shard's one core for one operation, and bytes."""
+    """CPU seconds of a shard's single core per operation, and bytes."""
 
     submit: float
     settle: float
@@ -26,13 +26,13 @@ class Costs:
     report: float
     tick: float
     event_out: float
-    """One event to one reader that waited for it."""
+    """One event to one reader that waits for it."""
     event_out_many: float
-    """The same where events come faster than readers ask."""
+    """The same when events come faster than readers read."""
     queued_bytes: float
     ended_bytes: float
     handoff_raw: float
-    """Seconds of a raw hand-off: two ways over the network and through two clients."""
+    """Seconds of a raw hand-off: two trips over the network and through two clients."""
     handoff: float
     submits_s: float
     settles_s: float
@@ -56,14 +56,14 @@ _ROWS = {
     "settles_s": ("Settle and claim the next alone", 1.0),
     "tasks_s": ("No-op tasks", 1.0),
 }
-"""Field → (how its row's name is, alone or before a comma and a depth; unit). Of several depths the smallest counts."""
+"""Field → (name of its row, before an optional comma and depth; unit). The row of the smallest depth counts."""
 
 
 def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
-    """The costs, and the report that they come from. :raises NotMeasuredError: naming what is missing."""
+    """The costs, and the report that they come from. :raises NotMeasuredError: with the name of a missing figure."""
     path = folder / "queue.json"
     if not path.exists():
-        raise NotMeasuredError(f"{path} is not there: run python -m verification.benchmarks.queue first")
+        raise NotMeasuredError(f"{path} does not exist: run python -m verification.benchmarks.queue first")
     report = load(path)
     found: dict[str, float] = {}
     for field, (name, unit) in _ROWS.items():
@@ -75,10 +75,12 @@ def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
         found[field] = rows[0].value * unit
     raw = {row.what: row.baseline for row in report.rows}[_ROWS["handoff"][0]]
     if raw is None:
-        raise NotMeasuredError("the hand-off has no baseline")
+        raise NotMeasuredError(
+            f"{path}: the hand-off has no baseline; run python -m verification.benchmarks.queue again"
+        )
     return Costs(**found, handoff_raw=raw / 1e3), report
 
 
 def shares(load_by_operation: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Largest first."""
+    """The shares, largest first."""
     return sorted(load_by_operation.items(), key=lambda item: -item[1])

@@ -1,4 +1,4 @@
-"""One picture without a plotting library: how long a task waits for its start, by the number of shards."""
+"""Draws how long a task waits for its start, by the number of shards, without a plotting library."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw(lines: Sequence[Line], *, title: str, limit_ms: float, path: Path) -> P
         "shards (pools, one core each)</text>"
     )
     for color, line in zip(COLORS, lines, strict=False):
-        dots = [(x(one), y(value), value) for one, value in line.points]
+        dots = [(x(number), y(value), value) for number, value in line.points]
         way = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in dots)
         parts.append(f'<path d="{way}" fill="none" stroke="{color}" stroke-width="2"/>')
         for px, py, value in dots:

@@ -1,4 +1,4 @@
-"""The load that is asked for, what it means for each shard, and where pools land on a Redis Cluster."""
+"""The intended load, what it means for each shard, and where pools land on a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole system. What is not measured is assumed here, by name."""
+    """The whole system. Every assumption that is not measured has a name here."""
 
     tasks_s: float = 100_000
     groups: int = 10_000

@@ -1,8 +1,8 @@
-"""One shard by discrete events: a core that serves operations in order, groups that work, wait and are woken.
+"""Simulates one shard by discrete events: a core that serves operations in order, and groups that run and wait.
 
-The server is one queue, first come first served: an operation that arrives at `t` is done at
-`max(t, free) + cost`, and takes effect in that order, as Redis runs scripts. The rules of the bell, of `claim`
-and of `settle` are those of `docs/03-queue.md`.
+The server is one first-come-first-served queue. An operation that arrives at `t` ends at `max(t, free) + cost`, and
+takes effect in that order, as Redis runs scripts. The rules of the wake-up list, of `claim` and of `settle` are those
+of `docs/03-queue.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WAKEUP_MAX = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
-    """What one shard has to do. Times in seconds."""
+    """The load of one shard. Times in seconds."""
 
     tasks_s: float
     groups: int
@@ -29,7 +29,7 @@ class ShardPlan:
     readers: float
     tickers: float
     net_s: float
-    """One way between a client and the server, with the client's own share."""
+    """One trip between a client and the server, including the client's CPU time."""
     event_out_s: float
     reports: float = 0.0
     refresh_every_s: float = 5.0
@@ -38,8 +38,8 @@ class ShardPlan:
 
 
 @dataclass(slots=True)
-class Seen:
-    """What came of it."""
+class ShardResult:
+    """The result of a simulation."""
 
     used: float = 0.0
     """Share of the core."""
@@ -51,10 +51,10 @@ class Seen:
     vain: int = 0
     """Wakes that found nothing."""
     left: int = 0
-    """Tasks that waited at the end."""
+    """Tasks still waiting at the end."""
 
     def lag(self, share: float) -> float:
-        """A quantile of the lags; infinite where nothing was started."""
+        """A quantile of the lags; infinite if no task started."""
         return _quantile(self.lags, share)
 
     def wait(self, share: float) -> float:
@@ -84,10 +84,10 @@ class Shard:
         self._queue: deque[float] = deque()
         self._tokens = 0
         self._idle: deque[int] = deque()
-        self._seen = Seen()
+        self._seen = ShardResult()
         self._event = plan.readers * plan.event_out_s
 
-    def run(self) -> Seen:
+    def run(self) -> ShardResult:
         """Simulate, from all groups idle."""
         plan = self._plan
         self._idle.extend(range(plan.groups))
@@ -119,7 +119,7 @@ class Shard:
         self._at(self._chance.expovariate(rate), again)
 
     def _serve(self, cost: float) -> float:
-        """The core does something that costs so much on average; when it is done."""
+        """Occupy the core for ``cost`` on average. :returns: when it is done."""
         cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, a quarter around it
         started = max(self._now, self._free)
         self._free = started + cost
@@ -132,9 +132,9 @@ class Shard:
         called = self._now - self._plan.net_s
         done = self._serve(self._costs.submit + self._event)
         self._queue.append(called)
-        self._ring(done)
+        self._wake_one(done)
 
-    def _ring(self, done: float) -> None:
+    def _wake_one(self, done: float) -> None:
         if self._idle:
             group = self._idle.popleft()
             self._seen.wakes += 1
@@ -153,13 +153,13 @@ class Shard:
 
     @property
     def _claim_cost(self) -> float:
-        """A claim with its `started` event: what a settle that claims costs beyond its own half."""
+        """A claim with its `started` event: half of a settle that claims the next task."""
         return self._costs.settle / 2 + self._event
 
     def _start(self, group: int, done: float) -> None:
         called = self._queue.popleft()
         if self._queue and not self._tokens:
-            self._ring(done)
+            self._wake_one(done)
         plan, started = self._plan, done + self._plan.net_s
         if started >= plan.warm_up_s:
             self._seen.lags.append(started - called)

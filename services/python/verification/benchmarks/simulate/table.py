@@ -1,4 +1,4 @@
-"""What was found, as rows: the check against reality, the load of a shard, the lag by shards, and what bends."""
+"""The rows of the simulation: the check against measurements, the load and lag of a shard, and the limits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from verification.benchmarks.simulate.plan import (
     memory_bytes,
     pools_by_node,
 )
-from verification.benchmarks.simulate.shard import Seen
+from verification.benchmarks.simulate.shard import ShardResult
 from verification.results import Report, Row
 
 ABOUT = (
     "100,000 tasks/s of 80 ms on 10,000 groups, 1,000,000 followed tasks, pools as the shards of a Redis Cluster. "
     "Costs of operations are measured on one machine (`queue.json`); a shard is simulated by discrete events; gateways "
     "(5,000 streams each) and event sizes are assumptions, named in `benchmarks/simulate/plan.py`. Nothing here was "
-    "run at that size: the first rows say how well the simulator does where it can be checked."
+    "run at that size: the first rows show how exact the simulator is where it can be checked."
 )
-Runs = Mapping[str, Sequence[tuple[int, Seen]]]
+Runs = Mapping[str, Sequence[tuple[int, ShardResult]]]
 
 
 def report(runs: Runs, *, costs: Costs, source: Report, seed: int, promise_s: float) -> Report:
@@ -53,7 +53,7 @@ def _check(costs: Costs) -> list[Row]:
 
 
 def _shard(costs: Costs, runs: Runs, promise_s: float) -> list[Row]:
-    """One shard's load by operation, at the fewest shards that keep the promise."""
+    """The load of a shard by operation, with the fewest shards that meet the target."""
     name, found = next(iter(runs.items()))
     enough = _enough(found, promise_s)
     if enough is None:
@@ -71,7 +71,7 @@ def _shard(costs: Costs, runs: Runs, promise_s: float) -> list[Row]:
     return rows
 
 
-def _enough(found: Sequence[tuple[int, Seen]], promise_s: float) -> int | None:
+def _enough(found: Sequence[tuple[int, ShardResult]], promise_s: float) -> int | None:
     return next((number for number, seen in found if seen.lag(0.99) <= promise_s and seen.used < 0.9), None)
 
 
@@ -95,7 +95,7 @@ def _lags(runs: Runs, promise_s: float) -> list[Row]:
     return rows
 
 
-def _vain(seen: Seen) -> float:
+def _vain(seen: ShardResult) -> float:
     return 100 * seen.vain / seen.wakes if seen.wakes else 0.0
 
 

@@ -20,9 +20,9 @@ PARTS = ("many-tasks", "one-task", "relay")
 ABOUT = (
     "SSE clients on one gateway, with one event a second on each task: ten clients on each task, then all clients on "
     "one task, where each event is a burst to all of them. Events are written to Redis as `report` writes them. The "
-    "lag is from the event's id to its bytes at the client, which is another process; memory is the growth of the gateway's "
-    "RSS; clients connect over loopback from 16 source addresses. Then `daybreak.relay` consumes as part of a group, "
-    "beside redis-py that reads and acknowledges the same entries without parsing them."
+    "lag is from the event's id to its bytes at the client, which is another process; memory is the growth of the "
+    "gateway's RSS; clients connect over loopback from 16 source addresses. Then `daybreak.relay` consumes as part of "
+    "a group, beside redis-py that reads and acknowledges the same entries without parsing them."
 )
 
 

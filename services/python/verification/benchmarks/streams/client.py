@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.streams.client PORT FIRST COUNT < tasks``: many SSE clients in one process.
 
-One thread, one epoll, no HTTP library: a client that costs little, so that what is late was late in the server.
-It says ``open`` when every stream has been answered, and its findings as JSON when its input ends.
+One thread, one epoll and no HTTP library keep the client cheap, so that a late event was late in the server. It prints
+``open`` when every stream is open, and its figures as JSON when its input ends.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 OPENING = 128
-"""Streams that are opened at once."""
-PATIENCE_S = 60.0
-"""What has not come so long after the last event was written is lost."""
+"""How many streams to open at once."""
+DRAIN_S = 60.0
+"""An event that has not come this long after the last one was written is lost."""
 SOURCES = 16
-"""Source addresses: one has some 28,000 ports."""
+"""Source addresses: each has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
 _ENDED = b"0\r\n\r\n"
 
@@ -40,7 +40,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Findings:
-    """What all streams of this process saw. ``lags_ms``: from the write in Redis to here."""
+    """The events that all streams of this process received. ``lags_ms``: from the write in Redis to here."""
 
     lags_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0
@@ -82,7 +82,7 @@ class Clients:
         self._opening += 1
 
     def turn(self, timeout_s: float) -> None:
-        """Read what has come."""
+        """Read what has arrived."""
         for fd, _ in self._epoll.poll(timeout_s):
             stream = self._streams.get(fd)
             if stream is not None:
@@ -128,31 +128,31 @@ class Clients:
         del self._streams[fd]
 
     def forget_lags(self) -> None:
-        """What came before the measurement was not asked for."""
+        """Discard what came before the measurement."""
         del self.found.lags_ms[:]
 
     def until(self, stdin: int) -> None:
         """Read until the input says which step is the last, and every stream has it (or a minute is over)."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
-        while not self._said(stdin):
+        while not self._input_ready(stdin):
             pass
         self._epoll.unregister(stdin)
         last = int(sys.stdin.buffer.readline() or 0)
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + DRAIN_S
         while time.monotonic() < end and any(stream.step < last for stream in self._streams.values()):
             self.turn(0.2)
 
-    def _said(self, stdin: int) -> bool:
-        said = False
+    def _input_ready(self, stdin: int) -> bool:
+        ready = False
         for fd, _ in self._epoll.poll(1.0):
             stream = self._streams.get(fd)
             if stream is not None:
                 self._read(fd, stream)
-            said = said or fd == stdin
-        return said
+            ready = ready or fd == stdin
+        return ready
 
     def close(self) -> None:
-        """Close every stream, and sum up."""
+        """Close every stream, and add up the figures."""
         steps = [stream.step for stream in self._streams.values()]
         self.found.lowest_step, self.found.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():
@@ -160,7 +160,7 @@ class Clients:
 
 
 def main(arguments: list[str]) -> None:
-    """See the module."""
+    """Run the clients; see the module."""
     port, first = int(arguments[0]), int(arguments[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))

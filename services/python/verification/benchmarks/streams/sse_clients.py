@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run measured. ``core``: the gateway's share of a core; ``client_core``: the readers'."""
+    """The figures of a run. ``core``: the gateway's share of a core; ``client_core``: the readers'."""
 
     shape: Shape
     bytes_each: float
@@ -62,7 +62,7 @@ class Outcome:
 
 
 async def _running(url: str, count: int) -> list[TaskId]:
-    """Tasks that run, each held by a group of its own."""
+    """Start tasks, each in its own group."""
     store = RedisStore(url)
     made = [NewTask(id=new_task_id(POOL), pool=POOL, tenant="default", input_json="{}") for _ in range(count)]
     try:
@@ -145,7 +145,7 @@ class Readers:
                 raise RuntimeError("a client could not open its streams")
 
     def finish(self, last: int = -1) -> list[dict[str, object]]:
-        """What they saw, once all have seen that step."""
+        """Their figures, once all have seen that step."""
         found = []
         for child in self._children:
             assert child.stdin is not None
@@ -203,7 +203,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            # A short run may use less than the clock of processes can tell: then one tick of it.
+            # A short run may use less CPU than one tick of the process clock: count one tick.
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before
@@ -217,9 +217,10 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
 def _outcome(
     shape: Shape, found: Sequence[dict[str, object]], *, written: int, core: float, grown: int
 ) -> Outcome:
-    lags = sorted(lag for one in found for lag in one["lags_ms"])  # type: ignore[attr-defined]
+    lags = sorted(lag for process in found for lag in process["lags_ms"])  # type: ignore[attr-defined]
     total = {
-        name: sum(int(str(one[name])) for one in found) for name in ("events", "gaps", "repeats", "closed")
+        name: sum(int(str(process[name])) for process in found)
+        for name in ("events", "gaps", "repeats", "closed")
     }
     return Outcome(
         shape=shape,
@@ -228,7 +229,7 @@ def _outcome(
         p99_ms=lags[min(len(lags) - 1, len(lags) * 99 // 100)],
         worst_ms=lags[-1],
         core=core,
-        client_core=sum(float(str(one["busy"])) for one in found),
+        client_core=sum(float(str(process["busy"])) for process in found),
         delivered=total["events"],
         lost=shape.clients * written - total["events"] + total["repeats"] + total["closed"],
         repeated=total["repeats"],

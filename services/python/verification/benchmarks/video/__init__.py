@@ -1,1 +1,1 @@
-"""``python -m verification.benchmarks.video``: what a video costs in our group beside the bare loop."""
+"""Measures a video in a group of Daybreak beside the bare loop: ``python -m verification.benchmarks.video``."""

@@ -1,8 +1,8 @@
 """``python -m verification.benchmarks.video [--quick] [--part PART …]``: the table of the video pool.
 
-Parts: ``bare`` (our group beside ``torchrun``, alternating), ``costs`` (previews and checkpoints), ``start``
-(`daybreakd up` to ready, and a gang killed and rebuilt). Without ``--part`` all are run. With it, the other rows of
-``docs/figures/video.json`` stay as they are.
+The parts are ``bare`` (Daybreak beside ``torchrun``, alternating), ``costs`` (previews and checkpoints) and ``start``
+(`daybreakd up` until ready, and a killed gang until it is back). Without ``--part`` all of them run. With it, the other
+rows of ``docs/figures/video.json`` stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from daybreak.sync import Client
 from verification.benchmarks.video import rows, starting, subject
-from verification.benchmarks.video.baseline import Bare
+from verification.benchmarks.video.baseline import TorchrunLoop
 from verification.faults.system.up import Up
 from verification.results import FOLDER, Report, Row, load
 
@@ -37,18 +37,19 @@ POOLS: dict[str, dict[str, Any]] = {
     "previews": {"checkpoint_s": 3600, "options": {**OPTIONS, "preview_every": 2}},
     "checkpoints": {"checkpoint_s": 0.1, "options": {**OPTIONS, "preview_every": 0}},
 }
-"""``video`` is as a user has it; the others differ in one thing each."""
+"""``video`` has the defaults; each of the others differs in one setting."""
 PARTS = ("bare", "costs", "start")
 ABOUT = (
-    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The baseline is the same workload "
-    "(`VideoWorkload.run`: denoise, decode, MP4) on as many ranks under plain `torchrun`, run in turn with ours."
+    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The baseline is the same "
+    "workload (`VideoWorkload.run`: denoise, decode, MP4) on as many ranks under plain `torchrun`, "
+    "alternating with Daybreak."
 )
 
 Quiet = Callable[[], AbstractContextManager[Any]]
 
 
 def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcontext) -> list[Row]:
-    """The rows of these parts. ``quiet`` is entered around what is timed."""
+    """The rows of these parts. ``quiet`` is entered around timed work."""
     found: list[Row] = []
     pools = [name for name in POOLS if (name == "video") == ("bare" in parts) or "costs" in parts]
     if "bare" in parts or "costs" in parts:
@@ -59,28 +60,30 @@ def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcont
             "options": OPTIONS,
         }
         with Up({name: {**common, **POOLS[name]} for name in pools}) as up, Client(up.url) as client:
-            _say(f"ready after {up.starts_s[0]:.1f} s: {', '.join(pools)}")
+            _print(f"ready after {up.starts_s[0]:.1f} s: {', '.join(pools)}")
             if "bare" in parts:
                 found += _beside_bare(client, pairs=2 if quick else 5, quiet=quiet)
             if "costs" in parts:
                 found += _costs(client, rounds=2 if quick else 5, quiet=quiet)
     if "start" in parts:
         with quiet():
-            found += starting.measure(1 if quick else 3, ranks=RANKS, say=_say)
+            found += starting.measure(1 if quick else 3, ranks=RANKS, say=_print)
     return found
 
 
 def _beside_bare(client: Client, *, pairs: int, quiet: Quiet) -> list[Row]:
     bare, ours = [], []
-    with Bare(ranks=RANKS, options=OPTIONS) as baseline, quiet():
+    with TorchrunLoop(ranks=RANKS, options=OPTIONS) as baseline, quiet():
         for number in range(-1, pairs):
-            params = LONG if number >= 0 else SHORT  # the first pair warms the shapes
+            params = LONG if number >= 0 else SHORT  # the first pair is a warm-up
             took, digest = baseline.run(params)
             timed = subject.run(client, "video", params)
             if digest != timed.sha256:
-                raise RuntimeError("the bare loop and our group made different videos")
+                raise RuntimeError(
+                    f"pair {number + 1}: the bare loop and Daybreak made different videos ({digest} and {timed.sha256})"
+                )
             own = f"{timed.wall_s:.3f} s, from the claim {timed.run_s:.3f} s"
-            _say(f"pair {number + 1}: bare {took:.3f} s, ours {own}")
+            _print(f"pair {number + 1}: bare {took:.3f} s, ours {own}")
             if number >= 0:
                 bare.append(took)
                 ours.append(timed)
@@ -96,7 +99,7 @@ def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
         for number in range(rounds):
             for name in names:
                 found[name].append(subject.run(client, name, SHORT))
-            _say(f"round {number}: " + ", ".join(f"{name} {found[name][-1].run_s:.3f} s" for name in names))
+            _print(f"round {number}: " + ", ".join(f"{name} {found[name][-1].run_s:.3f} s" for name in names))
     previews = rows.cost_of("a preview every 2 steps", "preview", found["plain"], found["previews"])
     return previews + rows.cost_of(
         "checkpoints as often as can be", "checkpoint", found["plain"], found["checkpoints"]
@@ -104,12 +107,12 @@ def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
 
 
 def report(found: list[Row], *, keep: bool) -> Report:
-    """With the rows of an earlier run that were not measured now."""
+    """The report, with the rows of an earlier run that were not measured now."""
     made = Report("video", title="Video", about=ABOUT, extra={"ranks": RANKS, "params": LONG})
     path = FOLDER / "video.json"
     new = {row.what for row in found}
     for row in [
-        one for one in (load(path).rows if keep and path.exists() else []) if one.what not in new
+        row for row in (load(path).rows if keep and path.exists() else []) if row.what not in new
     ] + found:
         made.add(row)
     return made
@@ -123,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be repeated")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
     given = parser.parse_args(arguments)
     made = report(measure(given.part or list(PARTS), quick=given.quick), keep=bool(given.part))
     made.save()
@@ -131,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,8 +1,8 @@
-"""The baseline: the same workload's loop under plain ``torchrun``, without Daybreak around it.
+"""The baseline: the loop of the same workload under plain ``torchrun``, without Daybreak.
 
-Run by ``torchrun bare.py PORT OPTIONS``: rank 0 connects to 127.0.0.1:PORT, reads one JSON object of parameters a
-line, and answers with the seconds that the loop took and the MP4's SHA-256. Model loading and warm-up are
-not counted; there are no points of agreement, no store, no uploads, no previews, no checkpoints.
+Run by ``torchrun bare_loop.py PORT OPTIONS``. Rank 0 connects to 127.0.0.1:PORT, reads one JSON object of parameters
+per line, and replies with the seconds of the loop and the MP4's SHA-256. Loading the model and warming up are not
+counted. There is no lockstep, no store, no upload, no preview and no checkpoint.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 from daybreak_server.workloads.video.spec.params import VideoParams
 
 
-class Nobody:
-    """A context that nobody listens to."""
+class NullContext:
+    """A context that discards everything."""
 
     resume = None
 
@@ -61,7 +61,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             params = VideoParams.model_validate(order[0], context={"limits": workload.limits})
             started = time.perf_counter()
-            for _ in workload.run(Task(id="bare", params=params), Nobody(Path(folder))):
+            for _ in workload.run(Task(id="bare", params=params), NullContext(Path(folder))):
                 pass
             took = time.perf_counter() - started
             if rank == 0:

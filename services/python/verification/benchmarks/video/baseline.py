@@ -1,4 +1,4 @@
-"""Starts ``torchrun`` with the bare loop once, and runs tasks on it one by one."""
+"""Starts ``torchrun`` with the bare loop once, and runs tasks on it one at a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from verification.faults.system.up import CPU_ENVIRONMENT
 HERE = Path(__file__).parent
 
 
-class Bare:
-    """``torchrun`` with ``ranks`` processes that hold the model. Use it in ``with``."""
+class TorchrunLoop:
+    """``torchrun`` with ``ranks`` processes that hold the model. Use it as a context manager."""
 
     def __init__(self, *, ranks: int, options: Mapping[str, Any]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="daybreak-bare-"))
@@ -30,8 +30,8 @@ class Bare:
     def __enter__(self) -> Self:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._ranks}"]
         log = self._folder / "log"
-        with socket.create_server(("127.0.0.1", 0)) as door, log.open("wb") as output:
-            program = [str(HERE / "bare_loop.py"), str(door.getsockname()[1]), json.dumps(self._options)]
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+            program = [str(HERE / "bare_loop.py"), str(listener.getsockname()[1]), json.dumps(self._options)]
             self.process = subprocess.Popen(
                 [sys.executable, *launcher, *program],
                 env={**os.environ, **CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"},
@@ -39,20 +39,20 @@ class Bare:
                 stdout=output,
                 stderr=output,
             )
-            door.settimeout(1.0)
+            listener.settimeout(1.0)
             sock = None
             while sock is None:
                 with contextlib.suppress(TimeoutError):
-                    sock, _ = door.accept()
+                    sock, _ = listener.accept()
                 if self.process.poll() is not None:
                     raise RuntimeError(f"torchrun ended:\n{log.read_text(errors='replace')[-4000:]}")
-        self._talk = sock.makefile("rw")
+        self._stream = sock.makefile("rw")
         sock.close()
-        self._hear()
+        self._read()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._talk.close()
+        self._stream.close()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
@@ -62,13 +62,13 @@ class Bare:
 
     def run(self, params: Mapping[str, Any]) -> tuple[float, str]:
         """One task: the loop's seconds on rank 0, and the MP4's SHA-256."""
-        self._talk.write(json.dumps(params) + "\n")
-        self._talk.flush()
-        found = self._hear()
+        self._stream.write(json.dumps(params) + "\n")
+        self._stream.flush()
+        found = self._read()
         return float(found["s"]), str(found["sha256"])
 
-    def _hear(self) -> dict[str, Any]:
-        line = self._talk.readline()
+    def _read(self) -> dict[str, Any]:
+        line = self._stream.readline()
         if not line:
             log = self._folder / "log"
             raise RuntimeError(f"torchrun ended:\n{log.read_text(errors='replace')[-4000:]}")

@@ -1,4 +1,4 @@
-"""What the measurements come to."""
+"""Turns the measurements into rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHARE, CONSTANT_S = 0.01, 0.05
 
 
 def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
-    """A task in our group beside the same loop under torchrun, pair by pair."""
+    """A task on Daybreak beside the same loop under torchrun, pair by pair."""
     baseline = statistics.median(bare)
     rows = []
     for what, times in (
-        ("A task from the POST to its last event", [one.wall_s for one in ours]),
-        ("The same from claim to settlement", [one.run_s for one in ours]),
+        ("A task from the POST to its last event", [task.wall_s for task in ours]),
+        ("The same from claim to settlement", [task.run_s for task in ours]),
     ):
         value = statistics.median(times)
         more = statistics.median(mine - its for mine, its in zip(times, bare, strict=True))
@@ -30,8 +30,8 @@ def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
                 target="≤ baseline + 1 % + 50 ms", held=more <= bound, spread=(min(times), max(times)), note=note,
             )
         )  # fmt: skip
-    if all(one.inside_s for one in ours):
-        rows.append(_not_its_own(ours))
+    if all(task.inside_s for task in ours):
+        rows.append(_outside_workload(ours))
     rows.append(
         Row(
             "The bare loop itself",
@@ -44,13 +44,13 @@ def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
     return rows
 
 
-def _not_its_own(ours: Sequence[Timed]) -> Row:
-    """The same question without a second run: what of the time was not spent in the workload's code."""
-    inside = statistics.median(one.inside_s for one in ours)
-    rest = [one.wall_s - one.inside_s for one in ours]
+def _outside_workload(ours: Sequence[Timed]) -> Row:
+    """The same without a second run: how much of the time was spent outside the workload's code."""
+    inside = statistics.median(task.inside_s for task in ours)
+    rest = [task.wall_s - task.inside_s for task in ours]
     value, bound = statistics.median(rest), SHARE * inside + CONSTANT_S
-    between = statistics.median(one.between_s for one in ours)
-    steps = statistics.median(one.events["progress"] for one in ours)
+    between = statistics.median(task.between_s for task in ours)
+    steps = statistics.median(task.events["progress"] for task in ours)
     return Row(
         "Of a task's time, not in the workload's own code", value * 1e3, "ms", target="≤ 1 % + 50 ms",
         held=value <= bound, spread=(min(rest) * 1e3, max(rest) * 1e3),
@@ -60,12 +60,12 @@ def _not_its_own(ours: Sequence[Timed]) -> Row:
 
 
 def cost_of(what: str, count: str, plain: Sequence[Timed], ours: Sequence[Timed]) -> list[Row]:
-    """What something adds to a task, and each time."""
-    baseline = statistics.median(one.run_s for one in plain)
-    value = statistics.median(one.run_s for one in ours)
+    """What a feature adds to a task, in total and each time."""
+    baseline = statistics.median(task.run_s for task in plain)
+    value = statistics.median(task.run_s for task in ours)
     more = statistics.median(mine.run_s - its.run_s for mine, its in zip(ours, plain, strict=True))
-    times = statistics.median(one.events[count] for one in ours)
-    spread = (min(one.run_s for one in ours), max(one.run_s for one in ours))
+    times = statistics.median(task.events[count] for task in ours)
+    spread = (min(task.run_s for task in ours), max(task.run_s for task in ours))
     each = more / times if times else 0.0
     return [
         Row(

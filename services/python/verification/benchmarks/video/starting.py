@@ -1,4 +1,4 @@
-"""How soon a system is ready, and how soon a killed group is there again."""
+"""Measures how soon a system is ready, and how soon a killed group is back."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row
             cold.append({**up.call("/v1/pools/video")["wake"]["last"], "cold_s": up.cold_s["video"]})
             again.append(_rebuilt(up))
         say(f"{number + 1}/{repeats}: ready {ready[-1]:.1f} s, rebuilt {again[-1]:.1f} s, {cold[-1]}")
-    totals = [one["cold_s"] for one in cold]
+    totals = [phases["cold_s"] for phases in cold]
     baseline = statistics.median(totals)
-    parts = ", ".join(f"{p} {statistics.median(one.get(f'{p}_s', 0.0) for one in cold):.1f}" for p in PHASES)
+    parts = ", ".join(
+        f"{p} {statistics.median(phases.get(f'{p}_s', 0.0) for phases in cold):.1f}" for p in PHASES
+    )
     value = statistics.median(again)
     return [
         Row(
@@ -41,8 +43,9 @@ def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row
             note=f"its own phases: {parts} s",
         ),
         Row(
-            "A gang whose leader was killed: ready again", value, "s", baseline=baseline, baseline_what="its cold start",
-            target="≤ 2 × cold start", held=value <= 2 * baseline, spread=(min(again), max(again)),
+            "A gang whose leader was killed: ready again", value, "s", baseline=baseline,
+            baseline_what="its cold start", target="≤ 2 × cold start", held=value <= 2 * baseline,
+            spread=(min(again), max(again)),
         ),
     ]  # fmt: skip
 
@@ -52,8 +55,8 @@ def _rebuilt(up: Up) -> float:
     at = time.monotonic()
     processes.kill(group["pids"][0])
 
-    def look() -> list[dict[str, Any]]:
-        return [one for one in up.ready_groups("video") if one["id"] != group["id"]]
+    def replacements() -> list[dict[str, Any]]:
+        return [other for other in up.ready_groups("video") if other["id"] != group["id"]]
 
-    wait_until(look, 300, f"another group; see {up.logs()}")
+    wait_until(replacements, 300, f"another group; see {up.logs()}")
     return time.monotonic() - at

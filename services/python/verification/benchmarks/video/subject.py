@@ -1,4 +1,4 @@
-"""Tasks in our group, timed from outside: from before the POST until its last event has come."""
+"""Runs tasks on Daybreak and times them from outside: from before the POST until the last event."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Timed:
     sha256: str
     events: Mapping[str, int]
     inside_s: float = 0.0
-    """In the workload's own code, on the leader; 0 where nobody looked."""
+    """In the workload's own code, on the leader; 0 if the workload has no stopwatch."""
     between_s: float = 0.0
-    """Between its steps: what agreeing and reporting took."""
+    """Between its steps: the time for agreement and reports."""
 
 
 def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
-    """One task, alone. :raises RuntimeError: when it does not succeed."""
+    """Run one task alone. :raises RuntimeError: if it does not succeed."""
     started = time.perf_counter()
     task = client.submit(pool, params)
     seen: Counter[str] = Counter()
@@ -45,7 +45,7 @@ def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
         raise RuntimeError(f"{task.id}: {ended.state} after {ended.attempt} attempts: {ended.error}")
     assert ended.started_at is not None
     assert ended.finished_at is not None
-    video = next(one for one in ended.artifacts if one.name == "video.mp4")
+    video = next(artifact for artifact in ended.artifacts if artifact.name == "video.mp4")
     return Timed(
         wall_s=wall,
         run_s=(ended.finished_at - ended.started_at).total_seconds(),

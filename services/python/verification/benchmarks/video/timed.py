@@ -1,7 +1,7 @@
-"""The video workload with a stopwatch: how long its own code ran, and how long it waited between its steps.
+"""The video workload with a stopwatch: how long its code ran, and how long it waited between its steps.
 
-Named in a pool as ``workload: verification.benchmarks.video.timed:SPEC``. Beside pairs with a bare loop, which a busy machine
-blurs, this tells exactly what of a task's time was not the workload's own.
+A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. A busy machine blurs the comparison with a
+bare loop; the stopwatch shows exactly how much of a task's time was spent outside the workload.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 from daybreak_server.workloads.video.spec import params
 
 MARK = "stopwatch "
-"""How the line in the task's log begins; JSON follows."""
+"""The beginning of the line in the task's log; JSON follows."""
 
 
 class TimedVideo(VideoWorkload):
-    """As the video workload."""
+    """The video workload, which logs its times at the end."""
 
     def run(self, task: Task[params.VideoParams], ctx: Context) -> Iterator[Step]:
         inside = between = 0.0
