@@ -1,4 +1,4 @@
-"""The chart's tests need `helm`; without it they say so and skip."""
+"""The chart's tests need `helm`; without it they skip with a reason."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture
 def helm() -> None:
-    """Skips where there is no helm."""
+    """Skip the test without helm."""
     if shutil.which("helm") is None:
         pytest.skip("helm is not on PATH: the chart cannot be rendered")

@@ -1,4 +1,4 @@
-"""The chart as `helm template` renders it, and the objects in it."""
+"""Renders the chart with `helm template`, and finds objects in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = (
     "monitoring.coreos.com/v1/PrometheusRule",
     "gateway.networking.k8s.io/v1/HTTPRoute",
 )
-"""What the cluster is taken to know beside Kubernetes' own."""
+"""The kinds that the cluster is assumed to have besides Kubernetes' own."""
 Object = dict[str, Any]
 
 
@@ -34,30 +34,30 @@ class Rendered:
     objects: tuple[Object, ...]
 
     def all(self, kind: str) -> list[Object]:
-        return [one for one in self.objects if one["kind"] == kind]
+        return [item for item in self.objects if item["kind"] == kind]
 
-    def one(self, kind: str, name: str) -> Object:
-        (found,) = [one for one in self.all(kind) if one["metadata"]["name"] == name]
+    def object(self, kind: str, name: str) -> Object:
+        (found,) = [item for item in self.all(kind) if item["metadata"]["name"] == name]
         return found
 
     def templates(self) -> dict[str, Object]:
-        """Every pod's metadata and spec by what it is of, Ray's among them."""
+        """The metadata and spec of every pod by its owner, Ray's pods included."""
         found = {}
-        for one in self.objects:
-            name = f"{one['kind']}/{one['metadata']['name']}"
-            if one["kind"] == "Pod":
-                found[name] = one
-            elif one["kind"] == "GeneratorPool":
-                ray = one["spec"]["rayCluster"]["spec"]
+        for item in self.objects:
+            name = f"{item['kind']}/{item['metadata']['name']}"
+            if item["kind"] == "Pod":
+                found[name] = item
+            elif item["kind"] == "GeneratorPool":
+                ray = item["spec"]["rayCluster"]["spec"]
                 found[f"{name}/head"] = ray["headGroupSpec"]["template"]
                 found[f"{name}/worker"] = ray["workerGroupSpecs"][0]["template"]
-            elif "template" in one.get("spec", {}):
-                found[name] = one["spec"]["template"]
+            elif "template" in item.get("spec", {}):
+                found[name] = item["spec"]["template"]
         return found
 
 
 class RefusedError(Exception):
-    """Helm refused; its words."""
+    """Helm refused the values; the message is Helm's."""
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def _rendered(values: tuple[str, ...], inline: str, kinds: tuple[str, ...], char
     )
     if done.returncode:
         raise RefusedError(done.stderr)
-    return Rendered(tuple(one for one in yaml.safe_load_all(done.stdout) if one))
+    return Rendered(tuple(item for item in yaml.safe_load_all(done.stdout) if item))
 
 
 def render(
@@ -79,9 +79,9 @@ def render(
     kinds: tuple[str, ...] = KINDS,
     chart: Path = CHART,
 ) -> Rendered:
-    """With values files and further values; the least that has to be said where no file is named.
+    """Render with values files and additional values; without files, with the minimal ones.
 
-    :raises RefusedError: with Helm's words.
+    :raises RefusedError: with Helm's message.
     """
-    paths = tuple(str(one) for one in files or [CHART / "ci" / "minimal-values.yaml"])
+    paths = tuple(str(item) for item in files or [CHART / "ci" / "minimal-values.yaml"])
     return _rendered(paths, json.dumps(also or {}), kinds, chart)

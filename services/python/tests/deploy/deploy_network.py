@@ -1,4 +1,4 @@
-"""Evaluates NetworkPolicies as Kubernetes defines them: who may open a connection to whom."""
+"""Evaluates NetworkPolicies as Kubernetes defines them: which pod may connect to which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A pod (labels and namespace), or an address outside (`ip` alone)."""
+    """A pod (labels and namespace), or an external address (only `ip`)."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -21,22 +21,22 @@ class Place:
 
 
 def allowed(policies: list[Object], source: Place, target: Place, port: int, protocol: str = "TCP") -> bool:
-    """Both ends must allow it: the source's egress, the target's ingress."""
+    """Whether both ends allow it: the source's egress and the target's ingress."""
     return _side(policies, "egress", source, target, port, protocol) and _side(
         policies, "ingress", target, source, port, protocol
     )
 
 
 def _side(policies: list[Object], way: str, pod: Place, other: Place, port: int, protocol: str) -> bool:
-    """What is selected by no policy of this way is free; else one rule must allow it."""
+    """A pod that no policy of this direction selects is open; otherwise a rule must allow the connection."""
     if not pod.namespace:
         return True
     selecting = [
-        one["spec"]
-        for one in policies
-        if one["metadata"]["namespace"] == pod.namespace
-        and way in [kind.lower() for kind in one["spec"]["policyTypes"]]
-        and _selects(one["spec"]["podSelector"], pod.labels)
+        policy["spec"]
+        for policy in policies
+        if policy["metadata"]["namespace"] == pod.namespace
+        and way in [kind.lower() for kind in policy["spec"]["policyTypes"]]
+        and _selects(policy["spec"]["podSelector"], pod.labels)
     ]
     if not selecting:
         return True
@@ -46,7 +46,9 @@ def _side(policies: list[Object], way: str, pod: Place, other: Place, port: int,
 
 def _rule(rule: Object, way: str, here: str, other: Place, port: int, protocol: str) -> bool:
     ports = rule.get("ports")
-    if ports and not any((one["port"], one.get("protocol", "TCP")) == (port, protocol) for one in ports):
+    if ports and not any(
+        (policy["port"], policy.get("protocol", "TCP")) == (port, protocol) for policy in ports
+    ):
         return False
     peers = rule.get("to" if way == "egress" else "from")
     return not peers or any(_peer(peer, here, other) for peer in peers)
@@ -58,7 +60,8 @@ def _peer(peer: Object, here: str, other: Place) -> bool:
         if not other.ip or ipaddress.ip_address(other.ip) not in ipaddress.ip_network(block["cidr"]):
             return False
         return not any(
-            ipaddress.ip_address(other.ip) in ipaddress.ip_network(one) for one in block.get("except", [])
+            ipaddress.ip_address(other.ip) in ipaddress.ip_network(policy)
+            for policy in block.get("except", [])
         )
     if not other.namespace:
         return False
@@ -72,5 +75,5 @@ def _peer(peer: Object, here: str, other: Place) -> bool:
 
 
 def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    assert set(selector) <= {"matchLabels"}, "only what the chart uses is evaluated here"
+    assert set(selector) <= {"matchLabels"}, "only matchLabels, which the chart uses, is evaluated here"
     return all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())

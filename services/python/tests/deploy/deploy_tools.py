@@ -1,4 +1,4 @@
-"""Programs of other people that tests ask; a test whose program is not on PATH skips, with a word."""
+"""Runs external programs; a test whose program is not on PATH skips with a reason."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 
-def ask(*command: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
-    """How a program ended and what it said."""
+def try_run(*command: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program. :returns: its exit status and output."""
     if shutil.which(str(command[0])) is None:
         pytest.skip(f"{command[0]} is not on PATH")
     return subprocess.run(
-        [str(one) for one in command], check=False, input=given, text=True, capture_output=True
+        [str(part) for part in command], check=False, input=given, text=True, capture_output=True
     )
 
 
 def run(*command: str | Path, given: str = "") -> str:
-    """What a program says that must not fail."""
-    done = ask(*command, given=given)
+    """Run a program that must succeed. :returns: its output."""
+    done = try_run(*command, given=given)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""What tools make for `deploy` is as its sources say."""
+"""The generated files of `deploy` match their sources."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def check(tool: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_charts_schema_table_and_definition_follow_their_sources() -> None:
-    """Also that every value is described, and that the README names it."""
+def test_the_charts_schema_table_and_crd_match_their_sources() -> None:
+    """And every value has a description, which the README shows."""
     check("chart")
 
 
 @pytest.mark.usefixtures("helm")
-def test_the_plain_manifests_are_the_charts() -> None:
+def test_the_plain_manifests_match_the_chart() -> None:
     """deploy/keda and deploy/raycluster."""
     check("manifests")

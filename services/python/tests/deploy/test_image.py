@@ -1,4 +1,4 @@
-"""What `make image` hands to whatever builds the image. No image is built here."""
+"""The arguments that `make image` passes to the image builder. No image is built here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from deploy_chart import REPOSITORY
-from deploy_tools import ask
+from deploy_tools import try_run
 
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
 def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
-    """Whichever of the three there is; without arguments the labels would read `dev` and `unknown`."""
+    """With each of the three builders; without arguments the labels would be `dev` and `unknown`."""
     for name in ("make", "bash", "git", "sed"):
         if (found := shutil.which(name)) is None:
             pytest.skip(f"{name} is not on PATH")
@@ -24,7 +24,7 @@ def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_pa
     fake = tmp_path / builder
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
-    # What a make around this one would hand on changes what this one says, and does.
+    # Variables of an outer make would change the output and the behaviour of this one.
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         ["make", "--no-print-directory", "image", "IMAGE=somewhere/daybreak:1"],
@@ -38,15 +38,15 @@ def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_pa
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text(encoding="utf-8"))
     version = project["project"]["version"]
     # An archive of the tree has no revision.
-    revision = ask("git", "-C", REPOSITORY, "rev-parse", "--verify", "HEAD").stdout.strip() or "unknown"
+    revision = try_run("git", "-C", REPOSITORY, "rev-parse", "--verify", "HEAD").stdout.strip() or "unknown"
     assert done.stdout.split() == [
         *("build", "-t", "somewhere/daybreak:1"),
         *("--build-arg", f"VERSION={version}", "--build-arg", f"REVISION={revision}", "."),
     ]
 
 
-def test_every_argument_of_a_label_is_one_of_the_last_stage() -> None:
-    """An argument of another stage is empty there, and nobody is told."""
+def test_every_argument_of_a_label_is_declared_in_the_last_stage() -> None:
+    """An argument of another stage would silently be empty."""
     last = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
-    asked = set(re.findall(r'org\.opencontainers\.image\.[a-z.]+="\$\{(\w+)\}"', last))
-    assert asked == set(re.findall(r"^ARG (\w+)", last, re.MULTILINE)) == {"BASE", "VERSION", "REVISION"}
+    used = set(re.findall(r'org\.opencontainers\.image\.[a-z.]+="\$\{(\w+)\}"', last))
+    assert used == set(re.findall(r"^ARG (\w+)", last, re.MULTILINE)) == {"BASE", "VERSION", "REVISION"}

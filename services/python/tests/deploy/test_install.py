@@ -1,4 +1,4 @@
-"""docs/install.md: the chart takes its values, and its commands name what there is. kind, EKS and GKE are not run."""
+"""docs/install.md: the chart accepts its values, and its commands name what exists. kind, EKS and GKE are not run."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ COMMANDS = [code for kind, code in PAGE if kind == "bash"]
 PROGRAMS = {"daybreak": get_group(client), "daybreakd": get_group(server)}
 
 
-def instead(of: Object, parts: Object) -> Object:
-    """What the page says of GKE: these parts are other. Of a node selector nothing stays."""
-    made = dict(of)
+def replaced(base: Object, parts: Object) -> Object:
+    """The page's instructions for GKE: replace these parts. Node selectors are replaced as a whole."""
+    made = dict(base)
     for name, value in parts.items():
-        deeper = isinstance(value, dict) and isinstance(of.get(name), dict) and name != "nodeSelector"
-        made[name] = instead(of[name], value) if deeper else value
+        deeper = isinstance(value, dict) and isinstance(base.get(name), dict) and name != "nodeSelector"
+        made[name] = replaced(base[name], value) if deeper else value
     return made
 
 
 def values() -> dict[str, Object]:
-    """By the cluster that they are for."""
+    """The values of the page, by cluster."""
     ((_, kind),) = [file for code in COMMANDS for file in HEREDOC.findall(code)]
-    eks, gke = [yaml.safe_load(code) for language, code in PAGE if language == "yaml"]
+    eks, gke = [
+        yaml.safe_load(code) for language, code in PAGE if language == "yaml" and "artifacts:" in code
+    ]
     without = {name: value for name, value in eks.items() if name != "serviceAccounts"}
-    return {"kind": yaml.safe_load(kind), "eks": eks, "gke": instead(without, gke)}
+    return {"kind": yaml.safe_load(kind), "eks": eks, "gke": replaced(without, gke)}
 
 
 def rendered(cluster: str, folder: Path) -> Rendered:
@@ -51,34 +53,34 @@ def rendered(cluster: str, folder: Path) -> Rendered:
 
 @pytest.mark.usefixtures("helm")
 @pytest.mark.parametrize("cluster", ["kind", "eks", "gke"])
-def test_the_chart_takes_the_values(cluster: str, tmp_path: Path) -> None:
-    """Its linter, its strict schema, its own checks; and kube-score as with the files of `ci`."""
+def test_the_chart_accepts_the_values(cluster: str, tmp_path: Path) -> None:
+    """With its linter, its strict schema and its own checks; and kube-score as with the files of `ci`."""
     made = rendered(cluster, tmp_path)
-    assert {one["metadata"]["name"] for one in made.all("GeneratorPool")} == {"echo", "video"}
+    assert {item["metadata"]["name"] for item in made.all("GeneratorPool")} == {"echo", "video"}
     run("helm", "lint", "--strict", CHART, "--values", tmp_path / "values.yaml")
     run("kube-score", "score", "-", "--output-format", "ci", given=yaml.safe_dump_all(made.objects))
 
 
 @pytest.mark.usefixtures("helm")
-def test_a_pod_asks_for_what_the_page_says(tmp_path: Path) -> None:
+def test_a_pod_requests_what_the_page_says(tmp_path: Path) -> None:
     """Four ranks share a host: 32 CPUs, 4 GPUs, 256 GiB."""
-    found = rendered("eks", tmp_path).one("GeneratorPool", "video")
+    found = rendered("eks", tmp_path).object("GeneratorPool", "video")
     pool = GeneratorPool.read({**found, "metadata": {**found["metadata"], "uid": "u"}})
     (group,) = manifests.cluster(pool, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
-    asked = group["template"]["spec"]["containers"][0]["resources"]
-    assert asked["requests"]["cpu"] == "32000m"
-    # Where only a limit is said, it is what is asked for.
-    assert (asked["limits"]["nvidia.com/gpu"], asked["limits"]["memory"]) == (4, "256Gi")
+    resources = group["template"]["spec"]["containers"][0]["resources"]
+    assert resources["requests"]["cpu"] == "32000m"
+    # A limit without a request is also the request.
+    assert (resources["limits"]["nvidia.com/gpu"], resources["limits"]["memory"]) == (4, "256Gi")
 
 
 @pytest.mark.usefixtures("helm")
-def test_nothing_of_eks_is_left_on_gke(tmp_path: Path) -> None:
-    """A node selector that no node has would leave pods waiting for ever."""
+def test_no_eks_selector_is_left_on_gke(tmp_path: Path) -> None:
+    """A node selector that no node has would leave pods pending forever."""
     assert "eks.amazonaws.com" not in yaml.safe_dump_all(rendered("gke", tmp_path).objects)
 
 
 def commands() -> Iterator[list[str]]:
-    """Each command's words, without comments, heredocs and what the shell does with its output."""
+    """The words of each command, without comments, heredocs and `&`."""
     for code in COMMANDS:
         for line in HEREDOC.sub("", code).replace("\\\n", " ").splitlines():
             if words := [word for word in shlex.split(line, comments=True) if word != "&"]:
@@ -86,13 +88,13 @@ def commands() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("code", COMMANDS, ids=lambda code: code.split("\n", 1)[0][:40])
-def test_bash_takes_each_block(code: str) -> None:
+def test_bash_parses_each_block(code: str) -> None:
     """Quotes and heredocs end where they should."""
     done = subprocess.run(["bash", "-n"], check=False, input=code, text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_commands_name_files_and_targets_that_there_are() -> None:
+def test_the_commands_name_files_and_targets_that_exist() -> None:
     """Folders of deploy, targets of make, and the values file that the page itself writes."""
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     written = {name for code in COMMANDS for name, _ in HEREDOC.findall(code)}
@@ -109,8 +111,8 @@ def test_the_commands_name_files_and_targets_that_there_are() -> None:
     assert files == written
 
 
-def test_our_own_programs_take_their_commands() -> None:
-    """Every option and argument; nothing is run."""
+def test_daybreaks_programs_accept_their_commands() -> None:
+    """With every option and argument; nothing is run."""
     tried = set()
     for words in commands():
         for at, word in enumerate(words):

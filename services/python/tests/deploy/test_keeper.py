@@ -1,4 +1,4 @@
-"""deploy/raycluster's sidecar: it puts the applications when they are missing, and leaves them alone otherwise."""
+"""The sidecar of deploy/raycluster deploys missing applications, and leaves others alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TOKEN = "a-token"
 
 
 class Head(ThreadingHTTPServer):
-    """Ray Serve's REST API, as far as the sidecar asks it."""
+    """The part of Ray Serve's REST API that the sidecar uses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.applications: dict[str, dict[str, Any]] = {}
         self.puts: list[dict[str, Any]] = []
-        self.looks = 0
+        self.polls = 0
         self.broken = True
 
 
@@ -52,18 +52,18 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(401)
         if self.server.broken:
             return self._answer(500)
-        self.server.looks += 1
+        self.server.polls += 1
         return self._answer(200, {"applications": self.server.applications})
 
     def do_PUT(self) -> None:
         config = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.puts.append(config)
-        for one in config["applications"]:
-            self.server.applications[one["name"]] = {"status": "RUNNING"}
+        for app in config["applications"]:
+            self.server.applications[app["name"]] = {"status": "RUNNING"}
         self._answer(200)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on the terminal."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def config() -> dict[str, Any]:
     return data
 
 
-def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
-    """Put once; put again by a head that lost them; a failed one comes back as another; then it ends at once."""
+def test_it_deploys_again_what_the_head_loses(head: Head, tmp_path: Path) -> None:
+    """It deploys once, again after a loss, and a failed one with a new attempt; then SIGTERM ends it at once."""
     path = tmp_path / "applications.json"
     path.write_text(json.dumps(config()))
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
@@ -101,9 +101,9 @@ def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
             assert "Ray Serve does not answer yet: <HTTPError 500" in keeper.stdout.readline()
             head.broken = False
             wait_until(lambda: len(head.puts) == 1, what="the first put")
-            looks = head.looks
-            wait_until(lambda: head.looks > looks + 3, what="more looks")
-            assert len(head.puts) == 1, "what is there is left alone"
+            polls = head.polls
+            wait_until(lambda: head.polls > polls + 3, what="more polls")
+            assert len(head.puts) == 1, "existing applications are left alone"
             head.applications.clear()
             wait_until(lambda: len(head.puts) == 2, what="a put after the head lost them")
             head.applications["video"]["status"] = "DEPLOY_FAILED"
@@ -112,15 +112,15 @@ def test_it_keeps_what_the_head_loses(head: Head, tmp_path: Path) -> None:
             keeper.send_signal(signal.SIGTERM)
         assert keeper.wait(timeout=10) == 0
     attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
-    assert attempts == [1, 1, 2], "Serve takes a failed application up again only with other arguments"
+    assert attempts == [1, 1, 2], "Serve retries a failed application only with new arguments"
 
 
-def test_what_it_puts_is_what_the_server_has() -> None:
-    """The import paths exist, and the pool has as many groups as there are hosts."""
-    applications = {one["name"]: one for one in config()["applications"]}
+def test_the_applications_that_it_deploys_exist_in_the_server() -> None:
+    """The import paths exist, and the pool has as many groups as hosts."""
+    applications = {app["name"]: app for app in config()["applications"]}
     assert set(applications) == {API_APPLICATION, "video"}
-    for one in applications.values():
-        module, _, function = one["import_path"].partition(":")
+    for app in applications.values():
+        module, _, function = app["import_path"].partition(":")
         spec = importlib.util.find_spec(module)
         assert spec is not None
         assert spec.origin is not None

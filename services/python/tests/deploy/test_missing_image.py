@@ -1,4 +1,4 @@
-"""`make e2e` on nodes that lack the image: it says within seconds what to build, and does not wait for Helm."""
+"""`make e2e` on nodes without the image reports within seconds what to build, and does not wait for Helm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAR = "ghcr.io/versity/versitygw:v1"
 
 
 def pod(image: str, reason: str | None, message: str = "", *, init: bool = False) -> Any:
-    """A pod as the API gives it."""
+    """A pod as the API returns it."""
     waiting = SimpleNamespace(reason=reason, message=message) if reason else None
     status = SimpleNamespace(name="main", image=f"docker.io/{image}", state=SimpleNamespace(waiting=waiting))
     fine = SimpleNamespace(name="fine", image="x", state=SimpleNamespace(waiting=None))
@@ -40,7 +40,7 @@ def pod(image: str, reason: str | None, message: str = "", *, init: bool = False
 
 
 def fresh() -> Any:
-    """A pod that no node has taken yet."""
+    """A pod without a node."""
     found = pod(OURS, None)
     found.status = SimpleNamespace(init_container_statuses=None, container_statuses=None)
     return found
@@ -61,7 +61,7 @@ def look(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None
         pod(FAR, "InvalidImageName"),
     ],
 )
-def test_an_image_that_is_nowhere_is_said_at_the_first_look(broken: Any) -> None:
+def test_a_missing_image_is_reported_at_the_first_check(broken: Any) -> None:
     with pytest.raises(MissingImageError, match="gateway-1") as caught:
         look(fresh(), broken)
     image = broken.spec.containers[0].image if not broken.spec.init_containers else OURS
@@ -70,7 +70,7 @@ def test_an_image_that_is_nowhere_is_said_at_the_first_look(broken: Any) -> None
     assert f"kind load docker-image {image}" in str(caught.value)
 
 
-def test_a_registry_may_fail_once_but_not_for_ever() -> None:
+def test_a_registry_may_fail_once_but_not_forever() -> None:
     seen = [pod(FAR, "ErrImagePull", "429 Too Many Requests")]
     watch = ImageWatch(lambda: seen, [FAR])
     look(watch=watch, at_s=0)
@@ -83,7 +83,7 @@ def test_a_registry_may_fail_once_but_not_for_ever() -> None:
         look(watch=watch, at_s=2 * PULL_TIMEOUT_S + 1)
 
 
-def test_what_waits_for_something_else_or_was_broken_on_purpose_is_left_alone() -> None:
+def test_other_waiting_pods_and_deliberately_broken_images_are_ignored() -> None:
     look(
         fresh(),
         pod(OURS, None),
@@ -94,7 +94,7 @@ def test_what_waits_for_something_else_or_was_broken_on_purpose_is_left_alone() 
     assert pull_failures([pod(OURS, "ErrImagePull")], frozenset()) == []
 
 
-def test_an_api_server_that_is_busy_is_asked_again() -> None:
+def test_a_request_to_a_busy_api_server_is_retried() -> None:
     def pods() -> Any:
         raise ConnectionResetError
 
@@ -102,15 +102,15 @@ def test_an_api_server_that_is_busy_is_asked_again() -> None:
 
 
 def test_the_images_are_those_of_the_values() -> None:
-    """So that an upgrade to an image that is missing is said as well."""
+    """So an upgrade to a missing image is reported as well."""
     assert images_of(values(Images(daybreak="here:5000/day:1", s3="x:1", redis="r:2"))) == {
         "here:5000/day:1",
         "r:2",
     }
 
 
-def test_helm_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Helm that would wait for ten minutes is ended; the timeout of the test is the proof."""
+def test_a_missing_image_ends_a_waiting_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Helm would wait for ten minutes; the test's timeout is the proof."""
     helm = tmp_path / "helm"
     helm.write_text('#!/bin/sh\n[ "$1" = version ] && echo v3.1 && exit\ncat > values\nexec sleep 600\n')
     helm.chmod(0o755)

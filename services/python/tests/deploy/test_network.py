@@ -1,6 +1,6 @@
-"""The chart's NetworkPolicies as a matrix: what must be possible is, and nothing else.
+"""The chart's NetworkPolicies as a matrix: exactly the necessary connections are possible.
 
-Evaluated from the rendered rules, since many networks (the test cluster's among them) accept policies and do not
+The rendered rules are evaluated here, because many networks, such as the test cluster's, accept policies but do not
 enforce them.
 """
 
@@ -19,11 +19,11 @@ from daybreak_server.operator.planner import render as manifests
 pytestmark = pytest.mark.usefixtures("helm")
 HARDENED = CHART / "ci" / "hardened-values.yaml"
 PORTS = (22, 53, 443, 6379, 8000, 8076, 8080, 8265, 9090, 10001, 16443, 52365, 30123)
-"""Ours, Ray's, and some that nobody has."""
+"""Ports of Daybreak and Ray, and some unused ones."""
 
 
 def places(rendered: Rendered) -> dict[str, Place]:
-    """The release's pods as they are labelled, and who else there is."""
+    """The release's pods with their labels, and other peers."""
     found = {}
     names = {
         "gateway": "Deployment/daybreak-gateway",
@@ -36,8 +36,8 @@ def places(rendered: Rendered) -> dict[str, Place]:
     for name in [name for name, template in names.items() if template in templates]:
         labels = templates[names[name]]["metadata"]["labels"]
         found[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
-    for one in rendered.all("GeneratorPool"):
-        pool = GeneratorPool.read({**one, "metadata": {**one["metadata"], "uid": "u"}})
+    for item in rendered.all("GeneratorPool"):
+        pool = GeneratorPool.read({**item, "metadata": {**item["metadata"], "uid": "u"}})
         spec = manifests.cluster(pool, replicas=1, suspend=False)["spec"]
         for part, made in (("head", spec["headGroupSpec"]), ("rank", spec["workerGroupSpecs"][0])):
             name = f"{pool.name} {part}"
@@ -54,14 +54,14 @@ def places(rendered: Rendered) -> dict[str, Place]:
         Place(name="api server", ip="10.96.0.1"),
         Place(name="internet", ip="203.0.113.9"),
     ]
-    return {**found, **{one.name: one for one in others}}
+    return {**found, **{item.name: item for item in others}}
 
 
 def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
     """All connections that the rules allow and that begin or end at one of the release's pods."""
     policies = rendered.all("NetworkPolicy")
     known = places(rendered)
-    ours = {name for name, one in known.items() if one.labels.get("app.kubernetes.io/part-of")}
+    ours = {name for name, item in known.items() if item.labels.get("app.kubernetes.io/part-of")}
     return {
         (source, target, port)
         for source in known
@@ -73,8 +73,8 @@ def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
     }
 
 
-def test_with_named_peers_nothing_but_this_is_possible() -> None:
-    """Every pair and port: what is not in this table is refused. A pod that needs nothing has nothing."""
+def test_with_named_peers_only_these_connections_are_possible() -> None:
+    """For every pair and port: all other connections are refused. A pod that needs none has none."""
     rendered = render(HARDENED, also={"prePull": {"enabled": True}})
     assert "pre-pull" in places(rendered)
     may = {
@@ -90,17 +90,17 @@ def test_with_named_peers_nothing_but_this_is_possible() -> None:
     }
     for pool in ("video", "echo"):
         head, rank = f"{pool} head", f"{pool} rank"
-        may |= {(one, other, port) for one, other in ((head, rank), (rank, head)) for port in PORTS}
+        may |= {(item, other, port) for item, other in ((head, rank), (rank, head)) for port in PORTS}
         may.add(("operator", head, 8265))
-        for one in (head, rank):
-            may |= {(one, "redis", 6379), (one, "s3", 443), (one, "dns", 53), ("prometheus", one, 8080)}
-            # One policy is for heads and ranks; a rank has nothing at this port.
-            may.add(("operator", one, 8265))
+        for item in (head, rank):
+            may |= {(item, "redis", 6379), (item, "s3", 443), (item, "dns", 53), ("prometheus", item, 8080)}
+            # Heads and ranks share a policy; a rank does not listen on this port.
+            may.add(("operator", item, 8265))
     assert matrix(rendered) == may
 
 
-def test_rays_ports_are_closed_to_all_but_the_pool_by_default_too() -> None:
-    """Who speaks to Ray runs code: neither the other pool nor the gateway nor a neighbour may."""
+def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
+    """Every peer of Ray may run code: not the other pool, the gateway or a neighbour."""
     rendered = render()
     inside = {
         (source, target, port) for source, target, port in matrix(rendered) if target.startswith("video ")
@@ -109,8 +109,8 @@ def test_rays_ports_are_closed_to_all_but_the_pool_by_default_too() -> None:
     assert {port for source, _, port in inside if source == "operator"} == {8265}
 
 
-def test_by_default_everybody_reaches_the_gateway_and_nobody_else_redis() -> None:
-    """The API is for all; the store is for those who work with it, and KEDA."""
+def test_by_default_everyone_reaches_the_gateway_and_only_its_clients_redis() -> None:
+    """The API is open; Redis admits only Daybreak's processes and KEDA."""
     allowed_now = matrix(render())
     assert {source for source, target, _ in allowed_now if target == "redis"} == {
         *("gateway", "operator", "keda", "video head", "video rank", "echo head", "echo rank")
@@ -123,7 +123,7 @@ def test_by_default_everybody_reaches_the_gateway_and_nobody_else_redis() -> Non
 
 
 def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
-    """Each on its own port, and no other."""
+    """Each only on its own port."""
     tls = render(CHART / "ci" / "external-redis-values.yaml").all("NetworkPolicy")
     sentinel = render(CHART / "ci" / "sentinel-values.yaml").all("NetworkPolicy")
     known = places(render())
@@ -144,7 +144,7 @@ def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
     [({}, 443), ({"endpointUrl": "http://s3.other.svc:7070"}, 7070), ({"endpointUrl": "http://minio"}, 80)],
 )
 def test_the_file_stores_port_follows_its_address(s3: Object, port: int) -> None:
-    """Unless `networkPolicy.artifacts.ports` says that its pods listen elsewhere."""
+    """Unless `networkPolicy.artifacts.ports` names other ports of its pods."""
     also = {"artifacts": {"s3": s3}}
     base = CHART / "ci" / "cluster-idle-values.yaml"
     policies = render(base, also=also).all("NetworkPolicy")
@@ -157,11 +157,11 @@ def test_the_file_stores_port_follows_its_address(s3: Object, port: int) -> None
 
 
 def test_the_plain_manifests_have_the_same_rules() -> None:
-    """deploy/raycluster: what is left without the operator."""
+    """deploy/raycluster has them without the operator's."""
     text = Path(REPOSITORY / "deploy" / "raycluster" / "10-daybreak.yaml").read_text()
-    policies = [one for one in yaml.safe_load_all(text) if one["kind"] == "NetworkPolicy"]
+    policies = [item for item in yaml.safe_load_all(text) if item["kind"] == "NetworkPolicy"]
     made = Path(REPOSITORY / "deploy" / "raycluster" / "20-raycluster.yaml").read_text()
-    (cluster,) = [one for one in yaml.safe_load_all(made) if one["kind"] == "RayCluster"]
+    (cluster,) = [item for item in yaml.safe_load_all(made) if item["kind"] == "RayCluster"]
     spec = cluster["spec"]
     head, rank = (
         Place(name=name, namespace="daybreak", labels=part["template"]["metadata"]["labels"])

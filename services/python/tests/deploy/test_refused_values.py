@@ -1,4 +1,4 @@
-"""Values that are wrong are refused before anything is installed, in words that say what to write."""
+"""Wrong values are rejected before anything is installed, with a message that says what to write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("helm")
     ],
     ids=str,
 )
-def test_the_schema_names_the_place_and_what_it_wants(also: Object, words: list[str]) -> None:
+def test_the_schema_names_the_path_and_what_it_accepts(also: Object, words: list[str]) -> None:
     with pytest.raises(RefusedError) as refused:
         render(also=also)
     for word in words:
@@ -71,7 +71,7 @@ def test_the_schema_names_the_place_and_what_it_wants(also: Object, words: list[
     ],
     ids=str,
 )
-def test_values_that_do_not_fit_each_other_are_told_what_to_write(also: Object, sentence: str) -> None:
+def test_conflicting_values_are_rejected_with_what_to_write(also: Object, sentence: str) -> None:
     with pytest.raises(RefusedError) as refused:
         render(also=also)
     assert sentence in str(refused.value)
@@ -131,19 +131,19 @@ def _at(path: str, value: object) -> Object:
     ],
     ids=str,
 )
-def test_settings_with_a_value_of_their_own_are_refused_with_its_name(
+def test_settings_with_their_own_value_are_rejected_with_its_name(
     path: str, value: object, instead: str
 ) -> None:
-    """Ports, policies and triggers are rendered from values, and the operator sets what a group is in its pods."""
+    """Ports, policies and triggers are rendered from values, and the operator sets a group's settings in its pods."""
     with pytest.raises(RefusedError) as refused:
         render(also=_at(path, value))
-    found, words, told = str(refused.value).partition(f"\n{path} cannot be set there: ")
-    assert words, found
-    assert instead in told
+    before, separator, advice = str(refused.value).partition(f"\n{path} cannot be set there: ")
+    assert separator, before
+    assert instead in advice
 
 
-def test_a_ranks_memory_is_what_the_definition_takes() -> None:
-    """Else Helm would be content with what the API server refuses in the middle of an install."""
+def test_a_ranks_memory_has_the_crds_pattern() -> None:
+    """Otherwise Helm would accept what the API server refuses in the middle of an install."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     (version,) = definition()["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]

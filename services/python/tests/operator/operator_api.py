@@ -1,4 +1,4 @@
-"""A stub of the Kubernetes API: the lists of a namespace that one observation reads, with and without KubeRay's kind."""
+"""A stub of the Kubernetes API: the lists of a namespace that an observation reads, with or without KubeRay's kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drives the operator in a simulated world: observes (stale views on request), plans, acts, and may crash in between."""
+"""Drives the operator in a simulated world: it observes (maybe stale views), plans, acts, and may crash in between."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Driver:
         writes.
 
         One order is excluded on purpose, because only KubeRay could prevent it: a victim's host dies just after it was
-        named; KubeRay replaces the victim because it still knows the old number, then reads the lower number and deletes
-        any replica. The group on it releases its task.
+        named; KubeRay replaces the victim because it still knows the old number, then reads the lower number and
+        deletes any replica. The group on it releases its task.
         """
         cluster = self.world.pods[name].cluster
         if stays:

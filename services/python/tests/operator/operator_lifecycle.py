@@ -1,9 +1,9 @@
 """A program that runs the operator repeatedly and kills each run with SIGKILL after a number of actions.
 
 It uses the real operator, API server and Redis; only the ports through which the operator acts are wrapped.
-``python operator_lifecycle.py CONFIG.json``: ``namespace``, ``redis``, ``serve`` (URL of the heads), ``actions`` (a file
-that gets a line for each action and each observation), ``after`` (a file with the number of actions per run; 0: never
-kill).
+``python operator_lifecycle.py CONFIG.json``: ``namespace``, ``redis``, ``serve`` (URL of the heads), ``actions`` (a
+file that gets a line for each action and each observation), ``after`` (a file with the number of actions per run; 0:
+never kill).
 """
 
 from __future__ import annotations

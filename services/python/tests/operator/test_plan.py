@@ -1,4 +1,4 @@
-"""Rule by rule: what the plan does in one moment."""
+"""The plan's rules, one observation each."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ from daybreak_server.ports.cluster import ClusterView, KubeWarning, ServeView, W
 AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
-def settled(look: Observed) -> Observed:
-    """The same moment after the status has been written."""
-    return replace(look, pool=look.pool.model_copy(update={"status": plan(look).status}))
+def settled(observation: Observed) -> Observed:
+    """The same observation after the status has been written."""
+    return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))
 
 
 def test_a_new_pool_gets_a_raycluster_with_a_warm_head_and_no_workers() -> None:
-    """`workers` is the default: the head is there before the first task."""
+    """`workers` is the default: the head runs before the first task."""
     made = only_action(observed(pool()), CreateCluster).manifest
     spec: dict[str, Any] = made["spec"]
     assert (spec["suspend"], spec["workerGroupSpecs"][0]["replicas"]) == (False, 0)
     assert made["metadata"]["ownerReferences"][0]["uid"] == "pool-uid"
 
 
-def test_with_idle_cluster_a_new_pool_begins_asleep() -> None:
-    """Nothing runs while nothing is wanted."""
+def test_with_idle_cluster_a_new_pool_starts_suspended() -> None:
+    """Nothing runs while no group is wanted."""
     made = only_action(observed(pool(idle={"mode": "cluster"})), CreateCluster).manifest
     assert made["spec"]["suspend"] is True
 
 
 def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> None:
-    """Up needs no waiting: both are raised in the same round."""
+    """Scaling up needs no waiting: one plan raises both."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 0)
-    look = observed(video, rc, pods=[head(rc)])
-    grow = only_action(look, ScaleUp)
+    observation = observed(video, rc, pods=[head(rc)])
+    grow = only_action(observation, ScaleUp)
     assert grow.operations() == [
         {"op": "test", "path": "/metadata/uid", "value": "ray-uid"},
         {"op": "test", "path": "/spec/workerGroupSpecs/0/groupName", "value": "ranks"},
@@ -74,48 +74,53 @@ def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> Non
         {"op": "replace", "path": "/spec/workerGroupSpecs/0/replicas", "value": 1},
         {"op": "add", "path": "/spec/workerGroupSpecs/0/scaleStrategy", "value": {"workersToDelete": []}},
     ]
-    assert only_action(look, ScaleApplication).target == 2
+    assert only_action(observation, ScaleApplication).target == 2
 
 
 def test_at_rest_nothing_is_done() -> None:
-    """Neither patch nor status write nor Event, however often it looks."""
+    """Neither patch nor status write nor Event, however often it plans."""
     video = pool(replicas=2)
     rc = ray_cluster(video, 2)
-    look = settled(
+    observation = settled(
         observed(video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[busy("g", "a0"), group("h", "b0")])
     )
-    assert plan(look).actions == ()
-    assert plan(replace(look, now=NOW + 3600)).actions == ()
+    assert plan(observation).actions == ()
+    assert plan(replace(observation, now=NOW + 3600)).actions == ()
 
 
-def test_the_idle_group_goes_and_it_drains_first() -> None:
-    """Written down, closed, marked, and only then named; the busy one stays."""
+def test_the_idle_group_is_evicted_and_drains_first() -> None:
+    """Recorded, cordoned, marked, and only then named; the busy group stays."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 2)
-    look = observed(
+    observation = observed(
         video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[group("idle", "a0"), busy("busy", "b0")]
     )
-    order = [type(action) for action in plan(look).actions if not isinstance(action, EmitEvent)]
+    order = [type(action) for action in plan(observation).actions if not isinstance(action, EmitEvent)]
     assert order == [WriteStatus, CordonHosts, MarkDrain, ScaleDown]
-    assert [drain.group for drain in plan(look).status.drains] == ["idle"]
-    assert (only_action(look, MarkDrain).group, only_action(look, ScaleDown).victims) == ("idle", ("a0",))
+    assert [drain.group for drain in plan(observation).status.drains] == ["idle"]
+    assert (only_action(observation, MarkDrain).group, only_action(observation, ScaleDown).victims) == (
+        "idle",
+        ("a0",),
+    )
 
 
-def test_a_drained_group_goes_with_exactly_its_hosts() -> None:
-    """One pod is named for the replica; Serve is lowered only when its ranks are seen to have gone."""
+def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
+    """One pod names the replica; Serve's target is lowered only once the ranks are gone."""
     video = pool(replicas=1, hostsPerGroup=2, status=drains("idle"))
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    look = observed(video, rc, pods=pods, groups=[drained("idle", "a0", "a1"), busy("busy", "b0", "b1")])
-    remove = only_action(look, ScaleDown)
+    observation = observed(
+        video, rc, pods=pods, groups=[drained("idle", "a0", "a1"), busy("busy", "b0", "b1")]
+    )
+    remove = only_action(observation, ScaleDown)
     assert (remove.victims, remove.hosts, remove.replicas) == (("a0",), ("a0", "a1"), 1)
     assert remove.operations()[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
-    assert only_action(look, CordonHosts).hosts == ("a0", "a1")
-    assert actions_of(look, ScaleApplication) == []
+    assert only_action(observation, CordonHosts).hosts == ("a0", "a1")
+    assert actions_of(observation, ScaleApplication) == []
 
 
-def test_serve_is_lowered_when_no_more_ranks_run_than_are_to_stay() -> None:
-    """Serve picks what it stops without knowing who works."""
+def test_serves_target_is_lowered_once_only_the_remaining_ranks_run() -> None:
+    """Serve does not know which ranks work when it picks those to stop."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     pods = [head(rc), *hosts(rc, "b")]
@@ -125,67 +130,69 @@ def test_serve_is_lowered_when_no_more_ranks_run_than_are_to_stay() -> None:
     assert only_action(gone, ScaleApplication).max_running == 2
 
 
-def test_a_busy_group_is_waited_for_until_its_deadline() -> None:
-    """Told, it works on; after the deadline it goes, and is named as overdue."""
+def test_a_busy_group_stays_until_its_drain_deadline() -> None:
+    """A marked group keeps working; after the deadline it is removed, and listed as overdue."""
     video = pool(replicas=1, status=drains("slow"))
     rc = ray_cluster(video, 2)
     groups = [busy("slow", "a0", drain=True, since_ms=int(NOW * 1000)), busy("other", "b0")]
-    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=groups)
-    assert actions_of(look, ScaleDown) == []
-    late = replace(look, now=NOW + 46)
+    observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=groups)
+    assert actions_of(observation, ScaleDown) == []
+    late = replace(observation, now=NOW + 46)
     assert only_action(late, ScaleDown).overdue == ("slow",)
 
 
-def test_a_group_is_taken_back_into_service_when_it_is_wanted_again() -> None:
-    """KEDA may change its mind while a group drains."""
+def test_a_draining_group_returns_to_service_when_it_is_wanted_again() -> None:
+    """KEDA may want more groups while one drains."""
     video = pool(replicas=2, status=drains("idle"))
     rc = ray_cluster(video, 2)
-    look = observed(
+    observation = observed(
         video, rc, pods=[head(rc), *hosts(rc, "a", "b")], groups=[drained("idle", "a0"), group("h", "b0")]
     )
-    mark = only_action(look, MarkDrain)
+    mark = only_action(observation, MarkDrain)
     assert (mark.group, mark.on, mark.cluster) == ("idle", False, rc)
 
 
-def test_pods_that_wait_for_a_node_go_before_any_group() -> None:
-    """Nothing is lost with them."""
+def test_pending_pods_are_evicted_before_any_group() -> None:
+    """They cost nothing."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 2)
     pending = hosts(rc, "p", running=False, ready=False, running_at=None, scheduled_at=None)
-    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a"), *pending], groups=[group("idle", "a0")])
-    assert only_action(look, ScaleDown).victims == ("p0",)
+    observation = observed(
+        video, rc, pods=[head(rc), *hosts(rc, "a"), *pending], groups=[group("idle", "a0")]
+    )
+    assert only_action(observation, ScaleDown).victims == ("p0",)
 
 
 def test_the_last_group_stays_while_tasks_are_live() -> None:
-    """Zero only when nothing is live, whoever asked for zero."""
+    """A pool scales to zero only if no task is live, whatever asked for zero."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 1)
-    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("busy", "a0")])
-    assert actions_of(look, MarkDrain) == []
-    assert next(c.reason for c in plan(look).status.conditions if c.type == "Ready") == "HeldByTasks"
+    observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("busy", "a0")])
+    assert actions_of(observation, MarkDrain) == []
+    assert next(c.reason for c in plan(observation).status.conditions if c.type == "Ready") == "HeldByTasks"
 
 
-def test_while_redis_is_away_nobody_goes() -> None:
-    """Who works is not known then. Up still works."""
+def test_while_redis_is_down_no_group_is_removed() -> None:
+    """It is unknown which groups work. Scaling up still works."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    look = observed(video, rc, pods=pods, store=None, store_error=AWAY)
-    assert {type(action) for action in plan(look).actions} <= {WriteStatus, EmitEvent}
-    healthy = next(c for c in plan(look).status.conditions if c.type == "Healthy")
+    observation = observed(video, rc, pods=pods, store=None, store_error=AWAY)
+    assert {type(action) for action in plan(observation).actions} <= {WriteStatus, EmitEvent}
+    healthy = next(c for c in plan(observation).status.conditions if c.type == "Healthy")
     assert healthy.reason == "RedisUnreachable"
     more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error=AWAY)
     assert only_action(more, ScaleUp).replicas == 3
 
 
-def test_a_group_across_two_replicas_is_made_anew_once_nothing_is_live() -> None:
-    """Both replicas go together, and groups come back one by one."""
+def test_a_group_across_two_replicas_is_replaced_once_no_task_is_live() -> None:
+    """Both replicas are removed together, and groups return one by one."""
     video = pool(replicas=2, hostsPerGroup=2)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
     groups = [group("g", "a0", "b0"), group("h", "a1", "b1")]
-    look = observed(video, rc, pods=pods, groups=groups)
-    assert {mark.group for mark in actions_of(look, MarkDrain)} == {"g", "h"}
+    observation = observed(video, rc, pods=pods, groups=groups)
+    assert {mark.group for mark in actions_of(observation, MarkDrain)} == {"g", "h"}
     assert actions_of(observed(video, rc, pods=pods, groups=groups, live=1), MarkDrain) == []
     gone = [drained("g", "a0", "b0"), drained("h", "a1", "b1")]
     draining = pool(replicas=2, hostsPerGroup=2, status=drains("g", "h"))
@@ -201,58 +208,58 @@ def test_a_group_across_two_replicas_is_made_anew_once_nothing_is_live() -> None
 
 
 def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
-    """Hosts that are on their way out are waited for, those that never go are not."""
+    """The plan waits for terminating hosts, but not for pods on dead nodes."""
     video = pool(replicas=2, status=PoolStatus(serialize_growth=True))
     rc = ray_cluster(video, 1)
 
-    def look(over: float) -> Observed:
+    def observation(over: float) -> Observed:
         dead = hosts(rc, "d", ready=False, terminating=True, ends_at=NOW - over)
         return observed(video, rc, pods=[head(rc), *hosts(rc, "a"), *dead], groups=[group("g", "a0")])
 
-    assert actions_of(look(50.0), ScaleUp) == []
-    assert only_action(look(70.0), ScaleUp).replicas == 2
+    assert actions_of(observation(50.0), ScaleUp) == []
+    assert only_action(observation(70.0), ScaleUp).replicas == 2
 
 
-def test_the_head_goes_after_a_while_and_comes_back_with_all_pods_at_once() -> None:
-    """`idle.mode: cluster`: only when nothing is live, Serve is at zero and the workers are gone."""
+def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
+    """`idle.mode: cluster`: only if no task is live, Serve is at zero and the workers are gone."""
     video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(idle_since=NOW - 61))
     rc = ray_cluster(video, 0)
-    look = observed(video, rc, pods=[head(rc)])
-    assert only_action(look, Suspend).cluster == rc
-    assert actions_of(replace(look, now=NOW - 10), Suspend) == []
+    observation = observed(video, rc, pods=[head(rc)])
+    assert only_action(observation, Suspend).cluster == rc
+    assert actions_of(replace(observation, now=NOW - 10), Suspend) == []
     asleep = replace(rc, suspend=True, suspended=True)
     wake = observed(pool(replicas=2, idle={"mode": "cluster"}), asleep)
     assert only_action(wake, Resume).replicas == 2
 
 
-def test_paused_touches_nothing_but_the_status() -> None:
-    """Neither up nor down."""
+def test_a_paused_pool_changes_only_its_status() -> None:
+    """It scales neither up nor down."""
     video = pool(replicas=3, paused=True)
     rc = ray_cluster(video, 1)
-    look = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
-    assert {type(action) for action in plan(look).actions} == {WriteStatus, EmitEvent}
-    assert plan(look).status.phase == "Paused"
+    observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
+    assert {type(action) for action in plan(observation).actions} == {WriteStatus, EmitEvent}
+    assert plan(observation).status.phase == "Paused"
 
 
-def test_a_missing_application_is_put_and_a_failed_one_is_tried_with_other_arguments() -> None:
-    """A head without fault tolerance comes back empty; Serve gives a failed application up for good."""
+def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt() -> None:
+    """A head without fault tolerance restarts empty; Serve does not retry a failed application."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     missing = observed(video, rc, pods=[head(rc)], serve={rc.name: ServeView()})
     assert only_action(missing, PutApplication).config["applications"][1]["args"]["attempt"] == 0
     failed = ServeView(status="DEPLOY_FAILED", attempt=0, target=2, message="it raised")
     tried = pool(replicas=1, status=PoolStatus(application=Application(since=NOW - 31)))
-    look = observed(tried, rc, pods=[head(rc)], serve={rc.name: failed})
-    assert only_action(look, PutApplication).config["applications"][1]["args"]["attempt"] == 1
-    assert plan(look).status.application.attempt == 1
+    observation = observed(tried, rc, pods=[head(rc)], serve={rc.name: failed})
+    assert only_action(observation, PutApplication).config["applications"][1]["args"]["attempt"] == 1
+    assert plan(observation).status.application.attempt == 1
     at_work = observed(
         tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
     )
     assert actions_of(at_work, PutApplication) == []
 
 
-def test_tries_are_counted_for_each_revision() -> None:
-    """A new template waits for none of an earlier one's failures; one that comes back is not deployed anew."""
+def test_attempts_are_counted_per_revision() -> None:
+    """A new template does not back off for earlier failures; a returning one is not deployed again."""
     was = Application(attempt=5, since=NOW - 10)
     before = PoolStatus(application=was, revision="another")
     video = pool(replicas=1, status=before)
@@ -266,32 +273,32 @@ def test_tries_are_counted_for_each_revision() -> None:
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
-    """Whatever KEDA writes. 1.8 billion seconds is a Friday, 08:00 UTC."""
+    """Whatever KEDA wants. 1.8 billion seconds is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
     video = pool(minWarm=1, warmSchedule=[window])
     rc = ray_cluster(video, 0)
-    look = observed(video, rc, pods=[head(rc)])
-    assert only_action(look, ScaleUp).replicas == 3
-    assert only_action(replace(look, now=NOW + 86400), ScaleUp).replicas == 1
+    observation = observed(video, rc, pods=[head(rc)])
+    assert only_action(observation, ScaleUp).replicas == 3
+    assert only_action(replace(observation, now=NOW + 86400), ScaleUp).replicas == 1
 
 
-def test_kuberay_missing_is_said_and_nothing_is_tried() -> None:
+def test_a_missing_kuberay_is_reported_and_nothing_is_tried() -> None:
     """A condition that names the cause and what to do, and an Event."""
-    look = observed(pool(replicas=1), view=ClusterView(kuberay=False))
-    status = plan(look).status
+    observation = observed(pool(replicas=1), view=ClusterView(kuberay=False))
+    status = plan(observation).status
     assert status.phase == "Blocked"
     assert "kuberay-operator" in next(c.message for c in status.conditions if c.type == "Healthy")
-    assert [emit.reason for emit in actions_of(look, EmitEvent)] == ["KubeRayMissing"]
-    assert actions_of(settled(look), EmitEvent) == []
+    assert [emit.reason for emit in actions_of(observation, EmitEvent)] == ["KubeRayMissing"]
+    assert actions_of(settled(observation), EmitEvent) == []
 
 
-def _healthy_reason(look: Observed) -> str:
-    return next(c.reason for c in plan(look).status.conditions if c.type == "Healthy")
+def _healthy_reason(observation: Observed) -> str:
+    return next(c.reason for c in plan(observation).status.conditions if c.type == "Healthy")
 
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "NotAsked")])
-def test_tasks_for_which_nobody_asks_are_named(waited: int, reason: str) -> None:
-    """KEDA is away, or does not see them: said after a minute, and not where somebody asks or holds the pool."""
+def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str) -> None:
+    """After a minute, but not if a group is wanted or the pool is paused."""
     wake = Wake(phase="detect", since=NOW - waited, began=NOW - waited)
     video = pool(status=PoolStatus(wake=wake))
     rc = ray_cluster(video, 0)
@@ -304,8 +311,8 @@ def test_tasks_for_which_nobody_asks_are_named(waited: int, reason: str) -> None
 
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
-def test_a_kuberay_that_does_not_answer_is_named(waited: int, reason: str) -> None:
-    """It makes no pods and its status is of before: said after a minute, and not where its status has followed."""
+def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
+    """It creates no pods and its status is stale: reported after a minute, but not if its status is current."""
     wake = Wake(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))
     silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)
@@ -313,8 +320,8 @@ def test_a_kuberay_that_does_not_answer_is_named(waited: int, reason: str) -> No
     assert _healthy_reason(observed(video, observing, pods=[head(observing)], live=1)) == "NoProblem"
 
 
-def test_an_image_that_cannot_be_pulled_is_named() -> None:
-    """The pod, the reason, and what to look at."""
+def test_an_image_that_cannot_be_pulled_is_reported() -> None:
+    """With the pod, the reason, and what to check."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     stuck = hosts(
@@ -326,8 +333,8 @@ def test_an_image_that_cannot_be_pulled_is_named() -> None:
     assert "p0" in healthy.message
 
 
-def test_a_refusal_counts_until_a_pod_was_made_or_the_wake_is_another() -> None:
-    """A quota that was raised is not told of again by Kubernetes' old words."""
+def test_a_refusal_counts_until_a_pod_is_created_or_another_wake_begins() -> None:
+    """An old warning does not report a quota that has been raised."""
 
     def reason_with(*pods: Any, wake: Wake) -> str:
         video = pool(replicas=1, status=PoolStatus(wake=wake))
@@ -348,7 +355,7 @@ def test_a_refusal_counts_until_a_pod_was_made_or_the_wake_is_another() -> None:
 
 
 def test_status_counts_complete_groups_and_always_has_a_selector() -> None:
-    """HPA needs both, also at zero."""
+    """HPA requires both, even at zero."""
     empty = plan(observed(pool())).status
     assert (empty.replicas, empty.selector) == (0, "daybreak.dev/pool=video,daybreak.dev/role=rank")
     video = pool(replicas=2, hostsPerGroup=2)
@@ -359,17 +366,17 @@ def test_status_counts_complete_groups_and_always_has_a_selector() -> None:
 
 
 def drained(name: str, *on: str) -> Any:
-    """A group that was told and holds nothing."""
+    """A marked group without a task."""
     return group(name, *on, state=GroupState.DRAINING, drain=True)
 
 
 def drains(*groups: str) -> PoolStatus:
-    """A status in which these groups were told just now."""
+    """A status in which these groups were just marked."""
     return PoolStatus(drains=tuple(Drain(group=name, since=NOW, deadline=NOW + 45) for name in groups))
 
 
-def test_others_words_that_change_are_no_news() -> None:
-    """The cause is the same: no write of the status, and no Event."""
+def test_a_changed_quote_causes_no_write_and_no_event() -> None:
+    """The cause is the same."""
     video = pool(replicas=1)
     cluster = ray_cluster(video, 1)
     video = video.model_copy(update={"status": plan(observed(video, cluster, pods=[head(cluster)])).status})

@@ -1,4 +1,4 @@
-"""What is checked once more on fresh readings, action by action."""
+"""The preconditions that are checked on fresh reads, by action."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SCALE = ScaleApplication(cluster=RC, application="video", deployment="VideoGener
 
 
 def store(*groups: GroupRecord, live: int = 0) -> PoolView:
-    """Redis now."""
+    """The pool in Redis."""
     return PoolView(name="video", live=live, groups=groups)
 
 
-def test_a_drained_victim_may_go() -> None:
-    """And one whose time is over, although it works."""
+def test_a_drained_victim_may_be_removed() -> None:
+    """And a busy one after its drain deadline."""
     assert refusal(REMOVE, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     late = replace(REMOVE, overdue=(GroupId("a"),))
     assert refusal(late, cluster=RC, pods=PODS, store=store(busy("a", "a0", "a1", drain=True))) is None
@@ -47,20 +47,20 @@ def test_a_drained_victim_may_go() -> None:
     [
         (busy("a", "a0", "a1", drain=True),),  # took a task just before it was marked
         (group("a", "a0", "a1"),),  # a new group: not marked
-        (DRAINED, busy("x", "a1", "b1")),  # another one sits across
+        (DRAINED, busy("x", "a1", "b1")),  # another group spans two replicas
     ],
 )
-def test_hosts_of_a_group_that_may_work_stay(groups: tuple[GroupRecord, ...]) -> None:
-    """Whatever the plan had seen."""
+def test_hosts_of_a_possibly_busy_group_stay(groups: tuple[GroupRecord, ...]) -> None:
+    """Whatever the plan observed."""
     assert "not drained" in (refusal(REMOVE, cluster=RC, pods=PODS, store=store(*groups)) or "")
 
 
 def test_kuberay_is_never_left_to_choose() -> None:
-    """A victim that is gone, or one replica too many, would have it take some other."""
+    """With a missing victim, or one replica too many, it would delete another replica."""
     gone = [pod for pod in PODS if not pod.name.startswith("a")]
-    assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "a0 is not there any more"
+    assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "pod a0 no longer exists"
     more = [*PODS, *hosts(RC, "c")]
-    assert "would stay" in (refusal(REMOVE, cluster=RC, pods=more, store=store(DRAINED)) or "")
+    assert "would remain" in (refusal(REMOVE, cluster=RC, pods=more, store=store(DRAINED)) or "")
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_kuberay_is_never_left_to_choose() -> None:
         CordonHosts(hosts=("a0",), cordoned=False, cluster=RC),
     ],
 )
-def test_what_is_named_is_not_given_back(action: Preconditioned) -> None:
-    """It would take a task and lose its hosts."""
+def test_a_host_named_for_deletion_is_not_reopened(action: Preconditioned) -> None:
+    """Its group would take a task and then lose its hosts."""
     assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     named = replace(RC, workers_to_delete=("a1",))
     assert refusal(action, cluster=named, pods=PODS, store=store(DRAINED)) is not None
 
 
 def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
-    """Nor is the head let go while a task is live."""
+    """And the head is not suspended while a task is live."""
     empty = PODS[:1]
     for action in (DeleteCluster(cluster=RC), Suspend(cluster=RC)):
         assert refusal(action, cluster=RC, pods=PODS, store=store()) is not None
@@ -86,8 +86,8 @@ def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
     assert refusal(Suspend(cluster=RC), cluster=RC, pods=empty, store=store(live=1)) is not None
 
 
-def test_serve_ends_no_group_that_works() -> None:
-    """Another deployment and a target of zero end all; a lower one whom Serve likes."""
+def test_serve_stops_no_busy_group() -> None:
+    """Another deployment or a target of zero stops all groups; a lower target stops any of them."""
     works = store(busy("a", "a0", "a1"))
     for action in (PutApplication(cluster=RC, config={}), SCALE):
         assert refusal(action, cluster=RC, pods=PODS, store=works) == "a group works here"
@@ -98,5 +98,5 @@ def test_serve_ends_no_group_that_works() -> None:
 
 
 def test_nothing_is_done_to_a_raycluster_that_is_gone() -> None:
-    """Somebody deleted it by hand."""
-    assert refusal(REMOVE, cluster=None, pods=(), store=store()) == "it is gone"
+    """Someone deleted it by hand."""
+    assert refusal(REMOVE, cluster=None, pods=(), store=store()) == "it no longer exists"

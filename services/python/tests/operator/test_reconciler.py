@@ -1,4 +1,4 @@
-"""A pool's step: what it remembers, what it does when something fails, and that it can die at every action."""
+"""The reconcile step: its memory, its failures, and crashes before any action."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from daybreak_server.ports.cluster import ClusterUnavailableError
 
 
 class Api:
-    """The API server's side of the pool."""
+    """The pool in the API server."""
 
     def __init__(self, world: World) -> None:
         self.world, self.reads = world, 0
 
     def manifest(self, *, status: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The pool's object; with an older status, if wanted."""
+        """The pool's object, optionally with an older status."""
         return {
             "metadata": {"name": POOL, "namespace": "default", "uid": UID, "generation": 1},
             "spec": self.world.spec().model_dump(by_alias=True, exclude_none=True, mode="json"),
@@ -35,19 +35,19 @@ class Api:
         }
 
     async def read(self, name: str) -> Mapping[str, Any] | None:
-        """From the API server itself."""
+        """Read the object from the API server."""
         self.reads += 1
         return self.manifest()
 
 
 def reconciler(world: World, api: Api) -> tuple[Any, CollectorRegistry]:
-    """One operator's life."""
+    """A new operator, and its metrics."""
     ports, metrics_registry = FakePorts(world), CollectorRegistry()
     return Reconciler(ports, ports, ports, api.read, OperatorMetrics(metrics_registry)), metrics_registry
 
 
-async def test_a_watch_that_shows_an_old_status_is_not_believed() -> None:
-    """The status is read once, at first sight; from then on it is what was written."""
+async def test_an_old_status_from_the_watch_is_ignored() -> None:
+    """The status is read once; from then on the operator uses what it wrote."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -59,8 +59,8 @@ async def test_a_watch_that_shows_an_old_status_is_not_believed() -> None:
     ) == pytest.approx(1)
 
 
-async def test_an_error_ends_the_look_and_the_pause_grows() -> None:
-    """A Kubernetes that cannot be reached is asked less and less often; then all goes on."""
+async def test_an_error_ends_the_step_and_the_backoff_grows() -> None:
+    """An unreachable Kubernetes is retried less and less often; then the operator continues."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -75,8 +75,8 @@ async def test_an_error_ends_the_look_and_the_pause_grows() -> None:
     assert len(world.clusters) == 1
 
 
-async def test_a_raycluster_that_kubernetes_refuses_is_named_and_holds_up_no_other() -> None:
-    """A new template that is refused: the old groups grow and stay, the cause is told once, and it passes by itself."""
+async def test_a_refused_raycluster_is_reported_and_does_not_hold_up_the_other() -> None:
+    """The old groups stay and scale, one Event reports the cause, and the operator recovers by itself."""
     world = World()
     world.replicas = 1
     driver = Driver(world)
@@ -103,8 +103,8 @@ async def test_a_raycluster_that_kubernetes_refuses_is_named_and_holds_up_no_oth
     assert healthy["status"] == "True"
 
 
-async def test_a_head_that_takes_no_application_holds_up_no_other() -> None:
-    """What is asked of the heads is asked of each; the first failure is the one that is told."""
+async def test_a_head_that_refuses_its_application_does_not_hold_up_the_other() -> None:
+    """Every head is called; the first failure is raised."""
     world = World()
     ports, called = FakePorts(world), []
     clusters = [SimpleNamespace(name=name) for name in ("old", "new")]
@@ -123,14 +123,14 @@ async def test_a_head_that_takes_no_application_holds_up_no_other() -> None:
 
 
 def berlin(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
-    """The same with a time zone that the CRD takes and that there is not."""
+    """The same object with an unknown time zone, which the CRD accepts."""
     window = {"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1}
     metadata = {**manifest["metadata"], "generation": generation}
     return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "warmSchedule": [window]}}
 
 
-async def test_a_spec_that_cannot_be_read_is_told_once_and_nothing_is_touched() -> None:
-    """A condition that names the field and what to write, an Event, clients and a metric; then no write more."""
+async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> None:
+    """In a condition with the field and what to write, an Event, the report and a metric; then nothing is written."""
     world = World(replicas=1)
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -145,7 +145,7 @@ async def test_a_spec_that_cannot_be_read_is_told_once_and_nothing_is_touched() 
         "SpecInvalid",
         2,
     )
-    for words in ("spec.warmSchedule[0].timeZone", "'Berlin'", "write one like Europe/Berlin"):
+    for words in ("spec.warmSchedule[0].timeZone", "'Berlin'", "use an IANA name such as Europe/Berlin"):
         assert words in healthy["message"]
     assert (world.status["phase"], world.status["observedGeneration"]) == ("Blocked", 2)
     assert conditions["Ready"] == ready
@@ -161,8 +161,8 @@ async def test_a_spec_that_cannot_be_read_is_told_once_and_nothing_is_touched() 
     assert metrics_registry.get_sample_value("daybreak_operator_healthy", {"pool": POOL}) == 0
 
 
-async def test_a_spec_that_is_right_again_needs_no_hand() -> None:
-    """Also where an operator that came later took over: it goes on from the status."""
+async def test_a_corrected_spec_recovers_by_itself() -> None:
+    """Also with a new operator, which continues from the status."""
     world = World(replicas=1)
     api = Api(world)
     operator, _ = reconciler(world, api)
@@ -181,8 +181,8 @@ async def test_a_spec_that_is_right_again_needs_no_hand() -> None:
     assert ("Normal", "Recovered") in later.cluster.emitted
 
 
-async def test_a_pool_that_goes_is_told_nothing_of_its_spec() -> None:
-    """Nobody reads it any more, and the object may be gone."""
+async def test_a_deleted_pool_gets_no_report_about_its_spec() -> None:
+    """Nobody would read it, and the object may be gone."""
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)
@@ -193,7 +193,7 @@ async def test_a_pool_that_goes_is_told_nothing_of_its_spec() -> None:
 
 
 async def test_a_status_that_cannot_be_read_is_counted() -> None:
-    """One from a newer operator, say: nothing is done to the pool, and the metric tells."""
+    """Such as one from a newer operator: the pool is not changed, and the metric counts it."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -206,8 +206,8 @@ async def test_a_status_that_cannot_be_read_is_counted() -> None:
 
 @pytest.mark.parametrize("action", range(6))
 @pytest.mark.parametrize("idle", ["workers", "cluster"])
-def test_it_may_die_before_every_action(action: int, idle: str) -> None:
-    """Up, down, another image and to sleep, with an operator that never lives longer than that."""
+def test_the_operator_may_die_before_every_action(action: int, idle: str) -> None:
+    """Up, down, to another image and to zero, with an operator that never gets further."""
     world = World(hosts=2, idle=idle)
     driver = Driver(world)
     for wanted, image in ((2, 1), (1, 1), (2, 2), (0, 2)):

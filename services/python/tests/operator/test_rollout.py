@@ -1,4 +1,4 @@
-"""What the plan does while a pool is renewed: groups move from one RayCluster to another."""
+"""The plan during a rollout: groups move from one RayCluster to another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from daybreak_server.ports.cluster import WaitingReason
 AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
-def test_a_new_template_waits_for_its_head_then_takes_one_group_at_a_time() -> None:
+def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> None:
     """An image that cannot be pulled costs no group."""
     old = ray_cluster(pool(replicas=2), 2, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
@@ -52,41 +52,49 @@ def test_a_new_template_waits_for_its_head_then_takes_one_group_at_a_time() -> N
     assert only_action(half, ScaleUp).cluster == new
     slow = replace(half, serve={name: replace(view, target=4) for name, view in half.serve.items()})
     kinds = [type(action) for action in plan(slow).actions]
-    assert kinds.index(ScaleUp) < kinds.index(ScaleApplication), "a head that hangs holds no other up"
+    assert kinds.index(ScaleUp) < kinds.index(ScaleApplication), "a hanging head does not delay the other"
     last = observed(video, replace(old, replicas=0), replace(new, replicas=2), pods=[head(old), head(new)])
     assert only_action(last, DeleteCluster).cluster.name == old.name
 
 
 def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
-    """One group is of the old, one wakes on the new: as all answers, and when the new head does not once."""
+    """One old group, and a new one that is starting: with all heads answering, and with the new head silent."""
     old = ray_cluster(pool(replicas=2), 1, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
     new = ray_cluster(video, 1, uid="new-uid", created_at=NOW - 50)
     groups = [busy("g", "a0"), group("h", "n0", state=GroupState.LOADING)]
     pods = [head(old), *hosts(old, "a"), *hosts(new, "n")]
-    look = observed(video, old, new, pods=[*pods, head(new)], groups=groups)
-    silent = {old.name: look.serve[old.name]}
-    return look, replace(
+    observation = observed(video, old, new, pods=[*pods, head(new)], groups=groups)
+    silent = {old.name: observation.serve[old.name]}
+    return observation, replace(
         observed(video, old, new, pods=[*pods, head(new, **waking)], groups=groups), serve=silent
     )
 
 
-def test_a_new_head_that_misses_an_answer_costs_no_group_that_wakes_on_it() -> None:
-    """Late once or unready for a moment: nobody drains, goes or grows. One whose template cannot run gives way."""
+def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
+    """A short silence changes nothing. A head whose template cannot run gives its groups back."""
     answering, silent = _half_renewed()
     _, unready = _half_renewed(ready=False)
-    for look in (answering, silent, unready, replace(unready, store=None, store_error=AWAY)):
-        assert actions_of(look, MarkDrain) == actions_of(look, ScaleDown) == actions_of(look, ScaleUp) == []
+    for observation in (answering, silent, unready, replace(unready, store=None, store_error=AWAY)):
+        assert (
+            actions_of(observation, MarkDrain)
+            == actions_of(observation, ScaleDown)
+            == actions_of(observation, ScaleUp)
+            == []
+        )
     failed = replace(
         answering, serve={n: replace(v, status="DEPLOY_FAILED") for n, v in answering.serve.items()}
     )
     _, crashes = _half_renewed(ready=False, waiting=WaitingReason(reason="CrashLoopBackOff"))
-    for look in (failed, crashes):
-        assert (only_action(look, MarkDrain).group, only_action(look, ScaleUp).replicas) == ("h", 2)
+    for observation in (failed, crashes):
+        assert (only_action(observation, MarkDrain).group, only_action(observation, ScaleUp).replicas) == (
+            "h",
+            2,
+        )
 
 
-def test_while_the_new_head_is_silent_it_takes_no_place_of_the_old() -> None:
-    """Fewer groups are wanted meanwhile: the one that works stays, the one that wakes goes."""
+def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
+    """If fewer groups are wanted, the busy old one stays, and the starting one drains."""
     _, silent = _half_renewed()
     fewer = replace(silent, pool=pool(replicas=1, model="/models/new"))
     assert only_action(fewer, MarkDrain).group == "h"
@@ -94,10 +102,10 @@ def test_while_the_new_head_is_silent_it_takes_no_place_of_the_old() -> None:
 
 @pytest.mark.parametrize(("over", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
 def test_a_dead_nodes_pod_does_not_stop_a_rollout(over: float, grows: bool) -> None:
-    """Nobody ends it, so it stays; a minute after its grace its hosts are no longer waited for."""
+    """It never terminates. A minute after its grace period the plan stops waiting for its hosts."""
     old = ray_cluster(pool(replicas=1), 0, created_at=NOW - 5000)
     video = pool(replicas=1, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)
     dead = hosts(old, "a", ready=False, terminating=True, ends_at=NOW - over)
-    look = observed(video, old, new, pods=[head(old), *dead, head(new)])
-    assert [grow.cluster for grow in actions_of(look, ScaleUp)] == ([new] if grows else [])
+    observation = observed(video, old, new, pods=[head(old), *dead, head(new)])
+    assert [grow.cluster for grow in actions_of(observation, ScaleUp)] == ([new] if grows else [])

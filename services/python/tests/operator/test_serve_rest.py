@@ -1,4 +1,4 @@
-"""Serve's REST as the operator uses it, against a real Ray with token authentication."""
+"""The operator's use of Serve's REST API, against a real Ray with token authentication."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ TOKEN = secrets.token_hex(32)
 
 @pytest.fixture
 def short() -> Iterator[str]:
-    """A folder with a short name: Ray's sockets lie below it."""
+    """A folder with a short path, because it holds Ray's sockets."""
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
 @pytest.fixture
 def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
-    """The address of a head's dashboard. Its ranks will wait for a Redis that is not there, which is no error."""
+    """The address of a head's dashboard. Its ranks wait for a Redis that does not exist, which is no error."""
     port, at = free_port(), free_port()
     environ = {
         **os.environ,
@@ -73,7 +73,7 @@ def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
 
 
 def rest(dashboard: str, token: str | None) -> ServeRest:
-    """As the operator makes it, with this token."""
+    """The operator's client, with this token."""
 
     async def find(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return token
@@ -81,8 +81,8 @@ def rest(dashboard: str, token: str | None) -> ServeRest:
     return ServeRest(address=lambda cluster: dashboard, token=find)
 
 
-async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
-    """From nothing to one group, to zero, to two; a wrong token is told apart from a head that is away."""
+async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
+    """From nothing to one group, to zero, to two. A wrong token and an unreachable head raise different errors."""
     serve = rest(dashboard, TOKEN)
 
     async def look() -> ServeView | None:
@@ -116,7 +116,7 @@ async def test_the_application_is_put_and_scaled(dashboard: str) -> None:
     await looks(target=0, running=0)
     await scale(4)
     await looks(target=4, running=4)
-    await serve.put(HEAD, config)  # the same again: the target stays
+    await serve.put(HEAD, config)  # deploying the same again keeps the target
     assert (await looks(status="RUNNING")).target == 4
     with pytest.raises(ClusterRefusedError):
         await serve.scale(HEAD, application="nobody", deployment="Nobody", target=2)

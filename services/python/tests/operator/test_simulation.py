@@ -1,7 +1,7 @@
-"""The operator in a world that does its worst: orders of events, old views, conflicts, crashes, failures.
+"""The operator in an adversarial world: any order of events, stale views, conflicts, crashes and failures.
 
-Whatever happens, no group that works is taken away before it was told and had its time; and once the inputs
-rest, everything comes to rest as wanted, with nothing more to do.
+Whatever happens, no busy group is removed before it was marked and its drain deadline has passed. Once the inputs stop
+changing, the world settles as wanted, with nothing left to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOME = st.integers(0, 2**16)
 
 
 class OperatorMachine(RuleBasedStateMachine):
-    """Any order of all that can happen; what must hold is checked by the world itself, and at the end."""
+    """Runs all possible events in any order; the world checks the invariants, and ``teardown`` the final state."""
 
     driver: Driver
 
@@ -42,11 +42,13 @@ class OperatorMachine(RuleBasedStateMachine):
         pods=LAG,
         spec=LAG,
         crash_after=st.none() | st.integers(0, 4),
-        meanwhile=st.integers(0, 2),
+        group_steps=st.integers(0, 2),
     )
-    def operator(self, clusters: int, pods: int, spec: int, crash_after: int | None, meanwhile: int) -> None:
+    def operator(
+        self, clusters: int, pods: int, spec: int, crash_after: int | None, group_steps: int
+    ) -> None:
         self.driver.operator(
-            clusters=clusters, pods=pods, spec=spec, crash_after=crash_after, meanwhile=meanwhile
+            clusters=clusters, pods=pods, spec=spec, crash_after=crash_after, group_steps=group_steps
         )
 
     @rule(times=st.integers(1, 3))

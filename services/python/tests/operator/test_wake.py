@@ -1,4 +1,4 @@
-"""The seconds of a wake: whose clock counts, and that the phases together are the whole."""
+"""The seconds of a wake: which clock counts, and that the phases add up to the total."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ AT_RAY = Wake(phase="ray", since=NOW - 10, began=NOW - 20, seconds={"detect": 2.
 OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 
 
-def look(before: Wake, *, now: float = NOW, **group_fields: Any) -> Observed:
-    """At a pool that wants one group, whose pods run; with the group where something is said of it."""
+def observation(before: Wake, *, now: float = NOW, **group_fields: Any) -> Observed:
+    """An observation of a pool that wants one group, whose pods run; with the group if fields are given."""
     video = pool(replicas=1, status=PoolStatus(wake=before))
     rc = ray_cluster(video, 1)
     groups = [group("g", "a0", **group_fields)] if group_fields else []
@@ -26,7 +26,7 @@ def look(before: Wake, *, now: float = NOW, **group_fields: Any) -> Observed:
 
 
 def ms(at: float) -> int:
-    """As a group's record has it."""
+    """In milliseconds, as in a group's record."""
     return round(at * 1000)
 
 
@@ -35,9 +35,9 @@ def phases(wake: Wake) -> float:
     return sum(seconds for name, seconds in wake.seconds.items() if name != "total")
 
 
-def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_looked_at() -> None:
-    """And `ray` ends where the group's own phases began."""
-    wake = plan(look(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)).status.wake
+def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_observed() -> None:
+    """And `ray` ends when the group's own phases began."""
+    wake = plan(observation(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)).status.wake
     assert wake.seconds == {
         **AT_RAY.seconds,
         "ray": pytest.approx(1.5),
@@ -51,42 +51,42 @@ def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_looked_at() -> Non
 @pytest.mark.parametrize(
     ("since_ms", "ray_s", "counted"),
     [(0, 3.0, True), (ms(NOW + 5), 3.0, True), (ms(NOW - 21), 10.0, False)],
-    ids=["absent", "later than now", "of before the wake"],
+    ids=["absent", "later than now", "before the wake"],
 )
-def test_a_moment_that_cannot_be_is_not_believed(since_ms: int, ray_s: float, counted: bool) -> None:
-    """The look counts then; and the phases of a group that was there before are not of this wake."""
-    wake = plan(look(AT_RAY, since_ms=since_ms, wake=OWN)).status.wake
+def test_an_impossible_time_is_ignored(since_ms: int, ray_s: float, counted: bool) -> None:
+    """The time of the observation counts instead; phases of an older group are not part of this wake."""
+    wake = plan(observation(AT_RAY, since_ms=since_ms, wake=OWN)).status.wake
     assert (wake.since, wake.seconds["total"]) == (NOW, 20.0)
     assert wake.seconds["ray"] == ray_s
     assert ("model" in wake.seconds) is counted
     assert phases(wake) == pytest.approx(20.0)
 
 
-def test_a_group_that_is_seen_on_its_way_is_followed_by_its_own_clock() -> None:
-    """Its phase began when its record says; what is over is of its own measure already then."""
-    loading = look(
+def test_a_starting_group_is_followed_by_its_own_clock() -> None:
+    """Its phase began when its record says so, and its past phases have its own seconds."""
+    loading = observation(
         AT_RAY, state=GroupState.LOADING, phase="model", since_ms=ms(NOW - 1), wake={"process_group": 2.0}
     )
     half = plan(loading).status.wake
     assert (half.phase, half.since) == ("model", NOW - 1)
     assert half.seconds == {**AT_RAY.seconds, "ray": 7.0, "process_group": 2.0}
     own = {"process_group": 2.0, "model": 1.5, "warm_up": 0.7}
-    whole = plan(look(half, now=NOW + 2, since_ms=ms(NOW + 1.2), wake=own)).status.wake
+    whole = plan(observation(half, now=NOW + 2, since_ms=ms(NOW + 1.2), wake=own)).status.wake
     assert whole.seconds == {**half.seconds, **own, "total": pytest.approx(21.2)}
     assert phases(whole) == pytest.approx(21.2)
 
 
-def test_of_two_groups_the_first_that_was_ready_ends_the_wake() -> None:
-    """The other one goes on; its seconds are not told."""
-    first = look(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)
+def test_the_first_ready_group_ends_the_wake() -> None:
+    """The seconds of a later group are not reported."""
+    first = observation(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)
     later = group("later", "a0", since_ms=ms(NOW - 0.5), wake={**OWN, "model": 5.0})
     assert first.store is not None
     both = replace(first, store=replace(first.store, groups=(later, *first.store.groups)))
     assert plan(both).status.wake == plan(first).status.wake
 
 
-def test_what_a_task_waited_before_the_first_look_is_of_detect() -> None:
-    """The total counts it, so the phases do."""
+def test_detect_includes_the_wait_before_the_first_observation() -> None:
+    """The total includes it, so the phases do too."""
     video = pool(status=PoolStatus(wake=Wake()))
     rc = ray_cluster(video, 0)
     waits = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
@@ -97,8 +97,8 @@ def test_what_a_task_waited_before_the_first_look_is_of_detect() -> None:
     assert (then.phase, then.seconds) == ("pods", {"detect": 3.5})
 
 
-def test_a_group_that_starts_anew_wakes_nobody() -> None:
-    """Two hours of backlog behind it say nothing of how long a wake takes: KEDA would be asked two hours early."""
+def test_a_restarting_group_begins_no_wake_from_zero() -> None:
+    """A backlog of two hours must not count as a wake: delayed tasks would then become live two hours early."""
     ready = Wake(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
     video = pool(replicas=1, status=PoolStatus(wake=ready))
     rc = ray_cluster(video, 1)
