@@ -94,7 +94,7 @@ EDGES: tuple[Mutant, ...] = (
             "ErrorCode.QUEUE_FULL, \"The pool's queue is full",
             "ErrorCode.INTERNAL, \"The pool's queue is full",
         ),
-        tests=f"{TESTS}/api/test_errors.py::test_queue_full",
+        tests=f"{TESTS}/api/test_errors.py::test_a_submit_to_a_full_queue_is_503",
     ),
     mutant(
         "client-repeats-events",
@@ -110,7 +110,7 @@ EDGES: tuple[Mutant, ...] = (
         "client-forgets-its-place",
         "a client that reconnects does not send its last event id",
         (f"{CLIENT}/core/follow.py", '        headers["Last-Event-ID"] = last_id\n', "        pass\n"),
-        tests=f"{_SDK}/test_faults.py::test_events_go_on_after_an_id",
+        tests=f"{_SDK}/test_faults.py::test_events_continue_after_an_id",
     ),
     mutant(
         "relay-acknowledges-first",
@@ -121,7 +121,7 @@ EDGES: tuple[Mutant, ...] = (
             "                if entries.is_well_formed(fields):\n"
             "                    await self._ack_ids(entry_id)\n                    return Delivery(",
         ),
-        tests=f"{_SDK}/test_relay.py::test_what_was_not_acknowledged_comes_first_after_a_restart",
+        tests=f"{_SDK}/test_relay.py::test_unacknowledged_events_come_first_after_a_restart",
     ),
     mutant(
         "raylet-waits-for-agents",
