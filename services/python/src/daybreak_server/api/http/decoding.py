@@ -127,12 +127,12 @@ def _syntax_error(raw: bytes, start: bytes) -> str | None:
     if start[0] not in _STARTS and not start.startswith((b"NaN", b"Inf")):
         shown = start.decode()[:_SHOWN]
         return f"The body is not JSON: it begins with {shown!r}. Send a JSON object, such as {{}}."
-    if _has_only_non_finite_numbers_wrong(raw):
+    if _is_json_with_nan(raw):
         return "JSON has no NaN and Infinity. Send a finite number, or leave the field out."
     return None
 
 
-def _has_only_non_finite_numbers_wrong(raw: bytes) -> bool:
+def _is_json_with_nan(raw: bytes) -> bool:
     try:
         from_json(raw, allow_inf_nan=True)
     except ValueError:
