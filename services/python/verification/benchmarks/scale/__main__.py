@@ -26,7 +26,7 @@ from daybreak_server.local.instance import free_port
 from daybreak_server.operator.crd.definition import definition
 from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
 from testkit.kubernetes.waiting import wait_until
-from testkit.log import say
+from testkit.log import log
 from verification.benchmarks.queue.server import BenchServer
 from verification.benchmarks.scale import rows
 from verification.benchmarks.scale.heads import Heads
@@ -86,7 +86,7 @@ class Testbed:
             nonlocal logged_at
             if time.monotonic() - logged_at > 15:
                 logged_at = time.monotonic()
-                say(
+                log(
                     f"  {len(self.observed.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
                 )
             wanted = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
@@ -106,7 +106,7 @@ class Testbed:
             cpu_s=operator.cpu_s - cpu,
             calls=operator.calls - calls,
         )
-        say(f"all pools at {groups}: {found}")
+        log(f"all pools at {groups}: {found}")
         return found
 
 
@@ -123,9 +123,9 @@ def main() -> int:
     except KwokMissingError as exc:
         print(exc, file=sys.stderr)
         return 2
-    say(f"\n{report.table()}")
+    log(f"\n{report.table()}")
     if not options.quick:
-        say(f"saved {report.save(FOLDER)}")
+        log(f"saved {report.save(FOLDER)}")
     return 0
 
 
@@ -158,7 +158,7 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
                 log=folder / "operator.log",
             )
 
-        say(f"{size}, in namespace {namespace}")
+        log(f"{size}, in namespace {namespace}")
         operator = begin()
         try:
             wait_until(operator.metrics, timeout_s=60, what="the operator")
@@ -175,7 +175,7 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
             most = operator.memory_mib
             lowered = bench.way(operator, lambda: bench.scale(0), 0)
         except BaseException:
-            say((folder / "operator.log").read_text(errors="replace")[-4000:])
+            log((folder / "operator.log").read_text(errors="replace")[-4000:])
             raise
         finally:
             operator.stop()
@@ -201,7 +201,7 @@ def _rest(operator: Operator, for_s: float) -> Rest:
         cores=(operator.cpu_s - cpu) / for_s,
         memory_mib=operator.memory_mib,
     )
-    say(f"at rest: {found}")
+    log(f"at rest: {found}")
     return found
 
 
@@ -211,7 +211,7 @@ def _reconciled_all(operator: Operator, pools: int) -> float:
         return max(at) - operator.began if len(at) == pools else None
 
     took = wait_until(reconciled, timeout_s=300, what="a reconcile of every pool", pause_s=0.5)
-    say(f"a new operator has reconciled every pool after {took:.1f} s")
+    log(f"a new operator has reconciled every pool after {took:.1f} s")
     return float(took or 0)
 
 
@@ -232,7 +232,7 @@ def _namespace(api: client.ApiClient) -> Iterator[str]:
     try:
         yield name
     finally:
-        say("deleting everything …")
+        log("deleting everything …")
         core.delete_namespace(name)
         wait_until(
             lambda: name not in {item.metadata.name for item in core.list_namespace().items},
