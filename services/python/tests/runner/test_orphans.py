@@ -1,4 +1,4 @@
-"""A run whose tests leave a process fails, whoever the process's parent is by then."""
+"""A run whose tests leave a process fails, even if the process has another parent by then."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith("2 tests were skipped")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("2 tests were skipped")]
     assert "1 need Redis 7.0" in line
     assert "1 need kube-score" in line
 
@@ -61,4 +61,4 @@ def test_every_program_that_tests_look_for_is_one_that_the_line_knows() -> None:
     literal = re.compile(r"skip\(\s*f?\"([^\"{]*(?:on PATH|KUBECONFIG)[^\"]*)\"")
     reasons = [reason for text in texts for reason in literal.findall(text)]
     assert len(reasons) > 5
-    assert not [one for one in reasons if not any(need.reason.search(one) for need in NEEDS)]
+    assert not [reason for reason in reasons if not any(need.reason.search(reason) for need in NEEDS)]
