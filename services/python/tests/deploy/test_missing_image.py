@@ -46,7 +46,7 @@ def fresh() -> Any:
     return found
 
 
-def look(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None:
+def check(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None:
     (watch or ImageWatch(lambda: pods, [OURS, FAR], options={FAR: "--s3-image"})).check(now=at_s)
 
 
@@ -63,7 +63,7 @@ def look(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None
 )
 def test_a_missing_image_is_reported_at_the_first_check(broken: Any) -> None:
     with pytest.raises(MissingImageError, match="gateway-1") as caught:
-        look(fresh(), broken)
+        check(fresh(), broken)
     image = broken.spec.containers[0].image if not broken.spec.init_containers else OURS
     assert (f"make image IMAGE={image}" in str(caught.value)) == (image == OURS)
     assert ("--s3-image" in str(caught.value)) == (image == FAR)
@@ -73,18 +73,18 @@ def test_a_missing_image_is_reported_at_the_first_check(broken: Any) -> None:
 def test_a_registry_may_fail_once_but_not_forever() -> None:
     seen = [pod(FAR, "ErrImagePull", "429 Too Many Requests")]
     watch = ImageWatch(lambda: seen, [FAR])
-    look(watch=watch, at_s=0)
-    look(watch=watch, at_s=PULL_TIMEOUT_S - 1)
+    check(watch=watch, at_s=0)
+    check(watch=watch, at_s=PULL_TIMEOUT_S - 1)
     seen[0] = pod(FAR, None)
-    look(watch=watch, at_s=PULL_TIMEOUT_S)
+    check(watch=watch, at_s=PULL_TIMEOUT_S)
     seen[0] = pod(FAR, "ImagePullBackOff")
-    look(watch=watch, at_s=PULL_TIMEOUT_S + 1)
+    check(watch=watch, at_s=PULL_TIMEOUT_S + 1)
     with pytest.raises(MissingImageError, match="versitygw"):
-        look(watch=watch, at_s=2 * PULL_TIMEOUT_S + 1)
+        check(watch=watch, at_s=2 * PULL_TIMEOUT_S + 1)
 
 
 def test_other_waiting_pods_and_deliberately_broken_images_are_ignored() -> None:
-    look(
+    check(
         fresh(),
         pod(OURS, None),
         pod(OURS, "ContainerCreating"),

@@ -19,13 +19,7 @@ from daybreak_server.adapters.kube import parse
 from daybreak_server.domain.ids import GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, PoolView
 from daybreak_server.operator.crd.resource import GeneratorPool, PoolSpec, PoolStatus
-from daybreak_server.ports.cluster import (
-    ClusterView,
-    Pod,
-    RayCluster,
-    ServeView,
-    WaitingReason,
-)
+from daybreak_server.ports.cluster import ClusterView, Pod, RayCluster, ServeView, WaitingReason
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 POOL = "video"

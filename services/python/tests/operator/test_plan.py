@@ -198,13 +198,9 @@ def test_a_group_across_two_replicas_is_replaced_once_no_task_is_live() -> None:
     draining = pool(replicas=2, hostsPerGroup=2, status=drains("g", "h"))
     remove = only_action(observed(draining, rc, pods=pods, groups=gone), ScaleDown)
     assert (remove.victims, remove.replicas) == (("a0", "b0"), 0)
-    serialize_growth = pool(replicas=2, hostsPerGroup=2, status=PoolStatus(serialize_growth=True))
-    assert (
-        only_action(
-            observed(serialize_growth, ray_cluster(serialize_growth, 0), pods=[head(rc)]), ScaleUp
-        ).replicas
-        == 1
-    )
+    slow = pool(replicas=2, hostsPerGroup=2, status=PoolStatus(serialize_growth=True))
+    grown = observed(slow, ray_cluster(slow, 0), pods=[head(rc)])
+    assert only_action(grown, ScaleUp).replicas == 1
 
 
 def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:

@@ -85,38 +85,38 @@ async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
     """From nothing to one group, to zero, to two. A wrong token and an unreachable head raise different errors."""
     serve = rest(dashboard, TOKEN)
 
-    async def look() -> ServeView | None:
+    async def observe() -> ServeView | None:
         try:
             return await serve.observe(HEAD, application="video")
         except ClusterUnavailableError:
             return None
 
-    async def looks(**wanted: object) -> ServeView:
+    async def wait_for_view(**wanted: object) -> ServeView:
         async def there() -> ServeView | None:
-            view = await look()
+            view = await observe()
             same = view is not None and all(getattr(view, name) == value for name, value in wanted.items())
             return view if same else None
 
         return await wait_until_async(there, 240, f"Serve to show {wanted}") or ServeView()
 
-    await looks(status=None)
+    await wait_for_view(status=None)
     with pytest.raises(ClusterRefusedError, match="token"):
         await rest(dashboard, "wrong" * 13).observe(HEAD, application="video")
 
     config = render.applications(pool(), 0)
     config["http_options"] = {"host": "127.0.0.1", "port": free_port()}
     await serve.put(HEAD, config)
-    await looks(status="RUNNING", attempt=0, target=2, running=2)
+    await wait_for_view(status="RUNNING", attempt=0, target=2, running=2)
 
     async def scale(target: int) -> None:
         name = deployment_name("video")
         await serve.scale(HEAD, application="video", deployment=name, target=target)
 
     await scale(0)
-    await looks(target=0, running=0)
+    await wait_for_view(target=0, running=0)
     await scale(4)
-    await looks(target=4, running=4)
+    await wait_for_view(target=4, running=4)
     await serve.put(HEAD, config)  # deploying the same again keeps the target
-    assert (await looks(status="RUNNING")).target == 4
+    assert (await wait_for_view(status="RUNNING")).target == 4
     with pytest.raises(ClusterRefusedError):
         await serve.scale(HEAD, application="nobody", deployment="Nobody", target=2)
