@@ -22,9 +22,9 @@ def new(**fields: Any) -> NewTask:
 
 
 def submit(driver: Driver, **fields: Any) -> str:
-    answer = driver.submit(new(**fields))
-    assert isinstance(answer, Submitted)
-    return answer.record.id
+    submitted = driver.submit(new(**fields))
+    assert isinstance(submitted, Submitted)
+    return submitted.record.id
 
 
 def start(driver: Driver, **fields: Any) -> Claim:
@@ -38,5 +38,5 @@ def start(driver: Driver, **fields: Any) -> Claim:
 
 
 def dump(driver: Driver) -> dict[bytes, bytes | None]:
-    """Every key as it is, to show that nothing was changed."""
+    """The content of every key, to show that nothing changed."""
     return {key: driver.client.dump(key) for key in driver.client.scan_iter()}

@@ -13,7 +13,7 @@ _ZSETS = ("garbage", "expiring", "timers", "leases")
 
 
 def assert_same(driver: Driver, model: Pool) -> None:
-    """Everything that decides a task's fate is the same on both sides, numbers to the last bit."""
+    """Assert that everything that influences a task's course is the same on both sides, numbers to the last bit."""
     names = list(model.tasks)
     for name, record in zip(names, driver.get_all(names), strict=True):
         assert record is not None, f"{name} is gone"
@@ -49,7 +49,7 @@ def _zsets(model: Pool) -> dict[str, dict[str, int]]:
     waiting = [task for task in model.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
     return {
         "garbage": model.garbage,
-        "expiring": model.sweep,
+        "expiring": model.expiring,
         "timers": {task.new.id: task.deadline for task in waiting if task.deadline is not None},
         "leases": {
             task.new.id: task.running.lease_end for task in model.tasks.values() if task.running is not None

@@ -1,4 +1,4 @@
-"""Drives the Lua scripts of one pool directly, with a clock of the test's own, and looks at every key."""
+"""Calls the Lua scripts of one pool directly, with a clock that tests set, and checks every key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ START_MS = 1_800_000_000_000
 
 
 class Driver:
-    """One pool on a real server. ``now`` is in ms, and stands still until the test moves it."""
+    """One pool on a real server. ``now`` is in ms and only changes when the test sets it."""
 
     def __init__(self, url: str, *, pool: str = "video", lease_s: float = 15.0) -> None:
         self.keys = Keys(prefix="daybreak", pool=pool)
@@ -81,7 +81,7 @@ class Driver:
         spec_version: int = 1,
         kept: Sequence[str] = (),
     ) -> Claim | None:
-        """``kept``: the tasks that the group says it has."""
+        """``kept``: the tasks that the group knows it holds."""
         record = self.group_record(name, ranks=ranks, drain=drain, kept=kept)
         while True:
             call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
@@ -138,7 +138,7 @@ class Driver:
         return tick.decode(self.run(tick.encode(self.keys, limit=limit)))
 
     def pass_time(self, ms: int) -> TickReport:
-        """Move the clock on in steps with a tick each, so that the lease clock keeps up."""
+        """Advance the clock in steps with a tick each, so that the lease clock keeps up."""
         report_ = self.tick()
         while ms > 0:
             step = min(ms, 1000)
@@ -176,12 +176,12 @@ class Driver:
 
 
 def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0) -> Lease:
-    """A lease as a zombie would hold it."""
+    """The lease of a zombie."""
     return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
 
 
 def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:
-    """Every key is known, has the type and the TTL that ``keys.py`` documents, and is no orphan."""
+    """Assert that every key is known, has the documented type and TTL, and is not orphaned."""
     names = sorted(key.decode() for key in client.scan_iter(count=1000))
     pools = {name.split("}")[0].partition("{")[2] for name in names}
     for pool in pools:
@@ -243,7 +243,7 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
     assert held["live"] == queued | held["due_soon"] | held["leases"], "live is not due + running"
     assert held["timers"] <= queued | delayed
     ended = {task for task, where in state.items() if where.terminal}
-    assert held["expiring"] == ended, "ended tasks and the sweep differ"
+    assert held["expiring"] == ended, "ended tasks and the key `expiring` differ"
     assert held["dead"] == by_state.get(State.FAILED, set())
     assert held["groups"] | held["gone"] == members.get("group", set()), (
         "group records and registrations differ"

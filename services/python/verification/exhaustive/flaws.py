@@ -1,4 +1,4 @@
-"""Stores with one planted bug each: what the search must find, or it proves nothing."""
+"""Stores with one planted bug each. The search must find every one, or it would prove nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from verification.exhaustive.machine import LEASE, SILENT, SPARED, STALE, Store,
 
 
 class NoTokenCheck(Store):
-    """A report and a settle are taken from whoever names a running task."""
+    """Accepts a report or settle with any token for a running task."""
 
     def holds(self, t: Task, token: int) -> bool:
         return t.state == "R"
 
 
 class SettleWithoutFence(Store):
-    """Only a settle is taken from anybody."""
+    """Accepts a settle with any token."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         t = self.tasks[i]
@@ -23,7 +23,7 @@ class SettleWithoutFence(Store):
 
 
 class RenewWithoutFence(Store):
-    """Only a report is taken from anybody: a zombie keeps the lease of its heir alive."""
+    """Accepts a report with any token: a zombie keeps the lease of its successor alive."""
 
     def report(self, i: int, token: int) -> str:
         t = self.tasks[i]
@@ -42,7 +42,7 @@ class SettleAfterTheEnd(Store):
 
 
 class TornSubmit(Store):
-    """The record by one script, the place in the queue by another."""
+    """Writes the record in one script and the queue entry in another."""
 
     def submit(self, i: int, ahead: bool) -> None:
         t = self.tasks[i]
@@ -55,7 +55,7 @@ class TornSubmit(Store):
 
 
 class TornClaim(Store):
-    """Out of the queue by one script, the lease by another."""
+    """Takes the task from the queue in one script and writes the lease in another."""
 
     def start(self, t: Task, group: int) -> None:
         super().start(t, group)
@@ -67,19 +67,19 @@ class TornClaim(Store):
 
 
 class TornEnd(Store):
-    """The terminal state by one script, its event by another."""
+    """Writes the terminal state in one script and its event in another."""
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
         t.ends -= 1
-        self.torn = ("tell_late", self.tasks.index(t))
+        self.torn = ("write_event_late", self.tasks.index(t))
 
-    def tell_late(self, i: int) -> None:
+    def write_event_late(self, i: int) -> None:
         self.tasks[i].ends += 1
 
 
 class LeaseInWallTime(Store):
-    """Leases see the wall clock leap."""
+    """Leases expire by wall time."""
 
     def leap(self, quiet: int = 0) -> int:
         for t in self.tasks:
@@ -88,21 +88,21 @@ class LeaseInWallTime(Store):
 
 
 class ReportRenewsNothing(Store):
-    """A live worker's lease runs out all the same."""
+    """A report does not extend the lease."""
 
     def renew(self, t: Task) -> None:
         pass
 
 
 class StrikeNotCounted(Store):
-    """A task that kills its worker is tried for ever."""
+    """A task that kills its worker is retried forever."""
 
     def count(self, t: Task) -> None:
         pass
 
 
 class ReleasesUnbounded(Store):
-    """A task is handed back for ever."""
+    """A task is released forever."""
 
     def release(self, t: Task, event: str) -> None:
         if t.cancel or t.late:
@@ -114,7 +114,7 @@ class ReleasesUnbounded(Store):
 
 
 class GroupFailuresFree(Store):
-    """A group that fails is a hand-back like any other."""
+    """Counts the failure of a group as an ordinary release."""
 
     def release(self, t: Task, event: str) -> None:
         failures = t.failures
@@ -124,7 +124,7 @@ class GroupFailuresFree(Store):
 
 
 class ReleaseForgets(Store):
-    """What is handed back does not enter the queue."""
+    """A released task does not enter the queue."""
 
     def release(self, t: Task, event: str) -> None:
         super().release(t, event)
@@ -133,7 +133,7 @@ class ReleaseForgets(Store):
 
 
 class CancelForgotten(Store):
-    """A finish is a success although the cancel came first."""
+    """A finish succeeds although the cancel came first."""
 
     def apply(self, t: Task, outcome: str) -> None:
         cancel, t.cancel = t.cancel, t.cancel and outcome != "finish"
@@ -152,22 +152,22 @@ class CancelEndsAtOnce(Store):
 
 
 class CancelNotTold(Store):
-    """The cancel is marked, but no worker hears of it."""
+    """Marks the cancel, but tells no worker."""
 
     def report(self, i: int, token: int) -> str:
-        told = super().report(i, token)
-        return told if told == STALE else "go on"
+        result = super().report(i, token)
+        return result if result == STALE else "continue"
 
 
 class DeadLetterMissing(Store):
-    """A failed task leaves none."""
+    """A failed task leaves no dead letter."""
 
     def bury(self, t: Task) -> None:
         pass
 
 
 class LeaseKeptByTheEnded(Store):
-    """The end of an attempt leaves its lease; it is reaped again."""
+    """The end of an attempt leaves its lease, which is reaped again."""
 
     def detach(self, t: Task) -> None:
         super().detach(t)
@@ -175,7 +175,7 @@ class LeaseKeptByTheEnded(Store):
 
 
 class LiveForgotten(Store):
-    """An ended task still holds a group."""
+    """An ended task stays in ``live``, so it keeps a group."""
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
@@ -183,7 +183,7 @@ class LiveForgotten(Store):
 
 
 class TokenUsedTwice(Store):
-    """The number of an attempt does not rise."""
+    """The number of an attempt does not increase."""
 
     def start(self, t: Task, group: int) -> None:
         attempt = t.attempt
@@ -193,31 +193,31 @@ class TokenUsedTwice(Store):
 
 
 class RepeatIsStale(Store):
-    """Who repeats a settle is told that it lost."""
+    """A repeated settle is answered as stale."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         repeated = self.tasks[i].done == token
-        told = super().settle(i, token, outcome, then)
-        return (STALE, None) if repeated else told
+        result = super().settle(i, token, outcome, then)
+        return (STALE, None) if repeated else result
 
 
 class RepeatClaimsAgain(Store):
-    """Who repeats a settle gets a second task."""
+    """A repeated settle claims a second task."""
 
     def next_again(self, group: int) -> Any:
         return self.next(group)
 
 
 class StaleIsSuccess(Store):
-    """A worker that lost its task is told that it won."""
+    """A worker that lost its task receives a success."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
-        told = super().settle(i, token, outcome, then)
-        return ("S", None) if told[0] == STALE and self.tasks[i].state == "S" else told
+        result = super().settle(i, token, outcome, then)
+        return ("S", None) if result[0] == STALE and self.tasks[i].state == "S" else result
 
 
 class SubmitTwice(Store):
-    """A submit that is sent again begins the task anew."""
+    """A repeated submit starts the task again."""
 
     def submit(self, i: int, ahead: bool) -> None:
         t = self.tasks[i]
@@ -227,21 +227,21 @@ class SubmitTwice(Store):
 
 
 class ClaimKeepsTheLast(Store):
-    """A group that claims although it holds a task, keeps that as well."""
+    """A group that claims while it holds a task keeps both."""
 
     def claim(self, group: int) -> Any:
         return self.next(group)
 
 
 class NobodyReaps(Store):
-    """No lease ever ends."""
+    """No lease ever expires."""
 
     def reap(self, t: Task) -> None:
         t.ticks = 0
 
 
 class NoGrace(Store):
-    """The first tick after a silence takes what was nearly over before it."""
+    """The first tick after an outage expires leases that were nearly over before it."""
 
     def tick(self, quiet: int = 0) -> int:
         super().tick(quiet | SPARED)
@@ -250,7 +250,7 @@ class NoGrace(Store):
 
 
 class GraceForEver(Store):
-    """Ticks that always come late end no lease."""
+    """If every tick comes late, no lease expires."""
 
     def tick(self, quiet: int = 0) -> int:
         super().tick(quiet & SILENT)
@@ -262,17 +262,17 @@ class GraceForEver(Store):
 
 
 class NobodyPromotes(Store):
-    """What is delayed stays so."""
+    """A delayed task stays delayed."""
 
     def promote(self, t: Task) -> None:
         t.ticks = 1
 
 
 class ReleasedIsSkipped(Store):
-    """A claim passes by what was handed back."""
+    """A claim skips released tasks."""
 
     def next(self, group: int) -> Any:
-        back = [t for t in self.tasks if t.queued and t.backs]
+        back = [t for t in self.tasks if t.queued and t.releases]
         for t in back:
             t.queued = False
         token = super().next(group)
@@ -309,6 +309,6 @@ FLAWS: tuple[type[Store], ...] = (
     SubmitTwice,
     ClaimKeepsTheLast,
 )
-"""Found by a state or a step that is wrong."""
+"""The search finds these by a state or step that violates an invariant."""
 STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForEver, NobodyPromotes, ReleasedIsSkipped)
-"""Found only by what never ends."""
+"""The search finds these only by a run that never ends."""

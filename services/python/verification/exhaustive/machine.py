@@ -1,8 +1,8 @@
-"""A store of two tasks, as small as it can be: every script is one method, and nothing comes between its steps.
+"""A store of at most two tasks, as small as possible. Each script is one method, which nothing can interrupt.
 
-It is written from the words of docs/architecture.md and shares no code with ``daybreak_server.domain``: what it
-does is compared with the state table there, and with the scripts on a real server. Time comes in two kinds: a
-tick, which moves the lease clock by one, and a leap of the wall clock, behind which every deadline lies.
+The code follows the text of docs/architecture.md and shares nothing with ``daybreak_server.domain``. Tests compare its
+behaviour with the state table there, and with the scripts on a real server. Time passes in two ways: a tick advances
+the lease clock by one, and a leap of the wall clock passes every deadline.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 LEASE = 2
-"""Ticks that a lease lasts without a renewal."""
+"""Ticks that a lease lasts without renewal."""
 STRIKES = 2
 """The most strikes a task may have."""
-BACKS = 2
-"""Hand-backs without a strike."""
+RELEASES = 2
+"""Releases without a strike."""
 FAILURES = 1
-"""How many of them may come from groups that failed."""
+"""How many of these releases may come from groups that failed."""
 AHEAD = 2
-"""Ticks until a task that is submitted with a start ahead is due."""
+"""Ticks until a task with a start in the future is due."""
 NOBODY, ORPHAN = 3, 2
-"""Owners that are no worker: none at all, and a group whose process is gone."""
+"""Owners other than a worker: no owner, and a group whose process is gone."""
 SILENT, SPARED = 1, 2
-"""Bits: nothing has ticked since the wall clock leapt; the tick before this one took nothing from anybody."""
+"""Bits: no tick since the wall clock leapt; the previous tick expired no lease because of that."""
 STALE = "stale"
 ENDED = frozenset("SFCX")
 
@@ -32,12 +32,11 @@ Token = tuple[int, int]
 
 
 class Task:
-    """A task's record, and its places in the indices, each on its own so that they can contradict each other."""
+    """A task's record and its places in the indices. Each place is separate, so that a bug can make them disagree."""
 
     __slots__ = (
         "answer",
         "attempt",
-        "backs",
         "cancel",
         "dead",
         "done",
@@ -48,6 +47,7 @@ class Task:
         "live",
         "owner",
         "queued",
+        "releases",
         "state",
         "strikes",
         "ticks",
@@ -60,20 +60,20 @@ class Task:
     """``-`` before submit, then Q D R S F C X."""
     attempt: int
     strikes: int
-    backs: int
+    releases: int
     failures: int
-    """How many of the hand-backs came from groups that failed."""
+    """How many of the releases came from groups that failed."""
     cancel: bool
     late: bool
-    """Its deadline has passed: to begin until it has begun once, then to end."""
+    """Its deadline has passed: to start, until it has first started; afterwards to end."""
     ticks: int
-    """R: since the lease was renewed, as the store counts; D: until it is due."""
+    """R: ticks since the lease was renewed, as the store counts; D: ticks until it is due."""
     unheard: int
-    """R: since its holder was last answered; never looked at by the store."""
+    """R: ticks since the last reply to its holder. The store never uses it."""
     owner: int
     token: int
     done: int
-    """The token that was settled last, and in ``answer`` what it was told."""
+    """The token that was settled last; ``answer`` is its result."""
     answer: str
     won: int
     """The attempt whose artifacts were published."""
@@ -90,7 +90,6 @@ class Task:
         (
             self.answer,
             self.attempt,
-            self.backs,
             self.cancel,
             self.dead,
             self.done,
@@ -101,6 +100,7 @@ class Task:
             self.live,
             self.owner,
             self.queued,
+            self.releases,
             self.state,
             self.strikes,
             self.ticks,
@@ -118,47 +118,47 @@ class Task:
             if on
         )
         return (
-            f"{self.state}{marks} attempt {self.attempt} strikes {self.strikes} backs {self.backs}"
+            f"{self.state}{marks} attempt {self.attempt} strikes {self.strikes} releases {self.releases}"
             f" owner {self.owner} ticks {self.ticks} in [{places}] ends {self.ends}"
         )
 
 
 frozen: Callable[[Task], tuple[object, ...]] = attrgetter(*Task.__slots__)
-NEW = ("", 0, 0, False, 0, 0, 0, 0, False, False, False, NOBODY, False, "-", 0, 0, 0, 0, False, 0)
-USED_UP = ("", 0, BACKS - 1, *NEW[3:])
-"""New, with one hand-back left."""
+NEW = ("", 0, False, 0, 0, 0, 0, False, False, False, NOBODY, False, 0, "-", 0, 0, 0, 0, False, 0)
+USED_UP = (*NEW[:12], RELEASES - 1, *NEW[13:])
+"""New, with one release left."""
 
 
 def start(tasks: int) -> tuple[tuple[object, ...], ...]:
-    """The tasks before anything happens. Two have one hand-back left each, which keeps their state space small; that
-    only some hand-backs may come from groups that failed shows with one task."""
+    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. The
+    limit on releases by failed groups shows with one task."""
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 
-def _enough(t: Task, event: str) -> bool:
-    """Whether it has been handed back as often as it may be for this reason."""
-    return t.backs >= BACKS or (event == "group failed" and t.failures >= FAILURES)
+def _exhausted(t: Task, event: str) -> bool:
+    """Whether the task has used up its releases of this kind."""
+    return t.releases >= RELEASES or (event == "group failed" and t.failures >= FAILURES)
 
 
 Facts = tuple[bool, bool, bool, bool, bool]
 Move = tuple[str, str, Facts, str]
-"""From, event, (start ahead, cancel, overdue, last strike, handed back enough), to."""
+"""From, event, (start ahead, cancel, overdue, last strike, releases exhausted), to."""
 
 
 class Store:
-    """What the scripts do. A flaw overrides one of these methods; see ``exhaustive_flaws``."""
+    """The scripts. A flaw overrides one of these methods; see ``flaws.py``."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
         self.moves: list[Move] = []
         self.reaped: list[int] = []
-        """Ticks since the holders of the reaped leases were heard of."""
+        """For each reaped lease, the ticks since the last reply to its holder."""
         self.quiet = 0
-        """How quiet it had been before the tick."""
+        """The ``quiet`` bits before the tick."""
         self.torn: tuple[str, int] | None = None
-        """The second half of a script that a flaw tore in two, and of which task."""
+        """The second half of a script that a flaw split in two, and its task."""
 
-    # ── what clients ask ──────────────────────────────────────────────────────────────────────────────────
+    # ── calls of clients ──────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, i: int, ahead: bool) -> None:
         t = self.tasks[i]
@@ -177,10 +177,10 @@ class Store:
             self.leave_queue(t)
             self.end(t, "cancel", "C")
 
-    # ── what groups ask ───────────────────────────────────────────────────────────────────────────────────
+    # ── calls of groups ───────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, group: int) -> Token | None:
-        self.release_held(group)
+        self.release_unknown(group)
         return self.next(group)
 
     def next(self, group: int) -> Token | None:
@@ -197,7 +197,7 @@ class Store:
         self._move(t, "claim", "R")
         self.leave_queue(t)
         if t.attempt == 0:
-            t.late = False  # from now on it counts when it has to end
+            t.late = False  # from now on the deadline is the one to end
         t.attempt += 1
         t.token = t.attempt
         t.owner, t.leased, t.live = group, True, True
@@ -213,42 +213,42 @@ class Store:
         self._move(t, "renew, report, checkpoint", "R")
         self.renew(t)
         t.unheard = 0
-        return "stop" if t.cancel or t.late else "go on"
+        return "stop" if t.cancel or t.late else "continue"
 
     def renew(self, t: Task) -> None:
         t.ticks = 0
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> tuple[str, Token | None]:
-        """The state that the outcome led to or ``stale``, and the next claim of group ``then``."""
+        """The resulting state or ``stale``, and the next claim of group ``then``."""
         t = self.tasks[i]
         if self.holds(t, token):
             self.apply(t, outcome)
             t.done, t.answer = token, t.state
             if then == NOBODY:
                 return t.answer, None
-            self.release_held(then)
+            self.release_unknown(then)
             return t.answer, self.next(then)
         if t.done == token:
             return t.answer, self.next_again(then) if then != NOBODY else None
         return STALE, None
 
     def next_again(self, group: int) -> Token | None:
-        """The first answer was lost, and with it the claim that came with it."""
+        """The claim of a repeated settle, whose first answer was lost."""
         held = self.held(group)
         return (self.tasks.index(held), held.token) if held else self.next(group)
 
     def restart(self, group: int) -> None:
-        """A group registers anew, or ends in order."""
-        self.release_held(group)
+        """A group restarts or deregisters."""
+        self.release_unknown(group)
 
     def killed(self, group: int) -> None:
-        """No script: the process is gone, and comes back as a group of a new name."""
+        """No script: the process is gone and returns as a group with a new name."""
         for t in self.tasks:
             if t.owner == group:
                 t.owner = ORPHAN
 
     def nothing(self) -> None:
-        """No script: something happens elsewhere."""
+        """No script: something happens outside the store."""
 
     def apply(self, t: Task, outcome: str) -> None:
         if outcome == "finish" and not t.cancel:
@@ -263,7 +263,7 @@ class Store:
     def held(self, group: int) -> Task | None:
         return next((t for t in self.tasks if t.owner == group and t.state == "R"), None)
 
-    def release_held(self, group: int) -> None:
+    def release_unknown(self, group: int) -> None:
         held = self.held(group)
         if held:
             self.release(held, "group failed")
@@ -271,7 +271,7 @@ class Store:
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def leap(self, quiet: int = 0) -> int:
-        """The wall clock leaps; deadlines pass and delays end, but leases do not see it. How quiet it has become."""
+        """The wall clock leaps: deadlines pass and delays end, but leases do not change. Returns the ``quiet`` bits."""
         for t in self.tasks:
             if t.state == "R" and not t.late:
                 self._move(t, "run deadline", "R")
@@ -309,12 +309,12 @@ class Store:
     # ── how an attempt ends ───────────────────────────────────────────────────────────────────────────────
 
     def release(self, t: Task, event: str) -> None:
-        if t.cancel or t.late or _enough(t, event):
+        if t.cancel or t.late or _exhausted(t, event):
             self.strike(t, event)
         else:
             self._move(t, event, "Q")
             self.detach(t)
-            t.backs += 1
+            t.releases += 1
             t.failures += event == "group failed"
             self.enter(t)
 
@@ -357,7 +357,7 @@ class Store:
     # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────
 
     def enter(self, t: Task) -> None:
-        """Into the queue, or among those that wait for their time."""
+        """Put the task into the queue or the delays."""
         t.queued, t.waits = t.state == "Q", t.state == "D"
         t.live = t.queued
         t.ticks = AHEAD if t.waits else 0
@@ -367,6 +367,6 @@ class Store:
         t.ticks = 0
 
     def _move(self, t: Task, event: str, after: str, *, ahead: bool = False) -> None:
-        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, _enough(t, event))
+        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, _exhausted(t, event))
         self.moves.append((t.state, event, facts, after))
         t.state = after

@@ -1,7 +1,7 @@
-"""Takes walks through an explored state space on a real server, and compares after every step.
+"""Replays walks through an explored state space on a real server, and compares after every step.
 
-The walks together take every kind of step: what happens, to a task in which state with which counters, and in
-which states the others are. Twins are twins to the scripts as well, so a walk goes by canonical states.
+Together, the walks take every kind of step: every event, for a task in every state and with all counters, and with the
+other tasks in every state. Equivalent states are equivalent for the scripts too, so a walk uses canonical states.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from testkit.store_cases import DONE, FATAL, OOPS, new
 from testkit.store_driver import Driver
 from verification.exhaustive.machine import (
     AHEAD,
-    BACKS,
     ENDED,
     FAILURES,
     LEASE,
     NOBODY,
     ORPHAN,
+    RELEASES,
     STALE,
     STRIKES,
     Store,
@@ -33,7 +33,7 @@ from verification.exhaustive.search import Found
 from verification.exhaustive.workers import IDLE, OLD, Label, State, Worker, canonical, settled, swaps
 
 TICK_MS = 2_000
-"""As much as the lease clock moves at most in one tick; more than the backoff of a first strike."""
+"""The most by which one tick advances the lease clock; longer than the backoff after a first strike."""
 LEAP_MS = 3_600_000
 WITHIN_MS = 1_800_000
 OUTCOME: dict[str, Outcome] = {
@@ -54,11 +54,11 @@ LETTERS = {
 Walk = list[tuple[Label, int]]
 
 
-# ── which walks ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── choosing walks ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def kind_of(state: State, label: Label) -> Label:
-    """What a step is to the scripts: its name, who takes it, its task whole, and the others by their states."""
+    """The kind of a step: its name, its worker, all fields of its task, and the states of the other tasks."""
     clients = label[0] in ("submit", "cancel")
     named = label[1] if clients else label[2] if len(label) > 2 else None
     tasks = tuple([_seen(Task(values), whole=i == named) for i, values in enumerate(state.tasks)])
@@ -68,13 +68,13 @@ def kind_of(state: State, label: Label) -> Label:
 
 def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
     seen = (task.state, task.late, task.cancel, task.owner == ORPHAN)
-    return (*seen, task.strikes, task.backs, task.ticks) if whole else seen
+    return (*seen, task.strikes, task.releases, task.ticks) if whole else seen
 
 
 def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
     """Walks from the beginning, each with a step of a new kind: all that are needed, or ``most`` of them.
 
-    Each begins with the shortest way to a state, those far away first, and goes on while there is anything new.
+    Each walk takes the shortest path to a state, far ones first, and continues while it finds new kinds of steps.
     """
     seen = set[Label]()
     count = 0
@@ -98,7 +98,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
 
 
 def _spread(states: int, most: int | None) -> Iterator[int]:
-    """The states from the last found to the first; for a few walks first some from all depths."""
+    """The states from the last found to the first. For a few walks, begin with a sample of all depths."""
     stride = max(1, states // (2 * most)) if most else 1
     for first in range(stride):
         yield from range(states - 1 - first, -1, -stride)
@@ -127,7 +127,7 @@ def _way(found: Found, at: int) -> Walk:
 
 @dataclass(slots=True)
 class Replay:
-    """The small store and a real one, side by side, from nothing on."""
+    """The small store and a real one, side by side."""
 
     driver: Driver
     tasks: list[Task]
@@ -141,19 +141,19 @@ class Replay:
 
     @classmethod
     def begin(cls, driver: Driver, tasks: int) -> Replay:
-        """On an empty server."""
+        """Start on an empty server."""
         driver.client.flushdb()
         driver.now = 1_800_000_000_000
         driver.tick()
         return cls(driver, [Task(values) for values in start(tasks)])
 
     def state(self) -> State:
-        """Where the small store and the workers are."""
+        """The state of the small store and the workers."""
         tasks = tuple([settled(frozen(task)) for task in self.tasks])
         return State(tasks, (self.workers[0], self.workers[1]), self.later, self.quiet)
 
     def take(self, label: Label, expected: State) -> None:
-        """One step on both sides; they must agree, and be where the search said."""
+        """Take one step on both sides. They must agree with each other and with the search."""
         store = Store(self.tasks)
         if label[0] not in ("submit", "cancel", "tick", "leap") and swaps(self.state()):
             label = (label[0], 1 - label[1], *label[2:])
@@ -178,7 +178,7 @@ class Replay:
             )
             self.driver.submit(self.new[i])
             key = self.driver.keys.of("task", self.new[i].id)
-            used = RELEASES_MAX - BACKS + self.tasks[i].backs
+            used = RELEASES_MAX - RELEASES + self.tasks[i].releases
             self.driver.client.hset(key, "releases", used)
             self.driver.client.hset(key, "group_failures", GROUP_FAILURES_MAX - FAILURES)
         else:
@@ -233,12 +233,12 @@ class Replay:
     def _report(self, store: Store, label: Label) -> None:
         w = label[1]
         _, i, number = self.workers[w]
-        told = store.report(i, number)
+        result = store.report(i, number)
         lease = self.leases[i, number]
         got = self.driver.renew(lease) if len(self.story) % 2 else self.driver.report(lease, step=1)
-        assert (got is Control.STALE) == (told == STALE), self.story
-        assert (got is Control.GO_ON) == (told == "go on"), self.story
-        if told == STALE:
+        assert (got is Control.STALE) == (result == STALE), self.story
+        assert (got is Control.CONTINUE) == (result == "continue"), self.story
+        if result == STALE:
             self.workers[w] = IDLE
 
     def _give(self, _: Store, label: Label) -> None:
@@ -261,11 +261,11 @@ class Replay:
             self.workers[w] = ("works", *token) if token else IDLE
 
     def _settle(self, store: Store, w: int, i: int, number: int, outcome: str, then: int) -> Any:
-        told, token = store.settle(i, number, outcome, then)
+        result, token = store.settle(i, number, outcome, then)
         group = self.driver.group_record(self._group(w)) if then != NOBODY else None
         got = self.driver.settle(self.leases[i, number], OUTCOME[outcome], claim_next=group)
-        assert got.stale == (told == STALE), self.story
-        assert got.stale or LETTERS[got.state] == told, self.story
+        assert got.stale == (result == STALE), self.story
+        assert got.stale or LETTERS[got.state] == result, self.story
         return self._next(w, got.next, token)
 
     def _next(self, w: int, got: Claim | None, token: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -284,9 +284,9 @@ class Replay:
         keys, ids = self.driver.keys, [task.id for task in self.new]
         with self.driver.client.pipeline(transaction=False) as pipe:
             for name in ("delayed", "due_soon", "leases", "live", "dead"):
-                pipe.zrange(keys.one(name), 0, -1, withscores=True)
+                pipe.zrange(keys.single(name), 0, -1, withscores=True)
             pipe.zrange(keys.of("wait", "t"), 0, -1, withscores=True)
-            pipe.hget(keys.one("meta"), "lease_clock")
+            pipe.hget(keys.single("meta"), "lease_clock")
             *found, clock = pipe.execute()
         delayed, soon, leases, live, dead, queue = ({m.decode(): s for m, s in pairs} for pairs in found)
         for i, record in enumerate(self.driver.get_all(ids)):
@@ -294,7 +294,7 @@ class Replay:
             t, name = self.tasks[i], record.id
             got = (LETTERS[record.state], record.attempt, record.strikes, record.cancel_requested)
             assert got == (t.state, t.attempt, t.strikes, t.cancel), (self.story, t)
-            assert record.releases - RELEASES_MAX + BACKS == t.backs, (self.story, t)
+            assert record.releases - RELEASES_MAX + RELEASES == t.releases, (self.story, t)
             places = (name in queue, name in delayed or name in soon, name in leases, name in live)
             assert places == (t.queued, t.waits, t.leased, t.live), (self.story, t)
             assert (name in dead) == bool(t.dead), (self.story, t)
@@ -302,8 +302,8 @@ class Replay:
                 assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
 
     def check_events(self) -> None:
-        """Each ended task has one terminal event, its last, and the pool's stream has the same under one id."""
-        pool = self.driver.client.xrange(self.driver.keys.one("events"))
+        """Each ended task has one terminal event, its last, and the pool's stream has the same events and ids."""
+        pool = self.driver.client.xrange(self.driver.keys.single("events"))
         for i, task in enumerate(self.new):
             events = self.driver.events(task.id)
             ends = [at for at, event in enumerate(events) if event.type in LETTERS and event.type != "queued"]

@@ -1,4 +1,4 @@
-"""What must hold in every state of the small store, and of every script that it runs."""
+"""Invariants of every state of the small store, and of every script that it runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from verification.exhaustive.machine import (
-    BACKS,
     ENDED,
     FAILURES,
     LEASE,
     NOBODY,
+    RELEASES,
     SILENT,
     STALE,
     STRIKES,
@@ -30,7 +30,7 @@ _AGE = {"R": 0, "D": 1, "Q": 2}
 
 
 def wrong_tasks(tasks: Sequence[Task]) -> str | None:
-    """What is wrong with the store between two scripts, if anything."""
+    """The first violation in a state of the store, or ``None``."""
     for i, t in enumerate(tasks):
         if (t.queued, t.waits, t.leased, t.live) != PLACES[t.state]:
             return f"task {i} is lost, or in two places"
@@ -40,8 +40,8 @@ def wrong_tasks(tasks: Sequence[Task]) -> str | None:
             return f"task {i} has {t.dead} dead letters"
         if t.state in ENDED and t.cancel != (t.state == "C"):
             return f"task {i} was cancelled first, and ended otherwise"
-        if t.attempt > STRIKES + BACKS or t.strikes > STRIKES or t.backs > BACKS:
-            return f"task {i} is tried for ever"
+        if t.attempt > STRIKES + RELEASES or t.strikes > STRIKES or t.releases > RELEASES:
+            return f"task {i} is retried forever"
         if t.failures > FAILURES:
             return f"task {i} makes groups fail without a strike"
         if (t.state == "R") != (t.token > 0):
@@ -53,39 +53,39 @@ def wrong_tasks(tasks: Sequence[Task]) -> str | None:
 
 
 def wrong_script(was: Sequence[Task], store: Store) -> str | None:
-    """What is wrong with what a script did, if anything."""
+    """The first violation in the effect of a script, or ``None``."""
     for i, (old, new) in enumerate(zip(was, store.tasks, strict=True)):
         if progress(new) < progress(old):
             return f"task {i} went back: {old} → {new}"
         if old.state in ENDED and (new.state != old.state or new.ends != old.ends):
             return f"task {i} had ended, and changed"
     if any(unheard < LEASE for unheard in store.reaped):
-        return "a lease ended although its holder had been heard of"
+        return "a lease expired although its holder had just received a reply"
     if store.reaped and store.quiet == SILENT:
-        return "a lease ended by the first tick after a silence, in which nobody could be heard of"
+        return "a lease expired at the first tick after an outage, in which no holder could renew"
     return None
 
 
 def wrong_answer(script: tuple[Any, ...], old: Sequence[Task], store: Store, answer: Any) -> str | None:
-    """What is wrong with what a worker was told or could do, if anything."""
+    """The first violation in a reply to a worker or its effect, or ``None``."""
     i, number = script[1], script[2]
     was, now = old[i], store.tasks[i]
     current, repeated = number == was.token, script[0] == "settle" and number == was.done
-    told = answer if script[0] == "report" else answer[0]
-    if (told == STALE) == (current or repeated):
-        return f"a worker was told {told!r} wrongly"
+    result = answer if script[0] == "report" else answer[0]
+    if (result == STALE) == (current or repeated):
+        return f"a worker wrongly received {result!r}"
     alone = script[0] == "report" or script[4] == NOBODY
     if not current and alone and (now.state, now.ticks, now.attempt) != (was.state, was.ticks, was.attempt):
         return f"a worker without the token changed task {i}"
-    if told == "S" and current and now.won != number:
-        return "a worker was told of a success that is another's"
-    if current and script[0] == "report" and told != ("stop" if was.cancel or was.late else "go on"):
-        return f"a worker was told {told!r} wrongly"
+    if result == "S" and current and now.won != number:
+        return "a worker received the success of another attempt"
+    if current and script[0] == "report" and result != ("stop" if was.cancel or was.late else "continue"):
+        return f"a worker wrongly received {result!r}"
     return None
 
 
 def progress(t: Task) -> tuple[int, int]:
-    """How far a task is: no step ever takes it back. Within one attempt it runs, is delayed, is queued."""
+    """How far a task is. No step may decrease it. Within one attempt a task runs, is delayed, then queued."""
     if t.state == "-":
         return -1, 0
     return (99, 0) if t.state in ENDED else (t.attempt, _AGE[t.state])

@@ -1,4 +1,4 @@
-"""Walks a whole state space breadth first; then shows that every fair run of it ends."""
+"""Explores a whole state space breadth first, then shows that every fair run ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from verification.exhaustive.workers import ATTEMPT, OUTCOMES, STATE, TOKEN, Lab
 
 @dataclass(slots=True)
 class Found:
-    """A state space; states by number, in the order in which they were found.
+    """A state space. States have numbers, in the order in which they were found.
 
-    ``wrong`` says what broke first, and ``trace`` is the shortest way there.
+    ``wrong`` is the first violation, and ``trace`` the shortest path to it.
     """
 
     wrong: str | None = None
@@ -29,16 +29,16 @@ class Found:
 
     @property
     def steps(self) -> int:
-        """How many edges there are."""
+        """The number of edges."""
         return sum(len(out) for out in self.edges) // 2
 
     def out(self, state: int) -> Iterator[tuple[Label, int]]:
-        """What may follow a state."""
+        """The steps from a state."""
         out = self.edges[state]
         return ((self.labels[out[at]], out[at + 1]) for at in range(0, len(out), 2))
 
     def way(self, state: int) -> list[str]:
-        """The shortest way to a state, as lines."""
+        """The shortest path to a state, as lines."""
         lines: list[str] = []
         while state:
             before, label = self.came[state]
@@ -48,15 +48,15 @@ class Found:
 
 
 def line(label: Label, state: State) -> str:
-    """A step and where it led."""
+    """A step and its resulting state, as a line."""
     tasks = " | ".join(repr(Task(values)) for values in state.tasks)
     return f"{' '.join(map(str, label)):<40} {tasks}"
 
 
 def explore(world: World, *, limit: int = 2_000_000) -> Found:
-    """All states that can be reached, unless something breaks before."""
+    """Explore all reachable states, up to the first violation."""
     collecting = gc.isenabled()
-    gc.disable()  # nothing here refers back: looking for cycles among millions of tuples is most of the time
+    gc.disable()  # without cyclic references, scanning millions of tuples for cycles would be most of the time
     try:
         return _explore(world, limit)
     finally:
@@ -96,15 +96,15 @@ def _explore(world: World, limit: int) -> Found:
 def endless(found: Found) -> str | None:
     """A set of states that a fair run may never leave although a task has not ended, if there is one.
 
-    No step takes a task back (the search has shown it), so only steps that move no task forward can be repeated
-    for ever: they make the cycles. A run is fair if what stays possible happens: a tick; a claim by an idle
-    worker; the end of an attempt by the worker that holds it; that who lost its task asks once. Each cycle must
-    have one such step that is possible in all of its states and always leads out.
+    The search has shown that no step takes a task back. So only steps without progress can repeat forever: they form
+    the cycles. A run is fair if these steps happen when they stay possible: a tick; a claim by an idle worker; the end
+    of an attempt by the worker that holds it; one call by a worker that has lost its task. Each cycle must have such a
+    step that is possible in all of its states and always leads out of the cycle.
     """
     for group in _cycles(found):
         inside = set(group)
         if not _over(found.states[group[0]]) and not _fair_way_out(found, inside):
-            return "\n".join([*found.way(group[0]), f"… and then for ever among {len(group)} states"])
+            return "\n".join([*found.way(group[0]), f"… and then forever among {len(group)} states"])
     return None
 
 
@@ -126,12 +126,12 @@ def _fair_way_out(found: Found, inside: set[int]) -> bool:
 
 
 def _fairness(state: State, label: Label) -> str | None:
-    """What must happen if it stays possible; ``None`` for what need not."""
+    """The kind of a step that must happen if it stays possible; ``None`` for other steps."""
     if label[0] in ("tick", "claim"):
         return str(label[0])
     if label[0] in (*OUTCOMES, "report", "repeat"):
         if state.workers[label[1]][2] != state.tasks[label[2]][TOKEN]:
-            return "a zombie hears of it"
+            return "a zombie receives a reply"
         return None if label[0] == "report" else f"the end of task {label[2]}"
     return None
 
@@ -172,7 +172,7 @@ def _cycles(found: Found) -> Iterator[list[int]]:
 
 
 def _idle_steps(found: Found, at: int) -> set[int]:
-    """States that follow without any task's progress."""
+    """The next states in which no task has made progress."""
     tasks = _stages(found.states[at])
     out = found.edges[at]
     return {after for after in out[1::2] if after != at and _stages(found.states[after]) == tasks}

@@ -1,9 +1,9 @@
 """Two workers, a client and time around the small store: every step that any of them may take next.
 
-A worker knows only what it was told. It is ``idle``, ``works`` (it believes that it holds a token) or is at it
-``again`` (its settle was not answered, and it will repeat it). Whoever is paused or cut off is one that takes no
-step while the others do, so zombies need no rule of their own. A killed worker comes back as a group of a new
-name; what its old group held is an orphan's.
+A worker knows only the replies that it received. It is ``idle``, it ``works`` (it believes that it holds a token), or
+it does it ``again`` (its settle was not answered, and it will repeat it). A paused or disconnected worker is one that
+takes no step while the others do, so zombies need no rule. A killed worker returns as a group with a new name, and the
+tasks of its old group belong to an orphan.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from verification.exhaustive.machine import BACKS, ENDED, NOBODY, STALE, Move, Store, Task, frozen, start
+from verification.exhaustive.machine import ENDED, NOBODY, RELEASES, STALE, Move, Store, Task, frozen, start
 from verification.exhaustive.rules import wrong_answer, wrong_script, wrong_tasks
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
 OLD = -1
-"""The number of any attempt that the store knows no more: all of them are the same to it."""
+"""Stands for the number of any attempt that the store has forgotten; they are all the same to it."""
 
 Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
 Worker = tuple[str, int, int]
-"""What it does, and the task and the number of the attempt that it believes to hold."""
+"""What it does, and the task and attempt that it believes it holds."""
 Later = tuple[str, int] | None
-"""On its way, and nobody waits for it: a ``claim`` of a group, or the second half of a torn script."""
+"""A call on its way that nobody waits for: a group's ``claim``, or the second half of a split script."""
 Label = tuple[Any, ...]
 IDLE: Worker = ("idle", 0, 0)
 STATE, ATTEMPT, TOKEN, DONE, OWNER = (
@@ -40,11 +40,11 @@ class State(NamedTuple):
     workers: tuple[Worker, Worker]
     later: Later = None
     quiet: int = 0
-    """Whether nothing has ticked for long, and whether the tick before spared the holders for that."""
+    """The bits ``SILENT`` and ``SPARED``."""
 
 
 class Ran(NamedTuple):
-    """What a script did to the tasks, and what broke."""
+    """The effect of a script, and the violation if there is one."""
 
     tasks: Tasks
     answer: Any
@@ -54,7 +54,7 @@ class Ran(NamedTuple):
 
 @dataclass(slots=True)
 class World:
-    """The rules of one search: which store, how many tasks, and whether claims may be delayed on their way."""
+    """The parameters of one search: the store, the number of tasks, and whether claims may arrive late."""
 
     kind: type[Store] = Store
     tasks: int = 2
@@ -68,7 +68,7 @@ class World:
         return State(start(self.tasks), (IDLE, IDLE))
 
     def run(self, tasks: Tasks, script: Label) -> Ran:
-        """One script, whole; it is worked out once for each state of the store."""
+        """Run one script. The result is cached for each state of the store."""
         known = self._ran.get((tasks, script))
         if known is None:
             store = self.kind([Task(values) for values in tasks])
@@ -85,20 +85,19 @@ class World:
         return known
 
     def steps(self, state: State) -> Iterator[tuple[Label, State, str | None]]:
-        """All that may happen next: what it is, what it leads to, and what broke over it."""
+        """Every possible next step: its label, the state that follows, and the violation if there is one."""
         for label, script, workers, later in self._choices(state):
             ran = self.run(state.tasks, script)
-            if callable(workers):
-                workers = workers(ran.answer)
+            workers_after = workers(ran.answer) if callable(workers) else workers
             quiet = ran.answer if script[0] in ("tick", "leap") else state.quiet
-            after = canonical(State(ran.tasks, workers, ran.torn or later, quiet))
+            after = canonical(State(ran.tasks, workers_after, ran.torn or later, quiet))
             yield label, after, ran.wrong or _two_holders(after)
 
     def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, Later]]:
         tasks, workers, later, quiet = state
         for i, task in enumerate(tasks):
             if i and tasks[i - 1][STATE] == "-":
-                break  # the first to come is task 0: the others are the same by another name
+                break  # by symmetry, the first submitted task is task 0
             yield ("submit", i, False), ("submit", i, False), workers, later
             if task[STATE] == "-":
                 yield ("submit", i, True), ("submit", i, True), workers, later
@@ -118,16 +117,16 @@ class World:
         later = state.later
         other = state.workers[1 - w]
 
-        def told(become: Worker) -> tuple[Worker, Worker]:
+        def becomes(become: Worker) -> tuple[Worker, Worker]:
             return (become, other) if w == 0 else (other, become)
 
         def begins(answer: Any) -> tuple[Worker, Worker]:
             token = answer[1] if answer and isinstance(answer[0], str) else answer
-            return told(("works", *token) if token else IDLE)
+            return becomes(("works", *token) if token else IDLE)
 
         mine = None if later == ("claim", w) else later
-        yield ("killed", w), ("killed", w), told(IDLE), mine
-        yield ("restart", w), ("restart", w), told(IDLE), mine
+        yield ("killed", w), ("killed", w), becomes(IDLE), mine
+        yield ("restart", w), ("restart", w), becomes(IDLE), mine
         if doing == "idle":
             yield ("claim", w), ("claim", w), begins, later
             yield ("claim, unheard", w), ("claim", w), state.workers, later
@@ -135,16 +134,16 @@ class World:
                 yield ("claim, delayed", w), ("nothing",), state.workers, ("claim", w)
         elif doing == "again":
             yield ("repeat", w, i), ("settle", i, number, "finish", w), begins, later
-            yield ("give up", w), ("nothing",), told(IDLE), later
+            yield ("give up", w), ("nothing",), becomes(IDLE), later
         else:
             report = ("report", i, number)
-            yield ("report", w, i), report, lambda got: told(IDLE if got == STALE else worker), later
+            yield ("report", w, i), report, lambda got: becomes(IDLE if got == STALE else worker), later
             for outcome in OUTCOMES:
                 alone, both = ("settle", i, number, outcome, NOBODY), ("settle", i, number, outcome, w)
-                yield (outcome, w, i), alone, told(IDLE), later
-                if number != OLD or outcome == "finish":  # a zombie's is not looked at
+                yield (outcome, w, i), alone, becomes(IDLE), later
+                if number != OLD or outcome == "finish":  # the store ignores a zombie's outcome
                     yield (f"{outcome} and claim", w, i), both, begins, later
-                    yield (f"{outcome} and claim, unheard", w, i), both, told(("again", i, number)), later
+                    yield (f"{outcome} and claim, unheard", w, i), both, becomes(("again", i, number)), later
 
 
 def _two_holders(state: State) -> str | None:
@@ -154,38 +153,38 @@ def _two_holders(state: State) -> str | None:
     return None
 
 
-# ── what makes no difference ──────────────────────────────────────────────────────────────────────────────────
+# ── equivalent states ──────────────────────────────────────────────────────────────────────────────────
 
 
 def canonical(state: State) -> State:
-    """The state by which all that can do the same are known.
+    """The representative of all states that behave the same.
 
-    Attempts that the store has forgotten are one, whatever their number; a repeated settle is answered by its
-    token alone; the counters of a task that has ended are never looked at; the two workers are twins.
+    The number of an attempt that the store has forgotten makes no difference; the answer to a repeated settle depends
+    on its token alone; nothing uses the counters of an ended task; and the two workers are interchangeable.
     """
-    tasks, (one, two), later, quiet = state
-    one, two = _remembered(one, tasks), _remembered(two, tasks)
+    tasks, (first, second), later, quiet = state
+    first, second = _remembered(first, tasks), _remembered(second, tasks)
     for i, task in enumerate(tasks):
-        if task[DONE] and one != ("again", i, task[DONE]) and two != ("again", i, task[DONE]):
+        if task[DONE] and first != ("again", i, task[DONE]) and second != ("again", i, task[DONE]):
             tasks = (*tasks[:i], _forgotten(task), *tasks[i + 1 :])
-    if _swaps(one, two, tasks, later):
-        one, two = two, one
+    if _swaps(first, second, tasks, later):
+        first, second = second, first
         tasks = tuple([_swapped(task) for task in tasks])
         if later is not None and later[0] == "claim":
             later = ("claim", 1 - later[1])
-    return State(tasks, (one, two), later, quiet)
+    return State(tasks, (first, second), later, quiet)
 
 
 def swaps(state: State) -> bool:
-    """Whether the workers change places in the canonical state."""
-    tasks, (one, two), later, _ = state
-    return _swaps(_remembered(one, tasks), _remembered(two, tasks), tasks, later)
+    """Whether the canonical state swaps the workers."""
+    tasks, (first, second), later, _ = state
+    return _swaps(_remembered(first, tasks), _remembered(second, tasks), tasks, later)
 
 
-def _swaps(one: Worker, two: Worker, tasks: Tasks, later: Later) -> bool:
-    if one != two:
-        return two < one
-    for task in tasks:  # two of a kind: by what the store knows of their groups
+def _swaps(first: Worker, second: Worker, tasks: Tasks, later: Later) -> bool:
+    if first != second:
+        return second < first
+    for task in tasks:  # equal workers: order them by what the store knows about their groups
         if task[OWNER] in (0, 1):
             return bool(task[OWNER])
     return later == ("claim", 1)
@@ -200,7 +199,7 @@ def _remembered(worker: Worker, tasks: Tasks) -> Worker:
 
 @cache
 def _thawed(task: Values) -> Task:
-    return Task(task)  # only to be looked at
+    return Task(task)  # read-only
 
 
 @cache
@@ -219,11 +218,11 @@ def _swapped(task: Values) -> Values:
 
 @cache
 def settled(task: Values) -> Values:
-    """A task without the counters that nobody looks at any more."""
+    """A task without the counters that nothing uses any more."""
     t = Task(task)
-    if t.backs >= BACKS:
+    if t.releases >= RELEASES:
         t.failures = 0
     if t.state in ENDED:
-        t.attempt = t.strikes = t.backs = t.failures = t.won = 0
+        t.attempt = t.strikes = t.releases = t.failures = t.won = 0
         t.late = False
     return frozen(t)

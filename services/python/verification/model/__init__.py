@@ -1,1 +1,1 @@
-"""The reference model: what the Lua scripts do, in plain Python, with time passed in."""
+"""The reference model: the behaviour of the Lua scripts in plain Python, with time passed in."""

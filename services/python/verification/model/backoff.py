@@ -1,4 +1,4 @@
-"""How long a task waits after a strike: exponential, with a jitter that the attempt's token decides.
+"""How long a task waits after a strike: exponential backoff with jitter from the attempt's token.
 
 The token makes the jitter reproducible, so the Lua script and the pure model agree to the millisecond.
 """
@@ -12,7 +12,7 @@ from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 
 
 def backoff_ms(strikes: int, token: str) -> int:
-    """Milliseconds to wait after strike ``strikes`` (from 1): half to all of ``2^(strikes-1)`` s, ≤ 60 s."""
+    """The delay in ms after strike ``strikes`` (from 1): between half and all of ``2^(strikes-1)`` s, ≤ 60 s."""
     digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
     unit = int(digest[:8], 16) / 2**32
     full = min(float(BACKOFF_MAX_MS), BACKOFF_BASE_MS * 2.0 ** (strikes - 1))

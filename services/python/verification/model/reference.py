@@ -1,7 +1,7 @@
-"""A pool in plain Python: what the Lua scripts do, without Redis, with time given from outside.
+"""A pool in plain Python: the behaviour of the Lua scripts without Redis, with time passed in.
 
-It is the reference that tests compare the scripts with, and a way to read the rules at once. It keeps no
-indices for speed. Times are milliseconds; what it returns is what the scripts answer, as plain values.
+Tests compare the scripts with this model, and it shows all rules in one place. It has no indices for speed. Times are
+milliseconds. Methods return what the scripts answer, as plain values.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.domain.policy import (
+    CLEANUP_RETRY_MS,
     GONE_MS,
     GRACE_MS,
     GROUP_FAILURES_MAX,
-    HANDED_OUT_MS,
     LEASE_STEP_MS,
     MAX_QUEUED,
     RELEASES_MAX,
@@ -48,16 +48,16 @@ class Pool:
         self.queue = FairQueue()
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         self.garbage: dict[str, int] = {}
-        self.sweep: dict[str, int] = {}
+        self.expiring: dict[str, int] = {}
         self.lease_clock = 0
         self.ticked: int | None = None
         self.grace = 0
-        """Until then, by the lease clock, nothing is taken from its holder: time has only just gone on again."""
+        """Until this time on the lease clock no lease expires, because an outage has just ended."""
         self.sequence = 0
         self.mean_s: float | None = None
         self._releasing = False
 
-    # ── what the API asks ─────────────────────────────────────────────────────────────────────────────────
+    # ── calls of the API ─────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, new: NewTask) -> tuple[str, str | None]:
         """``new``, ``replayed`` or ``mismatch`` with the task's id, or ``full``."""
@@ -89,7 +89,7 @@ class Pool:
         return "new", new.id
 
     def cancel(self, task_id: str, reason: str = "requested") -> State | None:
-        """The state afterwards, or ``None`` where there is no such task."""
+        """The state afterwards; ``None`` if there is no such task."""
         task = self.tasks.get(task_id)
         if task is None:
             return None
@@ -99,25 +99,25 @@ class Pool:
         return task.state
 
     def forget(self, task_id: str) -> int:
-        """1, 0 where there is no such task, -1 where it has not ended."""
+        """1, 0 if there is no such task, or -1 if it has not ended."""
         task = self.tasks.get(task_id)
         if task is None:
             return 0
         if not task.state.terminal:
             return -1
         del self.tasks[task_id]
-        self.sweep.pop(task_id)
+        self.expiring.pop(task_id)
         if task.new.idempotency_key is not None:
             del self.keys[task.new.tenant, task.new.idempotency_key]
         if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
             self.queue.forget(task.new.tenant)
         return 1
 
-    # ── what a leader asks ────────────────────────────────────────────────────────────────────────────────
+    # ── calls of leaders ────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, group: str, *, drain: bool = False, kept: Sequence[str] = (), **terms: Any) -> str | None:
-        """The id of the claimed task, or ``None``. ``kept``: the tasks that the group says it has."""
-        self._release_held(group, "claim_lost", kept)
+        """The id of the claimed task, or ``None``. ``kept``: the tasks that the group knows it holds."""
+        self._release_unknown(group, "claim_lost", kept)
         known = self.groups.get(group)
         if drain or (known is not None and known.drain):
             return None
@@ -142,7 +142,7 @@ class Pool:
         checkpoint: CheckpointRef | None = None,
         resumed_from_step: int | None = None,
     ) -> Control:
-        """Renew (without events) and report."""
+        """Report; without events, renew."""
         task = self.tasks.get(task_id)
         if task is None or task.running is None or task.running.token != token:
             return Control.STALE
@@ -152,16 +152,16 @@ class Pool:
             task.resumed_from_step = resumed_from_step
         for at, (kind, data) in enumerate(events):
             number = numbers[at] if numbers else 0
-            if number == 0 or number > task.running.told:
+            if number == 0 or number > task.running.last_event_number:
                 self._emit(task, kind, task.attempt, data)
-                task.running.told = number or task.running.told
+                task.running.last_event_number = number or task.running.last_event_number
         if checkpoint is not None and checkpoint.key != (task.checkpoint and task.checkpoint.key):
             task.checkpoint, task.running.checkpoint_ms = checkpoint, self.steady
             self._emit(task, "checkpoint", task.attempt, {"step": checkpoint.step})
         return self.control(task)
 
     def settle(self, task_id: str, token: str, outcome: Outcome) -> tuple[State, bool]:
-        """The state that the outcome led to, and whether it was stale."""
+        """The resulting state, and whether the settle was stale."""
         task = self.tasks.get(task_id)
         if task is None:
             return State.CANCELLED, True
@@ -182,24 +182,24 @@ class Pool:
         return task.state, False
 
     def register(self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False) -> bool:
-        """Register or refresh; whether the group is marked to drain."""
+        """Register or refresh a group. Returns its drain mark."""
         if fresh:
-            self._release_held(group, "restarted")
+            self._release_unknown(group, "restarted")
         known = self.groups.setdefault(group, ModelGroup(0))
         known.end = self.lease_clock + ttl_ms
         known.lost = False
         known.drain = known.drain or drain
         return known.drain
 
-    def leave(self, group: str) -> None:
-        """The group is gone; what it held goes back."""
-        self._release_held(group, "left")
+    def deregister(self, group: str) -> None:
+        """Remove a group and release the tasks that it holds."""
+        self._release_unknown(group, "left")
         self.groups.pop(group, None)
 
     # ── housekeeping ──────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
-        """How many were promoted, reaped, expired; ids past retention and prefixes of garbage to delete."""
+        """The numbers of promoted, reaped and expired tasks; ids past retention; and prefixes of garbage."""
         silence = 0 if self.ticked is None else self.now - self.ticked
         graceful = silence > LEASE_STEP_MS and self.lease_clock >= self.grace
         self.lease_clock += max(0, min(silence, LEASE_STEP_MS))
@@ -217,17 +217,17 @@ class Pool:
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
         self._reap_groups()
-        return len(due), len(lost), len(late), self._hand_out(self.sweep), self._hand_out(self.garbage)
+        return len(due), len(lost), len(late), self._report_due(self.expiring), self._report_due(self.garbage)
 
     @property
     def steady(self) -> int:
-        """The lease clock, exact between ticks: attempts are billed by it, and no step of the wall clock is."""
+        """The lease clock, interpolated between ticks. Attempts are billed by it, so clock steps are free."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 
     def control(self, task: ModelTask) -> Control:
-        """What a worker is told."""
-        bits = Control.GO_ON
+        """The control bits of a reply."""
+        bits = Control.CONTINUE
         if task.cancel_at is not None:
             bits |= Control.CANCEL
         if self._overdue(task):
@@ -285,12 +285,12 @@ class Pool:
         why: str = "",
         artifacts: tuple[ArtifactRef, ...] = (),
     ) -> None:
-        """Ask the table, then carry out what the step to the new state means."""
+        """Look up the new state in the table, then apply the effects of the step."""
         facts = Facts(
             cancel=task.cancel_at is not None,
             overdue=self._overdue(task),
             last_strike=task.strikes + 1 >= task.new.max_strikes,
-            released_enough=task.releases >= RELEASES_MAX
+            releases_exhausted=task.releases >= RELEASES_MAX
             or (event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
         )
         before = task.state
@@ -338,7 +338,7 @@ class Pool:
         self._emit(task, "retrying", task.attempt, data)
 
     def _detach(self, task: ModelTask, event: Event, *, ended: bool, keep: bool) -> str:
-        """Take the attempt off the task, if there is one, and bill it; its token."""
+        """Detach the attempt from the task, if there is one, and bill it. Returns its token."""
         attempt, task.running = task.running, None
         if attempt is None:
             return ""
@@ -367,16 +367,16 @@ class Pool:
     def _end(self, task: ModelTask, data: dict[str, Any]) -> None:
         task.finished_ms = self.now
         task.expires_ms = self.now + round(task.new.retention_s * 1000)
-        self.sweep[task.new.id] = task.expires_ms
+        self.expiring[task.new.id] = task.expires_ms
         if task.checkpoint is not None:
             task.checkpoint = None
             self.garbage[f"{task.new.id}/checkpoints/"] = self.now
         self._emit(task, task.state, task.attempt, {**data, "usage": task.usage})
 
-    def _release_held(self, group: str, why: str, kept: Sequence[str] = ()) -> None:
+    def _release_unknown(self, group: str, why: str, kept: Sequence[str] = ()) -> None:
         known = self.groups.get(group)
         for held in [] if known is None else [task for task in known.tasks if task not in kept]:
-            self._releasing = True  # its worker did not say so itself, and may still be writing
+            self._releasing = True  # its worker did not release it, and may still be writing files
             self._move(self.tasks[held], Event.GROUP_FAILED, why=why)
             self._releasing = False
 
@@ -387,8 +387,8 @@ class Pool:
             elif group.lost and group.end <= self.lease_clock:
                 del self.groups[name]
 
-    def _hand_out(self, due: dict[str, int]) -> set[str]:
+    def _report_due(self, due: dict[str, int]) -> set[str]:
         ready = {name for name, at in due.items() if at <= self.now}
         for name in ready:
-            due[name] = self.now + HANDED_OUT_MS
+            due[name] = self.now + CLEANUP_RETRY_MS
         return ready

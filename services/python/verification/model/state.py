@@ -1,4 +1,4 @@
-"""What the reference model keeps: tasks, attempts and groups, with everything that decides a task's fate."""
+"""The state of the reference model: tasks, attempts and groups."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Attempt:
     charge: float
     lease_end: int
     checkpoint_ms: int | None = None
-    told: int = 0
+    last_event_number: int = 0
     """The number of the last numbered event that was reported."""
 
 
 @dataclass(slots=True)
 class ModelTask:
-    """A task with everything that decides its fate."""
+    """A task with everything that influences its course."""
 
     new: NewTask
     place: int
@@ -38,7 +38,7 @@ class ModelTask:
     strikes: int = 0
     releases: int = 0
     group_failures: int = 0
-    """How many of the hand-backs came from groups that failed."""
+    """How many of the releases came from groups that failed."""
     running: Attempt | None = None
     due_ms: int | None = None
     start_by: int | None = None
@@ -60,12 +60,12 @@ class ModelTask:
 
     @property
     def deadline(self) -> int | None:
-        """Until it has begun once, when it must have begun; from then on, when it must have ended."""
+        """The deadline to start, until the task has first started; afterwards the deadline to end."""
         return self.start_by if self.started_ms is None else self.run_by
 
     @property
     def usage(self) -> dict[str, float]:
-        """As events show it."""
+        """GPU time as events show it."""
         return {"gpu_seconds": self.used_ms / 1000, "wasted_gpu_seconds": self.wasted_ms / 1000}
 
 
@@ -81,7 +81,7 @@ class ModelGroup:
 
 
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
-    """What to say of an attempt whose worker does not say it."""
+    """The failure of an attempt whose worker did not report one."""
     if event is Event.LEASE_LOST and task.running is not None:
         message = f"group {task.running.group} went silent"
         return Failed(code="lease_lost", message=message, reason="lease_lost")
@@ -89,5 +89,5 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
         many = f"more than {GROUP_FAILURES_MAX} times"
         message = f"its group failed {many} while it held the task; last: {why}"
         return Failed(code="group_failed", message=message)
-    message = f"handed back more than {RELEASES_MAX} times; last: {why}"
+    message = f"released more than {RELEASES_MAX} times; last: {why}"
     return Failed(code="released", message=message, reason="released")

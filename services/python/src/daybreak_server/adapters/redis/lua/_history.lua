@@ -1,4 +1,4 @@
--- A task's events. The record alone implies a few of them, which are all that a short task has; the others are a list.
+-- A task's events: the record alone implies a few, which are all that a short task has, and a list has the others.
 -- An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
