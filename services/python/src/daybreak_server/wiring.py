@@ -211,7 +211,7 @@ def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int],
         from daybreak_server.adapters.blobs.model_source import S3Model  # boto3 takes half a second to import
 
         model = S3Model(url, settings.artifacts.s3)
-        return str(ModelCache(settings.model_cache).get(model, told=told))
+        return str(ModelCache(settings.model_cache).get(model, on_progress=told))
 
     return fetch
 

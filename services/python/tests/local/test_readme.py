@@ -74,7 +74,7 @@ def test_a_killed_rank_changes_nothing_but_the_time(up: System) -> None:
     long = RED_LEFT | {"steps": 60}
     whole = up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
     task = request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"]
-    seen = lambda: (try_request(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)
+    seen = lambda: (try_request(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)  # noqa: E731
     wait_until(lambda: seen() >= 20, 120, "twenty steps")
     (group,) = request(f"{up.url}/v1/pools/video")["groups"]
     os.kill(group["pids"][1], signal.SIGKILL)

@@ -18,8 +18,8 @@ for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch  # it must find the environment set
-import video_support as support  # torch must find the environment set
+import torch  # it must find the environment set  # noqa: E402
+import video_support as support  # noqa: E402  # torch must find the environment set
 
 KINDS = ("a14b", "ti2v", "single", "block")
 

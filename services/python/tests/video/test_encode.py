@@ -110,5 +110,5 @@ def test_contact_sheet(tmp_path: Path) -> None:
 def test_previews_are_bounded() -> None:
     """Even noise, the worst picture for WebP, is brought under 32 KiB."""
     noise = np.random.default_rng(0).integers(0, 255, (704, 1280, 3), np.uint8)
-    assert len(webp(noise, side=256, most=PREVIEW_BYTES)) <= PREVIEW_BYTES
-    assert len(webp(noise, most=4096)) <= 4096
+    assert len(webp(noise, side=256, max_bytes=PREVIEW_BYTES)) <= PREVIEW_BYTES
+    assert len(webp(noise, max_bytes=4096)) <= 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daybreak_server.workloads.video.pipeline.parallel_plan import Plan, PlanError, chosen, plan
+from daybreak_server.workloads.video.pipeline.parallel_plan import Plan, PlanError, choose, plan
 from daybreak_server.workloads.video.spec.options import PlanOptions
 
 
@@ -24,29 +24,28 @@ from daybreak_server.workloads.video.spec.options import PlanOptions
     ],
 )
 def test_plan(world: int, heads: int, guidance: bool, device: str, expected: Plan) -> None:
-    """CFG first, then as much Ulysses as the heads allow, then ring where there is a GPU."""
+    """CFG comes first, then as much Ulysses as the heads allow, then ring on a GPU."""
     assert plan(world, heads, guidance, device) == expected
     assert expected.world == world
 
 
-def test_no_plan_names_sizes_that_work() -> None:
-    """A group that cannot share the model is refused at start, with sizes that can."""
-    with pytest.raises(PlanError, match=r"6 ranks .* groups of \[1, 2, 4, 5, 8, 10\] can"):
+def test_a_group_that_cannot_share_the_model_is_refused_with_sizes_that_can() -> None:
+    with pytest.raises(PlanError, match=r"6 ranks .* one of \[1, 2, 4, 5, 8, 10\]"):
         plan(6, 40, True, "cpu")
 
 
-def test_override_is_checked() -> None:
-    """An operator's own plan is used, but never one that would hang or crash later."""
-    assert chosen(PlanOptions(ulysses=4), world=4, heads=8, guidance=True, device="cpu") == Plan(ulysses=4)
+def test_a_plan_in_the_options_is_checked() -> None:
+    """It is used, but never if it would hang or crash later."""
+    assert choose(PlanOptions(ulysses=4), world=4, heads=8, guidance=True, device="cpu") == Plan(ulysses=4)
     for wrong in (PlanOptions(ulysses=2), PlanOptions(ulysses=4, cfg=2), PlanOptions(ring=4)):
         with pytest.raises(PlanError):
-            chosen(wrong, world=4, heads=8, guidance=True, device="cpu")
+            choose(wrong, world=4, heads=8, guidance=True, device="cpu")
     with pytest.raises(PlanError, match="does not divide"):
-        chosen(PlanOptions(ulysses=4), world=4, heads=6, guidance=True, device="cpu")
+        choose(PlanOptions(ulysses=4), world=4, heads=6, guidance=True, device="cpu")
 
 
 def test_exchange() -> None:
-    """Tokens that do not divide take NCCL's uneven exchange, or else every rank computes them all."""
+    """Tokens that do not divide use NCCL's uneven exchange; elsewhere every rank computes all of them."""
     assert Plan(ulysses=4).exchange(80, "cpu") == "even"
     assert Plan(cfg=2).exchange(81, "cpu") == "even"
     assert Plan(ulysses=4).exchange(81, "cpu") == "whole"

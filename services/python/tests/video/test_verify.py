@@ -61,8 +61,8 @@ BREAKS: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: (f / "tokenizer/tokenizer.json").unlink(), "neither tokenizer.json nor spiece.model"),
     (lambda f: (f / "scheduler/scheduler_config.json").unlink(), "scheduler_config.json is missing"),
     (lambda f: shutil.rmtree(f / "text_encoder"), "text_encoder is missing"),
-    (lambda f: _edit_index(f, "_class_name", "FluxPipeline"), "holds a FluxPipeline"),
-    (lambda f: _edit_index(f, "scheduler", ["diffusers", "DDIMScheduler"]), "loads UniPCMultistepScheduler"),
+    (lambda f: _edit_index(f, "_class_name", "FluxPipeline"), "is a FluxPipeline"),
+    (lambda f: _edit_index(f, "scheduler", ["diffusers", "DDIMScheduler"]), "use a model with UniPCMultistepScheduler"),
     (lambda f: _edit_index(f, "boundary_ratio", 0.9), "fetch the second expert"),
 ]
 

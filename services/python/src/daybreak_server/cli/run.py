@@ -123,9 +123,9 @@ def write_out(text: str) -> None:
 def open_streams() -> None:
     """Discard output to a stdout or stderr that the shell has closed (``>&-``)."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
 
 
 def fail(lines: Iterable[str], *, code: int) -> NoReturn:

@@ -45,7 +45,7 @@ def with_defaults(options: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run Ray's command with these arguments. It ends the process."""
-    environ = dict(os.environ)
+    environ = dict(os.environ)  # noqa: TID251 - of Ray, and handed on to it as it was
     allowed, version = fast_start_allowed(environ), fast_start.installed_version()
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
     if reason is not None:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def _prepare() -> list[str]:
     """Import what the fast start needs, and nothing else. :returns: the reasons against a fast start."""
     for name, value in FAST_START_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing a module that is None here raises ImportError
     modules[_EXTRAS] = ModuleType(_EXTRAS)
@@ -89,7 +89,7 @@ def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: 
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")
-    os.execve(stock, ["ray", *arguments], dict(environ))
+    os.execve(stock, ["ray", *arguments], dict(environ))  # noqa: S606 - a program, not a shell
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 """Wildcard address → the loopback address that reaches it. asyncio serves only IPv6 on ``::``, hence ``::1``."""
 
 

@@ -302,7 +302,7 @@ class OperatorSettings(_Group):
     namespace: str | None = Field(
         None, description="Namespace of the GeneratorPools; unset: that of the pod or the kubeconfig."
     )
-    host: ListeningHost = Field("0.0.0.0", description="Address to listen on for probes and metrics.")
+    host: ListeningHost = Field("0.0.0.0", description="Address to listen on for probes and metrics.")  # noqa: S104 - of a pod
     liveness_port: Port = Field(
         8080, description="Port of `/healthz`, which fails when the loop of a pool hangs; 0: off."
     )
@@ -378,16 +378,16 @@ def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | No
     :param environ: The environment to read instead of this process's. An empty variable counts as unset.
     :raises SettingsError: with a line for each unknown name, wrong value or unreadable file.
     """
-    variables = os.environ if environ is None else environ
+    variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
     return sources.load(Settings, config=config, environ=variables)
 
 
 def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a child process: this process's with ``changes``; ``None`` removes a variable."""
-    merged = {**os.environ, **changes}
+    merged = {**os.environ, **changes}  # noqa: TID251 - the one place
     return {name: value for name, value in merged.items() if value is not None}
 
 
 def names_kubernetes() -> bool:
     """Whether the environment names a Kubernetes cluster: in a pod, or by KUBECONFIG."""
-    return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))
+    return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - the one place

@@ -1,1 +1,1 @@
-"""Workloads: the interface, how they are found, and those that ship with Daybreak."""
+"""Workloads: their interface, the registry that finds them, and the workloads that ship with Daybreak."""

@@ -1,16 +1,16 @@
-"""What a workload is: the one interface between Daybreak and the code that does the work.
+"""The interface of a workload: the one boundary between Daybreak and the code that does the work.
 
-A workload is two small things:
+A workload has two parts:
 
-* a :class:`WorkloadSpec`, importable without torch, which the API uses to validate and price a task's input;
-* a class with ``load`` and ``run`` (:class:`Workload`), imported only by the ranks of a group.
+* a :class:`WorkloadSpec`, importable without torch, with which the API validates a task's input and estimates its cost;
+* a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import.
 
-``run`` is a generator that every rank of the group executes in lockstep: all ranks yield the same number of
-times, and **each yield is the point where all ranks agree** whether to go on, cancel, hand back or expire.
-When they agree to stop, the generator is closed (``GeneratorExit`` is raised at the yield) on every rank.
+``run`` is a generator that every rank of the group executes in lockstep: all ranks yield the same number of times, and
+**at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
+the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 
-Errors: raise :class:`PermanentError` when trying again cannot help; any other exception counts as a strike and
-is tried again, also ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``GeneratorExit`` without raising it again.
+Errors: raise :class:`PermanentError` when a retry cannot help. Any other exception counts as a strike, and the task is
+retried; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``GeneratorExit`` without raising it again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class WorkloadError(Exception):
-    """Base of what a workload raises on purpose.
+    """Base of the errors that a workload raises on purpose.
 
     ``WorkloadError``
-      ├── ``PermanentError``   the task fails now, as a dead letter; ``code`` goes into ``error.code``
-      ├── ``RetryableError``   a strike: tried again after a backoff (as is any other exception)
-      └── ``ModelMissingError``  of ``load``: the group cannot start, and no task is to blame
+      ├── ``PermanentError``     the task fails at once, as a dead letter; ``code`` becomes its ``error.code``
+      ├── ``RetryableError``     a strike: the task is retried after a backoff, as after any other exception
+      └── ``ModelMissingError``  raised by ``load``: the group cannot start, and no task gets a strike
     """
 
     code = "workload_failed"
@@ -45,23 +45,23 @@ class WorkloadError(Exception):
 
 
 class PermanentError(WorkloadError):
-    """Trying again cannot help."""
+    """A retry cannot help."""
 
 
 class RetryableError(WorkloadError):
-    """Trying again may help."""
+    """A retry may help."""
 
 
 class ModelMissingError(WorkloadError):
-    """The model is not there, or is none that this workload can run; the message says what to do."""
+    """The model is missing, or this workload cannot run it. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The process group that a workload lives in, as one rank sees it.
+    """The process group that a workload runs in, as one rank sees it.
 
-    With ``size > 1`` the default ``torch.distributed`` group is initialised before ``load`` is called
-    (gloo on CPU, NCCL on GPU); a workload may build its own meshes on it.
+    With ``size > 1``, the default ``torch.distributed`` group (gloo on CPU, NCCL on GPU) is initialised before
+    ``load``. A workload may build its own meshes on it.
     """
 
     rank: int = 0
@@ -69,17 +69,17 @@ class Group:
     local_rank: int = 0
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The pool's ``options`` from the settings, plus ``model`` (a folder, or absent for the built-in one)."""
+    """The pool's ``options`` from the settings, and ``model``: a folder, or absent for the built-in model."""
 
     @property
     def leader(self) -> bool:
-        """Whether this rank talks to the outside: rank 0."""
+        """Whether this is rank 0, whose output clients see."""
         return self.rank == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(Generic[P]):
-    """One attempt at a task, as a workload sees it."""
+    """One attempt at a task."""
 
     id: str
     params: P
@@ -88,12 +88,15 @@ class Task(Generic[P]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a workload yields: how far it is.
+    """What a workload yields: the progress of the task.
 
-    ``fraction`` is of the whole task, in 0..1, and never falls. Numbers may be of numpy or torch; a value that is not
-    finite, not a number or not whole where it must be is a permanent error (``invalid_step``). ``snapshot`` gives the
-    state from which ``run`` can go on after this step; it is called on the leader only, and only when a checkpoint is
-    due, so it must not use collectives. On a GPU, yield a step only after its work has finished on the device.
+    ``fraction`` is the part of the whole task that is done, from 0 to 1; it must not decrease. Numbers may be numpy or
+    torch scalars. A value that is not a number, not finite, or not whole where it must be is a permanent error
+    (``invalid_step``).
+
+    ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
+    and only when a checkpoint is due, so it must not use collectives. On a GPU, yield a step only after its work has
+    finished on the device.
     """
 
     phase: str
@@ -104,47 +107,48 @@ class Step:
 
 
 class Context(Protocol):
-    """What a running task may ask of its group. On followers every method but ``resume`` does nothing."""
+    """What Daybreak offers a running task. On followers, methods that write do nothing."""
 
     @property
     def workdir(self) -> Path:
-        """A scratch folder of this attempt, removed afterwards."""
+        """A scratch folder, removed at the end of the attempt."""
 
     @property
     def resume(self) -> bytes | None:
-        """The latest snapshot of an earlier attempt, the same bytes on every rank; ``None`` starts at 0.
+        """The latest snapshot of an earlier attempt, the same bytes on every rank. ``None``: start at 0.
 
-        A workload checks the snapshot's fingerprint itself, and starts at 0 where it does not match.
+        The workload itself must check that the snapshot fits the input and the model, and start at 0 if it does not.
         """
 
     def resumed_from(self, step: int) -> None:
-        """Say that ``resume`` was taken and the work goes on after ``step``."""
+        """Report that the work continues from ``resume``, after ``step``."""
 
     def log(self, message: str, *, level: str = "info") -> None:
         """Write a line (≤ 2,000 characters) to the task's event stream."""
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Show a picture of the work so far (≤ 32 KiB; a larger one is refused)."""
+        """Publish a picture of the work so far (≤ 32 KiB; a larger one is refused)."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
-        """Leave a file; it is uploaded after ``run`` has ended and published when the task succeeds.
+        """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
-        Its name (else that of its path) keeps letters and digits of every script and its ending; the rest becomes
-        ``-``. Two names that some file system takes for the same are told apart by a number.
+        The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script
+        and the extension; other characters become ``-``. A number distinguishes names that a file system could take
+        for the same.
         """
 
 
 class Workload(Protocol[P]):
-    """The work itself. One object lives in each rank of a group, for the group's whole life."""
+    """The work itself. Each rank of a group has one object, as long as the group lives."""
 
     def load(self, group: Group) -> None:
-        """Make the model resident. Called once, on every rank."""
+        """Load the model. Called once, on every rank."""
 
     def warm_up(self) -> None:
-        """Run once what the first task would otherwise pay for. Called on every rank after ``load``."""
+        """Do once what would slow down the first task. Called on every rank, after ``load``."""
 
     def run(self, task: Task[P], ctx: Context) -> Iterator[Step]:
-        """Do one task, yielding after each step. Called on every rank with the same task."""
+        """Do one task, and yield after each step. Called on every rank with the same task."""
 
 
 def _no_limits(options: Mapping[str, Any]) -> Any:
@@ -157,22 +161,22 @@ def _unit_cost(params: Any) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec(Generic[P]):
-    """A workload as the API sees it; importing it must not import torch.
+    """A workload as the API sees it. Its module must not import torch.
 
-    ``limits`` makes, from the pool's options, the object that validators of ``Params`` find as
-    ``info.context["limits"]``. ``cost`` prices a task in units that are proportional to its run time within
-    a pool; estimates come from it and the pool's own history.
+    ``limits`` turns the pool's options into the object that validators of ``Params`` find as
+    ``info.context["limits"]``. ``cost`` returns a number that is proportional to the run time of a task within a pool;
+    Daybreak estimates waiting times from it and the pool's history.
     """
 
     name: str
     kind: str = PoolKind.JOBS
-    """What the groups of its pools do: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
+    """The kind of its pools: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
     Params: type[P]
     implementation: str
-    """``package.module:Class``, imported by the ranks only."""
+    """``package.module:Class``; only ranks import it."""
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
 
     def validate(self, data: Mapping[str, Any], options: Mapping[str, Any]) -> P:
-        """The parsed input. :raises pydantic.ValidationError: with one entry per wrong field."""
+        """Parse and check an input. :raises pydantic.ValidationError: with an entry for each wrong field."""
         return self.Params.model_validate(data, context={"limits": self.limits(options)})

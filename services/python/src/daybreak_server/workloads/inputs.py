@@ -1,13 +1,14 @@
-"""How a task's input goes from the API to the ranks: as JSON that the ranks read back as what was checked at submit.
+"""Stores a task's input as JSON that the ranks read back as exactly the values that the API has checked.
 
-Pydantic models do not always survive that way: a before-validator may see its own output, an alias is dumped by
-another name than it is read by, a secret is dumped as asterisks. So the API reads back what it is about to store, as a
-rank will, and stores only a text that gives the same values:
+Pydantic models do not always survive a round trip through JSON: a before-validator may see its own output, an alias may
+be written under another name than it is read by, a secret is written as asterisks. So the API reads back what it is
+about to store, as a rank will, and stores the first of these forms that gives the same values:
 
-1. the checked values, complete with their defaults, by alias or else by name; or
-2. what the client sent, completed with the defaults of the fields that it left out.
+1. the checked values, with all defaults, by alias;
+2. the same by field name;
+3. what the client sent, with the defaults of the fields that it left out.
 
-Where none does, the input is refused with the name of the field. What cannot work for any input is refused when the
+If none does, the API refuses the input and names the field. Models that cannot work for any input are refused when the
 server starts (:func:`refuse_unusable`).
 """
 
@@ -26,45 +27,44 @@ from daybreak_server.workloads.base import WorkloadSpec
 
 
 class UnusableSpecError(ValueError):
-    """No input of a workload could reach its ranks as it was checked; the message names the field."""
+    """No input of the workload could reach its ranks unchanged. The message names the field."""
 
 
 class ChangedInputError(ValueError):
-    """An input would reach the ranks as something else than was checked; ``field`` says where."""
+    """An input would reach the ranks with other values than the API checked. ``field`` names the first one."""
 
     def __init__(self, field: str) -> None:
         super().__init__(
-            f"the workload's field {field!r} does not read back as it was checked: its validators give another value"
-            " the second time, or its serializer loses something"
+            f"the workload's field {field!r} changes on its way through JSON: its validators return another value"
+            " the second time, or its serializer loses something; correct them in the workload's Params"
         )
         self.field = field
 
 
 def context_of(spec: WorkloadSpec[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the validators of a pool's inputs find as ``info.context``."""
+    """The ``info.context`` of the validators of a pool's inputs."""
     return {"limits": spec.limits(options)}
 
 
 def restored(spec: WorkloadSpec[Any], stored: str, context: Mapping[str, Any]) -> Any:
-    """The input of a task as its ranks get it. :raises pydantic.ValidationError: when this version refuses it."""
+    """The input of a task, as its ranks get it. :raises pydantic.ValidationError: when this version refuses it."""
     return spec.Params.model_validate(from_json(stored), context=context, by_alias=True, by_name=True)
 
 
 def stored_form(
     spec: WorkloadSpec[Any], params: BaseModel, sent: Mapping[str, Any], context: Mapping[str, Any]
 ) -> str:
-    """The text from which :func:`restored` makes ``params`` again, which were checked from ``sent``.
+    """The JSON from which :func:`restored` returns ``params`` again.
 
-    :raises ChangedInputError: when there is none.
+    :param sent: The input of the client, from which ``params`` were made.
+    :raises ChangedInputError: when no form gives the same values.
     """
     changed = ""
     for write in (_by_alias, _by_name, _as_sent):
         try:
             text = write(params, sent)
             found = changed_field(params, restored(spec, text, context))
-        except (
-            Exception
-        ) as exc:  # any validator or serializer of the workload's, on values that it did not expect
+        except Exception as exc:  # validators and serializers of the workload may raise anything
             changed = changed or _field_of(exc)
             continue
         if found is None:
@@ -74,14 +74,17 @@ def stored_form(
 
 
 def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
-    """:raises UnusableSpecError: when the input's type can hold what no task may carry, or is no pydantic model."""
+    """Check the type of a workload's input.
+
+    :raises UnusableSpecError: when it is not a pydantic model, has a secret, or has no JSON schema.
+    """
     params: Any = spec.Params
     if not (isinstance(params, type) and issubclass(params, BaseModel)):
         raise UnusableSpecError(f"workload {spec.name}: Params must be a pydantic BaseModel, not {params!r}")
     for path in _secrets(params, "", set()):
         raise UnusableSpecError(
-            f"workload {spec.name}: the field {path} of Params is a secret, and inputs are stored and shown to clients:"
-            " pass secrets by the environment of the workers or by a file, and refer to them in the input by name"
+            f"workload {spec.name}: the field {path} of Params is a secret, but inputs are stored and shown to clients;"
+            " give secrets to the workers by the environment or a file, and refer to them by name in the input"
         )
     try:
         params.model_json_schema()
@@ -89,15 +92,14 @@ def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
         raise UnusableSpecError(f"workload {spec.name}: Params has no JSON schema: {exc}") from exc
 
 
-def changed_field(one: BaseModel, other: BaseModel) -> str | None:
-    """The first field in which two inputs differ; ``None`` where they are alike."""
-    if type(one) is not type(other):
+def changed_field(before: BaseModel, after: BaseModel) -> str | None:
+    """The first field in which two inputs differ; ``None`` if they are equal."""
+    if type(before) is not type(after):
         return "input"
-    mine, theirs = one.__dict__, other.__dict__
-    for name in type(one).model_fields:
-        if not _same(mine[name], theirs[name]):
+    for name in type(before).model_fields:
+        if not _same(before.__dict__[name], after.__dict__[name]):
             return name
-    extra, others = one.model_extra or {}, other.model_extra or {}
+    extra, others = before.model_extra or {}, after.model_extra or {}
     return next((name for name in {**extra, **others} if not _same(extra.get(name), others.get(name))), None)
 
 
@@ -116,17 +118,17 @@ def _as_sent(params: BaseModel, sent: Mapping[str, Any]) -> str:
 
 
 def _absent(params: BaseModel) -> set[str]:
-    """Fields without a value, which is also their default: they are not stored."""
+    """Fields whose value and default are both ``None``: they are not stored."""
     values, fields = params.__dict__, type(params).model_fields
     return {name for name, field in fields.items() if field.default is None and values[name] is None}
 
 
-def _same(one: Any, other: Any) -> bool:
-    if one is other:
+def _same(before: Any, after: Any) -> bool:
+    if before is after:
         return True
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return type(one) is type(other) and bool(one == other)
+    if isinstance(before, float) and isinstance(after, float) and math.isnan(before):
+        return math.isnan(after)
+    return type(before) is type(after) and bool(before == after)
 
 
 def _field_of(exc: Exception) -> str:
@@ -136,7 +138,7 @@ def _field_of(exc: Exception) -> str:
 
 
 def _secrets(kind: Any, path: str, seen: set[Any]) -> Iterator[str]:
-    """Paths of the secrets in an annotation, through models, dataclasses, typed dicts, and containers of them."""
+    """Paths of the secrets in an annotation, within models, dataclasses, typed dicts and containers."""
     origin = get_origin(kind)
     if origin is Secret or (isinstance(kind, type) and issubclass(kind, SecretStr | SecretBytes | Secret)):
         yield path

@@ -1,4 +1,4 @@
-"""Finds workloads by name: entry points of the group ``daybreak.workloads``, or ``package.module:SPEC``."""
+"""Finds workloads: by name among the entry points ``daybreak.workloads``, or as ``package.module:SPEC``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ GROUP = "daybreak.workloads"
 
 
 class UnknownWorkloadError(LookupError):
-    """No workload has that name, or it cannot be used; the message says what there is, or what is wrong with it."""
+    """There is no such workload, or it cannot be used. The message lists the workloads, or says what is wrong."""
 
 
 class WrongKindError(UnknownWorkloadError):
-    """The workload is of a kind that this version does not serve, or of another than its pool says."""
+    """This version does not serve the kind of the workload, or its pool has another kind."""
 
 
 def spec(name: str, *, kind: str | None = None) -> WorkloadSpec[Any]:
-    """The workload called ``name`` (``video``), or found at ``package.module:ATTRIBUTE``.
+    """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
-    :param kind: what its pool says that it is, where it does
-    :raises UnknownWorkloadError: when there is none, or it is of another kind or of one that is not served
+    :param kind: The kind of its pool, if the pool states one.
+    :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
         found = _attribute(name)
@@ -33,29 +33,27 @@ def spec(name: str, *, kind: str | None = None) -> WorkloadSpec[Any]:
         matches = entry_points(group=GROUP, name=name)
         if not matches:
             known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
-            raise UnknownWorkloadError(f"no workload {name!r} is installed; there are: {known}")
+            raise UnknownWorkloadError(f"no workload {name!r} is installed; installed are: {known}")
         found = next(iter(matches)).load()
     if not isinstance(found, WorkloadSpec):
-        raise UnknownWorkloadError(f"{name!r} is a {type(found).__name__}, not a WorkloadSpec")
+        raise UnknownWorkloadError(f"workload {name!r} is a {type(found).__name__}, not a WorkloadSpec")
     try:
         refuse_unusable(found)
     except UnusableSpecError as exc:
-        raise UnknownWorkloadError(f"{name!r} cannot be used: {exc}") from exc
+        raise UnknownWorkloadError(f"workload {name!r} cannot be used: {exc}") from exc
     if found.kind not in [*PoolKind]:
         served = ", ".join(PoolKind)
-        raise WrongKindError(
-            f"workload {name!r} is of the kind {found.kind!r}; this version serves: {served}"
-        )
+        raise WrongKindError(f"workload {name!r} has the kind {found.kind!r}; this version serves: {served}")
     if kind is not None and kind != found.kind:
         raise WrongKindError(
-            f"workload {name!r} is of the kind {found.kind!r}, but its pool says {kind!r}; correct the pool's kind, or "
+            f"workload {name!r} has the kind {found.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
             "leave it out"
         )
     return found
 
 
 def implementation(of: WorkloadSpec[Any]) -> Workload[Any]:
-    """A new object of the workload's class. Imports what the workload needs (torch, …)."""
+    """A new object of the workload's class. This imports what the workload needs (torch, …)."""
     workload: Workload[Any] = _attribute(of.implementation)()
     return workload
 

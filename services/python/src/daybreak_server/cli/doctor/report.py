@@ -212,7 +212,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
             yield warning("disk", found, "keep some GiB free: Redis, logs and videos grow here")
         else:
             yield ok("disk", found)
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
     if shared.is_dir() and (room := shutil.disk_usage(shared).total) < GIB / 4:
         yield warning(
             "shared memory",

@@ -1,1 +1,1 @@
-"""The echo workload: for tests and benchmarks; needs neither a model nor torch."""
+"""The echo workload, for tests and benchmarks. It needs neither a model nor torch."""

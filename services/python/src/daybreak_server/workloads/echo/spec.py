@@ -1,4 +1,4 @@
-"""What an echo task takes. Importable without torch."""
+"""The input of an echo task. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ FAULTS: tuple[Fault, ...] = ("error", "permanent", "exit", "hang")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EchoLimits:
-    """Which faults a task may ask for; a pool's option ``faults`` (a list) narrows it."""
+    """The faults that a task may request. The pool's option ``faults`` (a list) restricts them."""
 
     faults: tuple[str, ...] = FAULTS
 
 
 class EchoParams(BaseModel):
-    """Says a message back, in as many steps and with such faults as a test wants."""
+    """Returns a message, in the number of steps and with the fault that a test requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    message: str = Field("hello", max_length=10_000, description="Comes back in the artifact `echo.txt`.")
-    steps: int = Field(5, ge=0, le=10_000, description="Steps of the work.")
-    step_s: float = Field(0.0, ge=0, le=3600, description="Seconds that each step takes.")
+    message: str = Field("hello", max_length=10_000, description="Text for the artifact `echo.txt`.")
+    steps: int = Field(5, ge=0, le=10_000, description="Number of steps.")
+    step_s: float = Field(0.0, ge=0, le=3600, description="Duration of a step, in seconds.")
     step_kind: StepKind = Field(
         "sleep",
-        description="What a step does meanwhile: sleep, compute in Python, or hold the interpreter's lock.",
+        description="How a step spends its time: sleep, compute in Python, or hold the interpreter's lock.",
     )
     artifact_bytes: int = Field(
         0, ge=0, le=1 << 30, description="Size of a second artifact, `echo.bin`; 0: none."
     )
-    preview: bool = Field(False, description="Show a tiny picture at each step.")
-    all_ranks: bool = Field(False, description="Each step is a collective of all ranks.")
+    preview: bool = Field(False, description="Publish a tiny picture at each step.")
+    all_ranks: bool = Field(False, description="Run a collective of all ranks in each step.")
     fail_at: int | None = Field(None, ge=0, description="Fail in this step (1 is the first).")
     fail_kind: Fault = Field(
-        "error", description="How: an error, a permanent one, a dead process, or no end."
+        "error", description="How to fail: retryable error, permanent error, exit of the process, or hang."
     )
-    fail_attempts: int = Field(0, ge=0, description="Only in the first so many attempts; 0: in every one.")
-    fail_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
+    fail_attempts: int = Field(0, ge=0, description="Fail only in this many first attempts; 0: in all.")
+    fail_rank: int | None = Field(None, ge=0, description="Fail only on this rank; absent: on all.")
 
     @model_validator(mode="after")
     def _only_allowed_faults(self, info: ValidationInfo) -> Self:
@@ -55,7 +55,9 @@ class EchoParams(BaseModel):
             and isinstance(limits, EchoLimits)
             and self.fail_kind not in limits.faults
         ):
-            raise ValueError(f"this pool allows the faults {', '.join(limits.faults)}, not {self.fail_kind}")
+            raise ValueError(
+                f"this pool does not allow the fault {self.fail_kind}; it allows {', '.join(limits.faults)}"
+            )
         return self
 
 
@@ -64,7 +66,7 @@ def _limits(options: Mapping[str, Any]) -> EchoLimits:
 
 
 def _cost(params: EchoParams) -> float:
-    """Seconds, and a little for what every task takes."""
+    """Seconds of all steps, plus a little for the overhead of a task."""
     return 0.01 + params.steps * max(params.step_s, 0.0001)
 
 

@@ -1,7 +1,7 @@
 """The echo workload: small, deterministic, resumable, and able to fail in every way that a test needs.
 
-Its output is a chain of SHA-256 over the steps, so a run that was interrupted and resumed leaves the same
-bytes as one that was not, and a skipped or repeated step shows.
+Its output is a chain of SHA-256 over the steps. So a run that was interrupted and resumed gives the same bytes as one
+that was not, and a skipped or repeated step is visible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from daybreak_server.workloads.base import Context, Group, PermanentError, Retry
 from daybreak_server.workloads.echo.spec import EchoParams, StepKind
 
 _CHUNK = 1 << 20
-# One grey pixel as WebP, so that previews work where no image library is installed.
+# One grey pixel as WebP, so that previews need no image library.
 _PIXEL = base64.b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA")
 
 
@@ -29,17 +29,17 @@ class Echo:
     def __init__(self) -> None:
         self._group = Group()
         self.collectives = 0
-        """How many collectives this rank has taken part in."""
+        """Number of collectives in which this rank has taken part."""
 
     def load(self, group: Group) -> None:
-        """Nothing is loaded."""
+        """Load nothing."""
         self._group = group
 
     def warm_up(self) -> None:
-        """Nothing is warmed up."""
+        """Do nothing."""
 
     def run(self, task: Task[EchoParams], ctx: Context) -> Iterator[Step]:
-        """Chain the digest, step by step."""
+        """Extend the chain by one digest in each step."""
         params = task.params
         first, digest = _restore(params, ctx)
         for number in range(first + 1, params.steps + 1):
@@ -58,9 +58,9 @@ class Echo:
                 steps=params.steps,
                 snapshot=_snapshot(params, number, digest),
             )
-        self._leave(params, digest, ctx)
+        self._write_artifacts(params, digest, ctx)
 
-    def _leave(self, params: EchoParams, digest: str, ctx: Context) -> None:
+    def _write_artifacts(self, params: EchoParams, digest: str, ctx: Context) -> None:
         if not self._group.leader:
             return
         path = ctx.workdir / "echo.txt"
@@ -93,9 +93,9 @@ class Echo:
             return
         match params.fail_kind:
             case "error":
-                raise RetryableError(f"step {number} failed, as asked", code="echo_failed")
+                raise RetryableError(f"step {number} failed, as requested", code="echo_failed")
             case "permanent":
-                raise PermanentError(f"step {number} failed for good, as asked", code="echo_refused")
+                raise PermanentError(f"step {number} failed permanently, as requested", code="echo_refused")
             case "exit":
                 os._exit(17)
             case "hang":
@@ -104,7 +104,7 @@ class Echo:
 
 
 def _spend(seconds: float, kind: StepKind) -> None:
-    """Let a step take its time. The kinds differ in how much they leave to the process's other threads."""
+    """Spend the time of a step. The kinds differ in how much time other threads of the process get."""
     match kind:
         case "sleep":
             time.sleep(seconds)
@@ -112,7 +112,7 @@ def _spend(seconds: float, kind: StepKind) -> None:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 sum(range(1000))
-        case "hold_gil":  # as an extension does that computes without releasing the lock
+        case "hold_gil":  # like an extension that computes without releasing the lock
             ctypes.PyDLL(None).usleep(ctypes.c_uint(round(seconds * 1e6)))
 
 
@@ -128,7 +128,7 @@ def _snapshot(params: EchoParams, number: int, digest: str) -> Any:
 
 
 def _restore(params: EchoParams, ctx: Context) -> tuple[int, str]:
-    """The step to go on after and the digest so far; (0, start) where there is no snapshot that fits."""
+    """The last finished step and its digest; (0, start) if no snapshot fits."""
     start = (0, hashlib.sha256(params.message.encode()).hexdigest())
     if ctx.resume is None:
         return start

@@ -1,1 +1,1 @@
-"""Text to video with the Wan 2.2 family: ``params`` for the API, ``workload`` for the ranks."""
+"""Text to video with the Wan 2.2 family: ``spec`` for the API, ``pipeline`` for the ranks."""

@@ -1,1 +1,1 @@
-"""The ranks' side of the video workload: model, denoise loop, parallelism, decoding, encoding."""
+"""The ranks' side of the video workload: model, denoise loop, parallelism, decoder, encoder."""

@@ -1,4 +1,4 @@
-"""Latents to pictures: in temporal chunks, so that a long decode can be stopped and its progress seen."""
+"""Decodes latents to pictures, in temporal chunks, so that a long decode shows progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ PREVIEW_BYTES: Final = 32 * 1024
 
 
 def chunks(vae_class: str, latent_frames: int, *, tiled: bool) -> int:
-    """In how many parts a decode comes. Every rank must know, though only the leader decodes."""
+    """Number of chunks of a decode. Every rank must know it, although only the leader decodes."""
     return latent_frames if vae_class == "AutoencoderKLWan" and not tiled else 1
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames]:
-    """The pictures of normalised latents [1, z, n, h, w], a chunk at a time (see :func:`chunks`).
+    """The pictures of normalised latents [1, z, n, h, w], chunk by chunk (see :func:`chunks`).
 
-    The chunks of ``AutoencoderKLWan`` are the turns of its own causal loop (``_decode``): put together they
-    are, bit for bit, what ``vae.decode`` returns, without its copy of all frames so far at every turn.
+    A chunk of ``AutoencoderKLWan`` is one iteration of its own causal loop (``_decode``). Together the chunks equal the
+    result of ``vae.decode`` bit for bit, but without copying all earlier frames in every iteration.
     """
     z = raw_latents(vae, latents)
     if chunks(type(vae).__name__, z.shape[2], tiled=tiled) == 1:
         yield to_frames(vae.decode(z, return_dict=False)[0])
         return
-    # Imported here: the tiny model's codec needs none of it.
+    # Imported here, because the codec of the tiny model does not need it.
     from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
     vae.clear_cache()
@@ -56,41 +56,42 @@ def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames
 
 
 def raw_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Latents in the VAE's own scale and dtype, computed as the stock pipeline does."""
+    """Latents in the scale and dtype of the VAE, computed as in the stock pipeline."""
     latents = latents.to(dtype=vae.dtype)
     mean, inverse_deviation = latent_scale(vae, latents)
     return latents / inverse_deviation + mean
 
 
 def to_frames(video: Tensor) -> Frames:
-    """Pixels [1, 3, frames, height, width] in -1..1 to RGB bytes on the CPU."""
+    """RGB bytes on the CPU, from pixels [1, 3, frames, height, width] in -1..1."""
     scaled = (video[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     frames: Frames = scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return frames
 
 
 @torch.no_grad()
-def preview(vae: Any, guess: Tensor) -> bytes:
-    """A WebP of at most 32 KiB from one latent frame of normalised latents [1, z, n, h, w].
+def preview(vae: Any, latents: Tensor) -> bytes:
+    """A WebP picture of at most 32 KiB, from one frame of normalised latents [1, z, n, h, w].
 
-    A causal VAE can decode its first frame alone; the tiny codec can decode any, so it shows the middle.
+    A causal VAE can decode only the first frame alone. The codec of the tiny model can decode any, so it shows the
+    middle one.
     """
     if hasattr(vae, "decode_frame"):
-        z = raw_latents(vae, guess)
+        z = raw_latents(vae, latents)
         picture = to_frames(vae.decode_frame(z[:, :, z.shape[2] // 2])[:, :, None])
     else:
-        picture = next(iter(decode(vae, guess[:, :, :1])))
-    return webp(picture[0], side=PREVIEW_SIDE, most=PREVIEW_BYTES)
+        picture = next(iter(decode(vae, latents[:, :, :1])))
+    return webp(picture[0], side=PREVIEW_SIDE, max_bytes=PREVIEW_BYTES)
 
 
-def webp(picture: Frames, *, side: int | None = None, most: int | None = None) -> bytes:
-    """One RGB picture [height, width, 3] as WebP, shrunk to ``side`` pixels and to ``most`` bytes."""
+def webp(picture: Frames, *, side: int | None = None, max_bytes: int | None = None) -> bytes:
+    """An RGB picture [height, width, 3] as WebP, shrunk to at most ``side`` pixels and ``max_bytes`` bytes."""
     image = Image.fromarray(picture)
     if side is not None:
         image.thumbnail((side, side))
     for quality in (85, 70, 50, 30, 10):
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=quality, method=4)
-        if most is None or buffer.tell() <= most:
+        if max_bytes is None or buffer.tell() <= max_bytes:
             return buffer.getvalue()
-    return webp(picture, side=(side or max(picture.shape)) // 2, most=most)
+    return webp(picture, side=(side or max(picture.shape)) // 2, max_bytes=max_bytes)

@@ -1,9 +1,11 @@
-"""The denoise loop of Wan 2.2 as a generator: one yield a step, and the same numbers as ``WanPipeline``.
+"""The denoise loop of Wan 2.2 as a generator, with one yield per step and the same numbers as ``WanPipeline``.
 
-UniPC (Zhao et al. 2023) over flow matching, classifier-free guidance (Ho & Salimans 2022), two experts split
-at a boundary timestep (T2V-A14B) or a timestep for each token (TI2V-5B, whose first frame may be given).
-Written out here because the stock ``__call__`` can neither stop between steps without decoding garbage, nor
-resume, nor share the two passes of guidance among ranks.
+It is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). Models have either
+two experts that take over from each other at a boundary timestep (T2V-A14B), or one timestep for each token (TI2V-5B,
+whose first frame may be given).
+
+The stock ``__call__`` cannot be used, because it can neither stop between steps without decoding garbage, nor resume,
+nor share the two passes of guidance among ranks.
 """
 
 from __future__ import annotations
@@ -25,33 +27,33 @@ from daybreak_server.workloads.video.spec.params import VideoParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What steers the denoise, the same on every rank."""
+    """What steers the denoise loop; the same on every rank."""
 
     prompt: Tensor
     """[1, text_length, text_width], in the transformer's dtype."""
     negative: Tensor | None = None
-    """The same for the unguided pass; None when guidance is 1 or less."""
+    """The negative prompt, for the unguided pass; ``None`` if guidance is 1 or less."""
     first_frame: Tensor | None = None
     """[1, z, 1, height, width], float32: the encoded first image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoised:
-    """Where the loop is after a step."""
+    """The state of the loop after a step."""
 
     snapshot: Snapshot
-    guess: Tensor
-    """The finished latents as the model now guesses them, [1, z, frames, height, width]: for previews."""
+    estimate: Tensor
+    """The model's current estimate of the finished latents, [1, z, frames, height, width], for previews."""
 
 
 def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
-    """A digest of all that decides the numbers of a run, but the step."""
-    # Frames a second matter only to the file.
-    what = params.model_dump(mode="json", exclude={"fps", "seed"})
+    """A digest of everything that determines the numbers of a run, except the step."""
+    # The frame rate affects only the file.
+    values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
-        # Another preparation of the picture is another first frame: older snapshots do not fit it.
-        what["image"] = ["cover", params.image]
-    text = json.dumps([model.fingerprint, seed, what], sort_keys=True)
+        # How the picture is prepared: with another way, older snapshots would not fit.
+        values["image"] = ["cover", params.image]
+    text = json.dumps([model.fingerprint, seed, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -69,10 +71,10 @@ def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, i
 
 @torch.no_grad()
 def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
-    """Noise for a seed, and the generator's state after it.
+    """The noise for a seed, and the generator's state after it.
 
-    Drawn on the CPU whatever the device, so that one seed is one video on every machine, as with a CPU
-    generator given to the stock pipeline.
+    The noise always comes from the CPU, so that a seed gives the same video on every machine, as the stock pipeline
+    does with a CPU generator.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent_shape(model, params), generator=generator, dtype=torch.float32)
@@ -80,7 +82,7 @@ def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Te
 
 
 class Denoiser:
-    """One task's loop over the steps that are left."""
+    """The loop of one task over its remaining steps."""
 
     def __init__(
         self,
@@ -101,7 +103,7 @@ class Denoiser:
         self.scheduler: Any = UniPCMultistepScheduler.from_config(config)
         self.scheduler.set_timesteps(params.steps, device=model.device)
         self.scheduler.set_begin_index(0)
-        # Read once: comparing a timestep on the device would stall the GPU at every step.
+        # Read once, because comparing a timestep on the device would stall the GPU at every step.
         self.timesteps: list[int] = self.scheduler.timesteps.tolist()
         self.step = 0
         if resume is None:
@@ -112,35 +114,35 @@ class Denoiser:
 
     @property
     def steps(self) -> int:
-        """How many there are in all."""
+        """Total number of steps."""
         return len(self.timesteps)
 
     def __iter__(self) -> Iterator[Denoised]:
-        """Do the remaining steps, yielding after each, when its work has finished on the device."""
+        """Do the remaining steps, and yield after each, once its work has finished on the device."""
         while self.step < self.steps:
             self._advance()
             if self.model.device.type == "cuda":
-                # Kernels run behind Python; without this, progress would run ahead of the work.
+                # Kernels run asynchronously; without this wait, progress would run ahead of the work.
                 done: Any = torch.Event(device="cuda")
                 done.record()
                 done.synchronize()
-            yield Denoised(snapshot=self.snapshot(), guess=self.scheduler.model_outputs[-1])
+            yield Denoised(snapshot=self.snapshot(), estimate=self.scheduler.model_outputs[-1])
 
     def result(self) -> Tensor:
-        """The latents after the last step, with the given first frame in its place."""
+        """The latents after the last step, with the first frame if one was given."""
         return self._with_first_frame(self.latents)
 
     @torch.no_grad()
     def _advance(self) -> None:
         timestep = self.scheduler.timesteps[self.step]
         model, guidance = self._expert(self.timesteps[self.step])
-        with self.model.working(model):
+        with self.model.on_device(model):
             prediction = self._predict(model, timestep, guidance)
         self.latents = self.scheduler.step(prediction, timestep, self.latents, return_dict=False)[0]
         self.step += 1
 
     def _expert(self, timestep: int) -> tuple[Any, float]:
-        """The expert for a timestep, and its guidance."""
+        """The expert for a timestep, and the guidance to use with it."""
         params, ratio = self.params, self.model.boundary_ratio
         if ratio is None or timestep >= ratio * self.scheduler.config.num_train_timesteps:
             return self.model.transformer, params.guidance
@@ -186,7 +188,7 @@ class Denoiser:
         return latents if given is None else (1 - self._mask) * given + self._mask * latents
 
     def snapshot(self) -> Snapshot:
-        """The state now. Cheap: tensors are shared, for no step writes into an old one."""
+        """The current state. This is cheap: it shares tensors, because no step writes into an earlier one."""
         scheduler = self.scheduler
         return Snapshot(
             step=self.step,

@@ -1,10 +1,10 @@
-"""What makes a CPU rank compute the same numbers as one process does. No torch is imported here.
+"""Makes the ranks of a CPU group compute the same numbers as one process. Imports no torch.
 
-MKL picks its kernel by the number of rows and threads, and kernels differ in the order of their sums: 60
-tokens on one rank and 4 × 15 on four came out 6.6e-7 apart, as did 1 and 3 threads. In its strict
-reproducible mode all splits and thread counts tried gave equal bits (AVX2 and AVX512; plain AVX2 and
-COMPATIBLE did not). MKL reads the variable at its first call, so it must be set before a rank starts, or at
-least before its first matrix product.
+MKL chooses its kernel by the number of rows and threads, and kernels add in different orders: 60 tokens on one rank and
+4 × 15 on four ranks differed by 6.6e-7, and so did 1 and 3 threads. In MKL's strict reproducible mode, all splits and
+thread counts that were tried gave equal bits (with AVX2 and AVX512; without STRICT, AVX2 and COMPATIBLE did not). MKL
+reads the variable at its first call, so it must be set before a rank starts, or at least before its first matrix
+product.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from typing import Final
 
 CPU_ENVIRONMENT: Final[Mapping[str, str]] = {"MKL_CBWR": "AVX2,STRICT"}
-"""For whoever starts the ranks of a CPU group. A GPU rank does not need it."""
+"""Variables for the ranks of a CPU group. GPU ranks do not need them."""
 
 
 def threads_for(cores: int, ranks_here: int) -> int:
-    """CPU threads for each of the ranks on one machine: an equal part of its cores, at least one."""
+    """CPU threads for each rank on a machine: an equal share of its cores, at least one."""
     return max(1, cores // max(1, ranks_here))
 
 
 def rows_are_independent() -> bool:
-    """Whether a matrix product's rows are the same however many are computed at once, tried now."""
+    """Test whether a row of a matrix product is the same, however many rows are computed at once."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A plan, carried out: device mesh, split transformers, the CFG gather, and a counter of collectives."""
+"""Carries out a plan: device mesh, split transformers, the gather of CFG, and a counter of collectives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from daybreak_server.workloads.video.pipeline.parallel_plan import Exchange, Plan
 
 COLLECTIVES = frozenset({"c10d", "_c10d_functional", "c10d_functional"})
-"""Namespaces of torch's operators under which every collective is dispatched."""
+"""The namespaces of torch's operators for collectives."""
 
 
 class Ranks:
     """This rank's place in the plan."""
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
-        """Build the mesh (a collective: every rank must call it) over the default process group."""
+        """Build the mesh over the default process group. This is a collective: every rank must call it."""
         self.plan, self.device = plan, device
         self.leader = True
         self._cfg: dist.ProcessGroup | None = None
@@ -29,21 +29,21 @@ class Ranks:
         if plan.world == 1:
             return
         self.leader = dist.get_rank() == 0
-        # Ulysses is innermost: neighbours in rank are neighbours on NVLink, and it talks the most.
+        # Ulysses is innermost, because it communicates most and neighbouring ranks are neighbours on NVLink.
         self.mesh = init_device_mesh(
             device.type, (plan.cfg, plan.ring, plan.ulysses), mesh_dim_names=("cfg", "ring", "ulysses")
         )
         if plan.cfg > 1:
             self._cfg = self.mesh["cfg"].get_group()
-        # diffusers 0.42 gathers through an operator that torch 2.13 calls deprecated.
+        # diffusers 0.42 gathers through an operator that is deprecated in torch 2.13.
         warnings.filterwarnings("ignore", message=".*all_gather_tensor.*", category=FutureWarning)
 
     def split(self, model: Any, *, per_token_timesteps: bool) -> None:
-        """Make a transformer share its tokens with the other ranks of its sequence.
+        """Make a transformer share the tokens of a video with the other ranks of its sequence.
 
-        This is ``model.enable_parallelism`` without its guess of the device: it computes
-        ``rank % torch.accelerator.device_count()``, which divides by zero on CPU (diffusers 0.42.1,
-        models/modeling_utils.py:1719), and takes the machine's accelerator even for a CPU group.
+        This replaces ``model.enable_parallelism``, which guesses the device: it computes
+        ``rank % torch.accelerator.device_count()``, which divides by zero on a CPU (diffusers 0.42.1,
+        models/modeling_utils.py:1719), and it uses the machine's accelerator even for a CPU group.
         """
         if self.plan.sequence == 1:
             return
@@ -54,35 +54,35 @@ class Ranks:
         )
         parallel = ParallelConfig(context_parallel_config=config)
         parallel.setup(dist.get_rank(), dist.get_world_size(), self.device, mesh=self.mesh)
-        # The plan's "" entry splits the timesteps, which fits only models with one for each token.
+        # The entry "" splits the timesteps, which is right only for models with a timestep for each token.
         cp_plan = {name: part for name, part in model._cp_plan.items() if name or per_token_timesteps}
         self._split.append(_Split(model, parallel, cp_plan))
         self._split[-1].set(True)
 
     def prepare(self, tokens: int) -> Exchange:
-        """Choose and set how a video of this many tokens is shared."""
+        """Choose how ranks share a video with this many tokens, and configure the transformers for it."""
         exchange = self.plan.exchange(tokens, self.device.type)
         for split in self._split:
             split.set(exchange != "whole")
-            # Read by the hooks and the attention at each call; the constructor's checks are `exchange`'s.
+            # Hooks and attention read these at each call. `exchange` has made the checks of the constructor.
             split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
             split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
         return exchange
 
     @property
     def guided(self) -> bool | None:
-        """Which pass is this rank's under CFG parallelism: guided or not; None: both."""
+        """Under CFG parallelism, whether this rank computes the guided pass. ``None``: it computes both."""
         return None if self._cfg is None else dist.get_rank(self._cfg) == 0
 
     def both_passes(self, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The guided and the unguided prediction, each computed by one half of the ranks."""
+        """The guided and the unguided prediction. Each half of the ranks computes one of them."""
         own = own.contiguous()
         parts = [torch.empty_like(own) for _ in range(2)]
         dist.all_gather(parts, own, group=self._cfg)
         return parts[0], parts[1]
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The leader's tensor on every rank; the others give one of the same shape and dtype to fill."""
+        """Broadcast the leader's tensor. The other ranks pass a tensor of the same shape and dtype to fill."""
         if self.plan.world > 1:
             tensor = tensor.contiguous()
             dist.broadcast(tensor, src=0)
@@ -90,14 +90,14 @@ class Ranks:
 
 
 class _Split:
-    """Context parallelism on one transformer, which can be taken off and put on again."""
+    """Context parallelism of one transformer, which can be switched on and off."""
 
     def __init__(self, model: Any, parallel: Any, cp_plan: dict[str, Any]) -> None:
         self._model, self._parallel, self._cp_plan, self._on = model, parallel, cp_plan, False
         self.config: Any = parallel.context_parallel_config
 
     def set(self, on: bool) -> None:
-        """Share the sequence among ranks, or have every rank compute all of it."""
+        """Share the sequence among the ranks (on), or let every rank compute all of it (off)."""
         if on == self._on:
             return
         from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
@@ -115,9 +115,9 @@ class _Split:
 
 
 class CollectiveCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts this thread's collectives by operator, while entered: the proof that ranks did share the work.
+    """A context manager that counts the collectives of this thread, to prove that ranks share the work.
 
-    It watches the dispatcher: library code is counted without being patched, and costs nothing otherwise.
+    It hooks into torch's dispatcher, so it counts library code without patches and costs nothing outside the context.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class CollectiveCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def total(self) -> int:
-        """All collectives so far."""
+        """Number of collectives so far."""
         return sum(self.calls.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

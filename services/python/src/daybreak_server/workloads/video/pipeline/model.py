@@ -1,7 +1,7 @@
-"""Loads a Wan 2.2 pipeline from a local diffusers folder, part by part, and moves its parts about.
+"""Loads a Wan 2.2 pipeline from a local diffusers folder, part by part, and moves its parts between devices.
 
-Nothing here reaches for a hub: every load is ``local_files_only``, and only the classes named below are ever
-made, whatever ``model_index.json`` says.
+Nothing is fetched from a hub: every load is ``local_files_only``. Only the classes named in this module are ever
+instantiated, whatever ``model_index.json`` says.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from torch import Tensor
 
 from daybreak_server.workloads.base import ModelMissingError, PermanentError
 from daybreak_server.workloads.video.pipeline import weights
-from daybreak_server.workloads.video.spec import model_folder as folders
+from daybreak_server.workloads.video.spec import model_folder
 from daybreak_server.workloads.video.spec.model_folder import ModelInfo
 from daybreak_server.workloads.video.spec.options import Dtype, VideoOptions
 
 log = logging.getLogger(__name__)
 
 TEXT_TOKENS: Final = 512
-"""Wan pads every prompt to this length (or to the tokenizer's own, where that is shorter)."""
+"""Wan pads every prompt to this length, or to that of the tokenizer if it is shorter."""
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ModelError(ModelMissingError, PermanentError):
-    """The model cannot be loaded as configured; the message says what to change."""
+    """The model cannot be loaded with these options. The message says what to change."""
 
     code = "model_unusable"
 
 
 @dataclass(kw_only=True)
 class WanModel:
-    """The parts of a pipeline. Followers of a group hold the transformers only."""
+    """The parts of a pipeline. Followers of a group have only the transformers."""
 
     info: ModelInfo
     fingerprint: str
@@ -57,7 +57,7 @@ class WanModel:
 
     @property
     def transformers(self) -> list[Any]:
-        """The experts there are."""
+        """The experts: one or two."""
         return [model for model in (self.transformer, self.transformer_2) if model is not None]
 
     @property
@@ -66,8 +66,8 @@ class WanModel:
         return int(self.transformer.config.text_dim)
 
     @contextlib.contextmanager
-    def working(self, part: Any) -> Iterator[Any]:
-        """The part on its device; with ``offload: model`` it moves there now, and away when another must."""
+    def on_device(self, part: Any) -> Iterator[Any]:
+        """The part, on its device. With ``offload: model`` it moves there now, and another part moves away."""
         if self.offload == "model" and self._on_device is not part:
             if self._on_device is not None:
                 self._on_device.to("cpu")
@@ -75,24 +75,24 @@ class WanModel:
             self._on_device = part
         yield part
 
-    def rest(self) -> None:
-        """Move what still works away; the end of a task under ``offload: model``."""
+    def unload(self) -> None:
+        """With ``offload: model``, move the part that is on the device back to the CPU, at the end of a task."""
         if self._on_device is not None:
             self._on_device.to("cpu")
             self._on_device = None
 
     def count_tokens(self, prompt: str) -> int:
-        """How many tokens a prompt is, with its end mark; :meth:`embed` reads the first ``text_length`` of them."""
+        """Number of tokens of a prompt, with its end mark. :meth:`embed` reads the first ``text_length`` of them."""
         from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-        # Not verbose: transformers would warn of a length that is about to be reported properly.
+        # Not verbose: otherwise transformers warns of the length, which the caller reports itself.
         return len(self.tokenizer(prompt_clean(prompt), truncation=False, verbose=False).input_ids)
 
     @torch.no_grad()
     def embed(self, prompt: str) -> Tensor:
-        """The text encoder's output for a prompt: [1, text_length, text_width], zero past the prompt's end.
+        """The text encoder's output for a prompt: [1, text_length, text_width], zero after the end of the prompt.
 
-        The same cleaning, padding and masking as ``WanPipeline._get_t5_prompt_embeds``.
+        Cleaning, padding and masking are those of ``WanPipeline._get_t5_prompt_embeds``.
         """
         from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
@@ -105,7 +105,7 @@ class WanModel:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        with self.working(self.text_encoder) as encoder:
+        with self.on_device(self.text_encoder) as encoder:
             mask = tokens.attention_mask.to(self.device)
             states = encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
         states = states.to(dtype=encoder.dtype)
@@ -120,7 +120,7 @@ class WanModel:
 
         processor = VideoProcessor(vae_scale_factor=self.info.spatial)
         pixels = processor.preprocess(image, height=height, width=width).unsqueeze(2)
-        with self.working(self.vae) as vae:
+        with self.on_device(self.vae) as vae:
             latents = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist.mode()
         latents = latents.to(torch.float32)
         mean, inverse_deviation = latent_scale(self.vae, latents)
@@ -129,7 +129,7 @@ class WanModel:
 
 
 def latent_scale(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and inverse deviation of the VAE's latents, [1, z, 1, 1, 1], as the stock pipeline has them."""
+    """Mean and inverse deviation of the VAE's latents, [1, z, 1, 1, 1], as in the stock pipeline."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(like.device, like.dtype)
     inverse = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(like.device, like.dtype)
@@ -137,14 +137,14 @@ def latent_scale(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dtype_of(name: Dtype, device: torch.device, *, auto: torch.dtype = torch.bfloat16) -> torch.dtype:
-    """The dtype an option names; ``auto`` is float32 on CPU and ``auto`` on a GPU."""
+    """The dtype for an option. The option ``auto`` means float32 on a CPU, and the argument ``auto`` on a GPU."""
     if name == "auto":
         return auto if device.type == "cuda" else torch.float32
     return DTYPES[name]
 
 
 def load(options: VideoOptions, device: torch.device, *, leader: bool = True) -> WanModel:
-    """The model of a pool. Followers get the transformers only: the leader shares text and image encodings.
+    """Load the model of a pool. Followers load only the transformers: the leader shares text and image encodings.
 
     :raises ModelError: when the folder or an option does not fit.
     """
@@ -152,15 +152,13 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
     folder = options.folder
     try:
-        info = folders.read(folder)
-        index = folders.read_json(folder / "model_index.json")
-    except folders.FolderError as exc:
+        info = model_folder.read(folder)
+        index = model_folder.read_json(folder / "model_index.json")
+    except model_folder.FolderError as exc:
         raise ModelError(str(exc)) from exc
-    scheduler = folders.component_class(index, "scheduler")
+    scheduler = model_folder.component_class(index, "scheduler")
     if scheduler != "UniPCMultistepScheduler":
-        raise ModelError(
-            f"{folder} asks for {scheduler}; the denoise loop is UniPC's. Use Wan 2.2's own scheduler."
-        )
+        raise ModelError(f"{folder} has the scheduler {scheduler}; use Wan 2.2's UniPCMultistepScheduler.")
     dtype = dtype_of(options.dtype, device)
 
     home = torch.device("cpu") if options.offload != "none" else device
@@ -171,7 +169,7 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
     model = WanModel(
         info=info,
-        fingerprint=f"{folders.fingerprint(folder)}:{dtype}",
+        fingerprint=f"{model_folder.fingerprint(folder)}:{dtype}",
         device=device,
         dtype=dtype,
         transformer=transformer("transformer"),
@@ -191,7 +189,7 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
 
 def place(model: WanModel, options: VideoOptions) -> None:
-    """Put the parts where the offload option wants them, and choose the attention kernel."""
+    """Move the parts as the option ``offload`` says, and choose the attention kernel."""
     for transformer in model.transformers:
         transformer.requires_grad_(False)
         if options.attention:
@@ -221,12 +219,12 @@ def _offload_blocks(transformer: Any, device: torch.device) -> None:
         )  # fmt: skip
     except ImportError as exc:
         raise ModelError(
-            "offload: group needs accelerate; pip install accelerate, or use offload: model."
+            "offload: group needs accelerate: pip install accelerate, or use offload: model."
         ) from exc
 
 
 def _text_length(folder: Path) -> int:
-    config = folders.read_json(folder / "tokenizer" / "tokenizer_config.json")
+    config = model_folder.read_json(folder / "tokenizer" / "tokenizer_config.json")
     return int(min(TEXT_TOKENS, config.get("model_max_length", TEXT_TOKENS)))
 
 
@@ -250,7 +248,9 @@ def _vae(folder: Path, info: ModelInfo, dtype: torch.dtype, options: VideoOption
 
         cls = AutoencoderKLWan
     else:
-        raise ModelError(f"{folder}/vae is a {info.vae_class}; AutoencoderKLWan and BlockCodec can be run.")
+        raise ModelError(
+            f"{folder}/vae is a {info.vae_class}; use a model with AutoencoderKLWan or BlockCodec."
+        )
     vae = _part(cls, folder / "vae", dtype, torch.device("cpu"))
     if options.vae_tiling and hasattr(vae, "enable_tiling"):
         vae.enable_tiling()
@@ -263,4 +263,4 @@ def _part(cls: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> A
     try:
         return weights.load(cls, folder, dtype=dtype, device=device)
     except weights.WeightsError as exc:
-        raise ModelError(f"{exc} `daybreakd models verify` checks the whole folder.") from exc
+        raise ModelError(f"{exc} Run `daybreakd models verify` to check the whole folder.") from exc

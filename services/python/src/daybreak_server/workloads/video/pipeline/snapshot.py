@@ -1,7 +1,7 @@
-"""The state of a denoise between two steps, as safetensors bytes.
+"""The state of the denoise loop between two steps, as safetensors bytes.
 
-Holds latents, the scheduler's history, the generator's state and, as metadata, the step and a fingerprint of
-model and parameters. A run that goes on from it makes the same bytes as one that was never interrupted.
+A snapshot has the latents, the scheduler's history, the generator's state and, as metadata, the step and a fingerprint
+of model and parameters. A run that resumes from it produces the same bytes as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ FORMAT: Final = "daybreak.video.1"
 
 
 class SnapshotMismatchError(ValueError):
-    """The snapshot is damaged or of another task, model or format; start at 0."""
+    """The snapshot is damaged, or belongs to another task, model or format. Start at step 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that the next step reads."""
+    """Everything that the next step needs."""
 
     step: int
-    """Steps done."""
+    """Number of finished steps."""
     latents: Tensor
     """[1, z, frames, height, width], float32."""
     model_outputs: tuple[Tensor | None, ...]
@@ -41,7 +41,7 @@ class Snapshot:
     """State of the CPU generator after the initial noise, uint8."""
 
     def dump(self, fingerprint: str) -> bytes:
-        """The bytes, for a checkpoint."""
+        """The snapshot as bytes, for a checkpoint."""
         tensors = {"latents": self.latents, "rng": self.rng}
         tensors |= {f"model_outputs.{i}": t for i, t in enumerate(self.model_outputs) if t is not None}
         if self.last_sample is not None:
@@ -53,19 +53,19 @@ class Snapshot:
             "lower_order_nums": self.lower_order_nums,
             "this_order": self.this_order,
         }
-        # One entry: safetensors writes several in any order, and equal states should be equal bytes.
+        # One entry, because safetensors writes several in any order, and equal states must give equal bytes.
         metadata = {FORMAT: json.dumps({"fingerprint": fingerprint, **state})}
-        # Clones, for safetensors refuses tensors that share memory.
+        # Clones, because safetensors refuses tensors that share memory.
         return save_tensors({name: t.detach().cpu().clone() for name, t in tensors.items()}, metadata)
 
 
 def load(data: bytes, fingerprint: str, device: torch.device) -> Snapshot:
-    """The snapshot in ``data``. :raises SnapshotMismatchError: when it is not one of this task and model."""
+    """The snapshot in ``data``. :raises SnapshotMismatchError: when it does not belong to this task and model."""
     try:
         length = int.from_bytes(data[:8], "little")
         metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         if FORMAT not in metadata:
-            raise SnapshotMismatchError(f"it is not of the format {FORMAT}")
+            raise SnapshotMismatchError(f"it does not have the format {FORMAT}")
         state: dict[str, Any] = json.loads(metadata[FORMAT])
         if state["fingerprint"] != fingerprint:
             raise SnapshotMismatchError("it was taken with another model or other parameters")

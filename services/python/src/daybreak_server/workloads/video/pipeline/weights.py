@@ -1,8 +1,8 @@
-"""Reads a diffusers model straight to its device, in its dtype, without accelerate.
+"""Loads a diffusers model directly onto its device, in its dtype, without accelerate.
 
-``from_pretrained`` insists on accelerate for models that keep some modules in float32 (diffusers 0.42.1), as
-Wan's transformer does, and goes through the host's memory. Here the model is made without storage and each
-tensor of the safetensors files is put in its place, so a 28 GB expert needs its size once.
+``from_pretrained`` requires accelerate for models that keep some modules in float32, as Wan's transformer does
+(diffusers 0.42.1), and it goes through host memory. Here the model is created without storage, and each tensor of the
+safetensors files takes its place. So an expert of 28 GB needs its size only once.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from torch import Tensor
 
 
 class WeightsError(ValueError):
-    """The files do not hold this model's weights."""
+    """The files do not have the weights of this model."""
 
 
 def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model of class ``cls`` in ``folder``, for inference. :raises WeightsError: when files are amiss."""
+    """The model of class ``cls`` in ``folder``, for inference. :raises WeightsError: when files do not fit."""
     config = cls.load_config(folder, local_files_only=True)
     return fill(empty(cls, config), _tensors(folder, device), dtype=dtype, device=device, what=str(folder))
 
 
 def empty(cls: Any, config: dict[str, Any]) -> Any:
-    """A model whose parameters have no storage yet."""
+    """A model whose parameters have no storage."""
     with torch.device("meta"):
         return cls.from_config(config)
 
 
 def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtype, device: torch.device,
          what: str) -> Any:  # fmt: skip
-    """Give an empty model its weights, in ``dtype`` but for the modules that its class keeps in float32."""
+    """Load weights into an empty model, in ``dtype`` except for modules that its class keeps in float32."""
     keep = set(type(model)._keep_in_fp32_modules or ())
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:
         wanted = torch.float32 if keep.intersection(name.split(".")) else dtype
         state[name] = tensor.to(device=device, dtype=wanted) if tensor.is_floating_point() else tensor
-    # Some published Wan files carry a norm that no pipeline uses; the class lists it.
+    # Some published Wan files have a norm that no pipeline uses. The class lists it here.
     ignored = tuple(type(model)._keys_to_ignore_on_load_unexpected or ())
     state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ignored)}
     try:
@@ -52,7 +52,7 @@ def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtyp
 
 
 def _make_buffers(model: Any, device: torch.device) -> None:
-    """Buffers that are computed, not stored: Wan's rotary embedding is the only module that has them."""
+    """Compute the buffers that are not stored in files. Only Wan's rotary embedding has any."""
     if hasattr(model, "rope"):
         shape = model.config
         with torch.device("cpu"):
@@ -60,17 +60,17 @@ def _make_buffers(model: Any, device: torch.device) -> None:
         model.rope = rope.to(device)
     missing = [name for name, tensor in model.named_buffers() if tensor.is_meta]
     if missing:
-        raise WeightsError(f"{type(model).__name__} has buffers this loader cannot make: {missing}")
+        raise WeightsError(f"{type(model).__name__} has buffers that this loader cannot compute: {missing}.")
 
 
 def _tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise WeightsError(f"{folder} holds no safetensors files; fetch them (git lfs pull).")
+        raise WeightsError(f"{folder} has no safetensors files; fetch them (git lfs pull).")
     for path in files:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                for name in file.keys():  # not a dict
+                for name in file.keys():  # noqa: SIM118  # not a dict
                     yield name, file.get_tensor(name)
         except SafetensorError as exc:
             raise WeightsError(

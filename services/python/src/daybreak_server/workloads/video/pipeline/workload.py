@@ -1,11 +1,14 @@
-"""The video workload: prompt to MP4, the same code on one CPU and on a group of GPUs.
+"""The video workload: prompt to MP4, with the same code on one CPU and on a group of GPUs.
 
-Rules that keep the ranks of a group together, for whoever changes ``run``:
+A task goes through four phases: ``encode_prompt``, ``denoise``, ``decode`` and ``encode``. All ranks share the denoise
+loop; only the leader has the text encoder, the VAE and the MP4 encoder, and shares its encodings by broadcast.
 
-* every rank yields the same number of times; what only the leader does (text encoder, VAE, encoder, previews)
-  ends at a yield before the next collective, so that its failure finds the others at the point of agreement;
-* input is checked on every rank before the first collective;
-* ``step`` counts denoise steps in every phase, so checkpoints taken while decoding carry the last step.
+Rules that keep the ranks of a group together when you change ``run``:
+
+* Every rank yields the same number of times. Work of the leader alone (text encoder, VAE, encoder, previews) ends at a
+  yield before the next collective, so that the other ranks learn of a failure at the point of agreement.
+* Every rank checks the input before the first collective.
+* ``step`` counts denoise steps in every phase, so a checkpoint taken while decoding has the last step.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from daybreak_server.workloads.video.pipeline.determinism import (
     threads_for,
 )
 from daybreak_server.workloads.video.spec import image_file
-from daybreak_server.workloads.video.spec import limits as limits_of
+from daybreak_server.workloads.video.spec.limits import model_limits
 from daybreak_server.workloads.video.spec.options import VideoOptions
 from daybreak_server.workloads.video.spec.params import VideoParams
 
@@ -43,14 +46,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
-"""Rough shares of a task's time, for one fraction that rises evenly enough."""
+"""Approximate share of each phase in a task's time, so that the fraction rises evenly."""
 
-FRAMES_A_YIELD: Final = 16
-"""How many frames are encoded between two yields."""
+FRAMES_PER_YIELD: Final = 16
+"""Frames to encode between two yields."""
 
 
 class VideoWorkload:
-    """One rank's part of making videos."""
+    """The work of one rank."""
 
     name = "video"
     Params = VideoParams
@@ -61,28 +64,28 @@ class VideoWorkload:
     ranks: Ranks
 
     def load(self, group: Group) -> None:
-        """Make the model resident and lay the plan over the ranks."""
+        """Load the model, and split it over the ranks as planned."""
         try:
             self.options = VideoOptions.model_validate(dict(group.options))
         except ValidationError as exc:
-            raise PermanentError(f"options of the pool: {exc}", code="bad_options") from exc
+            raise PermanentError(f"the pool's options are wrong: {exc}", code="bad_options") from exc
         import torch
 
         from daybreak_server.workloads.video.pipeline import device_mesh, parallel_plan
         from daybreak_server.workloads.video.pipeline import model as models
-        from daybreak_server.workloads.video.spec import model_folder as folders
+        from daybreak_server.workloads.video.spec import model_folder
 
         self.group, device = group, _device(group)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         else:
-            self._steady_cpu()
+            self._configure_cpu()
         try:
-            info = folders.read(self.options.folder)
-        except folders.FolderError as exc:
+            info = model_folder.read(self.options.folder)
+        except model_folder.FolderError as exc:
             raise models.ModelError(str(exc)) from exc
-        self.limits = limits_of.of_model(info, self.options)
-        plan = parallel_plan.chosen(
+        self.limits = model_limits(info, self.options)
+        plan = parallel_plan.choose(
             self.options.parallel, world=group.size, heads=info.heads,
             guidance=self.limits.defaults["guidance"] > 1, device=device.type,
         )  # fmt: skip
@@ -97,23 +100,27 @@ class VideoWorkload:
         for transformer in self.model.transformers:
             self.ranks.split(transformer, per_token_timesteps=info.expand_timesteps)
 
-    def _steady_cpu(self) -> None:
+    def _configure_cpu(self) -> None:
         import torch
 
         for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)  # MKL's only switch; the launcher should set it too
+            os.environ.setdefault(  # noqa: TID251 - torch reads it
+                name, value
+            )  # MKL has no other switch; whatever starts ranks should set it, too
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))
         if self.group.size > 1 and self.group.leader and not rows_are_independent():
             log.warning(
-                "this machine's matrix products depend on how rows are split: a group's videos differ in "
-                "the last bits from one process's. Start ranks with %s.",
+                "matrix products on this machine depend on how rows are split: videos of a group differ in "
+                "the last bits from those of one process. Start ranks with %s.",
                 " ".join(f"{name}={value}" for name, value in CPU_ENVIRONMENT.items()),
             )
 
     def warm_up(self) -> None:
-        """One step of a default video, its preview, its decode and a frame of its MP4: kernels are chosen, buffers
-        and groups made, and what is imported late is there."""
+        """Make one step, a preview, a decode and one MP4 frame of a default video.
+
+        This chooses kernels, allocates buffers, creates process groups and runs late imports.
+        """
         if not self.options.warm_up:
             return
         defaults = {**self.limits.defaults, "prompt": "warm-up", "steps": 1}
@@ -121,41 +128,41 @@ class VideoWorkload:
         self.ranks.prepare(self._tokens(params))
         conditions = self._share(params, *self._encode_text(params))
         denoiser = self._denoiser(params, conditions, seed=0, resume=None)
-        guesses = [state.guess for state in denoiser]
+        estimates = [state.estimate for state in denoiser]
         if self.group.leader:
             if self.options.preview_every:
-                self._preview(guesses[-1])
+                self._preview(estimates[-1])
             first, *_ = self._decode(denoiser)
             with (
                 tempfile.TemporaryDirectory(prefix="daybreak-warm-up-") as folder,
                 self._writer(Path(folder) / "video.mp4", params) as writer,
             ):
                 writer.write(first[:1])
-        self.model.rest()
+        self.model.unload()
 
     def run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
         """Make one video: ``video.mp4`` and ``poster.webp``."""
         try:
             yield from self._run(task, ctx)
         finally:
-            self.model.rest()
+            self.model.unload()
 
     def _run(self, task: Task[VideoParams], ctx: Context) -> Iterator[Step]:
         from daybreak_server.workloads.video.pipeline.denoise import fingerprint
 
         params = self._checked(task.params)
         seed = params.seed_for(task.id)
-        mark = fingerprint(self.model, params, seed)
+        run_fingerprint = fingerprint(self.model, params, seed)
         exchange = self.ranks.prepare(self._tokens(params))
         ctx.log(f"{params.size}, {params.frames} frames, {params.steps} steps, seed {seed}; "
                 f"{self.ranks.plan.explain(self.model.info.heads)}")  # fmt: skip
         if exchange == "whole" and self.ranks.plan.sequence > 1:
             ctx.log(
-                f"{self._tokens(params)} tokens do not divide by {self.ranks.plan.sequence}: each rank "
-                "computes them all. Another size or number of frames would be faster.",
+                f"{self._tokens(params)} tokens are not divisible by {self.ranks.plan.sequence}: each rank "
+                "computes all of them. Another size or number of frames would be faster.",
                 level="warning",
             )
-        resume = self._resume(ctx, mark)
+        resume = self._resume(ctx, run_fingerprint)
         if self.group.leader:
             self._check_prompts(params, ctx)
         texts = self._encode_text(params)
@@ -163,14 +170,14 @@ class VideoWorkload:
         conditions = self._share(params, *texts)
 
         denoiser = self._denoiser(params, conditions, seed=seed, resume=resume)
-        yield from self._denoise(denoiser, mark, ctx)
+        yield from self._denoise(denoiser, run_fingerprint, ctx)
         after = denoiser.snapshot()
         done = PHASES["encode_prompt"] + PHASES["denoise"]
 
         def step(phase: str, part: float) -> Step:
             return Step(
                 phase=phase, fraction=min(1.0, done + part), step=params.steps, steps=params.steps,
-                snapshot=lambda: after.dump(mark),
+                snapshot=lambda: after.dump(run_fingerprint),
             )  # fmt: skip
 
         frames: list[Frames] = []
@@ -181,13 +188,13 @@ class VideoWorkload:
                 frames.append(next(decoding))
             yield step("decode", PHASES["decode"] * (part + 1) / parts)
         if decoding is not None:
-            # Past its last yield: the VAE's cache is dropped now, not whenever the generator is confirm_deleted.
+            # Run past its last yield, which drops the VAE's cache now and not when the generator is collected.
             next(decoding, None)
         for share in self._encode(params, frames, ctx):
             yield step("encode", PHASES["decode"] + PHASES["encode"] * share)
 
     def _checked(self, params: VideoParams) -> VideoParams:
-        """The parameters under this model's own limits: a gateway may know only its family's."""
+        """Check the input against the limits of this model: a gateway may know only those of the family."""
         try:
             return VideoParams.model_validate(params.model_dump(), context={"limits": self.limits})
         except ValidationError as exc:
@@ -197,36 +204,36 @@ class VideoWorkload:
     def _tokens(self, params: VideoParams) -> int:
         return self.limits.tokens(params.width, params.height, params.frames)
 
-    def _resume(self, ctx: Context, mark: str) -> Snapshot | None:
+    def _resume(self, ctx: Context, run_fingerprint: str) -> Snapshot | None:
         from daybreak_server.workloads.video.pipeline import snapshot
 
         if ctx.resume is None:
             return None
         try:
-            found = snapshot.load(ctx.resume, mark, self.model.device)
+            found = snapshot.load(ctx.resume, run_fingerprint, self.model.device)
         except snapshot.SnapshotMismatchError as exc:
-            ctx.log(f"the checkpoint was not used, as {exc}; starting at step 0", level="warning")
+            ctx.log(f"the checkpoint cannot be used: {exc}; starting at step 0", level="warning")
             return None
         ctx.resumed_from(found.step)
         return found
 
     def _check_prompts(self, params: VideoParams, ctx: Context) -> None:
-        """Say so when a prompt is longer than the text encoder reads.
+        """Warn of a prompt that is longer than the text encoder reads, or refuse it.
 
-        Only the leader has the tokenizer; its refusal reaches the other ranks at the yield after the encoding.
+        Only the leader has the tokenizer. The other ranks learn of its refusal at the yield after the encoding.
         """
-        most = self.model.text_length
+        limit = self.model.text_length
         for name in ("prompt", "negative_prompt") if params.guidance > 1 else ("prompt",):
             count = self.model.count_tokens(getattr(params, name))
-            if count <= most:
+            if count <= limit:
                 continue
-            found = f"{name} is {count:,} tokens, but the model's text encoder reads {most:,}"
+            problem = f"{name} has {count:,} tokens, but the model's text encoder reads {limit:,}"
             if self.options.prompt_too_long == "refuse":
-                raise PermanentError(f"{found}. Shorten it.", code="invalid_input")
-            ctx.log(f"{found}: the end of it is ignored. Shorten it.", level="warning")
+                raise PermanentError(f"{problem}. Shorten it.", code="invalid_input")
+            ctx.log(f"{problem}: its end is ignored. Shorten it.", level="warning")
 
     def _encode_text(self, params: VideoParams) -> tuple[Any, Any, Any]:
-        """Prompt, negative prompt and first frame as tensors; on followers, room to receive them."""
+        """Prompt, negative prompt and first frame as tensors; on followers, buffers to receive them."""
         import torch
 
         model = self.model
@@ -269,25 +276,25 @@ class VideoWorkload:
 
         return Denoiser(self.model, self.ranks, params, conditions, seed=seed, resume=resume)
 
-    def _denoise(self, denoiser: Denoiser, mark: str, ctx: Context) -> Iterator[Step]:
+    def _denoise(self, denoiser: Denoiser, run_fingerprint: str, ctx: Context) -> Iterator[Step]:
         every, steps = self.options.preview_every, denoiser.steps
         for state in denoiser:
             snapshot = state.snapshot
             if self.group.leader and every and snapshot.step % every == 0 and snapshot.step < steps:
-                ctx.preview(self._preview(state.guess), step=snapshot.step)
+                ctx.preview(self._preview(state.estimate), step=snapshot.step)
             yield Step(
                 phase="denoise",
                 fraction=PHASES["encode_prompt"] + PHASES["denoise"] * snapshot.step / steps,
                 step=snapshot.step,
                 steps=steps,
-                snapshot=lambda snapshot=snapshot: snapshot.dump(mark),  # type: ignore[misc]
+                snapshot=lambda snapshot=snapshot: snapshot.dump(run_fingerprint),  # type: ignore[misc]
             )
 
-    def _preview(self, guess: Tensor) -> bytes:
+    def _preview(self, estimate: Tensor) -> bytes:
         from daybreak_server.workloads.video.pipeline.decode import preview
 
-        with self.model.working(self.model.vae) as vae:
-            return preview(vae, guess)
+        with self.model.on_device(self.model.vae) as vae:
+            return preview(vae, estimate)
 
     def _tiled(self) -> bool:
         return self.options.vae_tiling and self.model.info.vae_class == "AutoencoderKLWan"
@@ -301,12 +308,12 @@ class VideoWorkload:
     def _decode(self, denoiser: Denoiser) -> Iterator[Frames]:
         from daybreak_server.workloads.video.pipeline.decode import decode
 
-        with self.model.working(self.model.vae) as vae:
+        with self.model.on_device(self.model.vae) as vae:
             yield from decode(vae, denoiser.result(), tiled=self._tiled())
 
     def _encode(self, params: VideoParams, frames: list[Frames], ctx: Context) -> Iterator[float]:
-        """Write the files on the leader, yielding the part done; on followers only the yields."""
-        batches = -(-params.frames // FRAMES_A_YIELD)
+        """Write the files on the leader, and yield the part that is done. Followers only yield."""
+        batches = -(-params.frames // FRAMES_PER_YIELD)
         if not self.group.leader:
             yield from ((part + 1) / batches for part in range(batches))
             return
@@ -319,7 +326,7 @@ class VideoWorkload:
         poster.write_bytes(webp(pictures[len(pictures) // 2], side=640))
         with self._writer(video, params) as writer:
             for part in range(batches):
-                writer.write(pictures[part * FRAMES_A_YIELD : (part + 1) * FRAMES_A_YIELD])
+                writer.write(pictures[part * FRAMES_PER_YIELD : (part + 1) * FRAMES_PER_YIELD])
                 if part + 1 < batches:
                     yield (part + 1) / batches
         ctx.artifact(video, content_type="video/mp4")
@@ -337,12 +344,12 @@ class VideoWorkload:
 
 
 def _device(group: Group) -> Any:
-    """The torch device of a rank: the named one, or its own GPU of those it can see."""
+    """The torch device of a rank: the given one, or for ``cuda`` the GPU of this rank."""
     import torch
 
     device = torch.device(group.device)
     if device.type == "cuda" and device.index is None:
-        # Ray shows each actor its own GPUs only, so the first is the right one there.
-        seen = torch.cuda.device_count()
-        device = torch.device("cuda", group.local_rank if group.local_rank < seen else 0)
+        # Ray shows each actor only its own GPUs, so there the first is the right one.
+        visible = torch.cuda.device_count()
+        device = torch.device("cuda", group.local_rank if group.local_rank < visible else 0)
     return device

@@ -1,1 +1,5 @@
 """The API's side of the video workload: parameters, limits, options, model folder. Imports no torch."""
+
+from daybreak_server.workloads.video.spec.params import SPEC
+
+__all__ = ["SPEC"]

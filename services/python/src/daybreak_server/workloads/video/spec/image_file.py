@@ -1,7 +1,7 @@
-"""A first image as the API checks it: its base64, the format of the file, and the size in the header.
+"""Checks a first image in the API: its base64, the format of the file, and the size in the header.
 
-Standard library only, because the API does not install Pillow. A file that passes has a readable header; whether
-the pixels can be decoded is found out by the group's first rank (``first_image.py``).
+The API does not install Pillow, so this module uses the standard library only. A file that passes has a readable
+header. Whether its pixels can be decoded, only the leader of a group finds out (``first_image.py``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 Format = Literal["PNG", "JPEG", "WEBP"]
 
 MAX_PIXELS: Final = 4096 * 4096
-"""A few kilobytes of PNG can unpack to gigabytes, so larger pictures are refused by their header."""
+"""Larger pictures are refused by their header, because a few kilobytes of PNG can unpack to gigabytes."""
 
 CONVERT: Final = "Convert it to PNG, JPEG or WebP."
 
@@ -31,54 +31,54 @@ OTHER_FORMATS: Final = (
     (rb"%PDF", "a PDF"),
     (rb"\s*<(\?xml|svg|!)", "an XML, SVG or HTML document"),
 )
-"""How files begin that are often sent instead; only to name them in the error."""
+"""Magic bytes of files that people often send instead, to name the format in the error."""
 
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""JPEG markers: those that carry the size, and those without a segment."""
+"""Markers of JPEG: those with the size, and those without a segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header says."""
+    """Format and size of a picture, from its header."""
 
     format: Format
     width: int
     height: int
-    """Of the stored pixels, before an EXIF orientation is applied."""
+    """Width and height are those of the stored pixels, before the EXIF orientation is applied."""
     bits: int = 8
-    """Bits of a PNG's samples."""
+    """Bits of a sample in a PNG."""
 
 
 def standard_base64(text: str) -> str:
     """The standard, padded form of a base64 string.
 
-    Takes what clients make of it: line breaks and other whitespace, the URL-safe alphabet, missing padding, and a
-    ``data:`` URL around it.
+    Accepts the variants that clients send: line breaks and other whitespace, the URL-safe alphabet, missing padding,
+    and a ``data:`` URL.
 
-    :raises ValueError: for a URL that does not hold the file itself.
+    :raises ValueError: for a URL that does not contain the file itself.
     """
     scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", text)
     if scheme and scheme[1].lower() != "data":
         raise ValueError(
-            f"image must hold the file itself in base64, but is a {scheme[1].lower()}: URL, which is not fetched. "
+            f"image must be the file itself in base64, but is a {scheme[1].lower()}: URL, which is not fetched. "
             "Download the file and send its base64."
         )
     if scheme:
         head, comma, text = text.partition(",")
         if not comma or not head.rstrip().lower().endswith(";base64"):
             raise ValueError(
-                "image is a data: URL that is not in base64; send data:image/png;base64,… or the base64 alone."
+                "image is a data: URL without base64; send data:image/png;base64,… or the base64 alone."
             )
         text = unquote(text)
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
-    # A length of 4n+1 is never base64: left as it is, it fails to decode.
+    # A length of 4n+1 is never valid base64. Without padding it fails to decode, as it should.
     missing = {2: "==", 3: "="}.get(len(text) % 4, "")
     return text + missing
 
 
 def decode(text: str) -> bytes:
-    """The bytes of a file in base64. :raises ValueError: when it is not base64."""
+    """The bytes of a file in base64. :raises ValueError: when the text is not base64."""
     standard = standard_base64(text)
     try:
         return base64.b64decode(standard, validate=True)
@@ -91,14 +91,14 @@ def decode(text: str) -> bytes:
 def header(data: bytes) -> Header:
     """Format and size of a PNG, JPEG or WebP file.
 
-    :raises ValueError: when it is none of these, has no readable header, or is too large to unpack.
+    :raises ValueError: when the file is none of these, has no readable header, or is too large to unpack.
     """
     if not data:
         raise ValueError("image is empty. Leave it out, or send a PNG, JPEG or WebP file in base64.")
     found = _header(data)
     if found.width * found.height > MAX_PIXELS:
         raise ValueError(
-            f"image is {found.width} x {found.height} pixels, more than the {MAX_PIXELS:,} that are unpacked. "
+            f"image has {found.width} x {found.height} pixels, more than the limit of {MAX_PIXELS:,}. "
             "Scale it down to the video's size."
         )
     return found
@@ -113,12 +113,12 @@ def _header(data: bytes) -> Header:
         kind, found = "WebP", _webp(data)
     else:
         what = next((name for start, name in OTHER_FORMATS if re.match(start, data, re.DOTALL)), None)
-        seen = f"but is {what}. {CONVERT}" if what else f"but does not begin like one. {CONVERT}"
-        raise ValueError(f"image must be a PNG, JPEG or WebP file in base64, {seen}")
+        problem = f"but is {what}. {CONVERT}" if what else f"but does not start like one. {CONVERT}"
+        raise ValueError(f"image must be a PNG, JPEG or WebP file in base64, {problem}")
     if found is None or not (found.width and found.height):
         raise ValueError(
-            f"image begins like a {kind} file, but its header does not say how large it is: the file is "
-            "damaged or cut off. Open it in an image editor, save it again and send that."
+            f"image starts like a {kind} file, but its header has no size: the file is damaged or truncated. "
+            "Open it in an image editor, save it again and send that."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Which videos a pool can make: bounds and defaults, from model and options. No torch."""
+"""Bounds and defaults of a pool's videos, from its model and its options. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from daybreak_server.workloads.video.spec import model_folder as folders
+from daybreak_server.workloads.video.spec import model_folder
 from daybreak_server.workloads.video.spec.model_folder import Family, ModelInfo
 from daybreak_server.workloads.video.spec.options import VideoOptions
 
@@ -46,13 +46,13 @@ GIB: Final = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds and defaults of one pool, as ``VideoParams`` checks them."""
+    """Bounds and defaults of one pool, against which ``VideoParams`` checks a task."""
 
     family: Family
     multiple: int
-    """Width and height are multiples of this (pixels): VAE scale × patch."""
+    """Width and height must be multiples of this many pixels: VAE scale × patch."""
     temporal: int
-    """Frames are ``temporal`` × n + 1."""
+    """The number of frames must be ``temporal`` × n + 1."""
     max_side: int
     max_frames: int
     max_steps: int
@@ -63,34 +63,34 @@ class Limits:
     defaults: Mapping[str, Any]
 
     def tokens(self, width: int, height: int, frames: int) -> int:
-        """How many patches the transformer sees for a video."""
+        """Number of latent patches of a video, which are the transformer's tokens."""
         return (width // self.multiple) * (height // self.multiple) * ((frames - 1) // self.temporal + 1)
 
 
-TINY: Final = folders.FAMILIES["tiny"]
+TINY: Final = model_folder.FAMILIES["tiny"]
 
 
-def of_model(info: ModelInfo, options: VideoOptions) -> Limits:
-    """The limits of a model of this shape under a pool's options."""
+def model_limits(info: ModelInfo, options: VideoOptions) -> Limits:
+    """The limits of a model under a pool's options."""
     side, frames, steps = BOUNDS[info.family]
-    own = options.limits
-    max_side = min(own.max_side or side, info.rope_max * info.multiple)
-    max_frames = min(own.max_frames or frames, info.temporal * (info.rope_max - 1) + 1)
-    most = (max_side // info.multiple) ** 2 * ((max_frames - 1) // info.temporal + 1)
+    given = options.limits
+    max_side = min(given.max_side or side, info.rope_max * info.multiple)
+    max_frames = min(given.max_frames or frames, info.temporal * (info.rope_max - 1) + 1)
+    max_tokens = (max_side // info.multiple) ** 2 * ((max_frames - 1) // info.temporal + 1)
     reason = "the limit of this pool"
-    if own.max_tokens:
-        most = min(most, own.max_tokens)
-    fits = tokens_that_fit(info, options)
-    if fits is not None and fits < most:
-        most, reason = fits, f"what fits in {options.gpu_memory_gib:g} GiB of GPU memory"
+    if given.max_tokens:
+        max_tokens = min(max_tokens, given.max_tokens)
+    fitting = tokens_that_fit(info, options)
+    if fitting is not None and fitting < max_tokens:
+        max_tokens, reason = fitting, f"what fits in {options.gpu_memory_gib:g} GiB of GPU memory"
     return Limits(
         family=info.family,
         multiple=info.multiple,
         temporal=info.temporal,
         max_side=max_side,
         max_frames=max_frames,
-        max_steps=own.max_steps or steps,
-        max_tokens=most,
+        max_steps=given.max_steps or steps,
+        max_tokens=max_tokens,
         max_tokens_reason=reason,
         takes_image=info.expand_timesteps,
         two_experts=info.experts == 2,
@@ -99,11 +99,11 @@ def of_model(info: ModelInfo, options: VideoOptions) -> Limits:
 
 
 def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
-    """Roughly how many tokens one GPU's memory holds; None when its size is not known.
+    """Roughly how many tokens fit into the memory of one GPU; ``None`` if its size is not set.
 
-    Weights that stay (half of two experts, one part of all, with offloading) plus, for each token, the widest
-    float32 activations of a block: the feed-forward's hidden layer and eight times the width. An estimate
-    that refuses what can never run, not a promise that the rest does.
+    The estimate adds the weights that stay on the GPU (with offloading, only a part of them) and, for each token, the
+    widest float32 activations of a block: the hidden layer of the feed-forward and eight times the width. It refuses
+    videos that can never run; it does not promise that all others do.
     """
     if options.gpu_memory_gib is None:
         return None
@@ -114,17 +114,17 @@ def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
 
 
 def limits(options: Mapping[str, Any]) -> Limits:
-    """The limits of a pool with these options; the model's folder is read once per change of its index."""
+    """The limits of a pool with these options. The model folder is read again only when its index has changed."""
     parsed = VideoOptions.model_validate(options)
     index = parsed.folder / "model_index.json"
     try:
-        changed = index.stat().st_mtime_ns
+        modified_ns = index.stat().st_mtime_ns
     except OSError:
-        # A gateway serves pools whose model lies only on the workers.
-        return of_model(folders.FAMILIES[parsed.assumed_family], parsed)
-    return of_model(_read(str(parsed.folder), changed), parsed)
+        # A gateway also serves pools whose model exists only on the workers.
+        return model_limits(model_folder.FAMILIES[parsed.assumed_family], parsed)
+    return model_limits(_read(str(parsed.folder), modified_ns), parsed)
 
 
 @lru_cache(maxsize=64)
-def _read(folder: str, changed: int) -> ModelInfo:
-    return folders.read(Path(folder))
+def _read(folder: str, modified_ns: int) -> ModelInfo:
+    return model_folder.read(Path(folder))

@@ -1,6 +1,6 @@
-"""What a diffusers folder says about its model, read from its JSON and safetensors headers alone.
+"""Reads the shape of a model from its diffusers folder: from the JSON files and the sizes of the weights alone.
 
-The API validates requests against these numbers, so this module must stay free of torch.
+The API checks requests against these numbers, so this module must not import torch.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from daybreak_server.workloads.base import ModelMissingError
 Family = Literal["tiny", "t2v-a14b", "ti2v-5b"]
 
 BUILT_IN: Final = Path(__file__).parents[1] / "tiny" / "model"
-"""The trained model that ships in the package (``workloads.video.tiny.MODEL_DIR``, without its imports)."""
+"""The trained model in the package. Equals ``workloads.video.tiny.MODEL_DIR``, without importing that package."""
 
 SMALL_WIDTH: Final = 1024
-"""Below this inner width a single-expert model is taken for a tiny one: no published Wan is as narrow."""
+"""A model with a smaller inner width counts as tiny: every published Wan is wider."""
 
 SAMPLE_BYTES: Final = 65_536
 
 
 class FolderError(ModelMissingError, ValueError):
-    """The folder is not a model that this workload can run; the message says what to do."""
+    """The folder has no model that this workload can run. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +36,16 @@ class ModelInfo:
     family: Family
     heads: int
     width: int
-    """Inner width of the transformer: heads × size of a head."""
+    """Inner width of the transformer: number of heads × size of a head."""
     layers: int
     ffn: int
     patch: tuple[int, int, int]
     spatial: int
-    """Pixels a latent's side covers."""
+    """Side of a latent, in pixels."""
     temporal: int
-    """Frames a latent frame covers (but the first, which covers one)."""
+    """Frames in a latent frame; the first latent frame holds one."""
     rope_max: int
-    """Most token rows, columns or latent frames that the position embedding knows."""
+    """Most token rows, columns or latent frames of the position embedding."""
     experts: int
     expand_timesteps: bool
     vae_class: str
@@ -73,11 +73,11 @@ FAMILIES: Final[Mapping[Family, ModelInfo]] = {
         weight_bytes=10_000_000_000,
     ),
 }  # fmt: skip
-"""Published shapes (Wan2.2 repository, ``wan/configs``), for a process that validates but has no folder."""
+"""Published shapes (Wan2.2 repository, ``wan/configs``), for a gateway without the model folder."""
 
 
 def read(folder: Path) -> ModelInfo:
-    """The shape of the model in ``folder``. :raises FolderError: when it is not one this workload runs."""
+    """The shape of the model in ``folder``. :raises FolderError: when this workload cannot run it."""
     index = read_json(folder / "model_index.json")
     transformer = read_json(folder / "transformer" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
@@ -85,14 +85,17 @@ def read(folder: Path) -> ModelInfo:
     pipeline = index.get("_class_name")
     if pipeline != "WanPipeline" and not (pipeline == "WanImageToVideoPipeline" and expand):
         raise FolderError(
-            f"{folder} holds a {pipeline}; this workload runs WanPipeline folders (T2V-A14B, TI2V-5B)."
+            f"{folder} is a {pipeline}; this workload runs a WanPipeline: use T2V-A14B or TI2V-5B."
         )
     if transformer.get("image_dim") is not None or transformer["in_channels"] != transformer["out_channels"]:
         raise FolderError(
-            f"{folder} is an image-to-video model with extra input channels; it is not supported yet."
+            f"{folder} is an image-to-video model with extra input channels, which is not supported; "
+            "use T2V-A14B or TI2V-5B."
         )
     if vae.get("latents_mean") is None and vae.get("_class_name") != "AutoencoderKLWan":
-        raise FolderError(f"{folder}/vae/config.json lacks latents_mean and latents_std.")
+        raise FolderError(
+            f"{folder}/vae/config.json lacks latents_mean and latents_std; fetch the file again."
+        )
     width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
     experts = 2 if component_class(index, "transformer_2") and index.get("boundary_ratio") is not None else 1
     return ModelInfo(
@@ -116,7 +119,7 @@ def _patch(sizes: Any) -> tuple[int, int, int]:
     frames, height, width = sizes
     if height != 2 or width != 2:
         raise FolderError(
-            f"patch_size {sizes} is not supported: Wan's timesteps and this workload assume (1, 2, 2)."
+            f"patch_size {sizes} is not supported; use a model with (1, 2, 2), as Wan's timesteps assume."
         )
     return int(frames), int(height), int(width)
 
@@ -128,7 +131,7 @@ def _family(expand: bool, experts: int, width: int) -> Family:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. :raises FolderError: naming the file and what to do."""
+    """The object in a JSON file. :raises FolderError: with the file and what to do."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError as exc:
@@ -143,7 +146,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def component_class(index: Mapping[str, Any], name: str) -> str | None:
-    """The class of one component in ``model_index.json``; None when the pipeline goes without."""
+    """The class of a component in ``model_index.json``; ``None`` if the pipeline has no such component."""
     entry = index.get(name)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 and entry[1] else None
 
@@ -154,10 +157,10 @@ def weights(folder: Path) -> Iterator[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest that tells two models apart without reading all of their weights.
+    """A digest that distinguishes models without reading all of their weights.
 
-    Hashes every JSON file whole and, of each safetensors file, its size, header and the first and last 64 KiB
-    of its data: two fine-tunes of one shape differ in those, and 60 GB need not be read at each start.
+    It covers every JSON file, and of each safetensors file the size, the header and the first and last 64 KiB of data.
+    Two fine-tunes of one shape differ there, and a start need not read 60 GB.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):

@@ -1,4 +1,4 @@
-"""What an operator may set on a pool of the video workload (``pools.<name>.options``). No torch here."""
+"""The options of a pool with the video workload (``pools.<name>.options``). Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class PlanOptions(BaseModel):
-    """How ranks are spread, for the rare pool whose operator knows better than the planner."""
+    """How ranks share a video. Overrides the plan that Daybreak would choose."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cfg: int = Field(default=1, ge=1, le=2, description="Ranks that share out the guided and unguided pass.")
-    ulysses: int = Field(default=1, ge=1, description="Ranks that share out the attention heads.")
-    ring: int = Field(default=1, ge=1, description="Ranks that pass keys and values around (GPU only).")
+    cfg: int = Field(default=1, ge=1, le=2, description="Parts that share the guided and unguided pass.")
+    ulysses: int = Field(default=1, ge=1, description="Ranks that share the attention heads (Ulysses).")
+    ring: int = Field(default=1, ge=1, description="Ranks of ring attention (GPU only).")
 
 
 class LimitOptions(BaseModel):
-    """Bounds on one task; what is not set comes from the model."""
+    """Bounds on one task. The default of each comes from the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,22 +34,22 @@ class LimitOptions(BaseModel):
 
 
 class VideoOptions(BaseModel):
-    """Settings of a video pool."""
+    """Options of a video pool."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path | None = Field(
-        default=None, description="Local diffusers folder; absent: the built-in tiny Wan."
+        default=None, description="Local diffusers folder; absent: the built-in tiny model."
     )
     family: Literal["auto", "tiny", "t2v-a14b", "ti2v-5b"] = Field(
         default="auto",
-        description="Whose limits and defaults hold where the folder cannot be read, as on a gateway.",
+        description="Family whose limits and defaults apply where the folder cannot be read, as on a gateway.",
     )
     dtype: Dtype = Field(
-        default="auto", description="Of transformer and text encoder; auto: bfloat16 on a GPU."
+        default="auto", description="Dtype of transformer and text encoder; auto: bfloat16 on a GPU."
     )
     vae_dtype: Dtype = Field(
-        default="auto", description="Of the VAE; auto: float32, as Wan's authors advise."
+        default="auto", description="Dtype of the VAE; auto: float32, as Wan's authors advise."
     )
     attention: str | None = Field(
         default=None,
@@ -58,35 +58,36 @@ class VideoOptions(BaseModel):
     compile: bool = Field(default=False, description="torch.compile the transformer's repeated blocks (GPU).")
     offload: Literal["none", "model", "group"] = Field(
         default="none",
-        description="none: all parts stay on the GPU; model: each moves there to work; group: by block "
-        "(one rank, needs accelerate).",
+        description="none: all models stay on the GPU; model: each moves there while it works; group: block by block "
+        "(one rank only, needs accelerate).",
     )
     vae_tiling: bool = Field(
-        default=False, description="Decode in tiles: less memory, and slightly other pixels."
+        default=False, description="Decode in tiles: needs less memory, and changes pixels slightly."
     )
-    vae_slicing: bool = Field(default=False, description="Decode a batch one by one.")
+    vae_slicing: bool = Field(default=False, description="Decode the videos of a batch one at a time.")
     prompt_too_long: Literal["warn", "refuse"] = Field(
         default="warn",
-        description="What to do with a prompt of more tokens than the text encoder reads. warn: ignore the end of it, "
-        "and log a warning with both numbers; refuse: fail the task.",
+        description="What to do with a prompt of more tokens than the text encoder reads. warn: ignore its end and "
+        "log a warning with both numbers; refuse: fail the task.",
     )
     preview_every: int = Field(default=5, ge=0, description="Steps between previews; 0: none.")
     crf: int = Field(
-        default=18, ge=0, le=51, description="x264's constant rate factor: lower is better and larger."
+        default=18, ge=0, le=51, description="Constant rate factor of x264: lower is better and larger."
     )
-    preset: str = Field(default="veryfast", description="x264's preset.")
+    preset: str = Field(default="veryfast", description="Preset of x264.")
     encoder_threads: int = Field(
-        default=1, ge=1, le=64, description="x264's threads; other counts, other bytes."
+        default=1, ge=1, le=64, description="Threads of x264. Another number gives other bytes."
     )
-    parallel: PlanOptions | None = Field(default=None, description="Overrides the plan over the ranks.")
+    parallel: PlanOptions | None = Field(default=None, description="Overrides how ranks share a video.")
     warm_up: bool = Field(
-        default=True, description="Run one small step at start, so that the first task need not."
+        default=True,
+        description="Run one step of a default video at start, so that the first task is not slower.",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads a rank; absent: cores / ranks here."
+        default=None, ge=1, description="CPU threads of a rank; absent: cores / ranks on this machine."
     )
     gpu_memory_gib: float | None = Field(
-        default=None, gt=0, description="Memory of one GPU: tasks that cannot fit are refused at submit."
+        default=None, gt=0, description="Memory of one GPU. Tasks that cannot fit are refused at submit."
     )
     limits: LimitOptions = Field(
         default_factory=LimitOptions, description="Tighter bounds than the model's own."
@@ -97,16 +98,17 @@ class VideoOptions(BaseModel):
         parts = self.parallel
         if self.offload == "group" and parts and parts.ulysses * parts.ring > 1:
             raise ValueError(
-                "offload: group moves weights under the hooks of Ulysses and ring; use offload: model."
+                "offload: group does not work with Ulysses and ring, which hook the weights it moves; "
+                "use offload: model."
             )
         return self
 
     @property
     def folder(self) -> Path:
-        """Where the model lies."""
+        """The model folder."""
         return self.model or BUILT_IN
 
     @property
     def assumed_family(self) -> Family:
-        """Whose limits hold when the folder is not on this machine."""
+        """The family whose limits apply if the folder is not on this machine."""
         return "tiny" if self.family == "auto" else self.family

@@ -1,4 +1,4 @@
-"""A video task's input: validated by the API, so this module needs pydantic and the standard library only."""
+"""The input of a video task. The API checks it, so this module imports only pydantic and the standard library."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from pydantic import (
 
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.video.spec import image_file
-from daybreak_server.workloads.video.spec.limits import TINY, Limits, limits, of_model
+from daybreak_server.workloads.video.spec.limits import TINY, Limits, limits, model_limits
 from daybreak_server.workloads.video.spec.options import VideoOptions
 
 MAX_PROMPT: Final = 2_000
 MAX_IMAGE_BASE64: Final = 12_288
-"""Redis keeps at most 16 KiB of a task's parameters; larger images need an upload of their own."""
+"""Redis stores at most 16 KiB of a task's input. Larger images would need an upload."""
 
 MAX_SEED: Final = 2**32 - 1
 
 SIZE: Final = re.compile(r"^([1-9][0-9]{0,4})[xX×*]([1-9][0-9]{0,4})$")
-"""Wan's scripts write a size with ``*``, others with ``X`` or ``×``; it is kept as WIDTHxHEIGHT."""
+"""Wan's scripts write a size with ``*``, others with ``X`` or ``×``. It is stored as WIDTHxHEIGHT."""
 
-BUILT_IN_LIMITS: Final = of_model(TINY, VideoOptions())
+BUILT_IN_LIMITS: Final = model_limits(TINY, VideoOptions())
 
 Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT)]
 
 
 class VideoParams(BaseModel):
-    """What to make. Every field but the prompt has a default that fits the pool's model."""
+    """The video to make. Every field except the prompt has a default that fits the pool's model."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -51,44 +51,49 @@ class VideoParams(BaseModel):
         examples=["a red circle moving left"],
     )
     negative_prompt: Prompt = Field(
-        default="", description="What it should not show; used when guidance is above 1.", examples=["blurry"]
+        default="",
+        description="What the video must not show; used if guidance is above 1.",
+        examples=["blurry"],
     )
     size: str = Field(
         default="64x64",
-        description="WIDTHxHEIGHT, pixels, multiples of the model's block (tiny and A14B: 16, TI2V-5B: 32). "
-        "WIDTH*HEIGHT is read the same.",
+        description="WIDTHxHEIGHT in pixels, multiples of the model's block (tiny and A14B: 16, TI2V-5B: 32). "
+        "WIDTH*HEIGHT means the same.",
         examples=["64x64", "1280x720"],
         json_schema_extra={"pattern": SIZE.pattern},
     )
-    frames: int = Field(default=17, ge=1, description="How many frames: 4n+1.", examples=[17, 81])
-    fps: int = Field(default=8, ge=1, le=60, description="Frames a second of the file.", examples=[8, 16])
+    frames: int = Field(default=17, ge=1, description="Number of frames: 4n+1.", examples=[17, 81])
+    fps: int = Field(default=8, ge=1, le=60, description="Frames per second of the file.", examples=[8, 16])
     steps: int = Field(
-        default=20, ge=1, description="Denoising steps: more is slower and finer.", examples=[20]
+        default=20, ge=1, description="Denoising steps: more are slower and finer.", examples=[20]
     )
     guidance: float = Field(
-        default=3.0, ge=0, le=30, description="How closely to follow the prompt; 1 or less halves the work."
+        default=3.0, ge=0, le=30, description="How closely to follow the prompt. 1 or less halves the work."
     )
     guidance_2: float | None = Field(
-        default=None, ge=0, le=30, description="The same for the low-noise expert of a two-expert model."
+        default=None,
+        ge=0,
+        le=30,
+        description="Guidance of the low-noise expert, for a model with two experts.",
     )
     shift: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        description="Flow shift: higher spends more steps on layout, fewer on detail.",
+        description="Flow shift: a higher value spends more steps on layout and fewer on detail.",
     )
     seed: int | None = Field(
         default=None,
         ge=0,
         le=MAX_SEED,
-        description="The same seed gives the same video; absent, one is drawn from the task's id.",
+        description="The same seed gives the same video. Absent: a seed derived from the task's id.",
         examples=[7],
     )
     image: Annotated[str, StringConstraints(max_length=MAX_IMAGE_BASE64)] | None = Field(
         default=None,
-        description="First frame for models that take one (TI2V-5B): PNG, JPEG or WebP in base64, "
-        f"at most {MAX_IMAGE_BASE64:,} characters. It is turned upright by its EXIF orientation, put on white where "
-        "it is transparent, scaled to cover the video's size and cropped around its centre.",
+        description="First frame, for models that take one (TI2V-5B): PNG, JPEG or WebP in base64, "
+        f"at most {MAX_IMAGE_BASE64:,} characters. It is turned upright by its EXIF orientation, transparent parts "
+        "become white, and it is scaled to cover the video's size and cropped around its centre.",
         repr=False,
     )
 
@@ -99,14 +104,12 @@ class VideoParams(BaseModel):
 
     @field_validator("size", mode="before")
     @classmethod
-    def _size_as_written(cls, size: Any) -> Any:
+    def _normalize_size(cls, size: Any) -> Any:
         if not isinstance(size, str):
             return size
         sides = SIZE.fullmatch(size)
         if sides is None:
-            raise ValueError(
-                f"size must be WIDTHxHEIGHT in pixels, for example 1280x720; {size[:32]!r} is not."
-            )
+            raise ValueError(f"size must be WIDTHxHEIGHT in pixels, for example 1280x720, not {size[:32]!r}.")
         return f"{sides[1]}x{sides[2]}"
 
     @field_validator("size")
@@ -117,10 +120,10 @@ class VideoParams(BaseModel):
         if width % bound.multiple or height % bound.multiple:
             near = "x".join(str(_nearest(side, bound.multiple)) for side in (width, height))
             raise ValueError(
-                f"size must be a multiple of {bound.multiple} both ways; {size} is not. Try {near}."
+                f"width and height must be multiples of {bound.multiple}, not {size}. Try {near}."
             )
         if max(width, height) > bound.max_side:
-            raise ValueError(f"size must be at most {bound.max_side} pixels a side; {size} is larger.")
+            raise ValueError(f"width and height must be at most {bound.max_side} pixels, not {size}.")
         return size
 
     @field_validator("frames")
@@ -131,15 +134,14 @@ class VideoParams(BaseModel):
             near = _nearest(frames - 1, bound.temporal, least=0) + 1
             raise ValueError(f"frames must be {bound.temporal}n+1; {frames} is not. Try {near}.")
         if frames > bound.max_frames:
-            raise ValueError(f"frames must be at most {bound.max_frames}; {frames} is more.")
+            raise ValueError(f"frames must be at most {bound.max_frames}, not {frames}.")
         if "size" in info.data:
             width, height = (int(side) for side in info.data["size"].split("x"))
             tokens = bound.tokens(width, height, frames)
             if tokens > bound.max_tokens:
                 raise ValueError(
-                    f"{info.data['size']} with {frames} frames is {tokens:,} tokens, more than the "
-                    f"{bound.max_tokens:,} that are {bound.max_tokens_reason}. Try a smaller size "
-                    "or fewer frames."
+                    f"{info.data['size']} with {frames} frames is {tokens:,} tokens, more than "
+                    f"{bound.max_tokens:,}, {bound.max_tokens_reason}. Try a smaller size or fewer frames."
                 )
         return frames
 
@@ -148,20 +150,22 @@ class VideoParams(BaseModel):
     def _steps(cls, steps: int, info: ValidationInfo) -> int:
         bound = _limits(info)
         if steps > bound.max_steps:
-            raise ValueError(f"steps must be at most {bound.max_steps}; {steps} is more.")
+            raise ValueError(f"steps must be at most {bound.max_steps}, not {steps}.")
         return steps
 
     @field_validator("guidance_2")
     @classmethod
     def _guidance_2(cls, guidance_2: float | None, info: ValidationInfo) -> float | None:
         if guidance_2 is not None and not _limits(info).two_experts:
-            raise ValueError("guidance_2 is for models with two experts (T2V-A14B); leave it out here.")
+            raise ValueError(
+                "guidance_2 needs a model with two experts (T2V-A14B); leave it out in this pool."
+            )
         return guidance_2
 
     @field_validator("image", mode="before")
     @classmethod
-    def _image_as_written(cls, image: Any) -> Any:
-        # Before the length is checked: line breaks and a data: URL's head are not part of the file.
+    def _normalize_image(cls, image: Any) -> Any:
+        # Before the check of the length: line breaks and the head of a data: URL do not count.
         return image_file.standard_base64(image) if isinstance(image, str) else image
 
     @field_validator("image")
@@ -170,7 +174,7 @@ class VideoParams(BaseModel):
         if image is None:
             return None
         if not _limits(info).takes_image:
-            raise ValueError("this pool's model takes no first image (TI2V-5B does); leave image out.")
+            raise ValueError("the model of this pool takes no first image (TI2V-5B does); leave image out.")
         image_file.header(image_file.decode(image))
         return image
 
@@ -185,7 +189,7 @@ class VideoParams(BaseModel):
         return int(self.size.split("x")[1])
 
     def seed_for(self, task_id: str) -> int:
-        """The seed of this task: the given one, or one that every retry of the task draws alike."""
+        """The seed of this task: the given one, or one derived from its id, so that every retry has the same."""
         if self.seed is not None:
             return self.seed
         return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:4], "big")
@@ -197,12 +201,12 @@ def _limits(info: ValidationInfo) -> Limits:
 
 
 def _nearest(value: int, multiple: int, least: int = 1) -> int:
-    """The multiple nearest to a value; the larger of two as near (16 frames → 17, not 13)."""
+    """The multiple nearest to a value; of two at the same distance, the larger one (16 frames → 17, not 13)."""
     return max(least, (value + multiple // 2) // multiple) * multiple
 
 
 def cost(params: VideoParams) -> float:
-    """Thousands of token-steps: proportional to run time within a pool, where tokens are of one size."""
+    """Thousands of token-steps: proportional to the run time within a pool, where all tokens have one size."""
     tokens = (params.width / 16) * (params.height / 16) * ((params.frames - 1) // 4 + 1)
     passes: Literal[1, 2] = 2 if params.guidance > 1 else 1
     return tokens * params.steps * passes / 1000

@@ -1,8 +1,8 @@
 """Checks a model folder without torch: ``daybreakd models verify FOLDER``.
 
-A folder copied by halves, or cloned without Git LFS, fails hours later on a GPU; here it fails in a second.
-Only JSON files and safetensors headers are read, so a flipped bit inside goes unnoticed: a checksum of 60 GB
-is the download tool's business.
+A folder that was copied in part, or cloned without Git LFS, would fail hours later on a GPU. This check finds it in a
+second, because it reads only JSON files and safetensors headers. It does not find a flipped bit in the weights: a
+checksum of 60 GB is the task of the download tool.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from daybreak_server.workloads.video.spec import model_folder as folders
+from daybreak_server.workloads.video.spec import model_folder
 
 CLASSES: Final = {
     "transformer": ("WanTransformer3DModel",),
@@ -23,7 +23,7 @@ CLASSES: Final = {
     "text_encoder": ("UMT5EncoderModel",),
     "scheduler": ("UniPCMultistepScheduler",),
 }
-"""What the loader makes of each component; the tokenizer may be any fast one."""
+"""Component → classes that the loader supports. The tokenizer may be any fast one."""
 
 BITS: Final = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8,
@@ -31,21 +31,21 @@ BITS: Final = {
 }  # fmt: skip
 
 MAX_HEADER: Final = 100_000_000
-"""The safetensors format's own bound on its header (bytes)."""
+"""The limit of the safetensors format for its header, in bytes."""
 
 LFS_POINTER: Final = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing about a folder, as a sentence that says what to do where something must be done."""
+    """A sentence about a folder. If something is wrong, it says what to do."""
 
     level: Literal["error", "warning", "info"]
     message: str
 
 
 def verify(folder: Path) -> list[Finding]:
-    """What there is to say of a model folder, worst first; without an error it can be loaded."""
+    """Findings about a model folder, worst first. Without an error, the model can be loaded."""
     found = list(_findings(Path(folder)))
     order = ("error", "warning", "info")
     return sorted(found, key=lambda finding: order.index(finding.level))
@@ -58,13 +58,15 @@ def _findings(folder: Path) -> Iterator[Finding]:
         )
         return
     try:
-        index = folders.read_json(folder / "model_index.json")
-        info = folders.read(folder)
-    except folders.FolderError as exc:
+        index = model_folder.read_json(folder / "model_index.json")
+        info = model_folder.read(folder)
+    except model_folder.FolderError as exc:
         yield _error(str(exc))
         return
     except (KeyError, TypeError, ValueError) as exc:
-        yield _error(f"a config.json in {folder} lacks or garbles {exc}; fetch the JSON files again.")
+        yield _error(
+            f"a config.json in {folder} has a missing or wrong value ({exc}); fetch the JSON files again."
+        )
         return
     yield Finding(
         level="info",
@@ -75,17 +77,19 @@ def _findings(folder: Path) -> Iterator[Finding]:
         yield from _component(folder, index, name, classes)
     yield from _tokenizer(folder)
     if index.get("boundary_ratio") is not None and info.experts == 1:
-        yield _error("model_index.json has a boundary_ratio but no transformer_2; fetch the second expert.")
+        yield _error(
+            "model_index.json has a boundary_ratio but no transformer_2; fetch the second expert too."
+        )
 
 
 def _component(folder: Path, index: dict[str, Any], name: str, classes: tuple[str, ...]) -> Iterator[Finding]:
-    present = folders.component_class(index, name)
+    present = model_folder.component_class(index, name)
     if present is None:
         if name != "transformer_2":
-            yield _error(f"model_index.json names no {name}; a Wan pipeline needs one.")
+            yield _error(f"model_index.json has no {name}; fetch a complete Wan pipeline.")
         return
     if present not in classes:
-        yield _error(f"{name} is a {present}; this workload loads {' or '.join(classes)}.")
+        yield _error(f"{name} is a {present}; use a model with {' or '.join(classes)}.")
     if not (folder / name).is_dir():
         yield _error(f"{folder / name} is missing; fetch that folder too.")
         return
@@ -100,25 +104,25 @@ def _tokenizer(folder: Path) -> Iterator[Finding]:
     yield from _json_files(folder / "tokenizer", "tokenizer_config.json")
     if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "spiece.model")):
         yield _error(
-            f"{folder / 'tokenizer'} holds neither tokenizer.json nor spiece.model; fetch one of them."
+            f"{folder / 'tokenizer'} has neither tokenizer.json nor spiece.model; fetch one of them."
         )
 
 
 def _json_files(folder: Path, *names: str) -> Iterator[Finding]:
     for name in names:
         try:
-            folders.read_json(folder / name)
-        except folders.FolderError as exc:
+            model_folder.read_json(folder / name)
+        except model_folder.FolderError as exc:
             yield _error(str(exc))
 
 
 def _weights(folder: Path) -> Iterator[Finding]:
-    """Shards named by the index are there, whole, and hold the tensors that the index says."""
+    """Check that the shards of the index exist, are complete, and have the tensors that the index lists."""
     files = sorted(folder.glob("*.safetensors"))
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not files:
-        other = "only pickled .bin weights" if list(folder.glob("*.bin")) else "no weights"
-        yield _error(f"{folder} holds {other}; fetch its *.safetensors files.")
+        present = "only pickled .bin weights" if list(folder.glob("*.bin")) else "no weights"
+        yield _error(f"{folder} has {present}; fetch its *.safetensors files.")
         return
     headers: dict[str, set[str]] = {}
     for path in files:
@@ -130,14 +134,15 @@ def _weights(folder: Path) -> Iterator[Finding]:
         yield from _against_index(folder, index, headers)
     if not indexes and len(files) > 1:
         yield _error(
-            f"{folder} has {len(files)} safetensors files but no *.index.json; fetch it, or remove extras."
+            f"{folder} has {len(files)} safetensors files but no *.index.json; fetch the index, or remove "
+            "the files that do not belong to the model."
         )
 
 
 def _against_index(folder: Path, index: Path, headers: dict[str, set[str]]) -> Iterator[Finding]:
     try:
-        where: dict[str, str] = folders.read_json(index)["weight_map"]
-    except (folders.FolderError, KeyError) as exc:
+        where: dict[str, str] = model_folder.read_json(index)["weight_map"]
+    except (model_folder.FolderError, KeyError) as exc:
         yield _error(f"{index} cannot be used ({exc}); fetch it again.")
         return
     for name in sorted(set(where.values())):
@@ -147,14 +152,14 @@ def _against_index(folder: Path, index: Path, headers: dict[str, set[str]]) -> I
             lacking = {tensor for tensor, file in where.items() if file == name} - headers[name]
             if lacking:
                 yield _error(
-                    f"{folder / name} lacks {len(lacking)} tensors, {min(lacking)} first; fetch it again."
+                    f"{folder / name} lacks {len(lacking)} tensors, such as {min(lacking)}; fetch it again."
                 )
     for name in sorted(set(headers) - set(where.values())):
-        yield Finding(level="warning", message=f"{folder / name} is not in {index.name}; it may be removed.")
+        yield Finding(level="warning", message=f"{folder / name} is not in {index.name}; you can remove it.")
 
 
 def header(path: Path) -> set[str]:
-    """The tensors a safetensors file holds. :raises ValueError: when it is cut short or not such a file."""
+    """Names of the tensors in a safetensors file. :raises ValueError: when it is truncated or no such file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -162,24 +167,24 @@ def header(path: Path) -> set[str]:
             raise ValueError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull.")
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(MAX_HEADER, size - 8):
-            raise ValueError(f"{path} is not a whole safetensors file ({size:,} bytes); fetch it again.")
+            raise ValueError(f"{path} is not a complete safetensors file ({size:,} bytes); fetch it again.")
         file.seek(8)
         try:
             tensors = json.loads(file.read(length))
             entries = {name: entry for name, entry in tensors.items() if name != "__metadata__"}
             end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            sound = all(map(_sound, entries.values()))
+            consistent = all(map(_is_consistent, entries.values()))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
             raise ValueError(f"{path} has a damaged header ({type(exc).__name__}); fetch it again.") from exc
-    if size != 8 + length + end or not sound:
+    if size != 8 + length + end or not consistent:
         raise ValueError(
-            f"{path} has {size:,} bytes where its header says {8 + length + end:,}; fetch it again."
+            f"{path} has {size:,} bytes, but its header says {8 + length + end:,}; fetch it again."
         )
     return set(entries)
 
 
-def _sound(entry: dict[str, Any]) -> bool:
-    """Whether a tensor's place is as long as its shape needs; dtypes we do not know are taken on trust."""
+def _is_consistent(entry: dict[str, Any]) -> bool:
+    """Whether a tensor is as long as its shape needs. Unknown dtypes are not checked."""
     start, end = entry["data_offsets"]
     bits = BITS.get(entry["dtype"])
     return bits is None or (end - start) * 8 == math.prod(entry["shape"]) * bits

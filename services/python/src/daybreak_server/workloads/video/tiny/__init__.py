@@ -1,7 +1,7 @@
-"""The tiny trained Wan that ships in the package: it draws a moving shape as its prompt says, on a CPU."""
+"""The tiny trained Wan model that ships in the package. On a CPU, it draws the moving shape that a prompt describes."""
 
 from pathlib import Path
 from typing import Final
 
 MODEL_DIR: Final = Path(__file__).parent / "model"
-"""A standard diffusers folder: model_index.json, scheduler, text_encoder, tokenizer, transformer, vae."""
+"""A diffusers folder: model_index.json, scheduler, text_encoder, tokenizer, transformer, vae."""
