@@ -13,7 +13,7 @@ from daybreak_server.settings.tree import S3Settings
 class Model(S3Model):
     def __init__(self, url: str, endpoint: str, *, die_after: int) -> None:
         super().__init__(url, S3Settings(endpoint_url=endpoint, path_style=True))
-        self.asked = 0
+        self.requested = 0
         self._ranges = 0
         self._die_after = die_after
 
@@ -21,5 +21,5 @@ class Model(S3Model):
         self._ranges += 1
         if self._die_after and self._ranges > self._die_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.asked += length
+        self.requested += length
         yield from super().read(file, start, length)

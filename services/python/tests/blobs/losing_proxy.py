@@ -1,4 +1,4 @@
-"""A TCP proxy that passes a request on and loses the answer: the write took effect, and nobody is told."""
+"""A TCP proxy that passes a request on and loses the answer: the write took effect, but its caller does not know."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class LosingProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one in (self._listener, *self._open):
+        for connection in (self._listener, *self._open):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         for thread in self._threads:
             thread.join(30)
 
@@ -71,6 +71,6 @@ class LosingProxy:
 
     @staticmethod
     def _end(*both: socket.socket) -> None:
-        for one in both:
+        for connection in both:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)

@@ -75,7 +75,7 @@ def put(blobs: Blobs, key: str, data: bytes, folder: Path, content_type: str = "
 
 
 def keys(blobs: Blobs, prefix: str = "") -> list[str]:
-    return [one.key for one in blobs.list(prefix)]
+    return [file.key for file in blobs.list(prefix)]
 
 
 def digest(data: bytes) -> str:
@@ -212,7 +212,7 @@ def leftovers(place: Place) -> list[str]:
     )
     try:
         found = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
-        return [one["Key"] for one in found.get("Uploads", ())]
+        return [upload["Key"] for upload in found.get("Uploads", ())]
     finally:
         client.close()
 
@@ -290,7 +290,7 @@ def test_lists_are_in_order_and_below_the_prefix_only(place: Place, tmp_path: Pa
     assert keys(place.blobs, "a/b") == keys(place.blobs, "a/b/") == ["a/b/1", "a/b/2/3"]
     assert keys(place.blobs, "a0") == ["a0"]
     assert keys(place.blobs, "none") == keys(place.blobs, "a0/x") == []
-    assert [one.size_bytes for one in place.blobs.list("b")] == [2]
+    assert [file.size_bytes for file in place.blobs.list("b")] == [2]
 
 
 def test_delete_takes_a_prefix_and_no_more(place: Place, tmp_path: Path) -> None:

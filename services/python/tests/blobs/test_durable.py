@@ -12,8 +12,8 @@ from daybreak_server.adapters.blobs.local import LocalBlobs
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """(``fsync`` or ``link``, inode), as they are asked for; both are carried out."""
+def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(``fsync`` or ``link``, inode), as they are requested for; both are carried out."""
     calls: list[tuple[str, int]] = []
     fsync, link = os.fsync, os.link
 
@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def test_a_file_is_on_the_disk_when_its_upload_has_ended(
-    tmp_path: Path, asked: list[tuple[str, int]]
+    tmp_path: Path, disk_calls: list[tuple[str, int]]
 ) -> None:
     """The bytes are synced before the file gets its name; the folders down to it before the upload ends."""
     source = tmp_path / "source"
@@ -41,8 +41,8 @@ def test_a_file_is_on_the_disk_when_its_upload_has_ended(
     list(blobs.upload("task/1.a/video.mp4", source, content_type="video/mp4"))
     path = root / "task/1.a/video.mp4"
     file = path.stat().st_ino
-    named = asked.index(("link", file))
-    assert ("fsync", file) in asked[:named], "the file had its name before its bytes were on the disk"
-    synced = {inode for call, inode in asked[named:] if call == "fsync"}
+    named = disk_calls.index(("link", file))
+    assert ("fsync", file) in disk_calls[:named], "the file had its name before its bytes were on the disk"
+    synced = {inode for call, inode in disk_calls[named:] if call == "fsync"}
     folders = {folder.stat().st_ino for folder in (path.parent, path.parent.parent, root)}
     assert folders <= synced, "a folder on the way was not synced after the file had its name"

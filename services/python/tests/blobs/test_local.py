@@ -84,7 +84,7 @@ def test_there_are_no_urls(local: Place) -> None:
     assert local.blobs.url("a/x", expires_s=60) is None
 
 
-def test_a_file_in_the_way_is_told(local: Place, source: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_refused(local: Place, source: Path) -> None:
     """A file where a folder is needed is refused with words, and a folder where a file is wanted is taken."""
     list(local.blobs.upload("a", source, content_type="video/mp4"))
     with pytest.raises(BlobRefusedError, match="has the name of a folder"):
@@ -119,7 +119,7 @@ _UPLOAD = (
 )
 
 
-def test_a_folder_without_rights_is_told(tmp_path: Path, source: Path) -> None:
+def test_a_folder_without_permission_is_refused(tmp_path: Path, source: Path) -> None:
     """A folder that may not be written to is refused with its path and what to do (as a user, not root)."""
     root = tmp_path / "store"
     root.mkdir(mode=0o755)
@@ -128,19 +128,19 @@ def test_a_folder_without_rights_is_told(tmp_path: Path, source: Path) -> None:
             parent.chmod(parent.stat().st_mode | 0o055)
     root.chmod(0o555)
     drop = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
-    said = in_a_process(f"{_HEAD}{drop}blobs = LocalBlobs(root)\n{_UPLOAD}", root, source)
-    assert said.startswith("BlobRefusedError")
-    assert str(root) in said
-    assert "the right to read and write there" in said
+    output = in_a_process(f"{_HEAD}{drop}blobs = LocalBlobs(root)\n{_UPLOAD}", root, source)
+    assert output.startswith("BlobRefusedError")
+    assert str(root) in output
+    assert "the right to read and write there" in output
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, source: Path) -> None:
+def test_an_upload_to_a_full_disk_leaves_nothing(tmp_path: Path, source: Path) -> None:
     """When the bytes do not fit, the upload is refused with words and nothing of it stays behind."""
     source.write_bytes(b"x" * 200_000)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-    said = in_a_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
-    assert said.startswith("BlobRefusedError")
-    assert "ulimit" in said
+    output = in_a_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
+    assert output.startswith("BlobRefusedError")
+    assert "ulimit" in output
     assert list((tmp_path / "store").rglob("*")) == []
 
 

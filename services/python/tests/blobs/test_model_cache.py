@@ -1,4 +1,4 @@
-"""Models that lie on S3: fetched once by a node, whole or not at all, and gone on with after a kill."""
+"""Models on S3: a node downloads each once, completely or not at all, and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def put(place: Place) -> str:
 
 
 class Counting(S3Model):
-    """Counts the bytes that were really asked for."""
+    """Counts the bytes that were really requested."""
 
-    asked = 0
+    requested = 0
 
     def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
-        self.asked += length
+        self.requested += length
         yield from super().read(file, start, length)
 
 
@@ -82,11 +82,11 @@ def test_a_model_is_fetched_once(s3: Place, tmp_path: Path) -> None:
     model = Counting(url, s3.address.s3)
     folder, reports = fetch(model, tmp_path)
     assert whole(folder)
-    assert model.asked == TOTAL
+    assert model.requested == TOTAL
     assert reports[-1] == (TOTAL, TOTAL)
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert fetch(model, tmp_path) == (folder, [])
-    assert model.asked == TOTAL
+    assert model.requested == TOTAL
     prefix = url.removeprefix(f"s3://{BUCKET}/")
     s3_client = client(s3)
     s3_client.put_object(Bucket=BUCKET, Key=f"{prefix}/model_index.json", Body=b"{}")
@@ -103,7 +103,7 @@ from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 url, endpoint, folder, ranges = sys.argv[1:]
 model = Model(url, endpoint, die_after=int(ranges))
-print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, on_progress=lambda a, b: None), model.asked)
+print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, on_progress=lambda a, b: None), model.requested)
 """
 
 
@@ -131,13 +131,13 @@ def test_what_a_killed_process_has_fetched_is_not_fetched_again(s3: Place, tmp_p
     model = Counting(url, s3.address.s3)
     folder, reports = fetch(model, tmp_path)
     assert whole(folder)
-    assert 0 < model.asked <= TOTAL - 4 * RANGE
+    assert 0 < model.requested <= TOTAL - 4 * RANGE
     assert reports[-1] == (TOTAL, TOTAL)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
 
 
 def test_what_is_noted_of_a_folder_that_is_gone_counts_for_nothing(s3: Place, tmp_path: Path) -> None:
-    """Somebody may clean up in between: no file is taken for whole that is not."""
+    """If the folder was removed, no file counts as complete that is not."""
     url = put(s3)
     child(s3, url, tmp_path, die_after=6).communicate(timeout=120)
     (partial,) = [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -152,7 +152,7 @@ def test_ranks_of_a_node_fetch_once(s3: Place, tmp_path: Path) -> None:
     outputs = [rank.communicate(timeout=120)[0].split() for rank in ranks]
     assert {rank.returncode for rank in ranks} == {0}
     assert len({folder for folder, _ in outputs}) == 1
-    assert sorted(int(asked) for _, asked in outputs) == [0, 0, 0, TOTAL]
+    assert sorted(int(requested) for _, requested in outputs) == [0, 0, 0, TOTAL]
     assert whole(Path(outputs[0][0]))
 
 
@@ -187,7 +187,7 @@ def test_a_model_that_is_changed_under_way(
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
 
 
-def test_a_connection_that_breaks_is_no_end(s3: Place, tmp_path: Path) -> None:
+def test_a_broken_connection_is_retried(s3: Place, tmp_path: Path) -> None:
     """A range that ends early is read again, and counted once."""
 
     class Breaking(Counting):
@@ -205,14 +205,16 @@ def test_a_connection_that_breaks_is_no_end(s3: Place, tmp_path: Path) -> None:
     assert (model.broken, whole(folder), reports[-1]) == (1, True, (TOTAL, TOTAL))
 
 
-def test_a_node_without_room(s3: Place, tmp_path: Path) -> None:
+def test_a_model_that_does_not_fit_is_refused(s3: Place, tmp_path: Path) -> None:
     """A download that cannot fit does not begin. The error has both sizes and the setting."""
 
     class Huge(S3Model):
         def files(self) -> tuple[ModelFile, ...]:
             return (ModelFile(name="a", size_bytes=1 << 40, tag="t"),)
 
-    with pytest.raises(BlobRefusedError, match=r"does not fit in .* GB are needed and .*DAYBREAK_MODEL_CACHE"):
+    with pytest.raises(
+        BlobRefusedError, match=r"does not fit in .* GB are needed and .*DAYBREAK_MODEL_CACHE"
+    ):
         ModelCache(tmp_path).get(Huge(put(s3), s3.address.s3), on_progress=lambda done, total: None)
     (tmp_path / "file").write_text("")
     with pytest.raises(BlobRefusedError, match="cannot be stored in"):

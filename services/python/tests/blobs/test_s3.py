@@ -40,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_presigned_url_is_enough(s3: Place, source: Path) -> None:
-    """Whoever has the URL reads the file, gets its type, and saves it under a name, whatever that name is."""
+    """Anyone with the URL can read the file, gets its type, and saves it under any name."""
     list(s3.blobs.upload("t/x.mp4", source, content_type="video/mp4"))
     url = s3.blobs.url("t/x.mp4", expires_s=900, filename='a "red" circle;é.mp4')
     assert url is not None
@@ -127,7 +127,7 @@ def test_no_credentials(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_credentials(versitygw_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong key and a wrong secret are told apart."""
+    """A wrong key and a wrong secret have different errors."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
         open_blobs(s3_address(versitygw_url)).probe()
@@ -157,7 +157,7 @@ def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> N
     assert s3.blobs.stat("a/x").size_bytes == size
 
 
-def test_a_probe_that_fails_takes_its_file_away(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_probe_removes_its_file(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is removed even if it could not be read."""
     client = s3.blobs._client  # type: ignore[attr-defined]
 
@@ -253,7 +253,7 @@ def test_foreign_objects_are_no_part_of_the_store(s3: Place, source: Path) -> No
         client.put_object(Bucket=bucket, Key=f"{prefix}/t/with space", Body=b"x")
         client.put_object(Bucket=bucket, Key=f"{prefix}-more/t/x", Body=b"x")
         list(s3.blobs.upload("t/x", source, content_type="video/mp4"))
-        assert [one.key for one in s3.blobs.list("")] == ["t/x"]
+        assert [file.key for file in s3.blobs.list("")] == ["t/x"]
         assert s3.blobs.delete("t") == 1
         client.head_object(Bucket=bucket, Key=f"{prefix}/t/with space")
         client.head_object(Bucket=bucket, Key=f"{prefix}-more/t/x")

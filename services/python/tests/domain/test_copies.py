@@ -58,13 +58,13 @@ def test_the_wire_has_the_domains_words() -> None:
     assert tuple(GroupState) == wire_pools.GROUP_STATES
     assert tuple(TaskState) == tuple(dict.fromkeys(state.public for state in State))
     assert {state for state in TaskState if state.terminal} == {state for state in State if state.terminal}
-    assert {one.name for one in Priority} == {one.name for one in tasks.Priority}
+    assert {priority.name for priority in Priority} == {priority.name for priority in tasks.Priority}
 
 
 def test_the_client_knows_the_domains_words() -> None:
     """It has words for every phase of a wake, and waits for groups that accept tasks."""
     assert set(pools.WAKE_PHASES) <= set(WORDS)
-    assert {state for state in GroupState if state.accepts_tasks} == testing._AT_WORK
+    assert {state for state in GroupState if state.accepts_tasks} == testing._READY_STATES
 
 
 def test_the_wire_has_the_domains_defaults() -> None:
@@ -102,7 +102,7 @@ def lists_of_members(kind: type[StrEnum], tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Tuple | ast.List | ast.Set) or len(node.elts) < 2:
             continue
-        if all(_is_member(kind, one) for one in node.elts):
+        if all(_is_member(kind, element) for element in node.elts):
             yield node
 
 
@@ -118,7 +118,7 @@ def _is_member(kind: type[StrEnum], node: ast.expr) -> bool:
 
 @pytest.mark.parametrize("kind", [State, GroupState, WakePhase])
 def test_sets_of_states_are_defined_in_the_domain_only(kind: type[StrEnum]) -> None:
-    """Whoever else lists states or phases has a definition of their own of what the list means."""
+    """A module that lists states or phases would have its own definition of what the list means."""
     found = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in SOURCE.rglob("*.py")

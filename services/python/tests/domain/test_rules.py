@@ -19,7 +19,7 @@ from verification.model.fairness import FairQueue, order
 from verification.model.reference import Pool
 
 ALL_FACTS = [
-    Facts(cancel=c, overdue=o, last_strike=s, released_enough=h)
+    Facts(cancel=c, overdue=o, last_strike=s, releases_exhausted=h)
     for c, o, s, h in itertools.product([False, True], repeat=4)
 ]
 
@@ -53,7 +53,7 @@ def test_running_always_ends_somewhere() -> None:
         assert (after is State.CANCELLED) == facts.cancel
 
 
-def test_invalid_transition_tells_the_history() -> None:
+def test_an_invalid_transition_names_the_history() -> None:
     """The error of an impossible step says how the task came where it is."""
     with pytest.raises(InvalidTransitionError, match="submit → claim → finish") as caught:
         target(State.SUCCEEDED, Event.CLAIM, Facts(), history=["submit", "claim", "finish"])

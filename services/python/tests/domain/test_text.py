@@ -31,7 +31,7 @@ def test_any_text_becomes_storable(text: str) -> None:
 
 
 def test_a_failure_can_always_be_stored() -> None:
-    """Whoever makes it, of whatever; otherwise it could not be settled, and would be handed back again and again."""
+    """Any text from any source can be settled; otherwise the task would be released again and again."""
     failed = Failed(code="c\0de", message="caf\udce9" * 5000)
     assert failed.code == "c\\x00de"
     assert failed.message.startswith("caf\\udce9caf")

@@ -30,7 +30,7 @@ def test_a_malformed_traceparent_is_ignored(values: list[str]) -> None:
     assert TraceContext.parse(values, ["a=1"]) is None
 
 
-def test_of_a_later_version_only_what_is_known_is_kept() -> None:
+def test_only_known_flags_of_a_later_version_are_kept() -> None:
     found = TraceContext.parse([f"cc-{TRACE}-{SPAN}-ff-what-comes"])
     assert found == TraceContext(traceparent=PARENT)
 

@@ -1,4 +1,4 @@
-"""A password in a file, as Kubernetes mounts a Secret: what changes there is taken up by whoever connects next."""
+"""A password in a file, as Kubernetes mounts a Secret: the next connection uses its new content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USER, PASSWORD = "ranks", "of the ranks"
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that lets in nobody without a password."""
+    """A server that requires a password."""
     program = binary()
     assert program is not None
     server = Server(tmp_path_factory.mktemp("locked"), program)
@@ -46,8 +46,8 @@ def where(locked: Server, tmp_path: Path) -> Endpoint:
     return Endpoint.of(json.loads(json.dumps(asdict(Endpoint.configured(settings)))))
 
 
-def test_a_wrong_password_is_mended_by_its_file_alone(where: Endpoint, tmp_path: Path) -> None:
-    """Absent, wrong, right: the same store is refused, refused, and taken in; nothing is made anew."""
+def test_a_corrected_password_file_needs_no_restart(where: Endpoint, tmp_path: Path) -> None:
+    """With the file absent, wrong, then right, the same store is refused twice and then accepted."""
     file = tmp_path / "password"
 
     async def try_all() -> None:
@@ -74,14 +74,14 @@ def test_threads_read_it_too(where: Endpoint, tmp_path: Path) -> None:
     file.write_text("wrong")
     queue = RedisQueue(where, pool="echo", lease_s=5)
     with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
-        queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
+        queue.report_failure(Cause(reason="RanksFail", message="nothing"), rank=0)
     file.write_text(PASSWORD)
-    queue.failed(Cause(reason="RanksFail", message="nothing"), rank=0)
+    queue.report_failure(Cause(reason="RanksFail", message="nothing"), rank=0)
     queue.close()
 
 
-def test_who_is_logged_in_stays_so(where: Endpoint, tmp_path: Path) -> None:
-    """A file that becomes wrong ends no connection that there is."""
+def test_open_connections_stay_authenticated(where: Endpoint, tmp_path: Path) -> None:
+    """A file that becomes wrong ends no open connection."""
     file = tmp_path / "password"
     file.write_text(PASSWORD)
     with connect(where, timeout_s=5) as client:

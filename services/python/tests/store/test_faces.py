@@ -59,7 +59,7 @@ async def test_lists_page_by_page(server: Server) -> None:
 
 
 async def test_filtered_page_may_be_short(server: Server) -> None:
-    """A filter looks at 1,000 tasks at most, and says where to go on."""
+    """A filter examines at most 1,000 tasks, and returns where the next page begins."""
     store = RedisStore(server.url)
     tasks = [task() for _ in range(1050)]
     for start in range(0, 1050, 100):
@@ -79,12 +79,12 @@ async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     groups = [group(hosts=(f"host-{number}",)) for number in range(GROUPS_MAX + 3)]
-    for number, one in enumerate(groups):
-        queue.group(one, ttl_s=60 + number)
+    for number, record in enumerate(groups):
+        queue.register(record, ttl_s=60 + number)
     claim = queue.claim(groups[-1], wait_s=1)
     view = await store.pool("video")
-    assert {one.id: one.hosts for one in view.groups} == {one.id: one.hosts for one in groups}
-    assert [one.tasks for one in view.groups if one.tasks] == [(claim.lease.task,) if claim else None]
+    assert {seen.id: seen.hosts for seen in view.groups} == {made.id: made.hosts for made in groups}
+    assert [seen.tasks for seen in view.groups if seen.tasks] == [(claim.lease.task,) if claim else None]
     queue.close()
     await store.close()
 
@@ -132,44 +132,44 @@ async def test_pool_view_shows_groups_and_wake(server: Server) -> None:
     loading = group(
         GroupState.LOADING, ranks=2, phase="model", since_ms=5, hosts=("a", "b"), pids=(1, 2), plan="cfg 2"
     )
-    queue.group(loading, ttl_s=60)
+    queue.register(loading, ttl_s=60)
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_since_ms, view.groups) == ("model", 5, (loading,))
     ready = GroupRecord(
         id=loading.id, state=GroupState.IDLE, ranks=2, wake={"ray": 4.0, "model": 1.5}, loads=1
     )
-    assert queue.group(ready, ttl_s=60).drain is False
+    assert queue.register(ready, ttl_s=60).drain is False
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_last) == ("ready", {"ray": 4.0, "model": 1.5})
     assert await store.drain("video", ready.id) is True
     assert await store.drain("video", new_group_id()) is False
-    assert queue.group(ready, ttl_s=60).drain is True
-    queue.leave(ready)
+    assert queue.register(ready, ttl_s=60).drain is True
+    queue.deregister(ready)
     assert (await store.pool("video")).groups == ()
     queue.close()
     await store.close()
 
 
-async def test_an_operators_report_and_a_ranks_last_words(server: Server) -> None:
-    """What only an operator sees is shown until it is told otherwise or its time is up; a failure until a group is
+async def test_a_pool_shows_its_operators_report_and_why_a_rank_ended(server: Server) -> None:
+    """The operator's report is shown until the next one or its TTL; a failure until a group is
     ready. Its whole last wake counts, not the group's own part of it."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     pods = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
-    await store.tell("video", pods, ttl_s=60)
+    await store.publish_report("video", pods, ttl_s=60)
     cause = Cause(reason="ModelMissing", message="/m is not a folder")
-    queue.failed(cause, rank=1)
+    queue.report_failure(cause, rank=1)
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, pods)
     assert view.failure == cause
     loading = group(GroupState.LOADING, phase="model", since_ms=9)
-    queue.group(loading, ttl_s=60)
+    queue.register(loading, ttl_s=60)
     assert (await store.pool("video")).wake_phase == "model"
-    queue.group(replace(loading, state=GroupState.IDLE, wake={"ray": 4.0}), ttl_s=60)
+    queue.register(replace(loading, state=GroupState.IDLE, wake={"ray": 4.0}), ttl_s=60)
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, None)
     last = {"pods": 2.0, "ray": 4.0, "total": 6.5}
-    await store.tell("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
+    await store.publish_report("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
     assert (await store.pool("video")).wake_last == last
 
     async def over() -> bool:
@@ -204,8 +204,8 @@ async def test_task_events_replay_without_gap(server: Server) -> None:
     await store.close()
 
 
-async def test_trimmed_history_is_said(server: Server) -> None:
-    """A task with very many events keeps about the last thousand, and a reader from before is told."""
+async def test_trimmed_history_is_reported(server: Server) -> None:
+    """A task with very many events keeps about the last thousand, and a reader from before gets ``trimmed``."""
     store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
     await store.submit([task()])
     claim = queue.claim(group(), wait_s=1)
@@ -252,13 +252,13 @@ async def test_follow_survives_a_restart(server: Server) -> None:
     await store.close()
 
 
-async def test_follower_behind_the_trim_is_told(server: Server) -> None:
-    """A follower that begins where events are already gone is told, not given a gap."""
+async def test_a_follower_behind_the_trim_gets_an_error(server: Server) -> None:
+    """A follower that begins before the trimmed events gets an error instead of a gap."""
     store, log = RedisStore(server.url), RedisEvents(server.url)
     await store.submit([task() for _ in range(3)])
     oldest = "0-1"
     with server.client() as client:
-        client.xtrim(Keys(prefix="daybreak", pool="video").one("events"), maxlen=1, approximate=False)
+        client.xtrim(Keys(prefix="daybreak", pool="video").single("events"), maxlen=1, approximate=False)
     with pytest.raises(EventsTrimmedError):
         await anext(log.follow("video", after=oldest))
     await log.close()
@@ -303,7 +303,7 @@ def test_key_names_parse_back() -> None:
     """Each key name says which kind it is, and of what."""
     keys = Keys(prefix="daybreak", pool="video")
     for name in SINGLE:
-        assert keys.parse(keys.one(name)) == (name, "")
+        assert keys.parse(keys.single(name)) == (name, "")
     for family in FAMILIES:
         assert keys.parse(keys.of(family, "x_1")) == (family, "x_1")
     assert keys.parse("daybreak:{video}:nonsense") is None

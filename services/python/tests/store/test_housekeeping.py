@@ -1,4 +1,4 @@
-"""What time moves: leases, retention, groups, delays."""
+"""What changes with time: leases, retention, groups, delays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_outage_ends_no_lease(driver: Driver) -> None:
     assert driver.renew(claim.lease) is Control.CONTINUE
 
 
-def test_who_held_something_through_an_outage_may_renew_it_first(driver: Driver) -> None:
+def test_a_holder_can_renew_its_lease_after_an_outage(driver: Driver) -> None:
     """A lease that had a second left is not taken by the first ticks after it, however many gateways tick then."""
     claim = start(driver)
     driver.register("g", ttl_s=15)
@@ -33,7 +33,7 @@ def test_who_held_something_through_an_outage_may_renew_it_first(driver: Driver)
     assert driver.pass_time(14_000).reaped == 0
 
 
-def test_who_is_silent_after_an_outage_too_loses_it(driver: Driver) -> None:
+def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None:
     """Two seconds later; and ticks that always come late end a lease as well."""
     start(driver)
     driver.pass_time(14_000)
@@ -88,8 +88,8 @@ def test_lost_group_vanishes(driver: Driver) -> None:
     assert driver.view().groups == ()
 
 
-def test_no_task_for_a_group_on_a_closed_host(driver: Driver) -> None:
-    """Closed before its pod is named: whoever registers there, now or later, claims nothing. Opened, it may again;
+def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
+    """A group that registers on a cordoned host, now or later, claims nothing. Uncordoned, it may again;
     and a host that nobody has opened is forgotten once it must be gone."""
     driver.register("before", hosts=("a", "b"))
     driver.cordon_hosts("b", "c")

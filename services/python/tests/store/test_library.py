@@ -74,8 +74,8 @@ async def test_full_server_without_the_library(server: Server) -> None:
 
 def test_a_version_has_names_of_its_own() -> None:
     """Two versions can be on one server: names end in the hash of the whole text."""
-    one, other = Library(), Library(clock_text="local function now_ms() return 2 end")
-    names = {library.get(name).function for library in (one, other) for name in SCRIPTS}
+    first, second = Library(), Library(clock_text="local function now_ms() return 2 end")
+    names = {library.get(name).function for library in (first, second) for name in SCRIPTS}
     assert len(names) == 2 * len(SCRIPTS)
 
 

@@ -129,7 +129,7 @@ def test_wait_estimate_comes_from_history(driver: Driver) -> None:
     assert waits == {1: 5.0, 2: 15.0, 3: 25.0}
 
 
-def test_wait_estimate_hears_the_running_task(driver: Driver) -> None:
+def test_the_wait_estimate_uses_the_running_tasks_eta(driver: Driver) -> None:
     """A long task that says how long it still takes is waited for, whatever the history says."""
     driver.register("g")
     for _ in range(4):
@@ -145,7 +145,7 @@ def test_wait_estimate_hears_the_running_task(driver: Driver) -> None:
 
 
 async def test_each_task_once_by_four_leaders(server: Server) -> None:
-    """Four leaders in threads, 200 tasks in bursts: each is done exactly once; the bell wakes them at once."""
+    """Four leaders in threads, 200 tasks in bursts: each is done exactly once; a wake-up token wakes them at once."""
     store = RedisStore(server.url)
     done: list[str] = []
     waits: list[float] = []
@@ -155,7 +155,7 @@ async def test_each_task_once_by_four_leaders(server: Server) -> None:
     def lead() -> None:
         queue = RedisQueue(server.url, pool="video")
         me = group()
-        queue.group(me, ttl_s=60)
+        queue.register(me, ttl_s=60)
         while len(done) < 200:
             claim = queue.claim(me, wait_s=0.5)
             while claim is not None:
@@ -166,7 +166,7 @@ async def test_each_task_once_by_four_leaders(server: Server) -> None:
                 with lock:
                     done.append(claim.lease.task)
                 claim = settled.next
-        queue.leave(me)
+        queue.deregister(me)
         queue.close()
 
     leaders = [threading.Thread(target=lead) for _ in range(4)]
@@ -213,11 +213,11 @@ async def test_idle_leader_wakes_at_once(server: Server) -> None:
     print(f"\nwake: p50 {statistics.median(waits) * 1000:.1f} ms, max {max(waits) * 1000:.1f} ms")
 
 
-def test_stale_bells_do_not_spin(server: Server) -> None:
-    """Leftover tokens of the bell cost one look each at most: an empty queue takes them away."""
+def test_stale_wakeup_tokens_do_not_make_leaders_spin(server: Server) -> None:
+    """Leftover wake-up tokens cost at most one poll each, because a claim on an empty queue deletes them."""
     queue, me = RedisQueue(server.url, pool="video"), group()
     with server.client() as client:
-        client.rpush(KEYS.one("wakeup"), *["1"] * 64)
+        client.rpush(KEYS.single("wakeup"), *["1"] * 64)
         client.config_resetstat()
         assert queue.claim(me, wait_s=0.3) is None
         calls = client.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"]
@@ -255,7 +255,7 @@ async def test_queued_task_takes_little_memory(server: Server) -> None:
 
 
 async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
-    """With memory full a submit is refused, while running tasks report, finish and go on to the next."""
+    """With memory full a submit is refused, while running tasks report, finish and claim the next."""
     store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     await submit_all(store, [task(), task()])
     claim = queue.claim(me, wait_s=1)
@@ -281,7 +281,7 @@ async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
 
 @pytest.mark.parametrize("hard", [False, True])
 async def test_restart_keeps_everything(server: Server, hard: bool) -> None:
-    """After a restart every record, event, lease and place is as before, and a leader goes on with its task."""
+    """After a restart every record, event, lease and place is as before, and a leader continues its task."""
     store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     tasks = [task(tenant=f"t{i % 3}") for i in range(50)]
     await submit_all(store, tasks)

@@ -255,9 +255,9 @@ class Machine(RuleBasedStateMachine):
         assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh) == expected
 
     @rule(group=GROUPS)
-    def leave(self, group: str) -> None:
-        self.driver.leave(group)
-        self.model.leave(group)
+    def deregister(self, group: str) -> None:
+        self.driver.deregister(group)
+        self.model.deregister(group)
 
     @rule(group=GROUPS, on=st.booleans())
     def drain(self, group: str, on: bool) -> None:
@@ -279,7 +279,7 @@ class Machine(RuleBasedStateMachine):
         promoted, reaped, expired, retention, garbage = self.model.tick()
         assert (got.promoted, got.reaped, got.expired) == (promoted, reaped, expired)
         assert (set(got.retention_due), set(got.garbage)) == (retention, garbage)
-        self.driver.client.zrem(self.driver.keys.one("garbage"), "", *got.garbage)
+        self.driver.client.zrem(self.driver.keys.single("garbage"), "", *got.garbage)
         for prefix in garbage:
             del self.model.garbage[prefix]
 
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
 
     def _streams_agree(self) -> None:
         """The pool's stream has every event of every task under the same id, in order."""
-        entries = self.driver.client.xrange(self.driver.keys.one("events"))
+        entries = self.driver.client.xrange(self.driver.keys.single("events"))
         for name in self.model.tasks:
             pool = [entry for entry, fields in entries if fields[b"task"].decode() == name]
             assert [event.id.encode() for event in self.driver.events(name)] == pool
@@ -346,7 +346,7 @@ def _run(server: Server, *, examples: int, restarts: bool, phases: Collection[Ph
 
 
 def test_store_does_what_the_model_does(server: Server) -> None:
-    """Submit, claim, lose, cancel, hand back, expire, zombies: both agree after every step."""
+    """Submit, claim, lose, cancel, release, expire, zombies: both agree after every step."""
     _run(server, examples=20, restarts=False)
 
 

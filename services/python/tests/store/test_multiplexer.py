@@ -48,7 +48,7 @@ async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
         await client.aclose()
 
 
-async def test_a_server_that_goes_fails_those_who_wait_and_serves_those_who_come_after(own: Server) -> None:
+async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(own: Server) -> None:
     """A kill ends the question under way; after a restart the same link asks over a new connection."""
     client = connect_async(own.url, timeout_s=5)
     link = Multiplexer(client, timeout_s=5)

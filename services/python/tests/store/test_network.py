@@ -54,8 +54,8 @@ async def _submit(url: str, task: NewTask) -> None:
         await store.close()
 
 
-def test_a_report_whose_answer_is_lost_is_told_once(server: Server, driver: Driver) -> None:
-    """The leader cannot know that it was written: it sends all of it again, with what has come meanwhile."""
+def test_a_report_whose_answer_is_lost_writes_no_event_twice(server: Server, driver: Driver) -> None:
+    """The leader cannot know that the report was written, so it repeats it together with newer events."""
     port = urlsplit(server.url).port
     assert port is not None
     task = new_task_id("video")

@@ -6,7 +6,7 @@ import threading
 import time
 
 from daybreak_server.adapters.redis.lua import forget
-from daybreak_server.adapters.redis.queue import LOOK_AGAIN_S, RedisQueue
+from daybreak_server.adapters.redis.queue import POLL_S, RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
@@ -34,7 +34,7 @@ def test_shares_are_of_seconds_not_of_tasks(driver: Driver) -> None:
     assert abs(spent["long"] - spent["short"]) <= 4, spent
 
 
-async def test_each_of_two_waiting_leaders_hears_the_bell(server: Server) -> None:
+async def test_each_of_two_waiting_leaders_is_woken(server: Server) -> None:
     """Two tasks come in one submit while two leaders wait: both begin at once, not when they look again."""
     store = RedisStore(server.url)
     claims: list[Claim] = []
@@ -61,7 +61,7 @@ async def test_each_of_two_waiting_leaders_hears_the_bell(server: Server) -> Non
         [NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}") for _ in "ab"]
     )
     wait_until(lambda: len(claims) == 2, 30, "both to have a task")
-    assert time.monotonic() - began < LOOK_AGAIN_S / 2
+    assert time.monotonic() - began < POLL_S / 2
     for leader in leaders:
         leader.join(30)
     await store.close()
@@ -69,14 +69,14 @@ async def test_each_of_two_waiting_leaders_hears_the_bell(server: Server) -> Non
 
 def test_both_streams_have_one_id(driver: Driver) -> None:
     """Every event is in its task's stream and in the pool's under one id, also of two tasks in one script."""
-    one = start(driver)
+    first = start(driver)
     two = submit(driver)
-    driver.report(one.lease, *[EventDraft(type="progress", data={"step": n}) for n in range(3)])
-    following = driver.settle(one.lease, DONE, claim_next=driver.group_record("g")).next
+    driver.report(first.lease, *[EventDraft(type="progress", data={"step": n}) for n in range(3)])
+    following = driver.settle(first.lease, DONE, claim_next=driver.group_record("g")).next
     assert following is not None
     driver.settle(following.lease, DONE)
-    pool = driver.client.xrange(driver.keys.one("events"))
-    for task, count in ((one.lease.task, 6), (two, 3)):
+    pool = driver.client.xrange(driver.keys.single("events"))
+    for task, count in ((first.lease.task, 6), (two, 3)):
         same = [entry.decode() for entry, fields in pool if fields[b"task"].decode() == task]
         assert [event.id for event in driver.events(task)] == same
         assert len(same) == count
@@ -88,7 +88,7 @@ def test_a_burst_takes_nothing_from_a_reader(driver: Driver) -> None:
     first = driver.events(claim.lease.task)[0].id
     for _ in range(40):
         driver.report(claim.lease, *[EventDraft(type="log", data={}) for _ in range(500)])
-    stream = driver.keys.one("events")
+    stream = driver.keys.single("events")
     assert driver.client.xrange(stream, count=1)[0][0].decode() == first
     assert driver.client.xlen(stream) == 20_002
 
@@ -99,7 +99,7 @@ def test_a_zombie_does_not_overwrite_its_heirs_preview(driver: Driver) -> None:
     driver.pass_time(20_000)
     heir = driver.claim("h")
     assert heir is not None
-    assert _show(driver, heir.lease, b"new") is Control.GO_ON
+    assert _show(driver, heir.lease, b"new") is Control.CONTINUE
     assert _show(driver, zombie, b"old") is Control.STALE
     stored = driver.client.get(driver.keys.of("preview", zombie.task))
     assert stored is not None

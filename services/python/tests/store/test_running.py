@@ -37,7 +37,7 @@ def test_report_extends_lease_and_tells(driver: Driver) -> None:
         eta_s=1.25,
         resumed_from_step=2,
     )
-    assert got is Control.GO_ON
+    assert got is Control.CONTINUE
     driver.pass_time(10_000)
     record = driver.get(claim.lease.task)
     assert (record.state, record.phase, record.fraction) == (State.RUNNING, "denoise", 0.5)
@@ -53,7 +53,7 @@ def test_renew_keeps_the_lease(driver: Driver) -> None:
     claim = start(driver)
     for _ in range(5):
         driver.pass_time(10_000)
-        assert driver.renew(claim.lease) is Control.GO_ON
+        assert driver.renew(claim.lease) is Control.CONTINUE
     assert driver.get(claim.lease.task).strikes == 0
 
 
@@ -64,18 +64,18 @@ def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> Non
     driver.pass_time(3000)
     driver.now += step_ms
     driver.pass_time(4000)
-    assert driver.renew(claim.lease) is Control.GO_ON
+    assert driver.renew(claim.lease) is Control.CONTINUE
     driver.settle(claim.lease, DONE)
     assert 7.0 <= (driver.get(claim.lease.task).gpu_seconds or 0) <= 9.0
 
 
-def test_a_report_sent_twice_is_told_once(driver: Driver) -> None:
-    """The answer was lost: what is sent again is known by its number, what is new beside it is told."""
+def test_a_repeated_report_writes_no_event_twice(driver: Driver) -> None:
+    """A repeated event is recognised by its number, and a new event in the same report is written."""
     claim = start(driver)
-    one, two = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
+    first, second = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
     checkpoint = CheckpointRef(key="c", step=1)
-    driver.report(claim.lease, one, checkpoint=checkpoint)
-    driver.report(claim.lease, one, two, checkpoint=checkpoint)
+    driver.report(claim.lease, first, checkpoint=checkpoint)
+    driver.report(claim.lease, first, second, checkpoint=checkpoint)
     assert driver.types(claim.lease.task) == ["queued", "started", "progress", "checkpoint", "progress"]
 
 
@@ -117,7 +117,7 @@ def test_finish_publishes(driver: Driver) -> None:
     ]
     view = driver.view()
     assert (view.seconds_per_cost, view.used_gpu_seconds, view.ended[State.SUCCEEDED]) == (1.5, 3.0, 1)
-    assert float(driver.client.hget(driver.keys.one("shares"), "t") or 0) == 3.0
+    assert float(driver.client.hget(driver.keys.single("shares"), "t") or 0) == 3.0
     assert not driver.zset("garbage")
 
 
@@ -146,7 +146,7 @@ ENDS = {
     "release": _by(Released()),
     "stopped": _by(Stopped()),
     "lapse": _lapse,
-    "leave": lambda driver, claim: driver.leave("g"),
+    "deregister": lambda driver, claim: driver.deregister("g"),
     "restart": lambda driver, claim: driver.register("g", fresh=True),
     "claim lost": lambda driver, claim: driver.claim("g"),
 }
@@ -223,8 +223,8 @@ def test_permanent_error_outranks_the_deadline(driver: Driver) -> None:
     assert driver.settle(claim.lease, FATAL).state is State.FAILED
 
 
-@pytest.mark.parametrize("end", ["release", "stopped", "leave", "restart", "claim lost"])
-def test_hand_back_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
+@pytest.mark.parametrize("end", ["release", "stopped", "deregister", "restart", "claim lost"])
+def test_a_release_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
     """R + release, group gone or restarted → Q: no strike, its original place, its checkpoint."""
     claim = start(driver)
     task = claim.lease.task
@@ -246,8 +246,8 @@ def test_hand_back_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
     assert driver.renew(claim.lease) is Control.STALE
 
 
-def test_handed_back_too_often_is_a_strike(driver: Driver) -> None:
-    """The 51st hand-back counts as a strike."""
+def test_a_task_released_too_often_gets_a_strike(driver: Driver) -> None:
+    """The 51st release counts as a strike."""
     claim: Claim | None = start(driver)
     for _ in range(50):
         assert claim is not None
@@ -259,7 +259,7 @@ def test_handed_back_too_often_is_a_strike(driver: Driver) -> None:
     assert (record.strikes, record.releases, record.error_code) == (1, 50, "released")
 
 
-@pytest.mark.parametrize("end", ["leave", "restart", "claim lost"])
+@pytest.mark.parametrize("end", ["deregister", "restart", "claim lost"])
 def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(driver: Driver, end: str) -> None:
     """Two failures of a group are forgiven; each further one is a strike with a backoff, and its reason is shown."""
     claim = start(driver, max_strikes=2)

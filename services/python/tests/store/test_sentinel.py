@@ -77,7 +77,7 @@ def kill(node: Node) -> Callable[[], None]:
 
 
 def pause(node: Node) -> Callable[[], None]:
-    """It wakes up in the belief that it is the master, with what came meanwhile in its buffers."""
+    """It resumes as if it were the master, with the writes of that time in its buffers."""
     pid = node.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -178,8 +178,8 @@ def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: SentinelClus
     known = sorted(sentinel.port for sentinel in watched.sentinels)
 
     def ports(pool: Any) -> list[int]:
-        asked = pool.sentinel_manager.sentinels
-        return sorted(one.connection_pool.connection_kwargs["port"] for one in asked)
+        sentinels = pool.sentinel_manager.sentinels
+        return sorted(sentinel.connection_pool.connection_kwargs["port"] for sentinel in sentinels)
 
     async def together() -> list[int]:
         pool = where.async_pool(timeout_s=5)
@@ -198,7 +198,7 @@ def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: SentinelClus
 
 
 def test_sentinels_that_do_not_answer_are_said(watched: SentinelCluster) -> None:
-    """With one Sentinel left all goes on; with none, the error names them and not a password."""
+    """With one Sentinel left everything works; with none, the error names them and not a password."""
     for sentinel in watched.sentinels[:2]:
         sentinel.kill()
     where = Endpoint.configured(RedisSettings.model_validate(watched.settings))

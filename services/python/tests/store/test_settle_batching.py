@@ -35,7 +35,7 @@ def group(number: int) -> GroupRecord:
 async def fill(server: Server, number: int) -> set[str]:
     store = RedisStore(server.url)
     tasks = [new() for _ in range(number)]
-    assert not [one for one in await store.submit(tasks) if isinstance(one, Exception)]
+    assert not [result for result in await store.submit(tasks) if isinstance(result, Exception)]
     await store.close()
     return {task.id for task in tasks}
 
@@ -49,14 +49,14 @@ async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQ
 
     def serve(number: int) -> None:
         me = group(number)
-        queue.group(me, ttl_s=60)
+        queue.register(me, ttl_s=60)
         claim = queue.claim(me, wait_s=0)
         while claim is not None:
             settled = queue.settle(claim.lease, DONE, claim_next=me)
             assert settled.state is State.SUCCEEDED
             done.append(claim.lease.task)
             claim = settled.next
-        queue.leave(me)
+        queue.deregister(me)
 
     threads = [threading.Thread(target=serve, args=(number,)) for number in range(THREADS)]
     for thread in threads:
@@ -71,7 +71,7 @@ async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQ
 async def test_one_settlement_that_the_server_refuses_is_nobody_elses(
     server: Server, queue: SharedQueue
 ) -> None:
-    """An error that is not an outage is tried one by one; an outage is told to all."""
+    """After an error, each settle is tried alone; an outage fails all of them."""
     await fill(server, 2)
     first, second = (queue.claim(group(number), wait_s=0) for number in range(2))
     assert isinstance(first, Claim)
@@ -98,7 +98,7 @@ def test_the_last_to_close_it_closes_it_and_the_next_opens_another(server: Serve
     assert get() is first
     first.close()
     assert first.claim(group(1), wait_s=0) is None
-    first.leave(group(1))
+    first.deregister(group(1))
     first.close()
     second = get()
     assert second is not first

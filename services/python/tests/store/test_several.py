@@ -37,7 +37,7 @@ def test_a_group_keeps_the_tasks_that_it_names_when_it_claims_another(driver: Dr
 
 
 def test_a_claim_whose_answer_was_lost_goes_back_and_the_others_stay(driver: Driver) -> None:
-    """The group does not name what it never heard of."""
+    """The group does not name a task whose claim it never received."""
     submit(driver)
     submit(driver)
     known = claimed(driver)
@@ -66,7 +66,7 @@ def test_a_settle_with_a_claim_sent_again_answers_the_same_claim_among_several(d
 def test_a_group_that_starts_anew_or_leaves_gives_back_all_that_it_held(driver: Driver) -> None:
     """In its place, and without a strike."""
     tasks = [submit(driver), submit(driver)]
-    for end in (lambda: driver.register("g", fresh=True), lambda: driver.leave("g")):
+    for end in (lambda: driver.register("g", fresh=True), lambda: driver.deregister("g")):
         claimed(driver, claimed(driver).lease.task)
         end()
         states = [(driver.get(task).state, driver.get(task).strikes) for task in tasks]
@@ -86,7 +86,7 @@ def test_what_a_serving_group_says_of_itself_is_read_back_and_may_be_taken_back(
     )
     plain = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
     for record in (serving, plain):
-        queue.group(record, ttl_s=60)
+        queue.register(record, ttl_s=60)
         (seen,) = driver.view().groups
         assert replace(seen, since_ms=0) == record
     queue.close()

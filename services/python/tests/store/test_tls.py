@@ -15,8 +15,8 @@ from daybreak_server.adapters.redis.server_facts import facts
 from daybreak_server.domain.tasks import State
 from daybreak_server.settings.tree import RedisSettings
 from testkit.redis_tls import PASSWORD, USER, Authority, TlsServer
-from testkit.valkey import binary
 from testkit.task_lifecycle import run_task_lifecycle
+from testkit.valkey import binary
 
 
 @pytest.fixture(scope="module")

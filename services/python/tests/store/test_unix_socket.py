@@ -19,8 +19,8 @@ from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
 from daybreak_server.settings.tree import RedisSettings
-from testkit.valkey import Server, binary
 from testkit.task_lifecycle import run_task_lifecycle
+from testkit.valkey import Server, binary
 
 PASSWORD = "p/w#of?the@socket"
 

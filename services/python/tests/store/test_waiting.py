@@ -36,12 +36,12 @@ def test_submit_ahead_is_delayed_then_promoted(driver: Driver) -> None:
     later = submit(driver)
     assert driver.get(task).state is State.DELAYED
     assert set(driver.zset("live")) == {later}
-    driver.client.delete(driver.keys.one("wakeup"))
+    driver.client.delete(driver.keys.single("wakeup"))
     assert driver.tick().promoted == 0
     driver.now += 5000
     assert driver.tick().promoted == 1
     assert driver.get(task).state is State.QUEUED
-    assert driver.client.llen(driver.keys.one("wakeup")) >= 1
+    assert driver.client.llen(driver.keys.single("wakeup")) >= 1
     claim = driver.claim()
     assert claim is not None
     assert claim.lease.task == task
@@ -119,14 +119,14 @@ def test_claim_starts_an_attempt(driver: Driver) -> None:
     driver.register("g", ranks=2)
     claim = driver.claim(ranks=2)
     assert claim is not None
-    assert (claim.attempt, claim.lease.token.split(".")[0], claim.control) == (1, "1", Control.GO_ON)
+    assert (claim.attempt, claim.lease.token.split(".")[0], claim.control) == (1, "1", Control.CONTINUE)
     record = driver.get(task)
     assert (record.state, record.attempt, record.started_ms) == (State.RUNNING, 1, driver.now)
     events = driver.events(task)
     assert events[0] == queued[0]
     assert (events[1].type, events[1].data) == ("started", {"group": "g", "ranks": 2})
     assert driver.zset("tenants") == {}
-    assert float(driver.client.hget(driver.keys.one("shares"), "t") or 0) == 2.0
+    assert float(driver.client.hget(driver.keys.single("shares"), "t") or 0) == 2.0
     assert driver.view().groups[0].tasks == (task,)
 
 

@@ -84,15 +84,15 @@ def test_it_moves_as_the_table_says(two_tasks: tuple[World, Found]) -> None:
     """Every move that the search made is a row of the state table, and no row was left out."""
     world, _ = two_tasks
     used = {id(_row_of(move)) for move in world.moves}
-    assert [found.says for found in TABLE if id(found) not in used] == []
+    assert [found.effect for found in TABLE if id(found) not in used] == []
 
 
 def _row_of(move: Move) -> object:
     before, event, (ahead, cancel, late, last, enough), after = move
-    facts = Facts(delayed=ahead, cancel=cancel, overdue=late, last_strike=last, released_enough=enough)
+    facts = Facts(delayed=ahead, cancel=cancel, overdue=late, last_strike=last, releases_exhausted=enough)
     states = {letter: State(name) for name, letter in LETTERS.items()}
     found = row(states.get(before), Event(event), facts)
-    assert found.target is states[after], (move, found.says)
+    assert found.target is states[after], (move, found.effect)
     return found
 
 

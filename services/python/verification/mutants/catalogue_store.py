@@ -66,7 +66,7 @@ _FENCES = (
         "lost-claim-kept",
         "a group that repeats a claim whose reply was lost keeps both tasks",
         (_ATTEMPT, "    if is_held(r, name) then release(r, why, true) end\n", ""),
-        tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-claim lost]",
+        tests=f"{_RUNNING}::test_a_release_keeps_place_and_checkpoint[valkey-claim lost]",
     ),
     mutant(
         "token-used-twice",
@@ -78,7 +78,7 @@ _FENCES = (
         "report-twice",
         "a report that is sent again after a lost reply writes its events twice",
         (f"{LUA}/report.lua", "if number == 0 or number > last then", "if true then"),
-        tests=f"{_RUNNING}::test_a_report_sent_twice_is_told_once[valkey]",
+        tests=f"{_RUNNING}::test_a_repeated_report_writes_no_event_twice[valkey]",
     ),
 )
 
@@ -91,19 +91,19 @@ _TIME = (
             "add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))",
             "set_meta('lease_clock', NOW, int(NOW))",
         ),
-        tests=f"{_HOUSEKEEPING}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_a_silent_holder_loses_its_lease_after_an_outage[valkey]",
     ),
     mutant(
         "reap-without-grace",
         "after an outage the store takes a lease that was nearly over before its holder can renew it",
         (_TICK, "return lease_clock, lease_clock >= meta('grace')", "return lease_clock, true"),
-        tests=f"{_HOUSEKEEPING}::test_who_held_something_through_an_outage_may_renew_it_first[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_a_holder_can_renew_its_lease_after_an_outage[valkey]",
     ),
     mutant(
         "grace-forever",
         "late ticks extend the grace forever, so a dead worker keeps its task",
         (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
-        tests=f"{_HOUSEKEEPING}::test_who_is_silent_after_an_outage_too_loses_it[valkey]",
+        tests=f"{_HOUSEKEEPING}::test_a_silent_holder_loses_its_lease_after_an_outage[valkey]",
     ),
     mutant(
         "outage-on-the-lease-clock",
@@ -206,19 +206,19 @@ _ENDS = (
             "  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
             "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
         ),
-        tests=f"{_RUNNING}::test_hand_back_keeps_place_and_checkpoint[valkey-release]",
+        tests=f"{_RUNNING}::test_a_release_keeps_place_and_checkpoint[valkey-release]",
     ),
     mutant(
         "releases-unbounded",
         "a task is released and claimed forever",
         (_ATTEMPT, "if releases > RELEASES_MAX then", "if false then"),
-        tests=f"{_RUNNING}::test_handed_back_too_often_is_a_strike[valkey]",
+        tests=f"{_RUNNING}::test_a_task_released_too_often_gets_a_strike[valkey]",
     ),
     mutant(
         "group-failures-unbounded",
         "a task breaks one group after another and never gets a strike",
         (_ATTEMPT, "if zombie and failures >= GROUP_FAILURES_MAX then", "if false then"),
-        tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-leave]",
+        tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-deregister]",
     ),
 )
 
@@ -294,7 +294,7 @@ _QUEUES = (
             "for _ = 1, math.min(wakeups, 1 - present) do",
         ),
         (_QUEUE, "  if wakeups > 0 or recheck then", "  if wakeups > 0 then"),
-        tests=f"{_PROMISES}::test_each_of_two_waiting_leaders_hears_the_bell[valkey]",
+        tests=f"{_PROMISES}::test_each_of_two_waiting_leaders_is_woken[valkey]",
     ),
 )
 
@@ -325,13 +325,13 @@ _EVENTS = (
         "task-stream-trimmed",
         "a task's own stream keeps only 100 events",
         (_LIMITS, "EV_MAX = 1_000", "EV_MAX = 100"),
-        tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+        tests=f"{_FACES}::test_trimmed_history_is_reported[valkey]",
     ),
     mutant(
         "trim-not-reported",
         "a reader from the beginning does not learn that events were trimmed",
         (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
-        tests=f"{_FACES}::test_trimmed_history_is_said[valkey]",
+        tests=f"{_FACES}::test_trimmed_history_is_reported[valkey]",
     ),
     mutant(
         "first-start-forgotten",
