@@ -5,7 +5,7 @@ The modules, from the inside out:
 * ``failpoints``   named places, wrapped around the ports, where a process kills itself
 * ``parts``        what runs in a gateway's and in a rank's process
 * ``zygote``       a fork server without threads, so that a part starts in milliseconds
-* ``cluster``      a server, gateways and groups; restarts what dies, as Kubernetes would
+* ``cluster``      a server, gateways and groups; restarts what dies, as Kubernetes would; ``slots`` are their places
 * ``history``      the record of the clients, one line per call or event; ``load`` is those clients
 * ``checker``      pure: finds the broken promises in a history; ``checks`` holds its rules
 * ``schedule``     pure: makes the faults and the clients' calls from a seed; ``mixed`` runs them

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     if given.command == "list":
         for scenario in registry.scenarios().values():
-            print(f"{scenario.name:16} {scenario.about}")
+            print(f"{scenario.name:20} {scenario.about}")
         print("\nfailpoints:")
         for point, where in ALL.items():
             print(f"  {point:24} {where}")

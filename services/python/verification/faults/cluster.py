@@ -26,7 +26,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,37 +38,15 @@ from daybreak_server.settings.tree import Settings
 from testkit.waiting import wait_until
 from verification.faults import server
 from verification.faults.history import History
-from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.options import ClusterOptions
 from verification.faults.parts import Part
 from verification.faults.processes import Processes, is_watchdog, kill_watchdog
+from verification.faults.slots import Slot, Target
 
 LINGER_S = 8.0
 """How long the ranks of a broken group may take to end by themselves. The gang's own grace period is 5 s."""
 _RESTART_PAUSE_S = 0.3
 """A part that ends this soon after its start restarts after a pause of the same length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A process that a fault can hit."""
-
-    kind: str
-    """``leader``, ``follower``, ``watchdog``, ``gateway`` or ``server``."""
-    name: str
-    pid: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Slot:
-    """The place of one process, or of the ranks of one group."""
-
-    name: str
-    kind: str
-    pool: PoolPlan | None = None
-    port: int = 0
-    pids: dict[int, int] = field(default_factory=dict)
-    incarnation: int = 0
-    started: float = 0.0
 
 
 class FaultCluster:
@@ -85,21 +62,21 @@ class FaultCluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.history = History(self.folder / "history.jsonl", seed=self.options.seed)
         self.port = free_port()
-        self._server = _Slot(name="server", kind="server", port=self.port)
+        self._server = Slot(name="server", kind="server", port=self.port)
         self._gateways = [
-            _Slot(name=f"gateway-{index}", kind="gateway", port=free_port())
+            Slot(name=f"gateway-{index}", kind="gateway", port=free_port())
             for index in range(self.options.gateways)
         ]
         self._groups = [
-            _Slot(name=f"{pool.name}-{index}", kind="group", pool=pool)
+            Slot(name=f"{pool.name}-{index}", kind="group", pool=pool)
             for pool in self.options.pools
             for index in range(pool.groups)
         ]
         self._urls: list[str] | None = None
         self._lock = threading.RLock()
-        self._slot_of: dict[int, _Slot] = {}
+        self._slot_of: dict[int, Slot] = {}
         self._lingering: dict[int, float] = {}
-        self._delayed: list[tuple[float, _Slot]] = []
+        self._delayed: list[tuple[float, Slot]] = []
         self._held: set[str] = set()
         self._stopping = threading.Event()
         self.processes: Processes
@@ -319,7 +296,7 @@ class FaultCluster:
             self.history.note("fault", kind=f"{what}-{target.kind}", name=target.name, pid=target.pid)
         return sent
 
-    def _start(self, slot: _Slot) -> None:
+    def _start(self, slot: Slot) -> None:
         with self._lock:
             slot.incarnation += 1
             slot.started = time.monotonic()
@@ -329,7 +306,7 @@ class FaultCluster:
             }
             self._slot_of.update(dict.fromkeys(slot.pids.values(), slot))
 
-    def _part(self, slot: _Slot, rank: int) -> Part:
+    def _part(self, slot: Slot, rank: int) -> Part:
         name = f"{slot.name}.{rank}" if slot.pool else slot.name
         common: dict[str, Any] = {
             "name": name,

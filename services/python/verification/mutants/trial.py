@@ -15,7 +15,7 @@ from verification.mutants.tree import Tree
 TIMEOUT_S = 120
 """Time limit of one test. It also catches bugs that make a test hang."""
 _TIMED_OUT, _KILLED = 124, 137
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

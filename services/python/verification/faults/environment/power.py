@@ -140,7 +140,7 @@ def _rows(stats: CrashStats, *, fsync: str, disk: str) -> list[Row]:
     rows.insert(
         1,
         Row(
-            "`everysec`: oldest lost task: acknowledged before the power cut by",
+            "`everysec`: age of the oldest lost task at the power cut",
             stats.oldest_s * 1000,
             "ms",
             target=f"≤ {WINDOW_S * 1000:,.0f} ms",
@@ -185,7 +185,7 @@ def kill_slow_disk(context: ScenarioContext) -> list[Row]:
             f"the server keeps its writes in memory. Under `always` it acknowledges after the fsync",
         ),
         Row(
-            "`everysec`, slow disk, the server killed: oldest lost task: acknowledged before the kill by",
+            "`everysec`, slow disk, the server killed: age of the oldest lost task at the kill",
             stats.oldest_s * 1000,
             "ms",
             target=f"≤ {WINDOW_S * 1000:,.0f} ms",

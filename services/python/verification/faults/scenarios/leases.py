@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from testkit.waiting import wait_until
 from verification.faults import mixed, server
-from verification.faults.cluster import FaultCluster, Target
+from verification.faults.cluster import FaultCluster
 from verification.faults.history import Line, read
 from verification.faults.load import Load
 from verification.faults.options import PoolPlan
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.runs import BOUND_S, bound
+from verification.faults.slots import Target
 from verification.results import Row
 
 LONG_TASK = {"steps": 10_000, "step_s": 0.05}
