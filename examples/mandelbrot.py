@@ -1,7 +1,7 @@
-"""A workload of one's own: zooms into the Mandelbrot set and leaves a GIF (docs/07-adding-a-workload.md).
+"""An example of a workload: zooms into the Mandelbrot set and makes a GIF (docs/07-adding-a-workload.md).
 
 PYTHONPATH=examples DAYBREAK_POOLS__FRACTAL__WORKLOAD=mandelbrot:SPEC daybreakd dev
-daybreak tasks …   or   curl -d '{"pool": "fractal", "input": {"frames": 12}}' …/v1/tasks
+daybreak submit fractal frames=12   or   curl -d '{"pool": "fractal", "input": {"frames": 12}}' …/v1/tasks
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Params(BaseModel):
-    """What a client may ask for."""
+    """The input of a task."""
 
     model_config = ConfigDict(extra="forbid")
     size: int = Field(96, ge=16, le=1024, description="Width and height in pixels.")
@@ -33,19 +33,19 @@ SPEC = WorkloadSpec(
 
 
 class Mandelbrot:
-    """Lives in a rank of a group; `load` runs once, `run` for each task."""
+    """The work of one rank: `load` runs once, `run` for each task."""
 
     def load(self, group: Group) -> None:
-        """Make resident what every task needs: here a palette."""
+        """Prepare what every task needs: here a palette."""
         self.group = group
         ramp = np.linspace(0, 1, 256)
         self.palette = (np.stack([ramp, ramp**2, np.sqrt(ramp)], axis=-1) * 255).astype(np.uint8)
 
     def warm_up(self) -> None:
-        """Nothing to warm up."""
+        """Do nothing: there is nothing to warm up."""
 
     def run(self, task: Task[Params], ctx: Context) -> Iterator[Step]:
-        """One frame a step. The snapshot is the number of frames: the rest follows from the parameters."""
+        """Draw one frame per step. The snapshot is the number of frames; the frames follow from the input."""
         p = task.params
         first = json.loads(ctx.resume)["frames"] if ctx.resume else 0
         if first:

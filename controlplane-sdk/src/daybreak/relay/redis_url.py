@@ -86,9 +86,7 @@ def _check_socket(parts: SplitResult) -> None:
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError("write the absolute path of the socket: unix:///path?db=0")
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise ValueError(
-            f"the path of the socket has more than {MAX_PATH_BYTES} bytes; use a shorter one"
-        )
+        raise ValueError(f"the path of the socket has more than {MAX_PATH_BYTES} bytes; use a shorter one")
 
 
 def _check_options(parts: SplitResult) -> None:

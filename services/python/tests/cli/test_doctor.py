@@ -66,7 +66,7 @@ def test_an_error_is_code_1(daybreakd: Daybreakd) -> None:
     assert done.code == 1
     lines = done.out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ pool odd"))
-    assert "no workload 'odd' is installed; there are: " in lines[at]
+    assert "no workload 'odd' is installed; installed are: " in lines[at]
     assert lines[at + 1].strip() == "→ correct DAYBREAK_POOLS__ODD__WORKLOAD"
     assert lines[-1].startswith("1 error")
     checks = json.loads(daybreakd("doctor", "--json", **environ).out)

@@ -33,7 +33,7 @@ def test_a_pool_may_state_the_kind_of_its_workload() -> None:
 def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
     """By the API and by the process of a rank, so that no task waits forever."""
     settings = Settings.model_validate({"pools": {"odd": {"workload": HERE}}})
-    with pytest.raises(registry.WrongKindError, match="of the kind 'online'; this version serves: jobs"):
+    with pytest.raises(registry.WrongKindError, match="has the kind 'online'; this version serves: jobs"):
         PoolEntry.of("odd", settings.pools["odd"])
     with pytest.raises(registry.WrongKindError, match="'online'"):
         wiring.build_rank(settings, "odd", on_broken=print)

@@ -57,6 +57,8 @@ def test_a_pool_may_refuse_a_prompt_that_is_too_long(
     """The task fails permanently, with both numbers, before it runs a step."""
     made = support.workload({"model": folders["single"], "prompt_too_long": "refuse"})
     assert warnings_of(made, folders["single"], tmp_path / "fits", prompt=FITS) == []
-    with pytest.raises(PermanentError, match=rf"^{field} has 38 tokens, .* reads 24\. Shorten it\.") as caught:
+    with pytest.raises(
+        PermanentError, match=rf"^{field} has 38 tokens, .* reads 24\. Shorten it\."
+    ) as caught:
         warnings_of(made, folders["single"], tmp_path / "longer", **{"prompt": FITS, field: LONGER})
     assert caught.value.code == "invalid_input"

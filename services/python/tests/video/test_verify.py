@@ -62,7 +62,10 @@ BREAKS: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: (f / "scheduler/scheduler_config.json").unlink(), "scheduler_config.json is missing"),
     (lambda f: shutil.rmtree(f / "text_encoder"), "text_encoder is missing"),
     (lambda f: _edit_index(f, "_class_name", "FluxPipeline"), "is a FluxPipeline"),
-    (lambda f: _edit_index(f, "scheduler", ["diffusers", "DDIMScheduler"]), "use a model with UniPCMultistepScheduler"),
+    (
+        lambda f: _edit_index(f, "scheduler", ["diffusers", "DDIMScheduler"]),
+        "use a model with UniPCMultistepScheduler",
+    ),
     (lambda f: _edit_index(f, "boundary_ratio", 0.9), "fetch the second expert"),
 ]
 
