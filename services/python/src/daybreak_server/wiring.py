@@ -206,12 +206,12 @@ def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int],
     if url is None or not url.startswith("s3://"):
         return None
 
-    def fetch(told: Callable[[int, int], None]) -> str:
+    def fetch(on_progress: Callable[[int, int], None]) -> str:
         from daybreak_server.adapters.blobs.model_cache import ModelCache
         from daybreak_server.adapters.blobs.model_source import S3Model  # boto3 takes half a second to import
 
         model = S3Model(url, settings.artifacts.s3)
-        return str(ModelCache(settings.model_cache).get(model, on_progress=told))
+        return str(ModelCache(settings.model_cache).get(model, on_progress=on_progress))
 
     return fetch
 
