@@ -1,4 +1,4 @@
-"""A real server that says and breaks what a test wants, byte by byte."""
+"""A real server that returns, or breaks off, the exact bytes that a test wants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT = "2026-11-21T12:00:00.000Z"
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came."""
+    """A request that arrived."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer. ``length`` is what Content-Length claims: with less of a body the connection breaks."""
+    """A response. If ``length`` (for Content-Length) exceeds the body, the connection breaks."""
 
     status: int = 200
     body: bytes = b""
@@ -60,11 +60,11 @@ class Answer:
 
 
 DROP = object()
-"""Close the connection without an answer."""
+"""Close the connection without a response."""
 
 
 class Scripted:
-    """Gives its answers in order; the last one again and again. A callable is asked with the request."""
+    """Returns its answers in order and repeats the last one. A callable answer receives the request."""
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -127,7 +127,7 @@ def scripted() -> Iterator[Scripted]:
 
 @dataclass(frozen=True)
 class Make:
-    """Makes what a server says."""
+    """Builds a server's responses."""
 
     drop: object = DROP
 
@@ -158,7 +158,7 @@ class Make:
         return f"{head}event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
     def stream(self, *events: bytes, broken: bool = False) -> Answer:
-        """An event stream that closes after these; ``broken``: in the middle of what it promised."""
+        """An event stream that closes after these events; with ``broken``, before its Content-Length."""
         body = b"".join(events)
         kind = {"Content-Type": "text/event-stream"}
         return Answer(body=body, headers=kind, framed=broken, length=len(body) + 99 if broken else None)
@@ -196,7 +196,7 @@ def command(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process of the command ended."""
+    """The result of running the command."""
 
     code: int
     out: bytes
@@ -204,7 +204,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """What it said on stderr; never a traceback."""
+        """Its stderr, which never has a traceback."""
         text = self.err.decode()
         assert "Traceback" not in text, text
         return text
@@ -212,7 +212,7 @@ class Ended:
 
 @pytest.fixture
 def process(scripted: Any, tmp_path: Path) -> Callable[..., Ended]:
-    """Run the command as a process: ``env`` is added to its environment, ``shell`` is what follows it in a shell."""
+    """Run the command as a process, with ``env`` in its environment and ``shell`` appended in a shell."""
 
     def call(*args: str | bytes, shell: str = "", cwd: Path = tmp_path, **env: str) -> Ended:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAYBREAK", "PYTHONIO"))}
@@ -239,7 +239,7 @@ VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 8
 
 @pytest.fixture
 def served(scripted: Any, make: Make) -> bytes:
-    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`; the bytes of both."""
+    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`. Returns the bytes of both."""
 
     def artifact(name: str, kind: str) -> dict[str, Any]:
         digest = hashlib.sha256(VIDEO).hexdigest()

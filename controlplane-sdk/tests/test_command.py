@@ -1,4 +1,4 @@
-"""The command `daybreak` as a user meets it: words, files and exit codes, against a real server."""
+"""The command `daybreak` as a user sees it: output, files and exit codes, against a real server."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ TIMEOUT_S = 60
 
 
 class Platform:
-    """What a server says to one task's client; `end` is how the task ends."""
+    """A server with one task, which ends in the state `end`."""
 
     def __init__(self, make: Any, end: str = "succeeded") -> None:
         self.make, self.end = make, end
         self.hold: threading.Event | None = None
         self.cancelled = threading.Event()
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def __call__(self, seen: Any) -> Any:
-        self.asked.append(f"{seen.method} {seen.path}")
+        self.requests.append(f"{seen.method} {seen.path}")
         make, path = self.make, seen.path
         if seen.method == "POST" and path == "/v1/tasks":
             return make.answer(make.task(queue={"position": 1}), 202)
@@ -93,7 +93,7 @@ def platform(scripted: Any, make: Any) -> Callable[..., Platform]:
     return build
 
 
-# A shell that runs the tests in the background has Ctrl-C ignored for all below it.
+# A shell that runs tests in the background makes its children ignore Ctrl-C.
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,8 +118,8 @@ def start(url: str, *args: str, cwd: Path, **kw: Any) -> subprocess.Popen[str]:
     )
 
 
-def test_generate_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """Without a terminal: the file's path on stdout, plain lines on stderr, and the files."""
+def test_generate_prints_plain_lines_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> None:
+    """Without a terminal, stdout has the file's path and stderr has plain lines."""
     platform()
     more = ("--steps", "5", "--seed", "7", "--negative", "blur", "--previews", "pictures")
     process = start(scripted.url, "generate", "a red circle", *more, cwd=tmp_path)
@@ -143,8 +143,8 @@ def test_generate_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> Non
     }
 
 
-def test_generate_json(platform: Any, command: Any, tmp_path: Path) -> None:
-    """With --json stdout is one object: the task, its phases, its file."""
+def test_generate_with_json_prints_one_object(platform: Any, command: Any, tmp_path: Path) -> None:
+    """With --json, stdout is one object: the task, its phases and its file."""
     platform()
     code, out, _ = command("generate", "x", "--json", "-o", "mine.mp4")
     answer = json.loads(out)
@@ -153,10 +153,10 @@ def test_generate_json(platform: Any, command: Any, tmp_path: Path) -> None:
     assert (tmp_path / "mine.mp4").read_bytes() == VIDEO
 
 
-def test_generate_detached_and_with_an_image(
+def test_generate_can_detach_and_send_an_image(
     platform: Any, command: Any, scripted: Any, tmp_path: Path
 ) -> None:
-    """--detach prints the id and leaves; --image goes along in base64."""
+    """--detach prints the id and exits; --image is sent in base64."""
     seen = platform()
     (tmp_path / "first.png").write_bytes(b"\x89PNG")
     code, out, err = command("generate", "x", "--image", "first.png", "--detach", "--start-within", "60")
@@ -164,12 +164,12 @@ def test_generate_detached_and_with_an_image(
     assert "daybreak tasks watch video_01" in err
     assert scripted.seen[0].json["input"]["image"] == "iVBORw=="
     assert scripted.seen[0].json["start_within_s"] == 60
-    assert seen.asked == ["POST /v1/tasks"]
+    assert seen.requests == ["POST /v1/tasks"]
 
 
 @pytest.mark.parametrize(("end", "code"), [("failed", 1), ("cancelled", 8), ("expired", 9)])
 def test_each_end_has_its_exit_code(platform: Any, command: Any, end: str, code: int) -> None:
-    """A script can tell failure, cancel and expiry apart."""
+    """A script can distinguish failure, cancellation and expiry."""
     platform(end)
     found, out, err = command("generate", "x")
     assert (found, out) == (code, "")
@@ -177,8 +177,8 @@ def test_each_end_has_its_exit_code(platform: Any, command: Any, end: str, code:
     assert "daybreak tasks replay video_01" in err
 
 
-def test_an_expired_task_tells_its_deadline(command: Any, scripted: Any, make: Any) -> None:
-    """What ended the task is told, not the error of an attempt before."""
+def test_an_expired_task_shows_its_deadline(command: Any, scripted: Any, make: Any) -> None:
+    """The output names what ended the task, not the error of an earlier attempt."""
     task = make.task(state="expired", error={"code": "echo_failed", "message": "step 9 failed, as asked"})
 
     def server(seen: Any) -> Any:
@@ -196,10 +196,10 @@ def test_an_expired_task_tells_its_deadline(command: Any, scripted: Any, make: A
 @pytest.mark.parametrize(
     ("state", "code"), [("failed", 1), ("cancelled", 8), ("expired", 9), ("succeeded", 3), ("running", 7)]
 )
-def test_a_download_of_nothing_is_no_success(
+def test_a_download_without_files_fails(
     command: Any, scripted: Any, make: Any, state: str, code: int
 ) -> None:
-    """A task without files gives the exit code of its state, so that a script does not go on."""
+    """A task without files gives the exit code of its state, so that a script stops."""
     scripted.answers = [make.answer(make.task(state=state))]
     found, out, err = command("tasks", "download", "video_01")
     assert (found, out) == (code, "")
@@ -207,13 +207,13 @@ def test_a_download_of_nothing_is_no_success(
     assert "error" in json.loads(command("tasks", "download", "video_01", "--json")[2])
 
 
-def test_terms_of_a_task(platform: Any, command: Any, scripted: Any) -> None:
-    """Metadata, the earliest start, strikes and the key go along; what makes no sense is wrong usage."""
+def test_submit_options_reach_the_server(platform: Any, command: Any, scripted: Any) -> None:
+    """Metadata, the earliest start, strikes and the key are sent; invalid values are wrong usage."""
     platform()
-    terms = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
+    options = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
     more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")
     for words in (("generate", "x"), ("submit", "echo", "message=hi")):
-        assert command(*words, *terms, *more)[0] == 0
+        assert command(*words, *options, *more)[0] == 0
         sent = scripted.seen[-1]
         assert sent.json["metadata"] == {"user": "7", "note": "a=b"}
         assert (sent.json["start_at"], sent.json["max_strikes"]) == ("2026-11-21T12:00:00.000Z", 1)
@@ -224,10 +224,8 @@ def test_terms_of_a_task(platform: Any, command: Any, scripted: Any) -> None:
         assert wrong[0] in err
 
 
-def test_refusals_have_codes_and_say_what_next(
-    command: Any, scripted: Any, make: Any, tmp_path: Path
-) -> None:
-    """Each kind of refusal has its exit code and one line with the next thing to do."""
+def test_errors_have_exit_codes_and_hints(command: Any, scripted: Any, make: Any, tmp_path: Path) -> None:
+    """Each kind of error has its exit code and prints one line that says what to do next."""
     fields = [{"field": "input.frames", "message": "frames must be 4n+1; 16 is not. Try 17."}]
     cases = [
         (make.problem(422, "invalid_input", errors=fields), 2, "input.frames: frames must be 4n+1"),
@@ -254,8 +252,8 @@ def test_refusals_have_codes_and_say_what_next(
     assert command("tasks", "download", "video_01")[0] == 10
 
 
-def test_usage(command: Any, tmp_path: Path) -> None:
-    """Wrong usage is 2, nobody there is 4 and says how to start one; help teaches and needs no server."""
+def test_wrong_usage_is_2_and_an_unreachable_server_is_4(command: Any, tmp_path: Path) -> None:
+    """An unreachable server comes with a hint how to start one; help needs no server."""
     assert command("generate")[0] == 2
     assert command("submit", "echo", "nonsense")[0] == 2
     code, _, err = command("pools", url="http://127.0.0.1:1")
@@ -276,54 +274,54 @@ def test_usage(command: Any, tmp_path: Path) -> None:
 def interrupt_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     end = time.monotonic() + TIMEOUT_S
     while not ready():
-        assert time.monotonic() < end, "the command did not come so far"
+        assert time.monotonic() < end, "the command did not get this far"
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
-    said = ""
+    output = ""
     assert process.stderr is not None
-    while words not in said:
+    while words not in output:
         line = process.stderr.readline()
-        assert line, f"ended before {words!r}: {said}"
-        said += line
-    return said
+        assert line, f"ended before {words!r}: {output}"
+        output += line
+    return output
 
 
-def test_ctrl_c_cancels(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """Ctrl-C asks the server to cancel, waits for the end, and leaves with 130."""
+def test_ctrl_c_cancels_the_task(platform: Any, scripted: Any, tmp_path: Path) -> None:
+    """Ctrl-C cancels the task, waits for its end, and exits with 130."""
     server = platform("cancelled")
     server.hold = threading.Event()
     process = start(scripted.url, "generate", "x", cwd=tmp_path)
-    said = read_until(process, "denoising")
+    output = read_until(process, "denoising")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=TIMEOUT_S)
     server.hold.set()
     assert process.returncode == 130
     assert out == ""
-    assert "cancelling video_01" in said + err
+    assert "cancelling video_01" in output + err
     assert "video_01 cancelled" in err
-    assert "POST /v1/tasks/video_01/cancel" in server.asked
+    assert "POST /v1/tasks/video_01/cancel" in server.requests
 
 
-def test_second_ctrl_c_leaves(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """A second Ctrl-C does not wait for a server that does not get to it."""
+def test_a_second_ctrl_c_exits_at_once(platform: Any, scripted: Any, tmp_path: Path) -> None:
+    """A second Ctrl-C does not wait for a server that does not act."""
     server = platform("cancelled")
     server.hold = threading.Event()
     server.cancelled.is_set = lambda: False  # type: ignore[method-assign]
     process = start(scripted.url, "generate", "x", cwd=tmp_path)
     read_until(process, "denoising")
     process.send_signal(signal.SIGINT)
-    interrupt_when(process, lambda: server.asked.count("GET /v1/tasks/video_01/events") == 2)
+    interrupt_when(process, lambda: server.requests.count("GET /v1/tasks/video_01/events") == 2)
     _, err = process.communicate(timeout=TIMEOUT_S)
     server.hold.set()
     assert process.returncode == 130
     assert "video_01 is still being cancelled" in err
 
 
-def test_one_bar_on_a_terminal(platform: Any, scripted: Any, tmp_path: Path) -> None:
+def test_a_terminal_shows_one_bar(platform: Any, scripted: Any, tmp_path: Path) -> None:
     """On a terminal there is one bar, with phase, step and percentage."""
     platform()
     ours, theirs = pty.openpty()
@@ -347,8 +345,10 @@ def test_one_bar_on_a_terminal(platform: Any, scripted: Any, tmp_path: Path) -> 
     assert "━" in text
 
 
-def test_tasks_commands(command: Any, scripted: Any, make: Any, platform: Any, tmp_path: Path) -> None:
-    """List, show, watch, cancel, replay, download and delete, for eyes and for programs."""
+def test_the_tasks_commands_print_text_and_json(
+    command: Any, scripted: Any, make: Any, platform: Any, tmp_path: Path
+) -> None:
+    """List, show, watch, cancel, replay, download and delete, for people and for programs."""
     running = make.task(state="running", phase="denoise", progress={"fraction": 0.5})
     scripted.answers = [make.answer({"data": [running, make.task("video_02", queue={"position": 3})]})]
     code, out, _ = command("tasks", "list", "--state", "running")
@@ -375,8 +375,8 @@ def test_tasks_commands(command: Any, scripted: Any, make: Any, platform: Any, t
     assert command("tasks", "delete", "video_01")[1] == "video_01 deleted\n"
 
 
-def test_pools(command: Any, scripted: Any, make: Any) -> None:
-    """Pools show who works, and what a pool takes."""
+def test_pools_show_groups_and_input(command: Any, scripted: Any, make: Any) -> None:
+    """Pools show their groups' work and their input."""
     schema = {"properties": {"steps": {"description": "Steps of the work.", "default": 5}}}
     groups = [
         {"id": "g-1", "state": "busy", "ranks": 2, "tasks": ["video_01", "video_02"]},
@@ -384,11 +384,11 @@ def test_pools(command: Any, scripted: Any, make: Any) -> None:
         {"id": "g-3", "state": "starting", "ranks": 1, "phase": "process_group"},
         {"id": "g-4", "state": "idle", "ranks": 1},
     ]
-    one = {"name": "video", "workload": "video", "queued": 2, "groups": groups, "input_schema": schema}
-    one["wake"] = {"phase": "ready", "last": {"model_s": 1.2}}
-    scripted.answers = [make.answer({"data": [one]})]
+    pool = {"name": "video", "workload": "video", "queued": 2, "groups": groups, "input_schema": schema}
+    pool["wake"] = {"phase": "ready", "last": {"model_s": 1.2}}
+    scripted.answers = [make.answer({"data": [pool]})]
     assert command("pools")[1] == "video\tvideo\t2\t0\t1 busy, 1 idle, 1 loading, 1 starting\tready\n"
-    scripted.answers = [make.answer(one)]
+    scripted.answers = [make.answer(pool)]
     out = command("pools", "video")[1]
     assert "g-1  busy  2 ranks  video_01, video_02\n" in out
     assert "g-2  loading  1 rank  loading the model: fetched 1.50 of 4.00 GB\n" in out

@@ -1,4 +1,4 @@
-"""What `-o` means in each command, and that what cannot be written is said before any work is done."""
+"""The meaning of `-o` in each command. An unwritable path is reported before any work starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOWNLOAD = ("tasks", "download", "video_01", "video.mp4")
 
 
 def link_to(device: str, folder: Path) -> None:
-    """A link to a device. As root, code that replaces what it should write into takes the link, and not the device."""
+    """A link to a device. If code wrongly replaces its target as root, it hits the link, not the device."""
     (folder / Path(device).name).symlink_to(device)
 
 
@@ -24,14 +24,14 @@ def link_to(device: str, folder: Path) -> None:
 def test_a_dash_is_stdout(
     process: Any, served: bytes, words: tuple[str, ...], name: str, tmp_path: Path
 ) -> None:
-    """Stdout has the bytes and nothing else, and no file is left."""
+    """Stdout has only the bytes, and no file is left."""
     link_to("/dev/stdout", tmp_path)
     done = process(*words, "-o", name)
     assert (done.code, done.out) == (0, served), done.error
-    assert [each.name for each in tmp_path.iterdir()] == ["stdout"]
+    assert [path.name for path in tmp_path.iterdir()] == ["stdout"]
 
 
-def test_stdout_that_is_appended_to_a_file_keeps_it(process: Any, served: bytes, tmp_path: Path) -> None:
+def test_stdout_appended_to_a_file_keeps_its_contents(process: Any, served: bytes, tmp_path: Path) -> None:
     link_to("/dev/stdout", tmp_path)
     (tmp_path / "all.mp4").write_bytes(b"before")
     done = process(*GENERATE, "-o", "stdout", shell=">> all.mp4")
@@ -39,15 +39,15 @@ def test_stdout_that_is_appended_to_a_file_keeps_it(process: Any, served: bytes,
     assert (tmp_path / "all.mp4").read_bytes() == b"before" + served
 
 
-def test_a_folder_may_be_new(process: Any, served: bytes, tmp_path: Path) -> None:
+def test_o_creates_a_new_folder(process: Any, served: bytes, tmp_path: Path) -> None:
     for words, folder in ((GENERATE, "made/"), (DOWNLOAD, "kept/")):
         done = process(*words, "-o", folder)
         assert (done.code, done.out) == (0, f"{folder}video.mp4\n".encode()), done.error
         assert (tmp_path / folder / "video.mp4").read_bytes() == served
 
 
-def test_download_takes_o_as_all_others_do(process: Any, served: bytes, tmp_path: Path) -> None:
-    """One NAME may become a file; all of them go into a folder, made where there is none; `-d` still works."""
+def test_download_accepts_o_like_the_other_commands(process: Any, served: bytes, tmp_path: Path) -> None:
+    """A single NAME may become a file; several go into a folder, which is created; `-d` still works."""
     assert process(*DOWNLOAD, "-o", "mine.mp4").out == b"mine.mp4\n"
     assert (tmp_path / "mine.mp4").read_bytes() == served
     assert process("tasks", "download", "video_01", "-o", "all").out == b"all/video.mp4\nall/notes.json\n"
@@ -58,7 +58,7 @@ def test_download_takes_o_as_all_others_do(process: Any, served: bytes, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ((*DOWNLOAD, "-o", "x", "-d", "y"), "use only one of them"),
         (("tasks", "download", "video_01", "-o", "-"), "takes a single file"),
@@ -67,12 +67,12 @@ def test_download_takes_o_as_all_others_do(process: Any, served: bytes, tmp_path
         ((*GENERATE, "-o", ""), "is not a file name"),
     ],
 )
-def test_o_that_makes_no_sense_is_wrong_usage(
-    process: Any, served: bytes, scripted: Any, words: tuple[str, ...], says: str
+def test_an_invalid_o_is_wrong_usage(
+    process: Any, served: bytes, scripted: Any, words: tuple[str, ...], message: str
 ) -> None:
     done = process(*words)
     assert (done.code, done.out) == (2, b"")
-    assert says in done.error
+    assert message in done.error
     assert len(done.error.splitlines()) == 1
     assert scripted.seen == []
 
@@ -88,7 +88,7 @@ def test_o_that_makes_no_sense_is_wrong_usage(
         ("--previews", "taken/pictures"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_the_task_is_submitted(
+def test_an_unwritable_path_is_reported_before_the_submit(
     process: Any, served: bytes, scripted: Any, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     (tmp_path / "taken").write_bytes(b"mine")
@@ -99,10 +99,10 @@ def test_what_cannot_be_written_is_said_before_the_task_is_submitted(
         assert len(done.error.splitlines()) == 1
         assert done.error.startswith("error: ")
         assert scripted.seen == []
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["loop", "taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loop", "taken"]
 
 
-def test_the_folder_that_is_made_by_default_is_checked_too(
+def test_the_default_folder_is_checked_too(
     process: Any, served: bytes, scripted: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_bytes(b"mine")
@@ -112,7 +112,7 @@ def test_the_folder_that_is_made_by_default_is_checked_too(
     assert scripted.seen == []
 
 
-def test_a_long_name_is_no_matter(process: Any, served: bytes, tmp_path: Path) -> None:
+def test_a_long_file_name_works(process: Any, served: bytes, tmp_path: Path) -> None:
     name = "n" * 236 + ".mp4"
     assert process(*GENERATE, "-o", name).code == 0
     assert (tmp_path / name).read_bytes() == served
@@ -130,10 +130,8 @@ def test_a_fifo_feeds_a_player(process: Any, served: bytes, tmp_path: Path) -> N
             player.kill()
 
 
-def test_a_task_whose_file_cannot_be_kept_says_how_to_fetch_it(
-    process: Any, served: bytes, tmp_path: Path
-) -> None:
-    """A disk that is full is known only when the work is done: the file stays on the server."""
+def test_a_failed_download_says_how_to_fetch_the_file(process: Any, served: bytes, tmp_path: Path) -> None:
+    """A full disk shows only after the work is done, so the file stays on the server."""
     link_to("/dev/full", tmp_path)
     done = process(*GENERATE, "-o", "full")
     assert done.code == 10
@@ -141,7 +139,7 @@ def test_a_task_whose_file_cannot_be_kept_says_how_to_fetch_it(
     assert "daybreak tasks download video_01" in done.error
 
 
-def test_a_picture_that_cannot_be_kept_does_not_end_the_watch(
+def test_an_unwritable_preview_does_not_end_the_watch(
     process: Any, scripted: Any, make: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "pictures").mkdir()
@@ -160,9 +158,7 @@ def test_a_picture_that_cannot_be_kept_does_not_end_the_watch(
     assert "cannot save the preview of step 2" in done.error
 
 
-def test_a_path_that_is_no_utf8_is_written_and_told_byte_by_byte(
-    process: Any, served: bytes, tmp_path: Path
-) -> None:
+def test_a_path_that_is_not_utf8_keeps_its_bytes(process: Any, served: bytes, tmp_path: Path) -> None:
     done = process(*GENERATE, "-o", b"caf\xe9.mp4")
     assert (done.code, done.out) == (0, b"caf\xe9.mp4\n"), done.error
     assert (tmp_path / os.fsdecode(b"caf\xe9.mp4")).read_bytes() == served

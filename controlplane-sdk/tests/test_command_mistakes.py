@@ -1,4 +1,4 @@
-"""What people get wrong, and what their shell's environment does: one line on stderr, exit code 2, nothing sent."""
+"""User errors and unusable environments: one line on stderr, exit code 2, nothing sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak import ArgumentError, AsyncClient, Client, ConfigError
 from daybreak.transport import http_options
 
 ELSEWHERE = ("--url", "http://192.0.2.1:8000")
-"""An address that is nobody's: a proxy of the environment is meant for it."""
+"""An address without a server (TEST-NET-1), so that a proxy of the environment is used."""
 
 
 def one_line(text: str) -> str:
@@ -22,7 +22,7 @@ def one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("submit", "echo", "step_s=Infinity"), "step_s=Infinity: JSON has no number Infinity"),
         (("submit", "echo", "step_s=-Infinity"), "JSON has no number -Infinity"),
@@ -49,17 +49,17 @@ def one_line(text: str) -> str:
         (("generate", "x", "y"), "unexpected extra argument"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_and_code_2(
-    command: Any, scripted: Any, make: Any, words: tuple[str, ...], says: str
+def test_wrong_usage_is_one_line_and_code_2(
+    command: Any, scripted: Any, make: Any, words: tuple[str, ...], message: str
 ) -> None:
     scripted.answers = [make.answer(make.task(state="running"))]
     code, out, err = command(*words)
     assert (code, out) == (2, ""), err
-    assert says in one_line(err)
+    assert message in one_line(err)
     assert [seen.path for seen in scripted.seen if seen.method != "GET"] == []
 
 
-def test_a_mistake_in_the_words_is_json_with_json(command: Any) -> None:
+def test_usage_errors_are_json_with_json(command: Any) -> None:
     code, out, err = command("tasks", "list", "--json", "--limit", "none")
     assert (code, out) == (2, "")
     assert json.loads(err)["error"]["code"] == "usage"
@@ -81,7 +81,7 @@ def test_a_mistake_in_the_words_is_json_with_json(command: Any) -> None:
         (b"caf\xe9",),
     ],
 )
-def test_words_that_are_not_utf8_are_wrong_usage(
+def test_arguments_that_are_not_utf8_are_wrong_usage(
     process: Any, scripted: Any, served: bytes, words: tuple[str | bytes, ...]
 ) -> None:
     done = process(*words)
@@ -100,19 +100,19 @@ def test_words_that_are_not_utf8_are_wrong_usage(
         {"SSL_CERT_FILE": "/etc/hostname"},
     ],
 )
-def test_an_environment_that_cannot_be_used_is_said(process: Any, variables: dict[str, str]) -> None:
+def test_an_unusable_environment_is_reported(process: Any, variables: dict[str, str]) -> None:
     done = process(*ELSEWHERE, "pools", **variables)
     assert (done.code, done.out) == (2, b""), done.error
     assert "proxy" in one_line(done.error).lower()
 
 
-def test_a_proxy_is_not_asked_for_this_machine(process: Any, served: bytes) -> None:
+def test_no_proxy_is_used_for_this_machine(process: Any, served: bytes) -> None:
     done = process("tasks", "show", "video_01", ALL_PROXY="socks://127.0.0.1:1080")
     assert done.code == 0, done.error
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("http://::1:8000", "an IPv6 address needs brackets: http://[::1]:8000"),
         ("http://2001:db8::7/base", "brackets: http://[2001:db8::7]/base"),
@@ -123,14 +123,14 @@ def test_a_proxy_is_not_asked_for_this_machine(process: Any, served: bytes) -> N
         ("http://", "is not a URL such as"),
     ],
 )
-def test_a_url_that_is_none_is_wrong_usage(command: Any, url: str, says: str) -> None:
+def test_an_invalid_url_is_wrong_usage(command: Any, url: str, message: str) -> None:
     code, out, err = command("pools", url=url)
     assert (code, out) == (2, "")
-    assert says in one_line(err)
+    assert message in one_line(err)
 
 
 @pytest.mark.parametrize("host", ["[::1]", "127.0.0.1", "127.1.2.3", "localhost"])
-def test_every_name_of_this_machine_goes_past_proxies(host: str, no_environment: None) -> None:
+def test_every_name_of_this_machine_bypasses_proxies(host: str, no_environment: None) -> None:
     from daybreak.config import Config
 
     assert http_options(Config(url=f"http://{host}:8000"), None)["trust_env"] is False
@@ -153,7 +153,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("name", "args", "kw"), BAD, ids=lambda value: value if isinstance(value, str) else ""
 )
-async def test_both_clients_refuse_what_no_request_can_carry(
+async def test_both_clients_reject_what_no_request_can_carry(
     scripted: Any, name: str, args: tuple[Any, ...], kw: dict[str, Any], no_environment: None
 ) -> None:
     with Client(scripted.url) as client, pytest.raises(ArgumentError):
@@ -165,7 +165,7 @@ async def test_both_clients_refuse_what_no_request_can_carry(
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_both_clients_name_a_proxy_that_cannot_be_used(
+def test_both_clients_report_an_unusable_proxy(
     kind: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, no_environment: None
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080")
@@ -176,10 +176,8 @@ def test_both_clients_name_a_proxy_that_cannot_be_used(
         kind("http://192.0.2.1:8000", headers={"X-Name": "имя"})
 
 
-def test_a_number_where_text_is_wanted_comes_with_how_to_say_text(
-    command: Any, scripted: Any, make: Any
-) -> None:
-    """Only for what was read as JSON, and only where the pool takes text."""
+def test_a_rejected_number_comes_with_a_hint_for_text(command: Any, scripted: Any, make: Any) -> None:
+    """Only for values that were read as JSON, and only if the pool accepts text."""
     fields = [
         {"field": f"input.{name}", "message": "not so"} for name in ("message", "steps", "title", "note")
     ]

@@ -1,4 +1,4 @@
-"""What reaches a terminal or a pipe: no control character of others, no shape that a variable changes, no traceback."""
+"""The output on a terminal or in a pipe: no foreign control characters, a fixed format, no traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0)
 
 @pytest.fixture
 def evil(scripted: Any, make: Any) -> dict[str, Any]:
-    """A server whose every text is meant for a terminal."""
+    """A server whose every text has control characters."""
     task: dict[str, Any] = make.task(
         state="failed",
         input={"prompt": EVIL, EVIL: 1},
@@ -79,7 +79,7 @@ def evil(scripted: Any, make: Any) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("terminal", [False, True])
-def test_control_characters_of_others_are_shown_not_obeyed(
+def test_control_characters_are_escaped(
     evil: Any, command: Any, on_terminal: Any, words: tuple[str, ...], terminal: bool
 ) -> None:
     if terminal:
@@ -92,9 +92,7 @@ def test_control_characters_of_others_are_shown_not_obeyed(
 
 
 @pytest.mark.parametrize("words", [("tasks", "show", "video_01"), ("tasks", "list"), ("pools",)])
-def test_json_keeps_every_character_without_showing_one(
-    evil: Any, command: Any, words: tuple[str, ...]
-) -> None:
+def test_json_keeps_control_characters_escaped(evil: Any, command: Any, words: tuple[str, ...]) -> None:
     _, out, _ = command(*words, "--json")
     assert not CONTROLS & set(out)
     assert EVIL in str_values(json.loads(out))
@@ -107,13 +105,13 @@ def str_values(value: Any) -> Iterator[str]:
         yield from str_values(inner)
 
 
-def test_a_row_is_one_line_with_its_columns_whatever_is_in_it(evil: Any, command: Any) -> None:
+def test_a_row_stays_one_line_with_its_columns(evil: Any, command: Any) -> None:
     _, out, _ = command("tasks", "list")
     (line,) = out.splitlines()
     assert len(line.split("\t")) == 4
 
 
-def test_letters_of_the_world_are_no_control_characters() -> None:
+def test_other_scripts_are_not_escaped() -> None:
     text = "赤い円 émail עברית 🎈 a\\b"
     assert visible(text) == text
     assert visible(EVIL) == SHOWN
@@ -125,7 +123,7 @@ def test_letters_of_the_world_are_no_control_characters() -> None:
 
 @pytest.fixture
 def on_terminal(scripted: Any, tmp_path: Path) -> Callable[..., str]:
-    """Run the command on a terminal; all that it wrote there."""
+    """Run the command on a terminal and return its output."""
 
     def call(*words: str, **env: str) -> str:
         ours, theirs = pty.openpty()
@@ -164,14 +162,14 @@ def listed(scripted: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     "env", [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {"CLICOLOR_FORCE": "1", "FORCE_COLOR": "3"}]
 )
-def test_no_variable_changes_what_a_pipe_gets(process: Any, listed: None, env: dict[str, str]) -> None:
+def test_no_variable_changes_the_format_in_a_pipe(process: Any, listed: None, env: dict[str, str]) -> None:
     done = process("tasks", "list", **env)
     rows = done.out.decode().splitlines()
     assert [len(row.split("\t")) for row in rows] == [4] * 499
     assert b"\x1b" not in done.out
 
 
-def test_a_forced_colour_draws_no_bar_into_a_pipe(process: Any, served: bytes) -> None:
+def test_force_color_draws_no_bar_into_a_pipe(process: Any, served: bytes) -> None:
     done = process("generate", "x", FORCE_COLOR="1")
     assert done.code == 0
     assert "━" not in done.error
@@ -184,14 +182,14 @@ def test_a_dumb_terminal_gets_lines_and_no_escapes(on_terminal: Any, served: byt
     assert "started on g-1" in text
 
 
-def test_no_color_is_no_colour(on_terminal: Any, listed: None) -> None:
+def test_no_color_disables_colours(on_terminal: Any, listed: None) -> None:
     import re
 
     text = on_terminal("tasks", "list", "--limit", "499", NO_COLOR="1")
     assert re.findall(r"\x1b\[[0-9;]*3[0-7]m", text) == []
 
 
-def test_an_id_is_whole_on_a_narrow_terminal(on_terminal: Any, listed: None) -> None:
+def test_ids_are_not_truncated_on_a_narrow_terminal(on_terminal: Any, listed: None) -> None:
     text = on_terminal("tasks", "list", COLUMNS="34")
     assert "video_00000000000000000000000007" in text
 
@@ -207,12 +205,12 @@ def test_an_id_is_whole_on_a_narrow_terminal(on_terminal: Any, listed: None) -> 
         (("generate", "x"), "2>&1 >/dev/null | true"),
     ],
 )
-def test_a_pipe_that_was_closed_is_no_failed_task(
+def test_a_closed_pipe_is_not_a_failed_task(
     process: Any, listed: None, words: tuple[str, ...], shell: str
 ) -> None:
-    """The reader has what it wanted: no traceback, and the code that a shell gives to what a SIGPIPE ended.
+    """There is no traceback, and the exit code is the one that shells use for SIGPIPE.
 
-    Small output may be written before the reader leaves; then nothing has happened at all.
+    Small output may be written before the reader exits; then the command succeeds.
     """
     done = process(*words, shell=shell)
     assert done.code in {0, 141} or words[0] == "generate", done.error
@@ -220,7 +218,7 @@ def test_a_pipe_that_was_closed_is_no_failed_task(
     assert done.error == ""
 
 
-def test_a_stdout_that_is_full_is_one_line(process: Any, listed: None) -> None:
+def test_a_full_stdout_is_a_one_line_error(process: Any, listed: None) -> None:
     for words in (("tasks", "list"), ("tasks", "list", "--json"), ("--version",), ("--help",)):
         done = process(*words, shell="> /dev/full")
         assert done.code == 10, done.error
@@ -228,7 +226,7 @@ def test_a_stdout_that_is_full_is_one_line(process: Any, listed: None) -> None:
         assert len(done.error.splitlines()) == 1
 
 
-def test_a_stdout_that_is_closed_is_no_error(process: Any, served: bytes, tmp_path: Path) -> None:
+def test_a_closed_stdout_is_no_error(process: Any, served: bytes, tmp_path: Path) -> None:
     done = process("generate", "x", shell=">&-")
     assert done.code == 0, done.error
     assert (tmp_path / "out" / "video_01.mp4").read_bytes() == served
@@ -238,10 +236,10 @@ WORLD = "赤い円 🎈"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
-def test_any_prompt_is_told_in_any_encoding(
+def test_any_prompt_prints_in_any_encoding(
     process: Any, scripted: Any, make: Any, served: bytes, encoding: str
 ) -> None:
-    """Also after the task was submitted, and as JSON that reads back as it was."""
+    """Also in the task's record, and as JSON that parses to the same text."""
     inner = scripted.answers[0]
 
     def answer(seen: Any) -> Any:

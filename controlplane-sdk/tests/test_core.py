@@ -1,4 +1,4 @@
-"""The core without any IO: parsing, patience, places, the story of a task."""
+"""The core, without I/O: parsing, errors, retries and event ids."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MESSAGES = [
 
 
 @given(st.lists(st.integers(0, len(STREAM.encode())), max_size=12))
-def test_sse_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
+def test_sse_parsing_does_not_depend_on_chunk_boundaries(cuts: list[int]) -> None:
     """Chunks may break anywhere, also inside a character or a line end."""
     raw = STREAM.encode()
     edges = [0, *sorted(cuts), len(raw)]
@@ -41,14 +41,14 @@ def test_sse_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert found == MESSAGES
 
 
-def test_sse_event_without_end_is_refused() -> None:
-    """A stream that is not ours cannot fill the memory."""
+def test_an_endless_sse_event_is_rejected() -> None:
+    """A stream of another server cannot fill the memory."""
     for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
         with pytest.raises(errors.ProtocolError, match="larger than 1000"):
             SseParser(max_event_bytes=1000).feed(chunk)
 
 
-def test_places_sort_as_numbers() -> None:
+def test_event_ids_sort_as_numbers() -> None:
     """9-0 comes before 10-0, and 5-9 before 5-10."""
     assert parse_event_id("9-0") < parse_event_id("10-0")
     assert parse_event_id("5-9") < parse_event_id("5-10")
@@ -65,14 +65,14 @@ def test_unknown_event_types_are_skipped() -> None:
     ("name", "given"),
     [("input", {"input": "hi"}), ("start_at", {"start_at": "tomorrow"}), ("metadata", {"metadata": "a=b"})],
 )
-def test_arguments_of_a_wrong_type_are_named(name: str, given: dict[str, Any]) -> None:
-    """A wrong type is refused here, with the argument's name."""
+def test_an_argument_of_the_wrong_type_is_named(name: str, given: dict[str, Any]) -> None:
+    """The error names the argument."""
     with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
         operations.submit_body("echo", **({"input": {}} | given))
 
 
-def test_only_a_failed_task_ends_by_its_error(make: Any) -> None:
-    """An expired task may carry the error of an attempt before: its end was the deadline."""
+def test_only_a_failed_task_reports_its_error(make: Any) -> None:
+    """An expired task may carry the error of an earlier attempt, but the deadline ended it."""
     error = {"code": "echo_failed", "message": "as asked"}
     expired = Task.model_validate(make.task("echo_01", state="expired", error=error))
     failed = Task.model_validate(make.task("echo_01", state="failed", error=error))
@@ -82,7 +82,7 @@ def test_only_a_failed_task_ends_by_its_error(make: Any) -> None:
 
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_every_code_has_its_error(code: ErrorCode) -> None:
-    """Each code of the wire becomes the kind of error that the tree promises."""
+    """Each error code raises the class that the tree promises."""
     kinds = {
         401: errors.AuthError,
         403: errors.AuthError,
@@ -106,8 +106,8 @@ def test_every_code_has_its_error(code: ErrorCode) -> None:
     assert caught.value.code == code
 
 
-def test_foreign_answers_are_named() -> None:
-    """A proxy's page or another program at that address is told apart from Daybreak's answers."""
+def test_responses_of_other_servers_are_recognised() -> None:
+    """A proxy's page or another program's response is not taken for Daybreak's."""
     page = Reply(status=502, headers={"content-type": "text/html"}, body=b"<h1>Bad gateway</h1>")
     with pytest.raises(errors.UnavailableError, match="Bad gateway"):
         raise_for_status(page)
@@ -117,8 +117,8 @@ def test_foreign_answers_are_named() -> None:
         raise_for_status(Reply(status=302, headers={"location": "https://x"}))
 
 
-def test_retry_after_as_number_and_date() -> None:
-    """Both forms of the header count; nonsense does not."""
+def test_retry_after_may_be_a_number_or_a_date() -> None:
+    """Both forms of the header are read; anything else is ignored."""
     now = datetime(2026, 11, 21, 12, tzinfo=UTC)
     assert retry_after("3") == 3
     assert retry_after("Sat, 21 Nov 2026 12:00:30 GMT", now=now) == 30
@@ -126,27 +126,27 @@ def test_retry_after_as_number_and_date() -> None:
     assert retry_after(None) is None
 
 
-def test_delays_grow_are_bounded_and_honour_the_server() -> None:
-    """Backoff doubles to its bound, jitter takes at most half of it away, and Retry-After bounds it below."""
+def test_delays_grow_to_a_limit_and_respect_retry_after() -> None:
+    """Backoff doubles up to its limit, jitter removes at most half, and Retry-After is the minimum."""
     retry = Retry(first_s=1, max_s=8)
     lost = errors.TransportError("x")
     assert [retry.delay(n, lost, draw=lambda: 1.0) for n in (1, 2, 3, 4, 9)] == [1, 2, 4, 8, 8]
     assert retry.delay(3, lost, draw=lambda: 0.0) == 2
     problem = Problem(type="t", title="t", status=503, code="queue_full", detail="d")
-    asked = errors.UnavailableError(problem, retry_after_s=30)
-    assert 30 <= retry.delay(1, asked) <= 30.5
-    assert not Retry(max_retry_after_s=10).should_retry(asked)
+    error_with_retry_after = errors.UnavailableError(problem, retry_after_s=30)
+    assert 30 <= retry.delay(1, error_with_retry_after) <= 30.5
+    assert not Retry(max_retry_after_s=10).should_retry(error_with_retry_after)
     assert not retry.should_retry(errors.ProtocolError("x"))
 
 
 def test_paths_are_quoted() -> None:
-    """What a user types as an id cannot reach another route."""
+    """A user's text as an id cannot reach another route."""
     assert operations.task_path("../pools") == "/v1/tasks/..%2Fpools"
     assert operations.task_path("a b", "artifacts", "x/y.mp4") == "/v1/tasks/a%20b/artifacts/x%2Fy.mp4"
 
 
-def test_submission_leaves_absent_fields_out_and_wants_a_zone() -> None:
-    """The server's defaults stay the server's; a time without a zone means nothing."""
+def test_a_submit_omits_absent_fields_and_needs_a_time_zone() -> None:
+    """The server applies its own defaults; a time without a time zone is rejected."""
     body = operations.submit_body(
         "video", {"prompt": "x"}, start_at=datetime(2026, 1, 1, tzinfo=UTC), priority="high"
     )
@@ -164,8 +164,8 @@ def test_submission_leaves_absent_fields_out_and_wants_a_zone() -> None:
     assert later["start_at"] == "2026-01-01T00:00:00.000Z"
 
 
-def test_the_tree_of_errors_is_as_drawn() -> None:
-    """The docstring draws exactly the classes that there are, under the parents that they have."""
+def test_the_docstring_draws_the_error_tree() -> None:
+    """The docstring draws exactly the existing classes, under their parents."""
     text = errors.__doc__ or ""
     drawn: list[tuple[str, str]] = []
     stack: list[tuple[int, str]] = []

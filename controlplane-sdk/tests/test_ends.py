@@ -1,4 +1,4 @@
-"""Where following ends: the server's word that nothing follows."""
+"""Following ends when the server says that no event follows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from daybreak import AsyncClient, Client
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
-async def test_a_stream_that_is_over_is_the_end(
+async def test_a_204_ends_the_event_stream(
     scripted: Any, make: Any, no_environment: None, content_type: str
 ) -> None:
-    """204 to the id of the last event: both clients end at once, ask nothing again, and raise nothing."""
+    """After a 204 both clients stop at once, send no other request, and raise no error."""
     scripted.answers = [make.answer(status=204, headers={"Content-Type": content_type})]
     with Client(scripted.url) as client:
         assert list(client.events("video_01", after="9-0")) == []

@@ -1,4 +1,4 @@
-"""Both clients against a real server that breaks in every way: the answers stay right."""
+"""Both clients return correct results from a real server that fails in every way."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ FAST = Retry(attempts=4, first_s=0.01, max_s=0.05)
 
 
 class Face:
-    """The two clients behind one face, so that each test is written once and run for both."""
+    """Both clients behind one interface, so that each test is written once and runs for both."""
 
     def __init__(self, kind: str, url: str, retry: Retry) -> None:
         self.kind, self.url, self.retry = kind, url, retry
 
     def call(self, name: str, *args: Any, **kw: Any) -> Any:
-        """A method's value; a list of what it yields when it iterates."""
+        """The result of a method, as a list if it iterates."""
         if self.kind == "sync":
             with Client(self.url, retry=self.retry) as client:
                 found = getattr(client, name)(*args, **kw)
@@ -62,8 +62,8 @@ def face(request: pytest.FixtureRequest, scripted: Any, no_environment: None) ->
     return make_face
 
 
-def test_submit_is_repeated_with_one_key(scripted: Any, make: Any, face: Any) -> None:
-    """A dropped connection, a 503 and a broken answer later there is one task: the key never changed."""
+def test_a_submit_is_retried_with_the_same_key(scripted: Any, make: Any, face: Any) -> None:
+    """After a dropped connection, a 503 and a broken response there is one task, because the key never changed."""
     broken = make.answer(make.task(), 202, length=10_000)
     scripted.answers = [
         make.drop,
@@ -83,15 +83,15 @@ def test_submit_is_repeated_with_one_key(scripted: Any, make: Any, face: Any) ->
     }
 
 
-def test_patience_ends(scripted: Any, make: Any, face: Any) -> None:
-    """After the last attempt the error comes out, with what the server asked for."""
+def test_retries_end_after_the_last_attempt(scripted: Any, make: Any, face: Any) -> None:
+    """After the last attempt the error is raised, with the server's Retry-After."""
     scripted.answers = [make.problem(503, "queue_full", headers={"Retry-After": "0"})]
     with pytest.raises(UnavailableError) as caught:
         face().call("get", "video_01")
     assert (len(scripted.seen), caught.value.retry_after_s, caught.value.request_id) == (4, 0, "r-1")
 
 
-def test_a_server_that_asks_for_too_long_is_not_waited_for(scripted: Any, make: Any, face: Any) -> None:
+def test_a_long_retry_after_is_raised_at_once(scripted: Any, make: Any, face: Any) -> None:
     """A quota that opens in an hour is an error now."""
     scripted.answers = [make.problem(429, "quota_exceeded", headers={"Retry-After": "3600"}, limit="queued")]
     with pytest.raises(QuotaError) as caught:
@@ -99,8 +99,8 @@ def test_a_server_that_asks_for_too_long_is_not_waited_for(scripted: Any, make: 
     assert (len(scripted.seen), caught.value.retry_after_s, caught.value.limit) == (1, 3600, "queued")
 
 
-def test_refusals_are_not_repeated(scripted: Any, make: Any, face: Any) -> None:
-    """Invalid input says which field, at once."""
+def test_permanent_errors_are_not_retried(scripted: Any, make: Any, face: Any) -> None:
+    """Invalid input names the field, at once."""
     fields = [{"field": "input.frames", "message": "frames must be 4n+1"}]
     scripted.answers = [make.problem(422, "invalid_input", errors=fields)]
     with pytest.raises(InvalidInputError) as caught:
@@ -109,8 +109,8 @@ def test_refusals_are_not_repeated(scripted: Any, make: Any, face: Any) -> None:
     assert len(scripted.seen) == 1
 
 
-def test_nobody_there(no_environment: None) -> None:
-    """A port that nobody listens on is `UnreachableError`; a URL that is none is `ConfigError`."""
+def test_an_unreachable_server_and_an_invalid_url_have_their_errors(no_environment: None) -> None:
+    """A port without a listener is `UnreachableError`; an invalid URL is `ConfigError`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -123,8 +123,8 @@ def test_nobody_there(no_environment: None) -> None:
         Client(api_key="kéy")
 
 
-def test_delete_that_lost_its_answer(scripted: Any, make: Any, face: Any) -> None:
-    """When the first try broke, 404 to the second means done; to the first it does not."""
+def test_a_delete_whose_response_was_lost_succeeds_on_404(scripted: Any, make: Any, face: Any) -> None:
+    """404 means success on the second attempt, but not on the first."""
     scripted.answers = [make.drop, make.problem(404, "not_found")]
     assert face().call("delete", "video_01") is None
     scripted.answers = [make.problem(404, "not_found")]
@@ -132,8 +132,10 @@ def test_delete_that_lost_its_answer(scripted: Any, make: Any, face: Any) -> Non
         face().call("delete", "video_01")
 
 
-def test_key_and_environment(scripted: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`DAYBREAK_URL` and `DAYBREAK_API_KEY` are used where nothing is given."""
+def test_the_environment_provides_url_and_key(
+    scripted: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`DAYBREAK_URL` and `DAYBREAK_API_KEY` are used if no argument is given."""
     scripted.answers = [make.answer({"data": []})]
     monkeypatch.setenv("DAYBREAK_URL", scripted.url + "/")
     monkeypatch.setenv("DAYBREAK_API_KEY", "from-environment")
@@ -147,8 +149,8 @@ def test_key_and_environment(scripted: Any, make: Any, monkeypatch: pytest.Monke
     assert scripted.seen[0].headers["user-agent"].startswith("daybreak-sdk/")
 
 
-def test_lists_page_by_page(scripted: Any, make: Any, face: Any) -> None:
-    """Pages are asked for as they are needed, with the cursor, and no more than the limit."""
+def test_lists_fetch_pages_as_needed(scripted: Any, make: Any, face: Any) -> None:
+    """Pages are fetched with the cursor when they are needed, up to the limit."""
     first = {"data": [make.task("video_01"), make.task("video_02")], "has_more": True, "next": "c1"}
     scripted.answers = [make.answer(first), make.answer({"data": [make.task("video_03")]})]
     found = face().call("list", state="queued", pool="video", limit=5)
@@ -160,7 +162,7 @@ def test_lists_page_by_page(scripted: Any, make: Any, face: Any) -> None:
 
 
 def test_events_exactly_once_over_broken_connections(scripted: Any, make: Any, face: Any) -> None:
-    """Cut, refused, repeated and closed early: each event comes once, in order, up to the terminal one."""
+    """Each event arrives once and in order, although connections are cut, refused, repeated and closed early."""
     scripted.answers = [
         make.stream(make.event("queued", "1-0", position=1), make.event("wake", phase="pods"), broken=True),
         make.problem(503, "store_unavailable", headers={"Retry-After": "0"}),
@@ -181,20 +183,20 @@ def test_events_exactly_once_over_broken_connections(scripted: Any, make: Any, f
         ("progress", "10-0"),
         ("succeeded", "11-0"),
     ]
-    asked = [s.headers.get("last-event-id") for s in scripted.seen]
-    assert asked == [None, "1-0", "1-0", "2-0", "2-0", "10-0"]
+    sent_ids = [s.headers.get("last-event-id") for s in scripted.seen]
+    assert sent_ids == [None, "1-0", "1-0", "2-0", "2-0", "10-0"]
 
 
-def test_events_go_on_after_an_id(scripted: Any, make: Any, face: Any) -> None:
-    """`after` is sent as Last-Event-ID, and nothing up to it is given again."""
+def test_events_continue_after_an_id(scripted: Any, make: Any, face: Any) -> None:
+    """`after` is sent as Last-Event-ID, and earlier events are not returned again."""
     scripted.answers = [make.stream(make.event("started", "5-0"), make.event("failed", "6-0"))]
     events = face().call("events", "video_01", after="5-0")
     assert [e.id for e in events] == ["6-0"]
     assert scripted.seen[0].headers["last-event-id"] == "5-0"
 
 
-def test_events_of_nothing(scripted: Any, make: Any, face: Any) -> None:
-    """An unknown task, a page that is no stream, and an unreadable event are errors, not endless tries."""
+def test_permanent_stream_errors_are_raised(scripted: Any, make: Any, face: Any) -> None:
+    """An unknown task, a response that is no stream, and an unreadable event are not retried."""
     scripted.answers = [make.problem(404, "not_found")]
     with pytest.raises(NotFoundError):
         face().call("events", "video_01")
@@ -207,8 +209,8 @@ def test_events_of_nothing(scripted: Any, make: Any, face: Any) -> None:
     assert len(scripted.seen) == 3
 
 
-def test_events_after_the_last_one(scripted: Any, make: Any, face: Any) -> None:
-    """Where nothing more can come, since the end is known or all history is trimmed, the iteration ends."""
+def test_events_end_when_nothing_can_follow(scripted: Any, make: Any, face: Any) -> None:
+    """The iteration ends after the terminal event, also if the whole history is trimmed."""
     nothing, ended = make.stream(), make.answer(make.task(state="succeeded"))
     scripted.answers = [nothing, ended, nothing]
     assert face().call("events", "video_01", after="9-0") == []
@@ -219,25 +221,25 @@ def test_events_after_the_last_one(scripted: Any, make: Any, face: Any) -> None:
     assert {e.type for e in events} == {EventType.RESET}
 
 
-def test_the_end_is_not_missed_between_two_connections(scripted: Any, make: Any, face: Any) -> None:
-    """A task that ends while a connection is lost still brings its terminal event."""
+def test_an_end_between_two_connections_is_not_missed(scripted: Any, make: Any, face: Any) -> None:
+    """A task that ends during a lost connection still delivers its terminal event."""
     ended = make.answer(make.task(state="succeeded"))
     scripted.answers = [make.stream(), ended, make.stream(make.event("succeeded", "2-0"))]
     assert [e.type for e in face().call("events", "video_01", after="1-0")] == ["succeeded"]
     assert len(scripted.seen) == 3
 
 
-def test_a_stream_that_never_comes_back_is_given_up(scripted: Any, make: Any, face: Any) -> None:
-    """After the patience for a lost stream the error comes out."""
-    patience = Retry(attempts=2, first_s=0.01, max_s=0.02, stream_s=0.2)
+def test_a_lost_stream_is_given_up_after_its_time_limit(scripted: Any, make: Any, face: Any) -> None:
+    """After `stream_s` without a byte the error is raised."""
+    retry = Retry(attempts=2, first_s=0.01, max_s=0.02, stream_s=0.2)
     scripted.answers = [make.stream(make.event("queued", "1-0")), make.drop]
     with pytest.raises(TransportError):
-        face(patience).call("events", "video_01")
+        face(retry).call("events", "video_01")
     assert len(scripted.seen) > 3
 
 
-def test_wait(scripted: Any, make: Any, face: Any) -> None:
-    """Waiting ends with the task, with its error, or with the time."""
+def test_wait_ends_with_the_task_its_error_or_a_timeout(scripted: Any, make: Any, face: Any) -> None:
+    """Waiting ends with the task, with its error, or with the timeout."""
     ended = make.stream(make.event("cancelled", "1-0"))
     scripted.answers = [ended, make.answer(make.task(state="cancelled"))]
     with pytest.raises(TaskCancelledError) as caught:
@@ -264,7 +266,7 @@ def artifact(content: bytes = FILE, **fields: Any) -> dict[str, Any]:
 
 
 def ranged(make: Any, cut: int | None = None) -> Callable[[Any], Any]:
-    """The file from where the request asks; ``cut``: breaks after so many bytes."""
+    """The file from the requested offset; the connection breaks after ``cut`` bytes."""
 
     def answer(seen: Any) -> Any:
         start = int(seen.headers.get("range", "bytes=0-")[6:-1])
@@ -274,8 +276,8 @@ def ranged(make: Any, cut: int | None = None) -> Callable[[Any], Any]:
     return answer
 
 
-def test_download_goes_on_where_it_broke(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """A file that broke three times is fetched once, checked, and put in place whole."""
+def test_a_broken_download_resumes(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
+    """A download that broke three times arrives once, checked and complete."""
     shown = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     cut = ranged(make, 3_000_000)
     scripted.answers = [shown, cut, make.drop, cut, make.problem(503, "store_unavailable"), ranged(make)]
@@ -293,8 +295,8 @@ def test_download_goes_on_where_it_broke(scripted: Any, make: Any, face: Any, tm
     assert len(scripted.seen) == before + 1
 
 
-def test_download_goes_on_in_another_process(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """What a first call left behind is used by the next one, also when it is wrong."""
+def test_a_download_resumes_in_another_process(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
+    """The next call uses the bytes of the first task_response, even if they are wrong."""
     shown = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     scripted.answers = [shown, ranged(make, 2_000_000), make.drop]
     with pytest.raises(TransportError):
@@ -309,22 +311,28 @@ def test_download_goes_on_in_another_process(scripted: Any, make: Any, face: Any
 
 
 @pytest.mark.parametrize("size", [0, 10])
-def test_download_without_ranges(scripted: Any, make: Any, face: Any, tmp_path: Path, size: int) -> None:
-    """A server that ignores ranges, or that has an empty file, is no trouble."""
+def test_a_download_works_without_ranges(
+    scripted: Any, make: Any, face: Any, tmp_path: Path, size: int
+) -> None:
+    """Also from a server that ignores ranges, and of an empty file."""
     content = FILE[:size]
-    one = make.task(state="succeeded", artifacts=[artifact(content)])
-    scripted.answers = [make.answer(one), make.answer(content[:5], length=size or 1), make.answer(content)]
+    task_response = make.task(state="succeeded", artifacts=[artifact(content)])
+    scripted.answers = [
+        make.answer(task_response),
+        make.answer(content[:5], length=size or 1),
+        make.answer(content),
+    ]
     assert face().call("download", "video_01", "video.mp4", tmp_path).read_bytes() == content
 
 
-def test_download_follows_redirects_without_the_key(
+def test_a_download_follows_redirects_without_the_api_key(
     scripted: Any, make: Any, tmp_path: Path, no_environment: None
 ) -> None:
-    """A presigned URL of another host gets the range but never the API key."""
-    one = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
+    """A presigned URL of another host receives the range but never the API key."""
+    task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     elsewhere = scripted.url.replace("127.0.0.1", "localhost") + "/bucket/file?signature=1"
     moved = make.answer(b"", 307, headers={"Location": elsewhere})
-    scripted.answers = [one, moved, ranged(make, 1_500_000), moved, ranged(make)]
+    scripted.answers = [task_response, moved, ranged(make, 1_500_000), moved, ranged(make)]
     with Client(scripted.url, api_key="secret", retry=FAST) as client:
         path = client.download("video_01", "video.mp4", tmp_path)
     assert path.read_bytes() == FILE
@@ -336,36 +344,36 @@ def test_download_follows_redirects_without_the_key(
     assert scripted.seen[-1].headers["range"].startswith("bytes=1")
 
 
-def test_download_repeats_a_500_of_the_store_but_not_ours(
+def test_a_download_retries_a_500_of_s3_but_not_of_daybreak(
     scripted: Any, make: Any, face: Any, tmp_path: Path
 ) -> None:
-    """S3's InternalError is one to repeat; a bug of Daybreak's is told at once."""
-    one = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
+    """S3's InternalError is temporary; a bug in Daybreak is raised at once."""
+    task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     errs = make.answer(b"<Error><Code>InternalError</Code></Error>", 500)
-    scripted.answers = [one, errs, ranged(make, 1_500_000), errs, ranged(make)]
+    scripted.answers = [task_response, errs, ranged(make, 1_500_000), errs, ranged(make)]
     assert face().call("download", "video_01", "video.mp4", tmp_path).read_bytes() == FILE
-    scripted.answers = [one, make.problem(500, "internal")]
+    scripted.answers = [task_response, make.problem(500, "internal")]
     before = len(scripted.seen)
     with pytest.raises(ServerError):
         face().call("download", "video_01", "video.mp4", tmp_path / "again.mp4")
     assert len(scripted.seen) == before + 2
 
 
-def test_download_of_other_bytes(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """Bytes that are not the promised ones never reach the target; nothing is left behind."""
-    one = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
+def test_a_download_of_the_wrong_bytes_fails(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
+    """Bytes with another SHA-256 never reach the target, and nothing is left behind."""
+    task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     for wrong in (b"\1" * len(FILE), b"\1" * (len(FILE) + 5)):
-        scripted.answers = [one, make.answer(wrong)]
+        scripted.answers = [task_response, make.answer(wrong)]
         with pytest.raises(DownloadError):
             face().call("download", "video_01", "video.mp4", tmp_path)
         assert not (tmp_path / "video.mp4").exists()
-    scripted.answers = [one]
+    scripted.answers = [task_response]
     with pytest.raises(DownloadError, match=r"no artifact 'nope.mp4'; its artifacts: video.mp4"):
         face().call("download", "video_01", "nope.mp4", tmp_path)
 
 
-def test_other_calls(scripted: Any, make: Any, face: Any) -> None:
-    """Cancel, replay, estimate, batch, pool and preview read their answers."""
+def test_the_other_calls_parse_their_responses(scripted: Any, make: Any, face: Any) -> None:
+    """Cancel, replay, estimate, batch, pool and preview parse their responses."""
     scripted.answers = [make.answer(make.task(cancel_requested=True), 202)]
     assert face().call("cancel", "video_01").cancel_requested
     scripted.answers = [make.drop, make.answer(make.task("video_02", replay_of="video_01"), 202)]
@@ -385,8 +393,8 @@ def test_other_calls(scripted: Any, make: Any, face: Any) -> None:
     assert face().call("preview", "video_01").content == b"RIFF"
 
 
-def test_leaving_a_stream_early_closes_it(scripted: Any, make: Any, no_environment: None) -> None:
-    """A loop that is left, sync or async, leaves no connection open (warnings are errors here)."""
+def test_leaving_a_stream_early_closes_its_connection(scripted: Any, make: Any, no_environment: None) -> None:
+    """A loop that ends early leaves no connection open (warnings are errors here)."""
     scripted.answers = [make.stream(make.event("queued", "1-0"), make.event("started", "2-0"))]
     with Client(scripted.url, retry=FAST) as client:
         for _ in client.events("video_01"):

@@ -29,7 +29,7 @@ README = ROOT / "controlplane-sdk" / "README.md"
 
 @pytest.fixture
 def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `DAYBREAK_URL` set."""
+    """A working directory, with `DAYBREAK_URL` set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAYBREAK_URL", daybreak.url)
     monkeypatch.delenv("DAYBREAK_API_KEY", raising=False)
@@ -40,26 +40,26 @@ def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
-def test_the_readme_has_its_examples() -> None:
-    """One for ordinary code and one for asyncio, each of twenty lines or so."""
+def test_the_readme_has_two_examples() -> None:
+    """One for blocking code and one for asyncio, each of about twenty lines."""
     assert len(EXAMPLES) == 2
     assert all(len(example.splitlines()) <= 24 for example in EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=["sync", "async"])
-def test_examples_run_as_they_stand(example: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the README shows works, word for word."""
+def test_the_examples_of_the_readme_run(example: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's examples work unchanged."""
     exec(compile(example, str(README), "exec"), {"__name__": "__main__"})
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     if "asyncio" in example:
-        assert "cancelled" in said
-        assert said.count("succeeded") >= 3
+        assert "cancelled" in output
+        assert output.count("succeeded") >= 3
     else:
-        assert "input.steps" in said
-        assert "hello" in said
+        assert "input.steps" in output
+        assert "hello" in output
 
 
-def test_a_task_from_submit_to_delete(here: Path) -> None:
+def test_all_calls_work_on_a_real_server(here: Path) -> None:
     """All calls of the client against the real server."""
     with Client() as client:
         assert client.estimate("echo", {"steps": 2}).feasible
@@ -97,8 +97,8 @@ def test_a_task_from_submit_to_delete(here: Path) -> None:
             list(client.events(task))
 
 
-def test_batches_failures_and_pools(here: Path) -> None:
-    """Each task of a batch is judged alone; a failure is an error that says why; lists page through all."""
+def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
+    """A failed task raises its reason; lists page through all tasks."""
     with Client() as client:
         bodies = [{"pool": "echo", "input": {"steps": 1}}, {"pool": "nope", "input": {}}]
         batch = client.submit_batch(bodies * 50)
@@ -116,8 +116,8 @@ def test_batches_failures_and_pools(here: Path) -> None:
         assert [pool.name for pool in client.pools()] == [client.pool("echo").name]
 
 
-async def test_many_follow_one_task(here: Path) -> None:
-    """Ten followers on one async client see the same events."""
+async def test_many_clients_can_follow_one_task(here: Path) -> None:
+    """Ten iterations on one async client see the same events."""
 
     async def ids(client: AsyncClient, task: str) -> list[str]:
         return [event.id async for event in client.events(task) if event.id]
@@ -129,8 +129,8 @@ async def test_many_follow_one_task(here: Path) -> None:
         assert len(seen[0]) >= 3
 
 
-def test_a_follower_outlives_the_server(daybreak: LocalDaybreak, here: Path) -> None:
-    """The server stops and starts under a follower, who sees each event of the task once and in order."""
+def test_following_survives_a_restart_of_the_server(daybreak: LocalDaybreak, here: Path) -> None:
+    """A client sees each event once and in order although the server restarts."""
     with Client(retry=Retry(attempts=20, max_s=1.0)) as client:
         task = client.submit("echo", {"steps": 60, "step_s": 0.05})
         seen = []
@@ -145,8 +145,8 @@ def test_a_follower_outlives_the_server(daybreak: LocalDaybreak, here: Path) -> 
         assert [event.type for event in seen].count("started") == 2
 
 
-def test_the_command(here: Path) -> None:
-    """Submit, follow, fetch, list and read the pools by the command."""
+def test_the_command_works_on_a_real_server(here: Path) -> None:
+    """Submit, follow, fetch, list, and read the pools with the command."""
 
     def daybreak(*args: str) -> tuple[int, str, str]:
         done = CliRunner().invoke(app, list(args), prog_name="daybreak")
@@ -172,16 +172,16 @@ def test_the_command(here: Path) -> None:
     assert daybreak("tasks", "list")[1].count("succeeded") >= 3
 
 
-def test_a_number_as_a_message_comes_with_how_to_say_text(here: Path) -> None:
-    """And what the hint says works."""
+def test_a_rejected_number_comes_with_a_working_hint(here: Path) -> None:
+    """The command of the hint works."""
     done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "for text, write message='\"2026\"'." in done.stderr
     assert CliRunner().invoke(app, ["submit", "echo", 'message="2026"']).exit_code == 0
 
 
-def test_the_page_has_the_exit_codes() -> None:
-    """docs/06-client.md says what the code says."""
+def test_the_page_lists_the_exit_codes() -> None:
+    """docs/06-client.md lists the codes of the source."""
     page = (ROOT / "docs" / "06-client.md").read_text()
     for code, words in MEANING.items():
         assert f"| {code.value} | {words} |" in page

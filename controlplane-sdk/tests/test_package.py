@@ -1,4 +1,4 @@
-"""What the package needs, and what it must never need."""
+"""The package's dependencies, and the packages that it must not need."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CLOSURE = {
     "typing-extensions",
     "typing-inspection",
 }
-"""All that `pip install daybreak-sdk` brings: seven with httpx2, and four more with pydantic."""
+"""Everything that `pip install daybreak-sdk` installs: seven packages with httpx2, four more with pydantic."""
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
-    """Names of all packages below one, by the metadata of what is installed here."""
+    """The names of a package's transitive dependencies, from the metadata of the installed packages."""
     found: set[str] = set()
     waiting = [(name, extras)]
     while waiting:
@@ -42,14 +42,14 @@ def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
     return found
 
 
-def test_the_base_has_not_grown() -> None:
-    """Nothing came in that was not decided: the list above is the decision."""
+def test_the_base_needs_only_the_listed_packages() -> None:
+    """Every dependency is a decision: it must be in the list above."""
     assert closure("daybreak-sdk") == CLOSURE
     assert len(CLOSURE) <= 11
 
 
 def test_the_client_needs_neither_typer_nor_rich_nor_the_server() -> None:
-    """With only httpx2 and pydantic there, all imports and works but the extras, which say what to install."""
+    """With only httpx2 and pydantic everything works except the extras, which say what to install."""
     code = """
 import sys
 
@@ -88,7 +88,7 @@ print(",".join(sorted(name for name in third if not name.startswith("_"))))
 
 
 def test_the_wire_types_load_no_http_client() -> None:
-    """The server imports `daybreak.wire`; that brings pydantic and nothing of the clients."""
+    """The server imports `daybreak.wire`, which must load pydantic only."""
     code = "import sys, daybreak.wire; print([n for n in ('httpx2', 'anyio', 'ssl') if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

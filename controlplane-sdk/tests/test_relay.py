@@ -1,4 +1,4 @@
-"""`daybreak.relay` on the Valkey of a real Daybreak, and on an old Redis: at least once, and gaps are said."""
+"""`daybreak.relay` on a real Daybreak's Valkey and on an old Redis: at-least-once delivery, reported gaps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAIT_S = 60.0
 
 
 class Stream:
-    """The events of a pool that no server serves: the test writes them."""
+    """The events of a pool without a server: the test writes them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -50,9 +50,9 @@ class Stream:
         return Relay(self.url, pool=self.pool, group="g", consumer=consumer, **options)
 
     def age(self, consumer: str) -> None:
-        """As if what this consumer holds had been in its hands for an hour."""
-        held = self.redis.xpending_range(self.key, "g", "-", "+", 999, consumername=consumer)
-        ids = [one["message_id"] for one in held]
+        """Make this consumer's pending events look an hour old."""
+        pending = self.redis.xpending_range(self.key, "g", "-", "+", 999, consumername=consumer)
+        ids = [entry["message_id"] for entry in pending]
         self.redis.xclaim(self.key, "g", consumer, 0, ids, idle=3_600_000, justid=True)
 
     def pending(self) -> int:
@@ -61,7 +61,7 @@ class Stream:
 
 @pytest.fixture(scope="module")
 def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The `redis-server` of this machine, if there is one: in CI that is 7.0, the oldest that Daybreak serves on."""
+    """This machine's `redis-server`, if any. In CI that is 7.0, the oldest version that Daybreak supports."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("there is no redis-server on PATH")
@@ -91,14 +91,14 @@ def stream(request: pytest.FixtureRequest) -> Iterator[Stream]:
     made.redis.close()
 
 
-async def following(relay: Relay) -> Delivery:
+async def next_delivery(relay: Relay) -> Delivery:
     return await asyncio.wait_for(anext(relay), WAIT_S)
 
 
 async def take(relay: Relay, number: int, *, ack: bool = True) -> list[str]:
     ids = []
     for _ in range(number):
-        delivery = await following(relay)
+        delivery = await next_delivery(relay)
         ids.append(str(delivery.event.id))
         if ack:
             await delivery.ack()
@@ -112,21 +112,21 @@ async def until(look: Callable[[], Any], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
-    """Of each event of real tasks, files and failures among them, relay and API give the very same."""
+async def test_events_are_the_same_as_in_the_api(daybreak: LocalDaybreak) -> None:
+    """The relay and the API return identical events of real tasks, including files and failures."""
     with daybreak.client() as client:
         inputs = [
             {"message": "hé", "steps": 4, "step_s": 0.05, "preview": True, "artifact_bytes": 9},
             {"steps": 3, "fail_at": 2, "fail_attempts": 1},
             {"steps": 3, "fail_at": 1, "fail_kind": "permanent"},
         ]
-        tasks = [client.submit("echo", one).id for one in inputs]
+        tasks = [client.submit("echo", input).id for input in inputs]
         api = {task: [event for event in client.events(task) if event.id] for task in tasks}
         ended: set[str] = set()
         relayed: dict[str, list[Any]] = {task: [] for task in tasks}
         async with Relay(daybreak.redis_url, pool="echo", group="same", consumer="a") as relay:
             while ended < set(tasks):
-                delivery = await following(relay)
+                delivery = await next_delivery(relay)
                 undecoded = delivery.task, delivery.type, Event.model_validate_json(delivery.json())
                 await delivery.ack()
                 assert undecoded == (delivery.event.task, delivery.event.type.value, delivery.event)
@@ -152,30 +152,30 @@ async def test_it_says_what_the_api_says(daybreak: LocalDaybreak) -> None:
     }
 
 
-async def test_what_was_not_acknowledged_comes_first_after_a_restart(stream: Stream) -> None:
-    """The same consumer gets its own back, in order, and then what is new; nothing is removed from Redis."""
+async def test_unacknowledged_events_come_first_after_a_restart(stream: Stream) -> None:
+    """The same consumer first gets its pending events, in order, then new ones; nothing is removed from Redis."""
     ids = stream.add(250)
     async with stream.relay() as relay:
         got = await take(relay, 1)
         got += await take(relay, 119, ack=False)
     async with stream.relay() as relay:
-        first = await following(relay)
+        first = await next_delivery(relay)
         assert (first.event.id, first.redelivered) == (ids[1], True)
         await relay.ack(first)
         again = await take(relay, 248)
         new = stream.add(1)
-        last = await following(relay)
+        last = await next_delivery(relay)
         assert ([last.event.id], last.redelivered) == (new, False)
         await last.ack()
     assert got == ids[:120]
     assert again == ids[2:]
     assert stream.pending() == 0
     assert stream.redis.xlen(stream.key) == 251
-    assert [one["name"] for one in stream.redis.xinfo_consumers(stream.key, "g")] == ["a"]
+    assert [consumer["name"] for consumer in stream.redis.xinfo_consumers(stream.key, "g")] == ["a"]
 
 
-async def test_what_a_dead_consumer_left_comes_before_what_is_new(stream: Stream) -> None:
-    """After the idle time another consumer takes it over, page by page."""
+async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) -> None:
+    """After the idle time another consumer claims them, page by page."""
     ids = stream.add(7)
     async with stream.relay("dead", batch=5) as relay:
         await take(relay, 5, ack=False)
@@ -185,8 +185,8 @@ async def test_what_a_dead_consumer_left_comes_before_what_is_new(stream: Stream
     assert stream.pending() == 0
 
 
-async def test_a_slow_one_does_not_hand_out_what_another_has_taken(stream: Stream) -> None:
-    """Events that were read ahead and claimed by another meanwhile are not handed out here as well."""
+async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Stream) -> None:
+    """Events that were read ahead and then claimed by another consumer are not delivered here as well."""
     ids = stream.add(5)
     async with stream.relay("slow") as slow, stream.relay("quick") as quick:
         assert await take(slow, 1, ack=False) == ids[:1]
@@ -198,20 +198,20 @@ async def test_a_slow_one_does_not_hand_out_what_another_has_taken(stream: Strea
     assert stream.pending() == 0
 
 
-async def test_what_was_trimmed_unseen_is_said_once(stream: Stream) -> None:
-    """An error with the ids around the gap; going on goes on behind it, and it is not said again."""
+async def test_events_trimmed_unseen_are_reported_once(stream: Stream) -> None:
+    """One error has the ids around the gap; iterating again continues after it."""
     ids = stream.add(10)
     async with stream.relay(batch=2) as relay:
         assert await take(relay, 2) == ids[:2]
         stream.redis.xtrim(stream.key, maxlen=3, approximate=False)
         with pytest.raises(RelayGapError, match="trimmed") as caught:
-            await following(relay)
+            await next_delivery(relay)
         assert (caught.value.after, caught.value.before) == (ids[1], ids[7])
         assert await take(relay, 3) == ids[7:]
         more = stream.add(2)
         stream.redis.xtrim(stream.key, maxlen=0, approximate=False)
         with pytest.raises(RelayGapError) as caught:
-            await following(relay)
+            await next_delivery(relay)
         assert caught.value.after == ids[9]
         assert parse_event_id(str(caught.value.before)) > parse_event_id(more[1])
         new = stream.add(2)
@@ -222,12 +222,12 @@ async def test_what_was_trimmed_unseen_is_said_once(stream: Stream) -> None:
         lost = stream.add(9)
         stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
         with pytest.raises(RelayGapError):
-            await following(relay)
+            await next_delivery(relay)
         assert await take(relay, 2) == lost[7:]
 
 
-async def test_what_was_trimmed_after_it_was_seen_is_no_gap(stream: Stream) -> None:
-    """All of it handed out, then all of it trimmed: what comes next comes without an error, also to a new one."""
+async def test_events_trimmed_after_delivery_are_no_gap(stream: Stream) -> None:
+    """If all delivered events are trimmed, the next ones arrive without an error, also at a new consumer."""
     for _ in range(2):
         async with stream.relay() as relay:
             for _ in range(2):
@@ -237,8 +237,8 @@ async def test_what_was_trimmed_after_it_was_seen_is_no_gap(stream: Stream) -> N
 
 
 @pytest.mark.parametrize("consumer", ["a", "b"])
-async def test_what_was_trimmed_in_a_consumers_hands_is_said(stream: Stream, consumer: str) -> None:
-    """Its own after a restart, or a dead one's: what is left of it comes, and the rest is a gap."""
+async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, consumer: str) -> None:
+    """Also at another consumer: the remaining events arrive, and the rest is a gap."""
     ids = stream.add(5)
     async with stream.relay() as relay:
         await take(relay, 5, ack=False)
@@ -246,15 +246,15 @@ async def test_what_was_trimmed_in_a_consumers_hands_is_said(stream: Stream, con
     stream.redis.xtrim(stream.key, maxlen=2, approximate=False)
     async with stream.relay(consumer) as relay:
         with pytest.raises(RelayGapError) as caught:
-            await following(relay)
+            await next_delivery(relay)
         assert parse_event_id(caught.value.after) < parse_event_id(ids[0])
         assert parse_event_id(ids[2]) < parse_event_id(str(caught.value.before)) <= parse_event_id(ids[3])
         assert await take(relay, 2) == ids[3:]
     assert stream.pending() == 0
 
 
-async def test_a_new_group_begins_where_it_is_told(stream: Stream) -> None:
-    """From the oldest event there is, which is no gap; with the next one; or behind an id."""
+async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
+    """At the oldest event, which is no gap; at the next event; or after an id."""
     ids = stream.add(6)
     stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
     async with stream.relay() as relay:
@@ -268,15 +268,15 @@ async def test_a_new_group_begins_where_it_is_told(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("stream", ["valkey"], indirect=True)
-async def test_it_outlives_valkey(
+async def test_a_relay_survives_the_death_of_valkey(
     daybreak: LocalDaybreak, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Valkey dies by SIGKILL while it waits and acknowledges: every event comes, in order, and it goes on."""
+    """Valkey is killed while the relay reads and acknowledges: every event still arrives, in order."""
     seen: list[str] = []
 
     async def read(relay: Relay, number: int) -> None:
         while len(set(seen)) < number:
-            delivery = await following(relay)
+            delivery = await next_delivery(relay)
             seen.append(str(delivery.event.id))
             await delivery.ack()
 
@@ -302,17 +302,17 @@ async def test_it_outlives_valkey(
     assert "retrying" in caplog.text
 
 
-async def test_a_lost_group_is_made_again_and_said(stream: Stream) -> None:
-    """Somebody destroys the group, or the whole stream: it goes on where it was, after an error."""
+async def test_a_lost_group_is_recreated_and_reported(stream: Stream) -> None:
+    """After the group or the stream is deleted, the relay continues where it was, after one error."""
     ids = stream.add(3)
     async with stream.relay() as relay:
         assert await take(relay, 3) == ids
         stream.redis.xgroup_destroy(stream.key, "g")
         with pytest.raises(RelayGapError, match="was lost"):
-            await following(relay)
+            await next_delivery(relay)
         ids = stream.add(2)
         assert await take(relay, 2) == ids
-        waiting = asyncio.create_task(following(relay))
+        waiting = asyncio.create_task(next_delivery(relay))
         stream.redis.delete(stream.key)
         with pytest.raises(RelayGapError, match="was lost"):
             await waiting
@@ -320,8 +320,8 @@ async def test_a_lost_group_is_made_again_and_said(stream: Stream) -> None:
         assert await take(relay, 1) == ids
 
 
-async def test_an_interrupted_wait_loses_nothing(stream: Stream) -> None:
-    """Cancelled while it waits, and again and again while events come: all of them are handed out."""
+async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
+    """Although waits are cancelled again and again while events arrive, all events are delivered."""
     seen: list[str] = []
     async with stream.relay(batch=3) as relay:
         with pytest.raises(TimeoutError):
@@ -341,14 +341,14 @@ async def test_an_interrupted_wait_loses_nothing(stream: Stream) -> None:
     assert stream.pending() == 0
 
 
-async def test_a_broken_wait_does_not_repeat_what_is_in_hand(stream: Stream) -> None:
-    """What was taken over and is being worked on does not come again because a later wait was interrupted."""
+async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
+    """Claimed events that are being handled are not delivered again because a later wait was cancelled."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)
     stream.age("dead")
     async with stream.relay("b") as relay:
-        in_hand = [await following(relay) for _ in range(2)]
+        in_hand = [await next_delivery(relay) for _ in range(2)]
         assert [delivery.event.id for delivery in in_hand] == ids
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(relay), 0.3)
@@ -358,8 +358,8 @@ async def test_a_broken_wait_does_not_repeat_what_is_in_hand(stream: Stream) -> 
     assert stream.pending() == 0
 
 
-async def test_what_it_cannot_read_stops_nothing(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
-    """A type of a newer server and an entry of somebody else are passed over, and do not come again."""
+async def test_unreadable_entries_are_skipped(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    """Events of a newer server and entries of other programs are skipped, and are not delivered again."""
     stream.add(1, type="novelty")
     stream.redis.xadd(stream.key, {"what": "ever"})
     stream.add(1, data="[1]")
@@ -372,8 +372,8 @@ async def test_what_it_cannot_read_stops_nothing(stream: Stream, caplog: pytest.
 
 
 @pytest.mark.parametrize("stream", ["valkey"], indirect=True)
-async def test_a_wrong_address_or_password_is_said_at_once(stream: Stream) -> None:
-    """Entering fails: a relay that waits for ever for a server that never was helps nobody."""
+async def test_a_wrong_address_or_password_fails_at_once(stream: Stream) -> None:
+    """Entering fails, because a relay that waits forever for a missing server helps nobody."""
     wrong = {"redis://127.0.0.1:1": UnreachableError, "nonsense": ConfigError}
     wrong[re.sub(r":[^:@/]+@", ":wrong@", stream.url)] = ConfigError
     for url, error in wrong.items():
@@ -386,12 +386,12 @@ async def test_a_wrong_address_or_password_is_said_at_once(stream: Stream) -> No
             pass
 
 
-def test_the_page_s_example_runs(
+def test_the_examples_of_the_page_run(
     daybreak: LocalDaybreak, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What docs/06-client.md shows works, word for word."""
+    """The example of docs/06-client.md works unchanged."""
     example = next(
-        one for one in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "Relay(" in one
+        block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "Relay(" in block
     )
     monkeypatch.setenv("REDIS_URL", daybreak.redis_url)
     with daybreak.client() as client:

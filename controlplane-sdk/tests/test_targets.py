@@ -1,4 +1,4 @@
-"""Where the bytes of a download may go, and what is left of what was there before; for both clients."""
+"""The targets of a download, and what happens to what was there before; for both clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fetch = Callable[[str | Path | None], Path]
 
 @pytest.fixture(params=["sync", "async"])
 def fetch(request: pytest.FixtureRequest, scripted: Any, served: bytes, no_environment: None) -> Fetch:
-    """Download the video of the task to a path."""
+    """Download the task's video to a path."""
 
     async def with_async(path: str | Path | None) -> Path:
         async with AsyncClient(scripted.url) as client:
@@ -59,7 +59,7 @@ def test_a_dangling_link_is_written_through(fetch: Fetch, served: bytes, tmp_pat
     assert (tmp_path / "far" / "not-yet.mp4").read_bytes() == served
 
 
-def test_links_in_a_circle_are_an_error_and_stay(fetch: Fetch, tmp_path: Path) -> None:
+def test_a_loop_of_links_is_an_error(fetch: Fetch, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
@@ -67,7 +67,7 @@ def test_links_in_a_circle_are_an_error_and_stay(fetch: Fetch, tmp_path: Path) -
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_a_fifo_gets_the_bytes_and_stays_one(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+def test_a_fifo_receives_the_bytes(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     got: list[bytes] = []
@@ -76,7 +76,7 @@ def test_a_fifo_gets_the_bytes_and_stays_one(fetch: Fetch, served: bytes, tmp_pa
     try:
         assert fetch(fifo) == fifo
     finally:
-        if not fifo.is_fifo():  # else the reader would wait for ever
+        if not fifo.is_fifo():  # else the reader would wait forever
             fifo.unlink()
         reader.join(30)
     assert got == [served]
@@ -84,8 +84,8 @@ def test_a_fifo_gets_the_bytes_and_stays_one(fetch: Fetch, served: bytes, tmp_pa
     assert fifo.is_fifo()
 
 
-def test_a_device_is_written_into(fetch: Fetch, tmp_path: Path) -> None:
-    """Through a link in a folder of ours: were the device replaced, it would be this link that goes."""
+def test_a_device_is_written_to(fetch: Fetch, tmp_path: Path) -> None:
+    """Through a link in the test's folder: wrong code would replace this link, not the device."""
     (tmp_path / "null").symlink_to("/dev/null")
     fetch(tmp_path / "null")
     assert (tmp_path / "null").is_symlink()
@@ -93,15 +93,13 @@ def test_a_device_is_written_into(fetch: Fetch, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_device_is_an_error_that_names_it(fetch: Fetch, tmp_path: Path) -> None:
+def test_the_error_of_a_full_device_names_it(fetch: Fetch, tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*full'"):
         fetch(tmp_path / "full")
 
 
-def test_an_open_descriptor_keeps_what_was_written_before(
-    fetch: Fetch, served: bytes, tmp_path: Path
-) -> None:
+def test_an_open_descriptor_keeps_its_position(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb", buffering=0) as log:
         log.write(b"before ")
         fetch(f"/dev/fd/{log.fileno()}")
@@ -109,17 +107,13 @@ def test_an_open_descriptor_keeps_what_was_written_before(
     assert (tmp_path / "log").read_bytes() == b"before " + served + b" after"
 
 
-def test_a_path_that_ends_with_a_slash_is_a_folder_to_make(
-    fetch: Fetch, served: bytes, tmp_path: Path
-) -> None:
+def test_a_path_with_a_trailing_slash_creates_a_folder(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
     assert fetch(f"{tmp_path}/new/er/") == tmp_path / "new" / "er" / "video.mp4"
     assert (tmp_path / "new" / "er" / "video.mp4").read_bytes() == served
 
 
 @pytest.mark.parametrize("length", [240, 255])
-def test_a_name_may_be_as_long_as_the_file_system_lets_it(
-    fetch: Fetch, served: bytes, tmp_path: Path, length: int
-) -> None:
+def test_a_name_may_have_the_maximum_length(fetch: Fetch, served: bytes, tmp_path: Path, length: int) -> None:
     path = tmp_path / ("é" * ((length - 4) // 2) + "x" * (length % 2) + ".mp4")
     assert len(os.fsencode(path.name)) == length
     fetch(path)
@@ -127,15 +121,15 @@ def test_a_name_may_be_as_long_as_the_file_system_lets_it(
     assert names(tmp_path) == [path.name]
 
 
-def test_an_artifact_that_is_no_file_name_is_refused() -> None:
-    """A server's word is never a way out of the folder."""
+def test_an_artifact_name_that_is_no_file_name_is_rejected() -> None:
+    """A server cannot choose a path outside the folder."""
     assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
     for name in ("..", "a/..", "", "a\0b"):
         with pytest.raises(DownloadError, match="is not a file name"):
             targets.target_of("/some/", name)
 
 
-def test_a_check_finds_what_cannot_be_written_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_check_finds_unwritable_paths_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     targets.check(tmp_path / "new" / "file.mp4", "x")
     targets.check(tmp_path / "file", "x")
@@ -163,8 +157,8 @@ except PermissionError as error:
 """
 
 
-def test_a_check_finds_a_folder_that_may_not_be_written() -> None:
-    """As a user who is not root: root may write everywhere."""
+def test_a_check_finds_an_unwritable_folder() -> None:
+    """As another user than root, because root may write everywhere."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         command = [sys.executable, "-c", UNPRIVILEGED, f"{folder}/new/x.mp4"]

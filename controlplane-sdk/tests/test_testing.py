@@ -1,4 +1,4 @@
-"""`daybreak.testing`: a Daybreak for other people's tests, of which nothing is left however they end."""
+"""`daybreak.testing`: a Daybreak for users' tests that leaves nothing behind, however they end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_until(look: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made, here and in programs that are started from here."""
+    """The folder for temporary folders, here and in child processes."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -50,8 +50,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_page_s_example_runs(tmp_path: Path, temporary: Path) -> None:
-    """The conftest and the test of docs/06-client.md pass under pytest, word for word; no folder is left."""
+def test_the_examples_of_the_page_run(tmp_path: Path, temporary: Path) -> None:
+    """The conftest and the test of docs/06-client.md pass unchanged under pytest; no folder is left."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     conftest, test = (block for block in blocks if block.startswith(("# conftest.py", "# test_")))
     (tmp_path / "conftest.py").write_text(conftest)
@@ -78,8 +78,8 @@ def test_the_page_s_example_runs(tmp_path: Path, temporary: Path) -> None:
     assert not list(temporary.glob("daybreak-*"))
 
 
-def test_nothing_is_left_of_one_whose_owner_is_killed(temporary: Path) -> None:
-    """kill -9 of the process that uses it: server, Valkey and folder are gone soon after."""
+def test_nothing_remains_after_its_owner_is_killed(temporary: Path) -> None:
+    """After kill -9 of the process that uses it, server, Valkey and folder are soon gone."""
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
@@ -92,15 +92,15 @@ def test_nothing_is_left_of_one_whose_owner_is_killed(temporary: Path) -> None:
     wait_until(lambda: not list(temporary.glob("daybreak-*")), "the end of its folder")
 
 
-def test_one_that_cannot_start_says_why(temporary: Path) -> None:
-    """Its own words come with the error, and nothing is left of it."""
+def test_a_failed_start_reports_the_log(temporary: Path) -> None:
+    """The error has the server's log, and nothing is left behind."""
     with pytest.raises(DaybreakError, match=r"DAYBREAK_HTTP__PROT: there is no such setting"):
         LocalDaybreak({"DAYBREAK_HTTP__PROT": "1"}).start()
     assert not list(temporary.iterdir())
 
 
-def test_before_its_start_there_is_nothing_to_ask() -> None:
-    """The words say what to do, and closing twice is as once."""
+def test_a_server_that_was_not_started_says_so() -> None:
+    """The error says so, and closing it twice is allowed."""
     never = LocalDaybreak()
     for look in (lambda: never.url, lambda: never.redis_url, never.log):
         with pytest.raises(DaybreakError, match="started"):

@@ -1,4 +1,4 @@
-"""What the command says of events, without a screen."""
+"""How the command presents events, without a terminal."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> E
     return Event.model_validate(body)
 
 
-def test_where_the_time_went(make: Any) -> None:
-    """Queue, wake phases, work and the wait for another try each get their seconds."""
+def test_time_is_attributed_to_phases(make: Any) -> None:
+    """The queue, each wake phase, each work phase and the wait for a retry get their seconds."""
     timeline = Timeline.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
     assert timeline.line == "queued, number 2 in line · about 9.0 s left"
     for each in (
@@ -59,8 +59,8 @@ def test_where_the_time_went(make: Any) -> None:
     assert (timeline.fraction, timeline.last_id, timeline.state) == (1.0, "7-0", "succeeded")
 
 
-def test_what_keeps_a_pool_from_waking_is_a_line_of_its_own() -> None:
-    """Once for each cause, while the bar goes on saying the phase."""
+def test_a_problem_of_the_pool_is_logged_once() -> None:
+    """Once per problem, while the bar still shows the phase."""
     timeline = Timeline()
     assert timeline.update(event("wake", 0, phase="warm_up")) is None
     lines = [
@@ -72,29 +72,34 @@ def test_what_keeps_a_pool_from_waking_is_a_line_of_its_own() -> None:
     assert timeline.update(event("wake", 9, phase="ready")) is None
 
 
-def test_lines_worth_keeping() -> None:
-    """Starts, retries and the task's own log are told; progress only moves the bar."""
+def test_starts_retries_and_logs_are_printed() -> None:
+    """Starts, retries and the task's own log are printed; progress only moves the bar."""
     timeline = Timeline()
-    assert timeline.update(event("progress", 0, phase="denoise", fraction=0.2, step=1, steps=5, eta_s=4.0)) is None
+    assert (
+        timeline.update(event("progress", 0, phase="denoise", fraction=0.2, step=1, steps=5, eta_s=4.0))
+        is None
+    )
     assert timeline.line == "denoising · step 1/5 · about 4.0 s left"
     assert timeline.update(event("started", 1, group="g-1", ranks=2)) == "started on g-1, 2 ranks"
-    said = timeline.update(event("retrying", 2, reason="stalled", message="step 7", delay_s=1.5))
-    assert said == "retrying after a stalled step: step 7 (in 1.5 s)"
+    line = timeline.update(event("retrying", 2, reason="stalled", message="step 7", delay_s=1.5))
+    assert line == "retrying after a stalled step: step 7 (in 1.5 s)"
     assert timeline.update(event("log", 3, level="warning", message="hot")) == "warning: hot"
 
 
-def test_a_snapshot_sets_the_scene(make: Any) -> None:
-    """After `reset` the bar stands where the task is; a broken snapshot is no reason to stop."""
+def test_a_reset_restores_the_state_from_a_snapshot(make: Any) -> None:
+    """After `reset` the bar shows the task's state; an unreadable snapshot is ignored."""
     timeline = Timeline()
     progress = {"fraction": 0.5, "step": 10, "steps": 20}
-    told = timeline.update(event("reset", 0, task=make.task(state="running", phase="denoise", progress=progress)))
-    assert told == "older events were deleted; following from here"
+    line = timeline.update(
+        event("reset", 0, task=make.task(state="running", phase="denoise", progress=progress))
+    )
+    assert line == "older events were deleted; following from here"
     assert (timeline.line, timeline.fraction) == ("denoising · step 10/20", 0.5)
     assert timeline.update(event("reset", 0, task="?")) == "some events were lost; following from here"
 
 
-def test_the_file_that_the_user_wanted(make: Any) -> None:
-    """The video goes before the poster, and both before `task.json`."""
+def test_the_main_artifact_is_the_video(make: Any) -> None:
+    """The video is preferred to the poster, and both to `task.json`."""
     files = [("task.json", "application/json"), ("poster.webp", "image/webp"), ("video.mp4", "video/mp4")]
     kept = [{"name": n, "content_type": c, "size_bytes": 1, "sha256": "0", "url": "/"} for n, c in files]
     task = Task.model_validate(make.task(artifacts=kept))
@@ -106,7 +111,7 @@ def test_the_file_that_the_user_wanted(make: Any) -> None:
 
 
 def test_values_are_json_or_text() -> None:
-    """`steps=5` is a number, `message=hi` a text, `flag=true` a truth; what is neither is refused."""
+    """`steps=5` is a number, `message=hi` is text, `flag=true` is a boolean; a word without `=` is rejected."""
     assert parse_values(["steps=5", "message=hi there", "flag=true", "a=b=c"]) == {
         "steps": 5,
         "message": "hi there",
@@ -117,8 +122,8 @@ def test_values_are_json_or_text() -> None:
         parse_values(["steps"])
 
 
-def test_numbers_for_eyes() -> None:
-    """Seconds, sizes and ages are short."""
+def test_durations_sizes_and_ages_are_short() -> None:
+    """Durations, sizes and ages are short."""
     shown = [seconds(v) for v in (None, 0.421, 12.34, 245, 7380)]
     assert shown == [
         "–",
