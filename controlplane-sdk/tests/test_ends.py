@@ -1,12 +1,15 @@
-"""Following ends when the server says that no event follows."""
+"""How following ends: the server says that no event follows, or the caller leaves early."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from daybreak import AsyncClient, Client
+from daybreak import AsyncClient, Client, Retry
+
+FAST = Retry(attempts=4, first_s=0.01, max_s=0.05)
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
@@ -20,3 +23,18 @@ async def test_a_204_ends_the_event_stream(
     async with AsyncClient(scripted.url) as client:
         assert [event async for event in client.events("video_01", after="9-0")] == []
     assert [seen.headers["last-event-id"] for seen in scripted.seen] == ["9-0", "9-0"]
+
+
+def test_leaving_a_stream_early_closes_its_connection(scripted: Any, make: Any, no_environment: None) -> None:
+    """A loop that ends early leaves no connection open (warnings are errors here)."""
+    scripted.answers = [make.stream(make.event("queued", "1-0"), make.event("started", "2-0"))]
+    with Client(scripted.url, retry=FAST) as client:
+        for _ in client.events("video_01"):
+            break
+
+    async def leave() -> None:
+        async with AsyncClient(scripted.url, retry=FAST) as client:
+            async for _ in client.events("video_01"):
+                break
+
+    asyncio.run(leave())

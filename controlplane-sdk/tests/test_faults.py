@@ -391,18 +391,3 @@ def test_the_other_calls_parse_their_responses(scripted: Any, make: Any, face: A
     assert face().call("pool", "video").wake.phase == "ready"
     scripted.answers = [make.answer(b"RIFF", headers={"Content-Type": "image/webp"})]
     assert face().call("preview", "video_01").content == b"RIFF"
-
-
-def test_leaving_a_stream_early_closes_its_connection(scripted: Any, make: Any, no_environment: None) -> None:
-    """A loop that ends early leaves no connection open (warnings are errors here)."""
-    scripted.answers = [make.stream(make.event("queued", "1-0"), make.event("started", "2-0"))]
-    with Client(scripted.url, retry=FAST) as client:
-        for _ in client.events("video_01"):
-            break
-
-    async def leave() -> None:
-        async with AsyncClient(scripted.url, retry=FAST) as client:
-            async for _ in client.events("video_01"):
-                break
-
-    asyncio.run(leave())

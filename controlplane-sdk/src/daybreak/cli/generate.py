@@ -48,19 +48,13 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the video shows.", show_default=False)],
     *,
     out: options.OutOption = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="The size in pixels, such as 64x64.")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="The number of frames: 4n+1, such as 17.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Pixels, such as 64x64.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames: 4n+1, such as 17.")] = None,
     fps: Annotated[int | None, typer.Option(help="Frames per second.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps: more are slower, with finer results.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="More steps are slower and finer.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    negative: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the video should not show.")
-    ] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not show.")] = None,
     image: options.ImageOption = None,
     priority: options.PriorityOption = Priority.NORMAL,
     pool: Annotated[str, typer.Option(help="The pool to use: one of `daybreak pools`.")] = "video",
