@@ -55,7 +55,7 @@ def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
 
     monkeypatch.setattr(kopf_app, "run", run)
     with listening(lists) as api:
-        restart = operator._once(
+        restart = operator._run_round(
             Settings(redis=RedisSettings(url="redis://127.0.0.1:1/0")),
             api,
             in_namespace("default"),
