@@ -1,4 +1,4 @@
-"""Whole systems for tests; see `testkit.system`."""
+"""Fixtures with whole systems; see `testkit.system`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from testkit.system import System
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One `daybreakd up` for all tests of a worker that need a whole one: its start takes half a minute of CPU.
+    """One `daybreakd up` for all tests of a worker, because its start takes half a minute of CPU time.
 
     A pool of each workload, each a gang of two ranks. Tests leave it with a group in each pool.
     """
@@ -32,13 +32,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., System]]:
-    """Starts systems; ends them."""
-    made: list[System] = []
+    """Starts systems, and ends them after the module."""
+    started: list[System] = []
 
     def start(command: str, folder: Path | None = None, **variables: str) -> System:
-        made.append(System(command, folder or tmp_path_factory.mktemp("s") / "d", **variables))
-        return made[-1]
+        started.append(System(command, folder or tmp_path_factory.mktemp("s") / "d", **variables))
+        return started[-1]
 
     yield start
-    for one in made:
-        one.end()
+    for system in started:
+        system.end()

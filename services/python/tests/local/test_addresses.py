@@ -66,4 +66,4 @@ def test_the_doctor_writes_it_the_same_way(tmp_path: Path, monkeypatch: pytest.M
             update={"http": settings.http.model_copy(update={"port": port}), "pools": {}}
         )
         (check,) = [check for check in examine(settings) if check.what == "port"]
-    assert f"[::1]:{port} is taken" in check.found
+    assert f"[::1]:{port} is in use" in check.found

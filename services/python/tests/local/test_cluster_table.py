@@ -31,20 +31,20 @@ def another_process(gang):
     cluster.record_failure("video", rank=1, cause=Cause(reason="ModelMissing", message="no model"))
     return [cluster.record_start_failure("video", rank=1) for _ in range(2)]
 
-said = {"before": cluster.KvRendezvousStore("a").get(), "counts": ray.get(another_process.remote("a"))}
+output = {"before": cluster.KvRendezvousStore("a").get(), "counts": ray.get(another_process.remote("a"))}
 board = cluster.KvRendezvousStore("a")
-said |= {"address": board.get(), "another": cluster.KvRendezvousStore("b").get()}
+output |= {"address": board.get(), "another": cluster.KvRendezvousStore("b").get()}
 board.put("host:2")
-said["over"] = board.get()
+output["over"] = board.get()
 board.clear()
 board.clear()
-said["cleared"] = board.get()
+output["cleared"] = board.get()
 cluster.record_failure("video", rank=0, cause=Cause(reason="ModelMissing", message="still none"))
-said["failures"] = {pool: (one["rank"], one["message"], one["count"]) for pool, one in cluster.failures().items()}
+output["failures"] = {pool: (one["rank"], one["message"], one["count"]) for pool, one in cluster.failures().items()}
 thread = cluster.watch_draining(lambda: None)
 thread.join(1.0)
-said["watches"] = thread.is_alive()
-print(json.dumps(said))
+output["watches"] = thread.is_alive()
+print(json.dumps(output))
 ray.shutdown()
 """
 
@@ -88,8 +88,8 @@ def test_ranks_hear_of_each_other_with_and_without_rays_private_names(
     if private_names == "gone":
         changes = [change for name in ("_internal_kv_put", "get_draining_nodes") for change in renamed(name)]
         variables["PYTHONPATH"] = str(make_ray(tmp_path / "ray", *changes))
-    said, log = run(folder, **variables)
-    assert said == {
+    output, log = run(folder, **variables)
+    assert output == {
         "before": None,
         "counts": [1, 2],
         "address": "host:1",

@@ -1,4 +1,4 @@
-"""`daybreakd demo`: the main job; and that nothing is left however it ends."""
+"""`daybreakd demo`: it makes a video, and leaves no process behind however it ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def left(folder: Path) -> list[int]:
-    return reaper.marked(instance_tag(folder / ".daybreak" / "demo"))
+    return reaper.tagged(instance_tag(folder / ".daybreak" / "demo"))
 
 
 @pytest.fixture
@@ -51,38 +51,38 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     wait_until(lambda: not left(tmp_path), 60, "the end of everything the demo started")
 
 
-def test_a_prompt_becomes_the_video_that_it_says(folder: Path) -> None:
-    """Two ranks make an MP4 of a red circle that moves left, and its contact sheet; nothing is left running."""
+def test_a_prompt_becomes_the_video_that_it_describes(folder: Path) -> None:
+    """Two ranks make an MP4 of a red circle that moves left, and its contact sheet."""
     process = start(folder)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     (video,) = (folder / "out").glob("*.mp4")
     (sheet,) = (folder / "out").glob("*.png")
     seen = check.read(read_mp4(video))
-    assert (seen.colour, seen.direction) == ("red", "left"), said
+    assert (seen.colour, seen.direction) == ("red", "left"), output
     with Image.open(sheet) as drawn:
         assert drawn.size[0] > 200
-    assert "what to try next" in said
+    assert "what to try next" in output
     assert not left(folder)
 
 
-def test_ctrl_c_while_it_starts_stops_all_of_it(folder: Path) -> None:
-    """SIGINT as soon as parts run: exit code 130, and no process is left."""
+def test_ctrl_c_during_the_start_stops_everything(folder: Path) -> None:
+    """SIGINT as soon as processes run: exit code 130, and no process is left."""
     process = start(folder)
     wait_until(lambda: left(folder), 180, "the first process of the demo")
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 130, said
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 130, output
     assert not left(folder)
 
 
-def test_a_part_that_cannot_start_is_named(folder: Path) -> None:
-    """A model folder that is not one: exit code 1, the reason in a line, and no process is left."""
+def test_a_failed_start_is_code_1_with_the_reason(folder: Path) -> None:
+    """The model folder has no model. No process is left."""
     wrong = folder / "no-model"
     wrong.mkdir()
     process = start(folder, DAYBREAK_POOLS__VIDEO__MODEL=str(wrong))
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 1, said
-    assert "model_index.json" in said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
+    assert "model_index.json" in output
+    assert "Traceback" not in output
     assert not left(folder)

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture(scope="module")
 def serve_app() -> Any:
     """Imports Ray: late."""
+    from daybreak_server.entrypoints import ray_serve
 
-    return serve_app
+    return ray_serve
 
 
 def deployment(app: Any) -> Any:

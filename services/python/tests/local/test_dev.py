@@ -71,7 +71,7 @@ def test_valkey_comes_back_on_the_same_port_with_the_same_data(dev: System) -> N
 
 
 def test_a_second_one_in_the_same_folder_is_refused(dev: System, systems: Callable[..., System]) -> None:
-    """One instance for one folder: the other is told who holds it."""
+    """One instance for one folder: the message names the process that holds it."""
     second = systems("dev", dev.folder)
     assert second.process.wait(60) == 1
     assert str(dev.process.pid) in second.output_text()

@@ -1,4 +1,4 @@
-"""Whether Ray may be started fast: decided by a setting, its version and its private parts, and said in one line."""
+"""Whether Ray may be started fast: decided by a setting, its version and its private parts, and output in one line."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_each_private_part_that_is_gone_is_named(part: PrivatePart, monkeypatch:
             patch.setattr(owner, last, lambda self: None)
         else:
             patch.delattr(owner, last)
-        assert [one for one in fast_start.problems(PARTS) if str(part) in one]
+        assert [line for line in fast_start.problems(PARTS) if str(part) in line]
     monkeypatch.setitem(sys.modules, part.module, None)
-    assert [one for one in fast_start.problems(PARTS) if f"{part} is missing" in one]
+    assert [line for line in fast_start.problems(PARTS) if f"{part} is missing" in line]
 
 
 @needs_fast_start
-@pytest.mark.parametrize("part", [one for one in PARTS if one.parameters], ids=str)
+@pytest.mark.parametrize("part", [part for part in PARTS if part.parameters], ids=str)
 def test_a_private_part_that_takes_other_arguments_is_named(part: PrivatePart) -> None:
     changed = PrivatePart(part.module, part.name, (*part.parameters, "of_tomorrow"))
     assert changed.problem() == f"{part} no longer takes of_tomorrow"
@@ -86,8 +86,8 @@ def test_a_private_part_that_takes_other_arguments_is_named(part: PrivatePart) -
 def test_pyproject_allows_the_tested_series_and_no_other() -> None:
     """A new one is added to TESTED_SERIES, pyproject, the image's command, the lock and the chart's `ray.version`."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
-    (requirement,) = (Requirement(one) for one in project["optional-dependencies"]["ray"])
-    numbers = sorted(tuple(map(int, one.split("."))) for one in TESTED_SERIES)
+    (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
+    numbers = sorted(tuple(map(int, series.split("."))) for series in TESTED_SERIES)
     (oldest_major, oldest_minor), (major, minor) = numbers[0], numbers[-1]
     assert str(requirement.specifier) == f"<{major}.{minor + 1},>={oldest_major}.{oldest_minor}"
     lock = (REPOSITORY / "requirements.lock").read_text()
@@ -156,8 +156,8 @@ def test_the_image_answers_a_health_check_itself_with_each_tested_ray(
 def test_the_image_hands_a_health_check_on_where_fast_start_is_not_allowed(
     ray: str, setting: str, tmp_path: Path, listening: str
 ) -> None:
-    said = Image(tmp_path, ray=ray).say("health-check", "--address", listening, setting=setting)
-    assert said == f"ray health-check --address {listening}"
+    output = Image(tmp_path, ray=ray).say("health-check", "--address", listening, setting=setting)
+    assert output == f"ray health-check --address {listening}"
 
 
 def test_the_image_has_start_decided_and_hands_all_else_on(tmp_path: Path) -> None:

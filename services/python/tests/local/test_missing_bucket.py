@@ -14,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.causes import Cause
 from daybreak_server.local.wake_status import WakeReporter
 from daybreak_server.settings.tree import Settings
 from testkit.system import System, request
@@ -72,22 +73,24 @@ def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System
     wait_until(lambda: pool() is None, 30, "the pool to say nothing any more")
 
 
-def test_up_says_on_its_terminal_what_keeps_a_pool(tmp_path: Path) -> None:
-    """Once, in the words of the group, however often it is looked at; another cause is another line."""
+def test_up_prints_what_keeps_a_pool_from_working(tmp_path: Path) -> None:
+    """It prints the message of the group once, however often it polls."""
     server = start_valkey(tmp_path / "valkey")
     lines: list[str] = []
     settings = Settings.model_validate(
         {"redis": {"url": server.url}, "pools": {"echo": {"groups": 1}}, "data_dir": tmp_path}
     )
-    queue, telling = RedisQueue(server.url, pool="echo"), WakeReporter(settings, say=lines.append)
+    queue, reporter = RedisQueue(server.url, pool="echo"), WakeReporter(settings, say=lines.append)
     try:
-        queue.report_failure("s3://b: there is no such bucket; make it")
-        telling.start()
+        queue.report_failure(
+            Cause(reason="ArtifactsRefused", message="s3://b: there is no such bucket; make it")
+        )
+        reporter.start()
         wait_until(lambda: lines, 30, "a line")
-        assert lines == ["pool echo is not in order: s3://b: there is no such bucket; make it"]
+        assert lines == ["pool echo has a problem: s3://b: there is no such bucket; make it"]
     finally:
-        telling.stop()
+        reporter.stop()
         queue.close()
         server.stop()
     assert len(lines) == 1
-    assert not [one for one in threading.enumerate() if one.name == "telling"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "wake-reporter"]

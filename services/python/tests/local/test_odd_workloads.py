@@ -1,4 +1,4 @@
-"""`daybreakd dev` with a workload that misbehaves: what it does reaches a client through HTTP and the SDK."""
+"""`daybreakd dev` with a workload that misbehaves: what clients see through HTTP and the SDK."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def events(system: System, task: str) -> str:
         return stream.read().decode()
 
 
-def test_a_workload_that_exits_strikes_and_the_same_group_goes_on(dev: System) -> None:
-    """`sys.exit` each time: exactly the strikes that it may have, the reason in the error, and no replaced group."""
+def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> None:
+    """With `sys.exit` in each attempt, the task gets all its strikes, and the error has the reason."""
     (before,) = wait_until(lambda: request(f"{dev.url}/v1/pools/odd")["groups"], 60, "the group")
     task = dev.wait(submit(dev, error="exit", max_strikes=2), "failed")
     assert (task["attempt"], task["strikes"], task["releases"]) == (2, 2, 0)
@@ -50,15 +50,15 @@ def test_a_workload_that_exits_strikes_and_the_same_group_goes_on(dev: System) -
 
 
 def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(dev: System) -> None:
-    """An error and a log line with the name of a file that is no UTF-8: each is shown, and the stream has its end."""
+    """An error and a log line contain a file name that is not UTF-8. Both are shown, and the stream is complete."""
     failed = dev.wait(submit(dev, error="surrogate", max_strikes=1), "failed")
     assert (failed["attempt"], failed["releases"]) == (1, 0)
     assert "caf\\udce9.mp4" in failed["error"]["message"]
     task = submit(dev, says="surrogate")
     dev.wait(task)
-    told = events(dev, task)
-    assert "event: log" in told
-    assert "event: succeeded" in told
+    stream = events(dev, task)
+    assert "event: log" in stream
+    assert "event: succeeded" in stream
     assert "is replaced" not in dev.output_text()
 
 
@@ -79,9 +79,11 @@ def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {file["name"] for file in task["artifacts"]}
 
 
-def test_what_was_checked_at_submit_is_what_the_worker_gets(systems: Callable[..., System]) -> None:
-    """Aliases, computed fields beside forbidden extras, before-validators, random defaults; also when replayed."""
-    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC")
+def test_ranks_get_exactly_the_input_that_was_checked(systems: Callable[..., System]) -> None:
+    """Aliases, computed fields with forbidden extras, before-validators, random defaults; also in a replay."""
+    system = systems(
+        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC"
+    )
     system.ready(60)
     task = submit(system, "kinds", frameCount=3, tags="a,b", double=4)
     first = system.wait(task)
@@ -95,8 +97,10 @@ def test_what_was_checked_at_submit_is_what_the_worker_gets(systems: Callable[..
 
 
 def test_a_workload_whose_input_holds_a_secret_is_refused_at_start(systems: Callable[..., System]) -> None:
-    """With the field's name and what to do instead, before anything is started."""
-    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET")
+    """The message has the name of the field and what to do instead. Nothing has been started yet."""
+    system = systems(
+        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET"
+    )
     assert system.process.wait(60) == 2
     assert "the field account.token of Params is a secret" in system.output_text()
     assert "Traceback" not in system.output_text()

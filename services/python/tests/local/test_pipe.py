@@ -1,4 +1,4 @@
-"""What reads the output may leave, and the output may go nowhere: servers go on, commands end without a traceback."""
+"""Output whose reader has closed it: servers continue, and commands exit without a traceback."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"DAYBREAK_DATA_DIR": str(folder / "d"), "DAYBREAK_HTTP__PORT": "0"}
 
 
-def test_dev_goes_on_when_its_reader_has_left(tmp_path: Path) -> None:
-    """Else the first line after `| head -1` would end it."""
+def test_dev_continues_when_its_reader_has_closed_the_pipe(tmp_path: Path) -> None:
+    """Otherwise the first line after `| head -1` would end it."""
     reader, writer = os.pipe()
     os.close(reader)
     with subprocess.Popen(
@@ -45,17 +45,15 @@ def test_dev_goes_on_when_its_reader_has_left(tmp_path: Path) -> None:
             wait_until(ready, 60, "dev to be ready")
         finally:
             dev.send_signal(signal.SIGTERM)
-        _, said = dev.communicate(timeout=60)
-    assert dev.returncode == 0, said
-    assert "BrokenPipe" not in said
+        _, errors = dev.communicate(timeout=60)
+    assert dev.returncode == 0, errors
+    assert "BrokenPipe" not in errors
 
 
 @pytest.mark.parametrize(
     ("shell", "code"), [("> /dev/full", 1), (">&-", 0), ("| sleep 0", None), ("2>&1 | sleep 0", None)]
 )
-def test_settings_that_nobody_can_read_leave_no_traceback(
-    tmp_path: Path, shell: str, code: int | None
-) -> None:
+def test_settings_without_a_reader_print_no_traceback(tmp_path: Path, shell: str, code: int | None) -> None:
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$1" settings {shell}', "x", DAYBREAKD],
         env=environment(tmp_path),

@@ -71,9 +71,9 @@ class Head:
         return log.exists() and "Raylet of id" in log.read_text(errors="replace")
 
     def find(self, part: str) -> psutil.Process | None:
-        """A process below, by a part of its command."""
+        """The first descendant whose command contains ``part``."""
         return next(
-            (one for one in self._me.children(recursive=True) if part in " ".join(_command(one))), None
+            (child for child in self._me.children(recursive=True) if part in " ".join(_command(child))), None
         )
 
     def end(self) -> None:
@@ -114,9 +114,9 @@ def test_a_node_takes_work_before_its_agents_are_there(
     head = Head(folder, without_agents)
     try:
         wait_until(head.started, 60, "the raylet")
-        asked = (tmp_path / "asked").read_text()
-        assert all(one in asked for one in AGENTS)
-        assert asked.count("-n 10 ") == len(AGENTS)
+        commands = (tmp_path / "asked").read_text()
+        assert all(agent in commands for agent in AGENTS)
+        assert commands.count("-n 10 ") == len(AGENTS)
         assert head.find("log_monitor.py") is None
         raylet = head.find("--raylet_socket_name")
         assert raylet is not None

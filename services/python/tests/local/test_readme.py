@@ -1,4 +1,4 @@
-"""What the README tells to type, typed, against a whole Daybreak with the tiny Wan on two ranks."""
+"""Runs the commands of the README against a whole Daybreak with the tiny model on two ranks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def shell(script: str, url: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_curl_commands(up: System, tmp_path: Path) -> None:
-    """Submit, follow to the end, fetch: each line as it stands, with the id that the first one answered."""
+def test_the_curl_commands_work(up: System, tmp_path: Path) -> None:
+    """Submit, follow to the end, download: the lines as written, with the id from the first response."""
     (script,) = [block for block in blocks("bash") if "curl" in block]
     submit, follow, fetch = script.replace("localhost:8000", up.url).replace("\\\n", " ").splitlines()
     task = json.loads(shell(submit, up.url, tmp_path))["id"]
@@ -52,20 +52,19 @@ def test_the_curl_commands(up: System, tmp_path: Path) -> None:
     assert (tmp_path / "square.mp4").stat().st_size > 1000
 
 
-def test_the_command_line(up: System, tmp_path: Path) -> None:
-    """`daybreak generate` and `tasks list`, as the README has them."""
+def test_the_commands_of_the_client_work(up: System, tmp_path: Path) -> None:
+    """`daybreak generate` and `tasks list`, as in the README."""
     (script,) = [block for block in blocks("bash") if "daybreak generate" in block]
-    said = shell(script.replace(".venv/bin/", f"{BIN}/"), up.url, tmp_path)
+    output = shell(script.replace(".venv/bin/", f"{BIN}/"), up.url, tmp_path)
     assert (tmp_path / "triangle.mp4").stat().st_size > 1000
-    assert "succeeded" in said
+    assert "succeeded" in output
 
 
-def test_the_python_example(up: System, tmp_path: Path) -> None:
-    """The Python block runs as it stands."""
+def test_the_python_example_works(up: System, tmp_path: Path) -> None:
     (code,) = blocks("python")
     (tmp_path / "example.py").write_text(code)
-    said = shell(f"{sys.executable} example.py", up.url, tmp_path)
-    assert "succeeded" in said
+    output = shell(f"{sys.executable} example.py", up.url, tmp_path)
+    assert "succeeded" in output
     assert (tmp_path / "circle.mp4").stat().st_size > 1000
 
 
@@ -92,7 +91,9 @@ def test_a_cancel_stops_within_a_step_and_the_group_stays_warm(up: System) -> No
         "a group",
     )
     task = request(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT | {"steps": 200}})["id"]
-    wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress", {}).get("step", 0) > 2, 60, "a step")
+    wait_until(
+        lambda: request(f"{up.url}/v1/tasks/{task}").get("progress", {}).get("step", 0) > 2, 60, "a step"
+    )
     request(f"{up.url}/v1/tasks/{task}/cancel", {})
     assert up.wait(task, "cancelled")["progress"]["step"] < 200
     up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT})["id"])

@@ -94,8 +94,8 @@ def end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for one in psutil.wait_procs(below, timeout=10)[1]:
-        one.kill()
+    for left in psutil.wait_procs(below, timeout=10)[1]:
+        left.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
@@ -191,10 +191,10 @@ def _try_a_task(port: int, environment: dict[str, str]) -> str | None:
 
 def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
     assert process.poll() is None, "it has ended"
-    for one in psutil.Process(process.pid).children(recursive=True):
+    for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if any(part == Path(word).name for word in one.cmdline()):
-                return one
+            if any(part == Path(word).name for word in child.cmdline()):
+                return child
         except psutil.Error:
             continue
     return None
@@ -273,5 +273,5 @@ def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
     assert not set(FAST_START_ENVIRONMENT) & set(ray.environ())
     up.process.terminate()
     assert up.process.wait(180) == 0
-    assert "nothing is left running" in up.output_text()
+    assert "no processes are left" in up.output_text()
     assert not up.remaining_processes()

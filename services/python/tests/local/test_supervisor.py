@@ -1,4 +1,4 @@
-"""The supervisor and the instance, with small programs for parts: starting, dying, coming back, leaving nothing."""
+"""The supervisor and the instance, with small programs: how they start, die, restart, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ time.sleep(600)
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[Instance]:
-    one = Instance(tmp_path / "data")
-    one.open()
-    yield one
-    assert one.close() == []
+    instance = Instance(tmp_path / "data")
+    instance.open()
+    yield instance
+    assert instance.close() == []
 
 
 @pytest.fixture
 def supervise(instance: Instance) -> Iterator[Callable[..., Supervisor]]:
-    """Starts supervisors; stops them, whatever a test found."""
-    made: list[Supervisor] = []
+    """Starts supervisors, and stops them after the test."""
+    supervisors: list[Supervisor] = []
 
-    def start(*parts: ProcessSpec) -> Supervisor:
-        made.append(Supervisor(parts, say=print))
-        made[-1].start()
-        return made[-1]
+    def start(*specs: ProcessSpec) -> Supervisor:
+        supervisors.append(Supervisor(specs, say=print))
+        supervisors[-1].start()
+        return supervisors[-1]
 
     yield start
-    for one in made:
-        one.stop()
+    for supervisor in supervisors:
+        supervisor.stop()
 
 
-def part(
+def process(
     instance: Instance, name: str, *command: str, ready: Callable[[], bool], **more: object
 ) -> ProcessSpec:
     return ProcessSpec(
@@ -71,40 +71,39 @@ def part(
     )
 
 
-def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(
+def test_a_process_that_cannot_start_is_named_with_the_end_of_its_log(
     instance: Instance, supervise: Callable[..., Supervisor]
 ) -> None:
-    """The reason is told, not only that there is one."""
-    broken = part(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
+    broken = process(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
     supervisor = supervise(broken)
     with pytest.raises(ProcessFailedError, match="no such model"):
         supervisor.wait_ready(stopping=lambda: False)
 
 
-def test_a_part_that_never_answers_is_given_up(
+def test_a_process_that_never_answers_is_ended(
     instance: Instance, supervise: Callable[..., Supervisor]
 ) -> None:
-    """After `ready_s`, and it is ended."""
-    silent = part(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
+    """The start fails after `ready_s`."""
+    silent = process(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
     supervisor = supervise(silent)
     with pytest.raises(ProcessFailedError, match="does not answer"):
         supervisor.wait_ready(stopping=lambda: False)
     assert not reaper.tagged(instance.tag)
 
 
-def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
+def test_a_process_that_dies_restarts_and_its_children_are_ended(
     instance: Instance, tmp_path: Path, supervise: Callable[..., Supervisor]
 ) -> None:
-    """kill -9 of a parent leaves its child alone: the supervisor ends it before it starts the part again."""
-    told = tmp_path / "child"
-    supervisor = supervise(part(instance, "p", WITH_CHILD, str(told), ready=told.exists))
+    """kill -9 of a parent leaves its child running: the supervisor ends it before it restarts the parent."""
+    pid_file = tmp_path / "child"
+    supervisor = supervise(process(instance, "p", WITH_CHILD, str(pid_file), ready=pid_file.exists))
     assert supervisor.wait_ready(stopping=lambda: False)
     supervisor.mark_started()
-    first, child = supervisor.pids()["p"], int(wait_until(told.read_text, 30, "the child"))
-    told.unlink()
+    first, child = supervisor.pids()["p"], int(wait_until(pid_file.read_text, 30, "the child"))
+    pid_file.unlink()
     os.kill(first, signal.SIGKILL)
     wait_until(
-        lambda: supervisor.restarts()["p"] == 1 and supervisor.is_ready("p"), 60, "the part to be back"
+        lambda: supervisor.restarts()["p"] == 1 and supervisor.is_ready("p"), 60, "the process to restart"
     )
     assert supervisor.pids()["p"] != first
     assert child not in reaper.tagged(instance.tag)
@@ -112,8 +111,8 @@ def test_a_part_that_dies_comes_back_and_what_it_had_started_is_ended(
     assert not reaper.tagged(instance.tag)
 
 
-def test_the_next_instance_ends_what_a_killed_one_has_left(systems: Callable[..., System]) -> None:
-    """Process and watcher are both killed, so its Valkey stays; whoever opens the folder next ends it."""
+def test_the_next_instance_ends_processes_that_a_killed_one_left(systems: Callable[..., System]) -> None:
+    """Both the process and its reaper are killed, so its Valkey stays. The next instance in the folder ends it."""
     dev = systems("dev")
     dev.ready(120)
     valkey = dev.state()["pids"]["valkey"]
@@ -132,8 +131,8 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_port_stays_the_same_unless_somebody_took_it(tmp_path: Path) -> None:
-    """Remembered in a file; another one is chosen only when it is taken; never Redis's own."""
+def test_a_port_stays_the_same_unless_it_is_in_use(tmp_path: Path) -> None:
+    """The port is stored in a file. It is never the default port of Redis."""
     file = tmp_path / "port"
     port = sticky_port(file)
     assert sticky_port(file) == port
@@ -145,8 +144,8 @@ def test_a_port_stays_the_same_unless_somebody_took_it(tmp_path: Path) -> None:
     assert sticky_port(file) != FORBIDDEN_PORT
 
 
-def test_a_taken_http_port_is_refused_with_advice(instance: Instance) -> None:
-    """Before anything is started."""
+def test_an_http_port_in_use_is_refused_with_advice(instance: Instance) -> None:
+    """Nothing has been started yet."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings.model_validate(
             {"data_dir": str(instance.folder), "http": {"port": taken.getsockname()[1]}}
@@ -155,8 +154,8 @@ def test_a_taken_http_port_is_refused_with_advice(instance: Instance) -> None:
             make_plan(settings, instance)
 
 
-def test_settings_reach_the_parts_whole_and_only_the_owner_may_read_them(instance: Instance) -> None:
-    """They may hold a password."""
+def test_processes_get_all_settings_in_a_file_that_only_the_owner_may_read(instance: Instance) -> None:
+    """The settings may hold a password."""
     settings = Settings.model_validate(
         {
             "data_dir": str(instance.folder),

@@ -1,4 +1,4 @@
-"""`daybreakd up`, for real: Valkey, Ray with a gang of two ranks, the gateway; parts die and come back."""
+"""`daybreakd up` with real processes: Valkey, Ray with a gang of two ranks, the gateway. Killed ones restart."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def group_of(up: System) -> dict:
-    """The only one, once one that was killed before it could leave is known to be lost."""
+    """The only live group, once groups that were killed are marked lost."""
 
     def only() -> dict | None:
-        here = [one for one in request(f"{up.url}/v1/pools/echo")["groups"] if one["state"] != "lost"]
-        return here[0] if len(here) == 1 else None
+        groups = [group for group in request(f"{up.url}/v1/pools/echo")["groups"] if group["state"] != "lost"]
+        return groups[0] if len(groups) == 1 else None
 
     return wait_until(only, 60, "one group")
 
 
-def restarted(up: System, part: str, before: int) -> int:
-    """The new process of ``part``, once there is one."""
-    return wait_until(
-        lambda: _other(up.state()["pids"].get(part), before), 180, f"{part} to be started again"
-    )
+def restarted(up: System, name: str, before: int) -> int:
+    """The new process of ``name``, once it has restarted."""
+    return wait_until(lambda: _other(up.state()["pids"].get(name), before), 180, f"{name} to restart")
 
 
 def _other(pid: int | None, before: int) -> int | None:
@@ -45,20 +43,24 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
     assert answer.stdout == echo_text("hello", 5)
     group = group_of(up)
     assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
-    wake = wait_until(lambda: request(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the wake to be told")
+    wake = wait_until(
+        lambda: request(f"{up.url}/v1/pools/echo")["wake"]["last"], 30, "the report of the wake"
+    )
     assert {"ray_s", "process_group_s", "model_s", "warm_up_s"} <= set(wake)
     assert wake["total_s"] >= wake["ray_s"] > wake["model_s"], "the start of Ray is part of the wake"
     assert "pool echo: ray" in up.output_text()
 
 
 def test_the_same_app_answers_on_ray(up: System) -> None:
-    """`APIEntrypoint` is a Serve application of its own and sees the same tasks."""
-    listed = wait_until(lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint")
+    """`APIEntrypoint` is a separate Serve application and sees the same tasks."""
+    listed = wait_until(
+        lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint"
+    )
     assert listed["data"]
 
 
 def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
-    """The same port, the same tasks; the running one goes on."""
+    """It has the same port and the same tasks, and the running task continues."""
     before = up.state()["pids"]["valkey"]
     port = (up.folder / "valkey" / "port").read_text()
     task = up.submit(message="through", steps=40, step_s=0.1, all_ranks=True)
@@ -71,7 +73,7 @@ def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
 
 
 def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
-    """The task that ran meanwhile has not noticed."""
+    """The running task is not affected."""
     before, url = up.state()["pids"]["gateway"], up.url
     task = up.submit(message="on", steps=20, step_s=0.1)
     os.kill(before, signal.SIGKILL)
@@ -91,15 +93,15 @@ def test_a_killed_rank_is_a_strike_and_the_gang_comes_back(up: System) -> None:
     assert not set(group_of(up)["pids"]) & set(pids)
 
 
-def test_what_it_started_is_gone_after_it_stops(up: System) -> None:
-    """No process, no port, no shared memory, nothing of Ray's in the user's home."""
+def test_up_leaves_nothing_behind_when_it_stops(up: System) -> None:
+    """No process, no port, no shared memory, and no files of Ray in the user's home."""
     state = up.state()
     ray_folder = next(
         Path(arg) for arg in _command(state["pids"]["ray"]) if arg.endswith("/ray") or "daybreak-" in arg
     )
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(180) == 0
-    assert "nothing is left running" in up.output_text()
+    assert "no processes are left" in up.output_text()
     assert not up.remaining_processes()
     for url in (state["url"], state["api_url"]):
         assert try_request(f"{url}/healthz") is None

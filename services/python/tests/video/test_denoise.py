@@ -1,4 +1,4 @@
-"""Our own loop makes the stock pipeline's numbers, and a run goes on from a snapshot as if never stopped."""
+"""The denoise loop gives the same numbers as the stock pipeline, and a resumed run the same as one never stopped."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_cancel_within_one_step(folders: dict[str, Path], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("offload", ["none", "model"])
 def test_resume_on_gpu(folders: dict[str, Path], tmp_path: Path, offload: str) -> None:
-    """A snapshot taken on the device goes on to the same frames, also with parts moved on and off it."""
+    """A run resumed from a snapshot on the device gives the same frames, also with offloading."""
     made = support.workload({"model": folders["a14b"], "offload": offload}, device="cuda")
     params = support.params(folders["a14b"])
     steps, whole = support.run(made, params, tmp_path / "whole")

@@ -208,10 +208,10 @@ def test_seed_is_stable_over_retries() -> None:
 
 def test_cost_follows_the_work() -> None:
     """Cost doubles with steps, pixels and guidance, so estimates from history carry over."""
-    one = cost(VideoParams(prompt="a", guidance=1.0))
-    assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * one
-    assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * one
-    assert cost(VideoParams(prompt="a", guidance=1.0, size="128x64")) == 2 * one
+    single = cost(VideoParams(prompt="a", guidance=1.0))
+    assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
+    assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single
+    assert cost(VideoParams(prompt="a", guidance=1.0, size="128x64")) == 2 * single
 
 
 def test_import_needs_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""The recipe of the tiny Wan runs, stops, goes on where it stopped, and leaves a folder that loads."""
+"""The training of the tiny model runs, stops, resumes, and produces a folder that loads."""
 
 from __future__ import annotations
 
