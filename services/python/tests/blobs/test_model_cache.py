@@ -103,7 +103,8 @@ from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 url, endpoint, folder, ranges = sys.argv[1:]
 model = Model(url, endpoint, die_after=int(ranges))
-print(ModelCache(Path(folder), range_bytes=256 << 10, workers=2).get(model, on_progress=lambda a, b: None), model.requested)
+cache = ModelCache(Path(folder), range_bytes=256 << 10, workers=2)
+print(cache.get(model, on_progress=lambda a, b: None), model.requested)
 """
 
 

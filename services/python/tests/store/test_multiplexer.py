@@ -29,8 +29,8 @@ async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
     client = connect_async(valkey.url, timeout_s=5)
     link = Multiplexer(client, timeout_s=5)
     try:
-        assert await link.ask(("PING",)) == [b"PONG"]
-        asking = [asyncio.create_task(link.ask(("ECHO", f"n{n}"), ("ECHO", "x" * n))) for n in range(300)]
+        assert await link.execute(("PING",)) == [b"PONG"]
+        asking = [asyncio.create_task(link.execute(("ECHO", f"n{n}"), ("ECHO", "x" * n))) for n in range(300)]
         await asyncio.sleep(0)
         for task in asking[::7]:
             task.cancel()
@@ -40,7 +40,7 @@ async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
                 assert answer == [b"n%d" % n, b"x" * n]
             else:
                 assert isinstance(answer, asyncio.CancelledError)
-        wrong, right = await link.ask(("NOSUCH",), ("ECHO", "still here"))
+        wrong, right = await link.execute(("NOSUCH",), ("ECHO", "still here"))
         assert isinstance(wrong, ServerError)
         assert right == b"still here"
     finally:
@@ -53,12 +53,12 @@ async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(own: Se
     client = connect_async(own.url, timeout_s=5)
     link = Multiplexer(client, timeout_s=5)
     try:
-        waiting = asyncio.create_task(link.ask(("BLPOP", "nothing", "0")))
+        waiting = asyncio.create_task(link.execute(("BLPOP", "nothing", "0")))
         await asyncio.sleep(0.1)
         await asyncio.to_thread(own.restart, hard=True)
         with pytest.raises(failures.ConnectionError):
             await waiting
-        assert await link.ask(("PING",)) == [b"PONG"]
+        assert await link.execute(("PING",)) == [b"PONG"]
     finally:
         await link.close()
         await client.aclose()
@@ -70,14 +70,14 @@ async def test_a_server_that_does_not_answer_is_a_timeout(own: Server) -> None:
     link = Multiplexer(client, timeout_s=0.5)
     assert own.pid is not None
     try:
-        await link.ask(("PING",))
+        await link.execute(("PING",))
         os.kill(own.pid, signal.SIGSTOP)
         try:
             with pytest.raises(failures.TimeoutError):
-                await link.ask(("PING",))
+                await link.execute(("PING",))
         finally:
             os.kill(own.pid, signal.SIGCONT)
-        assert await link.ask(("PING",)) == [b"PONG"]
+        assert await link.execute(("PING",)) == [b"PONG"]
     finally:
         await link.close()
         await client.aclose()
@@ -88,13 +88,13 @@ async def test_a_master_that_became_a_replica_is_left(own: Server) -> None:
     client = connect_async(own.url, timeout_s=5)
     link = Multiplexer(client, timeout_s=5)
     try:
-        (before,) = await link.ask(("CLIENT", "ID"))
+        (before,) = await link.execute(("CLIENT", "ID"))
         with own.client() as other:
             other.replicaof("127.0.0.1", own.port)
-        (refused,) = await link.ask(("SET", "a", "b"))
+        (refused,) = await link.execute(("SET", "a", "b"))
         assert isinstance(refused, ServerError)
         assert str(refused).startswith("READONLY")
-        (after,) = await link.ask(("CLIENT", "ID"))
+        (after,) = await link.execute(("CLIENT", "ID"))
         assert after != before
     finally:
         await link.close()

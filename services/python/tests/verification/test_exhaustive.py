@@ -70,7 +70,7 @@ def test_two_workers_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
 
 
 def test_every_fair_run_ends(two_tasks: tuple[World, Found]) -> None:
-    """Whatever has happened, all tasks end, if only time passes and who is there goes on."""
+    """Whatever has happened, all tasks end if time passes and the remaining groups keep working."""
     assert endless(two_tasks[1]) is None
 
 
@@ -109,7 +109,7 @@ def test_a_planted_flaw_is_found(flaw: type[Store]) -> None:
 
 @pytest.mark.parametrize("flaw", STUCK, ids=lambda flaw: flaw.__name__)
 def test_what_never_ends_is_found(flaw: type[Store]) -> None:
-    """States that are all right one by one, in which a task stays for ever."""
+    """States that are all right one by one, in which a task stays forever."""
     found = explore(World(kind=flaw, tasks=1), limit=20_000)
     assert found.wrong is None
     stuck = endless(found)

@@ -1,6 +1,6 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants: `share` (virtual time), `weight` and, if known, whether tasks of theirs wait (`waits`) and the head of their
+-- Tenants: `share` (virtual time), `weight` and, if known, whether the tenant has waiting tasks (`waits`) and the head of their
 -- queue (`list`, which is `whole` if it is the complete queue).
 local tenants, moved
 local head, second_share, second_name  -- the next tenant, and the one after it
