@@ -82,9 +82,7 @@ def translate(exc: ClientError | BotoCoreError | ValueError, *, where: str, key:
     ):
         return BlobRefusedError(f"{where}: {exc}; {_KEYS}")
     if isinstance(exc, ParamValidationError | ValueError):
-        return BlobRefusedError(
-            f"{where}: {exc}; correct DAYBREAK_ARTIFACTS__URL or …__S3__ENDPOINT_URL"
-        )
+        return BlobRefusedError(f"{where}: {exc}; correct DAYBREAK_ARTIFACTS__URL or …__S3__ENDPOINT_URL")
     if isinstance(exc, SSLError):
         return BlobUnavailableError(
             f"{where}: {exc}; check that this machine trusts its certificate (AWS_CA_BUNDLE)"

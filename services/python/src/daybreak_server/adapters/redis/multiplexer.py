@@ -113,7 +113,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._timer = self.loop.call_at(until, self._check_timeout)
 
-    def connectionlost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Called when the server closed the connection, and after :meth:`end`."""
         self.end(failures.ConnectionError(f"the connection was lost: {exc or 'closed by the server'}"))
 
