@@ -129,9 +129,8 @@ class _Connection(asyncio.Protocol):
                 call.future.set_exception(type(error)(*error.args))
         if not self.loop.is_closed():
             self._transport.abort()
-        self._connection._writer = self._connection._reader = (
-            None  # its destructor would warn about an open connection
-        )
+        # Otherwise, its destructor would warn about an open connection.
+        self._connection._writer = self._connection._reader = None
 
 
 class Multiplexer:
