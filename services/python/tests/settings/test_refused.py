@@ -172,6 +172,8 @@ def test_the_url_of_an_s3_server_is_accepted(url: str) -> None:
         ("OPERATOR__HOST", "a b", "only a name or an address"),
         ("REDIS__PREFIX", "day{break}", "letters, digits"),
         ("REDIS__SENTINELS", f"redis://:{SECRET}@s1:26379", "write host:port"),
+        ("REDIS__SENTINELS", f"user:{SECRET}@s1:26379", "write host:port"),
+        ("ARTIFACTS__S3__ENDPOINT_URL", "http://s1:0", "from 1 to 65535"),
         ("REDIS__SENTINELS", "s1:99999", "write host:port"),
         ("HTTP__PORT", "eighty", "whole number"),
         ("POOLS__VIDEO__RETENTION_S", "a week", "must be a number"),

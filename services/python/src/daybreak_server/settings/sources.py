@@ -259,6 +259,13 @@ _PLAIN: Final = {
 """Pydantic's type of error → our words, where pydantic's speak of Python types."""
 
 
+def _without_login(given: str) -> str:
+    """A refused value without what may be a password: all that stands before an ``@``."""
+    if "://" in given:
+        return _REFUSED_URL.sub(r"\1***", given)
+    return re.sub(r"[^,]*@", "***@", given)
+
+
 def _readable(
     root: type[BaseModel], error: Any, *, file: ConfigFile, variables: Mapping[tuple[str, ...], str]
 ) -> str:
@@ -281,7 +288,7 @@ def _readable(
     if not isinstance(given, str | int | float):  # a rule about several settings names them in its message
         suffix = f" ({place})" if place else ""
         return "\n".join(f"{title}{line}{suffix}" for line in message.splitlines())
-    shown = repr(_REFUSED_URL.sub(r"\1***", given) if isinstance(given, str) else given)
+    shown = repr(_without_login(given) if isinstance(given, str) else given)
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
     return f"{title}{message}; it is {shown}" + (f" ({place})" if place else "")
 

@@ -74,7 +74,9 @@ def server_url(url: str | None) -> str | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError(f"the port is not a number from 1 to 65535; {example}") from None
-    if not host or port == 0 or " " in url or not (_is_ip(host) or _HOST_NAME.fullmatch(host)):
+    if port == 0:
+        raise ValueError(f"the port is not a number from 1 to 65535; {example}")
+    if not host or " " in url or not (_is_ip(host) or _HOST_NAME.fullmatch(host)):
         raise ValueError(f"the host cannot be read; {example}")
     if parts.query or parts.fragment:
         raise ValueError(f"the URL of a server must not have a ? or #; {example}")
@@ -122,8 +124,8 @@ def _sentinel(text: str) -> str:
     if not colon or text.endswith("]"):
         host, port = text, SENTINEL_PORT
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if ":" in name and name == host and "/" not in text:
-        raise ValueError(f"write an IPv6 address in brackets, [::1]:{SENTINEL_PORT}, not {text!r}")
+    if ":" in name and name == host and "/" not in text and "@" not in text:
+        raise ValueError(f"write an IPv6 address in brackets, [::1]:{SENTINEL_PORT}")
     valid_port = port.isascii() and port.isdigit() and 0 < int(port) <= 65535
     if not valid_port or not (_is_ip(name) or _HOST_NAME.fullmatch(name)):
         raise ValueError("write host:port, with a port from 1 to 65535 and without redis:// or a password")

@@ -176,10 +176,12 @@ def header(path: Path) -> set[str]:
             consistent = all(map(_is_consistent, entries.values()))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
             raise ValueError(f"{path} has a damaged header ({type(exc).__name__}); fetch it again.") from exc
-    if size != 8 + length + end or not consistent:
+    if size != 8 + length + end:
         raise ValueError(
             f"{path} has {size:,} bytes, but its header says {8 + length + end:,}; fetch it again."
         )
+    if not consistent:
+        raise ValueError(f"The header of {path} gives a tensor the wrong length; fetch the file again.")
     return set(entries)
 
 
