@@ -102,9 +102,9 @@ class Client:
         """Submit a task. When this returns, the task is stored and will run.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
-        ``start_within_s`` seconds, or does not end within ``run_within_s``. An ``idempotency_key`` makes retries
-        create one task only. The client creates a key for each call; pass your own to be safe across restarts of
-        your program. A key belongs to one tenant and one pool, and lives as long as its task: until the pool's
+        ``start_within_s`` seconds, or does not end within ``run_within_s``. An ``idempotency_key`` ensures that
+        retries create only one task. The client creates a key for each call; pass your own to be safe across restarts
+        of your program. A key belongs to one tenant and one pool, and lives as long as its task: until the pool's
         retention ends or the task is deleted.
         """
         body = operations.submit_body(
@@ -159,7 +159,7 @@ class Client:
         self._call(operations.delete(task))
 
     def pools(self) -> tuple[Pool, ...]:
-        """All pools."""
+        """Return all pools."""
         return self._call(operations.pools())
 
     def pool(self, name: str) -> Pool:
@@ -183,12 +183,12 @@ class Client:
         """Iterate over the task's events after the id ``after`` (default: all), each once and in order.
 
         Reconnects when a connection breaks, and ends after the terminal event. ``wake``, ``position`` and ``reset``
-        describe the moment: they have no id and are not repeated.
+        describe the current state: they have no id and are not repeated.
         """
         return self._iterate(follow(task, after=after, retry=self._retry))
 
     def wait(self, task: TaskRef, *, timeout_s: float | None = None, check: bool = True) -> Task:
-        """Wait until the task ends. Raises ``TaskFailedError`` unless it succeeded (not if ``check=False``)."""
+        """Wait until the task ends. Raises ``TaskFailedError`` if it did not succeed, unless ``check=False``."""
         return self._run(wait(task, timeout_s=timeout_s, check=check, retry=self._retry))
 
     def _call(self, api_call: ApiCall[T]) -> T:

@@ -23,7 +23,7 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any | None = None
     read_timeout_s: float = RESPONSE_TIMEOUT_S
-    """Give up after this long without a byte."""
+    """Give up if no byte arrives for this long."""
     follow_redirects: bool = False
 
 
@@ -38,21 +38,24 @@ class Reply:
 
 @dataclass(frozen=True)
 class Send:
-    """Send the request and read the whole response → :class:`Reply`."""
+    """Send the request and read the whole response. Returns a :class:`Reply`."""
 
     request: HttpRequest
 
 
 @dataclass(frozen=True)
 class Open:
-    """Send the request and keep its response open for :class:`Read` → :class:`Reply`; errors are read whole."""
+    """Send the request and keep its response open for :class:`Read`. Returns a :class:`Reply`.
+
+    An error response is read completely.
+    """
 
     request: HttpRequest
 
 
 @dataclass(frozen=True)
 class Read:
-    """Read the next bytes of the open response → ``bytes``, or ``None`` at its end."""
+    """Read the next bytes of the open response. Returns ``bytes``, or ``None`` at its end."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,14 @@ class Sleep:
 
 @dataclass(frozen=True)
 class CallSync:
-    """Call a function that may block on a file → its result."""
+    """Call a function that may block on a file. Returns its result."""
 
     function: Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Emit:
-    """Yield this value to the caller, who is iterating."""
+    """Yield this value to the caller who iterates."""
 
     value: Any
 

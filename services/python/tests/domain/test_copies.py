@@ -79,7 +79,7 @@ def test_the_page_of_the_wire_has_the_domains_words() -> None:
     assert listed("Group states:") == list(GroupState)
     assert listed("Wake phases in order:") == list(pools.WAKE_PHASES)
     assert f'"state": "running",                    // {" ".join(TaskState)}\n' in WIRE
-    assert f"`{names.POOL_NAME.strip('^$')}`; none is `{names.API_APPLICATION}`" in WIRE
+    assert f"`{names.POOL_NAME.strip('^$')}`; `{names.API_APPLICATION}` is reserved" in WIRE
 
 
 def test_the_page_of_the_wire_has_every_event() -> None:

@@ -1,4 +1,4 @@
-"""What a group that serves requests reports in addition to what every group reports."""
+"""The load figures that a serving group reports. No engine uses them yet."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class Load:
     sessions: int = 0
     """Open sessions."""
     free_memory_bytes: int | None = None
-    """Free memory of its fullest device."""
+    """Free memory of the device with the least free memory."""

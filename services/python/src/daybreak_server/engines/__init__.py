@@ -1,1 +1,1 @@
-"""What runs work on a group of ranks: ``rank`` is what every group needs, ``gang`` runs jobs in lockstep."""
+"""Engines run work on a group of ranks: ``rank`` has the shared parts, ``gang`` runs jobs in lockstep."""

@@ -25,9 +25,10 @@ from daybreak_server.settings.tree import Settings, child_environment
 
 STATE_FILE = "up.json"
 FORBIDDEN_PORT = 6379
-"""The default port of Redis: leave it to another Redis on this machine."""
+"""The default port of Redis, which the instance never uses: another Redis on this machine may need it."""
 _MAX_RAY_FOLDER = 40
-"""Length of a folder's path below which Ray's socket paths stay under the system's limit of 107 characters."""
+"""The longest path of Ray's folder, in characters. With a longer one, the paths of Ray's sockets in that folder may
+exceed the system's limit of 107 characters."""
 
 
 class InstanceError(Exception):
@@ -93,7 +94,7 @@ class Instance:
             self._reaper.wait(30)
         self.state_file.unlink(missing_ok=True)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.close()  # the lock belongs to the open file, so this releases it
         return left
 
     @property
@@ -118,7 +119,7 @@ class Instance:
 
 
 def instance_tag(folder: Path) -> str:
-    """The tag of the processes of the instance whose data are in ``folder``."""
+    """The tag of an instance's processes: a hash of its folder's path, so that a later run finds the same tag."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 

@@ -1,10 +1,13 @@
-"""Ray under ``up``: a process that starts a local Ray, deploys the Serve applications, and watches both.
+"""The process that runs Ray for ``up``: it starts a local Ray, deploys the Serve applications, and watches both.
 
-It deploys the pools first, because users reach the API through the gateway. The app ``api`` on Ray follows when the
-groups are ready. It polls Serve twice a second, writes what it sees to ``ray.json``, and deploys applications that are
-missing. Serve may be away for a while, because Ray restarts its controller.
+It deploys the pools first, because users reach the API through the gateway. It deploys the app ``api`` once the groups
+are ready.
 
-When a process of Ray itself dies, this process exits at once, and the supervisor starts both again.
+* The main thread polls Serve twice a second. It writes the status of the applications to ``ray.json`` and deploys those
+  that are missing. Serve may be unreachable for a while, because Ray restarts its controller. If Serve does not answer
+  for ``_SERVE_TIMEOUT_S``, this process exits.
+* A second thread watches Ray's own processes. When one of them dies, this process exits at once.
+* The supervisor of ``up`` watches this process. When it exits, the supervisor starts it again, and with it Ray.
 """
 
 from __future__ import annotations
@@ -106,7 +109,11 @@ class RayHead:
         )
 
     def _cpus(self) -> int:
-        """The CPUs that the groups request, whatever the machine has: the settings decide what runs here."""
+        """The CPUs that the groups request, whatever the machine has: the settings decide what runs here.
+
+        The sum may have a fraction, but Ray gets a whole number. Adding 0.5 makes ``round`` never round down, so that
+        every group fits. ``round`` takes a half to the even number, so an odd sum gets one CPU more than it needs.
+        """
         wanted = sum(pool.groups * pool.ranks * pool.cpus_per_rank for pool in self._settings.pools.values())
         return max(1, round(wanted + 0.5))
 
@@ -154,7 +161,9 @@ class RayHead:
         """Deploy pools that are missing, and the app ``api`` once the groups are ready (or after a while)."""
         pools = {name for name, pool in self._settings.pools.items() if pool.groups}
         if not pools <= deployed:
-            _log.warning("pools %s are not on Serve: deploying again", ", ".join(sorted(pools - deployed)))
+            _log.warning(
+                "pools %s are not deployed on Serve; deploying them", ", ".join(sorted(pools - deployed))
+            )
             self._deploy(ray_serve.targets(self._settings, gpus=self._gpus, api=False))
         late = time.monotonic() - self._started > _API_DELAY_S
         if ray_serve.API_APP not in deployed and (late or self._groups_are_ready()):

@@ -10,16 +10,16 @@ from daybreak_server.domain.pools import TickReport
 
 
 class Housekeeper(Protocol):
-    """Keeps the queue moving. Every gateway calls it each second; all methods are idempotent."""
+    """Keeps the queue moving. All methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
         """Advance the lease clock, promote due tasks, reap lost leases and expire overdue tasks.
 
-        The report names the files that are now due for deletion.
+        Every gateway calls this each second. The report names the files that are now due for deletion.
         """
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""
 
     async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """As in :class:`TaskStore`."""
+        """Delete ended tasks; see ``TaskStore.forget``."""

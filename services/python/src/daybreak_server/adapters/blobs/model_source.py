@@ -22,7 +22,7 @@ CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """A file of a model. ``tag`` changes when the content does."""
+    """A file of a model. ``tag`` is its ETag, which changes whenever the content changes."""
 
     name: str
     """The path below the model's prefix."""
@@ -61,8 +61,8 @@ class S3Model:
                         found.append(ModelFile(name=_inside(name), size_bytes=item["Size"], tag=item["ETag"]))
         if not found:
             raise BlobNotFoundError(
-                f"{self._where} does not exist: there is nothing below that prefix; copy the model's folder there, "
-                "or correct the pool's model"
+                f"{self._where} does not exist: the bucket has no object below that prefix; copy the model's "
+                "folder there, or correct the pool's model"
             )
         return tuple(sorted(found, key=lambda file: file.name))
 
@@ -83,7 +83,10 @@ class S3Model:
             finally:
                 body.close()
         if left:
-            raise BlobUnavailableError(f"{self._where}: {file.name} ended {left} bytes early")
+            raise BlobUnavailableError(
+                f"{self._where}: {file.name} ended {left} bytes early; if retries do not help, check the connection to "
+                "the object store"
+            )
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Serves the busiest routes without FastAPI's middleware stack and routing.
 
-A fast path is a handler for one method and path that a route has as well. Both give the same responses, errors
-included; the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back to the
-routes, so that other methods, other paths and WebSockets work as usual.
+A fast path is a handler that duplicates a route. Both serve the same method and path and give the same responses,
+errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
+to the routes, so that other methods, other paths and WebSockets work as usual.
 
 The fast path shares the route's code (``routes.submit`` defines both), uses the same ``RequestMiddleware`` and reports
 the route's path to the metrics.
@@ -44,7 +44,7 @@ class FastPath:
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. :raises Exception: if it is a bug; the middleware answers it."""
+        """Handle one request. Unexpected exceptions propagate to the middleware."""
         scope["route"] = self._route
         request = Request(scope, receive)
         try:

@@ -1,4 +1,4 @@
-"""Errors of a rank as causes: from the type of an error and where it was raised, never from its message."""
+"""Maps a rank's errors to causes, by type and phase. The message of an error never matters."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def cause_of_fetch(error: BlobError) -> Cause:
 
 
 def cause_of_failed(failed: Failed) -> Cause:
-    """Return why a group broke at a task."""
+    """Return the cause that broke a group while it ran a task."""
     return Cause(reason=_BY_CODE.get(failed.code, Reason.RANKS_FAIL), message=failed.message)
 
 
 def code_of_lost(reason: str) -> str:
-    """Return the error code for a rank that reported this reason and was lost; :func:`cause_of_failed` is the
-    inverse."""
+    """Return the error code of a rank that reported this reason before it was lost.
+
+    :func:`cause_of_failed` maps the code back to the reason.
+    """
     return next((code for code, known in _BY_CODE.items() if known == reason), "rank_lost")

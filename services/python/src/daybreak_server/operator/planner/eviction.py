@@ -62,6 +62,19 @@ def _cost(placement: GroupPlacement, drains: Drains) -> tuple[int, bool, float, 
 
 
 def _tier(placement: GroupPlacement, drains: Drains) -> int:
+    """How costly an eviction is; the lowest tier is evicted first.
+
+    0. It has no group, and not all of its hosts run yet.
+    1. It has no group, but its hosts run, so a group may be forming.
+    2. Its group is idle and drains by itself, because its node is going away.
+    3. Its group is idle, and the operator has already chosen it and marked it as draining.
+    4. Its group is not busy and not ready: it starts, loads or is lost.
+    5. Its group is ready and idle.
+    6. Its group is busy, and the operator has already chosen it.
+    7. Its group is busy.
+
+    A placement with several groups has the tier of the most costly one.
+    """
     if not placement.groups:
         return 0 if any(replica.running_since is None for replica in placement.replicas) else 1
     return max(_tier_of(group, drains) for group in placement.groups)

@@ -1,7 +1,7 @@
 """The echo workload: small, deterministic, resumable, and able to fail in every way that a test needs.
 
-Its output is a chain of SHA-256 over the steps. So a run that was interrupted and resumed gives the same bytes as one
-that was not, and a skipped or repeated step is visible.
+Its output is a SHA-256 hash chain with one link per step. So a run that was interrupted and resumed gives the same
+bytes as one that was not, and a skipped or repeated step is visible.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _snapshot(params: EchoParams, number: int, digest: str) -> Any:
 
 
 def _restore(params: EchoParams, ctx: Context) -> tuple[int, str]:
-    """The last finished step and its digest; (0, start) if no snapshot fits."""
+    """The last finished step and its digest, or the initial state if there is no matching snapshot."""
     start = (0, hashlib.sha256(params.message.encode()).hexdigest())
     if ctx.resume is None:
         return start

@@ -1,8 +1,8 @@
--- The unit of work that all scripts share, and numbers as text without loss (Lua's tostring keeps only 14 digits).
+-- The unit of work that all scripts share, and lossless number formatting (Lua's tostring keeps only 14 digits).
 --
 -- A script reads each record, group and number once and changes it in Lua tables: `load_task`, `set`, `unset` for
--- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. Last,
--- it calls `flush`, which writes each of them once. A script that must read a sorted set which it may have changed calls
+-- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. Finally,
+-- it calls `flush`, which writes each of them once. A script that must read a sorted set that it may have changed calls
 -- `zflush` first. Other fragments add their own state: `resets` clears it when a call begins, `flushes` writes it.
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.

@@ -53,7 +53,8 @@ def router(ctx: Dependencies) -> APIRouter:
         if found is None:
             raise ApiError(
                 ErrorCode.NO_SUCH_ARTIFACT,
-                f"The task {record.id} has no preview. It appears when the workload makes one, and is not kept.",
+                f"The task {record.id} has no preview. A preview exists only while the task runs, if its workload "
+                "makes previews.",
             )
         image, content_type = found
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -68,7 +69,9 @@ async def _find(ctx: Dependencies, caller: Principal, task: str, name: str) -> A
         if ref.name == name:
             return ref
     names = ", ".join(ref.name for ref in record.artifacts)
-    detail = f"It has: {names}." if names else "It has none yet: artifacts appear when the task succeeds."
+    detail = (
+        f"Its artifacts: {names}." if names else "It has none yet: artifacts appear when the task succeeds."
+    )
     raise ApiError(
         ErrorCode.NO_SUCH_ARTIFACT,
         f"The task {record.id} has no artifact {name[:MAX_FIELD_CHARS]!r}. {detail}",
@@ -104,7 +107,8 @@ def _bytes(ctx: Dependencies, request: Request, ref: ArtifactRef) -> Response:
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The start and length of a ``Range`` header; ``None`` means the whole file (several ranges, other units).
+    """The start and length of a ``Range`` header. ``None`` means that the response is the whole file: the header is
+    ignored because it names several ranges or another unit.
 
     :raises ApiError: ``bad_range`` if the range lies outside the file.
     """

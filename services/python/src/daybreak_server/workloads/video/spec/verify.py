@@ -1,8 +1,8 @@
 """Checks a model folder without torch: ``daybreakd models verify FOLDER``.
 
-A folder that was copied in part, or cloned without Git LFS, would fail hours later on a GPU. This check finds it in a
-second, because it reads only JSON files and safetensors headers. It does not find a flipped bit in the weights: a
-checksum of 60 GB is the task of the download tool.
+A model that was copied only in part, or cloned without Git LFS, would fail hours later on a GPU. This check finds such
+a fault in a second, because it reads only JSON files and safetensors headers. It does not find a flipped bit in the
+weights: the download tool must verify the checksum of 60 GB.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LFS_POINTER: Final = b"version https://git-lfs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A sentence about a folder. If something is wrong, it says what to do."""
+    """One result of the check. The message of an error or a warning says what is wrong and what to do."""
 
     level: Literal["error", "warning", "info"]
     message: str
@@ -159,7 +159,10 @@ def _against_index(folder: Path, index: Path, headers: dict[str, set[str]]) -> I
 
 
 def header(path: Path) -> set[str]:
-    """Names of the tensors in a safetensors file. :raises ValueError: when it is truncated or no such file."""
+    """Names of the tensors in a safetensors file.
+
+    :raises ValueError: when the file is truncated or damaged, or is not a safetensors file.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
