@@ -23,10 +23,10 @@ WAIT_S = 60.0
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("redis://h:6379/0?protocol=3", "option protocol; the options are client_name, db"),
-        ("redis://h:6379/0?decode_responses=False", "option decode_responses; the options are"),
+        ("redis://h:6379/0?protocol=3", "option protocol; the known options are client_name, db"),
+        ("redis://h:6379/0?decode_responses=False", "option decode_responses; the known options are"),
         ("redis://:hunter2/x@h:6379/0", "percent-encoded"),
-        ("unix://run/redis.sock", "names no host"),
+        ("unix://run/redis.sock", "must not have a host"),
         ("http://h", "write redis://host:6379/0"),
     ],
 )

@@ -151,7 +151,7 @@ def test_an_invalid_field_is_named(api: Api, body: Any, field: str) -> None:
 def test_the_detail_says_what_to_do(api: Api) -> None:
     """The detail is the workload's own message, without pydantic's prefix."""
     response = post(api, {"pool": "clips", "input": {"prompt": "x", "frames": 16}})
-    assert response.json()["detail"] == "frames must be 4n+1, not 16. Try 17."
+    assert response.json()["detail"] == "frames must be 4n+1; 16 is not. Try 17."
 
 
 @pytest.mark.parametrize("key", ["a", "Inp", "string"])

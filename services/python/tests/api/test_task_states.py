@@ -205,7 +205,7 @@ def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Ca
 
 def test_a_lost_lease_after_a_cancel_is_no_strike(api: Api, start_worker: Callable[..., Worker]) -> None:
     """R [cancel_at] → C: cancel comes before strike."""
-    worker = start_worker(lease_s=0.5)
+    worker = start_worker(lease_s=4.0)
     task = api.submit()
     worker.claim()
     api.client.post(f"/v1/tasks/{task['id']}/cancel")

@@ -118,7 +118,7 @@ def test_the_artifact_storage_is_probed(tmp_path: Path) -> None:
     files = report(tmp_path, artifacts={"url": (tmp_path / "file" / "below").as_uri()})["files"]
     assert files.level == "error"
     assert str(tmp_path / "file" / "below") in files.found
-    assert files.advice == "a file or a symbolic link stands where a folder is needed"
+    assert files.advice == "a file or symbolic link has the name of a folder; remove it"
     assert report(tmp_path)["files"].level == "ok"
     assert os.listdir(tmp_path / "data" / "artifacts") == []
 

@@ -21,7 +21,8 @@ def test_training_stops_and_goes_on(tmp_path: Path) -> None:
     short = {"workers": 1, "clips_per_subject": 1, "batch": 2, "score_last": 60}
     train(Recipe(seconds=0.5, **short), tmp_path, resume=False)
     first = torch.load(tmp_path / STATE, weights_only=True)
-    train(Recipe(seconds=1.0, **short), tmp_path, resume=True)
+    further = first["progress"]["elapsed"] + 1.0
+    train(Recipe(seconds=further, **short), tmp_path, resume=True)
     second = torch.load(tmp_path / STATE, weights_only=True)
 
     assert second["progress"]["step"] > first["progress"]["step"] > 0
