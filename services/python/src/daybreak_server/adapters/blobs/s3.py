@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
@@ -33,6 +34,7 @@ from daybreak_server.ports.blobs import (
 PART_BYTES: Final = 8 << 20
 """S3 requires at least 5 MiB. A smaller file is uploaded by one PutObject."""
 _MAX_PARTS: Final = 10_000
+_PROBE_TRIES: Final = 5
 _MAX_URL_S: Final = 7 * 86400
 _NONCE: Final = "daybreak-upload"
 """Metadata by which an upload whose response was lost recognises its own file."""
@@ -175,10 +177,9 @@ class S3Blobs:
 
     def probe(self) -> None:
         """Write, read, list and delete a small file. :raises BlobError: with a message that says what to do."""
-        place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
         with self._translated(""):
+            place = self._write_probe()
             try:
-                self._client.put_object(**place, Body=b"probe")
                 read = self._client.get_object(**place)["Body"].read()
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
             except (ClientError, BotoCoreError):
@@ -188,6 +189,21 @@ class S3Blobs:
             self._client.delete_object(**place)
         if read != b"probe":
             raise BlobUnavailableError(f"{self._where} does not return what was written to it")
+
+    def _write_probe(self) -> dict[str, str]:
+        """Write a probe and return its place. A server that keeps objects as files may answer 409 while another
+        probe's folder is being removed, so a conflict is tried again with another key."""
+        for remaining in range(_PROBE_TRIES - 1, -1, -1):
+            place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
+            try:
+                self._client.put_object(**place, Body=b"probe")
+                break
+            except (ClientError, BotoCoreError) as exc:
+                with suppress(ClientError, BotoCoreError):  # the write may have succeeded
+                    self._client.delete_object(**place)
+                if not remaining or not isinstance(exc, ClientError) or status_of(exc) != HTTPStatus.CONFLICT:
+                    raise
+        return place
 
     def _put(
         self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
