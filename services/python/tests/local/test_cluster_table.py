@@ -18,6 +18,7 @@ from testkit.ray_versions import make_ray, renamed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROGRAM = """
 import json, logging, sys
+from pathlib import Path
 logging.basicConfig(stream=sys.stderr)
 import ray
 ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, namespace="serve",
@@ -44,7 +45,7 @@ output["failures"] = {pool: (one["rank"], one["message"], one["count"]) for pool
 thread = cluster.watch_draining(lambda: None)
 thread.join(1.0)
 output["watches"] = thread.is_alive()
-print(json.dumps(output))
+Path(sys.argv[2]).write_text(json.dumps(output))  # Ray may write to the standard output
 ray.shutdown()
 """
 
@@ -66,9 +67,10 @@ def run(folder: Path, **variables: str) -> tuple[dict, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0" * 64,
     }
+    output = folder / "output.json"
     for attempt in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(folder / str(attempt))],
+            [sys.executable, "-c", PROGRAM, str(folder / str(attempt)), str(output)],
             check=False,
             env={**own, **quiet, **variables},
             capture_output=True,
@@ -77,7 +79,7 @@ def run(folder: Path, **variables: str) -> tuple[dict, str]:
         if "timed out during startup" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
+    return json.loads(output.read_text()), done.stderr
 
 
 @pytest.mark.parametrize("private_names", ["there", "gone"])

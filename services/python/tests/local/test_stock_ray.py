@@ -38,15 +38,17 @@ logging.basicConfig(stream=sys.stderr)
 import ray
 from daybreak_server.adapters.ray.local_cluster import LocalRay
 from daybreak_server.local.instance import free_port
+answers = os.fdopen(int(sys.argv[3]), "w", buffering=1)
+os.set_inheritable(answers.fileno(), False)
 node = LocalRay(Path(sys.argv[1]), cpus=1, free_port=free_port, allow_fast_start=sys.argv[2] == "on")
 answer = ray.get(ray.remote(lambda: 6 * 7).remote())
-print(json.dumps({"answer": answer, "address": ray.util.get_node_ip_address(), "dead": node.dead()}), flush=True)
+answers.write(json.dumps({"answer": answer, "address": ray.util.get_node_ip_address(), "dead": node.dead()}) + "\\n")
 if sys.stdin.readline() == "stop\\n":
     node.stop()
 else:
     while not node.dead():
         pass
-    print(json.dumps({"dead": node.dead()}), flush=True)
+    answers.write(json.dumps({"dead": node.dead()}) + "\\n")
     os._exit(0)
 """
 
@@ -96,9 +98,8 @@ def end(process: subprocess.Popen[str]) -> None:
         process.wait()
     for left in psutil.wait_procs(below, timeout=10)[1]:
         left.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 Started = TypeVar("Started", "Head", "Local")
@@ -112,9 +113,9 @@ def start(make: Callable[[], Started]) -> Started:
             if made.is_up():
                 return made
         except BaseException:
-            end(made.process)
+            made.end()
             raise
-        end(made.process)
+        made.end()
         assert GAVE_UP in made.errors.read_text(), made.errors.read_text()
     raise AssertionError(f"Ray gave up five times: {made.errors.read_text()}")
 
@@ -156,6 +157,9 @@ class Head:
         wait_until(joined_or_ended, 120, "the node, or the end of `ray start`")
         return self.process.poll() is None
 
+    def end(self) -> None:
+        end(self.process)
+
 
 def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
     why: tuple[dict[str, str], str], folder: Path
@@ -175,7 +179,7 @@ def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
         (line,) = warnings(head.errors)
         assert reason in line
     finally:
-        end(head.process)
+        head.end()
 
 
 def _try_a_task(port: int, environment: dict[str, str]) -> str | None:
@@ -201,21 +205,25 @@ def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
 
 
 class Local:
-    """A process with a `LocalRay`, which runs a task."""
+    """A process with a `LocalRay`, which runs a task. It answers on a pipe of its own: Ray writes to its output."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         # The tree of settings hands this one on as an argument.
         allowed = environment.get("DAYBREAK_RAY__FAST_START", "on")
         self.errors = folder.with_suffix(".err")
+        answers, child_end = os.pipe()
+        self.answers = os.fdopen(answers)
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LOCAL, str(folder), allowed],
+                [sys.executable, "-c", LOCAL, str(folder), allowed, str(child_end)],
                 env=variables(environment),
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=errors,
+                pass_fds=[child_end],
                 text=True,
             )
+        os.close(child_end)
         self.first: dict[str, Any] = {}
 
     def is_up(self) -> bool:
@@ -224,9 +232,12 @@ class Local:
         return bool(self.first)
 
     def next(self) -> dict[str, Any] | None:
-        assert self.process.stdout is not None
-        lines = (line for line in self.process.stdout if line.startswith("{"))  # Ray writes there too
-        return next((json.loads(line) for line in lines), None)
+        line = self.answers.readline()
+        return json.loads(line) if line else None
+
+    def end(self) -> None:
+        end(self.process)
+        self.answers.close()
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None
@@ -246,7 +257,7 @@ def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str]
         assert local.process.wait(60) == 0
         assert not psutil.wait_procs(below, timeout=30)[1]
     finally:
-        end(local.process)
+        local.end()
 
 
 def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
@@ -258,7 +269,7 @@ def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) 
         raylet.kill()
         assert local.next() == {"dead": ["raylet"]}
     finally:
-        end(local.process)
+        local.end()
 
 
 def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
