@@ -177,7 +177,7 @@ def _keeper(ray: Object, token: str) -> Object:
         "name": "keeper",
         "image": ray["image"],
         "imagePullPolicy": ray["imagePullPolicy"],
-        "command": ["python", "/etc/daybreak-serve/keeper.py", "/etc/daybreak-serve/applications.json"],
+        "command": ["python", "/etc/daybreak-serve/serve_keeper.py", "/etc/daybreak-serve/applications.json"],
         "env": [
             {
                 "name": "RAY_AUTH_TOKEN",
@@ -206,7 +206,7 @@ def _serve_config(pool: GeneratorPool) -> Object:
         "metadata": {"name": f"{NAMESPACE}-serve", "namespace": NAMESPACE},
         "data": {
             "applications.json": json.dumps(config, indent=2) + "\n",
-            "keeper.py": (DEPLOY / "raycluster" / "keeper.py").read_text(encoding="utf-8"),
+            "serve_keeper.py": (DEPLOY / "raycluster" / "serve_keeper.py").read_text(encoding="utf-8"),
         },
     }
 

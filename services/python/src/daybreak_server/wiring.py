@@ -18,7 +18,7 @@ from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_q
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.engines.gang.rank import Rank, RankDeps
+from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs

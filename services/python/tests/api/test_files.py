@@ -10,7 +10,7 @@ import pytest
 from api_support import Api, Worker
 
 from daybreak_server.api.errors import ApiError
-from daybreak_server.api.native.routes.files import byte_range
+from daybreak_server.api.task_api.routes.files import byte_range
 from daybreak_server.domain.tasks import CheckpointRef
 from testkit.waiting import wait_until
 

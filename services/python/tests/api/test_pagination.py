@@ -9,7 +9,7 @@ from api_support import Api, Worker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak_server.api.native.pagination import decode, encode, merge, ulid_of
+from daybreak_server.api.task_api.pagination import decode, encode, merge, ulid_of
 from daybreak_server.domain.ids import TaskId, new_task_id, ulid
 from daybreak_server.domain.tasks import Priority, State, TaskRecord
 from daybreak_server.ports.tasks import Page

@@ -14,7 +14,7 @@ from api_support import Api, Serving, make_settings
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak.wire import SubmitRequest
-from daybreak_server.api.store.normalization import Normalizer
+from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.workloads.echo.spec import EchoParams
 from daybreak_server.workloads.video.spec.params import VideoParams
 from testkit.valkey import Server

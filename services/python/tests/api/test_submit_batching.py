@@ -14,7 +14,7 @@ from api_support import Api, Worker
 from daybreak.wire import Task
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api import serializers
-from daybreak_server.api.store.submit_batching import MAX_BATCH, SubmitBatcher
+from daybreak_server.api.intake.submit_batching import MAX_BATCH, SubmitBatcher
 from daybreak_server.domain.ids import new_task_id
 from daybreak_server.domain.tasks import ArtifactRef, NewTask, Priority, State, TaskRecord
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError

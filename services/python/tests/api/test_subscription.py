@@ -12,8 +12,8 @@ from api_support import POOL, Worker
 
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.services import wall_ms
-from daybreak_server.api.store.catalog import PoolViewCache
 from daybreak_server.api.streaming import frames
 from daybreak_server.api.streaming.broadcaster import Broadcaster
 from daybreak_server.api.streaming.frames import Frame

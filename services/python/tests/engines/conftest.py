@@ -10,7 +10,7 @@ import pytest
 
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
-from daybreak_server.engines.gang.rank import Rank
+from daybreak_server.engines.gang.rank_lifecycle import Rank
 from testkit.pools import Pool, make_settings
 from testkit.valkey import Server
 

@@ -20,10 +20,10 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.channel import Channel
-from daybreak_server.engines.gang.consensus import Verdict
 from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
-from daybreak_server.engines.rank.artifacts import ArtifactDraft, attempt_prefix, discard, publish
+from daybreak_server.engines.gang.verdict import Verdict
+from daybreak_server.engines.rank.artifacts import ArtifactDraft, attempt_prefix, discard, upload_artifact
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
 from daybreak_server.engines.rank.progress import PhaseEta
@@ -117,7 +117,9 @@ def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(bytes(range(256)) * 40_000)  # three parts for the local store
     blobs = LocalBlobs(tmp_path / "store")
-    done = list(publish(blobs, lease(), ArtifactDraft(path=path, name="big", content_type="video/mp4")))
+    done = list(
+        upload_artifact(blobs, lease(), ArtifactDraft(path=path, name="big", content_type="video/mp4"))
+    )
     ref = done[-1]
     assert isinstance(ref, ArtifactRef)
     assert len(done) > 3
@@ -135,7 +137,9 @@ def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, now: 
     os.utime(path, ns=(0, 0))  # so that the two times differ even with a coarse clock
     blobs = LocalBlobs(tmp_path / "store")
     writing = _WritingBlobs(blobs, lambda: path.write_bytes(now))
-    parts = publish(writing, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain"))
+    parts = upload_artifact(
+        writing, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain")
+    )
     with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
         list(parts)
 

@@ -16,7 +16,7 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
-from daybreak_server.engines.gang.rank import Rank
+from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.ports.blobs import BlobRefusedError
@@ -99,7 +99,7 @@ def test_a_failed_model_download_is_reported_and_retried(
     pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same process retries until the download works, and shows the reason until then."""
-    monkeypatch.setattr("daybreak_server.engines.gang.rank.DOWNLOAD_RETRY_S", 1)
+    monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
     notes = tmp_path / "notes"
     pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes)})
     there = threading.Event()

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.fast_start import TESTED_SERIES, PrivatePart, reason_for_stock_start
-from daybreak_server.settings.early import fast_start_allowed
+from daybreak_server.settings.fast_start_setting import fast_start_allowed
 from daybreak_server.settings.tree import load_settings
 
 REPOSITORY = Path(__file__).parents[4]

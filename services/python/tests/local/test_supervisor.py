@@ -22,7 +22,7 @@ from daybreak_server.local.instance import (
 )
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
 from daybreak_server.local.up import make_plan
-from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 from testkit.system import System
 from testkit.waiting import wait_until

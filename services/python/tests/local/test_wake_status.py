@@ -7,14 +7,14 @@ from dataclasses import replace
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
-from daybreak_server.local.wake_status import Wake
+from daybreak_server.local.wake_status import WakeTracker
 
 LOADING = GroupRecord(id=GroupId("g-1"), state=GroupState.LOADING, phase="model")
 
 
 def test_a_pool_waits_for_ray_until_its_first_group_registers() -> None:
     """Until then its phase is `ray`. Once a group is ready, the report has the durations of all phases."""
-    wake = Wake(began_ms=1_000)
+    wake = WakeTracker(began_ms=1_000)
     report = wake.update(PoolView(name="video", live=1), 3_000, wanted=2)
     assert (report.phase, report.wanted, report.wake_phase) == ("Waking", 2, "ray")
     assert (report.wake_since_ms, report.wake_began_ms, report.wake_last) == (1_000, 1_000, {})
@@ -31,7 +31,7 @@ def test_a_lost_group_does_not_end_the_wait() -> None:
     view = PoolView(
         name="video", groups=(lost,), failure=Cause(reason="ModelMissing", message="no such folder")
     )
-    report = Wake(began_ms=0).update(view, 5_000, wanted=1)
+    report = WakeTracker(began_ms=0).update(view, 5_000, wanted=1)
     assert (report.wake_phase, report.reason, report.message) == (
         "ray",
         "ModelMissing",

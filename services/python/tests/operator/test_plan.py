@@ -21,7 +21,7 @@ from operator_samples import (
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.operator.crd.resource import Application, Drain, PoolStatus, Wake
+from daybreak_server.operator.crd.resource import Application, Drain, PoolStatus, WakeStatus
 from daybreak_server.operator.planner.actions import (
     CordonHosts,
     CreateCluster,
@@ -98,7 +98,7 @@ def test_the_idle_group_is_evicted_and_drains_first() -> None:
     order = [type(action) for action in plan(observation).actions if not isinstance(action, EmitEvent)]
     assert order == [WriteStatus, CordonHosts, MarkDrain, ScaleDown]
     assert [drain.group for drain in plan(observation).status.drains] == ["idle"]
-    assert (only_action(observation, MarkDrain).group, only_action(observation, ScaleDown).victims) == (
+    assert (only_action(observation, MarkDrain).group, only_action(observation, ScaleDown).named_pods) == (
         "idle",
         ("a0",),
     )
@@ -113,7 +113,7 @@ def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
         video, rc, pods=pods, groups=[drained("idle", "a0", "a1"), busy("busy", "b0", "b1")]
     )
     remove = only_action(observation, ScaleDown)
-    assert (remove.victims, remove.hosts, remove.replicas) == (("a0",), ("a0", "a1"), 1)
+    assert (remove.named_pods, remove.hosts, remove.replicas) == (("a0",), ("a0", "a1"), 1)
     assert remove.operations()[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
     assert only_action(observation, CordonHosts).hosts == ("a0", "a1")
     assert actions_of(observation, ScaleApplication) == []
@@ -160,7 +160,7 @@ def test_pending_pods_are_evicted_before_any_group() -> None:
     observation = observed(
         video, rc, pods=[head(rc), *hosts(rc, "a"), *pending], groups=[group("idle", "a0")]
     )
-    assert only_action(observation, ScaleDown).victims == ("p0",)
+    assert only_action(observation, ScaleDown).named_pods == ("p0",)
 
 
 def test_the_last_group_stays_while_tasks_are_live() -> None:
@@ -197,7 +197,7 @@ def test_a_group_across_two_replicas_is_replaced_once_no_task_is_live() -> None:
     gone = [drained("g", "a0", "b0"), drained("h", "a1", "b1")]
     draining = pool(replicas=2, hostsPerGroup=2, status=drains("g", "h"))
     remove = only_action(observed(draining, rc, pods=pods, groups=gone), ScaleDown)
-    assert (remove.victims, remove.replicas) == (("a0", "b0"), 0)
+    assert (remove.named_pods, remove.replicas) == (("a0", "b0"), 0)
     slow = pool(replicas=2, hostsPerGroup=2, status=PoolStatus(serialize_growth=True))
     grown = observed(slow, ray_cluster(slow, 0), pods=[head(rc)])
     assert only_action(grown, ScaleUp).replicas == 1
@@ -295,7 +295,7 @@ def _healthy_reason(observation: Observed) -> str:
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "NotAsked")])
 def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str) -> None:
     """After a minute, but not if a group is wanted or the pool is paused."""
-    wake = Wake(phase="detect", since=NOW - waited, began=NOW - waited)
+    wake = WakeStatus(phase="detect", since=NOW - waited, began=NOW - waited)
     video = pool(status=PoolStatus(wake=wake))
     rc = ray_cluster(video, 0)
     assert _healthy_reason(observed(video, rc, pods=[head(rc)], live=1)) == reason
@@ -309,7 +309,7 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
     """It creates no pods and its status is stale: reported after a minute, but not if its status is current."""
-    wake = Wake(phase="pods", since=NOW - waited, began=NOW - waited)
+    wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))
     silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)
     assert _healthy_reason(observed(video, silent, pods=[head(silent)], live=1)) == reason
@@ -332,7 +332,7 @@ def test_an_image_that_cannot_be_pulled_is_reported() -> None:
 def test_a_refusal_counts_until_a_pod_is_created_or_another_wake_begins() -> None:
     """An old warning does not report a quota that has been raised."""
 
-    def reason_with(*pods: Any, wake: Wake) -> str:
+    def reason_with(*pods: Any, wake: WakeStatus) -> str:
         video = pool(replicas=1, status=PoolStatus(wake=wake))
         rc = ray_cluster(video, 1)
         quota = Cause(reason="QuotaExceeded", message="exceeded quota: e2e")
@@ -341,13 +341,13 @@ def test_a_refusal_counts_until_a_pod_is_created_or_another_wake_begins() -> Non
         status = plan(observed(video, rc, view=view)).status
         return next(c.reason for c in status.conditions if c.type == "Healthy")
 
-    wake = Wake(phase="pods", since=NOW - 30, began=NOW - 30)
+    wake = WakeStatus(phase="pods", since=NOW - 30, began=NOW - 30)
     rc = ray_cluster(pool(replicas=1), 1)
     earlier, later = (hosts(rc, "a", created_at=NOW - at, ready=False) for at in (25, 10))
     assert reason_with(wake=wake) == reason_with(*earlier, wake=wake) == "QuotaExceeded"
     assert reason_with(*later, wake=wake) == "NoProblem"
-    assert reason_with(wake=Wake(phase="pods", since=NOW - 5, began=NOW - 5)) == "NoProblem"
-    assert reason_with(wake=Wake(phase="zero", since=NOW - 5)) == "NoProblem"
+    assert reason_with(wake=WakeStatus(phase="pods", since=NOW - 5, began=NOW - 5)) == "NoProblem"
+    assert reason_with(wake=WakeStatus(phase="zero", since=NOW - 5)) == "NoProblem"
 
 
 def test_status_counts_complete_groups_and_always_has_a_selector() -> None:

@@ -24,7 +24,7 @@ from daybreak_server.ports.cluster import ServeView
 RC = ray_cluster(pool(replicas=1, hostsPerGroup=2), 2)
 PODS = (head(RC), *hosts(RC, "a", "b"))
 REMOVE = ScaleDown(
-    cluster=RC, replicas=1, victims=("a0",), hosts=("a0", "a1"), max_remaining=1, workers_to_delete=("a0",)
+    cluster=RC, replicas=1, named_pods=("a0",), hosts=("a0", "a1"), max_remaining=1, workers_to_delete=("a0",)
 )
 DRAINED = group("a", "a0", "a1", drain=True)
 SCALE = ScaleApplication(cluster=RC, application="video", deployment="VideoGenerator", target=0)

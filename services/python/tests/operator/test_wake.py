@@ -9,15 +9,17 @@ import pytest
 from operator_samples import NOW, group, head, hosts, observed, pool, ray_cluster
 
 from daybreak_server.domain.pools import GroupState, PoolView
-from daybreak_server.operator.crd.resource import PoolStatus, Wake
+from daybreak_server.operator.crd.resource import PoolStatus, WakeStatus
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
 
-AT_RAY = Wake(phase="ray", since=NOW - 10, began=NOW - 20, seconds={"detect": 2.0, "pods": 5.0, "image": 3.0})
+AT_RAY = WakeStatus(
+    phase="ray", since=NOW - 10, began=NOW - 20, seconds={"detect": 2.0, "pods": 5.0, "image": 3.0}
+)
 OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 
 
-def observation(before: Wake, *, now: float = NOW, **group_fields: Any) -> Observed:
+def observation(before: WakeStatus, *, now: float = NOW, **group_fields: Any) -> Observed:
     """An observation of a pool that wants one group, whose pods run; with the group if fields are given."""
     video = pool(replicas=1, status=PoolStatus(wake=before))
     rc = ray_cluster(video, 1)
@@ -30,7 +32,7 @@ def ms(at: float) -> int:
     return round(at * 1000)
 
 
-def phases(wake: Wake) -> float:
+def phases(wake: WakeStatus) -> float:
     """The seconds of all phases."""
     return sum(seconds for name, seconds in wake.seconds.items() if name != "total")
 
@@ -87,7 +89,7 @@ def test_the_first_ready_group_ends_the_wake() -> None:
 
 def test_detect_includes_the_wait_before_the_first_observation() -> None:
     """The total includes it, so the phases do too."""
-    video = pool(status=PoolStatus(wake=Wake()))
+    video = pool(status=PoolStatus(wake=WakeStatus()))
     rc = ray_cluster(video, 0)
     waits = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
     first = plan(observed(video, rc, pods=[head(rc)], store=waits)).status.wake
@@ -99,7 +101,7 @@ def test_detect_includes_the_wait_before_the_first_observation() -> None:
 
 def test_a_restarting_group_begins_no_wake_from_zero() -> None:
     """A backlog of two hours must not count as a wake: delayed tasks would then become live two hours early."""
-    ready = Wake(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
+    ready = WakeStatus(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
     video = pool(replicas=1, status=PoolStatus(wake=ready))
     rc = ray_cluster(video, 1)
     again = group("g", "a0", state=GroupState.LOADING, phase="model", since_ms=ms(NOW))

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from daybreak_server import wiring
-from daybreak_server.api.store.catalog import PoolEntry
+from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry

@@ -23,7 +23,7 @@ EDGES: tuple[Mutant, ...] = (
         "tenant-not-checked-on-preview",
         "one route does not check whose task it is",
         (
-            f"{SERVER}/api/native/routes/files.py",
+            f"{SERVER}/api/task_api/routes/files.py",
             "        record, _ = await ctx.record(caller, id)\n"
             "        found = await ctx.services.store.preview(record.id)\n",
             "        found = await ctx.services.store.preview(ctx.catalog.find_task(id)[0])\n",
@@ -34,7 +34,7 @@ EDGES: tuple[Mutant, ...] = (
         "delete-of-running",
         "a running task can be deleted with its files",
         (
-            f"{SERVER}/api/native/routes/tasks.py",
+            f"{SERVER}/api/task_api/routes/tasks.py",
             "if not record.state.terminal:",
             "if record.state is State.QUEUED:",
         ),

@@ -6,7 +6,7 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _SINGLE_RANK = f"{TESTS}/engines/test_single_rank.py"
 _WATCHDOG = f"{TESTS}/engines/test_watchdog.py"
-_CONSENSUS = f"{TESTS}/engines/test_consensus.py"
+_CONSENSUS = f"{TESTS}/engines/test_verdict.py"
 _PROMISES = f"{TESTS}/engines/test_promises.py"
 _DENOISE = f"{TESTS}/video/test_denoise.py"
 _LOCAL = f"{SERVER}/adapters/blobs/local.py"
@@ -25,14 +25,14 @@ GROUP: tuple[Mutant, ...] = (
     mutant(
         "ranks-apart-continue",
         "ranks at different steps do not break the group",
-        (f"{SERVER}/engines/gang/consensus.py", "if not same or first.status", "if first.status"),
+        (f"{SERVER}/engines/gang/verdict.py", "if not same or first.status", "if first.status"),
         tests=_CONSENSUS,
     ),
     mutant(
         "stale-continues",
         "a worker whose task belongs to another group continues",
         (
-            f"{SERVER}/engines/gang/consensus.py",
+            f"{SERVER}/engines/gang/verdict.py",
             "if control & Control.STALE:",
             "if control & Control.STALE and release:",
         ),

@@ -181,7 +181,7 @@ _ENDS = (
         "a task that was cancelled first ends as succeeded",
         (
             _SETTLE,
-            "if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end",
+            "if r.cancel_at then end_failed_attempt(r, {}) else finish_succeeded(r, s.artifacts, s.described) end",
             "finish_succeeded(r, s.artifacts, s.described)",
         ),
         tests=f"{_RUNNING}::test_cancel_wins[valkey-finish]",

@@ -16,13 +16,13 @@ from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
-from daybreak_server.api.native import openapi
-from daybreak_server.api.native.fast_path import App, FastPath
-from daybreak_server.api.native.problem_json import problem_response
-from daybreak_server.api.native.routes import files, ops, pools, streams, submit, tasks
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.queue_positions import QueuePositions
+from daybreak_server.api.task_api import openapi
+from daybreak_server.api.task_api.fast_path import App, FastPath
+from daybreak_server.api.task_api.problem_json import problem_response
+from daybreak_server.api.task_api.routes import files, ops, pools, streams, submit, tasks
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Principal
 from daybreak_server.api.errors import task_not_found
+from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
+from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
+from daybreak_server.api.intake.submission import Submission
+from daybreak_server.api.intake.submit_batching import SubmitBatcher
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.services import Services
-from daybreak_server.api.store.admission import BoundedEvents, BoundedStore
-from daybreak_server.api.store.catalog import Catalog, PoolEntry, PoolViewCache
-from daybreak_server.api.store.submission import Submission
-from daybreak_server.api.store.submit_batching import SubmitBatcher
 from daybreak_server.api.streaming.broadcaster import Broadcaster
 from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Sources

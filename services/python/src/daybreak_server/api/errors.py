@@ -11,7 +11,7 @@ in :func:`to_api_error`, and nowhere else::
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
 
-An ``ApiError`` knows nothing of how it is written. Each face of the API (``api/native`` today) brings an
+An ``ApiError`` knows nothing of how it is written. Each face of the API (``api/task_api`` today) brings an
 :data:`ErrorRenderer` that makes the response; middleware and exception handlers are given that renderer.
 """
 

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
 from daybreak_server.api import path_prefix
-from daybreak_server.api.store.catalog import PoolEntry
+from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 

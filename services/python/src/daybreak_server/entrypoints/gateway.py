@@ -13,7 +13,7 @@ from daybreak_server import wiring
 from daybreak_server.api.background.gc_tuning import tune_gc
 from daybreak_server.api.server import ApiServer
 from daybreak_server.observability.logging import log_to_stderr
-from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 
 

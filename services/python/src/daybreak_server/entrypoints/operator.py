@@ -26,7 +26,7 @@ from daybreak_server.operator.controller import kopf_app
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.controller.reconciler import Reconciler
 from daybreak_server.ports.cluster import ClusterError
-from daybreak_server.settings.addresses import url_of
+from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import Settings
 
 _log = logging.getLogger(__name__)

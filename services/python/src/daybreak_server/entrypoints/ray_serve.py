@@ -33,10 +33,10 @@ from daybreak_server.api.background.gc_tuning import tune_gc
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
-from daybreak_server.engines.gang.rank import Rank
-from daybreak_server.engines.rank.causes import cause_of
+from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.rank.error_causes import cause_of
 from daybreak_server.observability.logging import log_to_stderr
-from daybreak_server.settings.addresses import url_of
+from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import PoolSettings, Settings, load_settings
 
 _log = logging.getLogger(__name__)

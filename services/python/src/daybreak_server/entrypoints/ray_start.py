@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
-from daybreak_server.settings.early import fast_start_allowed
+from daybreak_server.settings.fast_start_setting import fast_start_allowed
 
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 """Ray's command works without them, because Ray can be installed without its extras."""

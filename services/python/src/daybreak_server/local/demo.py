@@ -30,7 +30,7 @@ _START_S = 600.0
 _STOP_S = 90.0
 _UP = """
 import sys, pathlib
-from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.local.up import run_up
 sys.exit(run_up(read_settings(pathlib.Path(sys.argv[1]))))
 """

@@ -10,7 +10,7 @@ import time
 
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
-from daybreak_server.engines.gang.rank import Rank
+from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import EmbeddedValkey
@@ -18,7 +18,7 @@ from daybreak_server.local.instance import Instance, InstanceError, free_port, i
 from daybreak_server.local.supervisor import ProcessFailedError, Supervisor
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.blobs import BlobError
-from daybreak_server.settings.addresses import reachable, url_of
+from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 
 _HEAVY = frozenset({"video"})

@@ -36,7 +36,7 @@ from daybreak_server.entrypoints import ray_serve
 from daybreak_server.local.instance import free_port, write_atomically
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.store_errors import StoreError
-from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 
 _log = logging.getLogger(__name__)

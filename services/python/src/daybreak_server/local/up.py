@@ -46,7 +46,7 @@ from daybreak_server.local.instance import (
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
 from daybreak_server.local.wake_status import WakeReporter
 from daybreak_server.ports.blobs import BlobError
-from daybreak_server.settings.addresses import reachable, url_of
+from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import Settings
 
 _START_S = 900.0
@@ -56,7 +56,7 @@ _MAX_FAILURES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StartPlan:
     """What to start, and where."""
 
     settings: Settings
@@ -93,7 +93,7 @@ def run_up(settings: Settings) -> int:
     return _run(plan, stopping)
 
 
-def make_plan(settings: Settings, instance: Instance) -> Plan:
+def make_plan(settings: Settings, instance: Instance) -> StartPlan:
     """Choose ports and write the settings of the processes. :raises InstanceError: when a port is in use."""
     http = settings.http
     if http.port and not is_free(http.port, http.host):
@@ -117,7 +117,7 @@ def make_plan(settings: Settings, instance: Instance) -> Plan:
         _ray(instance, stored, report, api_port, after, fast_start_env=_fast_start_env(settings))
     )
     processes.append(_gateway(instance, stored, url, after))
-    return Plan(
+    return StartPlan(
         settings=settings,
         instance=instance,
         processes=tuple(processes),
@@ -206,7 +206,7 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run(plan: Plan, stopping: threading.Event) -> int:
+def _run(plan: StartPlan, stopping: threading.Event) -> int:
     started = time.monotonic()
     supervisor = Supervisor(plan.processes, say=say)
     wake_reporter = WakeReporter(plan.settings, say=say)
@@ -235,7 +235,7 @@ def _run(plan: Plan, stopping: threading.Event) -> int:
     return code
 
 
-def _wait_for_signal(plan: Plan, supervisor: Supervisor, stopping: threading.Event) -> None:
+def _wait_for_signal(plan: StartPlan, supervisor: Supervisor, stopping: threading.Event) -> None:
     pids = supervisor.pids()
     while not stopping.wait(0.5):
         if supervisor.pids() != pids:
@@ -243,7 +243,7 @@ def _wait_for_signal(plan: Plan, supervisor: Supervisor, stopping: threading.Eve
             _write_state(plan, supervisor)
 
 
-def _write_state(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> None:
+def _write_state(plan: StartPlan, supervisor: Supervisor, *, ready: bool = True) -> None:
     plan.instance.write_state(
         {
             "mode": "up",
@@ -259,7 +259,7 @@ def _write_state(plan: Plan, supervisor: Supervisor, *, ready: bool = True) -> N
     )
 
 
-def _wait_groups(plan: Plan, supervisor: Supervisor, stopping: threading.Event) -> bool:
+def _wait_groups(plan: StartPlan, supervisor: Supervisor, stopping: threading.Event) -> bool:
     """Wait until every group is ready. :returns: ``False`` if ``up`` must stop first.
 
     :raises InstanceError: when a group cannot start.
@@ -288,7 +288,7 @@ def _wait_groups(plan: Plan, supervisor: Supervisor, stopping: threading.Event) 
     return False
 
 
-def _raise_if_broken(plan: Plan) -> None:
+def _raise_if_broken(plan: StartPlan) -> None:
     report = _read(plan.report)
     for pool, failure in report.get("failures", {}).items():
         if failure["count"] >= _MAX_FAILURES:
@@ -302,7 +302,7 @@ def _raise_if_broken(plan: Plan) -> None:
             raise InstanceError(f"pool {name} cannot start: {' '.join(filter(None, messages)).strip()}")
 
 
-def _keep_ray_logs(plan: Plan) -> None:
+def _keep_ray_logs(plan: StartPlan) -> None:
     """Copy the logs out of Ray's session folder, and delete the folder."""
     logs = plan.ray_folder / "session_latest" / "logs"
     kept = plan.instance.logs / "ray"

@@ -25,7 +25,7 @@ REPORT_TTL_S = 5.0
 
 
 @dataclass(slots=True)
-class Wake:
+class WakeTracker:
     """A pool on its way from no group to a ready one. Times are milliseconds since 1970."""
 
     began_ms: int
@@ -74,12 +74,14 @@ class WakeReporter:
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run()), name="wake-reporter", daemon=True
         )
-        self._wakes: dict[str, Wake] = {}
+        self._wakes: dict[str, WakeTracker] = {}
 
     def start(self) -> None:
         """Start the thread. The wake of every pool begins now."""
         self._wakes = {
-            name: Wake(began_ms=_now_ms()) for name, pool in self._settings.pools.items() if pool.groups
+            name: WakeTracker(began_ms=_now_ms())
+            for name, pool in self._settings.pools.items()
+            if pool.groups
         }
         self._thread.start()
 
@@ -109,7 +111,7 @@ class WakeReporter:
         if name not in self._wakes:
             if any(group.state.ready for group in view.groups):
                 return
-            self._wakes[name] = Wake(began_ms=_now_ms())
+            self._wakes[name] = WakeTracker(began_ms=_now_ms())
         report = self._wakes[name].update(view, _now_ms(), wanted=wanted)
         await store.publish_report(name, report, ttl_s=REPORT_TTL_S)
         if report.phase == "Ready":

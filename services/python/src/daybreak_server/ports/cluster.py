@@ -1,6 +1,6 @@
 """What a pool's groups run on: its RayClusters, their pods and their Serve applications.
 
-``Cluster`` is the Kubernetes API and ``Serve`` the REST API of a RayCluster's head. Times are seconds since 1970.
+``Cluster`` is the Kubernetes API and ``ServeApi`` the REST API of a RayCluster's head. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RANKS_ANNOTATION = "daybreak.dev/ranks"
 
 
 class ClusterError(Exception):
-    """Base class of the errors of ``Cluster`` and ``Serve``.
+    """Base class of the errors of ``Cluster`` and ``ServeApi``.
 
     ``ClusterError``
       ├── ``ClusterUnavailableError``  cannot be reached, timed out or answered 5xx: temporary
@@ -168,7 +168,7 @@ class Cluster(Protocol):
         """Record an Event about a GeneratorPool. A repeated Event only increments its count."""
 
 
-class Serve(Protocol):
+class ServeApi(Protocol):
     """The REST API of Ray Serve on a RayCluster's head. All methods raise :class:`ClusterError`."""
 
     async def observe(self, cluster: RayCluster, *, application: str) -> ServeView:

@@ -18,7 +18,7 @@ from daybreak_server.workloads.video.pipeline.decode import decode
 from daybreak_server.workloads.video.pipeline.denoise import Conditions, Denoiser
 from daybreak_server.workloads.video.pipeline.device_mesh import Ranks
 from daybreak_server.workloads.video.pipeline.model import WanModel
-from daybreak_server.workloads.video.pipeline.parallel_plan import Plan
+from daybreak_server.workloads.video.pipeline.parallel_plan import ParallelPlan
 from daybreak_server.workloads.video.spec.options import VideoOptions
 from daybreak_server.workloads.video.spec.params import VideoParams
 from verification.benchmarks.gpu.shapes import SHAPES, build
@@ -123,7 +123,7 @@ def our_steps(
     model: WanModel, params: VideoParams, conditions: Conditions
 ) -> tuple[torch.Tensor, list[float]]:
     """Final latents and the seconds of each step, by our loop; it yields when the device has finished."""
-    ranks = Ranks(Plan(), model.device)
+    ranks = Ranks(ParallelPlan(), model.device)
     denoiser = Denoiser(model, ranks, params, conditions, seed=SEED)
     times, last = [], time.perf_counter()
     for _ in denoiser:

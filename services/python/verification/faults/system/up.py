@@ -27,7 +27,7 @@ from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.local import reaper
 from daybreak_server.local.instance import free_port, instance_tag
-from daybreak_server.settings.handover import read_settings
+from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 from testkit.waiting import wait_until
 from verification.faults.history import History

@@ -15,7 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from daybreak_server.adapters.kube import causes, parse
+from daybreak_server.adapters.kube import parse, refusal_causes
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.ports.cluster import (
     POOL_LABEL,
@@ -259,9 +259,9 @@ def _translated(exc: ApiException) -> ClusterError:
     answer = f"Kubernetes answered {exc.status} {exc.reason}: {str(exc.body or '')[:400]}"
     if exc.status == 404:
         return _AbsentError(answer)
-    refused = causes.known(answer) is not None
+    refused = refusal_causes.known(answer) is not None
     if exc.status == 409 or (exc.status == 422 and not refused and _is_failed_test(exc)):
         return ClusterConflictError(answer)
     if exc.status in {400, 401, 403, 422}:
-        return ClusterRefusedError(answer, cause=causes.refusal(answer))
+        return ClusterRefusedError(answer, cause=refusal_causes.refusal(answer))
     return ClusterUnavailableError(answer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from daybreak_server.adapters.kube import causes
+from daybreak_server.adapters.kube import refusal_causes
 from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.cluster import (
     RANKS_ANNOTATION,
@@ -101,7 +101,7 @@ def warned(body: Mapping[str, Any]) -> KubeWarning:
     return KubeWarning(
         reason=body.get("reason") or "",
         message=message,
-        cause=causes.known(message),
+        cause=refusal_causes.known(message),
         about=about.get("name", ""),
         at=moment(at or body["metadata"].get("creationTimestamp")) or 0.0,
     )
@@ -124,9 +124,9 @@ def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waitin
         if ended and not container.get("ready") and container.get("restartCount"):
             return _crash(ended)  # it runs again, but will probably crash again
     placed = conditions.get("PodScheduled")
-    if placed and placed.get("status") == "False" and placed.get("reason") == causes.UNSCHEDULABLE:
+    if placed and placed.get("status") == "False" and placed.get("reason") == refusal_causes.UNSCHEDULABLE:
         message = placed.get("message", "")
-        return WaitingReason(reason=causes.why_unscheduled(message), message=message)
+        return WaitingReason(reason=refusal_causes.why_unscheduled(message), message=message)
     return None
 
 
@@ -144,9 +144,9 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause 
     for kind, bad in _REFUSED.items():
         condition = conditions.get(kind)
         if condition and condition.get("status") == bad:
-            return causes.refusal(str(condition.get("message") or condition.get("reason") or kind))
+            return refusal_causes.refusal(str(condition.get("message") or condition.get("reason") or kind))
     if status.get("state") == "failed":
-        return causes.refusal(str(status.get("reason") or "KubeRay gave no reason"))
+        return refusal_causes.refusal(str(status.get("reason") or "KubeRay gave no reason"))
     return None
 
 

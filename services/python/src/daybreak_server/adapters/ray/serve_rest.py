@@ -55,7 +55,7 @@ def in_namespace(namespace: str) -> Address:
 
 
 class ServeRest:
-    """:class:`~daybreak_server.ports.cluster.Serve` over HTTP. Each call takes a thread for its duration."""
+    """:class:`~daybreak_server.ports.cluster.ServeApi` over HTTP. Each call takes a thread for its duration."""
 
     def __init__(
         self, *, address: Address, token: Token, timeout_s: float = 5.0, put_timeout_s: float = 60.0

@@ -25,7 +25,7 @@ from daybreak_server.adapters.redis.prelude import lua_constants
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("common", "history", "queue", "attempt", "claim", "estimate", "show")
+FRAGMENTS = ("unit_of_work", "history", "queue", "attempt", "claim", "estimate", "show")
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",

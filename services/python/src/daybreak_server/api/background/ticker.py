@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from daybreak_server.api.cancellation import cancel_and_wait
-from daybreak_server.api.store.catalog import PoolViewCache
+from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.domain.pools import TickReport
 from daybreak_server.observability.gateway_metrics import GatewayMetrics

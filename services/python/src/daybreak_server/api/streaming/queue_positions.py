@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daybreak_server.api import serializers
-from daybreak_server.api.store.catalog import PoolViewCache
+from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.streaming import frames
 from daybreak_server.api.streaming.broadcaster import Broadcaster
 from daybreak_server.api.streaming.subscription import position_frames

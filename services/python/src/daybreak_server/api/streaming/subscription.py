@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
 from daybreak_server.api import serializers
-from daybreak_server.api.store.catalog import PoolViewCache
+from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.streaming import frames
 from daybreak_server.api.streaming.broadcaster import Broadcaster, Feed
 from daybreak_server.api.streaming.frames import EventKey, Frame

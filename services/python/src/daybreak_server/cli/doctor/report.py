@@ -18,7 +18,7 @@ from daybreak_server.adapters.ray import fast_start
 from daybreak_server.cli.doctor import cluster, redis
 from daybreak_server.cli.doctor.checks import Check, error, ok, version, warning
 from daybreak_server.domain.names import environment_variable
-from daybreak_server.settings.addresses import host_port
+from daybreak_server.settings.address_format import host_port
 from daybreak_server.settings.sources import masked
 from daybreak_server.settings.tree import PoolSettings, Settings
 

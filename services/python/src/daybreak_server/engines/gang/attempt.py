@@ -33,10 +33,10 @@ from daybreak_server.domain.tasks import (
     Released,
     Stopped,
 )
-from daybreak_server.engines.gang.consensus import Report, Verdict, decide, worst
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, publish
+from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
+from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, upload_artifact
 from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.context import LeaderContext
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -293,7 +293,7 @@ class Attempt:
         if drafts:
             self._reporter.phase("upload")
         for draft in drafts:
-            yield from publish(self._deps.blobs, self._held.lease, draft)
+            yield from upload_artifact(self._deps.blobs, self._held.lease, draft)
 
     def discard(self) -> None:
         """Remove this attempt's artifacts."""

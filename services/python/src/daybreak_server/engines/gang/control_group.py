@@ -34,8 +34,8 @@ from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Message
-from daybreak_server.engines.gang.consensus import Report, Status, Verdict
-from daybreak_server.engines.rank.causes import code_of_lost
+from daybreak_server.engines.gang.verdict import Report, Status, Verdict
+from daybreak_server.engines.rank.error_causes import code_of_lost
 from daybreak_server.engines.rank.errors import GroupBrokenError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.consensus import Report, Verdict
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
+from daybreak_server.engines.gang.verdict import Report, Verdict
 from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.context import FollowerContext
 from daybreak_server.engines.rank.errors import GroupBrokenError

@@ -36,10 +36,10 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.domain.text import storable
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
-from daybreak_server.engines.gang.consensus import Verdict, report_of
 from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.gang.verdict import Verdict, report_of
 from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
-from daybreak_server.engines.rank.causes import describe
+from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease, LeaseRenewer
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs

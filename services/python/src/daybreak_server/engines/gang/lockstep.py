@@ -21,8 +21,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from daybreak_server.engines.gang.consensus import Report, Status, Verdict, report_of
-from daybreak_server.engines.rank.causes import describe
+from daybreak_server.engines.gang.verdict import Report, Status, Verdict, report_of
+from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.outputs import checked_step
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 

@@ -53,7 +53,7 @@ def attempt_prefix(lease: Lease) -> str:
     return f"{lease.task}/{lease.token}/"
 
 
-def publish(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterator[ArtifactRef | None]:
+def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterator[ArtifactRef | None]:
     """Upload one artifact. Yields ``None`` after each part, and the finished artifact at the end.
 
     Each part is hashed while it is still in the page cache.

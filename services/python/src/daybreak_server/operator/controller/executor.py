@@ -29,7 +29,7 @@ from daybreak_server.ports.cluster import (
     ClusterConflictError,
     ClusterError,
     ClusterRefusedError,
-    Serve,
+    ServeApi,
 )
 from daybreak_server.ports.pools import GroupStore
 
@@ -49,7 +49,7 @@ class Executor:
     """Runs a plan through the ports of Kubernetes, Serve and the task store."""
 
     cluster: Cluster
-    serve: Serve
+    serve: ServeApi
     groups: GroupStore
 
     async def execute_all(

@@ -30,7 +30,7 @@ from daybreak_server.ports.cluster import (
     ClusterConflictError,
     ClusterError,
     ClusterView,
-    Serve,
+    ServeApi,
     ServeView,
 )
 from daybreak_server.ports.pools import GroupStore
@@ -53,7 +53,7 @@ class Reconciler:
     """The steps of all pools of a namespace. The caller makes sure that steps of one pool never overlap."""
 
     cluster: Cluster
-    serve: Serve
+    serve: ServeApi
     groups: GroupStore
     read_pool: PoolReader
     metrics: OperatorMetrics

@@ -179,7 +179,7 @@ class Drain(_Model):
     deadline: Instant = Field(description="From then on the group may be removed even if it is busy.")
 
 
-class Wake(_Model):
+class WakeStatus(_Model):
     """A wake: the way from zero to a ready group."""
 
     phase: str = Field(WakePhase.ZERO, description=f"{', '.join(WAKE_PHASES)} or {WakePhase.ZERO}.")
@@ -205,7 +205,7 @@ class PoolStatus(_Model):
     ready: int = Field(0, description="Groups that can take tasks or work on one.")
     wanted: int = Field(0, description="Groups wanted: the larger of `spec.replicas` and what stays warm.")
     phase: Phase = "Zero"
-    wake: Wake = Field(default_factory=Wake)
+    wake: WakeStatus = Field(default_factory=WakeStatus)
     conditions: tuple[Condition, ...] = ()
     drains: tuple[Drain, ...] = Field((), description="Groups that are being drained.")
     cordoned: tuple[str, ...] = Field(

@@ -57,20 +57,22 @@ class ScaleUp:
 class ScaleDown:
     """Remove exactly these hosts and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces them.
 
-    Checked before the patch: every pod of ``victims`` still exists (KubeRay would otherwise delete another one), at
-    most ``max_remaining`` replicas remain (KubeRay would delete the excess), and every group on the victims has drained
-    or is in ``overdue``.
+    Checked before the patch:
+
+    * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another one.
+    * At most ``max_remaining`` replicas remain. Otherwise KubeRay would delete the excess.
+    * Every group on the replicas to remove has drained, or is in ``overdue``.
     """
 
     cluster: RayCluster
     replicas: int
-    victims: tuple[str, ...]
+    named_pods: tuple[str, ...]
     """One pod of each replica to remove: KubeRay deletes the other pods of the replica with it."""
     hosts: tuple[str, ...]
     """All pods of those replicas."""
     max_remaining: int
     workers_to_delete: tuple[str, ...]
-    """The victims, and pods that were named before and still exist."""
+    """``named_pods``, and pods that were named before and still exist."""
     overdue: tuple[GroupId, ...] = ()
 
     def operations(self) -> list[dict[str, Any]]:

@@ -61,8 +61,8 @@ class GroupPlacement:
         return tuple(sorted(host for replica in self.replicas for host in replica.hosts))
 
     @property
-    def victims(self) -> tuple[str, ...]:
-        """One pod of each replica."""
+    def named_pods(self) -> tuple[str, ...]:
+        """One pod of each replica: KubeRay deletes the other pods of the replica with it."""
         return tuple(min(replica.hosts) for replica in self.replicas)
 
 

@@ -66,10 +66,10 @@ def _may_scale_down(
 ) -> str | None:
     staying = replicas_of(cluster, workers)
     existing = {host for replica in staying for host in replica.hosts}
-    gone = [name for name in action.victims if name not in existing]
+    gone = [name for name in action.named_pods if name not in existing]
     if gone:
         return f"pod {gone[0]} no longer exists"
-    victims = set(action.victims)
+    victims = set(action.named_pods)
     remaining = sum(not replica.hosts & victims for replica in staying)
     if remaining > action.max_remaining:
         return f"{remaining} replicas would remain, and at most {action.max_remaining} may"

@@ -121,7 +121,7 @@ def _scale_down(
     replicas: int,
     context: ScalingContext,
 ) -> Scaled:
-    named = tuple(pod for placement in evictable for pod in placement.victims)
+    named = tuple(pod for placement in evictable for pod in placement.named_pods)
     overdue_groups = tuple(
         group.id
         for placement in evictable
@@ -131,7 +131,7 @@ def _scale_down(
     remove = ScaleDown(
         cluster=state.cluster,
         replicas=replicas,
-        victims=named,
+        named_pods=named,
         hosts=tuple(host for placement in evictable for host in placement.hosts),
         max_remaining=replicas,
         workers_to_delete=(*state.still_named, *named),

@@ -15,7 +15,7 @@ from daybreak_server.operator.crd.resource import (
     Phase,
     PoolObject,
     PoolStatus,
-    Wake,
+    WakeStatus,
 )
 from daybreak_server.operator.planner.actions import EmitEvent
 from daybreak_server.operator.planner.cluster_state import ClusterState
@@ -36,7 +36,7 @@ class PlanInputs:
     states: tuple[ClusterState, ...]
     outgoing: tuple[ClusterState, ...]
     problems: tuple[Cause, ...]
-    wake: Wake
+    wake: WakeStatus
     drains: tuple[Drain, ...]
     cordoned: tuple[str, ...]
     application: Application

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from daybreak_server.domain.pools import GROUP_PHASES, RESTING_PHASES, WAKE_PHASES, GroupRecord, WakePhase
-from daybreak_server.operator.crd.resource import Wake
+from daybreak_server.operator.crd.resource import WakeStatus
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.placement import is_ready
 
 
-def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> Wake:
+def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> WakeStatus:
     """The wake after this observation, with the seconds of the phases that have passed.
 
     An observation may come seconds late. A phase that a group reports therefore begins when the group says so, and the
@@ -23,7 +23,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     if phase == before.phase:
         return before
     if phase == WakePhase.ZERO:
-        return Wake(phase=WakePhase.ZERO, since=now, seconds=before.seconds)
+        return WakeStatus(phase=WakePhase.ZERO, since=now, seconds=before.seconds)
     began, seconds = before.began, dict(before.seconds)
     passed, since = before.phase, before.since
     if before.phase in RESTING_PHASES or began is None:
@@ -42,7 +42,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     seconds |= measured
     if phase == WakePhase.READY:
         seconds["total"] = round(at - began, 3)
-    return Wake(phase=phase, since=at, began=began, seconds=seconds)
+    return WakeStatus(phase=phase, since=at, began=began, seconds=seconds)
 
 
 def _group_times(

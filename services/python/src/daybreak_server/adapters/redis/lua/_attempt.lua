@@ -126,7 +126,7 @@ local function backoff_ms(strikes, token)
 end
 
 -- Ends an attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
-local function strike(r, e)
+local function end_failed_attempt(r, e)
   if r.cancel_at then
     detach(r, true, e.zombie)
     return finish_cancelled(r)
@@ -154,15 +154,15 @@ end
 -- Releases a task: it returns to its old place without a strike, unless it was released too often. `zombie`: the group
 -- failed instead of releasing the task. The limit for that is lower, because each failure costs the pool a restart.
 local function release(r, why, zombie)
-  if r.cancel_at or overdue(r) then return strike(r, { zombie = zombie }) end
+  if r.cancel_at or overdue(r) then return end_failed_attempt(r, { zombie = zombie }) end
   local failures = tonumber(r.group_failures or '0')
   if zombie and failures >= GROUP_FAILURES_MAX then
-    return strike(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
+    return end_failed_attempt(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
       .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
   end
   local releases = tonumber(r.releases or '0') + 1
   if releases > RELEASES_MAX then
-    return strike(r, { reason = 'released', code = 'released', zombie = zombie,
+    return end_failed_attempt(r, { reason = 'released', code = 'released', zombie = zombie,
       message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)

@@ -26,9 +26,9 @@ end
 
 local function apply(r, s)
   if s.outcome == 'finished' then
-    if r.cancel_at then strike(r, {}) else finish_succeeded(r, s.artifacts, s.described) end
+    if r.cancel_at then end_failed_attempt(r, {}) else finish_succeeded(r, s.artifacts, s.described) end
   elseif s.outcome == 'failed' then
-    strike(r, { code = s.code, message = s.message, permanent = s.permanent == '1', reason = s.reason })
+    end_failed_attempt(r, { code = s.code, message = s.message, permanent = s.permanent == '1', reason = s.reason })
   elseif s.outcome == 'released' then
     release(r, s.reason)
   else

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daybreak_server.workloads.video.pipeline.parallel_plan import Exchange, Plan
+from daybreak_server.workloads.video.pipeline.parallel_plan import Exchange, ParallelPlan
 
 COLLECTIVES = frozenset({"c10d", "_c10d_functional", "c10d_functional"})
 """The namespaces of torch's operators for collectives."""
@@ -20,7 +20,7 @@ COLLECTIVES = frozenset({"c10d", "_c10d_functional", "c10d_functional"})
 class Ranks:
     """This rank's place in the plan."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: ParallelPlan, device: torch.device) -> None:
         """Build the mesh over the default process group. This is a collective: every rank must call it."""
         self.plan, self.device = plan, device
         self.leader = True

@@ -26,7 +26,7 @@ class PlanError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ParallelPlan:
     """Degree of each kind of parallelism. Their product is the number of ranks."""
 
     cfg: int = 1
@@ -71,7 +71,7 @@ class Plan:
         return "whole"
 
 
-def plan(world: int, heads: int, guidance: bool, device: str) -> Plan:
+def plan(world: int, heads: int, guidance: bool, device: str) -> ParallelPlan:
     """The plan for ``world`` ranks and a model with ``heads`` heads.
 
     :param guidance: Whether tasks of this pool usually run two passes.
@@ -87,21 +87,23 @@ def plan(world: int, heads: int, guidance: bool, device: str) -> Plan:
     return found
 
 
-def _plan(world: int, heads: int, guidance: bool, device: str) -> Plan | None:
+def _plan(world: int, heads: int, guidance: bool, device: str) -> ParallelPlan | None:
     for cfg in (2, 1) if guidance and world % 2 == 0 else (1,):
         rest = world // cfg
         for ulysses in range(rest, 0, -1):
             divides = rest % ulysses == 0 and heads % ulysses == 0
             if divides and (ulysses == rest or device.startswith("cuda")):
-                return Plan(cfg=cfg, ulysses=ulysses, ring=rest // ulysses)
+                return ParallelPlan(cfg=cfg, ulysses=ulysses, ring=rest // ulysses)
     return None
 
 
-def choose(options: PlanOptions | None, *, world: int, heads: int, guidance: bool, device: str) -> Plan:
+def choose(
+    options: PlanOptions | None, *, world: int, heads: int, guidance: bool, device: str
+) -> ParallelPlan:
     """The plan in the pool's options, if there is one and it fits; else that of :func:`plan`."""
     if options is None:
         return plan(world, heads, guidance, device)
-    result = Plan(cfg=options.cfg, ulysses=options.ulysses, ring=options.ring)
+    result = ParallelPlan(cfg=options.cfg, ulysses=options.ulysses, ring=options.ring)
     if result.world != world:
         raise PlanError(
             f"the option parallel {options.model_dump()} needs {result.world} ranks, but the group has {world}. "

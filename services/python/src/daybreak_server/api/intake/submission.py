@@ -14,8 +14,8 @@ from daybreak.wire import ErrorCode, SubmitRequest
 from daybreak.wire import Priority as WirePriority
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.request_body import canonical
-from daybreak_server.api.store.catalog import Catalog, PoolEntry, PoolViewCache
-from daybreak_server.api.store.normalization import Normalizer
+from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
+from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
 from daybreak_server.domain.tracing import TraceContext

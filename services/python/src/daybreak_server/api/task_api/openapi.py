@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from daybreak.wire import BatchRequest, ErrorCode, Event, Problem, SubmitRequest
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.api import path_prefix
-from daybreak_server.api.native import docs_page
-from daybreak_server.api.store.catalog import Catalog, PoolEntry
+from daybreak_server.api.intake.catalog import Catalog, PoolEntry
+from daybreak_server.api.task_api import docs_page
 
 VERSION = "1"
 _DESCRIPTION = """\

@@ -90,7 +90,7 @@ def test_it_deploys_again_what_the_head_loses(head: Head, tmp_path: Path) -> Non
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
     command = [
         sys.executable,
-        str(FOLDER / "keeper.py"),
+        str(FOLDER / "serve_keeper.py"),
         str(path),
         f"http://127.0.0.1:{head.server_port}",
         "0.05",

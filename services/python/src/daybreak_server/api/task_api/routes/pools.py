@@ -10,8 +10,8 @@ from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.store.catalog import PoolEntry
+from daybreak_server.api.intake.catalog import PoolEntry
+from daybreak_server.api.task_api import openapi_specs
 
 
 def router(ctx: Dependencies) -> APIRouter:

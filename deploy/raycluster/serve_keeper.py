@@ -1,7 +1,7 @@
 """Keeps Ray Serve's applications deployed: deploys them if they are missing or have failed permanently.
 
 Runs as a sidecar of the head, for a fixed-size Daybreak without the operator. Standard library only.
-``keeper.py APPLICATIONS [URL [SECONDS]]``; the token comes from ``RAY_AUTH_TOKEN``.
+``serve_keeper.py APPLICATIONS [URL [SECONDS]]``; the token comes from ``RAY_AUTH_TOKEN``.
 """
 
 import json
@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 FAILED = "DEPLOY_FAILED"
 
 
-class Serve:
+class ServeClient:
     """Ray Serve's REST API."""
 
     def __init__(self, url: str, token: str) -> None:
@@ -40,7 +40,7 @@ class Serve:
             return body
 
 
-def keep(serve: Serve, config: dict[str, Any]) -> str | None:
+def keep(serve: ServeClient, config: dict[str, Any]) -> str | None:
     """Deploy what is missing or failed. Serve retries a failed application only with new arguments.
 
     :returns: what was done; ``None`` if nothing.
@@ -61,7 +61,7 @@ def main(applications: str, url: str = "http://127.0.0.1:8265", seconds: str = "
     """Run until SIGTERM, which the first process of a container must handle itself."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = json.loads(Path(applications).read_text())
-    serve = Serve(url, os.environ.get("RAY_AUTH_TOKEN", ""))
+    serve = ServeClient(url, os.environ.get("RAY_AUTH_TOKEN", ""))
     while True:
         try:
             done = keep(serve, config)

@@ -13,7 +13,7 @@ from daybreak_server.api import path_prefix
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.native import openapi_specs
+from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.observability.gateway_metrics import CONTENT_TYPE
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 

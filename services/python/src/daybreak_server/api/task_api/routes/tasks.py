@@ -17,8 +17,8 @@ from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import MAX_FIELD_CHARS, invalid_field, task_not_found
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.native import openapi_specs, pagination
 from daybreak_server.api.serializers import Json
+from daybreak_server.api.task_api import openapi_specs, pagination
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.store_errors import ConflictError
 

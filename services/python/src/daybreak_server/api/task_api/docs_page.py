@@ -81,7 +81,7 @@ def _example(path: str, method: str, body: Any) -> str:
 
 @cache
 def _static(name: str) -> str:
-    return (files("daybreak_server.api.native") / "static" / name).read_text(encoding="utf-8")
+    return (files("daybreak_server.api.task_api") / "static" / name).read_text(encoding="utf-8")
 
 
 def _text(markdown: str) -> str:

@@ -14,7 +14,7 @@ from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError
 from daybreak_server.api.http.responses import BlobResponse
-from daybreak_server.api.native import openapi_specs
+from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.domain.artifact_names import attachment
 from daybreak_server.domain.tasks import ArtifactRef
 

@@ -44,8 +44,8 @@ from daybreak_server.engines.gang.control_group import (
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.rendezvous import Listener, RendezvousStore, join, this_rank
-from daybreak_server.engines.rank.causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field, task_not_found
-from daybreak_server.api.store.normalization import Normalizer
+from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore

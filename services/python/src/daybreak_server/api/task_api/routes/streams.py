@@ -13,12 +13,12 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, not_found
-from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.native.problem_json import problem_response
 from daybreak_server.api.streaming import websocket
 from daybreak_server.api.streaming.frames import EventKey, parse_id
 from daybreak_server.api.streaming.sse import EventStream, no_more_events
 from daybreak_server.api.streaming.subscription import Subscription
+from daybreak_server.api.task_api import openapi_specs
+from daybreak_server.api.task_api.problem_json import problem_response
 from daybreak_server.domain.ids import TaskId
 
 _ACCEPTED = ("text/event-stream", "text/*", "*/*")

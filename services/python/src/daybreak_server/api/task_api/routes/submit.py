@@ -17,11 +17,11 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, from_store, from_validation, request_id_of
 from daybreak_server.api.http.request_body import idempotency_key, read_json, trace_context
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.native import openapi_specs
-from daybreak_server.api.native.fast_path import Handler
-from daybreak_server.api.native.problem_json import problem
+from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.serializers import Json
-from daybreak_server.api.store.catalog import PoolEntry
+from daybreak_server.api.task_api import openapi_specs
+from daybreak_server.api.task_api.fast_path import Handler
+from daybreak_server.api.task_api.problem_json import problem
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store_errors import ConflictError, StoreError
