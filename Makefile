@@ -61,7 +61,7 @@ check: setup  ## Check format, lint, types, import contracts, sizes, generated f
 	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
-	$(BIN)/python tools/lock.py --check requirements.lock
+	$(BIN)/python tools/portable_lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/crd.py --check
@@ -79,7 +79,7 @@ lock: | $(BIN)/uv  ## Write requirements.lock from the pyproject files (UPGRADE=
 		--no-emit-package daybreak-sdk --no-emit-package daybreak-server \
 		services/python/pyproject.toml controlplane-sdk/pyproject.toml requirements-dev.in \
 		--extra all --extra cli -o requirements.lock
-	$(BIN)/python tools/lock.py requirements.lock
+	$(BIN)/python tools/portable_lock.py requirements.lock
 
 clean:  ## Remove what make created (.venv, data, builds)
 	rm -rf $(VENV) .daybreak out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

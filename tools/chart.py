@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import drift
+import generated_files
 import yaml
 from pydantic import BaseModel
 
@@ -210,7 +210,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is stale")
     check = parser.parse_args().check
-    return drift.write_or_check(files(), check=check, tool="tools/chart.py")
+    return generated_files.write_or_check(files(), check=check, tool="tools/chart.py")
 
 
 if __name__ == "__main__":

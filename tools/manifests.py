@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import drift
+import generated_files
 import yaml
 
 from daybreak_server.operator.crd.resource import GeneratorPool
@@ -230,7 +230,7 @@ def main() -> int:
     if shutil.which("helm") is None:
         print("tools/manifests.py: helm is not on PATH, so the plain manifests were not checked")
         return 0 if check else 1
-    return drift.write_or_check(files(), check=check, tool="tools/manifests.py")
+    return generated_files.write_or_check(files(), check=check, tool="tools/manifests.py")
 
 
 if __name__ == "__main__":

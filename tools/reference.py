@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import drift
+import generated_files
 import reference_tables as tables
 
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.cli.settings import as_markdown
 
-DOCS = drift.ROOT / "docs"
+DOCS = generated_files.ROOT / "docs"
 BLOCK = re.compile(r"<!-- reference: (?P<name>[\w-]+) -->.*?<!-- end -->", re.DOTALL)
 
 
@@ -70,7 +70,7 @@ def generated() -> dict[Path, str]:
 def main(arguments: list[str]) -> int:
     """Write or check. :returns: the exit status."""
     pages = generated()
-    status = drift.write_or_check(pages, check="--check" in arguments, tool="tools/reference.py")
+    status = generated_files.write_or_check(pages, check="--check" in arguments, tool="tools/reference.py")
     if "--check" in arguments and not status:
         print(f"reference: {', '.join(path.name for path in pages)} are up to date")
     return status

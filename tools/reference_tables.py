@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import drift
+import generated_files
 import openapi
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
@@ -94,7 +94,7 @@ def _calling_module(script: str) -> str:
     """The module that calls a script."""
     for path in sorted(ADAPTER.rglob("*.py")):
         if f'Call("{script}"' in path.read_text(encoding="utf-8"):
-            return f"[`{path.name}`](../{path.relative_to(drift.ROOT)})"
+            return f"[`{path.name}`](../{path.relative_to(generated_files.ROOT)})"
     raise SystemExit(f"no module below {ADAPTER} calls the script {script!r}")
 
 

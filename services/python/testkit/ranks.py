@@ -15,31 +15,11 @@ from typing import Any
 
 from daybreak_server.settings.tree import Settings
 from testkit import forkserver
+from testkit.rendezvous import FolderRendezvousStore
 from testkit.waiting import wait_until
 
 EXIT_BROKEN = 70
 PRELOAD = ("torch.distributed", "daybreak_server.wiring", "testkit.ranks")
-
-
-class FolderRendezvousStore:
-    """A rendezvous store in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "leader"
-
-    def put(self, address: str) -> None:
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(address)
-        temporary.rename(self._file)
-
-    def get(self) -> str | None:
-        try:
-            return self._file.read_text()
-        except FileNotFoundError:
-            return None
-
-    def clear(self) -> None:
-        self._file.unlink(missing_ok=True)
 
 
 def _rank(settings: str, pool: str, rank: int, folder: str, pipe: Connection) -> None:

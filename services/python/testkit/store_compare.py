@@ -6,13 +6,13 @@ from typing import Any
 
 from daybreak_server.domain.tasks import State, TaskRecord
 from testkit.store_driver import Driver
-from verification.model.reference import Pool
-from verification.model.state import ModelTask
+from verification.queue_model.pool import ModelPool
+from verification.queue_model.state import ModelTask
 
 _ZSETS = ("garbage", "expiring", "timers", "leases")
 
 
-def assert_same(driver: Driver, model: Pool) -> None:
+def assert_same(driver: Driver, model: ModelPool) -> None:
     """Assert that everything that influences a task's course is the same on both sides, numbers to the last bit."""
     names = list(model.tasks)
     for name, record in zip(names, driver.get_all(names), strict=True):
@@ -45,7 +45,7 @@ def assert_same(driver: Driver, model: Pool) -> None:
         assert [task.decode() for task in ids] == list(queue.waiting(tenant))
 
 
-def _zsets(model: Pool) -> dict[str, dict[str, int]]:
+def _zsets(model: ModelPool) -> dict[str, dict[str, int]]:
     waiting = [task for task in model.tasks.values() if task.state in (State.QUEUED, State.DELAYED)]
     return {
         "garbage": model.garbage,

@@ -91,10 +91,10 @@ def test_a_missing_or_wrong_model_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     """The API would accept tasks for such a pool, but no group could start."""
-    check = report(tmp_path, pools={"odd": {"workload": "testkit.noting:ABSENT"}})["pool odd"]
+    check = report(tmp_path, pools={"odd": {"workload": "testkit.recording:ABSENT"}})["pool odd"]
     assert check.level == "error"
-    assert "cannot import 'testkit.noting:NoSuchClass'" in check.found
-    assert "testkit.noting:NoSuchClass" in check.advice
+    assert "cannot import 'testkit.recording:NoSuchClass'" in check.found
+    assert "testkit.recording:NoSuchClass" in check.advice
 
 
 def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Server) -> None:

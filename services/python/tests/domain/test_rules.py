@@ -14,9 +14,9 @@ from daybreak_server.domain.ids import Token, attempt_of, new_task_id, pool_of, 
 from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row, target
-from verification.model.backoff import backoff_ms
-from verification.model.fairness import FairQueue, order
-from verification.model.reference import Pool
+from verification.queue_model.backoff import backoff_ms
+from verification.queue_model.fairness import FairQueue, order
+from verification.queue_model.pool import ModelPool
 
 ALL_FACTS = [
     Facts(cancel=c, overdue=o, last_strike=s, releases_exhausted=h)
@@ -119,7 +119,7 @@ def test_forgotten_tenant_leaves_its_debt_only() -> None:
 
 def test_model_lives_a_task_s_life() -> None:
     """The reference model by itself: a strike, a retry, a success, and what the events say."""
-    pool = Pool(now=0)
+    pool = ModelPool(now=0)
     name = new_task_id("video")
     pool.submit(NewTask(id=name, pool="video", tenant="t", input_json="{}"))
     pool.tick()

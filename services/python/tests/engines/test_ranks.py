@@ -164,7 +164,7 @@ def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
     """`sys.exit`, an interrupt and a text that cannot be stored, on both ranks alike: the same processes continue."""
-    pool = pools(ranks=2, workload="testkit.odd:SPEC")
+    pool = pools(ranks=2, workload="testkit.misbehaving:SPEC")
     group = ranks(pool)
     for error, reason in (
         ("exit", "SystemExit: 3"),
@@ -182,7 +182,7 @@ def test_a_follower_that_exits_is_one_strike_and_one_new_group(
     pools: Callable, ranks: Callable[..., Ranks], error: str, code: str
 ) -> None:
     """An exception gives its own reason; the end of the process only that the rank is gone. The next group succeeds."""
-    pool = pools(ranks=2, workload="testkit.odd:SPEC")
+    pool = pools(ranks=2, workload="testkit.misbehaving:SPEC")
     group = ranks(pool)
     task = pool.submit(error=error, where="later", rank=1, attempts=1)
     record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
@@ -196,7 +196,7 @@ def test_a_follower_that_exits_while_it_loads_ends_its_group(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
     """The leader does not wait for a rank whose work thread has ended."""
-    pool = pools(ranks=2, workload="testkit.odd:SPEC", options={"load": "exit", "load_rank": 1})
+    pool = pools(ranks=2, workload="testkit.misbehaving:SPEC", options={"load": "exit", "load_rank": 1})
     group = ranks(pool)
     assert group.all_gone() == [70, 70]
     assert "SystemExit: 3" in group.logs()

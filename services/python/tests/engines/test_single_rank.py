@@ -298,11 +298,11 @@ def test_a_step_longer_than_the_time_to_leave_does_not_keep_the_task(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
     """`stop` does not wait for the step: the task is released without it, and without a strike."""
-    notes = tmp_path / "notes"
-    pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes), "step_s": 8})
+    calls_file = tmp_path / "calls"
+    pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file), "step_s": 8})
     rank = leader(pool)
     task = pool.submit()
-    wait_until(lambda: notes.exists() and "run" in notes.read_text().split(), 60, "the step")
+    wait_until(lambda: calls_file.exists() and "run" in calls_file.read_text().split(), 60, "the step")
     assert rank.stop(timeout_s=2.5) is False
     record = pool.get(task)
     assert (record.state, record.releases, record.strikes) == (State.QUEUED, 1, 0)

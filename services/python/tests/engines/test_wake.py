@@ -30,13 +30,13 @@ def test_a_group_warms_up_before_its_first_claim(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
     """The group's record has the seconds of each phase."""
-    notes = tmp_path / "notes"
-    pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes)})
+    calls_file = tmp_path / "calls"
+    pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
     tasks = [pool.submit(), pool.submit()]
     leader(pool)
     for task in tasks:
         pool.wait(task, State.SUCCEEDED)
-    assert notes.read_text().split() == ["load", "warm_up", "run", "run"]
+    assert calls_file.read_text().split() == ["load", "warm_up", "run", "run"]
     (group,) = pool.view().groups
     assert {"model", "warm_up"} <= set(group.wake)
 
@@ -47,7 +47,7 @@ def test_a_group_that_cannot_warm_up_claims_nothing(
     """The task stays queued without a strike, and the group reports the reason."""
     broken: Broken = queues.SimpleQueue()
     pool = pools(
-        workload="testkit.noting:SPEC", options={"notes": str(tmp_path / "notes"), "fail": "warm_up"}
+        workload="testkit.recording:SPEC", options={"calls_file": str(tmp_path / "calls"), "fail": "warm_up"}
     )
     task = pool.submit()
     leader(pool, on_broken=broken.put)
@@ -61,10 +61,10 @@ def test_a_workload_that_cannot_be_imported_is_named_in_the_reason(
 ) -> None:
     """The reason names the class and its module. The group's record is removed, and the process lives."""
     broken: Broken = queues.SimpleQueue()
-    pool = pools(workload="testkit.noting:ABSENT")
+    pool = pools(workload="testkit.recording:ABSENT")
     leader(pool, on_broken=broken.put)
     why = broken.get(timeout=60)
-    assert why.message.startswith("UnknownWorkloadError: cannot import 'testkit.noting:NoSuchClass'")
+    assert why.message.startswith("UnknownWorkloadError: cannot import 'testkit.recording:NoSuchClass'")
     wait_until(lambda: not pool.view().groups, 30, "the group's record to go")
 
 
@@ -100,8 +100,8 @@ def test_a_failed_model_download_is_reported_and_retried(
 ) -> None:
     """The same process retries until the download works, and shows the reason until then."""
     monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
-    notes = tmp_path / "notes"
-    pool = pools(workload="testkit.noting:SPEC", options={"notes": str(notes)})
+    calls_file = tmp_path / "calls"
+    pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
     there = threading.Event()
 
     def fetch(on_bytes: Callable[[int, int], None]) -> str:
@@ -120,14 +120,14 @@ def test_a_failed_model_download_is_reported_and_retried(
         pool.wait(pool.submit(), State.SUCCEEDED)
         (group,) = pool.view().groups
         assert (group.detail, pool.view().failure) == ("", None)
-        assert notes.read_text().splitlines() == ["load /the/model", "warm_up", "run"]
+        assert calls_file.read_text().splitlines() == ["load /the/model", "warm_up", "run"]
     finally:
         rank.stop(timeout_s=10)
 
 
 def test_a_record_shows_the_progress_of_a_download(pools: Callable[..., Pool]) -> None:
     """The group's record has the downloaded and the total size."""
-    pool = pools(workload="testkit.noting:SPEC")
+    pool = pools(workload="testkit.recording:SPEC")
     finish = threading.Event()
 
     def fetch(on_bytes: Callable[[int, int], None]) -> str:

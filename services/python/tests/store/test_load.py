@@ -20,7 +20,7 @@ from daybreak_server.ports.tasks import Submitted
 from testkit.store_driver import Driver
 from testkit.valkey import Server
 from testkit.waiting import wait_until
-from verification.model.fairness import FairQueue, order
+from verification.queue_model.fairness import FairQueue, order
 
 DONE = Finished(artifacts=())
 KEYS = Keys(prefix="daybreak", pool="video")

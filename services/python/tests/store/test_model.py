@@ -39,7 +39,7 @@ from daybreak_server.ports.tasks import Submitted
 from testkit.store_compare import assert_same
 from testkit.store_driver import Driver, check_keys
 from testkit.valkey import Server
-from verification.model.reference import Pool
+from verification.queue_model.pool import ModelPool
 
 TENANTS = st.sampled_from(["alice", "bob", "carol"])
 GROUPS = st.sampled_from(["g1", "g2", "g3"])
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
         with self.server.client() as client:
             client.flushall()
         self.driver = Driver(self.server.url)
-        self.model = Pool(now=self.driver.now, max_queued=MAX_QUEUED)
+        self.model = ModelPool(now=self.driver.now, max_queued=MAX_QUEUED)
         self.leases: list[Lease] = []
 
     # ── submit ────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from daybreak_server.domain.tasks import (
 )
 from testkit.store_cases import DONE, FATAL, OOPS, VIDEO, dump, start, submit
 from testkit.store_driver import Driver, lease_of
-from verification.model.backoff import backoff_ms
+from verification.queue_model.backoff import backoff_ms
 
 
 def test_report_extends_lease_and_tells(driver: Driver) -> None:

@@ -1,6 +1,6 @@
 """A second model, walked to the end of its state space: whatever happens in whatever order, nothing is lost.
 
-It shares no code with the first (``verification.model.reference``, which Hypothesis drives); see ``exhaustive``.
+It shares no code with the first (``verification.queue_model.pool``, which Hypothesis drives); see ``exhaustive``.
 """
 
 from __future__ import annotations

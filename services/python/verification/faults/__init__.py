@@ -1,11 +1,11 @@
-"""The fault tests: kill, freeze and cut off real parts of Daybreak while external clients record all they see.
+"""The fault tests: kill, freeze and cut off real processes of Daybreak while external clients record all they see.
 
 The modules, from the inside out:
 
 * ``failpoints``   named places, wrapped around the ports, where a process kills itself
-* ``parts``        what runs in a gateway's and in a rank's process
-* ``zygote``       a fork server without threads, so that a part starts in milliseconds
-* ``cluster``      a server, gateways and groups; restarts what dies, as Kubernetes would; ``slots`` are their places
+* ``components``   what the process of a gateway or of a rank runs
+* ``fork_server``  the parent of every component, so that each starts in milliseconds; ``processes`` is its client
+* ``cluster``      a server, gateways and groups (``replicas``); restarts those that die, as Kubernetes would
 * ``history``      the record of the clients, one line per call or event; ``load`` is those clients
 * ``checker``      pure: finds the broken promises in a history; ``checks`` holds its rules
 * ``schedule``     pure: makes the faults and the clients' calls from a seed; ``mixed`` runs them

@@ -20,9 +20,9 @@ from verification.faults.checker import check
 from verification.faults.cluster import FaultCluster
 from verification.faults.failpoints import ALL
 from verification.faults.history import read
-from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.options import ClusterOptions, PoolOptions
 from verification.faults.registry import Scenario, ScenarioContext, ViolatedError
-from verification.faults.scenarios import runs
+from verification.faults.scenarios import mixed_runs
 from verification.results import Report, Row
 
 _ABOUT = """\
@@ -150,7 +150,7 @@ def _print(text: str) -> None:
 
 def _mixed(context: ScenarioContext, given: argparse.Namespace) -> int:
     try:
-        outcome = runs.one_run(
+        outcome = mixed_runs.one_run(
             context,
             seed=given.seed,
             seconds=given.seconds,
@@ -164,7 +164,7 @@ def _mixed(context: ScenarioContext, given: argparse.Namespace) -> int:
         return 1
     except Exception:
         traceback.print_exc()
-        return runs.INCOMPLETE
+        return mixed_runs.INCOMPLETE
     for name, count in sorted(outcome.kills.items()):
         print(f"{count:6} killed {name}")
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())
@@ -246,7 +246,7 @@ def _run_in_subprocess(context: ScenarioContext, given: argparse.Namespace, name
         ]
         command += [f"--flavour={given.flavour}", f"--fsync={given.fsync}", f"--lease={given.lease}"]
         command += ["--long"] * context.long
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=runs.HOME)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=mixed_runs.HOME)
         context.log("\n".join([*ran.stdout.splitlines()[:-1], *ran.stderr.splitlines()[-40:]]).rstrip())
         try:
             rows = [Row(**fields) for fields in json.loads(result.read_text())]
@@ -257,7 +257,7 @@ def _run_in_subprocess(context: ScenarioContext, given: argparse.Namespace, name
 
 def _report(context: ScenarioContext, given: argparse.Namespace, rows: list[Row]) -> Report:
     with FaultCluster(
-        ClusterOptions(flavour=given.flavour, pools=(PoolPlan(groups=0),), gateways=0)
+        ClusterOptions(flavour=given.flavour, pools=(PoolOptions(groups=0),), gateways=0)
     ) as cluster:
         version = server.version(cluster.port)
     name = given.save or ("faults-long" if context.long else "faults")

@@ -1,15 +1,14 @@
 """The system under test: a real server, gateways and groups on this machine, restarted when they die.
 
-A slot is the place of one process (the server, a gateway) or of the ranks of one group. One supervisor thread does
-what Kubernetes and Ray Serve do in production. It reads ended processes from ``Processes.ended`` and refills their
-slots:
+A replica is the server, one gateway or one group with all its ranks. One supervisor thread does what Kubernetes and
+Ray Serve do in production: it reads ended processes from ``Processes.ended`` and restarts their replicas.
 
 * A gateway restarts on its port; the server restarts on its port with its data.
 * When a rank ends, the supervisor starts a whole new group at once. The other ranks of the old group have
   ``LINGER_S`` to end by themselves; then the supervisor kills them. Each incarnation of a group has its own
   rendezvous folder, so old and new ranks never meet.
-* A part that ends right after its start restarts after a pause, so that a broken part does not loop.
-* A slot on hold (``hold``) stays empty until ``release``.
+* A replica that ends right after its start restarts after a pause, so that a broken one does not restart in a loop.
+* A replica on hold (``hold``) is not restarted until ``release``.
 
 ``targets`` lists the processes that a fault may hit; ``at_work`` only those that have finished starting. Nothing here
 knows what a task is.
@@ -37,16 +36,16 @@ from daybreak_server.local.instance import free_port
 from daybreak_server.settings.tree import Settings
 from testkit.waiting import wait_until
 from verification.faults import server
+from verification.faults.components import Component
 from verification.faults.history import History
 from verification.faults.options import ClusterOptions
-from verification.faults.parts import Part
 from verification.faults.processes import Processes, is_watchdog, kill_watchdog
-from verification.faults.slots import Slot, Target
+from verification.faults.replicas import Replica, Target
 
 LINGER_S = 8.0
 """How long the ranks of a broken group may take to end by themselves. The gang's own grace period is 5 s."""
 _RESTART_PAUSE_S = 0.3
-"""A part that ends this soon after its start restarts after a pause of the same length."""
+"""A replica that ends this soon after its start restarts after a pause of the same length."""
 
 
 class FaultCluster:
@@ -62,27 +61,27 @@ class FaultCluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.history = History(self.folder / "history.jsonl", seed=self.options.seed)
         self.port = free_port()
-        self._server = Slot(name="server", kind="server", port=self.port)
+        self._server = Replica(name="server", kind="server", port=self.port)
         self._gateways = [
-            Slot(name=f"gateway-{index}", kind="gateway", port=free_port())
+            Replica(name=f"gateway-{index}", kind="gateway", port=free_port())
             for index in range(self.options.gateways)
         ]
         self._groups = [
-            Slot(name=f"{pool.name}-{index}", kind="group", pool=pool)
+            Replica(name=f"{pool.name}-{index}", kind="group", pool=pool)
             for pool in self.options.pools
             for index in range(pool.groups)
         ]
         self._urls: list[str] | None = None
         self._lock = threading.RLock()
-        self._slot_of: dict[int, Slot] = {}
+        self._replica_of: dict[int, Replica] = {}
         self._lingering: dict[int, float] = {}
-        self._delayed: list[tuple[float, Slot]] = []
+        self._delayed: list[tuple[float, Replica]] = []
         self._held: set[str] = set()
         self._stopping = threading.Event()
         self.processes: Processes
         self.settings: Settings
         self.redis_url = f"redis://127.0.0.1:{self.port}"
-        """The server itself, past any proxy between it and the parts."""
+        """The URL of the server itself, which bypasses any proxy between it and the components."""
 
     # ── start and end ────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,8 +100,8 @@ class FaultCluster:
             groups_redis = self.settings.redis.model_copy(update={"url": groups_url})
             self._groups_settings = self.settings.model_copy(update={"redis": groups_redis})
             self._supervisor.start()
-            for slot in (*self._gateways, *self._groups):
-                self._start(slot)
+            for replica in (*self._gateways, *self._groups):
+                self._start(replica)
             self.wait_ready()
         except BaseException:
             self.keep = True
@@ -128,19 +127,19 @@ class FaultCluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Until every gateway answers and every group is registered as idle or busy."""
-        for slot in self._gateways:
+        """Wait until every gateway responds and every group is registered as idle or busy."""
+        for replica in self._gateways:
             wait_until(
-                lambda port=slot.port: server.gateway_answers(port),
+                lambda port=replica.port: server.gateway_answers(port),
                 timeout_s,
-                f"{slot.name}; see {self.folder}/logs",
+                f"{replica.name}; see {self.folder}/logs",
             )
-        for plan in self.options.pools:
-            if plan.groups:
+        for pool in self.options.pools:
+            if pool.groups:
                 wait_until(
-                    lambda plan=plan: len(self.ready_groups(plan.name)) >= plan.groups,
+                    lambda pool=pool: len(self.ready_groups(pool.name)) >= pool.groups,
                     timeout_s,
-                    f"the groups of {plan.name}; see {self.folder}/logs",
+                    f"the groups of {pool.name}; see {self.folder}/logs",
                 )
 
     # ── queries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -150,12 +149,12 @@ class FaultCluster:
         """The URL of every gateway, as clients reach it."""
         if self._urls is None:
             url_of = self.options.gateways_via or (lambda port: f"http://127.0.0.1:{port}")
-            self._urls = [url_of(slot.port) for slot in self._gateways]
+            self._urls = [url_of(replica.port) for replica in self._gateways]
         return self._urls
 
     @contextlib.contextmanager
     def client(self) -> Iterator[redis.Redis]:
-        """A plain Redis client, past any proxy, to inspect the keys."""
+        """A plain Redis client, which bypasses any proxy, to inspect the keys."""
         client = redis.Redis(host="127.0.0.1", port=self.port, decode_responses=True, socket_timeout=10)
         try:
             yield client
@@ -177,19 +176,19 @@ class FaultCluster:
         return found
 
     def at_work(self, kind: str) -> list[Target]:
-        """The processes of a kind that have started: they respond or are registered.
+        """The processes of a kind that have finished starting: they respond, or their group is registered.
 
-        Faults that only hit starting processes test little, and on a slow machine they stop all progress.
+        Faults that hit only starting processes test little, and on a slow machine they stop all progress.
         """
         found = self.targets(kind)
         if kind == "server":
             return [target for target in found if server.answers(self.port)]
         if kind == "gateway":
-            ports = {slot.name: slot.port for slot in self._gateways}
+            ports = {replica.name: replica.port for replica in self._gateways}
             return [target for target in found if server.gateway_answers(ports[target.name])]
         if not server.answers(self.port):
             return []
-        ready = {pid for plan in self.options.pools for pid in self._ready_pids(plan.name)}
+        ready = {pid for pool in self.options.pools for pid in self._ready_pids(pool.name)}
         if kind != "watchdog":
             return [target for target in found if target.pid in ready]
         leaders = {target.name for target in self.targets("leader") if target.pid in ready}
@@ -205,18 +204,18 @@ class FaultCluster:
         return found
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
-        """The running processes of these kinds; of all kinds without arguments."""
+        """The running processes of these kinds; without arguments, of all kinds."""
         with self._lock:
             found = [
-                Target(kind=slot.kind, name=slot.name, pid=slot.pids[0])
-                for slot in (self._server, *self._gateways)
-                if slot.pids
+                Target(kind=replica.kind, name=replica.name, pid=replica.pids[0])
+                for replica in (self._server, *self._gateways)
+                if replica.pids
             ]
-            for slot in self._groups:
-                if pool is not None and (slot.pool is None or slot.pool.name != pool):
+            for replica in self._groups:
+                if pool is not None and (replica.pool is None or replica.pool.name != pool):
                     continue
-                for rank, pid in slot.pids.items():
-                    name = f"{slot.name}.{rank}"
+                for rank, pid in replica.pids.items():
+                    name = f"{replica.name}.{rank}"
                     found.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
                     if (watchdog := self._watchdog_of(name)) is not None:
                         found.append(Target(kind="watchdog", name=f"{name}-watchdog", pid=watchdog))
@@ -270,8 +269,8 @@ class FaultCluster:
         return [(point, who, int(pid)) for point, who, pid, _ in (line.split() for line in lines)]
 
     def hold(self, name: str, *, for_s: float | None = None) -> None:
-        """Do not restart a slot (``server``, ``gateway-0``, ``solo-1``) when it ends: for ``for_s`` or until
-        ``release``."""
+        """Do not restart a replica (``server``, ``gateway-0``, ``solo-1``) when it ends, for ``for_s`` seconds or
+        until ``release``."""
         with self._lock:
             self._held.add(name)
         if for_s is not None:
@@ -280,13 +279,13 @@ class FaultCluster:
             timer.start()
 
     def release(self, *names: str) -> None:
-        """Restart the slots on hold with these names; all of them without arguments."""
+        """Restart the replicas on hold with these names; without arguments, all of them."""
         with self._lock:
             freed = set(names) or set(self._held)
             self._held -= freed
-            for slot in (self._server, *self._gateways, *self._groups):
-                if slot.name in freed and not slot.pids and not self._stopping.is_set():
-                    self._start(slot)
+            for replica in (self._server, *self._gateways, *self._groups):
+                if replica.name in freed and not replica.pids and not self._stopping.is_set():
+                    self._start(replica)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -296,18 +295,18 @@ class FaultCluster:
             self.history.note("fault", kind=f"{what}-{target.kind}", name=target.name, pid=target.pid)
         return sent
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, replica: Replica) -> None:
         with self._lock:
-            slot.incarnation += 1
-            slot.started = time.monotonic()
-            slot.pids = {
-                rank: self.processes.start(self._part(slot, rank))
-                for rank in range(slot.pool.ranks if slot.pool else 1)
+            replica.incarnation += 1
+            replica.started = time.monotonic()
+            replica.pids = {
+                rank: self.processes.start(self._component(replica, rank))
+                for rank in range(replica.pool.ranks if replica.pool else 1)
             }
-            self._slot_of.update(dict.fromkeys(slot.pids.values(), slot))
+            self._replica_of.update(dict.fromkeys(replica.pids.values(), replica))
 
-    def _part(self, slot: Slot, rank: int) -> Part:
-        name = f"{slot.name}.{rank}" if slot.pool else slot.name
+    def _component(self, replica: Replica, rank: int) -> Component:
+        name = f"{replica.name}.{rank}" if replica.pool else replica.name
         common: dict[str, Any] = {
             "name": name,
             "folder": str(self.folder),
@@ -315,27 +314,27 @@ class FaultCluster:
             "chance": dict(self.options.chance),
             "seed": self.options.seed,
         }
-        if slot.kind == "server":
+        if replica.kind == "server":
             folder = self.options.server_folder or self.folder / "server"
             folder.mkdir(parents=True, exist_ok=True)
             command = server.command(
                 flavour=self.options.flavour,
-                port=slot.port,
+                port=replica.port,
                 folder=folder,
                 fsync=self.options.fsync,
                 config=self.options.server,
             )
-            return Part(kind="program", command=command, **common)
-        if slot.kind == "gateway":
-            http = self.settings.http.model_copy(update={"port": slot.port})
+            return Component(kind="program", command=command, **common)
+        if replica.kind == "gateway":
+            http = self.settings.http.model_copy(update={"port": replica.port})
             settings = self.settings.model_copy(update={"http": http})
-            return Part(kind="gateway", settings=settings.model_dump_json(), **common)
-        assert slot.pool is not None
-        rendezvous = self.folder / "rendezvous" / f"{slot.name}-{slot.incarnation}"
-        return Part(
+            return Component(kind="gateway", settings=settings.model_dump_json(), **common)
+        assert replica.pool is not None
+        rendezvous = self.folder / "rendezvous" / f"{replica.name}-{replica.incarnation}"
+        return Component(
             kind="rank",
             settings=self._groups_settings.model_dump_json(),
-            pool=slot.pool.name,
+            pool=replica.pool.name,
             rank=rank,
             has_watchdog=self.options.watchdogs and rank == 0,
             rendezvous=str(rendezvous),
@@ -362,28 +361,30 @@ class FaultCluster:
                 self._on_end(*self.processes.ended.get(timeout=0.05))
             now = time.monotonic()
             with self._lock:
-                due = [slot for at, slot in self._delayed if at <= now]
-                self._delayed = [(at, slot) for at, slot in self._delayed if at > now]
-                for slot in due:
-                    if not slot.pids and slot.name not in self._held:
-                        self._start(slot)
+                due = [replica for at, replica in self._delayed if at <= now]
+                self._delayed = [(at, replica) for at, replica in self._delayed if at > now]
+                for replica in due:
+                    if not replica.pids and replica.name not in self._held:
+                        self._start(replica)
                 late = [pid for pid, until in self._lingering.items() if until <= now]
             for pid in late:
                 self.processes.signal(pid, signal.SIGKILL)
 
     def _on_end(self, pid: int, status: int) -> None:
         with self._lock:
-            slot = self._slot_of.pop(pid, None)
+            replica = self._replica_of.pop(pid, None)
             self._lingering.pop(pid, None)
-            self.history.note("part", kind="ended", name=slot.name if slot else "?", pid=pid, status=status)
-            if slot is None or pid not in slot.pids.values() or self._stopping.is_set():
+            self.history.note(
+                "component", kind="ended", name=replica.name if replica else "?", pid=pid, status=status
+            )
+            if replica is None or pid not in replica.pids.values() or self._stopping.is_set():
                 return
             until = time.monotonic() + LINGER_S
-            self._lingering.update({other: until for other in slot.pids.values() if other != pid})
-            slot.pids = {}
-            if slot.name in self._held:
+            self._lingering.update({other: until for other in replica.pids.values() if other != pid})
+            replica.pids = {}
+            if replica.name in self._held:
                 return
-            if time.monotonic() - slot.started < _RESTART_PAUSE_S:
-                self._delayed.append((time.monotonic() + _RESTART_PAUSE_S, slot))
+            if time.monotonic() - replica.started < _RESTART_PAUSE_S:
+                self._delayed.append((time.monotonic() + _RESTART_PAUSE_S, replica))
             else:
-                self._start(slot)
+                self._start(replica)

@@ -35,7 +35,7 @@ LEADER = {
     "after-report": "the store has a report, the leader has no reply",
     "mid-checkpoint": "half of a checkpoint's bytes are written",
     "after-checkpoint": "a checkpoint is stored, the record does not point to it yet",
-    "after-checkpoint-report": "the record points to a checkpoint, the leader has no reply",
+    "after-checkpoint-report": "the record failpoints to a checkpoint, the leader has no reply",
     "mid-upload": "half of an artifact's bytes are written",
     "after-upload": "an artifact is stored, the task is not settled",
     "before-settle": "all artifacts are stored, the settle script has not run",
@@ -120,9 +120,9 @@ class _HalfFirstPath(PosixPath):
 class FailingBlobs:
     """Blobs with failpoints in ``upload`` and ``delete``."""
 
-    def __init__(self, inner: Blobs, points: Failpoints) -> None:
+    def __init__(self, inner: Blobs, failpoints: Failpoints) -> None:
         self._inner = inner
-        self._points = points
+        self._failpoints = failpoints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -130,28 +130,28 @@ class FailingBlobs:
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
         checkpoint = "/checkpoints/" in key
         middle, end = ("mid-checkpoint", "after-checkpoint") if checkpoint else ("mid-upload", "after-upload")
-        if self._points.next_is(middle):
+        if self._failpoints.next_is(middle):
             for sent in self._inner.upload(key, _HalfFirstPath(source), content_type=content_type):
-                self._points.reach(middle)  # after the first half
+                self._failpoints.reach(middle)  # after the first half
                 yield sent
         else:
             for sent in self._inner.upload(key, source, content_type=content_type):
-                self._points.reach(middle)
+                self._failpoints.reach(middle)
                 yield sent
-        self._points.reach(end)
+        self._failpoints.reach(end)
 
     def delete(self, prefix: str) -> int:
         count = self._inner.delete(prefix)
-        self._points.reach("after-delete")
+        self._failpoints.reach("after-delete")
         return count
 
 
 class FailingQueue:
     """A queue with failpoints around claim, report and settle."""
 
-    def __init__(self, inner: WorkQueue, points: Failpoints) -> None:
+    def __init__(self, inner: WorkQueue, failpoints: Failpoints) -> None:
         self._inner = inner
-        self._points = points
+        self._failpoints = failpoints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -159,31 +159,31 @@ class FailingQueue:
     def claim(self, group: Any, *, wait_s: float) -> Any:
         claim = self._inner.claim(group, wait_s=wait_s)
         if claim is not None:
-            self._points.reach("after-claim")
+            self._failpoints.reach("after-claim")
         return claim
 
     def report(self, lease: Any, events: Sequence[Any], *, checkpoint: Any = None, fields: Any = None) -> Any:
         control = self._inner.report(lease, events, checkpoint=checkpoint, fields=fields)
-        self._points.reach("after-report" if checkpoint is None else "after-checkpoint-report")
+        self._failpoints.reach("after-report" if checkpoint is None else "after-checkpoint-report")
         return control
 
     def settle(self, lease: Any, outcome: Any, *, claim_next: Any = None) -> Any:
         if isinstance(outcome, Finished):
-            self._points.reach("before-settle")
+            self._failpoints.reach("before-settle")
         settled = self._inner.settle(lease, outcome, claim_next=claim_next)
         if isinstance(outcome, Finished):
-            self._points.reach("after-settle")
+            self._failpoints.reach("after-settle")
         if settled.next is not None:
-            self._points.reach("after-claim")
+            self._failpoints.reach("after-claim")
         return settled
 
 
 class FailingWorkload:
     """A workload with failpoints between its steps."""
 
-    def __init__(self, inner: Workload[Any], points: Failpoints) -> None:
+    def __init__(self, inner: Workload[Any], failpoints: Failpoints) -> None:
         self._inner = inner
-        self._points = points
+        self._failpoints = failpoints
         self._point = "between-steps"
 
     def load(self, group: Group) -> None:
@@ -195,46 +195,46 @@ class FailingWorkload:
 
     def run(self, task: Task[Any], ctx: Context) -> Iterator[Step]:
         for step in self._inner.run(task, ctx):
-            self._points.reach(self._point)
+            self._failpoints.reach(self._point)
             yield step
 
 
 class FailingStore:
     """A task store and housekeeper with failpoints around submit and after cancel and tick."""
 
-    def __init__(self, inner: TaskStore | Housekeeper, points: Failpoints) -> None:
+    def __init__(self, inner: TaskStore | Housekeeper, failpoints: Failpoints) -> None:
         self._inner: Any = inner
-        self._points = points
+        self._failpoints = failpoints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def submit(self, tasks: Sequence[Any]) -> Any:
-        self._points.reach("before-submit")
+        self._failpoints.reach("before-submit")
         results = await self._inner.submit(tasks)
-        self._points.reach("after-submit")
+        self._failpoints.reach("after-submit")
         return results
 
     async def cancel(self, task: Any, *, reason: str = "requested") -> Any:
         record = await self._inner.cancel(task, reason=reason)
-        self._points.reach("after-cancel")
+        self._failpoints.reach("after-cancel")
         return record
 
     async def tick(self, pool: str) -> Any:
         report = await self._inner.tick(pool)
         if report.garbage or report.retention_due:
-            self._points.reach("after-tick")
+            self._failpoints.reach("after-tick")
         if report.reaped:
-            self._points.reach("after-reap")
+            self._failpoints.reach("after-reap")
         return report
 
 
 class FailingEvents:
     """An event log with a failpoint where the gateway's one reader has received a batch."""
 
-    def __init__(self, inner: EventLog, points: Failpoints) -> None:
+    def __init__(self, inner: EventLog, failpoints: Failpoints) -> None:
         self._inner: Any = inner
-        self._points = points
+        self._failpoints = failpoints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -242,5 +242,5 @@ class FailingEvents:
     async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[Any]]:
         async for batch in self._inner.follow(pool, after=after):
             if batch:
-                self._points.reach("mid-stream")
+                self._failpoints.reach("mid-stream")
             yield batch

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from daybreak.aio import AsyncClient
-from daybreak.core.retry import Retry, is_safe_to_retry
+from daybreak.core.retry import Retry, changed_nothing
 from daybreak.errors import ApiError, DaybreakError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
@@ -366,7 +366,7 @@ class Load:
                 await relay.ack(*batch)
 
     def _failed(self, call: int, op: str, exc: Exception) -> None:
-        nothing = isinstance(exc, DaybreakError) and is_safe_to_retry(exc)
+        nothing = isinstance(exc, DaybreakError) and changed_nothing(exc)
         refused = isinstance(exc, ApiError) and exc.status is not None and 400 <= exc.status < 500
         code = getattr(exc, "code", None)
         self.history.done(

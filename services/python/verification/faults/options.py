@@ -11,7 +11,7 @@ from daybreak_server.settings.tree import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPlan:
+class PoolOptions:
     """A pool that runs the echo workload, and the groups that serve it."""
 
     name: str = "solo"
@@ -26,7 +26,7 @@ class ClusterOptions:
 
     folder: Path | None = None
     """The cluster's folder; ``None``: a new temporary folder, removed unless something fails."""
-    pools: tuple[PoolPlan, ...] = (PoolPlan(),)
+    pools: tuple[PoolOptions, ...] = (PoolOptions(),)
     gateways: int = 2
     flavour: str = "valkey"
     """``valkey`` (embedded) or ``redis`` (``redis-server`` on PATH)."""
@@ -72,7 +72,7 @@ class ClusterOptions:
         }
         return Settings.model_validate(_merged(tree, self.settings))
 
-    def _pool(self, plan: PoolPlan) -> dict[str, Any]:
+    def _pool(self, plan: PoolOptions) -> dict[str, Any]:
         return {
             "workload": "echo",
             "ranks": plan.ranks,

@@ -1,4 +1,4 @@
-"""The cluster's side of the zygote: it starts parts and knows for certain when one is gone."""
+"""The client of the fork server: it starts components and knows for certain when one is gone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from testkit.waiting import wait_until
-from verification.faults.parts import Part
+from verification.faults.components import Component
 
 _HOME = Path(__file__).resolve().parents[2]
 
 
 class Processes:
-    """Starts and kills parts. ``ended`` receives the pid and the wait status of each process that is gone."""
+    """Starts and kills components. ``ended`` receives the pid and the wait status of each process that is gone."""
 
     def __init__(self, *, logs: Path, preload: tuple[str, ...] = ()) -> None:
         self._logs = logs
@@ -31,26 +31,26 @@ class Processes:
         self._changed = threading.Condition()
         self._pids: dict[int, int] = {}
         self._alive: set[int] = set()
-        self._sock, zygote_end = socket.socketpair()
-        with (logs / "zygote.log").open("ab") as log:
-            self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "verification.faults.zygote", str(zygote_end.fileno()), *preload],
+        self._sock, server_end = socket.socketpair()
+        with (logs / "fork-server.log").open("ab") as log:
+            self._fork_server = subprocess.Popen(
+                [sys.executable, "-m", "verification.faults.fork_server", str(server_end.fileno()), *preload],
                 cwd=_HOME,
-                pass_fds=(zygote_end.fileno(),),
+                pass_fds=(server_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        zygote_end.close()
+        server_end.close()
         self._ready = threading.Event()
-        self._reader = threading.Thread(target=self._read, name="zygote", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="fork server", daemon=True)
         self._reader.start()
-        if not self._ready.wait(120) or self._zygote.poll() is not None:
-            raise RuntimeError(f"the zygote did not start; see {logs / 'zygote.log'}")
+        if not self._ready.wait(120) or self._fork_server.poll() is not None:
+            raise RuntimeError(f"the fork server did not start; see {logs / 'fork-server.log'}")
 
-    def start(self, part: Part) -> int:
-        """Start a part. :returns: its pid."""
-        request = {"part": part.as_json(), "log": str(self._logs / f"{part.name}.log")}
+    def start(self, component: Component) -> int:
+        """Start a component. :returns: its pid."""
+        request = {"component": component.as_json(), "log": str(self._logs / f"{component.name}.log")}
         with self._lock:
             self._refs += 1
             ref = self._refs
@@ -58,12 +58,12 @@ class Processes:
         with self._changed:
             if not self._changed.wait_for(lambda: ref in self._pids, 30):
                 raise RuntimeError(
-                    f"the zygote did not start {part.name} within 30 s; see {self._logs / 'zygote.log'}"
+                    f"the fork server did not start {component.name} within 30 s; see {self._logs / 'fork-server.log'}"
                 )
             return self._pids.pop(ref)
 
     def alive(self, pid: int) -> bool:
-        """Whether the zygote has not reported its end."""
+        """Whether the process runs: the fork server has not reported its end."""
         with self._changed:
             return pid in self._alive
 
@@ -78,22 +78,22 @@ class Processes:
         return True
 
     def kill(self, pid: int, *, timeout_s: float = 20.0) -> bool:
-        """Send SIGKILL and wait until the zygote has reaped the process. :returns: whether it existed."""
+        """Send SIGKILL and wait until the fork server has reaped the process. :returns: whether it existed."""
         if not self.signal(pid, signal.SIGKILL):
             return False
         wait_until(lambda: not self.alive(pid), timeout_s, f"the end of process {pid}")
         return True
 
     def close(self) -> None:
-        """End the zygote, which kills every part."""
+        """End the fork server, which kills every component."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         try:
-            self._zygote.wait(30)
+            self._fork_server.wait(30)
         except subprocess.TimeoutExpired:
-            self._zygote.kill()
-            self._zygote.wait()
+            self._fork_server.kill()
+            self._fork_server.wait()
         self._reader.join(10)
 
     def _read(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verification.faults.failpoints import FOLLOWER, GATEWAY, LEADER
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 
 TENANTS = ("ada", "bob", "cyd")
 
@@ -70,7 +70,7 @@ class Schedule:
 
 
 def submissions(
-    *, seed: int, seconds: float, rate: float, pools: Sequence[PoolPlan]
+    *, seed: int, seconds: float, rate: float, pools: Sequence[PoolOptions]
 ) -> tuple[Submission, ...]:
     """Tasks at ``rate`` per second over ``seconds``; pools with more groups get more."""
     draw = random.Random(f"{seed}/tasks")
@@ -83,7 +83,7 @@ def submissions(
     return tuple(made)
 
 
-def _submission(draw: random.Random, at: float, number: int, pool: PoolPlan) -> Submission:
+def _submission(draw: random.Random, at: float, number: int, pool: PoolOptions) -> Submission:
     steps = draw.randint(2, 24)
     message = f"m{draw.randint(0, 9)}"
     task: dict[str, Any] = {
@@ -127,7 +127,7 @@ def faults(
     seed: int,
     seconds: float,
     count: int,
-    pools: Sequence[PoolPlan],
+    pools: Sequence[PoolOptions],
     lease_s: float,
     watchdogs: bool = False,
 ) -> tuple[Fault, ...]:
@@ -169,7 +169,7 @@ def schedule(
     seconds: float,
     rate: float,
     deaths: int,
-    pools: Sequence[PoolPlan],
+    pools: Sequence[PoolOptions],
     lease_s: float,
     watchdogs: bool = False,
 ) -> Schedule:

@@ -35,7 +35,7 @@ def markdown(report: Report) -> str:
         "baseline": _baselines(rows),
         "ratio": ["" if row.ratio is None else f"{row.ratio:.2f}" for row in rows],
         "target": [row.target for row in rows],
-        "held": [_HELD[row.held] for row in rows],
+        "met": [_HELD[row.held] for row in rows],
         "note": [row.note for row in rows],
     }
     used = {name: cells for name, cells in columns.items() if any(cells)}

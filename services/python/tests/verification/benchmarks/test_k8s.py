@@ -49,7 +49,7 @@ def test_a_group_of_two_hosts_is_compared_with_two_bare_pods_and_shows_its_phase
     """A start from no pods has no baseline, and so no target."""
     group, ray = rows.hosts("two hosts", [ride(), ride(formed_s=13.0), ride(formed_s=14.0)], [9.0, 8.0, 30.0])
     assert (group.value, group.baseline, group.held) == (10.5, 9.0, True)
-    assert (ray.what, ray.value) == ("… ray", 4.0)
+    assert (ray.what, ray.value) == ("two hosts: phase `ray`", 4.0)
     (bare, *_) = rows.hosts("from no pods", [ride()], [])
     assert (bare.baseline, bare.held) == (None, None)
 

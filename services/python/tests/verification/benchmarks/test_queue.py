@@ -30,7 +30,7 @@ def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> 
     for row in table.merged(rows[:-1], rows[-2:]):
         report.add(row)
     names = [row.what for row in report.rows]
-    assert "Flatness, 100 to 300 queued" in names
+    assert "Change with depth: rate, 100 to 300 queued" in names
     assert set(names) >= {row.what for row in rows}
     assert report.save(tmp_path).exists()
 

@@ -10,9 +10,9 @@ from verification.benchmarks.queue import table
 from verification.benchmarks.queue.handoff import HandOff
 from verification.benchmarks.queue.rate import Rate
 from verification.benchmarks.simulate import __main__ as program
+from verification.benchmarks.simulate.assumptions import Assumptions, load, slot
 from verification.benchmarks.simulate.check import closed
 from verification.benchmarks.simulate.costs import Costs, measured
-from verification.benchmarks.simulate.plan import Plan, load, slot
 from verification.results import load as load_report
 
 
@@ -75,14 +75,14 @@ def test_without_measured_costs_it_says_what_to_run(
 
 def test_a_shard_is_as_busy_as_its_operations_cost(costs: Costs) -> None:
     """3,125 tasks/s at 50 + 100 µs are 47 % of a core, before anything else."""
-    found = load(Plan(shards=32), costs)
+    found = load(Assumptions(shards=32), costs)
     assert found["submit"] + found["settle and claim"] == pytest.approx(0.46875)
 
 
 def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
     """Half the load starts tasks within a few milliseconds; more than the core can do makes the queue grow."""
-    calm = program.simulate(Plan(shards=64), costs, seed=1, for_s=1.0)
-    full = program.simulate(Plan(shards=8), costs, seed=1, for_s=1.0)
+    calm = program.simulate(Assumptions(shards=64), costs, seed=1, for_s=1.0)
+    full = program.simulate(Assumptions(shards=8), costs, seed=1, for_s=1.0)
     assert calm.used < 0.9
     assert calm.lag(0.99) < 0.01
     assert full.left > 1_000

@@ -30,4 +30,4 @@ def test_the_cost_of_previews_is_given_for_each_of_them() -> None:
     """The difference divided by their number."""
     plain = [timed(4.1, 4.0)] * 3
     (row,) = rows.cost_of("previews", "preview", plain, [timed(4.5, 4.4, preview=40)] * 3)
-    assert row.note == "40 previews: +10.0%, 10.0 ms each"
+    assert row.note == "40 previews change the time by +10.0%, 10.0 ms each"

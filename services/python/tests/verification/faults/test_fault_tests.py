@@ -19,12 +19,12 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.failpoints import ALL, Failpoints
 from verification.faults.history import History, read
 from verification.faults.load import unended
-from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.options import ClusterOptions, PoolOptions
 from verification.faults.registry import Scenario, ScenarioContext, ViolatedError, run
 from verification.faults.schedule import schedule
 from verification.results import Row
 
-POOLS = (PoolPlan(name="solo", groups=2), PoolPlan(name="pair", ranks=2, groups=1))
+POOLS = (PoolOptions(name="solo", groups=2), PoolOptions(name="pair", ranks=2, groups=1))
 RUN = {"seconds": 60.0, "rate": 5.0, "deaths": 50, "lease_s": 1.5}
 
 
@@ -135,7 +135,7 @@ def test_a_task_that_is_requeued_between_two_requests_has_not_ended() -> None:
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
     """A gateway, groups and a server with kills: the checker finds no violation, and no process remains."""
     options = ClusterOptions(
-        folder=tmp_path / "cluster", pools=(PoolPlan(groups=2),), gateways=1, lease_s=1.0
+        folder=tmp_path / "cluster", pools=(PoolOptions(groups=2),), gateways=1, lease_s=1.0
     )
     plan = schedule(seed=5, seconds=4.0, rate=4.0, deaths=6, pools=options.pools, lease_s=options.lease_s)
     with FaultCluster(options) as cluster:

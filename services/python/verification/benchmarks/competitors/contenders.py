@@ -60,17 +60,21 @@ class Contender:
 APPS = "verification.benchmarks.competitors.apps"
 
 
+def _processes(number: int) -> str:
+    return f"{number} process{'es' * (number > 1)}"
+
+
 def _taskiq(workers: int, prefetch: int) -> Variant:
     command = (
         "taskiq", "worker", f"{APPS}.taskiq_app:broker", "--workers", str(workers), "--max-async-tasks", "100",
         "--max-prefetch", str(prefetch), "--log-level", "WARNING", "--no-parse",
     )  # fmt: skip
-    return Variant(what=f"{workers} processes, prefetch {prefetch}", workers=(command,))
+    return Variant(what=f"{_processes(workers)}, prefetch {prefetch}", workers=(command,))
 
 
 def _dramatiq(processes: int, threads: int) -> Variant:
     command = ("dramatiq", f"{APPS}.dramatiq_app", "--processes", str(processes), "--threads", str(threads))
-    return Variant(what=f"{processes} processes × {threads} threads", workers=((*command, "--skip-logging"),))
+    return Variant(what=f"{_processes(processes)} × {threads} threads", workers=((*command, "--skip-logging"),))
 
 
 def _celery(pool: str, concurrency: int, prefetch: int) -> Variant:
@@ -81,13 +85,13 @@ def _celery(pool: str, concurrency: int, prefetch: int) -> Variant:
     workers = (command,)
     if pool == "solo":
         workers = tuple((*command, "-n", f"solo{at}@%h") for at in range(2))
-    what = f"{pool}, {concurrency} × {len(workers)}, prefetch multiplier {prefetch}"
+    what = f"{pool} pool, {concurrency * len(workers)} processes, prefetch multiplier {prefetch}"
     return Variant(what=what, workers=workers, settings={"prefetch": prefetch})
 
 
 def _arq(workers: int, max_jobs: int, poll_delay: float) -> Variant:
     return Variant(
-        what=f"{workers} processes, max_jobs {max_jobs}, poll {1000 * poll_delay:g} ms",
+        what=f"{_processes(workers)}, max_jobs {max_jobs}, poll every {1000 * poll_delay:g} ms",
         workers=(("arq", f"{APPS}.arq_app.WorkerSettings"),) * workers,
         settings={"max_jobs": max_jobs, "poll_delay": poll_delay},
     )
@@ -103,7 +107,7 @@ def _rq(workers: int) -> Variant:
 
 def _daybreak(processes: int, groups: int) -> Variant:
     return Variant(
-        what=f"{processes} processes × {groups} groups",
+        what=f"{_processes(processes)} × {groups} group{'s' * (groups > 1)}",
         workers=(("python", "-m", f"{APPS}.daybreak_app", "lead"),) * processes,
         settings={"groups": groups},
     )
@@ -112,29 +116,29 @@ def _daybreak(processes: int, groups: int) -> Variant:
 CONTENDERS: Sequence[Contender] = (
     Contender(
         name="Daybreak",
-        keeps="record, events, lease, charge, ledger for 7 days; fenced, at least once",
+        keeps="keeps record, events, charge and ledger for 7 days; fenced, at least once",
         packages=("redis", "hiredis"),
         variants=(_daybreak(2, 8), _daybreak(2, 1), _daybreak(1, 16)),
     ),
     Contender(
-        name="Taskiq", keeps="nothing (no result backend); acknowledged when run", environment="taskiq",
+        name="Taskiq", keeps="keeps nothing (no result backend); acknowledges a task after it ran", environment="taskiq",
         packages=("taskiq", "taskiq-redis", "redis"), variants=(_taskiq(2, 0), _taskiq(1, 100)),
     ),
     Contender(
-        name="Dramatiq", keeps="nothing; acknowledged when run", environment="dramatiq",
+        name="Dramatiq", keeps="keeps nothing; acknowledges a task after it ran", environment="dramatiq",
         packages=("dramatiq", "redis"), variants=(_dramatiq(2, 8), _dramatiq(1, 8)),
     ),
     Contender(
-        name="Celery", keeps="nothing; acknowledged before it runs (its default)", environment="celery",
+        name="Celery", keeps="keeps nothing; acknowledges a task before it runs (the default)", environment="celery",
         packages=("celery", "kombu", "redis"),
         variants=(_celery("prefork", 2, 64), _celery("solo", 1, 64)),
     ),
     Contender(
-        name="arq", keeps="nothing (keep_result 0); at least once", environment="arq",
+        name="arq", keeps="keeps nothing (keep_result 0); at least once", environment="arq",
         packages=("arq", "redis"), variants=(_arq(2, 100, 0.005), _arq(1, 100, 0.005)),
     ),
     Contender(
-        name="RQ", keeps="nothing (result_ttl 0); lost with its worker until cleaned up", environment="rq",
+        name="RQ", keeps="keeps nothing (result_ttl 0); the task of a dead worker stays lost until a clean-up", environment="rq",
         packages=("rq", "redis"), variants=(_rq(2),),
     ),
 )  # fmt: skip

@@ -12,11 +12,12 @@ from verification.benchmarks.queue.handoff import quantile
 from verification.results import Report, Row
 
 ABOUT = (
-    "End to end on one server and the same cores, nothing pinned. One producer process submits no-op tasks as fast as "
-    "its library can (in batches where it has them), real worker processes run them, and the clock stops when the last "
-    "task has run. Then tasks come one by one at 100/s; the delay is from the call to the start of the task. Each "
-    "queue ran with several settings: the fastest counts for tasks/s, the quickest for the delay. Daybreak runs its "
-    "whole leader loop and keeps all its records; the others keep nothing of a task that has ended."
+    "Every queue runs end to end on the same server and the same cores; no process is pinned to a core. *Rate*: one "
+    "producer process submits no-op tasks as fast as its library can (in batches if the library has them), and real "
+    "worker processes run them; the clock stops when the last task has run. *Delay*: one producer submits 100 tasks a "
+    "second, one by one; the delay is the time from the call to the start of the task. Each queue ran with several "
+    "settings; the table shows the setting with the highest rate and the setting with the shortest delay. Daybreak "
+    "runs its whole leader loop and keeps every record; the other queues delete a task when it ends."
 )
 US = "Daybreak"
 
@@ -41,16 +42,16 @@ def report(
             why = next(
                 (result.error for result in results.get(contender.name, ()) if result.error), "not run"
             )
-            made.add(Row(f"{contender.name}: tasks/s", 0, "tasks/s", note=f"failed: {why}"))
+            made.add(Row(f"{contender.name}: rate", 0, "tasks/s", note=f"failed: {why}"))
             continue
         fastest, quickest = best
         ours = contender.name == US and others
         first = ours and middle(fastest) > max(middle(other) for other, _ in others)
-        note = f"{fastest.variant}; submitted at {fastest.submitted_s:,.0f}/s; keeps {contender.keeps}"
+        note = f"{fastest.variant}; submits {fastest.submitted_s:,.0f}/s; {contender.keeps}"
         spread = (min(fastest.tasks_s), max(fastest.tasks_s))
         made.add(
             Row(
-                f"{contender.name}: tasks/s", middle(fastest), "tasks/s", spread=spread,
+                f"{contender.name}: rate", middle(fastest), "tasks/s", spread=spread,
                 target="ahead of all" if ours else "", held=bool(first) if ours else None,
                 note=note,
             )
@@ -59,7 +60,7 @@ def report(
             if result is not fastest:
                 made.add(
                     Row(
-                        f"{contender.name}, {result.variant}: tasks/s", middle(result), "tasks/s", detail=True
+                        f"{contender.name}, {result.variant}: rate", middle(result), "tasks/s", detail=True
                     )
                 )
         for what, share in (("median", 0.5), ("p99", 0.99)):
@@ -67,7 +68,7 @@ def report(
             least = min((quantile(other.delays_ms, share) for _, other in others), default=0.0)
             made.add(
                 Row(
-                    f"{contender.name}: enqueue → started at 100/s, {what}", value, "ms",
+                    f"{contender.name}: delay, {what}", value, "ms",
                     target="ahead of all" if ours else "", held=value < least if ours else None,
                     note=quickest.variant if share == 0.5 else "",
                 )

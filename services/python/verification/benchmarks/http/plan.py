@@ -126,11 +126,11 @@ def compare(bench: Testbed, effort: Effort) -> list[Row]:
 def _rows(concurrency: int, found: dict[str, list[Sample]]) -> list[Row]:
     at = f"{concurrency} at once" if concurrency > 1 else "one at a time"
     ours, baseline, bare = (found[kind] for kind in ("daybreak", "noop", "bare"))
-    note = f"bare ASGI on the same server: {_middle(bare, 'rps'):,.0f}/s"
+    note = f"bare ASGI: {_middle(bare, 'rps'):,.0f}/s"
     return [
-        _row(f"POST /v1/tasks, {at}", "rps", "requests/s", ours, baseline, least=0.8, note=note),
-        _row(f"… p50, {at}", "p50_ms", "ms", ours, baseline, most=1.25),
-        _row(f"… p99, {at}", "p99_ms", "ms", ours, baseline),
+        _row(f"POST /v1/tasks, {at}: rate", "rps", "requests/s", ours, baseline, least=0.8, note=note),
+        _row(f"POST /v1/tasks, {at}: p50", "p50_ms", "ms", ours, baseline, most=1.25),
+        _row(f"POST /v1/tasks, {at}: p99", "p99_ms", "ms", ours, baseline),
     ]
 
 
@@ -157,7 +157,7 @@ def _row(
         round(value, 3),
         unit,
         baseline=round(base, 3),
-        baseline_what="no-op POST, FastAPI",
+        baseline_what="no-op FastAPI route",
         target=target,
         held=held,
         spread=(round(min(every), 3), round(max(every), 3)),
@@ -173,8 +173,8 @@ def others(bench: Testbed, effort: Effort) -> list[Row]:
     """Other kinds of submits, and submits with an fsync before each response."""
     rows = []
     for what, render, status, each in (
-        ("with an Idempotency-Key, 16 at once", keyed, 202, 1),
-        ("tasks:batch of 100, 4 at once", batch, 207, BATCH),
+        ("POST /v1/tasks with an Idempotency-Key, 16 at once: rate", keyed, 202, 1),
+        ("POST /v1/tasks:batch with 100 tasks, 4 at once: rate", batch, 207, BATCH),
     ):
         at = 4 if each > 1 else 16
         sample = bench.measure("daybreak", render, concurrency=at, seconds=effort.seconds, status=status)
@@ -184,7 +184,7 @@ def others(bench: Testbed, effort: Effort) -> list[Row]:
         sample = bench.measure("daybreak", plain, concurrency=64, seconds=effort.seconds)
         client.config_set("appendfsync", "everysec")
     rows.append(
-        Row("fsync before every answer (`always`), 64 at once", round(sample.rps), "requests/s",
+        Row("POST /v1/tasks, fsync before every answer (`always`), 64 at once: rate", round(sample.rps), "requests/s",
             note=f"p50 {sample.p50_ms:.2f} ms")
     )  # fmt: skip
     return rows

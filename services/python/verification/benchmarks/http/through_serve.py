@@ -45,12 +45,12 @@ def measure(effort: plan.Effort) -> list[Row]:
 def _row(port: int, at: int, effort: plan.Effort) -> Row:
     sample = load.run(port, plan.plain, concurrency=at, seconds=max(2.0, effort.seconds))
     return Row(
-        f"through Ray Serve, p50, {at} at once" if at > 1 else "through Ray Serve, p50, one at a time",
+        f"POST /v1/tasks through Ray Serve, {at if at > 1 else 'one'} at {'once' if at > 1 else 'a time'}: p50",
         round(sample.p50_ms, 2),
         "ms",
         target=f"< {TARGET_MS:g} ms" if at == 1 else "",
         held=sample.p50_ms < TARGET_MS if at == 1 else None,
-        note=f"{sample.rps:,.0f} requests/s, p99 {sample.p99_ms:.1f} ms; Ray, gateway, Redis and client on all cores",
+        note=f"{sample.rps:,.0f} requests/s, p99 {sample.p99_ms:.1f} ms; Ray, gateway, Redis and client share all cores",
     )
 
 

@@ -19,10 +19,11 @@ from verification.benchmarks.k8s.timeline import REST_S, burst, latencies, rest,
 from verification.results import FOLDER, Report
 
 ABOUT = (
-    "The chart on a real single-node cluster, CPU ranks, the tiny model, two hosts a group in pool `video`. All of "
-    "Kubernetes and of Daybreak shares the machine's cores. Baselines are measured in the same run, with the same "
-    "image: a pod of the worker's template that only sleeps, the stock `ray start` in it, and the load of the model in "
-    "a plain process. Baseline and wake of the warm head alternate, each after 15 s of rest."
+    "The chart is installed on a real single-node cluster, with CPU ranks and the tiny model. A group of pool `video` "
+    "has two hosts. Kubernetes and Daybreak share the machine's cores. The baselines run in the same run with the same "
+    "image: a bare pod (a pod from the worker's template, without Daybreak), Ray's own `ray start` in it, and the load "
+    "of the model in a plain process. *Warm head* means that the Ray head keeps running while the pool has no group. "
+    "Wakes of the warm head alternate with their baseline, and each starts after 15 s of rest."
 )
 
 
@@ -88,8 +89,8 @@ def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, r
     deployment.wait_for_zero("echo", head=True)
     for row in (
         rows.post(at_zero, warm),
-        *rows.wakes("echo, warm head", rides, baselines),
-        *rows.wakes("video, from no pods", [cold], None),
+        *rows.wakes("Pool `echo`, warm head", rides, baselines),
+        *rows.wakes("Pool `video`, no pods", [cold], None),
         *rows.baselines(baselines),
         rows.down(rides),
         rows.bursts(tasks, from_zero, running, wake_s=min(each.formed_s for each in rides)),

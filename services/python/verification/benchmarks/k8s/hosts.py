@@ -12,9 +12,10 @@ from verification.benchmarks.k8s.timeline import REST_S, ride
 from verification.results import Report
 
 ABOUT = (
-    "The same cluster with two pools of the tiny video model, two hosts a group and a rank on each. The head of `pair` "
-    "stays; `video` keeps no pod. The baseline alternates with the wakes of `pair`: two bare pods at once, in each the "
-    "stock `ray start` and then the load of the model."
+    "The same cluster with two pools of the tiny video model. A group has two hosts with one rank on each. Pool `pair` "
+    "keeps its Ray head (*warm head*); pool `video` keeps no pod. The baseline alternates with the wakes of `pair`: "
+    "two bare pods start at once, and each runs Ray's own `ray start` and then loads the model. The phases are those in "
+    "the pool's record."
 )
 WARM, COLD, HOSTS = "pair", "video", 2
 
@@ -45,7 +46,7 @@ def measure(deployment: Deployment, report: Report, *, times: int) -> None:
         deployment.wait_for_zero(COLD, head=False)
         time.sleep(REST_S)
         cold.append(ride(deployment, COLD))
-    for row in rows.hosts("two hosts, warm head", warm, baselines.whole_s):
+    for row in rows.hosts("Warm head", warm, baselines.whole_s):
         report.add(row)
-    for row in rows.hosts("two hosts, from no pods", cold, ()):
+    for row in rows.hosts("No pods", cold, ()):
         report.add(row)

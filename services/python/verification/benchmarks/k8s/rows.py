@@ -23,12 +23,12 @@ class Measured(Protocol):
 def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
     value, baseline = median(at_zero), median(warm)
     return Row(
-        what="POST → 202 while no worker exists, p50",
+        what="From POST to 202 while no worker exists, p50",
         value=value,
         unit="ms",
         baseline=baseline,
         baseline_what="the same with a warm group",
-        target="≤ 1.25 ×",
+        target="≤ 1.25 × the baseline",
         held=value <= 1.25 * baseline,
         spread=(min(at_zero), max(at_zero)),
         note="through kubectl port-forward",
@@ -39,10 +39,10 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
     detected = [ride.detected_s for ride in rides]
     target = POLLING_S + 1
     yield Row(
-        what=f"{what}: POST → KEDA has raised the pool",
+        what=f"{what}: from the POST until KEDA has raised `replicas`",
         value=median(detected),
         unit="s",
-        target=f"≤ {target:g} s (polling + 1 s)",
+        target=f"≤ {target:g} s (polling interval + 1 s)",
         held=median(detected) <= target,
         spread=(min(detected), max(detected)),
     )
@@ -52,8 +52,8 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
         else None
     )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
-    note = f"phases of the last, s: {last}"
-    yield _formed(what, rides, baseline_s=baseline_s, baseline_what="bare pod + bare ray start", note=note)
+    note = f"phases of the last wake in seconds: {last}"
+    yield _formed(what, rides, baseline_s=baseline_s, baseline_what="a bare pod runs + `ray start` in it", note=note)
 
 
 def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
@@ -62,14 +62,14 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
         what,
         rides,
         baseline_s=median(whole_s) if whole_s else None,
-        baseline_what="bare pods + bare ray start + bare model load, both at once",
-        note=f"baseline {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
+        baseline_what="two bare pods run + `ray start` + load of the model",
+        note=f"baseline: {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
     )
     for name in rides[-1].phases:
         took = [ride.phases.get(name, 0.0) for ride in rides]
-        about = "from the POST to the group" if name.startswith("total") else "as the pool's record has it"
+        about = "from the POST until the group is ready" if name.startswith("total") else ""
         yield Row(
-            what=f"… {name.removesuffix('_s')}",
+            what=f"{what}: phase `{name.removesuffix('_s')}`".replace("phase `total`", "all phases"),
             value=median(took),
             unit="s",
             spread=(min(took), max(took)),
@@ -83,12 +83,12 @@ def _formed(
     """The time until the group formed, with a target if it has a baseline."""
     groups = [ride.group_s for ride in rides]
     return Row(
-        what=f"{what}: RayCluster patched → group formed",
+        what=f"{what}: from the RayCluster's patch until the group has a task",
         value=median(groups),
         unit="s",
         baseline=baseline_s,
         baseline_what=baseline_what if baseline_s else "",
-        target="≤ 1.2 ×" if baseline_s else "",
+        target="≤ 1.2 × the baseline" if baseline_s else "",
         held=median(groups) <= 1.2 * baseline_s if baseline_s else None,
         spread=(min(groups), max(groups)),
         note=note,
@@ -97,9 +97,9 @@ def _formed(
 
 def baselines(of: Measured) -> Iterator[Row]:
     for what, value in (
-        ("baseline: a bare pod runs", of.start_s),
-        ("baseline: ray start in it", of.join_s),
-        ("baseline: the model in a bare process", of.load_s),
+        ("Baseline: until a bare pod runs", of.start_s),
+        ("Baseline: Ray's own `ray start` in a bare pod", of.join_s),
+        ("Baseline: load of the model in a plain process", of.load_s),
     ):
         yield Row(what=what, value=median(value), unit="s", spread=(min(value), max(value)))
 
@@ -107,7 +107,7 @@ def baselines(of: Measured) -> Iterator[Row]:
 def down(rides: Sequence[Ride]) -> Row:
     gone = [ride.gone_s for ride in rides]
     return Row(
-        what="idle group: pool lowered → pods gone",
+        what="Idle group: from lower `replicas` until its pods are gone",
         value=median(gone),
         unit="s",
         spread=(min(gone), max(gone)),
@@ -116,18 +116,18 @@ def down(rides: Sequence[Ride]) -> Row:
 
 def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -> Row:
     return Row(
-        what=f"{tasks:,} tasks of 10 ms at once from zero, at most 2 groups",
+        what=f"{tasks:,} tasks of 10 ms, submitted at once while no group runs; at most 2 groups",
         value=from_zero_s,
         unit="s",
         baseline=running_s + wake_s,
-        baseline_what="the same with groups there, and the shortest wake",
+        baseline_what="the same tasks with running groups + the shortest wake",
     )
 
 
 def calls(an_hour: float) -> Row:
     return Row(
-        what="operator at rest, two pools: calls to the Kubernetes API an hour",
+        what="Operator with two pools at rest: calls to the Kubernetes API per hour",
         value=an_hour,
         unit="calls",
-        note="without its watches; and no patch",
+        note="watches are not counted; no call is a patch",
     )

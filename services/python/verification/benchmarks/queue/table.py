@@ -10,15 +10,16 @@ from verification.benchmarks.queue.rate import BATCH, LEADERS, WIDTH, Rate
 from verification.results import Report, Row
 
 ABOUT = (
-    "The store's own classes (`RedisStore`, `RedisQueue`) against a server on a core of its own; a producer and "
-    f"{LEADERS} leaders are processes on the other cores. Tasks are submitted in batches of {BATCH}; each leader "
-    f"serves {WIDTH} groups, whose settlements and next claims share a call. Each task has its record, events, lease, "
-    "charge and ledger. Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
+    "The benchmark calls the classes that production uses (`RedisStore`, `RedisQueue`). The server has a core to "
+    f"itself; one producer process and {LEADERS} leader processes run on the other cores. The producer submits tasks "
+    f"in batches of {BATCH}. Each leader serves {WIDTH} groups; one call settles their tasks and claims the next ones. "
+    "Each task has a record, events, a lease, a charge and a ledger entry. Queued tasks have a prompt of 200 "
+    "characters, metadata and an idempotency key."
 )
 TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
-FLATNESS, TASKS = "Flatness", "No-op tasks, "
+FLATNESS, TASKS = "Change with depth", "No-op tasks, "
 CPU_SUBMIT, CPU_SETTLE = "Server CPU of a submit in a batch", "Server CPU of a settle that claims the next"
-RAW = "the same payloads by RPUSH in the same batches and one LPOP each, same clients"
+RAW = "the same clients and payloads through a plain list: RPUSH in the same batches, LPOP one by one"
 
 
 def report(*, server: str) -> Report:
@@ -27,7 +28,7 @@ def report(*, server: str) -> Report:
         "queue",
         title="The queue alone",
         about=ABOUT,
-        extra={"server": server, "fsync": "everysec where not named"},
+        extra={"server": server, "fsync": "everysec except where a row says `always`"},
     )
 
 
@@ -50,8 +51,8 @@ def _flatness(rows: Sequence[Row]) -> Row:
     first, last = (row.what.removeprefix(TASKS).removesuffix(" queued") for row in (rows[0], rows[-1]))
     apart = max(abs(row.value / rows[0].value - 1) for row in rows)
     return Row(
-        f"{FLATNESS}, {first} to {last} queued", 100 * apart, "%", target="± 10 %", held=apart <= FLAT,
-        note="largest difference from the smallest depth",
+        f"{FLATNESS}: rate, {first} to {last} queued", 100 * apart, "%", target="± 10 %", held=apart <= FLAT,
+        note="largest difference from the rate at the smallest depth",
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
     first, last = (sum(part[at].value for part in parts) for at in (0, -1))
     return [
         Row(
-            f"{FLATNESS} of the server's CPU for a task", 100 * abs(last / first - 1), "%", target="± 10 %",
+            f"{FLATNESS}: server CPU of a task", 100 * abs(last / first - 1), "%", target="± 10 %",
             held=abs(last / first - 1) <= FLAT,
             note=f"submit, settle and claim: {first:.0f} µs at the smallest depth, {last:.0f} µs at the largest",
         )
@@ -82,14 +83,14 @@ def handoff_rows(seen: HandOff, *, prefix: str = "") -> list[Row]:
     """Median and p99 of enqueue → claimed, beside the raw hand-off."""
     raw, ours = statistics.median(seen.raw_ms), statistics.median(seen.queue_ms)
     raw99, ours99 = quantile(seen.raw_ms, 0.99), quantile(seen.queue_ms, 0.99)
-    baseline = "RPUSH → BLPOP, alternating in the same run"
+    baseline = "RPUSH → BLPOP, alternated in the same run"
     return [
         Row(
-            f"{prefix}Enqueue → claimed, idle group, median", ours, "ms", raw, baseline, target="≤ baseline + 2 ms",
-            held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"n = {len(seen.queue_ms):,}",
+            f"{prefix}Enqueue → claim by an idle group, median", ours, "ms", raw, baseline, target="≤ baseline + 2 ms",
+            held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"{len(seen.queue_ms):,} samples",
         ),
         Row(
-            f"{prefix}Enqueue → claimed, idle group, p99", ours99, "ms", raw99, baseline, target="≤ 10 ms",
+            f"{prefix}Enqueue → claim by an idle group, p99", ours99, "ms", raw99, baseline, target="≤ 10 ms",
             held=ours99 <= P99_MS, spread=halves(seen.queue_ms, 0.99),
         ),
     ]  # fmt: skip
@@ -109,13 +110,13 @@ def rate_rows(rates: Sequence[Rate]) -> list[Row]:
         Row(
             f"Memory of a queued task, {short(rates[-1].depth)} queued", rates[-1].bytes_a_task, "bytes",
             target="≤ 1,536", held=rates[-1].bytes_a_task <= BYTES,
-            note="used_memory: record, input, indexes, idempotency and its `queued` event",
+            note="growth of `used_memory`: record, input, index entries, idempotency key and `queued` event",
         )
     )  # fmt: skip
     rows.append(
         Row(
             "Memory of an ended task", rates[0].ended_bytes, "bytes",
-            note="kept until its retention ends: record, input, indexes, its own stream and its three events",
+            note="until its retention ends: record, input, index entries, and three events in the pool's stream",
         )
     )  # fmt: skip
     for rate in (rates[0], rates[-1]) if len(rates) > 1 else rates:
@@ -147,11 +148,11 @@ def always_rows(rate: Rate, hands: HandOff) -> list[Row]:
     middle = statistics.median(rate.tasks_s)
     return [
         Row(
-            f"`always`: no-op tasks, {short(rate.depth)} queued", middle, "tasks/s", rate.raw_s, RAW,
+            f"With `always`: no-op tasks, {short(rate.depth)} queued", middle, "tasks/s", rate.raw_s, RAW,
             spread=(min(rate.tasks_s), max(rate.tasks_s)),
         ),
         *(
             Row(row.what, row.value, row.unit, row.baseline, row.baseline_what, spread=row.spread, note=row.note)
-            for row in handoff_rows(hands, prefix="`always`: ")
+            for row in handoff_rows(hands, prefix="With `always`: ")
         ),
     ]  # fmt: skip

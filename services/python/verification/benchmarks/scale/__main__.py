@@ -37,8 +37,10 @@ from verification.benchmarks.scale.watching import Observed, Watching
 from verification.results import FOLDER, Report, Row
 
 ABOUT = (
-    "A real API server, scheduler and KubeRay. kwok simulates the nodes, and the benchmark simulates Ray's heads and "
-    "groups, so only the operator is measured. All pools change at once. Everything shares the machine's cores."
+    "The API server, the scheduler and KubeRay are real. kwok simulates the nodes, and the benchmark simulates Ray's "
+    "heads and Daybreak's groups, so that the figures show the operator alone. All pools change at once. All processes "
+    "share the machine's cores. A figure is the time until the status of the last pool shows the change; its baseline "
+    "is the time until the last pod has changed."
 )
 WAIT_S = 1800.0
 REST_S, QUICK_REST_S = 330.0, 30.0
@@ -185,9 +187,9 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
 
 def _rows(size: Size, made: Way, raised: Way, lowered: Way, calm: Rest, empty_mib: float) -> Iterator[Row]:
     pools, groups = size.pools, size.groups
-    yield from rows.way(f"{pools:,} pools made → heads run, applications put", made, pools)
-    yield from rows.way(f"all of them 0 → {groups} groups at once: {size} → every group ready", raised, pools)
-    yield from rows.way(f"all of them {groups} → 0 groups at once → pods gone, pools at zero", lowered, pools)
+    yield from rows.way(f"Create {pools:,} pools: until every head runs and has its Serve application", made, pools)
+    yield from rows.way(f"Scale {pools:,} pools from 0 to {groups} groups ({size.pods:,} pods): until every group is ready", raised, pools)
+    yield from rows.way(f"Scale {pools:,} pools from {groups} groups to 0: until every pool is at zero", lowered, pools)
     yield from rows.rest(size, calm, empty_mib)
 
 

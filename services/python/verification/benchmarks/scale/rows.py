@@ -60,42 +60,42 @@ def way(what: str, of: Way, pools: int) -> Iterator[Row]:
         value=of.pools_s,
         unit="s",
         baseline=of.pods_s,
-        baseline_what="the last pod: KubeRay, scheduler, kwok",
-        note=f"operator: {of.cpu_s:.1f} s of CPU, {of.calls / pools:.1f} calls to Kubernetes a pool",
+        baseline_what="until the last pod has changed: KubeRay, scheduler, kwok",
+        note=f"operator: {of.cpu_s:.1f} s of CPU, {of.calls / pools:.1f} calls to the Kubernetes API per pool",
     )
 
 
 def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
     """The cost of the operator while nothing changes."""
     yield Row(
-        what=f"operator, {size}: memory",
+        what=f"Operator with {size}: memory at rest",
         value=of.memory_mib,
         unit="MiB",
         baseline=empty_mib,
-        baseline_what="without a pool",
-        note=f"{(of.memory_mib - empty_mib) * 1024 / size.pods:.1f} KiB a pod",
+        baseline_what="with no pool",
+        note=f"{(of.memory_mib - empty_mib) * 1024 / size.pods:.1f} KiB per pod",
     )
-    yield Row(what="… at rest: CPU", value=of.cores, unit="cores")
+    yield Row(what=f"Operator with {size}: CPU at rest", value=of.cores, unit="cores")
     yield Row(
-        what="… at rest: calls to the Kubernetes API an hour",
+        what=f"Operator with {size}: calls to the Kubernetes API per hour at rest",
         value=of.calls_an_hour,
         unit="calls",
-        note=f"seen for {of.for_s:.0f} s, without its watches; full lists come every {SYNC_S:.0f} s",
+        note=f"measured for {of.for_s:.0f} s; watches are not counted; full lists come every {SYNC_S:.0f} s",
     )
 
 
 def restarts(size: Size, seconds: Sequence[float], actions: float, memory_mib: float) -> Iterator[Row]:
     """A new operator beside all existing pools and pods."""
     yield Row(
-        what=f"operator killed and started again, {size}: every pool reconciled",
+        what=f"Operator killed and started again with {size}: until every pool is reconciled",
         value=median(seconds),
         unit="s",
         spread=(min(seconds), max(seconds)),
-        note=f"from the start of the process; it did {actions:.0f} actions",
+        note=f"from the start of the new process, which took {actions:.0f} actions",
     )
     yield Row(
-        what="… its memory then",
+        what=f"Operator killed and started again with {size}: peak memory",
         value=memory_mib,
         unit="MiB",
-        note="kopf reads its first list whole: this is the peak",
+        note="kopf reads its first list at once",
     )

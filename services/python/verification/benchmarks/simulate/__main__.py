@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from verification.benchmarks.simulate import table
+from verification.benchmarks.simulate.assumptions import Assumptions, event_out
 from verification.benchmarks.simulate.costs import Costs, NotMeasuredError, measured
 from verification.benchmarks.simulate.picture import Line, draw
-from verification.benchmarks.simulate.plan import Plan, event_out
-from verification.benchmarks.simulate.shard import Shard, ShardPlan, ShardResult
+from verification.benchmarks.simulate.shard import Shard, ShardLoad, ShardResult
 from verification.results import FOLDER
 
 SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     shards = SHARDS[2:7:2] if given.quick else SHARDS
     for_s = 1.5 if given.quick else 4.0
-    routed, everywhere = Plan(), Plan(follow_all=True)
+    routed, everywhere = Assumptions(), Assumptions(follow_all=True)
     few = [number for number in shards if number in SHOWN] or shards[-1:]
     runs = {
         "a gateway follows the pools of its subscribers": [
@@ -75,18 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def simulate(plan: Plan, costs: Costs, *, seed: int, for_s: float) -> ShardResult:
-    """Simulate the hottest shard of a plan."""
-    shard = ShardPlan(
-        tasks_s=plan.tasks_a_shard,
-        groups=max(1, round(plan.groups_a_shard)),
-        run_s=plan.run_s,
-        readers=plan.readers,
-        tickers=plan.tickers,
+def simulate(assumed: Assumptions, costs: Costs, *, seed: int, for_s: float) -> ShardResult:
+    """Simulate the hottest shard of a system of the assumed size."""
+    shard = ShardLoad(
+        tasks_s=assumed.tasks_a_shard,
+        groups=max(1, round(assumed.groups_a_shard)),
+        run_s=assumed.run_s,
+        readers=assumed.readers,
+        tickers=assumed.tickers,
         net_s=costs.handoff_raw / 2,
-        event_out_s=event_out(plan, costs),
-        reports=plan.reports,
-        refresh_every_s=plan.lease_s / 3,
+        event_out_s=event_out(assumed, costs),
+        reports=assumed.reports,
+        refresh_every_s=assumed.lease_s / 3,
         for_s=for_s,
         warm_up_s=for_s / 4,
     )

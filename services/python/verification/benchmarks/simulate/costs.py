@@ -1,4 +1,4 @@
-"""The costs of operations as `verification.benchmarks.queue` measured them; assumptions are in `plan`."""
+"""The costs of operations as `verification.benchmarks.queue` measured them; assumptions are in `assumptions.py`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _ROWS = {
     "event_out_many": ("Server CPU of an event sent to one reader, many at once", 1e-6),
     "queued_bytes": ("Memory of a queued task", 1.0),
     "ended_bytes": ("Memory of an ended task", 1.0),
-    "handoff": ("Enqueue → claimed, idle group, median", 1e-3),
+    "handoff": ("Enqueue → claim by an idle group, median", 1e-3),
     "submits_s": ("Submit alone", 1.0),
     "settles_s": ("Settle and claim the next alone", 1.0),
     "tasks_s": ("No-op tasks", 1.0),

@@ -20,7 +20,7 @@ WAKEUP_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardPlan:
+class ShardLoad:
     """The load of one shard. Times in seconds."""
 
     tasks_s: float
@@ -70,10 +70,10 @@ def _quantile(values: list[float], share: float) -> float:
 
 
 class Shard:
-    """Runs one plan."""
+    """Simulates one shard under a load."""
 
-    def __init__(self, plan: ShardPlan, costs: Costs, *, seed: int) -> None:
-        self._plan = plan
+    def __init__(self, load: ShardLoad, costs: Costs, *, seed: int) -> None:
+        self._load = load
         self._costs = costs
         self._chance = random.Random(seed)
         self._now = 0.0
@@ -85,22 +85,22 @@ class Shard:
         self._tokens = 0
         self._idle: deque[int] = deque()
         self._seen = ShardResult()
-        self._event = plan.readers * plan.event_out_s
+        self._event = load.readers * load.event_out_s
 
     def run(self) -> ShardResult:
         """Simulate, from all groups idle."""
-        plan = self._plan
-        self._idle.extend(range(plan.groups))
-        self._every(plan.tasks_s, self._submit)
-        self._every(plan.tickers, lambda: self._serve(self._costs.tick) and None)
-        self._every(plan.groups / plan.refresh_every_s, lambda: self._serve(self._costs.refresh) and None)
+        load = self._load
+        self._idle.extend(range(load.groups))
+        self._every(load.tasks_s, self._submit)
+        self._every(load.tickers, lambda: self._serve(self._costs.tick) and None)
+        self._every(load.groups / load.refresh_every_s, lambda: self._serve(self._costs.refresh) and None)
         while self._calendar:
             at, _, action = heapq.heappop(self._calendar)
-            if at > plan.for_s:
+            if at > load.for_s:
                 break
             self._now = at
             action()
-        self._seen.used = self._busy / (plan.for_s - plan.warm_up_s)
+        self._seen.used = self._busy / (load.for_s - load.warm_up_s)
         self._seen.left = len(self._queue)
         return self._seen
 
@@ -123,13 +123,13 @@ class Shard:
         cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, a quarter around it
         started = max(self._now, self._free)
         self._free = started + cost
-        if self._now >= self._plan.warm_up_s:
+        if self._now >= self._load.warm_up_s:
             self._seen.waits.append(started - self._now)
             self._busy += cost
         return self._free
 
     def _submit(self) -> None:
-        called = self._now - self._plan.net_s
+        called = self._now - self._load.net_s
         done = self._serve(self._costs.submit + self._event)
         self._queue.append(called)
         self._wake_one(done)
@@ -138,7 +138,7 @@ class Shard:
         if self._idle:
             group = self._idle.popleft()
             self._seen.wakes += 1
-            self._at(done + 2 * self._plan.net_s, lambda: self._claim(group, woken=True))
+            self._at(done + 2 * self._load.net_s, lambda: self._claim(group, woken=True))
         else:
             self._tokens = min(WAKEUP_MAX, self._tokens + 1)
 
@@ -147,7 +147,7 @@ class Shard:
             self._seen.vain += woken
             done = self._serve(self._costs.claim_none)
             self._tokens = 0
-            self._at(done + 2 * self._plan.net_s, lambda: self._listen(group))
+            self._at(done + 2 * self._load.net_s, lambda: self._listen(group))
             return
         self._start(group, self._serve(self._claim_cost))
 
@@ -160,22 +160,22 @@ class Shard:
         called = self._queue.popleft()
         if self._queue and not self._tokens:
             self._wake_one(done)
-        plan, started = self._plan, done + self._plan.net_s
-        if started >= plan.warm_up_s:
+        load, started = self._load, done + self._load.net_s
+        if started >= load.warm_up_s:
             self._seen.lags.append(started - called)
-        ran = plan.run_s * self._chance.lognormvariate(-0.03, 0.245)
-        for at in range(int(plan.reports)):
-            when = started + ran * (at + 1) / (plan.reports + 1)
+        ran = load.run_s * self._chance.lognormvariate(-0.03, 0.245)
+        for at in range(int(load.reports)):
+            when = started + ran * (at + 1) / (load.reports + 1)
             self._at(when, lambda: self._serve(self._costs.report + self._event) and None)
-        self._at(started + ran + plan.net_s, lambda: self._settle(group))
+        self._at(started + ran + load.net_s, lambda: self._settle(group))
 
     def _settle(self, group: int) -> None:
         if self._queue:
             self._start(group, self._serve(self._costs.settle + 2 * self._event))
             return
         done = self._serve(self._costs.settle / 2 + self._event)
-        back = done + 2 * self._plan.net_s
-        self._at(back, lambda: self._at(self._serve(self._costs.refresh) + 2 * self._plan.net_s, look))
+        back = done + 2 * self._load.net_s
+        self._at(back, lambda: self._at(self._serve(self._costs.refresh) + 2 * self._load.net_s, look))
 
         def look() -> None:
             self._claim(group)
@@ -184,6 +184,6 @@ class Shard:
         if self._tokens:
             self._tokens -= 1
             self._seen.wakes += 1
-            self._at(self._now + 2 * self._plan.net_s, lambda: self._claim(group, woken=True))
+            self._at(self._now + 2 * self._load.net_s, lambda: self._claim(group, woken=True))
         else:
             self._idle.append(group)

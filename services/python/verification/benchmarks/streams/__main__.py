@@ -18,11 +18,12 @@ CLIENTS = (1000, 5000, 10_000)
 PER_TASK = 10
 PARTS = ("many-tasks", "one-task", "relay")
 ABOUT = (
-    "SSE clients on one gateway, with one event a second on each task: ten clients on each task, then all clients on "
-    "one task, where each event is a burst to all of them. Events are written to Redis as `report` writes them. The "
-    "lag is from the event's id to its bytes at the client, which is another process; memory is the growth of the "
-    "gateway's RSS; clients connect over loopback from 16 source addresses. Then `daybreak.relay` consumes as part of "
-    "a group, beside redis-py that reads and acknowledges the same entries without parsing them."
+    "*Clients*: SSE clients follow tasks on one gateway, and each task has one event a second. In the first run each "
+    "task has ten clients. In the second run all clients follow the same task, so each event goes to all of them at "
+    "once. Events are written to Redis as `report` writes them. The lag is the time from the event's id to the arrival "
+    "of its bytes at the client, which is another process. Memory is the growth of the gateway's RSS. Clients connect "
+    "over loopback from 16 source addresses. *Relay*: `daybreak.relay` reads the events with a consumer group. Its "
+    "baseline is redis-py, which reads and acknowledges the same entries without parsing them."
 )
 
 
@@ -32,14 +33,14 @@ def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
     each, a_core = outcome.bytes_each / 1024, shape.clients / outcome.core
     wrong = outcome.lost + outcome.repeated
     return [
-        Row(f"{shape}: memory of the gateway", round(each, 1), "KiB a client", target=f"≤ {KIB_EACH:g} KiB",
+        Row(f"{shape}: memory of the gateway", round(each, 1), "KiB per client", target=f"≤ {KIB_EACH:g} KiB",
             held=each <= KIB_EACH, detail=detail),
-        Row("… lag, p99", round(outcome.p99_ms, 1), "ms", target="≤ 1 s", held=outcome.p99_ms <= LATE_MS,
+        Row(f"{shape}: lag, p99", round(outcome.p99_ms, 1), "ms", target="≤ 1 s", held=outcome.p99_ms <= LATE_MS,
             note=f"p50 {outcome.p50_ms:.0f} ms, worst {outcome.worst_ms:.0f} ms", detail=detail),
-        Row("… clients a core", round(a_core), "clients", target=f"≥ {A_CORE:,}", held=a_core >= A_CORE,
-            note=f"the gateway used {outcome.core:.2f} of a core, the readers {outcome.client_core:.2f}",
+        Row(f"{shape}: clients per core", round(a_core), "clients", target=f"≥ {A_CORE:,}", held=a_core >= A_CORE,
+            note=f"the gateway used {outcome.core:.2f} of a core, the clients {outcome.client_core:.2f}",
             detail=detail),
-        Row("… events lost or repeated", wrong, "events", target="0", held=not wrong,
+        Row(f"{shape}: events lost or repeated", wrong, "events", target="0", held=not wrong,
             note=f"{outcome.delivered:,} delivered", detail=detail),
     ]  # fmt: skip
 
@@ -63,15 +64,15 @@ def relay_rows(events: int, count: int) -> list[Row]:
             ours, baseline = relaying.rounds(url, events, batch=batch, count=count, decoded=decoded)
             value = statistics.median(ours)
             aimed = batch == 1000 and not decoded
-            what = "each decoded to a typed event" if decoded else "each made JSON to be sent on"
+            what = "events decoded to typed objects" if decoded else "events passed on as JSON"
             rows.append(
-                Row(f"relay: one consumer, batches of {batch:,}, {what}", round(value), "events/s",
-                    baseline=round(statistics.median(baseline)), baseline_what="redis-py, read and acknowledged only",
+                Row(f"Relay: one consumer, batches of {batch:,}, {what}", round(value), "events/s",
+                    baseline=round(statistics.median(baseline)), baseline_what="redis-py, which only reads and acknowledges",
                     target=f"≥ {RELAYED:,}" if aimed else "", spread=(round(min(ours)), round(max(ours))),
                     held=value >= RELAYED if aimed else None)
             )  # fmt: skip
         several = relaying.several(url, "several", events, batch=1000, consumers=2)
-        rows.append(Row("relay: two consumers on the client's core and Redis's", round(several), "events/s"))
+        rows.append(Row("Relay: two consumers, one on the client's core and one on Redis's core", round(several), "events/s"))
     return rows
 
 

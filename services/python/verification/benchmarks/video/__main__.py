@@ -40,9 +40,9 @@ POOLS: dict[str, dict[str, Any]] = {
 """``video`` has the defaults; each of the others differs in one setting."""
 PARTS = ("bare", "costs", "start")
 ABOUT = (
-    "The tiny model on the CPU, one thread a rank, gangs of two ranks under Ray Serve. The baseline is the same "
-    "workload (`VideoWorkload.run`: denoise, decode, MP4) on as many ranks under plain `torchrun`, "
-    "alternating with Daybreak."
+    "The tiny model runs on the CPU, with one thread per rank, in gangs of two ranks under Ray Serve. The baseline "
+    "is the *bare loop*: the same workload (`VideoWorkload.run`: denoise, decode, encode to MP4) on two ranks under "
+    "plain `torchrun`. Each task on Daybreak forms a pair with the run of the bare loop just before it."
 )
 
 Quiet = Callable[[], AbstractContextManager[Any]]
@@ -100,9 +100,9 @@ def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
             for name in names:
                 found[name].append(subject.run(client, name, SHORT))
             _print(f"round {number}: " + ", ".join(f"{name} {found[name][-1].run_s:.3f} s" for name in names))
-    previews = rows.cost_of("a preview every 2 steps", "preview", found["plain"], found["previews"])
+    previews = rows.cost_of("with a preview every 2 steps", "preview", found["plain"], found["previews"])
     return previews + rows.cost_of(
-        "checkpoints as often as can be", "checkpoint", found["plain"], found["checkpoints"]
+        "with checkpoints as often as possible", "checkpoint", found["plain"], found["checkpoints"]
     )
 
 

@@ -35,16 +35,16 @@ def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row
     value = statistics.median(again)
     return [
         Row(
-            "`daybreakd up` to a ready group", statistics.median(ready), "s", spread=(min(ready), max(ready)),
+            "From `daybreakd up` to a ready group", statistics.median(ready), "s", spread=(min(ready), max(ready)),
             note=f"one gang of {ranks} ranks with the tiny model",
         ),
         Row(
-            "The gang's cold start, from Ray being up", baseline, "s", spread=(min(totals), max(totals)),
-            note=f"its own phases: {parts} s",
+            "The gang's cold start, from a running Ray to a ready group", baseline, "s", spread=(min(totals), max(totals)),
+            note=f"median of each phase: {parts} s",
         ),
         Row(
-            "A gang whose leader was killed: ready again", value, "s", baseline=baseline,
-            baseline_what="its cold start", target="≤ 2 × cold start", held=value <= 2 * baseline,
+            "From the kill of a gang's leader until the gang is ready again", value, "s", baseline=baseline,
+            baseline_what="the cold start", target="≤ 2 × the cold start", held=value <= 2 * baseline,
             spread=(min(again), max(again)),
         ),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from verification.faults import registry, server
 from verification.faults.cluster import FaultCluster
-from verification.faults.options import ClusterOptions, PoolPlan
+from verification.faults.options import ClusterOptions, PoolOptions
 from verification.faults.registry import Scenario, ScenarioContext
 from verification.results import Report, Row
 
@@ -87,7 +87,7 @@ def _print(text: str) -> None:
 
 
 def _report(context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
-    with FaultCluster(ClusterOptions(flavour=flavour, pools=(PoolPlan(groups=0),), gateways=0)) as cluster:
+    with FaultCluster(ClusterOptions(flavour=flavour, pools=(PoolOptions(groups=0),), gateways=0)) as cluster:
         version = server.version(cluster.port)
     return Report(
         "faults-environment-long" if context.long else "faults-environment",

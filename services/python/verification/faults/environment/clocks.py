@@ -16,8 +16,8 @@ from verification.faults.environment.full import RUNNING
 from verification.faults.environment.invariants import inconsistencies
 from verification.faults.environment.preload import PreloadAbsentError
 from verification.faults.environment.skew import Skew
-from verification.faults.environment.traffic import Traffic, caller, get_tasks, settle, unsettled
-from verification.faults.options import PoolPlan
+from verification.faults.environment.traffic import Traffic, connection, get_tasks, settle, unsettled
+from verification.faults.options import PoolOptions
 from verification.faults.registry import ScenarioContext, SkippedError, scenario
 from verification.results import Row
 
@@ -43,7 +43,7 @@ def _start_long_tasks(cluster: FaultCluster, count: int) -> dict[str, float]:
     """Start ``count`` tasks of ten seconds. :returns: the submit time of each id."""
     body = {"pool": "solo", "input": {**RUNNING["input"], "steps": 100}}
     tasks = {}
-    with caller(cluster.urls[0]) as client:
+    with connection(cluster.urls[0]) as client:
         for _ in range(count):
             began = time.monotonic()
             tasks[client.submit(body)] = began
@@ -178,6 +178,6 @@ def clock_parts(context: ScenarioContext) -> list[Row]:
             skews["solo"].step_to(-seconds)
 
         # These parts start in their own interpreters, each of which takes a second of a core.
-        pools = (PoolPlan(groups=2),)
+        pools = (PoolOptions(groups=2),)
         with context.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
             return _step_clock(cluster, step, what="gateway and group clocks")

@@ -20,7 +20,7 @@ from testkit.waiting import wait_until
 from verification.faults import mixed, schedule
 from verification.faults.cluster import FaultCluster
 from verification.faults.environment.s3 import BUCKET, FaultyS3, credentials, left_behind, s3_server
-from verification.faults.environment.traffic import caller, get_tasks, settle
+from verification.faults.environment.traffic import connection, get_tasks, settle
 from verification.faults.load import Load
 from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
@@ -178,7 +178,7 @@ def _files(folder: Path) -> list[str]:
 
 def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
     body = {"pool": "solo", "input": {"steps": 3, "artifact_bytes": 100_000}, "max_strikes": 12}
-    with caller(cluster.urls[0]) as client:
+    with connection(cluster.urls[0]) as client:
         fault(True)
         tasks = [client.submit({**body, "metadata": {"n": str(number)}}) for number in range(6)]
         failed = wait_until(

@@ -18,10 +18,10 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.environment.disk import Disk, DiskAbsentError, open_disk
 from verification.faults.environment.invariants import inconsistencies
 from verification.faults.environment.traffic import (
-    Caller,
+    GatewayConnection,
     Response,
     Traffic,
-    caller,
+    connection,
     get_tasks,
     settle,
     unsettled,
@@ -64,7 +64,7 @@ class Watchers:
 def _start_tasks(cluster: FaultCluster, count: int) -> list[str]:
     """Start ``count`` tasks and wait until they run."""
     pool = cluster.options.pools[0].name
-    with caller(cluster.urls[0]) as client:
+    with connection(cluster.urls[0]) as client:
         tasks = [client.submit({"pool": pool, **RUNNING}) for _ in range(count)]
     wait_until(
         lambda: all(task and task["state"] == "running" for task in get_tasks(cluster.urls, tasks).values()),
@@ -84,7 +84,7 @@ def _not_done_at_once(found: dict[str, dict[str, Any] | None]) -> list[str]:
 
 
 def _until_refused(
-    client: Caller, body: Callable[[int], dict[str, Any]], *, limit: int
+    client: GatewayConnection, body: Callable[[int], dict[str, Any]], *, limit: int
 ) -> tuple[list[str], Response]:
     """Submit until a submit is refused. :returns: the accepted ids and the refusal."""
     accepted: list[str] = []
@@ -128,7 +128,7 @@ def memory_full(context: ScenarioContext) -> list[Row]:
             room = int(redis.info("memory")["used_memory"]) + (2 << 20)
             redis.config_set("maxmemory", room)
         bulk = {"pool": "solo", "input": {"steps": 0, "message": "x" * 9000}, "start_within_s": 600}
-        with caller(cluster.urls[0]) as client:
+        with connection(cluster.urls[0]) as client:
             filled, first = _until_refused(client, lambda number: bulk, limit=20_000)
             refused, full_at = [first], time.monotonic()
             while (
@@ -220,7 +220,7 @@ def _disk_full(context: ScenarioContext, fsync: str, *, for_s: float) -> list[Ro
         with cluster.client() as redis:
             half = inconsistencies(redis, cluster.keys("solo"))
         name = f"disk full, `{fsync}`"
-        restarts = cluster.history.counts.get("part.ended", 0)
+        restarts = cluster.history.counts.get("component.ended", 0)
         bad = [*lost, *unsettled(found), *half]
         return [
             _refusals(name, list(traffic.refused), "store_unavailable"),

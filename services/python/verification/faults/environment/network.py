@@ -17,7 +17,7 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.environment.full import LEASE_S, RUNNING
 from verification.faults.environment.proxy import DOWN, HALF_OPEN, PARTITION, Conditions, Flow, TcpProxy
 from verification.faults.environment.toxi import Toxiproxy, find_program
-from verification.faults.environment.traffic import caller, get_tasks, settle
+from verification.faults.environment.traffic import connection, get_tasks, settle
 from verification.faults.load import Load
 from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
@@ -189,7 +189,7 @@ def network_toxiproxy(context: ScenarioContext) -> list[Row]:
 
 def _running_task(cluster: FaultCluster, seconds: float) -> str:
     body = {"pool": "solo", "input": {**RUNNING["input"], "steps": int(seconds / 0.1)}}
-    with caller(cluster.urls[0]) as client:
+    with connection(cluster.urls[0]) as client:
         task = client.submit(body)
     wait_until(lambda: (get_tasks(cluster.urls, [task])[task] or {}).get("progress"), 20, "the task to run")
     return task

@@ -32,7 +32,7 @@ class Response:
         return str(self.body.get("code", ""))
 
 
-class Caller:
+class GatewayConnection:
     """One keep-alive connection to a gateway, for one thread."""
 
     def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
@@ -114,21 +114,23 @@ class Traffic:
 
     def _run(self, at: int) -> None:
         url = self._urls[at % len(self._urls)]
-        caller = Caller(url)
+        connection = GatewayConnection(url)
         while not self._stopping.is_set():
             with self._lock:
                 number = next(self._numbers)
             body = {"pool": self._pool, **self._body(number)}
             headers = {"idempotency-key": f"{id(self)}-{number}"} if self._keys else {}
-            while not self._submit(caller, body, headers) and self._keys and not self._stopping.is_set():
+            while not self._submit(connection, body, headers) and self._keys and not self._stopping.is_set():
                 pass
             self._stopping.wait(self._pause_s)
-        caller.close()
+        connection.close()
 
-    def _submit(self, caller: Caller, body: dict[str, Any], headers: Mapping[str, str]) -> bool:
+    def _submit(
+        self, connection: GatewayConnection, body: dict[str, Any], headers: Mapping[str, str]
+    ) -> bool:
         """Submit once. :returns: whether the response is final, so that it needs no repeat."""
         try:
-            response = caller.call("POST", "/v1/tasks", body, headers=headers)
+            response = connection.call("POST", "/v1/tasks", body, headers=headers)
         except OSError:
             self.unknown += 1
             self._stopping.wait(0.05)
@@ -149,19 +151,19 @@ def get_tasks(
     """Each task as the API shows it; ``None`` for a task that does not exist."""
 
     def get_share(index: int) -> list[tuple[str, dict[str, Any] | None]]:
-        caller = Caller(urls[index % len(urls)])
-        with contextlib.closing(caller):
-            return [(task, _get_task(caller, task)) for task in tasks[index::threads]]
+        connection = GatewayConnection(urls[index % len(urls)])
+        with contextlib.closing(connection):
+            return [(task, _get_task(connection, task)) for task in tasks[index::threads]]
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(pair for found in pool.map(get_share, range(threads)) for pair in found)
 
 
-def _get_task(caller: Caller, task: str) -> dict[str, Any] | None:
+def _get_task(connection: GatewayConnection, task: str) -> dict[str, Any] | None:
     end = time.monotonic() + 30
     while True:
         with contextlib.suppress(OSError):
-            response = caller.call("GET", f"/v1/tasks/{task}")
+            response = connection.call("GET", f"/v1/tasks/{task}")
             if response.status == 200:
                 return response.body
             if response.status == 404:
@@ -192,7 +194,7 @@ def unsettled(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
 
 
 @contextlib.contextmanager
-def caller(url: str) -> Iterator[Caller]:
-    """A :class:`Caller` that is closed afterwards."""
-    with contextlib.closing(Caller(url)) as connection:
+def connection(url: str) -> Iterator[GatewayConnection]:
+    """A :class:`GatewayConnection` that is closed afterwards."""
+    with contextlib.closing(GatewayConnection(url)) as connection:
         yield connection

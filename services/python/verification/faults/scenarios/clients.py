@@ -10,7 +10,7 @@ from typing import Any
 
 from verification.faults.history import read
 from verification.faults.load import Load
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.leases import decide, wait_running
 from verification.faults.schedule import Submission
@@ -22,7 +22,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
     """Long tasks with many readers; a quarter of all chunks are cut off, half of them in the middle of an event."""
     wanted = context.times(1000, 5000)
     with (
-        context.cluster(pools=(PoolPlan(groups=4),)) as cluster,
+        context.cluster(pools=(PoolOptions(groups=4),)) as cluster,
         Load(cluster, seed=context.seed, cut=0.25) as load,
     ):
         network = load.networks[load.tenants[0]]
@@ -57,7 +57,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
 def run_cancel(context: ScenarioContext) -> list[Row]:
     """Steps of 0.3 s and the default report interval; from the response of the cancel to the terminal event."""
     count, groups, step_s = context.times(200, 600), 8, 0.3
-    pools = (PoolPlan(groups=groups),)
+    pools = (PoolOptions(groups=groups),)
     with (
         context.cluster(pools=pools, progress_s=0.25, lease_s=5.0) as cluster,
         Load(cluster, seed=context.seed) as load,
@@ -154,7 +154,7 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
 def run_idempotent(context: ScenarioContext) -> list[Row]:
     """For each key: a hundred submits at once, the first response lost, a gateway killed before or after its script."""
     keys, parallel = context.times(5, 40), 100
-    with context.cluster(pools=(PoolPlan(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
+    with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):
             cluster.arm(("after-submit", "before-submit")[number % 2], passes=number * 7 % 50)
             what = Submission(
@@ -187,7 +187,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
 def run_all_dead(context: ScenarioContext) -> list[Row]:
     """Kill all groups, submit tasks, kill the gateways and the server, then restart everything."""
     rounds = context.times(2, 8)
-    with context.cluster(pools=(PoolPlan(groups=3),)) as cluster, Load(cluster, seed=context.seed) as load:
+    with context.cluster(pools=(PoolOptions(groups=3),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(rounds):
             load.submit("solo", message="before", steps=200, step_s=0.05, readers=1)
             wait_running(cluster, "solo", 1)

@@ -11,10 +11,10 @@ from verification.faults import mixed, server
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import Line, read
 from verification.faults.load import Load
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
-from verification.faults.scenarios.runs import BOUND_S, bound
-from verification.faults.slots import Target
+from verification.faults.replicas import Target
+from verification.faults.scenarios.mixed_runs import BOUND_S, bound
 from verification.results import Row
 
 LONG_TASK = {"steps": 10_000, "step_s": 0.05}
@@ -138,7 +138,7 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
     """
     lease_s, groups = (15.0, 12) if context.long else (4.0, 6)
     rounds = context.times(1, 2)
-    pools = (PoolPlan(groups=groups),)
+    pools = (PoolOptions(groups=groups),)
     with context.cluster(pools=pools, lease_s=lease_s) as cluster, Load(cluster, seed=context.seed) as load:
         by_lease, again = _kill_and_time(cluster, load, rounds=rounds, groups=groups)
         decide(cluster, load)
@@ -178,7 +178,7 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
     )  # no more steps than the stream keeps events, so that the checker can read all of them
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (
-        context.cluster(pools=(PoolPlan(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,
+        context.cluster(pools=(PoolOptions(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,
         Load(cluster) as load,
     ):
         for _ in range(rounds):
@@ -226,7 +226,7 @@ def _retry_reasons(cluster: FaultCluster, record: Line) -> list[str]:
 def run_zombies(context: ScenarioContext) -> list[Row]:
     """Freeze three leaders in the middle of a task, let other groups take over, and resume the leaders."""
     rounds = context.times(2, 10)
-    with context.cluster(pools=(PoolPlan(groups=6),)) as cluster, Load(cluster, seed=context.seed) as load:
+    with context.cluster(pools=(PoolOptions(groups=6),)) as cluster, Load(cluster, seed=context.seed) as load:
         for _ in range(rounds):
             for number in range(6):
                 load.submit("solo", message=f"z{number}", steps=60, step_s=0.04, readers=1)
@@ -259,7 +259,7 @@ def run_zombies(context: ScenarioContext) -> list[Row]:
 def run_poison(context: ScenarioContext) -> list[Row]:
     """The second step of every attempt calls ``os._exit``; 1, 2 or 3 strikes are allowed."""
     with (
-        context.cluster(pools=(PoolPlan(groups=4),), lease_s=1.0) as cluster,
+        context.cluster(pools=(PoolOptions(groups=4),), lease_s=1.0) as cluster,
         Load(cluster, seed=context.seed) as load,
     ):
         for number in range(context.times(6, 30)):

@@ -31,7 +31,7 @@ from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 from testkit.waiting import wait_until
 from verification.faults.history import History
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 from verification.faults.system import processes
 
 HOME = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ CPU_ENVIRONMENT = {"MKL_CBWR": "AVX2,STRICT"}
 class Options:
     """The options of a cluster that the clients read."""
 
-    pools: tuple[PoolPlan, ...]
+    pools: tuple[PoolOptions, ...]
     seed: int = 0
 
 
@@ -57,7 +57,7 @@ class Up:
         self.pools = pools
         self.options = Options(
             pools=tuple(
-                PoolPlan(name=name, ranks=int(pool.get("ranks", 1)), groups=int(pool.get("groups", 1)))
+                PoolOptions(name=name, ranks=int(pool.get("ranks", 1)), groups=int(pool.get("groups", 1)))
                 for name, pool in pools.items()
             ),
             seed=seed,

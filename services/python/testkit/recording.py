@@ -11,26 +11,26 @@ from typing import Any
 from daybreak_server.workloads.base import Context, Group, Step, Task
 from daybreak_server.workloads.echo.spec import SPEC as ECHO
 
-SPEC = replace(ECHO, name="noting", implementation="testkit.noting:Noting")
-ABSENT = replace(ECHO, name="absent", implementation="testkit.noting:NoSuchClass")
+SPEC = replace(ECHO, name="recording", implementation="testkit.recording:Recording")
+ABSENT = replace(ECHO, name="absent", implementation="testkit.recording:NoSuchClass")
 
 
-class Noting:
+class Recording:
     def load(self, group: Group) -> None:
         self._options = group.options
-        self._note(f"load {group.options['model']}" if "model" in group.options else "load")
+        self._record(f"load {group.options['model']}" if "model" in group.options else "load")
 
     def warm_up(self) -> None:
-        self._note("warm_up")
+        self._record("warm_up")
         if self._options.get("fail") == "warm_up":
             raise RuntimeError("the kernels do not compile")
 
     def run(self, task: Task[Any], ctx: Context) -> Iterator[Step]:
-        self._note("run")
+        self._record("run")
         time.sleep(self._options.get("step_s", 0))
-        yield Step(phase="noting", fraction=1.0)
+        yield Step(phase="recording", fraction=1.0)
 
-    def _note(self, what: str) -> None:
-        if "notes" in self._options:
-            with Path(self._options["notes"]).open("a") as notes:
-                notes.write(f"{what}\n")
+    def _record(self, call: str) -> None:
+        if "calls_file" in self._options:
+            with Path(self._options["calls_file"]).open("a") as file:
+                file.write(f"{call}\n")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from verification.faults import mixed
 from verification.faults.mixed import Outcome
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.schedule import schedule
 from verification.results import Row
 
-POOLS = (PoolPlan(name="solo", ranks=1, groups=4), PoolPlan(name="pair", ranks=2, groups=2))
+POOLS = (PoolOptions(name="solo", ranks=1, groups=4), PoolOptions(name="pair", ranks=2, groups=2))
 HOME = Path(__file__).resolve().parents[3]
 INCOMPLETE = 70
 """The exit status of a mixed run that broke no promise but could not be completed."""
@@ -96,7 +96,7 @@ def rows_of(outcomes: list[tuple[str, Outcome]], *, wanted: int) -> list[Row]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class MixedRun:
     """One of several mixed runs."""
 
     seed: int
@@ -117,7 +117,7 @@ class Plan:
         return ["mixed", *options]
 
 
-def plans(context: ScenarioContext) -> list[Plan]:
+def mixed_runs(context: ScenarioContext) -> list[MixedRun]:
     """The mixed runs of a short or a long run.
 
     Short: one run under each fsync policy. Long: fourteen runs of 180 s, three under ``always`` and five with
@@ -126,11 +126,13 @@ def plans(context: ScenarioContext) -> list[Plan]:
     common = {"flavour": context.options.flavour}
     if not context.long:
         return [
-            Plan(seed=context.seed, fsync="everysec", seconds=30.0, deaths=50, watchdogs=False, **common),
-            Plan(seed=context.seed + 1, fsync="always", seconds=20.0, deaths=30, watchdogs=True, **common),
+            MixedRun(seed=context.seed, fsync="everysec", seconds=30.0, deaths=50, watchdogs=False, **common),
+            MixedRun(
+                seed=context.seed + 1, fsync="always", seconds=20.0, deaths=30, watchdogs=True, **common
+            ),
         ]
     return [
-        Plan(
+        MixedRun(
             seed=context.seed + run,
             fsync="always" if run % 4 == 3 else "everysec",
             seconds=180.0,
@@ -144,32 +146,32 @@ def plans(context: ScenarioContext) -> list[Plan]:
 
 @scenario("mixed", "kills, freezes and cuts any part while clients work; checks every promise", alone=True)
 def run_mixed(context: ScenarioContext) -> list[Row]:
-    """Run each plan in its own process, as many side by side as ``jobs`` allows."""
+    """Run each mixed run in its own process, as many side by side as ``jobs`` allows."""
 
-    def run_plan(plan: Plan) -> tuple[str, Outcome]:
+    def run_one(run: MixedRun) -> tuple[str, Outcome]:
         with tempfile.TemporaryDirectory() as folder:
-            result = (context.done or Path(folder)) / f"mixed-{plan.seed}.json"
+            result = (context.done or Path(folder)) / f"mixed-{run.seed}.json"
             if not result.exists():
-                _run_in_subprocess(plan, result, log=context.log)
+                _run_in_subprocess(run, result, log=context.log)
             outcome = Outcome.from_json(result.read_text())
         context.log(
-            f"   seed {plan.seed}, appendfsync {plan.fsync}, {'watchdogs' if plan.watchdogs else 'no watchdogs'}: "
+            f"   seed {run.seed}, appendfsync {run.fsync}, {'watchdogs' if run.watchdogs else 'no watchdogs'}: "
             f"{outcome.deaths} killed, {outcome.tasks} tasks, {outcome.seconds:.0f} s"
         )
-        return plan.fsync, outcome
+        return run.fsync, outcome
 
     with ThreadPoolExecutor(context.jobs) as pool:
-        outcomes = list(pool.map(run_plan, plans(context)))
+        outcomes = list(pool.map(run_one, mixed_runs(context)))
     return rows_of(outcomes, wanted=3000 if context.long else 0)
 
 
-def _run_in_subprocess(plan: Plan, result: Path, *, log: Callable[[str], None]) -> None:
-    """Run a plan in its own process. :raises ViolatedError: with its output when it fails."""
-    command = [sys.executable, "-m", "verification.faults", *plan.arguments(), f"--result={result}"]
+def _run_in_subprocess(run: MixedRun, result: Path, *, log: Callable[[str], None]) -> None:
+    """Run it in its own process. :raises ViolatedError: with its output when it fails."""
+    command = [sys.executable, "-m", "verification.faults", *run.arguments(), f"--result={result}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode == INCOMPLETE:
-        log(f"   seed {plan.seed} INCOMPLETE, running it again: {done.stderr[-1000:]}")
+        log(f"   seed {run.seed} INCOMPLETE, running it again: {done.stderr[-1000:]}")
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode != 0:
         output = f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
-        raise ViolatedError(f"python -m verification.faults {' '.join(plan.arguments())}:\n{output}")
+        raise ViolatedError(f"python -m verification.faults {' '.join(run.arguments())}:\n{output}")

@@ -13,12 +13,12 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.failpoints import ALL, GATEWAY
 from verification.faults.history import read
 from verification.faults.load import Load
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
-from verification.faults.scenarios.runs import BOUND_S, bound
+from verification.faults.scenarios.mixed_runs import BOUND_S, bound
 from verification.results import Row
 
-POOLS = (PoolPlan(name="solo", ranks=1, groups=2), PoolPlan(name="pair", ranks=2, groups=1))
+POOLS = (PoolOptions(name="solo", ranks=1, groups=2), PoolOptions(name="pair", ranks=2, groups=1))
 UPLOADS = ("mid-upload", "after-upload", "before-settle", "after-settle")
 _TASK: dict[str, Any] = {"steps": 8, "step_s": 0.03}
 
@@ -99,7 +99,7 @@ def run_resume(context: ScenarioContext) -> list[Row]:
     """Kill leaders of tasks that have a checkpoint, and compare the results with those of an uninterrupted run."""
     rounds, steps = context.times(3, 15), 60
     with (
-        context.cluster(pools=(PoolPlan(groups=4),), checkpoint_s=0.05) as cluster,
+        context.cluster(pools=(PoolOptions(groups=4),), checkpoint_s=0.05) as cluster,
         Load(cluster, seed=context.seed) as load,
     ):
         for at in range(rounds):

@@ -12,7 +12,7 @@ import pytest
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.tasks import State
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from testkit.odd import ERRORS, STEPS
+from testkit.misbehaving import ERRORS, STEPS
 from testkit.pools import Pool
 from testkit.waiting import wait_until
 
@@ -20,7 +20,7 @@ REASONS = {
     "exit": "SystemExit: 3",
     "exit with text": "SystemExit: no licence",
     "interrupt": "KeyboardInterrupt",
-    "generator exit": "GeneratorExit: odd",
+    "generator exit": "GeneratorExit: stopped",
     "base": "BaseException: bare",
     "silent": "SilentError: <SilentError that cannot be shown: its __str__ raises SystemExit>",
     "huge": "ValueError: xxxx",
@@ -32,13 +32,13 @@ REASONS = {
     "unpicklable": "UnpicklableError: holds a lock",
     "stop iteration": "generator raised StopIteration",
 }
-CODES = {"nul": "odd\\x00code", "code": "7", "permanent group": "part_refused"}
+CODES = {"nul": "bad\\x00code", "code": "7", "permanent group": "part_refused"}
 
 
 @pytest.fixture
-def odd(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool:
-    """A pool with one group of the odd workload."""
-    pool = pools(workload="testkit.odd:SPEC")
+def misbehaving(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool:
+    """A pool with one group of the misbehaving workload."""
+    pool = pools(workload="testkit.misbehaving:SPEC")
     leader(pool)
     return pool
 
@@ -49,40 +49,40 @@ def test_every_error_of_the_odd_workload_is_tested() -> None:
 
 
 @pytest.mark.parametrize("where", ["first", "later", "finally"])
-def test_any_error_is_a_strike_with_its_reason_and_the_group_lives(odd: Pool, where: str) -> None:
+def test_any_error_is_a_strike_with_its_reason_and_the_group_lives(misbehaving: Pool, where: str) -> None:
     """That includes errors that end threads or processes, and errors that cannot be shown or stored."""
-    tasks = {error: odd.submit(error=error, where=where, max_strikes=1) for error in REASONS}
-    again = odd.submit(error="exit", where=where, attempts=1, max_strikes=2)
+    tasks = {error: misbehaving.submit(error=error, where=where, max_strikes=1) for error in REASONS}
+    again = misbehaving.submit(error="exit", where=where, attempts=1, max_strikes=2)
     for error, task in tasks.items():
-        record = odd.wait(task, State.FAILED)
+        record = misbehaving.wait(task, State.FAILED)
         assert (record.attempt, record.strikes, record.releases) == (1, 1, 0), error
         assert record.error_code == CODES.get(error, "workload_failed")
         assert REASONS[error] in (record.error_message or ""), error
         assert len(record.error_message or "") <= 2000
-        assert odd.types(task)[-1] == "failed"
-    assert (odd.wait(again).attempt, odd.get(again).strikes) == (2, 1)
-    assert len(odd.view().groups) == 1
+        assert misbehaving.types(task)[-1] == "failed"
+    assert (misbehaving.wait(again).attempt, misbehaving.get(again).strikes) == (2, 1)
+    assert len(misbehaving.view().groups) == 1
     assert {
         event.data["group"]
         for task in [*tasks.values(), again]
-        for event in odd.events(task)
+        for event in misbehaving.events(task)
         if event.type == "started"
-    } == {odd.view().groups[0].id}
+    } == {misbehaving.view().groups[0].id}
 
 
-def test_a_forked_child_does_not_become_a_second_leader(odd: Pool) -> None:
+def test_a_forked_child_does_not_become_a_second_leader(misbehaving: Pool) -> None:
     """The child exits when it returns to the group's code; the parent finishes the task, once."""
-    task = odd.submit(error="fork")
-    odd.wait(task)
-    assert odd.types(task).count("succeeded") == 1
-    assert "retrying" not in odd.types(task)
+    task = misbehaving.submit(error="fork")
+    misbehaving.wait(task)
+    assert misbehaving.types(task).count("succeeded") == 1
+    assert "retrying" not in misbehaving.types(task)
 
 
 def test_a_workload_that_exits_while_it_loads_breaks_its_group_with_the_reason(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
     """`sys.exit` in `load` does not end the thread silently."""
-    pool = pools(workload="testkit.odd:SPEC", options={"load": "exit"})
+    pool = pools(workload="testkit.misbehaving:SPEC", options={"load": "exit"})
     broken: queues.SimpleQueue[Cause] = queues.SimpleQueue()
     leader(pool, on_broken=broken.put)
     assert broken.get(timeout=60).message.startswith("SystemExit: 3")
@@ -92,14 +92,16 @@ def test_a_workload_that_exits_while_it_loads_breaks_its_group_with_the_reason(
 @pytest.mark.parametrize(
     ("says", "expected"), [("surrogate", "caf\\udce9.mp4"), ("nul", "a\\x00b"), ("long", "語" * 1999 + "…")]
 )
-def test_text_of_a_workload_reaches_the_stream_in_storable_form(odd: Pool, says: str, expected: str) -> None:
+def test_text_of_a_workload_reaches_the_stream_in_storable_form(
+    misbehaving: Pool, says: str, expected: str
+) -> None:
     """Lines, levels and phases have no surrogates and no NUL, and keep within their sizes; later events arrive too."""
-    task = odd.submit(says=says)
-    odd.wait(task)
-    line, other = (event.data for event in odd.events(task) if event.type == "log")
+    task = misbehaving.submit(says=says)
+    misbehaving.wait(task)
+    line, other = (event.data for event in misbehaving.events(task) if event.type == "log")
     assert line["message"] == expected
     assert other["message"] == "'a key'"
-    phases = [event.data["phase"] for event in odd.events(task) if event.type == "progress"]
+    phases = [event.data["phase"] for event in misbehaving.events(task) if event.type == "progress"]
     assert phases[0] == line["level"]
     assert expected.startswith(phases[0].rstrip("…"))
     assert len(phases[0].encode()) <= 64
@@ -107,15 +109,17 @@ def test_text_of_a_workload_reaches_the_stream_in_storable_form(odd: Pool, says:
 
 
 @pytest.mark.parametrize("steps", ["torch", "numpy", "decimal", "tiny"])
-def test_scalars_of_other_libraries_are_accepted_in_steps(odd: Pool, steps: str) -> None:
+def test_scalars_of_other_libraries_are_accepted_in_steps(misbehaving: Pool, steps: str) -> None:
     """Scalars of numpy and torch, and Decimal."""
     if steps in ("torch", "numpy"):
         pytest.importorskip(steps)
-    task = odd.submit(steps=steps)
-    record = odd.wait(task)
+    task = misbehaving.submit(steps=steps)
+    record = misbehaving.wait(task)
     assert (record.step, record.steps, record.fraction) == (2, 4, 1.0)
     (progress,) = [
-        event.data for event in odd.events(task) if event.type == "progress" and event.data.get("step")
+        event.data
+        for event in misbehaving.events(task)
+        if event.type == "progress" and event.data.get("step")
     ]
     assert (progress["step"], progress["steps"]) == (2, 4)
 
@@ -136,14 +140,14 @@ def test_scalars_of_other_libraries_are_accepted_in_steps(odd: Pool, steps: str)
     ],
 )
 def test_an_invalid_step_is_a_permanent_error_that_names_the_field(
-    odd: Pool, steps: str, message: str
+    misbehaving: Pool, steps: str, message: str
 ) -> None:
     """A retry would yield the same step. The group takes the next task."""
     if steps == "many":
         pytest.importorskip("torch")
-    record = odd.wait(odd.submit(steps=steps), State.FAILED)
+    record = misbehaving.wait(misbehaving.submit(steps=steps), State.FAILED)
     assert (record.error_code, record.error_message, record.attempt) == ("invalid_step", message, 1)
-    odd.wait(odd.submit())
+    misbehaving.wait(misbehaving.submit())
 
 
 def test_every_step_of_the_odd_workload_is_tested() -> None:
@@ -151,20 +155,20 @@ def test_every_step_of_the_odd_workload_is_tested() -> None:
     assert len(STEPS) == 4 + 10
 
 
-def test_artifacts_keep_their_names_and_none_is_lost(odd: Pool) -> None:
+def test_artifacts_keep_their_names_and_none_is_lost(misbehaving: Pool) -> None:
     """Letters of every script and the ending stay; names that some file system takes for the same get a number."""
     wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
     wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
     wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]
-    task = odd.submit(files=wanted)
-    refs = odd.wait(task).artifacts
+    task = misbehaving.submit(files=wanted)
+    refs = misbehaving.wait(task).artifacts
     names = [ref.name for ref in refs]
     assert names[:5] == ["日本.mp4", "中国.mp4", "Ünder.txt", "Ünder-2.txt", "clip.mp4"]
     assert names[5:9] == ["CLIP-2.mp4", "a-b.txt", "a-b-2.txt", "artifact"]
     assert names[9:13] == ["hidden", "file-con.txt", "artifact.mp4", "artifact-2.mp4"]
     assert names[13:] == ["語" * 58 + ".mp4", "caf.mp4"]
     assert len({ref.key for ref in refs}) == len(refs)
-    assert odd.output(task, "日本.mp4").decode() == "日本.mp4"
-    assert odd.output(task, "clip.mp4").decode() == "clip.mp4"  # the last of one name
-    assert odd.output(task, "Ünder-2.txt").decode() == "U\u0308nder.txt"
+    assert misbehaving.output(task, "日本.mp4").decode() == "日本.mp4"
+    assert misbehaving.output(task, "clip.mp4").decode() == "clip.mp4"  # the last of one name
+    assert misbehaving.output(task, "Ünder-2.txt").decode() == "U\u0308nder.txt"
     assert all(ref.key.isascii() and Path(ref.key).suffix == Path(ref.name).suffix for ref in refs)

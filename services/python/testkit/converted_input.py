@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from daybreak_server.workloads.base import Context, Group, Step, Task, WorkloadSpec
 
 
-class KindsParams(BaseModel):
+class ConvertedInputParams(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     frame_count: int
@@ -44,22 +44,24 @@ class SecretParams(BaseModel):
     account: Account | None = None
 
 
-SPEC: WorkloadSpec[KindsParams] = WorkloadSpec(
-    name="kinds", Params=KindsParams, implementation="testkit.kinds:Kinds"
+SPEC: WorkloadSpec[ConvertedInputParams] = WorkloadSpec(
+    name="converted_input",
+    Params=ConvertedInputParams,
+    implementation="testkit.converted_input:ConvertedInput",
 )
 SECRET = replace(SPEC, Params=SecretParams)
 
 
-class Kinds:
+class ConvertedInput:
     def load(self, group: Group) -> None:
         pass
 
     def warm_up(self) -> None:
         pass
 
-    def run(self, task: Task[KindsParams], ctx: Context) -> Iterator[Step]:
+    def run(self, task: Task[ConvertedInputParams], ctx: Context) -> Iterator[Step]:
         params = task.params
         path = ctx.workdir / "seen.txt"
         path.write_text(f"{params.frame_count} {params.tags} {params.double} {params.seed}")
         ctx.artifact(path, content_type="text/plain")
-        yield Step(phase="kinds", fraction=1.0)
+        yield Step(phase="converted_input", fraction=1.0)

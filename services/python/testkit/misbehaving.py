@@ -1,4 +1,4 @@
-"""A workload that misbehaves on request: in what it raises, logs, yields and leaves behind."""
+"""A workload that misbehaves on request: its input chooses what it raises, logs, yields and leaves behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from daybreak_server.workloads.base import (
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 
 
-class OddParams(BaseModel):
+class MisbehavingParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     error: str = ""
@@ -36,7 +36,9 @@ class OddParams(BaseModel):
     files: list[str] = []
 
 
-SPEC: WorkloadSpec[OddParams] = WorkloadSpec(name="odd", Params=OddParams, implementation="testkit.odd:Odd")
+SPEC: WorkloadSpec[MisbehavingParams] = WorkloadSpec(
+    name="misbehaving", Params=MisbehavingParams, implementation="testkit.misbehaving:Misbehaving"
+)
 
 
 class SilentError(Exception):
@@ -57,7 +59,7 @@ class UnpicklableError(Exception):
         raise TypeError("cannot pickle this")
 
 
-class OddCodeError(RetryableError):
+class NumericCodeError(RetryableError):
     code: Any = 7
 
 
@@ -73,13 +75,13 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "exit": lambda: sys.exit(3),
     "exit with text": lambda: sys.exit("no licence"),
     "interrupt": lambda: _raise(KeyboardInterrupt()),
-    "generator exit": lambda: _raise(GeneratorExit("odd")),
+    "generator exit": lambda: _raise(GeneratorExit("stopped")),
     "base": lambda: _raise(BaseException("bare")),
     "silent": lambda: _raise(SilentError()),
     "huge": lambda: _raise(ValueError("x" * 50_000_000)),
     "surrogate": lambda: _raise(ValueError(f"cannot open {NOT_UTF8}")),
-    "nul": lambda: _raise(RetryableError("a\0b", code="odd\0code")),
-    "code": lambda: _raise(OddCodeError("numbered")),
+    "nul": lambda: _raise(RetryableError("a\0b", code="bad\0code")),
+    "code": lambda: _raise(NumericCodeError("numbered")),
     "group": lambda: _raise(_group(ValueError("left"), KeyError("right"))),
     "permanent group": lambda: _raise(
         _group(ValueError("left"), PermanentError("never", code="part_refused"))
@@ -90,26 +92,29 @@ ERRORS: dict[str, Callable[[], Any]] = {
 }
 
 STEPS: dict[str, Callable[[], Any]] = {
-    "torch": lambda: Step(phase="odd", fraction=_torch(0.5), step=_torch(2), steps=_torch(4)),
+    "torch": lambda: Step(phase="misbehaving", fraction=_torch(0.5), step=_torch(2), steps=_torch(4)),
     "numpy": lambda: Step(
-        phase="odd", fraction=_numpy("float32", 0.5), step=_numpy("int64", 2), steps=_numpy("uint8", 4)
+        phase="misbehaving",
+        fraction=_numpy("float32", 0.5),
+        step=_numpy("int64", 2),
+        steps=_numpy("uint8", 4),
     ),
-    "decimal": lambda: Step(phase="odd", fraction=Decimal("0.5"), step=Decimal(2), steps=4.0),  # type: ignore[arg-type]
-    "tiny": lambda: Step(phase="odd", fraction=5e-324, step=2, steps=4),
-    "nan": lambda: Step(phase="odd", fraction=float("nan")),
-    "infinite": lambda: Step(phase="odd", fraction=float("inf")),
-    "text": lambda: Step(phase="odd", fraction="0.5"),  # type: ignore[arg-type]
-    "truth": lambda: Step(phase="odd", fraction=0.5, step=True),
-    "half": lambda: Step(phase="odd", fraction=0.5, step=2.5),  # type: ignore[arg-type]
-    "negative": lambda: Step(phase="odd", fraction=0.5, step=-1),
-    "many": lambda: Step(phase="odd", fraction=_torch([0.1, 0.2])),
+    "decimal": lambda: Step(phase="misbehaving", fraction=Decimal("0.5"), step=Decimal(2), steps=4.0),  # type: ignore[arg-type]
+    "tiny": lambda: Step(phase="misbehaving", fraction=5e-324, step=2, steps=4),
+    "nan": lambda: Step(phase="misbehaving", fraction=float("nan")),
+    "infinite": lambda: Step(phase="misbehaving", fraction=float("inf")),
+    "text": lambda: Step(phase="misbehaving", fraction="0.5"),  # type: ignore[arg-type]
+    "truth": lambda: Step(phase="misbehaving", fraction=0.5, step=True),
+    "half": lambda: Step(phase="misbehaving", fraction=0.5, step=2.5),  # type: ignore[arg-type]
+    "negative": lambda: Step(phase="misbehaving", fraction=0.5, step=-1),
+    "many": lambda: Step(phase="misbehaving", fraction=_torch([0.1, 0.2])),
     "no phase": lambda: Step(phase=None, fraction=0.5),  # type: ignore[arg-type]
     "no step": lambda: 0.5,
-    "snapshot": lambda: Step(phase="odd", fraction=0.5, snapshot=b"state"),  # type: ignore[arg-type]
+    "snapshot": lambda: Step(phase="misbehaving", fraction=0.5, snapshot=b"state"),  # type: ignore[arg-type]
 }
 
 
-class Odd:
+class Misbehaving:
     def load(self, group: Group) -> None:
         self._group = group
         if "load" in group.options and group.options.get("load_rank", group.rank) == group.rank:
@@ -118,7 +123,7 @@ class Odd:
     def warm_up(self) -> None:
         pass
 
-    def run(self, task: Task[OddParams], ctx: Context) -> Iterator[Step]:
+    def run(self, task: Task[MisbehavingParams], ctx: Context) -> Iterator[Step]:
         params = task.params
         self._fail(task, "first")
         if params.error == "fork":
@@ -129,7 +134,7 @@ class Odd:
                 yield Step(phase=phase, fraction=0.1)
             if params.steps:
                 yield STEPS[params.steps]()
-            yield Step(phase="odd", fraction=0.6)
+            yield Step(phase="misbehaving", fraction=0.6)
             self._fail(task, "later")
         finally:
             self._fail(task, "finally")
@@ -138,7 +143,7 @@ class Odd:
             path.write_text(name)
             name = NOT_UTF8 if name == "not UTF-8" else name  # noqa: PLW2901
             ctx.artifact(path, name=name, content_type="text/plain")
-        yield Step(phase="odd", fraction=1.0)
+        yield Step(phase="misbehaving", fraction=1.0)
 
     def _say(self, ctx: Context, what: str) -> str:
         text = {"surrogate": NOT_UTF8, "nul": "a\0b", "long": "語" * 5000}[what]
@@ -146,7 +151,7 @@ class Odd:
         ctx.log(KeyError("a key"))  # type: ignore[arg-type]
         return text
 
-    def _fail(self, task: Task[OddParams], where: str) -> None:
+    def _fail(self, task: Task[MisbehavingParams], where: str) -> None:
         params = task.params
         fails_here = params.where == where and params.rank in (None, self._group.rank)
         if params.error in ERRORS and fails_here and task.attempt <= params.attempts:

@@ -21,12 +21,14 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def dev(systems: Callable[..., System]) -> System:
-    system = systems("dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__ODD__WORKLOAD="testkit.odd:SPEC")
+    system = systems(
+        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__MISBEHAVING__WORKLOAD="testkit.misbehaving:SPEC"
+    )
     system.ready(60)
     return system
 
 
-def submit(system: System, pool: str = "odd", **options: Any) -> str:
+def submit(system: System, pool: str = "misbehaving", **options: Any) -> str:
     known = {name: options.pop(name) for name in ("max_strikes",) if name in options}
     return request(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **known})["id"]
 
@@ -39,12 +41,12 @@ def events(system: System, task: str) -> str:
 
 def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> None:
     """With `sys.exit` in each attempt, the task gets all its strikes, and the error has the reason."""
-    (before,) = wait_until(lambda: request(f"{dev.url}/v1/pools/odd")["groups"], 60, "the group")
+    (before,) = wait_until(lambda: request(f"{dev.url}/v1/pools/misbehaving")["groups"], 60, "the group")
     task = dev.wait(submit(dev, error="exit", max_strikes=2), "failed")
     assert (task["attempt"], task["strikes"], task["releases"]) == (2, 2, 0)
     assert task["error"]["message"].startswith("SystemExit: 3")
     dev.wait(submit(dev))
-    (after,) = request(f"{dev.url}/v1/pools/odd")["groups"]
+    (after,) = request(f"{dev.url}/v1/pools/misbehaving")["groups"]
     assert after["id"] == before["id"]
     assert "is replaced" not in dev.output_text()
 
@@ -82,10 +84,12 @@ def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_pa
 def test_ranks_get_exactly_the_input_that_was_checked(systems: Callable[..., System]) -> None:
     """Aliases, computed fields with forbidden extras, before-validators, random defaults; also in a replay."""
     system = systems(
-        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SPEC"
+        "dev",
+        PYTHONPATH=str(TESTS.parent),
+        DAYBREAK_POOLS__CONVERTED__WORKLOAD="testkit.converted_input:SPEC",
     )
     system.ready(60)
-    task = submit(system, "kinds", frameCount=3, tags="a,b", double=4)
+    task = submit(system, "converted", frameCount=3, tags="a,b", double=4)
     first = system.wait(task)
     assert first["input"]["frameCount"] == 3
     with urllib.request.urlopen(system.url + first["artifacts"][0]["url"], timeout=30) as answer:
@@ -99,7 +103,9 @@ def test_ranks_get_exactly_the_input_that_was_checked(systems: Callable[..., Sys
 def test_a_workload_whose_input_holds_a_secret_is_refused_at_start(systems: Callable[..., System]) -> None:
     """The message has the name of the field and what to do instead. Nothing has been started yet."""
     system = systems(
-        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__KINDS__WORKLOAD="testkit.kinds:SECRET"
+        "dev",
+        PYTHONPATH=str(TESTS.parent),
+        DAYBREAK_POOLS__CONVERTED__WORKLOAD="testkit.converted_input:SECRET",
     )
     assert system.process.wait(60) == 2
     assert "the field account.token of Params is a secret" in system.output_text()

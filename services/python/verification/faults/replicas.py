@@ -1,10 +1,10 @@
-"""The places in a cluster that processes fill, and the processes that faults can hit."""
+"""What a cluster keeps running (replicas), and the processes that faults can hit (targets)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from verification.faults.options import PoolPlan
+from verification.faults.options import PoolOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +18,15 @@ class Target:
 
 
 @dataclass(slots=True, kw_only=True)
-class Slot:
-    """The place of one process, or of the ranks of one group."""
+class Replica:
+    """One server, gateway or group, which the cluster restarts when it ends."""
 
     name: str
     kind: str
-    pool: PoolPlan | None = None
+    pool: PoolOptions | None = None
     port: int = 0
     pids: dict[int, int] = field(default_factory=dict)
+    """The pid of each rank; a server or gateway has only rank 0. Empty while it does not run."""
     incarnation: int = 0
+    """How often it has started."""
     started: float = 0.0

@@ -3,9 +3,9 @@
 `uv pip compile --universal` sees different torch wheels on different machines, and each depends on its own CUDA
 packages. torch installs what its build needs, so the lock pins only the public version, which every build satisfies.
 
-    python tools/lock.py LOCK           rewrite the lock file
-    python tools/lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, or if a CUDA
-                                        package is installed beside a CPU build of torch
+    python tools/portable_lock.py LOCK           rewrite the lock file
+    python tools/portable_lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, or if a
+                                                 CUDA package is installed beside a CPU build of torch
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Assumptions:
     """The whole system. Every assumption that is not measured has a name here."""
 
     tasks_s: float = 100_000
@@ -78,36 +78,36 @@ class Plan:
         return self.tasks_a_shard * (3 + self.reports)
 
 
-def load(plan: Plan, costs: Costs) -> Mapping[str, float]:
+def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
     """Share of the hottest shard's core that each operation takes, where every settle finds a next task."""
-    tasks, groups = plan.tasks_a_shard, plan.groups_a_shard
+    tasks, groups = assumed.tasks_a_shard, assumed.groups_a_shard
     return {
         "submit": tasks * costs.submit,
         "settle and claim": tasks * costs.settle,
-        "report": tasks * plan.reports * costs.report,
-        "events to gateways": plan.events_a_shard * plan.readers * event_out(plan, costs),
-        "refresh of groups": groups / (plan.lease_s / 3) * costs.refresh,
-        "renewal of leases": (groups / (plan.lease_s / 3) * costs.renew)
-        if plan.run_s > plan.lease_s / 3
+        "report": tasks * assumed.reports * costs.report,
+        "events to gateways": assumed.events_a_shard * assumed.readers * event_out(assumed, costs),
+        "refresh of groups": groups / (assumed.lease_s / 3) * costs.refresh,
+        "renewal of leases": (groups / (assumed.lease_s / 3) * costs.renew)
+        if assumed.run_s > assumed.lease_s / 3
         else 0.0,
-        "tick": plan.tickers * costs.tick,
+        "tick": assumed.tickers * costs.tick,
     }
 
 
-def event_out(plan: Plan, costs: Costs) -> float:
+def event_out(assumed: Assumptions, costs: Costs) -> float:
     """A reader that is slower than the events takes many with each look."""
-    return costs.event_out_many if plan.events_a_shard > 1_000 else costs.event_out
+    return costs.event_out_many if assumed.events_a_shard > 1_000 else costs.event_out
 
 
-def fan_out_bytes_s(plan: Plan) -> float:
+def fan_out_bytes_s(assumed: Assumptions) -> float:
     """What the hottest shard sends to gateways."""
-    return plan.events_a_shard * plan.readers * plan.event_bytes
+    return assumed.events_a_shard * assumed.readers * assumed.event_bytes
 
 
-def memory_bytes(plan: Plan, costs: Costs) -> tuple[float, float]:
+def memory_bytes(assumed: Assumptions, costs: Costs) -> tuple[float, float]:
     """Of the hottest shard: what waits, and what has ended and is kept."""
-    waiting = plan.queued / plan.shards * plan.hottest * costs.queued_bytes
-    return waiting, plan.tasks_a_shard * plan.retention_s * costs.ended_bytes
+    waiting = assumed.queued / assumed.shards * assumed.hottest * costs.queued_bytes
+    return waiting, assumed.tasks_a_shard * assumed.retention_s * costs.ended_bytes
 
 
 def slot(tag: str) -> int:

@@ -1,6 +1,7 @@
-"""What runs in a gateway's and in a rank's process: Daybreak's own parts, with failpoints around their ports.
+"""What the process of a gateway or of a rank runs: Daybreak's own code, with failpoints around its ports.
 
-The zygote runs parts in forks. ``python -m verification.faults.parts SPEC LOG`` runs one in its own interpreter.
+The fork server runs each component in a fork of itself. ``python -m verification.faults.components COMPONENT LOG``
+runs one in its own interpreter; COMPONENT is JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads import registry
+from testkit.rendezvous import FolderRendezvousStore
 from verification.faults.failpoints import (
     FailingBlobs,
     FailingEvents,
@@ -40,7 +42,7 @@ EXIT_UNHEALTHY = 71
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Component:
     """One process of the cluster."""
 
     kind: str
@@ -55,7 +57,8 @@ class Part:
     """The folder of this group's :class:`FolderRendezvousStore`; each incarnation has its own."""
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    """Extra variables. With any, the part runs in its own interpreter, so that the dynamic loader sees them too."""
+    """Extra variables. If there are any, the component runs in its own interpreter, because the dynamic loader reads
+    them only when a program starts."""
     has_watchdog: bool = False
     """Whether this rank, a leader, has a watchdog, as in production."""
     chance: dict[str, float] = field(default_factory=dict)
@@ -67,38 +70,16 @@ class Part:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Part:
+    def from_json(cls, text: str) -> Component:
         """The inverse of ``as_json``."""
         fields = json.loads(text)
         return cls(**{**fields, "command": tuple(fields["command"])})
 
 
-class FolderRendezvousStore:
-    """A rendezvous store in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / "leader"
-
-    def put(self, address: str) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(address)
-        fresh.rename(self._file)
-
-    def get(self) -> str | None:
-        try:
-            return self._file.read_text()
-        except FileNotFoundError:
-            return None
-
-    def clear(self) -> None:
-        self._file.unlink(missing_ok=True)
-
-
 def preload() -> None:
-    """Import and read all that parts need, in the process that they fork from.
+    """Import and read everything that components need, in the process from which they fork.
 
-    So edits in the working tree do not affect a run that has started.
+    Edits in the working tree therefore do not affect a run that has started.
     """
     library = Library()
     for script in files("daybreak_server.adapters.redis").joinpath("lua").iterdir():
@@ -114,59 +95,59 @@ def preload() -> None:
     registry.implementation(wiring.workload_spec(settings.pools["echo"]))
 
 
-def run(part: Part) -> None:
-    """Run this part to its end."""
+def run(component: Component) -> None:
+    """Run this component until it ends."""
     logging.basicConfig(
         level=logging.INFO,
-        format=f"%(asctime)s {part.name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s {component.name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s",
         force=True,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    points = Failpoints(
-        Path(part.folder),
-        who=part.name,
-        chance=part.chance,
-        seed=zlib.crc32(f"{part.seed}/{os.getpid()}".encode()),
+    failpoints = Failpoints(
+        Path(component.folder),
+        who=component.name,
+        chance=component.chance,
+        seed=zlib.crc32(f"{component.seed}/{os.getpid()}".encode()),
     )
-    if part.kind == "gateway":
-        _gateway(part, points)
+    if component.kind == "gateway":
+        _gateway(component, failpoints)
     else:
-        _rank(part, points)
+        _rank(component, failpoints)
 
 
-def _gateway(part: Part, points: Failpoints) -> None:
-    settings = Settings.model_validate_json(part.settings)
+def _gateway(component: Component, failpoints: Failpoints) -> None:
+    settings = Settings.model_validate_json(component.settings)
     services = wiring.build_services(settings)
-    store = FailingStore(services.store, points)
+    store = FailingStore(services.store, failpoints)
     app = build_app(
         replace(
             services,
             store=store,
             housekeeper=store,
-            events=FailingEvents(services.events, points),
-            blobs=FailingBlobs(services.blobs, points),
+            events=FailingEvents(services.events, failpoints),
+            blobs=FailingBlobs(services.blobs, failpoints),
         )
     )
     ApiServer(app, host=settings.http.host, port=settings.http.port).run()
 
 
-def _rank(part: Part, points: Failpoints) -> None:
-    settings = Settings.model_validate_json(part.settings)
-    spec = wiring.workload_spec(settings.pools[part.pool])
+def _rank(component: Component, failpoints: Failpoints) -> None:
+    settings = Settings.model_validate_json(component.settings)
+    spec = wiring.workload_spec(settings.pools[component.pool])
 
     def workload() -> Any:
-        return FailingWorkload(registry.implementation(spec), points)
+        return FailingWorkload(registry.implementation(spec), failpoints)
 
     deps = RankDeps(
-        queue=lambda: FailingQueue(wiring.build_queue(settings, part.pool), points),
-        blobs=lambda: FailingBlobs(wiring.build_blobs(settings), points),
+        queue=lambda: FailingQueue(wiring.build_queue(settings, component.pool), failpoints),
+        blobs=lambda: FailingBlobs(wiring.build_blobs(settings), failpoints),
         workload=workload,
         on_broken=lambda why: os._exit(EXIT_BROKEN),
-        rendezvous=FolderRendezvousStore(Path(part.rendezvous)),
-        label=part.name,
-        watchdog=(lambda: _watchdog(settings, part)) if part.has_watchdog else None,
+        rendezvous=FolderRendezvousStore(Path(component.rendezvous)),
+        label=component.name,
+        watchdog=(lambda: _watchdog(settings, component)) if component.has_watchdog else None,
     )
-    rank = Rank(spec, wiring.gang_config(settings, part.pool), deps, rank=part.rank)
+    rank = Rank(spec, wiring.gang_config(settings, component.pool), deps, rank=component.rank)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     rank.start()
@@ -178,7 +159,7 @@ def _rank(part: Part, points: Failpoints) -> None:
 
 
 class _KillableWatchdog(Watchdog):
-    """Writes its process's id to a file, so that the cluster can kill it too."""
+    """Writes the id of its process to a file, so that the cluster can kill it too."""
 
     pid_file: Path
 
@@ -191,22 +172,22 @@ class _KillableWatchdog(Watchdog):
             fresh.rename(self.pid_file)
 
 
-def _watchdog(settings: Settings, part: Part) -> Watchdog:
-    made = wiring.build_watchdog(settings, part.pool)
+def _watchdog(settings: Settings, component: Component) -> Watchdog:
+    made = wiring.build_watchdog(settings, component.pool)
     watchdog = _KillableWatchdog(made._command, config=made._config)
     made.shared.close()
-    folder = Path(part.folder) / "watchdogs"
+    folder = Path(component.folder) / "watchdogs"
     folder.mkdir(exist_ok=True)
-    watchdog.pid_file = folder / part.name
+    watchdog.pid_file = folder / component.name
     return watchdog
 
 
 def main() -> None:
-    """Run the part given on the command line."""
+    """Run the component given on the command line."""
     log = os.open(sys.argv[2], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    run(Part.from_json(sys.argv[1]))
+    run(Component.from_json(sys.argv[1]))
 
 
 if __name__ == "__main__":

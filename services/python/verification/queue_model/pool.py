@@ -32,12 +32,12 @@ from daybreak_server.domain.tasks import (
     State,
 )
 from daybreak_server.domain.transitions import Event, Facts, target
-from verification.model.backoff import backoff_ms
-from verification.model.fairness import FairQueue, order
-from verification.model.state import Attempt, ModelGroup, ModelTask, unexplained
+from verification.queue_model.backoff import backoff_ms
+from verification.queue_model.fairness import FairQueue, order
+from verification.queue_model.state import Attempt, ModelGroup, ModelTask, unexplained
 
 
-class Pool:
+class ModelPool:
     """The reference model of one pool. Set :attr:`now` before each call."""
 
     def __init__(self, *, now: int, max_queued: int = MAX_QUEUED) -> None:

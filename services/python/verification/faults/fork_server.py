@@ -1,8 +1,12 @@
-"""A fork server: it has imported everything, has no threads and no connections, and is the parent of every part.
+"""The fork server: the parent process of every component. A fork of it starts in milliseconds.
 
-It reads requests ``{"ref", "part", "log"}`` from its socket, one per line, forks, and writes ``{"ref", "pid"}``. For
-each child that ends it writes ``{"ended": pid, "status"}`` after it has reaped the child, so that the process is
-certainly gone. When the socket closes, it kills all children. They also die when the zygote itself is killed.
+It has imported everything that a component needs, and it has no threads and no connections, so it can fork safely. It
+speaks JSON over a socket, one message per line:
+
+* A request ``{"ref", "component", "log"}`` makes it fork. It responds with ``{"ref", "pid"}``.
+* When a child ends, it reaps the child and then writes ``{"ended": pid, "status"}``. The process is certainly gone.
+
+When the socket closes, the fork server kills all its children. They also die when the fork server itself is killed.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ import sys
 import traceback
 from typing import Any
 
-from verification.faults import parts
-from verification.faults.parts import Part
+from verification.faults import components
+from verification.faults.components import Component
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,7 +35,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class Zygote:
+class ForkServer:
     """The loop of the fork server."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -60,7 +64,7 @@ class Zygote:
                 os.waitpid(pid, 0)
 
     def _read_requests(self) -> bool:
-        """Fork what the socket asks for. :returns: ``False`` when the socket is closed."""
+        """Fork once for each request that the socket has. :returns: ``False`` when the socket is closed."""
         data = self._sock.recv(65536)
         if not data:
             return False
@@ -76,14 +80,14 @@ class Zygote:
             self._children.add(pid)
             return pid
         try:
-            self._run_part(request)
+            self._run_component(request)
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(1)
 
-    def _run_part(self, request: dict[str, Any]) -> None:
+    def _run_component(self, request: dict[str, Any]) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the cluster handles Ctrl-C
@@ -93,14 +97,20 @@ class Zygote:
         log = os.open(request["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        part = Part.from_json(request["part"])
-        environment = {**os.environ, **part.environment}
-        if part.kind == "program":
-            os.execvpe(part.command[0], part.command, environment)
-        if part.environment:
-            command = [sys.executable, "-m", "verification.faults.parts", request["part"], request["log"]]
+        component = Component.from_json(request["component"])
+        environment = {**os.environ, **component.environment}
+        if component.kind == "program":
+            os.execvpe(component.command[0], component.command, environment)
+        if component.environment:
+            command = [
+                sys.executable,
+                "-m",
+                "verification.faults.components",
+                request["component"],
+                request["log"],
+            ]
             os.execvpe(command[0], command, environment)
-        parts.run(part)
+        components.run(component)
 
     def _reap(self) -> None:
         while True:
@@ -118,16 +128,16 @@ class Zygote:
 
 
 def main() -> None:
-    """``python -m verification.faults.zygote FD [MODULE …]``: import the modules, then serve."""
+    """``python -m verification.faults.fork_server FD [MODULE …]``: import the modules, then serve."""
     die_with_parent()
     sock = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         __import__(module)
-    parts.preload()
+    components.preload()
     gc.collect()
     gc.freeze()  # so that the children share the pages
     with contextlib.suppress(OSError):
-        Zygote(sock).run()
+        ForkServer(sock).run()
 
 
 if __name__ == "__main__":
