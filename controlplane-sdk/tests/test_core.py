@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak import errors
-from daybreak.core import operations
+from daybreak.core import routes
 from daybreak.core.effects import Reply
 from daybreak.core.follow import parse_event_id, read_event
 from daybreak.core.replies import parse, raise_for_status, retry_after
@@ -68,7 +68,7 @@ def test_unknown_event_types_are_skipped() -> None:
 def test_an_argument_of_the_wrong_type_is_named(name: str, given: dict[str, Any]) -> None:
     """The error names the argument."""
     with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
-        operations.submit_body("echo", **({"input": {}} | given))
+        routes.submit_body("echo", **({"input": {}} | given))
 
 
 def test_only_a_failed_task_reports_its_error(make: Any) -> None:
@@ -141,13 +141,13 @@ def test_delays_grow_to_a_limit_and_respect_retry_after() -> None:
 
 def test_paths_are_quoted() -> None:
     """A user's text as an id cannot reach another route."""
-    assert operations.task_path("../pools") == "/v1/tasks/..%2Fpools"
-    assert operations.task_path("a b", "artifacts", "x/y.mp4") == "/v1/tasks/a%20b/artifacts/x%2Fy.mp4"
+    assert routes.task_path("../pools") == "/v1/tasks/..%2Fpools"
+    assert routes.task_path("a b", "artifacts", "x/y.mp4") == "/v1/tasks/a%20b/artifacts/x%2Fy.mp4"
 
 
 def test_a_submit_omits_absent_fields_and_needs_a_time_zone() -> None:
     """The server applies its own defaults; a time without a time zone is rejected."""
-    body = operations.submit_body(
+    body = routes.submit_body(
         "video", {"prompt": "x"}, start_at=datetime(2026, 1, 1, tzinfo=UTC), priority="high"
     )
     assert body == {
@@ -157,8 +157,8 @@ def test_a_submit_omits_absent_fields_and_needs_a_time_zone() -> None:
         "start_at": "2026-01-01T00:00:00.000Z",
     }
     with pytest.raises(ValueError, match="zone"):
-        operations.submit_body("video", {}, start_at=datetime(2026, 1, 1))
-    later = operations.submit_body(
+        routes.submit_body("video", {}, start_at=datetime(2026, 1, 1))
+    later = routes.submit_body(
         "video", {}, start_at=datetime(2026, 1, 1, tzinfo=UTC).astimezone() + timedelta(0)
     )
     assert later["start_at"] == "2026-01-01T00:00:00.000Z"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from daybreak.core.operations import Preview, TaskRef
 from daybreak.core.retry import Retry
+from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import (
     ApiError,
     ArgumentError,

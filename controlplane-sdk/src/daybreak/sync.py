@@ -13,10 +13,9 @@ from typing import Any, Self, TypeVar, cast
 import httpx2
 
 from daybreak.config import Config
-from daybreak.core import operations
+from daybreak.core import routes
 from daybreak.core.download import download
 from daybreak.core.effects import (
-    CallSync,
     Close,
     Done,
     Effect,
@@ -26,13 +25,14 @@ from daybreak.core.effects import (
     Outcome,
     Read,
     Reply,
+    RunBlocking,
     Send,
     Sleep,
     step,
 )
 from daybreak.core.follow import follow, wait
-from daybreak.core.operations import Preview, TaskRef
-from daybreak.core.retry import ApiCall, Retry, call
+from daybreak.core.retry import ApiRequest, Retry, request_with_retries
+from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import DaybreakError
 from daybreak.transport import (
     HTTP_ERRORS,
@@ -107,7 +107,7 @@ class Client:
         of your program. A key belongs to one tenant and one pool, and lives as long as its task: until the pool's
         retention ends or the task is deleted.
         """
-        body = operations.submit_body(
+        body = routes.submit_body(
             pool,
             input,
             priority=priority,
@@ -117,21 +117,21 @@ class Client:
             max_strikes=max_strikes,
             metadata=metadata,
         )
-        return self._call(operations.submit(body, idempotency_key=idempotency_key))
+        return self._request(routes.submit(body, idempotency_key=idempotency_key))
 
     def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
         """Submit up to 100 tasks in one request. Each is accepted or rejected by itself; results keep the order."""
-        return self._call(operations.submit_batch(tasks, idempotency_key=idempotency_key))
+        return self._request(routes.submit_batch(tasks, idempotency_key=idempotency_key))
 
     def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:
         """Estimate a task without submitting it."""
-        return self._call(operations.estimate(operations.submit_body(pool, input)))
+        return self._request(routes.estimate(routes.submit_body(pool, input)))
 
     def get(self, task: TaskRef) -> Task:
         """The current state of a task."""
-        return self._call(operations.get(task))
+        return self._request(routes.get(task))
 
     def list(
         self,
@@ -143,32 +143,32 @@ class Client:
     ) -> Iterator[Task]:
         """Iterate over tasks, newest first (``order="asc"``: oldest first). Pages are fetched as needed."""
         return self._iterate(
-            operations.list_tasks(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
+            routes.list_tasks(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
         )
 
     def cancel(self, task: TaskRef) -> Task:
         """Cancel a task. A running task stops within one step; a task that has ended stays as it is."""
-        return self._call(operations.cancel(task))
+        return self._request(routes.cancel(task))
 
     def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:
         """Submit a new task with the input of a task that has ended."""
-        return self._call(operations.replay(task, idempotency_key=idempotency_key))
+        return self._request(routes.replay(task, idempotency_key=idempotency_key))
 
     def delete(self, task: TaskRef) -> None:
         """Delete a task that has ended, with its events and files."""
-        self._call(operations.delete(task))
+        self._request(routes.delete(task))
 
     def pools(self) -> tuple[Pool, ...]:
         """Return all pools."""
-        return self._call(operations.pools())
+        return self._request(routes.pools())
 
     def pool(self, name: str) -> Pool:
         """One pool: its queue, its groups and the JSON schema of its input."""
-        return self._call(operations.pool(name))
+        return self._request(routes.pool(name))
 
     def preview(self, task: TaskRef) -> Preview:
         """The latest preview image of a running task. Raises ``NotFoundError`` if there is none."""
-        return self._call(operations.preview(task))
+        return self._request(routes.preview(task))
 
     def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
@@ -177,7 +177,7 @@ class Client:
         a FIFO is written to. An interrupted download resumes, also in another process. The file appears only when it
         is complete and its SHA-256 is right.
         """
-        return self._run(download(task, name, path, retry=self._retry))
+        return self._run_operation(download(task, name, path, retry=self._retry))
 
     def events(self, task: TaskRef, *, after: str | None = None) -> Iterator[Event]:
         """Iterate over the task's events after the id ``after`` (default: all), each once and in order.
@@ -189,12 +189,12 @@ class Client:
 
     def wait(self, task: TaskRef, *, timeout_s: float | None = None, check: bool = True) -> Task:
         """Wait until the task ends. Raises ``TaskFailedError`` if it did not succeed, unless ``check=False``."""
-        return self._run(wait(task, timeout_s=timeout_s, check=check, retry=self._retry))
+        return self._run_operation(wait(task, timeout_s=timeout_s, check=check, retry=self._retry))
 
-    def _call(self, api_call: ApiCall[T]) -> T:
-        return self._run(call(api_call, self._retry))
+    def _request(self, api_request: ApiRequest[T]) -> T:
+        return self._run_operation(request_with_retries(api_request, self._retry))
 
-    def _run(self, operation: Operation[T]) -> T:
+    def _run_operation(self, operation: Operation[T]) -> T:
         outcome = Outcome()
         with _EffectRunner(self._http, self.url) as effects:
             while not isinstance(effect := step(operation, outcome), Done):
@@ -249,7 +249,7 @@ class _EffectRunner:
                 self._close()
             case Sleep(seconds):
                 time.sleep(seconds)
-            case CallSync(function):
+            case RunBlocking(function):
                 return cast("object", function())
             case Emit():
                 raise AssertionError("only an iteration emits values")

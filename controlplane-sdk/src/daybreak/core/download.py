@@ -1,12 +1,12 @@
-"""Download an artifact: resumable, checked, and only ever visible as a whole file.
+"""Download an artifact. A download resumes after a failure, and the file appears only when it is complete and correct.
 
-The bytes go to a hidden part file beside the target. Its name contains the SHA-256, so any later call, in this process
-or another, finds it and resumes with a ``Range`` request. When the part file is complete and its SHA-256 is right, it
-is renamed to the target. If a resumed file turns out wrong, it is fetched once more from the start: the bytes of the
-earlier call may have been the bad ones.
+The bytes go to a hidden part file beside the target. The name of the part file contains the artifact's SHA-256, so any
+later call, in this process or another, finds it and continues with a ``Range`` request. When the part file is complete
+and its SHA-256 is right, it is renamed to the target. If the SHA-256 of a resumed file is wrong, the artifact is
+downloaded once more from the start, because the bytes of the earlier call may have been the wrong ones.
 
-A device or a FIFO cannot be renamed over. It receives the bytes from a temporary file after they have been checked.
-:mod:`daybreak.core.targets` decides where the bytes go.
+A device or a FIFO must not be replaced by a rename. It receives the bytes from a temporary file after they have been
+checked. :mod:`daybreak.core.targets` decides where the bytes go.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ import os
 import tempfile
 from pathlib import Path
 
-from daybreak.core import operations
-from daybreak.core.effects import STREAM_TIMEOUT_S, CallSync, Close, HttpRequest, Open, Operation, Read, Sleep
+from daybreak.core import routes
+from daybreak.core.effects import (
+    STREAM_TIMEOUT_S,
+    Close,
+    HttpRequest,
+    Open,
+    Operation,
+    Read,
+    RunBlocking,
+    Sleep,
+)
 from daybreak.core.replies import raise_for_status
-from daybreak.core.retry import Retry, call
+from daybreak.core.retry import Retry, request_with_retries
 from daybreak.core.targets import Target, target_of, write_into
 from daybreak.errors import (
     DaybreakError,
@@ -44,81 +53,84 @@ def artifact_of(task: Task, name: str) -> Artifact:
 
 
 def download(
-    task: operations.TaskRef, name: str, path: str | os.PathLike[str] | None, *, retry: Retry
+    task: routes.TaskRef, name: str, path: str | os.PathLike[str] | None, *, retry: Retry
 ) -> Operation[Path]:
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
-    Without ``path`` it goes to its own name in the working directory. Links are followed. Raises ``DownloadError`` if
-    the artifact does not exist yet, or if the bytes that arrived have another SHA-256.
+    Without ``path`` the file gets the artifact's name, in the working directory. Links are followed. Raises
+    ``DownloadError`` if the artifact does not exist, or if the SHA-256 of the bytes that arrived is wrong.
     """
-    current = task if isinstance(task, Task) else (yield from call(operations.get(task), retry))
+    current = task if isinstance(task, Task) else (yield from request_with_retries(routes.get(task), retry))
     artifact = artifact_of(current, name)
-    target: Target = yield CallSync(lambda: target_of(path, name))
+    target: Target = yield RunBlocking(lambda: target_of(path, name))
     if target.file is None:
         with tempfile.TemporaryDirectory(prefix="daybreak-") as folder:
             complete = Path(folder) / "complete"
             yield from _download_file(current, artifact, complete, Path(folder) / "part", retry)
-            yield CallSync(lambda: write_into(complete, target.path))
+            yield RunBlocking(lambda: write_into(complete, target.path))
     else:
         yield from _download_file(current, artifact, target.file, target.part(artifact.sha256), retry)
     return target.path
 
 
 def _download_file(task: Task, artifact: Artifact, file: Path, part: Path, retry: Retry) -> Operation[None]:
-    """Download the artifact to a regular file by way of its part file."""
-    if (yield CallSync(lambda: _is_complete(file, artifact))):
+    """Download the artifact to its part file, check it, and rename it to ``file``."""
+    if (yield RunBlocking(lambda: _is_complete(file, artifact))):
         return
-    yield CallSync(lambda: file.parent.mkdir(parents=True, exist_ok=True))
+    yield RunBlocking(lambda: file.parent.mkdir(parents=True, exist_ok=True))
     for _ in range(2):
-        resumed = yield from _fetch_part(task, artifact, part, retry)
-        if (yield CallSync(lambda: _is_complete(part, artifact))):
-            yield CallSync(lambda: os.replace(part, file))
+        resumed = yield from _complete_part(task, artifact, part, retry)
+        if (yield RunBlocking(lambda: _is_complete(part, artifact))):
+            yield RunBlocking(lambda: os.replace(part, file))
             return
-        yield CallSync(lambda: part.unlink(missing_ok=True))
+        yield RunBlocking(lambda: part.unlink(missing_ok=True))
         if not resumed:
             break
-        # The resumed bytes may have been the wrong ones: fetch all of it once more.
+        # The bytes of the earlier call may have been the wrong ones, so download the artifact from the start.
     raise DownloadError(
         f"{artifact.name} of {task.id} arrived damaged: its SHA-256 does not match. Retry the download."
     )
 
 
-def _fetch_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
-    """Download until the part file has its full size. Returns whether an earlier call had begun it."""
-    size: int = yield CallSync(lambda: _size(part, limit=artifact.size_bytes))
+def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
+    """Download until the part file has its full size. Returns whether an earlier call had begun it.
+
+    Each attempt asks for the bytes that are still missing, and the count of failures starts over when bytes arrive.
+    """
+    size: int = yield RunBlocking(lambda: _size(part, limit=artifact.size_bytes))
     resumed = size > 0
     failures = 0
     while not (size == artifact.size_bytes and part.exists()):
-        lost: DaybreakError = TransportError(f"the download of {artifact.name} ended early")
+        failure: DaybreakError = TransportError(f"the download of {artifact.name} ended early")
         start = size
         try:
             head = yield Open(_request(task, artifact.name, start))
             if head.status == 416:
-                yield CallSync(lambda: part.unlink(missing_ok=True))
+                yield RunBlocking(lambda: part.unlink(missing_ok=True))
             else:
                 raise_for_status(head)
                 start = start if head.status == 206 else 0
                 yield from _write_body(artifact, part, start)
         except ServerError as error:
-            # S3 documents its 500 InternalError as temporary. The same status from Daybreak is a bug and is raised.
+            # A redirect may lead to S3, which documents its 500 InternalError as temporary. A 500 of Daybreak is a bug.
             if error.code == ErrorCode.INTERNAL:
                 raise
-            lost = TransportError(str(error))
+            failure = TransportError(str(error))
         except (TransportError, QuotaError, UnavailableError) as error:
-            lost = error
+            failure = error
         yield Close()
-        size = yield CallSync(lambda: _size(part, limit=artifact.size_bytes))
+        size = yield RunBlocking(lambda: _size(part, limit=artifact.size_bytes))
         if size == artifact.size_bytes:
             continue
         failures = 1 if size > start else failures + 1
-        if failures >= retry.attempts or not retry.should_retry(lost):
-            raise lost
-        yield Sleep(retry.delay(failures, lost))
+        if failures >= retry.attempts or not retry.should_retry(failure):
+            raise failure
+        yield Sleep(retry.delay(failures, failure))
     return resumed
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file from ``offset`` on, and keep what arrived before an error."""
+    """Write the open response to the part file, starting at ``offset``. What arrived before an error stays."""
     written = offset
     buffer = bytearray()
 
@@ -140,23 +152,23 @@ def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
                     f"{artifact.name} arrived with more than its {artifact.size_bytes} bytes. Retry the download."
                 )
             if len(buffer) >= BLOCK_BYTES:
-                yield CallSync(flush)
+                yield RunBlocking(flush)
                 written += len(buffer)
                 buffer.clear()
     except TransportError:
-        yield CallSync(flush)
+        yield RunBlocking(flush)
         raise
-    yield CallSync(flush)
+    yield RunBlocking(flush)
 
 
 def _request(task: Task, name: str, offset: int) -> HttpRequest:
-    # A compressed response would have other offsets than the file, so ranges need the identity encoding.
+    # Offsets in a compressed response would not be offsets in the file, so the response must not be compressed.
     headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
     return HttpRequest(
         method="GET",
-        path=operations.task_path(task, "artifacts", name),
+        path=routes.task_path(task, "artifacts", name),
         headers=headers,
         read_timeout_s=STREAM_TIMEOUT_S,
         follow_redirects=True,
@@ -164,7 +176,7 @@ def _request(task: Task, name: str, offset: int) -> HttpRequest:
 
 
 def _size(part: Path, *, limit: int) -> int:
-    """Bytes in the part file. A file above ``limit`` cannot be ours and is removed."""
+    """The size of the part file in bytes. A file larger than ``limit`` is not a part of this artifact and is removed."""
     try:
         size = part.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,8 @@
-"""The effects that operations yield, and how a client returns their outcomes with :func:`step`."""
+"""The effects that operations yield, and :func:`step`, with which a client drives an operation.
+
+An :data:`Operation` is a generator that does no I/O. It yields an effect, such as "send this request"; the client
+performs the effect and passes the :class:`Outcome` to :func:`step`, which resumes the generator until its next effect.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ T = TypeVar("T")
 
 RESPONSE_TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 40.0
-"""Longer than two of the server's heartbeats (15 s), so a silent stream means a dead connection."""
+"""Longer than two heartbeats of the server (15 s each), so a silent stream means a dead connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRequest:
-    """A request. ``path`` is relative to the server's URL and already quoted."""
+    """An HTTP request. ``path`` is relative to the server's URL and already quoted."""
 
     method: str
     path: str
@@ -23,13 +27,13 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any | None = None
     read_timeout_s: float = RESPONSE_TIMEOUT_S
-    """Give up if no byte arrives for this long."""
+    """The request fails if no byte arrives for this long."""
     follow_redirects: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A response with lower-case header names. ``body`` is empty while a stream is open."""
+    """An HTTP response. Header names are in lower case. ``body`` is empty if the response is read as a stream."""
 
     status: int
     headers: Mapping[str, str]
@@ -47,7 +51,7 @@ class Send:
 class Open:
     """Send the request and keep its response open for :class:`Read`. Returns a :class:`Reply`.
 
-    An error response is read completely.
+    The body of an error response is read at once.
     """
 
     request: HttpRequest
@@ -65,26 +69,26 @@ class Close:
 
 @dataclass(frozen=True)
 class Sleep:
-    """Wait this long."""
+    """Wait for this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class CallSync:
-    """Call a function that may block on a file. Returns its result."""
+class RunBlocking:
+    """Run a function that may block on a file, and return its result. The asyncio client runs it in a thread."""
 
     function: Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Emit:
-    """Yield this value to the caller who iterates."""
+    """Yield this value to the caller, who iterates over the operation's results."""
 
     value: Any
 
 
-Effect: TypeAlias = Send | Open | Read | Close | Sleep | CallSync | Emit
+Effect: TypeAlias = Send | Open | Read | Close | Sleep | RunBlocking | Emit
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -98,13 +102,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Done(Generic[T]):
-    """The operation has returned this value."""
+    """The operation has ended with this value."""
 
     value: T
 
 
 def step(operation: Operation[T], outcome: Outcome) -> Effect | Done[T]:
-    """Resume the operation until its next effect. Raises what the operation raises."""
+    """Resume the operation with the outcome of its last effect, until its next effect or its end.
+
+    Raises what the operation raises.
+    """
     try:
         if outcome.error is not None:
             return operation.throw(outcome.error)

@@ -1,17 +1,18 @@
 """Follow a task: every event exactly once and in order, across reconnects.
 
-:func:`follow` remembers the id of the newest event that it emitted. After a lost connection it sends that id as
-``Last-Event-ID`` and drops whatever is not newer, so the server may repeat events but the caller never sees a repeat.
-A connection that lasted ``STABLE_CONNECTION_S`` resets the backoff.
+:func:`follow` remembers the id of the newest event that it has emitted. After a lost connection it sends that id as
+``Last-Event-ID`` and drops every event that is not newer. So the server may send an event twice, but the caller
+receives it once. A connection that lasted ``STABLE_CONNECTION_S`` resets the backoff.
 
-A stream ends in one of three ways:
+``follow`` ends in one of three ways:
 
-- its terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``);
-- the server answers 204: nothing follows this id;
-- a connection brings no events although the task was already known to have ended. Before that, a connection without
-  events makes ``follow`` read the task, because its end may fall between two connections.
+- The terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``).
+- The server answers 204, because no event follows the id in ``Last-Event-ID``.
+- A connection brings no event although the task had already ended before it. To know that, ``follow`` reads the task
+  after each connection without events: the task may have ended between two connections.
 
-:func:`wait` follows without emitting, and polls during the last ``POLL_BELOW_S`` seconds before its deadline.
+:func:`wait` follows the task without emitting its events. During the last ``POLL_BELOW_S`` seconds before its deadline
+it polls instead.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from daybreak.core import operations
+from daybreak.core import routes
 from daybreak.core.effects import (
     STREAM_TIMEOUT_S,
     Close,
@@ -35,7 +36,7 @@ from daybreak.core.effects import (
     Sleep,
 )
 from daybreak.core.replies import raise_for_status
-from daybreak.core.retry import Retry, call
+from daybreak.core.retry import Retry, request_with_retries
 from daybreak.core.sse import SseMessage, SseParser
 from daybreak.errors import (
     ArgumentError,
@@ -52,19 +53,21 @@ from daybreak.errors import (
 from daybreak.wire import Event, EventType, Task, TaskState
 
 STABLE_CONNECTION_S = 15.0
-"""A connection that lasted this long was healthy: the backoff starts over after it."""
+"""A connection that lasted this long was healthy, so the backoff starts over."""
 POLL_BELOW_S = 20.0
-"""This close to its deadline ``wait`` polls, because a stream may be silent for a whole heartbeat (15 s)."""
+"""``wait`` polls when less time is left than this, because a stream may be silent for a whole heartbeat (15 s)."""
 NO_MORE_EVENTS = 204
-"""The HTTP status if ``Last-Event-ID`` is the task's last event: there is no reason to reconnect."""
+"""The HTTP status if ``Last-Event-ID`` is the id of the task's last event: there is no reason to reconnect."""
 _KNOWN = frozenset(EventType)
+_WITHOUT_ID = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
+"""Types of events that the server does not store. They describe the current state, have no id and are sent once."""
 _ID = re.compile(r"(\d+)-(\d+)")
 
 Clock = Callable[[], float]
 
 
 def parse_event_id(event_id: str) -> tuple[int, int]:
-    """An event id as a pair of numbers that sorts in the order of events."""
+    """An event id as a pair of numbers. The pairs sort in the order of the events."""
     match = _ID.fullmatch(event_id)
     if match is None:
         raise ProtocolError(f"{event_id!r} is not an event id")
@@ -85,13 +88,9 @@ def read_event(message: SseMessage) -> Event | None:
         event = Event.model_validate_json(message.data)
     except ValidationError as exc:
         raise ProtocolError(f"the stream sent an event that cannot be decoded: {message.data[:200]}") from exc
-    if event.id is None and message.id is not None and event.type not in _TRANSIENT:
+    if event.id is None and message.id is not None and event.type not in _WITHOUT_ID:
         return event.model_copy(update={"id": message.id})
     return event
-
-
-_TRANSIENT = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
-"""Events that are not stored: they describe the moment, have no id and are never repeated."""
 
 
 class _StreamState:
@@ -111,19 +110,19 @@ class _StreamState:
         self._task_ended = False
 
     def on_open(self) -> SseParser:
-        """Start a connection with a parser of its own."""
+        """Begin a connection. Returns its parser."""
         self._was_open, self._saw_events = True, False
         self._opened_at = self._received_at = self._clock()
         return SseParser()
 
     def on_bytes(self) -> None:
-        """Note that the connection is alive."""
+        """Record that the connection is alive."""
         self._received_at = self._clock()
         if self._received_at - self._opened_at >= STABLE_CONNECTION_S:
             self._failures = 0
 
     def accept(self, message: SseMessage) -> Event | None:
-        """The message's event, or ``None`` if it was seen before or its type is unknown."""
+        """The message's event, or ``None`` if it has arrived before or its type is unknown."""
         event = read_event(message)
         event_id = event.id if event is not None else message.id
         if event_id is not None:
@@ -146,14 +145,14 @@ class _StreamState:
 
     @property
     def at_end(self) -> bool:
-        """Whether the last connection brought nothing although the task had ended before it.
+        """Whether the last connection brought no stored event although the task had ended before it.
 
-        This is the case if ``after`` is the terminal event, or if the task's whole history has been trimmed.
+        This happens if ``after`` is the id of the terminal event, or if all events of the task have been trimmed.
         """
         return self._task_ended and not self._saw_events
 
     def on_lost(self, error: DaybreakError) -> float:
-        """Seconds until the next connection. Raises ``error`` if it is permanent or no attempts are left."""
+        """Seconds until the next connection. Raises ``error`` if it is permanent or no attempt is left."""
         self._failures += 1
         if not self._retry.should_retry(error):
             raise error
@@ -165,7 +164,7 @@ class _StreamState:
 
 
 def follow(
-    task: operations.TaskRef,
+    task: routes.TaskRef,
     *,
     after: str | None,
     retry: Retry,
@@ -204,7 +203,7 @@ def follow(
                 return True
             if stream.saw_no_events:
                 yield Close()
-                stream.on_task((yield from call(operations.get(task), retry)))
+                stream.on_task((yield from request_with_retries(routes.get(task), retry)))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
@@ -214,13 +213,13 @@ def follow(
     return False
 
 
-def _request(task: operations.TaskRef, last_id: str | None, remaining_s: float | None) -> HttpRequest:
+def _request(task: routes.TaskRef, last_id: str | None, remaining_s: float | None) -> HttpRequest:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_id is not None:
         headers["Last-Event-ID"] = last_id
     timeout = STREAM_TIMEOUT_S if remaining_s is None else min(STREAM_TIMEOUT_S, max(remaining_s, 1.0))
     return HttpRequest(
-        method="GET", path=operations.task_path(task, "events"), headers=headers, read_timeout_s=timeout
+        method="GET", path=routes.task_path(task, "events"), headers=headers, read_timeout_s=timeout
     )
 
 
@@ -232,14 +231,18 @@ def _require_event_stream(head: Reply) -> None:
 
 
 def wait(
-    task: operations.TaskRef,
+    task: routes.TaskRef,
     *,
     timeout_s: float | None,
     check: bool,
     retry: Retry,
     clock: Clock = time.monotonic,
 ) -> Operation[Task]:
-    """Wait until the task ends. Raises ``WaitTimeoutError`` and, if ``check``, ``TaskFailedError``."""
+    """Wait until the task ends, and return it.
+
+    Raises ``WaitTimeoutError`` after ``timeout_s``, and ``TaskFailedError`` if ``check`` is true and the task did not
+    succeed.
+    """
     deadline = None if timeout_s is None else clock() + timeout_s
     if deadline is None:
         yield from follow(task, after=None, retry=retry, emit=False, clock=clock)
@@ -248,7 +251,7 @@ def wait(
         yield from follow(task, after=None, retry=retry, emit=False, until=until, clock=clock)
     pause_s = 0.05
     while True:
-        current = yield from call(operations.get(task), retry)
+        current = yield from request_with_retries(routes.get(task), retry)
         if current.state.terminal:
             if check:
                 raise_if_failed(current)

@@ -1,4 +1,4 @@
-"""Turn a response into a wire type, or into an error of :mod:`daybreak.errors`."""
+"""Turn a response into a wire type, or raise the error of :mod:`daybreak.errors` that it describes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ _EXCERPT_BYTES = 200
 
 
 def parse(reply: Reply, model: type[M]) -> M:
-    """Decode the body as ``model``. Raises ``ApiError``, or ``ProtocolError`` if it is not Daybreak's."""
+    """Decode the body as ``model``.
+
+    Raises ``ApiError`` for an error response, and ``ProtocolError`` if the body is not a ``model``.
+    """
     raise_for_status(reply)
     try:
         return model.model_validate_json(reply.body)
@@ -51,7 +54,7 @@ def parse(reply: Reply, model: type[M]) -> M:
 
 
 def raise_for_status(reply: Reply) -> None:
-    """Raise the error of an error response."""
+    """Raise ``ApiError`` for an error response, and ``ProtocolError`` for a redirect."""
     if reply.status < 300:
         return
     if reply.status < 400:
@@ -85,7 +88,7 @@ def _problem(reply: Reply) -> Problem:
             return Problem.model_validate_json(reply.body)
         except ValidationError:
             pass
-    # A proxy answered, or another server listens there: quote its response instead of hiding it.
+    # The response is not one of Daybreak's: it comes from a proxy or from another server. The error quotes it.
     code = f"http_{reply.status}"
     return Problem(
         type=TYPE_PREFIX + code,

@@ -1,11 +1,16 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it reads, carries an idempotency key, or asks for an end state. So
-:func:`call` retries any temporary error (no connection, a broken connection, 429, 502, 503, 504) with exponential
-backoff and jitter, and never earlier than the server's ``Retry-After``.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for an end state.
+So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
+504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.
 
-One request needs care: a ``DELETE`` whose response was lost gets 404 when it is sent again. ``call`` therefore
-remembers whether an earlier attempt may have reached the server; only then does 404 mean "deleted".
+A ``DELETE`` needs care: if the response was lost, the same request gets 404 when it is sent again. So
+``request_with_retries`` remembers whether an earlier attempt may have reached the server. Only then does 404 mean
+"deleted".
+
+Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
+:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for another
+position, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of all three.
 """
 
 from __future__ import annotations
@@ -38,21 +43,21 @@ class Retry:
     """How often and how long a client retries. ``Retry(attempts=1)`` never retries."""
 
     attempts: int = 5
-    """Attempts per request in total, and attempts to open an event stream that was never open."""
+    """The maximum number of attempts for a request, and for opening an event stream the first time."""
     first_s: float = 0.25
     factor: float = 2.0
     max_s: float = 8.0
     max_retry_after_s: float = 60.0
-    """If the server asks for a longer pause, its error is raised instead, with ``retry_after_s``."""
+    """If the server asks for a longer pause, the client raises its error at once, with ``retry_after_s``."""
     stream_s: float = 300.0
-    """How long to reconnect a lost event stream without receiving anything."""
+    """For how long the client tries to reconnect a lost event stream while it receives nothing."""
 
     def delay(
         self, failures: int, error: DaybreakError, *, draw: Callable[[], float] = random.random
     ) -> float:
         """Seconds to wait after ``failures`` (≥ 1) consecutive failures: at least the server's ``Retry-After``.
 
-        Up to half of the backoff is random, so that many clients that lose the same server return spread over time.
+        Half of the backoff is random, so that clients that lost the same server do not all return at the same time.
         """
         backoff = min(self.max_s, self.first_s * self.factor ** min(failures - 1, 30))
         retry_after_s = (
@@ -68,47 +73,48 @@ class Retry:
 
 
 class Repeat(Enum):
-    """What happens when the same request is sent twice."""
+    """What the server answers when the same request is sent twice."""
 
-    SAFE = "the same as once: the request reads, has an idempotency key, or asks for an end state"
-    GONE_IS_DONE = (
-        "the same as once, but the second response is 404, because the first request removed the object"
+    SAME_ANSWER = (
+        "the same as the first time: the request reads, has an idempotency key, or asks for an end state"
     )
+    NOT_FOUND = "404, because the first request has deleted the object"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiCall(Generic[T]):
-    """A request, how to read its response, and what a repeated send does."""
+class ApiRequest(Generic[T]):
+    """A request to one route: what to send, how to read the response, and what sending it twice does."""
 
     request: HttpRequest
     read: Callable[[Reply], T]
-    repeat: Repeat = Repeat.SAFE
-    gone: T | None = None
-    """The result to return for :attr:`Repeat.GONE_IS_DONE`."""
+    repeat: Repeat = Repeat.SAME_ANSWER
+    result_if_deleted: T | None = None
+    """The result if :attr:`Repeat.NOT_FOUND` shows that an earlier attempt has succeeded."""
 
 
-def is_safe_to_retry(error: DaybreakError) -> bool:
-    """Whether the server certainly changed nothing, so that a repeated send is the first one that counts."""
+def changed_nothing(error: DaybreakError) -> bool:
+    """Whether the server certainly changed nothing: it was not reached, or it refused the request."""
     return isinstance(error, UnreachableError) or (
         isinstance(error, ApiError) and error.code in NO_EFFECT_CODES
     )
 
 
-def call(api_call: ApiCall[T], retry: Retry) -> Operation[T]:
-    """Send the request and retry temporary errors. Raises the last error."""
+def request_with_retries(api_request: ApiRequest[T], retry: Retry) -> Operation[T]:
+    """Send the request, again after each temporary error, and return its result. Raises the last error."""
     failures = 0
     may_have_acted = False
     while True:
         try:
-            reply = yield Send(api_call.request)
-            return api_call.read(reply)
+            reply = yield Send(api_request.request)
+            return api_request.read(reply)
         except NotFoundError:
-            if may_have_acted and api_call.repeat is Repeat.GONE_IS_DONE and api_call.gone is not None:
-                return api_call.gone
+            deleted = may_have_acted and api_request.repeat is Repeat.NOT_FOUND
+            if deleted and api_request.result_if_deleted is not None:
+                return api_request.result_if_deleted
             raise
         except (TransportError, QuotaError, UnavailableError) as error:
             failures += 1
-            may_have_acted = may_have_acted or not is_safe_to_retry(error)
+            may_have_acted = may_have_acted or not changed_nothing(error)
             if failures >= retry.attempts or not retry.should_retry(error):
                 raise
             delay = retry.delay(failures, error)

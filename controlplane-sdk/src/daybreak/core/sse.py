@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from daybreak.errors import ProtocolError
 
 MAX_EVENT_BYTES = 4 << 20
-"""No Daybreak event is larger: a longer one comes from another server, and must not fill the memory."""
+"""Daybreak's events are smaller. A larger one comes from another server and must not fill the memory."""
 
 
 @dataclass(frozen=True)
 class SseMessage:
-    """One event of the protocol. ``id`` is only set if this event itself carries one."""
+    """One event of the protocol. ``id`` is set only if this event itself carries an id."""
 
     event: str = "message"
     data: str = ""
@@ -21,7 +21,7 @@ class SseMessage:
 
 
 class SseParser:
-    """Takes bytes, split anywhere, and returns the complete messages. Use one parser per connection."""
+    """Turns chunks of bytes, split at any position, into messages. Use one parser per connection."""
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")

@@ -1,8 +1,8 @@
 """Where a download goes: a file, a folder, the target of a link, a device, a FIFO or an open descriptor.
 
-A regular file appears by a rename, so nobody ever sees half of it. But a rename would replace a device, a FIFO or a
-link instead of writing to it. So links are followed, and anything that is not a regular file is opened and written
-to. :func:`check` finds out whether that will succeed before any work starts, and leaves nothing behind.
+A regular file is renamed into place, so no program ever sees a part of it. A rename would replace a link, a device or a
+FIFO instead of writing to it. So links are followed, and whatever is not a regular file is opened and written to.
+:func:`check` finds out whether this will succeed before any work starts, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from daybreak.errors import DownloadError
 
 PART_SUFFIX_BYTES = len(".") + len(".0123456789abcdef.part")
-"""How much longer the name of a part file is than its target's."""
+"""The bytes by which the name of a part file is longer than the name of its target."""
 _MAX_LINKS = 40
 
 
@@ -31,7 +31,7 @@ class Target:
     """The regular file, with links resolved; ``None`` if ``path`` is opened and written to."""
 
     def part(self, sha256: str) -> Path:
-        """The hidden file beside the target for the bytes so far. A later call finds it by its name."""
+        """The hidden part file beside the target. A later call finds it by its name."""
         assert self.file is not None
         name = self.file.name
         if len(os.fsencode(name)) + PART_SUFFIX_BYTES > _name_max(self.file.parent):
@@ -40,7 +40,7 @@ class Target:
 
 
 def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
-    """Where the artifact ``name`` goes. An existing folder, or a path that ends with ``/``, receives the file.
+    """Where the artifact ``name`` goes. A ``path`` that is a folder, or ends with ``/``, is where its file is created.
 
     :raises DownloadError: if the artifact's name is not a file name.
     :raises OSError: if links form a loop.
@@ -59,9 +59,9 @@ def is_stdout(path: str) -> bool:
 
 
 def check(path: str | os.PathLike[str] | None, name: str) -> None:
-    """Check that a download could be written there, and leave nothing behind.
+    """Check that the artifact ``name`` can be written to ``path``, and leave nothing behind.
 
-    :raises OSError: with the reason and the path, if it could not.
+    :raises OSError: with the reason and the path, if it cannot.
     """
     target = target_of(path, name)
     if target.file is None:
@@ -75,8 +75,8 @@ def check(path: str | os.PathLike[str] | None, name: str) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise _os_error(errno.ENOTDIR, folder)
-    for part in missing:
-        if len(os.fsencode(part)) > _name_max(folder):
+    for missing_name in missing:
+        if len(os.fsencode(missing_name)) > _name_max(folder):
             raise _os_error(errno.ENAMETOOLONG, target.file)
     check_folder(folder)
 
@@ -112,7 +112,7 @@ def write_into(source: Path, target: Path) -> None:
 
 
 class _FullWriter:
-    """Writes all of the data: an unbuffered file may write only a part of it."""
+    """Repeats ``write`` until all data is written: one ``write`` of an unbuffered file may write only a part."""
 
     def __init__(self, file: object) -> None:
         self._file = file
@@ -135,7 +135,7 @@ def _names_folder(path: str) -> bool:
 
 
 def _is_special(path: str) -> bool:
-    """Whether the path leads to something other than a regular file, or to a file that is already open."""
+    """Whether the path leads to an open descriptor, or to something that is not a regular file."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -145,9 +145,9 @@ def _is_special(path: str) -> bool:
 
 
 def _descriptor(path: str) -> int | None:
-    """The descriptor's number behind ``/dev/stdout``, ``/dev/fd/3`` or a link to one of them.
+    """The number of the descriptor that ``/dev/stdout``, ``/dev/fd/3`` or a link to one of them names, else ``None``.
 
-    If the shell has opened a file there (``>> log``), a rename or a second ``open`` would lose its position.
+    If the shell has opened a file for it (``>> log``), a rename or a second ``open`` would lose the file's position.
     """
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(os.path.abspath(path))

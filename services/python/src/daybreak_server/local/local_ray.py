@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -111,11 +112,10 @@ class RayHead:
     def _cpus(self) -> int:
         """The CPUs that the groups request, whatever the machine has: the settings decide what runs here.
 
-        The sum may have a fraction, but Ray gets a whole number. Adding 0.5 makes ``round`` never round down, so that
-        every group fits. ``round`` takes a half to the even number, so an odd sum gets one CPU more than it needs.
+        The sum may have a fraction, but Ray gets a whole number.
         """
         wanted = sum(pool.groups * pool.ranks * pool.cpus_per_rank for pool in self._settings.pools.values())
-        return max(1, round(wanted + 0.5))
+        return max(1, math.ceil(wanted))
 
     def _watch_node(self, node: LocalRay) -> None:
         """Exit at once when a process of Ray has died, because calls to the rest of it would block for a minute.

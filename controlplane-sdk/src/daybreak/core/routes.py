@@ -1,4 +1,7 @@
-"""Each route of the API as an :class:`ApiCall`. These functions send nothing."""
+"""The routes of the API: each function builds the :class:`ApiRequest` for one route, and sends nothing.
+
+:func:`list_tasks` is the exception. It spans several requests, so it is an operation.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from urllib.parse import quote
 
 from daybreak.core.effects import Emit, HttpRequest, Operation, Reply
 from daybreak.core.replies import parse, raise_for_status
-from daybreak.core.retry import ApiCall, Repeat, Retry, call
+from daybreak.core.retry import ApiRequest, Repeat, Retry, request_with_retries
 from daybreak.errors import ArgumentError
 from daybreak.wire import (
     BatchResult,
@@ -34,20 +37,20 @@ TaskRef: TypeAlias = Task | str
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """An image of the work so far, at most 32 KiB."""
+    """A preview image of a running task, at most 32 KiB."""
 
     content: bytes
     content_type: str
 
 
 def task_path(task: TaskRef, *rest: str) -> str:
-    """The path of a task, or of a resource below it."""
+    """The path of a task, or of a resource below it (``rest``)."""
     task_id = task.id if isinstance(task, Task) else task
     return "/".join(["/v1/tasks", *(_quote_segment(part) for part in (task_id, *rest))])
 
 
 def _quote_segment(part: str) -> str:
-    """Quote one segment of a path. Raises ``ArgumentError``."""
+    """Quote one segment of a path. Raises ``ArgumentError`` if the text is not valid UTF-8."""
     try:
         return quote(part, safe="")
     except UnicodeEncodeError as exc:
@@ -60,7 +63,7 @@ def new_key() -> str:
 
 
 def _idempotency_header(idempotency_key: str | None) -> dict[str, str]:
-    """The header with the caller's key, or with a new one. Raises ``ArgumentError``."""
+    """The header with the caller's key, or with a new key. Raises ``ArgumentError`` if a header cannot carry it."""
     key = idempotency_key or new_key()
     if not (key.isascii() and key.isprintable()):
         raise ArgumentError(
@@ -70,7 +73,7 @@ def _idempotency_header(idempotency_key: str | None) -> dict[str, str]:
 
 
 def require_json(value: Any, name: str) -> None:
-    """Raise ``ArgumentError`` with the position of a value that JSON in UTF-8 cannot represent."""
+    """Raise ``ArgumentError`` if JSON in UTF-8 cannot represent a part of the value. The error says which part."""
     match value:
         case float() if not isfinite(value):
             raise ArgumentError(f"{name} is {value}: JSON has no such number")
@@ -84,8 +87,8 @@ def require_json(value: Any, name: str) -> None:
                 require_json(key, f"a key in {name}")
                 require_json(inner, f"{name}.{key}")
         case list() | tuple():
-            for number, inner in enumerate(value):
-                require_json(inner, f"{name}[{number}]")
+            for index, inner in enumerate(value):
+                require_json(inner, f"{name}[{index}]")
 
 
 def submit_body(
@@ -99,9 +102,11 @@ def submit_body(
     max_strikes: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body of ``POST /v1/tasks``. Only the server validates it, so that its rules and messages exist once.
+    """The body of ``POST /v1/tasks``.
 
-    Raises ``ArgumentError`` for values that no request can carry.
+    Only the server validates the input, so that its rules and messages exist once. This function raises
+    ``ArgumentError`` for a value that JSON cannot represent, and ``TypeError`` or ``ValueError`` for an argument of the
+    wrong type and a time without a time zone.
     """
     if not isinstance(input, Mapping):
         raise TypeError(f"input must be a mapping such as a dict, not {type(input).__name__}")
@@ -127,16 +132,16 @@ def submit_body(
     return body
 
 
-def submit(body: Mapping[str, Any], *, idempotency_key: str | None) -> ApiCall[Task]:
+def submit(body: Mapping[str, Any], *, idempotency_key: str | None) -> ApiRequest[Task]:
     """``POST /v1/tasks``."""
     headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks", json=dict(body), headers=headers)
-    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Task))
 
 
 def submit_batch(
     tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None
-) -> ApiCall[BatchResult]:
+) -> ApiRequest[BatchResult]:
     """``POST /v1/tasks:batch``."""
     bodies = [
         task.model_dump(mode="json", exclude_none=True) if isinstance(task, SubmitRequest) else dict(task)
@@ -145,35 +150,35 @@ def submit_batch(
     require_json(bodies, "tasks")
     headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path="/v1/tasks:batch", json={"tasks": bodies}, headers=headers)
-    return ApiCall(request=request, read=lambda reply: parse(reply, BatchResult))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, BatchResult))
 
 
-def estimate(body: Mapping[str, Any]) -> ApiCall[Estimate]:
+def estimate(body: Mapping[str, Any]) -> ApiRequest[Estimate]:
     """``POST /v1/estimate``, which changes nothing."""
     request = HttpRequest(method="POST", path="/v1/estimate", json=dict(body))
-    return ApiCall(request=request, read=lambda reply: parse(reply, Estimate))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Estimate))
 
 
-def get(task: TaskRef) -> ApiCall[Task]:
+def get(task: TaskRef) -> ApiRequest[Task]:
     """``GET /v1/tasks/{id}``."""
     request = HttpRequest(method="GET", path=task_path(task))
-    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Task))
 
 
-def cancel(task: TaskRef) -> ApiCall[Task]:
+def cancel(task: TaskRef) -> ApiRequest[Task]:
     """``POST /v1/tasks/{id}/cancel``, which is idempotent."""
     request = HttpRequest(method="POST", path=task_path(task, "cancel"))
-    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Task))
 
 
-def replay(task: TaskRef, *, idempotency_key: str | None) -> ApiCall[Task]:
+def replay(task: TaskRef, *, idempotency_key: str | None) -> ApiRequest[Task]:
     """``POST /v1/tasks/{id}/replay``."""
     headers = _idempotency_header(idempotency_key)
     request = HttpRequest(method="POST", path=task_path(task, "replay"), headers=headers)
-    return ApiCall(request=request, read=lambda reply: parse(reply, Task))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Task))
 
 
-def delete(task: TaskRef) -> ApiCall[bool]:
+def delete(task: TaskRef) -> ApiRequest[bool]:
     """``DELETE /v1/tasks/{id}``."""
 
     def read(reply: Reply) -> bool:
@@ -181,35 +186,35 @@ def delete(task: TaskRef) -> ApiCall[bool]:
         return True
 
     request = HttpRequest(method="DELETE", path=task_path(task))
-    return ApiCall(request=request, read=read, repeat=Repeat.GONE_IS_DONE, gone=True)
+    return ApiRequest(request=request, read=read, repeat=Repeat.NOT_FOUND, result_if_deleted=True)
 
 
-def pool(name: str) -> ApiCall[Pool]:
+def pool(name: str) -> ApiRequest[Pool]:
     """``GET /v1/pools/{name}``."""
     request = HttpRequest(method="GET", path=f"/v1/pools/{_quote_segment(name)}")
-    return ApiCall(request=request, read=lambda reply: parse(reply, Pool))
+    return ApiRequest(request=request, read=lambda reply: parse(reply, Pool))
 
 
-def pools() -> ApiCall[tuple[Pool, ...]]:
+def pools() -> ApiRequest[tuple[Pool, ...]]:
     """``GET /v1/pools``."""
     request = HttpRequest(method="GET", path="/v1/pools")
-    return ApiCall(request=request, read=lambda reply: tuple(parse(reply, PoolList).data))
+    return ApiRequest(request=request, read=lambda reply: tuple(parse(reply, PoolList).data))
 
 
-def preview(task: TaskRef) -> ApiCall[Preview]:
+def preview(task: TaskRef) -> ApiRequest[Preview]:
     """``GET /v1/tasks/{id}/preview``."""
 
     def read(reply: Reply) -> Preview:
         raise_for_status(reply)
         return Preview(content=reply.body, content_type=reply.headers.get("content-type", ""))
 
-    return ApiCall(request=HttpRequest(method="GET", path=task_path(task, "preview")), read=read)
+    return ApiRequest(request=HttpRequest(method="GET", path=task_path(task, "preview")), read=read)
 
 
 def list_tasks(
     *, pool: str | None, state: TaskState | str | None, order: str, limit: int | None, retry: Retry
 ) -> Operation[None]:
-    """Emit the tasks of ``GET /v1/tasks``, at most ``limit``. Each page is fetched when it is needed."""
+    """Emit the tasks of ``GET /v1/tasks``, at most ``limit``. Requests each page when the caller reaches it."""
     remaining = limit
     params = {"order": order}
     if pool is not None:
@@ -219,7 +224,9 @@ def list_tasks(
     while remaining is None or remaining > 0:
         params["limit"] = str(MAX_LIST if remaining is None else min(remaining, MAX_LIST))
         request = HttpRequest(method="GET", path="/v1/tasks", params=dict(params))
-        page = yield from call(ApiCall(request=request, read=lambda reply: parse(reply, TaskList)), retry)
+        page = yield from request_with_retries(
+            ApiRequest(request=request, read=lambda reply: parse(reply, TaskList)), retry
+        )
         for task in page.data:
             yield Emit(task)
         if remaining is not None:
