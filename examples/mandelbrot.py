@@ -1,7 +1,12 @@
-"""An example of a workload: zooms into the Mandelbrot set and makes a GIF (docs/07-adding-a-workload.md).
+"""An example workload: it zooms into the Mandelbrot set and makes a GIF. See docs/07-adding-a-workload.md.
 
-PYTHONPATH=examples DAYBREAK_POOLS__FRACTAL__WORKLOAD=mandelbrot:SPEC daybreakd dev
-daybreak submit fractal frames=12   or   curl -d '{"pool": "fractal", "input": {"frames": 12}}' …/v1/tasks
+Run it from the root of the repository:
+
+    PYTHONPATH=examples DAYBREAK_POOLS__FRACTAL__WORKLOAD=mandelbrot:SPEC .venv/bin/daybreakd dev
+
+Submit a task from another terminal:
+
+    .venv/bin/daybreak submit fractal frames=12
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     size: int = Field(96, ge=16, le=1024, description="Width and height in pixels.")
-    frames: int = Field(12, ge=1, le=200)
+    frames: int = Field(12, ge=1, le=200, description="Number of frames.")
     zoom: float = Field(1.5, gt=1, le=4, description="Magnification from frame to frame.")
 
 
@@ -45,7 +50,7 @@ class Mandelbrot:
         """Do nothing: there is nothing to warm up."""
 
     def run(self, task: Task[Params], ctx: Context) -> Iterator[Step]:
-        """Draw one frame per step. The snapshot is the number of frames; the frames follow from the input."""
+        """Draw one frame per step. The snapshot is only the number of finished frames: they can be drawn again."""
         p = task.params
         first = json.loads(ctx.resume)["frames"] if ctx.resume else 0
         if first:

@@ -47,7 +47,7 @@ class Exit(IntEnum):
 
 
 MEANING = {
-    Exit.OK: "success; for a task: it succeeded",
+    Exit.OK: "success; if the command waits for a task: the task succeeded",
     Exit.TASK_FAILED: "the task failed",
     Exit.USAGE: "wrong usage, or input that the server rejects",
     Exit.NOT_FOUND: "no such task, pool or artifact",
@@ -59,7 +59,7 @@ MEANING = {
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-    Exit.PIPE: "the reader of the output closed it, as `head` does",
+    Exit.PIPE: "the program that reads the output has closed it, for example `head`",
 }
 
 EXIT_OF_STATE = {
