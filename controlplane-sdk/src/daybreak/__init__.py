@@ -1,4 +1,4 @@
-"""The client of Daybreak: submit long GPU jobs, follow every step, fetch the result.
+"""The client of Daybreak: submit long GPU jobs, follow every step, download the result.
 
 >>> from daybreak import Client
 >>> with Client() as client:
@@ -84,7 +84,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The clients are imported when used: a server that wants ``daybreak.wire`` loads no HTTP client."""
+    """Import a client on first use, so that a server that imports only ``daybreak.wire`` loads no HTTP client."""
     if name == "Client":
         from daybreak.sync import Client
 

@@ -99,13 +99,13 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
-        """Submit a task. When this returns, the task is stored and will run.
+        """Submit a task. When this method returns, the task is stored and will run.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
-        ``start_within_s`` seconds, or does not end within ``run_within_s``. An ``idempotency_key`` ensures that
-        retries create only one task. The client creates a key for each call; pass your own to be safe across restarts
-        of your program. A key belongs to one tenant and one pool, and lives as long as its task: until the pool's
-        retention ends or the task is deleted.
+        ``start_within_s`` seconds, or does not end within ``run_within_s`` seconds. An ``idempotency_key`` ensures that
+        retries create only one task. The client creates a key for each call; pass your own key if your program may
+        restart and submit the task again. A key belongs to one tenant and one pool, and lives as long as its task:
+        until the pool's retention ends or the task is deleted.
         """
         body = routes.submit_body(
             pool,
@@ -122,15 +122,15 @@ class AsyncClient:
     async def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Submit up to 100 tasks in one request. Each is accepted or rejected by itself; results keep the order."""
+        """Submit up to 100 tasks in one request. Each is accepted or refused by itself; results keep the order."""
         return await self._request(routes.submit_batch(tasks, idempotency_key=idempotency_key))
 
     async def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:
-        """Estimate a task without submitting it."""
+        """Estimate how long a task would wait and run, without submitting it."""
         return await self._request(routes.estimate(routes.submit_body(pool, input)))
 
     async def get(self, task: TaskRef) -> Task:
-        """The current state of a task."""
+        """Return a task in its current state."""
         return await self._request(routes.get(task))
 
     def list(
@@ -141,7 +141,7 @@ class AsyncClient:
         order: str = "desc",
         limit: int | None = None,
     ) -> AsyncIterator[Task]:
-        """Iterate over tasks, newest first (``order="asc"``: oldest first). Pages are fetched as needed."""
+        """Iterate over tasks, newest first (``order="asc"``: oldest first). Pages are requested as needed."""
         return self._iterate(
             routes.list_tasks(pool=pool, state=state, order=order, limit=limit, retry=self._retry)
         )
@@ -163,11 +163,11 @@ class AsyncClient:
         return await self._request(routes.pools())
 
     async def pool(self, name: str) -> Pool:
-        """One pool: its queue, its groups and the JSON schema of its input."""
+        """Return a pool: its queue, its groups and the JSON schema of its input."""
         return await self._request(routes.pool(name))
 
     async def preview(self, task: TaskRef) -> Preview:
-        """The latest preview image of a running task. Raises ``NotFoundError`` if there is none."""
+        """Download the latest preview image of a running task. Raises ``NotFoundError`` if it has none."""
         return await self._request(routes.preview(task))
 
     async def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
@@ -182,8 +182,8 @@ class AsyncClient:
     def events(self, task: TaskRef, *, after: str | None = None) -> AsyncIterator[Event]:
         """Iterate over the task's events after the id ``after`` (default: all), each once and in order.
 
-        Reconnects when a connection breaks, and ends after the terminal event. ``wake``, ``position`` and ``reset``
-        describe the current state: they have no id and are not repeated.
+        The client reconnects when a connection breaks. The iteration ends after the terminal event. The events
+        ``wake``, ``position`` and ``reset`` describe the current state; they have no id and are sent once.
         """
         return self._iterate(follow(task, after=after, retry=self._retry))
 
@@ -213,7 +213,7 @@ class AsyncClient:
 
 
 class _EffectRunner:
-    """Performs the effects of one operation. Holds its open response, if any."""
+    """Performs the effects of one operation, and keeps its open response between them."""
 
     def __init__(self, http: httpx2.AsyncClient, url: str) -> None:
         self._http = http
@@ -252,7 +252,7 @@ class _EffectRunner:
             case RunBlocking(function):
                 return cast("object", await asyncio.to_thread(function))
             case Emit():
-                raise AssertionError("only an iteration emits values")
+                raise AssertionError("only an operation that the caller iterates over emits values")
         return None
 
     async def _open_stream(self, effect: Open) -> Reply:

@@ -13,14 +13,14 @@ KEY_VARIABLE = "DAYBREAK_API_KEY"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a client needs before its first request."""
+    """The server and the key that a client uses."""
 
     url: str = DEFAULT_URL
     api_key: str | None = None
 
     @classmethod
     def load(cls, *, url: str | None = None, api_key: str | None = None) -> Config:
-        """The arguments, else ``DAYBREAK_URL`` and ``DAYBREAK_API_KEY``, else the defaults."""
+        """Take each value from its argument, else from ``DAYBREAK_URL`` or ``DAYBREAK_API_KEY``, else the default."""
         environment = os.environ  # noqa: TID251 - the client's settings file
         chosen = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         return cls(url=chosen.rstrip("/"), api_key=api_key or environment.get(KEY_VARIABLE) or None)

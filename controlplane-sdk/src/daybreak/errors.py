@@ -2,25 +2,25 @@
 
 ``DaybreakError``
   ├── ``ConfigError``              the URL, the API key or the environment cannot be used
-  ├── ``ArgumentError``            no request can carry this argument; also a ``ValueError``. Nothing was sent
+  ├── ``ArgumentError``            no request can carry this argument, so nothing was sent; also a ``ValueError``
   ├── ``TransportError``           the connection broke; the server may or may not have acted
   │     └── ``UnreachableError``   no connection was made; the server did nothing
-  ├── ``ProtocolError``            the response is not Daybreak's (another server at this address?)
-  ├── ``ApiError``                 the server returned an error; ``problem`` has all of it
+  ├── ``ProtocolError``            the response is not one of Daybreak's; is another server at this address?
+  ├── ``ApiError``                 the server returned an error; ``problem`` is the whole error
   │     ├── ``BadRequestError``    400, 405, 406, 413, 415, 431
   │     ├── ``AuthError``          401, 403
   │     ├── ``NotFoundError``      404
   │     ├── ``ConflictError``      409, and an Idempotency-Key that was used with another body
-  │     ├── ``InvalidInputError``  422; ``fields`` says what is wrong with which field
+  │     ├── ``InvalidInputError``  422; ``fields`` lists the invalid fields
   │     ├── ``QuotaError``         429; ``limit``, ``retry_after_s``
   │     ├── ``UnavailableError``   502, 503, 504; ``retry_after_s``
   │     └── ``ServerError``        any other 5xx: a bug in the server; its log has the ``request_id``
-  ├── ``TaskFailedError``          ``wait``: the task ended without a result; carries the ``task``
+  ├── ``TaskFailedError``          ``wait``: the task ended without a result; ``task`` is the task
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
   ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
   ├── ``DownloadError``            the artifact does not exist, or arrived damaged
-  └── ``RelayGapError``            ``daybreak.relay``: the group missed events; keep iterating to continue after them
+  └── ``RelayGapError``            ``daybreak.relay``: the consumer group missed events; iterate again to continue
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class UnreachableError(TransportError):
 
 
 class ProtocolError(DaybreakError):
-    """The response is not one of Daybreak's."""
+    """The response is not one of Daybreak's. Another server may be at this address."""
 
 
 class ApiError(DaybreakError):
-    """The server returned an error. ``code`` is stable; ``problem`` is the whole response."""
+    """The server returned an error. ``code`` never changes for the same error; ``problem`` is the whole error."""
 
     def __init__(self, problem: Problem, *, retry_after_s: float | None = None) -> None:
         super().__init__(f"{problem.detail} ({problem.code})" if problem.detail else problem.title)
@@ -84,15 +84,15 @@ class BadRequestError(ApiError):
 
 
 class AuthError(ApiError):
-    """The API key is missing, wrong, or does not allow this."""
+    """The API key is missing or wrong, or does not allow the request."""
 
 
 class NotFoundError(ApiError):
-    """No such task, pool or artifact, or it belongs to another tenant."""
+    """The task, pool or artifact does not exist, or belongs to another tenant."""
 
 
 class ConflictError(ApiError):
-    """The task's state does not allow this, or the Idempotency-Key was used with another body."""
+    """The task's state does not allow the request, or the Idempotency-Key was used with another body."""
 
 
 class InvalidInputError(ApiError):
@@ -100,7 +100,7 @@ class InvalidInputError(ApiError):
 
     @property
     def fields(self) -> tuple[FieldError, ...]:
-        """The errors by field (``input.frames``)."""
+        """The errors of the fields. A field is a path such as ``input.frames``."""
         return tuple(self.problem.errors)
 
 
@@ -114,7 +114,7 @@ class QuotaError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """The server cannot accept this now. Retry later."""
+    """The server cannot accept the request now. Retry later."""
 
 
 class ServerError(ApiError):
@@ -149,9 +149,10 @@ class DownloadError(DaybreakError):
 
 
 class RelayGapError(DaybreakError):
-    """The group missed events between the ids ``after`` and ``before`` (both exclusive). Iterate again to continue.
+    """The consumer group missed the events between the ids ``after`` and ``before`` (both exclusive).
 
-    Only events are lost: read the state of their tasks from the API. ``before`` is ``None`` if the end is unknown.
+    Iterate again to continue after them. Only the events are lost: read the state of their tasks from the API.
+    ``before`` is ``None`` if the end of the gap is unknown.
     """
 
     def __init__(self, reason: str, *, after: str, before: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What both clients share about httpx2: its options, requests, responses and errors."""
+"""The part of both clients that knows httpx2: its options, requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from daybreak.version import VERSION
 CONNECT_TIMEOUT_S = 5.0
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 HTTP_ERRORS = (httpx2.RequestError, httpx2.InvalidURL, httpx2.StreamError)
-"""What httpx2 raises while it sends a request or reads the response."""
+"""The errors that httpx2 raises while it sends a request or reads a response."""
 
 
 class HttpOptions(TypedDict):
-    """Arguments of both ``httpx2.Client`` and ``httpx2.AsyncClient``."""
+    """The arguments of both ``httpx2.Client`` and ``httpx2.AsyncClient``."""
 
     base_url: httpx2.URL
     headers: dict[str, str]
@@ -30,7 +30,7 @@ class HttpOptions(TypedDict):
 
 
 class RequestOptions(TypedDict):
-    """Arguments of ``build_request``."""
+    """The arguments of httpx2's ``build_request``."""
 
     params: dict[str, str] | None
     headers: dict[str, str]
@@ -62,7 +62,7 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
 
 @contextmanager
 def translate_setup_errors() -> Iterator[None]:
-    """Raise ``ConfigError`` where httpx2, which reads the environment, cannot create a client."""
+    """Raise ``ConfigError`` if httpx2 cannot create a client from the headers and the environment, which it reads."""
     try:
         yield
     except (ValueError, ImportError, httpx2.InvalidURL, OSError) as exc:
@@ -75,7 +75,7 @@ def translate_setup_errors() -> Iterator[None]:
 
 
 def build_request(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest) -> httpx2.Request:
-    """Build httpx2's request. Raises ``ArgumentError`` for values that no request can carry."""
+    """Build httpx2's request. Raises ``ArgumentError`` for a value that no request can carry."""
     try:
         return http.build_request(request.method, request.path, **request_options(request))
     except (ValueError, TypeError, RecursionError) as exc:
@@ -90,7 +90,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _bracket_hint(url: str) -> str:
-    """How to write the URL's IPv6 address if its brackets are missing, else an empty string."""
+    """A hint to put the URL's IPv6 address in brackets, or an empty string if no brackets are missing."""
     scheme, separator, rest = url.partition("://")
     address, slash, path = rest.partition("/")
     host, _, port = address.rpartition(":")
@@ -110,7 +110,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def request_options(request: HttpRequest) -> RequestOptions:
-    """The arguments of ``build_request``."""
+    """The arguments of httpx2's ``build_request``."""
     return {
         "params": dict(request.params) or None,
         "headers": dict(request.headers),
@@ -120,14 +120,14 @@ def request_options(request: HttpRequest) -> RequestOptions:
 
 
 def to_reply(response: httpx2.Response, body: bytes = b"") -> Reply:
-    """Convert httpx2's response for the core."""
+    """Convert httpx2's response to the core's."""
     return Reply(
         status=response.status_code, headers={k.lower(): v for k, v in response.headers.items()}, body=body
     )
 
 
 def translate_error(error: Exception, url: str) -> DaybreakError:
-    """Convert httpx2's error to one of this package."""
+    """Convert httpx2's error to an error of this package."""
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return ConfigError(f"{url}: {error}")
     reason = str(error) or type(error).__name__

@@ -14,7 +14,7 @@ from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
 from daybreak.cli.timeline import phase_words, ranks
 from daybreak.wire import Pool, PoolGroup
-from daybreak.wire.pools import RESTING_PHASES
+from daybreak.wire.pools import NOT_WAKING
 
 
 def pools(
@@ -50,7 +50,7 @@ def pools(
 
 
 def _row(pool: Pool) -> tuple[str, ...]:
-    wake = pool.wake.phase if pool.wake.phase in RESTING_PHASES else phase_words(pool.wake.phase)
+    wake = pool.wake.phase if pool.wake.phase in NOT_WAKING else phase_words(pool.wake.phase)
     return (pool.name, pool.workload, str(pool.queued + pool.delayed), str(pool.running), _groups(pool), wake)
 
 
@@ -81,7 +81,7 @@ def _print_pool(output: Output, pool: Pool) -> None:
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     if pool.condition is not None and pool.condition.message:
         output.line(f"problem: {pool.condition.message}")
-    if pool.wake.phase not in RESTING_PHASES:
+    if pool.wake.phase not in NOT_WAKING:
         eta = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
         output.line(f"waking: {phase_words(pool.wake.phase)}{eta}")
     for group in pool.groups:

@@ -1,7 +1,8 @@
-"""The JSON of the API (v1), shared by server, client and tests. It depends on pydantic only.
+"""The JSON of the API (v1), shared by server, client and tests. This package depends on pydantic only.
 
-Changes are additive only. Readers ignore unknown fields; requests with unknown fields are refused. Times are RFC 3339
-in UTC with milliseconds; durations end in ``_s`` (seconds); sizes end in ``_bytes``. An absent field is unknown.
+Fields are added, never changed or removed. A client ignores unknown fields in a response; the server refuses unknown
+fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are in seconds and their names end in
+``_s``; the names of sizes end in ``_bytes``. The value of an absent field is unknown.
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem

@@ -25,16 +25,16 @@ Time = Annotated[
 
 
 class ResponseModel(BaseModel):
-    """What a server sends. Unknown fields are ignored and absent fields are left out."""
+    """A part of a response. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object, without absent fields."""
+        """The JSON object. Fields that are ``None`` are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 class RequestModel(BaseModel):
-    """What a client sends. Unknown fields are refused."""
+    """A part of a request. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,7 @@ TYPE_PREFIX = "https://daybreak.dev/errors/"
 
 
 class ErrorCode(StrEnum):
-    """Every code of an error. The code determines its ``status`` and its ``title``."""
+    """The codes of errors. A code determines the ``status`` and the ``title`` of its error."""
 
     BAD_JSON = "bad_json"
     BAD_CURSOR = "bad_cursor"
@@ -44,7 +44,7 @@ class ErrorCode(StrEnum):
 
     @property
     def status(self) -> int:
-        """The HTTP status that goes with the code."""
+        """The HTTP status of every error with the code."""
         return _STATUS_AND_TITLE[self][0]
 
     @property
@@ -91,7 +91,7 @@ class FieldError(ResponseModel):
 
 
 class Problem(ResponseModel):
-    """An error as the server sends it."""
+    """The body of an error response."""
 
     type: str
     title: str

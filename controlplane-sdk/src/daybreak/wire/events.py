@@ -11,7 +11,7 @@ from daybreak.wire.base import ResponseModel, Time
 
 
 class EventType(StrEnum):
-    """Types of events. Those after ``expired`` are not part of the log and have no id."""
+    """Types of events. ``wake``, ``position`` and ``reset`` are not stored and have no id."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -39,7 +39,7 @@ TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CA
 
 
 class Event(ResponseModel):
-    """An event. Ids increase strictly within a task; ``wake``, ``position`` and ``reset`` have none."""
+    """An event of a task. Ids increase within a task; ``wake``, ``position`` and ``reset`` have no id."""
 
     id: str | None = None
     task: str

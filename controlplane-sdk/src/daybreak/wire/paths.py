@@ -1,7 +1,8 @@
 """The URL paths of tasks and their files, and the data of events as clients see it.
 
-The store and the pool's event stream hold names (``video.mp4``, ``preview``), not URLs. Two readers make URLs from
-them, both with this module: the API, and :mod:`daybreak.relay`, which reads the stream directly from Redis.
+The store and the pool's event stream contain the names of files (``video.mp4``, ``preview``) instead of URLs. Two
+readers use this module to make URLs from the names: the API, and :mod:`daybreak.relay`, which reads the stream directly
+from Redis.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from daybreak.wire.events import EventType
 
 WITH_FILES = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, EventType.SUCCEEDED.value})
-"""Types of events whose data names files."""
+"""The types of events whose data contains names of files."""
 
 
 def task_path(task: str) -> str:
@@ -22,7 +23,7 @@ def task_path(task: str) -> str:
 
 
 def artifact_path(task: str, name: str) -> str:
-    """The path of a task's file."""
+    """The path of a task's artifact."""
     return f"/v1/tasks/{task}/artifacts/{quote(name, safe='')}"
 
 
@@ -32,7 +33,7 @@ def preview_path(task: str) -> str:
 
 
 def public_data(task: str, kind: str, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The data of an event as clients see it: files have a URL in place of their key in the store; no nulls.
+    """The data of an event as clients see it: each file has a URL instead of its key, and nulls are left out.
 
     ``prefix`` is the path below which a proxy serves the API.
     """

@@ -1,4 +1,8 @@
-"""Pools: a queue and the groups of ranks that serve it."""
+"""Pools. A pool is a queue and the groups of ranks that serve it.
+
+A pool without a group is *at zero*; its wake phase is ``zero``. A task takes it through the other phases, in the order
+of :data:`WAKE_PHASES`, until a group is ``ready``.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from pydantic import Field
 from daybreak.wire.base import ResponseModel, Time
 
 WAKE_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm_up", "ready")
-"""The phases of a wake, in order. A pool in which nothing runs and nothing waits is in ``zero`` instead."""
-RESTING_PHASES = ("zero", "ready")
-"""Phases in which the pool is not waking."""
+"""The phases of a wake, in order. A pool at zero is in the phase ``zero`` instead: nothing runs and nothing waits."""
+NOT_WAKING = ("zero", "ready")
+"""The phases of a pool that is not waking."""
 GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
+"""The states of a group. A group is idle if it is ready and has no task."""
 
 
 class GroupLoad(ResponseModel):
@@ -27,9 +32,9 @@ class GroupLoad(ResponseModel):
 class PoolGroup(ResponseModel):
     """A group of ranks.
 
-    ``tasks`` (those that it holds), ``hosts``, ``pids`` and ``endpoint`` are present only for admin keys and on an open
-    local server. ``phase`` is the group's own wake phase, which began at ``since``; it is absent once the group is
-    ready.
+    ``tasks`` (the tasks that the group runs), ``hosts``, ``pids`` and ``endpoint`` are present only for admin keys, and
+    on a local server without keys. ``phase`` is the wake phase of the group itself, which began at ``since``. It is
+    absent once the group is ready.
     """
 
     id: str
@@ -50,7 +55,7 @@ class PoolGroup(ResponseModel):
 
 
 class WakeHistory(ResponseModel):
-    """The pool's current wake phase, and the seconds that each phase of the last wake took."""
+    """The pool's current wake phase, and how many seconds each phase of the last wake took (``last``)."""
 
     phase: str
     since: Time | None = None
@@ -59,9 +64,9 @@ class WakeHistory(ResponseModel):
 
 
 class PoolCondition(ResponseModel):
-    """The condition of the pool's groups. ``phase`` is that of the Kubernetes resource.
+    """What the operator reports about the pool. ``phase`` is the phase of the ``GeneratorPool`` in Kubernetes.
 
-    ``reason`` (for programs) and ``message`` (for people) are present while something is wrong.
+    ``reason`` (for programs) and ``message`` (for people) are present while the pool has a problem.
     """
 
     phase: str | None = None
@@ -88,7 +93,7 @@ class Pool(ResponseModel):
 
 
 class PoolList(ResponseModel):
-    """All pools."""
+    """The response of ``GET /v1/pools``."""
 
     object: Literal["list"] = "list"
     data: list[Pool]

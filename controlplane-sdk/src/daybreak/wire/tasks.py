@@ -21,7 +21,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class TaskState(StrEnum):
-    """The states that clients see. A delayed task is shown as queued."""
+    """The states of a task that clients see. A delayed task is shown as queued."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -79,7 +79,7 @@ class Progress(ResponseModel):
 
 
 class QueuePosition(ResponseModel):
-    """The queue position of a task; 1 is next. A position beyond the counted range is a lower bound."""
+    """The position of a task in its queue. 1 is next. In a long queue the position is a lower bound."""
 
     position: int
     eta_s: float | None = None
@@ -93,7 +93,7 @@ IDEMPOTENCY_KEY = (
 
 
 class Wake(ResponseModel):
-    """The wake of a pool that has no ready group. ``message`` says what prevents one, if anything does."""
+    """The wake of a pool that has no ready group yet. ``message`` says what prevents the wake, if anything does."""
 
     phase: str
     since: Time | None = None
@@ -112,7 +112,7 @@ class Artifact(ResponseModel):
 
 
 class Usage(ResponseModel):
-    """Seconds × ranks of the attempt that ended the task, and of the attempts that were lost."""
+    """The GPU time of a task in seconds × ranks: of the attempt that ended it, and of the attempts that were lost."""
 
     gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0
@@ -169,7 +169,7 @@ class Task(ResponseModel):
 
 
 class TaskList(ResponseModel):
-    """A page of tasks. ``next`` is the ``after`` of the following page."""
+    """A page of tasks. Pass ``next`` as ``after`` to request the following page."""
 
     object: Literal["list"] = "list"
     data: list[Task]
@@ -193,7 +193,7 @@ class BatchResult(ResponseModel):
 
 
 class Estimate(ResponseModel):
-    """How long a task would wait and run, from the pool's own history. Absent figures are not known yet."""
+    """How long a task would wait and run, from the pool's history. A figure that is not known yet is absent."""
 
     feasible: bool
     run_s: float | None = None

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
 from daybreak_server.api import path_prefix
 from daybreak_server.api.intake.catalog import PoolEntry
-from daybreak_server.domain.pools import RESTING_PHASES, WAKE_PHASES, GroupRecord, PoolView, WakePhase
+from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
 GROUPS_SHOWN = 500
@@ -63,7 +63,7 @@ def wake(view: PoolView | None, now_ms: int) -> Json | None:
     """The wake of a pool that has no ready group; ``None`` if it has one."""
     if view is None or has_ready_group(view):
         return None
-    shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in RESTING_PHASES else view.wake_phase}
+    shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in NOT_WAKING else view.wake_phase}
     if view.wake_since_ms is not None:
         shown["since"] = iso8601(view.wake_since_ms)
     if (eta_s := wake_eta_s(view, now_ms)) is not None:

@@ -50,7 +50,7 @@ class WakePhase(StrEnum):
 
 WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
 """All phases of a wake in order, ending with ``READY``."""
-RESTING_PHASES = (WakePhase.ZERO, WakePhase.READY)
+NOT_WAKING = (WakePhase.ZERO, WakePhase.READY)
 """No wake is in progress."""
 GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
 """Phases that a group measures itself, which is more exact than a measurement from outside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from daybreak_server.domain.pools import GROUP_PHASES, RESTING_PHASES, WAKE_PHASES, GroupRecord, WakePhase
+from daybreak_server.domain.pools import GROUP_PHASES, NOT_WAKING, WAKE_PHASES, GroupRecord, WakePhase
 from daybreak_server.operator.crd.resource import WakeStatus
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
@@ -26,7 +26,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
         return WakeStatus(phase=WakePhase.ZERO, since=now, seconds=before.seconds)
     began, seconds = before.began, dict(before.seconds)
     passed, since = before.phase, before.since
-    if before.phase in RESTING_PHASES or began is None:
+    if before.phase in NOT_WAKING or began is None:
         # A restart of a ready pool is no wake from zero: the age of the backlog says nothing about it.
         waited = (
             observed.store.oldest_wait_s
