@@ -63,9 +63,7 @@ def test_the_wire_package_has_the_same_states_and_phases_as_the_domain() -> None
 
 
 def test_the_client_describes_every_wake_phase() -> None:
-    """The command line describes every phase of a wake. The client's test helpers wait for a group that
-    accepts tasks.
-    """
+    """The command line describes every phase of a wake, and the test helpers wait for a group that accepts tasks."""
     assert set(pools.WAKE_PHASES) <= set(PHASE_DESCRIPTIONS)
     assert {state for state in GroupState if state.accepts_tasks} == testing._READY_STATES
 

@@ -1,4 +1,4 @@
-"""The pure rules: transitions, backoff, fair shares, and the model that they make."""
+"""The pure rules (transitions, backoff, fair shares) and the reference model that combines them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from verification.queue_model.fairness import FairQueue, order
 from verification.queue_model.pool import ModelPool
 
 ALL_FACTS = [
-    Facts(cancel=c, overdue=o, last_strike=s, releases_exhausted=h)
-    for c, o, s, h in itertools.product([False, True], repeat=4)
+    Facts(cancel=cancel, overdue=overdue, last_strike=last_strike, releases_exhausted=exhausted)
+    for cancel, overdue, last_strike, exhausted in itertools.product([False, True], repeat=4)
 ]
 
 
-def test_terminal_states_take_nothing() -> None:
-    """Nothing follows a terminal state, whatever happens."""
+def test_a_terminal_state_rejects_every_event() -> None:
+    """No event moves a task out of a terminal state."""
     for state, event, facts in itertools.product(filter(lambda s: s.terminal, State), Event, ALL_FACTS):
         with pytest.raises(InvalidTransitionError):
             target(state, event, facts)
 
 
-def test_every_row_is_used() -> None:
-    """Each row of the table decides something; none is shadowed by those before it."""
+def test_every_row_of_the_transition_table_is_used() -> None:
+    """Each row of the table decides at least one case; the rows before it do not shadow it."""
     used = set()
     states: list[State | None] = [None, *State]
     for state, event, facts in itertools.product(states, Event, [*ALL_FACTS, Facts(delayed=True)]):
@@ -43,18 +43,20 @@ def test_every_row_is_used() -> None:
     assert used == {id(candidate) for candidate in TABLE}
 
 
-def test_running_always_ends_somewhere() -> None:
-    """However an attempt ends, and whatever else is true, the table says what follows; cancel always wins."""
-    ends = set(Event) - {Event.SUBMIT, Event.CLAIM, Event.REPORT, Event.CANCEL, Event.DUE}
-    ends -= {Event.START_DEADLINE, Event.RUN_DEADLINE}
-    for event, facts in itertools.product(ends, ALL_FACTS):
-        after = target(State.RUNNING, event, facts)
-        assert after is not State.RUNNING
-        assert (after is State.CANCELLED) == facts.cancel
+def test_every_end_of_an_attempt_leads_to_another_state() -> None:
+    """Whatever else is true, the table has a next state for each end of an attempt. A requested cancel always
+    wins.
+    """
+    ending_events = set(Event) - {Event.SUBMIT, Event.CLAIM, Event.REPORT, Event.CANCEL, Event.DUE}
+    ending_events -= {Event.START_DEADLINE, Event.RUN_DEADLINE}
+    for event, facts in itertools.product(ending_events, ALL_FACTS):
+        next_state = target(State.RUNNING, event, facts)
+        assert next_state is not State.RUNNING
+        assert (next_state is State.CANCELLED) == facts.cancel
 
 
-def test_an_invalid_transition_names_the_history() -> None:
-    """The error of an impossible step says how the task came where it is."""
+def test_the_error_of_an_invalid_transition_shows_the_history() -> None:
+    """The error lists the events that brought the task to its current state."""
     with pytest.raises(InvalidTransitionError, match="submit → claim → finish") as caught:
         target(State.SUCCEEDED, Event.CLAIM, Facts(), history=["submit", "claim", "finish"])
     assert caught.value.history == ("submit", "claim", "finish")
@@ -62,14 +64,14 @@ def test_an_invalid_transition_names_the_history() -> None:
 
 @given(strikes=st.integers(1, 20), token=st.text(min_size=1))
 def test_backoff_doubles_within_bounds(strikes: int, token: str) -> None:
-    """A wait is between half of and the whole of 1, 2, 4 … 60 s, and the same each time it is asked."""
+    """A delay is between half and all of 1, 2, 4 … 60 s, and the same token always gets the same delay."""
     full = min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** (strikes - 1))
     assert full / 2 - 1 <= backoff_ms(strikes, token) <= full
     assert backoff_ms(strikes, token) == backoff_ms(strikes, token)
 
 
-def test_backoff_is_spread() -> None:
-    """Different attempts wait for different times: no herd."""
+def test_backoff_differs_between_attempts() -> None:
+    """Attempts that fail together get different delays, so that they do not all retry at the same moment."""
     assert len({backoff_ms(3, f"1.{i:x}") for i in range(100)}) > 90
 
 
@@ -77,8 +79,11 @@ def test_backoff_is_spread() -> None:
     weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=2, max_size=4),
     costs=st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=4, max_size=4),
 )
-def test_shares_follow_weights(weights: list[float], costs: list[float]) -> None:
-    """While all wait, virtual times stay within one task of each other: each has its share of GPU-seconds."""
+def test_tenants_share_gpu_seconds_by_weight(weights: list[float], costs: list[float]) -> None:
+    """While all tenants have waiting tasks, their virtual times stay within one task of each other.
+
+    Each tenant then gets its share of the GPU-seconds.
+    """
     queue = FairQueue()
     for i, weight in enumerate(weights):
         queue.weights[f"t{i}"] = weight
@@ -86,8 +91,8 @@ def test_shares_follow_weights(weights: list[float], costs: list[float]) -> None
             queue.push(f"t{i}", order(1, n), f"t{i}-{n}")
     for _ in range(60):
         tenant = queue.tenants()[0]
-        name = next(queue.waiting(tenant))
-        queue.remove(tenant, order(1, int(name.partition("-")[2])), name)
+        task_name = next(queue.waiting(tenant))
+        queue.remove(tenant, order(1, int(task_name.partition("-")[2])), task_name)
         queue.serve(tenant, costs[int(tenant[1:])])
         if len(queue.tenants()) == len(weights):
             spread = max(queue.shares.values()) - min(queue.shares.values())
@@ -95,8 +100,8 @@ def test_shares_follow_weights(weights: list[float], costs: list[float]) -> None
             assert spread <= bound + 1e-9
 
 
-def test_estimates_are_corrected() -> None:
-    """A tenant whose tasks take longer than estimated pays for it, one whose take less gets it back."""
+def test_a_tenant_pays_for_the_actual_seconds_not_the_estimate() -> None:
+    """A tenant whose tasks take longer than estimated pays the difference; one whose tasks take less gets it back."""
     queue = FairQueue()
     queue.push("a", order(1, 1), "a1")
     charge = queue.serve("a", 10.0)
@@ -104,8 +109,8 @@ def test_estimates_are_corrected() -> None:
     assert queue.shares["a"] == pytest.approx(3.0)
 
 
-def test_forgotten_tenant_leaves_its_debt_only() -> None:
-    """A tenant of whom nothing is left is dropped, unless it has used more than the others."""
+def test_a_tenant_without_tasks_is_dropped_unless_it_is_in_debt() -> None:
+    """The queue drops a tenant without tasks, but only once the others have used as much as it has."""
     queue = FairQueue()
     queue.push("a", order(1, 1), "a1")
     queue.remove("a", order(1, 1), "a1")
@@ -117,30 +122,31 @@ def test_forgotten_tenant_leaves_its_debt_only() -> None:
     assert "a" not in queue.shares
 
 
-def test_model_lives_a_task_s_life() -> None:
-    """The reference model by itself: a strike, a retry, a success, and what the events say."""
+def test_the_model_retries_a_failed_task_until_it_succeeds() -> None:
+    """The reference model by itself takes a task through a strike, a retry and a success, and records its events."""
     pool = ModelPool(now=0)
-    name = new_task_id("video")
-    pool.submit(NewTask(id=name, pool="video", tenant="t", input_json="{}"))
+    task_id = new_task_id("video")
+    pool.submit(NewTask(id=task_id, pool="video", tenant="t", input_json="{}"))
     pool.tick()
-    assert pool.claim("g", ranks=2, lease_ms=15_000, nonce="a") == name
+    assert pool.claim("g", ranks=2, lease_ms=15_000, nonce="a") == task_id
     pool.now = 1000
     failed = Failed(code="oops", message="it broke")
-    assert pool.settle(name, "1.a", failed) == (State.DELAYED, False)
+    assert pool.settle(task_id, "1.a", failed) == (State.DELAYED, False)
     pool.now = 3000
     assert pool.tick()[0] == 1
-    assert pool.claim("g", ranks=2, lease_ms=15_000, nonce="b") == name
+    assert pool.claim("g", ranks=2, lease_ms=15_000, nonce="b") == task_id
     pool.now = 5000
-    assert pool.settle(name, "1.a", Finished(artifacts=())) == (State.DELAYED, False)  # the first answer
-    assert pool.settle(name, "2.b", Finished(artifacts=())) == (State.SUCCEEDED, False)
-    task = pool.tasks[name]
+    # The first attempt's lease gets its first answer again, whatever the new outcome says.
+    assert pool.settle(task_id, "1.a", Finished(artifacts=())) == (State.DELAYED, False)
+    assert pool.settle(task_id, "2.b", Finished(artifacts=())) == (State.SUCCEEDED, False)
+    task = pool.tasks[task_id]
     assert [kind for kind, _, _ in task.events] == ["queued", "started", "retrying", "started", "succeeded"]
     assert task.usage == {"gpu_seconds": 4.0, "wasted_gpu_seconds": 2.0}
     assert Counter(task.history) == {"claim": 2, "retryable error": 1, "due": 1, "finish": 1}
 
 
-def test_ids_sort_by_time_and_name_their_pool() -> None:
-    """Ids of later tasks sort behind earlier ones, and say which pool they belong to."""
+def test_task_ids_sort_by_time_and_contain_the_pool_name() -> None:
+    """The id of a later task sorts after an earlier one, and each id contains the name of its pool."""
     assert ulid(at_ms=1) < ulid(at_ms=2) < ulid(at_ms=1 << 40)
     assert pool_of(new_task_id("my-pool-2")) == "my-pool-2"
     assert pool_of("video_nonsense") is None

@@ -1,4 +1,4 @@
-"""Text and names that every store, file system and header can take."""
+"""Any text becomes text that every store accepts; any name becomes one that every file system accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30
 
 @given(ANY_TEXT)
 def test_any_text_becomes_storable(text: str) -> None:
-    """It is UTF-8 without NUL, and what was storable stays as it is."""
+    """The stored text is UTF-8 without NUL, and text that is storable already stays unchanged."""
     stored = storable(text)
     assert "\0" not in stored.encode().decode()
     assert storable(stored) == stored
@@ -31,7 +31,7 @@ def test_any_text_becomes_storable(text: str) -> None:
 
 
 def test_a_failure_can_always_be_stored() -> None:
-    """Any text from any source can be settled; otherwise the task would be released again and again."""
+    """A failure that the store refused could not be settled, and its task would be released again and again."""
     failed = Failed(code="c\0de", message="caf\udce9" * 5000)
     assert failed.code == "c\\x00de"
     assert failed.message.startswith("caf\\udce9caf")
@@ -39,8 +39,11 @@ def test_a_failure_can_always_be_stored() -> None:
 
 
 @given(ANY_TEXT)
-def test_any_name_becomes_one_that_can_be_used_everywhere(wanted: str) -> None:
-    """Normal form, bounded, no separators, no leading dot; making it again changes nothing; its key is ASCII."""
+def test_any_name_becomes_a_valid_artifact_name(wanted: str) -> None:
+    """An artifact's name is normalized and bounded, and has neither separators nor a leading dot.
+
+    Its key is ASCII, and a name that is valid already stays unchanged.
+    """
     name = artifact_name(wanted)
     assert name
     assert len(name.encode()) <= NAME_MAX_BYTES
@@ -54,8 +57,8 @@ def test_any_name_becomes_one_that_can_be_used_everywhere(wanted: str) -> None:
 
 
 @given(st.lists(ANY_TEXT, max_size=8))
-def test_names_never_collide(wanted: list[str]) -> None:
-    """However many names become the same, all files have one of their own, also where case does not count."""
+def test_artifact_names_never_collide(wanted: list[str]) -> None:
+    """Each file gets a name of its own, even where the file system ignores case."""
     taken: list[str] = []
     for name in wanted:
         taken.append(distinct_name(artifact_name(name), taken))

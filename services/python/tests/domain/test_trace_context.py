@@ -1,4 +1,4 @@
-"""W3C's Trace Context: what is valid is kept, what is not is ignored, and nothing grows without bound."""
+"""W3C Trace Context: a valid header is kept, an invalid one is ignored, and the size is bounded."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_a_malformed_traceparent_is_ignored(values: list[str]) -> None:
     assert TraceContext.parse(values, ["a=1"]) is None
 
 
-def test_only_known_flags_of_a_later_version_are_kept() -> None:
-    found = TraceContext.parse([f"cc-{TRACE}-{SPAN}-ff-what-comes"])
-    assert found == TraceContext(traceparent=PARENT)
+def test_only_the_known_flags_of_a_later_version_are_kept() -> None:
+    context = TraceContext.parse([f"cc-{TRACE}-{SPAN}-ff-what-comes"])
+    assert context == TraceContext(traceparent=PARENT)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_only_known_flags_of_a_later_version_are_kept() -> None:
         ([",".join(f"k{number}=1" for number in range(33))], ""),
     ],
 )
-def test_a_tracestate_that_is_not_valid_is_left_out(values: list[str], kept: str) -> None:
+def test_a_valid_tracestate_is_kept_and_an_invalid_one_is_left_out(values: list[str], kept: str) -> None:
     assert TraceContext.parse([PARENT], values) == TraceContext(traceparent=PARENT, tracestate=kept)
 
 
-def test_a_long_tracestate_loses_long_members_first_and_then_the_last() -> None:
-    """As the standard says."""
+def test_a_long_tracestate_loses_its_long_members_first_and_then_its_last() -> None:
+    """The W3C recommendation prescribes this order."""
     members = [f"k{number}={'v' * 60}" for number in range(9)]
-    found = TraceContext.parse([PARENT], [f"long={'v' * 200}", *members])
-    assert found is not None
-    assert found.tracestate == ",".join(members[:8])
-    assert len(found.tracestate) <= TRACESTATE_MAX
+    context = TraceContext.parse([PARENT], [f"long={'v' * 200}", *members])
+    assert context is not None
+    assert context.tracestate == ",".join(members[:8])
+    assert len(context.tracestate) <= TRACESTATE_MAX
