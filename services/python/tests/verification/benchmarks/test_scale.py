@@ -113,4 +113,4 @@ def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
     assert way.ratio == pytest.approx(1.02)
     assert "5.0 calls" in way.note
     memory, *_ = rows.rest(size, Rest(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0)
-    assert "20.1 KiB a pod" in memory.note
+    assert "20.1 KiB per pod" in memory.note

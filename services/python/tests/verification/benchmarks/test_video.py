@@ -15,7 +15,7 @@ def test_a_task_is_compared_with_its_own_pair() -> None:
     bare = [10.0, 12.0, 11.0]
     wall, run, baseline = rows.beside_bare(bare, [timed(10.1, 10.05), timed(12.1, 12.05), timed(11.2, 11.05)])
     assert (wall.value, wall.baseline, wall.held) == (11.2, 11.0, True)
-    assert "100 ms (0.91%); may be 160 ms" in wall.note
+    assert "100 ms (0.91%); allowed: 160 ms" in wall.note
     assert run.held is True
     assert baseline.spread == (10.0, 12.0)
 

@@ -74,7 +74,9 @@ def _taskiq(workers: int, prefetch: int) -> Variant:
 
 def _dramatiq(processes: int, threads: int) -> Variant:
     command = ("dramatiq", f"{APPS}.dramatiq_app", "--processes", str(processes), "--threads", str(threads))
-    return Variant(what=f"{_processes(processes)} × {threads} threads", workers=((*command, "--skip-logging"),))
+    return Variant(
+        what=f"{_processes(processes)} × {threads} threads", workers=((*command, "--skip-logging"),)
+    )
 
 
 def _celery(pool: str, concurrency: int, prefetch: int) -> Variant:
@@ -121,7 +123,9 @@ CONTENDERS: Sequence[Contender] = (
         variants=(_daybreak(2, 8), _daybreak(2, 1), _daybreak(1, 16)),
     ),
     Contender(
-        name="Taskiq", keeps="keeps nothing (no result backend); acknowledges a task after it ran", environment="taskiq",
+        name="Taskiq",
+        keeps="keeps nothing (no result backend); acknowledges a task after it ran",
+        environment="taskiq",
         packages=("taskiq", "taskiq-redis", "redis"), variants=(_taskiq(2, 0), _taskiq(1, 100)),
     ),
     Contender(
@@ -138,7 +142,9 @@ CONTENDERS: Sequence[Contender] = (
         packages=("arq", "redis"), variants=(_arq(2, 100, 0.005), _arq(1, 100, 0.005)),
     ),
     Contender(
-        name="RQ", keeps="keeps nothing (result_ttl 0); the task of a dead worker stays lost until a clean-up", environment="rq",
+        name="RQ",
+        keeps="keeps nothing (result_ttl 0); the task of a dead worker stays lost until a clean-up",
+        environment="rq",
         packages=("rq", "redis"), variants=(_rq(2),),
     ),
 )  # fmt: skip

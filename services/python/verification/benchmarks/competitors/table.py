@@ -59,9 +59,7 @@ def report(
         for result in results[contender.name]:
             if result is not fastest:
                 made.add(
-                    Row(
-                        f"{contender.name}, {result.variant}: rate", middle(result), "tasks/s", detail=True
-                    )
+                    Row(f"{contender.name}, {result.variant}: rate", middle(result), "tasks/s", detail=True)
                 )
         for what, share in (("median", 0.5), ("p99", 0.99)):
             value = quantile(quickest.delays_ms, share)

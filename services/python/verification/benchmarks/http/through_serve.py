@@ -50,7 +50,8 @@ def _row(port: int, at: int, effort: plan.Effort) -> Row:
         "ms",
         target=f"< {TARGET_MS:g} ms" if at == 1 else "",
         held=sample.p50_ms < TARGET_MS if at == 1 else None,
-        note=f"{sample.rps:,.0f} requests/s, p99 {sample.p99_ms:.1f} ms; Ray, gateway, Redis and client share all cores",
+        note=f"{sample.rps:,.0f} requests/s, p99 {sample.p99_ms:.1f} ms; "
+        "Ray, gateway, Redis and client share all cores",
     )
 
 

@@ -14,8 +14,8 @@ from verification.results import Report
 ABOUT = (
     "The same cluster with two pools of the tiny video model. A group has two hosts with one rank on each. Pool `pair` "
     "keeps its Ray head (*warm head*); pool `video` keeps no pod. The baseline alternates with the wakes of `pair`: "
-    "two bare pods start at once, and each runs Ray's own `ray start` and then loads the model. The phases are those in "
-    "the pool's record."
+    "two bare pods start at once, and each runs Ray's own `ray start` and then loads the model. The phases are those "
+    "in the pool's record."
 )
 WARM, COLD, HOSTS = "pair", "video", 2
 

@@ -53,7 +53,9 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
     )
     last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
     note = f"phases of the last wake in seconds: {last}"
-    yield _formed(what, rides, baseline_s=baseline_s, baseline_what="a bare pod runs + `ray start` in it", note=note)
+    yield _formed(
+        what, rides, baseline_s=baseline_s, baseline_what="a bare pod runs + `ray start` in it", note=note
+    )
 
 
 def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
@@ -67,13 +69,14 @@ def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterato
     )
     for name in rides[-1].phases:
         took = [ride.phases.get(name, 0.0) for ride in rides]
-        about = "from the POST until the group is ready" if name.startswith("total") else ""
+        phase = name.removesuffix("_s")
+        total = phase == "total"
         yield Row(
-            what=f"{what}: phase `{name.removesuffix('_s')}`".replace("phase `total`", "all phases"),
+            what=f"{what}: total" if total else f"{what}: phase `{phase}`",
             value=median(took),
             unit="s",
             spread=(min(took), max(took)),
-            note=about,
+            note="from the POST until the group is ready" if total else "",
         )
 
 

@@ -187,9 +187,17 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
 
 def _rows(size: Size, made: Way, raised: Way, lowered: Way, calm: Rest, empty_mib: float) -> Iterator[Row]:
     pools, groups = size.pools, size.groups
-    yield from rows.way(f"Create {pools:,} pools: until every head runs and has its Serve application", made, pools)
-    yield from rows.way(f"Scale {pools:,} pools from 0 to {groups} groups ({size.pods:,} pods): until every group is ready", raised, pools)
-    yield from rows.way(f"Scale {pools:,} pools from {groups} groups to 0: until every pool is at zero", lowered, pools)
+    yield from rows.way(
+        f"Create {pools:,} pools: until every head runs and has its Serve application", made, pools
+    )
+    yield from rows.way(
+        f"Scale {pools:,} pools from 0 to {groups} groups ({size.pods:,} pods): until every group is ready",
+        raised,
+        pools,
+    )
+    yield from rows.way(
+        f"Scale {pools:,} pools from {groups} groups to 0: until every pool is at zero", lowered, pools
+    )
     yield from rows.rest(size, calm, empty_mib)
 
 

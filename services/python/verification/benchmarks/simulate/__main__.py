@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     routed, everywhere = Assumptions(), Assumptions(follow_all=True)
     few = [number for number in shards if number in SHOWN] or shards[-1:]
     runs = {
-        "a gateway follows the pools of its subscribers": [
+        "each gateway follows only the pools of its clients": [
             (number, simulate(replace(routed, shards=number), costs, seed=given.seed, for_s=for_s))
             for number in shards
         ],
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             (number, simulate(replace(everywhere, shards=number), costs, seed=given.seed, for_s=for_s))
             for number in few
         ],
-        "the hottest pool has twice the mean": [
+        "the busiest pool has twice the mean load": [
             (
                 number,
                 simulate(replace(routed, shards=number, hottest=2.0), costs, seed=given.seed, for_s=for_s),

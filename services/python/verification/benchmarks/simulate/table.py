@@ -44,7 +44,8 @@ def _check(costs: Costs) -> list[Row]:
     return [
         Row(
             "Check: no-op tasks on one shard, predicted rate", tasks, "tasks/s", costs.tasks_s, "measured",
-            note="the clients' CPU time comes from two runs, submit alone and settle alone; the rate of both together is predicted",
+            note="the clients' CPU time comes from two runs, submit alone and settle alone; the rate of both together "
+            "is predicted",
         ),
         Row(
             "Check: enqueue → claim, predicted delay", handoff * 1e3, "ms", costs.handoff * 1e3, "measured",
@@ -90,7 +91,7 @@ def _lags(runs: Runs, promise_s: float) -> list[Row]:
             lag = seen.lag(0.99) * 1e3
             rows.append(
                 Row(
-                    f"Submit → start p99, {number} shards, {name}", lag, "ms",
+                    f"Submit → start p99, {number} shards of {tasks:,.0f} tasks/s: {name}", lag, "ms",
                     target="≤ 10 ms", held=lag <= promise_s * 1e3 and not full, note=note,
                 )
             )  # fmt: skip
@@ -109,24 +110,31 @@ def _bends(costs: Costs) -> list[Row]:
     day, hour = (memory_bytes(replace(assumed, retention_s=kept), costs)[1] for kept in (DAY_S, 3600.0))
     by_node = pools_by_node(assumed.shards, assumed.shards)
     return [
-        Row("Largest rate of one pool: submit, settle and claim on one core", one_pool, "tasks/s", note="without clients that follow tasks"),
         Row(
-            "Network traffic from a shard to the gateways, every gateway follows every pool", fan_out_bytes_s(everywhere) * 8 / 1e9, "Gbit/s",
+            "Largest rate of one pool: submit, settle and claim on one core", one_pool, "tasks/s",
+            note="without clients that follow tasks",
+        ),
+        Row(
+            "Network traffic from a shard to the gateways, every gateway follows every pool",
+            fan_out_bytes_s(everywhere) * 8 / 1e9, "Gbit/s",
             note=f"{assumed.shards} shards; {assumed.events_a_shard:,.0f} events/s to "
             f"{everywhere.readers:.0f} gateways",
         ),
         Row(
-            "Network traffic from a shard to the gateways, clients routed by pool", fan_out_bytes_s(assumed) * 8 / 1e9, "Gbit/s",
+            "Network traffic from a shard to the gateways, clients routed by pool",
+            fan_out_bytes_s(assumed) * 8 / 1e9, "Gbit/s",
             note=f"{assumed.shards} shards; {assumed.events_a_shard:,.0f} events/s to {assumed.readers:.0f} gateways",
         ),
         Row("Memory of a shard for queued tasks, 1 M queued in all shards", waiting / 2**30, "GiB"),
         Row(
             "Memory of a shard for ended tasks, kept 7 days", ended / 2**30, "GiB", target="≤ 64 GiB",
-            held=ended <= 64 * 2**30, note=f"{assumed.shards} shards; kept for a day {day / 2**30:,.0f} GiB, for an hour {hour / 2**30:,.1f} GiB",
+            held=ended <= 64 * 2**30,
+            note=f"{assumed.shards} shards; kept for a day {day / 2**30:,.0f} GiB, for an hour {hour / 2**30:,.1f} GiB",
         ),
         Row(
             "Age of the oldest event in a shard's `events` stream", 1e6 / assumed.events_a_shard, "s",
-            note=f"{assumed.shards} shards; the stream keeps about a million events, and a relay that was away for longer misses some",
+            note=f"{assumed.shards} shards; the stream keeps about a million events, and a relay that was away for "
+            "longer misses some",
         ),
         Row(
             f"Most pools on one node: {assumed.shards} pools, {assumed.shards} nodes with equal slot ranges",

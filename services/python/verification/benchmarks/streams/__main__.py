@@ -67,12 +67,19 @@ def relay_rows(events: int, count: int) -> list[Row]:
             what = "events decoded to typed objects" if decoded else "events passed on as JSON"
             rows.append(
                 Row(f"Relay: one consumer, batches of {batch:,}, {what}", round(value), "events/s",
-                    baseline=round(statistics.median(baseline)), baseline_what="redis-py, which only reads and acknowledges",
+                    baseline=round(statistics.median(baseline)),
+                    baseline_what="redis-py, which only reads and acknowledges",
                     target=f"≥ {RELAYED:,}" if aimed else "", spread=(round(min(ours)), round(max(ours))),
                     held=value >= RELAYED if aimed else None)
             )  # fmt: skip
         several = relaying.several(url, "several", events, batch=1000, consumers=2)
-        rows.append(Row("Relay: two consumers, one on the client's core and one on Redis's core", round(several), "events/s"))
+        rows.append(
+            Row(
+                "Relay: two consumers, one on the client's core and one on Redis's core",
+                round(several),
+                "events/s",
+            )
+        )
     return rows
 
 

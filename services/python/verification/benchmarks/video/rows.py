@@ -23,7 +23,8 @@ def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
         value = statistics.median(times)
         more = statistics.median(mine - its for mine, its in zip(times, bare, strict=True))
         bound = SHARE * baseline + CONSTANT_S
-        note = f"longer than the bare loop of its pair by {more * 1e3:.0f} ms ({more / baseline:.2%}); allowed: {bound * 1e3:.0f} ms"
+        note = f"longer than the bare loop of its pair by {more * 1e3:.0f} ms ({more / baseline:.2%})"
+        note += f"; allowed: {bound * 1e3:.0f} ms"
         rows.append(
             Row(
                 what, value, "s", baseline=baseline, baseline_what=f"bare loop, {len(bare)} pairs",
@@ -54,8 +55,8 @@ def _outside_workload(ours: Sequence[Timed]) -> Row:
     return Row(
         "A task, time outside the workload's own code", value * 1e3, "ms", target="≤ 1 % of the time inside + 50 ms",
         held=value <= bound, spread=(min(rest) * 1e3, max(rest) * 1e3),
-        note=f"{value / inside:.2%} of the {inside:.2f} s inside; {between * 1e3:.0f} ms at {steps:g} points of agreement, "
-        f"the rest before the first step and after the last; allowed: {bound * 1e3:.0f} ms",
+        note=f"{value / inside:.2%} of the {inside:.2f} s inside; {between * 1e3:.0f} ms at {steps:g} points of "
+        f"agreement, the rest before the first step and after the last; allowed: {bound * 1e3:.0f} ms",
     )  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def cost_of(what: str, count: str, plain: Sequence[Timed], ours: Sequence[Timed]
     each = more / times if times else 0.0
     return [
         Row(
-            f"A task {what}, from its claim to its settlement", value, "s", baseline=baseline, baseline_what="the same task without them", spread=spread,
+            f"A task {what}, from its claim to its settlement", value, "s", baseline=baseline,
+            baseline_what="the same task without them", spread=spread,
             note=f"{times:g} {count}s change the time by {more / baseline:+.1%}, {each * 1e3:.1f} ms each",
         ),
     ]  # fmt: skip
