@@ -22,6 +22,20 @@ DOCS = generated_files.ROOT / "docs"
 BLOCK = re.compile(r"<!-- reference: (?P<name>[\w-]+) -->.*?<!-- end -->", re.DOTALL)
 
 
+PROBLEM_FIELDS = (
+    ("`code`", "the error's code, from the table below; it is stable"),
+    ("`type`", f"`{TYPE_PREFIX}` followed by the code"),
+    ("`title`", "the title of the code, from the table below"),
+    ("`status`", "the HTTP status"),
+    ("`detail`", "what is wrong with this request, and what to do"),
+    ("`errors`", "the invalid fields of an input: a `field` such as `input.frames`, and a `message`"),
+    ("`limit`", "the quota that is exhausted (`quota_exceeded`)"),
+    ("`retry_after_s`", "after how many seconds the request may be repeated, as in `Retry-After`"),
+    ("`request_id`", "the id of the request, which is also in the server's log"),
+)
+"""The fields of :class:`daybreak.wire.errors.Problem`, and what they mean."""
+
+
 def errors() -> str:
     """The page docs/errors.md."""
     lines = [
@@ -29,13 +43,19 @@ def errors() -> str:
         "",
         "<!-- Made by tools/reference.py from daybreak.wire.errors; do not edit. -->",
         "",
-        f"Every error has a body of type `{MEDIA_TYPE}` (RFC 9457). Programs should look at `code`, which is",
-        f"stable (`type` is `{TYPE_PREFIX}` and the code). `detail` says what is wrong in this case and",
-        "what to do; `errors[].field` names the invalid fields of an input. 429 and 503 carry `Retry-After`:",
-        "the same request may succeed later. No request should cause a 500: it is a bug of the server, and",
-        "its `request_id` finds the traceback in the log.",
+        f"The body of every error response has the type `{MEDIA_TYPE}` (RFC 9457) and these fields:",
+        "",
+        tables.markdown(("field", "meaning"), PROBLEM_FIELDS),
+        "",
+        "Programs should use `code` to distinguish errors. These are all codes, in the order of their statuses:",
         "",
         tables.errors(),
+        "",
+        "- Responses with status 429 and 503 have a `Retry-After` header: the same request may succeed later.",
+        "- Status 500 means that the server has a bug. To find the traceback, search the server's log for the",
+        "  `request_id` of the response.",
+        "- The server does not check API keys or quotas yet. Until it does, it does not send `no_key`, `bad_key`,",
+        "  `forbidden` or `quota_exceeded`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -116,7 +116,7 @@ def errors() -> str:
     rows = (
         (str(code.status), f"`{code}`", code.title, _retry(code)) for code in sorted(ErrorCode, key=_status)
     )
-    return markdown(("status", "code", "title", "retry?"), rows)
+    return markdown(("status", "code", "title", "can be retried"), rows)
 
 
 def statuses() -> str:

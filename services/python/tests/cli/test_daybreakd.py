@@ -102,7 +102,7 @@ def test_settings_as_json_have_the_same_by_name(daybreakd: Daybreakd) -> None:
         "default": 8000,
         "value": 8000,
         "changed": False,
-        "description": "Port to listen on; 0: any free port.",
+        "description": "Port to listen on. 0 selects any free port.",
     }
     assert shown["tenants.a.weight"]["value"] == 3
     assert [name for name, row in shown.items() if not row["description"]] == []

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from daybreak_server.settings.sources import environment_name, masked
 from daybreak_server.settings.tree import Settings
 
-_KINDS: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "folder"}
+_KINDS: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
 
 
 _PREAMBLE = """\
@@ -22,9 +22,16 @@ _PREAMBLE = """\
 
 <!-- Made by tools/reference.py from daybreak_server.settings.tree; do not edit. -->
 
-All settings form one tree. Daybreak reads it from a YAML file (`daybreakd --config FILE`, or the file that
-`DAYBREAK_CONFIG` names) and from the environment, which overrides the file. The variable of a setting is its
-path after `DAYBREAK_`, with `__` between the parts: `DAYBREAK_POOLS__VIDEO__RANKS=2` is
+This page lists the settings of the server (`daybreakd`). The client reads only two variables: `DAYBREAK_URL` and
+`DAYBREAK_API_KEY`.
+
+All settings form one tree. Daybreak reads the tree from two sources:
+
+- a YAML file: the one that `daybreakd --config FILE` names, or else the one that `DAYBREAK_CONFIG` names
+- environment variables, which override the file
+
+The name of a variable is `DAYBREAK_` followed by the path of the setting, with `__` between its parts. For example,
+`DAYBREAK_POOLS__VIDEO__RANKS=2` means the same as this file:
 
 ```yaml
 pools:
@@ -32,16 +39,22 @@ pools:
     ranks: 2
 ```
 
-An unknown `DAYBREAK_…` variable is an error; an empty one counts as unset. A section and `options` may be
-given as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. A `-` in the name of a pool becomes `_` in a variable.
-Durations end in `_s` and are in seconds; sizes end in `_bytes`. Relative folders are relative to the working directory.
+- An unknown `DAYBREAK_…` variable is an error. An empty variable counts as unset.
+- A variable may set a whole section as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. The same holds for `options`.
+- If the name of a pool contains `-`, write `_` in a variable.
+- Settings that end in `_s` are in seconds. Settings that end in `_bytes` are in bytes.
+- Relative paths start at the working directory.
 
-Daybreak checks all settings before it starts anything. If a value cannot be used (infinite, negative, far too large,
-an address that names nothing), if settings contradict each other, or if the file has a key twice, the command exits
-with code 2 and a line that says where the problem is and what to write. No message shows a password.
+Daybreak checks all settings before it starts anything. The check fails if a value cannot be used (for example, an
+infinite or negative number, or an invalid address), if settings contradict each other, or if the file has a key twice.
+The command then exits with code 2 and prints one line for each problem, which says where the problem is and what to
+write. No message shows a password.
 
-`daybreakd settings` shows the values in effect. The client reads only `DAYBREAK_URL` and `DAYBREAK_API_KEY`. The
-password of Redis is part of its URL; S3 uses the usual AWS credentials."""
+`daybreakd settings` shows the current values.
+
+To keep secrets out of the settings, put the password of Redis in `redis.password_file` and the keys of S3 in
+`artifacts.s3.access_key_id_file` and `artifacts.s3.secret_access_key_file`. You can also write the password into
+`redis.url`, and provide the S3 keys by the usual AWS variables, files or roles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +192,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _heading(section: Section) -> str:
-    return f"`{section.name}`" if section.name else "Daybreak"
+    return f"`{section.name}`" if section.name else "General"
 
 
 def _shown(value: Any) -> str:

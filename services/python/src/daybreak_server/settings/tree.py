@@ -108,43 +108,50 @@ class _Group(BaseModel):
 
 
 class RedisSettings(_Group):
-    """The store of tasks: Redis ≥ 7.0 or Valkey, with AOF on and `noeviction`."""
+    """The server that stores the tasks: Redis 7.0 or newer, or Valkey. It needs AOF and the policy `noeviction`."""
 
     url: RedisUrl = Field(
         None,
-        description="`redis://host:6379/0`, `rediss://…` (TLS) or `unix:///path?db=0`; unset: an embedded Valkey "
-        "(only for `up` and `dev`). Allowed options after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
+        description="Address of the server: `redis://host:6379/0`, `rediss://…` (TLS) or `unix:///path?db=0`. If "
+        "unset, `up` and `dev` start an embedded Valkey; all other commands need an address. Allowed options "
+        "after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
     )
     password_file: str | None = Field(
         None,
-        description="File with the password, if the URL has none. It is read for each new connection, so a changed "
-        "password (Kubernetes updates the file when a Secret changes) needs no restart.",
+        description="File with the password, if the URL has none. Daybreak reads the file for each new connection, so "
+        "a changed password needs no restart. (Kubernetes updates the file when its Secret changes.)",
     )
-    prefix: KeyPrefix = Field("daybreak", description="First part of every key.")
-    timeout_s: Timeout = Field(5.0, description="Timeout of one command, in seconds.")
+    prefix: KeyPrefix = Field("daybreak", description="First part of the name of every Redis key.")
+    timeout_s: Timeout = Field(5.0, description="Timeout of one Redis command, in seconds.")
     ca_file: str | None = Field(
-        None, description="For `rediss://`: CA certificates that verify the server; unset: the system's."
+        None,
+        description="For `rediss://`: file with the CA certificates that verify the server. If unset, the system's "
+        "CA certificates.",
     )
     cert_file: str | None = Field(
-        None, description="For `rediss://`: the client certificate, if the server asks for one."
+        None, description="For `rediss://`: file with the client certificate, if the server requires one."
     )
-    key_file: str | None = Field(None, description="The private key of `cert_file`.")
+    key_file: str | None = Field(
+        None, description="File with the private key of the certificate in `cert_file`."
+    )
     sentinels: SentinelAddresses = Field(
         (),
-        description="Addresses of the Sentinels that know the master: `host:port,host:port`. The URL then gives the "
-        "scheme, user, password and database; its host is ignored. `rediss://` applies to Sentinels, too.",
+        description="Addresses of the Sentinels: `host:port,host:port`. If they are set, Daybreak asks them for the "
+        "master. `redis.url` then gives only scheme, user, password and database, and its host is ignored. With "
+        "`rediss://`, connections to the Sentinels use TLS too.",
     )
     sentinel_master: str | None = Field(
-        None, description="Name of the master in the Sentinels' configuration."
+        None, description="Name of the master in the configuration of the Sentinels."
     )
     sentinel_password: str | None = Field(None, description="Password of the Sentinels, if they have one.")
     sentinel_password_file: str | None = Field(
-        None, description="File with the password of the Sentinels; read for each new connection."
+        None,
+        description="File with the password of the Sentinels. Daybreak reads it for each new connection.",
     )
     wait_replicas: Replicas = Field(
         0,
-        description="Number of replicas that must have a task before it is accepted, else 503. With 0, a fail-over "
-        "may lose the tasks accepted last.",
+        description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503. With "
+        "0, a fail-over may lose the tasks that were accepted last.",
     )
 
     @model_validator(mode="after")
@@ -153,26 +160,30 @@ class RedisSettings(_Group):
 
 
 class S3Settings(_Group):
-    """How to reach an S3 server; credentials come from two files, or from the usual AWS variables, files or roles."""
+    """How to reach the S3 server. Credentials come from two files, or from the usual AWS variables, files or roles."""
 
-    endpoint_url: ServerUrl = Field(None, description="URL of the S3 server; unset: AWS.")
-    region: RegionName = Field(None, description="Region; unset: from the AWS variables.")
+    endpoint_url: ServerUrl = Field(None, description="URL of the S3 server. If unset, AWS.")
+    region: RegionName = Field(
+        None, description="Region of the bucket. If unset, the region in the AWS variables."
+    )
     path_style: bool = Field(
-        False, description="`https://host/bucket/key` instead of `https://bucket.host/key`."
+        False,
+        description="Use addresses like `https://host/bucket/key` instead of `https://bucket.host/key`.",
     )
     public_endpoint_url: ServerUrl = Field(
-        None, description="URL of the S3 server in presigned URLs, if clients reach it by another address."
+        None,
+        description="URL of the S3 server for presigned URLs, if clients reach the server by another address.",
     )
     access_key_id_file: Path | None = Field(
         None,
-        description="File with the access key ID. It and the secret are read for each request, so changed keys "
-        "(Kubernetes updates the files when a Secret changes) need no restart.",
+        description="File with the access key ID. Daybreak reads this file and `secret_access_key_file` for each "
+        "request, so changed keys need no restart. (Kubernetes updates the files when their Secret changes.)",
     )
     secret_access_key_file: Path | None = Field(None, description="File with the secret access key.")
     presign: bool = Field(
         True,
-        description="Redirect downloads to presigned URLs. If off, Daybreak sends the files itself, and clients "
-        "never reach S3.",
+        description="Whether downloads are redirected to presigned URLs. If not, Daybreak sends the files itself, and "
+        "clients need no access to S3.",
     )
 
     @model_validator(mode="after")
@@ -192,7 +203,7 @@ class ArtifactSettings(_Group):
 
     url: FilesUrl = Field(
         "file:.daybreak/artifacts",
-        description="`file:///folder` or `s3://bucket/prefix`; unset: `artifacts` in the data folder.",
+        description="`file:///folder` or `s3://bucket/prefix`. If unset, the folder `artifacts` in `data_dir`.",
     )
     s3: S3Settings = S3Settings()
     url_expires_s: Duration = Field(900, description="Lifetime of a presigned URL, in seconds.")
@@ -201,43 +212,57 @@ class ArtifactSettings(_Group):
 class HttpSettings(_Group):
     """The HTTP server."""
 
-    host: ListeningHost = Field("127.0.0.1", description="Address to listen on; `0.0.0.0`: all networks.")
-    port: Port = Field(8000, description="Port to listen on; 0: any free port.")
-    max_body_bytes: Bytes = Field(1 << 20, description="Longest request body; a longer one gets `too_large`.")
-    max_streams: Count = Field(10_000, description="Most open SSE and WebSocket streams in one process.")
-    max_streams_per_tenant: Count = Field(
-        10_000, description="Most open streams of one tenant in one process."
+    host: ListeningHost = Field(
+        "127.0.0.1", description="Address to listen on. `0.0.0.0` listens on all networks."
     )
-    heartbeat_s: Duration = Field(15.0, description="Seconds between SSE comments on an idle stream.")
+    port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
+    max_body_bytes: Bytes = Field(
+        1 << 20, description="Maximum size of a request body. A larger body gets the error `too_large`."
+    )
+    max_streams: Count = Field(
+        10_000, description="Maximum number of open SSE and WebSocket streams in one process."
+    )
+    max_streams_per_tenant: Count = Field(
+        10_000, description="Maximum number of open streams of one tenant in one process."
+    )
+    heartbeat_s: Duration = Field(
+        15.0, description="Seconds between the heartbeats (SSE comments) on an idle stream."
+    )
     allowed_hosts: Hosts = Field(
         (),
-        description="Names allowed in the `Host` header, besides IP addresses and `localhost`: "
-        "`daybreak.example.com,*.internal`, or `*`. Empty: no others for requests from this machine, any for the rest.",
+        description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
+        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from this "
+        "machine may use no other name, and requests from other machines may use any.",
     )
     allowed_origins: Origins = Field(
         (),
-        description="Other sites whose pages may call the API from a browser: `https://app.example.com`, or `*`.",
+        description="Origins of other sites whose pages may call the API from a browser: `https://app.example.com`, or "
+        "`*` for all sites.",
     )
     root_path: RootPath = Field(
-        "", description="Path below which a proxy serves the API, such as `/daybreak`; links start with it."
+        "",
+        description="Path below which a proxy serves the API, such as `/daybreak`. All links start with it.",
     )
     trusted_proxies: Networks = Field(
         (),
-        description="Addresses of proxies whose `X-Forwarded-Prefix` replaces `root_path`: `10.0.0.0/8`.",
+        description="Networks of trusted proxies, such as `10.0.0.0/8`. If such a proxy sends `X-Forwarded-Prefix`, "
+        "this prefix replaces `root_path`.",
     )
 
 
 class LeaseSettings(_Group):
-    """When a leader or a step counts as lost."""
+    """How long a group may keep its task without a sign of progress."""
 
     lease_s: Duration = Field(
         policy.LEASE_S,
-        description="A leader that does not renew its lease for this long loses its task; an outage of Redis does "
-        "not count.",
+        description="A group whose leader does not renew its lease for this long loses its task. The time of an outage "
+        "of Redis does not count.",
     )
-    stall_s: Duration = Field(policy.STALL_S, description="Longest step; a longer one counts as stalled.")
+    stall_s: Duration = Field(
+        policy.STALL_S, description="Maximum duration of one step. A longer step counts as stalled."
+    )
     load_stall_s: Duration = Field(
-        policy.LOAD_STALL_S, description="Longest time without progress while the model loads."
+        policy.LOAD_STALL_S, description="Maximum time without progress while a group loads its model."
     )
 
 
@@ -246,38 +271,47 @@ class PoolSettings(_Group):
 
     workload: str = Field(
         "video",
-        description="An installed workload, or `package.module:SPEC`; unset in a file and the environment: "
-        "the workload with the pool's name.",
+        description="Name of an installed workload, or `package.module:SPEC`. If unset, the installed workload that "
+        "has the pool's name.",
     )
     kind: PoolKind | None = Field(
-        None, description="Kind of the pool; must match that of the workload, which is the default."
+        None,
+        description="Kind of the pool, which must be the workload's kind. If unset, the workload's kind.",
     )
     model: ModelPlace = Field(
         None,
-        description="Model folder, or `s3://bucket/prefix`, from which each node downloads the model once into "
-        "`model_cache`, with the settings of `artifacts.s3`; unset: the workload's built-in model.",
+        description="Folder with the model, or `s3://bucket/prefix`. Each node downloads a model from S3 once into "
+        "`model_cache`, with the settings of `artifacts.s3`. If unset, the workload's built-in model.",
     )
-    ranks: Ranks = Field(1, description="Ranks of one group.")
-    groups: Groups = Field(1, description="Groups that `up` runs.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: CUDA if there is a GPU.")
-    cpus_per_rank: Processors = Field(1.0, description="CPUs that Ray reserves for a rank.")
-    gpus_per_rank: Processors = Field(1.0, description="GPUs that Ray reserves for a rank on a GPU.")
+    ranks: Ranks = Field(1, description="Number of ranks (processes) in a group.")
+    groups: Groups = Field(
+        1, description="Number of groups that `up` and `dev` run. On Kubernetes, the GeneratorPool decides."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device of the ranks. `auto` selects CUDA if there is a GPU, or else the CPU."
+    )
+    cpus_per_rank: Processors = Field(1.0, description="Number of CPUs that Ray reserves for a rank.")
+    gpus_per_rank: Processors = Field(
+        1.0, description="Number of GPUs that Ray reserves for a rank, if the ranks run on GPUs."
+    )
     retention_s: Period = Field(
-        7 * 86400, description="How long an ended task is kept, with its events and files, in seconds."
+        7 * 86400, description="How long Daybreak keeps an ended task with its events and files, in seconds."
     )
     max_queued: Count = Field(
-        policy.MAX_QUEUED, description="Most waiting tasks; further ones get `queue_full`."
+        policy.MAX_QUEUED,
+        description="Maximum number of waiting tasks. Further submits get the error `queue_full`.",
     )
-    checkpoint_s: Period = Field(60.0, description="Shortest time between two checkpoints, in seconds.")
+    checkpoint_s: Period = Field(60.0, description="Minimum time between two checkpoints, in seconds.")
     progress_s: DurationOrNone = Field(
-        0.25, description="Shortest time between two progress events, in seconds."
+        0.25, description="Minimum time between two progress events, in seconds."
     )
     drain_s: DurationOrNone = Field(
         30.0, description="How long a draining group may take to finish its task, in seconds."
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the workload: dtype, attention, …"
+        default_factory=dict,
+        description="Options of the workload, for example `dtype` of the video workload.",
     )
 
     @property
@@ -291,43 +325,48 @@ class PoolSettings(_Group):
 
 
 class TenantSettings(_Group):
-    """The share of one tenant."""
+    """How much GPU time one tenant gets while others wait too."""
 
-    weight: Share = Field(1.0, description="Share of the groups, relative to the weights of other tenants.")
+    weight: Share = Field(
+        1.0, description="Share of the GPU time, relative to the weights of the other tenants."
+    )
 
 
 class OperatorSettings(_Group):
-    """`daybreakd operator`, which reconciles GeneratorPools on Kubernetes."""
+    """The operator (`daybreakd operator`), which reconciles GeneratorPools on Kubernetes."""
 
     namespace: str | None = Field(
-        None, description="Namespace of the GeneratorPools; unset: that of the pod or the kubeconfig."
+        None,
+        description="Namespace of the GeneratorPools. If unset, the namespace of the pod or of the kubeconfig.",
     )
     host: ListeningHost = Field("0.0.0.0", description="Address to listen on for probes and metrics.")  # noqa: S104 - of a pod
     liveness_port: Port = Field(
-        8080, description="Port of `/healthz`, which fails when the loop of a pool hangs; 0: off."
+        8080,
+        description="Port of `/healthz`, which fails if the control loop of a pool hangs. 0 turns it off.",
     )
-    metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus; 0: off.")
+    metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
 class RaySettings(_Group):
-    """How nodes of Ray start."""
+    """How Ray nodes start."""
 
     fast_start: bool = Field(
         True,
-        description="Start Ray through its private functions, if its version is one that was tested. If off, or "
-        "with another version, the stock `ray start` and `ray.init` run, which take a few seconds longer.",
+        description="Whether to start Ray by its private functions, which is a few seconds faster. Daybreak uses them "
+        "only with the Ray versions that it was tested with. In all other cases it uses the stock `ray start` and "
+        "`ray.init`.",
     )
 
 
 class Settings(_Group):
-    """Daybreak's settings."""
+    """Settings that belong to no section."""
 
     data_dir: Folder = Field(
-        Path(".daybreak"), description="Where `up` and `dev` keep data, logs and tokens."
+        Path(".daybreak"), description="Folder in which `up` and `dev` keep their data, logs and tokens."
     )
     model_cache: Folder = Field(
         Path(".daybreak/models"),
-        description="Where a node caches models from `s3://`; unset: `models` in the data folder.",
+        description="Folder in which a node caches models from S3. If unset, the folder `models` in `data_dir`.",
     )
     redis: RedisSettings = RedisSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
@@ -335,9 +374,12 @@ class Settings(_Group):
     pools: dict[PoolName, PoolSettings] = Field(
         default_factory=lambda: {"video": PoolSettings()},
         min_length=1,
-        description="Pools by name; naming any replaces the default pool `video`.",
+        description="The key is the pool's name. If you name any pool, the default pool `video` exists only if you "
+        "name it too.",
     )
-    tenants: dict[TenantName, TenantSettings] = Field(default_factory=dict, description="Tenants by name.")
+    tenants: dict[TenantName, TenantSettings] = Field(
+        default_factory=dict, description="The key is the tenant's name."
+    )
     operator: OperatorSettings = OperatorSettings()
     ray: RaySettings = RaySettings()
 
