@@ -10,7 +10,7 @@ import redis
 from daybreak_server.adapters.redis import codec
 from daybreak_server.adapters.redis.client import Scripts, connect
 from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Keys
-from daybreak_server.adapters.redis.lua import claim, forget, group, renew, report, settle, show, submit, tick
+from daybreak_server.adapters.redis.lua import claim, delete, group, renew, report, settle, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
@@ -150,8 +150,8 @@ class Driver:
     def cancel(self, task: str, reason: str = "requested") -> TaskRecord | None:
         return show.decode_cancel(self.run(show.encode_cancel(self.keys, TaskId(task), reason)))
 
-    def forget(self, task: str) -> int:
-        return int(self.run(forget.encode(self.keys, TaskId(task))))
+    def delete(self, task: str) -> int:
+        return int(self.run(delete.encode(self.keys, TaskId(task))))
 
     def get(self, task: str) -> TaskRecord:
         found = self.get_all([task])[0]

@@ -53,7 +53,7 @@ def write(worker: Worker, claim: Claim, count: int, batch: int = 50) -> None:
 
 
 def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> None:
-    """Both replay an ended task in full and then end by themselves, the WebSocket with 1000."""
+    """Both send all events of an ended task and then end by themselves, the WebSocket with 1000."""
     task = api.submit()
     claim = worker.claim()
     write(worker, claim, 3)

@@ -71,7 +71,7 @@ def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(api: Api, worker:
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
-    """A repeated submit is 200 with Idempotent-Replay, regardless of whitespace and the order of keys in its body."""
+    """A repeated submit is 200 with Idempotent-Repeat, regardless of whitespace and the order of keys in its body."""
     body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
     headers = {"Idempotency-Key": "k-1"}
     first = api.client.post("/v1/tasks", json=body, headers=headers)
@@ -81,8 +81,8 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
     )
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json()["id"] == second.json()["id"]
-    assert "idempotent-replay" not in first.headers
-    assert second.headers["idempotent-replay"] == "true"
+    assert "idempotent-repeat" not in first.headers
+    assert second.headers["idempotent-repeat"] == "true"
     assert second.headers["location"] == first.headers["location"]
 
 

@@ -67,7 +67,7 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """One key three times: the first is new, the same body is replayed, another body is refused."""
+    """One key three times: the first is new, the same body gets the first task, another body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
@@ -82,11 +82,11 @@ async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any
         await store.close()
     assert isinstance(first, Submitted)
     assert isinstance(again, Submitted)
-    assert again.replayed
+    assert again.repeated
     assert again.record.id == first.record.id
     assert isinstance(other, StoreError)
     assert isinstance(plain, Submitted)
-    assert not plain.replayed
+    assert not plain.repeated
 
 
 async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> None:

@@ -1,4 +1,4 @@
-"""The faces that the API and the gateways use: store, event log, and what they do when Redis is away."""
+"""The adapters that the API and the gateways use: the store, the event log, and their errors while Redis is down."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def group(state: GroupState = GroupState.IDLE, **fields: object) -> GroupRecord:
     return GroupRecord(id=new_group_id(), state=state, **fields)  # type: ignore[arg-type]
 
 
-async def test_lists_page_by_page(server: Server) -> None:
-    """Pages go through all of a tenant's tasks once, either way round, filtered or not."""
+async def test_pages_list_every_task_once(server: Server) -> None:
+    """The pages list each task of a tenant once, in either order, with and without a filter."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     tasks = [task() for _ in range(25)]
     await store.submit([*tasks, task(tenant="z-other")])
@@ -58,8 +58,8 @@ async def test_lists_page_by_page(server: Server) -> None:
     await store.close()
 
 
-async def test_filtered_page_may_be_short(server: Server) -> None:
-    """A filter examines at most 1,000 tasks, and returns where the next page begins."""
+async def test_a_filtered_page_may_be_empty_although_more_pages_follow(server: Server) -> None:
+    """A filter examines at most 1,000 tasks and returns where the next page begins."""
     store = RedisStore(server.url)
     tasks = [task() for _ in range(1050)]
     for start in range(0, 1050, 100):
@@ -74,8 +74,8 @@ async def test_filtered_page_may_be_short(server: Server) -> None:
     await store.close()
 
 
-async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
-    """Whatever their number: one that is not seen would be taken for none, and its hosts for free."""
+async def test_a_pool_view_shows_every_group(server: Server) -> None:
+    """If the view left a group out, the operator would take the group's hosts for free."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     groups = [group(hosts=(f"host-{number}",)) for number in range(GROUPS_MAX + 3)]
@@ -83,28 +83,28 @@ async def test_a_pool_knows_all_of_its_groups(server: Server) -> None:
         queue.register(record, ttl_s=60 + number)
     claim = queue.claim(groups[-1], wait_s=1)
     view = await store.pool("video")
-    assert {seen.id: seen.hosts for seen in view.groups} == {made.id: made.hosts for made in groups}
-    assert [seen.tasks for seen in view.groups if seen.tasks] == [(claim.lease.task,) if claim else None]
+    assert {shown.id: shown.hosts for shown in view.groups} == {record.id: record.hosts for record in groups}
+    assert [shown.tasks for shown in view.groups if shown.tasks] == [(claim.lease.task,) if claim else None]
     queue.close()
     await store.close()
 
 
-async def test_unknown_ids_are_nothing(server: Server) -> None:
-    """Ids that are unknown, or none at all, are answered as such."""
+async def test_an_unknown_id_gets_an_empty_answer(server: Server) -> None:
+    """Every call accepts an unknown or malformed id and returns an empty answer."""
     store, events = RedisStore(server.url), RedisEvents(server.url)
-    for name in (new_task_id("video"), TaskId("nonsense")):
-        assert await store.get(name) is None
-        assert await store.cancel(name) is None
-        assert await store.preview(name) is None
-        assert await store.forget([name]) == 0
-        assert (await events.read(name)).events == ()
+    for task_id in (new_task_id("video"), TaskId("nonsense")):
+        assert await store.get(task_id) is None
+        assert await store.cancel(task_id) is None
+        assert await store.preview(task_id) is None
+        assert await store.delete([task_id]) == 0
+        assert (await events.read(task_id)).events == ()
     assert await events.tail("video") == "0-0"
     await events.close()
     await store.close()
 
 
-async def test_previews_and_forget(server: Server) -> None:
-    """A preview is overwritten and fenced; only what has ended is forgotten."""
+async def test_previews_and_deletions(server: Server) -> None:
+    """A preview is overwritten and fenced; only an ended task can be deleted."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     claim = queue.claim(group(), wait_s=1)
@@ -115,16 +115,16 @@ async def test_previews_and_forget(server: Server) -> None:
     with pytest.raises(ValueError, match="32768"):
         queue.preview(claim.lease, b"x" * 40_000, content_type="image/webp", ttl_s=60)
     with pytest.raises(ConflictError):
-        await store.forget([claim.lease.task])
+        await store.delete([claim.lease.task])
     queue.settle(claim.lease, Finished(artifacts=()))
-    assert await store.forget([claim.lease.task]) == 1
+    assert await store.delete([claim.lease.task]) == 1
     assert await store.preview(claim.lease.task) is None
     queue.close()
     await store.close()
 
 
-async def test_pool_view_shows_groups_and_wake(server: Server) -> None:
-    """The pool tells its groups as they registered, the wake phase, and the seconds of the last wake."""
+async def test_a_pool_view_shows_groups_and_the_wake_phase(server: Server) -> None:
+    """The pool view shows its groups as they registered, the wake phase, and how long the last wake took."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     assert (await store.pool("video")).wake_phase == "zero"
     await store.submit([task()])
@@ -150,17 +150,20 @@ async def test_pool_view_shows_groups_and_wake(server: Server) -> None:
     await store.close()
 
 
-async def test_a_pool_shows_its_operators_report_and_why_a_rank_ended(server: Server) -> None:
-    """The operator's report is shown until the next one or its TTL; a failure until a group is
-    ready. Its whole last wake counts, not the group's own part of it."""
+async def test_a_pool_view_shows_the_operators_report_and_the_last_failure(server: Server) -> None:
+    """The pool view shows the operator's report until its TTL ends, and a failure until a group is ready.
+
+    The operator's durations of the last wake take precedence, because the group knows a part of the wake
+    only.
+    """
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
-    pods = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
-    await store.publish_report("video", pods, ttl_s=60)
+    report = PoolReport(phase="Waking", wanted=2, wake_phase="image", wake_since_ms=7, wake_began_ms=3)
+    await store.publish_report("video", report, ttl_s=60)
     cause = Cause(reason="ModelMissing", message="/m is not a folder")
     queue.report_failure(cause, rank=1)
     view = await store.pool("video")
-    assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, pods)
+    assert (view.wake_phase, view.wake_since_ms, view.report) == ("image", 7, report)
     assert view.failure == cause
     loading = group(GroupState.LOADING, phase="model", since_ms=9)
     queue.register(loading, ttl_s=60)
@@ -169,19 +172,19 @@ async def test_a_pool_shows_its_operators_report_and_why_a_rank_ended(server: Se
     view = await store.pool("video")
     assert (view.wake_phase, view.wake_last, view.failure) == ("ready", {}, None)
     last = {"pods": 2.0, "ray": 4.0, "total": 6.5}
-    await store.publish_report("video", replace(pods, wake_phase="ready", wake_last=last), ttl_s=0.05)
+    await store.publish_report("video", replace(report, wake_phase="ready", wake_last=last), ttl_s=0.05)
     assert (await store.pool("video")).wake_last == last
 
-    async def over() -> bool:
+    async def report_expired() -> bool:
         return (await store.pool("video")).report is None
 
-    await wait_until_async(over, 5, "the report's end")
+    await wait_until_async(report_expired, 5, "the report to expire")
     assert (await store.pool("video")).wake_last == last
     queue.close()
     await store.close()
 
 
-async def test_task_events_replay_without_gap(server: Server) -> None:
+async def test_task_events_are_read_without_a_gap(server: Server) -> None:
     """Reading a task's events from any of its ids gives exactly what follows, before and after its claim."""
     store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
     answer = (await store.submit([task()]))[0]
@@ -204,8 +207,8 @@ async def test_task_events_replay_without_gap(server: Server) -> None:
     await store.close()
 
 
-async def test_trimmed_history_is_reported(server: Server) -> None:
-    """A task with very many events keeps about the last thousand, and a reader from before gets ``trimmed``."""
+async def test_a_reader_learns_that_older_events_were_trimmed(server: Server) -> None:
+    """A task keeps about its last 1,000 events, and a reader that resumes before them gets ``trimmed``."""
     store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
     await store.submit([task()])
     claim = queue.claim(group(), wait_s=1)
@@ -223,8 +226,8 @@ async def test_trimmed_history_is_reported(server: Server) -> None:
     await store.close()
 
 
-async def test_follow_survives_a_restart(server: Server) -> None:
-    """A follower sees every event once and in order, across a restart of the server."""
+async def test_a_follower_sees_every_event_across_a_restart(server: Server) -> None:
+    """A follower sees every event once and in order, although the server restarts."""
     store, log = RedisStore(server.url), RedisEvents(server.url)
     seen: list[EventRecord] = []
 
@@ -252,8 +255,8 @@ async def test_follow_survives_a_restart(server: Server) -> None:
     await store.close()
 
 
-async def test_a_follower_behind_the_trim_gets_an_error(server: Server) -> None:
-    """A follower that begins before the trimmed events gets an error instead of a gap."""
+async def test_a_follower_that_resumes_before_the_oldest_event_gets_an_error(server: Server) -> None:
+    """A follower that resumes before the oldest event gets an error instead of a silent gap."""
     store, log = RedisStore(server.url), RedisEvents(server.url)
     await store.submit([task() for _ in range(3)])
     oldest = "0-1"
@@ -265,8 +268,8 @@ async def test_a_follower_behind_the_trim_gets_an_error(server: Server) -> None:
     await store.close()
 
 
-async def test_redis_away_is_unavailable() -> None:
-    """Without a server every face says so, in the port's words, and soon."""
+async def test_every_adapter_raises_an_error_while_redis_is_down() -> None:
+    """Store, queue and event log soon raise the port's error while no server is running."""
     url = f"redis://127.0.0.1:{free_port()}"
     store, queue, log = RedisStore(url), RedisQueue(url, pool="video"), RedisEvents(url)
     with pytest.raises(StoreUnavailableError):
@@ -285,22 +288,22 @@ async def test_redis_away_is_unavailable() -> None:
     await store.close()
 
 
-async def test_facts_for_doctor(server: Server) -> None:
-    """What the doctor needs to know of a server."""
-    found = await facts(server.url)
-    assert (found.error, found.maxmemory_policy, found.appendonly, found.appendfsync) == (
+async def test_server_facts_cover_what_doctor_checks(server: Server) -> None:
+    """The facts cover everything that `doctor` checks about a server."""
+    reported = await facts(server.url)
+    assert (reported.error, reported.maxmemory_policy, reported.appendonly, reported.appendfsync) == (
         None,
         "noeviction",
         True,
         "everysec",
     )
-    assert found.version is not None
-    assert found.compatible >= (7, 0)
-    assert found.ping_ms is not None
+    assert reported.version is not None
+    assert reported.compatible >= (7, 0)
+    assert reported.ping_ms is not None
 
 
-def test_key_names_parse_back() -> None:
-    """Each key name says which kind it is, and of what."""
+def test_a_key_name_parses_to_its_kind_and_object() -> None:
+    """A key's name contains its kind and the object to which it belongs."""
     keys = Keys(prefix="daybreak", pool="video")
     for name in SINGLE:
         assert keys.parse(keys.single(name)) == (name, "")

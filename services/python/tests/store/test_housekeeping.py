@@ -1,4 +1,6 @@
-"""What changes with time: leases, retention, groups, delays."""
+"""What `tick` does as time passes: it ends leases, promotes delayed tasks, and removes lost groups and
+expired data.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from testkit.store_driver import Driver
 
 
 def test_an_outage_ends_no_lease(driver: Driver) -> None:
-    """An hour without ticks is two seconds on the lease clock."""
+    """An hour without ticks advances the lease clock by two seconds only."""
     claim = start(driver)
     driver.tick()
     driver.now += 3_600_000
@@ -22,7 +24,7 @@ def test_an_outage_ends_no_lease(driver: Driver) -> None:
 
 
 def test_a_holder_can_renew_its_lease_after_an_outage(driver: Driver) -> None:
-    """A lease that had a second left is not taken by the first ticks after it, however many gateways tick then."""
+    """The first ticks after an outage, from however many gateways, do not end a lease that had a second left."""
     claim = start(driver)
     driver.register("g", ttl_s=15)
     driver.pass_time(14_000)
@@ -34,7 +36,7 @@ def test_a_holder_can_renew_its_lease_after_an_outage(driver: Driver) -> None:
 
 
 def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None:
-    """Two seconds later; and ticks that always come late end a lease as well."""
+    """The lease ends two seconds after the outage. Ticks that are always late end a lease as well."""
     start(driver)
     driver.pass_time(14_000)
     driver.now += 3_600_000
@@ -44,20 +46,22 @@ def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None
         reaped.append(driver.tick().reaped)
     assert reaped == [0, 0, 1]
     start(driver)
-    late = []
+    reaped_by_late_ticks = []
     for _ in range(9):
         driver.now += 3000
-        late.append(driver.tick().reaped)
-    assert sum(late) == 1
+        reaped_by_late_ticks.append(driver.tick().reaped)
+    assert sum(reaped_by_late_ticks) == 1
 
 
-def test_retention_takes_everything(driver: Driver) -> None:
-    """After retention a task is named once a minute until it is forgotten; then nothing of it is left."""
+def test_a_forgotten_task_leaves_no_key(driver: Driver) -> None:
+    """After the retention time, `tick` reports the task once a minute until it is forgotten; then no key
+    contains its id.
+    """
     claim = start(driver, retention_s=60, idempotency_key="k")
     task = claim.lease.task
     driver.report(claim.lease, checkpoint=CheckpointRef(key="c", step=1))
     driver.settle(claim.lease, FATAL)
-    assert driver.forget(submit(driver)) == -1
+    assert driver.delete(submit(driver)) == -1
     assert set(driver.tick().garbage) == {f"{task}/{claim.lease.token}/", f"{task}/checkpoints/"}
     assert driver.tick().garbage == ()
     driver.now += 60_000
@@ -65,12 +69,12 @@ def test_retention_takes_everything(driver: Driver) -> None:
     assert driver.tick().retention_due == ()
     driver.now += 60_000
     assert driver.tick().retention_due == (task,)
-    assert (driver.forget(task), driver.forget(task)) == (1, 0)
+    assert (driver.delete(task), driver.delete(task)) == (1, 0)
     assert not [key for key in driver.client.scan_iter() if task.encode() in key]
 
 
-def test_tick_is_bounded(driver: Driver) -> None:
-    """A tick handles at most its limit and says that there is more."""
+def test_a_tick_stops_at_its_limit_and_reports_that_more_is_due(driver: Driver) -> None:
+    """A tick promotes at most as many tasks as its limit allows, and reports whether more are due."""
     for _ in range(25):
         submit(driver, start_at_ms=driver.now + 10)
     driver.now += 10
@@ -79,8 +83,8 @@ def test_tick_is_bounded(driver: Driver) -> None:
     assert [report.more for report in reports] == [True, True, False]
 
 
-def test_lost_group_vanishes(driver: Driver) -> None:
-    """A group that stops refreshing is lost, shown as such for a while, and then gone."""
+def test_a_lost_group_is_shown_for_a_while_and_then_removed(driver: Driver) -> None:
+    """A group that stops refreshing its registration is shown as lost for a while, and is then gone."""
     driver.register("g", ttl_s=5)
     driver.pass_time(6000)
     assert [group.state for group in driver.view().groups] == ["lost"]
@@ -89,8 +93,10 @@ def test_lost_group_vanishes(driver: Driver) -> None:
 
 
 def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
-    """A group that registers on a cordoned host, now or later, claims nothing. Uncordoned, it may again;
-    and a host that nobody has opened is forgotten once it must be gone."""
+    """A group on a cordoned host claims nothing until the host is uncordoned, whenever the group registered.
+
+    If nobody uncordons a host, the store forgets the cordon once the host must be gone.
+    """
     driver.register("before", hosts=("a", "b"))
     driver.cordon_hosts("b", "c")
     submit(driver)
@@ -103,7 +109,7 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
     driver.drain("late", on=False)
     assert driver.register("late", hosts=("c",)) is False
     assert driver.claim("late") is not None
-    driver.now += 3_600_000  # a clock that is set opens nothing
+    driver.now += 3_600_000  # a jump of the wall clock must not end a cordon
     driver.tick()
     assert driver.register("again", hosts=("b",)) is True
     driver.pass_time(601_000)
@@ -111,8 +117,8 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
     assert driver.register("again2", hosts=("b",)) is False
 
 
-def test_delayed_is_live_when_a_wake_takes_as_long(driver: Driver) -> None:
-    """A delayed task is live as early as the pool's last wake took, so that it finds a group ready."""
+def test_a_delayed_task_is_live_one_wake_before_it_is_due(driver: Driver) -> None:
+    """A delayed task is live as early as the pool's last wake took, so that a group is ready when it is due."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0

@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(got, IdempotencyMismatchError)
             return multiple()
         assert isinstance(got, Submitted)
-        assert (got.record.id, got.replayed) == (known, expected == "replayed")
+        assert (got.record.id, got.repeated) == (known, expected == "repeated")
         return new.id if expected == "new" else multiple()
 
     # ── work ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -291,8 +291,8 @@ class Machine(RuleBasedStateMachine):
             self.tick()
 
     @rule(task=consumes(tasks))
-    def forget(self, task: str) -> None:
-        assert self.driver.forget(task) == self.model.forget(task)
+    def delete(self, task: str) -> None:
+        assert self.driver.delete(task) == self.model.delete(task)
 
     @precondition(lambda self: self.restarts)
     @rule(hard=st.booleans())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from daybreak_server.adapters.redis.lua import forget
+from daybreak_server.adapters.redis.lua import preview
 from daybreak_server.adapters.redis.queue import POLL_S, RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import new_group_id, new_task_id
@@ -103,12 +103,12 @@ def test_a_zombie_does_not_overwrite_its_heirs_preview(driver: Driver) -> None:
     assert _show(driver, zombie, b"old") is Control.STALE
     stored = driver.client.get(driver.keys.of("preview", zombie.task))
     assert stored is not None
-    assert forget.split_preview(stored) == (b"new", "image/webp")
+    assert preview.split(stored) == (b"new", "image/webp")
 
 
 def _show(driver: Driver, lease: Lease, image: bytes) -> Control:
-    call = forget.encode_preview(driver.keys, lease, image, content_type="image/webp", ttl_s=60)
-    return forget.decode_preview(driver.run(call))
+    call = preview.encode(driver.keys, lease, image, content_type="image/webp", ttl_s=60)
+    return preview.decode(driver.run(call))
 
 
 def test_a_submit_sent_again_changes_nothing(driver: Driver) -> None:

@@ -55,7 +55,7 @@ def test_same_key_same_body_is_the_same_task(driver: Driver) -> None:
     foreign = driver.submit(new(idempotency_key="k", body_hash="b" * 64, tenant="u"))
     assert isinstance(first, Submitted)
     assert isinstance(again, Submitted)
-    assert (again.record.id, again.replayed, first.replayed) == (first.record.id, True, False)
+    assert (again.record.id, again.repeated, first.repeated) == (first.record.id, True, False)
     assert isinstance(other, IdempotencyMismatchError)
     assert isinstance(foreign, Submitted)
     assert foreign.record.id != first.record.id
@@ -65,7 +65,7 @@ def test_same_id_is_the_same_submit(driver: Driver) -> None:
     """A submit that is repeated because its answer was lost is no second task."""
     task = new()
     answers = [driver.submit(task), driver.submit(task)]
-    assert all(isinstance(answer, Submitted) and not answer.replayed for answer in answers)
+    assert all(isinstance(answer, Submitted) and not answer.repeated for answer in answers)
     assert driver.view().queued == 1
 
 

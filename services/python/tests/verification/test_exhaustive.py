@@ -22,8 +22,8 @@ from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row
 from verification.exhaustive.flaws import FLAWS, STUCK
 from verification.exhaustive.machine import LEASE, Move, Store
-from verification.exhaustive.replay import LETTERS, TICK_MS, Replay, walks
 from verification.exhaustive.search import Found, endless, explore
+from verification.exhaustive.server_walks import LETTERS, TICK_MS, ServerWalk, walks
 from verification.exhaustive.workers import World
 
 pytestmark = pytest.mark.timeout(900)  # the whole search is some ten seconds of one core that is free
@@ -123,9 +123,9 @@ def test_the_scripts_do_the_same(request: pytest.FixtureRequest, driver: Driver,
     rules, found = request.getfixturevalue(world)
     took = steps = 0
     for walk in walks(found, None if settings().max_examples > 100 else WALKS):
-        replay = Replay.begin(driver, rules.tasks)
+        server_walk = ServerWalk.begin(driver, rules.tasks)
         for label, after in walk:
-            replay.take(label, found.states[after])
-        replay.check_events()
+            server_walk.take(label, found.states[after])
+        server_walk.check_events()
         took, steps = took + 1, steps + len(walk)
     print(f"\n{took:,} walks, {steps:,} steps")

@@ -148,8 +148,8 @@ _TIME = (
     mutant(
         "retention-of-running",
         "retention can delete a running task",
-        (f"{LUA}/forget.lua", "if not TERMINAL[r.state] then return -1 end", ""),
-        tests=f"{_FACES}::test_previews_and_forget[valkey]",
+        (f"{LUA}/delete.lua", "if not TERMINAL[r.state] then return -1 end", ""),
+        tests=f"{_FACES}::test_previews_and_deletions[valkey]",
     ),
     mutant(
         "retention-begins-at-claim",
@@ -249,13 +249,13 @@ _QUEUES = (
         "submit-despite-oom",
         "a submit takes the memory that running tasks need to end",
         (_SUBMIT, "#!lua\n", "#!lua flags=allow-oom\n"),
-        tests=f"{_LOAD}::test_full_server_refuses_new_tasks_only[valkey]",
+        tests=f"{_LOAD}::test_a_full_server_refuses_only_new_tasks[valkey]",
     ),
     mutant(
         "settle-refused-when-full",
         "a running task cannot end while the memory is full",
         (_SETTLE, "#!lua flags=allow-oom\n", "#!lua\n"),
-        tests=f"{_LOAD}::test_full_server_refuses_new_tasks_only[valkey]",
+        tests=f"{_LOAD}::test_a_full_server_refuses_only_new_tasks[valkey]",
     ),
     mutant(
         "charge-never-corrected",
@@ -277,7 +277,7 @@ _QUEUES = (
         "idle-tenant-saves-up",
         "a tenant that returns after a long idle time starves the others",
         (_QUEUE, "    t.share = math.max(t.share, meta('vtime'))\n", ""),
-        tests=f"{_LOAD}::test_idle_tenant_saves_nothing_up[valkey]",
+        tests=f"{_LOAD}::test_an_idle_tenant_saves_up_no_share[valkey]",
     ),
     mutant(
         "drain-mark-ignored",
@@ -325,13 +325,13 @@ _EVENTS = (
         "task-stream-trimmed",
         "a task's own stream keeps only 100 events",
         (_LIMITS, "EV_MAX = 1_000", "EV_MAX = 100"),
-        tests=f"{_FACES}::test_trimmed_history_is_reported[valkey]",
+        tests=f"{_FACES}::test_a_reader_learns_that_older_events_were_trimmed[valkey]",
     ),
     mutant(
         "trim-not-reported",
         "a reader from the beginning does not learn that events were trimmed",
         (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
-        tests=f"{_FACES}::test_trimmed_history_is_reported[valkey]",
+        tests=f"{_FACES}::test_a_reader_learns_that_older_events_were_trimmed[valkey]",
     ),
     mutant(
         "first-start-forgotten",
@@ -343,7 +343,7 @@ _EVENTS = (
         "resume-repeats",
         "a reader that resumes after an event gets it again",
         (f"{LUA}/events.lua", "(a_ms == b_ms and a_seq > b_seq)", "(a_ms == b_ms and a_seq >= b_seq)"),
-        tests=f"{_FACES}::test_task_events_replay_without_gap[valkey]",
+        tests=f"{_FACES}::test_task_events_are_read_without_a_gap[valkey]",
     ),
 )
 

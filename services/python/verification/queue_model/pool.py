@@ -60,13 +60,13 @@ class ModelPool:
     # ── calls of the API ─────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, new: NewTask) -> tuple[str, str | None]:
-        """``new``, ``replayed`` or ``mismatch`` with the task's id, or ``full``."""
+        """``new``, ``repeated`` or ``mismatch`` with the task's id, or ``full``."""
         if new.id in self.tasks:
             return "new", new.id
         key = (new.tenant, new.idempotency_key or "")
         if new.idempotency_key is not None and key in self.keys:
             known, body = self.keys[key]
-            return ("replayed" if body == new.body_hash else "mismatch"), known
+            return ("repeated" if body == new.body_hash else "mismatch"), known
         if sum(task.state.waiting for task in self.tasks.values()) >= self.max_queued:
             return "full", None
         self.sequence += 1
@@ -98,7 +98,7 @@ class ModelPool:
             self._move(task, Event.CANCEL)
         return task.state
 
-    def forget(self, task_id: str) -> int:
+    def delete(self, task_id: str) -> int:
         """1, 0 if there is no such task, or -1 if it has not ended."""
         task = self.tasks.get(task_id)
         if task is None:

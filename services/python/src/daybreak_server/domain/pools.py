@@ -144,7 +144,7 @@ class TickReport:
     reaped: int = 0
     expired: int = 0
     retention_due: tuple[TaskId, ...] = ()
-    """Ended tasks past their retention: delete all their files, then call ``forget``."""
+    """Ended tasks past their retention: delete all their files, then call ``delete``."""
     garbage: tuple[str, ...] = ()
     """Prefixes of files of lost attempts: delete them, then call ``confirm_deleted``."""
     more: bool = False

@@ -21,5 +21,5 @@ class Housekeeper(Protocol):
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""
 
-    async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """Delete ended tasks; see ``TaskStore.forget``."""
+    async def delete(self, tasks: Sequence[TaskId]) -> int:
+        """Delete ended tasks; see ``TaskStore.delete``."""

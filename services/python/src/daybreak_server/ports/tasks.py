@@ -24,7 +24,7 @@ class Submitted:
     """The result of a submit: the stored task, and whether an earlier submit with the same key created it."""
 
     record: TaskRecord
-    replayed: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,8 @@ class TaskStore(Protocol):
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
         """The latest preview and its content type, or ``None``."""
 
-    async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """Remove ended tasks and their events, after their files were deleted. Returns how many were removed.
+    async def delete(self, tasks: Sequence[TaskId]) -> int:
+        """Delete ended tasks and their events, after their files were deleted. Returns how many were deleted.
 
         :raises ConflictError: when a task has not ended.
         """

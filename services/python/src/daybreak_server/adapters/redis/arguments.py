@@ -68,8 +68,8 @@ class EventsPage(NamedTuple):
     limit: int
 
 
-class Removal(NamedTuple):
-    """``forget``."""
+class Deletion(NamedTuple):
+    """``delete``."""
 
     task: str
 
@@ -214,7 +214,7 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     Cancellation,
     ListPage,
     EventsPage,
-    Removal,
+    Deletion,
     TickLimit,
     Terms,
     Claimant,

@@ -11,8 +11,8 @@ from daybreak_server.adapters.redis.client import Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
-from daybreak_server.adapters.redis.lua import forget, renew, report, settle
 from daybreak_server.adapters.redis.lua import group as groups
+from daybreak_server.adapters.redis.lua import preview, renew, report, settle
 from daybreak_server.adapters.redis.lua.settle import AttemptEnd
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
@@ -109,8 +109,8 @@ class RedisQueue:
         """Replace the task's preview. :raises ValueError: when it is larger than 32 KiB."""
         if len(image) > PREVIEW_MAX:
             raise ValueError(f"the preview has {len(image)} bytes; at most {PREVIEW_MAX} are allowed")
-        call = forget.encode_preview(self._keys, lease, image, content_type=content_type, ttl_s=ttl_s)
-        return forget.decode_preview(self._scripts.call(call, idempotent=True))
+        call = preview.encode(self._keys, lease, image, content_type=content_type, ttl_s=ttl_s)
+        return preview.decode(self._scripts.call(call, idempotent=True))
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
         """End the attempt, and claim a task for ``claim_next``. A repeated call has the same result as the first."""

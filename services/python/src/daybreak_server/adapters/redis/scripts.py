@@ -40,7 +40,7 @@ SCRIPTS = {
     "pool": "API, operator",
     "tick": "API, each second",
     "group": "leader, operator",
-    "forget": "API",
+    "delete": "API",
 }
 """The scripts by name, with their callers."""
 

@@ -9,7 +9,7 @@ from typing import cast
 from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
-from daybreak_server.adapters.redis.lua import forget, group, show, submit, tick
+from daybreak_server.adapters.redis.lua import delete, group, preview, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.policy import MAX_QUEUED
@@ -111,18 +111,18 @@ class RedisStore:
         stored = await self._scripts.repeat(
             lambda: self._client.get(keys.of("preview", task)), idempotent=True
         )
-        return forget.split_preview(cast("bytes", stored)) if stored is not None else None
+        return preview.split(cast("bytes", stored)) if stored is not None else None
 
-    async def forget(self, tasks: Sequence[TaskId]) -> int:
-        """Remove ended tasks. Returns how many were removed. :raises ConflictError: at the first that has not ended."""
-        removed = 0
+    async def delete(self, tasks: Sequence[TaskId]) -> int:
+        """Delete ended tasks. Returns how many were deleted. :raises ConflictError: at the first that has not ended."""
+        deleted = 0
         for task in tasks:
             keys = self._keys_of(task)
             if keys is not None:
-                removed += forget.decode(
-                    await self._scripts.call(forget.encode(keys, task), idempotent=True), task
+                deleted += delete.decode(
+                    await self._scripts.call(delete.encode(keys, task), idempotent=True), task
                 )
-        return removed
+        return deleted
 
     async def pool(self, name: str) -> PoolView:
         """The pool's numbers and all its groups. The operator needs all, or it could remove hosts that work."""

@@ -112,7 +112,7 @@ class Ticker:
                 await self.housekeeper.confirm_deleted(self.pool, deleted)
             expired = [task for task in report.retention_due if await self._delete(f"{task}/")]
             if expired:
-                await self.housekeeper.forget(expired)
+                await self.housekeeper.delete(expired)
         except StoreError as exc:
             log.warning("pool %s: the deletion of files stops: %s; a later tick resumes it", self.pool, exc)
         except Exception:

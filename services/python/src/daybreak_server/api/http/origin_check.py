@@ -33,7 +33,7 @@ from daybreak_server.settings.tree import HttpSettings
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE = frozenset({"same-origin", "none"})
-_EXPOSED = b"Location, Retry-After, X-Request-Id, Idempotent-Replay, ETag, Content-Range, Content-Disposition"
+_EXPOSED = b"Location, Retry-After, X-Request-Id, Idempotent-Repeat, ETag, Content-Range, Content-Disposition"
 Headers = list[tuple[bytes, bytes]]
 
 

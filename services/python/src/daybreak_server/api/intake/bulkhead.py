@@ -90,10 +90,10 @@ class BoundedStore:
         async with self._bulkhead():
             return await self._store.preview(task)
 
-    async def forget(self, tasks: Sequence[TaskId]) -> int:
+    async def delete(self, tasks: Sequence[TaskId]) -> int:
         """See the port."""
         async with self._bulkhead():
-            return await self._store.forget(tasks)
+            return await self._store.delete(tasks)
 
     async def pool(self, name: str) -> PoolView:
         """See the port."""

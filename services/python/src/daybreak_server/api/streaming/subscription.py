@@ -1,6 +1,6 @@
 """What one subscriber of a task receives, in order: history, then live events, up to the task's last event.
 
-A subscription attaches to the pool's feed, then replays the events after the client's last id, from the topic's cache
+A subscription attaches to the pool's feed, then sends the events after the client's last id, from the topic's cache
 or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events.
 
 It sends a ``reset`` (a snapshot of the task) instead of events in three cases: the history after the client's id has
@@ -110,7 +110,7 @@ class Subscription:
 
         An empty batch is a heartbeat: nothing has happened for a while.
         """
-        async for batch in self._replay():
+        async for batch in self._catch_up():
             yield batch
         while not self._ended and not self._subscriber.closed:
             if self._subscriber.lagging:
@@ -121,7 +121,7 @@ class Subscription:
             elif not await self._subscriber.wait(self._sources.heartbeat_s):
                 yield []
 
-    async def _replay(self) -> AsyncGenerator[list[Frame], None]:
+    async def _catch_up(self) -> AsyncGenerator[list[Frame], None]:
         if self._topic.events_after(self._last) is None:
             await self._topic.wait_loaded()  # Of many that connect at once, only one reads from the store.
         cached = self._topic.events_after(self._last)
@@ -143,7 +143,8 @@ class Subscription:
             async for batch in self._reset():
                 yield batch
         elif record is None or record.state.terminal:
-            async for batch in self._history():  # The last event may have been written since the replay.
+            # The last event may have been written after `_catch_up` read the history.
+            async for batch in self._history():
                 yield batch
             self._ended = True
         elif record.state is not State.RUNNING:

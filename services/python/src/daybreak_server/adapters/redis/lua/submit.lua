@@ -11,13 +11,13 @@ local function known(id)
 end
 
 -- The task that was created with this idempotency key, if there is one.
-local function replayed(hash, body_hash)
+local function submitted_before(hash, body_hash)
   local stored = call('GET', k_idem(hash))
   if not stored then return nil end
   local id, stored_body = string.match(stored, '^(%S+) (.*)$')
   if stored_body ~= body_hash then return { 'mismatch', id } end
   flush()
-  return { 'replayed', show(id) }
+  return { 'repeated', show(id) }
 end
 
 local function set_weight(t, weight)
@@ -80,7 +80,7 @@ end
 local function accept(s, all_new)
   -- A known id means that this submit was repeated because its answer was lost.
   if tasks[s.task] or (not all_new and call('EXISTS', k_task(s.task)) == 1) then return known(s.task) end
-  local before = s.idempotency_hash ~= '' and replayed(s.idempotency_hash, s.body_hash)
+  local before = s.idempotency_hash ~= '' and submitted_before(s.idempotency_hash, s.body_hash)
   if before then return before end
   waiting_now = waiting_now or waiting()
   if waiting_now >= max_queued then return { 'full' } end

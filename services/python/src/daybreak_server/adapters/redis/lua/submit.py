@@ -61,8 +61,8 @@ def _result(item: Any, task: NewTask) -> Submitted | StoreError:
             return Submitted(record=_record(item, task))
         case b"known":
             return Submitted(record=codec.task(item[1]))
-        case b"replayed":
-            return Submitted(record=codec.task(item[1]), replayed=True)
+        case b"repeated":
+            return Submitted(record=codec.task(item[1]), repeated=True)
         case b"mismatch":
             return IdempotencyMismatchError(
                 f"the idempotency key was used for {codec.text(item[1])} with another body; use a new key"

@@ -98,13 +98,13 @@ async def _store_task(ctx: Dependencies, task: NewTask) -> Response:
     submitted = await ctx.submit_batcher.submit(task)
     shown = await _count_and_show(ctx, submitted)
     headers = {"Location": shown["links"]["self"]}
-    if submitted.replayed:
-        return json_response(shown, headers={**headers, "Idempotent-Replay": "true"})
+    if submitted.repeated:
+        return json_response(shown, headers={**headers, "Idempotent-Repeat": "true"})
     return json_response(shown, status=202, headers=headers)
 
 
 async def _count_and_show(ctx: Dependencies, submitted: Submitted) -> Json:
-    if not submitted.replayed:
+    if not submitted.repeated:
         ctx.metrics.count_submitted(submitted.record.pool)
     return await ctx.task_json(submitted.record)
 
@@ -133,7 +133,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
                 items[index] = _batch_error(from_store(result), request_id)
             else:
                 shown = await _count_and_show(ctx, result)
-                items[index] = {"status": 200 if result.replayed else 202, "task": shown}
+                items[index] = {"status": 200 if result.repeated else 202, "task": shown}
     return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}
 
 

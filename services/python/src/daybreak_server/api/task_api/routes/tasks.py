@@ -85,7 +85,7 @@ def router(ctx: Dependencies) -> APIRouter:
                 f"The task {record.id} has not ended, so it cannot be deleted. Cancel it first."
             )
         await asyncio.to_thread(ctx.services.blobs.delete, f"{record.id}/")
-        await ctx.services.store.forget([record.id])
+        await ctx.services.store.delete([record.id])
         return Response(status_code=204)
 
     return routes

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Removes an ended task whose files are deleted: record, input, events and index entries together.
+-- Deletes an ended task whose files are deleted already: record, input, events and index entries together.
 -- Answers 1, 0 if there is no such task, or -1 if it has not ended.
 local function run(ARGV)
-  local id = read.removal(ARGV, 1).task
+  local id = read.deletion(ARGV, 1).task
   local r = load_task(id)
   if not r then return 0 end
   if not TERMINAL[r.state] then return -1 end
@@ -11,7 +11,7 @@ local function run(ARGV)
   call('ZREM', K_expiring, id)
   call('ZREM', K_dead, id)
   if r.idem then call('DEL', k_idem(r.idem)) end
-  -- A tenant without tasks and without debt is forgotten too: its next task starts as a new tenant's would.
+  -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
   if call('EXISTS', k_index(r.tenant)) == 0 and tenant(r.tenant).share <= meta('vtime') then
     call('HDEL', K_shares, r.tenant)
     call('HDEL', K_weights, r.tenant)

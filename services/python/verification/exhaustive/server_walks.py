@@ -1,4 +1,4 @@
-"""Replays walks through an explored state space on a real server, and compares after every step.
+"""Repeats walks through an explored state space on a real server, and compares after every step.
 
 Together, the walks take every kind of step: every event, for a task in every state and with all counters, and with the
 other tasks in every state. Equivalent states are equivalent for the scripts too, so a walk uses canonical states.
@@ -126,7 +126,7 @@ def _way(found: Found, at: int) -> Walk:
 
 
 @dataclass(slots=True)
-class Replay:
+class ServerWalk:
     """The small store and a real one, side by side."""
 
     driver: Driver
@@ -140,7 +140,7 @@ class Replay:
     story: list[str] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, driver: Driver, tasks: int) -> Replay:
+    def begin(cls, driver: Driver, tasks: int) -> ServerWalk:
         """Start on an empty server."""
         driver.client.flushdb()
         driver.now = 1_800_000_000_000
