@@ -265,10 +265,10 @@ def _report(context: ScenarioContext, given: argparse.Namespace, rows: list[Row]
         name,
         title="Faults, the promised counts" if context.long else "Faults, as CI runs them",
         about=(
-            "Real gateways, groups of real ranks and a real server on one machine, without Ray. Each kill is a "
-            "SIGKILL, and the run waits until the process is gone. External clients record every call and event, "
-            "and a checker decides from that history. Kills here end processes, not the machine: what a process "
-            "has handed to the kernel survives."
+            "Real gateways, groups of one and two ranks and a real server (Valkey) run on one machine, without Ray. "
+            "Each kill is a SIGKILL, and the test waits until the process is gone. External clients record every "
+            "call and event, and a checker decides from that history. These kills end processes, not the machine: "
+            "what a process has already written to the operating system survives."
         ),
         seed=context.seed,
         extra={

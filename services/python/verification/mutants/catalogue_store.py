@@ -149,7 +149,7 @@ _TIME = (
         "retention-of-running",
         "retention can delete a running task",
         (f"{LUA}/delete.lua", "if not TERMINAL[r.state] then return -1 end", ""),
-        tests=f"{_FACES}::test_previews_and_deletions[valkey]",
+        tests=f"{_FACES}::test_a_preview_is_replaced_and_only_an_ended_task_is_deleted[valkey]",
     ),
     mutant(
         "retention-begins-at-claim",
@@ -343,7 +343,7 @@ _EVENTS = (
         "resume-repeats",
         "a reader that resumes after an event gets it again",
         (f"{LUA}/events.lua", "(a_ms == b_ms and a_seq > b_seq)", "(a_ms == b_ms and a_seq >= b_seq)"),
-        tests=f"{_FACES}::test_task_events_are_read_without_a_gap[valkey]",
+        tests=f"{_FACES}::test_a_tasks_events_are_read_without_a_gap[valkey]",
     ),
 )
 

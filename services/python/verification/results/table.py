@@ -30,7 +30,7 @@ def markdown(report: Report) -> str:
     rows = [row for row in report.rows if not row.detail]
     columns = {
         "what": [row.what for row in rows],
-        "figure": [f"{number(row.value)} {row.unit}".strip() for row in rows],
+        "figure": [_figure(row) for row in rows],
         "min to max": [_spread(row) for row in rows],
         "baseline": _baselines(rows),
         "ratio": ["" if row.ratio is None else f"{row.ratio:.2f}" for row in rows],
@@ -42,6 +42,13 @@ def markdown(report: Report) -> str:
     lines = [report.about, "", _line(list(used)), _line(["---"] * len(used))]
     lines += [_line(list(cells)) for cells in zip(*used.values(), strict=True)]
     return "\n".join([*lines, "", f"<sub>{_where(report)}</sub>"])
+
+
+def _figure(row: Row) -> str:
+    """``3 tasks``, ``1 task``, ``1.5 s``."""
+    is_plural = row.unit.isalpha() and len(row.unit) > 3 and row.unit.endswith("s")
+    unit = row.unit[:-1] if is_plural and row.value == 1 else row.unit
+    return f"{number(row.value)} {unit}".strip()
 
 
 def _spread(row: Row) -> str:

@@ -93,9 +93,9 @@ def _report(context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
         "faults-environment-long" if context.long else "faults-environment",
         title="Faults of the environment" + (", the promised counts" if context.long else ""),
         about=(
-            "Real gateways, groups and a real server on one machine, while their environment fails: TCP proxies "
-            "between them, a disk that loses what was not fsynced (a killed process alone cannot show that), no "
-            "memory, no space, clocks that step, an S3 server that fails. Each scenario has its own cluster."
+            "Real gateways, groups and a real server run on one machine while their environment fails: the network "
+            "between them (TCP proxies), the disk (it loses what was not fsynced, or it is full), memory, clocks and "
+            "an S3 server. Each scenario has its own cluster. `Server` means Valkey."
         ),
         seed=context.seed,
         extra={"server": version},

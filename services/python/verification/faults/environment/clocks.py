@@ -82,12 +82,12 @@ def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str
     steps = "+1 h, −2 h, +1 h"
     return [
         Row(
-            f"{what} stepped by {steps}: tasks that lost their attempt",
+            f"{what} stepped by {steps}: tasks that needed another attempt",
             len(again),
             "tasks",
             target="0",
             held=not again,
-            note=f"of {len(found) + len(others)}; lease {LEASE_S:g} s",
+            note=f"of {len(found) + len(others)} tasks; lease {LEASE_S:g} s",
         ),
         Row(
             f"{what} stepped: accepted tasks lost, not succeeded, or inconsistent",
@@ -98,7 +98,7 @@ def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str
             note="; ".join(bad[:2]),
         ),
         Row(
-            f"{what} stepped: largest charge above real seconds × ranks, of a task that ran through",
+            f"{what} stepped: largest overcharge of a task, compared with real seconds × ranks",
             max(0.0, *overcharge_s.values()),
             "s",
             target=f"≤ {bound:g} s ({LEASE_STEP_S:g} s per forward step)",
@@ -159,7 +159,7 @@ def _fsyncs(cluster: FaultCluster, disk: FuseDisk, clock: Skew) -> Row:
         baseline=float(usual),
         baseline_what="before",
         note="none: until the hour has passed or the server restarts, a power cut may lose everything written "
-        "since. Slew the clock, do not step it"
+        "since the step. Slew the clock, do not step it"
         if after == 0
         else "",
     )

@@ -166,7 +166,7 @@ def folder(context: ScenarioContext) -> list[Row]:
             wait_until(lambda: not _files(small.folder), 45, "an empty folder")
         left = _files(small.folder)
     rows.append(
-        Row("folder that failed: files left after all tasks are deleted", len(left), "files", target="0",
+        Row("blob folder, after both faults: files left after all tasks are deleted", len(left), "files", target="0",
             held=not left, note=", ".join(left[:2]))
     )  # fmt: skip
     return rows
@@ -205,11 +205,11 @@ def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
                 except Exception as exc:
                     unreadable.append(f"{task}/{artifact.name}: {exc}")
     return [
-        Row(f"folder {what}: tasks lost or not succeeded after the fix", len(bad), "tasks", target="0",
-            held=not bad, note=f"of {len(tasks)}; their error: {min(messages)[-110:]}"),
-        Row(f"folder {what} for {FAULT_S:g} s: most strikes of a task", strikes,
-            "strikes", target="≤ 1: a group that cannot store takes no other task", held=strikes <= 1),
-        Row(f"folder {what}: visible artifacts that cannot be read or do not match", len(unreadable), "files",
+        Row(f"blob folder {what}: tasks that did not succeed once it was writable again", len(bad), "tasks", target="0",
+            held=not bad, note=f"of {len(tasks)}; the error that they show: {min(messages)[-110:]}"),
+        Row(f"blob folder {what} for {FAULT_S:g} s: most strikes of a task", strikes,
+            "strikes", target="≤ 1: a group that cannot store files takes no other task", held=strikes <= 1),
+        Row(f"blob folder {what}: artifacts that cannot be read or differ from their SHA-256", len(unreadable), "files",
             target="0", held=not unreadable, note="; ".join(unreadable[:1])),
-        Row(f"folder {what}: time from the fix until all tasks ended", recovery_s, "s"),
+        Row(f"blob folder {what}: time from then until all tasks ended", recovery_s, "s"),
     ]  # fmt: skip

@@ -154,10 +154,10 @@ def memory_full(context: ScenarioContext) -> list[Row]:
                 target="0", held=not broken, note=f"of {len(running)}"),
             Row("memory full: longest silence in a running task's stream", max(quiet), "s", target="≤ 1.5 s",
                 held=max(quiet) <= 1.5, note=f"{sum(map(len, watchers.seen.values()))} events by SSE"),
-            Row("memory full: tasks accepted before that neither ended nor were swept", len(bad), "tasks",
+            Row("memory full: earlier tasks that neither ended nor were deleted after retention", len(bad), "tasks",
                 target="0", held=not bad, note=f"of {len(filled)}"),
-            Row("memory full: first refusal to the next accepted task, by retention alone", recovery_s, "s",
-                note="retention is 4 s here"),
+            Row("memory full: first refused submit until the next accepted one, as retention frees memory",
+                recovery_s, "s", note="retention is 4 s in this test"),
         ]  # fmt: skip
 
 
@@ -228,8 +228,9 @@ def _disk_full(context: ScenarioContext, fsync: str, *, for_s: float) -> list[Ro
                 held=not bad, note="; ".join([f"of {len(found)}, disk by {disk.kind}", *bad[:2]])),
             Row(f"{name}: running tasks that did not finish in their first attempt", len(broken), "tasks",
                 target="0", held=not broken, note=f"of {len(running)}; full for {for_s + noticed_s:.1f} s"),
-            Row(f"{name}: full to the first refusal", noticed_s, "s",
-                note=f"the server exited and restarted {restarts} times" if restarts else "MISCONF"),
-            Row(f"{name}: free space to the first accepted submit, without intervention", recovery_s, "s",
+            Row(f"{name}: time until the first submit is refused", noticed_s, "s",
+                note=f"the server exited and restarted {restarts} times"
+                if restarts else "the server refuses writes with MISCONF"),
+            Row(f"{name}: time from free space until a submit is accepted again", recovery_s, "s",
                 target="≤ 5 s", held=recovery_s <= 5),
         ]  # fmt: skip

@@ -54,15 +54,15 @@ def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
         time.sleep(seconds)
 
     return {
-        "gone": gone,
-        "reset": reset,
-        "reply lost": lost,
-        "held, then delivered late": under(PARTITION, cut_after=False),
+        "port closed": gone,
+        "connections reset": reset,
+        "connection reset before the response": lost,
+        "data held, then delivered late": under(PARTITION, cut_after=False),
         "half-open": under(HALF_OPEN, cut_after=True),
-        "replies swallowed": under(Conditions(down=Flow.SWALLOW), cut_after=True),
-        "requests swallowed": under(Conditions(up=Flow.SWALLOW), cut_after=True),
-        "20 ms slower each way": under(Conditions(latency_s=0.02), cut_after=False),
-        "200 kB/s": under(Conditions(bytes_per_s=200_000), cut_after=False),
+        "responses dropped": under(Conditions(down=Flow.SWALLOW), cut_after=True),
+        "requests dropped": under(Conditions(up=Flow.SWALLOW), cut_after=True),
+        "20 ms more latency each way": under(Conditions(latency_s=0.02), cut_after=False),
+        "limited to 200 kB/s": under(Conditions(bytes_per_s=200_000), cut_after=False),
     }
 
 
@@ -105,7 +105,7 @@ def _under_load(
             "violations",
             target="0",
             held=verdict.ok,
-            note=f"{counts.get('submit.ok', 0)} submits, {counts.get('event.saw', 0)} events by SSE; "
+            note=f"{counts.get('submit.ok', 0):,} submits, {counts.get('event.saw', 0):,} events by SSE; "
             + ", ".join(f"{count} × {what}" for what, count in sorted(done.items())),
         )
     ]
@@ -138,7 +138,12 @@ def network_store(context: ScenarioContext) -> list[Row]:
     ):
         links = {name: proxy_faults(proxy) for name, proxy in proxies.items()}
         return _under_load(
-            context, cluster, links, seconds=context.times(12, 600), rate=8.0, name="links to the server"
+            context,
+            cluster,
+            links,
+            seconds=context.times(12, 600),
+            rate=8.0,
+            name="proxies in front of the server",
         )
 
 
@@ -156,7 +161,12 @@ def network_clients(context: ScenarioContext) -> list[Row]:
             assert len(cluster.urls) == len(proxies)
             links = {f"gateway {index}": proxy_faults(proxy) for index, proxy in enumerate(proxies)}
             return _under_load(
-                context, cluster, links, seconds=context.times(8, 600), rate=8.0, name="links of clients"
+                context,
+                cluster,
+                links,
+                seconds=context.times(8, 600),
+                rate=8.0,
+                name="proxies in front of the gateways",
             )
 
 
@@ -180,7 +190,12 @@ def network_toxiproxy(context: ScenarioContext) -> list[Row]:
             redis_via=through("gateways"), groups_redis_via=through("groups"), lease_s=4.0
         ) as cluster:
             return _under_load(
-                context, cluster, links, seconds=context.times(7, 300), rate=8.0, name="toxiproxy"
+                context,
+                cluster,
+                links,
+                seconds=context.times(7, 300),
+                rate=8.0,
+                name="toxiproxy in front of the server",
             )
 
 
@@ -225,17 +240,17 @@ def store_disconnect(context: ScenarioContext) -> list[Row]:
         alone = _ended(cluster, task)
     return [
         Row(
-            f"server unreachable for 2 × lease ({2 * LEASE_S:.0f} s): attempts of the running task",
+            f"server unreachable by all for 2 × lease ({2 * LEASE_S:.0f} s): attempts of the running task",
             float(str(away["attempt"])),
             "attempts",
             target="1",
             held=away["attempt"] == 1,
         ),
         Row(
-            "groups cut off from the server for 2 × lease, gateways not: attempts of the running task",
+            "server unreachable only by groups for 2 × lease: attempts of the running task",
             float(str(alone["attempt"])),
             "attempts",
-            target="2: a silent leader loses its task, and its later writes are refused",
+            target="2: a leader that the server cannot see loses its task, and its later writes are refused",
             held=alone["attempt"] == 2,
         ),
     ]

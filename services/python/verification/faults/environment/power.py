@@ -103,9 +103,9 @@ def _intact_row(what: str, stats: CrashStats) -> Row:
 
 def _rows(stats: CrashStats, *, fsync: str, disk: str) -> list[Row]:
     rows = [
-        _intact_row(f"`{fsync}`: accepted tasks inconsistent or not ended after the crashes", stats),
+        _intact_row(f"`{fsync}`: surviving tasks that are inconsistent or never ended", stats),
         Row(
-            f"`{fsync}`: power cut until the server responds again",
+            f"`{fsync}`: longest time from a power cut until the server responds again",
             max(stats.recovery_s),
             "s",
             spread=(min(stats.recovery_s), max(stats.recovery_s)),
@@ -131,16 +131,16 @@ def _rows(stats: CrashStats, *, fsync: str, disk: str) -> list[Row]:
             "`everysec`: lost tasks whose files remain",
             len(stats.orphans),
             "tasks",
-            note="files stored before the power cut; gateways sweep them when their retention ends",
+            note="files stored before the power cut; gateways delete them when their retention ends",
         )
     )
     share = 100 * stats.lost / max(1, stats.accepted)
-    note = f"of {stats.accepted:,} ({share:.1f} %) in {cost}: this policy does lose them"
+    note = f"of {stats.accepted:,} ({share:.1f} %) in {cost}: this policy is expected to lose some"
     rows.insert(0, Row("`everysec`: acknowledged tasks lost", stats.lost, "tasks", note=note))
     rows.insert(
         1,
         Row(
-            "`everysec`: age of the oldest lost task at the power cut",
+            "`everysec`: longest time from the response to a lost submit until the power cut",
             stats.oldest_s * 1000,
             "ms",
             target=f"≤ {WINDOW_S * 1000:,.0f} ms",
@@ -178,20 +178,21 @@ def kill_slow_disk(context: ScenarioContext) -> list[Row]:
     share = 100 * stats.lost / max(1, stats.accepted)
     return [
         Row(
-            "`everysec`, slow disk, the server killed: acknowledged tasks lost",
+            "`everysec`, slow disk, kill of the server: acknowledged tasks lost",
             stats.lost,
             "tasks",
-            note=f"of {stats.accepted:,} ({share:.1f} %) in {stats.crashes} kills under load, {disk}: while one runs, "
-            f"the server keeps its writes in memory. Under `always` it acknowledges after the fsync",
+            note=f"of {stats.accepted:,} ({share:.1f} %) in {stats.crashes} kills under load, {disk}: while an fsync "
+            f"runs, the server keeps its writes in memory. Under `always` it acknowledges after the fsync",
         ),
         Row(
-            "`everysec`, slow disk, the server killed: age of the oldest lost task at the kill",
+            "`everysec`, slow disk, kill of the server: longest time from the response to a lost submit until the kill",
             stats.oldest_s * 1000,
             "ms",
             target=f"≤ {WINDOW_S * 1000:,.0f} ms",
             held=stats.oldest_s <= WINDOW_S,
         ),
         _intact_row(
-            "`everysec`, slow disk, the server killed: accepted tasks inconsistent or not ended", stats
+            "`everysec`, slow disk, kill of the server: surviving tasks that are inconsistent or never ended",
+            stats,
         ),
     ]

@@ -43,7 +43,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
         cuts = network.cuts
     return [
         Row(
-            "Gaps and repeats in cut streams",
+            "Events missing or repeated in streams that are cut",
             0,
             "events",
             target="0 in 1,000 cuts",
@@ -72,18 +72,19 @@ def run_cancel(context: ScenarioContext) -> list[Row]:
     p99, steps = ordered[int(len(ordered) * 0.99)], sorted(after)[int(len(after) * 0.99)]
     return [
         Row(
-            "Steps that end after the response to a cancel, p99",
+            "Steps that a task still completes after the response to its cancel, p99",
             steps,
             "steps",
             target="≤ 1 step at p99",
             held=steps <= 1,
-            note=f"n = {len(after)}, max {max(after)}; a step takes {step_s:g} s, longer than the report interval",
+            note=f"n = {len(after)}, max {max(after)}; a step takes {step_s:g} s, longer than the interval between "
+            "reports",
         ),
         Row(
-            "Response to a cancel until the client sees `cancelled`, p99",
+            "Time from the response to a cancel until the client sees `cancelled`, p99",
             round(p99, 3),
             "s",
-            note=f"p50 {statistics.median(ordered):.3f}, max {ordered[-1]:.3f}; a step takes {step_s:g} s",
+            note=f"p50 {statistics.median(ordered):.3f} s, max {ordered[-1]:.3f} s; a step takes {step_s:g} s",
         ),
     ]
 
@@ -173,12 +174,13 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
         lost = sum(network.lost for network in load.networks.values())
     return [
         Row(
-            "Tasks created by keys that were sent 100 times at once",
+            "Tasks created when each idempotency key is sent 100 times at once",
             len(records),
             "tasks",
             target=f"{keys}, one per key",
             held=len(records) == keys,
-            note=f"{keys * parallel:,} submits, {lost} responses lost, {killed} gateways killed around their script",
+            note=f"{keys * parallel:,} submits, {lost} responses lost, {killed} gateways killed just before or "
+            f"after the submit script",
         )
     ]
 
@@ -208,7 +210,7 @@ def run_all_dead(context: ScenarioContext) -> list[Row]:
     done = sum(1 for record in records if record["state"] == "succeeded")
     return [
         Row(
-            "Tasks submitted while every group was dead that succeeded",
+            "Tasks that were submitted while every group was dead, and later succeeded",
             done,
             "tasks",
             target=f"all {len(records)}",

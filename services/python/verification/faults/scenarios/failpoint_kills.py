@@ -76,15 +76,15 @@ def run_named(context: ScenarioContext) -> list[Row]:
     at_upload = sum(hits[point] for point in UPLOADS)
     return [
         Row(
-            f"Tasks lost or done twice, with kills at {len(ALL)} failpoints",
+            f"Tasks lost or completed twice, with kills at each of {len(ALL)} failpoints",
             0,
             "tasks",
             target="0",
             held=True,
-            note=f"{hits.total()} kills, {sum(hits[p] for p in GATEWAY)} of them gateways; {bound(hits.total())}",
+            note=f"{hits.total()} kills, {sum(hits[p] for p in GATEWAY)} of them of gateways; {bound(hits.total())}",
         ),
         Row(
-            "Visible artifacts that cannot be read, with kills at each step of the upload",
+            "Artifacts that a task shows but that cannot be read, with kills at each step of the upload",
             0,
             "files",
             target="0",
@@ -127,12 +127,13 @@ def run_resume(context: ScenarioContext) -> list[Row]:
     )
     return [
         Row(
-            "Results that differ after kills that leave a checkpoint",
+            "Results that differ from an uninterrupted run, after kills of leaders with a checkpoint",
             len(records) - same,
             "results",
             target="0",
             held=same == len(records),
-            note=f"{len(records)} tasks, {kills} kills, {resumed} of the last attempts resumed from a checkpoint",
+            note=f"{len(records)} tasks, {kills} kills, {resumed} tasks resumed from a checkpoint in "
+            "their last attempt",
         )
     ]
 

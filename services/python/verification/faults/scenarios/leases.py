@@ -55,10 +55,10 @@ def wait_running(cluster: FaultCluster, pool: str, count: int) -> None:
 
 
 def spread(values: Sequence[float]) -> str:
-    """``p50 1.2, p99 1.4, max 1.4 (n = 16)``."""
+    """``p50 1.20 s, p99 1.40 s, max 1.40 s (n = 16)``."""
     ordered = sorted(values)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return f"p50 {statistics.median(ordered):.2f}, p99 {p99:.2f}, max {ordered[-1]:.2f} (n = {len(ordered)})"
+    return f"p50 {statistics.median(ordered):.2f} s, p99 {p99:.2f} s, max {ordered[-1]:.2f} s (n = {len(ordered)})"
 
 
 def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float | None:
@@ -151,20 +151,20 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
     worst = max(by_lease) / lease_s
     return [
         Row(
-            f"Kill of a leader and its watchdog until the strike, lease {lease_s:g} s, longest",
+            f"Leader and watchdog killed (lease {lease_s:g} s): longest time until its task gets a strike",
             round(worst, 2),
-            "leases",
+            "× lease",
             target="≤ 1.5 × lease",
             held=worst <= 1.5,
-            note=f"seconds: {spread(by_lease)}; until the next attempt starts: {spread(again)}",
+            note=f"{spread(by_lease)}; until the next attempt starts: {spread(again)}",
         ),
         Row(
-            "Kill of a leader until its watchdog reports the strike, longest",
+            f"Leader killed, watchdog alive (lease {lease_s:g} s): longest time until its task gets a strike",
             round(max(by_watchdog), 2),
             "s",
             target="≤ 1.5 × lease",
             held=max(by_watchdog) <= 1.5 * lease_s,
-            note=f"seconds: {spread(by_watchdog)}",
+            note=spread(by_watchdog),
         ),
     ]
 
@@ -199,13 +199,13 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
             context.log(f"the history and the logs are in {cluster.folder}")
     return [
         Row(
-            "Live tasks of 10 leases that needed a second attempt",
+            "Tasks that run for 10 × lease and need a second attempt although their leader is alive",
             len(again),
             "tasks",
             target="0",
             held=not again,
-            note=f"{len(records)} tasks, lease {lease_s:g} s: sleeping, computing in Python, holding the GIL for "
-            f"0.1 s and for 1.25 leases at a time; each with the server down for 2 leases"
+            note=f"{len(records)} tasks, lease {lease_s:g} s. Their steps sleep, compute in Python, or hold the GIL "
+            f"for 0.1 s or for 1.25 × lease; during each task the server is down for 2 × lease"
             + "".join(f"; {reason}" for reason in reasons),
         )
     ]
@@ -242,12 +242,12 @@ def run_zombies(context: ScenarioContext) -> list[Row]:
     second = sum(1 for record in records if record["attempt"] > 1)
     return [
         Row(
-            "Writes of a frozen leader that counted",
+            "Writes of a frozen leader that the store accepted after it had lost its task",
             0,
             "writes",
             target="0",
             held=True,
-            note=f"{count} leaders frozen for 2 leases, {second} tasks taken over; {bound(count)}",
+            note=f"{count} leaders frozen for 2 × lease; {second} tasks got another attempt; {bound(count, 'freeze')}",
         )
     ]
 
@@ -277,11 +277,11 @@ def run_poison(context: ScenarioContext) -> list[Row]:
     ok = len(exact) == len(poison) == len(letters) == len(set(letters))
     return [
         Row(
-            "Poison tasks with exactly `max_strikes` attempts and one dead letter",
+            "Poison tasks (each attempt kills its process) with exactly `max_strikes` attempts and one dead letter",
             len(exact),
             "tasks",
             target=f"all {len(poison)}",
             held=ok,
-            note=f"{len(records) - len(poison)} tasks between them succeeded",
+            note=f"{len(records) - len(poison)} ordinary tasks, submitted in between, succeeded",
         )
     ]

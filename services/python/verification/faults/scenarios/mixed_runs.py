@@ -26,9 +26,9 @@ BOUND_S = 90.0
 """A task is stuck when nothing changes for this long. A retry is delayed by a minute at most."""
 
 
-def bound(deaths: int) -> str:
-    """The upper bound of the failure rate after ``deaths`` kills without a failure, at 95 % confidence."""
-    return f"0 in {deaths:,}: below {300 / max(1, deaths):.2g} % per kill (95 %)"
+def bound(count: int, fault: str = "kill") -> str:
+    """The upper bound of the failure rate after ``count`` faults without a failure, at 95 % confidence."""
+    return f"0 in {count:,} {fault}s: a rate below {300 / max(1, count):.2g} % per {fault} (95 % confidence)"
 
 
 def one_run(
@@ -65,7 +65,7 @@ def kinds(kills: Counter[str]) -> str:
     """``31 leaders, 4 servers, 12 at failpoints``."""
     at_failpoints = sum(count for name, count in kills.items() if name.startswith("at "))
     parts = [
-        f"{kills[name]} {name}s"
+        f"{kills[name]:,} {name}s"
         for name in ("leader", "follower", "watchdog", "gateway", "server")
         if kills[name]
     ]
@@ -82,16 +82,33 @@ def rows_of(outcomes: list[tuple[str, Outcome]], *, wanted: int) -> list[Row]:
     deaths = kills.total()
     tasks = sum(outcome.tasks for _, outcome in outcomes)
     by_fsync = Counter(name for name, _ in outcomes)
-    runs = ", ".join(f"{count} × {name}" for name, count in by_fsync.items())
+    runs = ", ".join(f"{count} with `{name}`" for name, count in by_fsync.items())
     what = f"{len(outcomes)} mixed runs ({runs})"
     target = f"0 in ≥ {wanted:,} kills" if wanted else "0"
     return [
-        Row(f"Tasks lost, {what}", 0, "tasks", target=target, held=deaths >= wanted, note=bound(deaths)),
         Row(
-            f"Tasks done twice, {what}", 0, "tasks", target=target, held=deaths >= wanted, note=bound(deaths)
+            f"Accepted tasks lost in {what}",
+            0,
+            "tasks",
+            target=target,
+            held=deaths >= wanted,
+            note=bound(deaths),
         ),
-        Row("Processes killed in them", deaths, "kills", note=kinds(kills)),
-        Row("Tasks accepted in them", tasks, "tasks", note=f"{counts['event.saw']:,} events seen by clients"),
+        Row(
+            f"Tasks completed twice in {what}",
+            0,
+            "tasks",
+            target=target,
+            held=deaths >= wanted,
+            note=bound(deaths),
+        ),
+        Row("Processes killed in the mixed runs", deaths, "kills", note=kinds(kills)),
+        Row(
+            "Tasks accepted in the mixed runs",
+            tasks,
+            "tasks",
+            note=f"{counts['event.saw']:,} events seen by clients",
+        ),
     ]
 
 

@@ -10,14 +10,24 @@ from typing import Any
 from testkit.waiting import wait_until
 from verification.faults.registry import ViolatedError
 from verification.faults.system import processes
-from verification.faults.system.trial import LATEST_S, SMALL, After, Bench, follow, freeze, hit_group, kill
+from verification.faults.system.trial import (
+    LATEST_S,
+    SMALL,
+    After,
+    Bench,
+    counted,
+    follow,
+    freeze,
+    hit_group,
+    kill,
+)
 from verification.faults.system.watching import Watcher
 from verification.results import Row
 
 LEASE_S = 4.0
 STALL_S = 12.0
 DETECT_S = 5.0
-COLD = "its cold start in this run: from Ray ready to all groups ready"
+COLD = "cold start of the same pool in this run: from Ray ready to all its groups ready"
 VIDEO: dict[str, Any] = {"prompt": "a red circle moving left", "seed": 7, "steps": 160, "size": "64x64"}
 LONG_ECHO: dict[str, Any] = {"message": "on", "steps": 100, "step_s": 0.05}
 
@@ -73,9 +83,9 @@ def _rank_killed(bench: Bench, *, rank: int, name: str) -> list[Row]:
         raise ViolatedError(f"a killed {name} caused {after.task['strikes']} strikes, expected 1")
     note = f"{after.how}, resumed from step {resumed}, same MP4 SHA-256"
     return [
-        Row(f"Killed {name} of a video gang: detected", after.detect_s, "s", target=f"≤ {DETECT_S:g} s",
-            held=after.detect_s <= DETECT_S, note=note),
-        Row(f"Killed {name}: gang ready again", after.ready_s, "s", baseline=cold,
+        Row(f"Killed {name} of a video group: time until its attempt ends", after.detect_s, "s",
+            target=f"≤ {DETECT_S:g} s", held=after.detect_s <= DETECT_S, note=note),
+        Row(f"Killed {name} of a video group: time until the group is ready again", after.ready_s, "s", baseline=cold,
             baseline_what=COLD, target="≤ 2 × cold start", held=after.ready_s <= 2 * cold),
     ]  # fmt: skip
 
@@ -97,9 +107,9 @@ def leader_stopped(bench: Bench) -> list[Row]:
     bench.wait_healthy()
     bound = 1.5 * LEASE_S + 1  # a tick each second
     return [
-        Row("Leader stopped for 2 × lease: its task reclaimed", lost_s, "s",
-            baseline=LEASE_S, baseline_what="the lease", target="≤ 1.5 × lease + 1 s (a tick)", held=lost_s <= bound,
-            note=f"{found['attempt']} attempts, 1 strike; its writes after it resumed were refused"),
+        Row("Leader stopped (SIGSTOP) for 2 × lease: time until its task gets a strike", lost_s, "s",
+            baseline=LEASE_S, baseline_what="the lease", target="≤ 1.5 × lease + 1 s (one tick)", held=lost_s <= bound,
+            note=f"{found['attempt']} attempts, 1 strike; the store refused its writes after it resumed"),
     ]  # fmt: skip
 
 
@@ -129,9 +139,9 @@ def _part_killed(
         )
     bench.wait_healthy()
     healthy_s = time.monotonic() - at
-    how = f"{found['attempt']} attempts, {found['strikes']} strikes"
+    how = counted(found["attempt"], "attempt") + ", " + counted(found["strikes"], "strike")
     note = f"the running task: {how}; all pools healthy after {healthy_s:.0f} s"
-    return [Row(f"Killed {name}: a new one responds", back_s, "s", note=note)]
+    return [Row(f"Killed {name}: time until a new one responds", back_s, "s", note=note)]
 
 
 def _other(bench: Bench, part: str, old: int, back: Callable[[int], bool] | None) -> bool:
@@ -211,11 +221,11 @@ def up_killed(bench: Bench) -> list[Row]:
         bench.succeeded(task)
     found = bench.succeeded(video)
     note = (
-        f"the video: {found['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks done; "
-        f"all processes of the killed one ended within {gone_s:.1f} s"
+        f"the running video: {found['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks succeeded; "
+        f"all processes of the killed `up` ended within {gone_s:.1f} s"
     )
     return [
-        Row("Killed `daybreakd up`, restarted: ready", again_s, "s", baseline=bench.up.starts_s[0],
+        Row("Killed and restarted `daybreakd up`: time until it is ready", again_s, "s", baseline=bench.up.starts_s[0],
             baseline_what="the first start in this run", note=note),
     ]  # fmt: skip
 
@@ -238,7 +248,10 @@ def collective_hangs(bench: Bench) -> list[Row]:
     alive = [pid for pid in group["pids"] if processes.alive(pid)]
     if after.task["strikes"] != 1 or alive:
         raise ViolatedError(f"a hanging collective caused {after.how}; ranks still alive: {alive}")
-    return [_stall_row("Collective that hangs", after), _ready_row(bench, "pair", "Hanging gang", after)]
+    return [
+        _stall_row("Task whose collective hangs", after),
+        _ready_row(bench, "pair", "Task whose collective hangs", after),
+    ]
 
 
 @case("gil-busy", "stress")
@@ -250,8 +263,8 @@ def lock_held_while_working(bench: Bench) -> list[Row]:
     if (found["attempt"], found["strikes"]) != (1, 0):
         raise ViolatedError(f"work that held the GIL caused {found['attempt']} attempts, expected 1")
     return [
-        Row("Steps that hold the GIL for 2 × lease: attempts", found["attempt"], "attempts", target="1",
-            held=True, note=f"3 steps of {hold_s:g} s in one C call each; the watchdog renewed the lease"),
+        Row("Task whose steps hold the GIL for 2 × lease: attempts", found["attempt"], "attempts", target="1",
+            held=True, note=f"3 steps, each one C call of {hold_s:g} s; the watchdog renewed the lease"),
     ]  # fmt: skip
 
 
@@ -267,8 +280,8 @@ def lock_held_forever(bench: Bench) -> list[Row]:
     if after.task["strikes"] != 1:
         raise ViolatedError(f"a leader stuck with the GIL caused {after.how}, expected 1 strike")
     return [
-        _stall_row("GIL held forever", after),
-        _ready_row(bench, "stress", "Stuck leader", after),
+        _stall_row("Task that holds the GIL forever", after),
+        _ready_row(bench, "stress", "Task that holds the GIL forever", after),
     ]
 
 
@@ -287,20 +300,20 @@ def poison(bench: Bench) -> list[Row]:
     bench.succeeded(good)
     bench.wait_healthy()
     return [
-        Row("Poison (kills a rank each time): attempts", found["attempt"], "attempts",
+        Row("Poison task (each attempt kills a rank): attempts", found["attempt"], "attempts",
             target="exactly 3 (`max_strikes`)", held=True,
-            note="then one dead letter; the next task of the pool succeeded"),
+            note="the task is then a dead letter; the next task of the pool succeeded"),
     ]  # fmt: skip
 
 
 def _stall_row(what: str, after: After) -> Row:
     bound = STALL_S + DETECT_S
-    return Row(f"{what}: ended", after.detect_s, "s", baseline=STALL_S, baseline_what="`stall_s`",
+    return Row(f"{what}: time until its attempt ends", after.detect_s, "s", baseline=STALL_S, baseline_what="`stall_s`",
                target=f"≤ `stall_s` + {DETECT_S:g} s", held=after.detect_s <= bound, note=after.how)  # fmt: skip
 
 
 def _ready_row(bench: Bench, pool: str, what: str, after: After) -> Row:
     cold, took = bench.cold_s[pool], after.ready_s - after.detect_s
-    return Row(f"{what}: ready again after its end", took, "s", baseline=cold,
+    return Row(f"{what}: time from then until the group is ready again", took, "s", baseline=cold,
                baseline_what=COLD, target="≤ 2 × cold start",
                held=took <= 2 * cold)  # fmt: skip

@@ -17,14 +17,15 @@ from verification.faults.system.up import Up
 from verification.results import Report, Row
 
 ABOUT = (
-    "A whole `daybreakd up` (Valkey, Ray Serve gangs, gateway) on one machine. Each kill is a SIGKILL to a pid, and "
-    "the run waits until the process is gone, while external clients submit, follow and download. Ready times are "
-    "compared with the cold start of the same gang in the same run. At the end the checker reads the clients' history."
+    "A whole `daybreakd up` (Valkey, Ray Serve, gateway) runs on one machine while external clients submit tasks, "
+    "follow them and download artifacts. Each kill is a SIGKILL, and the test waits until the process is gone. "
+    "Recovery times are compared with the cold start of the same pool in the same run. At the end, the checker reads "
+    "the history that the clients recorded."
 )
 PROMISES = (
     ("Accepted tasks lost", ("lost", "unknown")),
     ("Tasks that never ended", ("stuck",)),
-    ("Tasks that succeeded twice, or ended twice", ("double-success", "two-ends", "twice")),
+    ("Tasks that succeeded or ended twice", ("double-success", "two-ends", "twice")),
 )
 """Rows of the table and the checker's kinds of violations that they count."""
 POOLS: dict[str, dict[str, Any]] = {
@@ -58,7 +59,14 @@ def run(cases: Sequence[Case], *, seed: int = 0, log: Callable[[str], None] = pr
     log(f"starting daybreakd up with {', '.join(pools)} …")
     with Up(pools, seed=seed) as up:
         log(f"ready in {up.starts_s[0]:.1f} s")
-        report.add(Row("`daybreakd up`: ready", up.starts_s[0], "s", note=f"pools {', '.join(pools)}"))
+        report.add(
+            Row(
+                "`daybreakd up`: time until it is ready",
+                up.starts_s[0],
+                "s",
+                note=f"pools {', '.join(pools)}",
+            )
+        )
         with Load(up, seed=seed, relay=False, tenants=("default",)) as load:  # type: ignore[arg-type]
             bench = Bench(up=up, load=load, log=log)
             for pool in pools:
@@ -99,7 +107,8 @@ def _decide(bench: Bench, report: Report) -> None:
     verdict = check(read(up.history.path))
     kills = sum(count for name, count in up.history.counts.items() if name.startswith("fault."))
     note = (
-        f"{len(load.known)} tasks accepted, {kills} faults; streams, files, accounting and keys checked too"
+        f"{len(load.known)} tasks accepted, {kills} faults; "
+        "the checker also checks streams, files, accounting and keys"
     )
     for what, kinds in PROMISES:
         count = verdict.count(*kinds)

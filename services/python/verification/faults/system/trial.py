@@ -23,6 +23,11 @@ LATEST_S = 300.0
 """Anything that takes longer is stuck."""
 
 
+def counted(count: int, what: str) -> str:
+    """``1 strike``, ``2 strikes``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class After:
     """The recovery from a fault: seconds since the fault, and how the task ended."""
@@ -38,7 +43,7 @@ class After:
     @property
     def how(self) -> str:
         """For a note."""
-        return f"{self.task['attempt']} attempts, {self.task['strikes']} strikes"
+        return counted(self.task["attempt"], "attempt") + ", " + counted(self.task["strikes"], "strike")
 
 
 @dataclass(slots=True, kw_only=True)
