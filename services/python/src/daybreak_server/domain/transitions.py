@@ -76,12 +76,13 @@ class Row:
 
 
 ALWAYS = Guard("", lambda _: True)
-START_AHEAD = Guard("its start is in the future", lambda facts: facts.delayed)
-CANCEL_REQUESTED = Guard("cancel was requested", lambda facts: facts.cancel)
-OVERDUE = Guard("its run deadline has passed", lambda facts: facts.overdue)
-LAST_STRIKE = Guard("strikes + 1 = max", lambda facts: facts.last_strike)
+START_AHEAD = Guard("`start_at` is in the future", lambda facts: facts.delayed)
+CANCEL_REQUESTED = Guard("a cancel was requested", lambda facts: facts.cancel)
+OVERDUE = Guard("the run deadline has passed", lambda facts: facts.overdue)
+LAST_STRIKE = Guard("this is the last allowed strike", lambda facts: facts.last_strike)
 MAY_RELEASE = Guard(
-    f"released < {RELEASES_MAX} times so far, and < {GROUP_FAILURES_MAX} times by a group that failed",
+    f"released fewer than {RELEASES_MAX} times so far, "
+    f"and fewer than {GROUP_FAILURES_MAX} times by a group that failed",
     lambda facts: not facts.releases_exhausted,
 )
 
@@ -106,61 +107,82 @@ def _row(
 
 
 TABLE: tuple[Row, ...] = (
-    _row(_NEW, Event.SUBMIT, START_AHEAD, State.DELAYED, "as below; waits for its start"),
+    _row(
+        _NEW, Event.SUBMIT, START_AHEAD, State.DELAYED, "as in the next row, but the task waits for its start"
+    ),
     _row(
         _NEW,
         Event.SUBMIT,
         ALWAYS,
         State.QUEUED,
-        "record, index and event in one script; the same tenant, Idempotency-Key and body return the same task",
+        "record, index entry and event are written together; "
+        "the same tenant, Idempotency-Key and body return the same task",
     ),
     _row(_WAITING, Event.CANCEL, ALWAYS, State.CANCELLED, "leaves the queue"),
     _row(_WAITING, _DEADLINES, ALWAYS, State.EXPIRED, "leaves the queue"),
-    _row([State.DELAYED], Event.DUE, ALWAYS, State.QUEUED, "original place in the queue; wakes a leader"),
+    _row(
+        [State.DELAYED],
+        Event.DUE,
+        ALWAYS,
+        State.QUEUED,
+        "takes its original place in the queue; an idle leader is woken",
+    ),
     _row(
         [State.QUEUED],
         Event.CLAIM,
         ALWAYS,
         State.RUNNING,
-        "attempt + 1, token, lease, tenant charged an estimate; "
-        "only for a group that is not draining and supports the spec's version",
+        "a new attempt with a token and a lease; the tenant is charged an estimate. "
+        "Only a group that is not draining and supports the spec's version can claim",
     ),
     _row(
         _RUNNING,
         Event.REPORT,
         ALWAYS,
         State.RUNNING,
-        "lease extended, events written; the reply carries the control bits",
+        "the lease is extended and events are written; the reply carries the control bits",
     ),
     _row(
         _RUNNING,
         Event.CANCEL,
         ALWAYS,
         State.RUNNING,
-        "`cancel_at` set once; stays live until the group has stopped",
+        "`cancel_at` is set once; the task stays live until the group has stopped",
     ),
-    _row(_RUNNING, Event.RUN_DEADLINE, ALWAYS, State.RUNNING, "stop bit"),
-    _row(_RUNNING, _ENDS, CANCEL_REQUESTED, State.CANCELLED, "unpublished artifacts discarded"),
+    _row(_RUNNING, Event.RUN_DEADLINE, ALWAYS, State.RUNNING, "the control bits ask the group to stop"),
+    _row(_RUNNING, _ENDS, CANCEL_REQUESTED, State.CANCELLED, "unpublished artifacts are deleted"),
     _row(
         _RUNNING,
         Event.FINISH,
         ALWAYS,
         State.SUCCEEDED,
-        "artifacts published, charge corrected to actual use",
+        "artifacts are published; the charge is corrected to the actual use",
     ),
     _row(
         _RUNNING,
         Event.PERMANENT,
         ALWAYS,
         State.FAILED,
-        "strike, dead letter; a replay creates a new task with `replay_of`",
+        "a strike; the task becomes a dead letter, which can be replayed",
     ),
-    _row(_RUNNING, (*_STRIKES, *_RELEASES), OVERDUE, State.EXPIRED, "unpublished artifacts discarded"),
-    _row(_RUNNING, _STRIKES, LAST_STRIKE, State.FAILED, "strike, dead letter"),
-    _row(_RUNNING, _STRIKES, ALWAYS, State.DELAYED, "strike, jittered backoff"),
-    _row(_RUNNING, _RELEASES, MAY_RELEASE, State.QUEUED, "original place, checkpoint kept, no strike"),
-    _row(_RUNNING, _RELEASES, LAST_STRIKE, State.FAILED, "released too often: a strike, and the last one"),
-    _row(_RUNNING, _RELEASES, ALWAYS, State.DELAYED, "released too often: a strike"),
+    _row(_RUNNING, (*_STRIKES, *_RELEASES), OVERDUE, State.EXPIRED, "unpublished artifacts are deleted"),
+    _row(_RUNNING, _STRIKES, LAST_STRIKE, State.FAILED, "a strike; the task becomes a dead letter"),
+    _row(_RUNNING, _STRIKES, ALWAYS, State.DELAYED, "a strike; the task waits for a jittered backoff"),
+    _row(
+        _RUNNING,
+        _RELEASES,
+        MAY_RELEASE,
+        State.QUEUED,
+        "no strike; the task takes its original place in the queue and keeps its checkpoint",
+    ),
+    _row(_RUNNING, _RELEASES, LAST_STRIKE, State.FAILED, "a strike, because the task was released too often"),
+    _row(
+        _RUNNING,
+        _RELEASES,
+        ALWAYS,
+        State.DELAYED,
+        "a strike, because the task was released too often; it waits for a backoff",
+    ),
 )
 """In order of precedence: the first row that matches decides."""
 
