@@ -1,4 +1,4 @@
-"""Stores a task's input as JSON that the ranks read back as exactly the values that the API has checked.
+"""Stores a task's input as JSON, from which the ranks read exactly the values that the API has checked.
 
 Pydantic models do not always survive a round trip through JSON: a before-validator may see its own output, an alias may
 be written under another name than it is read by, a secret is written as asterisks. So the API reads back what it is
@@ -63,13 +63,13 @@ def stored_form(
     for write in (_by_alias, _by_name, _as_sent):
         try:
             text = write(params, sent)
-            found = changed_field(params, restored(spec, text, context))
+            differing = changed_field(params, restored(spec, text, context))
         except Exception as exc:  # validators and serializers of the workload may raise anything
             changed = changed or _field_of(exc)
             continue
-        if found is None:
+        if differing is None:
             return text
-        changed = changed or found
+        changed = changed or differing
     raise ChangedInputError(changed or "input")
 
 
@@ -133,8 +133,8 @@ def _same(before: Any, after: Any) -> bool:
 
 def _field_of(exc: Exception) -> str:
     errors: Callable[[], Any] | None = getattr(exc, "errors", None)
-    found = errors() if callable(errors) else []
-    return str(found[0]["loc"][0]) if found and found[0].get("loc") else ""
+    details = errors() if callable(errors) else []
+    return str(details[0]["loc"][0]) if details and details[0].get("loc") else ""
 
 
 def _secrets(kind: Any, path: str, seen: set[Any]) -> Iterator[str]:

@@ -28,33 +28,33 @@ def spec(name: str, *, kind: str | None = None) -> WorkloadSpec[Any]:
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
-        found = _attribute(name)
+        loaded = _attribute(name)
     else:
         matches = entry_points(group=GROUP, name=name)
         if not matches:
             known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
             raise UnknownWorkloadError(f"no workload {name!r} is installed; installed are: {known}")
-        found = next(iter(matches)).load()
-    if not isinstance(found, WorkloadSpec):
-        raise UnknownWorkloadError(f"workload {name!r} is a {type(found).__name__}, not a WorkloadSpec")
+        loaded = next(iter(matches)).load()
+    if not isinstance(loaded, WorkloadSpec):
+        raise UnknownWorkloadError(f"workload {name!r} is a {type(loaded).__name__}, not a WorkloadSpec")
     try:
-        refuse_unusable(found)
+        refuse_unusable(loaded)
     except UnusableSpecError as exc:
         raise UnknownWorkloadError(f"workload {name!r} cannot be used: {exc}") from exc
-    if found.kind not in [*PoolKind]:
+    if loaded.kind not in [*PoolKind]:
         served = ", ".join(PoolKind)
-        raise WrongKindError(f"workload {name!r} has the kind {found.kind!r}; this version serves: {served}")
-    if kind is not None and kind != found.kind:
+        raise WrongKindError(f"workload {name!r} has the kind {loaded.kind!r}; this version serves: {served}")
+    if kind is not None and kind != loaded.kind:
         raise WrongKindError(
-            f"workload {name!r} has the kind {found.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
+            f"workload {name!r} has the kind {loaded.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
             "leave it out"
         )
-    return found
+    return loaded
 
 
-def implementation(of: WorkloadSpec[Any]) -> Workload[Any]:
-    """A new object of the workload's class. This imports what the workload needs (torch, …)."""
-    workload: Workload[Any] = _attribute(of.implementation)()
+def implementation(workload_spec: WorkloadSpec[Any]) -> Workload[Any]:
+    """Create an object of the workload's class. This imports what the workload needs (torch, …)."""
+    workload: Workload[Any] = _attribute(workload_spec.implementation)()
     return workload
 
 

@@ -14,11 +14,11 @@ class S3Access(Protocol):
 
     @property
     def endpoint_url(self) -> str | None:
-        """``None``: AWS."""
+        """The server's URL; ``None`` for AWS."""
 
     @property
     def region(self) -> str | None:
-        """``None``: the region in the AWS variables."""
+        """The region; ``None`` for the one in the AWS variables."""
 
     @property
     def path_style(self) -> bool:
@@ -46,7 +46,7 @@ class StoreAddress(Protocol):
 
     @property
     def s3(self) -> S3Access:
-        """Used only with ``s3://``."""
+        """How to reach the server of an ``s3://`` URL. Other URLs do not use it."""
 
 
 def open_blobs(address: StoreAddress) -> Blobs:

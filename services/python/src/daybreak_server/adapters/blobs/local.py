@@ -36,7 +36,7 @@ PART_BYTES: Final = 4 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK_TRIES: Final = 20
-"""Walks of one call, in case other calls keep removing folders that became empty."""
+"""How often one call walks down to a folder, because other calls may remove folders that have become empty."""
 
 
 class LocalBlobs:
@@ -131,7 +131,10 @@ class LocalBlobs:
 
     @contextmanager
     def _part(self, parts: tuple[str, ...], key: str) -> Iterator[tuple[tuple[int, ...], str, int]]:
-        """A temporary file in the folder of the key: its folders, its name and its descriptor. Removed at the end."""
+        """Create a temporary file in the folder of the key, and remove it at the end.
+
+        Yields the descriptors of its folders, its name and its own descriptor.
+        """
         part = f"~part-{secrets.token_hex(8)}"
         for _ in range(_WALK_TRIES):
             with self._folder(parts[:-1], create=True) as chain:
@@ -156,11 +159,11 @@ class LocalBlobs:
             with self._folder(parts) as chain:
                 folder = chain[-1]
                 with os.scandir(folder) as entries:
-                    found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.is_symlink()]
-                stats = {n: _stat_in(folder, n, parts) for n, is_folder in found if not is_folder}
+                    names = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries if not e.is_symlink()]
+                stats = {n: _stat_in(folder, n, parts) for n, is_folder in names if not is_folder}
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name in sorted(f"{n}/" if is_folder else n for n, is_folder in found):
+        for name in sorted(f"{n}/" if is_folder else n for n, is_folder in names):
             if name.endswith("/"):
                 yield from self._walk((*parts, name[:-1]))
             elif (stat := stats[name]) is not None:
@@ -216,7 +219,7 @@ class LocalBlobs:
                     self._close(descriptor)
 
     def _open_root(self) -> int:
-        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # it may be a link
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # may be a link
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -239,14 +242,14 @@ class _Bounded(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, length: int) -> None:
         super().__init__()
         self._raw = raw
-        self._left = length
+        self._remaining = length
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._raw.readinto(memoryview(buffer)[: self._left]) or 0
-        self._left -= count
+        count = self._raw.readinto(memoryview(buffer)[: self._remaining]) or 0
+        self._remaining -= count
         return count
 
     def close(self) -> None:
@@ -273,7 +276,7 @@ _REFUSALS: Final = {
 
 
 def _translate(exc: OSError, root: Path, key: str) -> BlobError:
-    """The error of the port for an error of the operating system, with what to do."""
+    """Turn an error of the operating system into one of the port, whose message says what to do."""
     if exc.errno in {errno.ENOENT, errno.ELOOP}:
         return BlobNotFoundError(f"there is no file {key} in {root}")
     where = f"{root / key}: {exc.strerror or exc}"
@@ -321,10 +324,10 @@ def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
     """A plain file of a folder; ``None`` if it is something else, has no valid key, or is gone."""
     try:
         key = "/".join(segments("/".join((*parts, name))))
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not modes.S_ISREG(found.st_mode):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not modes.S_ISREG(status.st_mode):
             return None
-        return BlobStat(key=key, size_bytes=found.st_size, content_type=type_by_name(name))
+        return BlobStat(key=key, size_bytes=status.st_size, content_type=type_by_name(name))
     except (BlobKeyError, FileNotFoundError):
         return None
 
@@ -395,6 +398,6 @@ def _write(folder: int, name: str, data: bytes) -> None:
 
 
 def _write_all(file: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(file, remaining) :]

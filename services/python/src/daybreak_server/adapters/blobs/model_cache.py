@@ -103,8 +103,8 @@ class ModelCache:
 
     def _size(self, name: str) -> int:
         """The bytes on the disk of a model that some process is downloading."""
-        found = self._partial(name).rglob("*")
-        return sum(path.stat().st_blocks * 512 for path in found if path.is_file())
+        paths = self._partial(name).rglob("*")
+        return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
 
     @contextmanager
     def _locked(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -129,22 +129,22 @@ class ModelCache:
     ) -> None:
         total = sum(file.size_bytes for file in files)
         missing = [part for file in files for part in self._ranges(file) if part not in ranges_done]
-        left = sum(part.length for part in missing)
+        missing_bytes = sum(part.length for part in missing)
         free = shutil.disk_usage(self._folder).free
-        if free < left:
+        if free < missing_bytes:
             raise BlobRefusedError(
-                f"model {model.url} does not fit in {self._folder}: {left / 1e9:.1f} GB are needed and "
+                f"model {model.url} does not fit in {self._folder}: {missing_bytes / 1e9:.1f} GB are needed and "
                 f"{free / 1e9:.1f} GB are free; give the node a larger volume, or set DAYBREAK_MODEL_CACHE to "
                 "another folder"
             )
-        _log.info("downloading %s: %.3f of %.3f GB are missing", model.url, left / 1e9, total / 1e9)
+        _log.info("downloading %s: %.3f of %.3f GB are missing", model.url, missing_bytes / 1e9, total / 1e9)
         with ExitStack() as stack:
             writers = {}
             for file in files:
                 writers[file.name] = _RangeWriter(folder / file.name, file.size_bytes)
                 stack.callback(writers[file.name].close)
             work = _Download(model, writers, ranges_done)
-            self._read_all(work, missing, lambda: on_progress(total - left + work.bytes, total))
+            self._read_all(work, missing, lambda: on_progress(total - missing_bytes + work.bytes, total))
             for writer in writers.values():
                 writer.sync()
 
@@ -183,19 +183,19 @@ class _Download:
     def read(self, part: Range) -> None:
         """Download a range and write it. Retried when the connection breaks."""
         for tries in range(1, TRIES + 1):
-            got = 0
+            received = 0
             try:
-                for piece in self._model.read(part.file, part.start, part.length):
+                for chunk in self._model.read(part.file, part.start, part.length):
                     if self.stopped:
                         return
-                    self._writers[part.file.name].write(piece, part.start + got)
-                    got += len(piece)
-                    self._count(len(piece))
+                    self._writers[part.file.name].write(chunk, part.start + received)
+                    received += len(chunk)
+                    self._count(len(chunk))
                 self._writers[part.file.name].sync()  # the bytes must be durable before the log says so
                 self._ranges_done.add(part)
                 return
             except BlobUnavailableError as exc:
-                self._count(-got)
+                self._count(-received)
                 if tries == TRIES or self.stopped:
                     raise
                 _log.warning("downloading %s failed, retrying: %s", part.file.name, exc)
@@ -214,10 +214,10 @@ class _RangeWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.truncate(self._fd, size)
 
-    def write(self, piece: bytes, at: int) -> None:
-        while piece:
-            written = os.pwrite(self._fd, piece, at)
-            piece, at = piece[written:], at + written
+    def write(self, chunk: bytes, position: int) -> None:
+        while chunk:
+            written = os.pwrite(self._fd, chunk, position)
+            chunk, position = chunk[written:], position + written
 
     def sync(self) -> None:
         os.fsync(self._fd)

@@ -17,7 +17,7 @@ from daybreak_server.adapters.blobs.s3_errors import is_conflict, translate
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError, BlobRefusedError, BlobUnavailableError
 
 CHUNK_BYTES: Final = 1 << 20
-"""The size of the chunks in which a range is read."""
+"""The size of the chunks in which :meth:`S3Model.read` yields a range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class S3Model:
     """A model on S3. Several threads may use it at once."""
 
     def __init__(self, url: str, access: S3Access) -> None:
-        """``url``: ``s3://bucket/prefix``. Makes no request yet."""
+        """Prepare a client for the model at ``url`` (``s3://bucket/prefix``). This makes no request yet."""
         parts = urlsplit(url)
         self.url = url
         self._bucket = parts.netloc
@@ -50,42 +50,42 @@ class S3Model:
             self._client = client(access.endpoint_url)
 
     def files(self) -> tuple[ModelFile, ...]:
-        """All files, by name. :raises BlobError: when there are none, or the store refuses or cannot be reached."""
-        found = []
+        """List all files by name. :raises BlobError: when there are none, or the store refuses or cannot be reached."""
+        files = []
         with self._translated(""):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 for item in page.get("Contents", ()):
                     name = item["Key"].removeprefix(self._prefix)
                     if name and not name.endswith("/"):  # S3 consoles create empty objects for folders
-                        found.append(ModelFile(name=_inside(name), size_bytes=item["Size"], tag=item["ETag"]))
-        if not found:
+                        files.append(ModelFile(name=_inside(name), size_bytes=item["Size"], tag=item["ETag"]))
+        if not files:
             raise BlobNotFoundError(
                 f"{self._where} does not exist: the bucket has no object below that prefix; copy the model's "
                 "folder there, or correct the pool's model"
             )
-        return tuple(sorted(found, key=lambda file: file.name))
+        return tuple(sorted(files, key=lambda file: file.name))
 
     def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
-        """Read a range in chunks. Yields all of it or raises.
+        """Read a range and yield it in chunks. Without an error, the chunks are the whole range.
 
         :raises BlobUnavailableError: also when the file has changed since :meth:`files`.
         """
-        key, left = self._prefix + file.name, length
+        key, remaining = self._prefix + file.name, length
         with self._translated(file.name):
             body = self._client.get_object(
                 Bucket=self._bucket, Key=key, Range=f"bytes={start}-{start + length - 1}", IfMatch=file.tag
             )["Body"]
             try:
-                while left and (piece := body.read(min(CHUNK_BYTES, left))):
-                    left -= len(piece)
-                    yield piece
+                while remaining and (chunk := body.read(min(CHUNK_BYTES, remaining))):
+                    remaining -= len(chunk)
+                    yield chunk
             finally:
                 body.close()
-        if left:
+        if remaining:
             raise BlobUnavailableError(
-                f"{self._where}: {file.name} ended {left} bytes early; if retries do not help, check the connection to "
-                "the object store"
+                f"{self._where}: {file.name} ended {remaining} bytes early; if retries do not help, check the "
+                "connection to the object store"
             )
 
     @contextmanager
@@ -96,7 +96,10 @@ class S3Model:
             raise
         except ClientError as exc:
             if is_conflict(exc):
-                raise BlobUnavailableError(f"{self._where}: {name} changed during the download") from exc
+                raise BlobUnavailableError(
+                    f"{self._where}: {name} changed during the download; finish the upload of the new version, then "
+                    "retry"
+                ) from exc
             raise translate(exc, where=self._where, key=name) from exc
         except (BotoCoreError, ValueError) as exc:
             raise translate(exc, where=self._where, key=name) from exc

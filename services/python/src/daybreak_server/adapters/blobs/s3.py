@@ -82,7 +82,7 @@ class S3Blobs:
         """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 8 MiB or more."""
         segments(key)
         nonce = secrets.token_hex(16)
-        about = {
+        request = {
             **self._at(key),
             "ContentType": checked_type(content_type),
             "Metadata": {_NONCE: nonce},
@@ -94,7 +94,7 @@ class S3Blobs:
                 self._client.head_object(**self._at(key))
                 raise BlobExistsError(f"{key} already exists, and files are never overwritten")
             send = self._put if size < PART_BYTES else self._multipart
-            yield from send(about, reader, key=key, nonce=nonce, size=size)
+            yield from send(request, reader, key=key, nonce=nonce, size=size)
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
         """See :class:`~daybreak_server.ports.blobs.Blobs`."""
@@ -105,12 +105,12 @@ class S3Blobs:
             self.stat(key)
             return io.BytesIO()
         last = "" if length is None else str(start + length - 1)
-        wanted = {"Range": f"bytes={start}-{last}"} if start or last else {}
+        byte_range = {"Range": f"bytes={start}-{last}"} if start or last else {}
         with self._translated(key):
             try:
-                body = self._client.get_object(**self._at(key), **wanted)["Body"]
+                body = self._client.get_object(**self._at(key), **byte_range)["Body"]
             except ClientError as exc:
-                if wanted and status_of(exc) == 416:
+                if byte_range and status_of(exc) == 416:
                     return io.BytesIO()
                 raise
         raw = _Body(body, lambda: self._translated(key))
@@ -120,8 +120,8 @@ class S3Blobs:
         """See :class:`~daybreak_server.ports.blobs.Blobs`."""
         segments(key)
         with self._translated(key):
-            found = self._client.head_object(**self._at(key))
-            return BlobStat(key=key, size_bytes=found["ContentLength"], content_type=found["ContentType"])
+            head = self._client.head_object(**self._at(key))
+            return BlobStat(key=key, size_bytes=head["ContentLength"], content_type=head["ContentType"])
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
         """A presigned URL, valid for at most 7 days, with which a browser saves the file as ``filename``.
@@ -165,12 +165,12 @@ class S3Blobs:
         keys = [file.key for file in self.list(prefix)]
         with self._translated(prefix):
             self._abort_below(prefix.removesuffix("/"))
-            for at in range(0, len(keys), 1000):
-                batch = [{"Key": self._prefix + key} for key in keys[at : at + 1000]]
-                answer = self._client.delete_objects(
+            for first in range(0, len(keys), 1000):
+                batch = [{"Key": self._prefix + key} for key in keys[first : first + 1000]]
+                response = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
                 )
-                for error in answer.get("Errors", ()):
+                for error in response.get("Errors", ()):
                     raise ClientError({"Error": error}, "DeleteObjects")
                 removed += len(batch)
         return removed
@@ -180,19 +180,22 @@ class S3Blobs:
         with self._translated(""):
             place = self._write_probe()
             try:
-                read = self._client.get_object(**place)["Body"].read()
+                content = self._client.get_object(**place)["Body"].read()
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=place["Key"], MaxKeys=1)
             except (ClientError, BotoCoreError):
                 with suppress(ClientError, BotoCoreError):  # the write may have succeeded
                     self._client.delete_object(**place)
                 raise
             self._client.delete_object(**place)
-        if read != b"probe":
+        if content != b"probe":
             raise BlobUnavailableError(f"{self._where} does not return what was written to it")
 
     def _write_probe(self) -> dict[str, str]:
-        """Write a probe and return its place. A server that keeps objects as files may answer 409 while another
-        probe's folder is being removed, so a conflict is tried again with another key."""
+        """Write a probe and return its bucket and key.
+
+        A server that keeps objects as files may answer 409 while it removes the folder of another probe. So after a
+        conflict, this tries again with another key.
+        """
         for remaining in range(_PROBE_TRIES - 1, -1, -1):
             place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}
             try:
@@ -206,24 +209,24 @@ class S3Blobs:
         return place
 
     def _put(
-        self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
+        self, request: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
     ) -> Iterator[int]:
         data = reader.read()
         yield len(data)  # before the file exists, so that closing here leaves nothing
         self._visible(
             lambda: self._without_refused_sums(
-                lambda: self._client.put_object(**about, Body=data, IfNoneMatch="*", **self._sum(data))
+                lambda: self._client.put_object(**request, Body=data, IfNoneMatch="*", **self._sum(data))
             ),
             key=key,
             nonce=nonce,
         )
 
     def _multipart(
-        self, about: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
+        self, request: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
     ) -> Iterator[int]:
         started = self._without_refused_sums(
             lambda: self._client.create_multipart_upload(
-                **about, **({"ChecksumAlgorithm": "SHA256"} if self._sums else {})
+                **request, **({"ChecksumAlgorithm": "SHA256"} if self._sums else {})
             )
         )
         upload = {**self._at(key), "UploadId": started["UploadId"]}
@@ -233,9 +236,9 @@ class S3Blobs:
             sent = 0
             while data := reader.read(part_bytes):
                 number = len(parts) + 1
-                answer = self._client.upload_part(**upload, PartNumber=number, Body=data, **self._sum(data))
-                kept = {name: answer[name] for name in ("ETag", "ChecksumSHA256") if name in answer}
-                parts.append({"PartNumber": number, **kept})
+                response = self._client.upload_part(**upload, PartNumber=number, Body=data, **self._sum(data))
+                part_ids = {name: response[name] for name in ("ETag", "ChecksumSHA256") if name in response}
+                parts.append({"PartNumber": number, **part_ids})
                 sent += len(data)
                 yield sent
             self._visible(
@@ -279,11 +282,11 @@ class S3Blobs:
 
     def _abort_below(self, prefix: str) -> None:
         """Abort uploads of dead processes, which are invisible but cost money."""
-        at = self._prefix + prefix
+        path = self._prefix + prefix
         with suppress(ClientError):  # nothing else needs the permission to list uploads
-            found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=at)
-            for upload in found.get("Uploads", ()):
-                if upload["Key"] == at or upload["Key"].startswith(f"{at}/"):
+            uploads = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=path)
+            for upload in uploads.get("Uploads", ()):
+                if upload["Key"] == path or upload["Key"].startswith(f"{path}/"):
                     self._client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
@@ -302,7 +305,7 @@ class S3Blobs:
 
 
 class _Body(io.RawIOBase):
-    """The body of a download as a raw stream."""
+    """Makes the body of a download readable as a raw stream."""
 
     def __init__(self, body: Any, translated: Callable[[], Any]) -> None:
         super().__init__()
@@ -326,7 +329,7 @@ class _Body(io.RawIOBase):
 def client_factory(
     *, region: str | None, path_style: bool, other_server: bool, key_files: tuple[Path, Path] | None = None
 ) -> Callable[[str | None], Any]:
-    """A function that makes clients, with a session of its own: threads must not share boto3's default one."""
+    """Return a function that makes clients. It has its own session, because threads must not share boto3's default."""
     session = boto3.session.Session(botocore_session=session_with(key_files))
     config = Config(
         connect_timeout=5,

@@ -1,4 +1,4 @@
-"""S3 keys in files, which Kubernetes replaces when the Secret behind them changes."""
+"""Reads S3 keys from files, which Kubernetes replaces when their Secret changes."""
 
 from __future__ import annotations
 

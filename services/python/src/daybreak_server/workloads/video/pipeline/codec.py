@@ -1,13 +1,13 @@
-"""A linear block codec that stands where a video VAE stands.
+"""A linear block codec that the tiny model uses in place of a video VAE.
 
-The demo model must be small enough to ship and quick enough to train on a laptop. A learned causal VAE was
-the slow, weak part of every attempt, so the tiny model uses the optimal *linear* code instead: each block of
-4 frames x 8 x 8 pixels is projected on its leading principal directions (Pearson 1901; the Karhunen-Loeve
-transform of image coding). The first frame is repeated to fill a block of its own, which gives the frame
-count of Wan's causal VAE: 4n+1 frames become n+1 latent frames.
+The tiny model must be small enough to ship and quick enough to train on a laptop. A learned causal VAE was the slowest
+and weakest part of every attempt, so the tiny model uses the optimal *linear* code instead. The codec projects each
+block of 4 frames x 8 x 8 pixels onto its leading principal directions (Pearson 1901; the Karhunen-Loeve transform of
+image coding). It repeats the first frame to fill a whole block, so 4n+1 frames become n+1 latent frames, as with Wan's
+causal VAE.
 
-The class keeps `AutoencoderKLWan`'s face (config names, `encode(...).latent_dist`, `decode(...).sample`), so
-a pipeline that works with one works with the other.
+:class:`BlockCodec` has the interface of ``AutoencoderKLWan`` (the same config names, ``encode(…).latent_dist``,
+``decode(…).sample``), so a pipeline that works with one of them works with the other.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 
 CHANNELS = 3
 LOG_VARIANCE_OF_A_POINT = -30.0
-"""Low enough that `latent_dist.sample()` is the mean: the code is deterministic."""
+"""Low enough that ``latent_dist.sample()`` returns the mean, so encoding is deterministic."""
 
 
 class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ships no types
-    """Encode video blocks by an orthonormal basis around one origin block.
+    """Encodes the blocks of a video in an orthonormal basis around one origin block.
 
-    Videos are [B, 3, 4n+1, H, W] in -1..1, H and W multiples of the spatial factor. Latents are
-    [B, z_dim, n+1, H/8, W/8], not yet normalised: as with Wan's VAE, the caller applies
-    `config.latents_mean` and `config.latents_std`.
+    Videos have the shape [B, 3, 4n+1, H, W] and values in -1..1; H and W are multiples of the spatial factor. Latents
+    have the shape [B, z_dim, n+1, H/8, W/8] and are not normalised. As with Wan's VAE, the caller applies
+    ``config.latents_mean`` and ``config.latents_std``.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -51,14 +51,14 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
         self.origin = torch.nn.Parameter(torch.zeros(pixels), requires_grad=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """Latents of a video, as the (degenerate) distribution that callers of a VAE expect."""
+        """Return the latents of a video as a distribution of zero width, because callers of a VAE expect one."""
         mean = ((self.blocks(x) - self.origin) @ self.basis).permute(0, 4, 1, 2, 3)
         spread = torch.full_like(mean, LOG_VARIANCE_OF_A_POINT)
         posterior = DiagonalGaussianDistribution(torch.cat([mean, spread], 1))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> Any:
-        """The video of latents [B, z_dim, n+1, h, w]: [B, 3, 4n+1, 8h, 8w], clamped to -1..1."""
+        """Decode latents [B, z_dim, n+1, h, w] to a video [B, 3, 4n+1, 8h, 8w], clamped to -1..1."""
         batch, _, steps, rows, columns = z.shape
         blocks = z.permute(0, 2, 3, 4, 1) @ self.basis.T + self.origin
         video = (
@@ -70,14 +70,15 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
         return DecoderOutput(sample=video) if return_dict else (video,)
 
     def decode_frame(self, z: Tensor) -> Tensor:
-        """One picture per latent frame, for previews: [B, z_dim, h, w] to [B, 3, 8h, 8w] in -1..1.
+        """Decode one latent frame [B, z_dim, h, w] to one picture [B, 3, 8h, 8w] in -1..1, for a preview.
 
-        Only the last pixel frame of the block is computed, a quarter of `decode`'s work and exact.
+        This computes only the last of the block's 4 frames. It needs a quarter of the work of ``decode`` and gives
+        exactly the same pixels.
         """
         batch, _, rows, columns = z.shape
-        last = (CHANNELS, self.frames, self.side, self.side)
-        basis = self.basis.view(*last, -1)[:, -1].reshape(-1, z.shape[1])
-        origin = self.origin.view(last)[:, -1].reshape(-1)
+        block_shape = (CHANNELS, self.frames, self.side, self.side)
+        basis = self.basis.view(*block_shape, -1)[:, -1].reshape(-1, z.shape[1])
+        origin = self.origin.view(block_shape)[:, -1].reshape(-1)
         picture = (
             (z.permute(0, 2, 3, 1) @ basis.T + origin)
             .view(batch, rows, columns, CHANNELS, self.side, self.side)
@@ -87,26 +88,29 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
         return picture.clamp(-1.0, 1.0)
 
     def blocks(self, x: Tensor) -> Tensor:
-        """Cut a video into block vectors: [B, n+1, H/8, W/8, 3*4*8*8]."""
+        """Cut a video into block vectors [B, n+1, H/8, W/8, 3*4*8*8].
+
+        :raises ValueError: when the video does not divide into blocks.
+        """
         if (x.shape[2] - 1) % self.frames or x.shape[3] % self.side or x.shape[4] % self.side:
-            wanted = f"{self.frames}n+1 frames with sides that {self.side} divides"
-            raise ValueError(f"a video must have {wanted}, not {tuple(x.shape[2:])}")
+            required = f"{self.frames}n+1 frames and sides that are multiples of {self.side}"
+            raise ValueError(f"a video must have {required}, but its shape is {tuple(x.shape[2:])}")
         x = torch.cat([x[:, :, :1].repeat(1, 1, self.frames - 1, 1, 1), x], 2)
         batch, channels, frames, height, width = x.shape
         steps, rows, columns = frames // self.frames, height // self.side, width // self.side
-        cut = x.reshape(batch, channels, steps, self.frames, rows, self.side, columns, self.side)
-        return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, steps, rows, columns, -1)
+        grid = x.reshape(batch, channels, steps, self.frames, rows, self.side, columns, self.side)
+        return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, steps, rows, columns, -1)
 
 
 def fit(batches: Iterable[Tensor], *, z_dim: int, origin: float, whitening: float) -> BlockCodec:
-    """The codec whose basis loses the least energy on `batches` of videos [B, 3, T, H, W].
+    """Compute the codec whose basis loses the least energy on ``batches`` of videos [B, 3, T, H, W].
 
-    Closed form: the leading eigenvectors of the blocks' second moment about `origin` (a grey level in -1..1).
-    Taking the plain background as origin, not the mean, makes background blocks exact.
+    The basis has a closed form: the leading eigenvectors of the blocks' second moment about ``origin`` (a grey level in
+    -1..1). The origin is the plain background and not the mean, so that background blocks are encoded exactly.
 
-    `whitening` says how latents are scaled: with s the standard deviations of the code, latents_std is
-    s**whitening (times a constant that makes the mean variance 1). 1 gives every channel unit variance; less
-    keeps coarse channels above fine ones, so that noise hides detail before it hides layout.
+    ``whitening`` determines the scale of the latents. If s are the standard deviations of the code, ``latents_std`` is
+    s**whitening, times a constant that makes the mean variance 1. A value of 1 gives every channel unit variance. A
+    lower value leaves more variance to coarse channels than to fine ones, so that noise hides detail before layout.
     """
     codec: BlockCodec = BlockCodec(z_dim=z_dim)
     codec.origin.data.fill_(origin)

@@ -1,4 +1,4 @@
-"""Decodes latents to pictures, in temporal chunks, so that a long decode shows progress and can be stopped."""
+"""Decodes latents to frames in temporal chunks, so that a long decode shows progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PREVIEW_BYTES: Final = 32 * 1024
 
 
 def chunks(vae_class: str, latent_frames: int, *, tiled: bool) -> int:
-    """Number of chunks of a decode. Every rank must know it, although only the leader decodes."""
+    """The number of chunks of a decode. Every rank must know it, although only the leader decodes."""
     return latent_frames if vae_class == "AutoencoderKLWan" and not tiled else 1
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames]:
-    """The pictures of normalised latents [1, z, n, h, w], chunk by chunk (see :func:`chunks`).
+    """Yield the frames of normalised latents [1, z, n, h, w], chunk by chunk (see :func:`chunks`).
 
     A chunk of ``AutoencoderKLWan`` is one iteration of its own causal loop (``_decode``). Together the chunks equal the
     result of ``vae.decode`` bit for bit, but without copying all earlier frames in every iteration.
@@ -56,14 +56,14 @@ def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames
 
 
 def raw_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Latents in the scale and dtype of the VAE, computed as in the stock pipeline."""
+    """Convert normalised latents to the scale and dtype of the VAE, with the same arithmetic as the stock pipeline."""
     latents = latents.to(dtype=vae.dtype)
     mean, inverse_deviation = latent_scale(vae, latents)
     return latents / inverse_deviation + mean
 
 
 def to_frames(video: Tensor) -> Frames:
-    """RGB bytes on the CPU, from pixels [1, 3, frames, height, width] in -1..1."""
+    """Convert pixels [1, 3, frames, height, width] in -1..1 to RGB bytes on the CPU."""
     scaled = (video[0].float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     frames: Frames = scaled.permute(1, 2, 3, 0).contiguous().cpu().numpy()
     return frames
@@ -71,10 +71,10 @@ def to_frames(video: Tensor) -> Frames:
 
 @torch.no_grad()
 def preview(vae: Any, latents: Tensor) -> bytes:
-    """A WebP picture of at most 32 KiB, from one frame of normalised latents [1, z, n, h, w].
+    """Make a WebP picture of at most 32 KiB from one frame of normalised latents [1, z, n, h, w].
 
-    A causal VAE can decode only the first frame alone. The codec of the tiny model can decode any, so it shows the
-    middle one.
+    A causal VAE can decode the first frame alone, but no other. The codec of the tiny model can decode any frame alone,
+    so its previews show the middle one.
     """
     if hasattr(vae, "decode_frame"):
         z = raw_latents(vae, latents)
@@ -85,7 +85,7 @@ def preview(vae: Any, latents: Tensor) -> bytes:
 
 
 def webp(picture: Frames, *, side: int | None = None, max_bytes: int | None = None) -> bytes:
-    """An RGB picture [height, width, 3] as WebP, shrunk to at most ``side`` pixels and ``max_bytes`` bytes."""
+    """Encode an RGB picture [height, width, 3] as WebP of at most ``max_bytes`` bytes, with no side above ``side``."""
     image = Image.fromarray(picture)
     if side is not None:
         image.thumbnail((side, side))

@@ -1,8 +1,8 @@
 """The denoise loop of Wan 2.2 as a generator, with one yield per step and the same numbers as ``WanPipeline``.
 
-It is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). Models have either
-two experts that take over from each other at a boundary timestep (T2V-A14B), or one timestep for each token (TI2V-5B,
-whose first frame may be given).
+The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). A model has
+either two experts, one for the timesteps above a boundary and one for those below it (T2V-A14B), or a timestep for each
+token (TI2V-5B, which may continue from a first image).
 
 The stock ``__call__`` cannot be used, because it can neither stop between steps without decoding garbage, nor resume,
 nor share the two passes of guidance among ranks.
@@ -27,7 +27,7 @@ from daybreak_server.workloads.video.spec.params import VideoParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What steers the denoise loop; the same on every rank."""
+    """The inputs that steer the denoise loop. They are the same on every rank."""
 
     prompt: Tensor
     """[1, text_length, text_width], in the transformer's dtype."""
@@ -47,11 +47,12 @@ class Denoised:
 
 
 def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
-    """A digest of everything that determines the numbers of a run, except the step."""
+    """A digest of everything that determines the latents of a run, except the step."""
     # The frame rate affects only the file.
     values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
-        # How the picture is prepared: with another way, older snapshots would not fit.
+        # The name of the method that prepares the picture. A new method needs a new name, because older snapshots would
+        # not fit it.
         values["image"] = ["cover", params.image]
     text = json.dumps([model.fingerprint, seed, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -71,7 +72,7 @@ def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, i
 
 @torch.no_grad()
 def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
-    """The noise for a seed, and the generator's state after it.
+    """Make the noise for a seed. Returns it and the generator's state after it.
 
     The noise always comes from the CPU, so that a seed gives the same video on every machine, as the stock pipeline
     does with a CPU generator.
@@ -82,7 +83,7 @@ def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Te
 
 
 class Denoiser:
-    """The loop of one task over its remaining steps."""
+    """Runs the remaining steps of one task."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class Denoiser:
             yield Denoised(snapshot=self.snapshot(), estimate=self.scheduler.model_outputs[-1])
 
     def result(self) -> Tensor:
-        """The latents after the last step, with the first frame if one was given."""
+        """The latents after the last step, with the encoded first image in place if there is one."""
         return self._with_first_frame(self.latents)
 
     @torch.no_grad()
@@ -170,22 +171,22 @@ class Denoiser:
         return unconditional + guidance * (conditional - unconditional)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
-        """[1], or with expanded timesteps [1, tokens]: 0 where the first frame is given."""
+        """The timestep as [1], or for each token as [1, tokens] with 0 in the frame of a first image."""
         if not self.model.info.expand_timesteps:
             return timestep.expand(1)
         expanded: Tensor = (self._mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
         return expanded
 
     def _first_frame_mask(self) -> Tensor:
-        """[1, 1, frames, height, width]: 0 on a given first frame, 1 elsewhere."""
+        """A mask [1, 1, frames, height, width] with 0 in the frame of a first image and 1 elsewhere."""
         mask = torch.ones(1, 1, *self.latents.shape[2:], dtype=torch.float32, device=self.model.device)
         if self.conditions.first_frame is not None:
             mask[:, :, 0] = 0
         return mask
 
     def _with_first_frame(self, latents: Tensor) -> Tensor:
-        given = self.conditions.first_frame
-        return latents if given is None else (1 - self._mask) * given + self._mask * latents
+        first_frame = self.conditions.first_frame
+        return latents if first_frame is None else (1 - self._mask) * first_frame + self._mask * latents
 
     def snapshot(self) -> Snapshot:
         """The current state. This is cheap: it shares tensors, because no step writes into an earlier one."""

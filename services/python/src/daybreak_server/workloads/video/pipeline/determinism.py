@@ -1,10 +1,10 @@
 """Makes the ranks of a CPU group compute the same numbers as one process. Imports no torch.
 
-MKL chooses its kernel by the number of rows and threads, and kernels add in different orders: 60 tokens on one rank and
-4 × 15 on four ranks differed by 6.6e-7, and so did 1 and 3 threads. In MKL's strict reproducible mode, all splits and
-thread counts that were tried gave equal bits (with AVX2 and AVX512; without STRICT, AVX2 and COMPATIBLE did not). MKL
-reads the variable at its first call, so it must be set before a rank starts, or at least before its first matrix
-product.
+MKL chooses its kernel by the number of rows and threads, and its kernels add in different orders. The results of 60
+tokens on one rank and of 4 × 15 on four ranks differed by 6.6e-7; so did those of 1 and 3 threads. In MKL's strict
+reproducible mode, all splits and thread counts that were tried gave equal bits with AVX2 and AVX512. Without STRICT,
+AVX2 and COMPATIBLE did not. MKL reads the variable at its first call, so it must be set before a rank starts, or at
+least before its first matrix product.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 CPU_ENVIRONMENT: Final[Mapping[str, str]] = {"MKL_CBWR": "AVX2,STRICT"}
-"""Variables for the ranks of a CPU group. GPU ranks do not need them."""
+"""Environment variables for the ranks of a CPU group. GPU ranks do not need them."""
 
 
 def threads_for(cores: int, ranks_here: int) -> int:

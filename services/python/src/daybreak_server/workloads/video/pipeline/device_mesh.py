@@ -1,4 +1,4 @@
-"""Carries out a plan: device mesh, split transformers, the gather of CFG, and a counter of collectives."""
+"""Carries out a plan: builds the device mesh, splits the transformers, and gathers the two passes of guidance."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Ranks:
         """Under CFG parallelism, whether this rank computes the guided pass. ``None``: it computes both."""
         return None if self._cfg is None else dist.get_rank(self._cfg) == 0
 
-    def both_passes(self, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The guided and the unguided prediction. Each half of the ranks computes one of them."""
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(2)]
-        dist.all_gather(parts, own, group=self._cfg)
-        return parts[0], parts[1]
+    def both_passes(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gather the guided and the unguided prediction. Each half of the ranks has computed one of them."""
+        prediction = prediction.contiguous()
+        predictions = [torch.empty_like(prediction) for _ in range(2)]
+        dist.all_gather(predictions, prediction, group=self._cfg)
+        return predictions[0], predictions[1]
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor:
         """Broadcast the leader's tensor. The other ranks pass a tensor of the same shape and dtype to fill."""

@@ -1,12 +1,14 @@
-"""Pictures to an MP4 (H.264), and an MP4 to a contact sheet.
+"""Encodes frames as an MP4 (H.264), and draws an MP4 as a contact sheet.
 
-Equal frames give equal bytes. Two things had to be found for that. RGB is converted to yuv420p explicitly and
-with one thread. And x264's macroblock tree is off: its AVX-512 code (PyAV 18.1's wheel) reads memory that
-nobody wrote, so equal pictures gave up to 15 different files in 15 runs once the heap was dirty; with
-``asm=avx2`` or without the tree always one. Without the tree x264 is also bit-exact between kinds of CPU.
+Equal frames give equal bytes. This needs two measures:
 
-PyAV's wheel links libx264 (GPLv2+), which is why it is an extra of its own (docs/05-video.md); only the
-leader of a group needs it.
+* RGB is converted to yuv420p explicitly and in one thread.
+* x264's macroblock tree is off. Its AVX-512 code (in the wheel of PyAV 18.1) reads uninitialised memory, so equal
+  frames gave up to 15 different files in 15 runs once the heap was dirty. With ``asm=avx2``, or without the tree, they
+  always gave the same file. Without the tree, x264 also gives the same bits on different kinds of CPU.
+
+The wheel of PyAV links libx264 (GPLv2+). Therefore PyAV is a separate extra (docs/05-video.md), which only the leader
+of a group needs.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from daybreak_server.workloads.base import PermanentError
 from daybreak_server.workloads.video.pipeline.decode import Frames
 
 BT709 = 1
-"""Of colour primaries, transfer and matrix alike, in H.264's tables (ITU-T H.273)."""
+"""BT.709 has this number in each of H.264's tables for primaries, transfer and matrix (ITU-T H.273)."""
 LIMITED_RANGE = 1
 
 
 def pyav() -> ModuleType:
-    """PyAV. :raises PermanentError: when it is not installed, saying how to."""
+    """Import PyAV. :raises PermanentError: when it is not installed. The message says how to install it."""
     try:
         import av
     except ImportError as exc:
@@ -42,9 +44,9 @@ def pyav() -> ModuleType:
 
 
 class Mp4Writer:
-    """Writes frames to ``path`` as they come; the file appears under its name only when it is whole.
+    """Writes frames to an MP4 at ``path``. The file has that name only when it is complete.
 
-    A context manager: leaving it without an error finishes the file, with one removes it.
+    This is a context manager. Its exit finishes the file, or removes it after an error.
     """
 
     def __init__(
@@ -53,10 +55,10 @@ class Mp4Writer:
     ) -> None:  # fmt: skip
         self._av = pyav()
         self._path, self._count = path, 0
-        # Of the frames; the muxer is free to count the stream in finer ticks, and does.
+        # The duration of a frame. The muxer may count the stream in finer ticks, and does.
         self._tick = Fraction(1, fps)
         self._temporary = path.with_name(f".{path.name}.part")
-        # faststart moves the index to the front, so that a browser can play before it has all.
+        # faststart moves the index to the front, so that a browser can play the file before it has all of it.
         self._container = self._av.open(
             str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
         )
@@ -112,22 +114,26 @@ class Mp4Writer:
 
 
 def read_mp4(path: Path) -> Frames:
-    """All frames of an MP4, [n, height, width, 3] RGB."""
+    """Read all frames of an MP4 as RGB [n, height, width, 3]."""
     with pyav().open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def contact_sheet(video: Path, sheet: Path, *, columns: int = 6, most: int = 18, side: int = 192) -> None:
-    """A PNG grid of frames spread evenly over an MP4, first and last among them, scaled to ``side``."""
+    """Write a PNG grid of at most ``most`` frames of an MP4, evenly spaced from the first to the last.
+
+    The longer side of each frame is ``side`` pixels.
+    """
     frames = read_mp4(video)
-    picked = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
     height, width = frames.shape[1:3]
     scale = side / max(height, width)
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
-    rows, gap = -(-len(picked) // columns), 4
-    across = min(columns, len(picked))
-    page = Image.new("RGB", (across * (cell[0] + gap) + gap, rows * (cell[1] + gap) + gap), (24, 24, 24))
-    for place, index in enumerate(picked):
+    rows, gap = -(-len(indices) // columns), 4
+    used_columns = min(columns, len(indices))
+    page_size = (used_columns * (cell[0] + gap) + gap, rows * (cell[1] + gap) + gap)
+    page = Image.new("RGB", page_size, (24, 24, 24))
+    for place, index in enumerate(indices):
         corner = (gap + place % columns * (cell[0] + gap), gap + place // columns * (cell[1] + gap))
         page.paste(Image.fromarray(frames[index]).resize(cell, Image.Resampling.LANCZOS), corner)
     page.save(sheet, "PNG")

@@ -1,14 +1,14 @@
-"""The bytes of a first image to the RGB picture that the VAE encodes: upright, opaque, of the video's size.
+"""Turns the file of a first image into the picture that the VAE encodes: RGB, upright, opaque, of the video's size.
 
-In this order:
+:func:`read` does this in four steps:
 
-1. decode the first frame (a few files are animated);
-2. turn it upright by its EXIF orientation;
-3. bring every mode to RGB, with transparent parts on white;
-4. scale it to cover the video's frame and crop what sticks out, the same on both sides, as Wan 2.2's own script does
-   (``wan/textimage2video.py``). Stretching would deform faces and circles.
+1. It decodes the first frame (some files are animated).
+2. It turns the picture upright, as the EXIF orientation says.
+3. It converts any mode to RGB, and puts transparent parts on white.
+4. It scales the picture until it covers the video's frame, and crops the rest equally on both sides. Wan 2.2's own
+   script does the same (``wan/textimage2video.py``). Stretching would deform faces and circles.
 
-The result depends on the bytes alone. So whatever fails here will fail at every attempt, and is permanent.
+The result depends on the bytes alone, so an error here would occur at every attempt. Therefore it is permanent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daybreak_server.workloads.base import PermanentError
 from daybreak_server.workloads.video.spec import image_file
 
 BACKGROUND: Final = (255, 255, 255)
-"""What shows through transparent parts."""
+"""The colour behind transparent parts."""
 
 UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,11 +34,11 @@ UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How to turn a picture upright, by its EXIF orientation; 1 is upright already."""
+"""EXIF orientation → the transposition that turns the picture upright. Orientation 1 needs none."""
 
 
 def read(data: bytes, width: int, height: int) -> Image.Image:
-    """An RGB picture of exactly this size.
+    """Decode a file to an RGB picture of exactly this size.
 
     :raises PermanentError: when the file cannot be decoded.
     """
@@ -54,7 +54,7 @@ def read(data: bytes, width: int, height: int) -> Image.Image:
     except MemoryError:
         raise
     except Exception as exc:
-        # Pillow reports damaged files with SyntaxError, struct.error, zlib.error and others, not with OSError only.
+        # For damaged files, Pillow raises not only OSError but also SyntaxError, struct.error, zlib.error and others.
         raise PermanentError(
             f"image cannot be read: the {header.format} file is damaged or cut off ({exc or type(exc).__name__}). "
             "Open it in an image editor, save it again and send that.",
@@ -66,16 +66,16 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        # The picture itself was decoded: damaged metadata is no reason to refuse it.
+        # The picture itself has been decoded, so damaged metadata is no reason to refuse it.
         return image
     method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
 
 
 def to_rgb(image: Image.Image, *, bits: int = 8) -> Image.Image:
-    """A picture of any mode as RGB, with transparent parts on :data:`BACKGROUND`.
+    """Convert a picture of any mode to RGB, with transparent parts on :data:`BACKGROUND`.
 
-    ``bits`` is the size of the file's samples: a PNG's transparent colour is given in those.
+    :param bits: The bits of a sample in the file. A PNG gives its transparent colour with the same number of bits.
     """
     if image.mode.startswith("I"):
         image, bits = _from_16_bits(image), 8
@@ -85,10 +85,10 @@ def to_rgb(image: Image.Image, *, bits: int = 8) -> Image.Image:
         return image.convert("RGB")
     key = image.info.get("transparency")
     if image.mode == "RGB" and bits == 16 and isinstance(key, tuple):
-        # Pillow keeps the high byte of each sample, but all of the transparent colour.
+        # Pillow reduces each sample to its high byte, but leaves the transparent colour at 16 bits.
         image.info["transparency"] = tuple(value >> 8 for value in key)
     elif image.mode == "L" and bits < 8 and isinstance(key, int):
-        # Pillow spreads the samples over 0..255, but not the transparent colour.
+        # Pillow scales the samples to 0..255, but not the transparent colour.
         image.info["transparency"] = key * 255 // (2**bits - 1)
     layer = image.convert("RGBA")
     page = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
@@ -97,7 +97,7 @@ def to_rgb(image: Image.Image, *, bits: int = 8) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey: Pillow's own conversion makes everything above 255 white."""
+    """Convert 16-bit grey to 8-bit grey. Pillow's own conversion would make every value above 255 white."""
     samples = np.asarray(image).astype(np.int64)
     grey = Image.fromarray((samples.clip(0, 65_535) >> 8).astype(np.uint8))
     key = image.info.get("transparency")
@@ -108,5 +108,5 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def cover(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture scaled until it covers width x height, and cropped around its centre."""
+    """Scale the picture until it covers width x height, and crop it around its centre."""
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)

@@ -67,7 +67,7 @@ class WanModel:
 
     @contextlib.contextmanager
     def on_device(self, part: Any) -> Iterator[Any]:
-        """The part, on its device. With ``offload: model`` it moves there now, and another part moves away."""
+        """Yield the part on its device. With ``offload: model``, it moves there now and the previous part leaves."""
         if self.offload == "model" and self._on_device is not part:
             if self._on_device is not None:
                 self._on_device.to("cpu")
@@ -90,7 +90,7 @@ class WanModel:
 
     @torch.no_grad()
     def embed(self, prompt: str) -> Tensor:
-        """The text encoder's output for a prompt: [1, text_length, text_width], zero after the end of the prompt.
+        """Encode a prompt as [1, text_length, text_width], with zeros after the end of the prompt.
 
         Cleaning, padding and masking are those of ``WanPipeline._get_t5_prompt_embeds``.
         """
@@ -115,7 +115,7 @@ class WanModel:
 
     @torch.no_grad()
     def encode_image(self, image: Any, width: int, height: int) -> Tensor:
-        """A picture (PIL) as one normalised latent frame: [1, z, 1, height, width], float32."""
+        """Encode a picture (PIL) as one normalised latent frame [1, z, 1, height, width] in float32."""
         from diffusers.video_processor import VideoProcessor
 
         processor = VideoProcessor(vae_scale_factor=self.info.spatial)
@@ -129,7 +129,7 @@ class WanModel:
 
 
 def latent_scale(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and inverse deviation of the VAE's latents, [1, z, 1, 1, 1], as in the stock pipeline."""
+    """Mean and inverse standard deviation of the VAE's latents, both [1, z, 1, 1, 1], as in the stock pipeline."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(like.device, like.dtype)
     inverse = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(like.device, like.dtype)

@@ -77,14 +77,14 @@ def plan(world: int, heads: int, guidance: bool, device: str) -> ParallelPlan:
     :param guidance: Whether tasks of this pool usually run two passes.
     :raises PlanError: when no plan fits.
     """
-    found = _plan(world, heads, guidance, device)
-    if found is None:
+    best = _plan(world, heads, guidance, device)
+    if best is None:
         sizes = [n for n in range(1, 2 * world + 1) if _plan(n, heads, guidance, device)]
         raise PlanError(
             f"{world} ranks cannot share a model with {heads} heads on {device}. "
             f"Set the pool's ranks to one of {sizes}."
         )
-    return found
+    return best
 
 
 def _plan(world: int, heads: int, guidance: bool, device: str) -> ParallelPlan | None:

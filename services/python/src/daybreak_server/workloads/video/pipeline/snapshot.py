@@ -60,7 +60,7 @@ class Snapshot:
 
 
 def load(data: bytes, fingerprint: str, device: torch.device) -> Snapshot:
-    """The snapshot in ``data``. :raises SnapshotMismatchError: when it does not belong to this task and model."""
+    """Read the snapshot in ``data``. :raises SnapshotMismatchError: when it belongs to another task or model."""
     try:
         length = int.from_bytes(data[:8], "little")
         metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})

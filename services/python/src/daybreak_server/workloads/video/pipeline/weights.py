@@ -21,13 +21,13 @@ class WeightsError(ValueError):
 
 
 def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model of class ``cls`` in ``folder``, for inference. :raises WeightsError: when files do not fit."""
+    """Load the model of class ``cls`` in ``folder`` for inference. :raises WeightsError: when its files do not fit."""
     config = cls.load_config(folder, local_files_only=True)
     return fill(empty(cls, config), _tensors(folder, device), dtype=dtype, device=device, what=str(folder))
 
 
 def empty(cls: Any, config: dict[str, Any]) -> Any:
-    """A model whose parameters have no storage."""
+    """Create a model whose parameters have no storage."""
     with torch.device("meta"):
         return cls.from_config(config)
 
@@ -38,8 +38,8 @@ def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtyp
     keep = set(type(model)._keep_in_fp32_modules or ())
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:
-        wanted = torch.float32 if keep.intersection(name.split(".")) else dtype
-        state[name] = tensor.to(device=device, dtype=wanted) if tensor.is_floating_point() else tensor
+        stored_as = torch.float32 if keep.intersection(name.split(".")) else dtype
+        state[name] = tensor.to(device=device, dtype=stored_as) if tensor.is_floating_point() else tensor
     # Some published Wan files have a norm that no pipeline uses. The class lists it here.
     ignored = tuple(type(model)._keys_to_ignore_on_load_unexpected or ())
     state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ignored)}

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
-"""Approximate share of each phase in a task's time, so that the fraction rises evenly."""
+"""Phase → its approximate share of a task's time. With these, the fraction rises evenly."""
 
 FRAMES_PER_YIELD: Final = 16
 """Frames to encode between two yields."""
@@ -104,9 +104,8 @@ class VideoWorkload:
         import torch
 
         for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(  # noqa: TID251 - torch reads it
-                name, value
-            )  # MKL has no other switch; whatever starts ranks should set it, too
+            # MKL has no other switch. The program that starts ranks should set it too, because MKL reads it once.
+            os.environ.setdefault(name, value)  # noqa: TID251 - torch reads it
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))
         if self.group.size > 1 and self.group.leader and not rows_are_independent():
@@ -171,13 +170,13 @@ class VideoWorkload:
 
         denoiser = self._denoiser(params, conditions, seed=seed, resume=resume)
         yield from self._denoise(denoiser, run_fingerprint, ctx)
-        after = denoiser.snapshot()
+        last_snapshot = denoiser.snapshot()
         done = PHASES["encode_prompt"] + PHASES["denoise"]
 
         def step(phase: str, part: float) -> Step:
             return Step(
                 phase=phase, fraction=min(1.0, done + part), step=params.steps, steps=params.steps,
-                snapshot=lambda: after.dump(run_fingerprint),
+                snapshot=lambda: last_snapshot.dump(run_fingerprint),
             )  # fmt: skip
 
         frames: list[Frames] = []
@@ -210,15 +209,15 @@ class VideoWorkload:
         if ctx.resume is None:
             return None
         try:
-            found = snapshot.load(ctx.resume, run_fingerprint, self.model.device)
+            saved = snapshot.load(ctx.resume, run_fingerprint, self.model.device)
         except snapshot.SnapshotMismatchError as exc:
             ctx.log(f"the checkpoint cannot be used: {exc}; starting at step 0", level="warning")
             return None
-        ctx.resumed_from(found.step)
-        return found
+        ctx.resumed_from(saved.step)
+        return saved
 
     def _check_prompts(self, params: VideoParams, ctx: Context) -> None:
-        """Warn of a prompt that is longer than the text encoder reads, or refuse it.
+        """Warn of a prompt that is longer than the text encoder reads, or refuse it, as the pool's options say.
 
         Only the leader has the tokenizer. The other ranks learn of its refusal at the yield after the encoding.
         """
@@ -233,7 +232,7 @@ class VideoWorkload:
             ctx.log(f"{problem}: its end is ignored. Shorten it.", level="warning")
 
     def _encode_text(self, params: VideoParams) -> tuple[Any, Any, Any]:
-        """Prompt, negative prompt and first frame as tensors; on followers, buffers to receive them."""
+        """Encode prompt, negative prompt and first image. Followers get empty buffers of the same shapes."""
         import torch
 
         model = self.model
@@ -253,7 +252,7 @@ class VideoWorkload:
         return text, text.clone() if guided else None, first
 
     def _first_frame(self, params: VideoParams, image: str) -> Tensor:
-        """The encoded first image. :raises PermanentError: when the file cannot be decoded."""
+        """Encode the first image. :raises PermanentError: when the file cannot be decoded."""
         from daybreak_server.workloads.video.pipeline import first_image
 
         picture = first_image.read(image_file.decode(image), params.width, params.height)
@@ -312,7 +311,7 @@ class VideoWorkload:
             yield from decode(vae, denoiser.result(), tiled=self._tiled())
 
     def _encode(self, params: VideoParams, frames: list[Frames], ctx: Context) -> Iterator[float]:
-        """Write the files on the leader, and yield the part that is done. Followers only yield."""
+        """Write the files on the leader, and yield the fraction that is done. Followers only yield."""
         batches = -(-params.frames // FRAMES_PER_YIELD)
         if not self.group.leader:
             yield from ((part + 1) / batches for part in range(batches))
@@ -344,7 +343,7 @@ class VideoWorkload:
 
 
 def _device(group: Group) -> Any:
-    """The torch device of a rank: the given one, or for ``cuda`` the GPU of this rank."""
+    """The torch device of a rank. For ``cuda`` without an index, this is the rank's own GPU."""
     import torch
 
     device = torch.device(group.device)

@@ -1,7 +1,7 @@
 """Checks a first image in the API: its base64, the format of the file, and the size in the header.
 
 The API does not install Pillow, so this module uses the standard library only. A file that passes has a readable
-header. Whether its pixels can be decoded, only the leader of a group finds out (``first_image.py``).
+header. The leader of a group decodes its pixels later, and fails the task if it cannot (``first_image.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OTHER_FORMATS: Final = (
 
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""Markers of JPEG: those with the size, and those without a segment."""
+"""JPEG markers. The segment of a ``START_OF_FRAME`` has the size. A ``NO_LENGTH`` marker has no segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def standard_base64(text: str) -> str:
 
 
 def decode(text: str) -> bytes:
-    """The bytes of a file in base64. :raises ValueError: when the text is not base64."""
+    """Decode a file in base64. :raises ValueError: when the text is not base64."""
     standard = standard_base64(text)
     try:
         return base64.b64decode(standard, validate=True)
@@ -95,32 +95,32 @@ def header(data: bytes) -> Header:
     """
     if not data:
         raise ValueError("image is empty. Leave it out, or send a PNG, JPEG or WebP file in base64.")
-    found = _header(data)
-    if found.width * found.height > MAX_PIXELS:
+    picture = _header(data)
+    if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(
-            f"image has {found.width} x {found.height} pixels, more than the limit of {MAX_PIXELS:,}. "
+            f"image has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS:,}. "
             "Scale it down to the video's size."
         )
-    return found
+    return picture
 
 
 def _header(data: bytes) -> Header:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind, found = "PNG", _png(data)
+        format_name, picture = "PNG", _png(data)
     elif data.startswith(b"\xff\xd8\xff"):
-        kind, found = "JPEG", _jpeg(data)
+        format_name, picture = "JPEG", _jpeg(data)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        kind, found = "WebP", _webp(data)
+        format_name, picture = "WebP", _webp(data)
     else:
         what = next((name for start, name in OTHER_FORMATS if re.match(start, data, re.DOTALL)), None)
         problem = f"but is {what}. {CONVERT}" if what else f"but does not start like one. {CONVERT}"
         raise ValueError(f"image must be a PNG, JPEG or WebP file in base64, {problem}")
-    if found is None or not (found.width and found.height):
+    if picture is None or not (picture.width and picture.height):
         raise ValueError(
-            f"image starts like a {kind} file, but its header has no size: the file is damaged or truncated. "
+            f"image starts like a {format_name} file, but its header has no size: the file is damaged or truncated. "
             "Open it in an image editor, save it again and send that."
         )
-    return found
+    return picture
 
 
 def _png(data: bytes) -> Header | None:

@@ -73,13 +73,13 @@ TINY: Final = model_folder.FAMILIES["tiny"]
 def model_limits(info: ModelInfo, options: VideoOptions) -> Limits:
     """The limits of a model under a pool's options."""
     side, frames, steps = BOUNDS[info.family]
-    given = options.limits
-    max_side = min(given.max_side or side, info.rope_max * info.multiple)
-    max_frames = min(given.max_frames or frames, info.temporal * (info.rope_max - 1) + 1)
+    bounds = options.limits
+    max_side = min(bounds.max_side or side, info.rope_max * info.multiple)
+    max_frames = min(bounds.max_frames or frames, info.temporal * (info.rope_max - 1) + 1)
     max_tokens = (max_side // info.multiple) ** 2 * ((max_frames - 1) // info.temporal + 1)
     reason = "the limit of this pool"
-    if given.max_tokens:
-        max_tokens = min(max_tokens, given.max_tokens)
+    if bounds.max_tokens:
+        max_tokens = min(max_tokens, bounds.max_tokens)
     fitting = tokens_that_fit(info, options)
     if fitting is not None and fitting < max_tokens:
         max_tokens, reason = fitting, f"what fits in {options.gpu_memory_gib:g} GiB of GPU memory"
@@ -89,7 +89,7 @@ def model_limits(info: ModelInfo, options: VideoOptions) -> Limits:
         temporal=info.temporal,
         max_side=max_side,
         max_frames=max_frames,
-        max_steps=given.max_steps or steps,
+        max_steps=bounds.max_steps or steps,
         max_tokens=max_tokens,
         max_tokens_reason=reason,
         takes_image=info.expand_timesteps,

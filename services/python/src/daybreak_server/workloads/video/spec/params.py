@@ -196,8 +196,8 @@ class VideoParams(BaseModel):
 
 
 def _limits(info: ValidationInfo) -> Limits:
-    given = (info.context or {}).get("limits")
-    return given if isinstance(given, Limits) else BUILT_IN_LIMITS
+    limits_in_context = (info.context or {}).get("limits")
+    return limits_in_context if isinstance(limits_in_context, Limits) else BUILT_IN_LIMITS
 
 
 def _nearest(value: int, multiple: int, least: int = 1) -> int:

@@ -46,9 +46,9 @@ class Finding:
 
 def verify(folder: Path) -> list[Finding]:
     """Findings about a model folder, worst first. Without an error, the model can be loaded."""
-    found = list(_findings(Path(folder)))
+    findings = list(_findings(Path(folder)))
     order = ("error", "warning", "info")
-    return sorted(found, key=lambda finding: order.index(finding.level))
+    return sorted(findings, key=lambda finding: order.index(finding.level))
 
 
 def _findings(folder: Path) -> Iterator[Finding]:
@@ -141,20 +141,20 @@ def _weights(folder: Path) -> Iterator[Finding]:
 
 def _against_index(folder: Path, index: Path, headers: dict[str, set[str]]) -> Iterator[Finding]:
     try:
-        where: dict[str, str] = model_folder.read_json(index)["weight_map"]
+        shard_of: dict[str, str] = model_folder.read_json(index)["weight_map"]
     except (model_folder.FolderError, KeyError) as exc:
         yield _error(f"{index} cannot be used ({exc}); fetch it again.")
         return
-    for name in sorted(set(where.values())):
+    for name in sorted(set(shard_of.values())):
         if not (folder / name).is_file():
             yield _error(f"{folder / name} is missing, though {index.name} names it; fetch that shard.")
         elif name in headers:
-            lacking = {tensor for tensor, file in where.items() if file == name} - headers[name]
+            lacking = {tensor for tensor, file in shard_of.items() if file == name} - headers[name]
             if lacking:
                 yield _error(
                     f"{folder / name} lacks {len(lacking)} tensors, such as {min(lacking)}; fetch it again."
                 )
-    for name in sorted(set(headers) - set(where.values())):
+    for name in sorted(set(headers) - set(shard_of.values())):
         yield Finding(level="warning", message=f"{folder / name} is not in {index.name}; you can remove it.")
 
 
