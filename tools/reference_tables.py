@@ -139,7 +139,7 @@ def _retry(code: ErrorCode) -> str:
 
 def routes() -> str:
     """The routes, from the app itself. Each can also respond with 500 ``internal``."""
-    head = ("method", "path", "what it does", "statuses", "errors")
+    head = ("method", "path", "what it does", "status on success", "error codes")
     app = openapi.app()
     ctx = app.state.context
     of_modules = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]

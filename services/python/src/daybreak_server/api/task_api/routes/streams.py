@@ -38,7 +38,7 @@ def router(ctx: Dependencies) -> APIRouter:
             str | None, Header(description="The same as `after`, and takes precedence over it.")
         ] = None,
     ) -> Response:
-        """Follow a task as server-sent events: its history after `after`, then live events, until its last event.
+        """Follow a task as server-sent events: stored ones after the id `after`, then live ones, until the last.
 
         204 means that `after` is the last event of an ended task: nothing can follow, so do not reconnect.
         """
