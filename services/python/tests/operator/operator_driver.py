@@ -157,7 +157,7 @@ class Driver:
     def at_rest(self, wanted: int) -> str | None:
         """What differs from the settled state; ``None`` if nothing does."""
         world, view = self.world, self.world.view()
-        asleep = world.idle == "cluster" and not wanted
+        suspended = world.idle == "cluster" and not wanted
         if len(view.clusters) != 1:
             return f"{len(view.clusters)} RayClusters"
         (cluster,) = view.clusters
@@ -172,11 +172,11 @@ class Driver:
             "mixed groups": (sum(len(home) > 1 for home in homes), 0),
             "marks": (len(world.drains), 0),
             "image": (world._image(cluster.name), str(world.image)),
-            "suspended": (cluster.suspended, asleep),
-            "phase": (world.status.get("phase"), "Ready" if wanted else "Suspended" if asleep else "Zero"),
+            "suspended": (cluster.suspended, suspended),
+            "phase": (world.status.get("phase"), "Ready" if wanted else "Suspended" if suspended else "Zero"),
             "pool": (cluster.name.split("-")[0], POOL),
         }
-        if not asleep:
+        if not suspended:
             app = world.apps.get(cluster.name)
             wrong["Serve's target"] = (app.target if app is not None else -1, wanted * world.ranks)
         found = [

@@ -218,13 +218,13 @@ def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
 
 def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
     """`idle.mode: cluster`: only if no task is live, Serve is at zero and the workers are gone."""
-    video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(idle_since=NOW - 61))
+    video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(zero_since=NOW - 61))
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
     assert only_action(observation, Suspend).cluster == rc
     assert actions_of(replace(observation, now=NOW - 10), Suspend) == []
-    asleep = replace(rc, suspend=True, suspended=True)
-    wake = observed(pool(replicas=2, idle={"mode": "cluster"}), asleep)
+    suspended = replace(rc, suspend=True, suspended=True)
+    wake = observed(pool(replicas=2, idle={"mode": "cluster"}), suspended)
     assert only_action(wake, Resume).replicas == 2
 
 

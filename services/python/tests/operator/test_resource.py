@@ -85,7 +85,7 @@ def test_a_status_survives_a_round_trip() -> None:
         phase="Ready",
         conditions=(Condition(type="Ready", status="True", reason="R", last_transition_time=NOW + 0.1234),),
         drains=(Drain(group="g", since=NOW + 0.1, deadline=NOW + 45.1),),
-        idle_since=NOW + 0.7,
+        zero_since=NOW + 0.7,
     )
     assert PoolStatus.model_validate(dump_status(written)) == written
 

@@ -1,8 +1,8 @@
 """The custom resource ``GeneratorPool`` (``daybreak.dev/v1alpha1``) as typed values.
 
 People, Helm and KEDA write ``spec``; only the operator writes ``status``. The status is also the operator's only
-memory: drains in progress, when the pool became idle, and the attempt of the Serve application. So the operator may die
-at any moment and continue from the status.
+memory: drains in progress, when the pool reached zero, and the attempt of the Serve application. So the operator may
+die at any moment and continue from the status.
 """
 
 from __future__ import annotations
@@ -211,8 +211,8 @@ class PoolStatus(_Model):
     cordoned: tuple[str, ...] = Field(
         (), description="Hosts that take no new group: they are about to be deleted."
     )
-    idle_since: Instant | None = Field(
-        None, description="When the pool became idle: no group wanted, no task live, no worker."
+    zero_since: Instant | None = Field(
+        None, description="When the pool reached zero: no group wanted, no task live, no worker."
     )
     serialize_growth: bool = Field(
         False, description="Groups are added one by one, because one had formed across two replicas."

@@ -80,7 +80,7 @@ def plan(observed: Observed) -> Plan:
     requested = max(pool.spec.replicas, schedule.floor(pool.spec, observed.now))
     wanted, held = _wanted(observed, states, requested)
     serialize_growth = _serialize_growth(observed, states, wanted)
-    idle_since = _idle_since(observed, states, wanted)
+    zero_since = _zero_since(observed, states, wanted)
     decisions: tuple[ClusterPlan, ...] = ()
     creates: tuple[Action, ...] = ()
     drains, cordoned = before.drains, before.cordoned
@@ -92,7 +92,7 @@ def plan(observed: Observed) -> Plan:
         creates = _create(observed, current, outgoing, share[""])
         decisions = tuple(
             _plan_cluster(
-                observed, state, current, share, context, idle_since=idle_since, application=application
+                observed, state, current, share, context, zero_since=zero_since, application=application
             )
             for state in states
         )
@@ -112,7 +112,7 @@ def plan(observed: Observed) -> Plan:
         drains=drains,
         cordoned=cordoned,
         application=application,
-        idle_since=idle_since,
+        zero_since=zero_since,
         serialize_growth=serialize_growth,
         revision=revision,
     )
@@ -157,11 +157,11 @@ def _serialize_growth(observed: Observed, states: Sequence[ClusterState], wanted
     return not (replicas == wanted and all(state.settled for state in states))
 
 
-def _idle_since(observed: Observed, states: Sequence[ClusterState], wanted: int) -> float | None:
+def _zero_since(observed: Observed, states: Sequence[ClusterState], wanted: int) -> float | None:
     nothing_live = observed.store is not None and observed.store.live == 0
     if wanted or not nothing_live or not all(state.empty for state in states):
         return None
-    since = observed.pool.status.idle_since
+    since = observed.pool.status.zero_since
     return round(observed.now, 3) if since is None else since
 
 
@@ -173,8 +173,8 @@ def _create(
     name = names.cluster_name(pool.name, names.revision(pool))
     if current is not None or any(cluster.name == name for cluster in observed.view.clusters):
         return ()
-    asleep = pool.spec.idle.mode == "cluster" and not share and not any(state.workers for state in outgoing)
-    return (CreateCluster(manifest=render.cluster(pool, replicas=share, suspend=asleep)),)
+    suspend = pool.spec.idle.mode == "cluster" and not share and not any(state.workers for state in outgoing)
+    return (CreateCluster(manifest=render.cluster(pool, replicas=share, suspend=suspend)),)
 
 
 def _plan_cluster(
@@ -184,7 +184,7 @@ def _plan_cluster(
     share: dict[str, int],
     context: ScalingContext,
     *,
-    idle_since: float | None,
+    zero_since: float | None,
     application: Application,
 ) -> ClusterPlan:
     pool, is_current = observed.pool, state is current
@@ -214,7 +214,7 @@ def _plan_cluster(
             resume = Resume(cluster=state.cluster, replicas=wanted)
             return ClusterPlan(state=state, scaled=scaled, served=served, actions=(resume,), hurry=True)
         return ClusterPlan(state=state, scaled=Scaled(replicas=state.cluster.replicas), served=served)
-    if is_current and _may_sleep(observed, state, idle_since):
+    if is_current and _may_suspend(observed, state, zero_since):
         return ClusterPlan(
             state=state, scaled=scaled, served=served, actions=(Suspend(cluster=state.cluster),)
         )
@@ -248,12 +248,12 @@ def _renewing(state: ClusterState, observed: Observed) -> bool:
     return any(not pod.head and pod.cluster != state.cluster.name for pod in observed.view.pods)
 
 
-def _may_sleep(observed: Observed, state: ClusterState, idle_since: float | None) -> bool:
+def _may_suspend(observed: Observed, state: ClusterState, zero_since: float | None) -> bool:
     idle = observed.pool.spec.idle
-    if idle.mode != "cluster" or idle_since is None or not state.empty:
+    if idle.mode != "cluster" or zero_since is None or not state.empty:
         return False
     serve_at_zero = state.serve is None or state.serve.status is None or state.serve.target == 0
-    return serve_at_zero and observed.now - idle_since >= idle.after_seconds
+    return serve_at_zero and observed.now - zero_since >= idle.after_seconds
 
 
 def _drains(
@@ -341,10 +341,10 @@ def _requeue_after(
     if any(decision.hurry for decision in decisions):
         return REQUEUE_FAST_S
     moments = [REQUEUE_ZERO_S]
-    awake = [decision.state for decision in decisions if not decision.state.cluster.suspend]
-    if awake:
+    not_suspended = [decision.state for decision in decisions if not decision.state.cluster.suspend]
+    if not_suspended:
         moments.append(REQUEUE_IDLE_S)
-    if actions or any(not state.settled or state.serve is None for state in awake):
+    if actions or any(not state.settled or state.serve is None for state in not_suspended):
         moments.append(REQUEUE_ACTIVE_S)
     if inputs.problems:
         moments.append(BLOCKED_S)
@@ -354,6 +354,6 @@ def _requeue_after(
     change = schedule.next_change_s(spec, now)
     if change is not None:
         moments.append(change)
-    if inputs.idle_since is not None and spec.idle.mode == "cluster" and awake:
-        moments.append(inputs.idle_since + spec.idle.after_seconds - now)
+    if inputs.zero_since is not None and spec.idle.mode == "cluster" and not_suspended:
+        moments.append(inputs.zero_since + spec.idle.after_seconds - now)
     return max(REQUEUE_FAST_S, min(moments))

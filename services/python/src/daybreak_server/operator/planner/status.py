@@ -40,7 +40,7 @@ class PlanInputs:
     drains: tuple[Drain, ...]
     cordoned: tuple[str, ...]
     application: Application
-    idle_since: float | None
+    zero_since: float | None
     serialize_growth: bool
     revision: str
 
@@ -62,7 +62,7 @@ def status(observed: Observed, inputs: PlanInputs) -> PoolStatus:
         wake=inputs.wake,
         drains=inputs.drains,
         cordoned=inputs.cordoned,
-        idle_since=inputs.idle_since,
+        zero_since=inputs.zero_since,
         serialize_growth=inputs.serialize_growth,
         application=inputs.application,
         revision=inputs.revision,
@@ -163,8 +163,8 @@ def _phase(observed: Observed, inputs: PlanInputs, ready: int) -> Phase:
 def _phase_at_zero(inputs: PlanInputs) -> Phase:
     if any(state.workers for state in inputs.states):
         return "Draining"
-    asleep = inputs.states and all(state.cluster.suspended for state in inputs.states)
-    return "Suspended" if asleep else "Zero"
+    suspended = inputs.states and all(state.cluster.suspended for state in inputs.states)
+    return "Suspended" if suspended else "Zero"
 
 
 def _ready(inputs: PlanInputs, after: PoolStatus) -> Condition:
