@@ -44,9 +44,7 @@ def test_every_row_of_the_transition_table_is_used() -> None:
 
 
 def test_every_end_of_an_attempt_leads_to_another_state() -> None:
-    """Whatever else is true, the table has a next state for each end of an attempt. A requested cancel always
-    wins.
-    """
+    """The table has a next state for each end of an attempt, and a requested cancel always wins."""
     ending_events = set(Event) - {Event.SUBMIT, Event.CLAIM, Event.REPORT, Event.CANCEL, Event.DUE}
     ending_events -= {Event.START_DEADLINE, Event.RUN_DEADLINE}
     for event, facts in itertools.product(ending_events, ALL_FACTS):

@@ -1,4 +1,4 @@
-"""Servers of both kinds for the store's tests; every test ends with a look at the keys it leaves."""
+"""Servers of both kinds for the store's tests. After each test, a fixture checks the keys that it left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testkit.valkey import Server, binary, start_valkey
 def server_session(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Valkey, and Redis 7.0 where it is installed."""
+    """A Valkey server, and a Redis server where one is installed."""
     if binary(request.param) is None:
         pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
     server = start_valkey(tmp_path_factory.mktemp(request.param), flavour=request.param)
@@ -24,7 +24,7 @@ def server_session(
 
 @pytest.fixture
 def server(server_session: Server) -> Iterator[Server]:
-    """The server, empty; afterwards no key may be left over or orphaned."""
+    """An empty server. After the test, every key must be known, have its documented TTL and belong to a record."""
     with server_session.client() as client:
         client.flushall()
     yield server_session
@@ -34,7 +34,7 @@ def server(server_session: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def driver(server: Server) -> Iterator[Driver]:
-    """The scripts with a clock of the test's own."""
+    """Calls the Lua scripts with a clock that the test sets."""
     driver = Driver(server.url)
     yield driver
     driver.close()

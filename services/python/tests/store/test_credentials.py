@@ -1,4 +1,4 @@
-"""A password in a file, as Kubernetes mounts a Secret: the next connection uses its new content."""
+"""Redis' password is in a file, as Kubernetes mounts a Secret: each new connection reads the file again."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def where(locked: Server, tmp_path: Path) -> Endpoint:
-    """As a process that was started by another has it; the file is not there yet."""
+def endpoint(locked: Server, tmp_path: Path) -> Endpoint:
+    """The endpoint as a child process receives it, through JSON. The password file does not exist yet."""
     url = locked.url.replace("//", f"//{USER}@")
     settings = RedisSettings(url=url, password_file=str(tmp_path / "password"))
     return Endpoint.of(json.loads(json.dumps(asdict(Endpoint.configured(settings)))))
 
 
-def test_a_corrected_password_file_needs_no_restart(where: Endpoint, tmp_path: Path) -> None:
-    """With the file absent, wrong, then right, the same store is refused twice and then accepted."""
+def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The same store is refused while the file is missing or wrong, and accepted once it is right."""
     file = tmp_path / "password"
 
-    async def try_all() -> None:
-        store = RedisStore(where)
+    async def connect_with_each_content() -> None:
+        store = RedisStore(endpoint)
         task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
         try:
             with pytest.raises(StoreRefusedError, match=f"No such file.*{file.name}"):
                 await store.ping()
-            file.write_text("of somebody else")
+            file.write_text("of another user")
             with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
                 await store.submit([task])
             file.write_text(f"{PASSWORD}\n")
@@ -65,14 +65,14 @@ def test_a_corrected_password_file_needs_no_restart(where: Endpoint, tmp_path: P
         finally:
             await store.close()
 
-    asyncio.run(try_all())
+    asyncio.run(connect_with_each_content())
 
 
-def test_threads_read_it_too(where: Endpoint, tmp_path: Path) -> None:
-    """The queue of a group that was refused works on once the file is right, and says so in the same words."""
+def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The queue of a group that was refused works again once the file is right; its error has the same words."""
     file = tmp_path / "password"
     file.write_text("wrong")
-    queue = RedisQueue(where, pool="echo", lease_s=5)
+    queue = RedisQueue(endpoint, pool="echo", lease_s=5)
     with pytest.raises(StoreRefusedError, match="refuses the user or the password"):
         queue.report_failure(Cause(reason="RanksFail", message="nothing"), rank=0)
     file.write_text(PASSWORD)
@@ -80,11 +80,11 @@ def test_threads_read_it_too(where: Endpoint, tmp_path: Path) -> None:
     queue.close()
 
 
-def test_open_connections_stay_authenticated(where: Endpoint, tmp_path: Path) -> None:
-    """A file that becomes wrong ends no open connection."""
+def test_open_connections_stay_authenticated(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A wrong password in the file does not end an open connection."""
     file = tmp_path / "password"
     file.write_text(PASSWORD)
-    with connect(where, timeout_s=5) as client:
+    with connect(endpoint, timeout_s=5) as client:
         assert client.ping()
         file.write_text("wrong")
         assert client.ping()

@@ -103,8 +103,8 @@ async def test_an_unknown_id_gets_an_empty_answer(server: Server) -> None:
     await store.close()
 
 
-async def test_previews_and_deletions(server: Server) -> None:
-    """A preview is overwritten and fenced; only an ended task can be deleted."""
+async def test_a_preview_is_replaced_and_only_an_ended_task_is_deleted(server: Server) -> None:
+    """A preview replaces the one before, and the store deletes a task only after its end."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     claim = queue.claim(group(), wait_s=1)
@@ -184,24 +184,24 @@ async def test_a_pool_view_shows_the_operators_report_and_the_last_failure(serve
     await store.close()
 
 
-async def test_task_events_are_read_without_a_gap(server: Server) -> None:
-    """Reading a task's events from any of its ids gives exactly what follows, before and after its claim."""
+async def test_a_tasks_events_are_read_without_a_gap(server: Server) -> None:
+    """Reading after any event id returns exactly the events that follow, before and after the claim."""
     store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
     answer = (await store.submit([task()]))[0]
     assert isinstance(answer, Submitted)
-    name = answer.record.id
-    waiting = (await log.read(name)).events
+    task_id = answer.record.id
+    waiting = (await log.read(task_id)).events
     assert [(event.type, event.data, event.attempt) for event in waiting] == [("queued", {"position": 1}, 0)]
-    assert (await log.read(name, after=waiting[0].id)).events == ()
+    assert (await log.read(task_id, after=waiting[0].id)).events == ()
     claim = queue.claim(group(), wait_s=1)
     assert claim is not None
     queue.report(claim.lease, [EventDraft(type="progress", data={"step": i}) for i in range(5)])
-    every = (await log.read(name)).events
-    assert [event.type for event in every] == ["queued", "started", *["progress"] * 5]
-    assert every[0] == waiting[0]
-    for i, event in enumerate(every):
-        assert (await log.read(name, after=event.id)).events == every[i + 1 :]
-    assert (await log.read(name, limit=2)).events == every[:2]
+    all_events = (await log.read(task_id)).events
+    assert [event.type for event in all_events] == ["queued", "started", *["progress"] * 5]
+    assert all_events[0] == waiting[0]
+    for i, event in enumerate(all_events):
+        assert (await log.read(task_id, after=event.id)).events == all_events[i + 1 :]
+    assert (await log.read(task_id, limit=2)).events == all_events[:2]
     await log.close()
     queue.close()
     await store.close()

@@ -1,6 +1,4 @@
-"""What `tick` does as time passes: it ends leases, promotes delayed tasks, and removes lost groups and
-expired data.
-"""
+"""What `tick` does as time passes: it ends leases, promotes delayed tasks and removes lost groups."""
 
 from __future__ import annotations
 
@@ -53,10 +51,8 @@ def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None
     assert sum(reaped_by_late_ticks) == 1
 
 
-def test_a_forgotten_task_leaves_no_key(driver: Driver) -> None:
-    """After the retention time, `tick` reports the task once a minute until it is forgotten; then no key
-    contains its id.
-    """
+def test_a_deleted_task_leaves_no_key(driver: Driver) -> None:
+    """After its retention, `tick` reports a task once a minute until it is deleted; then no key contains its id."""
     claim = start(driver, retention_s=60, idempotency_key="k")
     task = claim.lease.task
     driver.report(claim.lease, checkpoint=CheckpointRef(key="c", step=1))

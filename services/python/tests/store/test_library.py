@@ -1,4 +1,4 @@
-"""The scripts are a function library that the store brings along: whatever the server has, calls are answered."""
+"""The store brings its Lua scripts as a function library, so that a call works whatever the server has loaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from daybreak_server.ports.tasks import Submitted
 from testkit.valkey import Server
 
 
-async def one_task(url: str) -> None:
-    """Submit, claim, settle: through both faces."""
+async def run_task(url: str) -> None:
+    """Submit, claim and settle one task, through the store and the queue."""
     store, queue = RedisStore(url), RedisQueue(url, pool="video")
     try:
         new = NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}")
@@ -31,31 +31,31 @@ async def one_task(url: str) -> None:
         await store.close()
 
 
-async def test_library_is_loaded_where_it_is_missing(server: Server) -> None:
-    """A server without the library, or with another version of it, gets it with the first call."""
+async def test_the_first_call_loads_a_missing_library(server: Server) -> None:
+    """The first call loads the library on a server that does not have it, every time."""
     with server.client() as client:
         client.function_flush()
-        await one_task(server.url)
+        await run_task(server.url)
         assert len(client.function_list()) == 1
         client.function_flush()
-        await one_task(server.url)
+        await run_task(server.url)
         assert len(client.function_list()) == 1
 
 
-async def test_it_works_without_the_right_to_load(server: Server) -> None:
-    """Who may not load functions runs the same text as scripts."""
+async def test_a_user_who_may_not_load_functions_runs_scripts(server: Server) -> None:
+    """For a user without permission to load functions, the store runs the same text as scripts."""
     with server.client() as client:
         client.function_flush()
         client.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "&*", "+@all", "-function")
         try:
-            await one_task(server.url.replace("redis://", "redis://guest:pw@"))
+            await run_task(server.url.replace("redis://", "redis://guest:pw@"))
             assert client.function_list() == []
         finally:
             client.acl_deluser("guest")
 
 
-async def test_full_server_without_the_library(server: Server) -> None:
-    """What runs can end although memory is full and the library is gone: loading it would be refused."""
+async def test_a_task_can_end_on_a_full_server_without_the_library(server: Server) -> None:
+    """A running task can end although a server with full memory refuses to load the missing library."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     new = NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}")
     await store.submit([new])
@@ -72,15 +72,15 @@ async def test_full_server_without_the_library(server: Server) -> None:
     await store.close()
 
 
-def test_a_version_has_names_of_its_own() -> None:
-    """Two versions can be on one server: names end in the hash of the whole text."""
+def test_two_versions_share_no_function_name() -> None:
+    """Two versions can be on one server, because each function name ends in the hash of the library's text."""
     first, second = Library(), Library(clock_text="local function now_ms() return 2 end")
     names = {library.get(name).function for library in (first, second) for name in SCRIPTS}
     assert len(names) == 2 * len(SCRIPTS)
 
 
-def test_every_file_is_in_the_library() -> None:
-    """No script and no fragment is forgotten."""
+def test_every_lua_file_is_in_the_library() -> None:
+    """Each Lua file in the folder is a script or a fragment of the library."""
     folder = files("daybreak_server.adapters.redis") / "lua"
-    found = {entry.name.removesuffix(".lua") for entry in folder.iterdir() if entry.name.endswith(".lua")}
-    assert found == set(SCRIPTS) | {f"_{name}" for name in FRAGMENTS} | {"_clock"}
+    lua_files = {entry.name.removesuffix(".lua") for entry in folder.iterdir() if entry.name.endswith(".lua")}
+    assert lua_files == set(SCRIPTS) | {f"_{name}" for name in FRAGMENTS} | {"_clock"}

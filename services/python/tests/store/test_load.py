@@ -1,4 +1,4 @@
-"""Properties under load: fair order, each task once, memory, a full server, a restart."""
+"""The store under load: fair order, each task once, little memory, a full server and a restart."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def group() -> GroupRecord:
     return GroupRecord(id=new_group_id(), state=GroupState.IDLE)
 
 
-async def test_served_in_fair_order(driver: Driver, server: Server) -> None:
-    """1,000 tasks of tenants with weights 1:3 and three priorities: shares within 5 %, priorities in order."""
+async def test_tasks_are_served_in_fair_order(driver: Driver, server: Server) -> None:
+    """1,000 tasks of two tenants with weights 1:3: each gets its share within 5 %, and priorities are in order."""
     store = RedisStore(server.url, library=driver.scripts._library)
     tasks = [
         task(
@@ -57,7 +57,7 @@ async def test_served_in_fair_order(driver: Driver, server: Server) -> None:
     await submit_all(store, tasks)
     await store.close()
     priorities = {new.id: new.priority for new in tasks}
-    places = {new.id: i for i, new in enumerate(tasks)}
+    submitted_as = {new.id: i for i, new in enumerate(tasks)}
     served: list[tuple[str, str]] = []
     claim = driver.claim()
     while claim is not None:
@@ -65,16 +65,16 @@ async def test_served_in_fair_order(driver: Driver, server: Server) -> None:
         driver.pass_time(1000)
         claim = driver.settle(claim.lease, DONE, claim_next=driver.group_record("g")).next
     assert len({name for _, name in served}) == 1000
-    for upto in (40, 100, 300, 600):  # while both wait, at every moment
-        share = sum(tenant == "three" for tenant, _ in served[:upto]) / upto
+    for count in (40, 100, 300, 600):  # both tenants still have waiting tasks
+        share = sum(tenant == "three" for tenant, _ in served[:count]) / count
         assert share == pytest.approx(0.75, abs=0.05 * 0.75)
     for tenant in ("one", "three"):
-        own = [(priorities[name], places[name]) for who, name in served if who == tenant]
-        assert own == sorted(own)
+        served_order = [(priorities[name], submitted_as[name]) for owner, name in served if owner == tenant]
+        assert served_order == sorted(served_order)
 
 
-def test_idle_tenant_saves_nothing_up(driver: Driver) -> None:
-    """A tenant that comes back after a long idle time starts level with the others: nobody starves."""
+def test_an_idle_tenant_saves_up_no_share(driver: Driver) -> None:
+    """A tenant that returns after a long idle time starts level with the others, so that nobody starves."""
     for _ in range(30):
         driver.submit(task(tenant="busy", estimate_s=1.0))
     for _ in range(20):
@@ -84,38 +84,41 @@ def test_idle_tenant_saves_nothing_up(driver: Driver) -> None:
         driver.settle(claim.lease, DONE)
     for _ in range(10):
         driver.submit(task(tenant="back", estimate_s=1.0))
-    first = []
+    served = []
     for _ in range(10):
         claim = driver.claim()
         assert claim is not None
-        first.append(claim.tenant)
+        served.append(claim.tenant)
         driver.pass_time(1000)
         driver.settle(claim.lease, DONE)
-    assert collections.Counter(first)["back"] in (5, 6)  # it goes first, then turns are even
+    assert collections.Counter(served)["back"] in (5, 6)  # it goes first, then they take turns
 
 
-def test_positions_are_the_model_s(driver: Driver) -> None:
-    """Queue positions are those of the pure model, and 1 is what is claimed next."""
+def test_queue_positions_match_the_model(driver: Driver) -> None:
+    """Queue positions match those of the pure model, and the next claim takes the task at position 1."""
     model = FairQueue()
     model.weights = {"b": 3.0}
-    names = []
+    submitted = []
     for i in range(60):
         tenant = "abc"[i * 7 % 3]
         new = task(tenant=tenant, weight=model.weight(tenant), priority=Priority(i * 5 % 3), estimate_s=2.0)
         driver.submit(new)
-        place = order(new.priority, i + 1)
-        model.push(tenant, place, new.id)
-        names.append((tenant, place, new.id))
-    for record, (tenant, place, _) in zip(driver.get_all([n for _, _, n in names]), names, strict=True):
+        sort_key = order(new.priority, i + 1)
+        model.push(tenant, sort_key, new.id)
+        submitted.append((tenant, sort_key, new.id))
+    for record, (tenant, sort_key, _) in zip(
+        driver.get_all([task_id for _, _, task_id in submitted]), submitted, strict=True
+    ):
         assert record is not None
-        assert record.position == model.position(tenant, place, 2.0)
+        assert record.position == model.position(tenant, sort_key, 2.0)
     claim = driver.claim()
     assert claim is not None
-    assert model.position(*next((t, p, 2.0) for t, p, n in names if n == claim.lease.task)) == 1
+    (claimed,) = [entry for entry in submitted if entry[2] == claim.lease.task]
+    assert model.position(claimed[0], claimed[1], 2.0) == 1
 
 
-def test_wait_estimate_comes_from_history(driver: Driver) -> None:
-    """Without a history there is no estimate but for who is next; with one it grows with the place."""
+def test_the_wait_estimate_comes_from_the_history(driver: Driver) -> None:
+    """Before a first task has ended there is no estimate; after it, the estimate grows with the position."""
     driver.register("g")
     for _ in range(5):
         driver.submit(task())
@@ -130,7 +133,7 @@ def test_wait_estimate_comes_from_history(driver: Driver) -> None:
 
 
 def test_the_wait_estimate_uses_the_running_tasks_eta(driver: Driver) -> None:
-    """A long task that says how long it still takes is waited for, whatever the history says."""
+    """When a running task reports its ETA, the estimate uses it instead of the history."""
     driver.register("g")
     for _ in range(4):
         driver.submit(task())
@@ -144,8 +147,8 @@ def test_the_wait_estimate_uses_the_running_tasks_eta(driver: Driver) -> None:
     assert waits == {1: 97.5, 2: 107.5}
 
 
-async def test_each_task_once_by_four_leaders(server: Server) -> None:
-    """Four leaders in threads, 200 tasks in bursts: each is done exactly once; a wake-up token wakes them at once."""
+async def test_four_leaders_complete_each_task_once(server: Server) -> None:
+    """Four leaders in threads complete 200 tasks that arrive in bursts, each exactly once."""
     store = RedisStore(server.url)
     done: list[str] = []
     waits: list[float] = []
@@ -154,19 +157,19 @@ async def test_each_task_once_by_four_leaders(server: Server) -> None:
 
     def lead() -> None:
         queue = RedisQueue(server.url, pool="video")
-        me = group()
-        queue.register(me, ttl_s=60)
+        record = group()
+        queue.register(record, ttl_s=60)
         while len(done) < 200:
-            claim = queue.claim(me, wait_s=0.5)
+            claim = queue.claim(record, wait_s=0.5)
             while claim is not None:
                 with lock:
                     waits.append(time.monotonic() - submitted[claim.lease.task])
-                settled = queue.settle(claim.lease, DONE, claim_next=me)
+                settled = queue.settle(claim.lease, DONE, claim_next=record)
                 assert settled.state is State.SUCCEEDED
                 with lock:
                     done.append(claim.lease.task)
                 claim = settled.next
-        queue.deregister(me)
+        queue.deregister(record)
         queue.close()
 
     leaders = [threading.Thread(target=lead) for _ in range(4)]
@@ -185,13 +188,13 @@ async def test_each_task_once_by_four_leaders(server: Server) -> None:
     await store.close()
 
 
-async def test_idle_leader_wakes_at_once(server: Server) -> None:
-    """An idle leader starts a task far sooner than it would look at the queue by itself."""
-    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+async def test_an_idle_leader_wakes_at_once(server: Server) -> None:
+    """A submit starts an idle leader's task far sooner than the leader's own poll would."""
+    store, queue, record = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     taken: list[tuple[str, float]] = []
 
     def lead() -> None:
-        claim = queue.claim(me, wait_s=60)
+        claim = queue.claim(record, wait_s=60)
         assert claim is not None
         taken.append((claim.lease.task, time.monotonic()))
         queue.settle(claim.lease, DONE)
@@ -214,19 +217,19 @@ async def test_idle_leader_wakes_at_once(server: Server) -> None:
 
 
 def test_stale_wakeup_tokens_do_not_make_leaders_spin(server: Server) -> None:
-    """Leftover wake-up tokens cost at most one poll each, because a claim on an empty queue deletes them."""
-    queue, me = RedisQueue(server.url, pool="video"), group()
+    """A claim on an empty queue deletes the leftover wake-up tokens, so that they do not cost a poll each."""
+    queue, record = RedisQueue(server.url, pool="video"), group()
     with server.client() as client:
         client.rpush(KEYS.single("wakeup"), *["1"] * 64)
         client.config_resetstat()
-        assert queue.claim(me, wait_s=0.3) is None
+        assert queue.claim(record, wait_s=0.3) is None
         calls = client.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"]
     queue.close()
     assert calls <= 5
 
 
-async def test_queued_task_takes_little_memory(server: Server) -> None:
-    """A queued task with a prompt of 200 characters, metadata and a key takes at most 1.5 KB; its record is small."""
+async def test_a_queued_task_takes_little_memory(server: Server) -> None:
+    """A queued task with a 200-character prompt, metadata and an idempotency key takes at most 1.5 KB."""
     store = RedisStore(server.url)
     await submit_all(store, [task()])
     with server.client() as client:
@@ -243,22 +246,21 @@ async def test_queued_task_takes_little_memory(server: Server) -> None:
             for i in range(count)
         ]
         await submit_all(store, tasks)
-        each = (client.info("memory")["used_memory"] - before) / count
+        bytes_per_task = (client.info("memory")["used_memory"] - before) / count
         parts = {part: client.memory_usage(KEYS.of(part, tasks[-1].id)) for part in ("task", "spec")}
         assert client.object("encoding", KEYS.of("task", tasks[-1].id)) == b"listpack"
-        version = client.info("server")
+        server_info = client.info("server")
     await store.close()
-    print(
-        f"\n{version.get('valkey_version', version['redis_version'])}: {each:.0f} bytes a queued task, {parts}"
-    )
-    assert each <= 1536
+    version = server_info.get("valkey_version", server_info["redis_version"])
+    print(f"\n{version}: {bytes_per_task:.0f} bytes per queued task, {parts}")
+    assert bytes_per_task <= 1536
 
 
-async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
-    """With memory full a submit is refused, while running tasks report, finish and claim the next."""
-    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+async def test_a_full_server_refuses_only_new_tasks(server: Server) -> None:
+    """A server with full memory refuses submits, while running tasks report, finish and claim the next."""
+    store, queue, record = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     await submit_all(store, [task(), task()])
-    claim = queue.claim(me, wait_s=1)
+    claim = queue.claim(record, wait_s=1)
     assert claim is not None
     with server.client() as client:
         client.config_set("maxmemory", "1mb")
@@ -267,7 +269,7 @@ async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
             assert all(isinstance(answer, StoreFullError) for answer in answers)
             assert queue.renew(claim.lease) == 0
             assert queue.preview(claim.lease, b"p", content_type="image/webp", ttl_s=60) == 0
-            settled = queue.settle(claim.lease, DONE, claim_next=me)
+            settled = queue.settle(claim.lease, DONE, claim_next=record)
             assert settled.state is State.SUCCEEDED
             assert settled.next is not None
             await store.cancel(settled.next.lease.task)
@@ -280,18 +282,18 @@ async def test_full_server_refuses_new_tasks_only(server: Server) -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-async def test_restart_keeps_everything(server: Server, hard: bool) -> None:
-    """After a restart every record, event, lease and place is as before, and a leader continues its task."""
-    store, queue, me = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
+async def test_a_restart_keeps_records_and_leases(server: Server, hard: bool) -> None:
+    """After a restart every record is as before, and a leader still holds its task and can settle it."""
+    store, queue, record = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     tasks = [task(tenant=f"t{i % 3}") for i in range(50)]
     await submit_all(store, tasks)
-    claim = queue.claim(me, wait_s=1)
+    claim = queue.claim(record, wait_s=1)
     assert claim is not None
     before = [await store.get(new.id) for new in tasks]
     server.restart(hard=hard)
     assert [await store.get(new.id) for new in tasks] == before
     assert queue.renew(claim.lease) == 0
-    settled = queue.settle(claim.lease, DONE, claim_next=me)
+    settled = queue.settle(claim.lease, DONE, claim_next=record)
     assert settled.state is State.SUCCEEDED
     assert settled.next is not None
     queue.close()

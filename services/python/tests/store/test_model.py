@@ -1,4 +1,4 @@
-"""The scripts on a real server do exactly what the pure model does, whatever comes in whatever order."""
+"""The Lua scripts on a real server do exactly what the pure model does, for any calls in any order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PICK = st.integers(0, 20)
 
 
 class Machine(RuleBasedStateMachine):
-    """Drives store and model side by side, with every lease ever given: workers' and zombies'."""
+    """Drives the store and the model side by side, with every lease ever given, also those of zombies."""
 
     server: Server
     restarts = False
@@ -83,7 +83,7 @@ class Machine(RuleBasedStateMachine):
         self.tick()
 
     def _lease(self, at: int) -> Lease | None:
-        """Mostly a lease that is held now, sometimes any that ever was."""
+        """Mostly a lease that is held now, sometimes one that its holder has lost."""
         held = [lease for lease in self.leases if self._holds(lease)]
         choice = self.leases if at % 3 == 0 or not held else held
         return choice[-1 - at % len(choice)] if choice else None
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         keep=st.sampled_from([0, 0, 1, 2]),
     )
     def claim(self, group: str, ranks: int, drain: bool, keep: int) -> None:
-        """A group may hold several tasks: what it says it has, it keeps."""
+        """A group may hold several tasks. It keeps those that it names when it claims another."""
         known = self.model.groups.get(group)
         kept = tuple(known.tasks[:keep]) if known is not None else ()
         got = self.driver.claim(group, ranks=ranks, drain=drain, kept=kept)
@@ -219,7 +219,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(at=PICK, outcome=OUTCOMES, keep=st.booleans())
     def settle_and_claim(self, at: int, outcome: Outcome, keep: bool) -> None:
-        """A settle with a claim is a settle and a claim; sent again, it answers the same claim again."""
+        """A settle with a claim equals a settle and then a claim; sent again, it returns the same claim."""
         lease = self._lease(at)
         if lease is None or not self._holds(lease):
             return
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1000, 1000, 3000, 1000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
-        """Also by an hour at once, either way: a wall clock that is set."""
+        """Move the wall clock alone, also by an hour in either direction, as if an administrator had set it."""
         self.driver.now += ms
         self.model.now = self.driver.now
 
@@ -285,7 +285,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([2, 5, 16, 25]))
     def time_passes(self, seconds: int) -> None:
-        """Seconds with a tick in each: what makes leases end."""
+        """Let seconds pass with a tick in each, so that leases end."""
         for _ in range(seconds):
             self.advance(1000)
             self.tick()
@@ -299,7 +299,7 @@ class Machine(RuleBasedStateMachine):
     def restart_server(self, hard: bool) -> None:
         self.server.restart(hard=hard)
 
-    # ── the comparison ────────────────────────────────────────────────────────────────────────────────────
+    # ── comparison ────────────────────────────────────────────────────────────────────────────────────────
 
     @invariant()
     def same(self) -> None:
@@ -319,8 +319,8 @@ class Machine(RuleBasedStateMachine):
         """The pool's stream has every event of every task under the same id, in order."""
         entries = self.driver.client.xrange(self.driver.keys.single("events"))
         for name in self.model.tasks:
-            pool = [entry for entry, fields in entries if fields[b"task"].decode() == name]
-            assert [event.id.encode() for event in self.driver.events(name)] == pool
+            in_pool_stream = [entry for entry, fields in entries if fields[b"task"].decode() == name]
+            assert [event.id.encode() for event in self.driver.events(name)] == in_pool_stream
 
 
 def _shown(data: Any) -> dict[str, Any]:
@@ -345,12 +345,15 @@ def _run(server: Server, *, examples: int, restarts: bool, phases: Collection[Ph
     )
 
 
-def test_store_does_what_the_model_does(server: Server) -> None:
-    """Submit, claim, lose, cancel, release, expire, zombies: both agree after every step."""
+def test_the_store_does_what_the_model_does(server: Server) -> None:
+    """Store and model agree after every step.
+
+    The steps include lost leases, releases, expiries and calls by zombies.
+    """
     _run(server, examples=20, restarts=False)
 
 
 @pytest.mark.timeout(600)
-def test_store_does_so_across_restarts(server: Server) -> None:
-    """The same while the server restarts, in order and by SIGKILL."""
+def test_the_store_does_what_the_model_does_across_restarts(server: Server) -> None:
+    """Store and model also agree when the server restarts, both orderly and after SIGKILL."""
     _run(server, examples=3, restarts=True)

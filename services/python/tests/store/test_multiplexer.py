@@ -1,4 +1,4 @@
-"""The connection that all coroutines share: every answer goes to who asked, whatever becomes of the connection."""
+"""The connection that all coroutines share: each caller gets its own answers, whatever happens to the connection."""
 
 from __future__ import annotations
 
@@ -17,85 +17,91 @@ from testkit.valkey import Server, start_valkey
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Server]:
-    """A server that a test may stop."""
+def stoppable(tmp_path: Path) -> Iterator[Server]:
+    """A server that the test may stop."""
     server = start_valkey(tmp_path / "valkey")
     yield server
     server.stop()
 
 
 async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
-    """A crowd asks at once; errors are answers too; who gives up shifts nothing for the others."""
+    """Callers that give up do not shift the answers of the others. An error is the answer of its own command only."""
     client = connect_async(valkey.url, timeout_s=5)
-    link = Multiplexer(client, timeout_s=5)
+    multiplexer = Multiplexer(client, timeout_s=5)
     try:
-        assert await link.execute(("PING",)) == [b"PONG"]
-        asking = [asyncio.create_task(link.execute(("ECHO", f"n{n}"), ("ECHO", "x" * n))) for n in range(300)]
+        assert await multiplexer.execute(("PING",)) == [b"PONG"]
+        calls = [
+            asyncio.create_task(multiplexer.execute(("ECHO", f"n{number}"), ("ECHO", "x" * number)))
+            for number in range(300)
+        ]
         await asyncio.sleep(0)
-        for task in asking[::7]:
+        for task in calls[::7]:
             task.cancel()
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        for n, answer in enumerate(answers):
-            if n % 7:
-                assert answer == [b"n%d" % n, b"x" * n]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number % 7:
+                assert answer == [b"n%d" % number, b"x" * number]
             else:
                 assert isinstance(answer, asyncio.CancelledError)
-        wrong, right = await link.execute(("NOSUCH",), ("ECHO", "still here"))
+        wrong, right = await multiplexer.execute(("NOSUCH",), ("ECHO", "still here"))
         assert isinstance(wrong, ServerError)
         assert right == b"still here"
     finally:
-        await link.close()
+        await multiplexer.close()
         await client.aclose()
 
 
-async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(own: Server) -> None:
-    """A kill ends the question under way; after a restart the same link asks over a new connection."""
-    client = connect_async(own.url, timeout_s=5)
-    link = Multiplexer(client, timeout_s=5)
+async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(stoppable: Server) -> None:
+    """A kill fails the pending call; after a restart the same multiplexer opens a new connection."""
+    client = connect_async(stoppable.url, timeout_s=5)
+    multiplexer = Multiplexer(client, timeout_s=5)
     try:
-        waiting = asyncio.create_task(link.execute(("BLPOP", "nothing", "0")))
+        waiting = asyncio.create_task(multiplexer.execute(("BLPOP", "nothing", "0")))
         await asyncio.sleep(0.1)
-        await asyncio.to_thread(own.restart, hard=True)
+        await asyncio.to_thread(stoppable.restart, hard=True)
         with pytest.raises(failures.ConnectionError):
             await waiting
-        assert await link.execute(("PING",)) == [b"PONG"]
+        assert await multiplexer.execute(("PING",)) == [b"PONG"]
     finally:
-        await link.close()
+        await multiplexer.close()
         await client.aclose()
 
 
-async def test_a_server_that_does_not_answer_is_a_timeout(own: Server) -> None:
-    """A stopped process keeps its connections: the question ends in time, the next one finds a new connection."""
-    client = connect_async(own.url, timeout_s=0.5)
-    link = Multiplexer(client, timeout_s=0.5)
-    assert own.pid is not None
+async def test_a_server_that_does_not_answer_causes_a_timeout(stoppable: Server) -> None:
+    """The call to a stopped process times out, and the next call opens a new connection.
+
+    A stopped process keeps its connections open, so nothing else would end the call.
+    """
+    client = connect_async(stoppable.url, timeout_s=0.5)
+    multiplexer = Multiplexer(client, timeout_s=0.5)
+    assert stoppable.pid is not None
     try:
-        await link.execute(("PING",))
-        os.kill(own.pid, signal.SIGSTOP)
+        await multiplexer.execute(("PING",))
+        os.kill(stoppable.pid, signal.SIGSTOP)
         try:
             with pytest.raises(failures.TimeoutError):
-                await link.execute(("PING",))
+                await multiplexer.execute(("PING",))
         finally:
-            os.kill(own.pid, signal.SIGCONT)
-        assert await link.execute(("PING",)) == [b"PONG"]
+            os.kill(stoppable.pid, signal.SIGCONT)
+        assert await multiplexer.execute(("PING",)) == [b"PONG"]
     finally:
-        await link.close()
+        await multiplexer.close()
         await client.aclose()
 
 
-async def test_a_master_that_became_a_replica_is_left(own: Server) -> None:
-    """Its refusal to write is answered, and what is asked next goes over a new connection."""
-    client = connect_async(own.url, timeout_s=5)
-    link = Multiplexer(client, timeout_s=5)
+async def test_the_multiplexer_leaves_a_master_that_became_a_replica(stoppable: Server) -> None:
+    """The caller gets the refusal to write, and the next call goes over a new connection."""
+    client = connect_async(stoppable.url, timeout_s=5)
+    multiplexer = Multiplexer(client, timeout_s=5)
     try:
-        (before,) = await link.execute(("CLIENT", "ID"))
-        with own.client() as other:
-            other.replicaof("127.0.0.1", own.port)
-        (refused,) = await link.execute(("SET", "a", "b"))
+        (before,) = await multiplexer.execute(("CLIENT", "ID"))
+        with stoppable.client() as other:
+            other.replicaof("127.0.0.1", stoppable.port)
+        (refused,) = await multiplexer.execute(("SET", "a", "b"))
         assert isinstance(refused, ServerError)
         assert str(refused).startswith("READONLY")
-        (after,) = await link.execute(("CLIENT", "ID"))
+        (after,) = await multiplexer.execute(("CLIENT", "ID"))
         assert after != before
     finally:
-        await link.close()
+        await multiplexer.close()
         await client.aclose()

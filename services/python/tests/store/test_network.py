@@ -1,4 +1,4 @@
-"""The store over connections that break."""
+"""The store works over connections that break."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from verification.faults.environment.proxy import TcpProxy
 def test_connections_reset_while_idle_are_not_used(
     server: Server, run: Callable[[Coroutine[Any, Any, Any]], Any]
 ) -> None:
-    """After a reset of all that was open, the very next calls are answered, also those never repeated."""
+    """After a reset of all open connections, the very next calls are answered, also those that are never repeated."""
     port = urlsplit(server.url).port
     assert port is not None
 
@@ -55,7 +55,7 @@ async def _submit(url: str, task: NewTask) -> None:
 
 
 def test_a_report_whose_answer_is_lost_writes_no_event_twice(server: Server, driver: Driver) -> None:
-    """The leader cannot know that the report was written, so it repeats it together with newer events."""
+    """The leader cannot know that its report was written, so it repeats the report together with newer events."""
     port = urlsplit(server.url).port
     assert port is not None
     task = new_task_id("video")
@@ -65,9 +65,8 @@ def test_a_report_whose_answer_is_lost_writes_no_event_twice(server: Server, dri
         try:
             claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE, ranks=1), wait_s=5)
             assert claim is not None
-            queue.report(
-                claim.lease, []
-            )  # the server knows the script now: the lost answer is not that it does not
+            # Load the scripts now, so that the lost answer below is not the error about missing scripts.
+            queue.report(claim.lease, [])
             outbox, checkpoint = EventBuffer(), CheckpointRef(key="c", step=1)
             outbox.step(Step(phase="echo", fraction=0.1, step=1, steps=10), fraction=0.1, eta_s=None)
             outbox.note(EventDraft(type="log", data={"message": "once"}))

@@ -1,4 +1,4 @@
-"""Rules, limits, states, control bits and argument names are defined in Python; the scripts define none themselves."""
+"""Python defines rules, limits, states, control bits and argument names. The Lua scripts define none of their own."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ LUA = {
     if path.name.endswith(".lua")
 }
 ARITHMETIC = {"0.5", "16", "1000", "1e15", "1e-9", "4294967296"}
-"""Numbers that are not rules: a half, base 16, units, the range of exact integers, a smallest cost, 32 bits' range."""
+"""Numbers that are not rules: a half, base 16, units, the exact integers, the smallest cost, the range of 32 bits."""
 
 
 def code(text: str) -> str:
-    """The text of a file without comments and strings."""
+    """The text of a Lua file without comments and strings."""
     return re.sub(r"'[^']*'", "''", re.sub(r"--.*", "", text))
 
 
 def numbers(text: str) -> set[str]:
-    """The numbers in a file, except indices and small steps."""
+    """The numbers in a Lua file, except indices and small steps."""
     found = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
     return {number for number in found if not re.fullmatch(r"\d", number)}
 
 
-def names() -> list[str]:
+def constant_names() -> list[str]:
     """The names that the prelude defines."""
     return re.findall(r"^local (\w+) = ", lua_constants(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_no_script_spells_out_a_number_of_a_rule(file: str) -> None:
-    """Numbers of two digits or more, and fractions, come from the prelude."""
+    """Numbers with two or more digits, and fractions, come from the prelude."""
     assert numbers(LUA[file]) <= ARITHMETIC, "define it in domain/policy.py or adapters/redis/limits.py"
 
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_no_script_defines_a_constant(file: str) -> None:
-    """A constant in a Lua file would be a copy, or hide one of the prelude."""
+    """A constant in a Lua file would be a copy of one in the prelude, or hide it."""
     defined = {
         name.strip()
         for names in re.findall(r"local ([\w, ]+?) =", code(LUA[file]))
@@ -69,20 +69,20 @@ def test_scripts_read_arguments_by_name(file: str) -> None:
 
 
 def test_every_constant_is_used() -> None:
-    """Lua allows few locals, so the prelude defines only what scripts use."""
+    """Lua limits the number of locals, so the prelude defines only constants that scripts use."""
     text = "\n".join(map(code, LUA.values()))
-    assert [name for name in names() if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in constant_names() if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_constants_come_from_one_definition_each() -> None:
-    """No name is defined twice, and all rules of the scripts are in ``domain/policy.py``."""
-    assert len(names()) == len(set(names()))
+def test_every_constant_has_one_definition() -> None:
+    """No name has two definitions, and all rules of the scripts are in ``domain/policy.py``."""
+    assert len(constant_names()) == len(set(constant_names()))
     assert set(prelude.RULES) <= {name for name in vars(policy) if name.isupper()}
     assert not {name for name in vars(policy) if name.isupper()} & set(vars(limits))
 
 
 def test_states_in_scripts_are_states_of_the_domain() -> None:
-    """Every state that a script compares or writes is a state of the domain. A misspelled one would never match."""
+    """A script compares and writes states of the domain only, because a misspelled one would never match."""
     known = {*State, *GroupState}
     for file, text in LUA.items():
         compared = re.findall(r"(?:\.state|before\[1\]) *[=~]= *'(\w+)'", text)
@@ -90,14 +90,14 @@ def test_states_in_scripts_are_states_of_the_domain() -> None:
         assert set(compared) | set(written) <= known, file
 
 
-def test_a_server_computes_with_the_same_numbers(server: Server) -> None:
-    """Lua reads the constants exactly as Python has them: none is too large for its numbers."""
-    numeric = [name for name in names() if name != "TERMINAL"]
-    answer = ", ".join(f"string.format('%.17g', {name})" for name in numeric)
+def test_a_server_reads_every_constant_exactly(server: Server) -> None:
+    """Lua reads each constant exactly as Python has it, so none is too large for Lua's numbers."""
+    numeric = [name for name in constant_names() if name != "TERMINAL"]
+    formatted = ", ".join(f"string.format('%.17g', {name})" for name in numeric)
     with server.client() as client:
-        found = client.eval(f"{lua_constants()}return {{ {answer} }}", 0)
+        values = client.eval(f"{lua_constants()}return {{ {formatted} }}", 0)
     bits = {bit.name: bit.value for bit in Control}
     expected = {**vars(limits), **vars(policy), **bits}
-    assert {name: float(value) for name, value in zip(numeric, found, strict=True)} == {
+    assert {name: float(value) for name, value in zip(numeric, values, strict=True)} == {
         name: float(expected[name]) for name in numeric
     }

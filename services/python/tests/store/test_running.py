@@ -22,11 +22,14 @@ from testkit.store_driver import Driver, lease_of
 from verification.queue_model.backoff import backoff_ms
 
 
-def test_report_extends_lease_and_tells(driver: Driver) -> None:
-    """R + report → R: events in both streams, fields in the record, the checkpoint, a longer lease."""
+def test_a_report_extends_the_lease_and_updates_the_record(driver: Driver) -> None:
+    """Running + report → running, with a longer lease.
+
+    The report updates the record, the checkpoint and both streams.
+    """
     claim = start(driver)
     driver.pass_time(10_000)
-    got = driver.report(
+    control = driver.report(
         claim.lease,
         EventDraft(type="progress", data={"fraction": 0.5}),
         checkpoint=CheckpointRef(key="k", step=3),
@@ -37,7 +40,7 @@ def test_report_extends_lease_and_tells(driver: Driver) -> None:
         eta_s=1.25,
         resumed_from_step=2,
     )
-    assert got is Control.CONTINUE
+    assert control is Control.CONTINUE
     driver.pass_time(10_000)
     record = driver.get(claim.lease.task)
     assert (record.state, record.phase, record.fraction) == (State.RUNNING, "denoise", 0.5)
@@ -48,8 +51,8 @@ def test_report_extends_lease_and_tells(driver: Driver) -> None:
         driver.report(claim.lease, state="succeeded")
 
 
-def test_renew_keeps_the_lease(driver: Driver) -> None:
-    """R + renew → R: a leader that renews keeps its task as long as it likes."""
+def test_a_leader_that_renews_keeps_its_task(driver: Driver) -> None:
+    """Running + renew → running: a leader that renews its lease in time keeps its task indefinitely."""
     claim = start(driver)
     for _ in range(5):
         driver.pass_time(10_000)
@@ -57,12 +60,12 @@ def test_renew_keeps_the_lease(driver: Driver) -> None:
     assert driver.get(claim.lease.task).strikes == 0
 
 
-@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
-def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> None:
-    """An hour that only the wall clock saw costs two seconds at most, and ends no lease."""
+@pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
+def test_a_jump_of_the_wall_clock_is_not_charged(driver: Driver, jump_ms: int) -> None:
+    """A jump of the wall clock by an hour costs at most two GPU-seconds and ends no lease."""
     claim = start(driver)
     driver.pass_time(3000)
-    driver.now += step_ms
+    driver.now += jump_ms
     driver.pass_time(4000)
     assert driver.renew(claim.lease) is Control.CONTINUE
     driver.settle(claim.lease, DONE)
@@ -70,7 +73,7 @@ def test_a_step_of_the_clock_is_not_charged(driver: Driver, step_ms: int) -> Non
 
 
 def test_a_repeated_report_writes_no_event_twice(driver: Driver) -> None:
-    """A repeated event is recognised by its number, and a new event in the same report is written."""
+    """The store recognises a repeated event by its number, and still writes a new event in the same report."""
     claim = start(driver)
     first, second = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
     checkpoint = CheckpointRef(key="c", step=1)
@@ -79,8 +82,8 @@ def test_a_repeated_report_writes_no_event_twice(driver: Driver) -> None:
     assert driver.types(claim.lease.task) == ["queued", "started", "progress", "checkpoint", "progress"]
 
 
-def test_cancel_while_running(driver: Driver) -> None:
-    """R + cancel → R, marked once, live until the group stops; then C, and its files are garbage."""
+def test_a_running_task_is_cancelled_when_its_group_stops(driver: Driver) -> None:
+    """Running + cancel → running, until the group stops the task. Then it is cancelled, and its files are garbage."""
     claim = start(driver)
     task = claim.lease.task
     first = driver.cancel(task, "why")
@@ -95,8 +98,11 @@ def test_cancel_while_running(driver: Driver) -> None:
     assert not driver.zset("live")
 
 
-def test_finish_publishes(driver: Driver) -> None:
-    """R + finish → S: artifacts, usage, corrected charge, history; the event describes the files."""
+def test_a_finish_publishes_artifacts_and_usage(driver: Driver) -> None:
+    """Running + finish → succeeded: record and event show artifacts and usage.
+
+    The store corrects the tenant's charge and the pool's history.
+    """
     claim = start(driver, estimate_s=100.0, cost=2.0)
     driver.pass_time(3000)
     settled = driver.settle(claim.lease, DONE)
@@ -105,9 +111,9 @@ def test_finish_publishes(driver: Driver) -> None:
     record = driver.get(task)
     assert (record.artifacts, record.gpu_seconds, record.finished_ms) == ((VIDEO,), 3.0, driver.now)
     assert record.expires_ms == driver.now + 7 * 86_400_000
-    last = driver.events(task)[-1]
-    assert last.data["usage"] == {"gpu_seconds": 3.0, "wasted_gpu_seconds": 0.0}
-    assert last.data["artifacts"] == [
+    last_event = driver.events(task)[-1]
+    assert last_event.data["usage"] == {"gpu_seconds": 3.0, "wasted_gpu_seconds": 0.0}
+    assert last_event.data["artifacts"] == [
         {
             "name": "v.mp4",
             "content_type": "video/mp4",
@@ -121,18 +127,18 @@ def test_finish_publishes(driver: Driver) -> None:
     assert not driver.zset("garbage")
 
 
-def test_deadline_does_not_undo_a_finish(driver: Driver) -> None:
-    """A finish behind the run deadline is still a success."""
+def test_a_finish_after_the_run_deadline_is_a_success(driver: Driver) -> None:
+    """A task that finishes after its run deadline still succeeds."""
     claim = start(driver, run_within_ms=1000)
     driver.now += 2000
     assert driver.settle(claim.lease, DONE).state is State.SUCCEEDED
 
 
-def _lapse(driver: Driver, claim: Claim) -> None:
+def _let_the_lease_end(driver: Driver, claim: Claim) -> None:
     driver.pass_time(15_000)
 
 
-def _by(outcome: Outcome) -> Callable[[Driver, Claim], None]:
+def _settle_with(outcome: Outcome) -> Callable[[Driver, Claim], None]:
     def settle(driver: Driver, claim: Claim) -> None:
         assert not driver.settle(claim.lease, outcome).stale
 
@@ -140,12 +146,12 @@ def _by(outcome: Outcome) -> Callable[[Driver, Claim], None]:
 
 
 ENDS = {
-    "finish": _by(DONE),
-    "error": _by(OOPS),
-    "permanent": _by(FATAL),
-    "release": _by(Released()),
-    "stopped": _by(Stopped()),
-    "lapse": _lapse,
+    "finish": _settle_with(DONE),
+    "error": _settle_with(OOPS),
+    "permanent": _settle_with(FATAL),
+    "release": _settle_with(Released()),
+    "stopped": _settle_with(Stopped()),
+    "lapse": _let_the_lease_end,
     "deregister": lambda driver, claim: driver.deregister("g"),
     "restart": lambda driver, claim: driver.register("g", fresh=True),
     "claim lost": lambda driver, claim: driver.claim("g"),
@@ -153,8 +159,8 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_cancel_wins(driver: Driver, end: str) -> None:
-    """R with cancel requested → C, however the attempt ends, even behind its deadline."""
+def test_a_requested_cancel_wins(driver: Driver, end: str) -> None:
+    """Running with a requested cancel → cancelled, however the attempt ends, even after its deadline."""
     claim = start(driver, run_within_ms=500, max_strikes=1)
     driver.cancel(claim.lease.task)
     driver.now += 600
@@ -163,8 +169,8 @@ def test_cancel_wins(driver: Driver, end: str) -> None:
 
 
 @pytest.mark.parametrize("end", [end for end in ENDS if end not in ("finish", "permanent")])
-def test_deadline_beats_strike(driver: Driver, end: str) -> None:
-    """R behind its run deadline → X where it would be tried again."""
+def test_a_task_past_its_run_deadline_expires_without_a_strike(driver: Driver, end: str) -> None:
+    """Running after its run deadline → expired, where it would otherwise be tried again."""
     claim = start(driver, run_within_ms=500, max_strikes=1)
     driver.now += 600
     assert driver.renew(claim.lease) is Control.EXPIRE
@@ -175,8 +181,11 @@ def test_deadline_beats_strike(driver: Driver, end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["error", "lapse"])
-def test_strike_delays_with_backoff(driver: Driver, end: str) -> None:
-    """R + retryable error or lost lease → D with a strike and a jittered backoff, then its original place."""
+def test_a_strike_delays_the_task_with_a_backoff(driver: Driver, end: str) -> None:
+    """Running + retryable error or lost lease → delayed, with a strike and a jittered backoff.
+
+    When the delay is over, the task takes its original place.
+    """
     claim = start(driver)
     task, token = claim.lease.task, claim.lease.token
     ENDS[end](driver, claim)
@@ -196,8 +205,8 @@ def test_strike_delays_with_backoff(driver: Driver, end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["error", "lapse"])
-def test_last_strike_fails(driver: Driver, end: str) -> None:
-    """R + the last strike → F, a dead letter with its error; a replay is a new task."""
+def test_the_last_strike_fails_the_task(driver: Driver, end: str) -> None:
+    """Running + the last strike → failed: the task is a dead letter with its error. A replay is a new task."""
     claim = start(driver, max_strikes=1)
     task = claim.lease.task
     ENDS[end](driver, claim)
@@ -206,18 +215,18 @@ def test_last_strike_fails(driver: Driver, end: str) -> None:
     assert record.error_code == ("oops" if end == "error" else "lease_lost")
     assert driver.events(task)[-1].data["error"]["code"] == record.error_code
     assert set(driver.zset("dead")) == {task}
-    again = submit(driver, replay_of=task)
-    assert driver.get(again).replay_of == task
+    replay = submit(driver, replay_of=task)
+    assert driver.get(replay).replay_of == task
 
 
-def test_permanent_error_fails_at_once(driver: Driver) -> None:
-    """R + permanent error → F whatever strikes are left."""
+def test_a_permanent_error_fails_the_task_at_once(driver: Driver) -> None:
+    """Running + permanent error → failed, however many strikes are left."""
     claim = start(driver)
     assert driver.settle(claim.lease, FATAL).state is State.FAILED
 
 
-def test_permanent_error_outranks_the_deadline(driver: Driver) -> None:
-    """R behind its run deadline with a permanent error → F: the error says more."""
+def test_a_permanent_error_outranks_the_run_deadline(driver: Driver) -> None:
+    """Running after its run deadline + permanent error → failed, because the error says more."""
     claim = start(driver, run_within_ms=500)
     driver.now += 600
     assert driver.settle(claim.lease, FATAL).state is State.FAILED
@@ -225,7 +234,10 @@ def test_permanent_error_outranks_the_deadline(driver: Driver) -> None:
 
 @pytest.mark.parametrize("end", ["release", "stopped", "deregister", "restart", "claim lost"])
 def test_a_release_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
-    """R + release, group gone or restarted → Q: no strike, its original place, its checkpoint."""
+    """Running + release, lost group or restarted group → queued, without a strike, in the original place.
+
+    The next attempt gets the checkpoint.
+    """
     claim = start(driver)
     task = claim.lease.task
     later = submit(driver)
@@ -260,8 +272,11 @@ def test_a_task_released_too_often_gets_a_strike(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("end", ["deregister", "restart", "claim lost"])
-def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(driver: Driver, end: str) -> None:
-    """Two failures of a group are forgiven; each further one is a strike with a backoff, and its reason is shown."""
+def test_repeated_failures_of_its_group_give_a_task_strikes(driver: Driver, end: str) -> None:
+    """The store forgives two failures of a task's group.
+
+    Each further failure is a strike with a backoff, and the event names the reason.
+    """
     claim = start(driver, max_strikes=2)
     task = claim.lease.task
     for _ in range(2):
@@ -278,9 +293,8 @@ def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(drive
     driver.pass_time(5_000)
     claim = driver.claim("g")
     assert claim is not None
-    assert (
-        driver.settle(claim.lease, Released()).state is State.QUEUED
-    )  # a group that drains is forgiven as before
+    # A release by a group that drains is still no strike.
+    assert driver.settle(claim.lease, Released()).state is State.QUEUED
     assert driver.claim("g") is not None
     ENDS[end](driver, claim)
     assert (driver.get(task).state, driver.get(task).strikes) == (State.FAILED, 2)
@@ -289,8 +303,8 @@ def test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike(drive
 @pytest.mark.parametrize(
     "outcome", [DONE, OOPS, FATAL, Released(), Stopped()], ids=lambda o: type(o).__name__
 )
-def test_same_outcome_again_has_the_same_answer(driver: Driver, outcome: Outcome) -> None:
-    """A settle that is sent again answers as the first time, next claim included, and writes nothing."""
+def test_a_repeated_settle_gets_the_same_answer(driver: Driver, outcome: Outcome) -> None:
+    """A settle that is sent again gets the first answer, including the next claim, and writes nothing."""
     claim = start(driver)
     submit(driver)
     group = driver.group_record("g")
@@ -301,8 +315,8 @@ def test_same_outcome_again_has_the_same_answer(driver: Driver, outcome: Outcome
     assert driver.types(claim.lease.task) == events
 
 
-def test_zombie_writes_nothing(driver: Driver) -> None:
-    """Any call with a token that is not the current one is STALE and changes nothing at all."""
+def test_a_zombie_writes_nothing(driver: Driver) -> None:
+    """Each call with an outdated token returns STALE and changes nothing."""
     claim = start(driver)
     driver.pass_time(16_000)
     driver.now += 1000
@@ -323,7 +337,7 @@ def test_zombie_writes_nothing(driver: Driver) -> None:
     assert driver.settle(current.lease, DONE).state is State.SUCCEEDED
 
 
-def test_cancel_after_the_end_changes_nothing(driver: Driver) -> None:
+def test_a_cancel_after_the_end_changes_nothing(driver: Driver) -> None:
     """A terminal state is final."""
     claim = start(driver)
     driver.settle(claim.lease, DONE)

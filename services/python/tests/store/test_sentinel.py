@@ -1,4 +1,4 @@
-"""A master with replicas behind Sentinel: what was accepted outlives the master."""
+"""A master with replicas behind Sentinel: a task that was accepted survives the loss of the master."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from testkit.redis_sentinel import PASSWORD, SENTINEL_PASSWORD, Node, SentinelCl
 from testkit.valkey import binary
 from testkit.waiting import wait_until
 
-BEFORE, AFTER = 20, 20
+TASKS_BEFORE, TASKS_AFTER = 20, 20
+"""How many tasks must be accepted before the master is lost, and after each step of the failover."""
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[SentinelCluster]:
-    """Three servers and three Sentinels."""
+def cluster(tmp_path: Path) -> Iterator[SentinelCluster]:
+    """Three Redis servers and three Sentinels."""
     program = binary("redis")
     if program is None:
         pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
@@ -45,26 +46,26 @@ def watched(tmp_path: Path) -> Iterator[SentinelCluster]:
 
 
 class Customer:
-    """Submits without a pause, and remembers what was accepted."""
+    """Submits tasks without a pause and records which ones were accepted."""
 
     def __init__(self, pool: Pool) -> None:
         self.accepted: list[TaskId] = []
         self.refused = 0
         self._pool = pool
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._submit, daemon=True)
         self._thread.start()
 
     def wait(self, more: int) -> None:
-        enough = len(self.accepted) + more
-        wait_until(lambda: len(self.accepted) >= enough, 120, f"{more} more accepted tasks")
+        wanted = len(self.accepted) + more
+        wait_until(lambda: len(self.accepted) >= wanted, 120, f"{more} more accepted tasks")
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join(60)
 
     def _submit(self) -> None:
-        while not self._over.wait(0.02):
+        while not self._stopped.wait(0.02):
             try:
                 self.accepted.append(self._pool.submit(steps=2, step_s=0.005))
             except StoreError:
@@ -72,41 +73,46 @@ class Customer:
 
 
 def kill(node: Node) -> Callable[[], None]:
+    """Kill the node, and return the function that starts it again."""
     node.kill()
     return node.start
 
 
 def pause(node: Node) -> Callable[[], None]:
-    """It resumes as if it were the master, with the writes of that time in its buffers."""
+    """Stop the process, and return the function that resumes it.
+
+    It resumes as if it were still the master, with the writes of the pause in its buffers.
+    """
     pid = node.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     return lambda: os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("lose", "replicas"), [(kill, 1), (pause, 2)])
-def test_a_fail_over_loses_no_accepted_task(
-    watched: SentinelCluster, tmp_path: Path, lose: Callable[[Node], Callable[[], None]], replicas: int
+@pytest.mark.parametrize(("fail", "replicas"), [(kill, 1), (pause, 2)])
+def test_a_failover_loses_no_accepted_task(
+    cluster: SentinelCluster, tmp_path: Path, fail: Callable[[Node], Callable[[], None]], replicas: int
 ) -> None:
-    """The master goes while tasks come and are worked at, and comes back later: all that was accepted succeeds.
+    """The master fails while tasks are submitted and run, and comes back later: every accepted task succeeds.
 
-    One replica is enough against a master that dies: Sentinel promotes the one that has most. A master that was
-    only away for a while still has those replicas that were not told yet, so all must have what it accepts.
+    One replica is enough when the master dies, because Sentinel promotes the replica with the most data. A
+    master that was only paused still has replicas that do not know of the failover yet, so every replica must
+    confirm a submit.
     """
-    redis = {**watched.settings, "wait_replicas": replicas}
-    pool = Pool(make_settings(watched.master, tmp_path, redis=redis))
+    redis = {**cluster.settings, "wait_replicas": replicas}
+    pool = Pool(make_settings(cluster.master, tmp_path, redis=redis))
     member = wiring.build_rank(pool.settings, pool.name, on_broken=print)
     member.start()
     customer = Customer(pool)
     try:
-        customer.wait(BEFORE)
-        old = watched.master
-        bring_back = lose(old)
-        watched.wait_master_other_than(old)
+        customer.wait(TASKS_BEFORE)
+        old_master = cluster.master
+        bring_back = fail(old_master)
+        cluster.wait_master_other_than(old_master)
         bring_back()
-        customer.wait(AFTER)
-        wait_until(lambda: not watched.is_master(old), 60, "the old master to follow the new one")
-        customer.wait(AFTER)
+        customer.wait(TASKS_AFTER)
+        wait_until(lambda: not cluster.is_master(old_master), 60, "the old master to follow the new one")
+        customer.wait(TASKS_AFTER)
         customer.stop()
         assert customer.refused > 0, "there was no moment without a master"
         for task in customer.accepted:
@@ -117,14 +123,14 @@ def test_a_fail_over_loses_no_accepted_task(
         pool.close()
 
 
-def test_what_no_replica_has_is_not_accepted(watched: SentinelCluster) -> None:
-    """While the replicas stand still a submit is refused, over a new connection too; the same task is taken later."""
-    where = Endpoint.configured(RedisSettings.model_validate({**watched.settings, "wait_replicas": 1}))
+def test_a_submit_that_no_replica_confirms_is_refused(cluster: SentinelCluster) -> None:
+    """While the replicas are paused a submit is refused, over a new connection too; afterwards it is accepted."""
+    endpoint = Endpoint.configured(RedisSettings.model_validate({**cluster.settings, "wait_replicas": 1}))
     task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
-    replicas = [node.pid for node in watched.nodes if node is not watched.master]
+    replicas = [node.pid for node in cluster.nodes if node is not cluster.master]
 
     async def submit() -> Submitted | StoreError:
-        store = RedisStore(where)
+        store = RedisStore(endpoint)
         try:
             (answer,) = await store.submit([task])
             return answer
@@ -143,21 +149,23 @@ def test_what_no_replica_has_is_not_accepted(watched: SentinelCluster) -> None:
     assert isinstance(asyncio.run(submit()), Submitted)
 
 
-def test_passwords_may_be_in_files(watched: SentinelCluster, tmp_path: Path) -> None:
-    """That of the Sentinels and that of the master: each is read when somebody connects."""
+def test_the_passwords_of_master_and_sentinels_may_be_in_files(
+    cluster: SentinelCluster, tmp_path: Path
+) -> None:
+    """Each new connection reads both files: the Sentinels' password and the master's."""
     files = {name: tmp_path / name for name in ("password", "sentinel_password")}
-    given = {
-        **watched.settings,
+    settings = {
+        **cluster.settings,
         "url": "redis://nowhere.invalid/0",
         "sentinel_password": None,
         **{f"{name}_file": str(path) for name, path in files.items()},
     }
-    where = Endpoint.configured(RedisSettings.model_validate(given))
+    endpoint = Endpoint.configured(RedisSettings.model_validate(settings))
     files["password"].write_text(PASSWORD)
     files["sentinel_password"].write_text("wrong")
 
     async def ping() -> None:
-        store = RedisStore(where)
+        store = RedisStore(endpoint)
         try:
             with pytest.raises(StoreError):
                 await store.ping()
@@ -167,51 +175,53 @@ def test_passwords_may_be_in_files(watched: SentinelCluster, tmp_path: Path) -> 
             await store.close()
 
     asyncio.run(ping())
-    with connect(where, timeout_s=5) as client:
+    with connect(endpoint, timeout_s=5) as client:
         assert client.ping()
 
 
-def test_no_sentinel_is_forgotten_by_those_who_ask_at_once(watched: SentinelCluster) -> None:
-    """The first is away: threads and coroutines that look for the master together still know all three after it."""
-    watched.sentinels[0].kill()
-    where = Endpoint.configured(RedisSettings.model_validate(watched.settings))
-    known = sorted(sentinel.port for sentinel in watched.sentinels)
+def test_concurrent_lookups_forget_no_sentinel(cluster: SentinelCluster) -> None:
+    """Threads and coroutines that look for the master together still know all three Sentinels, one of which
+    is down.
+    """
+    cluster.sentinels[0].kill()
+    endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
+    known = sorted(sentinel.port for sentinel in cluster.sentinels)
 
     def ports(pool: Any) -> list[int]:
         sentinels = pool.sentinel_manager.sentinels
         return sorted(sentinel.connection_pool.connection_kwargs["port"] for sentinel in sentinels)
 
-    async def together() -> list[int]:
-        pool = where.async_pool(timeout_s=5)
+    async def look_up_together() -> list[int]:
+        pool = endpoint.async_pool(timeout_s=5)
         try:
             await asyncio.gather(*(pool.get_master_address() for _ in range(8)))
             return ports(pool)
         finally:
             await pool.aclose()
 
-    assert asyncio.run(together()) == known
-    pool = where.pool(timeout_s=5)
+    assert asyncio.run(look_up_together()) == known
+    pool = endpoint.pool(timeout_s=5)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: pool.get_master_address(), range(200)))
     assert ports(pool) == known
     pool.close()
 
 
-def test_sentinels_that_do_not_answer_are_said(watched: SentinelCluster) -> None:
-    """With one Sentinel left everything works; with none, the error names them and not a password."""
-    for sentinel in watched.sentinels[:2]:
+def test_the_error_without_a_sentinel_shows_no_password(cluster: SentinelCluster) -> None:
+    """One remaining Sentinel is enough. With none, the error names the master and shows no password."""
+    for sentinel in cluster.sentinels[:2]:
         sentinel.kill()
-    where = Endpoint.configured(RedisSettings.model_validate(watched.settings))
+    endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
 
     async def ping() -> None:
-        store = RedisStore(where)
+        store = RedisStore(endpoint)
         try:
             await store.ping()
         finally:
             await store.close()
 
     asyncio.run(ping())
-    watched.sentinels[2].kill()
+    cluster.sentinels[2].kill()
     with pytest.raises(StoreUnavailableError, match="No master found for 'daybreak'") as caught:
         asyncio.run(ping())
     assert "of-the-" not in str(caught.value)

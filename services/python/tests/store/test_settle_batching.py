@@ -1,4 +1,4 @@
-"""A queue that threads share: every settlement has its own answer, alone or in company, also when a call fails."""
+"""A queue that threads share: each settlement gets its own answer, alone or in a batch, even when a call fails."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ THREADS, TASKS = 12, 180
 
 @pytest.fixture
 def queue(server: Server) -> Iterator[SharedQueue]:
-    """One queue, open once."""
-    found = SharedQueue(server.url, pool="video")
-    found.open()
-    yield found
-    found.close()
+    """A shared queue that is open."""
+    shared = SharedQueue(server.url, pool="video")
+    shared.open()
+    yield shared
+    shared.close()
 
 
 def group(number: int) -> GroupRecord:
@@ -41,58 +41,58 @@ async def fill(server: Server, number: int) -> set[str]:
 
 
 async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQueue) -> None:
-    """Twelve threads, one queue: each task is handed to one of them, and succeeds."""
-    wanted, done = await fill(server, TASKS), []
-    calls = []
-    plain = queue.settle_each
-    queue.settle_each = lambda endings: calls.append(len(endings)) or plain(endings)  # type: ignore[method-assign,func-returns-value]
+    """Twelve threads share one queue. Each task goes to one of them, and succeeds."""
+    submitted, done = await fill(server, TASKS), []
+    batch_sizes = []
+    settle_each = queue.settle_each
+    queue.settle_each = lambda endings: batch_sizes.append(len(endings)) or settle_each(endings)  # type: ignore[method-assign,func-returns-value]
 
     def serve(number: int) -> None:
-        me = group(number)
-        queue.register(me, ttl_s=60)
-        claim = queue.claim(me, wait_s=0)
+        record = group(number)
+        queue.register(record, ttl_s=60)
+        claim = queue.claim(record, wait_s=0)
         while claim is not None:
-            settled = queue.settle(claim.lease, DONE, claim_next=me)
+            settled = queue.settle(claim.lease, DONE, claim_next=record)
             assert settled.state is State.SUCCEEDED
             done.append(claim.lease.task)
             claim = settled.next
-        queue.deregister(me)
+        queue.deregister(record)
 
     threads = [threading.Thread(target=serve, args=(number,)) for number in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(done) == sorted(wanted)
-    assert sum(calls) == TASKS
-    assert max(calls) > 1
+    assert sorted(done) == sorted(submitted)
+    assert sum(batch_sizes) == TASKS
+    assert max(batch_sizes) > 1
 
 
-async def test_one_settlement_that_the_server_refuses_is_nobody_elses(
+async def test_a_settlement_that_the_server_refuses_fails_no_other(
     server: Server, queue: SharedQueue
 ) -> None:
-    """After an error, each settle is tried alone; an outage fails all of them."""
+    """After an error, the queue settles each task of the batch alone. An outage fails all of them."""
     await fill(server, 2)
     first, second = (queue.claim(group(number), wait_s=0) for number in range(2))
     assert isinstance(first, Claim)
     assert isinstance(second, Claim)
-    plain, trouble = queue.settle_each, [StoreError("together"), StoreUnavailableError("away")]
+    settle_each, errors = queue.settle_each, [StoreError("together"), StoreUnavailableError("away")]
 
     def fail(endings: list[object]) -> list[Settled]:
-        if trouble:
-            raise trouble.pop(0)
-        return plain(endings)  # type: ignore[arg-type]
+        if errors:
+            raise errors.pop(0)
+        return settle_each(endings)  # type: ignore[arg-type]
 
     queue.settle_each = fail  # type: ignore[method-assign,assignment]
     with pytest.raises(StoreUnavailableError):
         queue.settle(first.lease, DONE)
     assert queue.settle(first.lease, DONE).state is State.SUCCEEDED
-    trouble.append(StoreError("together"))
+    errors.append(StoreError("together"))
     assert queue.settle(second.lease, DONE).state is State.SUCCEEDED
 
 
-def test_the_last_to_close_it_closes_it_and_the_next_opens_another(server: Server) -> None:
-    """Groups come and go; the connections stay while one is there."""
+def test_the_last_user_closes_the_shared_queue_and_the_next_opens_a_new_one(server: Server) -> None:
+    """The connections stay open as long as any group uses the queue."""
     get = shared_queue_factory(lambda: SharedQueue(server.url, pool="video"))
     first = get()
     assert get() is first

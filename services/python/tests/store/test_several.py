@@ -1,4 +1,4 @@
-"""A group may hold several tasks at once: what it says it has, it keeps; what it does not know of goes back."""
+"""A group may hold several tasks at once: it keeps the tasks that it names, and the store releases the others."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from testkit.store_driver import Driver
 from testkit.valkey import Server
 
 
-def claimed(driver: Driver, *kept: str) -> Claim:
+def claim_task(driver: Driver, *kept: str) -> Claim:
     claim = driver.claim(kept=kept)
     assert claim is not None
     return claim
 
 
 def test_a_group_keeps_the_tasks_that_it_names_when_it_claims_another(driver: Driver) -> None:
-    """It is busy until the last of them has ended, and idle then."""
+    """The group is busy until its last task has ended, and then idle."""
     submit(driver)
     submit(driver)
     driver.register("g", fresh=True)
-    first = claimed(driver)
-    second = claimed(driver, first.lease.task)
+    first = claim_task(driver)
+    second = claim_task(driver, first.lease.task)
     assert driver.view().groups[0].tasks == (first.lease.task, second.lease.task)
     driver.settle(first.lease, DONE)
     (group,) = driver.view().groups
@@ -36,24 +36,24 @@ def test_a_group_keeps_the_tasks_that_it_names_when_it_claims_another(driver: Dr
     assert (group.state, group.tasks) == (GroupState.IDLE, ())
 
 
-def test_a_claim_whose_answer_was_lost_goes_back_and_the_others_stay(driver: Driver) -> None:
-    """The group does not name a task whose claim it never received."""
+def test_a_task_whose_claim_was_lost_is_released_and_the_others_stay(driver: Driver) -> None:
+    """The group never received that claim, so its next claim does not name the task."""
     submit(driver)
     submit(driver)
-    known = claimed(driver)
-    lost = claimed(driver, known.lease.task)
-    again = claimed(driver, known.lease.task)
+    known = claim_task(driver)
+    lost = claim_task(driver, known.lease.task)
+    again = claim_task(driver, known.lease.task)
     assert (again.lease.task, again.attempt) == (lost.lease.task, 2)
     assert driver.get(known.lease.task).releases == 0
     assert driver.get(lost.lease.task).releases == 1
 
 
-def test_a_settle_with_a_claim_sent_again_answers_the_same_claim_among_several(driver: Driver) -> None:
-    """Its answer was lost: the task that it claimed is the one that the group does not name."""
+def test_a_repeated_settle_with_a_claim_returns_the_same_claim(driver: Driver) -> None:
+    """The first answer was lost, so the group does not name the task that it claimed."""
     for _ in range(3):
         submit(driver)
-    first = claimed(driver)
-    second = claimed(driver, first.lease.task)
+    first = claim_task(driver)
+    second = claim_task(driver, first.lease.task)
     group = driver.group_record("g", kept=(first.lease.task, second.lease.task))
     settled = driver.settle(first.lease, DONE, claim_next=group)
     before = dump(driver)
@@ -63,18 +63,18 @@ def test_a_settle_with_a_claim_sent_again_answers_the_same_claim_among_several(d
     assert driver.view().groups[0].tasks == (second.lease.task, settled.next.lease.task)
 
 
-def test_a_group_that_starts_anew_or_leaves_gives_back_all_that_it_held(driver: Driver) -> None:
-    """In its place, and without a strike."""
+def test_a_group_that_restarts_or_leaves_releases_all_its_tasks(driver: Driver) -> None:
+    """Each task returns to its original place, without a strike."""
     tasks = [submit(driver), submit(driver)]
     for end in (lambda: driver.register("g", fresh=True), lambda: driver.deregister("g")):
-        claimed(driver, claimed(driver).lease.task)
+        claim_task(driver, claim_task(driver).lease.task)
         end()
         states = [(driver.get(task).state, driver.get(task).strikes) for task in tasks]
         assert states == [(State.QUEUED, 0)] * 2
 
 
-def test_what_a_serving_group_says_of_itself_is_read_back_and_may_be_taken_back(server: Server) -> None:
-    """A group of jobs says nothing of the kind."""
+def test_a_serving_group_can_publish_and_withdraw_its_endpoint_and_load(server: Server) -> None:
+    """A record without an endpoint and a load removes those of the group's earlier record."""
     queue, driver = RedisQueue(server.url, pool="video"), Driver(server.url)
     serving = GroupRecord(
         id=GroupId("g-1"),
@@ -87,7 +87,7 @@ def test_what_a_serving_group_says_of_itself_is_read_back_and_may_be_taken_back(
     plain = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
     for record in (serving, plain):
         queue.register(record, ttl_s=60)
-        (seen,) = driver.view().groups
-        assert replace(seen, since_ms=0) == record
+        (shown,) = driver.view().groups
+        assert replace(shown, since_ms=0) == record
     queue.close()
     driver.close()

@@ -8,8 +8,8 @@ from testkit.valkey import Server, binary, start_valkey
 
 
 @pytest.mark.parametrize("flavour", ["valkey", "redis"])
-def test_restart_keeps_port_and_data(tmp_path: Path, flavour: str) -> None:
-    """A restarted server has its port and every key, in order and after SIGKILL."""
+def test_a_restart_keeps_port_and_data(tmp_path: Path, flavour: str) -> None:
+    """After an orderly restart and after SIGKILL, a server has the same port and the same keys."""
     if binary(flavour) is None:
         pytest.skip("no redis-server on PATH")
     server = start_valkey(tmp_path, flavour=flavour)
@@ -24,7 +24,7 @@ def test_restart_keeps_port_and_data(tmp_path: Path, flavour: str) -> None:
         server.stop()
 
 
-def test_session_server_is_empty(valkey: Server) -> None:
-    """The shared fixture hands out an empty server."""
+def test_the_shared_server_is_empty(valkey: Server) -> None:
+    """The `valkey` fixture provides an empty server."""
     with valkey.client() as client:
         assert client.dbsize() == 0

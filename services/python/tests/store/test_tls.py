@@ -1,4 +1,4 @@
-"""Redis behind TLS and an ACL user: every face connects, and who is not to be trusted is refused in a sentence."""
+"""Redis with TLS and an ACL user: every adapter connects, and refuses a server that it must not trust."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def secure(
+def start_tls_server(
     tmp_path_factory: pytest.TempPathFactory, authority: Authority
 ) -> Iterator[Callable[..., TlsServer]]:
-    """Starts servers; the embedded Valkey has no TLS."""
+    """Starts a Redis server with TLS, once for each kind of authentication. The embedded Valkey has no TLS."""
     program = binary("redis")
     if program is None:
         pytest.skip(
@@ -36,25 +36,24 @@ def secure(
         )
     started: dict[bool, TlsServer] = {}
 
-    def get(*, mutual: bool = False) -> TlsServer:
+    def start_once(*, mutual: bool = False) -> TlsServer:
         if mutual not in started:
             folder = tmp_path_factory.mktemp("secure")
             started[mutual] = TlsServer(folder, program, authority, mutual=mutual)
             started[mutual].start()
         return started[mutual]
 
-    yield get
+    yield start_once
     for server in started.values():
         server.stop()
 
 
 @pytest.fixture(autouse=True)
-async def shut_down() -> AsyncIterator[None]:
-    """Let each TLS connection end before its loop does.
+async def close_connections() -> AsyncIterator[None]:
+    """Wait until each TLS connection is closed, so that the loop does not end first.
 
-    redis-py does not wait for the close of a connection that failed, and a close of TLS takes a round
-    trip: a loop that ends first leaves an open socket, which the garbage collector then finds in some
-    other test.
+    redis-py does not wait for the close of a connection that failed, and closing TLS takes a round trip. A
+    loop that ends first leaves an open socket, which the garbage collector then finds in some other test.
     """
     yield
     transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]  # it has no other list
@@ -63,53 +62,58 @@ async def shut_down() -> AsyncIterator[None]:
             await asyncio.sleep(0.005)
 
 
-def endpoint(server: TlsServer, *, password: str = PASSWORD, **files: Path) -> Endpoint:
+def endpoint_of(server: TlsServer, *, password: str = PASSWORD, **files: Path) -> Endpoint:
     url = f"rediss://{USER}:{quote(password, safe='')}@127.0.0.1:{server.port}/0"
     named: dict[str, Any] = {name: str(file) for name, file in files.items()}
     return Endpoint.configured(RedisSettings(url=url, **named))
 
 
-async def test_every_face_speaks_tls(secure: Callable[..., TlsServer], authority: Authority) -> None:
-    """Store, queue, events and the doctor's look connect by certificate and user."""
-    where = endpoint(secure(), ca_file=authority.ca_file)
-    assert await run_task_lifecycle(where) is State.SUCCEEDED
-    found = await facts(where)
-    assert (found.error, found.product) == (None, "redis")
-
-
-async def test_the_urls_own_options_of_tls_count(
-    secure: Callable[..., TlsServer], authority: Authority
+async def test_every_adapter_connects_over_tls(
+    start_tls_server: Callable[..., TlsServer], authority: Authority
 ) -> None:
-    """A CA in the URL is used; and one who waives the check of certificates has what he asked for."""
-    url = endpoint(secure()).url
+    """Store, queue, events and the facts for `doctor` connect with a CA file and an ACL user."""
+    endpoint = endpoint_of(start_tls_server(), ca_file=authority.ca_file)
+    assert await run_task_lifecycle(endpoint) is State.SUCCEEDED
+    reported = await facts(endpoint)
+    assert (reported.error, reported.product) == (None, "redis")
+
+
+async def test_tls_options_in_the_url_are_used(
+    start_tls_server: Callable[..., TlsServer], authority: Authority
+) -> None:
+    """A URL can name a CA file, and can turn off the check of certificates."""
+    url = endpoint_of(start_tls_server()).url
     for options in (f"ssl_ca_certs={authority.ca_file}", "ssl_cert_reqs=none&ssl_check_hostname=false"):
-        where = Endpoint.configured(RedisSettings(url=f"{url}?{options}"))
-        assert await run_task_lifecycle(where) is State.SUCCEEDED
-    assert "certificate" in ((await facts(endpoint(secure()))).error or "").lower()
+        endpoint = Endpoint.configured(RedisSettings(url=f"{url}?{options}"))
+        assert await run_task_lifecycle(endpoint) is State.SUCCEEDED
+    assert "certificate" in ((await facts(endpoint_of(start_tls_server()))).error or "").lower()
 
 
-async def test_a_server_that_wants_our_certificate(
-    secure: Callable[..., TlsServer], authority: Authority
+async def test_a_server_may_require_a_client_certificate(
+    start_tls_server: Callable[..., TlsServer], authority: Authority
 ) -> None:
-    """With one of its authority's it serves us; without, it does not."""
-    server = secure(mutual=True)
-    ours = {"cert_file": server.certificate, "key_file": server.key}
-    assert await run_task_lifecycle(endpoint(server, ca_file=authority.ca_file, **ours)) is State.SUCCEEDED
-    assert "cannot be reached" in ((await facts(endpoint(server, ca_file=authority.ca_file))).error or "")
+    """The server accepts a client whose certificate its authority signed, and refuses a client without one."""
+    server = start_tls_server(mutual=True)
+    client_files = {"cert_file": server.certificate, "key_file": server.key}
+    assert (
+        await run_task_lifecycle(endpoint_of(server, ca_file=authority.ca_file, **client_files))
+        is State.SUCCEEDED
+    )
+    assert "cannot be reached" in ((await facts(endpoint_of(server, ca_file=authority.ca_file))).error or "")
 
 
-async def test_a_server_that_another_authority_vouches_for_is_not_talked_to(
-    secure: Callable[..., TlsServer], tmp_path: Path
+async def test_a_server_with_a_certificate_of_another_authority_is_refused(
+    start_tls_server: Callable[..., TlsServer], tmp_path: Path
 ) -> None:
-    """The password never leaves for somebody else's server; the reason names the certificate."""
-    strange = Authority(tmp_path / "strange")
-    found = await facts(endpoint(secure(), ca_file=strange.ca_file))
-    assert "certificate" in (found.error or "").lower()
+    """The client never sends its password to such a server, and the error names the certificate."""
+    other_authority = Authority(tmp_path / "strange")
+    reported = await facts(endpoint_of(start_tls_server(), ca_file=other_authority.ca_file))
+    assert "certificate" in (reported.error or "").lower()
 
 
-async def test_a_wrong_password_is_said_to_be_one(
-    secure: Callable[..., TlsServer], authority: Authority
+async def test_the_error_of_a_wrong_password_names_the_password(
+    start_tls_server: Callable[..., TlsServer], authority: Authority
 ) -> None:
-    """What a person reads names the password, not the network."""
-    found = await facts(endpoint(secure(), password="wrong", ca_file=authority.ca_file))
-    assert (found.error or "").startswith("Redis refuses the user or the password")
+    """The error blames the password, not the network."""
+    reported = await facts(endpoint_of(start_tls_server(), password="wrong", ca_file=authority.ca_file))
+    assert (reported.error or "").startswith("Redis refuses the user or the password")

@@ -1,4 +1,4 @@
-"""A task's trace context and metadata travel with it: into its record, and to each group that claims it."""
+"""A task's trace context and metadata are in its record and in each claim of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis on a Unix socket, and the options of a Redis URL: every face works with what the settings accept."""
+"""Redis on a Unix socket, and options in the Redis URL: every adapter works with what the settings accept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSWORD = "p/w#of?the@socket"
 
 @pytest.fixture(scope="module")
 def socket_path() -> Iterator[Path]:
-    """A server with a password, reached by a socket; the kernel wants a short path."""
+    """The socket of a server with a password, below `/tmp` because the kernel limits the length of its path."""
     folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))
     program = binary()
     assert program is not None
@@ -41,29 +41,29 @@ def socket_path() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def endpoint(path: Path, user: str = f":{quote(PASSWORD, safe='')}@", **more: str) -> Endpoint:
-    options = more.pop("options", "")
+def endpoint_of(path: Path, user: str = f":{quote(PASSWORD, safe='')}@", **settings: str) -> Endpoint:
+    options = settings.pop("options", "")
     url = f"unix://{user}{quote(str(path))}{options}"
-    return Endpoint.configured(RedisSettings.model_validate({"url": url, **more}))
+    return Endpoint.configured(RedisSettings.model_validate({"url": url, **settings}))
 
 
 @pytest.mark.parametrize("options", ["", "?db=3", "?client_name=of-a-test&db=2"])
-async def test_every_face_works_over_a_unix_socket(socket_path: Path, options: str) -> None:
-    """Store, queue, events and the doctor's look; the database is an option of the URL."""
-    where = endpoint(socket_path, options=options)
-    assert await run_task_lifecycle(where) is State.SUCCEEDED
-    found = await facts(where)
-    assert (found.error, found.product) == (None, "valkey")
-    with connect(where, timeout_s=5) as client:
+async def test_every_adapter_works_over_a_unix_socket(socket_path: Path, options: str) -> None:
+    """Store, queue, events and the facts for `doctor` work. The number of the database is an option of the URL."""
+    endpoint = endpoint_of(socket_path, options=options)
+    assert await run_task_lifecycle(endpoint) is State.SUCCEEDED
+    reported = await facts(endpoint)
+    assert (reported.error, reported.product) == (None, "valkey")
+    with connect(endpoint, timeout_s=5) as client:
         client.ping()
         database = options.rpartition("db=")[2] or "0"
         assert f"db{database}" in client.info("keyspace")
         client.flushdb()
 
 
-async def test_an_idle_leader_hears_the_bell_over_a_unix_socket(socket_path: Path) -> None:
-    """The blocking read has a connection of its own: it waits without an error while there is nothing to do."""
-    queue = RedisQueue(endpoint(socket_path), pool="idle")
+async def test_an_idle_leader_waits_over_a_unix_socket(socket_path: Path) -> None:
+    """The blocking read has a connection of its own, and waits without an error while the queue is empty."""
+    queue = RedisQueue(endpoint_of(socket_path), pool="idle")
     group = GroupRecord(id=GroupId("g"), state=GroupState.IDLE)
     try:
         claim = await asyncio.to_thread(queue.claim, group, wait_s=0.2)
@@ -72,21 +72,21 @@ async def test_an_idle_leader_hears_the_bell_over_a_unix_socket(socket_path: Pat
         queue.close()
 
 
-async def test_a_password_file_goes_with_a_unix_socket(socket_path: Path, tmp_path: Path) -> None:
-    """The URL then names the user alone, or nobody."""
+async def test_a_password_file_works_with_a_unix_socket(socket_path: Path, tmp_path: Path) -> None:
+    """With a password file, the URL contains the user's name or no user at all."""
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
     for user in ("", "default@"):
-        where = endpoint(socket_path, user, password_file=str(file), options="?db=1")
-        assert await run_task_lifecycle(where) is State.SUCCEEDED
-        with connect(where, timeout_s=5) as client:
+        endpoint = endpoint_of(socket_path, user, password_file=str(file), options="?db=1")
+        assert await run_task_lifecycle(endpoint) is State.SUCCEEDED
+        with connect(endpoint, timeout_s=5) as client:
             client.flushdb()
     file.write_text("wrong")
-    refused = await facts(endpoint(socket_path, "", password_file=str(file)))
+    refused = await facts(endpoint_of(socket_path, "", password_file=str(file)))
     assert (refused.error or "").startswith("Redis refuses the user or the password")
 
 
-async def test_a_socket_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
-    found = await facts(Endpoint(url="unix:///no/such.sock"))
-    assert "cannot be reached" in (found.error or "")
-    assert "/no/such.sock" in (found.error or "")
+async def test_the_error_of_a_missing_socket_names_it(tmp_path: Path) -> None:
+    reported = await facts(Endpoint(url="unix:///no/such.sock"))
+    assert "cannot be reached" in (reported.error or "")
+    assert "/no/such.sock" in (reported.error or "")

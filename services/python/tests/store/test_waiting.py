@@ -15,8 +15,8 @@ from testkit.store_cases import DONE, new, start, submit
 from testkit.store_driver import Driver
 
 
-def test_submit_queues_with_record_index_and_event(driver: Driver) -> None:
-    """A submitted task is queued, live, listed, at position 1, and has one event."""
+def test_a_submitted_task_is_queued_with_a_record_and_an_event(driver: Driver) -> None:
+    """A submitted task is queued, live and first in line, and has one event. The submit's answer is the record."""
     task = submit(driver, metadata={"order": "42"}, priority=Priority.HIGH, input_json='{"a": 1}')
     record = driver.get(task)
     answer = driver.submit(new(metadata={"a": "b"}, start_at_ms=driver.now + 500, retention_s=9.5))
@@ -30,8 +30,8 @@ def test_submit_queues_with_record_index_and_event(driver: Driver) -> None:
     assert driver.view().queued == 1
 
 
-def test_submit_ahead_is_delayed_then_promoted(driver: Driver) -> None:
-    """A start ahead delays; when it is due the task takes its original place and the bell rings."""
+def test_a_task_with_a_later_start_is_delayed_and_then_promoted(driver: Driver) -> None:
+    """When its start is due, the task takes its original place and a wake-up token is pushed."""
     task = submit(driver, start_at_ms=driver.now + 5000)
     later = submit(driver)
     assert driver.get(task).state is State.DELAYED
@@ -47,30 +47,30 @@ def test_submit_ahead_is_delayed_then_promoted(driver: Driver) -> None:
     assert claim.lease.task == task
 
 
-def test_same_key_same_body_is_the_same_task(driver: Driver) -> None:
-    """An idempotency key finds its task again; with another body it is refused; per tenant."""
+def test_an_idempotency_key_with_the_same_body_finds_its_task(driver: Driver) -> None:
+    """The same key with another body is refused. Another tenant may use the same key for another task."""
     first = driver.submit(new(idempotency_key="k", body_hash="a" * 64))
     again = driver.submit(new(idempotency_key="k", body_hash="a" * 64))
-    other = driver.submit(new(idempotency_key="k", body_hash="b" * 64))
-    foreign = driver.submit(new(idempotency_key="k", body_hash="b" * 64, tenant="u"))
+    other_body = driver.submit(new(idempotency_key="k", body_hash="b" * 64))
+    other_tenant = driver.submit(new(idempotency_key="k", body_hash="b" * 64, tenant="u"))
     assert isinstance(first, Submitted)
     assert isinstance(again, Submitted)
     assert (again.record.id, again.repeated, first.repeated) == (first.record.id, True, False)
-    assert isinstance(other, IdempotencyMismatchError)
-    assert isinstance(foreign, Submitted)
-    assert foreign.record.id != first.record.id
+    assert isinstance(other_body, IdempotencyMismatchError)
+    assert isinstance(other_tenant, Submitted)
+    assert other_tenant.record.id != first.record.id
 
 
-def test_same_id_is_the_same_submit(driver: Driver) -> None:
-    """A submit that is repeated because its answer was lost is no second task."""
+def test_a_submit_sent_twice_creates_one_task(driver: Driver) -> None:
+    """A client repeats a submit whose answer was lost, with the same task id."""
     task = new()
     answers = [driver.submit(task), driver.submit(task)]
     assert all(isinstance(answer, Submitted) and not answer.repeated for answer in answers)
     assert driver.view().queued == 1
 
 
-def test_full_queue_refuses(driver: Driver) -> None:
-    """At the bound on waiting tasks a submit is refused; running ones do not count."""
+def test_a_full_queue_refuses_submits(driver: Driver) -> None:
+    """The limit counts waiting tasks, delayed ones included, but not running ones."""
     assert isinstance(driver.submit(new(), max_queued=1), Submitted)
     assert isinstance(driver.submit(new(), max_queued=1), QueueFullError)
     driver.claim()
@@ -78,10 +78,10 @@ def test_full_queue_refuses(driver: Driver) -> None:
     assert isinstance(driver.submit(new(), max_queued=1), QueueFullError)
 
 
-@pytest.mark.parametrize("ahead", [0, 9000])
-def test_cancel_while_waiting(driver: Driver, ahead: int) -> None:
-    """Q, D + cancel → C: it leaves the queue at once, with its reason."""
-    task = submit(driver, start_at_ms=driver.now + ahead)
+@pytest.mark.parametrize("start_in_ms", [0, 9000])
+def test_a_waiting_task_is_cancelled_at_once(driver: Driver, start_in_ms: int) -> None:
+    """Queued or delayed + cancel → cancelled: the task leaves the queue at once, and its event shows the reason."""
+    task = submit(driver, start_at_ms=driver.now + start_in_ms)
     driver.cancel(task, "changed my mind")
     assert driver.get(task).state is State.CANCELLED
     assert driver.events(task)[-1].data["reason"] == "changed my mind"
@@ -89,11 +89,11 @@ def test_cancel_while_waiting(driver: Driver, ahead: int) -> None:
     assert not driver.zset("live")
 
 
-@pytest.mark.parametrize("ahead", [0, 9000])
-def test_start_deadline_expires_in_tick(driver: Driver, ahead: int) -> None:
-    """Q, D + queue deadline → X by a tick; a delayed task's time begins when it is due."""
-    task = submit(driver, start_at_ms=driver.now + ahead, start_within_ms=1000)
-    driver.now += ahead + 999
+@pytest.mark.parametrize("start_in_ms", [0, 9000])
+def test_a_tick_expires_a_task_past_its_start_deadline(driver: Driver, start_in_ms: int) -> None:
+    """Queued or delayed + start deadline → expired. The time of a delayed task counts from when it is due."""
+    task = submit(driver, start_at_ms=driver.now + start_in_ms, start_within_ms=1000)
+    driver.now += start_in_ms + 999
     assert driver.tick().expired == 0
     driver.now += 1
     assert driver.tick().expired == 1
@@ -101,19 +101,22 @@ def test_start_deadline_expires_in_tick(driver: Driver, ahead: int) -> None:
     assert driver.events(task)[-1].data["reason"] == "start_within"
 
 
-def test_start_deadline_expires_in_claim(driver: Driver) -> None:
-    """A task that is too late is expired by the claim that finds it, which takes the next one."""
+def test_a_claim_expires_tasks_past_their_start_deadline(driver: Driver) -> None:
+    """A claim expires each task that is too late and takes the next that is in time."""
     late = [submit(driver, start_within_ms=1000) for _ in range(120)]
-    good = submit(driver)
+    in_time = submit(driver)
     driver.now += 1000
     claim = driver.claim()
     assert claim is not None
-    assert claim.lease.task == good
+    assert claim.lease.task == in_time
     assert {driver.get(task).state for task in late} == {State.EXPIRED}
 
 
-def test_claim_starts_an_attempt(driver: Driver) -> None:
-    """Q + claim → R: attempt 1, token, lease, events `queued` (its old id) and `started`."""
+def test_a_claim_starts_an_attempt(driver: Driver) -> None:
+    """Queued + claim → running: attempt 1 gets a token and a lease.
+
+    The `started` event follows the `queued` event, which keeps its id.
+    """
     task = submit(driver, estimate_s=4.0, weight=2.0)
     queued = driver.events(task)
     driver.register("g", ranks=2)
@@ -131,8 +134,8 @@ def test_claim_starts_an_attempt(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("by_itself", [True, False])
-def test_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> None:
-    """No claim for a group that drains, whether it says so or was marked; a mark reaches its worker."""
+def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> None:
+    """A group gets no claim while it drains, whether it says so itself or was marked. Its worker sees the mark."""
     first = start(driver)
     submit(driver)
     driver.drain("g")
@@ -145,14 +148,14 @@ def test_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> None:
     assert driver.claim("other") is not None
 
 
-def test_unknown_spec_version_is_left_for_others(driver: Driver) -> None:
-    """An older worker passes over a task whose spec it does not know; a newer one takes it."""
-    new_kind = submit(driver, spec_version=2)
-    plain = submit(driver)
+def test_a_worker_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
+    """An older worker skips a task whose spec it does not know, and a newer worker takes it."""
+    newer = submit(driver, spec_version=2)
+    current = submit(driver)
     claim = driver.claim()
     assert claim is not None
-    assert claim.lease.task == plain
+    assert claim.lease.task == current
     assert driver.claim("old") is None
     claim = driver.claim("new", spec_version=2)
     assert claim is not None
-    assert claim.lease.task == new_kind
+    assert claim.lease.task == newer

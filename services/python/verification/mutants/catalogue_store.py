@@ -12,7 +12,7 @@ _HOUSEKEEPING = f"{TESTS}/store/test_housekeeping.py"
 _FACES = f"{TESTS}/store/test_faces.py"
 _LOAD = f"{TESTS}/store/test_load.py"
 _PROMISES = f"{TESTS}/store/test_promises.py"
-_ZOMBIE = f"{_RUNNING}::test_zombie_writes_nothing[valkey]"
+_ZOMBIE = f"{_RUNNING}::test_a_zombie_writes_nothing[valkey]"
 _ATTEMPT, _CLAIM, _HISTORY, _QUEUE = (
     f"{LUA}/_{name}.lua" for name in ("attempt", "claim", "history", "queue")
 )
@@ -36,7 +36,7 @@ _FENCES = (
         "preview-of-stale-token",
         "a zombie overwrites the preview of the new attempt",
         (f"{LUA}/preview.lua", _FENCE, _NO_FENCE),
-        tests=f"{_PROMISES}::test_a_zombie_does_not_overwrite_its_heirs_preview[valkey]",
+        tests=f"{_PROMISES}::test_a_zombie_does_not_overwrite_the_new_attempts_preview[valkey]",
     ),
     mutant(
         "settle-without-fence",
@@ -54,13 +54,13 @@ _FENCES = (
         "settle-not-remembered",
         "the store rejects a repeated settle as stale",
         (_SETTLE, "set(r, 'done', s.token .. ' ' .. r.state)", ""),
-        tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
+        tests=f"{_RUNNING}::test_a_repeated_settle_gets_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "repeated-settle-claims-again",
         "a repeated settle releases the task that the first one claimed, and claims another",
         (_SETTLE, "if is_held(r, c.group) then return claim_reply(r) end", ""),
-        tests=f"{_RUNNING}::test_same_outcome_again_has_the_same_answer[valkey-Finished]",
+        tests=f"{_RUNNING}::test_a_repeated_settle_gets_the_same_answer[valkey-Finished]",
     ),
     mutant(
         "lost-claim-kept",
@@ -72,7 +72,7 @@ _FENCES = (
         "token-used-twice",
         "the attempt number does not increase",
         (_CLAIM, "int(tonumber(earlier or '0') + 1)", "int(1)"),
-        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+        tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-error]",
     ),
     mutant(
         "report-twice",
@@ -119,31 +119,31 @@ _TIME = (
             "int(meta('lease_clock') + tonumber(a.lease_ms))",
             "int(meta('lease_clock') + 1)",
         ),
-        tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
+        tests=f"{_RUNNING}::test_a_leader_that_renews_keeps_its_task[valkey]",
     ),
     mutant(
         "leases-never-reaped",
         "a dead worker keeps its task",
         (_TICK, "ipairs(leases_expire and due(K_leases, lease_clock) or {})", "ipairs({})"),
-        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-lapse]",
+        tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-lapse]",
     ),
     mutant(
         "run-deadline-ignored",
         "a task may run forever",
         (_ATTEMPT, "return r.run_by and NOW >= tonumber(r.run_by)", "return false"),
-        tests=f"{_RUNNING}::test_deadline_beats_strike[valkey-error]",
+        tests=f"{_RUNNING}::test_a_task_past_its_run_deadline_expires_without_a_strike[valkey-error]",
     ),
     mutant(
         "start-deadline-ignored",
         "a task starts after its start deadline",
         (_QUEUE, "  if at then zput(K_timers, r.id, at) end", ""),
-        tests=f"{_WAITING}::test_start_deadline_expires_in_tick",
+        tests=f"{_WAITING}::test_a_tick_expires_a_task_past_its_start_deadline",
     ),
     mutant(
         "backoff-ignored",
         "a failed task is retried at once",
         (_ATTEMPT, "local wait = backoff_ms(strikes, token)", "local wait = 0"),
-        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+        tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-error]",
     ),
     mutant(
         "retention-of-running",
@@ -159,7 +159,7 @@ _TIME = (
             "  zput(K_leases, r.id, lease)",
             "  zput(K_leases, r.id, lease)\n  zput(K_expiring, r.id, int(NOW))",
         ),
-        tests=f"{_RUNNING}::test_renew_keeps_the_lease[valkey]",
+        tests=f"{_RUNNING}::test_a_leader_that_renews_keeps_its_task[valkey]",
     ),
 )
 
@@ -168,13 +168,13 @@ _ENDS = (
         "strike-not-counted",
         "a task that kills its worker is retried forever",
         (_ATTEMPT, "  set(r, 'strikes', int(strikes))\n", ""),
-        tests=f"{_RUNNING}::test_strike_delays_with_backoff[valkey-error]",
+        tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-error]",
     ),
     mutant(
         "dead-letter-missing",
         "a failed task leaves no dead letter",
         (_ATTEMPT, "  zput(K_dead, r.id, NOW_TEXT)\n", ""),
-        tests=f"{_RUNNING}::test_last_strike_fails[valkey-error]",
+        tests=f"{_RUNNING}::test_the_last_strike_fails_the_task[valkey-error]",
     ),
     mutant(
         "cancel-loses-to-finish",
@@ -184,19 +184,19 @@ _ENDS = (
             "if r.cancel_at then end_failed_attempt(r, {}) else finish_succeeded(r, s.artifacts, s.described) end",
             "finish_succeeded(r, s.artifacts, s.described)",
         ),
-        tests=f"{_RUNNING}::test_cancel_wins[valkey-finish]",
+        tests=f"{_RUNNING}::test_a_requested_cancel_wins[valkey-finish]",
     ),
     mutant(
         "cancel-not-reported",
         "a worker does not learn that its task was cancelled",
         (_ATTEMPT, "  if r.cancel_at then bits = bits + CANCEL end\n", ""),
-        tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
+        tests=f"{_RUNNING}::test_a_running_task_is_cancelled_when_its_group_stops[valkey]",
     ),
     mutant(
         "terminal-still-live",
         "an ended task still counts as live, so the cluster never scales to zero",
         (_ATTEMPT, "  zdrop(K_live, r.id)\n", ""),
-        tests=f"{_RUNNING}::test_cancel_while_running[valkey]",
+        tests=f"{_RUNNING}::test_a_running_task_is_cancelled_when_its_group_stops[valkey]",
     ),
     mutant(
         "release-loses-place",
@@ -218,7 +218,7 @@ _ENDS = (
         "group-failures-unbounded",
         "a task breaks one group after another and never gets a strike",
         (_ATTEMPT, "if zombie and failures >= GROUP_FAILURES_MAX then", "if false then"),
-        tests=f"{_RUNNING}::test_a_group_that_fails_with_the_same_task_again_and_again_is_a_strike[valkey-deregister]",
+        tests=f"{_RUNNING}::test_repeated_failures_of_its_group_give_a_task_strikes[valkey-deregister]",
     ),
 )
 
@@ -227,7 +227,7 @@ _QUEUES = (
         "idempotency-not-stored",
         "the same key creates a second task",
         (_SUBMIT, "    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)\n", ""),
-        tests=f"{_WAITING}::test_same_key_same_body_is_the_same_task[valkey]",
+        tests=f"{_WAITING}::test_an_idempotency_key_with_the_same_body_finds_its_task[valkey]",
     ),
     mutant(
         "same-id-twice",
@@ -243,7 +243,7 @@ _QUEUES = (
         "full-queue-accepts",
         "the queue accepts more tasks than its limit",
         (_SUBMIT, "if waiting_now >= max_queued then return { 'full' } end", ""),
-        tests=f"{_WAITING}::test_full_queue_refuses[valkey]",
+        tests=f"{_WAITING}::test_a_full_queue_refuses_submits[valkey]",
     ),
     mutant(
         "submit-despite-oom",
@@ -261,7 +261,7 @@ _QUEUES = (
         "charge-never-corrected",
         "a tenant pays the estimate instead of the time used",
         (_ATTEMPT, "  charge(t, all / 1000 / t.weight - tonumber(r.charge))\n", ""),
-        tests=f"{_RUNNING}::test_finish_publishes[valkey]",
+        tests=f"{_RUNNING}::test_a_finish_publishes_artifacts_and_usage[valkey]",
     ),
     mutant(
         "fair-by-count",
@@ -271,7 +271,7 @@ _QUEUES = (
             "charge(t, all / 1000 / t.weight - tonumber(r.charge))",
             "charge(t, 1 / t.weight - tonumber(r.charge))",
         ),
-        tests=f"{_PROMISES}::test_shares_are_of_seconds_not_of_tasks[valkey]",
+        tests=f"{_PROMISES}::test_fair_shares_count_gpu_seconds_not_tasks[valkey]",
     ),
     mutant(
         "idle-tenant-saves-up",
@@ -283,7 +283,7 @@ _QUEUES = (
         "drain-mark-ignored",
         "a draining group still claims tasks",
         (_CLAIM, "if c.draining == '1' or g.drain then return", "if c.draining == '1' then return"),
-        tests=f"{_WAITING}::test_draining_group_claims_nothing",
+        tests=f"{_WAITING}::test_a_draining_group_claims_nothing",
     ),
     mutant(
         "wakeup-not-passed-on",
@@ -294,7 +294,7 @@ _QUEUES = (
             "for _ = 1, math.min(wakeups, 1 - present) do",
         ),
         (_QUEUE, "  if wakeups > 0 or recheck then", "  if wakeups > 0 then"),
-        tests=f"{_PROMISES}::test_each_of_two_waiting_leaders_is_woken[valkey]",
+        tests=f"{_PROMISES}::test_two_tasks_wake_two_waiting_leaders[valkey]",
     ),
 )
 
@@ -307,19 +307,19 @@ _EVENTS = (
             "  own[#own + 1] = entry(announce(r, kind, data), kind,",
             "  announce(r, kind, data)\n  own[#own + 1] = entry(NOW_TEXT .. '-0', kind,",
         ),
-        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+        tests=f"{_PROMISES}::test_an_event_has_the_same_id_in_both_streams[valkey]",
     ),
     mutant(
         "event-not-in-pool-stream",
         "a control plane that reads the pool's stream does not see how a task ended",
         (_HISTORY, "return call('XADD', K_events, ", "return call('XADD', k_ev(r.id) .. ':x', "),
-        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+        tests=f"{_PROMISES}::test_an_event_has_the_same_id_in_both_streams[valkey]",
     ),
     mutant(
         "live-stream-trimmed",
         "the pool's stream keeps 500 events, so a burst removes events that a reader still needs",
         (_LIMITS, "EVENTS_MAX = 1_000_000", "EVENTS_MAX = 500"),
-        tests=f"{_PROMISES}::test_a_burst_takes_nothing_from_a_reader[valkey]",
+        tests=f"{_PROMISES}::test_a_burst_of_events_trims_nothing[valkey]",
     ),
     mutant(
         "task-stream-trimmed",
@@ -337,7 +337,7 @@ _EVENTS = (
         "first-start-forgotten",
         "a trimmed stream loses the event of the first start",
         (_HISTORY, "    own[#own + 1] = started_entry(r)\n", ""),
-        tests=f"{_PROMISES}::test_both_streams_have_one_id[valkey]",
+        tests=f"{_PROMISES}::test_an_event_has_the_same_id_in_both_streams[valkey]",
     ),
     mutant(
         "resume-repeats",
