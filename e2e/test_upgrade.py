@@ -123,7 +123,7 @@ def _documented_leftovers() -> set[str]:
     kinds = {"claim": "persistentvolumeclaim", "Secret": "secret"}
     section = Page("upgrading.md").section("Uninstall")
     named = re.findall(r"^\| (claim|Secret) `([^`]+)` \|", section, re.MULTILINE)
-    assert "| the definition of GeneratorPool |" in section
+    assert "| the CRD of GeneratorPool |" in section
     return {DEFINITION, *(f"{kinds[kind]}/{name}" for kind, name in named)}
 
 
