@@ -1,5 +1,5 @@
--- Estimates the position of a waiting task and how long it will wait: O(log n) in its own tenant's queue, plus a bounded
--- number of other tenants, which a script reads once.
+-- Estimates the position and the waiting time of a task. It takes O(log n) for the n tasks of the same tenant, plus a
+-- bounded number of other tenants, which a script reads once.
 local others, other_by_name, running_tasks, ready_groups, soonest
 
 resets[#resets + 1] = function() others, other_by_name, soonest = nil, nil, nil end

@@ -1,4 +1,4 @@
--- A task's events: the record alone implies a few, which are all that a short task has, and a list has the others.
+-- A task's events: those that its record implies, which are all that a short task has, and a list of the others.
 -- An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 

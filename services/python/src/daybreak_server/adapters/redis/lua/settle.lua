@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends attempts, one after the other, and for each claims the next task for the same group if the caller wants one.
+-- Ends attempts, one after the other. After each it claims the next task for the same group, if the caller wants one.
 -- ARGV: the terms, then for each attempt a settlement and a claimant, whose group is '' if nothing is to be claimed.
 -- Answers one item for each attempt: {'settled', state, reply to the claim} or {'stale', state}.
 
