@@ -1,4 +1,4 @@
-"""The targets of a download, and what happens to what was there before; for both clients."""
+"""The targets of a download, and what happens to the file that was there before. Both clients."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_fifo_receives_the_bytes(fetch: Fetch, served: bytes, tmp_path: Path) 
 
 
 def test_a_device_is_written_to(fetch: Fetch, tmp_path: Path) -> None:
-    """Through a link in the test's folder: wrong code would replace this link, not the device."""
+    """The test goes through a link, so that wrong code replaces the link and not the device."""
     (tmp_path / "null").symlink_to("/dev/null")
     fetch(tmp_path / "null")
     assert (tmp_path / "null").is_symlink()
@@ -122,7 +122,7 @@ def test_a_name_may_have_the_maximum_length(fetch: Fetch, served: bytes, tmp_pat
 
 
 def test_an_artifact_name_that_is_no_file_name_is_rejected() -> None:
-    """A server cannot choose a path outside the folder."""
+    """A server cannot choose a path outside the target folder."""
     assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
     for name in ("..", "a/..", "", "a\0b"):
         with pytest.raises(DownloadError, match="is not a file name"):
@@ -158,7 +158,7 @@ except PermissionError as error:
 
 
 def test_a_check_finds_an_unwritable_folder() -> None:
-    """As another user than root, because root may write everywhere."""
+    """The check runs as a user other than root, because root may write everywhere."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         command = [sys.executable, "-c", UNPRIVILEGED, f"{folder}/new/x.mp4"]
