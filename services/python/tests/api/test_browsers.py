@@ -160,9 +160,7 @@ const [path, elsewhere, done] = arguments;
 def test_a_browser_lets_only_the_servers_own_pages_change_things(
     api: Api, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """For a browser, localhost and 127.0.0.1 are two sites, so a page of one must not change tasks under the
-    other name.
-    """
+    """To a browser, localhost and 127.0.0.1 are two sites: a page of one must not change tasks of the other."""
     task = api.submit()["id"]
     other_host = api.url.removeprefix("http://")
     page = f"http://{other_host.replace('127.0.0.1', 'localhost')}/docs"

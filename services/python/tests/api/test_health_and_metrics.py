@@ -90,8 +90,7 @@ def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, al
 
 
 def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_path: Path) -> None:
-    """Without Redis the server is alive, is not ready, and responds with 503 store_unavailable and
-    Retry-After.
+    """Without Redis the server is alive but not ready, and responds with 503 and Retry-After.
 
     Afterwards it recovers by itself.
     """

@@ -19,13 +19,13 @@ from daybreak_server.settings.tree import HttpSettings
 BODY = {"pool": "echo", "input": {"message": "hi"}}
 
 
-def ask(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
+def send(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
     """Send a request with these headers; `_` in their names is `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return api.client.request(method, path, headers=named, json=BODY if method == "POST" else None)
 
 
-def refused(response: httpx2.Response, code: str, status: int) -> str:
+def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
     """The detail of a refusal."""
     assert response.status_code == status, response.text
     problem = response.json()
@@ -38,7 +38,7 @@ def refused(response: httpx2.Response, code: str, status: int) -> str:
     ("method", "path"),
     [
         ("GET", "/v1/tasks"),
-        ("POST", "/v1/tasks"),  # the fast path
+        ("POST", "/v1/tasks"),  # this route has a fast path
         ("POST", "/v1/tasks:batch"),
         ("DELETE", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
         ("GET", "/docs"),
@@ -59,13 +59,13 @@ def refused(response: httpx2.Response, code: str, status: int) -> str:
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
     """This is the request of a page whose name was rebound to this machine, on the fast path and off it."""
-    assert "allowed_hosts" in refused(ask(api, method, path, Host=host), "host_not_allowed", 421)
+    assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 
 def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
     """A page can send such headers to what its browser takes for the page's own server."""
-    response = ask(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
-    refused(response, "host_not_allowed", 421)
+    response = send(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
+    refusal_detail(response, "host_not_allowed", 421)
 
 
 @pytest.mark.parametrize(
@@ -84,23 +84,23 @@ def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
 )
 def test_addresses_and_names_of_this_machine_are_allowed(api: Api, host: str) -> None:
     """Also an address of another machine: probes use a pod's address, and no address can be rebound."""
-    assert ask(api, "GET", "/healthz", Host=host).status_code == 200
-    assert ask(api, "POST", "/v1/tasks", Host=host).status_code == 202
+    assert send(api, "GET", "/healthz", Host=host).status_code == 200
+    assert send(api, "POST", "/v1/tasks", Host=host).status_code == 202
 
 
 def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
     """Whole names, all names below a domain, or every name, regardless of case and port."""
     api = start_api(http={"allowed_hosts": "Daybreak.example.com, *.internal"})
     for host in ("daybreak.example.com", "DAYBREAK.example.com:8443", "a.b.internal", "localhost"):
-        assert ask(api, "GET", "/v1/tasks", Host=host).status_code == 200
+        assert send(api, "GET", "/v1/tasks", Host=host).status_code == 200
     for host in ("example.com", "x.daybreak.example.com", "internal", "evilinternal"):
-        refused(ask(api, "GET", "/v1/tasks", Host=host), "host_not_allowed", 421)
-    every = start_api(http={"allowed_hosts": "*"})
-    assert ask(every, "GET", "/v1/tasks", Host="evil.example").status_code == 200
+        refusal_detail(send(api, "GET", "/v1/tasks", Host=host), "host_not_allowed", 421)
+    open_to_all = start_api(http={"allowed_hosts": "*"})
+    assert send(open_to_all, "GET", "/v1/tasks", Host="evil.example").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("settings", "client", "host", "fine"),
+    ("settings", "client", "host", "allowed"),
     [
         ({"host": "0.0.0.0"}, "10.2.3.4", "daybreak.example.com", True),  # an Ingress
         ({"host": "0.0.0.0"}, "127.0.0.1", "daybreak.example.com", False),  # kubectl port-forward
@@ -113,13 +113,13 @@ def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
     ],
 )
 def test_which_clients_need_an_allowed_host(
-    settings: dict[str, Any], client: str, host: str, fine: bool
+    settings: dict[str, Any], client: str, host: str, allowed: bool
 ) -> None:
     """Clients on this machine, and all clients if names are set. Behind an Ingress every name is accepted."""
     origin_check = OriginCheck(HttpSettings.model_validate(settings))
     headers = [(b"host", host.encode())]
     error = origin_check.check({"type": "http", "method": "GET", "client": (client, 5), "headers": headers})
-    assert (error is None) is fine
+    assert (error is None) is allowed
 
 
 CROSS = [
@@ -144,10 +144,12 @@ def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str
         ("POST", f"/v1/tasks/{task}/replay"),
         ("DELETE", f"/v1/tasks/{task}"),
     ):
-        assert "allowed_origins" in refused(ask(api, method, path, **headers), "origin_not_allowed", 403)
+        assert "allowed_origins" in refusal_detail(
+            send(api, method, path, **headers), "origin_not_allowed", 403
+        )
     assert api.get(task)["state"] == "queued"
     assert len(api.client.get("/v1/tasks").json()["data"]) == 1
-    response = ask(api, "GET", "/v1/tasks", **headers)
+    response = send(api, "GET", "/v1/tasks", **headers)
     assert not any(name.startswith("access-control") for name in response.headers)
 
 
@@ -185,7 +187,7 @@ def test_own_pages_and_programs_may_change_things(api: Api) -> None:
         {"Origin": "https://shop.example", "X_Forwarded_Host": "shop.example"},
         {"Origin": "http://localhost", "Host": "localhost:80"},
     ):
-        assert ask(api, "POST", "/v1/tasks", **headers).status_code == 202, headers
+        assert send(api, "POST", "/v1/tasks", **headers).status_code == 202, headers
 
 
 def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[..., Api]) -> None:
@@ -203,9 +205,9 @@ def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[...,
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-headers"] == "content-type,idempotency-key"
     assert "POST" in preflight.headers["access-control-allow-methods"]
-    found = ask(api, "POST", "/v1/tasks", Origin=page, Sec_Fetch_Site="cross-site")
+    found = send(api, "POST", "/v1/tasks", Origin=page, Sec_Fetch_Site="cross-site")
     assert found.status_code == 202
-    missing = ask(api, "GET", "/v1/tasks/nothing", Origin=page)
+    missing = send(api, "GET", "/v1/tasks/nothing", Origin=page)
     for response in (preflight, found, missing):
         assert response.headers.get_list("access-control-allow-origin") == [page]
         assert "Origin" in response.headers["vary"]
@@ -213,6 +215,6 @@ def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[...,
     path = f"/v1/tasks/{found.json()['id']}/ws"
     assert handshake(api, path, Origin=page) == 101
     assert handshake(api, path, Origin="https://evil.example") == 403
-    evil = ask(api, "POST", "/v1/tasks", Origin="https://evil.example", Sec_Fetch_Site="cross-site")
-    refused(evil, "origin_not_allowed", 403)
+    evil = send(api, "POST", "/v1/tasks", Origin="https://evil.example", Sec_Fetch_Site="cross-site")
+    refusal_detail(evil, "origin_not_allowed", 403)
     assert "access-control-allow-origin" not in evil.headers

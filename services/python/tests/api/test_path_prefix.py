@@ -103,9 +103,7 @@ def test_every_link_leads_through_the_proxy(prefixed_api: Api, worker: Worker, p
 
 @pytest.mark.parametrize("proxy", PROXIES, indirect=True)
 def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
-    """This holds for the redirect to the documentation, the links of the page, and the servers of the OpenAPI
-    document.
-    """
+    """This holds for the redirect to the documentation, its links, and the servers of the OpenAPI document."""
     root = proxy.client.get("/", follow_redirects=False)
     assert root.headers["location"] == f"{proxy.prefix}/docs"
     page = proxy.client.get("/docs").text
@@ -120,26 +118,24 @@ def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
 def test_subscribers_with_different_prefixes_get_their_own_links(prefixed_api: Api, worker: Worker) -> None:
     """Although an event is encoded once for all subscribers, each link has the subscriber's own prefix."""
     proxies = [
-        ProxyClient(prefixed_api, *each_proxy)
-        for each_proxy in (*PROXIES.values(), ("", "", {"X-Forwarded-Prefix": "/"}))
+        ProxyClient(prefixed_api, *proxy)
+        for proxy in (*PROXIES.values(), ("", "", {"X-Forwarded-Prefix": "/"}))
     ]
     task = prefixed_api.submit()["id"]
     with ExitStack() as stack:
         streams = []
-        for each_proxy in proxies:
-            client = stack.enter_context(each_proxy.client)
+        for proxy in proxies:
+            client = stack.enter_context(proxy.client)
             response = stack.enter_context(client.stream("GET", f"/v1/tasks/{task}/events"))
             lines = response.iter_lines()
             next(lines)
-            socket_url = f"{each_proxy.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
-            streams.append(
-                (lines, connect(socket_url, additional_headers=each_proxy.headers, open_timeout=60))
-            )
+            socket_url = f"{proxy.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
+            streams.append((lines, connect(socket_url, additional_headers=proxy.headers, open_timeout=60)))
         claim = worker.claim()
         worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
-        for each_proxy, (lines, socket) in zip(proxies, streams, strict=True):
-            for events in (list(parse(lines)), drain(socket)[0], each_proxy.events(task)):
-                assert {link.partition("/v1/")[0] for link in links(events)} == {each_proxy.prefix}
+        for proxy, (lines, socket) in zip(proxies, streams, strict=True):
+            for events in (list(parse(lines)), drain(socket)[0], proxy.events(task)):
+                assert {link.partition("/v1/")[0] for link in links(events)} == {proxy.prefix}
 
 
 def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
