@@ -1,6 +1,4 @@
-"""A client that follows a task gets history and live events without a gap or a repeat, until something ends
-the stream.
-"""
+"""A client that follows a task gets history and live events without a gap or a repeat."""
 
 from __future__ import annotations
 
@@ -196,9 +194,7 @@ def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
 
 
 def test_the_number_of_streams_is_limited(start_api: Callable[..., Api]) -> None:
-    """A stream beyond the limit is 429 with Retry-After, or closes a WebSocket with 4429, until another
-    stream closes.
-    """
+    """Beyond the limit, SSE is 429 with Retry-After and a WebSocket closes with 4429, until another stream closes."""
     api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
     task = api.submit()
     other = api.submit(headers={"Daybreak-Tenant": "other"})

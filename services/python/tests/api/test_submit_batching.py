@@ -67,9 +67,7 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """Of three submits with one key, the first is new, the same body finds the first task, and another body
-    is refused.
-    """
+    """With one key, the first submit is new, the same body finds its task, and another body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:

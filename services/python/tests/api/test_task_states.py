@@ -80,9 +80,7 @@ def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
 
 
 def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
-    """Running → running: record and stream have progress and checkpoint, and the reply tells the worker to
-    continue.
-    """
+    """Running → running: record and stream show progress and checkpoint, and the worker continues."""
     task = api.submit()
     claim = worker.claim()
     assert worker.progress(claim, 3, 10, phase="denoise") == Control.CONTINUE
@@ -187,7 +185,7 @@ def test_a_permanent_error_is_not_retried(api: Api, worker: Worker) -> None:
 
 
 def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """Running → delayed: the tick ends the lease, and later calls of the old leader are stale and change nothing."""
+    """Running → delayed: the tick ends the lease, and later calls of the old leader change nothing."""
     zombie = start_worker(lease_s=0.5)
     task = api.submit()
     claim = zombie.claim()
