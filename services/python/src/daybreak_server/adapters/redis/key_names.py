@@ -28,7 +28,7 @@ class Family(NamedTuple):
 
     before: str
     after: str
-    of: str
+    member: str
     """The kind of member: ``id``, ``tenant``, …"""
     key: Key
 

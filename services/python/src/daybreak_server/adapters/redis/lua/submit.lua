@@ -27,8 +27,8 @@ local function set_weight(t, weight)
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
 
--- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so the order of the last
--- one is remembered, and the queue need not be counted.
+-- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so this remembers the
+-- order of the last task, and rarely has to count the queue.
 local function count_ahead(t, order)
   local key = k_wait(t.name)
   if not t.last then
