@@ -115,7 +115,7 @@ class Topic:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """A context for reading history from the store. Other subscribers can wait for its end (:meth:`wait_loaded`)."""
+        """A context for reading history from the store. :meth:`wait_loaded` lets other subscribers wait for its end."""
         if self._loading is not None:
             yield
             return
