@@ -115,7 +115,7 @@ def schema(document: str) -> dict[str, Any]:
         *parents, name = value.path.split(".")
         for parent in parents:
             at = at["properties"].setdefault(parent, _object())
-        at["properties"][name] = _of(value)
+        at["properties"][name] = _value_schema(value)
     defaults = root["properties"]["poolDefaults"]
     workload = {
         "type": "string",
@@ -143,7 +143,7 @@ def _object(**keywords: Any) -> dict[str, Any]:
     return {"type": "object", **keywords, "properties": {}, "additionalProperties": False}
 
 
-def _of(value: Value) -> dict[str, Any]:
+def _value_schema(value: Value) -> dict[str, Any]:
     extra = value.schema or {}
     if "$ref" in extra:
         return {"description": value.text, "allOf": [extra]}
