@@ -24,6 +24,9 @@ from redis.retry import Retry
 from daybreak_server.adapters.redis.credentials import FilePassword
 from daybreak_server.settings.tree import RedisSettings
 
+CONNECT_TIMEOUT_S = 2.0
+"""How long a new connection may take. While a Redis pod or its host is being replaced, packets to the old address get
+no answer. The sooner an attempt gives up, the sooner the next one reaches the new address: before the lease ends."""
 SENTINEL_TIMEOUT_S = 1.0
 """How long one Sentinel may take to name the master before the next one is asked."""
 
@@ -160,7 +163,7 @@ def _split(address: str) -> tuple[str, int]:
 def _options(timeout_s: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, CONNECT_TIMEOUT_S),
         "socket_keepalive": True,
         "protocol": 2,
     }
