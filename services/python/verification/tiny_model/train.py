@@ -1,4 +1,4 @@
-"""Train the tiny Wan from nothing, in about an hour on two CPU cores: `make train-tiny`.
+"""Trains the tiny Wan from scratch, in about an hour on two CPU cores: `make train-tiny`.
 
     python -m verification.tiny_model.train --out DIR --seconds 3900 [--resume]
 

@@ -70,7 +70,7 @@ class FollowerLoop:
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)
 
-    def _agree(self, mine: Report, _step: Step | None) -> Verdict:
-        verdict = self._leader.agree(mine)
+    def _agree(self, own_report: Report, _step: Step | None) -> Verdict:
+        verdict = self._leader.agree(own_report)
         self._heartbeat.beat()
         return verdict

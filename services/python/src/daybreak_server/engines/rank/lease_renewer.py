@@ -9,7 +9,7 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
    third of its TTL.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
-An outage of the store is logged once and stops nothing: the work continues. Leases run by a clock that advances only
+An outage of the store is logged once and stops nothing: the work continues. Leases run on a clock that advances only
 inside Redis, so no lease ends while Redis is down.
 
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,

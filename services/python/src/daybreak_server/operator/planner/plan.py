@@ -191,7 +191,7 @@ def _plan_cluster(
     pool, is_current = observed.pool, state is current
     wanted = share[""] if is_current else share[state.cluster.name]
     if observed.store is None:
-        wanted = max(wanted, state.cluster.replicas)  # unknown which groups work, so none is removed
+        wanted = max(wanted, state.cluster.replicas)  # unknown which groups are busy, so none is removed
         scaled = (
             scale(state, wanted=wanted, context=context)
             if wanted > state.cluster.replicas
