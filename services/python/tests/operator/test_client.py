@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from operator_api import Behaviour, listening
+from operator_api_stub import Behaviour, listening
 from prometheus_client import CollectorRegistry
 
 from daybreak_server.adapters.kube import client as kube

@@ -37,7 +37,7 @@ from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
 from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, upload_artifact
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import LeaderContext
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
@@ -56,7 +56,7 @@ _REPORT_RETRY_S = 0.25
 class LeaderDeps:
     """What a leader works with."""
 
-    config: GangConfig
+    config: GroupConfig
     queue: WorkQueue
     blobs: Blobs
     workload: Workload[Any]

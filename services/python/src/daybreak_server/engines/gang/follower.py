@@ -9,7 +9,7 @@ from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import FollowerContext
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -27,7 +27,7 @@ class FollowerLoop:
         self,
         spec: WorkloadSpec[Any],
         *,
-        config: GangConfig,
+        config: GroupConfig,
         workload: Workload[Any],
         leader: LeaderConnection,
         heartbeat: Heartbeat,

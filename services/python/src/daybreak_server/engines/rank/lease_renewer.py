@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.queue import WorkQueue
@@ -121,7 +121,7 @@ class LeaseRenewer:
     def __init__(
         self,
         queue: WorkQueue,
-        config: GangConfig,
+        config: GroupConfig,
         heartbeat: Heartbeat,
         *,
         record: GroupRecord,

@@ -20,7 +20,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
 from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.valkey import Server
 from testkit.waiting import wait_until_async
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from verification.tiny_model.shapes import (
+from verification.tiny_wan.shapes import (
     BACKGROUND,
     CIRCLE_RADIUS,
     COLOURS,
