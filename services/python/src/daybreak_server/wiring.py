@@ -22,6 +22,7 @@ from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -89,16 +90,20 @@ def build_store(settings: Settings) -> RedisStore:
     return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
 
-def build_services(settings: Settings) -> Services:
-    """The services behind the HTTP app."""
+def build_services(settings: Settings, *, meter: Meter | None = None) -> Services:
+    """The services behind the HTTP app. ``meter``: where the process's metrics go; by default to ``/metrics``."""
     from daybreak_server.api.services import Services
+    from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
+    metrics = GatewayMetrics(meter)
     endpoint, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
         endpoint,
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
+        tenants_max=settings.metrics.tenants_max,
+        on_call=metrics.observe_script,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
@@ -111,16 +116,18 @@ def build_services(settings: Settings) -> Services:
         store=store,
         events=events,
         housekeeper=store,
+        measurements=store,
+        metrics=metrics,
         blobs=build_blobs(settings),
         close=close,
     )
 
 
-def build_app(settings: Settings) -> FastAPI:
+def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
     """The HTTP app with its services."""
     from daybreak_server.api.app import build_app as compose
 
-    return compose(build_services(settings))
+    return compose(build_services(settings, meter=meter))
 
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:

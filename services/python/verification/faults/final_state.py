@@ -106,7 +106,8 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        facts["meta"] = client.hgetall(keys.single("meta"))
+        for name in ("totals", "tenant_totals"):
+            facts[name] = client.hgetall(keys.single(name))
         facts["shares"] = client.hgetall(keys.single("shares"))
         facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)

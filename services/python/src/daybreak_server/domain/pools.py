@@ -130,10 +130,6 @@ class PoolView:
     """Why a rank last ended; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts on which a registering group is marked to drain."""
-    used_gpu_seconds: float = 0.0
-    wasted_gpu_seconds: float = 0.0
-    ended: Mapping[str, int] = field(default_factory=dict)
-    """The number of ended tasks by terminal state. Only increases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,7 @@ __all__ = [
     "ArtifactSettings",
     "HttpSettings",
     "LeaseSettings",
+    "MetricsSettings",
     "OperatorSettings",
     "PoolName",
     "PoolSettings",
@@ -347,6 +348,16 @@ class OperatorSettings(_Group):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
+class MetricsSettings(_Group):
+    """What `/metrics` shows."""
+
+    tenants_max: Count = Field(
+        policy.TENANTS_MAX,
+        description="Most tenants of a pool with series of their own; further ones are counted together, as `other`. "
+        "A lower number takes no series away.",
+    )
+
+
 class RaySettings(_Group):
     """How Ray nodes start."""
 
@@ -381,6 +392,7 @@ class Settings(_Group):
         default_factory=dict, description="The key is the tenant's name."
     )
     operator: OperatorSettings = OperatorSettings()
+    metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")

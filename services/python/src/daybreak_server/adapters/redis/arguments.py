@@ -78,6 +78,7 @@ class TickLimit(NamedTuple):
     """``tick``."""
 
     limit: int
+    tenants_max: int
 
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,7 +34,12 @@ class Family(NamedTuple):
 
 
 SINGLE = {
-    "meta": Key("hash", "the pool's numbers: sequence, virtual time, lease clock, history, counters"),
+    "meta": Key("hash", "the pool's numbers: sequence, virtual time, lease clock, history"),
+    "totals": Key("hash", "counts for metrics that only grow: waits, run times, retries, GPU-milliseconds"),
+    "tenant_totals": Key(
+        "hash",
+        "GPU-milliseconds used and wasted by tenant since the first; a limited number, the rest as `other`",
+    ),
     "events": Key(
         "stream",
         f"every event of the pool, with the ids that tasks' lists have too; trimmed near {EVENTS_MAX:,}",

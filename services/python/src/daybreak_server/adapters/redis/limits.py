@@ -52,5 +52,8 @@ LIST_SCAN_MAX = 1_000
 GROUPS_MAX = 500
 """Group records that one call reads."""
 
+MEASURED_TENANTS_MAX = 200
+"""Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
+
 FAILURE_FIRST_MS = 5_000
 """The ranks of a group end one after the other, and the first one knows the cause: later ones are ignored this long."""

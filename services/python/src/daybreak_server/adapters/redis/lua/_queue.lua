@@ -54,6 +54,8 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, NOW_TEXT)
   set(r, 'state', 'queued')
+  -- When a task waits since, unless it is the time when it was accepted.
+  if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end
   wakeups = wakeups + 1
 end
 

@@ -158,6 +158,8 @@ local function flush()
     hflush(K_meta, numbers_changed)
     numbers_changed = nil
   end
-  for name, amount in pairs(totals) do call('HINCRBY', K_meta, name, int(amount)) end
+  for name, amount in pairs(totals) do
+    if amount ~= 0 then call('HINCRBY', K_totals, name, int(amount)) end
+  end
   totals = {}
 end

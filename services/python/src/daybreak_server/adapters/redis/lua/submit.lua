@@ -45,6 +45,7 @@ local function queue_up(r, t, order, start_at)
   local ahead = count_ahead(t, order)
   if start_at and start_at > NOW then
     delay(r, start_at)
+    add_total('submitted_delayed', 1)
   else
     enqueue(r)
     t.count, t.last = t.count + 1, math.max(t.last, order)
