@@ -106,8 +106,7 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        for name in ("totals", "tenant_totals"):
-            facts[name] = client.hgetall(keys.single(name))
+        facts["tenant_totals"] = client.hgetall(keys.single("tenant_totals"))
         facts["shares"] = client.hgetall(keys.single("shares"))
         facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)

@@ -59,7 +59,6 @@ local function bill(r, ended)
   if wasted ~= 0 then set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted)) end
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
-      add_total(name, ms)
       local field = r.tenant .. ':' .. name
       ledger[field] = (ledger[field] or 0) + ms
     end
@@ -114,8 +113,8 @@ end
 
 -- A running task has stopped because of a cancel.
 local function count_cancel(r)
-  observe('cancel', CANCEL_BUCKETS_MS, math.max(0, NOW - tonumber(r.cancel_at)))
-  observe('cancel_steps', CANCEL_STEP_BUCKETS, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
+  observe(histograms.cancels, math.max(0, NOW - tonumber(r.cancel_at)))
+  observe(histograms.cancel_steps, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
 end
 
 local function finish_cancelled(r)
@@ -150,7 +149,7 @@ local function end_failed_attempt(r, e)
   local strikes = tonumber(r.strikes or '0') + 1
   local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
-  local used, reason = detach(r, final, e.zombie), one_of(RETRY_REASONS, e.reason, 'error')
+  local used, reason = detach(r, final, e.zombie), one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
   add_total('strikes:' .. reason, 1)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
     .. ',"attempt":' .. r.attempt .. '}'
@@ -183,7 +182,7 @@ local function release(r, why, zombie)
       message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)
-  add_total('releases:' .. one_of(RELEASE_REASONS, why, OTHER), 1)
+  add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
   emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')

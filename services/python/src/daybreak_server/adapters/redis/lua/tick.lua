@@ -28,7 +28,7 @@ end
 local function meter_groups(lease_clock)
   local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
   local passed = lease_clock - (metered or lease_clock)
-  if metered and passed < METER_MS then return end
+  if metered and passed < TOTALS.METER_MS then return end
   call('HSET', K_totals, 'metered', int(lease_clock))
   for _, group in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
     local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks')
@@ -45,7 +45,7 @@ local function run(ARGV)
   local a = read.tick_limit(ARGV, 1)
   limit, more = tonumber(a.limit), 0
   local lease_clock, leases_expire = advance_lease_clock()
-  call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS_NOTE)
+  call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS.NOTE)
   meter_groups(lease_clock)
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
