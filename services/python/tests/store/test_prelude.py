@@ -31,8 +31,8 @@ def code(text: str) -> str:
 
 def numbers(text: str) -> set[str]:
     """The numbers in a Lua file, except indices and small steps."""
-    found = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
-    return {number for number in found if not re.fullmatch(r"\d", number)}
+    literals = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
+    return {literal for literal in literals if not re.fullmatch(r"\d", literal)}
 
 
 def constant_names() -> list[str]:
@@ -110,6 +110,8 @@ def test_a_server_reads_lists_and_sets_as_python_has_them(server: Server) -> Non
         for name in prelude.BUCKETS:
             assert tuple(client.eval(f"{lua_constants()}return TOTALS.{name}", 0)) == getattr(policy, name)
         for name in prelude.SETS:
-            keys = f"local names = {{}} for k in pairs(TOTALS.{name}) do names[#names + 1] = k end return names"
+            keys = (
+                f"local names = {{}} for k in pairs(TOTALS.{name}) do names[#names + 1] = k end return names"
+            )
             found = client.eval(f"{lua_constants()}{keys}", 0)
             assert {word.decode() for word in found} == set(getattr(policy, name))

@@ -18,9 +18,7 @@ def charged(observations: Observations) -> Iterator[Violation]:
             tenants = sum(int(v) for key, v in store["tenant_totals"].items() if key.endswith(f":{name}"))
             ledger = sum(v for key, v in store["ledger"].items() if key.endswith(f":{name}"))
             if not total == ledger == tenants:
-                what = (
-                    f"{name} of {pool}: tasks {total}, ledger {ledger}, tenants {tenants}"
-                )
+                what = f"{name} of {pool}: tasks {total}, ledger {ledger}, tenants {tenants}"
                 yield Violation(kind="charge", task=None, what=what)
         for task, (u, w, _, started, finished) in store["usage"].items():
             record = observations.finals.get(task)
