@@ -51,9 +51,10 @@ def work(api: Api, worker: Worker) -> None:
     assert claim.lease.task == task
     with api.client.stream("GET", f"/v1/tasks/{task}/events") as response:
         lines = response.iter_lines()
-        next(lines)
+        assert any(line == "event: started" for line in lines)
+        worker.progress(claim, 1, 2)
+        assert any(line == "event: progress" for line in lines)
         worker.finish(claim)
-        assert any(line == "event: succeeded" for line in lines)
     retried = api.submit()["id"]
     worker.fail(worker.claim())
     api.client.post(f"/v1/tasks/{retried}/cancel")
