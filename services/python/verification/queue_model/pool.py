@@ -85,7 +85,6 @@ class ModelPool:
             task.due_ms = start
             self.totals.counts["submitted_delayed"] += 1
         else:
-            task.queued_ms = self.now
             self.queue.push(new.tenant, task.place, new.id)
         position = self.queue.position(new.tenant, task.place, new.estimate_s)
         self._emit(task, "queued", 0, {"position": position})
@@ -222,15 +221,9 @@ class ModelPool:
         lost = [(end, task) for end, task in held if self._over(end)]
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
-        self.totals.counts["leases_lost"] += len(lost)
         self._reap_groups()
-        return (
-            len(due),
-            len(lost),
-            len(late),
-            report_due(self.expiring, self.now),
-            report_due(self.garbage, self.now),
-        )
+        expiring, garbage = (report_due(names, self.now) for names in (self.expiring, self.garbage))
+        return len(due), len(lost), len(late), expiring, garbage
 
     @property
     def steady(self) -> int:
@@ -316,7 +309,7 @@ class ModelPool:
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
         failure = failed or unexplained(task, event, why)
-        self.totals.moved(task, before, now=self.now, why=why, reason=failure.reason)
+        self.totals.moved(task, before, event, now=self.now, why=why, reason=failure.reason)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:

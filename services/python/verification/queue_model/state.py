@@ -64,6 +64,9 @@ class ModelTask:
     events: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.queued_ms = self.created_ms
+
     @property
     def deadline(self) -> int | None:
         """The start deadline until the task's first start, afterwards the run deadline."""

@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from daybreak_server.domain import policy
 from daybreak_server.domain.pool_totals import OTHER
 from daybreak_server.domain.tasks import State
+from daybreak_server.domain.transitions import Event
 from verification.queue_model.state import Attempt, ModelTask
 
 _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "failure"}
@@ -30,9 +31,10 @@ class ModelTotals:
         """A task was claimed."""
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
-    def moved(self, task: ModelTask, before: State, *, now: int, why: str, reason: str) -> None:
+    def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
         """A task has another state. ``why``: of a release; ``reason``: of a strike."""
         after = task.state
+        self.counts["leases_lost"] += event is Event.LEASE_LOST
         if before is State.DELAYED and after is State.QUEUED:
             self.counts["promoted"] += 1
         if before is State.RUNNING and after is State.QUEUED:

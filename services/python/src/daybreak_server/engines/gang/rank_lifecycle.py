@@ -136,7 +136,7 @@ class Rank:
 
     def unhealthy_reason(self) -> str | None:
         """Return why this rank can do no more work, or ``None`` while it is healthy."""
-        self._deps.metrics.ages(self._heartbeat.age_s, lease_s=self._loop and self._loop.lease_age_s)
+        self._deps.metrics.ages(self._heartbeat.age_s, lease_s=self._loop.lease_age_s if self._loop else None)
         if self._cause is not None:
             return self._cause.message
         if self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set():
