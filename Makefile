@@ -65,6 +65,7 @@ check: setup  ## Check format, lint, types, import contracts, sizes, generated f
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/metrics.py
 	$(BIN)/python tools/crd.py --check
 	$(BIN)/python tools/chart.py --check
 	$(BIN)/python tools/manifests.py --check

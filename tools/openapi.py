@@ -19,6 +19,7 @@ from daybreak_server.api.services import Services
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
+from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import PoolSettings, Settings
 
@@ -33,6 +34,7 @@ def app() -> FastAPI:
         store=cast("TaskStore", None),
         events=cast("EventLog", None),
         housekeeper=cast("Housekeeper", None),
+        measurements=cast("Measurements", None),
         blobs=cast("Blobs", None),
     )
     return build_app(services)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
+from daybreak_server.observability import catalogue
+from daybreak_server.ports.metrics import Exporter, Source
 
 RETRY_LATER = frozenset({429, 503})
 """Statuses that carry ``Retry-After``."""
@@ -171,9 +174,27 @@ def _answers(route: BaseRoute) -> tuple[str, str]:
     return good or "–", ", ".join(f"`{code}`" for code in extra.get("x-problems", ())) or "–"
 
 
+def metrics_of(exporter: Exporter, source: Source) -> str:
+    """The metrics of one kind of process, from ``observability/catalogue.py``."""
+    rows = (
+        (
+            f"`{metric.name}`",
+            metric.type.value,
+            ", ".join(f"`{label}`" for label in metric.labels) or "–",
+            metric.help,
+        )
+        for metric in catalogue.exported_by(exporter, source)
+    )
+    return markdown(("metric", "type", "labels", "what it is"), rows)
+
+
 BLOCKS = {
     "fragments": fragments,
     "keys": keys,
+    "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),
+    "metrics-operator": partial(metrics_of, Exporter.OPERATOR, Source.PROCESS),
+    "metrics-pools": partial(metrics_of, Exporter.GATEWAY, Source.REDIS),
+    "metrics-rank": partial(metrics_of, Exporter.RANK, Source.PROCESS),
     "routes": routes,
     "scripts": scripts,
     "states": states,

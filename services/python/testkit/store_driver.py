@@ -10,9 +10,22 @@ import redis
 from daybreak_server.adapters.redis import codec
 from daybreak_server.adapters.redis.client import Scripts, connect
 from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Keys
-from daybreak_server.adapters.redis.lua import claim, delete, group, renew, report, settle, show, submit, tick
+from daybreak_server.adapters.redis.lua import (
+    claim,
+    delete,
+    group,
+    measure,
+    renew,
+    report,
+    settle,
+    show,
+    submit,
+    tick,
+)
 from daybreak_server.adapters.redis.scripts import Call, Library
+from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
 from daybreak_server.domain.tasks import (
     CheckpointRef,
@@ -134,8 +147,11 @@ class Driver:
     def view(self) -> PoolView:
         return group.decode_pool(self.run(group.encode_pool(self.keys)), self.pool)
 
-    def tick(self, *, limit: int = tick.LIMIT) -> TickReport:
-        return tick.decode(self.run(tick.encode(self.keys, limit=limit)))
+    def totals(self) -> PoolTotals:
+        return measure.decode(self.run(measure.encode(self.keys)), self.pool)
+
+    def tick(self, *, limit: int = tick.LIMIT, tenants_max: int = policy.TENANTS_MAX) -> TickReport:
+        return tick.decode(self.run(tick.encode(self.keys, limit=limit, tenants_max=tenants_max)))
 
     def pass_time(self, ms: int) -> TickReport:
         """Advance the clock in steps with a tick each, so that the lease clock keeps up."""

@@ -20,8 +20,10 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GroupConfig
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -51,14 +53,17 @@ def redis_endpoint(settings: Settings) -> Endpoint:
     return Endpoint.configured(settings.redis)
 
 
-def build_queue(settings: Settings, pool: str) -> WorkQueue:
-    """The queue of a pool, for the leader of a group."""
+def build_queue(
+    settings: Settings, pool: str, *, on_woken: Callable[[float], None] | None = None
+) -> WorkQueue:
+    """The queue of a pool, for the leader of a group. ``on_woken`` gets the seconds from a wake-up to its claim."""
     return RedisQueue(
         redis_endpoint(settings),
         pool=pool,
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
+        on_woken=on_woken,
     )
 
 
@@ -89,16 +94,20 @@ def build_store(settings: Settings) -> RedisStore:
     return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
 
-def build_services(settings: Settings) -> Services:
-    """The services behind the HTTP app."""
+def build_services(settings: Settings, *, meter: Meter | None = None) -> Services:
+    """The services behind the HTTP app. ``meter``: where the process's metrics go; by default to ``/metrics``."""
     from daybreak_server.api.services import Services
+    from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
+    metrics = GatewayMetrics(meter)
     endpoint, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
         endpoint,
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
+        tenants_max=settings.metrics.tenants_max,
+        on_call=metrics.observe_script,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
@@ -111,16 +120,18 @@ def build_services(settings: Settings) -> Services:
         store=store,
         events=events,
         housekeeper=store,
+        measurements=store,
+        metrics=metrics,
         blobs=build_blobs(settings),
         close=close,
     )
 
 
-def build_app(settings: Settings) -> FastAPI:
+def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
     """The HTTP app with its services."""
     from daybreak_server.api.app import build_app as compose
 
-    return compose(build_services(settings))
+    return compose(build_services(settings, meter=meter))
 
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
@@ -164,6 +175,7 @@ def build_rank(
     label: str = "",
     wake: dict[str, float] | None = None,
     with_watchdog: bool = False,
+    meter: Meter | None = None,
     queue: Callable[[], WorkQueue] | None = None,
 ) -> Rank:
     """A rank of a group of ``pool``, not started yet.
@@ -173,8 +185,10 @@ def build_rank(
     run, and kills this process when its work stalls, so this process must hold no other rank.
     """
     spec = workload_spec(settings.pools[pool])
+    metrics = RankMetrics(meter, pool=pool, rank=rank)
     deps = RankDeps(
-        queue=queue or (lambda: build_queue(settings, pool)),
+        queue=queue or (lambda: build_queue(settings, pool, on_woken=metrics.claimed)),
+        metrics=metrics,
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,

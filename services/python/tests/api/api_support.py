@@ -33,6 +33,7 @@ from daybreak_server.domain.tasks import (
     Settled,
     Stopped,
 )
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.settings.tree import Settings
 from testkit.valkey import Server
 from testkit.waiting import wait_until
@@ -155,7 +156,13 @@ class Serving:
 
     def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
-        store = RedisStore(valkey.url, max_queued={n: p.max_queued for n, p in settings.pools.items()})
+        metrics = GatewayMetrics()
+        store = RedisStore(
+            valkey.url,
+            max_queued={n: p.max_queued for n, p in settings.pools.items()},
+            tenants_max=settings.metrics.tenants_max,
+            on_call=metrics.observe_script,
+        )
         events = RedisEvents(valkey.url)
 
         async def close() -> None:
@@ -163,7 +170,14 @@ class Serving:
             await events.close()
 
         services = Services(
-            settings=settings, store=store, events=events, housekeeper=store, blobs=self.blobs, close=close
+            settings=settings,
+            store=store,
+            events=events,
+            housekeeper=store,
+            measurements=store,
+            blobs=self.blobs,
+            metrics=metrics,
+            close=close,
         )
         self.app = build_app(services)
         self.server = ApiServer(self.app, host="127.0.0.1", port=port)

@@ -65,5 +65,7 @@ def _read(address: tuple[str, int], request: bytes, count: int) -> None:
 
 
 def _wait_until_closed(api: Api) -> None:
-    gauge = api.context.metrics.streams_open.labels("sse")
-    wait_until(lambda: not gauge._value.get(), 60, "no open stream")
+    registry, labels = api.context.metrics.registry, {"kind": "sse"}
+    wait_until(
+        lambda: registry.get_sample_value("daybreak_stream_subscribers", labels) == 0, 60, "no open stream"
+    )

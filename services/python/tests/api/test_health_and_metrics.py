@@ -162,7 +162,7 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
 
     wait_until(counted, 30, "the running task to be counted")
     assert metric(api, "daybreak_pool_tasks", pool=POOL, state="queued") == 1
-    assert metric(api, "daybreak_pool_live", pool=POOL) == 2
+    assert metric(api, "daybreak_pool_live_tasks", pool=POOL) == 2
     assert metric(api, "daybreak_groups", pool=POOL, state="busy") == 1
     assert metric(api, "daybreak_tasks_submitted_total", pool=POOL) == 2
     submits = {"method": "POST", "route": "/v1/tasks", "status": "202"}
@@ -178,7 +178,7 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
     wait_until(
         lambda: metric(api, "daybreak_tasks_ended_total", pool=POOL, state="succeeded") == 1, 30, "the end"
     )
-    used = metric(api, "daybreak_gpu_seconds_total", pool=POOL, kind="used")
+    used = metric(api, "daybreak_gpu_used_seconds_total", pool=POOL)
     assert used is not None
     assert used > 0
     lag = metric(api, "daybreak_tick_lag_seconds", pool=POOL)
@@ -188,7 +188,7 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
 
 
 def _open(api: Api, kind: str) -> float | None:
-    return api.context.metrics.registry.get_sample_value("daybreak_streams_open", {"kind": kind})
+    return api.context.metrics.registry.get_sample_value("daybreak_stream_subscribers", {"kind": kind})
 
 
 def test_unknown_methods_and_paths_create_no_series(api: Api) -> None:

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from daybreak_server import wiring
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.kube.client import KubeCluster
@@ -32,6 +30,7 @@ from daybreak_server.operator.controller import kopf_app
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.controller.reconciler import Reconciler
 from daybreak_server.ports.cluster import RayCluster
+from daybreak_server.ports.metrics import NoMeter
 from daybreak_server.settings.tree import RedisSettings, Settings
 
 ACTS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
@@ -91,7 +90,7 @@ def run_operator(config: dict[str, str]) -> None:
         serve = ServeRest(address=lambda cluster: f"{config['serve']}/{cluster.name}", token=no_token)
         ports: list[Any] = [FailpointPort(port, failpoint) for port in (kube, serve, store)]
         return kopf_app.Runtime(
-            reconciler=Reconciler(*ports, kube.pool, OperatorMetrics(CollectorRegistry())), close=store.close
+            reconciler=Reconciler(*ports, kube.pool, OperatorMetrics(NoMeter())), close=store.close
         )
 
     kopf_app.run(cache, start, namespace=config["namespace"], liveness=None, stop=asyncio.Event())

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 from operator_api_stub import Behaviour, listening
-from prometheus_client import CollectorRegistry
 
 from daybreak_server.adapters.kube import client as kube
 from daybreak_server.adapters.kube.cache import Cache
@@ -16,6 +15,7 @@ from daybreak_server.entrypoints import operator
 from daybreak_server.operator.controller import kopf_app
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.ports.cluster import ClusterUnavailableError
+from daybreak_server.ports.metrics import NoMeter
 from daybreak_server.settings.tree import RedisSettings, Settings
 
 
@@ -60,7 +60,7 @@ def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
             api,
             in_namespace("default"),
             namespace="default",
-            metrics=OperatorMetrics(CollectorRegistry()),
+            metrics=OperatorMetrics(NoMeter()),
             liveness=None,
         )
     assert restart is installed

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from operator_fakes import FakePorts
 from operator_world import POOL, UID, World
-from prometheus_client import CollectorRegistry
 
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.operator.controller import kopf_app
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.controller.reconciler import Reconciler
+from daybreak_server.ports.metrics import NoMeter
 from testkit.waiting import wait_until_async
 
 
@@ -34,9 +34,7 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
     async def read_pool(name: str) -> dict[str, Any]:
         return body(world)
 
-    loops = kopf_app.Loops(
-        Reconciler(ports, ports, ports, read_pool, OperatorMetrics(CollectorRegistry())), cache
-    )
+    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
     loops.enqueue("unknown")
     assert loops.liveness() == {"pools": 0}
     cache.pool(body(world), gone=False)
@@ -70,6 +68,8 @@ async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_live
     cache.pool(body(world), gone=False)
 
     class Broken:
+        metrics = OperatorMetrics(NoMeter())
+
         async def step(self, name: str, manifest: Any) -> float:
             raise ZeroDivisionError
 
@@ -99,9 +99,7 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
         return body(world)
 
     cache.pool(body(world), gone=False)
-    loops = kopf_app.Loops(
-        Reconciler(ports, ports, ports, read_pool, OperatorMetrics(CollectorRegistry())), cache
-    )
+    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
     loops.enqueue(POOL)
 
     async def reported() -> bool:

@@ -13,11 +13,14 @@ from operator_fakes import FakePorts
 from operator_world import POOL, UID, World
 from prometheus_client import CollectorRegistry
 
+from daybreak_server.observability import catalogue
+from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.operator.controller.executor import Executor
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.controller.reconciler import Reconciler
 from daybreak_server.operator.planner.actions import PutApplication
 from daybreak_server.ports.cluster import ClusterUnavailableError
+from daybreak_server.ports.metrics import Exporter
 
 
 class Api:
@@ -43,7 +46,8 @@ class Api:
 def reconciler(world: World, api: Api) -> tuple[Any, CollectorRegistry]:
     """A new operator, and its metrics."""
     ports, metrics_registry = FakePorts(world), CollectorRegistry()
-    return Reconciler(ports, ports, ports, api.read, OperatorMetrics(metrics_registry)), metrics_registry
+    meter = PrometheusMeter(catalogue.exported_by(Exporter.OPERATOR), metrics_registry)
+    return Reconciler(ports, ports, ports, api.read, OperatorMetrics(meter)), metrics_registry
 
 
 async def test_an_old_status_from_the_watch_is_ignored() -> None:
@@ -161,7 +165,7 @@ async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> N
     assert operator.cluster.emitted == [("Warning", "SpecInvalid")]
     failed = {"pool": POOL, "error": "SpecInvalidError"}
     assert metrics_registry.get_sample_value("daybreak_operator_failures_total", failed) == 2
-    assert metrics_registry.get_sample_value("daybreak_operator_healthy", {"pool": POOL}) == 0
+    assert metrics_registry.get_sample_value("daybreak_operator_pool_healthy", {"pool": POOL}) == 0
 
 
 async def test_a_corrected_spec_recovers_by_itself() -> None:

@@ -12,7 +12,7 @@ from daybreak_server.adapters.redis.arguments import lua_arguments
 from daybreak_server.adapters.redis.prelude import lua_constants
 from daybreak_server.domain import policy
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.domain.tasks import Control, State
+from daybreak_server.domain.tasks import Control, Priority, State
 from testkit.valkey import Server
 
 LUA = {
@@ -77,7 +77,8 @@ def test_every_constant_is_used() -> None:
 def test_every_constant_has_one_definition() -> None:
     """No name has two definitions, and all rules of the scripts are in ``domain/policy.py``."""
     assert len(constant_names()) == len(set(constant_names()))
-    assert set(prelude.RULES) <= {name for name in vars(policy) if name.isupper()}
+    rules = {*prelude.RULES, *prelude.BUCKETS, *prelude.SETS, *prelude.NUMBERS}
+    assert rules <= {name for name in vars(policy) if name.isupper()}
     assert not {name for name in vars(policy) if name.isupper()} & set(vars(limits))
 
 
@@ -92,12 +93,25 @@ def test_states_in_scripts_are_states_of_the_domain() -> None:
 
 def test_a_server_reads_every_constant_exactly(server: Server) -> None:
     """Lua reads each constant exactly as Python has it, so none is too large for Lua's numbers."""
-    numeric = [name for name in constant_names() if name != "TERMINAL"]
+    numeric = [name for name in constant_names() if name not in {"TERMINAL", "TOTALS"}]
     formatted = ", ".join(f"string.format('%.17g', {name})" for name in numeric)
     with server.client() as client:
         values = client.eval(f"{lua_constants()}return {{ {formatted} }}", 0)
     bits = {bit.name: bit.value for bit in Control}
-    expected = {**vars(limits), **vars(policy), **bits}
+    expected = {**vars(limits), **vars(policy), **bits, "PRIORITIES": len(Priority)}
     assert {name: float(value) for name, value in zip(numeric, values, strict=True)} == {
         name: float(expected[name]) for name in numeric
     }
+
+
+def test_a_server_reads_lists_and_sets_as_python_has_them(server: Server) -> None:
+    """Buckets keep their order, and each reason is a member of its set."""
+    with server.client() as client:
+        for name in prelude.BUCKETS:
+            assert tuple(client.eval(f"{lua_constants()}return TOTALS.{name}", 0)) == getattr(policy, name)
+        for name in prelude.SETS:
+            keys = (
+                f"local names = {{}} for k in pairs(TOTALS.{name}) do names[#names + 1] = k end return names"
+            )
+            found = client.eval(f"{lua_constants()}{keys}", 0)
+            assert {word.decode() for word in found} == set(getattr(policy, name))

@@ -106,7 +106,7 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        facts["meta"] = client.hgetall(keys.single("meta"))
+        facts["tenant_totals"] = client.hgetall(keys.single("tenant_totals"))
         facts["shares"] = client.hgetall(keys.single("shares"))
         facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.domain.policy import (
-    CLEANUP_RETRY_MS,
     GONE_MS,
     GRACE_MS,
     GROUP_FAILURES_MAX,
@@ -34,7 +33,8 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.domain.transitions import Event, Facts, target
 from verification.queue_model.backoff import backoff_ms
 from verification.queue_model.fairness import FairQueue, order
-from verification.queue_model.state import Attempt, ModelGroup, ModelTask, unexplained
+from verification.queue_model.state import Attempt, ModelGroup, ModelTask, report_due, unexplained
+from verification.queue_model.totals import ModelTotals
 
 
 class ModelPool:
@@ -55,6 +55,7 @@ class ModelPool:
         """Until this time on the lease clock no lease expires, because an outage has just ended."""
         self.sequence = 0
         self.mean_s: float | None = None
+        self.totals = ModelTotals()
         self._releasing = False
 
     # ── calls of the API ─────────────────────────────────────────────────────────────────────────────────
@@ -82,6 +83,7 @@ class ModelPool:
         task.state = target(None, Event.SUBMIT, Facts(delayed=delayed))
         if delayed:
             task.due_ms = start
+            self.totals.counts["submitted_delayed"] += 1
         else:
             self.queue.push(new.tenant, task.place, new.id)
         position = self.queue.position(new.tenant, task.place, new.estimate_s)
@@ -94,7 +96,7 @@ class ModelPool:
         if task is None:
             return None
         if not task.state.terminal and task.cancel_at is None:
-            task.cancel_at, task.cancel_reason = self.now, reason
+            task.cancel_at, task.cancel_reason, task.cancel_step = self.now, reason, task.step
             self._move(task, Event.CANCEL)
         return task.state
 
@@ -111,6 +113,7 @@ class ModelPool:
             del self.keys[task.new.tenant, task.new.idempotency_key]
         if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
             self.queue.forget(task.new.tenant)
+            self.totals.forget(task.new.tenant, unless=self.queue.shares)
         return 1
 
     # ── calls of leaders ────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +144,7 @@ class ModelPool:
         numbers: tuple[int, ...] = (),
         checkpoint: CheckpointRef | None = None,
         resumed_from_step: int | None = None,
+        step: int | None = None,
     ) -> Control:
         """Report progress. Without events, this is a renewal of the lease."""
         task = self.tasks.get(task_id)
@@ -148,6 +152,7 @@ class ModelPool:
             return Control.STALE
         self._move(task, Event.REPORT)
         task.running.lease_end = self.lease_clock + lease_ms
+        task.step = task.step if step is None else step
         if resumed_from_step is not None:
             task.resumed_from_step = resumed_from_step
         for at, (kind, data) in enumerate(events):
@@ -217,7 +222,8 @@ class ModelPool:
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
         self._reap_groups()
-        return len(due), len(lost), len(late), self._report_due(self.expiring), self._report_due(self.garbage)
+        expiring, garbage = (report_due(names, self.now) for names in (self.expiring, self.garbage))
+        return len(due), len(lost), len(late), expiring, garbage
 
     @property
     def steady(self) -> int:
@@ -256,6 +262,7 @@ class ModelPool:
         task.history.append(Event.CLAIM)
         self.queue.remove(task.new.tenant, task.place, task.new.id)
         charge = self.queue.serve(task.new.tenant, task.new.estimate_s)
+        self.totals.claimed(task.new.priority, self.now - task.queued_ms)
         task.attempt += 1
         token = f"{task.attempt}.{nonce}"
         end = self.lease_clock + lease_ms
@@ -302,6 +309,7 @@ class ModelPool:
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
         failure = failed or unexplained(task, event, why)
+        self.totals.moved(task, before, event, now=self.now, why=why, reason=failure.reason)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
@@ -310,6 +318,7 @@ class ModelPool:
                 task.group_failures += event is Event.GROUP_FAILED
                 data = {"reason": "released", "strikes": task.strikes, "delay_s": 0, "message": why}
                 self._emit(task, "retrying", task.attempt, data)
+            task.queued_ms = self.now
             self.queue.push(task.new.tenant, task.place, task.new.id)
         elif after in (State.DELAYED, State.FAILED):
             self._strike(task, token, failure)
@@ -353,9 +362,10 @@ class ModelPool:
             used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
         task.used_ms += used
         task.wasted_ms += total_ms - used
+        self.totals.bill(task, attempt, used=used, wasted=total_ms - used)
         self.queue.correct(task.new.tenant, attempt.charge, total_ms / 1000)
         if not ended:
-            task.resumed_from_step = None
+            task.resumed_from_step, task.step = None, 0
         group = self.groups.get(attempt.group)
         silent = event is Event.LEASE_LOST or self._releasing
         if group is not None and task.new.id in group.tasks:
@@ -384,11 +394,6 @@ class ModelPool:
         for name, group in list(self.groups.items()):
             if not group.lost and self._over(group.end):
                 group.lost, group.end = True, self.lease_clock + GONE_MS
+                self.totals.counts["groups_lost"] += 1
             elif group.lost and group.end <= self.lease_clock:
                 del self.groups[name]
-
-    def _report_due(self, due: dict[str, int]) -> set[str]:
-        ready = {name for name, at in due.items() if at <= self.now}
-        for name in ready:
-            due[name] = self.now + CLEANUP_RETRY_MS
-        return ready

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Principal
+from daybreak_server.api.background.metrics_reader import MetricsReader
 from daybreak_server.api.errors import task_not_found
 from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
@@ -32,6 +33,7 @@ class Dependencies:
     submission: Submission
     submit_batcher: SubmitBatcher
     metrics: GatewayMetrics
+    metrics_reader: MetricsReader
     broadcaster: Broadcaster
     stream_limits: StreamLimits
     sources: Sources
@@ -45,7 +47,7 @@ class Dependencies:
             store=BoundedStore(services.store, timeout_s=timeout_s),
             events=BoundedEvents(services.events, timeout_s=timeout_s),
         )
-        settings, metrics = services.settings, GatewayMetrics()
+        settings, metrics = services.settings, services.metrics
         catalog = Catalog(settings)
         pool_views = PoolViewCache(services.store, services.now_ms)
         broadcaster = Broadcaster(services.events, metrics)
@@ -56,6 +58,12 @@ class Dependencies:
             submission=Submission(settings, catalog, pool_views, services.now_ms),
             submit_batcher=SubmitBatcher(services.store),
             metrics=metrics,
+            metrics_reader=MetricsReader(
+                pools=[entry.name for entry in catalog],
+                pool_views=pool_views,
+                measurements=services.measurements,
+                metrics=metrics,
+            ),
             broadcaster=broadcaster,
             stream_limits=StreamLimits(settings.http, metrics),
             sources=Sources(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
+from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import Settings
 
@@ -30,6 +32,8 @@ class Services:
     store: TaskStore
     events: EventLog
     housekeeper: Housekeeper
+    measurements: Measurements
     blobs: Blobs
+    metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     close: Callable[[], Awaitable[None]] = _nothing_to_close
     now_ms: Callable[[], int] = wall_ms

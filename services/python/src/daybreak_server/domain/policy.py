@@ -72,3 +72,55 @@ DAY_MS = 86_400_000
 
 LEDGER_S = 400 * 86_400
 """How long the ledger of a day's GPU time is kept."""
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────
+
+WAIT_BUCKETS_MS = (
+    10,
+    100,
+    1_000,
+    5_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    900_000,
+    3_600_000,
+    14_400_000,
+)
+"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append to it."""
+
+RUN_BUCKETS_MS = (
+    100,
+    1_000,
+    5_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
+    1_800_000,
+    3_600_000,
+    14_400_000,
+)
+"""Upper bounds of the histogram of run times; only append to it."""
+
+CANCEL_BUCKETS_MS = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000)
+"""Upper bounds of the histogram of the time that a running task takes to stop; only append to it."""
+
+CANCEL_STEP_BUCKETS = (0, 1, 2, 5, 10, 100)
+"""Upper bounds of the same in steps; only append to it."""
+
+RETRY_REASONS = ("error", "stalled", "lease_lost", "released")
+"""The reasons of retries and strikes. A worker's unknown reason counts as ``error``."""
+
+RELEASE_REASONS = ("drain", "stopped", "claim_lost", "restarted", "left", "other")
+"""The reasons of releases. An unknown one counts as ``other``."""
+
+TENANTS_MAX = 50
+"""Tenants with totals of their own in a pool; the others are counted together, as ``other``."""
+
+METER_MS = 5_000
+"""How often a tick adds up the time of groups that are idle or starting, on the lease clock."""

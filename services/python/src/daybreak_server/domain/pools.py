@@ -135,10 +135,6 @@ class PoolView:
     """Why a rank last ended; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
-    used_gpu_seconds: float = 0.0
-    wasted_gpu_seconds: float = 0.0
-    ended: Mapping[str, int] = field(default_factory=dict)
-    """The number of ended tasks by terminal state. Only increases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

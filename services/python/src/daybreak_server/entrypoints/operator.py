@@ -21,11 +21,14 @@ from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.adapters.kube.client import KubeCluster
 from daybreak_server.adapters.kube.login import connect
 from daybreak_server.adapters.ray.serve_rest import Address, ServeRest, in_namespace
+from daybreak_server.observability import catalogue
 from daybreak_server.observability.logging import log_to_stderr
+from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.operator.controller import kopf_app
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.controller.reconciler import Reconciler
 from daybreak_server.ports.cluster import ClusterError
+from daybreak_server.ports.metrics import Exporter
 from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import Settings
 
@@ -51,7 +54,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    metrics = OperatorMetrics(registry)
+    metrics = OperatorMetrics(PrometheusMeter(catalogue.exported_by(Exporter.OPERATOR), registry))
     if options.metrics_port:
         start_http_server(options.metrics_port, options.host, registry)
     liveness = f"{url_of(options.host, options.liveness_port)}/healthz" if options.liveness_port else None

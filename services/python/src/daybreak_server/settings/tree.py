@@ -50,6 +50,7 @@ __all__ = [
     "ArtifactSettings",
     "HttpSettings",
     "LeaseSettings",
+    "MetricsSettings",
     "OperatorSettings",
     "PoolName",
     "PoolSettings",
@@ -215,6 +216,16 @@ class OperatorSettings(Section):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
+class MetricsSettings(Section):
+    """What `/metrics` shows."""
+
+    tenants_max: Count = Field(
+        policy.TENANTS_MAX,
+        description="Most tenants of a pool with series of their own; further ones are counted together, as `other`. "
+        "A lower number takes no series away.",
+    )
+
+
 class RaySettings(Section):
     """How Ray nodes start."""
 
@@ -249,6 +260,7 @@ class Settings(Section):
         default_factory=dict, description="The key is the tenant's name."
     )
     operator: OperatorSettings = OperatorSettings()
+    metrics: MetricsSettings = MetricsSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")

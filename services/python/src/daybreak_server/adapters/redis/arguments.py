@@ -78,6 +78,7 @@ class TickLimit(NamedTuple):
     """The arguments of ``tick``."""
 
     limit: int
+    tenants_max: int
 
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────

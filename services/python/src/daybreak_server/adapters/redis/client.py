@@ -32,6 +32,9 @@ from daybreak_server.ports.store_errors import (
 
 T = TypeVar("T")
 
+OnCall = Callable[[str, float, bool], None]
+"""Gets the name of a script, the seconds that a call of it took, and whether it succeeded. Must not raise."""
+
 RETRY_PAUSES_S = (0.05, 0.25)
 """The pauses before the retries of an idempotent call."""
 REPLICATION_TIMEOUT_S = 0.5
@@ -94,6 +97,10 @@ def translated() -> Iterator[None]:
         if not str(exc).endswith(_CLOSED):
             raise
         raise StoreUnavailableError(f"Redis cannot be reached: {exc}") from exc
+
+
+def _ignore(_script: str, _seconds: float, _succeeded: bool) -> None:
+    return None
 
 
 def connect(where: str | Endpoint, *, timeout_s: float) -> redis.Redis:
@@ -161,14 +168,23 @@ class Scripts:
 class AsyncScripts:
     """Runs scripts from coroutines.
 
-    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task.
+    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task. ``on_call`` gets the script,
+    the seconds and the success of each call.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, library: Library, *, wait_replicas: int = 0) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        library: Library,
+        *,
+        wait_replicas: int = 0,
+        on_call: OnCall | None = None,
+    ) -> None:
         timeout_s: float = client.connection_pool.connection_kwargs["socket_timeout"]
         self._shared = Multiplexer(client, timeout_s=timeout_s)
         self._library = library
         self._replicas = wait_replicas
+        self._on_call = on_call or _ignore
         # WAIT delays all later commands on its connection, so submits have a connection of their own.
         self._submits = Multiplexer(client, timeout_s=timeout_s) if wait_replicas else self._shared
 
@@ -196,6 +212,15 @@ class AsyncScripts:
         raise AssertionError("not reached")
 
     async def _run(self, script: Script, call: Call) -> Any:
+        began, succeeded = time.perf_counter(), False
+        try:
+            reply = await self._send(script, call)
+            succeeded = True
+            return reply
+        finally:
+            self._on_call(script.name, time.perf_counter() - began, succeeded)
+
+    async def _send(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)
         execute = self._execute if call.script != "submit" or not self._replicas else self._execute_replicated
         reply = await execute("FCALL", script.function, *operands)

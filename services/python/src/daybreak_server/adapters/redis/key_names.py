@@ -34,8 +34,13 @@ class Family(NamedTuple):
 
 
 SINGLE = {
-    "meta": Key(
-        "hash", "the pool's numbers: sequence number, virtual time, lease clock, average run time, counters"
+    "meta": Key("hash", "the pool's numbers: sequence number, virtual time, lease clock, average run time"),
+    "totals": Key(
+        "hash", "counts for metrics that only grow: waits, run times, retries, wasted GPU-milliseconds"
+    ),
+    "tenant_totals": Key(
+        "hash",
+        "GPU-milliseconds that each tenant has used and wasted; a limited number of tenants, the rest as `other`",
     ),
     "events": Key(
         "stream",

@@ -53,6 +53,9 @@ LIST_SCAN_MAX = 1_000
 GROUPS_MAX = 500
 """Group records that one call reads."""
 
+MEASURED_TENANTS_MAX = 200
+"""Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
+
 FAILURE_FIRST_MS = 5_000
 """How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
 knows the cause."""

@@ -28,7 +28,7 @@ from daybreak_server.adapters.redis.prelude import lua_constants
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("unit_of_work", "history", "queue", "attempt", "claim", "estimate", "show")
+FRAGMENTS = ("unit_of_work", "totals", "history", "queue", "attempt", "claim", "estimate", "show")
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",
@@ -41,6 +41,7 @@ SCRIPTS = {
     "list": "API",
     "events": "API",
     "pool": "API, operator",
+    "measure": "API, when its metrics are read",
     "tick": "API, each second",
     "group": "leader, operator",
     "delete": "API",

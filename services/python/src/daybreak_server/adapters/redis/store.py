@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
-from daybreak_server.adapters.redis.client import AsyncScripts, connect_async
+from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
-from daybreak_server.adapters.redis.lua import delete, group, preview, show, submit, tick
+from daybreak_server.adapters.redis.lua import delete, group, measure, preview, show, submit, tick
 from daybreak_server.adapters.redis.scripts import Library
+from daybreak_server.adapters.redis.server_stats import stats_of
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
-from daybreak_server.domain.policy import MAX_QUEUED
+from daybreak_server.domain.policy import MAX_QUEUED, TENANTS_MAX
+from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
+from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tasks import Page, Submitted
 
@@ -28,9 +31,13 @@ def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
 
 
 class RedisStore:
-    """The ``TaskStore``, ``Housekeeper`` and ``GroupStore`` on Redis ≥ 7.0 or Valkey, for coroutines of one event loop.
+    """The ``TaskStore``, ``Housekeeper``, ``GroupStore`` and ``Measurements`` on Redis ≥ 7.0 or Valkey.
+
+    For coroutines of one event loop.
 
     ``max_queued`` has the limit on waiting tasks of each pool; the limit of other pools is ``MAX_QUEUED``.
+    ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and
+    the success of each call.
     """
 
     def __init__(
@@ -40,13 +47,18 @@ class RedisStore:
         prefix: str = "daybreak",
         timeout_s: float = 5.0,
         max_queued: Mapping[str, int] | None = None,
+        tenants_max: int = TENANTS_MAX,
+        on_call: OnCall | None = None,
         library: Library | None = None,
     ) -> None:
         where = Endpoint.of(where)
         self._client = connect_async(where, timeout_s=timeout_s)
-        self._scripts = AsyncScripts(self._client, library or Library(), wait_replicas=where.wait_replicas)
+        self._scripts = AsyncScripts(
+            self._client, library or Library(), wait_replicas=where.wait_replicas, on_call=on_call
+        )
         self._prefix = prefix
         self._max_queued = dict(max_queued or {})
+        self._tenants_max = tenants_max
 
     async def close(self) -> None:
         """Close the connections."""
@@ -133,6 +145,15 @@ class RedisStore:
         ]
         return group.decode_pool(reply, name, others)
 
+    async def measure(self, pool: str) -> PoolTotals:
+        """The pool's totals, and the depths of its queue now."""
+        call = measure.encode(self._keys(pool))
+        return measure.decode(await self._scripts.call(call, idempotent=True), pool)
+
+    async def server_stats(self) -> ServerStats:
+        """The state of the Redis server."""
+        return stats_of(await self._scripts.repeat(self._client.info, idempotent=True))
+
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Set or clear a group's drain mark. Returns whether the group exists."""
         call = group.encode_drain(self._keys(pool), group_id, on=on)
@@ -154,7 +175,8 @@ class RedisStore:
 
     async def tick(self, pool: str) -> TickReport:
         """Promote, reap and expire tasks, and report which files to delete. Every gateway calls it each second."""
-        return tick.decode(await self._scripts.call(tick.encode(self._keys(pool))))
+        call = tick.encode(self._keys(pool), tenants_max=self._tenants_max)
+        return tick.decode(await self._scripts.call(call))
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""

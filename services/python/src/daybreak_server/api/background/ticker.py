@@ -77,12 +77,12 @@ class Ticker:
             self.metrics.pools.update(await self.pool_views.refresh(self.pool))
             await self.queue_positions.publish(self.pool)
         except StoreError as exc:
-            self.metrics.ticks.labels(self.pool, "failed").inc()
+            self.metrics.record_tick(self.pool, succeeded=False)
             if not failures:
                 log.warning("pool %s: cannot tick: %s; retrying", self.pool, exc)
             return False
         except Exception:
-            self.metrics.ticks.labels(self.pool, "failed").inc()
+            self.metrics.record_tick(self.pool, succeeded=False)
             log.exception("pool %s: the tick failed", self.pool)
             return False
         if failures:
@@ -93,8 +93,7 @@ class Ticker:
         """Tick, and repeat it without a pause while there is more to do. :raises StoreError:"""
         for _ in range(MAX_ROUNDS):
             report = await self.housekeeper.tick(self.pool)
-            self.metrics.ticks.labels(self.pool, "done").inc()
-            self.metrics.pools.record_tick(self.pool)
+            self.metrics.record_tick(self.pool, succeeded=True)
             self._start_deletion(report)
             if not report.more:
                 return
@@ -128,5 +127,5 @@ class Ticker:
                 "pool %s: cannot delete the files below %s: %s; a later tick retries", self.pool, prefix, exc
             )
             return False
-        self.metrics.files_swept.labels(self.pool).inc(count)
+        self.metrics.count_deleted_files(self.pool, count)
         return True

@@ -115,6 +115,10 @@ class Feed:
             for subscriber in topic.subscribers:
                 subscriber.close()
 
+    def count_reset(self) -> None:
+        """Count a snapshot that a subscriber gets in place of events."""
+        self._metrics.count_reset()
+
     async def stop(self) -> None:
         """Stop the reader, even if there are subscribers, and wait for its end."""
         reader, self._reader = self._reader, None
@@ -134,6 +138,8 @@ class Feed:
                     ready.set()
                 async for batch in self._events.follow(self.pool, after=cursor):
                     delay_s = _BACKOFF_S[0]
+                    if batch:
+                        self._metrics.observe_lag(self.pool, batch[0].at_ms)
                     for count, event in enumerate(batch, 1):
                         self._deliver(event)
                         cursor = event.id
@@ -172,7 +178,7 @@ class Feed:
             self.waiting[event.task] = None
         elif frame.type == "started" or frame.terminal:
             self.waiting.pop(event.task, None)
-        self._metrics.events_relayed.inc(len(topic.subscribers))
+        self._metrics.count_relayed(len(topic.subscribers))
         before = topic.cached
         topic.append(frame)
         self._account(topic, before)

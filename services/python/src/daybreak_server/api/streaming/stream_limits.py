@@ -33,14 +33,13 @@ class StreamLimits:
                 "streams_per_tenant",
                 f"The tenant {tenant!r} has {self._tenants[tenant]:,} open streams, the most it may have.",
             )
-        gauge = self._metrics.streams_open.labels(kind)
         self._open += 1
         self._tenants[tenant] += 1
-        gauge.inc()
+        self._metrics.stream_opened(kind)
         try:
             yield
         finally:
-            gauge.dec()
+            self._metrics.stream_closed(kind)
             self._open -= 1
             self._tenants[tenant] -= 1
             if not self._tenants[tenant]:

@@ -205,6 +205,7 @@ class Subscription:
             self._ended = True
 
     def _snapshot(self, record: TaskRecord) -> Frame:
+        self._feed.count_reset()
         now_ms = self._sources.now_ms()
         return frames.reset(
             serializers.task(record, self._sources.pool_views.latest(record.pool), now_ms), now_ms

@@ -52,6 +52,7 @@ from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.rank.model_download import DOWNLOAD_RETRY_S, DownloadProgress
 from daybreak_server.engines.rank.progress import PhaseEta
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
@@ -89,6 +90,7 @@ class RankDeps:
     the total. ``None``: no download is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
+    metrics: RankMetrics = field(default_factory=RankMetrics)
     wake: Mapping[str, float] = field(default_factory=dict)
     """The durations, in seconds, of the wake phases before this rank started."""
 
@@ -136,6 +138,7 @@ class Rank:
 
     def unhealthy_reason(self) -> str | None:
         """Return why this rank can do no more work, or ``None`` while it is healthy."""
+        self._deps.metrics.ages(self._heartbeat.age_s, lease_s=self._loop.lease_age_s if self._loop else None)
         if self._cause is not None:
             return self._cause.message
         if self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set():
@@ -193,8 +196,7 @@ class Rank:
         self._deps.on_broken(cause)
 
     def _lead(self) -> Cause | None:
-        config, deps = self._config, self._deps
-        queue = deps.queue()
+        config, deps, queue = self._config, self._deps, self._deps.queue()
         lease_renewer = LeaseRenewer(
             queue,
             config,
@@ -223,6 +225,7 @@ class Rank:
                 workload=workload,
                 heartbeat=self._heartbeat,
                 phases=PhaseEta(),
+                metrics=deps.metrics,
                 must_leave=self._stopping.is_set,
             )
             if self._watchdog is not None:
@@ -392,6 +395,7 @@ class Rank:
         yield
         self._current_phase = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
+        self._deps.metrics.loaded(phase, self._wake[phase])
 
 
 def _hosts(infos: list[RankInfo]) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ class Loops:
             self._dirty[pool] = asyncio.Event()
             self._tasks[pool] = asyncio.create_task(self._run(pool), name=f"pool-{pool}")
         self._dirty[pool].set()
+        self._reconciler.metrics.record_due(pool)
 
     async def end(self, pool: str) -> None:
         """Stop the loop of a deleted pool."""
@@ -105,6 +106,7 @@ class Loops:
         while True:
             dirty.clear()
             self._stepping_since[pool] = asyncio.get_running_loop().time()
+            self._reconciler.metrics.record_begun(pool)
             manifest = self._sink.pools.get(pool)
             if manifest is None:  # deleted, and the watch missed it
                 self._tasks.pop(pool, None)

@@ -7,7 +7,8 @@ local function steady()
 end
 
 -- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
--- field `task` has them separated by spaces. `stored_tasks` and `stored_state` are the values that Redis has now.
+-- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered that
+-- state) are the values that Redis has now.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -15,9 +16,9 @@ resets[#resets + 1] = function() groups, ledger = {}, {} end
 local function group_of(name)
   local g = groups[name]
   if not g then
-    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain')
+    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain', 'since')
     g = { name = name, tasks = {}, state = stored[2], drain = stored[3],
-      stored_tasks = stored[1], stored_state = stored[2] }
+      idle_since = tonumber(stored[4] or nil), stored_tasks = stored[1], stored_state = stored[2] }
     for id in string.gmatch(stored[1] or '', '%S+') do g.tasks[#g.tasks + 1] = id end
     groups[name] = g
   end
@@ -45,7 +46,7 @@ end
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
 
 -- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. Time counts as used if the
--- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted.
+-- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. Returns the time used, in ms.
 local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)
@@ -58,17 +59,18 @@ local function bill(r, ended)
   if wasted ~= 0 then set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted)) end
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
-      add_total(name, ms)
       local field = r.tenant .. ':' .. name
       ledger[field] = (ledger[field] or 0) + ms
     end
   end
+  return used
 end
 
 -- Detaches the attempt from the task. `zombie`: the worker did not end the attempt, and may still be writing files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
+-- Returns the GPU time used, in ms.
 local function detach(r, ended, zombie, published)
-  bill(r, ended)
+  local used = bill(r, ended)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
@@ -84,10 +86,13 @@ local function detach(r, ended, zombie, published)
     unset(r, 'steps')
     unset(r, 'resumed_from_step')
   end
+  return used
 end
 
 -- The only way to a terminal state. The caller emits the event.
 local function finish(r, state)
+  -- The histogram of run times counts the tasks that succeeded.
+  if state ~= 'succeeded' then add_total('ended:' .. state .. ':' .. r.state, 1) end
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
   set(r, 'finished', NOW_TEXT)
@@ -98,13 +103,18 @@ local function finish(r, state)
     unset(r, 'ckpt')
     discard(r.id .. '/checkpoints/', NOW)
   end
-  add_total('ended:' .. state, 1)
 end
 
 local function finish_failed(r, err)
   finish(r, 'failed')
   zput(K_dead, r.id, NOW_TEXT)
   emit(r, 'failed', '{"error":' .. err .. ',' .. usage(r) .. '}')
+end
+
+-- A running task has stopped because of a cancel.
+local function count_cancel(r)
+  observe(histograms.cancels, math.max(0, NOW - tonumber(r.cancel_at)))
+  observe(histograms.cancel_steps, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
 end
 
 local function finish_cancelled(r)
@@ -128,22 +138,28 @@ end
 -- Ends an attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
 local function end_failed_attempt(r, e)
   if r.cancel_at then
-    detach(r, true, e.zombie)
+    add_total('wasted:cancel', detach(r, true, e.zombie))
+    count_cancel(r)
     return finish_cancelled(r)
   end
   if overdue(r) and not e.permanent then
-    detach(r, true, e.zombie)
+    add_total('wasted:expiry', detach(r, true, e.zombie))
     return finish_expired(r)
   end
   local strikes = tonumber(r.strikes or '0') + 1
   local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
-  detach(r, final, e.zombie)
+  local used, reason = detach(r, final, e.zombie), one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
+  add_total('strikes:' .. reason, 1)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
     .. ',"attempt":' .. r.attempt .. '}'
   call('HSET', k_out(r.id), 'error', err)
   set(r, 'strikes', int(strikes))
-  if final then return finish_failed(r, err) end
+  if final then
+    add_total('wasted:failure', used)
+    return finish_failed(r, err)
+  end
+  add_total('retries:' .. reason, 1)
   local wait = backoff_ms(strikes, token)
   delay(r, NOW + wait)
   arm(r)
@@ -166,6 +182,7 @@ local function release(r, why, zombie)
       message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)
+  add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
   emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
@@ -220,6 +237,8 @@ flushes[#flushes + 1] = function()
   for field, ms in pairs(ledger) do
     -- The first entry of each tenant sets the TTL of the day's ledger. Setting it again does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
+    local name, kind = string.match(field, '^(.*):([^:]*)$')
+    bill_tenant(name, kind, ms)
   end
   ledger = {}
 end

@@ -6,8 +6,16 @@ local function claim_reply(r)
     out[1] or '', out[2] or '', control(r) }
 end
 
+-- The clock may have been set back while the task waited. A group that was idle before the task came is a match.
+local function count_claim(r, g)
+  local since = tonumber(r.queued or r.created)
+  observe(histograms.waits[math.floor(r.order / PRIORITY_BAND)], math.max(0, NOW - since))
+  if g.stored_state == 'idle' and not g.since and g.idle_since and g.idle_since <= since then add_total('matched', 1) end
+end
+
 local function start(r, c, terms, g, t)
   leave_queue(r)
+  count_claim(r, g)
   if t.share > meta('vtime') then set_meta('vtime', t.share, exact(t.share)) end
   local cost = tonumber(r.est) / t.weight
   charge(t, cost)

@@ -11,7 +11,7 @@ local function load_others()
   if not flat[1] then return end
   local names = {}
   for i = 1, #flat, 2 do names[#names + 1] = flat[i] end
-  local weights = call('HMGET', K_weights, unpack(names))
+  local weights = weights_differ() and call('HMGET', K_weights, unpack(names)) or {}
   for i, name in ipairs(names) do
     local other = { name = name, share = tonumber(flat[2 * i]), weight = tonumber(weights[i] or '1') }
     others[i], other_by_name[name] = other, other

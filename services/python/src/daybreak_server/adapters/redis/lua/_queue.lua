@@ -11,11 +11,14 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
+-- Whether any tenant ever had another weight than 1. If not, no weight is read.
+local function weights_differ() return number('weighted') ~= nil end
+
 local function tenant(name)
   local t = tenants[name]
   if not t then
     t = { name = name, share = tonumber(call('HGET', K_shares, name) or '0'),
-      weight = tonumber(call('HGET', K_weights, name) or '1') }
+      weight = weights_differ() and tonumber(call('HGET', K_weights, name) or '1') or 1 }
     tenants[name] = t
   end
   return t
@@ -54,6 +57,8 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, NOW_TEXT)
   set(r, 'state', 'queued')
+  -- When a task waits since, unless it is the time when it was accepted.
+  if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end
   wakeups = wakeups + 1
 end
 

@@ -117,7 +117,8 @@ local function write(r)
 end
 
 -- The pool's numbers, read together when the first is needed, and its totals, which scripts only increment.
-local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost' }
+local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost',
+  'weighted' }
 local numbers, numbers_changed, totals
 
 local function number(name)  -- nil if it was never set
@@ -162,6 +163,8 @@ local function flush()
     hflush(K_meta, numbers_changed)
     numbers_changed = nil
   end
-  for name, amount in pairs(totals) do call('HINCRBY', K_meta, name, int(amount)) end
+  for name, amount in pairs(totals) do
+    if amount ~= 0 then call('HINCRBY', K_totals, name, int(amount)) end
+  end
   totals = {}
 end

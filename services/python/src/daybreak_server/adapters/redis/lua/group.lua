@@ -35,6 +35,7 @@ local function register(ARGV, at)
     -- An operator measures the whole wake from zero and reports it; without an operator, the group's own wake counts.
     if a.wake_ms ~= '' and call('EXISTS', K_operator_report) == 0 then
       call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake)
+      call('HINCRBY', K_totals, 'wakes', 1)
     end
   end
   return call('HEXISTS', key, 'drain')
@@ -83,7 +84,10 @@ local actions = {
   publish_report = function(ARGV, at)
     local a = read.operator_report(ARGV, at)
     call('SET', K_operator_report, a.report, 'PX', a.ttl_ms)
-    if a.wake_ms ~= '' then call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake) end
+    if a.wake_ms ~= '' and call('HGET', K_meta, 'wake') ~= a.wake then  -- each report repeats the last wake
+      call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake)
+      call('HINCRBY', K_totals, 'wakes', 1)
+    end
     return 0
   end,
 }

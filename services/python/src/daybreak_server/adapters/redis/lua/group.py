@@ -30,7 +30,6 @@ from daybreak_server.domain.pools import (
     PoolView,
     WakePhase,
 )
-from daybreak_server.domain.tasks import State
 from daybreak_server.domain.text import storable
 
 CORDON_S = 600.0
@@ -166,9 +165,6 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         report=report,
         failure=_failure(json.loads(failure)) if failure else None,
         cordoned=tuple(map(codec.text, cordoned)),
-        used_gpu_seconds=int(meta.get("used_ms", 0)) / 1000,
-        wasted_gpu_seconds=int(meta.get("wasted_ms", 0)) / 1000,
-        ended={state: int(meta.get(f"ended:{state}", 0)) for state in State if state.terminal},
     )
 
 

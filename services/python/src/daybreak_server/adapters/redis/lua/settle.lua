@@ -11,8 +11,10 @@ end
 
 local function finish_succeeded(r, artifacts, described)
   -- The pool's history feeds its estimates. A resumed attempt does not show how long a whole run takes.
+  local ran_ms = math.max(0, steady() - tonumber(r.claimed))
+  observe(histograms.runs, ran_ms)
   if not r.resumed_from_step and tonumber(r.cost) > 0 then
-    local ran = math.max(0, steady() - tonumber(r.claimed)) / 1000
+    local ran = ran_ms / 1000
     learn('seconds_per_cost', ran / tonumber(r.cost))
     learn('mean_s', ran)
   end

@@ -23,6 +23,7 @@ end
 local function set_weight(t, weight)
   if tonumber(weight) == t.weight then return end
   t.weight = tonumber(weight)
+  set_meta('weighted', 1, '1')
   if others and other_by_name[t.name] then other_by_name[t.name].weight = t.weight end
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
@@ -45,6 +46,7 @@ local function queue_up(r, t, order, start_at)
   local ahead = count_ahead(t, order)
   if start_at and start_at > NOW then
     delay(r, start_at)
+    add_total('submitted_delayed', 1)
   else
     enqueue(r)
     t.count, t.last = t.count + 1, math.max(t.last, order)

@@ -24,9 +24,30 @@ local function advance_lease_clock()
   return lease_clock, lease_clock >= meta('grace')
 end
 
+-- Adds up the time of groups that hold no task, and of groups that start. Attempts are billed when they end; this
+-- time has no such end, so it is sampled.
+local function meter_groups(lease_clock)
+  local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
+  local passed = lease_clock - (metered or lease_clock)
+  if metered and passed < TOTALS.METER_MS then return end
+  call('HSET', K_totals, 'metered', int(lease_clock))
+  for _, group in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
+    local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks')
+    local state, time = stored[1], passed * tonumber(stored[3] or '1')
+    if state == 'starting' or state == 'loading' then
+      add_total('cold_ms', time)
+    elseif state and state ~= 'lost' and not stored[2] then
+      add_total('idle_ms', time)
+    end
+  end
+end
+
 local function run(ARGV)
-  limit, more = tonumber(read.tick_limit(ARGV, 1).limit), 0
+  local a = read.tick_limit(ARGV, 1)
+  limit, more = tonumber(a.limit), 0
   local lease_clock, leases_expire = advance_lease_clock()
+  call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS.NOTE)
+  meter_groups(lease_clock)
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
     local at = call('ZSCORE', K_delayed, id)
@@ -49,6 +70,7 @@ local function run(ARGV)
     enqueue(load_task(id))
     promoted = promoted + 1
   end
+  add_total('promoted', promoted)
 
   local reaped = 0
   for _, id in ipairs(leases_expire and due(K_leases, lease_clock) or {}) do
@@ -57,9 +79,11 @@ local function run(ARGV)
       message = 'group ' .. r.group .. ' went silent' })
     reaped = reaped + 1
   end
+  add_total('leases_lost', reaped)
 
   for _, group in ipairs(leases_expire and due(K_groups, lease_clock) or {}) do
     zdrop(K_groups, group)
+    add_total('groups_lost', 1)
     zput(K_gone, group, int(lease_clock + GONE_MS))
     call('HSET', k_group(group), 'state', 'lost', 'since', NOW_TEXT)
   end

@@ -9,15 +9,16 @@ from daybreak_server.adapters.redis.arguments import TickLimit
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
 from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.policy import TENANTS_MAX
 from daybreak_server.domain.pools import TickReport
 
 LIMIT = 200
 """The maximum number of items of each kind that one call handles."""
 
 
-def encode(keys: Keys, *, limit: int = LIMIT) -> Call:
-    """One tick."""
-    return Call("tick", keys, TickLimit(limit=limit))
+def encode(keys: Keys, *, limit: int = LIMIT, tenants_max: int = TENANTS_MAX) -> Call:
+    """One tick. ``tenants_max``: how many tenants have totals of their own."""
+    return Call("tick", keys, TickLimit(limit=limit, tenants_max=tenants_max))
 
 
 def decode(reply: Any) -> TickReport:

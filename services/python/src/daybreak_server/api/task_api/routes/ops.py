@@ -14,8 +14,8 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.task_api import openapi_specs
-from daybreak_server.observability.gateway_metrics import CONTENT_TYPE
-from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
+from daybreak_server.observability.prometheus_meter import CONTENT_TYPE
+from daybreak_server.ports.store_errors import StoreUnavailableError
 
 
 class Health(BaseModel):
@@ -51,11 +51,7 @@ def router(ctx: Dependencies) -> APIRouter:
     @routes.get("/metrics", **openapi_specs.METRICS)
     async def metrics() -> Response:
         """Prometheus metrics. If the task store is down, the metrics of the pools are the last known."""
-        for entry in ctx.catalog:
-            try:
-                ctx.metrics.pools.update(await ctx.pool_views.get(entry.name))
-            except StoreError:
-                continue
+        await ctx.metrics_reader.refresh()
         return Response(ctx.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     return routes

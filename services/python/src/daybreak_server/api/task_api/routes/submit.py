@@ -96,17 +96,11 @@ async def _submit_task(
 
 async def _store_task(ctx: Dependencies, task: NewTask) -> Response:
     submitted = await ctx.submit_batcher.submit(task)
-    shown = await _count_and_show(ctx, submitted)
+    shown = await ctx.task_json(submitted.record)
     headers = {"Location": shown["links"]["self"]}
     if submitted.repeated:
         return json_response(shown, headers={**headers, "Idempotent-Repeat": "true"})
     return json_response(shown, status=202, headers=headers)
-
-
-async def _count_and_show(ctx: Dependencies, submitted: Submitted) -> Json:
-    if not submitted.repeated:
-        ctx.metrics.count_submitted(submitted.record.pool)
-    return await ctx.task_json(submitted.record)
 
 
 async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
@@ -132,7 +126,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
             if isinstance(result, StoreError):
                 items[index] = _batch_error(from_store(result), request_id)
             else:
-                shown = await _count_and_show(ctx, result)
+                shown = await ctx.task_json(result.record)
                 items[index] = {"status": 200 if result.repeated else 202, "task": shown}
     return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}
 

@@ -1,0 +1,53 @@
+"""Reads what ``/metrics`` shows of the pools and of Redis, when somebody asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from daybreak_server.api.intake.catalog import PoolViewCache
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from daybreak_server.ports.measurements import Measurements
+from daybreak_server.ports.store_errors import StoreError
+
+log = logging.getLogger("daybreak.api.metrics")
+
+FRESH_S = 1.0
+"""Readings this young are not repeated, however often ``/metrics`` is read."""
+TIMEOUT_S = 3.0
+"""Prometheus gives up after 10 s by default; until then the last known values are worth more than none."""
+
+
+@dataclass(kw_only=True)
+class MetricsReader:
+    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were."""
+
+    pools: Iterable[str]
+    pool_views: PoolViewCache
+    measurements: Measurements
+    metrics: GatewayMetrics
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
+
+    async def refresh(self) -> None:
+        """Read all pools and the server, unless that was done a moment ago. Never raises."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._read_at < FRESH_S:
+                return
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await asyncio.gather(*(self._read_pool(pool) for pool in self.pools))
+                    self.metrics.pools.update_server(await self.measurements.server_stats())
+                self._read_at = loop.time()
+            except (StoreError, TimeoutError) as exc:
+                self.metrics.pools.update_server(None)
+                log.debug("the metrics of the pools are those of the last reading: %s", exc)
+            except Exception:
+                log.exception("the metrics of the pools cannot be read")
+
+    async def _read_pool(self, pool: str) -> None:
+        self.metrics.pools.update_totals(await self.measurements.measure(pool))
+        self.metrics.pools.update(await self.pool_views.get(pool))

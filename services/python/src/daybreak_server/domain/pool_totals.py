@@ -1,0 +1,173 @@
+"""A pool's monotonic totals, and what the metrics make of them.
+
+Redis counts only what cannot be derived: the scripts add to about fifty numbers (``adapters/redis/lua/_totals.lua``),
+most of them rarely. Transitions that always come with a histogram's observation, such as ``queued`` → ``running``, are
+read from that histogram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from daybreak_server.domain import policy
+from daybreak_server.domain.tasks import Priority, State
+
+NEW = "new"
+"""Stands for the state of a task before it is accepted, in transitions."""
+OTHER = "other"
+"""The label of everything beyond a limit: tenants, priorities, reasons."""
+WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
+"""Causes of waste: GPU time of an attempt that ended the task in this state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistogramTotals:
+    """A histogram: counts by bucket (the last one has no bound), and the sum of all observations."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantTotals:
+    """A tenant's billed GPU-seconds, and its waiting tasks."""
+
+    used_gpu_seconds: float = 0.0
+    wasted_gpu_seconds: float = 0.0
+    queued: int = 0
+    weight: float | None = None
+    """``None`` for :data:`OTHER`, and for tenants of which no task waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDepth:
+    """The due tasks of one priority that wait."""
+
+    tasks: int = 0
+    oldest_wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTotals:
+    """A pool's totals since its first task, and the depths of its queue now."""
+
+    name: str
+    submitted: int = 0
+    raw: Mapping[str, int] = field(default_factory=dict)
+    """The totals as Redis has them, by field."""
+    tenants: Mapping[str, TenantTotals] = field(default_factory=dict)
+    queue: Mapping[str, QueueDepth] = field(default_factory=dict)
+    """By priority: ``high``, ``normal``, ``low``; ``other`` if more tenants wait than one call examines."""
+    fairness_error_s: float = 0.0
+    dead_letters: int = 0
+
+    def total(self, name: str) -> int:
+        """One total; 0 if nothing was counted."""
+        return self.raw.get(name, 0)
+
+    def waits(self, priority: Priority) -> HistogramTotals:
+        """The time from entering the queue to the claim, in seconds."""
+        name = f"wait:{int(priority)}"
+        return self._histogram(name, policy.WAIT_BUCKETS_MS, unit=1000)
+
+    @property
+    def runs(self) -> HistogramTotals:
+        """The run times of attempts that succeeded, in seconds."""
+        return self._histogram("run", policy.RUN_BUCKETS_MS, unit=1000)
+
+    @property
+    def cancels(self) -> HistogramTotals:
+        """The time from the cancel of a running task until its group had stopped, in seconds."""
+        return self._histogram("cancel", policy.CANCEL_BUCKETS_MS, unit=1000)
+
+    @property
+    def cancel_steps(self) -> HistogramTotals:
+        """The same in steps."""
+        return self._histogram("cancel_steps", policy.CANCEL_STEP_BUCKETS, unit=1)
+
+    @property
+    def claims(self) -> int:
+        """All claims."""
+        return sum(self.waits(priority).count for priority in Priority)
+
+    @property
+    def releases(self) -> dict[str, int]:
+        """Tasks returned to the queue without a strike, by reason."""
+        return {reason: self.total(f"releases:{reason}") for reason in policy.RELEASE_REASONS}
+
+    @property
+    def retries(self) -> dict[str, int]:
+        """Attempts that were followed by another one, by reason."""
+        counts = {reason: self.total(f"retries:{reason}") for reason in policy.RETRY_REASONS}
+        counts["released"] += sum(self.releases.values())
+        return counts
+
+    @property
+    def strikes(self) -> dict[str, int]:
+        """Strikes by reason."""
+        return {reason: self.total(f"strikes:{reason}") for reason in policy.RETRY_REASONS}
+
+    @property
+    def transitions(self) -> dict[tuple[str, str], int]:
+        """Changes of state, by the states before and after."""
+        delayed = self.total("submitted_delayed")
+        moved: dict[tuple[str, str], int] = {
+            (NEW, State.QUEUED): self.submitted - delayed,
+            (NEW, State.DELAYED): delayed,
+            (State.DELAYED, State.QUEUED): self.total("promoted"),
+            (State.QUEUED, State.RUNNING): self.claims,
+            (State.RUNNING, State.QUEUED): sum(self.releases.values()),
+            (State.RUNNING, State.DELAYED): sum(
+                self.total(f"retries:{reason}") for reason in policy.RETRY_REASONS
+            ),
+            (State.RUNNING, State.SUCCEEDED): self.runs.count,
+        }
+        for state in (State.FAILED, State.CANCELLED, State.EXPIRED):
+            for before in (State.QUEUED, State.DELAYED, State.RUNNING):
+                if state is not State.FAILED or before is State.RUNNING:
+                    moved[before, state] = self.total(f"ended:{state}:{before}")
+        return moved
+
+    @property
+    def ended(self) -> dict[State, int]:
+        """Ended tasks by their final state."""
+        moved = self.transitions
+        return {
+            state: sum(count for (_, after), count in moved.items() if after == state)
+            for state in State
+            if state.terminal
+        }
+
+    @property
+    def wasted_gpu_seconds(self) -> dict[str, float]:
+        """GPU-seconds without a result, by cause."""
+        wasted = {cause: self.total(f"wasted:{cause}") / 1000 for cause in WASTES}
+        return {
+            "retry": self.total("wasted_ms") / 1000,
+            **wasted,
+            "cold_start": self.total("cold_ms") / 1000,
+        }
+
+    @property
+    def used_gpu_seconds(self) -> float:
+        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one."""
+        return (self.total("used_ms") - sum(self.total(f"wasted:{cause}") for cause in WASTES)) / 1000
+
+    @property
+    def idle_gpu_seconds(self) -> float:
+        """GPU-seconds of groups that held no task."""
+        return self.total("idle_ms") / 1000
+
+    def _histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:
+        return HistogramTotals(
+            bounds=tuple(bound / unit for bound in bounds),
+            counts=tuple(self.total(f"{name}:{at}") for at in range(1, len(bounds) + 2)),
+            sum=self.total(f"{name}:sum") / unit,
+        )

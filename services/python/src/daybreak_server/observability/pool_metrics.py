@@ -1,0 +1,210 @@
+"""The metrics of pools and of the Redis server, from what was read of them last.
+
+Every gateway reads the same numbers from Redis, so every gateway exports the same values: queries take the maximum
+over instances and never sum. A group, a gateway or a worker may die without a total going back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as CountBy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from daybreak_server.domain.pool_totals import HistogramTotals, PoolTotals
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, WakePhase
+from daybreak_server.domain.tasks import Priority, State
+from daybreak_server.observability import catalogue
+from daybreak_server.ports.measurements import ServerStats
+from daybreak_server.ports.metrics import Metric, MetricType
+
+_WAKE_TOTAL = "total"
+"""The key of the whole wake among its phases, where an operator measured it."""
+Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
+"""A metric, the values of its labels, and a value."""
+
+
+class PoolMetrics(Collector):
+    """The metrics of the pools and of the Redis server."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, PoolView] = {}
+        self._totals: dict[str, PoolTotals] = {}
+        self._server: ServerStats | None = None
+        self._up = False
+
+    def update(self, view: PoolView) -> None:
+        """Export this view of the pool from now on."""
+        self._views[view.name] = view
+
+    def update_totals(self, totals: PoolTotals) -> None:
+        """Export these totals of the pool from now on."""
+        self._totals[totals.name] = totals
+
+    def update_server(self, stats: ServerStats | None) -> None:
+        """Export the state of the Redis server; ``None``: it did not answer, and what it said last remains."""
+        self._up = stats is not None
+        self._server = stats or self._server
+
+    def collect(self) -> Iterable[Family]:
+        """The metrics; the registry calls this."""
+        families: dict[str, Family] = {}
+        for metric, labels, value in self._samples():
+            family = families.get(metric.name)
+            if family is None:
+                family = families[metric.name] = _family(metric)
+            _add(family, labels, value)
+        return families.values()
+
+    def _samples(self) -> Iterator[Sample]:
+        now_ms = time.time_ns() // 1_000_000
+        for view in self._views.values():
+            yield from _of_view(view, now_ms)
+        for totals in self._totals.values():
+            yield from _queue(totals)
+            yield from _history(totals)
+            yield from _gpu(totals)
+            yield from _tenants(totals)
+        yield from _of_server(self._server, up=self._up)
+
+
+def _family(metric: Metric) -> Family:
+    families: dict[MetricType, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
+        MetricType.COUNTER: CounterMetricFamily,
+        MetricType.GAUGE: GaugeMetricFamily,
+        MetricType.HISTOGRAM: HistogramMetricFamily,
+    }
+    return families[metric.type](metric.name, metric.help, labels=metric.labels)
+
+
+def _add(family: Family, labels: tuple[str, ...], value: float | HistogramTotals) -> None:
+    if not isinstance(family, HistogramMetricFamily):
+        family.add_metric(labels, value)  # type: ignore[attr-defined]
+        return
+    assert isinstance(value, HistogramTotals)
+    upto, buckets = 0, []
+    for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
+        upto += count
+        buckets.append((floatToGoString(bound), upto))  # type: ignore[no-untyped-call]
+    family.add_metric(labels, buckets, value.sum)
+
+
+# ── the present state ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
+    for state, count in (
+        (State.QUEUED, view.queued),
+        (State.DELAYED, view.delayed),
+        (State.RUNNING, view.running),
+    ):
+        yield catalogue.POOL_TASKS, (view.name, state.value), count
+    yield catalogue.POOL_LIVE_TASKS, (view.name,), view.live
+    counts = CountBy(map(_state_of, view.groups))
+    for group_state in GroupState:
+        yield catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
+    yield catalogue.GROUPS_READY, (view.name,), sum(counts[state] for state in GroupState if state.ready)
+    if view.report is not None:
+        yield catalogue.GROUPS_WANTED, (view.name,), view.report.wanted
+    yield from _wake(view, now_ms)
+
+
+def _state_of(group: GroupRecord) -> GroupState:
+    return GroupState.DRAINING if group.drain and group.state.ready else group.state
+
+
+def _wake(view: PoolView, now_ms: int) -> Iterator[Sample]:
+    for phase in WakePhase:
+        yield catalogue.WAKE_PHASE, (view.name, phase.value), int(view.wake_phase == phase)
+    phases = {phase: seconds for phase, seconds in view.wake_last.items() if phase != _WAKE_TOTAL}
+    for phase_name, seconds in phases.items():
+        yield catalogue.WAKE_PHASE_SECONDS, (view.name, phase_name), seconds
+    if phases:
+        yield catalogue.WAKE_LAST, (view.name,), view.wake_last.get(_WAKE_TOTAL, sum(phases.values()))
+    yield catalogue.WAKE_ELAPSED, (view.name,), _elapsed_s(view, now_ms)
+
+
+def _elapsed_s(view: PoolView, now_ms: int) -> float:
+    if view.wake_phase in (WakePhase.ZERO, WakePhase.READY):
+        return 0.0
+    began = view.report.wake_began_ms if view.report is not None else None
+    since = began or view.wake_since_ms
+    return max(0, now_ms - since) / 1000 if since is not None else 0.0
+
+
+def _queue(totals: PoolTotals) -> Iterator[Sample]:
+    for priority, depth in totals.queue.items():
+        yield catalogue.QUEUE_TASKS, (totals.name, priority), depth.tasks
+        yield catalogue.QUEUE_OLDEST_WAIT, (totals.name, priority), depth.oldest_wait_s
+    yield catalogue.FAIRNESS_ERROR, (totals.name,), totals.fairness_error_s
+    yield catalogue.POOL_DEAD_LETTERS, (totals.name,), totals.dead_letters
+
+
+# ── totals ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _history(totals: PoolTotals) -> Iterator[Sample]:
+    pool = totals.name
+    for priority in Priority:
+        yield catalogue.QUEUE_WAIT, (pool, priority.name.lower()), totals.waits(priority)
+    yield catalogue.TASK_RUN, (pool,), totals.runs
+    yield catalogue.TASK_CANCEL, (pool,), totals.cancels
+    yield catalogue.TASK_CANCEL_STEPS, (pool,), totals.cancel_steps
+    yield catalogue.TASKS_SUBMITTED, (pool,), totals.submitted
+    yield from _by(catalogue.TASKS_ENDED, pool, totals.ended)
+    for (before, after), count in totals.transitions.items():
+        yield catalogue.TASK_TRANSITIONS, (pool, before, after), count
+    matched = totals.total("matched")
+    yield from _by(
+        catalogue.TASK_CLAIMS, pool, {"waiting_group": matched, "backlog": totals.claims - matched}
+    )
+    yield from _by(catalogue.TASK_RETRIES, pool, totals.retries)
+    yield from _by(catalogue.TASK_STRIKES, pool, totals.strikes)
+    yield from _by(catalogue.TASK_RELEASES, pool, totals.releases)
+    yield catalogue.LEASES_LOST, (pool,), totals.total("leases_lost")
+    yield catalogue.GROUPS_LOST, (pool,), totals.total("groups_lost")
+    yield catalogue.WAKES, (pool,), totals.total("wakes")
+
+
+def _by(metric: Metric, pool: str, values: Mapping[Any, float]) -> Iterator[Sample]:
+    for label, value in values.items():
+        yield metric, (pool, str(label)), value
+
+
+def _gpu(totals: PoolTotals) -> Iterator[Sample]:
+    yield catalogue.GPU_USED, (totals.name,), totals.used_gpu_seconds
+    yield from _by(catalogue.GPU_WASTED, totals.name, totals.wasted_gpu_seconds)
+    yield catalogue.GPU_IDLE, (totals.name,), totals.idle_gpu_seconds
+
+
+def _tenants(totals: PoolTotals) -> Iterator[Sample]:
+    pool = totals.name
+    for tenant, of_tenant in totals.tenants.items():
+        yield catalogue.TENANT_GPU, (pool, tenant, "used"), of_tenant.used_gpu_seconds
+        yield catalogue.TENANT_GPU, (pool, tenant, "wasted"), of_tenant.wasted_gpu_seconds
+        yield catalogue.TENANT_QUEUED, (pool, tenant), of_tenant.queued
+        if of_tenant.weight is not None:
+            yield catalogue.TENANT_WEIGHT, (pool, tenant), of_tenant.weight
+
+
+def _of_server(stats: ServerStats | None, *, up: bool) -> Iterator[Sample]:
+    yield catalogue.REDIS_UP, (), int(up)
+    if stats is None:
+        return
+    yield catalogue.REDIS_MEMORY, (), stats.memory_bytes
+    yield catalogue.REDIS_MEMORY_LIMIT, (), stats.memory_limit_bytes
+    if stats.cpu_s is not None:
+        yield catalogue.REDIS_CPU, (), stats.cpu_s
+    yield catalogue.REDIS_CLIENTS, (), stats.clients
+    yield catalogue.REDIS_AOF_ENABLED, (), int(stats.aof_enabled)
+    yield catalogue.REDIS_AOF_HEALTHY, (), int(stats.aof_healthy)
+    yield catalogue.REDIS_AOF_BYTES, (), stats.aof_bytes
