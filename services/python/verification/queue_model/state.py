@@ -78,6 +78,9 @@ class ModelGroup:
     tasks: list[str] = field(default_factory=list)
     """In the order of the claims."""
     lost: bool = False
+    ready_ms: int | None = None
+    """When the group first became ready, if it measured its wake."""
+    wake: dict[str, float] = field(default_factory=dict)
 
 
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:

@@ -200,12 +200,16 @@ class RankFailure(NamedTuple):
 
 
 class OperatorReport(NamedTuple):
-    """``publish_report``. ``wake_ms`` and ``wake`` describe the last complete wake; empty if there was none."""
+    """``publish_report``. ``wake_ms`` and ``wake`` describe the last complete wake; empty if there was none.
+
+    ``waking`` has the seconds of the phases of the current wake that have passed; empty if there is none.
+    """
 
     ttl_ms: int
     report: str
     wake_ms: int | str
     wake: str
+    waking: str
 
 
 LAYOUTS: tuple[type[NamedTuple], ...] = (

@@ -119,7 +119,7 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark; "
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake; "
             "for a group that serves requests also endpoint, models, capacity, load",
         ),
     ),

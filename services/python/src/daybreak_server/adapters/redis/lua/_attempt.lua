@@ -7,7 +7,8 @@ local function steady()
 end
 
 -- Groups: the ids of the tasks that each holds, in the order of the claims, its state and its drain mark. The stored
--- field `task` has the ids separated by spaces. `stored_tasks` and `stored_state` are what Redis has now.
+-- field `task` has the ids separated by spaces. `stored_tasks` and `stored_state` are what Redis has now. `ready_at`: when
+-- the group first became ready, if it measured its wake.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -15,8 +16,8 @@ resets[#resets + 1] = function() groups, ledger = {}, {} end
 local function group_of(name)
   local g = groups[name]
   if not g then
-    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain')
-    g = { name = name, tasks = {}, state = stored[2], drain = stored[3],
+    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain', 'ready_at')
+    g = { name = name, tasks = {}, state = stored[2], drain = stored[3], ready_at = tonumber(stored[4] or nil),
       stored_tasks = stored[1], stored_state = stored[2] }
     for id in string.gmatch(stored[1] or '', '%S+') do g.tasks[#g.tasks + 1] = id end
     groups[name] = g
