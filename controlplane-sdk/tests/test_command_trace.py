@@ -22,7 +22,9 @@ def traced(scripted: Any, make: Any) -> None:
         make.event("started", "1-0", at="2026-11-21T12:00:06.000Z", group="g-a", ranks=1, wake=WAKE),
         make.event("retrying", "2-0", at="2026-11-21T12:00:08.000Z", reason="error", message="oops\x1b[31m"),
         make.event("started", "3-0", at="2026-11-21T12:00:09.000Z", group="g-b", ranks=1),
-        make.event("progress", "4-0", at="2026-11-21T12:00:11.000Z", phase="denoise", step=8, steps=8, from_step=1),
+        make.event(
+            "progress", "4-0", at="2026-11-21T12:00:11.000Z", phase="denoise", step=8, steps=8, from_step=1
+        ),
         make.event("succeeded", "5-0", at="2026-11-21T12:00:12.000Z", usage=usage),
     ]
 

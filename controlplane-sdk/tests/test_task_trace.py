@@ -105,7 +105,9 @@ def test_a_task_with_a_start_time_waits_for_it_before_it_waits_in_the_queue() ->
 
 
 def test_a_running_task_has_a_trace_up_to_now() -> None:
-    events = _events((1.0, "started", 1, {"group": "g", "ranks": 4}), (3.0, "progress", 1, _progress("denoise", 1)))
+    events = _events(
+        (1.0, "started", 1, {"group": "g", "ranks": 4}), (3.0, "progress", 1, _progress("denoise", 1))
+    )
     trace = trace_of(_task(state="running"), events, now=START + timedelta(seconds=5))
     assert _pieces(trace.parts[1]) == [("denoise", 4.0)]
     assert (trace.parts[1].outcome, trace.parts[1].gpu_seconds, trace.total_ms) == ("running", 16.0, 5000)
@@ -117,7 +119,10 @@ def test_a_trimmed_history_says_what_is_unknown() -> None:
     rest = _events((50.0, "progress", 3, _progress("denoise", 9)), (52.0, "succeeded", 3, {"usage": USAGE}))
     trace = trace_of(_task(), [reset, *rest])
     assert trace.trimmed
-    assert [(part.kind, part.seconds) for part in trace.parts] == [(PartKind.UNKNOWN, 50.0), (PartKind.ATTEMPT, 2.0)]
+    assert [(part.kind, part.seconds) for part in trace.parts] == [
+        (PartKind.UNKNOWN, 50.0),
+        (PartKind.ATTEMPT, 2.0),
+    ]
     assert (trace.parts[1].attempt, trace.parts[1].group) == (3, None)
 
 
@@ -146,7 +151,9 @@ def _histories(draw: st.DrawFn) -> tuple[Task, list[Event], bool]:
         at += draw(SECONDS)
         started: dict[str, Any] = {"group": f"g-{attempt}", "ranks": draw(st.integers(1, 8))}
         if draw(st.booleans()):
-            stamps = draw(st.dictionaries(st.sampled_from(["detect_s", "pods_s", "ray_s", "model_s"]), SECONDS))
+            stamps = draw(
+                st.dictionaries(st.sampled_from(["detect_s", "pods_s", "ray_s", "model_s"]), SECONDS)
+            )
             started["wake"] = {**stamps, "since_ready_s": draw(SECONDS)}
         made.append((at, "started", attempt, started))
         for step in range(draw(st.integers(0, 4))):
@@ -156,7 +163,14 @@ def _histories(draw: st.DrawFn) -> tuple[Task, list[Event], bool]:
                 made.append((at, "checkpoint", attempt, {"step": step}))
         at += draw(SECONDS)
         reason = draw(st.sampled_from(["error", "stalled", "lease_lost", "released"]))
-        made.append((at, "retrying", attempt, {"reason": reason, "strikes": 1, "delay_s": draw(SECONDS), "message": "m"}))
+        made.append(
+            (
+                at,
+                "retrying",
+                attempt,
+                {"reason": reason, "strikes": 1, "delay_s": draw(SECONDS), "message": "m"},
+            )
+        )
     ends = draw(st.sampled_from(["succeeded", "failed", "cancelled", "expired", None]))
     if ends is not None:
         made.append((at + draw(SECONDS), ends, attempt, {"usage": USAGE}))
@@ -189,7 +203,9 @@ def test_the_parts_of_any_history_add_up(history: tuple[Task, list[Event], bool]
     for part in trace.parts:
         _adds_up(part.pieces, part.start_ms, part.end_ms)
         assert all(piece.end_ms > piece.start_ms for piece in part.pieces)
-    assert trace.total_ms >= max((round((event.at - START).total_seconds() * 1000) for event in events), default=0)
+    assert trace.total_ms >= max(
+        (round((event.at - START).total_seconds() * 1000) for event in events), default=0
+    )
     if alive:
         assert not [part for part in trace.parts if part.outcome in {"succeeded", "failed", "expired"}]
     started = sum(event.type == "started" for event in events)

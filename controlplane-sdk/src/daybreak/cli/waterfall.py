@@ -62,7 +62,12 @@ def rows(trace: TaskTrace) -> Iterator[Row]:
     for part in trace.parts:
         style = FAILED_STYLE if _failed(part) else STYLES[part.kind]
         yield Row(
-            label=_label(part), start_ms=part.start_ms, end_ms=part.end_ms, note=_note(part), style=style, depth=0
+            label=_label(part),
+            start_ms=part.start_ms,
+            end_ms=part.end_ms,
+            note=_note(part),
+            style=style,
+            depth=0,
         )
         for piece in part.pieces:
             if len(part.pieces) == 1 and part.kind is not PartKind.ATTEMPT and not piece.wake:

@@ -181,7 +181,9 @@ class _Folding:
         self._now_ms = 0
         self._trimmed = False
         self._usage = task.usage
-        self._reason: str | None = task.error.message if task.error and task.state is TaskState.FAILED else None
+        self._reason: str | None = (
+            task.error.message if task.error and task.state is TaskState.FAILED else None
+        )
         self._ended = False
         due = (DELAY, self._ms(task.start_at)) if task.start_at is not None else None
         self._open = _Open(PartKind.WAIT, 0, due=due)
@@ -266,7 +268,11 @@ class _Folding:
             return
         first = _integer(data.get("from_step"))
         before = attempt.facts.setdefault("steps", {}).get(name)
-        attempt.facts["steps"][name] = (before[0] if before else first if first is not None else step, step, steps)
+        attempt.facts["steps"][name] = (
+            before[0] if before else first if first is not None else step,
+            step,
+            steps,
+        )
 
     def _attempt(self, event: Event) -> _Open:
         """The attempt that the event belongs to. Without a ``started``, it begins here."""
@@ -339,9 +345,7 @@ class _Folding:
         )
 
 
-def _with_steps(
-    pieces: Iterable[Piece], steps: Mapping[str, tuple[int, int, int | None]]
-) -> Iterator[Piece]:
+def _with_steps(pieces: Iterable[Piece], steps: Mapping[str, tuple[int, int, int | None]]) -> Iterator[Piece]:
     for piece in pieces:
         first, last, count = steps.get(piece.name, (None, None, None))
         yield Piece(

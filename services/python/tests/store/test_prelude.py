@@ -31,8 +31,8 @@ def code(text: str) -> str:
 
 def numbers(text: str) -> set[str]:
     """The numbers in a Lua file, except indices and small steps."""
-    found = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
-    return {number for number in found if not re.fullmatch(r"\d", number)}
+    literals = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
+    return {literal for literal in literals if not re.fullmatch(r"\d", literal)}
 
 
 def constant_names() -> list[str]:

@@ -24,9 +24,7 @@ def test_a_task_that_waited_for_the_wake_has_its_stamps(driver: Driver) -> None:
     claim = driver.claim("g")
     assert claim is not None
     stamps = {"ray_s": 3.1, "model_s": 1.25, "warm_up_s": 0.5}
-    assert _started(driver, first) == [
-        {"group": "g", "ranks": 1, "wake": {**stamps, "since_ready_s": 0.04}}
-    ]
+    assert _started(driver, first) == [{"group": "g", "ranks": 1, "wake": {**stamps, "since_ready_s": 0.04}}]
     driver.now += 2000
     driver.settle(claim.lease, DONE, claim_next=driver.group_record("g", kept=[claim.lease.task]))
     [started] = _started(driver, second)

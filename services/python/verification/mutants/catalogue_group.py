@@ -179,6 +179,6 @@ GROUP: tuple[Mutant, ...] = (
         "upload-in-place",
         "readers can see an incomplete file under its final name",
         (_LOCAL, 'part = f"~part-{secrets.token_hex(8)}"', "part = parts[-1]"),
-        tests=f"{TESTS}/blobs/test_contract.py::test_of_two_uploads_under_way_the_first_to_end_wins[local-100]",
+        tests=f"{TESTS}/blobs/test_contract.py::test_of_two_concurrent_uploads_the_first_to_finish_wins[local-100]",
     ),
 )

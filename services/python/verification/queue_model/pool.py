@@ -190,7 +190,10 @@ class ModelPool:
         drain: bool = False,
         wake: Mapping[str, float] | None = None,
     ) -> bool:
-        """Register or refresh a group. Returns its drain mark. ``wake``: the seconds of its phases, once it is ready."""
+        """Register or refresh a group. Returns its drain mark.
+
+        ``wake``: the seconds of the phases of its wake, once it is ready.
+        """
         if fresh:
             self._release_unknown(group, "restarted")
         known = self.groups.setdefault(group, ModelGroup(0))

@@ -151,7 +151,10 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause 
 
 
 def _acknowledged(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """KubeRay writes ``observedGeneration`` only when the status changes otherwise, but always the desired workers."""
+    """Whether KubeRay has observed the present size of the group, according to the number of desired workers.
+
+    ``observedGeneration`` would not do: KubeRay writes it only together with another change of the status.
+    """
     replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
     return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}
 

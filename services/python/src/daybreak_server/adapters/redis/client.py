@@ -54,7 +54,7 @@ _CLOSED = "the handler is closed"
 
 
 def translate(exc: BaseException) -> StoreError:
-    """The port's error for an error of the client."""
+    """The port's error for an error of redis-py."""
     exc = _unwrapped(exc)
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
@@ -68,7 +68,7 @@ def translate(exc: BaseException) -> StoreError:
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):
         return StoreUnavailableError(f"Redis cannot be reached or did not answer in time: {message or exc!r}")
     if message.startswith(_UNAVAILABLE):
-        return StoreUnavailableError(f"Redis refuses for now: {message}")
+        return StoreUnavailableError(f"Redis cannot serve this call at present: {message}")
     return StoreError(f"Redis answered with an error: {message or exc!r}")
 
 
@@ -85,7 +85,7 @@ def is_unknown(exc: Exception) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of the client to those of the port."""
+    """Translate errors of redis-py to those of the port."""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -139,12 +139,12 @@ class Scripts:
         return self._execute("FCALL", script.function, *operands)
 
     def _execute(self, *command: Arg) -> Any:
-        """Run one command on a connection of the pool. Costs half as much as redis-py's ``execute_command``."""
+        """Run one command on a connection of the pool. This costs half as much as redis-py's ``execute_command``."""
         pool = self._client.connection_pool
         connection: Any = pool.get_connection()
         try:
             connection.send_packed_command(
-                [hiredis.pack_command(command)],  # type: ignore[arg-type]  # its stub means one item
+                [hiredis.pack_command(command)],  # type: ignore[arg-type]  # the stub allows only one item
                 check_health=False,
             )
             return connection.read_response()
@@ -160,7 +160,7 @@ class Scripts:
 class AsyncScripts:
     """Runs scripts from coroutines.
 
-    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have it.
+    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task.
     """
 
     def __init__(self, client: redis.asyncio.Redis, library: Library, *, wait_replicas: int = 0) -> None:

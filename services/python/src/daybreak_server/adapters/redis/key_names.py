@@ -28,7 +28,7 @@ class Family(NamedTuple):
 
     before: str
     after: str
-    of: str
+    member: str
     """The kind of member: ``id``, ``tenant``, …"""
     key: Key
 
@@ -47,7 +47,7 @@ SINGLE = {
     "delayed": Key("zset", "tasks that wait for their start time, by that time; they are not live yet"),
     "due_soon": Key(
         "zset",
-        "tasks that wait for their start time and are already live, because they are due after about one wake",
+        "tasks that wait for their start time and are already live, because they are due in about the time of a wake",
     ),
     "timers": Key("zset", "waiting tasks by deadline"),
     "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
@@ -59,11 +59,11 @@ SINGLE = {
     "groups": Key("zset", "groups by the end of their registration, on the lease clock"),
     "gone": Key(
         "zset",
-        "lost groups by the time when the pool stops showing them "
-        f"({GONE_MS // 60_000} minutes later, on the lease clock)",
+        f"lost groups, which the pool still shows for {GONE_MS // 60_000} minutes, "
+        "by the end of that time on the lease clock",
     ),
     "cordoned": Key(
-        "zset", "hosts that are about to be removed: a group that registers on one is marked to drain"
+        "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
     ),
     "operator_report": Key(
         "string", "the operator's report on the pool, as JSON", "until shortly after the next report is due"
@@ -119,8 +119,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake; "
-            "for a group that serves requests also endpoint, models, capacity, load",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake. "
+            "Reserved for groups that will serve requests: endpoint, models, capacity, load",
         ),
     ),
     "idem": Family(

@@ -1,4 +1,5 @@
-"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each is bounded.
+"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each call's
+work is bounded.
 
 The scripts receive these numbers, like those of ``domain/policy.py``, through ``prelude.py``.
 """
@@ -53,4 +54,5 @@ GROUPS_MAX = 500
 """Group records that one call reads."""
 
 FAILURE_FIRST_MS = 5_000
-"""The ranks of a group end one after the other, and the first one knows the cause: later ones are ignored this long."""
+"""How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
+knows the cause."""

@@ -6,9 +6,9 @@ local function steady()
   return meta('lease_clock') + math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
 end
 
--- Groups: the ids of the tasks that each holds, in the order of the claims, its state and its drain mark. The stored
--- field `task` has the ids separated by spaces. `stored_tasks` and `stored_state` are what Redis has now. `ready_at`: when
--- the group first became ready, if it measured its wake.
+-- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
+-- field `task` has them separated by spaces. `stored_tasks` and `stored_state` are the values that Redis has now.
+-- `ready_at` is when the group first became ready; it is nil if the group has not measured its wake.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -25,13 +25,13 @@ local function group_of(name)
   return g
 end
 
--- Gives the task to the group, which is then busy.
+-- Gives the task to the group. The group is then busy.
 local function group_takes(g, id)
   if g.state ~= 'busy' or #g.tasks == 0 then g.state, g.since = 'busy', NOW_TEXT end
   g.tasks[#g.tasks + 1] = id
 end
 
--- Takes the task from the group, which is idle without its last task. Returns whether the group held it.
+-- Takes the task from the group. A group without tasks is idle. Returns whether the group held the task.
 local function group_drops(g, id)
   for i, held in ipairs(g.tasks) do
     if held == id then
@@ -66,14 +66,14 @@ local function bill(r, ended)
   end
 end
 
--- Detaches the attempt from the task. `zombie`: its worker did not end it and may still be writing files.
+-- Detaches the attempt from the task. `zombie`: the worker did not end the attempt, and may still be writing files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
 local function detach(r, ended, zombie, published)
   bill(r, ended)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
-  set(r, 'token', '')  -- '' means no token, and saves the command that an HDEL would be
+  set(r, 'token', '')  -- '' means no token, and unlike an HDEL it needs no further command
   r.token = nil
   unset(r, 'ckpt_at')
   unset(r, 'last_event_number')
@@ -153,7 +153,7 @@ local function end_failed_attempt(r, e)
 end
 
 -- Releases a task: it returns to its old place without a strike, unless it was released too often. `zombie`: the group
--- failed instead of releasing the task. The limit for that is lower, because each failure costs the pool a restart.
+-- failed instead of releasing the task. Failures have a lower limit, because each costs the pool a restart.
 local function release(r, why, zombie)
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { zombie = zombie }) end
   local failures = tonumber(r.group_failures or '0')
@@ -175,7 +175,7 @@ local function release(r, why, zombie)
   arm(r)
 end
 
--- The tasks that a group holds but does not know, because the answer to a claim was lost or the group restarted.
+-- The tasks that a group holds but does not know of, because the answer to a claim was lost or the group restarted.
 -- `known`: the ids that the group knows, separated by spaces.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
@@ -219,7 +219,7 @@ flushes[#flushes + 1] = function()
   if next(ledger) == nil then return end
   local key = k_ledger(int(math.floor(NOW / DAY_MS)))
   for field, ms in pairs(ledger) do
-    -- The first entry of the day sets the TTL. Later first entries of other tenants repeat it, which does no harm.
+    -- The first entry of each tenant sets the TTL of the day's ledger. Setting it again does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
   end
   ledger = {}

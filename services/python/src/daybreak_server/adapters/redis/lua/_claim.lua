@@ -33,7 +33,7 @@ local function start(r, c, terms, g, t)
   local lease = int(meta('lease_clock') + tonumber(terms.lease_ms))
   zput(K_leases, r.id, lease)
   zput(K_live, r.id, int(RUNNING_BAND + NOW))
-  if not g.state or g.state == 'lost' then  -- it claims before it registers, or was thought lost
+  if not g.state or g.state == 'lost' then  -- the group claims before it registers, or counted as lost
     zput(K_groups, c.group, lease)
     zdrop(K_gone, c.group)
     g.ranks = c.ranks

@@ -36,7 +36,8 @@ local function apply(r, s)
   end
 end
 
--- `repeated`: this settle was applied before, and its answer was lost, and the claim in that answer with it.
+-- `repeated`: this settle was applied before, but its answer was lost. If the answer had a claim, the group holds a
+-- task that it does not know of, and the answer to this call has the same claim.
 local function next_claim(c, terms, want, repeated)
   if c.group == '' then return { 'none' } end
   for _, id in ipairs(repeated and unknown_tasks(group_of(c.group), c.known) or {}) do

@@ -12,7 +12,7 @@ from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import TickReport
 
 LIMIT = 200
-"""The most items of each kind that one call handles."""
+"""The maximum number of items of each kind that one call handles."""
 
 
 def encode(keys: Keys, *, limit: int = LIMIT) -> Call:

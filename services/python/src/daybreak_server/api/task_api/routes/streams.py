@@ -33,9 +33,11 @@ def router(ctx: Dependencies) -> APIRouter:
         request: Request,
         id: str,
         caller: Caller,
+        *,
         after: Annotated[str | None, Query(description="The id of the last event that you saw.")] = None,
         follow: Annotated[
-            bool, Query(description="Whether live events follow. `false`: the stream ends after the stored ones.")
+            bool,
+            Query(description="Whether live events follow. `false`: the stream ends after the stored ones."),
         ] = True,
         last_event_id: Annotated[
             str | None, Header(description="The same as `after`, and takes precedence over it.")
