@@ -1,4 +1,4 @@
-"""Draws a :class:`~daybreak.core.task_trace.TaskTrace`: as a waterfall on a terminal, as tab-separated rows elsewhere."""
+"""The lines and bars in which ``daybreak trace`` shows a task's time. Pure: the command prints them."""
 
 from __future__ import annotations
 

@@ -175,7 +175,8 @@ def follow(
 ) -> Operation[bool]:
     """Emit the task's events after ``after``, up to and including its terminal event.
 
-    Without ``live`` it emits only those that the server has stored so far. Returns ``True`` at the end of the stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
+    Without ``live`` it emits only the events that the server has stored so far. Returns ``True`` at the end of the
+    stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
     """
     stream = _StreamState(after, retry, clock)
     while until is None or clock() < until:

@@ -6,7 +6,8 @@ the same way: a wait into the queue and the phases of a wake, an attempt into th
 no two parts overlap, and the parts of a whole add up to it. Times are whole milliseconds, so they add up exactly.
 
 Events say when something *ended*: a ``progress`` event comes after its step, so the time since the event before belongs
-to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is ``silent``.
+to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is
+``silent``.
 
 Histories that this version did not expect still give a trace: a time before the time of an earlier event counts as that
 earlier time, an event without its attempt opens one, and unknown events change nothing.
