@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+TRACES_S = 2.0
+"""How long a gateway that ends waits for its traces to be sent."""
 
 
 class NoStoreError(ValueError):
@@ -102,9 +107,12 @@ def build_services(settings: Settings) -> Services:
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
+    tracing = build_tracing(settings, service="daybreak-gateway")
+
     async def close() -> None:
         await events.close()
         await store.close()
+        await asyncio.to_thread(tracing.close, TRACES_S)
 
     return Services(
         settings=settings,
@@ -112,8 +120,18 @@ def build_services(settings: Settings) -> Services:
         events=events,
         housekeeper=store,
         blobs=build_blobs(settings),
+        tracing=tracing,
         close=close,
     )
+
+
+def build_tracing(settings: Settings, *, service: str) -> Tracing:
+    """What records the traces of this process; ``service`` is its name in them."""
+    if not settings.tracing.enabled:
+        return NO_TRACING
+    from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
+
+    return open_tracing(settings.tracing, service_name=service, version=version("daybreak-server"))
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -184,6 +202,7 @@ def build_rank(
         watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
         fetch_model=model_fetch(settings, pool),
         on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
+        tracing=lambda: build_tracing(settings, service="daybreak-group"),
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)

@@ -10,6 +10,7 @@ from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.tree import Settings
 
 
@@ -31,5 +32,6 @@ class Services:
     events: EventLog
     housekeeper: Housekeeper
     blobs: Blobs
+    tracing: Tracing = NO_TRACING
     close: Callable[[], Awaitable[None]] = _nothing_to_close
     now_ms: Callable[[], int] = wall_ms

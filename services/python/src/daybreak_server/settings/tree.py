@@ -30,6 +30,7 @@ from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import sources
 from daybreak_server.settings.rules import fitting, redis_url
 from daybreak_server.settings.rules.addresses import (
+    CollectorUrl,
     FilesUrl,
     Folder,
     KeyPrefix,
@@ -52,6 +53,7 @@ from daybreak_server.settings.rules.numbers import (
     Port,
     Processors,
     Ranks,
+    Ratio,
     Replicas,
     Share,
     Timeout,
@@ -71,6 +73,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TenantSettings",
+    "TracingSettings",
     "child_environment",
     "load_settings",
     "names_kubernetes",
@@ -347,6 +350,32 @@ class OperatorSettings(_Group):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
+class TracingSettings(_Group):
+    """Traces of tasks, sent to an OpenTelemetry collector by OTLP over HTTP."""
+
+    enabled: bool = Field(
+        False,
+        description="Whether to record traces. Needs the extra `tracing` of the package `daybreak-server`.",
+    )
+    endpoint: CollectorUrl = Field(
+        "http://127.0.0.1:4318", description="URL of the collector, without the path `/v1/traces`."
+    )
+    sample_ratio: Ratio = Field(
+        0.05,
+        description="Share of the tasks whose trace is recorded, from 0 to 1. It is decided at the submit. If the "
+        "request has a `traceparent`, the caller's decision is kept.",
+    )
+    headers_file: Path | None = Field(
+        None,
+        description="File with headers for the collector, such as an API key: `Name: value` in each line. Daybreak "
+        "reads it for each batch, so a changed key needs no restart.",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        return _fits(self, fitting.of_tracing(self))
+
+
 class RaySettings(_Group):
     """How Ray nodes start."""
 
@@ -381,6 +410,7 @@ class Settings(_Group):
         default_factory=dict, description="The key is the tenant's name."
     )
     operator: OperatorSettings = OperatorSettings()
+    tracing: TracingSettings = TracingSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")

@@ -55,10 +55,13 @@ from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
+_TRACES_S = 1.0
+"""How long a rank that ends waits for its traces to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,8 @@ class RankDeps:
     bytes that there will be. Absent if the model is on the node anyway."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
+    tracing: Callable[[], Tracing] = lambda: NO_TRACING
+    """Opens what records traces; called on the leader only."""
     wake: Mapping[str, float] = field(default_factory=dict)
     """Seconds of the wake phases that came before this rank's own."""
 
@@ -111,6 +116,7 @@ class Rank:
         self._loop: LeaderLoop | None = None
         self._leader: LeaderConnection | None = None
         self._lease_renewer: LeaseRenewer | None = None
+        self._tracing: Tracing = NO_TRACING
         self._wake: dict[str, float] = dict(deps.wake)
         self._current_phase = ""
         """The wake phase that runs, or that has failed."""
@@ -186,6 +192,7 @@ class Rank:
             if self._cause is not None:
                 return
             self._cause = cause
+        self._tracing.flush(_TRACES_S)
         _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
         self._deps.on_broken(cause)
 
@@ -203,6 +210,7 @@ class Rank:
         self._lease_renewer = lease_renewer
         lease_renewer.refresh()
         lease_renewer.start()
+        self._tracing = deps.tracing()
         control_group: ControlGroup = SingleRank()
         # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
         # reported before the model is read.
@@ -221,6 +229,7 @@ class Rank:
                 heartbeat=self._heartbeat,
                 phases=PhaseEta(),
                 must_leave=self._stopping.is_set,
+                tracing=self._tracing,
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
@@ -241,6 +250,7 @@ class Rank:
                 queue.deregister(lease_renewer.record)
             queue.close()
             control_group.close()
+            self._tracing.close(_TRACES_S)
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(
