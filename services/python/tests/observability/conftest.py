@@ -1,4 +1,4 @@
-"""A whole Daybreak without Ray whose traces go to a collector: a gateway in this process, ranks in processes of their own."""
+"""A Daybreak without Ray whose traces go to a collector."""
 
 from __future__ import annotations
 

@@ -50,20 +50,20 @@ class HeadersFromFile:
         return request
 
 
-class _LastMessage(logging.Filter):
-    """Keeps the messages of a logger out of the log, and remembers the last one."""
+class _FirstMessage(logging.Filter):
+    """Keeps the messages of a logger out of the log, and remembers the first one, which has the cause."""
 
     def __init__(self) -> None:
         super().__init__()
         self.text = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Remember the message."""
-        self.text = record.getMessage()
+        """Remember the first message."""
+        self.text = self.text or record.getMessage()
         return False
 
 
-_last_message = _LastMessage()
+_first_message = _FirstMessage()
 
 
 class QuietExporter(SpanExporter):
@@ -80,11 +80,11 @@ class QuietExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch. Never raises."""
-        _last_message.text = ""
+        _first_message.text = ""
         try:
             result = self._inner.export(spans)
         except Exception as exc:
-            result, _last_message.text = SpanExportResult.FAILURE, str(exc)
+            result, _first_message.text = SpanExportResult.FAILURE, str(exc)
         self._report(failed=result is not SpanExportResult.SUCCESS)
         return result
 
@@ -96,7 +96,7 @@ class QuietExporter(SpanExporter):
             _log.warning(
                 "traces cannot be sent to %s, and are dropped until it answers: %s",
                 self._endpoint,
-                _last_message.text or "no reason given",
+                _first_message.text or "no reason given",
             )
         if not failed and self._failing:
             _log.info("traces are sent to %s again", self._endpoint)
@@ -114,7 +114,7 @@ class QuietExporter(SpanExporter):
 def span_processor(endpoint: str, *, headers_file: Path | None) -> SpanProcessor:
     """Sends spans to ``<endpoint>/v1/traces`` in the background."""
     for name in _CHATTY:
-        logging.getLogger(name).addFilter(_last_message)
+        logging.getLogger(name).addFilter(_first_message)
     session: dict[str, Any] = {}
     if headers_file is not None:
         session["session"] = requests.Session()
