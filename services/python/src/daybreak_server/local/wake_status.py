@@ -58,9 +58,9 @@ class WakeTracker:
 
     def _durations(self, group: Mapping[str, float], now_ms: int) -> dict[str, float]:
         """Phase → seconds: Ray's phase as seen here, the others as the group measured them."""
-        own: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
+        measured: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
         total_s = round((now_ms - self.began_ms) / 1000, 3)
-        return {WakePhase.RAY: self._ray_s(now_ms), **own, "total": total_s}
+        return {WakePhase.RAY: self._ray_s(now_ms), **measured, "total": total_s}
 
     def _ray_s(self, now_ms: int) -> float:
         return round(((self.first_group_ms or now_ms) - self.began_ms) / 1000, 3)

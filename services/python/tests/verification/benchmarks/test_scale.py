@@ -40,9 +40,9 @@ def pod(name: str, *, replica: str | None = None, ready: bool = True) -> dict[st
 
 @pytest.fixture
 def heads(valkey: Server) -> Iterator[Heads]:
-    made = Heads(valkey.url, ranks=2)
-    yield made
-    made.close()
+    simulated = Heads(valkey.url, ranks=2)
+    yield simulated
+    simulated.close()
 
 
 async def hosts(valkey: Server) -> list[tuple[str, ...]]:
@@ -81,7 +81,7 @@ async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, v
 
 
 def test_a_status_counts_from_its_last_change() -> None:
-    """The time is that of the last relevant change of the last pool; other fields change nothing."""
+    """The result is the time of the last pool's last relevant change; changes of other fields do not count."""
     observed = Observed()
 
     def show(name: str, ready: int, text: str = "") -> None:
