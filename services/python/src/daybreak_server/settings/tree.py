@@ -24,11 +24,6 @@ from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import sources
 from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import (
-<<<<<<< HEAD
-    CollectorUrl,
-    FilesUrl,
-=======
->>>>>>> main
     Folder,
     ListeningHost,
     ModelPlace,
@@ -45,16 +40,12 @@ from daybreak_server.settings.rules.numbers import (
     Port,
     Processors,
     Ranks,
-<<<<<<< HEAD
-    Ratio,
-    Replicas,
-=======
->>>>>>> main
     Share,
 )
 from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
+from daybreak_server.settings.tracing import TracingSettings
 
 __all__ = [
     "ArtifactSettings",
@@ -226,37 +217,7 @@ class OperatorSettings(Section):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
-<<<<<<< HEAD
-class TracingSettings(_Group):
-    """Traces of tasks, sent to an OpenTelemetry collector by OTLP over HTTP."""
-
-    enabled: bool = Field(
-        False,
-        description="Whether to record traces. Needs the extra `tracing` of the package `daybreak-server`.",
-    )
-    endpoint: CollectorUrl = Field(
-        "http://127.0.0.1:4318", description="URL of the collector, without the path `/v1/traces`."
-    )
-    sample_ratio: Ratio = Field(
-        0.05,
-        description="Share of the tasks whose trace is recorded, from 0 to 1. It is decided at the submit. If the "
-        "request has a `traceparent`, the caller's decision is kept.",
-    )
-    headers_file: Path | None = Field(
-        None,
-        description="File with headers for the collector, such as an API key: `Name: value` in each line. Daybreak "
-        "reads it for each batch, so a changed key needs no restart.",
-    )
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        return _fits(self, fitting.of_tracing(self))
-
-
-class RaySettings(_Group):
-=======
 class RaySettings(Section):
->>>>>>> main
     """How Ray nodes start."""
 
     fast_start: bool = Field(
