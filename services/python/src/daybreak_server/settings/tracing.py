@@ -24,7 +24,7 @@ class TracingSettings(Section):
         "http://127.0.0.1:4318", description="URL of the collector, without the path `/v1/traces`."
     )
     sample_ratio: Ratio = Field(
-        0.05,
+        0.02,
         description="Share of the tasks whose trace is recorded, from 0 to 1. It is decided at the submit. If the "
         "request has a `traceparent`, the caller's decision is kept.",
     )
