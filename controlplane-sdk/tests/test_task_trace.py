@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daybreak.cli import waterfall
 from daybreak.core.task_trace import Part, PartKind, Piece, TaskTrace, trace_of
+from daybreak.core.trace_json import to_json
 from daybreak.wire import Event, Task
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -127,7 +128,7 @@ def test_a_trimmed_history_says_what_is_unknown() -> None:
 
 
 def test_the_json_has_seconds_and_no_absent_fields() -> None:
-    shown = trace_of(_task(), RETRIED).to_json()
+    shown = to_json(trace_of(_task(), RETRIED))
     assert shown["parts"][0]["pieces"][1] == {"name": "pods", "wake": True, "start_s": 2.0, "end_s": 4.0}
     assert shown["parts"][1]["outcome"] == "lease_lost"
     assert (shown["total_s"], shown["usage"], shown["trimmed"]) == (24.0, USAGE, False)

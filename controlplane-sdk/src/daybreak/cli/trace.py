@@ -13,6 +13,7 @@ from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
 from daybreak.cli.waterfall import MIN_BAR, Row
 from daybreak.core.task_trace import TaskTrace, trace_of
+from daybreak.core.trace_json import to_json
 
 
 def trace(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
@@ -31,7 +32,7 @@ def trace(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) 
         task = client.get(task_id)
         traced = trace_of(task, client.history(task))
     if as_json:
-        output.json(traced.to_json())
+        output.json(to_json(traced))
         return
     rows = list(waterfall.rows(traced))
     if output.on_terminal:

@@ -22,7 +22,6 @@ from enum import StrEnum
 from typing import Any
 
 from daybreak.wire import Event, EventType, Task, TaskState, Usage
-from daybreak.wire.base import format_time
 from daybreak.wire.pools import WAKE_PHASES
 
 QUEUE = "queue"
@@ -116,22 +115,6 @@ class TaskTrace:
     trimmed: bool
     """Whether old events were deleted from the history, so that the first part is unknown."""
     traceparent: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The trace as JSON: times in seconds since the submit; absent fields are unknown or do not apply."""
-        fields: dict[str, Any] = {
-            "id": self.task,
-            "object": "trace",
-            "state": self.state.value,
-            "began_at": format_time(self.began),
-            "total_s": self.total_ms / 1000,
-            "usage": self.usage.to_json() if self.usage is not None else None,
-            "reason": self.reason,
-            "trimmed": self.trimmed,
-            "traceparent": self.traceparent,
-            "parts": [_part_json(part) for part in self.parts],
-        }
-        return _present(fields)
 
 
 def trace_of(task: Task, events: Iterable[Event], *, now: datetime | None = None) -> TaskTrace:
@@ -358,43 +341,6 @@ def _with_steps(pieces: Iterable[Piece], steps: Mapping[str, tuple[int, int, int
             last_step=last,
             steps=count,
         )
-
-
-def _part_json(part: Part) -> dict[str, Any]:
-    return _present(
-        {
-            "kind": part.kind.value,
-            "attempt": part.attempt,
-            "start_s": part.start_ms / 1000,
-            "end_s": part.end_ms / 1000,
-            "group": part.group,
-            "ranks": part.ranks,
-            "gpu_seconds": part.gpu_seconds,
-            "resumed_from_step": part.resumed_from_step,
-            "outcome": part.outcome,
-            "message": part.message,
-            "checkpoints": list(part.checkpoints) or None,
-            "uploads": [{"name": name, "size_bytes": size} for name, size in part.uploads] or None,
-            "pieces": [
-                _present(
-                    {
-                        "name": piece.name,
-                        "wake": piece.wake or None,
-                        "start_s": piece.start_ms / 1000,
-                        "end_s": piece.end_ms / 1000,
-                        "first_step": piece.first_step,
-                        "last_step": piece.last_step,
-                        "steps": piece.steps,
-                    }
-                )
-                for piece in part.pieces
-            ],
-        }
-    )
-
-
-def _present(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _number(value: Any) -> float | None:

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
-TRACES_S = 2.0
-"""How long a gateway that ends waits for its traces to be sent."""
 
 
 class NoStoreError(ValueError):
@@ -112,7 +110,7 @@ def build_services(settings: Settings) -> Services:
     async def close() -> None:
         await events.close()
         await store.close()
-        await asyncio.to_thread(tracing.close, TRACES_S)
+        await asyncio.to_thread(tracing.close)
 
     return Services(
         settings=settings,
@@ -202,7 +200,7 @@ def build_rank(
         watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
         fetch_model=model_fetch(settings, pool),
         on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
-        tracing=lambda: build_tracing(settings, service="daybreak-group"),
+        tracing=build_tracing(settings, service="daybreak-group") if rank == 0 else NO_TRACING,
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)

@@ -77,14 +77,14 @@ def test_work_goes_on_without_a_collector(
         wait_until(lambda: "cannot be sent" in caplog.text, 60, "the warning")
     finally:
         assert rank.stop(timeout_s=10)
-    told = [
+    logged = [
         record
         for record in caplog.records
         if "opentelemetry" in record.name or "cannot be sent" in record.message
     ]
-    assert {record.name for record in told} == {span_export.__name__}
-    assert len(told) <= 2, "at most one for the gateway and one for the rank"
-    assert "refused" in told[0].getMessage()
+    assert {record.name for record in logged} == {span_export.__name__}
+    assert len(logged) <= 2, "at most one for the gateway and one for the rank"
+    assert "refused" in logged[0].getMessage()
 
 
 def test_headers_come_from_a_file_that_may_change(

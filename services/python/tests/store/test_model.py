@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
         wake=st.sampled_from([None, {"ray": 3.5, "model": 0.25}]),
     )
     def register(self, group: str, fresh: bool, ttl_s: int, wake: dict[str, float] | None) -> None:
-        expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh, wake=wake)
+        expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh, **(wake or {}))
         assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh, wake=wake) == expected
 
     @rule(group=GROUPS)

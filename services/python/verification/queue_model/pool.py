@@ -6,7 +6,7 @@ milliseconds. Methods return what the scripts answer, as plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.domain.policy import (
@@ -182,26 +182,17 @@ class ModelPool:
         return task.state, False
 
     def register(
-        self,
-        group: str,
-        *,
-        ttl_ms: int,
-        fresh: bool = False,
-        drain: bool = False,
-        wake: Mapping[str, float] | None = None,
+        self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False, **wake: float
     ) -> bool:
-        """Register or refresh a group. Returns its drain mark.
-
-        ``wake``: the seconds of the phases of its wake, once it is ready.
-        """
+        """Register or refresh a group, with the seconds of its wake's phases. Returns its drain mark."""
         if fresh:
             self._release_unknown(group, "restarted")
         known = self.groups.setdefault(group, ModelGroup(0))
         known.end = self.lease_clock + ttl_ms
         known.lost = False
         known.drain = known.drain or drain
-        if wake and not fresh and not known.tasks and known.ready_ms is None:
-            known.ready_ms, known.wake = self.now, {f"{phase}_s": seconds for phase, seconds in wake.items()}
+        if not fresh:
+            known.woke(wake, self.now)
         return known.drain
 
     def deregister(self, group: str) -> None:
@@ -282,8 +273,7 @@ class ModelPool:
             known.lost, known.end = False, end
         known.tasks.append(task.new.id)
         data: dict[str, Any] = {"group": group, "ranks": ranks}
-        if known.ready_ms is not None and known.ready_ms > task.created_ms:
-            data["wake"] = {**known.wake, "since_ready_s": max(0, self.now - known.ready_ms) / 1000}
+        data |= known.wake_field(task.created_ms, self.now)
         if task.checkpoint is not None:
             data["resumed_from_step"] = task.checkpoint.step
         self._emit(task, "started", task.attempt, data)

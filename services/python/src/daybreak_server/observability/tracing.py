@@ -57,6 +57,7 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.span_export import span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.ports.tracing import (
+    CLOSE_S,
     NO_ATTEMPT_TRACE,
     AttemptTrace,
     SubmitTrace,
@@ -110,7 +111,7 @@ def open_tracing(settings: TracingSettings, *, service_name: str, version: str) 
 
 
 class OpenTelemetryTracing:
-    """Records traces with a tracer provider of its own; the global one belongs to whoever hosts this process."""
+    """Records traces with a tracer provider of its own; the global one may belong to Ray."""
 
     def __init__(
         self, processor: SpanProcessor, *, sample_ratio: float, service_name: str, version: str
@@ -151,12 +152,12 @@ class OpenTelemetryTracing:
         return spans
 
     @_harmless(_nothing)
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded."""
         within(timeout_s, self._provider.force_flush)
 
     @_harmless(_nothing)
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
 

@@ -13,6 +13,9 @@ from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import Claim, Outcome, State, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
 
+CLOSE_S = 1.0
+"""How long a process that ends waits for its traces to be sent."""
+
 
 class SubmitTrace(Protocol):
     """The trace of one submit, from the request to the answer of the store."""
@@ -62,10 +65,10 @@ class Tracing(Protocol):
         (in seconds). Times are nanoseconds since 1970.
         """
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Export what has been recorded; wait at most ``timeout_s``."""
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Export what has been recorded and stop; wait at most ``timeout_s``."""
 
 
@@ -113,10 +116,10 @@ class NoTracing:
         """Record nothing."""
         return NO_ATTEMPT_TRACE
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Do nothing."""
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Do nothing."""
 
 

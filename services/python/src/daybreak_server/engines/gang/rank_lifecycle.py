@@ -61,8 +61,6 @@ from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
-_TRACES_S = 1.0
-"""How long a rank that ends waits for its traces to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +86,10 @@ class RankDeps:
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Downloads the model to this node and returns its folder. Calls its argument with the bytes that are present and
-    the total. ``None``: no download is needed."""
+    """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
-    tracing: Callable[[], Tracing] = lambda: NO_TRACING
-    """Opens what records traces; called on the leader only."""
+    tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)
     """The durations, in seconds, of the wake phases before this rank started."""
 
@@ -117,7 +113,6 @@ class Rank:
         self._loop: LeaderLoop | None = None
         self._leader: LeaderConnection | None = None
         self._lease_renewer: LeaseRenewer | None = None
-        self._tracing: Tracing = NO_TRACING
         self._wake: dict[str, float] = dict(deps.wake)
         self._current_phase = ""
         """The wake phase that runs, or that has failed."""
@@ -193,7 +188,7 @@ class Rank:
             if self._cause is not None:
                 return
             self._cause = cause
-        self._tracing.flush(_TRACES_S)
+        self._deps.tracing.flush()
         _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
         self._deps.on_broken(cause)
 
@@ -211,7 +206,6 @@ class Rank:
         self._lease_renewer = lease_renewer
         lease_renewer.refresh()
         lease_renewer.start()
-        self._tracing = deps.tracing()
         control_group: ControlGroup = SingleRank()
         # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
         # reported before the model is read.
@@ -230,7 +224,7 @@ class Rank:
                 heartbeat=self._heartbeat,
                 phases=PhaseEta(),
                 must_leave=self._stopping.is_set,
-                tracing=self._tracing,
+                tracing=deps.tracing,
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
@@ -251,7 +245,7 @@ class Rank:
                 queue.deregister(lease_renewer.record)
             queue.close()
             control_group.close()
-            self._tracing.close(_TRACES_S)
+            deps.tracing.close()
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(
