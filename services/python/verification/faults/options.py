@@ -39,7 +39,7 @@ class ClusterOptions:
     redis_via: Callable[[int], str] | None = None
     """Maps the server's port to the URL of a proxy for gateways and groups; ``None``: they connect directly."""
     groups_redis_via: Callable[[int], str] | None = None
-    """The same for groups only; ``None``: they connect as the gateways do."""
+    """Like ``redis_via``, but for groups only; ``None``: they connect as the gateways do."""
     gateways_via: Callable[[int], str] | None = None
     """Maps a gateway's port to the URL of a proxy for clients; ``None``: they connect directly."""
     blobs_url: str | None = None
@@ -85,10 +85,10 @@ class ClusterOptions:
         }
 
 
-def _merged(tree: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
-    for name, value in more.items():
+    for name, value in overrides.items():
         old = merged.get(name)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[name] = _merged(old, value) if both else value
+        are_sections = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[name] = _merged(old, value) if are_sections else value
     return merged

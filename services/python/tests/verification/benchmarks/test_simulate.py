@@ -85,7 +85,7 @@ def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
     full = program.simulate(Assumptions(shards=8), costs, seed=1, for_s=1.0)
     assert calm.used < 0.9
     assert calm.lag(0.99) < 0.01
-    assert full.left > 1_000
+    assert full.unstarted > 1_000
     assert full.lag(0.99) > 0.1
 
 

@@ -54,7 +54,7 @@ def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
     def child(passes: int) -> int:
         pid = os.fork()
         if pid == 0:
-            points = Failpoints(tmp_path, who="child")
+            points = Failpoints(tmp_path, process="child")
             for _ in range(passes):
                 points.reach("after-claim")
             os._exit(0)

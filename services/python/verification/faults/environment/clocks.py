@@ -26,7 +26,7 @@ LEASE_S = 6.0
 STEPS_S = (HOUR_S, -HOUR_S, 0)
 """The clock's errors, one after the other: an hour ahead, an hour behind, correct."""
 LEASE_STEP_S = 2.0
-"""The lease clock counts at most this much of a forward step as time that passed."""
+"""A forward step advances the lease clock by at most this much."""
 
 
 @contextmanager
@@ -65,29 +65,31 @@ def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str
         for seconds in STEPS_S:
             step(seconds)
             time.sleep(2.2)
-        found: dict[str, dict[str, Any] | None] = settle(cluster.urls, list(running), timeout_s=60)
+        long_views: dict[str, dict[str, Any] | None] = settle(cluster.urls, list(running), timeout_s=60)
         overcharge_s = {
             task: float(view["usage"]["gpu_seconds"]) - (time.monotonic() - running[task])
-            for task, view in found.items()
+            for task, view in long_views.items()
             if view is not None
         }
-    others = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
+    short_views = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
     with cluster.client() as client:
-        half = inconsistencies(client, cluster.keys("solo"))
-    again = [task for task, view in (found | others).items() if view is None or view["attempt"] != 1]
-    lost = [task for task, view in others.items() if view is None or view["state"] != "succeeded"]
-    bad = [*lost, *unsettled(found), *half]
+        problems = inconsistencies(client, cluster.keys("solo"))
+    retried = [
+        task for task, view in (long_views | short_views).items() if view is None or view["attempt"] != 1
+    ]
+    lost = [task for task, view in short_views.items() if view is None or view["state"] != "succeeded"]
+    bad = [*lost, *unsettled(long_views), *problems]
     forward = sum(1 for a, b in zip((0, *STEPS_S), STEPS_S, strict=False) if b > a)
     bound = LEASE_STEP_S * forward
     steps = "+1 h, −2 h, +1 h"
     return [
         Row(
             f"{what} stepped by {steps}: tasks that needed another attempt",
-            len(again),
+            len(retried),
             "tasks",
             target="0",
-            held=not again,
-            note=f"of {len(found) + len(others)} tasks; lease {LEASE_S:g} s",
+            held=not retried,
+            note=f"of {len(long_views) + len(short_views)} tasks; lease {LEASE_S:g} s",
         ),
         Row(
             f"{what} stepped: accepted tasks lost, not succeeded, or inconsistent",

@@ -56,13 +56,13 @@ def _round(cluster: FaultCluster, disk: Disk, stats: CrashStats, *, busy_s: floa
     cluster.release("server")
     wait_until(lambda: server.answers(cluster.port), 60, "the server after the crash")
     stats.recovery_s.append(time.monotonic() - cut)
-    found = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
-    lost = [task for task, view in found.items() if view is None]
+    views = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
+    lost = [task for task, view in views.items() if view is None]
     stats.crashes += 1
-    stats.accepted += len(found)
+    stats.accepted += len(views)
     stats.lost += len(lost)
     stats.oldest_s = max([stats.oldest_s, *(cut - traffic.accepted[task] for task in lost)])
-    stats.stuck += unsettled(found)
+    stats.stuck += unsettled(views)
     with cluster.client() as client:
         keys = cluster.keys(pool)
         stats.inconsistent += inconsistencies(client, keys)
@@ -161,7 +161,7 @@ def power_always(context: ScenarioContext) -> list[Row]:
 
 @scenario("power-everysec", "counts what a power cut under `everysec` loses; the rest is consistent")
 def power_everysec(context: ScenarioContext) -> list[Row]:
-    """The same under ``everysec``, which is expected to lose tasks."""
+    """Crash repeatedly under ``everysec``, which is expected to lose tasks."""
     stats, disk = _crashes(context, fsync="everysec", count=context.times(3, 100))
     return _rows(stats, fsync="everysec", disk=disk)
 

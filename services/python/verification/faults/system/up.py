@@ -1,6 +1,6 @@
 """A whole ``daybreakd up`` on this machine. Its clients (:class:`Load`) talk only to its gateway.
 
-:class:`Up` has the attributes of a ``FaultCluster`` that the clients use, so that both kinds of system share them.
+:class:`Up` has those attributes of a ``FaultCluster`` that the clients use. So :class:`Load` works with both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Options:
 
 
 class Up:
-    """A system with these pools (Daybreak settings by pool) in a new data folder. Use it in ``with``."""
+    """A system with these pools (Daybreak settings by pool) in a new data folder, as a context manager."""
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]], *, seed: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="daybreak-system-"))

@@ -1,7 +1,7 @@
 """How to connect to Redis: a single server, TLS, a Unix socket, or the current master according to Sentinel.
 
 Every connection is made here. With Sentinel, each new connection asks for the master's address, so a process that loses
-its connection in a fail-over finds the new master by itself. Calls during the fail-over fail as they do while a single
+its connection in a failover finds the new master by itself. Calls during the failover fail as they do while a single
 server restarts.
 """
 
@@ -91,7 +91,7 @@ class Endpoint:
         return _MasterPool(self.sentinel_master, sentinels, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
-        """The same for coroutines."""
+        """A pool for coroutines; otherwise as :meth:`pool`."""
         no_retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
         options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": no_retry}
         if not self.sentinels:
@@ -182,7 +182,7 @@ class _Sentinels(sync_sentinel.Sentinel):
 
 
 class _AsyncSentinels(async_sentinel.Sentinel):
-    """The same for coroutines."""
+    """:class:`_Sentinels` for coroutines."""
 
     async def discover_master(self, service_name: str) -> Any:
         lookup = copy(self)

@@ -40,7 +40,7 @@ def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
 async def produce_async(
     many: Callable[[int], Awaitable[None]], single: Callable[[int], Awaitable[None]]
 ) -> None:
-    """The same for coroutines."""
+    """:func:`produce` for coroutines."""
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
     if mode == "produce":
@@ -54,11 +54,11 @@ async def produce_async(
 
 
 async def at_once(number: int, width: int, make: Callable[[], Awaitable[Any]]) -> None:
-    """``number`` calls, ``width`` of them at a time."""
-    left = iter(range(number))
+    """Make ``number`` calls, ``width`` of them at a time."""
+    numbers = iter(range(number))
 
     async def worker() -> None:
-        for _ in left:
+        for _ in numbers:
             await make()
 
     await asyncio.gather(*(worker() for _ in range(width)))
