@@ -177,6 +177,22 @@ def test_the_command_works_on_a_real_server(here: Path) -> None:
     assert daybreak("tasks", "list")[1].count("succeeded") >= 3
 
 
+def test_a_running_task_and_its_end_have_a_trace(here: Path) -> None:
+    """`daybreak trace` needs no collector, and does not wait for the end of a running task."""
+    with Client() as client:
+        task = client.submit("echo", {"steps": 2000, "step_s": 0.01})
+        next(event for event in client.events(task) if event.type == "progress")
+        running = json.loads(CliRunner().invoke(app, ["trace", task.id, "--json"]).stdout)
+        client.cancel(task)
+        client.wait(task, check=False)
+        ended = json.loads(CliRunner().invoke(app, ["trace", task.id, "--json"]).stdout)
+    assert [part["kind"] for part in running["parts"]][-1] == "attempt"
+    assert (running["state"], running["parts"][-1]["outcome"]) == ("running", "running")
+    assert (ended["state"], ended["parts"][-1]["outcome"]) == ("cancelled", "cancelled")
+    assert ended["parts"][-1]["pieces"][-1]["steps"] == 2000
+    assert ended["usage"]["gpu_seconds"] > 0
+
+
 def test_a_rejected_number_comes_with_a_working_hint(here: Path) -> None:
     """The command that the hint gives works."""
     done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")

@@ -187,6 +187,13 @@ class AsyncClient:
         """
         return self._iterate(follow(task, after=after, retry=self._retry))
 
+    def history(self, task: TaskRef) -> AsyncIterator[Event]:
+        """Iterate over the events that the server has stored so far, without waiting for more.
+
+        If old events were deleted, the first one is ``reset``.
+        """
+        return self._iterate(follow(task, after=None, retry=self._retry, live=False))
+
     async def wait(self, task: TaskRef, *, timeout_s: float | None = None, check: bool = True) -> Task:
         """Wait until the task ends. Raises ``TaskFailedError`` if it did not succeed, unless ``check=False``."""
         return await self._run_operation(wait(task, timeout_s=timeout_s, check=check, retry=self._retry))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -130,9 +130,12 @@ class Driver:
         ranks: int = 1,
         drain: bool = False,
         hosts: tuple[str, ...] = (),
+        wake: Mapping[str, float] | None = None,
     ) -> bool:
         state = GroupState.STARTING if fresh else GroupState.IDLE
-        record = GroupRecord(id=GroupId(name), state=state, ranks=ranks, drain=drain, hosts=hosts)
+        record = GroupRecord(
+            id=GroupId(name), state=state, ranks=ranks, drain=drain, hosts=hosts, wake=wake or {}
+        )
         return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
 
     def deregister(self, name: str) -> None:

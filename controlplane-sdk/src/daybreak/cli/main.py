@@ -13,6 +13,7 @@ from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
 from daybreak.cli.session import Session
+from daybreak.cli.trace import trace
 from daybreak.version import VERSION
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(submit)
 app.add_typer(tasks.app, name="tasks")
+app.command()(trace)
 app.command()(pools)
 
 

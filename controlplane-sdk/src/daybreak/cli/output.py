@@ -33,6 +33,23 @@ class Output:
         """Write a line of the result."""
         _write(visible(text))
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the result goes to a terminal."""
+        return sys.stdout.isatty()
+
+    @property
+    def width(self) -> int:
+        """The columns of the terminal."""
+        return _Console().width
+
+    def styled(self, *pieces: tuple[str, str]) -> None:
+        """Write a line of the result whose pieces have styles; for terminals."""
+        line = Text()
+        for text, style in pieces:
+            line.append(visible(text), style=style)
+        _Console(highlight=False, soft_wrap=True).print(line)
+
     def file(self, path: Path) -> None:
         """Write a file's path as a result: its exact bytes to a pipe, escaped on a terminal."""
         if sys.stdout.isatty():

@@ -170,17 +170,20 @@ def follow(
     retry: Retry,
     until: float | None = None,
     emit: bool = True,
+    live: bool = True,
     clock: Clock = time.monotonic,
 ) -> Operation[bool]:
     """Emit the task's events after ``after``, up to and including its terminal event.
 
-    Returns ``True`` at the end of the stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
+    Without ``live`` it emits only the events that the server has stored so far. Returns ``True`` at the end of the
+    stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
     """
     stream = _StreamState(after, retry, clock)
     while until is None or clock() < until:
         lost: DaybreakError = TransportError("the stream ended before the task did")
         try:
-            head = yield Open(_request(task, stream.last_id, None if until is None else until - clock()))
+            remaining_s = None if until is None else until - clock()
+            head = yield Open(_request(task, stream.last_id, remaining_s, live=live))
             if head.status == NO_MORE_EVENTS:
                 yield Close()
                 return True
@@ -199,7 +202,7 @@ def follow(
                         return True
                 if until is not None and clock() >= until:
                     break
-            if stream.at_end:
+            if stream.at_end or not live:
                 return True
             if stream.saw_no_events:
                 yield Close()
@@ -213,13 +216,19 @@ def follow(
     return False
 
 
-def _request(task: routes.TaskRef, last_id: str | None, remaining_s: float | None) -> HttpRequest:
+def _request(
+    task: routes.TaskRef, last_id: str | None, remaining_s: float | None, *, live: bool
+) -> HttpRequest:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_id is not None:
         headers["Last-Event-ID"] = last_id
     timeout = STREAM_TIMEOUT_S if remaining_s is None else min(STREAM_TIMEOUT_S, max(remaining_s, 1.0))
     return HttpRequest(
-        method="GET", path=routes.task_path(task, "events"), headers=headers, read_timeout_s=timeout
+        method="GET",
+        path=routes.task_path(task, "events"),
+        params={} if live else {"follow": "false"},
+        headers=headers,
+        read_timeout_s=timeout,
     )
 
 

@@ -171,6 +171,7 @@ class Task(ResponseModel):
     usage: Usage | None = None
     error: TaskError | None = None
     replay_of: str | None = None
+    traceparent: str | None = None
     links: Links
 
 

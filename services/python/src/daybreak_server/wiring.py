@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
@@ -111,9 +114,12 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
+    tracing = build_tracing(settings, service="daybreak-gateway")
+
     async def close() -> None:
         await events.close()
         await store.close()
+        await asyncio.to_thread(tracing.close)
 
     return Services(
         settings=settings,
@@ -123,8 +129,18 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         measurements=store,
         metrics=metrics,
         blobs=build_blobs(settings),
+        tracing=tracing,
         close=close,
     )
+
+
+def build_tracing(settings: Settings, *, service: str) -> Tracing:
+    """What records the traces of this process; ``service`` is its name in them."""
+    if not settings.tracing.enabled:
+        return NO_TRACING
+    from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
+
+    return open_tracing(settings.tracing, service_name=service, version=version("daybreak-server"))
 
 
 def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
@@ -198,6 +214,7 @@ def build_rank(
         watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
         fetch_model=model_fetch(settings, pool),
         on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
+        tracing=build_tracing(settings, service="daybreak-group") if rank == 0 else NO_TRACING,
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)

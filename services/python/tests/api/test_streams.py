@@ -81,6 +81,23 @@ def test_a_stream_resumes_after_an_id(api: Api, worker: Worker) -> None:
     assert list(parse(iter(response.text.split("\n")))) == all_events[4:]
 
 
+def test_without_follow_a_stream_ends_after_the_stored_events(api: Api, worker: Worker) -> None:
+    """`?follow=false` ends the stream of a waiting and of a running task, and changes nothing for an ended one."""
+    task = api.submit()
+    path = f"/v1/tasks/{task['id']}/events"
+
+    def stored() -> list[str]:
+        text = api.client.get(path, params={"follow": "false"}).text
+        return [event["type"] for event in parse(iter(text.split("\n"))) if "id" in event]
+
+    assert stored() == ["queued"]
+    claim = worker.claim()
+    write(worker, claim, 300)
+    assert stored() == ["queued", "started", *["log"] * 300]
+    worker.finish(claim)
+    assert stored()[-1] == "succeeded"
+
+
 def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
     """A subscriber that is connected from the start gets each event before the next is written."""
     task = api.submit()

@@ -256,10 +256,15 @@ class Machine(RuleBasedStateMachine):
         got = self.driver.cancel(task)
         assert (got.state if got else None) == self.model.cancel(task)
 
-    @rule(group=GROUPS, fresh=st.booleans(), ttl_s=st.sampled_from([2, 20]))
-    def register(self, group: str, fresh: bool, ttl_s: int) -> None:
-        expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh)
-        assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh) == expected
+    @rule(
+        group=GROUPS,
+        fresh=st.booleans(),
+        ttl_s=st.sampled_from([2, 20]),
+        wake=st.sampled_from([None, {"ray": 3.5, "model": 0.25}]),
+    )
+    def register(self, group: str, fresh: bool, ttl_s: int, wake: dict[str, float] | None) -> None:
+        expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh, **(wake or {}))
+        assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh, wake=wake) == expected
 
     @rule(group=GROUPS)
     def deregister(self, group: str) -> None:

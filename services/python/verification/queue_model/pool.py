@@ -186,14 +186,18 @@ class ModelPool:
         task.settled = (token, task.state)
         return task.state, False
 
-    def register(self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False) -> bool:
-        """Register or refresh a group. Returns its drain mark."""
+    def register(
+        self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False, **wake: float
+    ) -> bool:
+        """Register or refresh a group, with the seconds of its wake's phases. Returns its drain mark."""
         if fresh:
             self._release_unknown(group, "restarted")
         known = self.groups.setdefault(group, ModelGroup(0))
         known.end = self.lease_clock + ttl_ms
         known.lost = False
         known.drain = known.drain or drain
+        if not fresh:
+            known.woke(wake, self.now)
         return known.drain
 
     def deregister(self, group: str) -> None:
@@ -276,6 +280,7 @@ class ModelPool:
             known.lost, known.end = False, end
         known.tasks.append(task.new.id)
         data: dict[str, Any] = {"group": group, "ranks": ranks}
+        data |= known.wake_field(task.created_ms, self.now)
         if task.checkpoint is not None:
             data["resumed_from_step"] = task.checkpoint.step
         self._emit(task, "started", task.attempt, data)

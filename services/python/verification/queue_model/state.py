@@ -87,6 +87,20 @@ class ModelGroup:
     tasks: list[str] = field(default_factory=list)
     """In the order of the claims."""
     lost: bool = False
+    ready_ms: int | None = None
+    """When the group first became ready, if it measured its wake."""
+    wake: dict[str, float] = field(default_factory=dict)
+
+    def woke(self, wake: dict[str, float], now: int) -> None:
+        """The group is ready, after these phases of its wake. Only the first time counts."""
+        if wake and not self.tasks and self.ready_ms is None:
+            self.ready_ms, self.wake = now, {f"{phase}_s": seconds for phase, seconds in wake.items()}
+
+    def wake_field(self, created_ms: int, now: int) -> dict[str, dict[str, float]]:
+        """The field ``wake`` of the ``started`` event, if the task was there before the group was ready."""
+        if self.ready_ms is None or self.ready_ms <= created_ms:
+            return {}
+        return {"wake": {**self.wake, "since_ready_s": max(0, now - self.ready_ms) / 1000}}
 
 
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:

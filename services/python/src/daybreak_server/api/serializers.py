@@ -133,6 +133,7 @@ def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
         "usage": _usage(record),
         "error": _error(record),
         "replay_of": record.replay_of,
+        "traceparent": record.trace_context.traceparent if record.trace_context is not None else None,
         "links": {
             "self": self_path,
             "events": f"{self_path}/events",

@@ -12,6 +12,7 @@ from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.tree import Settings
 
 
@@ -35,5 +36,6 @@ class Services:
     measurements: Measurements
     blobs: Blobs
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
+    tracing: Tracing = NO_TRACING
     close: Callable[[], Awaitable[None]] = _nothing_to_close
     now_ms: Callable[[], int] = wall_ms

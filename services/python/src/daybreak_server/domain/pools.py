@@ -111,6 +111,8 @@ class PoolReport:
     """When the current wake first wanted a group."""
     wake_last: Mapping[str, float] = field(default_factory=dict)
     """The seconds of each phase of the last complete wake, and their ``total``; empty while a wake is in progress."""
+    wake_passed: Mapping[str, float] = field(default_factory=dict)
+    """The seconds of the phases of the current wake that have passed; empty while none is in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

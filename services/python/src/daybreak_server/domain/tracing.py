@@ -20,6 +20,16 @@ class TraceContext:
     traceparent: str
     tracestate: str = ""
 
+    @property
+    def trace_id(self) -> str:
+        """The trace: 32 hexadecimal digits."""
+        return self.traceparent.split("-")[1]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is recorded."""
+        return bool(int(self.traceparent[-2:], 16) & 1)
+
     @classmethod
     def parse(cls, traceparent: Sequence[str], tracestate: Sequence[str] = ()) -> TraceContext | None:
         """Parse the values of the two headers. As the standard requires, malformed values are ignored: without a

@@ -47,6 +47,7 @@ class WakeTracker:
                 wake_phase=WakePhase.RAY,
                 wake_since_ms=self.began_ms,
                 wake_began_ms=self.began_ms,
+                wake_passed={} if self.first_group_ms is None else {WakePhase.RAY: self._ray_s(now_ms)},
             )
         return PoolReport(
             phase="Ready",
@@ -57,9 +58,12 @@ class WakeTracker:
 
     def _durations(self, group: Mapping[str, float], now_ms: int) -> dict[str, float]:
         """Phase → seconds: Ray's phase as seen here, the others as the group measured them."""
-        ray_s = round(((self.first_group_ms or now_ms) - self.began_ms) / 1000, 3)
         measured: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
-        return {WakePhase.RAY: ray_s, **measured, "total": round((now_ms - self.began_ms) / 1000, 3)}
+        total_s = round((now_ms - self.began_ms) / 1000, 3)
+        return {WakePhase.RAY: self._ray_s(now_ms), **measured, "total": total_s}
+
+    def _ray_s(self, now_ms: int) -> float:
+        return round(((self.first_group_ms or now_ms) - self.began_ms) / 1000, 3)
 
 
 class WakeReporter:

@@ -45,6 +45,7 @@ from daybreak_server.settings.rules.numbers import (
 from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
+from daybreak_server.settings.tracing import TracingSettings
 
 __all__ = [
     "ArtifactSettings",
@@ -60,6 +61,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TenantSettings",
+    "TracingSettings",
     "child_environment",
     "load_settings",
     "names_kubernetes",
@@ -261,6 +263,7 @@ class Settings(Section):
     )
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")

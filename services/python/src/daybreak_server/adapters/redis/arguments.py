@@ -203,13 +203,15 @@ class RankFailure(NamedTuple):
 class OperatorReport(NamedTuple):
     """The arguments of ``publish_report``.
 
-    ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none.
+    ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none. ``waking`` has the
+    seconds of the phases of the current wake that have passed; it is empty if there is none.
     """
 
     ttl_ms: int
     report: str
     wake_ms: int | str
     wake: str
+    waking: str
 
 
 LAYOUTS: tuple[type[NamedTuple], ...] = (

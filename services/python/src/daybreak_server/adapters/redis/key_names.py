@@ -131,8 +131,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark. Its fields endpoint, models, capacity "
-            "and load are for a later kind of group and are not used yet",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake. Its fields "
+            "endpoint, models, capacity and load are for a later kind of group and are not used yet",
         ),
     ),
     "idem": Family(

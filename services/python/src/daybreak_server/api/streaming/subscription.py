@@ -60,10 +60,14 @@ class Subscription:
     reconnects with the last id that it saw. Live events survive an outage of the store.
     """
 
-    def __init__(self, sources: Sources, task: TaskId, pool: str, *, after: EventKey | None) -> None:
+    def __init__(
+        self, sources: Sources, task: TaskId, pool: str, *, after: EventKey | None, live: bool = True
+    ) -> None:
+        """``live``: whether live events follow the stored ones."""
         self._sources = sources
         self._task = task
         self._last = after
+        self._live = live
         self._feed: Feed = sources.broadcaster.feed(pool)
         self._topic = Topic()
         self._subscriber = Subscriber(limit=sources.queue_limit)
@@ -112,7 +116,7 @@ class Subscription:
         """
         async for batch in self._catch_up():
             yield batch
-        while not self._ended and not self._subscriber.closed:
+        while self._live and not self._ended and not self._subscriber.closed:
             if self._subscriber.lagging:
                 async for batch in self._reset():
                     yield batch

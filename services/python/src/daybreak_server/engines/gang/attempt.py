@@ -46,6 +46,7 @@ from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tracing import NO_ATTEMPT_TRACE, NO_TRACING, AttemptTrace, Tracing
 from daybreak_server.workloads.base import RetryableError, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
@@ -66,14 +67,16 @@ class LeaderDeps:
     must_leave: Callable[[], bool]
     """Whether this rank was asked to leave (its process ends, its node drains): then the task is released."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
+    tracing: Tracing = NO_TRACING
 
 
 class EventReporter:
     """Writes events to the store, at most once per ``progress_s``. The replies carry the control bits."""
 
-    def __init__(self, deps: LeaderDeps, held: HeldLease) -> None:
+    def __init__(self, deps: LeaderDeps, held: HeldLease, trace: AttemptTrace = NO_ATTEMPT_TRACE) -> None:
         self._deps = deps
         self._held = held
+        self._trace = trace
         self.event_buffer = EventBuffer()
         self._last_at = time.monotonic()
         self._pause_s = deps.config.progress_s
@@ -84,15 +87,21 @@ class EventReporter:
         return time.monotonic() - self._last_at >= self._pause_s
 
     def step(self, step: Step) -> None:
-        """Add a step that all ranks have completed. The fraction never falls, whatever the workload reports."""
-        self._fraction = max(self._fraction, min(1.0, step.fraction))
-        eta_s = self._deps.phases.step(step.phase, self._fraction)
-        self.event_buffer.step(step, fraction=self._fraction, eta_s=eta_s)
+        """Add a step that all ranks have completed."""
+        self._trace.step(step.phase, step.step, step.steps)
+        self._add(step)
 
     def phase(self, phase: str) -> None:
         """Add a phase of the engine's own work, such as the upload."""
         self._deps.metrics.begin_phase(phase)
-        self.step(Step(phase=phase, fraction=self._fraction))
+        self._trace.phase(phase)
+        self._add(Step(phase=phase, fraction=self._fraction))
+
+    def _add(self, step: Step) -> None:
+        """Add a progress event. The fraction never falls, whatever the workload reports."""
+        self._fraction = max(self._fraction, min(1.0, step.fraction))
+        eta_s = self._deps.phases.step(step.phase, self._fraction)
+        self.event_buffer.step(step, fraction=self._fraction, eta_s=eta_s)
 
     def write(
         self, *, checkpoint: CheckpointRef | None = None, preview: tuple[bytes, int, str] | None = None
@@ -123,13 +132,19 @@ class Attempt:
     """Runs one claim and returns the outcome to settle; ``None`` if the task already belongs to another attempt."""
 
     def __init__(
-        self, claim: Claim, held: HeldLease, *, deps: LeaderDeps, control_group: ControlGroup
+        self,
+        claim: Claim,
+        held: HeldLease,
+        *,
+        deps: LeaderDeps,
+        control_group: ControlGroup,
+        trace: AttemptTrace = NO_ATTEMPT_TRACE,
     ) -> None:
         self._claim = claim
         self._held = held
         self._deps = deps
         self._control_group = control_group
-        self._reporter = EventReporter(deps, held)
+        self._reporter = EventReporter(deps, held, trace)
         self._reports: Sequence[Report] = ()
         self._checkpoints: Checkpoints | None = None
         self._unreported: CheckpointRef | None = None

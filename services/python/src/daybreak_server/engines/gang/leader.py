@@ -46,6 +46,7 @@ from daybreak_server.engines.rank.rank_metrics import BROKEN
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
+from daybreak_server.ports.tracing import NO_ATTEMPT_TRACE, AttemptTrace
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.inputs import context_of, restored
 
@@ -74,6 +75,10 @@ class LeaderLoop:
         self._stopping = stopping
         self._breaking = threading.Lock()
         self._held: HeldLease | None = None
+        self._trace: AttemptTrace = NO_ATTEMPT_TRACE
+        """The trace of the attempt that runs, or of the last one."""
+        self._asked_ns = self._ready_ns = time.time_ns()
+        """When the last claim was sent, and when this group became ready."""
         self._broken: Failed | None = None
         self._pinged_at = time.monotonic()
         self._must_probe = True
@@ -137,6 +142,7 @@ class LeaderLoop:
         if lease_renewer.drain:
             self._stopping.wait(config.idle_s)  # the drain mark may be removed again
             return None
+        self._asked_ns = time.time_ns()
         return self._deps.queue.claim(lease_renewer.record, wait_s=config.idle_s)
 
     def _probe(self) -> bool:
@@ -175,7 +181,14 @@ class LeaderLoop:
         lease_renewer.update(now=False, state=state, tasks=(claim.lease.task,))
         lease_renewer.hold(held)
         self._deps.heartbeat.beat("task", limit_s=config.stall_s)
-        attempt = Attempt(claim, held, deps=self._deps, control_group=self._control_group)
+        trace = self._trace = self._deps.tracing.attempt(
+            claim,
+            lease_renewer.record,
+            asked_ns=self._asked_ns,
+            ready_ns=self._ready_ns,
+            wake=lease_renewer.record.wake,
+        )
+        attempt = Attempt(claim, held, deps=self._deps, control_group=self._control_group, trace=trace)
         try:
             verdict, outcome = self._run_attempt(attempt, claim)
         except GroupBrokenError as exc:
@@ -185,6 +198,7 @@ class LeaderLoop:
             self.break_group(attempt.failure())
             return None
         self._deps.metrics.end_attempt(outcome)
+        trace.ended(outcome)
         if outcome is None:
             lease_renewer.drop(claim.lease.task)
             self._held = None
@@ -233,6 +247,7 @@ class LeaderLoop:
             stay = leaving_since is None and not lease_renewer.drain and not held.control & Control.DRAIN
             stay = stay and not self._must_probe
             settled: Settled | None
+            self._asked_ns = time.time_ns()
             try:
                 settled = self._deps.queue.settle(
                     held.lease, outcome, claim_next=lease_renewer.record if stay else None
@@ -251,6 +266,8 @@ class LeaderLoop:
                 settled = None
             lease_renewer.drop(held.lease.task)
             self._held = None
+            state = settled.state if settled is not None and not settled.stale else None
+            self._trace.settled(state, began_ns=self._asked_ns)
             if settled is not None and settled.stale:
                 _log.warning("%s already belonged to another attempt when it ended here", held.lease.task)
             return settled
@@ -266,13 +283,15 @@ class LeaderLoop:
         held = self._held
         if held is not None:
             self._deps.metrics.end_attempt(BROKEN)
+            self._trace.ended(failed)
             self._strike(held.lease, failed)
 
     def _strike(self, lease: Lease, failed: Failed) -> None:
-        until = time.monotonic() + self._deps.config.lease_s
+        until, began_ns = time.monotonic() + self._deps.config.lease_s, time.time_ns()
         while True:
             try:
-                self._deps.queue.settle(lease, failed)
+                settled = self._deps.queue.settle(lease, failed)
+                self._trace.settled(None if settled.stale else settled.state, began_ns=began_ns)
                 return
             except StoreError as exc:
                 if time.monotonic() > until:
@@ -285,6 +304,7 @@ class LeaderLoop:
         held = self._held
         if held is None:
             return
+        self._trace.ended(Released(reason="drain"))
         try:
             self._deps.queue.settle(held.lease, Released(reason="drain"))
         except StoreError as exc:

@@ -57,6 +57,7 @@ from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
@@ -86,11 +87,11 @@ class RankDeps:
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Downloads the model to this node and returns its folder. Calls its argument with the bytes that are present and
-    the total. ``None``: no download is needed."""
+    """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
+    tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)
     """The durations, in seconds, of the wake phases before this rank started."""
 
@@ -192,6 +193,7 @@ class Rank:
             if self._cause is not None:
                 return
             self._cause = cause
+        self._deps.tracing.flush()
         _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
         self._deps.on_broken(cause)
 
@@ -227,6 +229,7 @@ class Rank:
                 phases=PhaseEta(),
                 metrics=deps.metrics,
                 must_leave=self._stopping.is_set,
+                tracing=deps.tracing,
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
@@ -247,6 +250,7 @@ class Rank:
                 queue.deregister(lease_renewer.record)
             queue.close()
             control_group.close()
+            deps.tracing.close()
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from daybreak_server.domain.causes import Cause
-from daybreak_server.domain.pools import PoolReport, WakePhase
+from daybreak_server.domain.pools import NOT_WAKING, PoolReport, WakePhase
 from daybreak_server.operator.crd import names
 from daybreak_server.operator.crd.resource import (
     Application,
@@ -102,6 +102,7 @@ def report(status: PoolStatus) -> PoolReport:
         wake_phase=wake.phase,
         wake_since_ms=_ms(wake.since),
         wake_began_ms=None if wake.phase == WakePhase.ZERO else _ms(wake.began),
+        wake_passed={} if wake.phase in NOT_WAKING else wake.seconds,
         wake_last=wake.seconds if wake.phase == WakePhase.READY and "total" in wake.seconds else {},
     )
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
-    from daybreak_server.settings.tree import PoolSettings, RedisSettings, S3Settings, Settings
+    from daybreak_server.settings.tree import (
+        PoolSettings,
+        RedisSettings,
+        S3Settings,
+        Settings,
+        TracingSettings,
+    )
 
 
 def of_redis(redis: RedisSettings) -> Iterator[str]:
@@ -52,6 +59,22 @@ def of_s3(s3: S3Settings) -> Iterator[str]:
         yield "access_key_id_file and secret_access_key_file need each other; set both"
     if s3.public_endpoint_url and not s3.presign:
         yield "public_endpoint_url is only for presigned URLs, and presign is off; remove one of them"
+
+
+def of_tracing(tracing: TracingSettings) -> Iterator[str]:
+    """Tracing that is on, although this installation lacks what it needs."""
+    if tracing.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        yield (
+            "enabled needs OpenTelemetry, which is not installed here; install daybreak-server[tracing], "
+            "or set enabled to false"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that contains it is missing
+        return False
 
 
 def of_pool(pool: PoolSettings) -> Iterator[str]:

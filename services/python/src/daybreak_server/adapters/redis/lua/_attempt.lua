@@ -8,7 +8,8 @@ end
 
 -- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
 -- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered that
--- state) are the values that Redis has now.
+-- state) are the values that Redis has now. `ready_at` is when the group first became ready; it is nil if the group has
+-- not measured its wake.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -16,9 +17,10 @@ resets[#resets + 1] = function() groups, ledger = {}, {} end
 local function group_of(name)
   local g = groups[name]
   if not g then
-    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain', 'since')
+    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain', 'since', 'ready_at')
     g = { name = name, tasks = {}, state = stored[2], drain = stored[3],
-      idle_since = tonumber(stored[4] or nil), stored_tasks = stored[1], stored_state = stored[2] }
+      idle_since = tonumber(stored[4] or nil), ready_at = tonumber(stored[5] or nil),
+      stored_tasks = stored[1], stored_state = stored[2] }
     for id in string.gmatch(stored[1] or '', '%S+') do g.tasks[#g.tasks + 1] = id end
     groups[name] = g
   end

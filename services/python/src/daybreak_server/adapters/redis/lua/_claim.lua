@@ -13,6 +13,13 @@ local function count_claim(r, g)
   if g.stored_state == 'idle' and not g.since and g.idle_since and g.idle_since <= since then add_total('matched', 1) end
 end
 
+-- The wake that the task waited for, as a field of its `started` event; nil if its group was ready before the task came.
+local function wake_field(r, g)
+  if not g.ready_at or g.ready_at <= tonumber(r.created) then return nil end
+  local stamps = call('HGET', k_group(g.name), 'stamps')
+  return ',"wake":' .. stamps .. ',"since_ready_s":' .. seconds(math.max(0, NOW - g.ready_at)) .. '}'
+end
+
 local function start(r, c, terms, g, t)
   leave_queue(r)
   count_claim(r, g)
@@ -40,8 +47,9 @@ local function start(r, c, terms, g, t)
     g.ranks = c.ranks
   end
   group_takes(g, r.id)
-  local data = started_data(c.group, c.ranks)
-  if not earlier then return emit_in_record(r, 'started_event_id', 'started', data .. '}') end
+  local data, wake = started_data(c.group, c.ranks), wake_field(r, g)
+  if not earlier and not wake then return emit_in_record(r, 'started_event_id', 'started', data .. '}') end
+  if wake then data = data .. wake end
   if r.ckpt then data = data .. ',"resumed_from_step":' .. call('HGET', k_out(r.id), 'ckpt_step') end
   emit(r, 'started', data .. '}')
 end

@@ -12,13 +12,24 @@ local function on_cordoned_host(hosts)
   end
 end
 
+-- The seconds of a wake's phases, as JSON without the closing brace: those that the group measured, and those that the
+-- operator measured before the group existed.
+local function wake_stamps(own)
+  local phases, stamps = cjson.decode(own), {}
+  local waking = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'waking')
+  for phase, s in pairs(waking and cjson.decode(waking) or {}) do phases[phase] = s end
+  for phase, s in pairs(phases) do stamps[#stamps + 1] = '"' .. phase .. '_s":' .. format('%.3f', s) end
+  table.sort(stamps)
+  return '{' .. table.concat(stamps, ',')
+end
+
 local function register(ARGV, at)
   local a, fields = read.registration(ARGV, at), {}
   local key = k_group(a.group)
   -- A group that is starting holds nothing, so whatever it held before is released.
   if a.starting == '1' then release_unknown(a.group, 'restarted') end
   flush()
-  local before = call('HMGET', key, 'state', 'phase', 'task')
+  local before = call('HMGET', key, 'state', 'phase', 'task', 'ready_at')
   for i = at + width.registration, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
   if before[3] and fields.state == 'idle' then fields.state = 'busy' end
   if before[1] == fields.state and before[2] == fields.phase then
@@ -27,6 +38,9 @@ local function register(ARGV, at)
     fields.since = fields.since or NOW_TEXT
   end
   if a.draining == '1' or fields.hosts and on_cordoned_host(fields.hosts) then fields.drain = '1' end
+  if fields.state == 'idle' and a.wake_ms ~= '' and not before[4] then
+    fields.ready_at, fields.stamps = NOW_TEXT, wake_stamps(a.wake)
+  end
   hflush(key, fields)
   call('ZADD', K_groups, int(meta('lease_clock') + tonumber(a.ttl_ms)), a.group)
   call('ZREM', K_gone, a.group)
@@ -88,6 +102,7 @@ local actions = {
       call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake)
       call('HINCRBY', K_totals, 'wakes', 1)
     end
+    if a.waking ~= '' then call('HSET', K_meta, 'waking', a.waking) else call('HDEL', K_meta, 'waking') end
     return 0
   end,
 }

@@ -111,11 +111,15 @@ def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
     """Store the operator's report. The phases of the last complete wake are kept beyond its TTL."""
     last = dict(report.wake_last)
     complete = "total" in last
+    passed = {phase: report.wake_passed[phase] for phase in CLUSTER_PHASES if phase in report.wake_passed}
+    fields = asdict(replace(report, wake_last={}))
+    del fields["wake_passed"]  # an earlier version refuses fields that it does not know
     stored = OperatorReport(
         ttl_ms=round(ttl_s * 1000),
-        report=json.dumps(asdict(replace(report, wake_last={}))),
+        report=json.dumps(fields),
         wake_ms=round(last["total"] * 1000) if complete else "",
         wake=json.dumps(last) if complete else "",
+        waking=json.dumps(passed) if passed else "",
     )
     return _call(keys, "publish_report", *stored)
 

@@ -33,7 +33,12 @@ def router(ctx: Dependencies) -> APIRouter:
         request: Request,
         id: str,
         caller: Caller,
+        *,
         after: Annotated[str | None, Query(description="The id of the last event that you saw.")] = None,
+        follow: Annotated[
+            bool,
+            Query(description="Whether live events follow. `false`: the stream ends after the stored ones."),
+        ] = True,
         last_event_id: Annotated[
             str | None, Header(description="The same as `after`, and takes precedence over it.")
         ] = None,
@@ -44,7 +49,7 @@ def router(ctx: Dependencies) -> APIRouter:
         """
         _check_accepts_events(request.headers.get("accept", "*/*"))
         record, _ = await ctx.record(caller, id)
-        subscription = _subscribe(ctx, record.id, record.pool, last_event_id or after)
+        subscription = _subscribe(ctx, record.id, record.pool, last_event_id or after, follow=follow)
         if await subscription.has_seen_end(record):
             return no_more_events()
         return EventStream(subscription, ctx.stream_limits, caller.tenant)
@@ -76,11 +81,13 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-def _subscribe(ctx: Dependencies, task: TaskId, pool: str, after: str | None) -> Subscription:
+def _subscribe(
+    ctx: Dependencies, task: TaskId, pool: str, after: str | None, *, follow: bool = True
+) -> Subscription:
     if ctx.broadcaster.closing:
         raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down. Reconnect in a moment.")
     key: EventKey | None = parse_id(after) if after else None
-    return Subscription(ctx.sources, task, pool, after=key)
+    return Subscription(ctx.sources, task, pool, after=key, live=follow)
 
 
 def _check_accepts_events(accept: str) -> None:

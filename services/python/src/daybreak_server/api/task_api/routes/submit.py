@@ -26,6 +26,7 @@ from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
+from daybreak_server.ports.tracing import SubmitTrace
 
 
 def fast_paths(ctx: Dependencies) -> dict[str, Handler]:
@@ -74,8 +75,8 @@ def router(ctx: Dependencies) -> APIRouter:
             raise ConflictError(
                 f"The task {record.id} has not ended, so it cannot be replayed. Wait for its end, or cancel it."
             )
-        key, trace = idempotency_key(request), trace_context(request)
-        return await _store_task(ctx, ctx.submission.replay(record, key=key, trace=trace))
+        key, trace = idempotency_key(request), ctx.services.tracing.submit(trace_context(request))
+        return await _store_task(ctx, ctx.submission.replay(record, key=key, trace=trace.context), trace)
 
     @routes.post("/v1/estimate", **openapi_specs.ESTIMATE)
     async def estimate(request: Request, caller: Caller) -> Response:
@@ -90,14 +91,22 @@ def router(ctx: Dependencies) -> APIRouter:
 async def _submit_task(
     ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal
 ) -> Response:
-    key, trace = idempotency_key(request), trace_context(request)
-    return await _store_task(ctx, ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace))
+    key, trace = idempotency_key(request), ctx.services.tracing.submit(trace_context(request))
+    task = ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace.context)
+    return await _store_task(ctx, task, trace)
 
 
-async def _store_task(ctx: Dependencies, task: NewTask) -> Response:
-    submitted = await ctx.submit_batcher.submit(task)
+async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> Response:
+    try:
+        submitted = await ctx.submit_batcher.submit(task)
+    except StoreError as exc:
+        trace.refused(task.pool, error=from_store(exc).code.value)
+        raise
+    trace.stored(submitted.record, repeated=submitted.repeated)
     shown = await ctx.task_json(submitted.record)
     headers = {"Location": shown["links"]["self"]}
+    if submitted.record.trace_context is not None:
+        headers["traceparent"] = submitted.record.trace_context.traceparent
     if submitted.repeated:
         return json_response(shown, headers={**headers, "Idempotent-Repeat": "true"})
     return json_response(shown, status=202, headers=headers)
@@ -108,24 +117,29 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
         bodies = BatchRequest.model_validate(data).tasks
     except ValidationError as exc:
         raise from_validation(exc) from exc
-    key, trace, request_id = idempotency_key(request), trace_context(request), request_id_of(request.scope)
+    key, context, request_id = idempotency_key(request), trace_context(request), request_id_of(request.scope)
     items: dict[int, Json] = {}
     by_pool: dict[str, list[tuple[int, NewTask]]] = {}
+    traces: dict[int, SubmitTrace] = {}
     for index, body in enumerate(bodies):
+        trace = traces[index] = ctx.services.tracing.submit(context)
         try:
-            task = ctx.submission.make(body, tenant=caller.tenant, trace=trace)
+            task = ctx.submission.make(body, tenant=caller.tenant, trace=trace.context)
         except ApiError as exc:
             items[index] = _batch_error(exc, request_id)
             continue
         if key is not None:  # A key from a header cannot contain NUL, so these keys cannot collide with one.
             task = replace(task, idempotency_key=f"{key}\x00{index}")
         by_pool.setdefault(task.pool, []).append((index, task))
-    for tasks in by_pool.values():
+    for pool, tasks in by_pool.items():
         results = await _submit_to_pool(ctx, [task for _, task in tasks])
         for (index, _), result in zip(tasks, results, strict=True):
             if isinstance(result, StoreError):
-                items[index] = _batch_error(from_store(result), request_id)
+                error = from_store(result)
+                traces[index].refused(pool, error=error.code.value)
+                items[index] = _batch_error(error, request_id)
             else:
+                traces[index].stored(result.record, repeated=result.repeated)
                 shown = await ctx.task_json(result.record)
                 items[index] = {"status": 200 if result.repeated else 202, "task": shown}
     return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}

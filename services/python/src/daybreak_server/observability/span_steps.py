@@ -1,0 +1,89 @@
+"""The phases and steps of an attempt, coalesced so that a span never has more events than the SDK keeps. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+EVENTS_MAX = 64
+"""The most step events of a phase. The SDK keeps 128 events of a span and then drops the oldest."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent:
+    """Steps ``first`` to ``last``, the last of which ended at ``at_ns``."""
+
+    at_ns: int
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class PhaseSteps:
+    """A phase of the work, with the steps that ended in it."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    is_open: bool = False
+    """Whether the phase lasts until the next one begins, and not only until its last step."""
+    steps: int = 0
+    """How many steps the phase has."""
+    events: list[StepEvent] = field(default_factory=list)
+    _width: int = 1
+    """How many steps an event covers now."""
+
+    def step(self, step: int, steps: int, at_ns: int) -> None:
+        """Add a step that ended at ``at_ns``. Beyond ``EVENTS_MAX`` events, each covers twice as many steps."""
+        self.end_ns, self.steps = max(self.end_ns, at_ns), steps
+        if not steps:
+            return  # it has no number
+        last = self.events[-1] if self.events else None
+        if last is not None and last.first <= step < last.first + self._width:
+            self.events[-1] = StepEvent(at_ns, last.first, max(step, last.last))
+            return
+        self.events.append(StepEvent(at_ns, step, step))
+        if len(self.events) > EVENTS_MAX:
+            pairs = [self.events[at : at + 2] for at in range(0, len(self.events), 2)]
+            self.events = [StepEvent(pair[-1].at_ns, pair[0].first, pair[-1].last) for pair in pairs]
+            self._width *= 2
+
+
+class Phases:
+    """Folds the steps of an attempt into its phases, one after the other without overlap."""
+
+    def __init__(self, start_ns: int) -> None:
+        self._mark_ns = start_ns
+        self._current: PhaseSteps | None = None
+
+    def enter(self, name: str, at_ns: int) -> PhaseSteps | None:
+        """Enter a phase at ``at_ns``. Returns the phase that ended with that, if it is not the same."""
+        ended = self._leave(name)
+        if self._current is None:
+            self._current = PhaseSteps(name, self._mark_ns, at_ns)
+        self._current.is_open = True
+        return ended
+
+    def step(self, name: str, step: int, steps: int, at_ns: int) -> PhaseSteps | None:
+        """A step of a phase ended at ``at_ns``. Returns the phase before, if this is the first step of another."""
+        ended = self._leave(name)
+        if self._current is None:
+            self._current = PhaseSteps(name, self._mark_ns, self._mark_ns)
+        self._current.step(step, steps, at_ns)
+        self._mark_ns = max(self._mark_ns, self._current.end_ns)
+        return ended
+
+    def end(self, at_ns: int) -> PhaseSteps | None:
+        """The attempt ended at ``at_ns``. Returns its last phase, if it had any."""
+        last = self._current
+        if last is not None and last.is_open:
+            last.end_ns = max(last.end_ns, at_ns)
+        self._current = None
+        return last
+
+    def _leave(self, name: str) -> PhaseSteps | None:
+        current = self._current
+        if current is None or current.name == name:
+            return None
+        self._mark_ns = max(self._mark_ns, current.end_ns)
+        self._current = None
+        return current

@@ -1,0 +1,127 @@
+"""How the server records traces: the trace of a submit, and the trace of each attempt.
+
+Without tracing, :data:`NO_TRACING` takes the place of a tracer: a caller's trace context is stored and returned as it
+is, and nothing is recorded. No method here raises or blocks, so tracing can neither fail nor delay any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.tasks import Claim, Outcome, State, TaskRecord
+from daybreak_server.domain.tracing import TraceContext
+
+CLOSE_S = 1.0
+"""How long a process that ends waits for its traces to be sent."""
+
+
+class SubmitTrace(Protocol):
+    """The trace of one submit, from the request to the answer of the store."""
+
+    @property
+    def context(self) -> TraceContext | None:
+        """The context that the task carries; ``None`` if the task belongs to no trace."""
+
+    def stored(self, record: TaskRecord, *, repeated: bool) -> None:
+        """The store has the task. ``repeated``: it had it before, by its idempotency key."""
+
+    def refused(self, pool: str, *, error: str) -> None:
+        """The store did not take the task. ``error``: the code of the error."""
+
+
+class AttemptTrace(Protocol):
+    """The trace of one attempt, from its claim to its settlement. Methods may be called from any thread."""
+
+    def phase(self, phase: str) -> None:
+        """The work enters a phase, which lasts until the next phase or the end."""
+
+    def step(self, phase: str, step: int, steps: int) -> None:
+        """A step of ``phase`` has ended. The time since the step before belongs to it."""
+
+    def ended(self, outcome: Outcome | None) -> None:
+        """The attempt has ended. ``None``: its lease was lost. Only the first call has an effect."""
+
+    def settled(self, state: State | None, *, began_ns: int) -> None:
+        """The attempt is settled. ``state``: the task's, or ``None`` if the settlement was stale or failed.
+
+        ``began_ns``: when the call began, in nanoseconds since 1970.
+        """
+
+
+class Tracing(Protocol):
+    """Records traces and exports them in the background."""
+
+    def submit(self, caller: TraceContext | None) -> SubmitTrace:
+        """Begin the trace of a submit. ``caller``: the context of the request, whose decision to sample is kept."""
+
+    def attempt(
+        self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
+    ) -> AttemptTrace:
+        """Begin the trace of an attempt.
+
+        ``asked_ns``: when the claim was sent. ``ready_ns``: when the group became ready, after the phases of ``wake``
+        (in seconds). Times are nanoseconds since 1970.
+        """
+
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
+        """Export what has been recorded; wait at most ``timeout_s``."""
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Export what has been recorded and stop; wait at most ``timeout_s``."""
+
+
+class NoAttemptTrace:
+    """Records nothing: the task belongs to no trace, or its trace is not sampled."""
+
+    def phase(self, phase: str) -> None:
+        """Do nothing."""
+
+    def step(self, phase: str, step: int, steps: int) -> None:
+        """Do nothing."""
+
+    def ended(self, outcome: Outcome | None) -> None:
+        """Do nothing."""
+
+    def settled(self, state: State | None, *, began_ns: int) -> None:
+        """Do nothing."""
+
+
+class UnrecordedSubmit:
+    """A submit that is not recorded. The task still carries its context."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TraceContext | None) -> None:
+        self.context = context
+
+    def stored(self, record: TaskRecord, *, repeated: bool) -> None:
+        """Do nothing."""
+
+    def refused(self, pool: str, *, error: str) -> None:
+        """Do nothing."""
+
+
+class NoTracing:
+    """Records nothing. A caller's context is passed on as it is."""
+
+    def submit(self, caller: TraceContext | None) -> SubmitTrace:
+        """Pass on the caller's context."""
+        return UnrecordedSubmit(caller)
+
+    def attempt(
+        self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
+    ) -> AttemptTrace:
+        """Record nothing."""
+        return NO_ATTEMPT_TRACE
+
+    def flush(self, timeout_s: float = CLOSE_S) -> None:
+        """Do nothing."""
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Do nothing."""
+
+
+NO_ATTEMPT_TRACE = NoAttemptTrace()
+NO_TRACING = NoTracing()

@@ -1,0 +1,189 @@
+"""Spans follow OpenTelemetry's semantic conventions for messaging, as the installed registry has them."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import opentelemetry.semconv._incubating.attributes as incubating
+import opentelemetry.semconv.attributes as stable
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes.messaging_attributes import MessagingOperationTypeValues
+from opentelemetry.trace import SpanKind
+
+from daybreak_server.domain.ids import GroupId, Token, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import (
+    CheckpointRef,
+    Claim,
+    Failed,
+    Finished,
+    Lease,
+    Outcome,
+    Priority,
+    Released,
+    State,
+    Stopped,
+    TaskRecord,
+)
+from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.observability import span_steps
+from daybreak_server.observability.tracing import OpenTelemetryTracing
+
+GROUP = GroupRecord(id=GroupId("g-1"), state=GroupState.BUSY, ranks=2)
+OUTCOMES: tuple[Outcome | None, ...] = (
+    Finished(artifacts=()),
+    Failed(code="oops", message="the-secret-prompt"),
+    Released(),
+    Stopped(),
+    None,
+)
+KINDS = {
+    "send": SpanKind.PRODUCER,
+    "receive": SpanKind.CLIENT,
+    "process": SpanKind.CONSUMER,
+    "settle": SpanKind.CLIENT,
+}
+
+
+def _registry() -> Iterator[tuple[str, bool]]:
+    """Each attribute of the registry, and whether it is deprecated there. The stable ones come last and count."""
+    for package in (incubating, stable):
+        for module in pkgutil.iter_modules(package.__path__):
+            body = ast.parse(Path(package.__path__[0], f"{module.name}.py").read_text()).body
+            for node, after in zip(body, [*body[1:], None], strict=True):
+                if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
+                    doc = after.value.value if isinstance(after, ast.Expr) else ""  # type: ignore[attr-defined]
+                    yield str(node.value.value), "Deprecated" in doc
+
+
+def _record() -> TaskRecord:
+    return TaskRecord(
+        id=new_task_id("video"),
+        pool="video",
+        tenant="default",
+        state=State.QUEUED,
+        priority=Priority.NORMAL,
+        input_json="{}",
+        metadata={},
+    )
+
+
+@pytest.fixture
+def spans() -> list[ReadableSpan]:
+    """Every kind of span: a submit, a repeated one, a refused one, and an attempt with each outcome."""
+    exporter = InMemorySpanExporter()
+    tracing = OpenTelemetryTracing(
+        SimpleSpanProcessor(exporter), sample_ratio=1.0, service_name="s", version="1"
+    )
+    tracing.submit(None).refused("video", error="queue_full")
+    context: TraceContext | None = None
+    for repeated in (False, True):
+        submitted, record = tracing.submit(context), _record()
+        submitted.stored(record, repeated=repeated)
+        context = submitted.context
+    assert context is not None
+    for number, outcome in enumerate(OUTCOMES, start=1):
+        lease = Lease(task=record.id, token=Token(f"{number}.x"), group=GROUP.id, lease_s=15)
+        claim = Claim(
+            lease=lease,
+            attempt=number,
+            tenant="default",
+            input_json='"the-secret-prompt"',
+            trace_context=context,
+            checkpoint=CheckpointRef(key="k", step=3) if number > 1 else None,
+        )
+        now = time.time_ns()
+        attempt = tracing.attempt(claim, GROUP, asked_ns=now, ready_ns=now + 10**9, wake={"model": 2.0})
+        for step in range(500):
+            attempt.step("denoise", step + 1, 500)
+        attempt.phase("upload")
+        attempt.ended(outcome)
+        attempt.settled(None if outcome is None else State.SUCCEEDED, began_ns=now)
+    tracing.close(5)
+    return list(exporter.get_finished_spans())
+
+
+def test_every_attribute_is_in_the_registry_or_our_own(spans: list[ReadableSpan]) -> None:
+    registry = dict(_registry())
+    assert registry["messaging.operation"] is True, "the registry is read with its deprecations"
+    used = {name for span in spans for name in span.attributes or {}}
+    used |= {name for span in spans for event in span.events for name in event.attributes or {}}
+    used |= set(spans[0].resource.attributes)
+    own = {name for name in used if name.startswith("daybreak.")}
+    assert used - own, "some attributes are the registry's"
+    assert {name for name in used - own if registry.get(name, True)} == set()
+    assert not own & set(registry)
+
+
+def test_messaging_spans_have_the_names_kinds_and_attributes_of_the_conventions(
+    spans: list[ReadableSpan],
+) -> None:
+    operations = {value.value for value in MessagingOperationTypeValues}
+    seen = set()
+    for span in spans:
+        attributes = dict(span.attributes or {})
+        operation = attributes.get("messaging.operation.name")
+        if operation is None:
+            assert span.kind is SpanKind.INTERNAL
+            continue
+        seen.add(operation)
+        assert attributes["messaging.operation.type"] == operation
+        assert operation in operations
+        assert span.name == f"{operation} {attributes['messaging.destination.name']}"
+        assert span.kind is KINDS[str(operation)]
+        assert attributes["messaging.system"] == "daybreak"
+        assert ("error.type" in attributes) == (not span.status.is_unset)
+        assert "messaging.message.id" in attributes or "error.type" in attributes
+    assert seen == set(KINDS)
+
+
+def test_spans_name_the_version_of_the_conventions(spans: list[ReadableSpan]) -> None:
+    for span in spans:
+        assert span.instrumentation_scope is not None
+        assert span.instrumentation_scope.schema_url == "https://opentelemetry.io/schemas/1.44.0"
+
+
+def test_steps_are_coalesced_below_the_limit_of_the_sdk(spans: list[ReadableSpan]) -> None:
+    limit = SpanLimits().max_events
+    assert limit is not None
+    assert limit > span_steps.EVENTS_MAX
+    phases = [span for span in spans if span.name == "denoise"]
+    assert len(phases) == len(OUTCOMES)
+    for span in phases:
+        covered = [dict(event.attributes or {}) for event in span.events]
+        assert 1 < len(covered) <= span_steps.EVENTS_MAX
+        steps = [
+            step
+            for event in covered
+            for step in range(
+                int(str(event["daybreak.first_step"])), int(str(event["daybreak.last_step"])) + 1
+            )
+        ]
+        assert steps == list(range(1, 501)), "every step is in exactly one event"
+
+
+def test_no_span_has_anything_of_a_tasks_input_or_of_an_errors_message(spans: list[ReadableSpan]) -> None:
+    assert "the-secret-prompt" not in "".join(span.to_json() for span in spans)
+
+
+def test_an_outcome_that_is_no_failure_is_no_error(spans: list[ReadableSpan]) -> None:
+    outcomes = [
+        (attributes.get("daybreak.outcome"), attributes.get("error.type"))
+        for span in spans
+        if span.name == "process video"
+        for attributes in [dict(span.attributes or {})]
+    ]
+    assert outcomes == [
+        ("finished", None),
+        ("error", "oops"),
+        ("released", None),
+        ("stopped", None),
+        (None, "lease_lost"),
+    ]
