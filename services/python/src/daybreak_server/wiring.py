@@ -21,6 +21,7 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GangConfig
 from daybreak_server.engines.rank.watchdog import Watchdog
+from daybreak_server.observability.task_log import log_change
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
@@ -59,6 +60,7 @@ def build_queue(settings: Settings, pool: str) -> WorkQueue:
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
+        on_change=log_change,
     )
 
 
@@ -74,6 +76,7 @@ def shared_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
             prefix=settings.redis.prefix,
             lease_s=settings.pools[pool].lease.lease_s,
             timeout_s=settings.redis.timeout_s,
+            on_change=log_change,
         )
     )
 
@@ -99,6 +102,7 @@ def build_services(settings: Settings) -> Services:
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
+        on_change=log_change,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
@@ -235,6 +239,7 @@ def build_watchdog(settings: Settings, pool: str) -> Watchdog:
         "prefix": settings.redis.prefix,
         "lease_s": settings.pools[pool].lease.lease_s,
         "timeout_s": settings.redis.timeout_s,
+        "log": settings.log.model_dump(),
     }
     return Watchdog(command, config=config)
 

@@ -20,6 +20,11 @@ class TraceContext:
     traceparent: str
     tracestate: str = ""
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace: 32 hexadecimal digits."""
+        return self.traceparent.split("-")[1]
+
     @classmethod
     def parse(cls, traceparent: Sequence[str], tracestate: Sequence[str] = ()) -> TraceContext | None:
         """Parse the values of the two headers. As the standard requires, malformed values are ignored: without a

@@ -62,6 +62,7 @@ __all__ = [
     "ArtifactSettings",
     "HttpSettings",
     "LeaseSettings",
+    "LogSettings",
     "OperatorSettings",
     "PoolName",
     "PoolSettings",
@@ -72,6 +73,8 @@ __all__ = [
     "SettingsError",
     "TenantSettings",
     "child_environment",
+    "colours_wanted",
+    "in_pod",
     "load_settings",
     "names_kubernetes",
 ]
@@ -347,6 +350,30 @@ class OperatorSettings(_Group):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
+class LogSettings(_Group):
+    """The log that each process writes to its standard error."""
+
+    format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="Format of the lines. `auto` selects `json` in a pod whose standard error is no terminal, or else "
+        "`text`, with colours on a terminal.",
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="Least severe level that is logged. Below `debug`, libraries log only warnings and errors.",
+    )
+    container: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether processes that Ray starts, such as ranks, write their log to the standard error of their "
+        "container too, where `kubectl logs` finds it. `auto`: in a pod. Ray's own files always have it.",
+    )
+    inputs: bool = Field(
+        False,
+        description="Whether the log may contain the inputs of tasks, such as prompts. If not, text that comes from an "
+        "input is replaced in error messages.",
+    )
+
+
 class RaySettings(_Group):
     """How Ray nodes start."""
 
@@ -381,6 +408,7 @@ class Settings(_Group):
         default_factory=dict, description="The key is the tenant's name."
     )
     operator: OperatorSettings = OperatorSettings()
+    log: LogSettings = LogSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")
@@ -433,3 +461,13 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 def names_kubernetes() -> bool:
     """Whether the environment names a Kubernetes cluster: in a pod, or by KUBECONFIG."""
     return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - the one place
+
+
+def in_pod() -> bool:
+    """Whether this process runs in a pod of Kubernetes."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))  # noqa: TID251 - the one place
+
+
+def colours_wanted() -> bool:
+    """Whether a terminal may get colours: unless NO_COLOR is set (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")  # noqa: TID251 - the one place

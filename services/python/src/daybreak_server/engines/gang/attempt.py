@@ -143,6 +143,8 @@ class Attempt:
             resume or b"",
             task=claim.lease.task,
             attempt=claim.attempt,
+            group=claim.lease.group,
+            trace_id=claim.trace_context.trace_id if claim.trace_context is not None else "",
             input=claim.input_json,
             resumes=resume is not None,
         )

@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from daybreak_server.domain import log_context
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
@@ -165,6 +166,7 @@ class Rank:
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
+        log_context.bind(pool=self._config.pool, rank=self._rank)
         cause: Cause | None = None
         try:
             if self._rank == 0:
@@ -191,12 +193,13 @@ class Rank:
 
     def _lead(self) -> Cause | None:
         config, deps = self._config, self._deps
-        queue = deps.queue()
+        queue, record = deps.queue(), self._first_record()
+        log_context.bind(group=record.id)
         lease_renewer = LeaseRenewer(
             queue,
             config,
             self._heartbeat,
-            record=self._first_record(),
+            record=record,
             on_break=self._on_break,
             watchdog=self._watchdog,
         )

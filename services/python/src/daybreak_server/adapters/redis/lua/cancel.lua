@@ -8,7 +8,9 @@ local function run(ARGV)
   if not TERMINAL[r.state] and not r.cancel_at then
     set(r, 'cancel_at', NOW_TEXT)
     set(r, 'cancel_reason', a.reason)
-    if r.state ~= 'running' then
+    if r.state == 'running' then
+      report_change(r, 'cancelling', '{"reason":' .. cjson.encode(a.reason) .. '}')
+    else
       leave_queue(r)
       finish_cancelled(r)
     end

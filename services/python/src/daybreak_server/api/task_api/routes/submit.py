@@ -23,7 +23,9 @@ from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.api.task_api.fast_path import Handler
 from daybreak_server.api.task_api.problem_json import problem
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.domain.tasks import NewTask
+from daybreak_server.domain.task_changes import ChangeKind, TaskChange
+from daybreak_server.domain.tasks import NewTask, TaskRecord
+from daybreak_server.observability.task_log import log_change
 from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
 
@@ -106,7 +108,19 @@ async def _store_task(ctx: Dependencies, task: NewTask) -> Response:
 async def _count_and_show(ctx: Dependencies, submitted: Submitted) -> Json:
     if not submitted.repeated:
         ctx.metrics.count_submitted(submitted.record.pool)
+        _log_submitted(submitted.record, with_input=ctx.services.settings.log.inputs)
     return await ctx.task_json(submitted.record)
+
+
+def _log_submitted(record: TaskRecord, *, with_input: bool) -> None:
+    trace = record.trace_context
+    change = TaskChange(
+        task=record.id,
+        kind=ChangeKind.SUBMITTED,
+        tenant=record.tenant,
+        trace_id=trace.trace_id if trace is not None else "",
+    )
+    log_change(change, input_json=record.input_json if with_input else None)
 
 
 async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
