@@ -92,9 +92,9 @@ class ContainerHandler(logging.Handler):
     """
 
     def __init__(self, path: Path = CONTAINER_STDERR) -> None:
-        super().__init__()
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         self._dropped = 0
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record's line, or count it as dropped."""
@@ -137,12 +137,17 @@ def _install(log: LogSettings, *handlers: logging.Handler) -> None:
             handler.addFilter(_is_ours_or_warning)
         root.addHandler(handler)
     root.setLevel(log.level.upper())
-    for name in [*_LIBRARIES, "ray.serve", "uvicorn.error", "uvicorn.access"]:
-        logger = logging.getLogger(name)
-        for handler in logger.handlers[:]:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                logger.removeHandler(handler)
-        logger.propagate = True
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES:
+            _adopt(logger)
+
+
+def _adopt(logger: logging.Logger) -> None:
+    """Send a library's lines to the root's handlers instead of its own. Files that it writes stay."""
+    for handler in logger.handlers[:]:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+    logger.propagate = True
 
 
 def _is_ours_or_warning(record: logging.LogRecord) -> bool:
