@@ -208,7 +208,7 @@ def _formatter(log: LogSettings, render: Callable[..., str]) -> _Formatter:
     from structlog import stdlib
 
     return stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_Assemble(None if log.inputs else Redactor())],
+        foreign_pre_chain=[_Assemble(Redactor(_no_inputs) if log.inputs else Redactor())],
         processors=[stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
 
@@ -216,8 +216,8 @@ def _formatter(log: LogSettings, render: Callable[..., str]) -> _Formatter:
 class _Assemble:
     """Makes the line's fields from a record of the standard library."""
 
-    def __init__(self, redact: Redactor | None) -> None:
-        self._redact = redact or _unchanged
+    def __init__(self, redact: Redactor) -> None:
+        self._redact = redact
 
     def __call__(self, _logger: object, _method: str, event: _Event) -> _Event:
         record: logging.LogRecord = event["_record"]
@@ -252,8 +252,8 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {**context, **fields}
 
 
-def _unchanged(text: str) -> str:
-    return text
+def _no_inputs() -> tuple[object, ...]:
+    return ()
 
 
 def _json_line(event: _Event) -> str:
