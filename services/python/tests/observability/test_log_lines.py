@@ -271,7 +271,11 @@ log.info("last")
 
 def test_a_rank_works_without_its_container_s_standard_error(tmp_path: Path) -> None:
     """Where it cannot be opened, the log says so and is in Ray's file only."""
-    program = f'from pathlib import Path\nlog_from_ray_worker(LogSettings(), container=Path("{tmp_path}/no"))\nlog.info("step")'
+    program = f"""
+from pathlib import Path
+log_from_ray_worker(LogSettings(), container=Path("{tmp_path}/no"))
+log.info("step")
+"""
     warning, line = lines(run(program, **POD))
     assert "cannot be opened" in warning["message"]
     assert line["message"] == "step"

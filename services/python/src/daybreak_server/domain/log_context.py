@@ -11,8 +11,7 @@ that comes from them (``observability/redaction.py``), because an error message 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from typing import ParamSpec, TypeVar
 
@@ -20,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 LogValue = str | int | float
 
+OF_THE_PROCESS = ("pool", "rank", "request_id")
+"""The fields that do not depend on the task that is bound."""
 PRIVATE_INPUTS = 32
 """How many inputs are remembered: those of the latest tasks."""
 
@@ -37,14 +38,27 @@ def bind(**fields: LogValue) -> None:
     _FIELDS.set({**_FIELDS.get(), **_known(fields)})
 
 
-@contextmanager
-def bound(**fields: LogValue) -> Iterator[None]:
+class bound:  # noqa: N801 - it reads like a function, and is half as expensive as a generator: each request has one
     """Add fields inside a ``with`` block. Empty texts are left out."""
-    reset = _FIELDS.set({**_FIELDS.get(), **_known(fields)})
-    try:
-        yield
-    finally:
-        _FIELDS.reset(reset)
+
+    __slots__ = ("_before", "_fields")
+
+    def __init__(self, **fields: LogValue) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._before = _FIELDS.set({**_FIELDS.get(), **_known(self._fields)})
+
+    def __exit__(self, *_: object) -> None:
+        _FIELDS.reset(self._before)
+
+
+def about(task: str) -> dict[str, object]:
+    """The bound fields for a line about ``task``. If another task is bound, its fields are left out."""
+    context = _FIELDS.get()
+    if context.get("task") == task:
+        return dict(context)
+    return {name: context[name] for name in OF_THE_PROCESS if name in context}
 
 
 def inherited(function: Callable[P, T]) -> Callable[P, T]:

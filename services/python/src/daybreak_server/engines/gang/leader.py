@@ -25,7 +25,7 @@ from daybreak_server.domain import log_context
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import attempt_of
 from daybreak_server.domain.pools import GroupState, WakePhase
-from daybreak_server.domain.task_changes import ChangeKind, TaskChange
+from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import (
     Claim,
     Control,
@@ -46,7 +46,7 @@ from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease, LeaseRenewer
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
-from daybreak_server.observability.task_log import log_change
+from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.workloads.base import WorkloadSpec
@@ -173,7 +173,7 @@ class LeaderLoop:
 
     def _log_change(self, lease: Lease, kind: ChangeKind) -> None:
         """Log a change that the store does not report. It reports the others itself, such as retries."""
-        log_change(TaskChange(task=lease.task, kind=kind, attempt=attempt_of(lease.token), group=lease.group))
+        log_task(kind, lease.task, attempt=attempt_of(lease.token), group=lease.group)
 
     def _run_and_settle(self, claim: Claim) -> Claim | None:
         config, lease_renewer = self._deps.config, self._lease_renewer

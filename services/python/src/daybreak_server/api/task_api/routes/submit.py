@@ -23,9 +23,9 @@ from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.api.task_api.fast_path import Handler
 from daybreak_server.api.task_api.problem_json import problem
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.domain.task_changes import ChangeKind, TaskChange
+from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import NewTask, TaskRecord
-from daybreak_server.observability.task_log import log_change
+from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
 
@@ -114,13 +114,13 @@ async def _count_and_show(ctx: Dependencies, submitted: Submitted) -> Json:
 
 def _log_submitted(record: TaskRecord, *, with_input: bool) -> None:
     trace = record.trace_context
-    change = TaskChange(
-        task=record.id,
-        kind=ChangeKind.SUBMITTED,
+    log_task(
+        ChangeKind.SUBMITTED,
+        record.id,
         tenant=record.tenant,
-        trace_id=trace.trace_id if trace is not None else "",
+        trace_id=trace.trace_id if trace is not None else None,
+        input=record.input_json if with_input else None,
     )
-    log_change(change, input_json=record.input_json if with_input else None)
 
 
 async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
