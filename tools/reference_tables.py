@@ -61,10 +61,10 @@ def scripts() -> str:
 
 
 def fragments() -> str:
-    """The fragments that scripts share, in the order in which they are loaded."""
+    """The clock and the fragments that scripts share, in the order in which they are loaded."""
     return markdown(
         ("fragment", "what it is"),
-        ((f"`_{name}.lua`", _first_sentence(_head(f"_{name}"))) for name in FRAGMENTS),
+        ((f"`_{name}.lua`", _first_sentence(_head(f"_{name}"))) for name in ("clock", *FRAGMENTS)),
     )
 
 
@@ -92,7 +92,7 @@ def _flags(name: str) -> str:
 
 def _calling_module(script: str) -> str:
     """The module that calls a script."""
-    for path in sorted(ADAPTER.rglob("*.py")):
+    for path in sorted(ADAPTER.rglob("*.py"), key=lambda path: (path.parent == ADAPTER, path)):
         if f'Call("{script}"' in path.read_text(encoding="utf-8"):
             return f"[`{path.name}`](../{path.relative_to(generated_files.ROOT)})"
     raise SystemExit(f"no module below {ADAPTER} calls the script {script!r}")
@@ -142,13 +142,13 @@ def routes() -> str:
     head = ("method", "path", "what it does", "status on success", "error codes")
     app = openapi.app()
     ctx = app.state.context
-    of_modules = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]
-    found = [*of_modules, *(route for route in app.routes if isinstance(route, APIRoute))]
-    return markdown(head, sorted(_routes(found), key=lambda row: (row[1].strip("`"), row[0])))
+    module_routes = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]
+    all_routes = [*module_routes, *(route for route in app.routes if isinstance(route, APIRoute))]
+    return markdown(head, sorted(_routes(all_routes), key=lambda row: (row[1].strip("`"), row[0])))
 
 
-def _routes(found: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
-    for route in found:
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
+    for route in routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
         if ":path}" in path or methods == {"HEAD"}:
             continue

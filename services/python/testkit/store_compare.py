@@ -31,17 +31,17 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
             pipe.zrange(keys.of("wait", tenant), 0, -1)
         for group in groups:
             pipe.hget(keys.of("group", group), "task")
-        stored, shares, numbers, *rest = pipe.execute()
-    held = [(task or b"").decode().split() for task in rest[len(rest) - len(groups) :]]
+        stored, shares, numbers, *replies = pipe.execute()
+    held = [(task or b"").decode().split() for task in replies[len(replies) - len(groups) :]]
     assert held == [model.groups[group].tasks for group in groups]
     assert [name.decode() for name in stored] == tenants
     assert {name.decode(): float(at) for name, at in shares.items()} == queue.shares
     vtime, lease_clock, mean_s = numbers
     assert (float(vtime or 0), int(lease_clock or 0)) == (queue.vtime, model.lease_clock)
     assert (float(mean_s) if mean_s else None) == model.mean_s
-    zsets = [{member.decode(): score for member, score in found} for found in rest[: len(_ZSETS)]]
+    zsets = [{member.decode(): score for member, score in members} for members in replies[: len(_ZSETS)]]
     assert dict(zip(_ZSETS, zsets, strict=True)) == _zsets(model)
-    for tenant, ids in zip(tenants, rest[len(_ZSETS) : len(rest) - len(groups)], strict=True):
+    for tenant, ids in zip(tenants, replies[len(_ZSETS) : len(replies) - len(groups)], strict=True):
         assert [task.decode() for task in ids] == list(queue.waiting(tenant))
 
 

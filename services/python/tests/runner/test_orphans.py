@@ -11,6 +11,9 @@ import psutil
 import pytest
 
 TESTS = Path(__file__).parents[1]
+PYTHON = os.path.abspath(sys.executable)
+"""The interpreter as it prints its own path: when pytest was started by a relative path, ``sys.executable`` has ``..``.
+``Path.resolve`` would follow the link out of the virtual environment."""
 HEAD = """
 import multiprocessing, os, subprocess, sys
 from pathlib import Path
@@ -41,7 +44,7 @@ def test_it(tmp_path):
 
 def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_inside.py").write_text(HEAD + code)
-    command = [sys.executable, "-m", "pytest", "-p", "testkit.orphans", "-p", "no:cacheprovider", "-q"]
+    command = [PYTHON, "-m", "pytest", "-p", "testkit.orphans", "-p", "no:cacheprovider", "-q"]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [
@@ -74,7 +77,7 @@ def test_an_orphan_process_fails_the_run_and_is_named_and_killed(
     pid = int((tmp_path / "pid").read_text())
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     assert "1 passed" in result.stdout
-    assert f"{pid}: {sys.executable} -c import time; time.sleep(600) left-behind" in result.stdout
+    assert f"{pid}: {PYTHON} -c import time; time.sleep(600) left-behind" in result.stdout
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[4]
+PYTHON = os.path.abspath(sys.executable)
+"""The interpreter as it prints its own path: when pytest was started by a relative path, ``sys.executable`` has ``..``.
+``Path.resolve`` would follow the link out of the virtual environment."""
 
 PLATFORM = [
     "anyio", "av", "boto3", "botocore", "daybreak", "fastapi", "hiredis", "httpx2", "hypothesis", "kopf", "kubernetes",
@@ -31,7 +34,7 @@ def without(folder: Path, *packages: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def make_gpu(environment: dict[str, str], folder: Path, python: str = sys.executable) -> tuple[int, str]:
+def make_gpu(environment: dict[str, str], folder: Path, python: str = PYTHON) -> tuple[int, str]:
     if shutil.which("make") is None:
         pytest.skip("make is not installed here")
     result = subprocess.run(
@@ -54,7 +57,7 @@ def test_make_gpu_names_the_missing_packages(tmp_path: Path) -> None:
     """One line names the Python that was tried and its missing packages. Another says how to choose another Python."""
     status, printed = make_gpu(without(tmp_path, "torch", "PIL"), tmp_path)
     assert status != 0
-    assert f"{sys.executable}: not installed here: torch, pillow" in printed.splitlines()
+    assert f"{PYTHON}: not installed here: torch, pillow" in printed.splitlines()
     assert "name one with PY=" in printed
     assert "Traceback" not in printed
 

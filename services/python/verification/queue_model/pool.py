@@ -99,7 +99,7 @@ class ModelPool:
         return task.state
 
     def delete(self, task_id: str) -> int:
-        """1, 0 if there is no such task, or -1 if it has not ended."""
+        """1 if the task was deleted, 0 if there is no such task, or -1 if it has not ended."""
         task = self.tasks.get(task_id)
         if task is None:
             return 0
@@ -142,7 +142,7 @@ class ModelPool:
         checkpoint: CheckpointRef | None = None,
         resumed_from_step: int | None = None,
     ) -> Control:
-        """Report; without events, renew."""
+        """Report progress. Without events, this is a renewal of the lease."""
         task = self.tasks.get(task_id)
         if task is None or task.running is None or task.running.token != token:
             return Control.STALE
@@ -221,7 +221,7 @@ class ModelPool:
 
     @property
     def steady(self) -> int:
-        """The lease clock, interpolated between ticks. Attempts are billed by it, so clock steps are free."""
+        """The lease clock, interpolated between ticks. It bills attempts, so a step of the wall clock costs nothing."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 
@@ -342,18 +342,18 @@ class ModelPool:
         attempt, task.running = task.running, None
         if attempt is None:
             return ""
-        everything = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
+        total_ms = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
         if keep and task.resumed_from_step is None:
             ran = max(0, self.steady - attempt.claimed_ms) / 1000
             self.mean_s = (
                 ran if self.mean_s is None else self.mean_s + RUN_HISTORY_WEIGHT * (ran - self.mean_s)
             )
-        used = everything if ended else 0
+        used = total_ms if ended else 0
         if not ended and attempt.checkpoint_ms is not None:
             used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
         task.used_ms += used
-        task.wasted_ms += everything - used
-        self.queue.correct(task.new.tenant, attempt.charge, everything / 1000)
+        task.wasted_ms += total_ms - used
+        self.queue.correct(task.new.tenant, attempt.charge, total_ms / 1000)
         if not ended:
             task.resumed_from_step = None
         group = self.groups.get(attempt.group)

@@ -28,7 +28,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class ModelTask:
-    """A task with everything that influences its course."""
+    """A task, with everything that influences what happens to it."""
 
     new: NewTask
     place: int
@@ -60,7 +60,7 @@ class ModelTask:
 
     @property
     def deadline(self) -> int | None:
-        """The deadline to start, until the task has first started; afterwards the deadline to end."""
+        """The start deadline until the task's first start, afterwards the run deadline."""
         return self.start_by if self.started_ms is None else self.run_by
 
     @property

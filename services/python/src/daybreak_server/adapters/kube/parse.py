@@ -80,9 +80,8 @@ def pod(body: Mapping[str, Any]) -> Pod:
         running=running,
         ready=_true(conditions.get("Ready")),
         terminating=bool(meta.get("deletionTimestamp")),
-        ends_at=moment(
-            meta.get("deletionTimestamp")
-        ),  # the end of the grace period, not the time of the deletion
+        # The timestamp is the end of the grace period, not the time of the deletion.
+        ends_at=moment(meta.get("deletionTimestamp")),
         created_at=moment(meta.get("creationTimestamp")) or 0.0,
         scheduled_at=moment((conditions.get("PodScheduled") or {}).get("lastTransitionTime"))
         if _true(conditions.get("PodScheduled"))

@@ -141,7 +141,8 @@ class Scripts:
                 raise
         try:
             self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
-        except failures.ResponseError:  # no memory or no permission to load it: EVAL is slower, but works
+        except failures.ResponseError:
+            # There is no memory or no permission to load the library. EVAL is slower, but works.
             return self._execute("EVAL", script.text, *operands)
         return self._execute("FCALL", script.function, *operands)
 
@@ -216,9 +217,8 @@ class AsyncScripts:
         reply = await execute("FCALL", script.function, *operands)
         if isinstance(reply, Exception) and is_unknown(reply):
             loaded = await self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
-            if isinstance(
-                loaded, Exception
-            ):  # no memory or no permission to load it: EVAL is slower, but works
+            if isinstance(loaded, Exception):
+                # There is no memory or no permission to load the library. EVAL is slower, but works.
                 reply = await execute("EVAL", script.text, *operands)
             else:
                 reply = await execute("FCALL", script.function, *operands)
