@@ -1,4 +1,4 @@
-"""A workload whose errors and logs quote its prompt, whole and in part, as careless libraries do."""
+"""A workload that logs much, and whose errors and logs quote its prompt, as careless libraries do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _log = logging.getLogger("careless.library")
 class IndiscreetParams(BaseModel):
     prompt: str
     fails: int = 0
+    lines: int = 0
 
 
 def _cost(params: IndiscreetParams) -> float:
@@ -42,6 +43,8 @@ class Indiscreet:
         _log.warning("truncated: %s", prompt[len(prompt) // 3 :])
         _log.error("request %s", json.dumps({"prompt": prompt}))
         yield Step(phase="work", fraction=0.5)
+        for number in range(1, task.params.lines + 1):
+            ctx.log(f"line {number}")
         if task.attempt <= task.params.fails:
             raise ValueError(f"cannot draw {prompt!r}")
         parts: dict[str, Any] = {prompt: 1}

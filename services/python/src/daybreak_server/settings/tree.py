@@ -22,6 +22,7 @@ from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import sources
+from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import (
     Folder,
@@ -216,30 +217,6 @@ class OperatorSettings(Section):
         description="Port of `/healthz`, which fails if the control loop of a pool hangs. 0 turns it off.",
     )
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
-
-
-class LogSettings(Section):
-    """The log that each process writes to its standard error."""
-
-    format: Literal["auto", "json", "text"] = Field(
-        "auto",
-        description="Format of the lines. `auto` selects `json` in a pod whose standard error is no terminal, or else "
-        "`text`, with colours on a terminal.",
-    )
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info",
-        description="Least severe level that is logged. Below `debug`, libraries log only warnings and errors.",
-    )
-    container: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Whether processes that Ray starts, such as ranks, write their log to the standard error of their "
-        "container too, where `kubectl logs` finds it. `auto`: in a pod. Ray's own files always have it.",
-    )
-    inputs: bool = Field(
-        False,
-        description="Whether the log may contain the inputs of tasks, such as prompts. If not, text that comes from an "
-        "input is replaced in error messages.",
-    )
 
 
 class RaySettings(Section):
