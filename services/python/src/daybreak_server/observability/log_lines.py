@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
@@ -30,6 +31,8 @@ FIELDS = (
     *("reason", "error", "strikes", "delay_s", "input"),
 )
 """The fields that a line may have beside the standard ones, in their order."""
+_PLAIN = re.compile(r"[\w.:/+-]+")
+"""Text that needs no quotes."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]
@@ -110,30 +113,20 @@ class _Assemble:
         if record.name != TASKS:  # those of a change are complete
             bound = log_context.about(fields["task"]) if "task" in fields else log_context.current()
             fields = {**bound, **fields}
-        line = assembled(record.levelno, record.name, message, fields, at=record.created, redact=self._redact)
+        line: Line = {
+            "timestamp": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        line.update({name: fields[name] for name in FIELDS if name in fields})
+        if "error" in line:
+            line["error"] = self._redact(str(line["error"]))
         exc_info = event.get("exc_info")
         if exc_info and exc_info != (None, None, None):
             line["exception"] = self._redact(logging.Formatter().formatException(exc_info))
         line["_record"], line["_from_structlog"] = record, event["_from_structlog"]
         return line
-
-
-def assembled(
-    level: int, logger: str, message: str, fields: Mapping[str, object], *, at: float, redact: Redactor
-) -> Line:
-    """A line with its fields in order. ``at``: seconds since 1970."""
-    line: Line = {
-        "timestamp": timestamp(at),
-        "level": logging.getLevelName(level).lower(),
-        "logger": logger,
-        "message": message,
-    }
-    for name in FIELDS:
-        if name in fields:
-            line[name] = fields[name]
-    if "error" in line:
-        line["error"] = redact(str(line["error"]))
-    return line
 
 
 def timestamp(at: float) -> str:
@@ -166,8 +159,7 @@ def text_line(line: Mapping[str, Any]) -> bytes:
 
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
-    plain = text.isprintable() and text and not any(mark in text for mark in " \t='\"")
-    return text if plain else repr(value)
+    return text if _PLAIN.fullmatch(text) else repr(value)
 
 
 def shortened(line: Mapping[str, Any], encoded: bytes, max_bytes: int) -> bytes:

@@ -21,12 +21,12 @@ from typing import Any
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
 from daybreak_server.observability.log_lines import (
     LazyFormatter,
-    assembled,
     json_formatter,
     json_line,
     shortened,
     text_formatter,
     text_line,
+    timestamp,
 )
 from daybreak_server.observability.redaction import Redactor
 from daybreak_server.observability.task_log import TASKS, write_lines_with
@@ -140,8 +140,11 @@ def _write_task_lines(
 
     targets = [(json_line if _wants_json(log) else text_line, to_stderr), *writes]
 
-    def write(level: int, message: str, fields: Mapping[str, object]) -> None:
-        line = assembled(level, TASKS, message, fields, at=time.time(), redact=redact)
+    def write(is_warning: bool, fields: dict[str, object]) -> None:
+        level = "warning" if is_warning else "info"
+        line = {"timestamp": timestamp(time.time()), "level": level, "logger": TASKS, **fields}
+        if "error" in line:
+            line["error"] = redact(str(line["error"]))
         for encode, write_line in targets:
             write_line(encode(line))
 

@@ -11,7 +11,7 @@ records of the logger :data:`TASKS`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from daybreak_server.domain import log_context
 from daybreak_server.domain.ids import TaskId
@@ -19,15 +19,15 @@ from daybreak_server.domain.task_changes import ChangeKind, TaskChange
 
 TASKS = "daybreak.tasks"
 """The logger of these lines. Their messages contain no text from a workload; the field ``error`` may."""
-WriteLine = Callable[[int, str, Mapping[str, object]], None]
-"""Gets the level, the message and the fields of a line. Must not raise."""
+WriteLine = Callable[[bool, dict[str, object]], None]
+"""Gets whether the line is a warning, and its fields; ``message`` is one of them. Must not raise."""
 
 _log = logging.getLogger(TASKS)
-_LEVELS = {ChangeKind.RETRYING: logging.WARNING, ChangeKind.FAILED: logging.WARNING}
 
 
-def _write_record(level: int, message: str, fields: Mapping[str, object]) -> None:
-    _log.log(level, message, extra=dict(fields))
+def _write_record(is_warning: bool, line: dict[str, object]) -> None:
+    message = line.pop("message")
+    _log.log(logging.WARNING if is_warning else logging.INFO, message, extra=line)
 
 
 _write: WriteLine = _write_record
@@ -44,15 +44,21 @@ def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None
 
     :param details: Further fields, of those in ``logging.FIELDS``. Empty ones are left out.
     """
-    level = _LEVELS.get(kind, logging.INFO)
-    if not _log.isEnabledFor(level):
+    is_warning = kind is ChangeKind.RETRYING or kind is ChangeKind.FAILED
+    if not _log.isEnabledFor(logging.WARNING if is_warning else logging.INFO):
         return
-    fields: dict[str, object] = log_context.about(task)
-    fields["change"], fields["task"], fields["pool"] = kind.value, task, task.rpartition("_")[0]
+    change = str(kind)
+    line: dict[str, object] = {
+        "message": f"task {task} {change}",
+        "change": change,
+        **log_context.about(task),
+        "task": task,
+        "pool": task.rpartition("_")[0],
+    }
     for name, value in details.items():
         if value is not None and value != "":
-            fields[name] = value
-    _write(level, f"task {task} {kind.value}", fields)
+            line[name] = value
+    _write(is_warning, line)
 
 
 def log_change(change: TaskChange) -> None:
