@@ -219,13 +219,13 @@ def test_a_redis_that_refuses_the_password_is_an_error(tmp_path: Path, valkey: S
     assert checks["redis"].advice.startswith("correct the credentials in DAYBREAK_REDIS__URL")
 
 
-def test_a_fail_over_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
+def test_a_failover_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
     """A lost master takes with it the tasks that no replica has. The advice names the setting against it."""
-    few = redis._fail_over(RedisFacts(replicas=0), 1)
+    few = redis._failover(RedisFacts(replicas=0), 1)
     assert (few.level, few.found) == ("warning", "no replica is connected to the master")
-    loses = redis._fail_over(RedisFacts(replicas=2), 0)
+    loses = redis._failover(RedisFacts(replicas=2), 0)
     assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
-    assert redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
+    assert redis._failover(RedisFacts(replicas=2), 1).level == "ok"
 
 
 def test_unreachable_sentinels_are_warnings_and_an_unknown_master_is_an_error(tmp_path: Path) -> None:

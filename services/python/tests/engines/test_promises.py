@@ -130,7 +130,7 @@ def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("new_content", [b"more than before", b"less", b"as it is!"])
-def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, new_content: bytes) -> None:
+def test_a_file_that_is_still_being_written_is_not_an_artifact(tmp_path: Path, new_content: bytes) -> None:
     """Because hash and stored bytes could differ, the attempt fails with a message for the workload's author."""
     path = tmp_path / "out.txt"
     path.write_bytes(b"as it was")
@@ -140,7 +140,7 @@ def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, new_c
     parts = upload_artifact(
         writing_blobs, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain")
     )
-    with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
+    with pytest.raises(RetryableError, match=r"out\.txt was written to during its upload"):
         list(parts)
 
 

@@ -225,7 +225,7 @@ def test_a_watchdog_tries_again_at_its_next_poll() -> None:
 
 
 def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
-    """A lease renewer may read a reply late, because the work holds Python's lock; the lease is no newer for that."""
+    """If the work holds Python's lock, a reply is read late. The lease still counts from the request."""
     arrived: list[float] = []
 
     class SlowQueue(_Queue):

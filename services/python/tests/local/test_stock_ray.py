@@ -106,7 +106,7 @@ Started = TypeVar("Started", "Head", "Local")
 
 
 def start(make: Callable[[], Started]) -> Started:
-    """Start Ray, and try again if it gives up.
+    """Start Ray, and retry if it gives up.
 
     It gives up after 30 s, which can happen on a busy machine. In a stock start, nothing can change that limit.
     """

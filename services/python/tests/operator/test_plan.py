@@ -43,7 +43,7 @@ REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def settled(observation: Observed) -> Observed:
-    """The same observation after the status has been written."""
+    """``observation`` after the status has been written."""
     return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))
 
 
@@ -310,7 +310,7 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
     """KubeRay is silent if it creates no pods and its status is stale for a minute.
 
-    A current status is no silence.
+    A pool whose status is current is not silent.
     """
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))

@@ -101,7 +101,7 @@ def test_a_pool_is_parsed_from_the_api_servers_object() -> None:
 
 
 def test_a_window_with_an_unknown_time_zone_is_refused() -> None:
-    """An unknown zone is not taken for UTC."""
+    """An unknown zone is not treated as UTC."""
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         WarmWindow.model_validate({"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1})
 

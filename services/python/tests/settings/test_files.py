@@ -32,9 +32,9 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> N
         "pools:\n  video: {ranks: 1, groups: 1, ranks: 2}\n  echo:\n    options:\n      a: 1\n      a: 1\n"
     )
     assert problems(config) == (
-        f"{config}, line 5: http is given twice, first in line 1; keep one of them",
-        f"{config}, line 8: pools.video.ranks is given twice, first in line 8; keep one of them",
-        f"{config}, line 12: pools.echo.options.a is given twice, first in line 11; keep one of them",
+        f"{config}, line 5: http is given twice, first on line 1; keep one of them",
+        f"{config}, line 8: pools.video.ranks is given twice, first on line 8; keep one of them",
+        f"{config}, line 12: pools.echo.options.a is given twice, first on line 11; keep one of them",
     )
 
 

@@ -59,7 +59,7 @@ async def unended(client: AsyncClient, pool: str) -> list[Task]:
 
 
 class Load:
-    """Clients in a thread with its own event loop. Use it in ``with``."""
+    """Clients in a thread with its own event loop, as a context manager."""
 
     def __init__(
         self,

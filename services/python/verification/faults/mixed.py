@@ -56,7 +56,7 @@ class Outcome:
 
 
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller tries again later."""
+    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller retries later."""
     if fault.action == "arm":
         cluster.arm(fault.target)
         return True

@@ -30,7 +30,7 @@ def find_program() -> Path | None:
 
 
 class Toxiproxy:
-    """A running toxiproxy server. Use it in ``with``."""
+    """A running toxiproxy server, as a context manager."""
 
     def __init__(self, program: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="daybreak-toxi-")

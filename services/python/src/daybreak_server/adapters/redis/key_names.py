@@ -102,8 +102,9 @@ FAMILIES = {
         "id",
         Key(
             "list",
-            f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: `queued`; "
-            "a `succeeded` without artifacts; and the first `started`, which is added only when another event follows it",
+            f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: "
+            "`queued`; a `succeeded` without artifacts; and the first `started`, which is added only when another "
+            "event follows it",
         ),
     ),
     "preview": Family(

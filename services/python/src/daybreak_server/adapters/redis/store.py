@@ -60,7 +60,7 @@ class RedisStore:
 
     async def ping(self) -> None:
         """Check that Redis answers. :raises StoreUnavailableError: when it does not."""
-        await self._scripts.repeat(self._client.ping, idempotent=False)
+        await self._scripts.perform(self._client.ping, idempotent=False)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Accept tasks, each atomically. Submitting the same id again returns the same task."""
@@ -113,7 +113,7 @@ class RedisStore:
         keys = self._keys_of(task)
         if keys is None:
             return None
-        stored = await self._scripts.repeat(
+        stored = await self._scripts.perform(
             lambda: self._client.get(keys.of("preview", task)), idempotent=True
         )
         return preview.split(cast("bytes", stored)) if stored is not None else None
@@ -165,7 +165,7 @@ class RedisStore:
         """Confirm that the files below these prefixes are deleted."""
         if prefixes:
             key = self._keys(pool).single("garbage")
-            await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), idempotent=True)
+            await self._scripts.perform(lambda: self._client.zrem(key, *prefixes), idempotent=True)
 
     def _keys(self, pool: str) -> Keys:
         return Keys(prefix=self._prefix, pool=pool)

@@ -208,7 +208,7 @@ class LeaseRenewer:
         return min((held.renewed_at for held in self._held.values()), default=0.0)
 
     def refresh(self) -> None:
-        """Send the group's record to the store. An error is logged, and the thread tries again later."""
+        """Send the group's record to the store. An error is logged, and the thread retries later."""
         self._refreshed_at = time.monotonic()
         try:
             registered = self._queue.register(self._record, ttl_s=self.ttl_s)

@@ -168,7 +168,7 @@ def _problems(
         here = (*path, key.value)
         if key.value in first:
             yield (
-                f"{name}, line {line}: {'.'.join(here)} is given twice, first in line {first[key.value]}; "
+                f"{name}, line {line}: {'.'.join(here)} is given twice, first on line {first[key.value]}; "
                 "keep one of them"
             )
             continue
