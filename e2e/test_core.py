@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
-from daybreak import Event
+from daybreak import Event, Task
 from daybreak.wire.pools import WAKE_PHASES
 from testkit.kubernetes import s3
 from testkit.kubernetes.deployment import WAKE_S, Deployment
@@ -44,6 +45,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
     _saw_the_wake(deployment, timeline)
     assert sorted(set(timeline.steps)) == list(range(1, STEPS + 1)), "every step is streamed"
     assert any(key.endswith("/video.mp4") for key in s3.keys(deployment.store, "e2e/")), "the video is in S3"
+    _the_pods_logs_have_the_task(deployment, done)
     deployment.wait_for_zero("video", head=False)
 
 
@@ -56,6 +58,19 @@ def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
     log(f"  the group's hosts: {group.hosts}")
     assert (started.data["ranks"], group.ranks, len(pods)) == (2, 2, 2)
     assert set(group.hosts or ()) == pods
+
+
+def _the_pods_logs_have_the_task(deployment: Deployment, done: Task) -> None:
+    """`kubectl logs` of the leader's pod has a line for each change of the task, and no pod's log has its prompt."""
+    logs = [deployment.kube.log(pod.metadata.name, "ray-worker") for pod in deployment.kube.workers("video")]
+    lines = [json.loads(line) for text in logs for line in text.splitlines() if line.startswith("{")]
+    changes = [
+        (line["change"], line["rank"], line["attempt"])
+        for line in lines
+        if line.get("task") == done.id and "change" in line
+    ]
+    assert changes == [("started", 0, 1), ("succeeded", 0, 1)], f"the log of the pods has {changes}"
+    assert not any(str(VIDEO["prompt"]) in text for text in logs)
 
 
 def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:

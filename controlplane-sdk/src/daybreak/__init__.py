@@ -37,7 +37,7 @@ from daybreak.errors import (
     WaitTimeoutError,
 )
 from daybreak.version import VERSION
-from daybreak.wire import Artifact, Event, EventType, Pool, Priority, SubmitRequest, Task, TaskState
+from daybreak.wire import Artifact, Event, EventType, LogLine, Pool, Priority, SubmitRequest, Task, TaskState
 
 if TYPE_CHECKING:
     from daybreak.aio import AsyncClient
@@ -60,6 +60,7 @@ __all__ = [
     "Event",
     "EventType",
     "InvalidInputError",
+    "LogLine",
     "NotFoundError",
     "Pool",
     "Preview",

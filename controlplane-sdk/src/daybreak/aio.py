@@ -31,6 +31,7 @@ from daybreak.core.effects import (
     step,
 )
 from daybreak.core.follow import follow, wait
+from daybreak.core.logs import logs
 from daybreak.core.retry import ApiRequest, Retry, request_with_retries
 from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import DaybreakError
@@ -42,7 +43,17 @@ from daybreak.transport import (
     translate_error,
     translate_setup_errors,
 )
-from daybreak.wire import BatchResult, Estimate, Event, Pool, Priority, SubmitRequest, Task, TaskState
+from daybreak.wire import (
+    BatchResult,
+    Estimate,
+    Event,
+    LogLine,
+    Pool,
+    Priority,
+    SubmitRequest,
+    Task,
+    TaskState,
+)
 
 T = TypeVar("T")
 
@@ -193,6 +204,16 @@ class AsyncClient:
         If old events were deleted, the first one is ``reset``.
         """
         return self._iterate(follow(task, after=None, retry=self._retry, live=False))
+
+    def logs(
+        self, task: TaskRef, *, follow: bool = False, after: str | None = None
+    ) -> AsyncIterator[LogLine]:
+        """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
+
+        With ``follow``, the iteration waits for further lines, and ends when the task does. It reconnects when a
+        connection breaks. ``dropped`` of a line says how many lines are missing before it.
+        """
+        return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))
 
     async def wait(self, task: TaskRef, *, timeout_s: float | None = None, check: bool = True) -> Task:
         """Wait until the task ends. Raises ``TaskFailedError`` if it did not succeed, unless ``check=False``."""

@@ -1,4 +1,4 @@
-"""``daybreak tasks …``: list, show, watch, cancel, replay, download and delete tasks."""
+"""``daybreak tasks …``: list, show and watch tasks, read their logs, cancel, replay, download and delete them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak.wire import Task, TaskState
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="List, show, watch, cancel, replay, download and delete tasks.",
+    help="List, show and watch tasks, read their logs, cancel, replay, download and delete them.",
 )
 
 
@@ -99,6 +99,44 @@ def watch(
         ended = client.get(task_id)
         code = EXIT_OF_STATE[ended.state] if as_json else report(output, ended, timeline, None)
     raise typer.Exit(code)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    task_id: TaskId,
+    *,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Wait for further lines, until the task ends.")
+    ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="EVENT", help="Show only lines after the event with this id, from `--json`."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the lines that a task's workload has logged, oldest first. Ctrl-C exits; the task continues.
+
+    The server keeps about the last 1,000 events of a task. If lines are missing, because they were logged too fast or
+    are too old, a note says how many. The log of Daybreak itself is not shown: see `kubectl logs`.
+
+    Examples:
+
+    $ daybreak tasks logs video_01JD…
+
+    $ daybreak tasks logs -f video_01JD…
+
+    $ daybreak tasks logs video_01JD… --json | jq -r 'select(.level == "warning") | .message'
+    """
+    output = Output(as_json=as_json)
+    with report_errors(output), session_of(context).client() as client:
+        for line in client.logs(task_id, follow=follow, after=after):
+            if as_json:
+                output.json(line.to_json())
+                continue
+            if line.dropped:
+                output.note(f"{line.dropped} lines are missing here", style="dim")
+            output.line(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level:<7} {line.message}")
 
 
 @app.command()

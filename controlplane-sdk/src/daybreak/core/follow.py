@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -64,6 +66,19 @@ _WITHOUT_ID = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
 _ID = re.compile(r"(\d+)-(\d+)")
 
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A stream of a task: where it is, and what the caller receives for an event (``None``: nothing)."""
+
+    path: str = "events"
+    params: Mapping[str, str] = field(default_factory=dict)
+    convert: Callable[[Event], Any] = lambda event: event
+
+
+EVENTS = Stream()
+"""All events of a task."""
 
 
 def parse_event_id(event_id: str) -> tuple[int, int]:
@@ -171,6 +186,7 @@ def follow(
     until: float | None = None,
     emit: bool = True,
     live: bool = True,
+    stream: Stream = EVENTS,
     clock: Clock = time.monotonic,
 ) -> Operation[bool]:
     """Emit the task's events after ``after``, up to and including its terminal event.
@@ -178,46 +194,46 @@ def follow(
     Without ``live`` it emits only the events that the server has stored so far. Returns ``True`` at the end of the
     stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
     """
-    stream = _StreamState(after, retry, clock)
+    state = _StreamState(after, retry, clock)
     while until is None or clock() < until:
         lost: DaybreakError = TransportError("the stream ended before the task did")
         try:
             remaining_s = None if until is None else until - clock()
-            head = yield Open(_request(task, stream.last_id, remaining_s, live=live))
+            head = yield Open(_request(task, stream, state.last_id, remaining_s, live=live))
             if head.status == NO_MORE_EVENTS:
                 yield Close()
                 return True
             _require_event_stream(head)
-            parser = stream.on_open()
+            parser = state.on_open()
             while (chunk := (yield Read())) is not None:
-                stream.on_bytes()
+                state.on_bytes()
                 for message in parser.feed(chunk):
-                    event = stream.accept(message)
+                    event = state.accept(message)
                     if event is None:
                         continue
-                    if emit:
-                        yield Emit(event)
+                    if emit and (value := stream.convert(event)) is not None:
+                        yield Emit(value)
                     if event.type.terminal:
                         yield Close()
                         return True
                 if until is not None and clock() >= until:
                     break
-            if stream.at_end or not live:
+            if state.at_end or not live:
                 return True
-            if stream.saw_no_events:
+            if state.saw_no_events:
                 yield Close()
-                stream.on_task((yield from request_with_retries(routes.get(task), retry)))
+                state.on_task((yield from request_with_retries(routes.get(task), retry)))
         except (TransportError, QuotaError, UnavailableError) as error:
             lost = error
         yield Close()
         if until is not None and clock() >= until:
             break
-        yield Sleep(stream.on_lost(lost))
+        yield Sleep(state.on_lost(lost))
     return False
 
 
 def _request(
-    task: routes.TaskRef, last_id: str | None, remaining_s: float | None, *, live: bool
+    task: routes.TaskRef, stream: Stream, last_id: str | None, remaining_s: float | None, *, live: bool
 ) -> HttpRequest:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_id is not None:
@@ -225,8 +241,8 @@ def _request(
     timeout = STREAM_TIMEOUT_S if remaining_s is None else min(STREAM_TIMEOUT_S, max(remaining_s, 1.0))
     return HttpRequest(
         method="GET",
-        path=routes.task_path(task, "events"),
-        params={} if live else {"follow": "false"},
+        path=routes.task_path(task, stream.path),
+        params=stream.params if live else {**stream.params, "follow": "false"},
         headers=headers,
         read_timeout_s=timeout,
     )

@@ -6,7 +6,7 @@ fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are 
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem
-from daybreak.wire.events import Event, EventType
+from daybreak.wire.events import Event, EventList, EventType, LogLine
 from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
 from daybreak.wire.tasks import (
     IDEMPOTENCY_KEY,
@@ -37,10 +37,12 @@ __all__ = [
     "ErrorCode",
     "Estimate",
     "Event",
+    "EventList",
     "EventType",
     "FieldError",
     "GroupLoad",
     "Links",
+    "LogLine",
     "Pool",
     "PoolCondition",
     "PoolGroup",

@@ -24,6 +24,7 @@ from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
+from daybreak_server.observability.task_log import log_change
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
@@ -67,6 +68,7 @@ def build_queue(
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
         on_woken=on_woken,
+        on_change=log_change,
     )
 
 
@@ -82,6 +84,7 @@ def shared_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
             prefix=settings.redis.prefix,
             lease_s=settings.pools[pool].lease.lease_s,
             timeout_s=settings.redis.timeout_s,
+            on_change=log_change,
         )
     )
 
@@ -111,6 +114,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
         tenants_max=settings.metrics.tenants_max,
         on_call=metrics.observe_script,
+        on_change=log_change,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
 
@@ -266,6 +270,7 @@ def build_watchdog(settings: Settings, pool: str) -> Watchdog:
         "prefix": settings.redis.prefix,
         "lease_s": settings.pools[pool].lease.lease_s,
         "timeout_s": settings.redis.timeout_s,
+        "log": settings.log.model_dump(),
     }
     return Watchdog(command, config=config)
 

@@ -76,6 +76,10 @@ class Kube:
     def workers(self, pool: str) -> list[client.V1Pod]:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
+    def log(self, pod: str, container: str) -> str:
+        """What `kubectl logs` prints for the container."""
+        return str(self.core.read_namespaced_pod_log(pod, self.namespace, container=container))
+
     def kill_processes(self, name: str) -> None:
         """Kill all processes of a pod's container except the first, so that no process can report or release a task."""
         command = ["kubectl", "-n", self.namespace, "exec", name, "--", "sh", "-c", "kill -9 -1"]

@@ -353,3 +353,27 @@ def test_a_group_waits_for_a_store_that_starts_later(
         assert not broken
     finally:
         pool.close()
+
+
+def test_the_lines_before_an_error_are_stored(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """Lines that are logged right before the error are written, although no step follows."""
+    pool = pools(workload="testkit.indiscreet:SPEC", progress_s=30.0)
+    leader(pool)
+    task = pool.submit(prompt="a cat", lines=2, fails=1, max_strikes=1)
+    pool.wait(task, State.FAILED)
+    assert pool.types(task)[-3:] == ["log", "log", "failed"]
+
+
+def test_lines_are_numbered_so_that_dropped_ones_can_be_counted(
+    pools: Callable[..., Pool], leader: Callable[..., Rank]
+) -> None:
+    """Of more lines than one write may carry, the oldest are dropped."""
+    pool = pools(workload="testkit.indiscreet:SPEC")
+    leader(pool)
+    task = pool.submit(prompt="a cat", lines=1000)
+    pool.wait(task)
+    numbers = [event.data["line"] for event in pool.events(task) if event.type == "log"]
+    assert numbers == list(range(numbers[0], 1001))
+    assert 1 < numbers[0] < 1000

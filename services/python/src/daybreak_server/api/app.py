@@ -22,11 +22,11 @@ from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath
 from daybreak_server.api.task_api.problem_json import problem_response
-from daybreak_server.api.task_api.routes import files, ops, pools, streams, submit, tasks
+from daybreak_server.api.task_api.routes import files, logs, ops, pools, streams, submit, tasks
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-ROUTE_MODULES = (submit, tasks, files, streams, pools, ops)
+ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, ops)
 """The modules of routes; each has a ``router(ctx)``."""
 
 

@@ -13,7 +13,7 @@ from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, W
 from daybreak_server.api import path_prefix
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, PoolView, WakePhase
-from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
+from daybreak_server.domain.tasks import ArtifactRef, EventRecord, State, TaskRecord
 
 GROUPS_SHOWN = 500
 """The maximum number of groups in a response about a pool, which bounds its size."""
@@ -249,6 +249,18 @@ def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
         last=wake_last(view),
         eta_s=wake_eta_s(view, now_ms) if waking else total,
     )
+
+
+def event(record: EventRecord) -> Json:
+    """A stored event as the wire has it."""
+    shown: Json = {
+        "id": record.id,
+        "task": record.task,
+        "type": record.type,
+        "at": iso8601(record.at_ms),
+        "data": public_data(record.task, record.type, record.data),
+    }
+    return {**shown, "attempt": record.attempt} if record.attempt else shown
 
 
 def public_data(task_id: str, kind: str, data: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class ApiServer(uvicorn.Server):
                 host=host,
                 port=port,
                 log_level=log_level,
+                log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,
                 server_header=False,
                 ws_max_size=64 * 1024,

@@ -257,9 +257,10 @@ class Settled:
     """The result of a settle: the new state of the task, and the next claim if one was requested and found.
 
     ``stale`` means that the token was not the current one: nothing changed, and the worker must abandon the task and
-    its files. A repeated settle has the same result as the first.
+    its files. A repeated settle has the same result as the first, and ``repeated`` says so.
     """
 
     state: State
     stale: bool = False
+    repeated: bool = field(default=False, compare=False)
     next: Claim | None = None

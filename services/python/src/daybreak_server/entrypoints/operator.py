@@ -41,9 +41,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     :param heads: Namespace → the addresses of its Ray heads. Tests replace it.
     :returns: 0, or 1 if the operator could not start.
     """
-    log_to_stderr()
-    for chatty in ("kopf", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr(settings.log)
     options = settings.operator
     try:
         api, home = connect()

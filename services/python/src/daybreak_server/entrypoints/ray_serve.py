@@ -36,7 +36,7 @@ from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.rank.error_causes import cause_of
-from daybreak_server.observability.logging import log_to_stderr
+from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import PoolSettings, Settings, load_settings
 
@@ -68,11 +68,11 @@ class RankReplica:
     """
 
     def __init__(self, settings: str, pool: str) -> None:
-        log_to_stderr()
+        self._settings = Settings.model_validate_json(settings)
+        log_from_ray_worker(self._settings.log)
         gang = serve.get_replica_context().gang_context
         assert gang is not None, "Serve must run each group as a gang"
         self._pool, self._rank = pool, gang.rank
-        self._settings = Settings.model_validate_json(settings)
         self._worker: Rank | None = None
         self._failing = False
         try:
@@ -154,8 +154,8 @@ class APIEntrypoint:
     """The HTTP app as a Serve deployment. It is the same app as the gateway's."""
 
     def __init__(self, settings: str) -> None:
-        log_to_stderr()
         self._settings = Settings.model_validate_json(settings)
+        log_from_ray_worker(self._settings.log)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Build the app; Serve calls this on the replica."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 
+_log = logging.getLogger(__name__)
 _HEAVY = frozenset({"video"})
 """Workloads that need torch."""
 _RESTART_DELAY_S = 1.0
@@ -80,12 +82,12 @@ class ThreadGroups:
             return
 
         def broken(why: Cause) -> None:
-            sys.stderr.write(f"pool {pool}: a group failed and is being replaced: {why}\n")
+            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
                     queue.report_failure(why)
             except Exception as exc:  # the pool needs a new group, whatever goes wrong here
-                sys.stderr.write(f"pool {pool}: cannot record why the group failed: {exc}\n")
+                _log.warning("pool %s: cannot record why the group failed: %s", pool, exc)
             if not self._stopping.wait(_RESTART_DELAY_S):
                 self._start(pool, number)
 
@@ -97,7 +99,7 @@ class ThreadGroups:
 def run_dev(settings: Settings) -> int:
     """Run until a signal arrives. :returns: the exit code."""
     started = time.monotonic()
-    log_to_stderr()
+    log_to_stderr(settings.log)
     try:
         instance = Instance(settings.data_dir)
         instance.open()

@@ -220,12 +220,10 @@ def _as_json(app: Any) -> Mapping[str, Any]:
 
 def main() -> int:
     """``python -m daybreak_server.local.local_ray SETTINGS FOLDER API_PORT REPORT``."""
-    log_to_stderr()
-    settings, folder, port, report = sys.argv[1:5]
-    head = RayHead(
-        read_settings(Path(settings)), folder=Path(folder), api_port=int(port), report=Path(report)
-    )
-    return head.run()
+    file, folder, port, report = sys.argv[1:5]
+    settings = read_settings(Path(file))
+    log_to_stderr(settings.log)
+    return RayHead(settings, folder=Path(folder), api_port=int(port), report=Path(report)).run()
 
 
 if __name__ == "__main__":

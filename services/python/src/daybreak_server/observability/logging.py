@@ -1,12 +1,164 @@
-"""The log format of every process of Daybreak."""
+"""Sets up the log of a process: one line for each event, on standard error.
+
+Callers use the standard library's ``logging``; only ``observability/log_lines.py`` imports structlog. Loggers of other
+libraries go through the same handlers. They log requests and reconnects at level info, so unless ``log.level`` is
+``debug``, only their warnings are shown.
+
+The first line of a process imports structlog, which takes a tenth of a second. A process that logs nothing does not
+wait for that.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
+from daybreak_server.observability.log_lines import (
+    LazyFormatter,
+    json_formatter,
+    json_line,
+    shortened,
+    text_formatter,
+    text_line,
+    timestamp,
+)
+from daybreak_server.observability.redaction import Redactor
+from daybreak_server.observability.task_log import TASKS, write_lines_with
+from daybreak_server.settings.tree import LogSettings, colours_wanted, in_pod
+
+_LIBRARIES = ("aiohttp", "asyncio", "boto3", "botocore", "httpx", "kopf", "ray", "urllib3", "uvicorn")
+
+Write = Callable[[bytes], object]
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Log to stderr, with a timestamp on each line; a supervisor writes it to a file."""
-    logging.basicConfig(level=level, format=_LOG_FORMAT, force=True)
+def log_to_stderr(log: LogSettings | None = None) -> None:
+    """Log to standard error from now on, in place of what was configured before."""
+    log = log or LogSettings()
+    _install(log, [_stderr_handler(log)])
+    _write_task_lines(log, [])
+
+
+def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
+    """The same in a process that Ray has started, whose standard error is a file. Where ``log.container`` says so, each
+    line goes to the container's standard error too."""
+    handlers: list[logging.Handler] = [_stderr_handler(log)]
+    writes: list[tuple[Callable[[Mapping[str, Any]], bytes], Write]] = []
+    problem: OSError | None = None
+    if log.container == "always" or (log.container == "auto" and in_pod()):
+        try:
+            handler = ContainerHandler(container)
+        except OSError as exc:
+            problem = exc
+        else:
+            handler.setFormatter(
+                LazyFormatter(lambda: json_formatter(_redactor(log), max_bytes=LINE_BYTES - 1))
+            )
+            handlers.append(handler)
+            writes.append((_short_json_line, handler.write))
+    _install(log, handlers)
+    _write_task_lines(log, writes)
+    if problem is not None:
+        logging.getLogger(__name__).warning(
+            "the log of this process is only in Ray's files, because the container's standard error cannot be "
+            "opened: %s",
+            problem,
+        )
+
+
+def _install(log: LogSettings, handlers: Sequence[logging.Handler]) -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        if log.level != "debug":
+            handler.addFilter(_is_ours_or_warning)
+        root.addHandler(handler)
+    root.setLevel(log.level.upper())
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES:
+            _adopt(logger)
+
+
+def _adopt(logger: logging.Logger) -> None:
+    """Send a library's lines to the root's handlers instead of its own. Files that it writes stay."""
+    for handler in logger.handlers[:]:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+    logger.propagate = True
+
+
+def _is_ours_or_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _LIBRARIES
+
+
+def _stderr_handler(log: LogSettings) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    if _wants_json(log):
+        handler.setFormatter(LazyFormatter(lambda: json_formatter(_redactor(log))))
+    else:
+        colours = _wants_colours()
+        handler.setFormatter(LazyFormatter(lambda: text_formatter(_redactor(log), colours=colours)))
+    return handler
+
+
+def _wants_json(log: LogSettings) -> bool:
+    return log.format == "json" or (log.format == "auto" and not sys.stderr.isatty() and in_pod())
+
+
+def _wants_colours() -> bool:
+    return sys.stderr.isatty() and colours_wanted()
+
+
+def _redactor(log: LogSettings) -> Redactor:
+    return Redactor(_no_inputs) if log.inputs else Redactor()
+
+
+def _no_inputs() -> tuple[object, ...]:
+    return ()
+
+
+# ── the lines about tasks, without the detour through the standard library ────────────────────────────────
+
+
+def _write_task_lines(
+    log: LogSettings, writes: Sequence[tuple[Callable[[Mapping[str, Any]], bytes], Write]]
+) -> None:
+    if not _wants_json(log) and _wants_colours():
+        write_lines_with(None)
+        return
+    redact, fd = _redactor(log), sys.stderr.fileno()
+
+    def to_stderr(line: bytes) -> None:
+        _write_all(fd, line + b"\n")
+
+    targets = [(json_line if _wants_json(log) else text_line, to_stderr), *writes]
+
+    def write(is_warning: bool, fields: dict[str, object]) -> None:
+        level = "warning" if is_warning else "info"
+        line = {"timestamp": timestamp(time.time()), "level": level, "logger": TASKS, **fields}
+        if "error" in line:
+            line["error"] = redact(str(line["error"]))
+        for encode, write_line in targets:
+            write_line(encode(line))
+
+    write_lines_with(write)
+
+
+def _short_json_line(line: Mapping[str, Any]) -> bytes:
+    return shortened(line, json_line(line), LINE_BYTES - 1)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write all bytes. If standard error is closed, the line is lost: nothing could report it."""
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        return

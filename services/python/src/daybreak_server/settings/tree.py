@@ -22,6 +22,7 @@ from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import sources
+from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import (
     Folder,
@@ -52,6 +53,7 @@ __all__ = [
     "HttpSettings",
     "LeaseSettings",
     "MetricsSettings",
+    "LogSettings",
     "OperatorSettings",
     "PoolName",
     "PoolSettings",
@@ -63,6 +65,8 @@ __all__ = [
     "TenantSettings",
     "TracingSettings",
     "child_environment",
+    "colours_wanted",
+    "in_pod",
     "load_settings",
     "names_kubernetes",
 ]
@@ -264,6 +268,7 @@ class Settings(Section):
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    log: LogSettings = LogSettings()
     ray: RaySettings = RaySettings()
 
     @model_validator(mode="after")
@@ -316,3 +321,13 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 def names_kubernetes() -> bool:
     """Whether the environment names a Kubernetes cluster: in a pod, or by KUBECONFIG."""
     return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - the one place
+
+
+def in_pod() -> bool:
+    """Whether this process runs in a pod of Kubernetes."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))  # noqa: TID251 - the one place
+
+
+def colours_wanted() -> bool:
+    """Whether a terminal may get colours: unless NO_COLOR is set (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")  # noqa: TID251 - the one place

@@ -20,9 +20,12 @@ import redis
 import redis.asyncio
 from redis import exceptions as failures
 
+from daybreak_server.adapters.redis import changes
+from daybreak_server.adapters.redis.changes import without_changes
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.multiplexer import Multiplexer
 from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
+from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.ports.store_errors import (
     StoreError,
     StoreFullError,
@@ -114,18 +117,22 @@ def connect_async(where: str | Endpoint, *, timeout_s: float) -> redis.asyncio.R
 
 
 class Scripts:
-    """Runs scripts from threads."""
+    """Runs scripts from threads. ``on_change`` gets the changes of state that a script reports."""
 
-    def __init__(self, client: redis.Redis, library: Library) -> None:
+    def __init__(
+        self, client: redis.Redis, library: Library, *, on_change: OnChange = changes.ignore
+    ) -> None:
         self._client = client
         self._library = library
+        self._on_change = on_change
 
     def call(self, call: Call, *, idempotent: bool = False) -> Any:
         """The script's reply. :raises StoreError:"""
         for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
                 with translated():
-                    return self._run(self._library.get(call.script), call)
+                    reply = self._run(self._library.get(call.script), call)
+                return without_changes(reply, self._on_change)
             except StoreUnavailableError:
                 if pause is None:
                     raise
@@ -179,12 +186,14 @@ class AsyncScripts:
         *,
         wait_replicas: int = 0,
         on_call: OnCall | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         timeout_s: float = client.connection_pool.connection_kwargs["socket_timeout"]
         self._shared = Multiplexer(client, timeout_s=timeout_s)
         self._library = library
         self._replicas = wait_replicas
         self._on_call = on_call or _ignore
+        self._on_change = on_change
         # WAIT delays all later commands on its connection, so submits have a connection of their own.
         self._submits = Multiplexer(client, timeout_s=timeout_s) if wait_replicas else self._shared
 
@@ -195,9 +204,10 @@ class AsyncScripts:
 
     async def call(self, call: Call, *, idempotent: bool = False) -> Any:
         """The script's reply. :raises StoreError:"""
-        return await self.perform(
+        reply = await self.perform(
             lambda: self._run(self._library.get(call.script), call), idempotent=idempotent
         )
+        return without_changes(reply, self._on_change)
 
     async def perform(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
         """Perform ``action``, and translate its errors. An idempotent action is retried up to twice."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis.client import Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -18,6 +19,7 @@ from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
     CheckpointRef,
@@ -50,12 +52,13 @@ class RedisQueue:
         spec_version: int = SPEC_VERSION,
         on_woken: Callable[[float], None] | None = None,
         library: Library | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         self._keys = Keys(prefix=prefix, pool=pool)
         self._lease_s = lease_s
         self._spec_version = spec_version
         self._client = connect(where, timeout_s=timeout_s)
-        self._scripts = Scripts(self._client, library or Library())
+        self._scripts = Scripts(self._client, library or Library(), on_change=on_change)
         self._wakeup = connect(where, timeout_s=POLL_S + timeout_s)
         self._on_woken = on_woken
         self._closed = threading.Event()

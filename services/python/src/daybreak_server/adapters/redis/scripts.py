@@ -23,6 +23,7 @@ from functools import cache
 from importlib.resources import files
 
 from daybreak_server.adapters.redis.arguments import lua_arguments
+from daybreak_server.adapters.redis.changes import MARK
 from daybreak_server.adapters.redis.key_names import Keys, lua_names
 from daybreak_server.adapters.redis.prelude import lua_constants
 
@@ -48,13 +49,18 @@ SCRIPTS = {
 }
 """The scripts by name, with their callers."""
 
-_BEGIN = """
+_BEGIN = f"""
 local function begin(prefix)
   name_keys(prefix)
   call, format = redis.call, string.format
   NOW = now_ms()
   NOW_TEXT = int(NOW)
   for _, reset in ipairs(resets) do reset() end
+end
+
+local function reply_of(reply)
+  if #changes == 0 then return reply end
+  return {{ '{MARK}', reply, changes }}
 end
 """
 _FUNCTION = """
@@ -63,7 +69,7 @@ do
 redis.register_function{ function_name = '%(function)s', flags = { %(flags)s },
   callback = function(keys, args)
     begin(keys[1])
-    return run(args)
+    return reply_of(run(args))
   end }
 end
 """
@@ -139,6 +145,6 @@ def _library(clock: str) -> tuple[str, dict[str, Script]]:
         flags = ", ".join(f"'{flag}'" for flag in shebang.partition("flags=")[2].split(",") if flag)
         function = f"daybreak_{name}_{version}"
         functions.append(_FUNCTION % {"body": body, "function": function, "flags": flags})
-        text = f"{shebang}\n{base}{body}begin(KEYS[1])\nreturn run(ARGV)\n"
+        text = f"{shebang}\n{base}{body}begin(KEYS[1])\nreturn reply_of(run(ARGV))\n"
         scripts[name] = Script(name, function, text)
     return f"#!lua name=daybreak_{version}\n{base}{''.join(functions)}", scripts

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
+from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -16,6 +17,7 @@ from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.policy import MAX_QUEUED, TENANTS_MAX
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
+from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
@@ -50,11 +52,16 @@ class RedisStore:
         tenants_max: int = TENANTS_MAX,
         on_call: OnCall | None = None,
         library: Library | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         where = Endpoint.of(where)
         self._client = connect_async(where, timeout_s=timeout_s)
         self._scripts = AsyncScripts(
-            self._client, library or Library(), wait_replicas=where.wait_replicas, on_call=on_call
+            self._client,
+            library or Library(),
+            wait_replicas=where.wait_replicas,
+            on_call=on_call,
+            on_change=on_change,
         )
         self._prefix = prefix
         self._max_queued = dict(max_queued or {})

@@ -16,6 +16,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, ErrorRenderer
 from daybreak_server.api.http.exception_handlers import METHODS
 from daybreak_server.api.http.origin_check import Headers, OriginCheck
+from daybreak_server.domain.log_context import bound
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
 log = logging.getLogger("daybreak.api")
@@ -66,9 +67,11 @@ class RequestMiddleware:
             await early(scope, receive, send_counted)
             return
         try:
-            await self._app(scope, receive, send_counted)
+            with bound(request_id=request_id):
+                await self._app(scope, receive, send_counted)
         except Exception:
-            log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
+            with bound(request_id=request_id):
+                log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if status:
                 raise  # The response has begun: the server cuts it off, so no client mistakes it for complete.
             error = ApiError(

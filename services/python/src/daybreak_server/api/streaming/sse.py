@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Collection
 from contextlib import aclosing, suppress
 
 from starlette.responses import Response
@@ -10,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from daybreak_server.api import path_prefix
 from daybreak_server.api.http.responses import until_disconnect
+from daybreak_server.api.streaming.frames import Frame
 from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Subscription
 from daybreak_server.ports.store_errors import StoreError
@@ -34,10 +37,20 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, subscription: Subscription, stream_limits: StreamLimits, tenant: str) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        stream_limits: StreamLimits,
+        tenant: str,
+        *,
+        types: Collection[str] | None = None,
+    ) -> None:
+        """``types``: the types of events that are sent; ``None``: all."""
         self._subscription = subscription
         self._stream_limits = stream_limits
         self._tenant = tenant
+        self._types = types
+        self._sent_at = time.monotonic()
         self.status_code = 200
         self.background = None
         self.init_headers(_HEADERS)
@@ -60,8 +73,19 @@ class EventStream(Response):
             try:
                 async with aclosing(self._subscription.batches()) as batches:
                     async for batch in batches:
-                        body = b"".join(frame.with_prefix(prefix).sse for frame in batch) or _HEARTBEAT
+                        wanted = self._wanted(batch)
+                        if batch and not wanted and not self._is_quiet():
+                            continue
+                        body = b"".join(frame.with_prefix(prefix).sse for frame in wanted) or _HEARTBEAT
                         await send({"type": "http.response.body", "body": body, "more_body": True})
+                        self._sent_at = time.monotonic()
             except StoreError as exc:
                 log.info("a stream ended because its history cannot be read: %s", exc)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _wanted(self, batch: list[Frame]) -> list[Frame]:
+        return batch if self._types is None else [frame for frame in batch if frame.type in self._types]
+
+    def _is_quiet(self) -> bool:
+        """Whether the client has received nothing for so long that it needs a heartbeat, although there were events."""
+        return time.monotonic() - self._sent_at >= self._subscription.heartbeat_s

@@ -89,6 +89,11 @@ class Subscription:
         self._subscriber.leave()
 
     @property
+    def heartbeat_s(self) -> float:
+        """Seconds after which a quiet stream needs a heartbeat."""
+        return self._sources.heartbeat_s
+
+    @property
     def ended(self) -> bool:
         """Whether the task's last event has been sent, so that nothing can follow."""
         return self._ended

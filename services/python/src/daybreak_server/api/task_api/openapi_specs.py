@@ -15,6 +15,7 @@ from daybreak.wire import (
     BatchRequest,
     BatchResult,
     Estimate,
+    EventList,
     Pool,
     PoolList,
     SubmitRequest,
@@ -161,6 +162,22 @@ EVENTS = _route(
         204: ("The task has ended and `after` is its last event, so nothing follows.", None),
     },
     media={"text/event-stream": {"type": "string"}},
+)
+LOGS = _route(
+    "get_logs",
+    *_TASK,
+    Code.BAD_EVENT_ID,
+    Code.INVALID_INPUT,
+    Code.NOT_ACCEPTABLE,
+    Code.TOO_MANY_STREAMS,
+    Code.SHUTTING_DOWN,
+    ok={
+        200: (
+            "A page of lines, or with `follow` a stream of `log` events and the task's last event.",
+            EventList,
+        ),
+        204: ("With `follow`: the task has ended and `after` is its last event, so nothing follows.", None),
+    },
 )
 POOLS = _route("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})
 POOL = _route("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: ("The pool.", Pool)})

@@ -162,6 +162,8 @@ class Attempt:
             resume or b"",
             task=claim.lease.task,
             attempt=claim.attempt,
+            group=claim.lease.group,
+            trace_id=claim.trace_context.trace_id if claim.trace_context is not None else "",
             input=claim.input_json,
             resumes=resume is not None,
         )
@@ -177,6 +179,8 @@ class Attempt:
             verdict = drive(begin(deps.workload, task, context), self._agree)
             with deps.heartbeat.during("checkpoint", BLOB_STALL_S):
                 self._checkpoints.close()
+            if verdict not in (Verdict.FINISH, Verdict.BREAK) and self._reporter.event_buffer.has_notes:
+                self._reporter.write()  # the last lines before an error say most about it
             return verdict, self._conclude(verdict)
         finally:
             self._checkpoints.close()

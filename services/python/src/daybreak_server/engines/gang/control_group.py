@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.log_context import inherited
 from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Message
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict
 from daybreak_server.engines.rank.error_causes import code_of_lost
@@ -113,7 +114,7 @@ class Followers:
         self._closed = False
         for rank, channel in self._channels.items():
             threading.Thread(
-                target=self._read, args=(rank, channel), name=f"rank-{rank}", daemon=True
+                target=inherited(self._read), args=(rank, channel), name=f"rank-{rank}", daemon=True
             ).start()
 
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
@@ -212,7 +213,7 @@ class LeaderConnection:
         self._on_lost = on_lost
         self._orders: queue.Queue[Message | None] = queue.Queue()
         self._closed = False
-        threading.Thread(target=self._read, name="leader", daemon=True).start()
+        threading.Thread(target=inherited(self._read), name="leader", daemon=True).start()
 
     def next_order(self) -> Message:
         """Wait for the next order. :raises GroupBrokenError: if the leader is gone."""

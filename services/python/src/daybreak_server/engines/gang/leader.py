@@ -21,8 +21,11 @@ import threading
 import time
 from typing import Any
 
+from daybreak_server.domain import log_context
 from daybreak_server.domain.causes import Cause, Reason
+from daybreak_server.domain.ids import attempt_of
 from daybreak_server.domain.pools import GroupState, WakePhase
+from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import (
     Claim,
     Control,
@@ -44,6 +47,7 @@ from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease, LeaseRenewer
 from daybreak_server.engines.rank.rank_metrics import BROKEN
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
+from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tracing import NO_ATTEMPT_TRACE, AttemptTrace
@@ -174,6 +178,17 @@ class LeaderLoop:
 
     def _attempt(self, claim: Claim) -> Claim | None:
         """Run one claim and settle it. Returns the next claim, if the settlement made one."""
+        trace_id = claim.trace_context.trace_id if claim.trace_context is not None else ""
+        log_context.keep_private(claim.input_json)
+        with log_context.bound(task=claim.lease.task, attempt=claim.attempt, trace_id=trace_id):
+            self._log_change(claim.lease, ChangeKind.STARTED)
+            return self._run_and_settle(claim)
+
+    def _log_change(self, lease: Lease, kind: ChangeKind) -> None:
+        """Log a change that the store does not report. It reports the others itself, such as retries."""
+        log_task(kind, lease.task, attempt=attempt_of(lease.token), group=lease.group)
+
+    def _run_and_settle(self, claim: Claim) -> Claim | None:
         config, lease_renewer = self._deps.config, self._lease_renewer
         held = HeldLease(claim.lease, claim.control)
         self._held = held
@@ -268,6 +283,8 @@ class LeaderLoop:
             self._held = None
             state = settled.state if settled is not None and not settled.stale else None
             self._trace.settled(state, began_ns=self._asked_ns)
+            if settled is not None and settled.state is State.SUCCEEDED and (tries or not settled.repeated):
+                self._log_change(held.lease, ChangeKind.SUCCEEDED)
             if settled is not None and settled.stale:
                 _log.warning("%s already belonged to another attempt when it ended here", held.lease.task)
             return settled

@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from daybreak_server.domain import log_context
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
@@ -172,6 +173,7 @@ class Rank:
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
+        log_context.bind(pool=self._config.pool, rank=self._rank)
         cause: Cause | None = None
         try:
             if self._rank == 0:
@@ -198,12 +200,14 @@ class Rank:
         self._deps.on_broken(cause)
 
     def _lead(self) -> Cause | None:
-        config, deps, queue = self._config, self._deps, self._deps.queue()
+        config, deps = self._config, self._deps
+        queue, record = deps.queue(), self._first_record()
+        log_context.bind(group=record.id)
         lease_renewer = LeaseRenewer(
             queue,
             config,
             self._heartbeat,
-            record=self._first_record(),
+            record=record,
             on_break=self._on_break,
             watchdog=self._watchdog,
         )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daybreak_server.domain.artifact_names import key_segment
+from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Lease
 from daybreak_server.engines.rank.outputs import checked_snapshot
 from daybreak_server.ports.blobs import (
@@ -154,7 +155,7 @@ class Checkpoints:
         except BaseException:  # the workload's own code; the work continues without this checkpoint
             _log.exception("the snapshot of %s after step %d failed", self._lease.task, step)
             return
-        self._pending = self._background().submit(self._store, data, step)
+        self._pending = self._background().submit(inherited(self._store), data, step)
 
     @property
     def pending(self) -> bool:
@@ -178,7 +179,7 @@ class Checkpoints:
         """Record that the task's record points at this checkpoint, and delete the previous one."""
         previous, self._previous = self._previous, checkpoint
         if previous is not None:
-            self._background().submit(self._delete, previous.key)
+            self._background().submit(inherited(self._delete), previous.key)
 
     def close(self) -> None:
         """Wait for the background work to end."""

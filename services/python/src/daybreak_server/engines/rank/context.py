@@ -61,14 +61,21 @@ class LeaderContext(FollowerContext):
         self.artifacts: dict[str, ArtifactDraft] = {}
         self._names: dict[tuple[str, Path | None], str] = {}
         self.latest_preview: tuple[bytes, int, str] | None = None
+        self._lines = 0
 
     def resumed_from(self, step: int) -> None:
         """Write the step into the task's record."""
         self._on_resumed(checked_resume(step))
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """Write a line of at most 2,000 characters to the task's event stream."""
-        self._note(EventDraft(type="log", data={"level": short_name(level), "message": storable(message)}))
+        """Write a line of at most 2,000 characters to the task's event stream.
+
+        Lines are numbered, so that a reader knows how many are missing: the buffer drops the oldest if they come too
+        fast, and the store keeps a limited number.
+        """
+        self._lines += 1
+        data = {"level": short_name(level), "message": storable(message), "line": self._lines}
+        self._note(EventDraft(type="log", data=data))
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
         """Keep this preview in place of the previous one. If it is too large, drop it and write a line to the log."""

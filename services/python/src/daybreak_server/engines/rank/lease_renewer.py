@@ -32,6 +32,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.engines.rank.config import GroupConfig
@@ -141,7 +142,7 @@ class LeaseRenewer:
         self._ended = threading.Event()
         self._broken = False
         self._reachable = True
-        self._thread = threading.Thread(target=self._run, name="lease-renewer", daemon=True)
+        self._thread = threading.Thread(target=inherited(self._run), name="lease-renewer", daemon=True)
         self.drain = False
         """Whether the store has marked the group to drain."""
 

@@ -109,6 +109,11 @@ class EventBuffer:
         self._number += 1
         self._events.append(replace(draft, number=self._number))
 
+    @property
+    def has_notes(self) -> bool:
+        """Whether events other than progress wait to be written."""
+        return any(event.type != "progress" for event in self._events)
+
     def set(self, **fields: str | int | float) -> None:
         """Write these fields of the record with the next events."""
         self._fields.update(fields)

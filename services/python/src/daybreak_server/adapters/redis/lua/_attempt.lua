@@ -110,7 +110,7 @@ end
 local function finish_failed(r, err)
   finish(r, 'failed')
   zput(K_dead, r.id, NOW_TEXT)
-  emit(r, 'failed', '{"error":' .. err .. ',' .. usage(r) .. '}')
+  emit_change(r, 'failed', '{"error":' .. err .. ',' .. usage(r) .. '}')
 end
 
 -- A running task has stopped because of a cancel.
@@ -121,12 +121,12 @@ end
 
 local function finish_cancelled(r)
   finish(r, 'cancelled')
-  emit(r, 'cancelled', '{"reason":' .. cjson.encode(r.cancel_reason or 'requested') .. ',' .. usage(r) .. '}')
+  emit_change(r, 'cancelled', '{"reason":' .. cjson.encode(r.cancel_reason or 'requested') .. ',' .. usage(r) .. '}')
 end
 
 local function finish_expired(r)
   finish(r, 'expired')
-  emit(r, 'expired', '{"reason":"' .. (r.started and 'run_within' or 'start_within') .. '",' .. usage(r) .. '}')
+  emit_change(r, 'expired', '{"reason":"' .. (r.started and 'run_within' or 'start_within') .. '",' .. usage(r) .. '}')
 end
 
 local function overdue(r) return r.run_by and NOW >= tonumber(r.run_by) end
@@ -165,7 +165,7 @@ local function end_failed_attempt(r, e)
   local wait = backoff_ms(strikes, token)
   delay(r, NOW + wait)
   arm(r)
-  emit(r, 'retrying', '{"reason":' .. cjson.encode(e.reason) .. ',"strikes":' .. int(strikes)
+  emit_change(r, 'retrying', '{"reason":' .. cjson.encode(e.reason) .. ',"strikes":' .. int(strikes)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
@@ -187,7 +187,7 @@ local function release(r, why, zombie)
   add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
-  emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
+  emit_change(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
   enqueue(r)
   arm(r)

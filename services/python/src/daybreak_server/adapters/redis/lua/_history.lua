@@ -2,7 +2,10 @@
 -- A short task has only events of the first kind. An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
-resets[#resets + 1] = function() emitting = {} end
+-- Changes of state that the caller cannot conclude from the reply, which `reply_of` adds to it. The caller logs them.
+local changes
+
+resets[#resets + 1] = function() emitting, changes = {}, {} end
 
 local function entry(id, kind, attempt, data) return id .. ' ' .. kind .. ' ' .. attempt .. ' ' .. data end
 
@@ -61,6 +64,17 @@ local function emit(r, kind, data)
   end
   push[#push + 1] = entry(announce(r, kind, data), kind, r.attempt or '0', data)
   if #push > EV_BATCH_MAX then write_list(r) end
+end
+
+local function report_change(r, kind, data)
+  local trace = string.match(call('GET', k_spec(r.id)) or '', '^[^\n]*"":"%x+%-(%x+)')
+  changes[#changes + 1] = { r.id, kind, r.attempt or '0', r.group or '', r.tenant, trace or '', data }
+end
+
+-- Emits an event for a change of state that must also reach the log.
+local function emit_change(r, kind, data)
+  emit(r, kind, data)
+  report_change(r, kind, data)
 end
 
 flushes[#flushes + 1] = function()

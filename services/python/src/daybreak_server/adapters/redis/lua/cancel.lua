@@ -10,6 +10,7 @@ local function run(ARGV)
     set(r, 'cancel_reason', a.reason)
     if r.state == 'running' then
       set(r, 'cancel_step', r.step or '0')
+      report_change(r, 'cancelling', '{"reason":' .. cjson.encode(a.reason) .. '}')
     else
       leave_queue(r)
       finish_cancelled(r)

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Ends attempts, one after the other. After each it claims the next task for the same group, if the caller wants one.
 -- ARGV: the terms, then for each attempt a settlement and a claimant, whose group is '' if nothing is to be claimed.
--- Answers one item for each attempt: {'settled', state, reply to the claim} or {'stale', state}.
+-- Answers one item for each attempt: {'settled', state, reply to the claim}, or {'repeated', …} if an earlier call has
+-- ended it, or {'stale', state}.
 
 local function learn(name, value)
   local old = number(name)
@@ -59,7 +60,7 @@ local function settle(s, c, terms, want)
     return { 'settled', r.state, next_claim(c, terms, want, false) }
   end
   local settled, state = string.match(r.done or '', '^(%S+) (%S+)$')
-  if settled == s.token then return { 'settled', state, next_claim(c, terms, want, true) } end
+  if settled == s.token then return { 'repeated', state, next_claim(c, terms, want, true) } end
   return { 'stale', r.state }
 end
 

@@ -46,7 +46,7 @@ def _settled(item: Any, claim_next: GroupRecord | None, lease_s: float) -> Settl
     if item[0] == b"stale":
         return Settled(state=state, stale=True)
     next_claim = claim.decode(item[2], claim_next.id, lease_s=lease_s) if claim_next else None
-    return Settled(state=state, next=next_claim)
+    return Settled(state=state, repeated=item[0] == b"repeated", next=next_claim)
 
 
 def _settlement(lease: Lease, outcome: Outcome) -> Settlement:

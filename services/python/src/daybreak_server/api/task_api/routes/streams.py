@@ -47,9 +47,9 @@ def router(ctx: Dependencies) -> APIRouter:
 
         204 means that `after` is the last event of an ended task: nothing can follow, so do not reconnect.
         """
-        _check_accepts_events(request.headers.get("accept", "*/*"))
+        check_accepts_events(request.headers.get("accept", "*/*"))
         record, _ = await ctx.record(caller, id)
-        subscription = _subscribe(ctx, record.id, record.pool, last_event_id or after, follow=follow)
+        subscription = subscribe(ctx, record.id, record.pool, last_event_id or after, follow=follow)
         if await subscription.has_seen_end(record):
             return no_more_events()
         return EventStream(subscription, ctx.stream_limits, caller.tenant)
@@ -64,7 +64,7 @@ def router(ctx: Dependencies) -> APIRouter:
         try:
             caller = await principal(socket)
             record, _ = await ctx.record(caller, id)
-            subscription = _subscribe(ctx, record.id, record.pool, socket.query_params.get("after"))
+            subscription = subscribe(ctx, record.id, record.pool, socket.query_params.get("after"))
             await websocket.serve(socket, subscription, ctx.stream_limits, caller.tenant)
         except Exception as exc:
             await websocket.refuse(socket, exc)
@@ -81,16 +81,18 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-def _subscribe(
+def subscribe(
     ctx: Dependencies, task: TaskId, pool: str, after: str | None, *, follow: bool = True
 ) -> Subscription:
+    """A subscription to the task's events after the id ``after``. :raises ApiError: if the id is not valid."""
     if ctx.broadcaster.closing:
         raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down. Reconnect in a moment.")
     key: EventKey | None = parse_id(after) if after else None
     return Subscription(ctx.sources, task, pool, after=key, live=follow)
 
 
-def _check_accepts_events(accept: str) -> None:
+def check_accepts_events(accept: str) -> None:
+    """Check the header ``Accept`` of a request for a stream. :raises ApiError: ``not_acceptable``."""
     types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     if any(types) and not any(accepted in _ACCEPTED for accepted in types):
         raise ApiError(

@@ -23,7 +23,9 @@ from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.api.task_api.fast_path import Handler
 from daybreak_server.api.task_api.problem_json import problem
 from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import NewTask
+from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
 from daybreak_server.ports.tracing import SubmitTrace
@@ -103,6 +105,7 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
         trace.refused(task.pool, error=from_store(exc).code.value)
         raise
     trace.stored(submitted.record, repeated=submitted.repeated)
+    _log_submitted(ctx, submitted)
     shown = await ctx.task_json(submitted.record)
     headers = {"Location": shown["links"]["self"]}
     if submitted.record.trace_context is not None:
@@ -110,6 +113,20 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
     if submitted.repeated:
         return json_response(shown, headers={**headers, "Idempotent-Repeat": "true"})
     return json_response(shown, status=202, headers=headers)
+
+
+def _log_submitted(ctx: Dependencies, submitted: Submitted) -> None:
+    if submitted.repeated:
+        return
+    record, with_input = submitted.record, ctx.services.settings.log.inputs
+    trace = record.trace_context
+    log_task(
+        ChangeKind.SUBMITTED,
+        record.id,
+        tenant=record.tenant,
+        trace_id=trace.trace_id if trace is not None else None,
+        input=record.input_json if with_input else None,
+    )
 
 
 async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:
@@ -140,6 +157,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
                 items[index] = _batch_error(error, request_id)
             else:
                 traces[index].stored(result.record, repeated=result.repeated)
+                _log_submitted(ctx, result)
                 shown = await ctx.task_json(result.record)
                 items[index] = {"status": 200 if result.repeated else 202, "task": shown}
     return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}

@@ -1,0 +1,51 @@
+"""Reads the changes of state that a script made and that its caller cannot conclude from the reply.
+
+``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`): retries,
+releases, cancels, failures and expiries. A settle, a tick, a claim or a registration may cause them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from daybreak_server.adapters.redis.codec import text
+from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.task_changes import ChangeKind, OnChange, TaskChange
+
+MARK = "changes"
+"""The first element of a reply with changes. No script's own reply begins with it."""
+_MARK = MARK.encode()
+
+
+def without_changes(reply: Any, on_change: OnChange) -> Any:
+    """The script's own reply. Its changes go to ``on_change``."""
+    if not isinstance(reply, list) or not reply or reply[0] != _MARK:
+        return reply
+    for change in reply[2]:
+        on_change(_change(change))
+    return reply[1]
+
+
+def ignore(_change: TaskChange) -> None:
+    """Do nothing."""
+
+
+def _change(item: Sequence[Any]) -> TaskChange:
+    task, kind, attempt, group, tenant, trace_id, data = (text(part) for part in item)
+    facts = json.loads(data)
+    error = facts.get("error", {})
+    is_release = kind == "retrying" and facts["reason"] == "released"
+    return TaskChange(
+        task=TaskId(task),
+        kind=ChangeKind.RELEASED if is_release else ChangeKind(kind),
+        attempt=int(attempt),
+        group=group,
+        tenant=tenant,
+        trace_id=trace_id,
+        reason="" if is_release else str(error.get("code") or facts.get("reason", "")),
+        message=str(error.get("message") or facts.get("message", "")),
+        strikes=facts.get("strikes"),
+        delay_s=facts.get("delay_s"),
+    )

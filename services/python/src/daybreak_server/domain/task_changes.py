@@ -1,0 +1,50 @@
+"""Changes of a task's state, as the process that made one sees it. Each becomes one line of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from daybreak_server.domain.ids import TaskId
+
+
+class ChangeKind(StrEnum):
+    """What happened to a task. Except for ``SUBMITTED``, ``RELEASED`` and ``CANCELLING``, it is the event's type."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    RETRYING = "retrying"
+    """An attempt failed: a strike. The task waits for another attempt."""
+    RELEASED = "released"
+    """A group returned the task to the queue without a strike."""
+    CANCELLING = "cancelling"
+    """A cancel of a running task was requested. Its group stops at the next step."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChange:
+    """A change that this process made. Empty fields are unknown or do not apply."""
+
+    task: TaskId
+    kind: ChangeKind
+    attempt: int = 0
+    group: str = ""
+    """The group that holds the task, or held it last."""
+    tenant: str = ""
+    trace_id: str = ""
+    reason: str = ""
+    """Why it is retried, cancelled or expired, or the code of the error."""
+    message: str = ""
+    """The error, or why the group released the task."""
+    strikes: int | None = None
+    delay_s: float | None = None
+    """Seconds until the next attempt."""
+
+
+OnChange = Callable[[TaskChange], None]
+"""Gets each change. Must not raise."""

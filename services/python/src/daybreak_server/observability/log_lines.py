@@ -1,0 +1,177 @@
+"""Makes lines of the log: JSON for a collector, or text for people.
+
+A line has these fields, of which those that do not apply are left out:
+
+- ``timestamp`` (UTC), ``level``, ``logger``, ``message``;
+- those of :data:`FIELDS`, from the fields that are bound where the line is logged (``domain/log_context.py``) and from
+  the caller's ``extra``;
+- ``exception``, the traceback.
+
+Messages, errors and tracebacks go through a :class:`~daybreak_server.observability.redaction.Redactor` first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from daybreak_server.domain import log_context
+from daybreak_server.observability.redaction import Redactor
+from daybreak_server.observability.task_log import TASKS
+
+FIELDS = (
+    *("change", "task", "attempt", "pool", "group", "rank", "tenant", "trace_id", "request_id"),
+    *("reason", "error", "strikes", "delay_s", "input"),
+)
+"""The fields that a line may have beside the standard ones, in their order."""
+_PLAIN = re.compile(r"[\w.:/+-]+")
+"""Text that needs no quotes."""
+_SHORTENED_CHARS = (2000, 800, 300, 80)
+
+Line = MutableMapping[str, Any]
+
+
+class Formatter(Protocol):
+    """What a handler needs of a formatter."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+
+
+class LazyFormatter(logging.Formatter):
+    """A formatter that is built when the first line is logged, because that imports structlog."""
+
+    def __init__(self, build: Callable[[], Formatter]) -> None:
+        super().__init__()
+        self._build = build
+        self._built: Formatter | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        if self._built is None:
+            self._built = self._build()
+        return self._built.format(record)
+
+
+def json_formatter(redact: Redactor, *, max_bytes: int | None = None) -> Formatter:
+    """One JSON object in each line. With ``max_bytes``, texts of a longer line lose their middle."""
+
+    def render(_logger: object, _method: str, line: Line) -> str:
+        encoded = json_line(line)
+        if max_bytes is not None:
+            encoded = shortened(line, encoded, max_bytes)
+        return encoded.decode()
+
+    return _formatter(redact, render)
+
+
+def text_formatter(redact: Redactor, *, colours: bool) -> Formatter:
+    """Text, with the fields at the end of the line and the traceback below it."""
+    from structlog import dev
+
+    return _formatter(
+        redact,
+        dev.ConsoleRenderer(
+            colors=colours,
+            event_key="message",
+            pad_event_to=0,
+            sort_keys=False,
+            exception_formatter=dev.plain_traceback,
+        ),
+    )
+
+
+def _formatter(redact: Redactor, render: Callable[..., str]) -> Formatter:
+    from structlog import stdlib
+
+    return stdlib.ProcessorFormatter(
+        foreign_pre_chain=[_Assemble(redact)],
+        processors=[stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
+
+
+class _Assemble:
+    """Makes a line from a record of the standard library."""
+
+    def __init__(self, redact: Redactor) -> None:
+        self._redact = redact
+
+    def __call__(self, _logger: object, _method: str, event: Line) -> Line:
+        record: logging.LogRecord = event["_record"]
+        message = str(event["event"])
+        if record.name != TASKS:
+            message = self._redact(message)
+        attributes = record.__dict__
+        fields = {name: attributes[name] for name in FIELDS if name in attributes}
+        if record.name != TASKS:  # those of a change are complete
+            bound = log_context.about(fields["task"]) if "task" in fields else log_context.current()
+            fields = {**bound, **fields}
+        line: Line = {
+            "timestamp": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        line.update({name: fields[name] for name in FIELDS if name in fields})
+        if "error" in line:
+            line["error"] = self._redact(str(line["error"]))
+        exc_info = event.get("exc_info")
+        if exc_info and exc_info != (None, None, None):
+            line["exception"] = self._redact(logging.Formatter().formatException(exc_info))
+        line["_record"], line["_from_structlog"] = record, event["_from_structlog"]
+        return line
+
+
+def timestamp(at: float) -> str:
+    """A time in seconds since 1970 as RFC 3339 in UTC, with milliseconds."""
+    whole = int(at)
+    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(at: int) -> str:
+    """A second as text. Cached, because that would take longer than the rest of a line."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+
+
+def json_line(line: Mapping[str, Any]) -> bytes:
+    """The line as JSON, whatever its values are."""
+    try:
+        return to_json(line, fallback=str, inf_nan_mode="null")
+    except PydanticSerializationError:  # half of a surrogate pair
+        return json.dumps(dict(line), default=str).encode()
+
+
+def text_line(line: Mapping[str, Any]) -> bytes:
+    """The line as :func:`text_formatter` shows it without colours, for a line without exception."""
+    named: Iterable[tuple[str, Any]] = ((name, line[name]) for name in FIELDS if name in line)
+    fields = " ".join(f"{name}={_shown(value)}" for name, value in named)
+    text = f"{line['timestamp']} [{line['level']:<9}] {line['message']} [{line['logger']}] {fields}"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if _PLAIN.fullmatch(text) else repr(value)
+
+
+def shortened(line: Mapping[str, Any], encoded: bytes, max_bytes: int) -> bytes:
+    """The encoded line, in which long texts lose their middle until it has at most ``max_bytes``."""
+    for chars in _SHORTENED_CHARS:
+        if len(encoded) <= max_bytes:
+            break
+        encoded = json_line({name: _without_middle(value, chars) for name, value in line.items()})
+    return encoded
+
+
+def _without_middle(value: Any, chars: int) -> Any:
+    if not isinstance(value, str) or len(value) <= chars:
+        return value
+    return f"{value[: chars // 3]} … [shortened] … {value[-(chars - chars // 3) :]}"

@@ -1,0 +1,77 @@
+"""One line of the log for each change of a task's state, written by the process that made the change.
+
+A line is written at most once. It is missing if the process dies between the change and the line, or if the store's
+answer is lost. The events of the task are the complete record.
+
+A gateway accepts thousands of tasks a second, and a line by way of the standard library costs a tenth of a submit. So
+:func:`write_lines_with` lets ``observability/logging.py`` write these lines directly. By default they are ordinary
+records of the logger :data:`TASKS`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from daybreak_server.domain import log_context
+from daybreak_server.domain.ids import TaskId
+from daybreak_server.domain.task_changes import ChangeKind, TaskChange
+
+TASKS = "daybreak.tasks"
+"""The logger of these lines. Their messages contain no text from a workload; the field ``error`` may."""
+WriteLine = Callable[[bool, dict[str, object]], None]
+"""Gets whether the line is a warning, and its fields; ``message`` is one of them. Must not raise."""
+
+_log = logging.getLogger(TASKS)
+
+
+def _write_record(is_warning: bool, line: dict[str, object]) -> None:
+    message = line.pop("message")
+    _log.log(logging.WARNING if is_warning else logging.INFO, message, extra=line)
+
+
+_write: WriteLine = _write_record
+
+
+def write_lines_with(write: WriteLine | None) -> None:
+    """Write lines with this function from now on; ``None``: as records of :data:`TASKS`."""
+    global _write  # noqa: PLW0603 - the process has one log
+    _write = write or _write_record
+
+
+def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
+    """Log a change of a task. Never raises.
+
+    :param details: Further fields, of those in ``logging.FIELDS``. Empty ones are left out.
+    """
+    is_warning = kind is ChangeKind.RETRYING or kind is ChangeKind.FAILED
+    if not _log.isEnabledFor(logging.WARNING if is_warning else logging.INFO):
+        return
+    change = str(kind)
+    line: dict[str, object] = {
+        "message": f"task {task} {change}",
+        "change": change,
+        **log_context.about(task),
+        "task": task,
+        "pool": task.rpartition("_")[0],
+    }
+    for name, value in details.items():
+        if value is not None and value != "":
+            line[name] = value
+    _write(is_warning, line)
+
+
+def log_change(change: TaskChange) -> None:
+    """Log a change that the store reports. Never raises."""
+    log_task(
+        change.kind,
+        change.task,
+        attempt=change.attempt or None,
+        group=change.group,
+        tenant=change.tenant,
+        trace_id=change.trace_id,
+        reason=change.reason,
+        error=change.message,
+        strikes=change.strikes if change.kind is ChangeKind.RETRYING else None,
+        delay_s=change.delay_s if change.kind is ChangeKind.RETRYING else None,
+    )

@@ -1,0 +1,191 @@
+"""Each change of a task's state has one line in the log, of the process that made it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from daybreak_server import wiring
+from daybreak_server.domain import log_context
+from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
+from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.observability.task_log import TASKS
+from testkit.pools import Pool
+from testkit.waiting import wait_until
+
+TRACE = TraceContext(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+
+
+class Lines(logging.Handler):
+    """The lines about changes, each with the fields that were bound when it was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append({**log_context.current(), **record.__dict__, "thread": threading.get_ident()})
+
+    def of(self, task: TaskId) -> list[str]:
+        """What happened to the task: the change, and the number of the attempt."""
+        return [f"{line['change']} {line.get('attempt', 0)}" for line in self.found if line["task"] == task]
+
+    def last(self, task: TaskId, change: str) -> dict[str, Any]:
+        return [line for line in self.found if (line["task"], line["change"]) == (task, change)][-1]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler, logger = Lines(), logging.getLogger(TASKS)
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def claimed(pool: Pool, **options: Any) -> Any:
+    """A group that a test controls, and its claim of the next task."""
+    queue = wiring.build_queue(pool.settings, pool.name)
+    record = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
+    queue.register(record, ttl_s=options.pop("ttl_s", 60))
+    claim = queue.claim(record, wait_s=10)
+    assert claim is not None
+    return queue, record, claim
+
+
+def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], lines: Lines
+) -> None:
+    """Lines of the leader have the pool, the rank, the group and the trace of the submit request."""
+    pool = pools()
+    task = TaskId(new_task_id(pool.name))
+    new = NewTask(
+        id=task,
+        pool=pool.name,
+        tenant="acme",
+        input_json='{"message": "hi", "steps": 3, "fail_at": 2, "fail_kind": "error", "fail_attempts": 1}',
+        trace_context=TRACE,
+    )
+    pool.call(pool.store.submit([new]))
+    rank = leader(pool)
+    pool.wait(task)
+    wait_until(lambda: len(lines.of(task)) == 4, 10, "the last line")
+    assert lines.of(task) == ["started 1", "retrying 1", "started 2", "succeeded 2"]
+    assert rank.record is not None
+    for line in lines.found:
+        assert (line["pool"], line["group"], line["rank"]) == (pool.name, rank.record.id, 0)
+        assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    retry = lines.last(task, "retrying")
+    assert (retry["strikes"], retry["reason"], retry["tenant"], retry["levelname"]) == (
+        1,
+        "error",
+        "acme",
+        "WARNING",
+    )
+    assert retry["error"]
+
+
+def test_a_cancel_has_a_line_when_it_is_requested_and_when_the_task_stops(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], lines: Lines
+) -> None:
+    """A waiting task is cancelled at once. A second cancel changes nothing, so it has no line."""
+    pool = pools()
+    waiting = pool.submit(message="waits")
+    pool.cancel(waiting)
+    pool.cancel(waiting)
+    leader(pool)
+    running = pool.submit(message="runs", steps=10_000, step_s=0.01)
+    pool.wait_step(running)
+    pool.cancel(running)
+    pool.cancel(running)
+    pool.wait(running, State.CANCELLED)
+    assert lines.of(waiting) == ["cancelled 0"]
+    assert lines.of(running) == ["started 1", "cancelling 1", "cancelled 1"]
+
+
+def test_a_task_that_fails_for_good_has_its_error(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], lines: Lines
+) -> None:
+    pool = pools()
+    leader(pool)
+    task = pool.submit(message="hi", steps=3, fail_at=2, fail_kind="permanent")
+    pool.wait(task, State.FAILED)
+    assert lines.of(task) == ["started 1", "failed 1"]
+    assert lines.last(task, "failed")["reason"] == pool.get(task).error_code
+    assert lines.last(task, "failed")["error"] == pool.get(task).error_message
+
+
+def test_a_released_task_has_a_line_of_the_group_that_released_it(
+    pools: Callable[..., Pool], leader: Callable[..., Rank], lines: Lines
+) -> None:
+    pool = pools()
+    rank = leader(pool)
+    task = pool.submit(message="hi", steps=10_000, step_s=0.01)
+    pool.wait_step(task)
+    assert rank.stop(timeout_s=10)
+    assert lines.of(task) == ["started 1", "released 1"]
+    assert lines.last(task, "released")["error"] == "drain"
+
+
+def test_a_lost_lease_has_a_line_of_the_tick_that_found_it(pools: Callable[..., Pool], lines: Lines) -> None:
+    """Several gateways tick. Only the one whose tick ended the attempt logs it."""
+    pool = pools(lease={"lease_s": 1.0})
+    task = pool.submit(message="hi")
+    queue, record, _ = claimed(pool)
+    wait_until(lambda: pool.get(task).strikes == 1, 30, "the end of the lease")
+    for _ in range(5):
+        pool.call(pool.store.tick(pool.name))
+    assert lines.of(task) == ["retrying 1"]
+    assert lines.last(task, "retrying")["reason"] == "lease_lost"
+    assert lines.last(task, "retrying")["group"] == record.id
+    queue.close()
+
+
+def test_a_task_that_expires_in_the_queue_has_a_line(pools: Callable[..., Pool], lines: Lines) -> None:
+    pool = pools()
+    task = TaskId(new_task_id(pool.name))
+    new = NewTask(id=task, pool=pool.name, tenant="t", input_json="{}", start_within_ms=1)
+    pool.call(pool.store.submit([new]))
+    pool.wait(task, State.EXPIRED)
+    assert lines.of(task) == ["expired 0"]
+
+
+def test_a_group_that_restarts_has_a_line_for_the_task_that_it_lost(
+    pools: Callable[..., Pool], lines: Lines
+) -> None:
+    """Also one that deregisters while it holds a task."""
+    pool = pools()
+    first, second = pool.submit(message="first"), pool.submit(message="second")
+    queue, record, _ = claimed(pool)
+    queue.register(GroupRecord(id=record.id, state=GroupState.STARTING), ttl_s=60)
+    assert lines.of(first) == ["released 1"]
+    pool.cancel(first)
+    other, other_record, _ = claimed(pool)
+    other.deregister(other_record)
+    assert lines.of(second) == ["released 1"]
+    queue.close()
+    other.close()
+
+
+def test_an_attempt_that_two_processes_settle_has_one_line(pools: Callable[..., Pool], lines: Lines) -> None:
+    """A leader and its watchdog may both settle an attempt."""
+    pool = pools()
+    task = pool.submit(message="hi")
+    queue, _, claim = claimed(pool)
+    watchdog = wiring.build_queue(pool.settings, pool.name)
+    failed = Failed(code="boom", message="it broke", permanent=True)
+    assert not queue.settle(claim.lease, failed).repeated
+    repeated = watchdog.settle(claim.lease, Finished(artifacts=()))
+    assert repeated.repeated
+    assert repeated.state is State.FAILED
+    assert lines.of(task) == ["failed 1"]
+    queue.close()
+    watchdog.close()
