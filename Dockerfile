@@ -1,18 +1,20 @@
 # syntax=docker/dockerfile:1
 # One image for every process of Daybreak: gateway, operator, Ray head and workers.
 #
-#   docker build -t daybreak:dev .                             (podman and buildah work too; only buildah is tested)
-#   docker build --build-arg BASE=nvidia/cuda:… …              your own base: Debian or Ubuntu with Python ≥ 3.11
-#   docker build --build-arg WHEELS=/src/wheels …              wheels from the folder wheels/ of the context, torch for example
+#   docker build -t daybreak:dev .                             the default build
+#   docker build --build-arg BASE=nvidia/cuda:… …              another base image: Debian or Ubuntu with Python ≥ 3.11
+#   docker build --build-arg WHEELS=/src/wheels …              also installs wheels from the folder wheels/, such as torch
 #
-# The first stage resolves and installs; the second contains only what runs. What changes often comes last, so an edit of
-# the source rebuilds one layer in seconds.
+# docker, podman and buildah accept these options. Only buildah is tested.
+#
+# The first stage resolves and installs the packages. The second stage contains only what runs. The source is the last layer
+# of files, so after an edit of the source the build takes seconds.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS install
 ARG WHEELS=
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PIP_DISABLE_PIP_VERSION_CHECK=1
-# The build tools have a separate environment, which stays in this stage.
+# The build tools have their own environment, which is not copied into the final image.
 RUN python3 -m venv /opt/build && /opt/build/bin/pip install --quiet "uv>=0.9" "hatchling>=1.27" \
  && python3 -m venv --without-pip /opt/daybreak \
  && echo /opt/app > "$(/opt/daybreak/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/daybreak.pth"
@@ -21,7 +23,8 @@ WORKDIR /src
 COPY requirements.lock wheel[s] wheels/
 COPY services/python/pyproject.toml services/python/
 COPY controlplane-sdk/pyproject.toml controlplane-sdk/
-# The lock file constrains every version; packages that only tests need are left out. torch installs its CUDA packages.
+# The lock file sets the version of each package. Packages that only tests need are not installed. torch from PyPI also
+# installs its CUDA packages.
 RUN export UV_FIND_LINKS="${WHEELS:-${UV_FIND_LINKS:-}}" \
  && /opt/build/bin/uv pip compile --quiet --no-annotate --no-header --python /opt/daybreak/bin/python \
       --constraint wheels/requirements.lock --extra all --extra cli --extra relay \
@@ -38,9 +41,9 @@ RUN for project in controlplane-sdk services/python; do \
 
 FROM ${BASE}
 RUN useradd --uid 1000 --create-home --shell /bin/bash daybreak
-# First the dependencies, then the two distributions, so that an edit changes only the last layer.
+# The dependencies come before Daybreak's two packages, so that an edit of the source changes only the last of these layers.
 COPY --from=install /opt/daybreak /opt/daybreak
-# First on PATH, before Ray's own command: it answers KubeRay's calls faster.
+# This wrapper comes before Ray's own command on PATH, because it answers KubeRay's calls faster.
 COPY deploy/image/ray /opt/shims/ray
 COPY --from=install /opt/app /opt/app
 ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
@@ -48,10 +51,11 @@ ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bi
     HOME=/home/daybreak DAYBREAK_DATA_DIR=/tmp/daybreak
 USER 1000:1000
 WORKDIR /home/daybreak
-# The root file system may be read-only: only /tmp is written (an emptyDir in the chart).
+# Daybreak writes only to /tmp, which is an emptyDir in the chart. So the root file system may be read-only.
 ENTRYPOINT ["daybreakd"]
 CMD ["--help"]
-# Labels come last, because they change with every commit. The publisher adds source, url and documentation (`--label`).
+# Labels come last, because they change with every commit. If you publish the image, add the labels source, url and
+# documentation with `--label`.
 ARG BASE
 ARG VERSION=dev
 ARG REVISION=unknown

@@ -1,4 +1,4 @@
-# `make help` lists the targets. CI runs the same ones (.ci/run).
+# `make help` lists the targets. CI (.ci/run) runs the same targets.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -12,9 +12,10 @@ UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-l
 export UV_FIND_LINKS
 # Keep compiled modules: without them each of the many processes of a test run would compile torch and Ray again.
 unexport PYTHONDONTWRITEBYTECODE
-# The fault tests and benchmarks are programs beside the package, not in it.
+# The fault tests and benchmarks are programs outside the package.
 VERIFICATION = cd services/python && $(CURDIR)/$(BIN)/python
-# Most tests wait for processes, so there are more workers than cores. The tests of a file run in order on one worker.
+# Most tests wait for processes, so the default is more workers than most machines have cores. The tests of one file run in
+# order, on the same worker.
 WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
@@ -43,13 +44,13 @@ $(VENV)/.installed: requirements.lock services/python/pyproject.toml controlplan
 
 setup: $(VENV)/.installed  ## Create .venv from the lock file
 
-demo: setup  ## Turn a prompt into an MP4 through every part, then stop
+demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
 
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up
 
-test-quick: setup  ## Run the tests, without those that start whole systems
+test-quick: setup  ## Run all tests except those that start whole systems or need a GPU
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PARALLEL) $(PYTEST)
 
 test: setup  ## Run all tests that need no GPU (WORKERS=4, PYTEST="-k cancel")
@@ -75,7 +76,7 @@ format: setup  ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: | $(BIN)/uv  ## Write requirements.lock from the pyproject files (UPGRADE=1: newest releases)
+lock: | $(BIN)/uv  ## Write requirements.lock from the pyproject files (UPGRADE=1 takes the newest releases)
 	$(BIN)/uv pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
 		--no-emit-package daybreak-sdk --no-emit-package daybreak-server \
 		services/python/pyproject.toml controlplane-sdk/pyproject.toml requirements-dev.in \
@@ -87,40 +88,40 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 ##@ Verify
 
-faults: setup  ## Kill, pause, cut off and fill every part, and check that nothing was lost (minutes)
+faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
 	@$(VERIFICATION) -m verification.faults all
 	@$(VERIFICATION) -m verification.faults.environment
 	@$(VERIFICATION) -m verification.faults.system
 
-faults-long: setup  ## Run the same with the counts that docs/reliability.md promises (hours)
+faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
 	@$(VERIFICATION) -m verification.faults long
 	@$(VERIFICATION) -m verification.faults.environment --long
 	@$(VERIFICATION) -m verification.faults.system --long
 
-mutants: setup  ## Plant bugs, one at a time: a test must catch each (MUTANTS="--share 1/3": a third)
+mutants: setup  ## Plant bugs one at a time, and check that a test catches each (MUTANTS="--share 1/3" plants a third)
 	@$(VERIFICATION) -m verification.mutants $(MUTANTS)
 
 ray-lowest: setup  ## Run the tests that start Ray with the oldest Ray that pyproject allows
 	@$(BIN)/python tools/other_ray.py lowest $(PYTEST)
 
-ray-next: setup  ## Run them with the newest release of Ray (or RAY=2.61.0)
+ray-next: setup  ## Run the tests that start Ray with the newest release of Ray (or RAY=2.61.0)
 	@$(BIN)/python tools/other_ray.py $(or $(RAY),next) $(PYTEST)
 
 ##@ Measure
 
-bench: setup  ## Measure beside baselines and competitors; write tables into docs (QUICK=--quick)
+bench: setup  ## Run the benchmarks, also of baselines and competitors, and write the tables in docs (QUICK=--quick)
 	@for name in queue http streams competitors video simulate; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
-figures: setup  ## Write the saved figures into the pages of docs
+figures: setup  ## Write the measurements saved in docs/figures into the tables in docs
 	@$(BIN)/python tools/figures.py
 
-# Machines with a GPU often reach no package registry. So this needs no .venv: it takes the first Python, of .venv's and PY,
-# whose torch sees a GPU, and the source tree as it is. That Python needs torch with CUDA, diffusers, transformers, pydantic
-# and pytest; PYTHONPATH keeps its folders, for packages that you bring along.
+# Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It tries the Python of .venv and
+# then PY, takes the first one whose torch sees a GPU, and runs the source tree. That Python needs torch with CUDA, diffusers,
+# transformers, pydantic and pytest. To provide missing packages, put their folders into PYTHONPATH, which is kept.
 gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
-gpu:  ## Run the GPU tests and benchmark; needs no setup (PY=, QUICK=--quick, OUT=FILE)
+gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QUICK=--quick, OUT=FILE)
 	@chosen=; for python in $(wildcard $(CURDIR)/$(BIN)/python) $(PY); do \
 		status=0; $$python -m verification.benchmarks.gpu.preflight || status=$$?; \
 		if [ $$status = 0 ]; then chosen=$$python; break; fi; \
@@ -143,28 +144,28 @@ image:  ## Build the image with docker, podman or buildah (IMAGE=daybreak:dev)
 				--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .; fi; done; \
 	echo "none of docker, podman and buildah is on PATH" >&2; exit 1
 
-# Linting also uses helm-unittest and kube-score where they are installed.
-chart: setup  ## Regenerate what follows from the chart, then lint and test it (needs helm; KUBECONFIG for dry runs)
+# If helm-unittest and kube-score are installed, this target uses them too.
+chart: setup  ## Regenerate the files in deploy/, then lint and test the chart (needs helm; KUBECONFIG for dry runs)
 	@$(BIN)/python tools/crd.py && $(BIN)/python tools/chart.py && $(BIN)/python tools/manifests.py
 	@$(BIN)/python -m pytest services/python/tests/deploy $(PYTEST)
 
-e2e: setup  ## Go from nothing to a video and back on the cluster of KUBECONFIG (at most 12 minutes)
+e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 12 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) $(PYTEST)
 
-# The image that the upgrade test upgrades to: another build, or the same one under another name
-# (`make image IMAGE=daybreak:next`).
+# The upgrade test upgrades to this image. It may be another build, or the same build under another name, which
+# `make image IMAGE=daybreak:next` creates.
 NEXT_IMAGE ?= daybreak:next
-e2e-full: setup  ## Run all end-to-end tests: also kills, wrong settings, backups, an upgrade (NEXT_IMAGE=daybreak:next)
+e2e-full: setup  ## Run all end-to-end tests: also kills, wrong settings, backups and an upgrade (NEXT_IMAGE=daybreak:next)
 	@$(BIN)/python -m e2e --full --image $(IMAGE) --next-image $(NEXT_IMAGE) \
 		$(if $(wildcard build/previous),--previous-image daybreak:previous --previous-chart build/previous/deploy/helm/daybreak) $(PYTEST)
 
-# You build its image yourself: the last line that it prints says how.
+# This target does not build the image of the older commit. It prints the command that does.
 PREVIOUS ?= HEAD~1
-previous:  ## Check out an older commit, from which e2e-full then upgrades (PREVIOUS=HEAD~1)
+previous:  ## Check out an older commit into build/previous; e2e-full then also upgrades from it (PREVIOUS=HEAD~1)
 	@rm -rf build/previous && mkdir -p build/previous && git archive $(PREVIOUS) | tar -x -C build/previous
 	@echo "build/previous is $$(git rev-parse --short $(PREVIOUS)). Next: make -C build/previous image IMAGE=daybreak:previous"
 
-bench-k8s: setup  ## Measure wakes, a burst and 200 pools (kwok) on the cluster of KUBECONFIG (QUICK=--quick)
+bench-k8s: setup  ## Measure wakes, a burst, and 200 pools of simulated nodes (kwok) on the cluster in KUBECONFIG (QUICK=--quick)
 	@$(VERIFICATION) -m verification.benchmarks.k8s --image $(IMAGE) $(QUICK)
 	@$(VERIFICATION) -m verification.benchmarks.scale $(QUICK)
 	@$(BIN)/python tools/figures.py
@@ -177,7 +178,7 @@ wheels: setup  ## Build both wheels into dist/
 	@$(BIN)/python -m build -q --no-isolation --wheel -o dist services/python
 	@ls -l dist
 
-demo-from-wheels: wheels  ## Run the demo from the wheels in an empty environment, without the source tree
+demo-from-wheels: wheels  ## Install the wheels into an empty environment, and run the demo there
 	@rm -rf build/venv && $(PY) -m venv build/venv
 	@$(BIN)/uv pip install -q -p build/venv/bin/python -r requirements.lock
 	@$(BIN)/uv pip install -q -p build/venv/bin/python --no-deps dist/*.whl

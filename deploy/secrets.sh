@@ -1,7 +1,7 @@
 #!/bin/sh
-# Creates the Secrets that the plain manifests name, with random values, unless they exist:
+# Creates the Secrets that the plain manifests use, with random values. Existing Secrets stay as they are.
 #   deploy/secrets.sh [NAMESPACE]
-# To use another S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY first.
+# If you do not use the S3 server of deploy/s3, first set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to your S3 keys.
 set -eu
 namespace=${1:-daybreak}
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }

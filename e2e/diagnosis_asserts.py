@@ -16,7 +16,10 @@ REPORT_TIMEOUT_S = 240
 def assert_diagnosed(
     deployment: Deployment, pool: str, *, reason: str, pattern: str, within_s: float = 0
 ) -> None:
-    """In the pool's condition, an Event, `/v1/pools` and `daybreakd doctor`, which may take ``within_s`` longer."""
+    """Assert that the pool's condition, an Event, `/v1/pools` and `daybreakd doctor` report the problem.
+
+    `daybreakd doctor` may take ``within_s`` longer.
+    """
     assert_reported(deployment, pool, reason=reason, pattern=pattern)
 
     def in_api() -> bool:
@@ -31,7 +34,7 @@ def assert_diagnosed(
 
 
 def assert_reported(deployment: Deployment, pool: str, *, reason: str, pattern: str) -> None:
-    """In what the operator writes to Kubernetes: the pool's condition and an Event."""
+    """Assert that the operator reports the problem in Kubernetes: in the pool's condition and in an Event."""
 
     def in_condition() -> str | None:
         healthy = condition(deployment.kube.pool(pool), "Healthy")
@@ -52,7 +55,7 @@ def assert_reported(deployment: Deployment, pool: str, *, reason: str, pattern: 
 
 
 def assert_recovered(deployment: Deployment, pool: str) -> None:
-    """The operator and `/v1/pools` report no problem any more."""
+    """Assert that the operator and `/v1/pools` no longer report a problem."""
 
     def healthy() -> bool:
         shown = deployment.client.pool(pool).condition

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-NAME = "elsewhere"
+from testkit.kubernetes import manifests
+
+NAME = "external-redis"
 POD = f"{NAME}-0"
 PORT = 6379
 
@@ -39,22 +41,10 @@ def server(image: str) -> list[dict[str, Any]]:
         "env": [{"name": "REDISCLI_AUTH", "valueFrom": password}],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"exec": {"command": ["redis-cli", "-e", "ping"]}, "periodSeconds": 1},
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
-    pod = {
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 999,
-            "runAsGroup": 999,
-            "fsGroup": 999,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": NAME}}],
-    }
+    claim = {"persistentVolumeClaim": {"claimName": NAME}}
+    pod = manifests.pod_spec(container, user=999, data=claim)
+    pod["securityContext"]["runAsGroup"] = 999  # the group of `redis` in the image
     stateful = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -66,19 +56,8 @@ def server(image: str) -> list[dict[str, Any]]:
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": NAME},
-        "spec": {"selector": labels, "ports": [{"port": PORT, "targetPort": PORT}]},
-    }
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": NAME},
-        "stringData": {"password": secrets.token_hex(16)},
-    }
-    return [secret, stateful, service]
+    credentials = manifests.secret(NAME, {"password": secrets.token_hex(16)})
+    return [credentials, stateful, manifests.service(NAME, PORT)]
 
 
 def values(namespace: str) -> dict[str, Any]:

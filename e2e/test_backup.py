@@ -57,12 +57,12 @@ def test_a_restore_brings_back_the_tasks_of_the_backup(deployment: Deployment, s
     ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
     text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    running = deployment.submit("echo", {"message": "ran at the backup", "steps": 60, "step_s": 0.25})
-    queued = deployment.submit("echo", {"message": "waited at the backup", "steps": 2}, start_at=tomorrow)
+    running = deployment.submit("echo", {"message": "runs during the backup", "steps": 60, "step_s": 0.25})
+    queued = deployment.submit("echo", {"message": "waits during the backup", "steps": 2}, start_at=tomorrow)
     deployment.follow(running).wait_for_step(10, timeout_s=WAKE_S)
     (backup,) = PAGE.commands("Redis")
     shell.run(backup)
-    later = deployment.client.submit("echo", {"message": "came after the backup", "steps": 2})
+    later = deployment.client.submit("echo", {"message": "submitted after the backup", "steps": 2})
     deployment.follow(later).wait_for_end(timeout_s=WAKE_S)
     (restore,) = PAGE.commands("Restore")
     shell.run(restore, {REDIS: deployment.images.redis})
@@ -79,22 +79,22 @@ def test_a_restore_brings_back_the_tasks_of_the_backup(deployment: Deployment, s
 
 
 def test_tasks_survive_the_move_to_an_external_redis(deployment: Deployment, shell: Shell) -> None:
-    """Every task is kept and continues, and so are the old claim and Secret, for the way back."""
+    """Every task is kept and continues. The old claim and Secret are kept too, so that you can move back."""
     ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
     text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
-    running = deployment.submit("echo", {"message": "ran at the move", "steps": 240, "step_s": 0.25})
+    running = deployment.submit("echo", {"message": "runs during the move", "steps": 240, "step_s": 0.25})
     deployment.follow(running).wait_for_step(5, timeout_s=WAKE_S)
     stop, start = PAGE.commands("Move to an external Redis")
     keys_before = shell.run(stop).split()[-1]
     (backup,) = PAGE.commands("Redis")
     shell.run(backup)
     _copy_to_external_redis(deployment, shell)
-    keys_after = shell.run("kubectl -n daybreak exec elsewhere-0 -- redis-cli DBSIZE").split()[-1]
+    keys_after = shell.run("kubectl -n daybreak exec external-redis-0 -- redis-cli DBSIZE").split()[-1]
     log(f"  keys before: {keys_before}, after: {keys_after}")
     deployment.values["redis"] = external_redis.values(deployment.kube.namespace)
     (shell.folder / "values.yaml").write_text(json.dumps(deployment.values), encoding="utf-8")
     output = shell.run(start)
-    assert ended.id in output, "`daybreak tasks list` shows the task of before"
+    assert ended.id in output, "`daybreak tasks list` shows the task from before the move"
     _wait_for_gateway(deployment)
     assert _text(deployment, shell, deployment.client.get(ended)) == text
     done = deployment.follow(running).wait_for_end(timeout_s=WAKE_S)
@@ -108,7 +108,7 @@ def test_tasks_survive_the_move_to_an_external_redis(deployment: Deployment, she
 
 
 def _copy_to_external_redis(deployment: Deployment, shell: Shell) -> None:
-    """As the page says for your own server: step 4 of Restore on its volume, before its first start."""
+    """Copy the data as the page says: run step 4 of Restore on the volume of the new server before its first start."""
     (restore,) = PAGE.commands("Restore")
     deployment.kube.create([external_redis.volume()])
     claim = {"claimName: data-daybreak-redis-0": f"claimName: {external_redis.NAME}"}

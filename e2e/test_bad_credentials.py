@@ -18,7 +18,7 @@ pytestmark = pytest.mark.full
 GATEWAYS = "app.kubernetes.io/component=gateway"
 OPERATOR = "app.kubernetes.io/component=operator"
 SECRET_S = 180
-"""By then the kubelet has updated the files of the Secret, and the rejected process has retried."""
+"""Within this time the kubelet updates the files of the Secret, and the rejected process retries."""
 
 
 def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
@@ -44,12 +44,12 @@ def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Dep
 
 
 def test_a_wrong_redis_password_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
-    """Pods that start with a wrong password cannot log in, and report it. Older pods and running tasks go unharmed.
+    """Pods that start with a wrong password cannot log in, and report it. Older pods and tasks are not affected.
 
     Once the password is right, the new pods log in without a restart.
     """
     timeline = deployment.follow(
-        deployment.submit("echo", {"message": "runs all the while", "steps": 400, "step_s": 0.25})
+        deployment.submit("echo", {"message": "runs throughout", "steps": 400, "step_s": 0.25})
     )
     timeline.wait_for_step(5, timeout_s=WAKE_S)
     before = _uids(deployment, GATEWAYS)
@@ -86,7 +86,7 @@ def _uids(deployment: Deployment, selector: str) -> set[str]:
 
 
 def _new_gateway(deployment: Deployment, before: set[str]) -> str | None:
-    """The gateway pod that was started since, once its process runs. It cannot become ready."""
+    """The gateway pod that is not in ``before``, once its process runs. It cannot become ready."""
     for pod in deployment.kube.pods(GATEWAYS):
         states = pod.status.container_statuses or []
         if pod.metadata.uid not in before and any(state.started for state in states):

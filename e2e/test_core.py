@@ -61,8 +61,8 @@ def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
 def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
     streamed = [phase for phase in timeline.wakes if phase in PHASES]
     durations = deployment.client.pool("video").wake.last
-    log(f"  the wake, as the pool's record has it: {durations}")
-    log(f"  the wake, as it was streamed: {streamed}")
+    log(f"  the wake in the pool's record: {durations}")
+    log(f"  the wake in the stream: {streamed}")
     assert streamed == sorted(streamed, key=PHASES.index), "phases are in order"
     assert {f"{phase}_s" for phase in PHASES} <= set(durations), "the pool's record has every phase"
     # A phase is streamed once the gateway sees it. The gateway polls every 0.2 s while a client waits, but its first

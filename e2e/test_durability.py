@@ -1,4 +1,4 @@
-"""Tasks survive the moments at which groups start, stop and die."""
+"""Tasks survive when groups start, stop and die."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.full
 
 
 def test_a_long_task_is_never_restarted(deployment: Deployment) -> None:
-    """A task that lasts ten leases, longer than the cooldown, and holds the GIL at each step, runs once."""
+    """A task runs once, even if it lasts for ten leases (longer than the cooldown) and holds the GIL in each step."""
     steps = 25
     step_s = 10 * LEASE_S / steps
     assert steps * step_s > COOLDOWN_S
@@ -24,11 +24,11 @@ def test_a_long_task_is_never_restarted(deployment: Deployment) -> None:
 
 
 def test_a_task_submitted_while_the_pool_goes_to_zero_runs(deployment: Deployment) -> None:
-    """A task queued in the second in which KEDA scales the pool to zero is served."""
+    """A task that is queued while KEDA scales the pool to zero still runs."""
     first = deployment.submit("echo", {"message": "before", "steps": 1})
     deployment.follow(first).wait_for_end(timeout_s=WAKE_S)
     wait_until(lambda: deployment.replicas_wanted("echo") == 0, timeout_s=120, what="zero", pause_s=0.05)
-    second = deployment.submit("echo", {"message": "in that second", "steps": 1})
+    second = deployment.submit("echo", {"message": "during the scale-down", "steps": 1})
     done = deployment.follow(second).wait_for_end(timeout_s=WAKE_S)
     assert done.state.value == "succeeded"
 

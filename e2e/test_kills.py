@@ -1,4 +1,4 @@
-"""Any part may be killed while tasks run: no accepted task is lost or stuck, and none ends twice."""
+"""Any component may be killed while tasks run: no accepted task is lost or stuck, and none ends twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _keda(deployment: Deployment) -> tuple[Kube, list[V1Pod]]:
     return Kube(operators[0].metadata.namespace), operators
 
 
-PARTS = {
+COMPONENTS = {
     "gateway": _component("gateway"),
     "operator": _component("operator"),
     "redis": _component("redis"),
@@ -42,26 +42,28 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_tasks_survive_the_kill_of_a_part(deployment: Deployment, part: str) -> None:
-    """One part is killed with SIGKILL while tasks run and wait: each of them succeeds once."""
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_tasks_survive_the_kill_of_a_component(deployment: Deployment, component: str) -> None:
+    """One component is killed with SIGKILL while tasks run and wait: each of them succeeds once."""
     timelines = [
-        deployment.follow(deployment.submit("echo", {"message": f"{part} {n}", "steps": 80, "step_s": 0.25}))
+        deployment.follow(
+            deployment.submit("echo", {"message": f"{component} {n}", "steps": 80, "step_s": 0.25})
+        )
         for n in range(3)
     ]
     timelines[0].wait_for_step(10, timeout_s=WAKE_S)
-    kube, victims = PARTS[part](deployment)
-    assert victims, f"there is a {part}"
+    kube, victims = COMPONENTS[component](deployment)
+    assert victims, f"no pod of {component} exists"
     log(f"  killing {victims[0].metadata.name}")
     kube.delete_pod(victims[0].metadata.name, force=True)
-    late = deployment.follow(deployment.submit("echo", {"message": f"after {part}", "steps": 2}))
+    late = deployment.follow(deployment.submit("echo", {"message": f"after {component}", "steps": 2}))
     for timeline in (*timelines, late):
         done = timeline.wait_for_end(timeout_s=WAKE_S)
         assert done.state.value == "succeeded"
-        if part in {"gateway", "operator", "keda", "redis"}:
-            assert done.attempt == 1, f"the loss of {part} restarts nothing"
+        if component in {"gateway", "operator", "keda", "redis"}:
+            assert done.attempt == 1, f"the loss of {component} restarts no task"
     wait_until(
-        lambda: any(map(ready, PARTS[part](deployment)[1])) or part == "head",
+        lambda: any(map(ready, COMPONENTS[component](deployment)[1])) or component == "head",
         timeout_s=120,
-        what=f"a new {part}",
+        what=f"a new {component}",
     )

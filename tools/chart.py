@@ -176,7 +176,7 @@ def _bare(node: Any) -> Any:
 
 def table(document: str) -> str:
     """The values as a table in Markdown."""
-    lines = ["| value | default | |", "|---|---|---|"]
+    lines = ["| value | default | description |", "|---|---|---|"]
     for value in values(document):
         default = json.dumps(value.default, ensure_ascii=False, separators=(", ", ": "))
         lines.append(f"| `{value.path}` | `{default}` | {value.text.replace('|', chr(92) + '|')} |")

@@ -47,7 +47,7 @@ def errors() -> str:
         "",
         tables.markdown(("field", "meaning"), PROBLEM_FIELDS),
         "",
-        "Programs should use `code` to distinguish errors. These are all codes, in the order of their statuses:",
+        "Programs should use `code` to distinguish errors. This table lists all codes by status:",
         "",
         tables.errors(),
         "",

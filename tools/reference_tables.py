@@ -44,7 +44,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def keys() -> str:
     """The Redis keys of a pool, from ``adapters/redis/key_names.py``: first the families, then the single keys."""
     named = [
-        *((f"{family.before}<{family.of}>{family.after}", family.key) for family in FAMILIES.values()),
+        *((f"{family.before}<{family.member}>{family.after}", family.key) for family in FAMILIES.values()),
         *SINGLE.items(),
     ]
     return markdown(("key", "type", "holds", "TTL"), (_key(name, key) for name, key in named))

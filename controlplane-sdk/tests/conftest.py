@@ -1,4 +1,4 @@
-"""A real server that returns, or breaks off, the exact bytes that a test wants."""
+"""The tests' fixtures: a scripted HTTP server that sends exactly the bytes that a test wants, and the command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT = "2026-11-21T12:00:00.000Z"
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that arrived."""
+    """A request that the scripted server has received."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. If ``length`` (for Content-Length) exceeds the body, the connection breaks."""
+    """A response. If ``length`` (its Content-Length) is larger than the body, the connection breaks early."""
 
     status: int = 200
     body: bytes = b""
@@ -49,7 +49,7 @@ class Answer:
     length: int | None = None
     framed: bool = True
     hold: threading.Event | None = None
-    """The connection stays open until this is set (30 s at most)."""
+    """The connection stays open until this event is set, for at most 30 s."""
 
     def encode(self) -> bytes:
         head = {"Content-Type": "application/json", "Connection": "close"} | self.headers
@@ -64,7 +64,7 @@ DROP = object()
 
 
 class Scripted:
-    """Returns its answers in order and repeats the last one. A callable answer receives the request."""
+    """A server that sends its answers in order and repeats the last one. A callable answer gets the request."""
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -127,7 +127,7 @@ def scripted() -> Iterator[Scripted]:
 
 @dataclass(frozen=True)
 class Make:
-    """Builds a server's responses."""
+    """Builds the scripted server's answers."""
 
     drop: object = DROP
 
@@ -158,7 +158,7 @@ class Make:
         return f"{head}event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
     def stream(self, *events: bytes, broken: bool = False) -> Answer:
-        """An event stream that closes after these events; with ``broken``, before its Content-Length."""
+        """An event stream that closes after these events. With ``broken`` it closes before its Content-Length."""
         body = b"".join(events)
         kind = {"Content-Type": "text/event-stream"}
         return Answer(body=body, headers=kind, framed=broken, length=len(body) + 99 if broken else None)
@@ -182,7 +182,7 @@ Handler = Callable[[Seen], Answer]
 def command(
     scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_environment: None
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run the command in this process; ``(exit code, stdout, stderr)``."""
+    """Run the command in this process. Returns ``(exit code, stdout, stderr)``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -196,7 +196,7 @@ def command(
 
 @dataclass(frozen=True)
 class Ended:
-    """The result of running the command."""
+    """The result of a run of the command."""
 
     code: int
     out: bytes
@@ -204,7 +204,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """Its stderr, which never has a traceback."""
+        """The text of stderr. Fails if it contains a traceback."""
         text = self.err.decode()
         assert "Traceback" not in text, text
         return text
@@ -212,7 +212,7 @@ class Ended:
 
 @pytest.fixture
 def process(scripted: Any, tmp_path: Path) -> Callable[..., Ended]:
-    """Run the command as a process, with ``env`` in its environment and ``shell`` appended in a shell."""
+    """Run the command as a process with the variables ``env``. ``shell`` is appended to its command line in bash."""
 
     def call(*args: str | bytes, shell: str = "", cwd: Path = tmp_path, **env: str) -> Ended:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAYBREAK", "PYTHONIO"))}
@@ -239,7 +239,7 @@ VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 8
 
 @pytest.fixture
 def served(scripted: Any, make: Make) -> bytes:
-    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`. Returns the bytes of both."""
+    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`. Returns their bytes."""
 
     def artifact(name: str, kind: str) -> dict[str, Any]:
         digest = hashlib.sha256(VIDEO).hexdigest()

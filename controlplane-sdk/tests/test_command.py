@@ -1,4 +1,4 @@
-"""The command `daybreak` as a user sees it: output, files and exit codes, against a real server."""
+"""The command `daybreak` as a user sees it: output, files and exit codes. The server is scripted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMEOUT_S = 60
 
 
 class Platform:
-    """A server with one task, which ends in the state `end`."""
+    """A server with one task, which ends in the state ``end``."""
 
     def __init__(self, make: Any, end: str = "succeeded") -> None:
         self.make, self.end = make, end
@@ -119,7 +119,7 @@ def start(url: str, *args: str, cwd: Path, **kw: Any) -> subprocess.Popen[str]:
 
 
 def test_generate_prints_plain_lines_in_a_pipe(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """Without a terminal, stdout has the file's path and stderr has plain lines."""
+    """Without a terminal, stdout contains the file's path, and stderr contains plain lines."""
     platform()
     more = ("--steps", "5", "--seed", "7", "--negative", "blur", "--previews", "pictures")
     process = start(scripted.url, "generate", "a red circle", *more, cwd=tmp_path)
@@ -144,7 +144,7 @@ def test_generate_prints_plain_lines_in_a_pipe(platform: Any, scripted: Any, tmp
 
 
 def test_generate_with_json_prints_one_object(platform: Any, command: Any, tmp_path: Path) -> None:
-    """With --json, stdout is one object: the task, its phases and its file."""
+    """With `--json`, stdout is one object: the task, its phases and its file."""
     platform()
     code, out, _ = command("generate", "x", "--json", "-o", "mine.mp4")
     answer = json.loads(out)
@@ -156,7 +156,7 @@ def test_generate_with_json_prints_one_object(platform: Any, command: Any, tmp_p
 def test_generate_can_detach_and_send_an_image(
     platform: Any, command: Any, scripted: Any, tmp_path: Path
 ) -> None:
-    """--detach prints the id and exits; --image is sent in base64."""
+    """`--detach` prints the id and exits. `--image` is sent in base64."""
     seen = platform()
     (tmp_path / "first.png").write_bytes(b"\x89PNG")
     code, out, err = command("generate", "x", "--image", "first.png", "--detach", "--start-within", "60")
@@ -208,7 +208,7 @@ def test_a_download_without_files_fails(
 
 
 def test_submit_options_reach_the_server(platform: Any, command: Any, scripted: Any) -> None:
-    """Metadata, the earliest start, strikes and the key are sent; invalid values are wrong usage."""
+    """Metadata, the earliest start, the strikes and the key are sent. An invalid value is wrong usage."""
     platform()
     options = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
     more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")
@@ -253,7 +253,7 @@ def test_errors_have_exit_codes_and_hints(command: Any, scripted: Any, make: Any
 
 
 def test_wrong_usage_is_2_and_an_unreachable_server_is_4(command: Any, tmp_path: Path) -> None:
-    """An unreachable server comes with a hint how to start one; help needs no server."""
+    """The error of an unreachable server says how to start one. `--help` needs no server."""
     assert command("generate")[0] == 2
     assert command("submit", "echo", "nonsense")[0] == 2
     code, _, err = command("pools", url="http://127.0.0.1:1")
@@ -307,7 +307,7 @@ def test_ctrl_c_cancels_the_task(platform: Any, scripted: Any, tmp_path: Path) -
 
 
 def test_a_second_ctrl_c_exits_at_once(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """A second Ctrl-C does not wait for a server that does not act."""
+    """After a second Ctrl-C the command does not wait for the task's end."""
     server = platform("cancelled")
     server.hold = threading.Event()
     server.cancelled.is_set = lambda: False  # type: ignore[method-assign]
@@ -348,7 +348,7 @@ def test_a_terminal_shows_one_bar(platform: Any, scripted: Any, tmp_path: Path) 
 def test_the_tasks_commands_print_text_and_json(
     command: Any, scripted: Any, make: Any, platform: Any, tmp_path: Path
 ) -> None:
-    """List, show, watch, cancel, replay, download and delete, for people and for programs."""
+    """List, show, watch, cancel, replay, download and delete print text; with `--json`, they print JSON."""
     running = make.task(state="running", phase="denoise", progress={"fraction": 0.5})
     scripted.answers = [make.answer({"data": [running, make.task("video_02", queue={"position": 3})]})]
     code, out, _ = command("tasks", "list", "--state", "running")
@@ -376,7 +376,7 @@ def test_the_tasks_commands_print_text_and_json(
 
 
 def test_pools_show_groups_and_input(command: Any, scripted: Any, make: Any) -> None:
-    """Pools show their groups' work and their input."""
+    """A pool's page shows what its groups do, the last wake, and the fields of the input."""
     schema = {"properties": {"steps": {"description": "Steps of the work.", "default": 5}}}
     groups = [
         {"id": "g-1", "state": "busy", "ranks": 2, "tasks": ["video_01", "video_02"]},

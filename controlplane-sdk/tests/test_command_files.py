@@ -1,4 +1,4 @@
-"""The meaning of `-o` in each command. An unwritable path is reported before any work starts."""
+"""What `-o` means in each command, and that an unwritable path is reported before any work starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOWNLOAD = ("tasks", "download", "video_01", "video.mp4")
 
 
 def link_to(device: str, folder: Path) -> None:
-    """A link to a device. If code wrongly replaces its target as root, it hits the link, not the device."""
+    """Create a link to a device. Wrong code that runs as root then replaces the link, not the device."""
     (folder / Path(device).name).symlink_to(device)
 
 
@@ -24,7 +24,7 @@ def link_to(device: str, folder: Path) -> None:
 def test_a_dash_is_stdout(
     process: Any, served: bytes, words: tuple[str, ...], name: str, tmp_path: Path
 ) -> None:
-    """Stdout has only the bytes, and no file is left."""
+    """Stdout contains only the file's bytes, and no file is left behind."""
     link_to("/dev/stdout", tmp_path)
     done = process(*words, "-o", name)
     assert (done.code, done.out) == (0, served), done.error
@@ -47,7 +47,7 @@ def test_o_creates_a_new_folder(process: Any, served: bytes, tmp_path: Path) -> 
 
 
 def test_download_accepts_o_like_the_other_commands(process: Any, served: bytes, tmp_path: Path) -> None:
-    """A single NAME may become a file; several go into a folder, which is created; `-d` still works."""
+    """A single NAME can become a file. Several go into a folder, which is created. `-d` still works."""
     assert process(*DOWNLOAD, "-o", "mine.mp4").out == b"mine.mp4\n"
     assert (tmp_path / "mine.mp4").read_bytes() == served
     assert process("tasks", "download", "video_01", "-o", "all").out == b"all/video.mp4\nall/notes.json\n"
@@ -130,8 +130,10 @@ def test_a_fifo_feeds_a_player(process: Any, served: bytes, tmp_path: Path) -> N
             player.kill()
 
 
-def test_a_failed_download_says_how_to_fetch_the_file(process: Any, served: bytes, tmp_path: Path) -> None:
-    """A full disk shows only after the work is done, so the file stays on the server."""
+def test_a_failed_download_says_how_to_download_the_file_later(
+    process: Any, served: bytes, tmp_path: Path
+) -> None:
+    """A full disk is noticed only after the work is done. The file is still on the server."""
     link_to("/dev/full", tmp_path)
     done = process(*GENERATE, "-o", "full")
     assert done.code == 10

@@ -1,4 +1,4 @@
-"""User errors and unusable environments: one line on stderr, exit code 2, nothing sent."""
+"""Mistakes of the user and unusable environments: one line on stderr, exit code 2, and no request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak import ArgumentError, AsyncClient, Client, ConfigError
 from daybreak.transport import http_options
 
 ELSEWHERE = ("--url", "http://192.0.2.1:8000")
-"""An address without a server (TEST-NET-1), so that a proxy of the environment is used."""
+"""An address without a server (TEST-NET-1). It is not this machine, so the environment's proxy is used."""
 
 
 def one_line(text: str) -> str:
@@ -40,7 +40,7 @@ def one_line(text: str) -> str:
         (("submit", "echo", 'message="\\ud800"'), "input.message is not valid UTF-8"),
         (("tasks", "watch", "video_01", "--after", "then"), "'then' is not an event id"),
         (("tasks", "list", "--limit", "0"), "Invalid value for '--limit'"),
-        (("tasks", "list", "--state", "asleep"), "Invalid value for '--state'"),
+        (("tasks", "list", "--state", "paused"), "Invalid value for '--state'"),
         (("generate", "x", "--seed", "one"), "Invalid value for '--seed'"),
         (("generate", "x", "--image", "none.png"), "Invalid value for '--image'"),
         (("generate", "x", "--colour"), "No such option"),
@@ -177,7 +177,7 @@ def test_both_clients_report_an_unusable_proxy(
 
 
 def test_a_rejected_number_comes_with_a_hint_for_text(command: Any, scripted: Any, make: Any) -> None:
-    """Only for values that were read as JSON, and only if the pool accepts text."""
+    """The hint comes only for values that were read as JSON, and only if the pool accepts text for them."""
     fields = [
         {"field": f"input.{name}", "message": "not so"} for name in ("message", "steps", "title", "note")
     ]

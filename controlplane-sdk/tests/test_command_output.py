@@ -1,4 +1,4 @@
-"""The output on a terminal or in a pipe: no foreign control characters, a fixed format, no traceback."""
+"""The output on a terminal and in a pipe: escaped control characters, a fixed format, no traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0)
 
 @pytest.fixture
 def evil(scripted: Any, make: Any) -> dict[str, Any]:
-    """A server whose every text has control characters."""
+    """A server in which every text contains control characters."""
     task: dict[str, Any] = make.task(
         state="failed",
         input={"prompt": EVIL, EVIL: 1},
@@ -208,9 +208,9 @@ def test_ids_are_not_truncated_on_a_narrow_terminal(on_terminal: Any, listed: No
 def test_a_closed_pipe_is_not_a_failed_task(
     process: Any, listed: None, words: tuple[str, ...], shell: str
 ) -> None:
-    """There is no traceback, and the exit code is the one that shells use for SIGPIPE.
+    """There is no traceback, and the exit code is 141, which shells use for SIGPIPE.
 
-    Small output may be written before the reader exits; then the command succeeds.
+    If all output is written before the reader exits, the command succeeds.
     """
     done = process(*words, shell=shell)
     assert done.code in {0, 141} or words[0] == "generate", done.error
@@ -239,7 +239,7 @@ WORLD = "赤い円 🎈"
 def test_any_prompt_prints_in_any_encoding(
     process: Any, scripted: Any, make: Any, served: bytes, encoding: str
 ) -> None:
-    """Also in the task's record, and as JSON that parses to the same text."""
+    """The prompt prints in the task's description, and as JSON that parses to the same text."""
     inner = scripted.answers[0]
 
     def answer(seen: Any) -> Any:

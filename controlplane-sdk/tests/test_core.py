@@ -1,4 +1,4 @@
-"""The core, without I/O: parsing, errors, retries and event ids."""
+"""The core, which does no I/O: parsing, errors, retries and event ids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MESSAGES = [
 
 @given(st.lists(st.integers(0, len(STREAM.encode())), max_size=12))
 def test_sse_parsing_does_not_depend_on_chunk_boundaries(cuts: list[int]) -> None:
-    """Chunks may break anywhere, also inside a character or a line end."""
+    """A chunk may end inside a character or between the two characters of a line end."""
     raw = STREAM.encode()
     edges = [0, *sorted(cuts), len(raw)]
     parser = SseParser()
@@ -42,7 +42,7 @@ def test_sse_parsing_does_not_depend_on_chunk_boundaries(cuts: list[int]) -> Non
 
 
 def test_an_endless_sse_event_is_rejected() -> None:
-    """A stream of another server cannot fill the memory."""
+    """Another server's stream cannot fill the memory."""
     for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
         with pytest.raises(errors.ProtocolError, match="larger than 1000"):
             SseParser(max_event_bytes=1000).feed(chunk)
@@ -65,8 +65,9 @@ def test_unknown_event_types_are_skipped() -> None:
     ("name", "given"),
     [("input", {"input": "hi"}), ("start_at", {"start_at": "tomorrow"}), ("metadata", {"metadata": "a=b"})],
 )
-def test_an_argument_of_the_wrong_type_is_named(name: str, given: dict[str, Any]) -> None:
-    """The error names the argument."""
+def test_an_argument_of_the_wrong_type_raises_an_error_that_names_it(
+    name: str, given: dict[str, Any]
+) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be a .*, not str$"):
         routes.submit_body("echo", **({"input": {}} | given))
 
@@ -82,7 +83,7 @@ def test_only_a_failed_task_reports_its_error(make: Any) -> None:
 
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_every_code_has_its_error(code: ErrorCode) -> None:
-    """Each error code raises the class that the tree promises."""
+    """Each error code raises the class that the docstring of `daybreak.errors` promises."""
     kinds = {
         401: errors.AuthError,
         403: errors.AuthError,
@@ -107,7 +108,7 @@ def test_every_code_has_its_error(code: ErrorCode) -> None:
 
 
 def test_responses_of_other_servers_are_recognised() -> None:
-    """A proxy's page or another program's response is not taken for Daybreak's."""
+    """A page of a proxy or a response of another program is not mistaken for one of Daybreak's."""
     page = Reply(status=502, headers={"content-type": "text/html"}, body=b"<h1>Bad gateway</h1>")
     with pytest.raises(errors.UnavailableError, match="Bad gateway"):
         raise_for_status(page)
@@ -140,7 +141,7 @@ def test_delays_grow_to_a_limit_and_respect_retry_after() -> None:
 
 
 def test_paths_are_quoted() -> None:
-    """A user's text as an id cannot reach another route."""
+    """An id that a user has typed cannot reach another route."""
     assert routes.task_path("../pools") == "/v1/tasks/..%2Fpools"
     assert routes.task_path("a b", "artifacts", "x/y.mp4") == "/v1/tasks/a%20b/artifacts/x%2Fy.mp4"
 
@@ -165,7 +166,7 @@ def test_a_submit_omits_absent_fields_and_needs_a_time_zone() -> None:
 
 
 def test_the_docstring_draws_the_error_tree() -> None:
-    """The docstring draws exactly the existing classes, under their parents."""
+    """The docstring of `daybreak.errors` draws exactly the existing classes, each below its parent."""
     text = errors.__doc__ or ""
     drawn: list[tuple[str, str]] = []
     stack: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""How following ends: the server says that no event follows, or the caller leaves early."""
+"""How an event stream ends: the server says that no event follows, or the caller leaves the loop early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both clients return correct results from a real server that fails in every way."""
+"""Both clients return correct results although the server fails in every way."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Face:
         self.kind, self.url, self.retry = kind, url, retry
 
     def call(self, name: str, *args: Any, **kw: Any) -> Any:
-        """The result of a method, as a list if it iterates."""
+        """Call the client's method. Returns a list if the method iterates."""
         if self.kind == "sync":
             with Client(self.url, retry=self.retry) as client:
                 found = getattr(client, name)(*args, **kw)
@@ -92,7 +92,7 @@ def test_retries_end_after_the_last_attempt(scripted: Any, make: Any, face: Any)
 
 
 def test_a_long_retry_after_is_raised_at_once(scripted: Any, make: Any, face: Any) -> None:
-    """A quota that opens in an hour is an error now."""
+    """The client does not wait an hour for a quota."""
     scripted.answers = [make.problem(429, "quota_exceeded", headers={"Retry-After": "3600"}, limit="queued")]
     with pytest.raises(QuotaError) as caught:
         face().call("get", "video_01")
@@ -100,7 +100,7 @@ def test_a_long_retry_after_is_raised_at_once(scripted: Any, make: Any, face: An
 
 
 def test_permanent_errors_are_not_retried(scripted: Any, make: Any, face: Any) -> None:
-    """Invalid input names the field, at once."""
+    """The error of invalid input is raised at once, and names the field."""
     fields = [{"field": "input.frames", "message": "frames must be 4n+1"}]
     scripted.answers = [make.problem(422, "invalid_input", errors=fields)]
     with pytest.raises(InvalidInputError) as caught:
@@ -149,8 +149,8 @@ def test_the_environment_provides_url_and_key(
     assert scripted.seen[0].headers["user-agent"].startswith("daybreak-sdk/")
 
 
-def test_lists_fetch_pages_as_needed(scripted: Any, make: Any, face: Any) -> None:
-    """Pages are fetched with the cursor when they are needed, up to the limit."""
+def test_lists_request_pages_as_needed(scripted: Any, make: Any, face: Any) -> None:
+    """The client requests each page with the cursor of the page before, up to the limit."""
     first = {"data": [make.task("video_01"), make.task("video_02")], "has_more": True, "next": "c1"}
     scripted.answers = [make.answer(first), make.answer({"data": [make.task("video_03")]})]
     found = face().call("list", state="queued", pool="video", limit=5)
@@ -162,7 +162,7 @@ def test_lists_fetch_pages_as_needed(scripted: Any, make: Any, face: Any) -> Non
 
 
 def test_events_exactly_once_over_broken_connections(scripted: Any, make: Any, face: Any) -> None:
-    """Each event arrives once and in order, although connections are cut, refused, repeated and closed early."""
+    """Each event arrives once and in order, although connections break, are refused, close early and repeat events."""
     scripted.answers = [
         make.stream(make.event("queued", "1-0", position=1), make.event("wake", phase="pods"), broken=True),
         make.problem(503, "store_unavailable", headers={"Retry-After": "0"}),
@@ -196,7 +196,7 @@ def test_events_continue_after_an_id(scripted: Any, make: Any, face: Any) -> Non
 
 
 def test_permanent_stream_errors_are_raised(scripted: Any, make: Any, face: Any) -> None:
-    """An unknown task, a response that is no stream, and an unreadable event are not retried."""
+    """An unknown task, a response that is not a stream, and an invalid event are not retried."""
     scripted.answers = [make.problem(404, "not_found")]
     with pytest.raises(NotFoundError):
         face().call("events", "video_01")
@@ -210,7 +210,7 @@ def test_permanent_stream_errors_are_raised(scripted: Any, make: Any, face: Any)
 
 
 def test_events_end_when_nothing_can_follow(scripted: Any, make: Any, face: Any) -> None:
-    """The iteration ends after the terminal event, also if the whole history is trimmed."""
+    """The iteration ends if `after` is the terminal event, and if all events were trimmed."""
     nothing, ended = make.stream(), make.answer(make.task(state="succeeded"))
     scripted.answers = [nothing, ended, nothing]
     assert face().call("events", "video_01", after="9-0") == []
@@ -221,8 +221,10 @@ def test_events_end_when_nothing_can_follow(scripted: Any, make: Any, face: Any)
     assert {e.type for e in events} == {EventType.RESET}
 
 
-def test_an_end_between_two_connections_is_not_missed(scripted: Any, make: Any, face: Any) -> None:
-    """A task that ends during a lost connection still delivers its terminal event."""
+def test_a_task_that_ends_between_two_connections_delivers_its_last_event(
+    scripted: Any, make: Any, face: Any
+) -> None:
+    """The client reconnects after it has seen that the task has ended."""
     ended = make.answer(make.task(state="succeeded"))
     scripted.answers = [make.stream(), ended, make.stream(make.event("succeeded", "2-0"))]
     assert [e.type for e in face().call("events", "video_01", after="1-0")] == ["succeeded"]
@@ -230,7 +232,7 @@ def test_an_end_between_two_connections_is_not_missed(scripted: Any, make: Any, 
 
 
 def test_a_lost_stream_is_given_up_after_its_time_limit(scripted: Any, make: Any, face: Any) -> None:
-    """After `stream_s` without a byte the error is raised."""
+    """The error is raised after `stream_s` seconds without a byte."""
     retry = Retry(attempts=2, first_s=0.01, max_s=0.02, stream_s=0.2)
     scripted.answers = [make.stream(make.event("queued", "1-0")), make.drop]
     with pytest.raises(TransportError):
@@ -239,7 +241,7 @@ def test_a_lost_stream_is_given_up_after_its_time_limit(scripted: Any, make: Any
 
 
 def test_wait_ends_with_the_task_its_error_or_a_timeout(scripted: Any, make: Any, face: Any) -> None:
-    """Waiting ends with the task, with its error, or with the timeout."""
+    """`wait` returns the task, raises its error, or raises `WaitTimeoutError`."""
     ended = make.stream(make.event("cancelled", "1-0"))
     scripted.answers = [ended, make.answer(make.task(state="cancelled"))]
     with pytest.raises(TaskCancelledError) as caught:
@@ -277,7 +279,7 @@ def ranged(make: Any, cut: int | None = None) -> Callable[[Any], Any]:
 
 
 def test_a_broken_download_resumes(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """A download that broke three times arrives once, checked and complete."""
+    """A download that breaks several times is complete in the end, and a second download sends no request for bytes."""
     shown = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     cut = ranged(make, 3_000_000)
     scripted.answers = [shown, cut, make.drop, cut, make.problem(503, "store_unavailable"), ranged(make)]
@@ -296,7 +298,7 @@ def test_a_broken_download_resumes(scripted: Any, make: Any, face: Any, tmp_path
 
 
 def test_a_download_resumes_in_another_process(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """The next call uses the bytes of the first task_response, even if they are wrong."""
+    """The next call continues the part file, and downloads everything again if the bytes in it were wrong."""
     shown = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     scripted.answers = [shown, ranged(make, 2_000_000), make.drop]
     with pytest.raises(TransportError):
@@ -314,7 +316,7 @@ def test_a_download_resumes_in_another_process(scripted: Any, make: Any, face: A
 def test_a_download_works_without_ranges(
     scripted: Any, make: Any, face: Any, tmp_path: Path, size: int
 ) -> None:
-    """Also from a server that ignores ranges, and of an empty file."""
+    """A server may ignore the range, and a file may be empty."""
     content = FILE[:size]
     task_response = make.task(state="succeeded", artifacts=[artifact(content)])
     scripted.answers = [
@@ -328,7 +330,7 @@ def test_a_download_works_without_ranges(
 def test_a_download_follows_redirects_without_the_api_key(
     scripted: Any, make: Any, tmp_path: Path, no_environment: None
 ) -> None:
-    """A presigned URL of another host receives the range but never the API key."""
+    """The host of a presigned URL receives the range but never the API key."""
     task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     elsewhere = scripted.url.replace("127.0.0.1", "localhost") + "/bucket/file?signature=1"
     moved = make.answer(b"", 307, headers={"Location": elsewhere})
@@ -360,7 +362,7 @@ def test_a_download_retries_a_500_of_s3_but_not_of_daybreak(
 
 
 def test_a_download_of_the_wrong_bytes_fails(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """Bytes with another SHA-256 never reach the target, and nothing is left behind."""
+    """Bytes with a wrong SHA-256 or a wrong size never reach the target. So does an artifact that does not exist."""
     task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     for wrong in (b"\1" * len(FILE), b"\1" * (len(FILE) + 5)):
         scripted.answers = [task_response, make.answer(wrong)]
@@ -372,7 +374,7 @@ def test_a_download_of_the_wrong_bytes_fails(scripted: Any, make: Any, face: Any
         face().call("download", "video_01", "nope.mp4", tmp_path)
 
 
-def test_the_other_calls_parse_their_responses(scripted: Any, make: Any, face: Any) -> None:
+def test_the_other_methods_parse_their_responses(scripted: Any, make: Any, face: Any) -> None:
     """Cancel, replay, estimate, batch, pool and preview parse their responses."""
     scripted.answers = [make.answer(make.task(cancel_requested=True), 202)]
     assert face().call("cancel", "video_01").cancel_requested

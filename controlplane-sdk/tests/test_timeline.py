@@ -1,4 +1,4 @@
-"""How the command presents events, without a terminal."""
+"""How the command turns events into words, and other formatting that needs no terminal."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> E
     return Event.model_validate(body)
 
 
-def test_time_is_attributed_to_phases(make: Any) -> None:
-    """The queue, each wake phase, each work phase and the wait for a retry get their seconds."""
+def test_the_time_of_each_phase_is_measured(make: Any) -> None:
+    """The queue, each phase of the wake, each phase of the work and the wait for a retry have their seconds."""
     timeline = Timeline.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
     assert timeline.line == "queued, number 2 in line · about 9.0 s left"
     for each in (
@@ -60,7 +60,7 @@ def test_time_is_attributed_to_phases(make: Any) -> None:
 
 
 def test_a_problem_of_the_pool_is_logged_once() -> None:
-    """Once per problem, while the bar still shows the phase."""
+    """Each problem is printed once, and the bar still shows the phase."""
     timeline = Timeline()
     assert timeline.update(event("wake", 0, phase="warm_up")) is None
     lines = [
@@ -87,7 +87,7 @@ def test_starts_retries_and_logs_are_printed() -> None:
 
 
 def test_a_reset_restores_the_state_from_a_snapshot(make: Any) -> None:
-    """After `reset` the bar shows the task's state; an unreadable snapshot is ignored."""
+    """After `reset` the bar shows the state of the task in it. An invalid snapshot changes nothing."""
     timeline = Timeline()
     progress = {"fraction": 0.5, "step": 10, "steps": 20}
     line = timeline.update(
@@ -111,7 +111,7 @@ def test_the_main_artifact_is_the_video(make: Any) -> None:
 
 
 def test_values_are_json_or_text() -> None:
-    """`steps=5` is a number, `message=hi` is text, `flag=true` is a boolean; a word without `=` is rejected."""
+    """`steps=5` is a number, `message=hi` text and `flag=true` a boolean. A word without `=` is rejected."""
     assert parse_values(["steps=5", "message=hi there", "flag=true", "a=b=c"]) == {
         "steps": 5,
         "message": "hi there",
@@ -123,7 +123,6 @@ def test_values_are_json_or_text() -> None:
 
 
 def test_durations_sizes_and_ages_are_short() -> None:
-    """Durations, sizes and ages are short."""
     shown = [seconds(v) for v in (None, 0.421, 12.34, 245, 7380)]
     assert shown == [
         "–",

@@ -1,7 +1,7 @@
 """Keeps Ray Serve's applications deployed: deploys them if they are missing or have failed permanently.
 
-Runs as a sidecar of the head, for a fixed-size Daybreak without the operator. Standard library only.
-``serve_keeper.py APPLICATIONS [URL [SECONDS]]``; the token comes from ``RAY_AUTH_TOKEN``.
+A Daybreak with a fixed number of groups has no operator, so this script runs as a sidecar of the head. It uses only the
+standard library. Usage: ``serve_keeper.py APPLICATIONS [URL [SECONDS]]``. It reads Ray's token from ``RAY_AUTH_TOKEN``.
 """
 
 import json

@@ -102,10 +102,10 @@ class AsyncClient:
         """Submit a task. When this method returns, the task is stored and will run.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
-        ``start_within_s`` seconds, or does not end within ``run_within_s`` seconds. An ``idempotency_key`` ensures that
-        retries create only one task. The client creates a key for each call; pass your own key if your program may
-        restart and submit the task again. A key belongs to one tenant and one pool, and lives as long as its task:
-        until the pool's retention ends or the task is deleted.
+        ``start_within_s`` seconds of the submit or of ``start_at``, or does not end within ``run_within_s`` seconds of
+        its first start. An ``idempotency_key`` ensures that retries create only one task. The client creates a key for
+        each call; pass your own key if your program may restart and submit the task again. A key belongs to one tenant
+        and one pool, and lives as long as its task: until the pool's retention ends or the task is deleted.
         """
         body = routes.submit_body(
             pool,

@@ -1,6 +1,6 @@
 """A real Daybreak for your tests: ``daybreakd dev`` with temporary data.
 
-In ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401`` (a session fixture).
+To use it, import the session fixture in ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401``.
 
 ``LocalDaybreak`` does not start the server itself. It starts a small watchdog process, which starts the server and
 reads a pipe from this process. ``stop()`` writes to the pipe. If this process ends in any other way, even by
@@ -55,16 +55,16 @@ if not message:
     shutil.rmtree(folder, ignore_errors=True)
 os._exit(code if code >= 0 else 1)
 """
-"""An empty ``message`` means that the pipe was closed: the process that used the server has ended."""
+"""An empty ``message`` means that the pipe was closed, because the process that uses the server has ended."""
 
 
 class LocalDaybreak:
     """``daybreakd dev`` in its own process, on a free port of 127.0.0.1, with its data in a temporary folder.
 
     It serves the pools that need no torch (``echo`` and your own light workloads) and runs its own Valkey. It leaves
-    no process and no folder behind, even if this process is killed. ``settings`` are variables of
-    ``docs/settings.md`` (``{"DAYBREAK_POOLS__ECHO__GROUPS": "2"}``). All other variables are inherited, except those
-    that begin with ``DAYBREAK``.
+    no process and no folder behind, even if this process is killed. ``settings`` are environment variables that
+    ``docs/settings.md`` lists (``{"DAYBREAK_POOLS__ECHO__GROUPS": "2"}``). The server also inherits the variables of
+    this process, except those that begin with ``DAYBREAK``.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, start_s: float = 120.0) -> None:
@@ -85,40 +85,40 @@ class LocalDaybreak:
 
     @property
     def url(self) -> str:
-        """The URL of its API, which a restart keeps."""
+        """The URL of the server's API. It stays the same when the server restarts."""
         if not self._port:
             raise DaybreakError("LocalDaybreak has not been started")
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def redis_url(self) -> str:
-        """The URL of its Valkey, with the password: for :class:`daybreak.relay.Relay`."""
+        """The URL of the server's Valkey with its password, as :class:`daybreak.relay.Relay` needs it."""
         folder = self._require_folder() / "data" / "valkey"
         port, password = (folder / "port").read_text().strip(), (folder / "password").read_text().strip()
         return f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"
 
     @property
     def pids(self) -> dict[str, int]:
-        """Its processes by name: ``dev`` and ``valkey``. Kill one to see how your program reacts."""
+        """The ids of the server's processes by name (``dev``, ``valkey``). Kill one to see how your program reacts."""
         return dict(self._state().get("pids", {}))
 
     def client(self, **options: Any) -> Client:
-        """A new client, which the caller closes."""
+        """A new client of the server. The caller closes it."""
         return Client(self.url, **options)
 
     def async_client(self, **options: Any) -> AsyncClient:
-        """A new asyncio client, which the caller closes."""
+        """A new asyncio client of the server. The caller closes it."""
         return AsyncClient(self.url, **options)
 
     def log(self) -> str:
-        """Its log so far."""
+        """The server's log so far."""
         file = self._require_folder() / "log"
         return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> None:
-        """Start it and wait until each pool has a ready group. After ``stop`` it keeps its port and data.
+        """Start the server and wait until each pool has a ready group. After ``stop`` it has the same port and data.
 
-        :raises DaybreakError: with its log, if it is not ready within ``start_s`` seconds.
+        :raises DaybreakError: with the server's log, if the server is not ready within ``start_s`` seconds.
         """
         program = _program()
         folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="daybreak-"))
@@ -141,7 +141,7 @@ class LocalDaybreak:
             raise
 
     def stop(self) -> None:
-        """Shut it down. ``start`` restarts it with its data."""
+        """Stop the server. ``start`` starts it again with the same data."""
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is None:
             return
@@ -155,7 +155,7 @@ class LocalDaybreak:
             ) from None
 
     def close(self) -> None:
-        """Shut it down and remove its data."""
+        """Stop the server and remove its data."""
         try:
             self.stop()
         finally:
@@ -176,13 +176,13 @@ class LocalDaybreak:
         return state
 
     def _wait_ready(self, watchdog: subprocess.Popen[bytes]) -> None:
-        end = time.monotonic() + self._start_s
+        deadline = time.monotonic() + self._start_s
         while not (self._state().get("ready") and self._has_groups()):
             if watchdog.poll() is not None:
                 raise DaybreakError(
                     f"daybreakd dev exited with code {watchdog.returncode}:\n{self.log()[-4000:]}"
                 )
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise DaybreakError(
                     f"daybreakd dev was not ready within {self._start_s:g} s:\n{self.log()[-4000:]}"
                 )

@@ -31,7 +31,11 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
             pipe.zrange(keys.of("wait", tenant), 0, -1)
         for group in groups:
             pipe.hget(keys.of("group", group), "task")
-        stored, shares, numbers, *rest = pipe.execute()
+        pipe.hgetall(keys.single("totals"))
+        pipe.hgetall(keys.single("tenant_totals"))
+        stored, shares, numbers, *rest, totals, billed = pipe.execute()
+    assert _counts(totals) == {name: count for name, count in model.totals.counts.items() if count}
+    assert {name.decode(): int(ms) for name, ms in billed.items()} == _billed(model)
     held = [(task or b"").decode().split() for task in rest[len(rest) - len(groups) :]]
     assert held == [model.groups[group].tasks for group in groups]
     assert [name.decode() for name in stored] == tenants
@@ -43,6 +47,23 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
     assert dict(zip(_ZSETS, zsets, strict=True)) == _zsets(model)
     for tenant, ids in zip(tenants, rest[len(_ZSETS) : len(rest) - len(groups)], strict=True):
         assert [task.decode() for task in ids] == list(queue.waiting(tenant))
+
+
+_UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms", "wakes"}
+"""Totals that depend on what groups report of themselves, which the model leaves out; and what is no total."""
+
+
+def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(count) for name, count in totals.items() if name.decode() not in _UNMODELLED}
+
+
+def _billed(model: ModelPool) -> dict[str, int]:
+    found = {}
+    for tenant, billed in model.totals.billed.items():
+        for kind, ms in zip(("used_ms", "wasted_ms"), billed, strict=True):
+            if tenant or ms:  # a deleted tenant leaves only what is not zero
+                found[f"{tenant}:{kind}"] = ms
+    return found
 
 
 def _zsets(model: ModelPool) -> dict[str, dict[str, int]]:

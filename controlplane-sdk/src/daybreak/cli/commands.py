@@ -1,4 +1,4 @@
-"""How the command starts and exits: robust output streams, one-line errors, one exit code."""
+"""How the command starts and exits: output streams that cannot fail, errors on one line, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
-# Since 0.26 typer bundles its own Click; before, it used the installed one. This finds the class that it raises.
+# Typer bundles its own Click since 0.26 and used the installed one before. This finds the class that it raises.
 _ParseError: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__
@@ -21,7 +21,7 @@ _ParseError: type[Exception] = next(
 
 
 class CommandGroup(TyperGroup):
-    """The root group. It prints errors on one line, and a closed pipe does not exit with a failed task's code."""
+    """The root group. It prints errors on one line, and gives a closed pipe another exit code than a failed task."""
 
     def main(
         self,
@@ -41,8 +41,8 @@ class CommandGroup(TyperGroup):
 
         if not standalone_mode:
             return run()
-        words = sys.argv[1:] if args is None else args
-        sys.exit(_exit_code_of(run, Output(as_json="--json" in words)))
+        arguments = sys.argv[1:] if args is None else args
+        sys.exit(_exit_code_of(run, Output(as_json="--json" in arguments)))
 
 
 def _exit_code_of(run: Callable[[], Any], output: Output) -> int:
@@ -50,7 +50,7 @@ def _exit_code_of(run: Callable[[], Any], output: Output) -> int:
     try:
         code = _invoke(run, output)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # typer itself exits only on a closed pipe
+    except (BrokenPipeError, SystemExit):  # Typer itself raises SystemExit only for a closed pipe.
         code = Exit.PIPE
     except OSError as error:
         output.error(message(error), code=Exit.FILE.name.lower())
@@ -65,7 +65,7 @@ def _invoke(run: Callable[[], Any], output: Output) -> int:
     except _ParseError as error:
         parse_error = cast("Any", error)
         text = " ".join(parse_error.format_message().split())
-        if text:  # it is empty if typer has printed the help instead
+        if text:  # The text is empty if Typer has printed the help instead.
             context = getattr(parse_error, "ctx", None)
             command = context.command_path if context is not None else "daybreak"
             output.error(text, hint=f"See `{command} --help`.", code=Exit.USAGE.name.lower())

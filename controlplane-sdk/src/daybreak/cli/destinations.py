@@ -1,4 +1,4 @@
-"""The destination of ``-o``: a file, a folder or stdout. It is checked before any work starts."""
+"""The destination that ``-o`` names: a file, a folder or stdout. It is checked before any work starts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class DownloadedFile:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where files go. ``path`` is the value of ``-o``, or ``None`` without it."""
+    """Where downloaded files go. ``path`` is the value of ``-o``, or ``None`` without ``-o``."""
 
     path: str | None
 
     @classmethod
     def of(cls, path: str | None, *, as_json: bool) -> Destination:
-        """Check the value of ``-o``. Raises ``UsageError`` if stdout cannot take a file."""
+        """The destination for a value of ``-o``. Raises ``UsageError`` if files cannot go there."""
         if path == "":
             raise UsageError("-o '' is not a file name")
         destination = cls(path)
@@ -46,7 +46,7 @@ class Destination:
 
     @property
     def stdout(self) -> bool:
-        """Whether the bytes go to stdout, under any of its names."""
+        """Whether the destination is stdout, under any of its names."""
         return self.path is not None and targets.is_stdout(self.path)
 
     def check(self, name: str) -> None:
@@ -55,11 +55,11 @@ class Destination:
             targets.check(self.path if self.path is not None else OUT / name, name)
 
     def download(self, client: Client, task: Task, artifact: Artifact, *, default: Path) -> DownloadedFile:
-        """Download an artifact here, or to ``default`` without ``-o``."""
+        """Download an artifact to this destination, or to ``default`` without ``-o``."""
         if not self.stdout:
             path = client.download(task, artifact.name, self.path if self.path is not None else default)
             return DownloadedFile(path=path, artifact=artifact)
-        # Bytes on stdout cannot be taken back, so they are written only after the file is complete and checked.
+        # What is written to stdout cannot be undone, so the file is downloaded and checked before it is written.
         with tempfile.TemporaryDirectory(prefix="daybreak-") as folder:
             complete = client.download(task, artifact.name, Path(folder) / "complete")
             write_content(complete)

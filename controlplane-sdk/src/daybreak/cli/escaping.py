@@ -1,8 +1,8 @@
 """Escape control characters in untrusted text before it is printed.
 
-Prompts, metadata and errors may come from anyone. A terminal would execute the control characters in them (ESC,
-U+009B) or reverse the text, and a line break or a tab would look like a new row or column. So they are shown escaped:
-``\\x1b[31m``.
+Prompts, metadata and errors may come from anyone. A terminal would obey control characters in them (ESC, U+009B) and
+direction overrides, and a line break or a tab would look like a new row or column. So the commands print such
+characters escaped: ``\\x1b[31m``.
 """
 
 from __future__ import annotations

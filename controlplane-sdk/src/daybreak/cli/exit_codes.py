@@ -1,4 +1,4 @@
-"""Exit codes, and the one-line error that says what happened and what to do next."""
+"""The exit codes, and the one-line error that says what happened and what to do next."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ EXIT_OF_STATE = {
 
 
 class UsageError(DaybreakError):
-    """An argument is wrong. Detected before any request is sent."""
+    """An argument is wrong. The command finds this out before it sends any request."""
 
 
 _CODES: tuple[tuple[type[Exception], Exit], ...] = (
@@ -121,7 +121,7 @@ _HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
 
 
 def hint(error: Exception) -> str | None:
-    """What to do next: the error's own notes, else a hint for its kind."""
+    """What to do next: the notes that were added to the error, else the hint for its type."""
     if notes := getattr(error, "__notes__", None):
         return " ".join(notes)
     for kind, code, text in _HINTS:
@@ -136,7 +136,7 @@ def hint(error: Exception) -> str | None:
 
 
 def message(error: Exception) -> str:
-    """What happened, on one line, with the invalid fields if there are any."""
+    """What happened, on one line. For invalid input, the invalid fields."""
     if isinstance(error, InvalidInputError) and error.fields:
         return "; ".join(f"{field.field}: {field.message}" for field in error.fields)
     if isinstance(error, ApiError):

@@ -16,7 +16,7 @@ from daybreak.wire import Event, EventType, Task
 
 @dataclass(kw_only=True)
 class TaskFollower:
-    """Follows one task. With ``cancel_on_interrupt`` the first Ctrl-C cancels the task."""
+    """Follows one task to its end. With ``cancel_on_interrupt`` the first Ctrl-C cancels the task."""
 
     client: Client
     output: Output
@@ -27,7 +27,7 @@ class TaskFollower:
     """Whether the user has cancelled the task."""
 
     def run(self, task: Task) -> Timeline:
-        """Follow the task to its end. Raises ``KeyboardInterrupt`` if the user leaves."""
+        """Follow the task to its end. Raises ``KeyboardInterrupt`` if the user stops following."""
         timeline = Timeline.of(task)
         timeline.last_id = self.after
         with progress_view(self.output.err) as view:
@@ -55,15 +55,15 @@ class TaskFollower:
 
     def _cancel(self, task: Task, view: ProgressView) -> None:
         self.cancel_requested = True
-        view.log(f"cancelling {task.id}; press Ctrl-C again to leave without waiting")
+        view.log(f"cancelling {task.id}; press Ctrl-C again to exit without waiting")
         self.client.cancel(task)
 
     def _save_preview(self, task: Task, event: Event, folder: Path, view: ProgressView) -> None:
-        """Fetch and save a preview. It may be gone already, because the next one and the task's end replace it."""
+        """Download a preview and save it. It may not exist any more: a newer one replaces it, and it expires."""
         try:
             preview = self.client.preview(task)
         except DaybreakError as error:
-            view.log(f"cannot fetch the preview of step {event.data.get('step')}: {error}")
+            view.log(f"cannot download the preview of step {event.data.get('step')}: {error}")
             return
         step = event.data.get("step")
         suffix = mimetypes.guess_extension(preview.content_type.split(";")[0]) or ".webp"
@@ -71,5 +71,5 @@ class TaskFollower:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_bytes(preview.content)
-        except OSError as error:  # a full disk must not stop following the task
+        except OSError as error:  # A full disk must not end the following of the task.
             view.log(f"cannot save the preview of step {step}: {file}: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""``daybreak generate`` and ``daybreak submit``: submit a task, follow it, fetch its file."""
+"""``daybreak generate`` and ``daybreak submit``: submit a task, follow it, download its file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from daybreak.wire import Priority, Task, TaskState
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """The options of ``generate`` and ``submit`` that are not the task's input."""
+    """The options of ``generate`` and ``submit`` that are not part of the task's input."""
 
     priority: Priority
     start_within_s: float | None
@@ -54,7 +54,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="More steps are slower and finer.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What it should not show.")] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What not to show.")] = None,
     image: options.ImageOption = None,
     priority: options.PriorityOption = Priority.NORMAL,
     pool: Annotated[str, typer.Option(help="The pool to use: one of `daybreak pools`.")] = "video",
@@ -68,10 +68,10 @@ def generate(
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Generate a video from a prompt, follow every step, and fetch the file.
+    """Generate a video from a prompt, follow every step, and download the file.
 
     Ctrl-C cancels the task and waits for its end; a second Ctrl-C exits at once.
-    The model has defaults for all options that you leave out.
+    The model has a default for every option that you leave out.
 
     Examples:
 
@@ -96,13 +96,13 @@ def generate(
             "seed": seed,
             "image": base64.b64encode(image.read_bytes()).decode() if image is not None else None,
         }
-        body = {name: value for name, value in values.items() if value is not None}
+        inputs = {name: value for name, value in values.items() if value is not None}
         destination = Destination.of(out, as_json=as_json)
         more = (parse_metadata(metadata), parse_time(start_at), max_strikes, idempotency_key)
         submit_options = SubmitOptions(
             priority, start_within, run_within, destination, previews, detach, *more
         )
-        _submit(context, output, pool, body, submit_options)
+        _submit(context, output, pool, inputs, submit_options)
 
 
 def submit(
@@ -128,7 +128,7 @@ def submit(
     detach: options.DetachOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Submit a task to any pool, follow it, and fetch its file.
+    """Submit a task to any pool, follow it, and download its file.
 
     `daybreak pools POOL` shows the input of a pool.
     Ctrl-C cancels the task and waits for its end; a second Ctrl-C exits at once.
@@ -153,13 +153,13 @@ def submit(
 
 def parse_values(values: list[str]) -> dict[str, Any]:
     """``["steps=5", "message=hi"]`` → ``{"steps": 5, "message": "hi"}``. Raises ``UsageError``."""
-    body: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for value in values:
         name, separator, text = value.partition("=")
         if not name or not separator:
             raise UsageError(f"{value!r} is not KEY=VALUE, such as steps=5")
-        body[name] = _parse_value(name, text)
-    return body
+        inputs[name] = _parse_value(name, text)
+    return inputs
 
 
 def _parse_value(name: str, text: str) -> Any:
@@ -203,14 +203,18 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def _submit(
-    context: typer.Context, output: Output, pool: str, body: Mapping[str, Any], submit_options: SubmitOptions
+    context: typer.Context,
+    output: Output,
+    pool: str,
+    inputs: Mapping[str, Any],
+    submit_options: SubmitOptions,
 ) -> None:
     if not submit_options.detach:
         _check_destinations(submit_options)
-    with session_of(context).client() as client, _explain_text_values(client, pool, body):
+    with session_of(context).client() as client, _explain_text_values(client, pool, inputs):
         task = client.submit(
             pool,
-            body,
+            inputs,
             priority=submit_options.priority,
             start_within_s=submit_options.start_within_s,
             run_within_s=submit_options.run_within_s,
@@ -237,7 +241,7 @@ def _follow_to_end(client: Client, output: Output, submit_options: SubmitOptions
         output.note(f"{task.id} is still being cancelled; next: daybreak tasks watch {task.id}")
         raise
     ended = client.get(task)
-    with _note_how_to_fetch(output, ended):
+    with _note_how_to_download(output, ended):
         file = (
             download_main_artifact(client, ended, submit_options.out)
             if ended.state is TaskState.SUCCEEDED
@@ -248,35 +252,37 @@ def _follow_to_end(client: Client, output: Output, submit_options: SubmitOptions
 
 
 def _check_destinations(submit_options: SubmitOptions) -> None:
-    """Check that the results can be written, before the task is submitted. Raises ``OSError``."""
+    """Check that the results can be written, before the task is submitted. Raises ``OSError`` if they cannot."""
     submit_options.out.check("ID.mp4")
     if submit_options.previews is not None:
         targets.check(submit_options.previews / "step-0000.webp", "step-0000.webp")
 
 
 @contextmanager
-def _note_how_to_fetch(output: Output, task: Task) -> Iterator[None]:
-    """If the download fails, the files are still on the server: say how to fetch them."""
+def _note_how_to_download(output: Output, task: Task) -> Iterator[None]:
+    """If the download fails, the files are still on the server: say how to download them."""
     try:
         yield
     except (DaybreakError, OSError, KeyboardInterrupt):
-        output.note(f"{task.id} {task.state.value}; fetch its files with: daybreak tasks download {task.id}")
+        output.note(
+            f"{task.id} {task.state.value}; download its files with: daybreak tasks download {task.id}"
+        )
         raise
 
 
 @contextmanager
-def _explain_text_values(client: Client, pool: str, body: Mapping[str, Any]) -> Iterator[None]:
-    """``message=42`` is sent as a number. If the pool rejects it because it expects text, say how to write text."""
+def _explain_text_values(client: Client, pool: str, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """``message=42`` is sent as a number. If the pool expects text and rejects the number, say how to write text."""
     try:
         yield
     except InvalidInputError as error:
         rejected = {field.field.removeprefix("input.").partition(".")[0] for field in error.fields}
-        not_text = [name for name in rejected if name in body and not isinstance(body[name], str)]
+        not_text = [name for name in rejected if name in inputs and not isinstance(inputs[name], str)]
         with suppress(DaybreakError):
             fields = client.pool(pool).input_schema.get("properties", {}) if not_text else {}
             for name in sorted(not_text):
                 if _accepts_text(fields.get(name)):
-                    text = json.dumps(body[name], ensure_ascii=False)
+                    text = json.dumps(inputs[name], ensure_ascii=False)
                     error.add_note(f"{name} was read as JSON; {_as_text(name, text)}.")
         raise
 

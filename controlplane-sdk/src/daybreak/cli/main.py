@@ -50,7 +50,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Submit GPU jobs, follow every step, fetch the result.
+    """Submit GPU jobs, follow every step, download the result.
 
     Examples:
 
@@ -64,5 +64,5 @@ def main(
 
 
 def run() -> None:
-    """The entry point of the installed command."""
+    """The entry point of the command ``daybreak``."""
     app()

@@ -27,25 +27,35 @@ OutOption = Annotated[
     ),
 ]
 PreviewsOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Save preview images of the running task here.")
+    Path | None, typer.Option(metavar="DIR", help="Save preview images of the running task in this folder.")
 ]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Submit the task, print its id, and exit.")]
 StartWithin = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The task expires if it has not started by then.")
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="The task expires if it has not started this many seconds after the submit or --start-at.",
+    ),
 ]
 RunWithin = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The task expires if it has not ended by then.")
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="The task expires if it has not ended this many seconds after its first start.",
+    ),
 ]
 MetadataOption = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="KEY=VALUE", help="Store a label with the task. May be repeated."),
+    typer.Option(
+        "--metadata", metavar="KEY=VALUE", help="Store a label with the task. You can repeat this option."
+    ),
 ]
 StartAt = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="The earliest start, with a time zone, such as 2026-11-21T12:00:00Z."),
 ]
 MaxStrikes = Annotated[
-    int | None, typer.Option(help="How many attempts may fail before the task has failed.")
+    int | None, typer.Option(help="The task fails when this many of its attempts have failed.")
 ]
 IdempotencyKey = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Results go to stdout and everything else to stderr. With ``--json``, stdout has only JSON."""
+"""The output of a command. Results go to stdout, everything else to stderr. With ``--json``, stdout has only JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Output:
         self.err.print(Text(visible(text), style=style or ""))
 
     def error(self, text: str, *, hint: str | None = None, code: str) -> None:
-        """Write what happened and what to do next; with ``--json`` as one object on stderr."""
+        """Write what happened and what to do next (``hint``) to stderr; with ``--json`` as one object."""
         if self.as_json:
             body = {"error": {"code": code, "message": text} | ({"hint": hint} if hint else {})}
             sys.stderr.write(json_line(body, sys.stderr.encoding) + "\n")
@@ -59,7 +59,7 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table on a terminal, and tab-separated rows without a header otherwise."""
-        # isatty instead of is_terminal: FORCE_COLOR asks for colours, not for another format.
+        # Not rich's `is_terminal`, which FORCE_COLOR sets: that variable asks for colours, not for another format.
         if not sys.stdout.isatty():
             for row in rows:
                 _write("\t".join(visible(cell) for cell in row))
@@ -67,7 +67,7 @@ class Output:
         table = Table(box=None, header_style="bold", pad_edge=False)
         escaped = [[visible(cell) for cell in row] for row in rows]
         for number, column in enumerate(columns):
-            # People copy the ids of the first column, so a narrow terminal truncates only the other columns.
+            # Users copy ids from the first column, so a narrow terminal truncates only the other columns.
             min_width = max((len(row[0]) for row in escaped), default=None) if number == 0 else None
             table.add_column(column, min_width=min_width)
         for row in escaped:
@@ -76,7 +76,7 @@ class Output:
 
 
 class _Console(Console):
-    """Raises on a closed pipe; rich's own console would exit with the code of a failed task."""
+    """A console that raises an error on a closed pipe. Rich's own would exit with 1, the code of a failed task."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -92,9 +92,9 @@ def write_content(path: Path) -> None:
 
 
 def prepare_streams() -> None:
-    """Let stdout take any text: characters that its encoding lacks are escaped, and a closed stdout is no error."""
+    """Make stdout accept any text: it escapes characters that its encoding lacks, and may be closed."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the process ends
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
     if sys.stdout.errors == "strict" and hasattr(sys.stdout, "reconfigure"):
@@ -147,7 +147,7 @@ def size(value: int) -> str:
 
 
 def age(at: datetime, *, now: datetime | None = None) -> str:
-    """How long ago, in a single unit."""
+    """How long ago a time was, in one unit: ``5 min ago``."""
     elapsed = max(0.0, ((now or datetime.now(UTC)) - at).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if elapsed >= length:

@@ -20,11 +20,11 @@ from daybreak.wire.pools import NOT_WAKING
 def pools(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="Show one pool, with all its groups and its input.")
+        str | None, typer.Argument(help="Show one pool, with all its groups and the fields of its input.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the pools: queued and running tasks, groups, and the progress of a wake.
+    """Show the pools: their queued and running tasks, their groups, and how far a wake has come.
 
     Examples:
 
@@ -64,7 +64,7 @@ def _groups(pool: Pool) -> str:
 
 
 def _activity(group: PoolGroup) -> tuple[str, ...]:
-    """A group's tasks, or the progress of its start."""
+    """The tasks of a group, or the phase of its start."""
     if group.tasks:
         return (", ".join(group.tasks),)
     parts = [phase_words(group.phase)] if group.phase else []

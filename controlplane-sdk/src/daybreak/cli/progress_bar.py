@@ -1,4 +1,4 @@
-"""Show a task's timeline on stderr: one bar on a terminal, occasional lines elsewhere."""
+"""Show a task's timeline on stderr: as a bar on a terminal, else as single lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak.cli.escaping import visible
 from daybreak.cli.timeline import Timeline
 
 PLAIN_INTERVAL = 0.1
-"""Without a terminal, print a line for each further tenth of the work."""
+"""Without a terminal, a line is printed whenever another tenth of the work is done."""
 
 
 class ProgressView(Protocol):
@@ -29,11 +29,11 @@ class ProgressView(Protocol):
         """Show the current state."""
 
     def log(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays on the screen."""
 
 
 class ProgressBar:
-    """One bar from the queue through the wake to the work."""
+    """A bar that shows the whole way of a task: the queue, the wake and the work."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -71,7 +71,7 @@ class ProgressBar:
 
 
 class PlainLines:
-    """Plain lines, for logs and pipes."""
+    """Single lines, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -99,6 +99,6 @@ class PlainLines:
 
 
 def progress_view(console: Console) -> ProgressView:
-    """A bar if the console can move its cursor, whatever FORCE_COLOR says, else plain lines."""
+    """A bar if the console can move its cursor, regardless of FORCE_COLOR, else plain lines."""
     movable = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
     return ProgressBar(console) if movable else PlainLines(console)

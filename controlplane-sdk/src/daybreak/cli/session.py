@@ -1,4 +1,4 @@
-"""The global options, which precede the command."""
+"""The global options, which come before the subcommand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from daybreak.core.retry import Retry
 from daybreak.sync import Client
 
 ATTEMPTS = 4
-"""A person is waiting: report an unreachable server within two seconds."""
+"""With four attempts, an unreachable server is reported within two seconds. A user is waiting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Which server to use."""
+    """The server that a command uses."""
 
     url: str | None = None
 

@@ -1,4 +1,4 @@
-"""What to print when a task has ended: its file, the time by phase, and what to do next."""
+"""Print how a task ended: its file, the time by phase, and what to do next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEADLINE_REASONS = {
 
 
 def main_artifact(task: Task) -> Artifact | None:
-    """The file that the user wants most: a video before an image, and JSON notes last."""
+    """The artifact that the user most likely wants: a video, else audio, else an image; JSON comes last."""
 
     def rank(artifact: Artifact) -> int:
         kind = artifact.content_type.partition("/")[0]
@@ -31,7 +31,7 @@ def main_artifact(task: Task) -> Artifact | None:
 
 
 def default_path(task: Task, artifact: Artifact) -> Path:
-    """Where the file goes without ``-o``: ``out/<id>`` with the artifact's extension."""
+    """Where an artifact goes without ``-o``: ``out/<id>`` with its extension."""
     return OUT / f"{task.id}{Path(artifact.name).suffix}"
 
 

@@ -30,8 +30,8 @@ app = typer.Typer(
 def list_tasks(
     context: typer.Context,
     *,
-    pool: Annotated[str | None, typer.Option(help="Only tasks of this pool.")] = None,
-    state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
+    pool: Annotated[str | None, typer.Option(help="List only tasks of this pool.")] = None,
+    state: Annotated[TaskState | None, typer.Option(help="List only tasks in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of tasks.")] = 20,
     oldest_first: Annotated[
         bool, typer.Option("--oldest-first", help="List the oldest tasks first.")
@@ -77,12 +77,12 @@ def watch(
     context: typer.Context,
     task_id: TaskId,
     after: Annotated[
-        str | None, typer.Option(metavar="EVENT", help="Only events after this event id.")
+        str | None, typer.Option(metavar="EVENT", help="Show only events after the event with this id.")
     ] = None,
     previews: PreviewsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Follow a task to its end; with `--json`, print one event per line. Ctrl-C exits and the task continues.
+    """Follow a task to its end. With `--json`, print one event per line. Ctrl-C exits; the task continues.
 
     Examples:
 
@@ -117,7 +117,7 @@ def cancel(context: typer.Context, task_id: TaskId, as_json: JsonOption = False)
 
 @app.command()
 def replay(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
-    """Submit a task that has ended again, as a new task. Prints the new id."""
+    """Submit a new task with the input of a task that has ended, and print its id."""
     output = Output(as_json=as_json)
     with report_errors(output), session_of(context).client() as client:
         task = client.replay(task_id)
@@ -133,7 +133,7 @@ def download(
     context: typer.Context,
     task_id: TaskId,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="The files to download; all by default.")
+        list[str] | None, typer.Argument(metavar="NAME", help="The files to download. Default: all.")
     ] = None,
     *,
     out: Annotated[
@@ -142,14 +142,14 @@ def download(
             "-o",
             "--out",
             metavar="DIR",
-            help="A folder; for a single NAME also a file, or - for stdout.",
+            help="A folder. For a single NAME also a file, or - for stdout.",
             show_default="out/ID",
         ),
     ] = None,
     folder: Annotated[str | None, typer.Option("-d", "--dir", metavar="DIR", hidden=True)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download a task's files. An interrupted download resumes; each SHA-256 is verified.
+    """Download a task's files. An interrupted download resumes, and the SHA-256 of each file is verified.
 
     Examples:
 
@@ -169,7 +169,7 @@ def download(
         task = client.get(task_id)
         if not (names or task.artifacts):
             raise typer.Exit(_no_files(output, task))
-        # Only a single NAME may be written to a file of another name; anything else goes into a folder.
+        # Only a single NAME can be written to a file of another name. Everything else goes into a folder.
         if len(names or ()) != 1 or out is None:
             destination = Destination(os.path.join(folder or out or OUT / task.id, ""))
         artifacts = [artifact_of(task, name) for name in names] if names else task.artifacts

@@ -1,11 +1,11 @@
-"""Fold a task's events into what a waiting user wants to know: phase, progress, ETA, and the time spent by phase.
+"""Turn a task's events into what a waiting user wants to know: the phase, the progress, the ETA, and the time by phase.
 
-:class:`Timeline` is pure: it takes events one by one and keeps the current state. :meth:`Timeline.update` returns a
-line for the few events that deserve one (start, retry, log, a problem of the pool); the progress bar shows the rest.
+:class:`Timeline` is pure: it takes events one by one and keeps the current state. For a few events (a start, a retry, a
+log, a problem of the pool) :meth:`Timeline.update` returns a line to print; the progress bar shows the rest.
 
-Time is attributed as follows. An event that *enters* a phase (queued, wake, started, retrying) ends the phase before
-it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase that it
-names.
+The time by phase is measured as follows. An event that begins a phase (queued, wake, started, retrying) ends the phase
+before it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase
+that the progress event names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUEUE = "queue"
 START = "start"
 RETRY = "waiting to retry"
 SHORTEST_ETA_S = 0.05
-"""Shorter ETAs are not shown."""
+"""An ETA that is shorter is not shown."""
 REASONS = {
     "error": "an error",
     "stalled": "a stalled step",
@@ -89,7 +89,7 @@ class Timeline:
         return timeline
 
     def update(self, event: Event) -> str | None:
-        """Apply the next event. Returns a line to print if the event deserves one."""
+        """Apply the next event. Returns a line to print, if any."""
         if event.id is not None:
             self.last_id = event.id
         data = event.data
@@ -126,7 +126,7 @@ class Timeline:
         return " · ".join(parts)
 
     def _enter(self, phase: str, at: datetime) -> None:
-        """Start a phase: the time until ``at`` belongs to the phase before."""
+        """Begin a phase at the time ``at``. The time before it belongs to the previous phase."""
         self._spend(self._current, at)
         self._current = phase
 
@@ -207,7 +207,7 @@ class Timeline:
         self.reason = event.data.get("reason")
 
     def phases(self) -> list[tuple[str, float]]:
-        """Phases in words with their seconds, without the negligible ones."""
+        """The phases in words, with their seconds. Phases that took almost no time are left out."""
         return [
             (phase_words(name), spent_s)
             for name, spent_s in self.spent.items()

@@ -1,4 +1,4 @@
-"""Read every event of a pool from Redis, for a control plane that relays events to its own users.
+"""Read every event of a pool directly from Redis, for a control plane that relays events to its own users.
 
 >>> from daybreak.relay import Relay
 >>> async with Relay("redis://…", pool="video", group="control-plane", consumer="pod-0") as relay:
@@ -6,7 +6,7 @@
 ...         await forward(delivery.event)
 ...         await delivery.ack()
 
-To pass events on unchanged, use ``delivery.json()``, which does not decode them.
+To pass an event on unchanged, use ``delivery.json()``, which does not decode it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections of the relay to Redis, and which of their errors are temporary."""
+"""The relay's connections to Redis, and which of their errors are temporary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak.errors import ConfigError, DaybreakError, UnreachableError
 
 try:
     import hiredis
-except ImportError:  # redis-py then packs commands in Python
+except ImportError:  # Without hiredis, redis-py packs commands in Python.
     hiredis = None  # type: ignore[assignment]
 
 _TEMPORARY_REPLIES = re.compile(r"\b(MISCONF|BUSY|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM)\b")
@@ -29,7 +29,7 @@ _OUTAGES = (
 
 
 def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any:
-    """A client that never retries by itself: a read that is sent twice would deliver events twice."""
+    """A client that never retries by itself, because a read that is sent twice would assign events twice."""
     # A Unix socket has no keepalive, and redis-py rejects the option for it.
     keepalive: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client = redis.asyncio.Redis.from_url(
@@ -41,10 +41,10 @@ def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any
         protocol=2,
         decode_responses=True,
     )
-    # Leave entries unparsed: `entries` parses each of them once.
+    # The client returns entries unparsed, and `relay/entries.py` parses each of them once.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.set_response_callback(command, cast("Any", _unparsed))
-    if hiredis is not None:  # packs an `XACK` of a thousand ids in C
+    if hiredis is not None:  # It packs an `XACK` of a thousand ids in C.
         pool: Any = client.connection_pool
         pool.connection_class = type("HiredisPacked", (pool.connection_class,), {"pack_command": _pack})
     return client
@@ -56,8 +56,8 @@ def is_temporary(error: Exception) -> bool:
 
 
 def translate_error(error: Exception) -> DaybreakError:
-    """redis-py's error as one of this package."""
-    # redis-py wraps the error of a login over a Unix socket.
+    """Convert redis-py's error to an error of this package."""
+    # For a login over a Unix socket, redis-py puts the error inside another one.
     if error.args and isinstance(error.args[0], failures.RedisError):
         error = error.args[0]
     rejected = isinstance(error, failures.AuthenticationError | failures.AuthorizationError)

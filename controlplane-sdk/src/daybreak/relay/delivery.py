@@ -1,4 +1,4 @@
-"""An event that a consumer has received. It is decoded on first use, so passing it on unchanged costs nothing."""
+"""An event that a consumer has received. It is decoded on first use, so passing it on unchanged is cheap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daybreak.wire import Event
 
 
 class Acknowledger(Protocol):
-    """Acknowledges deliveries: the relay that they came from."""
+    """What a delivery needs from its relay."""
 
     async def ack(self, *deliveries: Delivery) -> None:
         """Acknowledge deliveries in one round trip."""
@@ -32,7 +32,7 @@ class Delivery:
         self.id = id_
         """The event's id."""
         self.redelivered = redelivered
-        """Whether it may have been delivered before: to this consumer before a restart, or to one that died."""
+        """Whether the event may have been delivered before: to this consumer before a restart, or to one that died."""
         self._acknowledger = acknowledger
         self._fields = fields
         self._decoded = decoded
@@ -60,12 +60,12 @@ class Delivery:
         return self._fields[3] if self._decoded is None else self._decoded.type.value
 
     def json(self) -> str:
-        """The event as one JSON object, as the API sends it. Several times faster than dumping :attr:`event`."""
+        """The event as the API sends it: one JSON object. This is several times faster than to dump :attr:`event`."""
         text = entries.event_json(self.id, self._fields) if self._decoded is None else None
         return self.event.model_dump_json(exclude_none=True) if text is None else text
 
     async def ack(self) -> None:
-        """Acknowledge it, so that it is not delivered again. Waits while Redis is unavailable."""
+        """Acknowledge the event, so that it is not delivered again. Waits while Redis is unavailable."""
         await self._acknowledger.ack(self)
 
     def __repr__(self) -> str:

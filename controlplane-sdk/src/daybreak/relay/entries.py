@@ -1,6 +1,6 @@
-"""The entries of a pool's stream, as the server's ``adapters/redis`` writes them, and their ids.
+"""The entries of a pool's stream in Redis, as the server writes them (``adapters/redis``), and their ids.
 
-The client may not import the server, so the format is defined twice; a test compares both on a real server.
+The client must not import the server, so each of them defines the format. A test compares both on a real server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from daybreak.wire import Event, EventType
 from daybreak.wire.paths import WITH_FILES, public_data
 
 Position = tuple[int, int]
-"""An entry's id as a pair of numbers that sorts in the order of events."""
+"""An entry's id as a pair of numbers. The pairs sort in the order of the events."""
 
 BEGINNING: Position = (0, 0)
 _KNOWN = {kind.value: kind for kind in EventType}
@@ -67,9 +67,9 @@ def is_well_formed(flat: Sequence[str]) -> bool:
 
 
 def event_json(entry_id: str, flat: Sequence[str]) -> str | None:
-    """The JSON of a :func:`is_well_formed` entry's event, built without decoding its ``data``.
+    """The JSON of the event of a well-formed entry, built without decoding its ``data``.
 
-    Returns ``None`` if it must be decoded: events of files need a URL that the entry lacks, and the API omits nulls.
+    Returns ``None`` if the entry must be decoded: an event with files needs URLs, and a null must be left out.
     """
     _, task, _, kind, _, attempt, _, data = flat
     if kind in WITH_FILES or "null" in data:
@@ -86,13 +86,13 @@ def _format_second(at: int) -> str:
 
 
 def decode_event(entry_id: str, flat: Sequence[str]) -> Event | None:
-    """Decode an entry to the event that the API shows. Returns ``None`` for a type that this version does not know.
+    """Decode an entry to the event as the API sends it. Returns ``None`` for a type that this version does not know.
 
-    ``flat`` has the entry's fields as Redis sends them: name, value, name, value, …
+    ``flat`` contains the entry's fields as Redis sends them: name, value, name, value, …
 
     :raises ValueError: if Daybreak did not write the entry.
     """
-    # An odd number of fields is no event of Daybreak's: the missing field raises below.
+    # An entry with an odd number of fields is not one of Daybreak's. The missing field raises a KeyError below.
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     try:
         task, kind = fields["task"], _KNOWN.get(fields["type"])

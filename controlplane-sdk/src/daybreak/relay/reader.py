@@ -1,19 +1,19 @@
 """Reads a pool's stream as one consumer of a consumer group: at-least-once delivery across restarts of either side.
 
-How it works. :class:`Relay` keeps a small buffer of entries. When the buffer is empty, ``_fetch`` refills it from the
-first of three sources that applies:
+:class:`Relay` keeps a small buffer of entries. When the buffer is empty, ``_refill`` fills it from the first of three
+sources that applies:
 
-1. this consumer's own pending entries after the newest that it delivered: at the start, and after every read that
-   failed, because Redis may have assigned entries whose reply never arrived (``_recovering``);
-2. pending entries of consumers that have been silent for ``idle_s`` (``XAUTOCLAIM``, twice per ``idle_s``);
-3. new entries. One transaction reads them together with the stream's and the group's counters, so that trimmed
-   entries are noticed: they become a :class:`~daybreak.errors.RelayGapError` in the buffer, before the entries.
+1. This consumer's own pending entries after the newest one that it has delivered. This source is read at the start and
+   after every failed read, because Redis may have assigned entries in a reply that never arrived (``_recovering``).
+2. Pending entries of consumers that have been silent for ``idle_s`` (``XAUTOCLAIM``, twice per ``idle_s``).
+3. New entries. The same transaction reads the counters of the stream and of the group, which show whether entries were
+   trimmed before the group received them. If so, a :class:`~daybreak.errors.RelayGapError` comes before the entries.
 
-The buffer is dropped once it is older than ``idle_s / 2``, because another consumer may have claimed its entries;
-those that are still this consumer's come back from source 1.
+A buffer that is older than ``idle_s / 2`` is dropped, because another consumer may have claimed its entries. The
+entries that still belong to this consumer come back from source 1.
 
-Every command runs through ``_with_retries``, which waits out outages of Redis and recreates a group that was
-deleted. redis-py's own retries are off: a repeated ``XREADGROUP`` would assign entries twice.
+Every command runs through ``_with_retries``, which waits until an outage of Redis is over and recreates a group that
+was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` would assign entries twice.
 """
 
 from __future__ import annotations
@@ -45,26 +45,27 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BLOCK_S = 5.0
-"""The longest blocking read. A dead connection is noticed at most this much later."""
+"""The longest blocking read. A dead connection is noticed after this time at the latest."""
 _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
 
 
 class Relay:
     """``async for delivery in relay`` delivers every event of ``pool`` in order, each at least once.
 
-    It first delivers what this consumer had not acknowledged when it stopped, then what consumers held that have been
-    silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within ``idle_s`` is delivered
-    again, to this consumer or another. Two processes must not share a ``consumer`` name. Consumers of a group share
-    its events, so only a group with a single consumer keeps the order across tasks.
+    It first delivers the events that this consumer had not acknowledged when it stopped, then the events of other
+    consumers that have been silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within
+    ``idle_s`` seconds is delivered again, to this consumer or another. Two processes must not use the same
+    ``consumer`` name. The consumers of a group share its events, so events of different tasks arrive in order only if
+    the group has a single consumer.
 
-    ``start`` is where a new group begins: ``"0"`` at the oldest event, ``"$"`` at the next one, or after an event's
-    id. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.
+    ``start`` is where a new group begins: ``"0"`` is the oldest event, ``"$"`` the next new event, and an event id the
+    event after it. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.
 
-    ``redis_url`` is ``redis://``, ``rediss://`` (TLS) or ``unix:///path?db=0``. Its query may have ``db``,
-    ``client_name`` and, for TLS, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``, ``ssl_check_hostname`` and
-    ``ssl_keyfile``.
+    ``redis_url`` begins with ``redis://``, ``rediss://`` (TLS) or ``unix://`` (``unix:///path?db=0``). The options in
+    its query may be ``db``, ``client_name`` and, for TLS, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``,
+    ``ssl_check_hostname`` and ``ssl_keyfile``.
 
-    :raises ConfigError: if the URL has anything else.
+    :raises ConfigError: if the URL has another form or another option.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Relay:
         self._buffered_at = 0.0
         self._buffer_redelivered = False
         self._buffer_claimed = False
-        # Whether to read our own pending entries after `_delivered`: at the start, and after each failed read.
+        # Whether to read this consumer's own pending entries: at the start, and after each failed read.
         self._recovering = True
         self._delivered_position: Position = BEGINNING
         self._newest_id = ""
@@ -104,8 +105,8 @@ class Relay:
     async def __aenter__(self) -> Self:
         """Connect, and create the group if it does not exist.
 
-        :raises UnreachableError: if Redis does not respond now. Later outages are waited out.
-        :raises ConfigError: if Redis rejects the relay (user, password, permissions, or the key is not a stream).
+        :raises UnreachableError: if Redis does not respond now. In a later outage the relay waits.
+        :raises ConfigError: if Redis refuses the user, its password or its permissions, or the key is not a stream.
         """
         try:
             self._read_client = self._connect(_BLOCK_S + self._timeout_s)
@@ -146,7 +147,7 @@ class Relay:
                 if event is not None:
                     return Delivery(entry_id, fields, self._buffer_redelivered, self, event)
                 await self._ack_ids(entry_id)
-            await self._with_retries(self._fetch)
+            await self._with_retries(self._refill)
 
     async def ack(self, *deliveries: Delivery) -> None:
         """Acknowledge deliveries in one round trip."""
@@ -155,7 +156,7 @@ class Relay:
 
     @property
     def _delivered(self) -> Position:
-        """The newest position that was delivered. Its id is parsed here, on demand, instead of once per event."""
+        """The position of the newest delivered event. Its id is parsed here, when needed, instead of once per event."""
         if self._newest_id:
             newest = parse_entry_id(self._newest_id)
             self._delivered_position, self._newest_id = max(self._delivered_position, newest), ""
@@ -173,35 +174,35 @@ class Relay:
     def _decode(self, entry_id: str, fields: Sequence[str]) -> Event | None:
         try:
             return entries.decode_event(entry_id, fields)
-        except (
-            ValueError
-        ):  # another program wrote to the stream: its entry must not block the events after it
+        except ValueError:
+            # Another program wrote to the stream. Its entry must not block the events after it.
             log.exception("skipping an entry of %s that cannot be decoded", self._key)
             return None
 
     def _drop_stale_buffer(self) -> None:
-        """Drop entries that another consumer may have claimed, and read again those that are still ours."""
+        """Drop entries that another consumer may have claimed. Those that are still this consumer's are read again."""
         if self._buffer and time.monotonic() - self._buffered_at > self._idle_s / 2:
             self._buffer = deque(item for item in self._buffer if isinstance(item, RelayGapError))
             self._recovering = self._recovering or not self._buffer_claimed
 
-    async def _fetch(self) -> None:
+    async def _refill(self) -> None:
         """Fill the buffer, or leave it empty if nothing arrives for a while."""
         if self._buffer:
             return
         try:
             if self._recovering:
-                await self._fetch_own()
+                await self._read_own()
             elif time.monotonic() >= self._claim_at:
-                await self._fetch_abandoned()
+                await self._claim_abandoned()
             else:
-                await self._fetch_new()
-        except BaseException:  # also a cancellation: Redis may have assigned entries that did not arrive
+                await self._read_new()
+        except BaseException:
+            # Redis may have assigned entries that did not arrive. This includes a cancelled read.
             self._recovering = True
             raise
 
-    async def _fetch_own(self) -> None:
-        """Read this consumer's pending entries after the newest delivered one. Trimmed entries come without fields."""
+    async def _read_own(self) -> None:
+        """Read this consumer's pending entries after the newest delivered one. A trimmed entry has no fields."""
         found = await self._read_group(format_entry_id(self._delivered))
         self._recovering = bool(found)
         lost = [entry_id for entry_id, fields in found if not fields]
@@ -212,8 +213,8 @@ class Relay:
                 self._delivered = max(self._delivered, parse_entry_id(found[-1][0]))
             await self._require_open(self._read_client).xack(self._key, self._group, *lost)
 
-    async def _fetch_abandoned(self) -> None:
-        """Claim one page of the entries that silent consumers left."""
+    async def _claim_abandoned(self) -> None:
+        """Claim one page of the pending entries of silent consumers."""
         self._claim_from, found, *rest = await self._require_open(self._read_client).xautoclaim(
             self._key,
             self._group,
@@ -228,15 +229,15 @@ class Relay:
         if rest and rest[0]:
             self._report_lost(rest[0])
 
-    async def _fetch_new(self) -> None:
-        """Read new entries and, in the same transaction, the counters that show whether any were trimmed unseen."""
+    async def _read_new(self) -> None:
+        """Read new entries, and in the same transaction the counters that show whether the group missed any."""
         async with self._require_open(self._read_client).pipeline(transaction=True) as pipe:
             pipe.xinfo_stream(self._key)
             pipe.xinfo_groups(self._key)
             pipe.execute_command(*self._read_command(">"))
             stream, groups, response = await pipe.execute()
         group = next(info for info in groups if info["name"] == self._group)
-        # All of our entries up to here were delivered, so a failed read later must not return to them.
+        # This consumer's entries up to here were delivered, so recovering from a later failed read starts after them.
         self._delivered = max(self._delivered, parse_entry_id(group["last-delivered-id"]))
         found = response[0][1] if response else []
         gap = self._find_gap(stream, group)
@@ -249,13 +250,13 @@ class Relay:
             self._buffer.appendleft(gap)
 
     def _find_gap(self, stream: dict[str, Any], group: dict[str, Any]) -> RelayGapError | None:
-        """Whether entries were trimmed that the group had not received. Nothing else removes entries."""
+        """The gap, if entries were trimmed that the group had not received. Nothing but trimming removes entries."""
         trimmed = stream["entries-added"] - stream["length"]
         last, newest = parse_entry_id(group["last-delivered-id"]), parse_entry_id(stream["last-generated-id"])
         first = stream["first-entry"]
         before = parse_entry_id(first[0]) if first else entries.id_after(newest)
-        # How many entries the group ever received; None if Redis does not know. Redis 7.0 counts too few after a gap:
-        # it may then report a later gap where nothing is missing, but never misses one.
+        # How many entries the group has ever received; None if Redis does not know. Redis 7.0 counts too few after a
+        # gap. The relay may then report a gap where nothing is missing, but it never overlooks a gap.
         read = group["entries-read"]
         if trimmed <= self._trimmed_reported or last >= newest or last >= before:
             return None
@@ -292,7 +293,7 @@ class Relay:
         return [*head, *options, "STREAMS", self._key, after]
 
     async def _create_group(self, start: str) -> None:
-        """Create the group unless it exists. If it begins at the oldest event, what was trimmed before is no gap."""
+        """Create the group unless it exists. If it begins at the oldest event, earlier trimming is no gap."""
         read: int | None = None
         if start in {"0", "0-0"}:
             info = await self._stream_info()
@@ -306,7 +307,10 @@ class Relay:
                 raise
 
     async def _recreate_group(self) -> None:
-        """Continue after the newest delivered event if the group was deleted or Redis lost its data. Reports a gap."""
+        """Recreate a deleted group, and report a gap.
+
+        It continues after the newest delivered event, or begins at ``start`` if Redis lost its data.
+        """
         info = await self._stream_info()
         resumable = (
             info is not None and parse_entry_id(info["last-generated-id"]) >= self._delivered > BEGINNING
@@ -327,7 +331,7 @@ class Relay:
         return info
 
     async def _with_retries(self, action: Callable[[], Awaitable[T]]) -> T | None:
-        """Run a command and wait out outages of Redis. Returns ``None`` if the group had to be recreated."""
+        """Run a command, again after each outage of Redis. Returns ``None`` if the group had to be recreated."""
         attempts = 0
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancellations = task.cancelling()

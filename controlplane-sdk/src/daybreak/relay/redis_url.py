@@ -93,11 +93,11 @@ def _check_options(parts: SplitResult) -> None:
     if "@" in parts.query:
         raise ValueError(f"the URL has an @ after a ?; {_ESCAPE}")
     try:
-        given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
+        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
     except ValueError:
         raise ValueError(f"the text after the ? is not option=value; {_ESCAPE}") from None
-    names = [name for name, _ in given]
-    for name, value in given:
+    names = [name for name, _ in options]
+    for name, value in options:
         if name not in OPTIONS:
             raise ValueError(
                 f"the URL has an unknown option{_quoted(name)}; the known options are {', '.join(OPTIONS)}"

@@ -52,10 +52,16 @@ class SubmitRequest(RequestModel):
     priority: Priority = Priority.NORMAL
     start_at: Time | None = Field(None, description="The task starts no earlier than this.")
     start_within_s: float | None = Field(
-        None, gt=0, le=30 * 86400, description="The task expires if it has not started by then."
+        None,
+        gt=0,
+        le=30 * 86400,
+        description="The task expires if it has not started this many seconds after the submit or `start_at`.",
     )
     run_within_s: float | None = Field(
-        None, gt=0, le=30 * 86400, description="The task expires if it has not ended by then."
+        None,
+        gt=0,
+        le=30 * 86400,
+        description="The task expires if it has not ended this many seconds after its first start.",
     )
     max_strikes: int = Field(
         DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts after which the task fails."

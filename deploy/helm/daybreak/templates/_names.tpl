@@ -1,4 +1,4 @@
-{{/* Names and labels. A release called daybreak does not repeat the name. */}}
+{{/* Names and labels. In a release called daybreak, names contain the word only once. */}}
 {{- define "daybreak.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Selectors: they never change in an object's life. Call with (list $ "gateway"). */}}
+{{/* Labels for selectors, which must never change. Call with (list $ "gateway"). */}}
 {{- define "daybreak.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Labels of pods that no release may restart: what policies select by, without a version. */}}
+{{/* Labels of pods that an upgrade must not restart. Network policies select by them, and they contain no version. */}}
 {{- define "daybreak.lastingLabels" -}}
 {{ include "daybreak.selector" . }}
 app.kubernetes.io/part-of: daybreak
@@ -31,8 +31,8 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Labels of Ray's pods. KubeRay sets app.kubernetes.io/name itself. Without a version, because a change of any of
-     these labels replaces all groups. */}}
+{{/* Labels of Ray's pods. KubeRay sets app.kubernetes.io/name itself. They contain no version, because a change of
+     any of these labels replaces all groups. */}}
 {{- define "daybreak.rayLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: ray

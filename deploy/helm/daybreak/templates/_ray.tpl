@@ -49,7 +49,7 @@ spec:
           value: "0"
         {{- include "daybreak.env" $root | nindent 8 }}
         {{- if $pool.cache.volume }}
-        # On the head too: ranks receive the settings that Serve read when it built their application.
+        # The head needs the settings too: Serve reads them there when it builds an application, and passes them to the ranks.
         - name: DAYBREAK_MODEL_CACHE
           value: {{ $pool.cache.mountPath }}
         {{- end }}

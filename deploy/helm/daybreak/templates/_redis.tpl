@@ -20,7 +20,7 @@
 {{- if and (not .Values.redis.enabled) .Values.redis.external.sentinel.addresses -}}true{{- end -}}
 {{- end -}}
 
-{{/* "true" with TLS, or empty. */}}
+{{/* "true" if TLS is on, or empty. */}}
 {{- define "daybreak.redisTls" -}}
 {{- if and (not .Values.redis.enabled) .Values.redis.external.tls.enabled -}}true{{- end -}}
 {{- end -}}

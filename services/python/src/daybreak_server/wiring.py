@@ -208,7 +208,7 @@ BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, RankDeps, i
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:
-    """What downloads the pool's model to this node; ``None`` if the model is a local folder."""
+    """The function that downloads the pool's model to this node; ``None`` if the model is a local folder."""
     url = settings.pools[pool].model
     if url is None or not url.startswith("s3://"):
         return None
@@ -224,7 +224,7 @@ def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int],
 
 
 def report_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> None:
-    """Publish with the pool why a rank failed. If the store does not answer, the reason is only logged."""
+    """Log why a rank failed, and publish it as the pool's failure if the store answers."""
     _log.error("rank %d of pool %s failed: %s", rank, pool, why)
     with contextlib.closing(build_queue(settings, pool)) as queue:
         try:

@@ -8,6 +8,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from testkit.kubernetes import manifests
+
 NAME = "s3"
 PORT = 7070
 BUCKET = "daybreak"
@@ -33,21 +35,8 @@ def objects(credentials: Credentials, image: str) -> list[dict[str, Any]]:
         "args": [*arguments, "--port", f":{PORT}", "posix", "/data"],
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
-    pod = {
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "data", "emptyDir": {}}],
-    }
+    pod = manifests.pod_spec(container, user=65532, data={"emptyDir": {}})
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -59,22 +48,8 @@ def objects(credentials: Credentials, image: str) -> list[dict[str, Any]]:
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": NAME},
-        "spec": {"selector": labels, "ports": [{"port": PORT, "targetPort": PORT}]},
-    }
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": SECRET},
-        "stringData": {
-            "AWS_ACCESS_KEY_ID": credentials.access,
-            "AWS_SECRET_ACCESS_KEY": credentials.secret,
-        },
-    }
-    return [secret, deployment, service]
+    keys = {"AWS_ACCESS_KEY_ID": credentials.access, "AWS_SECRET_ACCESS_KEY": credentials.secret}
+    return [manifests.secret(SECRET, keys), deployment, manifests.service(NAME, PORT)]
 
 
 def connect(url: str, credentials: Credentials) -> Any:

@@ -1,4 +1,4 @@
-"""A running app and a worker for these tests, and a plain reader of streams that sees the bytes on the wire."""
+"""A running API server, a worker that a test controls, and a plain reader of event streams for the API's tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POOL = "echo"
 
 
 def make_settings(**changes: Any) -> Settings:
-    """Two pools, and what a test changes."""
+    """Settings with two pools, and with the changes of a test."""
     tree: dict[str, Any] = {
         "pools": {"echo": {"workload": "echo"}, "clips": {"workload": "video"}},
         "tenants": {"heavy": {"weight": 3}},
@@ -83,12 +83,12 @@ class Api:
         """Wait until the task is in that state."""
 
         def reached() -> dict[str, Any] | None:
-            found = self.get(task)
-            return found if found["state"] == state else None
+            task_json = self.get(task)
+            return task_json if task_json["state"] == state else None
 
-        found = wait_until(reached, timeout, f"{task} to be {state}")
-        assert found is not None
-        return found
+        task_json = wait_until(reached, timeout, f"{task} to be {state}")
+        assert task_json is not None
+        return task_json
 
 
 @dataclass
@@ -208,17 +208,17 @@ class Serving:
 def read_events(
     url: str, task: str, *, after: str | None = None, until: str | None = None, timeout: float = 60
 ) -> list[dict[str, Any]]:
-    """The events of a stream up to its end, or up to the first of type ``until``; none without a stream."""
-    found = []
+    """The events of a stream up to its end or to the first of type ``until``; none for a 204."""
+    events = []
     headers = {} if after is None else {"Last-Event-ID": after}
     path = f"{url}/v1/tasks/{task}/events"
     with httpx2.stream("GET", path, headers=headers, timeout=timeout, verify=False) as response:
         assert response.status_code in {200, 204}, response.read()
         for event in parse(response.iter_lines()):
-            found.append(event)
+            events.append(event)
             if event["type"] == until:
                 break
-    return found
+    return events
 
 
 def parse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

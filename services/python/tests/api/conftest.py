@@ -1,4 +1,4 @@
-"""The app on a real server with a real Valkey and a real folder, and workers that a test controls."""
+"""Fixtures for the API on a real server with a real Valkey and folder, and for workers that a test controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 
 @pytest.fixture
 def start_api(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Api]]:
-    """Starts servers, each with the given settings; all are stopped at the end."""
+    """Starts servers, each with the settings of the call, and stops them after the test."""
     with ExitStack() as stack:
 
         def start(port: int = 0, **changes: Any) -> Api:
@@ -39,7 +39,7 @@ def api(start_api: Callable[..., Api]) -> Api:
 
 @pytest.fixture
 def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Makes workers; a test may choose ``lease_s`` and ``pool``."""
+    """Creates workers, with a ``lease_s`` and a ``pool`` that a test may choose."""
     queues: list[RedisQueue] = []
 
     def start(pool: str = POOL, lease_s: float = 30.0) -> Worker:

@@ -1,4 +1,4 @@
-"""No input causes a 500: a corpus of odd bodies, and any JSON, id or cursor that Hypothesis makes."""
+"""No input causes a 500, neither a corpus of odd bodies nor any JSON, id or cursor that Hypothesis generates."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from testkit.valkey import Server
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One server for all tests of this module; none leaves anything that another would see."""
-    with Serving(valkey_session, tmp_path_factory.mktemp("input"), 0, make_settings()) as found:
-        yield found
+    with Serving(valkey_session, tmp_path_factory.mktemp("input"), 0, make_settings()) as started:
+        yield started
 
 
 CORPUS = [

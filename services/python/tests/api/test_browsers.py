@@ -1,4 +1,4 @@
-"""Browsers stop following a task by themselves when it has ended, and cannot change it from another site."""
+"""A browser stops following a task once it has ended, and cannot change a task from another site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from api_support import Api, Worker, read_events
 from test_streams import drain, socket, write
 
-FOLLOW = """
+FOLLOW_TASK = """
 const [path, done] = arguments;
 const source = new EventSource(path), seen = [];
 for (const type of ['queued', 'started', 'log', 'succeeded', 'reset'])
@@ -39,7 +39,10 @@ def stream(api: Api, task: str, after: str | None = None, method: str = "GET") -
 
 
 def test_a_client_that_has_the_last_event_gets_204(api: Api, worker: Worker) -> None:
-    """By the header and by ?after=. With any other id, or none, it gets a stream up to the last event."""
+    """The id may be in the header or in `?after=`.
+
+    With any other id or none, the client gets a stream to the last event.
+    """
     task, last = ended_task(api, worker)
     for response in (
         stream(api, task, last),
@@ -48,14 +51,14 @@ def test_a_client_that_has_the_last_event_gets_204(api: Api, worker: Worker) -> 
         assert (response.status_code, response.content) == (204, b"")
         assert response.headers["content-type"].startswith("text/event-stream")
         assert "no-cache" in response.headers["cache-control"]
-    every = read_events(api.url, task)
-    for event in every[:-1]:
+    all_events = read_events(api.url, task)
+    for event in all_events[:-1]:
         assert stream(api, task, event["id"]).status_code == 200
     assert stream(api, task).status_code == 200
 
 
 def test_a_running_task_is_followed_from_its_latest_event(api: Api, worker: Worker) -> None:
-    """The latest event of a running task is not its last: the stream stays open and sends the rest."""
+    """A running task's latest event is not its last, so the stream stays open and sends the rest."""
     task = api.submit()["id"]
     claim = worker.claim()
     latest = read_events(api.url, task, until="started")[-1]["id"]
@@ -67,7 +70,10 @@ def test_a_running_task_is_followed_from_its_latest_event(api: Api, worker: Work
 
 @pytest.mark.parametrize("logs", [2, 1500], ids=["whole", "trimmed"])
 def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(api: Api, worker: Worker, logs: int) -> None:
-    """It gets a snapshot and the last event. That event's id then ends it: SSE with 204, a WebSocket with 1000."""
+    """After the snapshot the client gets the last event, whose id then ends the stream.
+
+    SSE ends with 204, a WebSocket with 1000.
+    """
     task, last = ended_task(api, worker, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"
     received = read_events(api.url, task, after=beyond)
@@ -94,8 +100,8 @@ def _driver(folder: Path) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as driver:
         try:
             assert driver.stdout is not None
-            found = (re.search(r"successfully on port (\d+)", line) for line in driver.stdout)
-            port = next(match[1] for match in found if match)
+            matches = (re.search(r"successfully on port (\d+)", line) for line in driver.stdout)
+            port = next(match[1] for match in matches if match)
             yield f"http://127.0.0.1:{port}"
         finally:
             driver.terminate()
@@ -103,7 +109,7 @@ def _driver(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Runs a script in a page of a real browser; its last argument is a callback for the result."""
+    """Runs a script in a page of a real browser. The script's last argument is a callback for the result."""
     if not (shutil.which("chromedriver") and shutil.which("chromium")):
         pytest.skip("needs the Debian packages chromium and chromium-driver")
     options = {
@@ -136,7 +142,7 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             client.delete(session)
 
 
-REACH = """
+TRY_BOTH_HOSTS = """
 const [path, elsewhere, done] = arguments;
 (async () => {
   const own = await fetch(path + '/cancel', {method: 'POST'}).then((response) => response.status);
@@ -154,18 +160,18 @@ const [path, elsewhere, done] = arguments;
 def test_a_browser_lets_only_the_servers_own_pages_change_things(
     api: Api, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """To a browser, localhost and 127.0.0.1 are two sites: a page of one may not use the server by the other's name."""
+    """To a browser, localhost and 127.0.0.1 are two sites: a page of one must not change tasks of the other."""
     task = api.submit()["id"]
-    elsewhere = api.url.removeprefix("http://")
-    page = f"http://{elsewhere.replace('127.0.0.1', 'localhost')}/docs"
-    got = run_in_chromium(page, REACH, f"/v1/tasks/{task}", elsewhere)
-    assert got == {"own": 202, "cross": "opaque", "own_socket": True, "cross_socket": False}
+    other_host = api.url.removeprefix("http://")
+    page = f"http://{other_host.replace('127.0.0.1', 'localhost')}/docs"
+    outcome = run_in_chromium(page, TRY_BOTH_HOSTS, f"/v1/tasks/{task}", other_host)
+    assert outcome == {"own": 202, "cross": "opaque", "own_socket": True, "cross_socket": False}
 
 
 def test_an_event_source_closes_by_itself_after_the_last_event(
     api: Api, worker: Worker, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """In a real browser, on a page that does not close it: each event arrives once, without reconnecting forever."""
+    """Even if the page does not close it, each event arrives once and the browser does not reconnect forever."""
     task, _ = ended_task(api, worker)
-    seen = run_in_chromium(f"{api.url}/docs", FOLLOW, f"/v1/tasks/{task}/events")
-    assert seen == ["queued", "started", "log", "log", "succeeded"]
+    types = run_in_chromium(f"{api.url}/docs", FOLLOW_TASK, f"/v1/tasks/{task}/events")
+    assert types == ["queued", "started", "log", "log", "succeeded"]

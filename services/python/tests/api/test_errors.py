@@ -1,4 +1,4 @@
-"""Every reachable error code is reached, with the field that is wrong and what to do."""
+"""Tests reach every error code that can be reached. The error names the wrong field and what to do."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from daybreak.wire.errors import TYPE_PREFIX
 from testkit.valkey import Server
 
 JSON = {"Content-Type": "application/json"}
-OF_KEYS = {ErrorCode.NO_KEY, ErrorCode.BAD_KEY, ErrorCode.FORBIDDEN, ErrorCode.QUOTA_EXCEEDED}
+API_KEY_CODES = {ErrorCode.NO_KEY, ErrorCode.BAD_KEY, ErrorCode.FORBIDDEN, ErrorCode.QUOTA_EXCEEDED}
 """Codes that exist for API keys, which are not implemented yet."""
 
 
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One server for all tests of this module; none leaves anything that another would see."""
-    with Serving(valkey_session, tmp_path_factory.mktemp("errors"), 0, make_settings()) as found:
-        yield found
+    with Serving(valkey_session, tmp_path_factory.mktemp("errors"), 0, make_settings()) as started:
+        yield started
 
 
 def post(api: Api, body: Any, path: str = "/v1/tasks", **headers: str) -> httpx2.Response:
@@ -88,8 +88,8 @@ REACHED_ELSEWHERE = {
 
 
 def test_every_code_is_reached_by_a_test() -> None:
-    """These tests know every code of the wire."""
-    assert set(REACHED) | set(REACHED_ELSEWHERE) | OF_KEYS == set(ErrorCode)
+    """This module or another one reaches every code of the wire."""
+    assert set(REACHED) | set(REACHED_ELSEWHERE) | API_KEY_CODES == set(ErrorCode)
 
 
 def check(response: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def check(response: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
 
 @pytest.mark.parametrize("code", REACHED, ids=lambda code: code.value)
 def test_a_code_has_its_status_title_and_request_id(api: Api, code: ErrorCode) -> None:
-    """As RFC 9457 JSON without null values."""
+    """Each error is a problem of RFC 9457 without null values."""
     check(REACHED[code](api), code)
 
 
@@ -285,14 +285,14 @@ def test_a_bug_is_a_500_with_a_request_id_and_a_traceback(
     problem = check(response, ErrorCode.INTERNAL)
     assert problem["request_id"] == "mine-1"
     assert "ZeroDivision" not in response.text
-    found = [record for record in caplog.records if "mine-1" in record.getMessage()]
-    assert found
-    assert found[0].exc_info
+    logged = [record for record in caplog.records if "mine-1" in record.getMessage()]
+    assert logged
+    assert logged[0].exc_info
 
 
-def test_a_request_id_is_echoed_or_made(api: Api) -> None:
-    """A client's valid X-Request-Id is returned; otherwise the server makes one."""
+def test_a_request_id_is_echoed_or_generated(api: Api) -> None:
+    """The server returns a valid X-Request-Id of the client, and otherwise generates one."""
     assert api.client.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
-    for odd in (b"with space", b"x" * 129, b"\xff"):
-        made = api.client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]
-        assert re.fullmatch(r"[0-9a-f]{16}", made)
+    for invalid in (b"with space", b"x" * 129, b"\xff"):
+        generated = api.client.get("/healthz", headers={"X-Request-Id": invalid}).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{16}", generated)

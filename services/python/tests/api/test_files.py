@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 4096
 
 
 @pytest.fixture
-def done(api: Api, worker: Worker) -> dict[str, Any]:
+def ended(api: Api, worker: Worker) -> dict[str, Any]:
     """A task that has produced two files."""
     task = api.submit()
     claim = worker.claim()
@@ -31,9 +31,9 @@ def done(api: Api, worker: Worker) -> dict[str, Any]:
     return api.get(task["id"])
 
 
-def test_a_file_is_served_whole_with_its_name(api: Api, done: dict[str, Any]) -> None:
-    """The length, type, checksum and name are those of the record; HEAD has the same headers."""
-    artifact = done["artifacts"][0]
+def test_a_file_is_served_whole_with_its_name(api: Api, ended: dict[str, Any]) -> None:
+    """Length, type, checksum and name are those of the task's artifact, and HEAD has the same headers."""
+    artifact = ended["artifacts"][0]
     response = api.client.get(artifact["url"])
     assert response.status_code == 200
     assert hashlib.sha256(response.content).hexdigest() == artifact["sha256"]
@@ -45,8 +45,8 @@ def test_a_file_is_served_whole_with_its_name(api: Api, done: dict[str, Any]) ->
     assert (head.status_code, head.content) == (200, b"")
     for name in ("content-length", "content-type", "etag", "accept-ranges", "content-disposition"):
         assert head.headers[name] == response.headers[name]
-    assert api.client.get(done["artifacts"][1]["url"]).content == b""
-    assert api.client.head(f"/v1/tasks/{done['id']}/artifacts/none").status_code == 404
+    assert api.client.get(ended["artifacts"][1]["url"]).content == b""
+    assert api.client.head(f"/v1/tasks/{ended['id']}/artifacts/none").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -60,22 +60,25 @@ def test_a_file_is_served_whole_with_its_name(api: Api, done: dict[str, Any]) ->
     ],
 )
 def test_a_range_of_a_file_is_served(
-    api: Api, done: dict[str, Any], header: str, start: int, end: int
+    api: Api, ended: dict[str, Any], header: str, start: int, end: int
 ) -> None:
-    """206 with exactly the requested bytes, so that a download can be resumed."""
-    response = api.client.get(done["artifacts"][0]["url"], headers={"Range": header})
+    """A 206 has exactly the requested bytes, so that a download can be resumed."""
+    response = api.client.get(ended["artifacts"][0]["url"], headers={"Range": header})
     assert response.status_code == 206
     assert response.content == CONTENT[start:end]
     assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{len(CONTENT)}"
 
 
-def test_conditional_and_invalid_range_requests(api: Api, done: dict[str, Any]) -> None:
-    """A range beyond the end is 416; an invalid range or several give the whole file; conditions are honoured."""
-    url, etag = done["artifacts"][0]["url"], f'"{done["artifacts"][0]["sha256"]}"'
+def test_range_requests_may_be_invalid_or_conditional(api: Api, ended: dict[str, Any]) -> None:
+    """A range beyond the end is 416.
+
+    An invalid range, or several ranges, give the whole file, and conditions are honoured.
+    """
+    url, etag = ended["artifacts"][0]["url"], f'"{ended["artifacts"][0]["sha256"]}"'
     beyond = api.client.get(url, headers={"Range": f"bytes={len(CONTENT)}-"})
     assert (beyond.status_code, beyond.json()["code"]) == (416, "bad_range")
     assert beyond.headers["content-range"] == f"bytes */{len(CONTENT)}"
-    empty = api.client.get(done["artifacts"][1]["url"], headers={"Range": "bytes=0-"})
+    empty = api.client.get(ended["artifacts"][1]["url"], headers={"Range": "bytes=0-"})
     assert empty.status_code == 416
     for whole in ("bytes=0-1,5-6", "lines=1-2", "bytes=5-1", "bytes=-", "nonsense"):
         assert api.client.get(url, headers={"Range": whole}).status_code == 200
@@ -86,17 +89,17 @@ def test_conditional_and_invalid_range_requests(api: Api, done: dict[str, Any]) 
     assert api.client.get(url, headers={**part, "If-Range": '"older"'}).status_code == 200
 
 
-def test_a_range_of_a_tiny_file() -> None:
-    """The one byte of a file can be requested; its last zero bytes cannot."""
+def test_a_range_may_cover_a_files_only_byte() -> None:
+    """The only byte of a file can be requested; the last zero bytes of a file cannot."""
     assert byte_range("bytes=0-", 1) == (0, 1)
     with pytest.raises(ApiError):
         byte_range("bytes=-0", 5)
 
 
-def test_a_store_that_presigns_urls_is_redirected_to(
-    api: Api, done: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_file_with_a_presigned_url_is_a_redirect(
+    api: Api, ended: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GET redirects with 307, which must not be cached; HEAD is still answered from the record."""
+    """GET redirects with 307, which must not be cached. HEAD needs no redirect."""
     call: dict[str, Any] = {}
 
     def url(key: str, **options: Any) -> str:
@@ -104,18 +107,18 @@ def test_a_store_that_presigns_urls_is_redirected_to(
         return "https://s3.example/signed?x=1"
 
     monkeypatch.setattr(api.blobs, "url", url)
-    response = api.client.get(done["artifacts"][0]["url"], follow_redirects=False)
+    response = api.client.get(ended["artifacts"][0]["url"], follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (307, "https://s3.example/signed?x=1")
     assert response.headers["cache-control"] == "no-store"
     assert (call["filename"], call["expires_s"]) == ("video.mp4", 900)
-    assert call["key"].startswith(done["id"])
-    assert api.client.head(done["artifacts"][0]["url"]).status_code == 200
+    assert call["key"].startswith(ended["id"])
+    assert api.client.head(ended["artifacts"][0]["url"]).status_code == 200
 
 
-def test_a_file_that_the_store_has_lost_is_404(api: Api, done: dict[str, Any]) -> None:
+def test_a_file_that_the_store_has_lost_is_404(api: Api, ended: dict[str, Any]) -> None:
     """The response is sent before any byte of a file."""
-    api.blobs.delete(done["id"])
-    response = api.client.get(done["artifacts"][0]["url"])
+    api.blobs.delete(ended["id"])
+    response = api.client.get(ended["artifacts"][0]["url"])
     assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
 
 
@@ -129,32 +132,32 @@ def test_files_are_served_only_after_success(api: Api, worker: Worker) -> None:
 
 
 def test_the_preview_is_the_latest_image(api: Api, worker: Worker) -> None:
-    """Before the first one it is 404; it is never cached."""
+    """Before the first preview the path is 404. A preview is never cached."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/preview"
     assert api.client.get(path).json()["code"] == "no_such_artifact"
     claim = worker.claim()
-    for picture in (b"first", b"\x00second"):
-        worker.queue.preview(claim.lease, picture, content_type="image/webp", ttl_s=60)
+    for image in (b"first", b"\x00second"):
+        worker.queue.preview(claim.lease, image, content_type="image/webp", ttl_s=60)
         response = api.client.get(path)
-        assert (response.status_code, response.content) == (200, picture)
+        assert (response.status_code, response.content) == (200, image)
     assert response.headers["content-type"] == "image/webp"
     assert response.headers["cache-control"] == "no-store"
 
 
-def test_delete_removes_the_task_its_events_and_files(api: Api, done: dict[str, Any]) -> None:
+def test_delete_removes_the_task_its_events_and_files(api: Api, ended: dict[str, Any]) -> None:
     """Afterwards every path of the task is 404, and so is a second delete."""
-    assert list(api.blobs.list(done["id"]))
-    assert api.client.delete(f"/v1/tasks/{done['id']}").status_code == 204
-    assert not list(api.blobs.list(done["id"]))
+    assert list(api.blobs.list(ended["id"]))
+    assert api.client.delete(f"/v1/tasks/{ended['id']}").status_code == 204
+    assert not list(api.blobs.list(ended["id"]))
     for path in ("", "/events", "/artifacts/video.mp4"):
-        assert api.client.get(f"/v1/tasks/{done['id']}{path}").status_code == 404
+        assert api.client.get(f"/v1/tasks/{ended['id']}{path}").status_code == 404
     assert api.client.get("/v1/tasks").json()["data"] == []
-    assert api.client.delete(f"/v1/tasks/{done['id']}").status_code == 404
+    assert api.client.delete(f"/v1/tasks/{ended['id']}").status_code == 404
 
 
 def test_a_task_that_has_not_ended_is_not_deleted(api: Api, worker: Worker) -> None:
-    """409, and the task stays."""
+    """The delete is 409, and the task stays."""
     task = api.submit()
     for _ in range(2):
         response = api.client.delete(f"/v1/tasks/{task['id']}")
@@ -185,7 +188,7 @@ def test_files_of_lost_attempts_and_checkpoints_are_deleted(api: Api, worker: Wo
     """The files of the successful attempt stay."""
     task = api.submit()
     first = worker.claim()
-    worker.upload(first, "echo.txt", b"loser")
+    worker.upload(first, "echo.txt", b"lost")
     worker.fail(first)
     second = worker.claim(wait_s=60)
     source = worker.folder / "checkpoint"
@@ -193,10 +196,10 @@ def test_files_of_lost_attempts_and_checkpoints_are_deleted(api: Api, worker: Wo
     key = f"{task['id']}/checkpoints/one.bin"
     list(worker.blobs.upload(key, source, content_type="application/octet-stream"))
     worker.queue.report(second.lease, [], checkpoint=CheckpointRef(key=key, step=1))
-    winner = worker.upload(second, "echo.txt", b"winner")
-    worker.finish(second, winner)
+    published = worker.upload(second, "echo.txt", b"published")
+    worker.finish(second, published)
 
-    def swept() -> bool:
-        return [stat.key for stat in api.blobs.list(task["id"])] == [winner.key]
+    def only_published_left() -> bool:
+        return [stat.key for stat in api.blobs.list(task["id"])] == [published.key]
 
-    wait_until(swept, 60, "only the winner's file to be left")
+    wait_until(only_published_left, 60, "only the published file to remain")

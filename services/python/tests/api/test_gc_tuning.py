@@ -1,4 +1,7 @@
-"""Full collections are rare in a gateway. That is right only while nothing that ends leaves a reference cycle."""
+"""A gateway rarely runs a full garbage collection.
+
+This is safe only while nothing that ends leaves a reference cycle behind.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,28 @@ STREAMS = 400
 
 
 def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) -> None:
-    """Four hundred clients connect, see an event and disconnect: reference counts alone free everything."""
+    """400 clients connect, receive an event and disconnect, and reference counts alone free everything."""
     task = api.submit()["id"]
     worker.progress(worker.claim(), 1, 2)
     address = ("127.0.0.1", int(api.url.rpartition(":")[2]))
     request = f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     _read(address, request, 5)
-    _none_open(api)
+    _wait_until_closed(api)
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         _read(address, request, STREAMS)
-        _none_open(api)
+        _wait_until_closed(api)
         gc.collect()
-        found = Counter(type(item) for item in gc.garbage)
+        garbage = Counter(type(item) for item in gc.garbage)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-    # Other code in this process may leave some, but not one for each stream.
-    left = {kind: count for kind, count in found.items() if count >= STREAMS}
-    assert not left, f"objects of {STREAMS} streams were only reachable from each other: {left}"
+    # Other code in this process may leave some objects, but not as many as there were streams.
+    leaked = {kind: count for kind, count in garbage.items() if count >= STREAMS}
+    assert not leaked, f"objects of {STREAMS} streams were only reachable from each other: {leaked}"
 
 
 def test_a_gateway_collects_rarely() -> None:
@@ -51,17 +54,17 @@ def test_a_gateway_collects_rarely() -> None:
 
 
 def _read(address: tuple[str, int], request: bytes, count: int) -> None:
-    opened = [socket.create_connection(address, timeout=60) for _ in range(count)]
-    for connection in opened:
+    connections = [socket.create_connection(address, timeout=60) for _ in range(count)]
+    for connection in connections:
         connection.sendall(request)
-    for connection in opened:
-        seen = b""
-        while b"event: progress" not in seen:
-            seen += connection.recv(65536)
+    for connection in connections:
+        received = b""
+        while b"event: progress" not in received:
+            received += connection.recv(65536)
         connection.close()
 
 
-def _none_open(api: Api) -> None:
+def _wait_until_closed(api: Api) -> None:
     registry, labels = api.context.metrics.registry, {"kind": "sse"}
     wait_until(
         lambda: registry.get_sample_value("daybreak_stream_subscribers", labels) == 0, 60, "no open stream"

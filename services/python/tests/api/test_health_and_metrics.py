@@ -1,4 +1,4 @@
-"""What an operator of the server sees: health, readiness, metrics, documentation, and recovery from outages."""
+"""What an operator of the server sees: health, readiness, metrics, documentation and recovery from outages."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
-def own_valkey(tmp_path: Path) -> Iterator[Server]:
-    """A server that this test may stop."""
+def stoppable_valkey(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey that the test may stop."""
     server = start_valkey(tmp_path / "valkey")
     yield server
     server.stop()
 
 
 def test_a_server_is_alive_and_ready(api: Api) -> None:
-    """/ redirects to the documentation."""
+    """Its root path redirects to the documentation."""
     assert api.client.get("/healthz").json() == {"status": "ok"}
     assert api.client.get("/readyz").json() == {"status": "ready"}
     root = api.client.get("/", follow_redirects=False)
@@ -36,7 +36,10 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
 
 
 def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
-    """The same status and headers without the body. No event stream is opened, and the document does not list HEAD."""
+    """HEAD has the status and headers of GET without the body, and opens no event stream.
+
+    The OpenAPI document does not list HEAD.
+    """
     task = api.submit()["id"]
     claim = worker.claim()
     worker.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
@@ -44,24 +47,24 @@ def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
     document = api.client.get("/openapi.json").json()
     routes = [path for path, item in document["paths"].items() if "get" in item]
     assert len(routes) >= 10
-    seen = {}
+    statuses = {}
     for route in [*routes, "/docs", "/openapi.json", "/"]:
         path = route.format(id=task, name="echo" if "pools" in route else "echo.txt")
         head = api.client.head(path, follow_redirects=False)
-        got = api.client.get(path, follow_redirects=False)
-        assert (head.status_code, head.content) == (got.status_code, b""), path
+        full = api.client.get(path, follow_redirects=False)
+        assert (head.status_code, head.content) == (full.status_code, b""), path
         for name in ("content-type", "content-length", "location", "etag", "cache-control"):
             if route != "/metrics" or name != "content-length":
-                assert head.headers.get(name) == got.headers.get(name), (path, name)
-        seen[route] = head.status_code
+                assert head.headers.get(name) == full.headers.get(name), (path, name)
+        statuses[route] = head.status_code
         assert "head" not in document["paths"].get(route, {})
-    assert set(seen.values()) == {200, 307}
+    assert set(statuses.values()) == {200, 307}
     assert api.client.head("/v1/tasks/nothing").status_code == 404
     assert api.client.head("/v1/estimate").status_code == 405
 
 
 def test_head_of_a_stream_ends_at_once(api: Api) -> None:
-    """Also for a task that has not ended: there is a stream, and nobody follows it."""
+    """HEAD of a running task's events has the headers of a stream, and starts no reader."""
     task = api.submit()["id"]
     response = api.client.head(f"/v1/tasks/{task}/events")
     assert response.status_code == 200
@@ -81,17 +84,20 @@ def test_head_of_a_stream_ends_at_once(api: Api) -> None:
     ],
 )
 def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, allow: str) -> None:
-    """The Allow header of a 405 lists the methods of all routes of the path, not only of the first."""
+    """The Allow header of a 405 lists the methods of all routes with this path, not only of the first."""
     response = api.client.request(method, path)
     assert (response.status_code, response.headers.get_list("allow")) == (405, [allow])
 
 
-def test_a_server_survives_an_outage_of_the_store(own_valkey: Server, tmp_path: Path) -> None:
-    """Without Redis it is alive, not ready, and responds 503 store_unavailable with Retry-After; then it recovers."""
-    with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
+def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_path: Path) -> None:
+    """Without Redis the server is alive but not ready, and responds with 503 and Retry-After.
+
+    Afterwards it recovers by itself.
+    """
+    with Serving(stoppable_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
         task = api.submit()
-        port = own_valkey.port
-        own_valkey.stop()
+        port = stoppable_valkey.port
+        stoppable_valkey.stop()
         for response in (
             api.client.get(f"/v1/tasks/{task['id']}"),
             api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}),
@@ -105,31 +111,33 @@ def test_a_server_survives_an_outage_of_the_store(own_valkey: Server, tmp_path: 
         assert api.client.get("/metrics").status_code == 200
         batch = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}]})
         assert batch.json()["results"][0]["status"] == 503
-        own_valkey.start()
-        assert own_valkey.port == port
+        stoppable_valkey.start()
+        assert stoppable_valkey.port == port
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(expiring["id"], "expired")  # So the ticker has recovered as well.
+        api.until(expiring["id"], "expired")  # This needs the ticker, which has recovered as well.
 
 
-def test_a_wrong_password_is_reported_and_the_server_stays_alive(own_valkey: Server, tmp_path: Path) -> None:
-    """The response names the password, because retrying does not help until an administrator corrects it."""
-    with own_valkey.client() as client:
+def test_a_wrong_password_is_reported_and_the_server_stays_alive(
+    stoppable_valkey: Server, tmp_path: Path
+) -> None:
+    """The error names the password, because a retry does not help until an administrator corrects it."""
+    with stoppable_valkey.client() as client:
         client.config_set("requirepass", "another")
-    with Serving(own_valkey, tmp_path, 0, make_settings()) as api:
+    with Serving(stoppable_valkey, tmp_path, 0, make_settings()) as api:
         response = api.client.get("/v1/pools")
         assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
         assert "password" in response.json()["detail"]
         assert api.client.get("/healthz").status_code == 200
 
 
-def test_a_server_starts_without_its_store(own_valkey: Server, tmp_path: Path) -> None:
+def test_a_server_starts_without_its_store(stoppable_valkey: Server, tmp_path: Path) -> None:
     """A gateway that starts before Redis is not ready, and becomes ready by itself."""
-    own_valkey.stop()
-    with Serving(own_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
+    stoppable_valkey.stop()
+    with Serving(stoppable_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
         assert api.client.get("/readyz").status_code == 503
-        own_valkey.start()
+        stoppable_valkey.start()
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
 
 
@@ -143,16 +151,16 @@ def metric(api: Api, name: str, **labels: str) -> float | None:
 
 
 def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worker) -> None:
-    """Requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
+    """The metrics count requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
     api.submit()
     api.submit()
     api.client.get("/nothing/here")
     claim = worker.claim()
 
-    def shown() -> bool:
+    def counted() -> bool:
         return metric(api, "daybreak_pool_tasks", pool=POOL, state="running") == 1
 
-    wait_until(shown, 30, "the running task to be counted")
+    wait_until(counted, 30, "the running task to be counted")
     assert metric(api, "daybreak_pool_tasks", pool=POOL, state="queued") == 1
     assert metric(api, "daybreak_pool_live_tasks", pool=POOL) == 2
     assert metric(api, "daybreak_groups", pool=POOL, state="busy") == 1
@@ -183,8 +191,8 @@ def _open(api: Api, kind: str) -> float | None:
     return api.context.metrics.registry.get_sample_value("daybreak_stream_subscribers", {"kind": kind})
 
 
-def test_unknown_methods_make_no_series(api: Api) -> None:
-    """A client cannot create series with odd methods and paths."""
+def test_unknown_methods_and_paths_create_no_series(api: Api) -> None:
+    """Otherwise a client could create any number of series."""
     for n in range(5):
         api.client.request(f"M{n}", f"/odd/{n}")
     text = api.client.get("/metrics").text
@@ -193,7 +201,7 @@ def test_unknown_methods_make_no_series(api: Api) -> None:
 
 
 def test_a_pool_shows_its_workload_schema_and_wake(api: Api) -> None:
-    """An unknown pool is no_such_pool."""
+    """A pool that does not exist is no_such_pool."""
     pools = api.client.get("/v1/pools").json()["data"]
     assert [pool["name"] for pool in pools] == ["echo", "clips"]
     pool = api.client.get("/v1/pools/clips").json()
@@ -205,7 +213,7 @@ def test_a_pool_shows_its_workload_schema_and_wake(api: Api) -> None:
 
 
 def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
-    """Every request that the document shows: method, path, body and operation."""
+    """Yield every request that the document shows: its method, path, body and operation."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -216,11 +224,11 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, dict[str
 
 
 def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """Each body of the OpenAPI document is accepted, and each path responds with a documented status."""
+    """The server accepts each body of the OpenAPI document, and each path responds with a documented status."""
     api = start_api()
     document = api.client.get("/openapi.json").json()
-    ran = 0
-    seen = set()
+    bodies_sent = 0
+    operations = set()
     for method, path, body, operation in examples(document):
         if operation["operationId"] in {"follow", "replay", "delete_task", "get_artifact"}:
             task = api.submit()["id"]  # These need an ended task.
@@ -232,20 +240,20 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
         response = api.client.request(method.upper(), url, json=body)
         assert str(response.status_code) in operation["responses"], (method, url, response.text)
         assert body is None or response.status_code < 300, (method, url, response.text)
-        seen.add(operation["operationId"])
-        ran += body is not None
-    assert ran >= 6
-    assert seen == {o["operationId"] for i in document["paths"].values() for o in i.values()}
+        operations.add(operation["operationId"])
+        bodies_sent += body is not None
+    assert bodies_sent >= 6
+    assert operations == {o["operationId"] for i in document["paths"].values() for o in i.values()}
 
 
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """The lines of the page can be pasted. Those without an id are run here, split as a shell splits them."""
+    """The lines of the page can be pasted. The test runs those without an id, split as a shell splits them."""
     import shlex
 
     api = start_api()
     page = api.client.get("/docs").text
-    lines = [unescape(re.sub(r"<[^>]+>", "", found)) for found in re.findall(r"<code>(curl.*?)</code>", page)]
-    ran = 0
+    lines = [unescape(re.sub(r"<[^>]+>", "", code)) for code in re.findall(r"<code>(curl.*?)</code>", page)]
+    commands_run = 0
     for line in lines:
         words = shlex.split(line)
         url = next(word for word in words if word.startswith("http"))
@@ -257,9 +265,9 @@ def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., 
         headers = {"Content-Type": "application/json"} if body else {}
         response = api.client.request(method, path, content=body, headers=headers)
         assert response.status_code < 300, (line, response.text)
-        ran += 1
-    assert ran >= 10
-    assert "cdn" not in page  # It works without internet access.
+        commands_run += 1
+    assert commands_run >= 10
+    assert "cdn" not in page  # the page must work without internet access
     assert not re.search(r"(src|href)=\"http", page)
 
 
@@ -271,10 +279,13 @@ def test_a_server_without_a_video_pool_documents_no_generate(start_api: Callable
     assert (response.status_code, response.json()["code"]) == (404, "no_such_pool")
 
 
-def test_the_committed_document_is_fresh(
+def test_the_committed_openapi_document_is_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """docs/openapi.json is what the code makes. For a stale file the check shows the diff and exits with 1."""
+    """The file docs/openapi.json is what the code generates.
+
+    For an outdated file, the check shows the diff and exits with 1.
+    """
     spec = importlib.util.spec_from_file_location("openapi_tool", ROOT / "tools" / "openapi.py")
     assert spec is not None
     assert spec.loader is not None

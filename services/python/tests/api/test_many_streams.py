@@ -1,4 +1,4 @@
-"""Many clients on one task, and a client that is too slow."""
+"""Many clients follow one task, and a client that is too slow does not hold up the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TERMINAL = ("succeeded", "failed", "cancelled", "expired")
 
 
 class Client:
-    """Follows by SSE or WebSocket, disconnects at random, and reconnects with the last id that it saw."""
+    """Follows a task by SSE or WebSocket, disconnects at random, and reconnects with its last event id."""
 
     def __init__(self, api: Api, task: str, seed: int) -> None:
         self.random = random.Random(seed)
@@ -48,10 +48,10 @@ class Client:
         self.refused = 0
         self._api = api
         self._path = f"/v1/tasks/{task}"
-        self._over = False
+        self._ended = False
 
     async def run(self) -> None:
-        while not self._over:
+        while not self._ended:
             self.connections += 1
             max_events = self.random.randint(1, 200)
             follow = self._sse if self.random.random() < 0.5 else self._ws
@@ -62,7 +62,7 @@ class Client:
         if "id" in event:
             self.seen.append(event["id"])
         self.resets += event["type"] == "reset"
-        self._over = event["type"] in TERMINAL
+        self._ended = event["type"] in TERMINAL
 
     async def _ws(self, max_events: int) -> None:
         query = f"?after={self.seen[-1]}" if self.seen else ""
@@ -74,10 +74,10 @@ class Client:
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd else None
                 self.refused += code == TRY_AGAIN
-                assert (code == 1000 and self._over) or code == TRY_AGAIN, code
+                assert (code == 1000 and self._ended) or code == TRY_AGAIN, code
                 return
-            if not self._over:
-                socket.transport.abort()  # Without a closing handshake, as a crashed client.
+            if not self._ended:
+                socket.transport.abort()  # A crashed client does not send a closing handshake.
 
     async def _sse(self, max_events: int) -> None:
         parts = urlsplit(self._api.url)
@@ -88,15 +88,15 @@ class Client:
             status = (await reader.readline()).split()[1]
             self.refused += status == b"503"
             assert status in (b"200", b"503"), status
-            left = max_events if status == b"200" else 0
-            while left and not self._over:
+            events_left = max_events if status == b"200" else 0
+            while events_left and not self._ended:
                 line = await reader.readline()
                 if not line:  # The server could not read the history for now.
                     self.refused += 1
                     break
                 if line.startswith(b"data: "):  # Ignore chunk sizes and other lines.
                     self._take(json.loads(line[6:]))
-                    left -= 1
+                    events_left -= 1
         finally:
             writer.transport.abort()
 
@@ -108,7 +108,7 @@ def write_all(worker: Worker, started: threading.Event) -> None:
         drafts = [EventDraft(type="log", data={"message": str(n)}) for n in range(first, first + 5)]
         worker.queue.report(claim.lease, drafts)
         started.wait(0)
-        threading.Event().wait(0.02)  # So that clients come and go while events are written.
+        threading.Event().wait(0.02)  # Clients connect and disconnect while events are written.
     worker.finish(claim)
 
 
@@ -129,7 +129,7 @@ async def test_200_clients_see_every_event_once_in_order(api: Api, worker: Worke
         assert client.resets == 0
     connections = sum(client.connections for client in clients)
     print(f"{connections} connections, {sum(client.refused for client in clients)} refused temporarily")
-    assert connections > 2 * CLIENTS  # Otherwise the test would show nothing.
+    assert connections > 2 * CLIENTS  # Otherwise too few clients would have reconnected.
     await wait_until_async(lambda: _closed(api), 30, "the reader to stop after the last client")
 
 
@@ -182,19 +182,19 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
             await asyncio.to_thread(
                 worker.queue.report, claim.lease, [EventDraft(type="log", data={"message": "after"})]
             )
-            after = await anext(frames)
-            assert json.loads(after.body)["data"]["message"] == "after"
+            after_reset = await anext(frames)
+            assert json.loads(after_reset.body)["data"]["message"] == "after"
             await asyncio.to_thread(worker.finish, claim)
             rest = [frame.type async for frame in frames]
             assert rest == ["succeeded"]
-    every = await asyncio.wait_for(quick, 60)
-    assert [f.type for f in every] == ["queued", "started", *["log"] * 101, "succeeded"]
+    received = await asyncio.wait_for(quick, 60)
+    assert [f.type for f in received] == ["queued", "started", *["log"] * 101, "succeeded"]
 
 
 async def test_a_lagging_subscriber_still_gets_the_last_event(
     sources: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """If the task ends while it lags, it gets the snapshot and then the terminal event."""
+    """When the task ends while the subscriber lags, it gets the snapshot and then the terminal event."""
     worker = start_worker()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
@@ -227,7 +227,7 @@ async def _collect(sources: Sources, task: TaskId) -> list[Frame]:
 
 
 async def test_a_coroutine_that_swallows_a_cancel_is_cancelled_again() -> None:
-    """redis-py on Python 3.11 can swallow one, so cancelling continues until the task ends."""
+    """redis-py on Python 3.11 can swallow a cancel, so `cancel_and_wait` cancels until the task ends."""
     cancels = 0
 
     async def swallow_a_cancel() -> None:

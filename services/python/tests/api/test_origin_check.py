@@ -1,4 +1,4 @@
-"""Host and Origin checks: DNS rebinding and cross-site requests are refused; programs are not affected."""
+"""Host and Origin checks refuse DNS rebinding and cross-site requests, and do not affect programs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from daybreak_server.settings.tree import HttpSettings
 BODY = {"pool": "echo", "input": {"message": "hi"}}
 
 
-def ask(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
-    """Send a request with these headers; `_` in their names is `-`."""
+def send(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
+    """Send a request with these headers. An `_` in a header's name stands for `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return api.client.request(method, path, headers=named, json=BODY if method == "POST" else None)
 
 
-def refused(response: httpx2.Response, code: str, status: int) -> str:
-    """The detail of a refusal."""
+def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
+    """Check that the response is this refusal. :returns: its detail."""
     assert response.status_code == status, response.text
     problem = response.json()
     assert (problem["code"], response.headers["content-type"]) == (code, "application/problem+json")
@@ -38,7 +38,7 @@ def refused(response: httpx2.Response, code: str, status: int) -> str:
     ("method", "path"),
     [
         ("GET", "/v1/tasks"),
-        ("POST", "/v1/tasks"),  # the fast path
+        ("POST", "/v1/tasks"),  # this route has a fast path
         ("POST", "/v1/tasks:batch"),
         ("DELETE", "/v1/tasks/echo_01AAAAAAAAAAAAAAAAAAAAAAAA"),
         ("GET", "/docs"),
@@ -58,14 +58,14 @@ def refused(response: httpx2.Response, code: str, status: int) -> str:
     ],
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
-    """This is the request of a page whose name was rebound to this machine, on the fast path and off it."""
-    assert "allowed_hosts" in refused(ask(api, method, path, Host=host), "host_not_allowed", 421)
+    """A page sends such a request after its name was rebound to this machine."""
+    assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 
 def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
-    """A page can send such headers to what its browser takes for the page's own server."""
-    response = ask(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
-    refused(response, "host_not_allowed", 421)
+    """A page can set such headers, because its browser takes the request for one to the page's own server."""
+    response = send(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
+    refusal_detail(response, "host_not_allowed", 421)
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,24 @@ def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
     ],
 )
 def test_addresses_and_names_of_this_machine_are_allowed(api: Api, host: str) -> None:
-    """Also an address of another machine: probes use a pod's address, and no address can be rebound."""
-    assert ask(api, "GET", "/healthz", Host=host).status_code == 200
-    assert ask(api, "POST", "/v1/tasks", Host=host).status_code == 202
+    """Any address is allowed too: probes use a pod's address, and no address can be rebound."""
+    assert send(api, "GET", "/healthz", Host=host).status_code == 200
+    assert send(api, "POST", "/v1/tasks", Host=host).status_code == 202
 
 
-def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
-    """Whole names, all names below a domain, or every name, regardless of case and port."""
+def test_the_setting_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
+    """The setting accepts names, all names below a domain, or every name. Case and port do not count."""
     api = start_api(http={"allowed_hosts": "Daybreak.example.com, *.internal"})
     for host in ("daybreak.example.com", "DAYBREAK.example.com:8443", "a.b.internal", "localhost"):
-        assert ask(api, "GET", "/v1/tasks", Host=host).status_code == 200
+        assert send(api, "GET", "/v1/tasks", Host=host).status_code == 200
     for host in ("example.com", "x.daybreak.example.com", "internal", "evilinternal"):
-        refused(ask(api, "GET", "/v1/tasks", Host=host), "host_not_allowed", 421)
-    every = start_api(http={"allowed_hosts": "*"})
-    assert ask(every, "GET", "/v1/tasks", Host="evil.example").status_code == 200
+        refusal_detail(send(api, "GET", "/v1/tasks", Host=host), "host_not_allowed", 421)
+    open_to_all = start_api(http={"allowed_hosts": "*"})
+    assert send(open_to_all, "GET", "/v1/tasks", Host="evil.example").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("settings", "client", "host", "fine"),
+    ("settings", "client", "host", "allowed"),
     [
         ({"host": "0.0.0.0"}, "10.2.3.4", "daybreak.example.com", True),  # an Ingress
         ({"host": "0.0.0.0"}, "127.0.0.1", "daybreak.example.com", False),  # kubectl port-forward
@@ -112,17 +112,20 @@ def test_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
         ({"host": "gateway.local"}, "127.0.0.1", "gateway.local:80", True),
     ],
 )
-def test_which_clients_need_an_allowed_host(
-    settings: dict[str, Any], client: str, host: str, fine: bool
+def test_local_clients_need_an_allowed_host(
+    settings: dict[str, Any], client: str, host: str, allowed: bool
 ) -> None:
-    """Clients on this machine, and all clients if names are set. Behind an Ingress every name is accepted."""
+    """Clients on this machine need one, and all clients do if names are set.
+
+    Behind an Ingress every name is accepted.
+    """
     origin_check = OriginCheck(HttpSettings.model_validate(settings))
     headers = [(b"host", host.encode())]
     error = origin_check.check({"type": "http", "method": "GET", "client": (client, 5), "headers": headers})
-    assert (error is None) is fine
+    assert (error is None) is allowed
 
 
-CROSS = [
+CROSS_SITE_HEADERS = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
     {"Origin": "http://127.0.0.1:1"},  # Another port is another site.
@@ -132,7 +135,7 @@ CROSS = [
 ]
 
 
-@pytest.mark.parametrize("headers", CROSS, ids=str)
+@pytest.mark.parametrize("headers", CROSS_SITE_HEADERS, ids=str)
 def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str]) -> None:
     """Submit, batch, cancel, replay and delete do nothing. The page cannot read either, without CORS headers."""
     task = api.submit()["id"]
@@ -144,10 +147,12 @@ def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str
         ("POST", f"/v1/tasks/{task}/replay"),
         ("DELETE", f"/v1/tasks/{task}"),
     ):
-        assert "allowed_origins" in refused(ask(api, method, path, **headers), "origin_not_allowed", 403)
+        assert "allowed_origins" in refusal_detail(
+            send(api, method, path, **headers), "origin_not_allowed", 403
+        )
     assert api.get(task)["state"] == "queued"
     assert len(api.client.get("/v1/tasks").json()["data"]) == 1
-    response = ask(api, "GET", "/v1/tasks", **headers)
+    response = send(api, "GET", "/v1/tasks", **headers)
     assert not any(name.startswith("access-control") for name in response.headers)
 
 
@@ -173,23 +178,21 @@ def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
 
 
 def test_own_pages_and_programs_may_change_things(api: Api) -> None:
-    """The page at /docs, a page behind a proxy that rewrites the host, and any client that is no browser."""
+    """This covers the page at /docs, pages behind a proxy that rewrites the host, and programs."""
     for headers in (
         {},
         {"Origin": api.url},
         {"Origin": api.url, "Sec_Fetch_Site": "same-origin"},
-        {
-            "Origin": "https://shop.example",
-            "Sec_Fetch_Site": "same-origin",
-        },  # The proxy sends Host: 127.0.0.1.
+        # Behind a proxy that sends Host: 127.0.0.1.
+        {"Origin": "https://shop.example", "Sec_Fetch_Site": "same-origin"},
         {"Origin": "https://shop.example", "X_Forwarded_Host": "shop.example"},
         {"Origin": "http://localhost", "Host": "localhost:80"},
     ):
-        assert ask(api, "POST", "/v1/tasks", **headers).status_code == 202, headers
+        assert send(api, "POST", "/v1/tasks", **headers).status_code == 202, headers
 
 
 def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[..., Api]) -> None:
-    """Preflight, response, problem and WebSocket; other sites are still refused."""
+    """The site gets preflights, responses, problems and WebSockets. Other sites are still refused."""
     api = start_api(http={"allowed_origins": "https://app.example.com/,http://localhost:3000"})
     page = "https://app.example.com"
     preflight = api.client.options(
@@ -203,16 +206,16 @@ def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[...,
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-headers"] == "content-type,idempotency-key"
     assert "POST" in preflight.headers["access-control-allow-methods"]
-    found = ask(api, "POST", "/v1/tasks", Origin=page, Sec_Fetch_Site="cross-site")
-    assert found.status_code == 202
-    missing = ask(api, "GET", "/v1/tasks/nothing", Origin=page)
-    for response in (preflight, found, missing):
+    submitted = send(api, "POST", "/v1/tasks", Origin=page, Sec_Fetch_Site="cross-site")
+    assert submitted.status_code == 202
+    missing = send(api, "GET", "/v1/tasks/nothing", Origin=page)
+    for response in (preflight, submitted, missing):
         assert response.headers.get_list("access-control-allow-origin") == [page]
         assert "Origin" in response.headers["vary"]
-    assert "Location" in found.headers["access-control-expose-headers"]
-    path = f"/v1/tasks/{found.json()['id']}/ws"
+    assert "Location" in submitted.headers["access-control-expose-headers"]
+    path = f"/v1/tasks/{submitted.json()['id']}/ws"
     assert handshake(api, path, Origin=page) == 101
     assert handshake(api, path, Origin="https://evil.example") == 403
-    evil = ask(api, "POST", "/v1/tasks", Origin="https://evil.example", Sec_Fetch_Site="cross-site")
-    refused(evil, "origin_not_allowed", 403)
+    evil = send(api, "POST", "/v1/tasks", Origin="https://evil.example", Sec_Fetch_Site="cross-site")
+    refusal_detail(evil, "origin_not_allowed", 403)
     assert "access-control-allow-origin" not in evil.headers

@@ -1,4 +1,4 @@
-"""Files of tasks that the store has forgotten are deleted when their retention would have ended; all others stay."""
+"""The sweeper deletes files of unknown tasks after their retention, and keeps all other files."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _put(blobs: LocalBlobs, task: str, source: Path) -> None:
 async def test_only_old_files_without_a_task_are_deleted(
     valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
 ) -> None:
-    """Files of known tasks, young files, and files of no configured pool stay."""
+    """Files of known tasks, recent files, and files that belong to no configured pool stay."""
     source = tmp_path / "file"
     source.write_text("x")
-    old = KEPT_S + MARGIN_S + 1
-    forgotten, known, young, foreign = (
-        _id("echo", old),
-        _id("echo", old),
-        _id("echo", old - 2),
-        _id("not", old),
+    expired_age_s = KEPT_S + MARGIN_S + 1
+    forgotten, known, recent, of_no_pool = (
+        _id("echo", expired_age_s),
+        _id("echo", expired_age_s),
+        _id("echo", expired_age_s - 2),
+        _id("not", expired_age_s),
     )
-    for name in (forgotten, known, young, foreign, "readme"):
+    for name in (forgotten, known, recent, of_no_pool, "readme"):
         _put(api_blobs, name, source)
     store = RedisStore(valkey.url)
     try:
@@ -50,33 +50,38 @@ async def test_only_old_files_without_a_task_are_deleted(
         assert await orphans.sweep() == []
     finally:
         await store.close()
-    assert {blob.key.partition("/")[0] for blob in api_blobs.list("")} == {known, young, foreign, "readme"}
+    assert {blob.key.partition("/")[0] for blob in api_blobs.list("")} == {
+        known,
+        recent,
+        of_no_pool,
+        "readme",
+    }
 
 
 async def test_files_of_a_killed_probe_are_deleted_after_a_day(
     valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
 ) -> None:
-    """A probe that may still be running keeps its file."""
+    """A probe that may still run keeps its file."""
     source = tmp_path / "file"
     source.write_text("probe")
     key = probe_key()
     for _ in api_blobs.upload(key, source, content_type="text/plain"):
         pass
-    made_ms = probed_at_ms(key)
-    assert made_ms is not None
+    created_ms = probed_at_ms(key)
+    assert created_ms is not None
     store = RedisStore(valkey.url)
     try:
-        for late_ms, left in ((0, [key]), (1, [])):
-            now_ms = made_ms + round(MARGIN_S * 1000) + late_ms
+        for late_ms, remaining in ((0, [key]), (1, [])):
+            now_ms = created_ms + round(MARGIN_S * 1000) + late_ms
             orphans = OrphanFileSweeper(
                 retention_s={}, store=store, blobs=api_blobs, now_ms=lambda at=now_ms: at
             )  # type: ignore[misc]
             assert await orphans.sweep() == []
-            assert [blob.key for blob in api_blobs.list("")] == left
+            assert [blob.key for blob in api_blobs.list("")] == remaining
     finally:
         await store.close()
 
 
-def test_an_id_contains_its_time() -> None:
-    """To the millisecond."""
+def test_a_task_id_contains_its_creation_time() -> None:
+    """The time is exact to the millisecond."""
     assert made_at_ms(new_task_id("my-pool", at_ms=NOW_MS)) == NOW_MS

@@ -1,4 +1,4 @@
-"""Lists of tasks: filters, order, cursors, and pools merged into cursor_ulid list."""
+"""Lists of tasks: filters, order, cursors, and several pools merged into one list."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from daybreak_server.ports.tasks import Page
 
 
 def pages(api: Api, **query: Any) -> list[list[str]]:
-    """All pages of a list, as ids."""
-    found = []
+    """The ids of all pages of a list."""
+    all_pages = []
     while True:
         response = api.client.get("/v1/tasks", params=query)
         assert response.status_code == 200, response.text
         page = response.json()
-        found.append([task["id"] for task in page["data"]])
+        all_pages.append([task["id"] for task in page["data"]])
         assert page["has_more"] == ("next" in page)
         if not page["has_more"]:
-            return found
+            return all_pages
         query["after"] = page["next"]
 
 
@@ -51,7 +51,7 @@ def test_all_pools_are_one_list(api: Api, limit: int) -> None:
 
 
 def test_a_list_is_filtered_by_pool_and_states(api: Api, worker: Worker) -> None:
-    """`queued` includes delayed tasks."""
+    """The state `queued` includes delayed tasks."""
     ids = submit_some(api, 6)
     echo = [task for task in ids if task.startswith("echo_")]
     delayed = api.submit(start_at="2027-01-01T00:00:00Z")["id"]
@@ -89,15 +89,15 @@ def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: i
     ordered = sorted(records, key=lambda r: ulid_of(r.id), reverse=down)
     if after is not None:
         ordered = [r for r in ordered if (ulid_of(r.id) < after if down else ulid_of(r.id) > after)]
-    scanned, found = ordered[:scan], []
-    for at, r in enumerate(scanned):
+    scanned, kept = ordered[:scan], []
+    for position, r in enumerate(scanned):
         if r.created_ms % 2 == 0:
-            found.append(r)
-        if len(found) == limit:
-            scanned = scanned[: at + 1]
+            kept.append(r)
+        if len(kept) == limit:
+            scanned = scanned[: position + 1]
             break
     more = len(scanned) < len(ordered)
-    return Page(records=tuple(found), next=TaskId(scanned[-1].id) if more and scanned else None)
+    return Page(records=tuple(kept), next=TaskId(scanned[-1].id) if more and scanned else None)
 
 
 @given(
@@ -109,17 +109,17 @@ def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: i
 def test_a_merge_loses_and_repeats_nothing(pools: list[list[int]], limit: int, scan: int, down: bool) -> None:
     """Page by page, with short pages and limits, the merged list has every record once, in order."""
     stores = [[record(f"p{n}", at) for at in times] for n, times in enumerate(pools)]
-    every = sorted(
+    expected = sorted(
         (r.id for store in stores for r in store if r.created_ms % 2 == 0), key=ulid_of, reverse=down
     )
-    found: list[str] = []
+    listed: list[str] = []
     after: str | None = None
     for _ in range(500):
         read = [store_page(store, after, limit, scan, down=down) for store in stores]
         records, next_ulid = merge(read, limit=limit, newest_first=down)
-        found += [r.id for r in records]
+        listed += [r.id for r in records]
         if next_ulid is None:
             break
         assert next_ulid != after
         after = next_ulid
-    assert found == every
+    assert listed == expected

@@ -1,4 +1,4 @@
-"""Behind a proxy that serves the API prefix a path prefix, every link leads back through the proxy."""
+"""A proxy may serve the API below a path prefix. Then every link leads back through the proxy."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ KEPT = "/apps/daybreak"
 FORWARDED = "/from/outside"
 
 
-def links(found: Any) -> list[str]:
-    """All paths of the API in a JSON value, except in what clients sent."""
-    if isinstance(found, dict):
-        return [link for name, item in found.items() if name != "input" for link in links(item)]
-    if isinstance(found, list):
-        return [link for item in found for link in links(item)]
-    return [found] if isinstance(found, str) and "/v1/" in found else []
+def links(value: Any) -> list[str]:
+    """All links to the API in a JSON value, except those in a task's input."""
+    if isinstance(value, dict):
+        return [link for name, item in value.items() if name != "input" for link in links(item)]
+    if isinstance(value, list):
+        return [link for item in value for link in links(item)]
+    return [value] if isinstance(value, str) and "/v1/" in value else []
 
 
-class Through:
-    """Sends requests as a proxy does."""
+class ProxyClient:
+    """Sends requests in the form that a proxy forwards."""
 
     def __init__(self, api: Api, prefix: str, path: str, headers: dict[str, str]) -> None:
         self.prefix, self.path, self.headers = prefix, path, headers
@@ -48,7 +48,7 @@ class Through:
             return list(parse(response.iter_lines()))
 
 
-WAYS = {
+PROXIES = {
     "kept in the path": (KEPT, KEPT, {}),
     "stripped": (KEPT, "", {}),
     "sent by the proxy": (FORWARDED, "", {"X-Forwarded-Prefix": FORWARDED + "/"}),
@@ -57,83 +57,89 @@ WAYS = {
 
 
 @pytest.fixture
-def behind(start_api: Callable[..., Api]) -> Api:
-    """A server that has both settings."""
+def prefixed_api(start_api: Callable[..., Api]) -> Api:
+    """A server with a root path and a trusted proxy."""
     return start_api(http={"root_path": KEPT, "trusted_proxies": "127.0.0.0/8"})
 
 
 @pytest.fixture
-def through(behind: Api, request: pytest.FixtureRequest) -> Iterator[Through]:
-    found = Through(behind, *WAYS[request.param])
-    with found.client:
-        yield found
+def proxy(prefixed_api: Api, request: pytest.FixtureRequest) -> Iterator[ProxyClient]:
+    client = ProxyClient(prefixed_api, *PROXIES[request.param])
+    with client.client:
+        yield client
 
 
-@pytest.mark.parametrize("through", WAYS, indirect=True)
-def test_every_link_leads_through_the_proxy(behind: Api, worker: Worker, through: Through) -> None:
-    """Location, links, files, lists, batches, previews and events. What a client sent is unchanged."""
+@pytest.mark.parametrize("proxy", PROXIES, indirect=True)
+def test_every_link_leads_through_the_proxy(prefixed_api: Api, worker: Worker, proxy: ProxyClient) -> None:
+    """This holds for Location, tasks, lists, batches, files, previews and events.
+
+    The input of a client is unchanged.
+    """
     body = {"pool": "echo", "input": {"message": '{"url":"/v1/tasks/mine"}'}}
-    made = through.client.post("/v1/tasks", json=body)
-    task = made.json()["id"]
-    assert made.headers["location"] == f"{through.prefix}/v1/tasks/{task}"
+    submitted = proxy.client.post("/v1/tasks", json=body)
+    task = submitted.json()["id"]
+    assert submitted.headers["location"] == f"{proxy.prefix}/v1/tasks/{task}"
     claim = worker.claim()
     worker.queue.report(claim.lease, [EventDraft(type="preview", data={"name": "preview", "step": 1})])
     worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
-    events = through.events(task)
+    events = proxy.events(task)
     urls = [event["data"]["url"] for event in events if "url" in event["data"]]
-    assert f"{through.prefix}/v1/tasks/{task}/preview" in urls
-    found = {
-        "submit": made.json(),
-        "task": through.client.get(f"/v1/tasks/{task}").json(),
-        "list": through.client.get("/v1/tasks").json(),
-        "batch": through.client.post("/v1/tasks:batch", json={"tasks": [body]}).json(),
+    assert f"{proxy.prefix}/v1/tasks/{task}/preview" in urls
+    responses = {
+        "submit": submitted.json(),
+        "task": proxy.client.get(f"/v1/tasks/{task}").json(),
+        "list": proxy.client.get("/v1/tasks").json(),
+        "batch": proxy.client.post("/v1/tasks:batch", json={"tasks": [body]}).json(),
         "events": events,
-        "snapshot": through.events(task, after="9999999999999-0"),
+        "snapshot": proxy.events(task, after="9999999999999-0"),
     }
-    for name, value in found.items():
+    for name, value in responses.items():
         assert links(value), name
-        assert {link.partition("/v1/")[0] for link in links(value)} == {through.prefix}, name
-    assert found["task"]["input"]["message"] == body["input"]["message"]
-    url = found["task"]["artifacts"][0]["url"]
-    assert through.client.get(url.removeprefix(through.prefix)).content == b"hello"
+        assert {link.partition("/v1/")[0] for link in links(value)} == {proxy.prefix}, name
+    assert responses["task"]["input"]["message"] == body["input"]["message"]
+    url = responses["task"]["artifacts"][0]["url"]
+    assert proxy.client.get(url.removeprefix(proxy.prefix)).content == b"hello"
 
 
-@pytest.mark.parametrize("through", WAYS, indirect=True)
-def test_the_pages_lead_through_the_proxy(through: Through) -> None:
-    """The redirect to the documentation, its links and requests, and the servers of the OpenAPI document."""
-    root = through.client.get("/", follow_redirects=False)
-    assert root.headers["location"] == f"{through.prefix}/docs"
-    page = through.client.get("/docs").text
+@pytest.mark.parametrize("proxy", PROXIES, indirect=True)
+def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
+    """This holds for the redirect to the documentation, its links, and the servers of the OpenAPI document."""
+    root = proxy.client.get("/", follow_redirects=False)
+    assert root.headers["location"] == f"{proxy.prefix}/docs"
+    page = proxy.client.get("/docs").text
     paths = re.findall(r'(?:data-path|href)="([^"]+)"', page)
     assert len(paths) > 10
-    assert all(path.startswith(f"{through.prefix}/") for path in paths)
-    assert f"</span>{through.prefix}/v1/pools&#x27;" in page or f"</span>{through.prefix}/v1/pools'" in page
-    assert through.client.get("/openapi.json").json()["servers"] == [{"url": through.prefix}]
-    assert f"{through.prefix}/docs" in through.client.get("/nowhere").json()["detail"]
+    assert all(path.startswith(f"{proxy.prefix}/") for path in paths)
+    assert f"</span>{proxy.prefix}/v1/pools&#x27;" in page or f"</span>{proxy.prefix}/v1/pools'" in page
+    assert proxy.client.get("/openapi.json").json()["servers"] == [{"url": proxy.prefix}]
+    assert f"{proxy.prefix}/docs" in proxy.client.get("/nowhere").json()["detail"]
 
 
-def test_subscribers_with_different_prefixes_get_their_own_links(behind: Api, worker: Worker) -> None:
-    """An event is encoded once for all: SSE and WebSocket, with and without a prefix, live and from history."""
-    ways = [Through(behind, *way) for way in (*WAYS.values(), ("", "", {"X-Forwarded-Prefix": "/"}))]
-    task = behind.submit()["id"]
+def test_subscribers_with_different_prefixes_get_their_own_links(prefixed_api: Api, worker: Worker) -> None:
+    """Although an event is encoded once for all subscribers, each link has the subscriber's own prefix."""
+    proxies = [
+        ProxyClient(prefixed_api, *proxy)
+        for proxy in (*PROXIES.values(), ("", "", {"X-Forwarded-Prefix": "/"}))
+    ]
+    task = prefixed_api.submit()["id"]
     with ExitStack() as stack:
-        opened = []
-        for way in ways:
-            client = stack.enter_context(way.client)
+        streams = []
+        for proxy in proxies:
+            client = stack.enter_context(proxy.client)
             response = stack.enter_context(client.stream("GET", f"/v1/tasks/{task}/events"))
             lines = response.iter_lines()
             next(lines)
-            place = f"{way.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
-            opened.append((lines, connect(place, additional_headers=way.headers, open_timeout=60)))
+            socket_url = f"{proxy.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
+            streams.append((lines, connect(socket_url, additional_headers=proxy.headers, open_timeout=60)))
         claim = worker.claim()
         worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
-        for way, (lines, socket) in zip(ways, opened, strict=True):
-            for events in (list(parse(lines)), drain(socket)[0], way.events(task)):
-                assert {link.partition("/v1/")[0] for link in links(events)} == {way.prefix}
+        for proxy, (lines, socket) in zip(proxies, streams, strict=True):
+            for events in (list(parse(lines)), drain(socket)[0], proxy.events(task)):
+                assert {link.partition("/v1/")[0] for link in links(events)} == {proxy.prefix}
 
 
 def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
-    """The header of an untrusted proxy is ignored, and a path prefix a prefix is unknown."""
+    """The server ignores the header of an untrusted proxy, and a path with an unknown prefix is 404."""
     response = api.client.post(
         "/v1/tasks", json={"pool": "echo", "input": {}}, headers={"X-Forwarded-Prefix": "/evil"}
     )
@@ -163,7 +169,7 @@ def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
     ],
 )
 def test_only_a_trusted_proxys_valid_prefix_counts(client: str, header: str | None, prefix: str) -> None:
-    """It must be a path, because it appears in pages."""
+    """The header's value must be a path, because it appears in pages."""
     prefixes = PathPrefixes(HttpSettings(root_path=KEPT, trusted_proxies=("10.0.0.0/8",)))
     headers = [] if header is None else [(b"x-forwarded-prefix", header.encode())]
     assert prefixes.of({"client": (client, 1), "headers": headers}) == prefix
@@ -172,8 +178,8 @@ def test_only_a_trusted_proxys_valid_prefix_counts(client: str, header: str | No
 @pytest.mark.parametrize("path", ["/apps/daybreak", "/apps/daybreakers/x", "/apps", "/apps/daybreak/"])
 def test_only_the_whole_prefix_is_stripped(path: str) -> None:
     """A path that merely begins with the same characters is unchanged."""
-    found = PathPrefixes(HttpSettings(root_path=KEPT)).path({"path": path})
-    assert found == ("/" if path.rstrip("/") == KEPT else path)
+    stripped = PathPrefixes(HttpSettings(root_path=KEPT)).path({"path": path})
+    assert stripped == ("/" if path.rstrip("/") == KEPT else path)
 
 
 @pytest.mark.parametrize("path", ["/v1", "/docs/x", "daybreak", "/a/../b", "/a b", "https://x"])
@@ -184,7 +190,7 @@ def test_a_root_path_must_be_a_path_that_hides_no_route(path: str) -> None:
 
 
 async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
-    """Another app, or Ray Serve's route prefix, sets the ASGI root path."""
+    """Another app, or the route prefix of Ray Serve, sets the ASGI root path."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/mounted")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in ("/mounted/", "/mounted"):
@@ -193,15 +199,15 @@ async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
     assert document["servers"] == [{"url": "/mounted"}]
 
 
-async def test_the_client_works_below_a_path(behind: Api, worker: Worker, tmp_path: Path) -> None:
-    """Both clients, with a URL that has a path: submit, follow, get, download."""
-    with Client(behind.url + KEPT + "/") as client:
+async def test_the_client_works_below_a_path(prefixed_api: Api, worker: Worker, tmp_path: Path) -> None:
+    """Both clients submit, follow, get and download with a URL that has a path."""
+    with Client(prefixed_api.url + KEPT + "/") as client:
         task = client.submit("echo", {"message": "hi"})
         assert task.links.self == f"{KEPT}/v1/tasks/{task.id}"
         claim = worker.claim()
         worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
         assert [event.type for event in client.events(task) if event.id][-1] == "succeeded"
         assert client.download(task.id, "echo.txt", tmp_path / "one").read_bytes() == b"hello"
-    async with AsyncClient(behind.url + KEPT) as other:
+    async with AsyncClient(prefixed_api.url + KEPT) as other:
         assert (await other.get(task)).state == "succeeded"
         assert (await other.download(task.id, "echo.txt", tmp_path / "two")).read_bytes() == b"hello"

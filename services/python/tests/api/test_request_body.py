@@ -1,4 +1,4 @@
-"""Request bodies as real clients send them: compressed, with a byte order mark, with null and 20.0."""
+"""Real clients send bodies that are compressed, begin with a byte order mark, or contain null and 20.0."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BODIES = dict(zip(PATHS, [GOOD, b'{"tasks": [' + GOOD + b"]}", GOOD, b'{"prompt"
 
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One server for all of these tests."""
+    """One server for all tests of this module."""
     pools = {
         "echo": {"workload": "echo"},
         "video": {"workload": "video"},
     }
-    with Serving(valkey_session, tmp_path_factory.mktemp("bodies"), 0, make_settings(pools=pools)) as found:
-        yield found
+    with Serving(valkey_session, tmp_path_factory.mktemp("bodies"), 0, make_settings(pools=pools)) as started:
+        yield started
 
 
 def post(api: Api, body: bytes, path: str = "/v1/tasks", **headers: str) -> httpx2.Response:
@@ -70,7 +70,7 @@ def in_two_members(body: bytes) -> bytes:
 def test_a_compressed_body_is_read(
     api: Api, path: str, encoding: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """gzip and deflate, the latter with and without a zlib frame, on every route that has a body."""
+    """Every route with a body accepts gzip and deflate, the latter with and without a zlib frame."""
     response = post(api, encode(BODIES[path]), path, Content_Encoding=encoding)
     assert response.status_code < 300, response.text
     if path == "/v1/tasks":
@@ -79,7 +79,7 @@ def test_a_compressed_body_is_read(
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip, br", "utf-8"])
 def test_an_unsupported_encoding_is_refused_with_the_list_of_supported_ones(api: Api, encoding: str) -> None:
-    """415, with the supported encodings in the detail and in the Accept-Encoding header."""
+    """The 415 lists the supported encodings in its detail and in the Accept-Encoding header."""
     response = post(api, GOOD, Content_Encoding=encoding)
     assert "gzip, deflate" in problem(response, 415, "unsupported_media_type")
     assert response.headers["accept-encoding"] == "gzip, deflate"
@@ -99,12 +99,12 @@ def test_a_decompression_bomb_is_refused_as_too_large(
     "body", [b"", GOOD, gzip.compress(GOOD)[:-9], gzip.compress(GOOD)[:20], gzip.compress(GOOD) + b"x"]
 )
 def test_a_body_that_is_not_valid_gzip_is_reported(api: Api, body: bytes) -> None:
-    """Plain text, truncated data, or trailing garbage in what is declared as gzip."""
+    """Plain text, truncated data and trailing garbage are not valid gzip."""
     assert "not valid gzip" in problem(post(api, body, Content_Encoding="gzip"), 400, "bad_json")
 
 
 def test_a_byte_order_mark_is_skipped(api: Api) -> None:
-    """PowerShell and Notepad write one; also inside a compressed body."""
+    """PowerShell and Notepad write one. It may also be inside a compressed body."""
     for path, body in BODIES.items():
         assert post(api, b"\xef\xbb\xbf" + body, path).status_code < 300
     assert post(api, gzip.compress(b"\xef\xbb\xbf" + GOOD), Content_Encoding="gzip").status_code == 202
@@ -132,7 +132,7 @@ def test_a_byte_order_mark_is_skipped(api: Api) -> None:
     ],
 )
 def test_invalid_json_is_explained_in_a_sentence(api: Api, body: bytes, words: str) -> None:
-    """On every route that has a body, on the fast path and off it."""
+    """This holds for every route with a body, including the fast path."""
     for path in PATHS:
         detail = problem(post(api, body, path), 400, "bad_json")
         assert words in detail
@@ -161,7 +161,7 @@ def test_null_for_an_optional_field_of_a_task_means_absent(api: Api, name: str) 
     [("echo", name) for name in optional(EchoParams)] + [("video", name) for name in optional(VideoParams)],
 )
 def test_null_for_an_optional_input_means_absent(api: Api, pool: str, name: str) -> None:
-    """For every workload, with the same default as if the field were left out."""
+    """In every workload, null gives the same default as a field that is absent."""
     required = {"prompt": "a boat"} if pool == "video" else {}
     without = api.submit(required or {"message": "hello"}, pool=pool)["input"]
     assert api.submit({**(required or {"message": "hello"}), name: None}, pool=pool)["input"] == without
@@ -186,7 +186,7 @@ def test_null_for_a_required_field_is_refused(api: Api, body: dict[str, Any]) ->
     ],
 )
 def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: bytes) -> None:
-    """For every workload and for the task's own fields; all of them refuse a number with a fraction."""
+    """This holds for every workload and for the task's own fields. A number with a fraction is refused."""
     body = b'{"pool": "%s", "input": %s, "max_strikes": 2.0}' % (pool.encode(), input)
     shown = post(api, body)
     assert shown.status_code == 202, shown.text
@@ -194,9 +194,9 @@ def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: b
     assert all(isinstance(shown.json()["input"][name], int) for name in sent)
     assert isinstance(shown.json()["max_strikes"], int)
     for wrong in (b'{"prompt": "x", "steps": 20.5}', b'{"prompt": "x", "steps": 1e300}'):
-        found = wrong if pool == "video" else wrong.replace(b'"prompt": "x", ', b"")
+        wrong_input = wrong if pool == "video" else wrong.replace(b'"prompt": "x", ', b"")
         detail = problem(
-            post(api, b'{"pool": "%s", "input": %s}' % (pool.encode(), found)), 422, "invalid_input"
+            post(api, b'{"pool": "%s", "input": %s}' % (pool.encode(), wrong_input)), 422, "invalid_input"
         )
         assert detail.startswith(("input.steps", "steps"))
 
@@ -231,9 +231,12 @@ class Custom(BaseModel):
 
 
 def test_normalization_reaches_into_custom_workloads() -> None:
-    """In nested models, lists, maps, aliases and unions. A value that may be a fraction or anything is unchanged."""
+    """Normalization covers nested models, lists, maps, aliases and unions.
+
+    A field that accepts fractions or anything keeps its value.
+    """
     part = {"length": 2.0, "label": None, "next": {"length": 3.0, "next": None}}
-    given = {
+    sent = {
         "parts": [part],
         "named": {"a": part},
         "either": 2.0,
@@ -242,11 +245,11 @@ def test_normalization_reaches_into_custom_workloads() -> None:
         "free": {"deep": [1.0, None]},
         "must": None,
     }
-    plain = Normalizer(Custom)(given)
-    made = Custom.model_validate(plain)
-    assert (made.parts[0].length, made.parts[0].label) == (2, "none")
-    assert made.named["a"].next == Part(length=3)
-    assert (made.size, made.short, made.must) == (3, 4, None)
-    assert isinstance(made.either, float)
-    assert made.free == {"deep": [1.0, None]}
+    normalized = Normalizer(Custom)(sent)
+    params = Custom.model_validate(normalized)
+    assert (params.parts[0].length, params.parts[0].label) == (2, "none")
+    assert params.named["a"].next == Part(length=3)
+    assert (params.size, params.short, params.must) == (3, 4, None)
+    assert isinstance(params.either, float)
+    assert params.free == {"deep": [1.0, None]}
     assert part["label"] is None  # The body itself is unchanged.

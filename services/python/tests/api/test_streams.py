@@ -1,4 +1,4 @@
-"""Following a task: history and live events without gap or repeat, and everything that ends or interrupts a stream."""
+"""A client that follows a task gets history and live events without a gap or a repeat."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def socket(api: Api, task: str, query: str = "", **headers: str) -> ClientConnec
     return connect(url, additional_headers=headers, open_timeout=60)
 
 
-def drain(found: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All events of a WebSocket, and its close code."""
+def drain(connection: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """Return all remaining events of a WebSocket, and its close code."""
     events: list[dict[str, Any]] = []
 
     def read() -> None:
         while True:
-            events.append(json.loads(found.recv(timeout=60)))
+            events.append(json.loads(connection.recv(timeout=60)))
 
-    with found, pytest.raises(ConnectionClosed) as closed:
+    with connection, pytest.raises(ConnectionClosed) as closed:
         read()
     assert closed.value.rcvd is not None
     return events, closed.value.rcvd.code
@@ -67,22 +67,22 @@ def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> No
 
 
 def test_a_stream_resumes_after_an_id(api: Api, worker: Worker) -> None:
-    """Last-Event-ID and ?after= continue after it, on SSE and WebSocket; after the last event nothing follows."""
+    """SSE and WebSocket continue after Last-Event-ID or ?after=. After the last event nothing follows."""
     task = api.submit()
     claim = worker.claim()
     write(worker, claim, 5)
     worker.finish(claim)
-    every = read_events(api.url, task["id"])
-    for cut in range(len(every)):
-        rest = every[cut + 1 :]
-        assert read_events(api.url, task["id"], after=every[cut]["id"]) == rest
-        assert drain(socket(api, task["id"], f"?after={every[cut]['id']}")) == (rest, 1000)
-    response = api.client.get(f"/v1/tasks/{task['id']}/events", params={"after": every[3]["id"]})
-    assert list(parse(iter(response.text.split("\n")))) == every[4:]
+    all_events = read_events(api.url, task["id"])
+    for cut in range(len(all_events)):
+        rest = all_events[cut + 1 :]
+        assert read_events(api.url, task["id"], after=all_events[cut]["id"]) == rest
+        assert drain(socket(api, task["id"], f"?after={all_events[cut]['id']}")) == (rest, 1000)
+    response = api.client.get(f"/v1/tasks/{task['id']}/events", params={"after": all_events[3]["id"]})
+    assert list(parse(iter(response.text.split("\n")))) == all_events[4:]
 
 
 def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
-    """A subscriber that is connected from the start sees each event before the next is written."""
+    """A subscriber that is connected from the start gets each event before the next is written."""
     task = api.submit()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
@@ -100,7 +100,7 @@ def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
 
 
 def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
-    """A client that asks for more than is kept gets a snapshot, then the kept events in order, up to the end."""
+    """A client that asks for trimmed events gets a snapshot, and then the kept events in order."""
     task = api.submit()
     claim = worker.claim()
     write(worker, claim, 1500, batch=250)
@@ -116,7 +116,7 @@ def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
 
 
 def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker) -> None:
-    """An id that never existed (of another task or a lost write) does not make a client wait forever."""
+    """An id that this task never had, from another task or a lost write, does not make a client wait forever."""
     task = api.submit()
     claim = worker.claim()
     with httpx2.stream(
@@ -142,7 +142,7 @@ def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
 
 
 def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, worker: Worker) -> None:
-    """They have no id, come at once and on each change, and stop when the task starts."""
+    """Both events have no id. They come at once and on each change, and stop when the task starts."""
     first, second = api.submit(), api.submit()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60, verify=False
@@ -157,20 +157,20 @@ def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, worker
         assert [(e["type"], e["data"]["position"]) for e in [next(events)]] == [("position", 1)]
         worker.group = replace(worker.group, state=GroupState.LOADING, phase="model")
         worker.register()
-        moved = next(events)
-        assert (moved["type"], moved["data"]["phase"]) == ("wake", "model")
+        wake = next(events)
+        assert (wake["type"], wake["data"]["phase"]) == ("wake", "model")
         for phase in ("warm_up", "model"):
             worker.group = replace(worker.group, phase=phase)
             worker.register()
-            moved = next(events)
-            assert (moved["type"], moved["data"]["phase"]) == ("wake", phase)
+            wake = next(events)
+            assert (wake["type"], wake["data"]["phase"]) == ("wake", phase)
         worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready")
         worker.finish(worker.claim())
         assert [e["type"] for e in events] == ["started", "succeeded"]
 
 
 def test_the_eta_covers_the_remaining_phases(api: Api, worker: Worker) -> None:
-    """A wake is assumed to take as long as the last one, from its current phase on."""
+    """The ETA assumes that each phase still to come takes as long as in the last wake."""
     last = {"ray": 20.0, "model": 6.0, "warm_up": 3.0}
     worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready", wake=last)
     worker.register()
@@ -194,21 +194,21 @@ def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
 
 
 def test_the_number_of_streams_is_limited(start_api: Callable[..., Api]) -> None:
-    """One more is 429 with Retry-After (WebSocket: 4429), until another closes."""
+    """Beyond the limit, SSE is 429 with Retry-After and a WebSocket closes with 4429, until another stream closes."""
     api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
     task = api.submit()
     other = api.submit(headers={"Daybreak-Tenant": "other"})
     third = api.submit(headers={"Daybreak-Tenant": "third"})
     path = f"/v1/tasks/{task['id']}/events"
-    with socket(api, task["id"]) as open_one:
-        open_one.recv(timeout=60)
+    with socket(api, task["id"]) as first_stream:
+        first_stream.recv(timeout=60)
         refused = api.client.get(path)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
         assert refused.json()["limit"] == "streams_per_tenant"
         assert int(refused.headers["retry-after"]) >= 1
         assert drain(socket(api, task["id"]))[1] == 4429
-        with socket(api, other["id"], **{"Daybreak-Tenant": "other"}) as open_two:
-            open_two.recv(timeout=60)
+        with socket(api, other["id"], **{"Daybreak-Tenant": "other"}) as second_stream:
+            second_stream.recv(timeout=60)
             full = api.client.get(f"/v1/tasks/{third['id']}/events", headers={"Daybreak-Tenant": "third"})
             assert (full.status_code, full.json()["limit"]) == (429, "streams")
     wait_until(lambda: _opens(api, path), 30, "the closed stream to free its slot")
@@ -231,15 +231,18 @@ def test_a_websocket_closes_with_the_code_of_the_error(
     api: Api, task: str | None, query: str, code: int, reason: str
 ) -> None:
     """The close reason is the stable code that a problem would have."""
-    with socket(api, task or api.submit()["id"], query) as found, pytest.raises(ConnectionClosed) as closed:
-        found.recv(timeout=60)
+    with (
+        socket(api, task or api.submit()["id"], query) as connection,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        connection.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
 def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
-    """The handshake is answered with a problem, and with 404 rather than 403."""
+    """The response to the handshake is a problem with 404, and not the usual 403."""
     with pytest.raises(InvalidStatus) as refused:
         connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
     response = refused.value.response
@@ -249,7 +252,7 @@ def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
 
 
 def test_another_tenants_websocket_is_not_found(api: Api) -> None:
-    """It closes with 4404, and with 4400 for a malformed tenant."""
+    """It closes with 4404, or with 4400 if the tenant is malformed."""
     task = api.submit()["id"]
     assert drain(socket(api, task, **{"Daybreak-Tenant": "two"})) == ([], 4404)
     assert drain(socket(api, task, **{"Daybreak-Tenant": "-"})) == ([], 4400)
@@ -258,16 +261,16 @@ def test_another_tenants_websocket_is_not_found(api: Api) -> None:
 def test_messages_of_a_websocket_client_are_ignored(api: Api, worker: Worker) -> None:
     """The client still receives every event."""
     task = api.submit()
-    with socket(api, task["id"]) as found:
+    with socket(api, task["id"]) as connection:
         for _ in range(20):
-            found.send("hello")
+            connection.send("hello")
         worker.finish(worker.claim())
-        events, code = drain(found)
+        events, code = drain(connection)
     assert (events[-1]["type"], code) == ("succeeded", 1000)
 
 
 def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
-    """A client that vanishes without closing is noticed at once."""
+    """The server notices at once when a client disconnects without a goodbye."""
     feed = api.context.broadcaster.feed(POOL)
     task = api.submit()
     assert not feed.reading
@@ -275,7 +278,7 @@ def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
         with httpx2.stream(
             "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
         ) as response:
-            lines = response.iter_lines()  # Kept, because closing it closes the response.
+            lines = response.iter_lines()  # a variable, because closing the iterator closes the response
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader")
         wait_until(lambda: not feed.reading, 10, "the reader to stop")
@@ -308,20 +311,20 @@ def test_streams_survive_a_restart_of_the_store(tmp_path: Path) -> None:
 
 
 def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> None:
-    """A stopping server ends its streams at once (WebSocket: 1012), so it need not be killed."""
+    """A stopping server ends its streams at once, a WebSocket with 1012, so that it need not be killed."""
     api = start_api()
     task = api.submit()
     with (
         httpx2.stream("GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False) as response,
-        socket(api, task["id"]) as found,
+        socket(api, task["id"]) as connection,
     ):
         lines = response.iter_lines()
         next(lines)
-        found.recv(timeout=60)
+        connection.recv(timeout=60)
         began = time.monotonic()
         api.server.should_exit = True
         list(lines)
         api.thread.join(30)
         assert not api.thread.is_alive()
-        assert time.monotonic() - began < 8  # Well under the grace period for other responses.
-        assert drain(found)[1] == 1012
+        assert time.monotonic() - began < 8  # well below the grace period of other responses
+        assert drain(connection)[1] == 1012

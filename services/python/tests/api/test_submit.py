@@ -1,4 +1,4 @@
-"""Submitting: what is accepted, the task that results, and the same task for the same key."""
+"""Submits: what the API accepts, the task that results, and the same task again for the same key."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tracing import TraceContext
 
 
-def test_an_accepted_task_is_shown_as_the_wire_says(api: Api) -> None:
-    """202 with Location, links, queue position and wake. What does not apply is absent, not null."""
+def test_an_accepted_task_has_the_fields_of_the_wire(api: Api) -> None:
+    """The 202 has Location, links, queue position and wake. A field that does not apply is absent, not null."""
     response = api.client.post(
         "/v1/tasks",
         json={"pool": "echo", "input": {"message": "hi"}, "priority": "high", "metadata": {"order": "42"}},
@@ -45,7 +45,7 @@ TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61
 
 
 def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
-    """It travels with the metadata, so that a rank can continue the trace; clients do not see it."""
+    """The group gets the trace with the metadata, so that a rank can continue it. Clients do not see it."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
@@ -71,7 +71,7 @@ def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(api: Api, worker:
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
-    """A repeated submit is 200 with Idempotent-Repeat, regardless of whitespace and the order of keys in its body."""
+    """The repeat is 200 with Idempotent-Repeat, whatever the whitespace and the order of keys in its body."""
     body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
     headers = {"Idempotency-Key": "k-1"}
     first = api.client.post("/v1/tasks", json=body, headers=headers)
@@ -87,7 +87,7 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
 
 
 def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
-    """In one pool it makes one task; in two pools it makes two tasks, each of which it finds again."""
+    """The same key makes one task in each pool, and finds it there again."""
     api = start_api(pools={"other": {"workload": "echo"}})
     key = {"Idempotency-Key": "of-both"}
     first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
@@ -98,7 +98,7 @@ def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
 
 
 def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
-    """The key outlives the end of the task. When the task is deleted, the key is free."""
+    """A key outlives the end of its task, and is free again when the task is deleted."""
     key = {"Idempotency-Key": "for-life"}
     first = api.submit(headers=key)
     assert api.client.post(f"/v1/tasks/{first['id']}/cancel").status_code == 202
@@ -129,7 +129,7 @@ def test_a_key_belongs_to_its_tenant(api: Api) -> None:
 
 
 def test_generate_submits_to_the_video_pool(api: Api) -> None:
-    """POST /generate takes the input itself. The video pool has another name here."""
+    """The body of POST /generate is the input itself. The video pool has another name here."""
     response = api.client.post("/generate", json={"prompt": "a red circle moving left"})
     assert response.status_code == 202, response.text
     assert response.json()["pool"] == "clips"
@@ -138,7 +138,7 @@ def test_generate_submits_to_the_video_pool(api: Api) -> None:
 
 
 def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
-    """207: valid tasks of several pools are accepted beside invalid ones, and a repeated key finds the same tasks."""
+    """The 207 accepts valid tasks beside invalid ones, and a repeated key finds the same tasks again."""
     tasks: list[dict[str, Any]] = [
         {"pool": "echo", "input": {"message": "0"}},
         {"pool": "echo", "input": {"steps": -1}},
@@ -163,7 +163,7 @@ def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
 
 @pytest.mark.parametrize("count", [0, 101])
 def test_a_batch_has_1_to_100_tasks(api: Api, count: int) -> None:
-    """Others are refused."""
+    """A batch with fewer or more is refused."""
     response = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}] * count})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "tasks"
@@ -181,32 +181,32 @@ def test_a_start_time_delays_a_task_unless_it_is_past(api: Api) -> None:
 
 
 def test_an_estimate_comes_from_the_pools_own_history(api: Api, worker: Worker) -> None:
-    """Without a history there are no figures; with one there are run, wait and GPU seconds."""
+    """Without a history the estimate has no figures. With one it has run, wait and GPU seconds."""
     body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
     assert api.client.post("/v1/estimate", json=body).json() == {"feasible": True}
     task = api.submit(body["input"])
     claim = worker.claim()
     worker.finish(claim)
     api.until(task["id"], "succeeded")
-    assert _fresh(api, body).keys() == {"feasible", "run_s", "wait_s", "gpu_seconds"}
+    assert _estimate_with_history(api, body).keys() == {"feasible", "run_s", "wait_s", "gpu_seconds"}
     bad = api.client.post("/v1/estimate", json={"pool": "echo", "input": {"steps": -1}})
     assert bad.status_code == 422
 
 
-def _fresh(api: Api, body: dict[str, Any]) -> dict[str, Any]:
+def _estimate_with_history(api: Api, body: dict[str, Any]) -> dict[str, Any]:
     from testkit.waiting import wait_until
 
     def known() -> dict[str, Any] | None:
-        found: dict[str, Any] = api.client.post("/v1/estimate", json=body).json()
-        return found if "run_s" in found else None
+        estimate: dict[str, Any] = api.client.post("/v1/estimate", json=body).json()
+        return estimate if "run_s" in estimate else None
 
-    found = wait_until(known, 30, "the history to be seen")
-    assert found is not None
-    return found
+    estimate = wait_until(known, 30, "the history to be seen")
+    assert estimate is not None
+    return estimate
 
 
 def test_a_replay_is_a_new_task_from_an_ended_one(api: Api, worker: Worker) -> None:
-    """It copies input, metadata and priority, names its origin, and is idempotent under one key."""
+    """A replay copies input, metadata and priority, names its origin, and is idempotent under a key."""
     task = api.submit({"message": "again"}, priority="low", metadata={"a": "b"})
     early = api.client.post(f"/v1/tasks/{task['id']}/replay")
     assert (early.status_code, early.json()["code"]) == (409, "conflict")
@@ -252,7 +252,7 @@ def test_a_proxied_client_cannot_name_its_tenant(api: Api) -> None:
 
 
 def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> None:
-    """hosts and pids are for admins; without API keys those are the clients on this machine."""
+    """Hosts and pids are for administrators. Without API keys, those are the clients on this machine."""
     from testkit.waiting import wait_until
 
     worker.register()
@@ -270,18 +270,18 @@ def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> No
 
 
 def test_a_group_shows_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
-    """The pool's wake phase is that of the furthest group; each group also shows its own."""
+    """The pool's wake phase is that of its furthest group, and each group also shows its own."""
     from testkit.waiting import wait_until
 
-    def shown() -> dict[str, Any]:
+    def phases() -> dict[str, Any]:
         return {g["id"]: g.get("phase") for g in api.client.get("/v1/pools/echo").json()["groups"]}
 
     worker.register()
     ready = worker.group
     worker.group = replace(ready, id=new_group_id(), state=GroupState.LOADING, phase="model")
     worker.register()
-    wanted = {ready.id: None, worker.group.id: "model"}
-    wait_until(lambda: shown() == wanted, 30, "both groups to be seen")
+    expected = {ready.id: None, worker.group.id: "model"}
+    wait_until(lambda: phases() == expected, 30, "both groups to be seen")
 
 
 def test_a_chunked_body_is_read(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Batched submits and hand-written JSON give the same results as single submits and the wire's types."""
+"""Batched submits give the same results as single submits, and the serializer the same JSON as the wire's types."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CountingStore:
 
 
 async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
-    """300 at once take a few round round_trips of at most 64, and every caller gets the task that it sent."""
+    """300 concurrent submits take a few round trips of at most 64 tasks, and every caller gets its own task."""
     store = RedisStore(valkey.url)
     counting = CountingStore(store)
     submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type] # The batcher calls only submit.
@@ -67,11 +67,11 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """One key three times: the first is new, the same body gets the first task, another body is refused."""
+    """With one key, the first submit is new, the same body finds its task, and another body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
-        first, again, other, plain = await asyncio.gather(
+        first, repeat, other_body, without_key = await asyncio.gather(
             submit_batcher.submit(new("k")),
             submit_batcher.submit(new("k")),
             submit_batcher.submit(new("k", "b" * 64)),
@@ -81,30 +81,33 @@ async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any
     finally:
         await store.close()
     assert isinstance(first, Submitted)
-    assert isinstance(again, Submitted)
-    assert again.repeated
-    assert again.record.id == first.record.id
-    assert isinstance(other, StoreError)
-    assert isinstance(plain, Submitted)
-    assert not plain.repeated
+    assert isinstance(repeat, Submitted)
+    assert repeat.repeated
+    assert repeat.record.id == first.record.id
+    assert isinstance(other_body, StoreError)
+    assert isinstance(without_key, Submitted)
+    assert not without_key.repeated
 
 
 async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> None:
-    """A task that is cancelled while it is queued is not sent. Each caller gets its own copy of an outage's error."""
+    """A submit that is cancelled before it is sent is dropped.
+
+    In an outage each caller gets an error object of its own.
+    """
     store = RedisStore(valkey.url)
     counting = CountingStore(store)
     submit_batcher = SubmitBatcher(counting)  # type: ignore[arg-type]
     counting.unblocked.clear()
     try:
-        first = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(2)]
+        in_flight = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(2)]
         await asyncio.sleep(0.01)
-        second = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(130)]
+        waiting = [asyncio.create_task(submit_batcher.submit(new())) for _ in range(130)]
         await asyncio.sleep(0.01)
-        second[0].cancel()
+        waiting[0].cancel()
         counting.unblocked.set()
-        done = await asyncio.gather(*first, *second, return_exceptions=True)
-        assert isinstance(done[2], asyncio.CancelledError)
-        assert sum(isinstance(response, Submitted) for response in done) == 131
+        results = await asyncio.gather(*in_flight, *waiting, return_exceptions=True)
+        assert isinstance(results[2], asyncio.CancelledError)
+        assert sum(isinstance(response, Submitted) for response in results) == 131
         counting.broken = True
         failed = await asyncio.gather(
             *(submit_batcher.submit(new()) for _ in range(3)), return_exceptions=True
@@ -129,7 +132,7 @@ def test_the_fast_path_responds_like_the_route(api: Api) -> None:
 
 
 async def test_a_mounted_app_accepts_submits(api: Api) -> None:
-    """Below a prefix the response is the same."""
+    """The response below a path prefix is the same."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/behind")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post("/behind/v1/tasks", json={"pool": "nowhere", "input": {}})
@@ -171,15 +174,15 @@ FILE = ArtifactRef(name="x.txt", key="k", content_type="text/plain", size_bytes=
     ids=lambda changes: str(changes.get("state", "queued")),
 )
 def test_the_json_of_a_task_matches_its_wire_type(changes: dict[str, Any]) -> None:
-    """The serializer writes what :class:`daybreak.wire.Task` reads and writes: names, times, order."""
+    """The serializer writes the names, times and order that :class:`daybreak.wire.Task` reads and writes."""
     shown = serializers.task(replace(RECORD, **changes), None, 1763765000000)
-    read = Task.model_validate(shown)
-    assert read.to_json() == shown
-    assert list(read.to_json()) == list(shown)
+    task = Task.model_validate(shown)
+    assert task.to_json() == shown
+    assert list(task.to_json()) == list(shown)
 
 
 def test_a_time_is_written_to_the_millisecond() -> None:
-    """Whole seconds, milliseconds with leading zeros, and the epoch."""
+    """Whole seconds, leading zeros and the epoch also have three digits of milliseconds."""
     assert serializers.iso8601(1763765000000) == "2025-11-21T22:43:20.000Z"
     assert serializers.iso8601(1763765000007) == "2025-11-21T22:43:20.007Z"
     assert serializers.iso8601(0) == "1970-01-01T00:00:00.000Z"
@@ -188,7 +191,7 @@ def test_a_time_is_written_to_the_millisecond() -> None:
 def test_a_running_task_is_shown_the_same_by_all_routes(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """Show and list agree with the wire's type."""
+    """The single task and the list agree with the wire's type."""
     worker = start_worker()
     task = api.submit()
     claim = worker.claim()

@@ -1,4 +1,4 @@
-"""A subscription composes history and live events without gap or repeat, wherever an event falls between them."""
+"""A subscription joins history and live events without a gap or a repeat, wherever an event falls between them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from daybreak_server.ports.events import EventPage
 from testkit.valkey import Server
 
 
-class Seam(RedisEvents):
-    """The event log, with a hook right before and right after history is read."""
+class HookedEvents(RedisEvents):
+    """The event log, with hooks that run right before and right after history is read."""
 
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
@@ -44,21 +44,21 @@ class Seam(RedisEvents):
         return await super().tail(pool)
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
-        first, then = self.before, self.after
+        first, second = self.before, self.after
         self.before = self.after = None
         if first is not None:
             await asyncio.to_thread(first)
         page = await super().read(task, after=after, limit=limit)
-        if then is not None:
-            await asyncio.to_thread(then)
+        if second is not None:
+            await asyncio.to_thread(second)
         self._was_read.set()
         return page
 
 
 @pytest.fixture
-async def seam(valkey: Server) -> AsyncIterator[Sources]:
-    """The sources of a gateway, on a log with hooks."""
-    store, events, metrics = RedisStore(valkey.url), Seam(valkey.url), GatewayMetrics()
+async def sources(valkey: Server) -> AsyncIterator[Sources]:
+    """The sources of a gateway, with hooks in its event log."""
+    store, events, metrics = RedisStore(valkey.url), HookedEvents(valkey.url), GatewayMetrics()
     broadcaster = Broadcaster(events, metrics)
     yield Sources(
         broadcaster=broadcaster,
@@ -74,9 +74,9 @@ async def seam(valkey: Server) -> AsyncIterator[Sources]:
     await events.close()
 
 
-async def _start_task(seam: Sources, worker: Worker) -> Claim:
+async def _start_task(sources: Sources, worker: Worker) -> Claim:
     task = TaskId(new_task_id(POOL))
-    await seam.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
+    await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
     return await asyncio.to_thread(worker.claim)
 
 
@@ -85,69 +85,73 @@ def _write_logs(worker: Worker, claim: Claim, *words: str) -> None:
 
 
 async def _receive_all(
-    seam: Sources, task: TaskId, after: Any = None, *, acts: Mapping[int, Callable[[], object]] | None = None
+    sources: Sources,
+    task: TaskId,
+    after: Any = None,
+    *,
+    actions: Mapping[int, Callable[[], object]] | None = None,
 ) -> list[str]:
-    """The ids of all events that a subscriber receives. ``acts`` maps a number of received logs to an action."""
-    got: list[Frame] = []
-    left = dict(acts or {})
+    """The ids of all events that a subscriber receives. ``actions`` maps a number of received logs to an action."""
+    received: list[Frame] = []
+    pending = dict(actions or {})
     async with (
-        Subscription(seam, task, POOL, after=after) as subscription,
+        Subscription(sources, task, POOL, after=after) as subscription,
         aclosing(subscription.batches()) as batches,
     ):
         async for batch in batches:
-            got += [frame for frame in batch if frame.key is not None]
-            logs = len({frame.key for frame in got if frame.type == "log"})
-            for due in [count for count in left if count <= logs]:
-                await asyncio.to_thread(left.pop(due))
-    return [frames.format_id(frame.key) for frame in got if frame.key is not None]
+            received += [frame for frame in batch if frame.key is not None]
+            logs = len({frame.key for frame in received if frame.type == "log"})
+            for due in [count for count in pending if count <= logs]:
+                await asyncio.to_thread(pending.pop(due))
+    return [frames.format_id(frame.key) for frame in received if frame.key is not None]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_events_written_while_history_is_read_arrive_once(
-    seam: Sources, start_worker: Callable[..., Worker], when: str
+    sources: Sources, start_worker: Callable[..., Worker], when: str
 ) -> None:
-    """They are in the history, in the live feed or in both, and are sent once."""
+    """Such events are in the history, in the live feed or in both, and the subscriber gets each of them once."""
     worker = start_worker()
-    claim = await _start_task(seam, worker)
+    claim = await _start_task(sources, worker)
     await asyncio.to_thread(_write_logs, worker, claim, "one", "two")
 
-    setattr(seam.events, when, lambda: _write_logs(worker, claim, "three", "four"))
-    acts = {4: lambda: _write_logs(worker, claim, "five"), 5: lambda: worker.finish(claim)}
-    got = await asyncio.wait_for(_receive_all(seam, claim.lease.task, acts=acts), 15)
-    every = (await seam.events.read(claim.lease.task)).events
-    assert got == [event.id for event in every]
-    assert len(got) == len(set(got)) == 8
+    setattr(sources.events, when, lambda: _write_logs(worker, claim, "three", "four"))
+    actions = {4: lambda: _write_logs(worker, claim, "five"), 5: lambda: worker.finish(claim)}
+    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
+    all_events = (await sources.events.read(claim.lease.task)).events
+    assert received == [event.id for event in all_events]
+    assert len(received) == len(set(received)) == 8
 
 
 async def test_no_history_is_read_before_the_feed_is_live(
-    seam: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """Even if the log takes long to report its end, no event after the history is lost."""
+    """No event after the history is lost, even if the log takes long to report its end."""
     worker = start_worker()
-    claim = await _start_task(seam, worker)
+    claim = await _start_task(sources, worker)
     await asyncio.to_thread(_write_logs, worker, claim, "one")
-    log = cast("Seam", seam.events)
+    log = cast("HookedEvents", sources.events)
     log.slow_s, log.after = 0.5, lambda: _write_logs(worker, claim, "two")
-    acts = {1: lambda: _write_logs(worker, claim, "three"), 2: lambda: worker.finish(claim)}
-    got = await asyncio.wait_for(_receive_all(seam, claim.lease.task, acts=acts), 15)
-    assert got == [event.id for event in (await seam.events.read(claim.lease.task)).events]
+    actions = {1: lambda: _write_logs(worker, claim, "three"), 2: lambda: worker.finish(claim)}
+    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
+    assert received == [event.id for event in (await sources.events.read(claim.lease.task)).events]
 
 
 async def test_a_resumed_subscription_gets_exactly_the_later_events(
-    seam: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_worker: Callable[..., Worker]
 ) -> None:
-    """From any id, from the store and from the gateway's cache while another client follows."""
+    """This holds for any id, both from the store and from the gateway's cache while another client follows."""
     worker = start_worker()
-    claim = await _start_task(seam, worker)
+    claim = await _start_task(sources, worker)
     task = claim.lease.task
-    async with Subscription(seam, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
+    async with Subscription(sources, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
         await anext(batches)  # From now on the gateway caches the task's events.
         await asyncio.to_thread(_write_logs, worker, claim, "one", "two", "three")
-        seen = 0
-        while seen < 3:
-            seen += sum(frame.type == "log" for frame in await anext(batches))
+        logs_seen = 0
+        while logs_seen < 3:
+            logs_seen += sum(frame.type == "log" for frame in await anext(batches))
         await asyncio.to_thread(worker.finish, claim)
-        every = [event.id for event in (await seam.events.read(task)).events]
-        for at, event_id in enumerate(every):
-            got = await asyncio.wait_for(_receive_all(seam, task, frames.parse_id(event_id)), 15)
-            assert got == every[at + 1 :]
+        event_ids = [event.id for event in (await sources.events.read(task)).events]
+        for index, event_id in enumerate(event_ids):
+            received = await asyncio.wait_for(_receive_all(sources, task, frames.parse_id(event_id)), 15)
+            assert received == event_ids[index + 1 :]

@@ -19,7 +19,7 @@ def kinds(api: Api, task: str) -> list[str]:
 
 
 def test_submit_queues_a_task(api: Api) -> None:
-    """– → Q: with the response, the record, the queue position and the event exist."""
+    """New → queued: record, queue position and event exist as soon as the response does."""
     task = api.submit()
     assert api.get(task["id"])["queue"]["position"] == 1
     events = read_events(api.url, task["id"], until="queued")
@@ -27,7 +27,7 @@ def test_submit_queues_a_task(api: Api) -> None:
 
 
 def test_a_waiting_task_is_cancelled_at_once(api: Api) -> None:
-    """Q, D → C: it leaves the queue, due or delayed."""
+    """Queued or delayed → cancelled: the task leaves the queue at once."""
     due = api.submit()
     delayed = api.submit(start_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     for task in (due, delayed):
@@ -38,7 +38,7 @@ def test_a_waiting_task_is_cancelled_at_once(api: Api) -> None:
 
 
 def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
-    """Q → X: the tick expires it after start_within_s, without any worker."""
+    """Queued → expired: the tick expires it after start_within_s, without any worker."""
     task = api.submit(start_within_s=0.2)
     shown = api.until(task["id"], "expired")
     assert shown["finished_at"] >= shown["created_at"]
@@ -46,7 +46,7 @@ def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
 
 
 def test_a_delayed_task_is_claimed_when_it_is_due(api: Api, worker: Worker) -> None:
-    """D → Q: not before its time."""
+    """Delayed → queued: a worker does not get the task before its time."""
     start = datetime.now(UTC) + timedelta(seconds=1.0)
     task = api.submit(start_at=start.isoformat())
     claim = worker.claim(wait_s=60)
@@ -56,7 +56,7 @@ def test_a_delayed_task_is_claimed_when_it_is_due(api: Api, worker: Worker) -> N
 
 
 def test_a_claim_starts_the_first_attempt(api: Api, worker: Worker) -> None:
-    """Q → R: the task has no queue position any more, and the pool shows its group as busy."""
+    """Queued → running: the task has no queue position any more, and the pool shows its group as busy."""
     task = api.submit()
     worker.claim()
     shown = api.get(task["id"])
@@ -72,7 +72,7 @@ def test_a_claim_starts_the_first_attempt(api: Api, worker: Worker) -> None:
 
 
 def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
-    """Q → R has a condition: the group does not drain."""
+    """Queued → running happens only in a group that does not drain."""
     api.submit()
     worker.group = replace(worker.group, drain=True)
     worker.register()
@@ -80,7 +80,7 @@ def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
 
 
 def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
-    """R → R: progress and checkpoint are in both, and the reply tells the worker to continue."""
+    """Running → running: record and stream show progress and checkpoint, and the worker continues."""
     task = api.submit()
     claim = worker.claim()
     assert worker.progress(claim, 3, 10, phase="denoise") == Control.CONTINUE
@@ -95,7 +95,7 @@ def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
 
 
 def test_a_running_task_is_cancelled_when_its_group_has_stopped(api: Api, worker: Worker) -> None:
-    """R → R → C: it stays running until then; the worker gets the cancel with its next reply."""
+    """Running → running → cancelled: the worker gets the cancel with its next reply, and then stops."""
     task = api.submit()
     claim = worker.claim()
     response = api.client.post(f"/v1/tasks/{task['id']}/cancel")
@@ -110,7 +110,7 @@ def test_a_running_task_is_cancelled_when_its_group_has_stopped(api: Api, worker
 
 
 def test_a_finish_publishes_files_and_usage(api: Api, worker: Worker) -> None:
-    """R → S: files have checksums; the same finish again changes nothing."""
+    """Running → succeeded: the files have checksums, and a repeated finish changes nothing."""
     task = api.submit()
     claim = worker.claim()
     file = worker.upload(claim, "echo.txt", b"hello")
@@ -120,14 +120,14 @@ def test_a_finish_publishes_files_and_usage(api: Api, worker: Worker) -> None:
     assert [a["sha256"] for a in shown["artifacts"]] == [file.sha256]
     assert shown["usage"]["gpu_seconds"] >= 0
     assert "key" not in shown["artifacts"][0]
-    again = worker.finish(claim, file)
-    assert (again.state, again.stale) == (first.state, False)
+    repeated = worker.finish(claim, file)
+    assert (repeated.state, repeated.stale) == (first.state, False)
     assert kinds(api, task["id"]).count("succeeded") == 1
     assert api.client.post(f"/v1/tasks/{task['id']}/cancel").json()["state"] == "succeeded"
 
 
 def test_a_finish_after_a_cancel_publishes_nothing(api: Api, worker: Worker) -> None:
-    """R [cancel_at] → C: the files are deleted."""
+    """Running with a requested cancel → cancelled: the files are deleted."""
     task = api.submit()
     claim = worker.claim()
     api.client.post(f"/v1/tasks/{task['id']}/cancel")
@@ -135,16 +135,16 @@ def test_a_finish_after_a_cancel_publishes_nothing(api: Api, worker: Worker) -> 
     shown = api.get(task["id"])
     assert (shown["state"], shown["artifacts"]) == ("cancelled", [])
 
-    def swept() -> bool:
+    def deleted() -> bool:
         return not list(api.blobs.list(task["id"]))
 
-    wait_until(swept, 60, "the loser's files to be deleted")
+    wait_until(deleted, 60, "the files of the cancelled task to be deleted")
 
 
 def test_an_error_or_release_after_a_cancel_is_no_retry(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """R [cancel_at] → C: the task is cancelled."""
+    """Running with a requested cancel → cancelled, and not queued."""
     for end in ("fail", "release"):
         worker = start_worker()
         task = api.submit()
@@ -155,7 +155,7 @@ def test_an_error_or_release_after_a_cancel_is_no_retry(
 
 
 def test_an_error_is_retried_after_a_backoff(api: Api, worker: Worker) -> None:
-    """R → D → Q → R: a strike, a backoff, and the next attempt once a tick makes the task due."""
+    """Running → delayed → queued → running: a strike and a backoff come before the next attempt."""
     task = api.submit()
     worker.fail(worker.claim())
     shown = api.get(task["id"])
@@ -168,7 +168,7 @@ def test_an_error_is_retried_after_a_backoff(api: Api, worker: Worker) -> None:
 
 
 def test_the_last_strike_fails_the_task(api: Api, worker: Worker) -> None:
-    """R → F: the task shows the error and its strikes."""
+    """Running → failed: the task shows the error and its strikes."""
     task = api.submit(max_strikes=1)
     worker.fail(worker.claim())
     shown = api.get(task["id"])
@@ -178,14 +178,14 @@ def test_the_last_strike_fails_the_task(api: Api, worker: Worker) -> None:
 
 
 def test_a_permanent_error_is_not_retried(api: Api, worker: Worker) -> None:
-    """R → F: whatever strikes are left."""
+    """Running → failed, however many strikes are left."""
     task = api.submit(max_strikes=5)
     worker.fail(worker.claim(), permanent=True)
     assert api.get(task["id"])["state"] == "failed"
 
 
 def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R → D: the tick ends the lease; what the old leader sends later is stale and changes nothing."""
+    """Running → delayed: the tick ends the lease, and later calls of the old leader change nothing."""
     zombie = start_worker(lease_s=0.5)
     task = api.submit()
     claim = zombie.claim()
@@ -194,17 +194,17 @@ def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Ca
     assert zombie.progress(claim, 1, 2) & Control.STALE
     assert zombie.finish(claim).stale
     assert api.get(task["id"])["state"] == "queued"
-    heir = start_worker()
-    second = heir.claim(wait_s=60)
+    next_worker = start_worker()
+    second = next_worker.claim(wait_s=60)
     assert second.attempt == 2
     assert zombie.queue.renew(claim.lease) == Control.STALE
-    heir.finish(second)
+    next_worker.finish(second)
     events = read_events(api.url, task["id"])
     assert [e["data"]["reason"] for e in events if e["type"] == "retrying"] == ["lease_lost"]
 
 
 def test_a_lost_lease_after_a_cancel_is_no_strike(api: Api, start_worker: Callable[..., Worker]) -> None:
-    """R [cancel_at] → C: cancel comes before strike."""
+    """Running with a requested cancel → cancelled: a cancel takes precedence over a strike."""
     worker = start_worker(lease_s=4.0)
     task = api.submit()
     worker.claim()
@@ -213,7 +213,7 @@ def test_a_lost_lease_after_a_cancel_is_no_strike(api: Api, start_worker: Callab
 
 
 def test_a_released_task_keeps_its_queue_position(api: Api, worker: Worker) -> None:
-    """R → Q: the checkpoint stays as well, and it is no strike."""
+    """Running → queued: the task also keeps its checkpoint, and gets no strike."""
     first = api.submit()
     second = api.submit()
     claim = worker.claim()
@@ -234,7 +234,7 @@ def test_a_released_task_keeps_its_queue_position(api: Api, worker: Worker) -> N
 
 
 def test_a_task_past_its_run_deadline_is_stopped(api: Api, worker: Worker) -> None:
-    """R → R → X: past run_within_s the worker gets the stop bit, and then the task is expired."""
+    """Running → running → expired: after run_within_s the worker gets the stop bit, and then the task expires."""
     task = api.submit(run_within_s=0.2)
     claim = worker.claim()
     wait_until(lambda: worker.queue.renew(claim.lease) & Control.EXPIRE, 30, "the stop bit")
@@ -246,7 +246,7 @@ def test_a_task_past_its_run_deadline_is_stopped(api: Api, worker: Worker) -> No
 def test_a_silent_leader_past_the_run_deadline_leaves_an_expired_task(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """R → X: it is no strike."""
+    """Running → expired, without a strike."""
     worker = start_worker(lease_s=0.7)
     task = api.submit(run_within_s=0.1)
     worker.claim()
@@ -254,7 +254,7 @@ def test_a_silent_leader_past_the_run_deadline_leaves_an_expired_task(
 
 
 def test_a_group_that_deregisters_releases_its_task_at_once(api: Api, worker: Worker) -> None:
-    """R → Q: the task is queued again, as a release or with a strike."""
+    """Running → queued: the task is queued again, as a release or with a strike."""
     task = api.submit()
     worker.claim()
     worker.queue.deregister(worker.group)
@@ -264,7 +264,7 @@ def test_a_group_that_deregisters_releases_its_task_at_once(api: Api, worker: Wo
 
 
 def test_every_ended_state_can_be_replayed(api: Api, worker: Worker) -> None:
-    """Terminal → a new task: cancelled, expired and succeeded as well as failed."""
+    """A cancelled, an expired and a succeeded task can each be submitted again as a new task."""
     cancelled = api.submit()
     api.client.post(f"/v1/tasks/{cancelled['id']}/cancel")
     expired = api.submit(start_within_s=0.1)
@@ -277,7 +277,7 @@ def test_every_ended_state_can_be_replayed(api: Api, worker: Worker) -> None:
 
 
 def test_priorities_are_served_in_order(api: Api, worker: Worker) -> None:
-    """Within a tenant high comes before normal and low, whatever was submitted first."""
+    """Within a tenant, high comes before normal and normal before low, whatever the order of submits."""
     ids = {priority: api.submit(priority=priority)["id"] for priority in ("low", "normal", "high")}
     served = []
     for _ in ids:

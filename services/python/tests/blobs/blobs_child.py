@@ -1,4 +1,4 @@
-"""For processes that tests start: a model on S3 that counts what is read, and may kill its reader."""
+"""A model on S3 for child processes of tests: it counts the bytes that are read, and can kill its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stores that the contract suite runs on: a folder, moto's S3 server, versitygw when it is on PATH."""
+"""Provides the stores under test: a local folder, moto's S3 server, and versitygw if it is on the PATH."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _numbers = count()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A store under test, and where it is."""
+    """A store under test, with its kind and its address."""
 
     kind: str
     address: ArtifactSettings
@@ -37,7 +37,7 @@ class Place:
 
 @pytest.fixture(scope="session", autouse=True)
 def aws_variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Credentials come from AWS's own variables; nothing of this machine's own configuration is used."""
+    """Set the credentials in AWS's variables, and hide the AWS configuration of this machine."""
     nowhere = str(tmp_path_factory.mktemp("aws") / "none")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -51,7 +51,7 @@ def aws_variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def _server(command: Callable[[int], list[str]], folder: Path) -> Iterator[str]:
-    """Runs an S3 server with one bucket; yields its URL."""
+    """Run an S3 server with one bucket, and yield its URL."""
     port = free_port()
     log = folder / "log"
     with log.open("wb") as out:
@@ -108,9 +108,9 @@ def versitygw_url(aws_variables: None, tmp_path_factory: pytest.TempPathFactory)
     )
 
 
-def s3_address(url: str, *, bucket: str = BUCKET, **more: object) -> ArtifactSettings:
-    """A place of its own in the bucket, on each call."""
-    access = S3Settings.model_validate({"endpoint_url": url, "path_style": True, **more})
+def s3_address(url: str, *, bucket: str = BUCKET, **settings: object) -> ArtifactSettings:
+    """Return an address in the bucket that no other test uses."""
+    access = S3Settings.model_validate({"endpoint_url": url, "path_style": True, **settings})
     return ArtifactSettings(url=f"s3://{bucket}/test-{os.getpid()}-{next(_numbers)}", s3=access)
 
 
@@ -130,7 +130,7 @@ def local(tmp_path: Path) -> Place:
 
 @pytest.fixture(params=["local", "moto", "versitygw"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty store of each kind: what the contract suite runs on."""
+    """An empty store of each kind, for the contract tests."""
     if request.param == "local":
         address = ArtifactSettings(url=(tmp_path / "store").as_uri())
     else:

@@ -1,4 +1,4 @@
-"""A TCP proxy that passes a request on and loses the answer: the write took effect, but its caller does not know."""
+"""A TCP proxy that forwards a request but loses its response: the write takes effect, and its caller does not know."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class LosingProxy:
-    """Stands before an HTTP server on 127.0.0.1. ``url`` is its own address; ``lost`` counts lost answers."""
+    """Forwards to an HTTP server on 127.0.0.1. ``url`` is the address of the proxy; ``lost`` counts lost responses."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -22,8 +22,8 @@ class LosingProxy:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.lost = 0
 
-    def lose_next_answer(self) -> None:
-        """The next answer `200` that the server gives is not passed on: its connection ends instead."""
+    def lose_next_response(self) -> None:
+        """Close the connection at the next 200 response of the server instead of forwarding it."""
         self._losing = True
 
     def __enter__(self) -> LosingProxy:
@@ -48,7 +48,7 @@ class LosingProxy:
                 return
             server = socket.create_connection(self._upstream, timeout=60)
             self._open += [client, server]
-            for pump in (self._requests, self._answers):
+            for pump in (self._requests, self._responses):
                 thread = threading.Thread(target=pump, args=(client, server))
                 self._threads.append(thread)
                 thread.start()
@@ -59,7 +59,7 @@ class LosingProxy:
                 server.sendall(data)
         self._end(client, server)
 
-    def _answers(self, client: socket.socket, server: socket.socket) -> None:
+    def _responses(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(1 << 20):
                 if self._losing and data.split(b"\r\n", 1)[0].split(b" ")[1:2] == [b"200"]:
@@ -70,7 +70,7 @@ class LosingProxy:
         self._end(client, server)
 
     @staticmethod
-    def _end(*both: socket.socket) -> None:
-        for connection in both:
+    def _end(*connections: socket.socket) -> None:
+        for connection in connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""What every store of files must do, shown on each kind of store."""
+"""The contract of the port ``Blobs``, tested on each kind of store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TASK = "video_01JD00000000000000000000AA"
 MIB = 1 << 20
-NASTY_KEYS = [
+INVALID_KEYS = [
     "",
     "/",
     "/etc/passwd",
@@ -65,7 +65,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def put(blobs: Blobs, key: str, data: bytes, folder: Path, content_type: str = "video/mp4") -> list[int]:
-    """Store bytes; the sizes that the upload yielded."""
+    """Upload these bytes. Returns the sizes that the upload has yielded."""
     path = folder / f"to-upload-{os.urandom(4).hex()}"
     path.write_bytes(data)
     try:
@@ -82,8 +82,8 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_file_comes_back_as_it_went(place: Place, tmp_path: Path) -> None:
-    """Each size, around each boundary of parts, is stored whole, with its type; the sums of bytes rise."""
+def test_a_file_of_any_size_is_read_back_unchanged(place: Place, tmp_path: Path) -> None:
+    """Sizes at and around the boundaries of parts are stored completely. The yielded sizes rise to the file's size."""
     for size in (0, 1, 4 * MIB, 8 * MIB, 8 * MIB + 1, 21 * MIB):
         data, key = os.urandom(size), f"{TASK}/1.ab/video-{size}.mp4"
         sent = put(place.blobs, key, data, tmp_path)
@@ -91,12 +91,12 @@ def test_a_file_comes_back_as_it_went(place: Place, tmp_path: Path) -> None:
         assert sent[-1] == size
         with place.blobs.open(key) as file:
             assert digest(file.read()) == digest(data)
-        found = place.blobs.stat(key)
-        assert (found.key, found.size_bytes, found.content_type) == (key, size, "video/mp4")
+        stat = place.blobs.stat(key)
+        assert (stat.key, stat.size_bytes, stat.content_type) == (key, size, "video/mp4")
 
 
-def test_types_are_kept_whatever_the_name_says(place: Place, tmp_path: Path) -> None:
-    """The content type is what the writer said, also where the name tells another."""
+def test_a_file_keeps_the_content_type_that_its_writer_gave(place: Place, tmp_path: Path) -> None:
+    """The store keeps the content type even if the extension of the file implies another one."""
     put(place.blobs, "a/file.mp4", b"x", tmp_path, "application/x-mine; v=1")
     assert place.blobs.stat("a/file.mp4").content_type == "application/x-mine; v=1"
     assert keys(place.blobs) == ["a/file.mp4"]
@@ -105,16 +105,16 @@ def test_types_are_kept_whatever_the_name_says(place: Place, tmp_path: Path) -> 
     assert place.blobs.stat("a/file.mp4").content_type == "video/mp4"
 
 
-def test_what_is_no_content_type_is_refused(place: Place, source: Path) -> None:
-    """A type that could not stand in a header never gets in."""
+def test_an_invalid_content_type_is_refused(place: Place, source: Path) -> None:
+    """A content type that is not valid in an HTTP header is refused."""
     for wrong in ("", "text", "text/plain\r\nX-Evil: 1", "a/b" * 100):
         with pytest.raises(BlobRefusedError, match="content type"):
             list(place.blobs.upload("a/x", source, content_type=wrong))
 
 
 @pytest.mark.parametrize("size", [1, 9 * MIB])
-def test_nothing_is_overwritten(place: Place, tmp_path: Path, size: int) -> None:
-    """A second upload of a key fails and leaves the first file as it was."""
+def test_an_existing_file_is_not_overwritten(place: Place, tmp_path: Path, size: int) -> None:
+    """A second upload to a key fails, and the first file stays as it was."""
     put(place.blobs, "a/x.bin", b"first", tmp_path)
     with pytest.raises(BlobExistsError, match=r"a/x\.bin"):
         put(place.blobs, "a/x.bin", b"2" * size, tmp_path)
@@ -124,8 +124,8 @@ def test_nothing_is_overwritten(place: Place, tmp_path: Path, size: int) -> None
 
 
 @pytest.mark.parametrize("size", [100, 9 * MIB])
-def test_of_two_uploads_under_way_the_first_to_end_wins(place: Place, tmp_path: Path, size: int) -> None:
-    """A key that is taken while the bytes are on their way is not overwritten at the end either."""
+def test_of_two_concurrent_uploads_the_first_to_finish_wins(place: Place, tmp_path: Path, size: int) -> None:
+    """An upload whose key is taken while it sends its bytes fails at its end, and overwrites nothing."""
     path = tmp_path / "slow"
     path.write_bytes(b"s" * size)
     slow = place.blobs.upload("a/x.bin", path, content_type="video/mp4")
@@ -137,8 +137,8 @@ def test_of_two_uploads_under_way_the_first_to_end_wins(place: Place, tmp_path: 
         assert file.read() == b"quick"
 
 
-def test_of_many_writers_one_wins(place: Place, tmp_path: Path) -> None:
-    """Of 8 threads that write one key, one succeeds and its bytes are there."""
+def test_only_one_of_many_writers_of_a_key_succeeds(place: Place, tmp_path: Path) -> None:
+    """Of 8 threads that write to one key, one succeeds, and the file has its bytes."""
     if place.kind == "moto":
         pytest.skip("moto checks If-None-Match without a lock")
 
@@ -157,8 +157,8 @@ def test_of_many_writers_one_wins(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 9 * MIB])
-def test_closing_an_upload_leaves_nothing(place: Place, tmp_path: Path, size: int) -> None:
-    """At whichever part an upload is closed, no file is there then, and the key is still free."""
+def test_a_closed_upload_leaves_no_file(place: Place, tmp_path: Path, size: int) -> None:
+    """An upload that is closed after any of its parts leaves no file, and its key stays free."""
     path = tmp_path / "big"
     path.write_bytes(b"b" * size)
     parts = len(list(place.blobs.upload("a/whole", path, content_type="video/mp4")))
@@ -177,8 +177,8 @@ def close(upload: Iterator[int]) -> None:
     upload.close()  # type: ignore[attr-defined]
 
 
-def test_a_writer_that_dies_leaves_nothing_to_see(place: Place, tmp_path: Path) -> None:
-    """After a kill in the middle of an upload there is no file, and delete removes what was left."""
+def test_a_killed_writer_leaves_no_visible_file(place: Place, tmp_path: Path) -> None:
+    """A kill in the middle of an upload leaves no visible file, and ``delete`` removes the uploaded parts."""
     path = tmp_path / "big"
     path.write_bytes(b"b" * 20 * MIB)
     program = (
@@ -189,10 +189,10 @@ def test_a_writer_that_dies_leaves_nothing_to_see(place: Place, tmp_path: Path) 
         "for sent in open_blobs(address).upload('t/1.a/x', Path(sys.argv[2]), content_type='video/mp4'):\n"
         "    if sent > 8 << 20: os._exit(7)\n"
     )
-    died = subprocess.run(
+    killed = subprocess.run(
         [sys.executable, "-c", program, place.address.model_dump_json(), str(path)], check=False, timeout=120
     )
-    assert died.returncode == 7
+    assert killed.returncode == 7
     assert keys(place.blobs) == []
     assert place.blobs.delete("t/") == 0
     assert leftovers(place) == []
@@ -200,7 +200,7 @@ def test_a_writer_that_dies_leaves_nothing_to_see(place: Place, tmp_path: Path) 
 
 
 def leftovers(place: Place) -> list[str]:
-    """What lies in the store and is no file of it."""
+    """Everything in the store that is not a file of it: uploaded parts and folders."""
     if place.kind == "local":
         root = Path(place.address.url.removeprefix("file://"))
         return [str(path) for path in root.rglob("*")]
@@ -211,8 +211,8 @@ def leftovers(place: Place) -> list[str]:
         "s3", endpoint_url=place.address.s3.endpoint_url, region_name="us-east-1"
     )
     try:
-        found = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
-        return [upload["Key"] for upload in found.get("Uploads", ())]
+        response = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
+        return [upload["Key"] for upload in response.get("Uploads", ())]
     finally:
         client.close()
 
@@ -231,8 +231,8 @@ RANGES = [
 ]
 
 
-def test_ranges(place: Place, tmp_path: Path) -> None:
-    """A range is the bytes that it names, as far as there are any."""
+def test_a_range_returns_the_bytes_that_exist_in_it(place: Place, tmp_path: Path) -> None:
+    """A range that goes beyond the end of the file returns the bytes up to the end, or none."""
     put(place.blobs, "a/digits", b"0123456789", tmp_path)
     for start, length, expected in RANGES:
         with place.blobs.open("a/digits", start=start, length=length) as file:
@@ -244,16 +244,16 @@ def test_ranges(place: Place, tmp_path: Path) -> None:
         assert file.read() == b""
 
 
-def test_a_negative_range_is_a_mistake_of_the_caller(place: Place) -> None:
-    """Negative numbers are refused before anything is asked."""
+def test_a_negative_range_raises_a_value_error(place: Place) -> None:
+    """A negative start or length is a mistake of the caller, so the store is not asked."""
     with pytest.raises(ValueError, match="negative"):
         place.blobs.open("a", start=-1)
     with pytest.raises(ValueError, match="negative"):
         place.blobs.open("a", length=-1)
 
 
-def test_what_is_not_there_is_not_found(place: Place, tmp_path: Path) -> None:
-    """Reading what is not there says so; a folder is no file."""
+def test_a_missing_file_and_a_folder_are_not_found(place: Place, tmp_path: Path) -> None:
+    """A key without a file is not found, and neither is the name of a folder."""
     put(place.blobs, "a/b/c", b"x", tmp_path)
     for key in ("none", "a", "a/b", "a/b/d", "a/b/c/d"):
         for read in (place.blobs.stat, place.blobs.open, lambda key: place.blobs.open(key, length=0)):
@@ -261,9 +261,9 @@ def test_what_is_not_there_is_not_found(place: Place, tmp_path: Path) -> None:
                 read(key)  # type: ignore[operator]
 
 
-def test_nasty_keys_reach_nothing(place: Place, source: Path) -> None:
-    """A key of another form is refused by every call, as one that no file can have."""
-    for key in NASTY_KEYS:
+def test_an_invalid_key_is_refused_by_every_call(place: Place, source: Path) -> None:
+    """No file can have such a key, so every call refuses it before it reaches the store."""
+    for key in INVALID_KEYS:
         refused_everywhere(place.blobs, key, source)
 
 
@@ -273,16 +273,16 @@ def refused_everywhere(blobs: Blobs, key: str, source: Path) -> None:
     for call in (blobs.open, blobs.stat, lambda key: blobs.url(key, expires_s=60)):
         with pytest.raises(BlobKeyError):
             call(key)  # type: ignore[operator]
-    if not key.endswith("/") or key == "/":  # `a/` is a prefix
+    if not key.endswith("/") or key == "/":  # `a/` is a valid prefix
         with pytest.raises(BlobKeyError):
             blobs.delete(key)
-        if key:  # all files
+        if key:  # "" lists all files
             with pytest.raises(BlobKeyError):
                 list(blobs.list(key))
 
 
-def test_lists_are_in_order_and_below_the_prefix_only(place: Place, tmp_path: Path) -> None:
-    """A prefix is a path: `a/b` names that file and what is below it, not `a/bc`; keys are in order."""
+def test_a_list_is_ordered_and_contains_only_files_below_the_prefix(place: Place, tmp_path: Path) -> None:
+    """A prefix is a path: ``a/b`` stands for that file and all files below it, but not for ``a/bc``."""
     everything = ["a-b/x", "a.b/x", "a/b-c", "a/b.c", "a/b/1", "a/b/2/3", "a/bc", "a0", "b"]
     for key in reversed(everything):
         put(place.blobs, key, b"12", tmp_path)
@@ -293,8 +293,8 @@ def test_lists_are_in_order_and_below_the_prefix_only(place: Place, tmp_path: Pa
     assert [file.size_bytes for file in place.blobs.list("b")] == [2]
 
 
-def test_delete_takes_a_prefix_and_no_more(place: Place, tmp_path: Path) -> None:
-    """Delete removes one file or all below a path, says how many, and may be repeated."""
+def test_delete_removes_only_files_below_the_prefix(place: Place, tmp_path: Path) -> None:
+    """``delete`` removes one file or all files below a path, returns their number, and may be repeated."""
     for key in ("t/1.a/x.mp4", "t/1.a/y.odd", "t/1.ab/x", "t/2.b/x", "tt/x"):
         put(place.blobs, key, b"1", tmp_path, "video/webm")
     assert place.blobs.delete("t/1.a") == 2
@@ -308,37 +308,37 @@ def test_delete_takes_a_prefix_and_no_more(place: Place, tmp_path: Path) -> None
     assert place.blobs.stat("t/1.a/x.mp4").content_type == "video/mp4"
 
 
-def test_an_upload_without_its_file_is_the_callers_error(place: Place, tmp_path: Path) -> None:
-    """A missing source is no error of the store."""
+def test_an_upload_of_a_missing_file_raises_file_not_found(place: Place, tmp_path: Path) -> None:
+    """A missing source is an error of the caller, not of the store."""
     with pytest.raises(FileNotFoundError):
         list(place.blobs.upload("a", tmp_path / "none", content_type="video/mp4"))
 
 
-def test_probe_leaves_nothing(place: Place) -> None:
-    """The probe succeeds on a store that works, and cleans up."""
+def test_a_probe_leaves_no_file(place: Place) -> None:
+    """A probe of a working store succeeds and removes its file."""
     place.blobs.probe()
     assert keys(place.blobs) == []
     assert leftovers(place) == []
 
 
-def test_probes_side_by_side(place: Place) -> None:
-    """Each makes the folder that another may have just removed."""
+def test_concurrent_probes_do_not_disturb_each_other(place: Place) -> None:
+    """A probe may need a folder that another probe has just removed, and creates it again."""
     with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(place.blobs.probe) for _ in range(64)]:
-            done.result(30)
+        for probe in [pool.submit(place.blobs.probe) for _ in range(64)]:
+            probe.result(30)
     assert keys(place.blobs) == []
 
 
-def test_what_a_probe_writes_is_known_as_its_own() -> None:
-    """By its key, which no task can have; and since when."""
+def test_the_key_of_a_probe_has_the_time_of_the_probe() -> None:
+    """No task can have such a key, so clean-up recognises a forgotten probe and its age."""
     before_ms = time.time_ns() // 1_000_000
-    made_ms = probed_at_ms(probe_key())
-    assert made_ms is not None
-    assert before_ms <= made_ms <= time.time_ns() // 1_000_000
+    probe_ms = probed_at_ms(probe_key())
+    assert probe_ms is not None
+    assert before_ms <= probe_ms <= time.time_ns() // 1_000_000
     assert [probed_at_ms(key) for key in ("probe/x-1", "probe-1/1-a", "echo_1/1-a", "probe/")] == [None] * 4
 
 
-def test_a_store_is_shared(place: Place, tmp_path: Path) -> None:
-    """What one process writes, another reads: two objects at one address see the same files."""
+def test_two_objects_with_one_address_see_the_same_files(place: Place, tmp_path: Path) -> None:
+    """Two processes that open the same store see each other's files."""
     put(place.blobs, "a/x", b"1", tmp_path)
     assert keys(open_blobs(place.address)) == ["a/x"]

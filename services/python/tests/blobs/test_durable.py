@@ -1,4 +1,4 @@
-"""What an upload asks of the disk, and in which order: bytes before the name, and the name before the answer."""
+"""Tests the order in which an upload syncs: the bytes before the file has its name, and the name before it ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak_server.adapters.blobs.local import LocalBlobs
 
 @pytest.fixture
 def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """(``fsync`` or ``link``, inode), as they are requested for; both are carried out."""
+    """Record each call of ``fsync`` and ``link`` with its inode. The calls are carried out as usual."""
     calls: list[tuple[str, int]] = []
     fsync, link = os.fsync, os.link
 
@@ -30,10 +30,10 @@ def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
-def test_a_file_is_on_the_disk_when_its_upload_has_ended(
+def test_a_file_and_its_folders_are_on_the_disk_when_its_upload_ends(
     tmp_path: Path, disk_calls: list[tuple[str, int]]
 ) -> None:
-    """The bytes are synced before the file gets its name; the folders down to it before the upload ends."""
+    """The bytes are synced before the file gets its name, and all of its folders before the upload ends."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * 5_000_000)
     root = tmp_path / "store"
@@ -42,7 +42,7 @@ def test_a_file_is_on_the_disk_when_its_upload_has_ended(
     path = root / "task/1.a/video.mp4"
     file = path.stat().st_ino
     named = disk_calls.index(("link", file))
-    assert ("fsync", file) in disk_calls[:named], "the file had its name before its bytes were on the disk"
+    assert ("fsync", file) in disk_calls[:named], "the file got its name before its bytes were on the disk"
     synced = {inode for call, inode in disk_calls[named:] if call == "fsync"}
     folders = {folder.stat().st_ino for folder in (path.parent, path.parent.parent, root)}
-    assert folders <= synced, "a folder on the way was not synced after the file had its name"
+    assert folders <= synced, "a folder of the file was not synced after the file got its name"

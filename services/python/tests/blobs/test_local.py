@@ -1,4 +1,4 @@
-"""What only a folder can get wrong: links, rights, full disks, foreign files, and two processes at once."""
+"""Tests of the store in a local folder: links, permissions, full disks, foreign files, and concurrent calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder beside the store, with a secret."""
+    """A folder beside the store, which contains a secret."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret").write_bytes(b"secret")
@@ -36,8 +36,10 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_links_lead_nowhere(local: Place, tmp_path: Path, outside: Path, source: Path) -> None:
-    """A symbolic link in the store is neither read, written through, listed, nor followed by delete."""
+def test_symbolic_links_in_the_store_are_not_followed(
+    local: Place, tmp_path: Path, outside: Path, source: Path
+) -> None:
+    """No call reads, writes, lists or deletes anything behind a symbolic link."""
     root = tmp_path / "store"
     (root / "folder").symlink_to(outside)
     (root / "file").symlink_to(outside / "secret")
@@ -59,8 +61,8 @@ def test_links_lead_nowhere(local: Place, tmp_path: Path, outside: Path, source:
     assert os.listdir(root) == []
 
 
-def test_foreign_files_are_no_part_of_the_store(local: Place, tmp_path: Path) -> None:
-    """What has a name that no key can have, or is no plain file, is not listed; a pipe does not hang."""
+def test_files_with_invalid_names_are_not_part_of_the_store(local: Place, tmp_path: Path) -> None:
+    """Files with names that no key can have, and pipes, are not listed. Opening a pipe does not hang."""
     root = tmp_path / "store"
     (root / "with space").write_bytes(b"x")
     (root / "ümlaut").mkdir()
@@ -70,8 +72,8 @@ def test_foreign_files_are_no_part_of_the_store(local: Place, tmp_path: Path) ->
         local.blobs.open("pipe")
 
 
-def test_the_root_may_be_a_link(tmp_path: Path, source: Path) -> None:
-    """Who configures the store may point to it by a link, and by a name with spaces."""
+def test_the_root_of_the_store_may_be_a_symbolic_link(tmp_path: Path, source: Path) -> None:
+    """The configured folder may be a symbolic link, and its path may contain spaces."""
     (tmp_path / "real folder").mkdir()
     (tmp_path / "link to it").symlink_to(tmp_path / "real folder")
     blobs = open_blobs(ArtifactSettings(url=(tmp_path / "link to it").as_uri()))
@@ -79,13 +81,13 @@ def test_the_root_may_be_a_link(tmp_path: Path, source: Path) -> None:
     assert (tmp_path / "real folder" / "a" / "x").read_bytes() == b"data"
 
 
-def test_there_are_no_urls(local: Place) -> None:
-    """A folder has no URLs: the API sends the bytes."""
+def test_a_file_in_a_folder_has_no_url(local: Place) -> None:
+    """The API itself serves the files of a local store."""
     assert local.blobs.url("a/x", expires_s=60) is None
 
 
-def test_a_file_in_place_of_a_folder_is_refused(local: Place, source: Path) -> None:
-    """A file where a folder is needed is refused with words, and a folder where a file is wanted is taken."""
+def test_a_file_cannot_take_the_place_of_a_folder(local: Place, source: Path) -> None:
+    """A file cannot be stored below another file. A folder has its key already, so no file can have it."""
     list(local.blobs.upload("a", source, content_type="video/mp4"))
     with pytest.raises(BlobRefusedError, match="has the name of a folder"):
         list(local.blobs.upload("a/b", source, content_type="video/mp4"))
@@ -95,16 +97,16 @@ def test_a_file_in_place_of_a_folder_is_refused(local: Place, source: Path) -> N
 
 
 def in_a_process(program: str, *arguments: Path) -> str:
-    """What a small program prints that must not run in the process of the tests."""
-    done = subprocess.run(
+    """Run a small program in its own process, and return what it prints."""
+    result = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 _HEAD = (
@@ -120,7 +122,7 @@ _UPLOAD = (
 
 
 def test_a_folder_without_permission_is_refused(tmp_path: Path, source: Path) -> None:
-    """A folder that may not be written to is refused with its path and what to do (as a user, not root)."""
+    """The error has the path of the folder and the missing right. The program runs without root's rights."""
     root = tmp_path / "store"
     root.mkdir(mode=0o755)
     for parent in (tmp_path, *tmp_path.parents):
@@ -134,8 +136,8 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, source: Path) ->
     assert "the right to read and write there" in output
 
 
-def test_an_upload_to_a_full_disk_leaves_nothing(tmp_path: Path, source: Path) -> None:
-    """When the bytes do not fit, the upload is refused with words and nothing of it stays behind."""
+def test_an_upload_to_a_full_disk_leaves_no_file(tmp_path: Path, source: Path) -> None:
+    """The error says what to do, and the partial file is removed. A limit on file sizes stands in for a full disk."""
     source.write_bytes(b"x" * 200_000)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     output = in_a_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
@@ -144,8 +146,8 @@ def test_an_upload_to_a_full_disk_leaves_nothing(tmp_path: Path, source: Path) -
     assert list((tmp_path / "store").rglob("*")) == []
 
 
-def test_uploads_and_deletes_at_once(tmp_path: Path, source: Path) -> None:
-    """Deletes that remove folders as they become empty never make an upload into such a folder fail."""
+def test_a_delete_that_removes_empty_folders_does_not_disturb_uploads(tmp_path: Path, source: Path) -> None:
+    """An upload does not fail when a delete removes the folder that the upload needs."""
     blobs = LocalBlobs(tmp_path / "store")
 
     def work(number: int) -> int:
@@ -161,8 +163,8 @@ def test_uploads_and_deletes_at_once(tmp_path: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file://host/x", "file:", "gs://bucket", "s3:///x", "folder", ""])
-def test_urls_that_name_no_store(url: str) -> None:
-    """A wrong address is refused with an example of a right one."""
+def test_a_url_that_is_not_a_store_is_refused_with_an_example(url: str) -> None:
+    """The error contains the form of a valid URL."""
 
     class Address:
         s3 = ArtifactSettings().s3
@@ -172,8 +174,8 @@ def test_urls_that_name_no_store(url: str) -> None:
         open_blobs(Address())  # type: ignore[arg-type]
 
 
-def test_folder_of() -> None:
-    """A file URL names a folder, relative ones too, with %20 for a space."""
+def test_a_file_url_may_be_relative_or_escaped() -> None:
+    """A ``file:`` URL may be relative, have the host ``localhost``, and write a space as %20."""
     assert folder_of("file:///a/b%20c") == Path("/a/b c")
     assert folder_of("file:a/b") == Path("a/b")
     assert folder_of("file://localhost/a") == Path("/a")

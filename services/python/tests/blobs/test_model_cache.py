@@ -1,4 +1,4 @@
-"""Models on S3: a node downloads each once, completely or not at all, and resumes after a kill."""
+"""Tests of the model cache: a node downloads a model once, completely or not at all, and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -43,18 +43,20 @@ def client(place: Place) -> Any:
 
 
 def put(place: Place) -> str:
-    """Puts the model there; its URL."""
+    """Store the model on the server, and return its URL."""
     s3 = client(place)
     prefix = place.address.url.removeprefix(f"s3://{BUCKET}/")
     for name in FILES:
         s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content(name))
-    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/vae/", Body=b"")  # as consoles make folders
+    s3.put_object(
+        Bucket=BUCKET, Key=f"{prefix}/vae/", Body=b""
+    )  # S3 consoles create such objects for folders
     s3.close()
     return place.address.url
 
 
 class Counting(S3Model):
-    """Counts the bytes that were really requested."""
+    """Counts the bytes that are requested from the server."""
 
     requested = 0
 
@@ -70,14 +72,14 @@ def fetch(model: S3Model, folder: Path) -> tuple[Path, list[tuple[int, int]]]:
 
 
 def whole(folder: Path) -> bool:
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return set(found) == set(FILES) and all(
-        path.read_bytes() == content(name) for name, path in found.items()
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return set(paths) == set(FILES) and all(
+        path.read_bytes() == content(name) for name, path in paths.items()
     )
 
 
-def test_a_model_is_fetched_once(s3: Place, tmp_path: Path) -> None:
-    """All of its files, in ranges; then it is there. Another version is another folder."""
+def test_a_model_is_downloaded_once_for_each_version(s3: Place, tmp_path: Path) -> None:
+    """A second call makes no request for bytes. Another version of the model is stored in another folder."""
     url = put(s3)
     model = Counting(url, s3.address.s3)
     folder, reports = fetch(model, tmp_path)
@@ -109,7 +111,7 @@ print(cache.get(model, on_progress=lambda a, b: None), model.requested)
 
 
 def child(place: Place, url: str, folder: Path, *, die_after: int = 0) -> subprocess.Popen[str]:
-    """A process that fetches; it kills itself after so many ranges."""
+    """Start a process that downloads the model. It kills itself after ``die_after`` ranges, unless that is 0."""
     command = [
         sys.executable,
         "-c",
@@ -122,8 +124,8 @@ def child(place: Place, url: str, folder: Path, *, die_after: int = 0) -> subpro
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
 
 
-def test_what_a_killed_process_has_fetched_is_not_fetched_again(s3: Place, tmp_path: Path) -> None:
-    """A kill half-way leaves no model; the next one takes up what was noted, and the model is whole."""
+def test_a_download_continues_where_a_killed_process_stopped(s3: Place, tmp_path: Path) -> None:
+    """A killed download leaves only a partial folder. The next one requests only the ranges that are missing."""
     url = put(s3)
     killed = child(s3, url, tmp_path, die_after=6)
     killed.communicate(timeout=120)
@@ -137,8 +139,8 @@ def test_what_a_killed_process_has_fetched_is_not_fetched_again(s3: Place, tmp_p
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
 
 
-def test_what_is_noted_of_a_folder_that_is_gone_counts_for_nothing(s3: Place, tmp_path: Path) -> None:
-    """If the folder was removed, no file counts as complete that is not."""
+def test_the_log_of_a_removed_folder_is_ignored(s3: Place, tmp_path: Path) -> None:
+    """If someone removes the partial folder, the next download starts again from the beginning."""
     url = put(s3)
     child(s3, url, tmp_path, die_after=6).communicate(timeout=120)
     (partial,) = [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -146,8 +148,8 @@ def test_what_is_noted_of_a_folder_that_is_gone_counts_for_nothing(s3: Place, tm
     assert whole(fetch(S3Model(url, s3.address.s3), tmp_path)[0])
 
 
-def test_ranks_of_a_node_fetch_once(s3: Place, tmp_path: Path) -> None:
-    """Four processes at once: one reads it all, the others nothing, and all have the same folder."""
+def test_the_ranks_of_a_node_download_a_model_once(s3: Place, tmp_path: Path) -> None:
+    """Of four processes, one downloads everything and the others nothing. All get the same folder."""
     url = put(s3)
     ranks = [child(s3, url, tmp_path) for _ in range(4)]
     outputs = [rank.communicate(timeout=120)[0].split() for rank in ranks]
@@ -157,39 +159,43 @@ def test_ranks_of_a_node_fetch_once(s3: Place, tmp_path: Path) -> None:
     assert whole(Path(outputs[0][0]))
 
 
-def test_a_prefix_with_nothing_below(s3: Place, tmp_path: Path) -> None:
-    """It is named, with what to do."""
+def test_a_prefix_without_files_gives_an_error_that_says_what_to_do(s3: Place, tmp_path: Path) -> None:
+    """The error has the URL of the model and the next step."""
     with pytest.raises(
         BlobNotFoundError, match=f"model {s3.address.url} at .* does not exist.*copy the model"
     ):
         fetch(S3Model(s3.address.url, s3.address.s3), tmp_path)
 
 
-def test_a_store_that_refuses(versitygw_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong key is a refusal that says so."""
+def test_a_wrong_secret_key_is_reported(
+    versitygw_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses the request, and the error names the secret key."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     access = S3Settings(endpoint_url=versitygw_url, path_style=True)
     with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
         fetch(S3Model(f"s3://{BUCKET}/m", access), tmp_path)
 
 
-def test_a_model_that_is_changed_under_way(
+def test_a_model_that_changes_during_the_download_is_not_used(
     s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No mixture of two versions is ever taken for a model."""
+    """A mixture of two versions stays in the partial folder, and the error says what to do."""
     monkeypatch.setattr("daybreak_server.adapters.blobs.model_cache.TRIES", 1)
 
-    class Old(S3Model):
+    class OutdatedList(S3Model):
         def files(self) -> tuple[ModelFile, ...]:
             return tuple(replace(file, tag="0" * 32) for file in super().files())
 
-    with pytest.raises(BlobUnavailableError, match="changed during the download"):
-        fetch(Old(put(s3), s3.address.s3), tmp_path)
+    with pytest.raises(
+        BlobUnavailableError, match=r"changed during the download; finish the upload of the new version"
+    ):
+        fetch(OutdatedList(put(s3), s3.address.s3), tmp_path)
     assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
 
 
-def test_a_broken_connection_is_retried(s3: Place, tmp_path: Path) -> None:
-    """A range that ends early is read again, and counted once."""
+def test_a_range_is_read_again_after_a_broken_connection(s3: Place, tmp_path: Path) -> None:
+    """A range that ends early is read again, and its bytes count once in the progress."""
 
     class Breaking(Counting):
         broken = 0
@@ -207,7 +213,7 @@ def test_a_broken_connection_is_retried(s3: Place, tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused(s3: Place, tmp_path: Path) -> None:
-    """A download that cannot fit does not begin. The error has both sizes and the setting."""
+    """A download that cannot fit does not start. The error has the needed and the free size, and the setting."""
 
     class Huge(S3Model):
         def files(self) -> tuple[ModelFile, ...]:
@@ -223,8 +229,10 @@ def test_a_model_that_does_not_fit_is_refused(s3: Place, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/out", "a//b", "./a"])
-def test_no_file_leaves_the_folder(moto_url: str, tmp_path: Path, name: str) -> None:
-    """A key that points outside is refused before anything is written. (Gateways to a disk normalize such keys.)"""
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(
+    moto_url: str, tmp_path: Path, name: str
+) -> None:
+    """Such a key is refused before anything is written. The test needs moto, because versitygw normalizes keys."""
     address = s3_address(moto_url)
     place = Place("moto", address, open_blobs(address))
     url = put(place)

@@ -1,4 +1,4 @@
-"""What only S3 can get wrong: errors of the server, lost answers, presigned URLs, credentials."""
+"""Tests of the store on S3: errors of the server, lost responses, presigned URLs and credentials."""
 
 from __future__ import annotations
 
@@ -39,21 +39,24 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_presigned_url_is_enough(s3: Place, source: Path) -> None:
-    """Anyone with the URL can read the file, gets its type, and saves it under any name."""
+def test_a_presigned_url_needs_no_credentials(s3: Place, source: Path) -> None:
+    """Anyone with the URL can read the file. The response has its content type and the requested file name."""
     list(s3.blobs.upload("t/x.mp4", source, content_type="video/mp4"))
     url = s3.blobs.url("t/x.mp4", expires_s=900, filename='a "red" circle;é.mp4')
     assert url is not None
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        assert answer.read() == b"hello"
-        assert answer.headers["Content-Type"] == "video/mp4"
-        disposition = answer.headers["Content-Disposition"]
+    with urllib.request.urlopen(url, timeout=30) as response:
+        assert response.read() == b"hello"
+        assert response.headers["Content-Type"] == "video/mp4"
+        disposition = response.headers["Content-Disposition"]
     assert disposition.startswith('attachment; filename="a _red_ circle__.mp4"; filename*=UTF-8')
     assert "X-Amz-Expires=900" in url
 
 
-def test_keys_in_files_are_read_for_each_request(tmp_path: Path, versitygw_url: str) -> None:
-    """Absent, wrong, right: the same store is refused, refused, and taken in; URLs are signed with the new key too."""
+def test_key_files_are_read_for_each_request(tmp_path: Path, versitygw_url: str) -> None:
+    """The same object fails while the key files are missing or wrong, and works once they are correct.
+
+    It signs URLs with the current key, too.
+    """
     access, secret = CREDENTIALS.values()
     files = {name: tmp_path / name for name in ("access_key_id_file", "secret_access_key_file")}
     blobs = open_blobs(s3_address(versitygw_url, **files))
@@ -69,8 +72,8 @@ def test_keys_in_files_are_read_for_each_request(tmp_path: Path, versitygw_url: 
     assert "X-Amz-Credential=another" in (blobs.url("t/x", expires_s=60) or "")
 
 
-def test_a_presigned_url_is_for_one_file(s3: Place, source: Path) -> None:
-    """The URL of one file does not open another."""
+def test_a_presigned_url_is_valid_for_one_file_only(s3: Place, source: Path) -> None:
+    """The signature of one file's URL does not open another file."""
     if s3.kind == "moto":
         pytest.skip("moto does not check signatures")
     list(s3.blobs.upload("t/x", source, content_type="video/mp4"))
@@ -83,15 +86,15 @@ def test_a_presigned_url_is_for_one_file(s3: Place, source: Path) -> None:
     refused.value.close()
 
 
-def test_presigned_urls_name_the_public_server(moto_url: str) -> None:
-    """Clients are sent to the address by which they reach the server, or nowhere."""
+def test_presigned_urls_have_the_public_endpoint(moto_url: str) -> None:
+    """Clients get the address at which they can reach the server, or no URL if presigning is off."""
     public = open_blobs(s3_address(moto_url, public_endpoint_url="https://files.example"))
     assert str(public.url("a", expires_s=60)).startswith(f"https://files.example/{BUCKET}/")
     assert open_blobs(s3_address(moto_url, presign=False)).url("a", expires_s=60) is None
 
 
-def test_no_such_bucket(s3: Place, source: Path) -> None:
-    """A bucket that is not there is named, with what to do."""
+def test_a_missing_bucket_is_reported_with_its_name(s3: Place, source: Path) -> None:
+    """The error names the bucket and says what to do."""
     url = s3.address.s3.endpoint_url
     assert url is not None
     blobs = open_blobs(s3_address(url, bucket="not-there"))
@@ -101,8 +104,8 @@ def test_no_such_bucket(s3: Place, source: Path) -> None:
         blobs.probe()
 
 
-def test_nobody_listens(source: Path) -> None:
-    """A server that cannot be reached is a temporary error that names the address and its setting."""
+def test_an_unreachable_server_is_a_temporary_error(source: Path) -> None:
+    """The error names the address and the setting to check."""
     blobs = open_blobs(s3_address(f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(
         BlobUnavailableError, match=r"cannot be reached.*DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL"
@@ -110,24 +113,28 @@ def test_nobody_listens(source: Path) -> None:
         list(blobs.upload("a/x", source, content_type="video/mp4"))
 
 
-def test_an_endpoint_that_is_no_url() -> None:
-    """Nonsense for an endpoint is refused at once, also where no settings have checked it."""
+def test_an_endpoint_that_is_not_a_url_is_refused() -> None:
+    """The store refuses the endpoint at once, even if no settings have validated it."""
     address = s3_address("http://h")
     nonsense = address.model_copy(update={"s3": address.s3.model_copy(update={"endpoint_url": "nonsense"})})
     with pytest.raises(BlobRefusedError, match="ENDPOINT_URL"):
         open_blobs(nonsense)
 
 
-def test_no_credentials(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without credentials the message names the variables to set."""
+def test_missing_credentials_are_reported_with_the_variables_to_set(
+    moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without credentials, a request fails and the message names the variables."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(BlobRefusedError, match="set AWS_ACCESS_KEY_ID"):
         open_blobs(s3_address(moto_url)).probe()
 
 
-def test_wrong_credentials(versitygw_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong key and a wrong secret have different errors."""
+def test_a_wrong_key_and_a_wrong_secret_give_different_errors(
+    versitygw_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says whether the secret or the access key is wrong."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(BlobRefusedError, match="the secret key is wrong"):
         open_blobs(s3_address(versitygw_url)).probe()
@@ -137,8 +144,8 @@ def test_wrong_credentials(versitygw_url: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("size", [100, 9 * MIB])
-def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> None:
-    """When the write took effect but its answer was lost, the repeated write finds its own file: fine."""
+def test_an_upload_succeeds_although_its_response_is_lost(s3: Place, tmp_path: Path, size: int) -> None:
+    """The write takes effect but its response is lost. The retried write recognises its own file and succeeds."""
     path = tmp_path / "data"
     path.write_bytes(b"d" * size)
     server = s3.address.s3.endpoint_url
@@ -151,14 +158,14 @@ def test_a_lost_answer_is_no_conflict(s3: Place, tmp_path: Path, size: int) -> N
         sent = 0
         while sent < size:
             sent = next(upload)
-        proxy.lose_next_answer()
+        proxy.lose_next_response()
         assert list(upload) == []
         assert proxy.lost == 1
     assert s3.blobs.stat("a/x").size_bytes == size
 
 
 def test_a_failed_probe_removes_its_file(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is removed even if it could not be read."""
+    """The probe removes its file even if it cannot read it."""
     client = s3.blobs._client  # type: ignore[attr-defined]
 
     def refused(**_: object) -> None:
@@ -189,7 +196,7 @@ ANSWERS = [
 
 
 class _Answering(http.server.BaseHTTPRequestHandler):
-    """Answers 404 to HEAD, and the configured error to other requests."""
+    """Answers HEAD with 404 and PUT with the configured error."""
 
     protocol_version = "HTTP/1.1"
     status, code = 200, ""
@@ -209,7 +216,7 @@ class _Answering(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -224,7 +231,7 @@ def answering() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("status", "code", "kind", "words"), ANSWERS)
-def test_what_a_server_says(
+def test_each_error_of_a_server_becomes_an_error_of_the_port(
     answering: str,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -233,7 +240,7 @@ def test_what_a_server_says(
     kind: type[BlobError],
     words: str,
 ) -> None:
-    """Each error of a server becomes the port's error of that kind, with words that say what to do."""
+    """The message of the port's error says what to do."""
     monkeypatch.setattr(_Answering, "status", status)
     monkeypatch.setattr(_Answering, "code", code)
     with pytest.raises(kind, match=words) as caught:
@@ -241,8 +248,8 @@ def test_what_a_server_says(
     assert type(caught.value) is kind
 
 
-def test_foreign_objects_are_no_part_of_the_store(s3: Place, source: Path) -> None:
-    """What others keep in the bucket, also under names that no key can have, is neither shown nor deleted."""
+def test_objects_of_others_are_not_part_of_the_store(s3: Place, source: Path) -> None:
+    """Other objects in the bucket, and names that no key can have, are neither listed nor deleted."""
     import boto3
 
     bucket, _, prefix = s3.address.url.removeprefix("s3://").partition("/")
@@ -261,7 +268,7 @@ def test_foreign_objects_are_no_part_of_the_store(s3: Place, source: Path) -> No
         client.close()
 
 
-def test_a_file_that_goes_while_it_is_listed(s3: Place) -> None:
-    """Reading what was deleted says that it is not there."""
+def test_reading_a_deleted_file_raises_not_found(s3: Place) -> None:
+    """A file that was deleted after it was listed is not found."""
     with pytest.raises(BlobNotFoundError, match="there is no file gone"):
         s3.blobs.open("gone")

@@ -16,7 +16,7 @@ from daybreak_server.cli.main import app
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandResult:
     """The result of a command."""
 
     code: int
@@ -24,28 +24,28 @@ class Done:
     err: str
 
 
-Daybreakd = Callable[..., Done]
+Daybreakd = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def daybreakd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daybreakd:
-    """Runs a command in this process, in an empty folder, with no DAYBREAK variables but those given."""
+    """Run a command in this process and in an empty folder. It sees only the DAYBREAK variables of the call."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("DAYBREAK_")]:
         monkeypatch.delenv(name)
 
-    def run(*arguments: str, **environ: str) -> Done:
-        result = CliRunner().invoke(app, arguments, env=environ)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Done(result.exit_code, result.stdout, result.stderr)
+    def run(*arguments: str, **environ: str) -> CommandResult:
+        outcome = CliRunner().invoke(app, arguments, env=environ)
+        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        return CommandResult(outcome.exit_code, outcome.stdout, outcome.stderr)
 
     return run
 
 
-def in_a_process(program: str, *, environ: Mapping[str, str] | None = None) -> Done:
+def in_a_process(program: str, *, environ: Mapping[str, str] | None = None) -> CommandResult:
     """Run Python code in a fresh process, where the tests have imported nothing."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         check=False,
         capture_output=True,
@@ -53,4 +53,4 @@ def in_a_process(program: str, *, environ: Mapping[str, str] | None = None) -> D
         timeout=120,
         env={**os.environ, **(environ or {})},
     )
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(result.returncode, result.stdout, result.stderr)

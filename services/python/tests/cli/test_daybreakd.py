@@ -1,4 +1,4 @@
-"""``daybreakd``: its help, its settings, how it runs programs, and its exit codes."""
+"""Tests of the command ``daybreakd``: help, settings, programs, exit codes, and the generated reference pages."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COMMANDS = ["up", "dev", "demo", "serve", "gateway", "settings", "doctor", "mode
 REPOSITORY = Path(__file__).parents[4]
 
 
-def test_help_imports_nothing_large() -> None:
-    """Neither Ray nor torch nor any other large package, so it takes less than a second of CPU time."""
-    done = in_a_process(
+def test_help_imports_no_large_package() -> None:
+    """Without Ray, torch and other large packages, ``--help`` takes less than a second of CPU time."""
+    result = in_a_process(
         "import sys, time\n"
         "from daybreak_server.cli.main import app\n"
         "try: app(['--help'])\n"
@@ -37,14 +37,14 @@ def test_help_imports_nothing_large() -> None:
         "heavy = {'ray', 'torch', 'boto3', 'fastapi', 'redis', 'pydantic', 'numpy'} & set(sys.modules)\n"
         "print(sorted(heavy), time.process_time(), file=sys.stderr)\n"
     )
-    heavy, _, seconds = done.err.strip().rpartition(" ")
+    heavy, _, seconds = result.err.strip().rpartition(" ")
     assert heavy == "[]"
     assert float(seconds) < 1.0  # 0.25 on an idle machine; CPU time grows on a busy one
 
 
 def test_help_shows_examples_settings_and_exit_codes(daybreakd: Daybreakd) -> None:
-    done = daybreakd("--help")
-    assert done.code == 0
+    result = daybreakd("--help")
+    assert result.code == 0
     for words in (
         "daybreakd up --config daybreak.yaml",
         "DAYBREAK_HTTP__PORT=9000 daybreakd up",
@@ -53,8 +53,8 @@ def test_help_shows_examples_settings_and_exit_codes(daybreakd: Daybreakd) -> No
         "docs/00-overview.md",
         *COMMANDS,
     ):
-        assert words in done.out
-    assert max(map(len, done.out.splitlines())) <= 100
+        assert words in result.out
+    assert max(map(len, result.out.splitlines())) <= 100
     assert (REPOSITORY / "docs" / "00-overview.md").exists()
 
 
@@ -68,24 +68,24 @@ def test_every_command_has_help(daybreakd: Daybreakd, command: str) -> None:
     assert line.endswith(".")
 
 
-def test_the_version_is_that_of_the_distribution(daybreakd: Daybreakd) -> None:
+def test_the_version_is_that_of_the_installed_distribution(daybreakd: Daybreakd) -> None:
     assert daybreakd("--version").out == f"daybreakd {version('daybreak-server')}\n"
 
 
-def test_wrong_usage_is_code_2(daybreakd: Daybreakd) -> None:
-    """An unknown command, an unknown option."""
+def test_wrong_usage_exits_with_code_2(daybreakd: Daybreakd) -> None:
+    """An unknown command and an unknown option are wrong usage."""
     assert daybreakd("upp").code == 2
     assert daybreakd("up", "--nonsense").code == 2
 
 
 def test_settings_are_shown_with_their_documentation(daybreakd: Daybreakd) -> None:
     """Every setting has variable, type, default, value and description. Changed ones are marked."""
-    done = daybreakd("settings", DAYBREAK_HTTP__PORT="9000", DAYBREAK_POOLS__ECHO__RANKS="2")
-    assert done.code == 0
-    lines = done.out.splitlines()
-    at = lines.index("* http.port = 9000")
-    assert lines[at + 1].strip() == "DAYBREAK_HTTP__PORT · integer · default 8000"
-    assert "any free port" in lines[at + 2]
+    result = daybreakd("settings", DAYBREAK_HTTP__PORT="9000", DAYBREAK_POOLS__ECHO__RANKS="2")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    row = lines.index("* http.port = 9000")
+    assert lines[row + 1].strip() == "DAYBREAK_HTTP__PORT · integer · default 8000"
+    assert "any free port" in lines[row + 2]
     assert "* pools.echo.ranks = 2" in lines
     assert "  pools.echo.groups = 1" in lines
     assert "  artifacts.s3.presign = true" in lines
@@ -93,10 +93,10 @@ def test_settings_are_shown_with_their_documentation(daybreakd: Daybreakd) -> No
     assert not [line for line in unchanged.splitlines() if line.startswith("* ") and " = " in line]
 
 
-def test_settings_as_json_have_the_same_by_name(daybreakd: Daybreakd) -> None:
+def test_settings_as_json_have_the_same_fields_by_name(daybreakd: Daybreakd) -> None:
     """Every setting has a description."""
-    shown = json.loads(daybreakd("settings", "--json", DAYBREAK_TENANTS__A__WEIGHT="3").out)
-    assert shown["http.port"] == {
+    rows = json.loads(daybreakd("settings", "--json", DAYBREAK_TENANTS__A__WEIGHT="3").out)
+    assert rows["http.port"] == {
         "variable": "DAYBREAK_HTTP__PORT",
         "type": "integer",
         "default": 8000,
@@ -104,32 +104,34 @@ def test_settings_as_json_have_the_same_by_name(daybreakd: Daybreakd) -> None:
         "changed": False,
         "description": "Port to listen on. 0 selects any free port.",
     }
-    assert shown["tenants.a.weight"]["value"] == 3
-    assert [name for name, row in shown.items() if not row["description"]] == []
+    assert rows["tenants.a.weight"]["value"] == 3
+    assert [name for name, row in rows.items() if not row["description"]] == []
 
 
 def test_settings_show_no_password(daybreakd: Daybreakd) -> None:
     """A password in a URL is masked, in text and in JSON."""
     for form in ((), ("--json",)):
-        done = daybreakd("settings", *form, DAYBREAK_REDIS__URL="redis://me:hunter2@host:6379")
-        assert "hunter2" not in done.out
-        assert "redis://me:***@host:6379" in done.out
+        result = daybreakd("settings", *form, DAYBREAK_REDIS__URL="redis://me:hunter2@host:6379")
+        assert "hunter2" not in result.out
+        assert "redis://me:***@host:6379" in result.out
 
 
 @pytest.mark.parametrize("command", ["settings", "doctor", "up", "dev", "demo", "serve", "gateway"])
-def test_each_wrong_setting_is_a_line_and_the_code_is_2(daybreakd: Daybreakd, command: str) -> None:
-    """Every command exits before it starts anything, without a traceback."""
-    done = daybreakd(command, DAYBREAK_HTTP__PROT="1", DAYBREAK_HTTP__PORT="many")
-    assert done.code == 2
-    assert done.out == ""
-    first, second, *_ = done.err.splitlines()
+def test_each_wrong_setting_gets_a_line_and_the_command_exits_with_code_2(
+    daybreakd: Daybreakd, command: str
+) -> None:
+    """The command exits before it starts anything, and prints no traceback."""
+    result = daybreakd(command, DAYBREAK_HTTP__PROT="1", DAYBREAK_HTTP__PORT="many")
+    assert result.code == 2
+    assert result.out == ""
+    first, second, *_ = result.err.splitlines()
     assert first.startswith("daybreakd: DAYBREAK_HTTP__PROT: there is no such setting; did you mean")
     assert second.startswith("  http.port (DAYBREAK_HTTP__PORT): ")
-    assert "Traceback" not in done.err
+    assert "Traceback" not in result.err
 
 
 def test_config_is_accepted_before_and_after_the_command(daybreakd: Daybreakd, tmp_path: Path) -> None:
-    """The environment overrides it."""
+    """An environment variable overrides the file."""
     config = tmp_path / "daybreak.yaml"
     config.write_text("http: {port: 1234}\n")
     for arguments in (("--config", str(config), "settings"), ("settings", "-c", str(config))):
@@ -142,10 +144,10 @@ def test_config_is_accepted_before_and_after_the_command(daybreakd: Daybreakd, t
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
-    """A process that others share a Redis with cannot embed one. The message names the missing setting."""
-    done = daybreakd(command)
-    assert done.code == 2
-    assert "DAYBREAK_REDIS__URL" in done.err
+    """Processes on several machines share one Redis, so they cannot embed it. The message names the missing setting."""
+    result = daybreakd(command)
+    assert result.code == 2
+    assert "DAYBREAK_REDIS__URL" in result.err
 
 
 @pytest.mark.parametrize(
@@ -158,18 +160,18 @@ def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) 
         ("entrypoints.gateway", "run_gateway"),
     ],
 )
-def test_each_program_takes_the_settings(module: str, function: str) -> None:
+def test_each_program_has_the_settings_as_its_only_argument(module: str, function: str) -> None:
     """The functions that the commands run exist and have one argument. The test parses the modules only."""
-    found = importlib.util.find_spec(f"daybreak_server.{module}")
-    assert found is not None
-    assert found.origin is not None
-    tree = ast.parse(Path(found.origin).read_text())
+    spec = importlib.util.find_spec(f"daybreak_server.{module}")
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text())
     program = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
     assert [argument.arg for argument in program.args.args] == ["settings"]
 
 
 def test_the_exit_code_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Further arguments reach the program."""
+    """The program also gets the extra arguments."""
     module = ModuleType("a_program")
     module.run = lambda settings, add=0: settings.http.port + add  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "a_program", module)
@@ -179,7 +181,7 @@ def test_the_exit_code_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -
     assert ended.value.exit_code == 7
 
 
-def test_a_missing_extra_is_named(
+def test_a_missing_extra_is_reported_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message says how to install an optional package. Other import errors are bugs, and are raised."""
@@ -199,11 +201,11 @@ def test_a_missing_extra_is_named(
 
 
 def test_models_verify_refuses_a_wrong_folder(daybreakd: Daybreakd, tmp_path: Path) -> None:
-    """The exit code is 1, with a line that says what is wrong, also as JSON."""
-    done = daybreakd("models", "verify", str(tmp_path / "none"))
-    assert done.code == 1
-    assert done.out.startswith("✗ error")
-    assert "cannot be loaded" in done.out
+    """The exit code is 1, and text and JSON say what is wrong."""
+    result = daybreakd("models", "verify", str(tmp_path / "none"))
+    assert result.code == 1
+    assert result.out.startswith("✗ error")
+    assert "cannot be loaded" in result.out
     findings = json.loads(daybreakd("models", "verify", str(tmp_path), "--json").out)
     assert findings[0]["level"] == "error"
     assert "model_index.json" in findings[0]["message"]
@@ -214,25 +216,25 @@ def test_models_verify_accepts_the_built_in_model(daybreakd: Daybreakd) -> None:
 
     if not BUILT_IN.is_dir():
         pytest.skip("the tiny model has not been trained yet (make train-tiny)")
-    done = daybreakd("models", "verify", str(BUILT_IN))
-    assert (done.code, done.out.splitlines()[-1]) == (0, f"✓ {BUILT_IN} can be loaded")
+    result = daybreakd("models", "verify", str(BUILT_IN))
+    assert (result.code, result.out.splitlines()[-1]) == (0, f"✓ {BUILT_IN} can be loaded")
 
 
 def reference() -> ModuleType:
-    """tools/reference.py as a module."""
+    """Import tools/reference.py as a module."""
     sys.path.insert(0, str(REPOSITORY / "tools"))  # for the modules that it imports
-    found = importlib.util.spec_from_file_location("reference", REPOSITORY / "tools" / "reference.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("reference", REPOSITORY / "tools" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
 def test_a_stale_reference_page_is_shown_as_a_diff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The pages are generated. --check shows what is stale, and passes after they are written again."""
+    """``--check`` shows the stale lines of a page, and passes after the pages are written again."""
     tool = reference()
     monkeypatch.setattr(tool, "DOCS", tmp_path)
     assert tool.main(["--check"]) == 1
@@ -247,7 +249,9 @@ def test_a_stale_reference_page_is_shown_as_a_diff(
     assert "+| 404 | `no_such_pool`" in diff
 
 
-def test_reference_is_the_same_on_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_page_is_the_same_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page of settings depends neither on the working directory nor on the environment."""
     before = settings.as_markdown()
     monkeypatch.chdir(tmp_path)
@@ -260,7 +264,7 @@ def test_reference_is_the_same_on_every_machine(tmp_path: Path, monkeypatch: pyt
 def test_tables_in_a_page_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table between its marks is replaced, the text around it stays, and an unknown name is an error."""
+    """The tool replaces a table between its markers and keeps the text around it. An unknown name is an error."""
     tool = reference()
     monkeypatch.setattr(tool, "DOCS", tmp_path)
     page = tmp_path / "page.md"
@@ -277,8 +281,8 @@ def test_tables_in_a_page_are_generated(
         tool.main(["--check"])
 
 
-def test_some_page_has_each_generated_table() -> None:
-    """Tables of keys, scripts, states, routes and error codes."""
+def test_each_generated_table_is_on_some_page() -> None:
+    """There are tables of keys, scripts, states, routes and error codes."""
     tool = reference()
     used = {
         match["name"] for path in tool.DOCS.glob("*.md") for match in tool.BLOCK.finditer(path.read_text())

@@ -1,4 +1,4 @@
-"""``daybreakd doctor``: shows what works, and what does not with how to fix it."""
+"""Tests of ``daybreakd doctor``, which shows what works, what does not work, and how to fix it."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ ECHO = {"echo": {"workload": "echo"}}
 
 
 def report(tmp_path: Path, **tree: object) -> dict[str, Check]:
-    """The checks of these settings, by what they are about."""
+    """Check these settings. Returns the checks by their subject."""
     base: dict[str, object] = {"data_dir": tmp_path / "data", "http": {"port": 0}, "pools": ECHO}
     return {check.what: check for check in examine(Settings.model_validate({**base, **tree}))}
 
 
-def test_a_machine_without_problems_is_code_0(daybreakd: Daybreakd) -> None:
-    """With everything installed and default settings, each check is one line."""
-    done = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
-    assert done.code == 0, done.out
+def test_a_machine_without_problems_gives_exit_code_0(daybreakd: Daybreakd) -> None:
+    """If everything is installed, each check of the default settings prints one line."""
+    result = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
+    assert result.code == 0, result.out
     for line in ("✓ ray", "✓ redis", "✓ pool echo", "✓ files", "✓ port", "✓ gpus"):
-        assert line in done.out
-    assert "✗" not in done.out
+        assert line in result.out
+    assert "✗" not in result.out
 
 
 def test_an_untested_ray_is_a_warning(
     daybreakd: Daybreakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It works, so the code is 0. The line says why it starts slower."""
+    """Ray works, so the exit code is 0. The line says why Ray gets its slower stock start."""
     info = tmp_path / "ray-2.99.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.99.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    done = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
-    assert done.code == 0, done.out
-    assert "! ray " in done.out
-    assert "Ray 2.99.0 is installed" in done.out
+    result = daybreakd("doctor", DAYBREAK_POOLS__ECHO__WORKLOAD="echo", DAYBREAK_HTTP__PORT="0")
+    assert result.code == 0, result.out
+    assert "! ray " in result.out
+    assert "Ray 2.99.0 is installed" in result.out
 
 
-def test_an_error_is_code_1(daybreakd: Daybreakd) -> None:
-    """An error has a ✗ and a line that says what to do. JSON has the same."""
+def test_an_error_gives_exit_code_1(daybreakd: Daybreakd) -> None:
+    """An error has a ✗ and a line that says what to do. The JSON output has the same error."""
     environ = {
         "DAYBREAK_POOLS__ECHO__WORKLOAD": "echo",
         "DAYBREAK_POOLS__ODD__WORKLOAD": "odd",
         "DAYBREAK_HTTP__PORT": "0",
     }
-    done = daybreakd("doctor", **environ)
-    assert done.code == 1
-    lines = done.out.splitlines()
+    result = daybreakd("doctor", **environ)
+    assert result.code == 1
+    lines = result.out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ pool odd"))
     assert "no workload 'odd' is installed; installed are: " in lines[at]
     assert lines[at + 1].strip() == "→ correct DAYBREAK_POOLS__ODD__WORKLOAD"
@@ -73,8 +73,8 @@ def test_an_error_is_code_1(daybreakd: Daybreakd) -> None:
     assert [check["what"] for check in checks if check["level"] == "error"] == ["pool odd"]
 
 
-def test_a_missing_or_wrong_model_folder_is_an_error(tmp_path: Path) -> None:
-    """Doctor finds it before a GPU waits for it."""
+def test_a_missing_or_empty_model_folder_is_an_error(tmp_path: Path) -> None:
+    """The doctor finds such a folder before a GPU waits for its model."""
     (tmp_path / "empty").mkdir()
     checks = report(
         tmp_path,
@@ -113,7 +113,7 @@ def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Serve
 
 
 def test_the_artifact_storage_is_probed(tmp_path: Path) -> None:
-    """A folder that cannot exist is found by a probe, and the message comes from the storage."""
+    """A probe shows that the folder cannot exist, and the message comes from the storage."""
     (tmp_path / "file").write_text("")
     files = report(tmp_path, artifacts={"url": (tmp_path / "file" / "below").as_uri()})["files"]
     assert files.level == "error"
@@ -134,8 +134,8 @@ def test_a_port_in_use_is_a_warning(tmp_path: Path) -> None:
     assert report(tmp_path, http={"host": "192.0.2.1", "port": port})["port"].level == "error"
 
 
-def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool with device `cuda` needs a GPU for each rank of each group. The output of nvidia-smi is shown."""
+def test_too_few_gpus_for_the_pools_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool with device ``cuda`` needs a GPU for each rank of each group. The check shows what nvidia-smi prints."""
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\necho 'NVIDIA H200, 143771 MiB'\n")
@@ -156,8 +156,8 @@ def redis_report(tmp_path: Path, url: str) -> dict[str, Check]:
     return {what: check for what, check in checks.items() if what.startswith("redis")}
 
 
-def test_a_redis_without_problems_has_four_lines(tmp_path: Path, valkey: Server) -> None:
-    """The user's server is new, bounded, durable and close."""
+def test_a_redis_without_problems_gives_four_checks(tmp_path: Path, valkey: Server) -> None:
+    """The server has a current version, a memory limit, durable storage and a short round trip."""
     with valkey.client() as client:
         client.config_set("maxmemory", "100mb")
         try:
@@ -180,7 +180,7 @@ def test_a_redis_without_problems_has_four_lines(tmp_path: Path, valkey: Server)
         ("appendfsync", "no", "redis disk", "warning", "everysec"),
     ],
 )
-def test_a_redis_that_would_lose_tasks_is_found(
+def test_a_redis_option_that_could_lose_tasks_is_reported(
     tmp_path: Path, valkey: Server, option: str, value: str, what: str, level: str, words: str
 ) -> None:
     """For each setting of the server that could lose accepted tasks, the advice says how to change it."""
@@ -236,8 +236,8 @@ def test_unreachable_sentinels_are_warnings_and_an_unknown_master_is_an_error(tm
     assert checks["redis"].advice.startswith("correct DAYBREAK_REDIS__SENTINEL_MASTER")
 
 
-def test_a_redis_that_is_old_or_far_or_forbids_config_is_found() -> None:
-    """Servers that the tests cannot start."""
+def test_an_old_or_distant_redis_is_reported() -> None:
+    """The tests cannot start such servers, so this test passes their facts to the check."""
     old = redis.judge_redis(RedisFacts(product="redis", version="6.2.14", compatible=(6, 2)), "redis://old")
     assert [check.level for check in old] == ["error", "warning", "warning", "ok"]
     assert old[0].found == "redis 6.2.14 at redis://old is too old"
@@ -245,7 +245,7 @@ def test_a_redis_that_is_old_or_far_or_forbids_config_is_found() -> None:
     assert (far[-1].level, far[-1].found) == ("warning", "80 ms")
 
 
-def test_more_ranks_than_cpus_is_a_warning(tmp_path: Path) -> None:
+def test_more_ranks_than_cpus_are_a_warning(tmp_path: Path) -> None:
     check = report(tmp_path, pools={"echo": {"workload": "echo", "ranks": 500}})["processors"]
     assert check.level == "warning"
     assert check.found.endswith("for 500 rank(s)")
@@ -278,7 +278,7 @@ def test_each_operator_missing_from_the_cluster_is_an_error(tmp_path: Path) -> N
 def test_kubernetes_is_checked_only_if_the_environment_names_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a laptop nothing is checked. In a pod without an account, the line says so."""
+    """On a laptop there is no check. In a pod without an account, the check says that it could not run."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert list(cluster.examine(Settings())) == []
@@ -288,7 +288,7 @@ def test_kubernetes_is_checked_only_if_the_environment_names_one(
     assert (check.level, "not checked" in check.found) == ("warning", True)
 
 
-def test_a_model_on_an_unreachable_s3_is_an_error_of_its_pool(
+def test_a_model_on_an_unreachable_s3_server_is_an_error_of_its_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")

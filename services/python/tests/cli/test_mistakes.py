@@ -1,4 +1,4 @@
-"""First mistakes of a newcomer: each gets a line that says what to correct, before anything starts."""
+"""Tests of typical first mistakes: each gets a line that says what to correct, before anything starts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 
 @pytest.mark.parametrize("command", ["dev", "up", "gateway"])
 @pytest.mark.parametrize("workload", ["no_such_module:SPEC", "json:SPEC", "misspelt"])
-def test_a_workload_that_cannot_be_found_is_a_line(command: str, workload: str, tmp_path: Path) -> None:
-    """Exit code 2, the exact name of the variable, no traceback, and no process was started."""
-    done = subprocess.run(
+def test_an_unknown_workload_gives_one_line_with_the_variable(
+    command: str, workload: str, tmp_path: Path
+) -> None:
+    """The exit code is 2, the line has the exact name of the variable, and no process is started."""
+    result = subprocess.run(
         [str(Path(sys.executable).with_name("daybreakd")), command],
         env=os.environ
         | {"DAYBREAK_POOLS__MY_FRACTAL__WORKLOAD": workload, "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1"},
@@ -24,7 +26,7 @@ def test_a_workload_that_cannot_be_found_is_a_line(command: str, workload: str, 
         timeout=120,
         check=False,
     )
-    assert done.returncode == 2, done.stderr
-    assert "DAYBREAK_POOLS__MY_FRACTAL__WORKLOAD" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 2, result.stderr
+    assert "DAYBREAK_POOLS__MY_FRACTAL__WORKLOAD" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Wrong settings end every command in the same way: exit code 2, a line for each, no traceback, no secret."""
+"""Tests that invalid settings end every command with exit code 2 and a line each, without traceback or secrets."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ WRONG = {
 }
 
 
-def test_all_commands_are_tried() -> None:
+def test_the_tested_commands_include_every_main_command() -> None:
     assert {"up", "dev", "demo", "serve", "gateway", "operator", "settings", "doctor"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("wrong", WRONG)
-def test_settings_that_cannot_be_used_end_a_command_with_code_2(
+def test_invalid_settings_end_every_command_with_code_2(
     daybreakd: Daybreakd, command: str, wrong: str
 ) -> None:
-    """The runner of the tests raises any exception other than an exit."""
+    """The fixture ``daybreakd`` raises every exception except an exit, so a traceback would fail the test."""
     environ, words = WRONG[wrong]
-    done = daybreakd(command, **environ)
-    assert done.code == 2, done.out + done.err
-    assert words in done.err
-    assert SECRET not in done.out + done.err
-    assert all(name in done.err for name in environ if name != "DAYBREAK_CONFIG")
-    assert done.out == ""
+    result = daybreakd(command, **environ)
+    assert result.code == 2, result.out + result.err
+    assert words in result.err
+    assert SECRET not in result.out + result.err
+    assert all(name in result.err for name in environ if name != "DAYBREAK_CONFIG")
+    assert result.out == ""
 
 
 @pytest.mark.parametrize("command", ["dev", "up", "demo", "gateway"])
 @pytest.mark.parametrize(
     ("variable", "value"), [("DAYBREAK_ARTIFACTS__URL", "s3://bucket"), ("DAYBREAK_DATA_DIR", "/dev/null/x")]
 )
-def test_a_missing_profile_or_folder_is_one_line_with_code_1(
+def test_a_missing_profile_or_folder_ends_a_command_with_code_1_and_no_traceback(
     command: str, variable: str, value: str, tmp_path: Path
 ) -> None:
-    """A missing AWS profile, and a folder that cannot be created: the line says what to do."""
+    """The AWS profile is missing, or the folder cannot be created. The output names the setting to correct."""
     if (command, variable) == ("gateway", "DAYBREAK_DATA_DIR"):
         value, variable = "file:///dev/null/x", "DAYBREAK_ARTIFACTS__URL"
-    done = subprocess.run(
+    result = subprocess.run(
         [str(Path(sys.executable).with_name("daybreakd")), command],
         env=os.environ
         | {"DAYBREAK_POOLS__ECHO__WORKLOAD": "echo", "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1"}
@@ -76,7 +76,7 @@ def test_a_missing_profile_or_folder_is_one_line_with_code_1(
         timeout=120,
         check=False,
     )
-    output = done.stdout + done.stderr
-    assert done.returncode == 1, output
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
     assert "Traceback" not in output
     assert "AWS_PROFILE" in output or variable in output

@@ -1,4 +1,4 @@
-"""The chart's tests need `helm`; without it they skip with a reason."""
+"""Fixtures of the chart's tests. They need ``helm``, and are skipped with a reason without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders the chart with `helm template`, and finds objects in it."""
+"""Renders the chart with ``helm template``, and finds objects in the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """A chart's objects."""
+    """The objects of a rendered chart."""
 
     objects: tuple[Object, ...]
 
@@ -37,27 +37,27 @@ class Rendered:
         return [item for item in self.objects if item["kind"] == kind]
 
     def object(self, kind: str, name: str) -> Object:
-        (found,) = [item for item in self.all(kind) if item["metadata"]["name"] == name]
-        return found
+        (match,) = [item for item in self.all(kind) if item["metadata"]["name"] == name]
+        return match
 
     def templates(self) -> dict[str, Object]:
-        """The metadata and spec of every pod by its owner, Ray's pods included."""
-        found = {}
+        """The template of every pod by the name of its owner, including Ray's pods."""
+        templates = {}
         for item in self.objects:
             name = f"{item['kind']}/{item['metadata']['name']}"
             if item["kind"] == "Pod":
-                found[name] = item
+                templates[name] = item
             elif item["kind"] == "GeneratorPool":
                 ray = item["spec"]["rayCluster"]["spec"]
-                found[f"{name}/head"] = ray["headGroupSpec"]["template"]
-                found[f"{name}/worker"] = ray["workerGroupSpecs"][0]["template"]
+                templates[f"{name}/head"] = ray["headGroupSpec"]["template"]
+                templates[f"{name}/worker"] = ray["workerGroupSpecs"][0]["template"]
             elif "template" in item.get("spec", {}):
-                found[name] = item["spec"]["template"]
-        return found
+                templates[name] = item["spec"]["template"]
+        return templates
 
 
 class RefusedError(Exception):
-    """Helm refused the values; the message is Helm's."""
+    """Helm refused the values. The message comes from Helm."""
 
 
 @functools.cache
@@ -65,12 +65,12 @@ def _rendered(values: tuple[str, ...], inline: str, kinds: tuple[str, ...], char
     command = ["helm", "template", "daybreak", str(chart), "--namespace", NAMESPACE]
     command += [part for path in values for part in ("--values", path)]
     command += [part for kind in kinds for part in ("--api-versions", kind)]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--values", "-"], check=False, input=inline, text=True, capture_output=True
     )
-    if done.returncode:
-        raise RefusedError(done.stderr)
-    return Rendered(tuple(item for item in yaml.safe_load_all(done.stdout) if item))
+    if result.returncode:
+        raise RefusedError(result.stderr)
+    return Rendered(tuple(item for item in yaml.safe_load_all(result.stdout) if item))
 
 
 def render(
@@ -79,7 +79,7 @@ def render(
     kinds: tuple[str, ...] = KINDS,
     chart: Path = CHART,
 ) -> Rendered:
-    """Render with values files and additional values; without files, with the minimal ones.
+    """Render the chart with these values files and additional values. Without files, it uses the minimal values.
 
     :raises RefusedError: with Helm's message.
     """

@@ -21,40 +21,40 @@ class Place:
 
 
 def allowed(policies: list[Object], source: Place, target: Place, port: int, protocol: str = "TCP") -> bool:
-    """Whether both ends allow it: the source's egress and the target's ingress."""
+    """Whether the egress rules of the source and the ingress rules of the target allow a connection."""
     return _side(policies, "egress", source, target, port, protocol) and _side(
         policies, "ingress", target, source, port, protocol
     )
 
 
-def _side(policies: list[Object], way: str, pod: Place, other: Place, port: int, protocol: str) -> bool:
-    """A pod that no policy of this direction selects is open; otherwise a rule must allow the connection."""
+def _side(policies: list[Object], direction: str, pod: Place, other: Place, port: int, protocol: str) -> bool:
+    """Whether one end allows the connection. A pod that no policy of this direction selects allows everything."""
     if not pod.namespace:
         return True
     selecting = [
         policy["spec"]
         for policy in policies
         if policy["metadata"]["namespace"] == pod.namespace
-        and way in [kind.lower() for kind in policy["spec"]["policyTypes"]]
+        and direction in [kind.lower() for kind in policy["spec"]["policyTypes"]]
         and _selects(policy["spec"]["podSelector"], pod.labels)
     ]
     if not selecting:
         return True
-    rules = [(spec, rule) for spec in selecting for rule in spec.get(way) or []]
-    return any(_rule(rule, way, pod.namespace, other, port, protocol) for _, rule in rules)
+    rules = [(spec, rule) for spec in selecting for rule in spec.get(direction) or []]
+    return any(_rule(rule, direction, pod.namespace, other, port, protocol) for _, rule in rules)
 
 
-def _rule(rule: Object, way: str, here: str, other: Place, port: int, protocol: str) -> bool:
+def _rule(rule: Object, direction: str, namespace: str, other: Place, port: int, protocol: str) -> bool:
     ports = rule.get("ports")
     if ports and not any(
         (policy["port"], policy.get("protocol", "TCP")) == (port, protocol) for policy in ports
     ):
         return False
-    peers = rule.get("to" if way == "egress" else "from")
-    return not peers or any(_peer(peer, here, other) for peer in peers)
+    peers = rule.get("to" if direction == "egress" else "from")
+    return not peers or any(_peer(peer, namespace, other) for peer in peers)
 
 
-def _peer(peer: Object, here: str, other: Place) -> bool:
+def _peer(peer: Object, namespace: str, other: Place) -> bool:
     if "ipBlock" in peer:
         block = peer["ipBlock"]
         if not other.ip or ipaddress.ip_address(other.ip) not in ipaddress.ip_network(block["cidr"]):
@@ -69,7 +69,7 @@ def _peer(peer: Object, here: str, other: Place) -> bool:
         labels = {"kubernetes.io/metadata.name": other.namespace}
         if not _selects(peer["namespaceSelector"], labels):
             return False
-    elif other.namespace != here:
+    elif other.namespace != namespace:
         return False
     return _selects(peer.get("podSelector", {}), other.labels)
 

@@ -1,4 +1,4 @@
-"""Runs external programs; a test whose program is not on PATH skips with a reason."""
+"""Runs external programs. A test whose program is not on the PATH is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 
-def try_run(*command: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+def try_run(*command: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program. :returns: its exit status and output."""
     if shutil.which(str(command[0])) is None:
         pytest.skip(f"{command[0]} is not on PATH")
     return subprocess.run(
-        [str(part) for part in command], check=False, input=given, text=True, capture_output=True
+        [str(part) for part in command], check=False, input=stdin, text=True, capture_output=True
     )
 
 
-def run(*command: str | Path, given: str = "") -> str:
+def run(*command: str | Path, stdin: str = "") -> str:
     """Run a program that must succeed. :returns: its output."""
-    done = try_run(*command, given=given)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    result = try_run(*command, stdin=stdin)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout

@@ -1,4 +1,4 @@
-"""Checks of the chart by external tools; each skips with a reason if its tool is not installed."""
+"""Checks the chart with external tools. A test is skipped with a reason if its tool is not installed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def as_yaml(values: Path) -> str:
 
 @every
 def test_helm_lint_passes(values: Path) -> None:
-    """In strict mode: warnings count."""
+    """In strict mode, warnings fail the check, too."""
     run("helm", "lint", "--strict", CHART, "--values", values)
 
 
-def test_the_charts_own_unit_tests_pass() -> None:
+def test_the_unit_tests_of_the_chart_pass() -> None:
     """helm-unittest can simulate a cluster with older Secrets and CRDs."""
     output = run("helm-unittest", "--strict", CHART)
     assert "Test Suites: 0 passed" not in output
@@ -30,18 +30,18 @@ def test_the_charts_own_unit_tests_pass() -> None:
 
 @pytest.mark.usefixtures("helm")
 @every
-def test_kube_score_finds_nothing_critical(values: Path) -> None:
-    """Except what the annotations `kube-score/ignore` name, each with its reason."""
-    run("kube-score", "score", "-", "--output-format", "ci", given=as_yaml(values))
+def test_kube_score_finds_no_critical_problem(values: Path) -> None:
+    """The annotations ``kube-score/ignore`` name the exceptions and their reasons."""
+    run("kube-score", "score", "-", "--output-format", "ci", stdin=as_yaml(values))
 
 
-def test_the_kinds_that_tests_assume_are_those_that_templates_check_for() -> None:
+def test_the_tests_assume_exactly_the_kinds_that_templates_check_for() -> None:
     """A template that checks for another kind would never be rendered here."""
     checked = set()
     for path in (CHART / "templates").rglob("*"):
         if path.is_file():
-            for piece in path.read_text().split("APIVersions.Has ")[1:]:
-                checked.add(piece.split('"')[1])
+            for part in path.read_text().split("APIVersions.Has ")[1:]:
+                checked.add(part.split('"')[1])
     in_notes = {
         "ray.io/v1/RayCluster",
         "keda.sh/v1alpha1/ScaledObject",

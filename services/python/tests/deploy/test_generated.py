@@ -1,4 +1,4 @@
-"""The generated files of `deploy` match their sources."""
+"""Tests that the generated files of ``deploy`` match their sources."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from deploy_chart import REPOSITORY
 
 
 def check(tool: str) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, f"tools/{tool}.py", "--check"],
         check=False,
         cwd=REPOSITORY,
         text=True,
         capture_output=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_charts_schema_table_and_crd_match_their_sources() -> None:
-    """And every value has a description, which the README shows."""
+    """The check also fails if a value has no description for the README."""
     check("chart")
 
 
 @pytest.mark.usefixtures("helm")
 def test_the_plain_manifests_match_the_chart() -> None:
-    """deploy/keda and deploy/raycluster."""
+    """The manifests in deploy/keda and deploy/raycluster are generated from the chart."""
     check("manifests")

@@ -1,4 +1,4 @@
-"""The arguments that `make image` passes to the image builder. No image is built here."""
+"""Tests the arguments that ``make image`` passes to the image builder. No image is built here."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from deploy_tools import try_run
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
 def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
-    """With each of the three builders; without arguments the labels would be `dev` and `unknown`."""
+    """Each of the three builders gets both arguments. Without them, the labels would be ``dev`` and ``unknown``."""
     for name in ("make", "bash", "git", "sed"):
-        if (found := shutil.which(name)) is None:
+        if (program := shutil.which(name)) is None:
             pytest.skip(f"{name} is not on PATH")
-        (tmp_path / name).symlink_to(found)
-    fake = tmp_path / builder
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    # Variables of an outer make would change the output and the behaviour of this one.
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(
+        (tmp_path / name).symlink_to(program)
+    fake_builder = tmp_path / builder
+    fake_builder.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake_builder.chmod(0o755)
+    # The variables of an outer make would change the output and behaviour of this make.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(
         ["make", "--no-print-directory", "image", "IMAGE=somewhere/daybreak:1"],
         check=False,
         cwd=REPOSITORY,
-        env={**own, "PATH": str(tmp_path)},
+        env={**inherited, "PATH": str(tmp_path)},
         text=True,
         capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text(encoding="utf-8"))
     version = project["project"]["version"]
     # An archive of the tree has no revision.
     revision = try_run("git", "-C", REPOSITORY, "rev-parse", "--verify", "HEAD").stdout.strip() or "unknown"
-    assert done.stdout.split() == [
+    assert result.stdout.split() == [
         *("build", "-t", "somewhere/daybreak:1"),
         *("--build-arg", f"VERSION={version}", "--build-arg", f"REVISION={revision}", "."),
     ]
 
 
 def test_every_argument_of_a_label_is_declared_in_the_last_stage() -> None:
-    """An argument of another stage would silently be empty."""
+    """An argument that is declared only in another stage would silently be empty."""
     last = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
     used = set(re.findall(r'org\.opencontainers\.image\.[a-z.]+="\$\{(\w+)\}"', last))
     assert used == set(re.findall(r"^ARG (\w+)", last, re.MULTILINE)) == {"BASE", "VERSION", "REVISION"}

@@ -1,4 +1,4 @@
-"""docs/install.md: the chart accepts its values, and its commands name what exists. kind, EKS and GKE are not run."""
+"""Tests of docs/install.md: the chart accepts its values, and its commands are valid. No cluster is started."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PROGRAMS = {"daybreak": get_group(client), "daybreakd": get_group(server)}
 
 
 def replaced(base: Object, parts: Object) -> Object:
-    """The page's instructions for GKE: replace these parts. Node selectors are replaced as a whole."""
-    made = dict(base)
+    """Replace parts of the values, as the page says for GKE. Node selectors are replaced as a whole."""
+    result = dict(base)
     for name, value in parts.items():
-        deeper = isinstance(value, dict) and isinstance(base.get(name), dict) and name != "nodeSelector"
-        made[name] = replaced(base[name], value) if deeper else value
-    return made
+        recurse = isinstance(value, dict) and isinstance(base.get(name), dict) and name != "nodeSelector"
+        result[name] = replaced(base[name], value) if recurse else value
+    return result
 
 
 def values() -> dict[str, Object]:
-    """The values of the page, by cluster."""
+    """The values of the page, by kind of cluster."""
     ((_, kind),) = [file for code in COMMANDS for file in HEREDOC.findall(code)]
     eks, gke = [
         yaml.safe_load(code) for language, code in PAGE if language == "yaml" and "artifacts:" in code
@@ -53,19 +53,19 @@ def rendered(cluster: str, folder: Path) -> Rendered:
 
 @pytest.mark.usefixtures("helm")
 @pytest.mark.parametrize("cluster", ["kind", "eks", "gke"])
-def test_the_chart_accepts_the_values(cluster: str, tmp_path: Path) -> None:
-    """With its linter, its strict schema and its own checks; and kube-score as with the files of `ci`."""
-    made = rendered(cluster, tmp_path)
-    assert {item["metadata"]["name"] for item in made.all("GeneratorPool")} == {"echo", "video"}
+def test_the_chart_accepts_the_values_of_the_page(cluster: str, tmp_path: Path) -> None:
+    """The values pass Helm's linter, the schema, the chart's own checks and kube-score."""
+    chart = rendered(cluster, tmp_path)
+    assert {item["metadata"]["name"] for item in chart.all("GeneratorPool")} == {"echo", "video"}
     run("helm", "lint", "--strict", CHART, "--values", tmp_path / "values.yaml")
-    run("kube-score", "score", "-", "--output-format", "ci", given=yaml.safe_dump_all(made.objects))
+    run("kube-score", "score", "-", "--output-format", "ci", stdin=yaml.safe_dump_all(chart.objects))
 
 
 @pytest.mark.usefixtures("helm")
-def test_a_pod_requests_what_the_page_says(tmp_path: Path) -> None:
+def test_a_pod_requests_the_resources_that_the_page_states(tmp_path: Path) -> None:
     """Four ranks share a host: 32 CPUs, 4 GPUs, 256 GiB."""
-    found = rendered("eks", tmp_path).object("GeneratorPool", "video")
-    pool = GeneratorPool.read({**found, "metadata": {**found["metadata"], "uid": "u"}})
+    manifest = rendered("eks", tmp_path).object("GeneratorPool", "video")
+    pool = GeneratorPool.read({**manifest, "metadata": {**manifest["metadata"], "uid": "u"}})
     (group,) = manifests.cluster(pool, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
     resources = group["template"]["spec"]["containers"][0]["resources"]
     assert resources["requests"]["cpu"] == "32000m"
@@ -74,7 +74,7 @@ def test_a_pod_requests_what_the_page_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("helm")
-def test_no_eks_selector_is_left_on_gke(tmp_path: Path) -> None:
+def test_the_gke_values_have_no_eks_selector(tmp_path: Path) -> None:
     """A node selector that no node has would leave pods pending forever."""
     assert "eks.amazonaws.com" not in yaml.safe_dump_all(rendered("gke", tmp_path).objects)
 
@@ -88,14 +88,14 @@ def commands() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("code", COMMANDS, ids=lambda code: code.split("\n", 1)[0][:40])
-def test_bash_parses_each_block(code: str) -> None:
-    """Quotes and heredocs end where they should."""
-    done = subprocess.run(["bash", "-n"], check=False, input=code, text=True, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_bash_can_parse_each_block(code: str) -> None:
+    """No quote or heredoc is left open."""
+    result = subprocess.run(["bash", "-n"], check=False, input=code, text=True, capture_output=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_commands_name_files_and_targets_that_exist() -> None:
-    """Folders of deploy, targets of make, and the values file that the page itself writes."""
+    """The commands use folders of ``deploy``, targets of make, and the values file that the page writes."""
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     written = {name for code in COMMANDS for name, _ in HEREDOC.findall(code)}
     named = {word for words in commands() for word in words if word.startswith("deploy/")} - {
@@ -111,8 +111,8 @@ def test_the_commands_name_files_and_targets_that_exist() -> None:
     assert files == written
 
 
-def test_daybreaks_programs_accept_their_commands() -> None:
-    """With every option and argument; nothing is run."""
+def test_daybreaks_programs_accept_the_commands_of_the_page() -> None:
+    """The programs parse every option and argument of the page. Nothing is run."""
     tried = set()
     for words in commands():
         for at, word in enumerate(words):

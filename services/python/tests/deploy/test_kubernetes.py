@@ -1,6 +1,7 @@
-"""A real API server checks the chart, the plain manifests and bad GeneratorPools, by dry runs that write nothing.
+"""A real API server checks the chart, the plain manifests and invalid GeneratorPools. Dry runs write nothing.
 
-The server is the one in ``KUBECONFIG``; `.ci/run` uses one without and then with the kinds of KEDA and others.
+The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: on a server without optional kinds such as
+KEDA's, and on one with them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from daybreak_server.operator.crd.definition import NAME, definition
 
 DEPLOY = REPOSITORY / "deploy"
 FOLDERS = sorted({path.parent.name for path in DEPLOY.glob("*/*.yaml")})
-"""The folders that people apply by hand."""
-OF_NO_NAMESPACE = ("CustomResourceDefinition", "Namespace")
+"""The folders with manifests for ``kubectl apply``."""
+CLUSTER_SCOPED = ("CustomResourceDefinition", "Namespace")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> None:
-    """A cluster with the CRD of GeneratorPool."""
+    """Skip the test without a cluster that has the CRD of GeneratorPool."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no cluster: nothing was tested on an API server")
     if "daybreak.dev/v1alpha1" not in run("kubectl", "api-versions").split():
@@ -34,16 +35,16 @@ def cluster() -> None:
 
 @pytest.fixture(scope="module")
 def same_definition(cluster: None) -> None:
-    """The cluster has this tree's CRD, not an older one."""
-    (wanted,) = yaml.safe_load_all((DEPLOY / "crd" / "generatorpools.yaml").read_text())
-    found = yaml.safe_load(run("kubectl", "get", "customresourcedefinition", NAME, "--output", "yaml"))
+    """Skip the test if the cluster has another version of the CRD than this tree."""
+    (ours,) = yaml.safe_load_all((DEPLOY / "crd" / "generatorpools.yaml").read_text())
+    installed = yaml.safe_load(run("kubectl", "get", "customresourcedefinition", NAME, "--output", "yaml"))
     mark = "daybreak.dev/definition"
-    if found["metadata"].get("annotations", {}).get(mark) != wanted["metadata"]["annotations"][mark]:
+    if installed["metadata"].get("annotations", {}).get(mark) != ours["metadata"]["annotations"][mark]:
         pytest.skip("the cluster has another version of the CRD: kubectl apply --server-side -f deploy/crd")
 
 
 def known() -> set[str]:
-    """The kinds that the cluster has, as charts check for them: group and version, with and without the kind."""
+    """The API versions of the cluster as charts check for them: ``group/version`` and ``group/version/Kind``."""
     rows = [line.split() for line in run("kubectl", "api-resources", "--no-headers").splitlines()]
     return {row[-3] for row in rows} | {f"{row[-3]}/{row[-1]}" for row in rows}
 
@@ -57,7 +58,7 @@ def optional_kinds(objects: list[Object]) -> set[tuple[str, str]]:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem.removesuffix("-values"))
 def test_an_api_server_accepts_the_rendered_chart(values: Any) -> None:
-    """With all optional kinds that this cluster has: of KEDA, Prometheus, Gateway API."""
+    """The chart is rendered with all optional kinds of this cluster: those of KEDA, Prometheus and the Gateway API."""
     rendered = run(
         *("helm", "template", "daybreak", CHART, "--namespace", "default"),
         *("--dry-run=server", "--no-hooks", "--values", values),
@@ -65,31 +66,31 @@ def test_an_api_server_accepts_the_rendered_chart(values: Any) -> None:
     kinds = tuple(kind for kind in KINDS if kind in known())
     requested = optional_kinds([item for item in yaml.safe_load_all(rendered) if item])
     assert requested == optional_kinds(list(render(values, kinds=kinds).objects))
-    run("kubectl", "apply", "--dry-run=server", "--namespace", "default", "--filename", "-", given=rendered)
+    run("kubectl", "apply", "--dry-run=server", "--namespace", "default", "--filename", "-", stdin=rendered)
 
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_an_api_server_accepts_the_plain_manifests(folder: str) -> None:
-    """Unchanged except for their namespace, which need not exist for a dry run."""
+    """The manifests are unchanged except for their namespace, which may be missing in the cluster."""
     needs = {"keda": {"keda.sh/v1alpha1"}, "raycluster": {"ray.io/v1"}}.get(folder, set())
     if missing := needs - known():
         pytest.skip(f"the cluster does not know {', '.join(missing)}")
-    made = "---\n".join(path.read_text() for path in sorted((DEPLOY / folder).glob("*.yaml")))
-    objects = [item for item in yaml.safe_load_all(made) if item]
+    text = "---\n".join(path.read_text() for path in sorted((DEPLOY / folder).glob("*.yaml")))
+    objects = [item for item in yaml.safe_load_all(text) if item]
     for item in objects:
-        if item["kind"] not in OF_NO_NAMESPACE:
+        if item["kind"] not in CLUSTER_SCOPED:
             item["metadata"]["namespace"] = "default"
     # Server-side, as in deploy/README.md; conflicts with an earlier field manager do not matter here.
     options = ("--server-side", "--force-conflicts") if folder == "crd" else ()
     manifests = yaml.safe_dump_all(objects)
-    run("kubectl", "apply", "--dry-run=server", *options, "--filename", "-", given=manifests)
+    run("kubectl", "apply", "--dry-run=server", *options, "--filename", "-", stdin=manifests)
 
 
 def pool(
     name: str = "tried", *, ray: Object | None = None, worker: Object | None = None, **spec: Any
 ) -> Object:
-    """A GeneratorPool; `ray` and `worker` go into its RayCluster and its worker group."""
+    """Make a GeneratorPool. ``ray`` and ``worker`` are added to its RayCluster and its worker group."""
     group = {"template": {"spec": {"containers": [{"name": "ray", "image": "none"}]}}}
     cluster = {"headGroupSpec": group, "workerGroupSpecs": [{**group, **(worker or {})}], **(ray or {})}
     return {
@@ -105,7 +106,7 @@ def window(begins: str, ends: str) -> Object:
 
 
 def rules(node: Any) -> Iterator[Object]:
-    """Every CEL rule of the CRD."""
+    """Yield every CEL rule of the CRD."""
     if isinstance(node, dict):
         yield from node.get("x-kubernetes-validations", ())
         node = list(node.values())
@@ -117,13 +118,13 @@ MESSAGES = {rule["message"] for rule in rules(definition())}
 REFUSED = {
     "a name that begins with a digit": (pool("1st"), "begins with a letter"),
     "a name that is too long": (pool("a" * 32), "at most 31 characters"),
-    "a name that is taken": (pool("api"), r"\bapi\b"),
+    "a reserved name": (pool("api"), r"\bapi\b"),
     "ranks that hosts cannot share": (pool(ranks=3, hostsPerGroup=2), "hostsPerGroup must divide ranks"),
     "one and a half GPUs": (pool(resources={"gpus": 1.5}), "fraction of one GPU or a whole number"),
-    "a window of no time": (pool(warmSchedule=[window("08:00", "08:00")]), "from and to of a window"),
+    "a window of zero length": (pool(warmSchedule=[window("08:00", "08:00")]), "from and to of a window"),
     "Ray's autoscaler": (pool(ray={"enableInTreeAutoscaling": True}), "remove enableInTreeAutoscaling"),
     "a suspended cluster": (pool(ray={"suspend": False}), r"remove suspend.*spec\.idle"),
-    "a head that remembers": (
+    "a head with fault tolerance": (
         pool(ray={"gcsFaultToleranceOptions": {"redisAddress": "redis:6379"}}),
         "remove gcsFaultToleranceOptions",
     ),
@@ -139,36 +140,36 @@ REFUSED = {
         }.items()
     },
 }
-TAKEN = {
-    "the least": pool(),
+ACCEPTED = {
+    "only the required fields": pool(),
     "the longest name": pool("a" * 31),
     "ranks that hosts share": pool(ranks=8, hostsPerGroup=2, resources={"gpus": 4.0}),
     "a part of a GPU": pool(resources={"gpus": 0.5}),
     "a window over midnight": pool(warmSchedule=[window("22:00", "06:00")]),
-    "no autoscaler of Ray": pool(ray={"enableInTreeAutoscaling": False}),
+    "Ray's autoscaler turned off": pool(ray={"enableInTreeAutoscaling": False}),
 }
 
 
 def test_each_rule_of_the_crd_has_a_pool_that_breaks_it() -> None:
-    """Creating a pool can break all of them; a rule about changes would need a test that changes a pool."""
+    """Each rule can be broken by creating a pool. A rule about changes would need a test that changes a pool."""
     words = [words for _, words in REFUSED.values()]
-    assert [item for item in MESSAGES if not any(re.search(each, item) for each in words)] == []
+    assert [item for item in MESSAGES if not any(re.search(pattern, item) for pattern in words)] == []
     assert not any("oldSelf" in rule["rule"] for rule in rules(definition()))
 
 
 @pytest.mark.usefixtures("same_definition")
 @pytest.mark.parametrize("case", REFUSED)
-def test_an_api_server_refuses_a_bad_pool_with_our_message(case: str) -> None:
-    """With the message of the only rule that it breaks."""
+def test_an_api_server_refuses_an_invalid_pool_with_our_message(case: str) -> None:
+    """The error has the message of the only rule that the pool breaks."""
     bad, words = REFUSED[case]
-    result = try_run("kubectl", "create", "--dry-run=server", "--filename", "-", given=yaml.safe_dump(bad))
+    result = try_run("kubectl", "create", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump(bad))
     assert result.returncode == 1
     (broken,) = [item for item in MESSAGES if item in result.stderr]
     assert re.search(words, broken)
 
 
 @pytest.mark.usefixtures("same_definition")
-@pytest.mark.parametrize("case", TAKEN)
-def test_an_api_server_accepts_a_pool_at_the_limit_of_the_rules(case: str) -> None:
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_an_api_server_accepts_a_pool_that_just_meets_the_rules(case: str) -> None:
     """No rule refuses more than its message says."""
-    run("kubectl", "create", "--dry-run=server", "--filename", "-", given=yaml.safe_dump(TAKEN[case]))
+    run("kubectl", "create", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump(ACCEPTED[case]))

@@ -1,4 +1,4 @@
-"""`make e2e` on nodes without the image reports within seconds what to build, and does not wait for Helm."""
+"""Tests that ``make e2e`` reports a missing image within seconds and does not wait for Helm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAR = "ghcr.io/versity/versitygw:v1"
 
 
 def pod(image: str, reason: str | None, message: str = "", *, init: bool = False) -> Any:
-    """A pod as the API returns it."""
+    """Make a pod as the API returns it."""
     waiting = SimpleNamespace(reason=reason, message=message) if reason else None
     status = SimpleNamespace(name="main", image=f"docker.io/{image}", state=SimpleNamespace(waiting=waiting))
     fine = SimpleNamespace(name="fine", image="x", state=SimpleNamespace(waiting=None))
@@ -40,10 +40,10 @@ def pod(image: str, reason: str | None, message: str = "", *, init: bool = False
 
 
 def fresh() -> Any:
-    """A pod without a node."""
-    found = pod(OURS, None)
-    found.status = SimpleNamespace(init_container_statuses=None, container_statuses=None)
-    return found
+    """Make a pod that has no node yet."""
+    new_pod = pod(OURS, None)
+    new_pod.status = SimpleNamespace(init_container_statuses=None, container_statuses=None)
+    return new_pod
 
 
 def check(*pods: Any, at_s: float = 0.0, watch: ImageWatch | None = None) -> None:
@@ -70,14 +70,14 @@ def test_a_missing_image_is_reported_at_the_first_check(broken: Any) -> None:
     assert f"kind load docker-image {image}" in str(caught.value)
 
 
-def test_a_registry_may_fail_once_but_not_forever() -> None:
-    seen = [pod(FAR, "ErrImagePull", "429 Too Many Requests")]
-    watch = ImageWatch(lambda: seen, [FAR])
+def test_a_pull_that_fails_for_too_long_is_reported() -> None:
+    pods = [pod(FAR, "ErrImagePull", "429 Too Many Requests")]
+    watch = ImageWatch(lambda: pods, [FAR])
     check(watch=watch, at_s=0)
     check(watch=watch, at_s=PULL_TIMEOUT_S - 1)
-    seen[0] = pod(FAR, None)
+    pods[0] = pod(FAR, None)
     check(watch=watch, at_s=PULL_TIMEOUT_S)
-    seen[0] = pod(FAR, "ImagePullBackOff")
+    pods[0] = pod(FAR, "ImagePullBackOff")
     check(watch=watch, at_s=PULL_TIMEOUT_S + 1)
     with pytest.raises(MissingImageError, match="versitygw"):
         check(watch=watch, at_s=2 * PULL_TIMEOUT_S + 1)
@@ -101,16 +101,16 @@ def test_a_request_to_a_busy_api_server_is_retried() -> None:
     ImageWatch(pods, [OURS]).check()
 
 
-def test_the_images_are_those_of_the_values() -> None:
-    """So an upgrade to a missing image is reported as well."""
+def test_the_watched_images_are_those_of_the_values() -> None:
+    """The watch reads the images from the values, so it also reports a missing image of an upgrade."""
     assert images_of(values(Images(daybreak="here:5000/day:1", s3="x:1", redis="r:2"))) == {
         "here:5000/day:1",
         "r:2",
     }
 
 
-def test_a_missing_image_ends_a_waiting_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This Helm would wait for ten minutes; the test's timeout is the proof."""
+def test_a_missing_image_ends_the_wait_for_helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake Helm would wait for ten minutes, which is longer than the timeout of this test."""
     helm = tmp_path / "helm"
     helm.write_text('#!/bin/sh\n[ "$1" = version ] && echo v3.1 && exit\ncat > values\nexec sleep 600\n')
     helm.chmod(0o755)

@@ -1,6 +1,6 @@
-"""The chart's NetworkPolicies as a matrix: exactly the necessary connections are possible.
+"""Tests that the chart's NetworkPolicies allow exactly the necessary connections.
 
-The rendered rules are evaluated here, because many networks, such as the test cluster's, accept policies but do not
+The tests evaluate the rendered rules, because many networks, such as the test cluster's, accept policies but do not
 enforce them.
 """
 
@@ -24,7 +24,7 @@ PORTS = (22, 53, 443, 6379, 8000, 8076, 8080, 8265, 9090, 10001, 16443, 52365, 3
 
 def places(rendered: Rendered) -> dict[str, Place]:
     """The release's pods with their labels, and other peers."""
-    found = {}
+    places = {}
     names = {
         "gateway": "Deployment/daybreak-gateway",
         "operator": "Deployment/daybreak-operator",
@@ -35,14 +35,14 @@ def places(rendered: Rendered) -> dict[str, Place]:
     templates = rendered.templates()
     for name in [name for name, template in names.items() if template in templates]:
         labels = templates[names[name]]["metadata"]["labels"]
-        found[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
+        places[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
     for item in rendered.all("GeneratorPool"):
         pool = GeneratorPool.read({**item, "metadata": {**item["metadata"], "uid": "u"}})
         spec = manifests.cluster(pool, replicas=1, suspend=False)["spec"]
-        for part, made in (("head", spec["headGroupSpec"]), ("rank", spec["workerGroupSpecs"][0])):
+        for part, group in (("head", spec["headGroupSpec"]), ("rank", spec["workerGroupSpecs"][0])):
             name = f"{pool.name} {part}"
-            labels = made["template"]["metadata"]["labels"]
-            found[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
+            labels = group["template"]["metadata"]["labels"]
+            places[name] = Place(name=name, labels=labels, namespace=NAMESPACE)
     others = [
         Place(name="keda", namespace="keda"),
         Place(name="ingress", namespace="ingress-nginx"),
@@ -54,7 +54,7 @@ def places(rendered: Rendered) -> dict[str, Place]:
         Place(name="api server", ip="10.96.0.1"),
         Place(name="internet", ip="203.0.113.9"),
     ]
-    return {**found, **{item.name: item for item in others}}
+    return {**places, **{item.name: item for item in others}}
 
 
 def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
@@ -74,10 +74,10 @@ def matrix(rendered: Rendered) -> set[tuple[str, str, int]]:
 
 
 def test_with_named_peers_only_these_connections_are_possible() -> None:
-    """For every pair and port: all other connections are refused. A pod that needs none has none."""
+    """The test tries every pair and port. A pod that needs no connection gets none."""
     rendered = render(HARDENED, also={"prePull": {"enabled": True}})
     assert "pre-pull" in places(rendered)
-    may = {
+    expected = {
         *((who, "redis", 6379) for who in ("gateway", "operator", "keda")),
         *((who, "dns", 53) for who in ("gateway", "operator", "test")),
         ("gateway", "s3", 443),
@@ -90,17 +90,22 @@ def test_with_named_peers_only_these_connections_are_possible() -> None:
     }
     for pool in ("video", "echo"):
         head, rank = f"{pool} head", f"{pool} rank"
-        may |= {(item, other, port) for item, other in ((head, rank), (rank, head)) for port in PORTS}
-        may.add(("operator", head, 8265))
+        expected |= {(item, other, port) for item, other in ((head, rank), (rank, head)) for port in PORTS}
+        expected.add(("operator", head, 8265))
         for item in (head, rank):
-            may |= {(item, "redis", 6379), (item, "s3", 443), (item, "dns", 53), ("prometheus", item, 8080)}
+            expected |= {
+                (item, "redis", 6379),
+                (item, "s3", 443),
+                (item, "dns", 53),
+                ("prometheus", item, 8080),
+            }
             # Heads and ranks share a policy; a rank does not listen on this port.
-            may.add(("operator", item, 8265))
-    assert matrix(rendered) == may
+            expected.add(("operator", item, 8265))
+    assert matrix(rendered) == expected
 
 
 def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
-    """Every peer of Ray may run code: not the other pool, the gateway or a neighbour."""
+    """A peer of Ray may run code in it, so neither another pool nor the gateway nor a neighbour may connect."""
     rendered = render()
     inside = {
         (source, target, port) for source, target, port in matrix(rendered) if target.startswith("video ")
@@ -109,8 +114,8 @@ def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
     assert {port for source, _, port in inside if source == "operator"} == {8265}
 
 
-def test_by_default_everyone_reaches_the_gateway_and_only_its_clients_redis() -> None:
-    """The API is open; Redis admits only Daybreak's processes and KEDA."""
+def test_by_default_every_pod_reaches_the_gateway_but_only_clients_of_redis_reach_redis() -> None:
+    """The API is open to all pods. Redis accepts only Daybreak's processes and KEDA."""
     allowed_now = matrix(render())
     assert {source for source, target, _ in allowed_now if target == "redis"} == {
         *("gateway", "operator", "keda", "video head", "video rank", "echo head", "echo rank")
@@ -123,7 +128,7 @@ def test_by_default_everyone_reaches_the_gateway_and_only_its_clients_redis() ->
 
 
 def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
-    """Each only on its own port."""
+    """Each of them can be reached on its own port only."""
     tls = render(CHART / "ci" / "external-redis-values.yaml").all("NetworkPolicy")
     sentinel = render(CHART / "ci" / "sentinel-values.yaml").all("NetworkPolicy")
     known = places(render())
@@ -143,8 +148,8 @@ def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
     ("s3", "port"),
     [({}, 443), ({"endpointUrl": "http://s3.other.svc:7070"}, 7070), ({"endpointUrl": "http://minio"}, 80)],
 )
-def test_the_file_stores_port_follows_its_address(s3: Object, port: int) -> None:
-    """Unless `networkPolicy.artifacts.ports` names other ports of its pods."""
+def test_the_port_of_the_artifact_store_follows_its_address(s3: Object, port: int) -> None:
+    """The value ``networkPolicy.artifacts.ports`` overrides that port."""
     also = {"artifacts": {"s3": s3}}
     base = CHART / "ci" / "cluster-idle-values.yaml"
     policies = render(base, also=also).all("NetworkPolicy")
@@ -157,11 +162,11 @@ def test_the_file_stores_port_follows_its_address(s3: Object, port: int) -> None
 
 
 def test_the_plain_manifests_have_the_same_rules() -> None:
-    """deploy/raycluster has them without the operator's."""
+    """deploy/raycluster has the chart's rules, but none for an operator."""
     text = Path(REPOSITORY / "deploy" / "raycluster" / "10-daybreak.yaml").read_text()
     policies = [item for item in yaml.safe_load_all(text) if item["kind"] == "NetworkPolicy"]
-    made = Path(REPOSITORY / "deploy" / "raycluster" / "20-raycluster.yaml").read_text()
-    (cluster,) = [item for item in yaml.safe_load_all(made) if item["kind"] == "RayCluster"]
+    cluster_text = Path(REPOSITORY / "deploy" / "raycluster" / "20-raycluster.yaml").read_text()
+    (cluster,) = [item for item in yaml.safe_load_all(cluster_text) if item["kind"] == "RayCluster"]
     spec = cluster["spec"]
     head, rank = (
         Place(name=name, namespace="daybreak", labels=part["template"]["metadata"]["labels"])

@@ -1,4 +1,4 @@
-"""The upgrade test starts only from builds whose queues this build can read."""
+"""Tests that the upgrade test accepts only builds whose queues this build can read."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def test_a_build_with_other_keys_in_redis_is_rejected(tmp_path: Path) -> None:
         require_compatible_queues(tmp_path / CHART)
 
 
-def test_this_build_may_be_upgraded_from() -> None:
+def test_an_upgrade_from_this_build_is_allowed() -> None:
     require_compatible_queues(REPOSITORY / CHART)

@@ -1,4 +1,4 @@
-"""Wrong values are rejected before anything is installed, with a message that says what to write."""
+"""Tests that Helm rejects wrong values before it installs anything, with a message that says what to write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("helm")
     ],
     ids=str,
 )
-def test_the_schema_names_the_path_and_what_it_accepts(also: Object, words: list[str]) -> None:
+def test_a_schema_error_has_the_path_and_the_accepted_values(also: Object, words: list[str]) -> None:
     with pytest.raises(RefusedError) as refused:
         render(also=also)
     for word in words:
@@ -77,7 +77,7 @@ def test_conflicting_values_are_rejected_with_what_to_write(also: Object, senten
     assert sentence in str(refused.value)
 
 
-ELSEWHERE: list[tuple[str, object, str]] = [
+SET_BY_OTHER_VALUES: list[tuple[str, object, str]] = [
     ("pools", {"video": {"checkpoint_s": 5}}, "pools.<pool>.settings"),
     ("http.host", "::", "every address"),
     ("http.port", 9000, "gateway.service.port"),
@@ -101,7 +101,7 @@ ELSEWHERE: list[tuple[str, object, str]] = [
     ("artifacts.s3.path_style", False, "artifacts.s3.pathStyle"),
     ("artifacts.s3.presign", False, "artifacts.s3.presign"),
 ]
-OF_A_POOL: list[tuple[str, object, str]] = [
+SET_BY_VALUES_OF_A_POOL: list[tuple[str, object, str]] = [
     ("workload", "echo", "workload"),
     ("model", "/model", "model"),
     ("ranks", 2, "ranks"),
@@ -114,24 +114,27 @@ OF_A_POOL: list[tuple[str, object, str]] = [
 
 
 def _at(path: str, value: object) -> Object:
-    made = value
+    tree = value
     for part in reversed(path.split(".")):
-        made = {part: made}
-    assert isinstance(made, dict)
-    return made
+        tree = {part: tree}
+    assert isinstance(tree, dict)
+    return tree
 
 
 @pytest.mark.parametrize(
     ("path", "value", "instead"),
     [
-        *((f"settings.{path}", value, instead) for path, value, instead in ELSEWHERE),
-        *((f"pools.video.settings.{key}", value, f"pools.video.{name}") for key, value, name in OF_A_POOL),
+        *((f"settings.{path}", value, instead) for path, value, instead in SET_BY_OTHER_VALUES),
+        *(
+            (f"pools.video.settings.{key}", value, f"pools.video.{name}")
+            for key, value, name in SET_BY_VALUES_OF_A_POOL
+        ),
         ("poolDefaults.settings.ranks", 2, "poolDefaults.ranks"),
         ("poolDefaults.settings.workload", "echo", "pools.<pool>.workload"),
     ],
     ids=str,
 )
-def test_settings_with_their_own_value_are_rejected_with_its_name(
+def test_a_setting_that_has_its_own_value_is_rejected_with_the_name_of_the_value(
     path: str, value: object, instead: str
 ) -> None:
     """Ports, policies and triggers are rendered from values, and the operator sets a group's settings in its pods."""
@@ -142,13 +145,13 @@ def test_settings_with_their_own_value_are_rejected_with_its_name(
     assert instead in advice
 
 
-def test_a_ranks_memory_has_the_crds_pattern() -> None:
-    """Otherwise Helm would accept what the API server refuses in the middle of an install."""
+def test_the_memory_of_a_rank_has_the_same_pattern_in_chart_and_crd() -> None:
+    """With another pattern, Helm would accept a value that the API server refuses in the middle of an install."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     (version,) = definition()["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    wanted = spec["resources"]["properties"]["memory"]["pattern"]
+    pattern = spec["resources"]["properties"]["memory"]["pattern"]
     assert schema["properties"]["poolDefaults"]["properties"]["resources"]["properties"]["memory"] == {
         "type": "string",
-        "pattern": wanted,
+        "pattern": pattern,
     }

@@ -1,4 +1,4 @@
-"""The rendered chart, for each values file that it ships."""
+"""Tests of the rendered chart, with each values file that it contains."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ every = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem.rem
 
 
 def pools(rendered: Rendered) -> dict[str, GeneratorPool]:
-    made = {}
+    pools_by_name = {}
     for item in rendered.all("GeneratorPool"):
-        made[item["metadata"]["name"]] = GeneratorPool.read(
+        pools_by_name[item["metadata"]["name"]] = GeneratorPool.read(
             {**item, "metadata": {**item["metadata"], "uid": "u"}}
         )
-    return made
+    return pools_by_name
 
 
 def environment(container: Object) -> dict[str, str]:
-    """A container's variables, expanded as Kubernetes does; values from Secrets are `secret`."""
+    """A container's variables, expanded as Kubernetes does. A value from a Secret is the text ``secret``."""
     known: dict[str, str] = {}
     for item in container["env"]:
         text = item.get("value", "secret")
-        known[item["name"]] = re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], text)
+        known[item["name"]] = re.sub(r"\$\((\w+)\)", lambda match: known[match[1]], text)
     return known
 
 
@@ -47,7 +47,7 @@ def settings_of(rendered: Rendered, container: Object, folder: Path) -> Settings
 
 @every
 def test_neither_a_raycluster_nor_a_number_of_groups_is_rendered(values: Path) -> None:
-    """Helm would fight the operator over the one, and KEDA over the other."""
+    """The operator owns the RayCluster and KEDA the number of groups, so Helm must not overwrite them."""
     rendered = render(values)
     assert not rendered.all("RayCluster")
     assert rendered.all("GeneratorPool")
@@ -59,7 +59,7 @@ def test_neither_a_raycluster_nor_a_number_of_groups_is_rendered(values: Path) -
 
 @every
 def test_every_process_can_read_its_settings(values: Path, tmp_path: Path) -> None:
-    """The file and the variables of each container are valid settings, and describe the same pools."""
+    """The file and the variables of each container form valid settings with the same pools."""
     rendered = render(values)
     gateway = rendered.object("Deployment", "daybreak-gateway")["spec"]["template"]["spec"]["containers"][0]
     operator = rendered.object("Deployment", "daybreak-operator")["spec"]["template"]["spec"]["containers"][0]
@@ -71,8 +71,8 @@ def test_every_process_can_read_its_settings(values: Path, tmp_path: Path) -> No
         cluster = manifests.cluster(pool, replicas=1, suspend=False)["spec"]
         for part in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]):
             settings = settings_of(rendered, part["template"]["spec"]["containers"][0], tmp_path)
-            own = settings.pools[name]
-            assert (own.workload, own.ranks, own.drain_s) == (
+            pool_settings = settings.pools[name]
+            assert (pool_settings.workload, pool_settings.ranks, pool_settings.drain_s) == (
                 pool.workload,
                 pool.spec.ranks,
                 pool.spec.drain_seconds,
@@ -80,8 +80,8 @@ def test_every_process_can_read_its_settings(values: Path, tmp_path: Path) -> No
 
 
 @every
-def test_kedas_trigger_counts_the_live_tasks_of_its_pool(values: Path) -> None:
-    """The key is the store's name for it, the target is the pool, and only a pool without work scales to zero."""
+def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
+    """The trigger reads the store's key of live tasks, its target is the pool, and only idle pools scale to zero."""
     rendered = render(values)
     scaled = {item["metadata"]["name"]: item["spec"] for item in rendered.all("ScaledObject")}
     assert set(scaled) == set(pools(rendered))
@@ -100,8 +100,8 @@ def test_kedas_trigger_counts_the_live_tasks_of_its_pool(values: Path) -> None:
         assert spec["initialCooldownPeriod"] == spec["cooldownPeriod"]
 
 
-def test_without_keda_nothing_of_it_is_rendered() -> None:
-    """An object of a kind that the cluster lacks would fail the whole installation."""
+def test_objects_of_optional_kinds_are_rendered_only_if_the_cluster_has_the_kinds() -> None:
+    """One object of a kind that the cluster lacks would make the whole installation fail."""
     known = {item["apiVersion"] for item in render(kinds=()).objects}
     assert not any(version.startswith(("keda.sh", "monitoring", "gateway.networking")) for version in known)
     assert render(kinds=(), also={"keda": {"enabled": True}}).all("ScaledObject")
@@ -109,8 +109,8 @@ def test_without_keda_nothing_of_it_is_rendered() -> None:
 
 
 @every
-def test_every_pod_meets_the_restricted_level(values: Path) -> None:
-    """Non-root, no privileges, a read-only root file system, and no token unless it is used."""
+def test_every_pod_meets_the_restricted_pod_security_standard(values: Path) -> None:
+    """Pods run without root, privileges and a writable root file system. Only the operator has a token."""
     for name, template in render(values).templates().items():
         spec = template["spec"]
         security = spec["securityContext"]
@@ -119,18 +119,18 @@ def test_every_pod_meets_the_restricted_level(values: Path) -> None:
         assert spec["automountServiceAccountToken"] is (name == "Deployment/daybreak-operator"), name
         assert spec["enableServiceLinks"] is False, name
         for container in spec["containers"]:
-            own = container["securityContext"]
-            assert own["allowPrivilegeEscalation"] is False, name
-            assert own["readOnlyRootFilesystem"] is True, name
-            assert own["capabilities"] == {"drop": ["ALL"]}, name
-            if not name.endswith("/worker"):  # a worker's follow from its ranks' resources
+            container_security = container["securityContext"]
+            assert container_security["allowPrivilegeEscalation"] is False, name
+            assert container_security["readOnlyRootFilesystem"] is True, name
+            assert container_security["capabilities"] == {"drop": ["ALL"]}, name
+            if not name.endswith("/worker"):  # the operator computes a worker's resources from its ranks
                 assert container["resources"]["requests"]["cpu"], name
                 assert container["resources"]["limits"]["memory"], name
 
 
 @every
-def test_every_pod_may_write_where_it_must(values: Path) -> None:
-    """With a read-only root, /tmp and the home folder are volumes in all containers of Daybreak."""
+def test_every_pod_can_write_to_tmp_and_its_home(values: Path) -> None:
+    """The root file system is read-only, so /tmp and the home folder are volumes in all of Daybreak's containers."""
     for name, template in render(values).templates().items():
         if not name.startswith(("GeneratorPool", "Deployment")):
             continue
@@ -141,42 +141,42 @@ def test_every_pod_may_write_where_it_must(values: Path) -> None:
                 assert "emptyDir" in volumes[mounts[path]], name
 
 
-def test_only_one_operator_ever_runs() -> None:
-    """Two would write the same RayCluster."""
+def test_at_most_one_operator_runs_at_a_time() -> None:
+    """Two operators would write to the same RayCluster."""
     spec = render().object("Deployment", "daybreak-operator")["spec"]
     assert spec["replicas"] == 1
     assert spec["strategy"] == {"type": "Recreate"}
 
 
-def test_the_operator_may_do_what_it_must_and_no_more() -> None:
-    """Only one namespace, no Secret except Ray's token, and no write to pods."""
+def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
+    """The role is limited to one namespace, reads no Secret except Ray's token, and never writes to pods."""
     rendered = render()
     assert not rendered.all("ClusterRole")
     (role,) = rendered.all("Role")
-    may = {
+    verbs = {
         (group, resource): set(rule["verbs"])
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert may["", "pods"] == {"get", "list", "watch"}
-    assert may["", "secrets"] == {"get"}
-    assert {"create", "patch", "delete"} <= may["ray.io", "rayclusters"]
-    assert "patch" in may["daybreak.dev", "generatorpools/status"]
-    assert not {"create", "update", "patch", "delete"} & may["daybreak.dev", "generatorpools"]
+    assert verbs["", "pods"] == {"get", "list", "watch"}
+    assert verbs["", "secrets"] == {"get"}
+    assert {"create", "patch", "delete"} <= verbs["ray.io", "rayclusters"]
+    assert "patch" in verbs["daybreak.dev", "generatorpools/status"]
+    assert not {"create", "update", "patch", "delete"} & verbs["daybreak.dev", "generatorpools"]
     (secrets,) = [rule for rule in role["rules"] if "secrets" in rule["resources"]]
     assert secrets["resourceNames"] == ["daybreak-ray-token"]
 
 
-def test_install_page_has_the_requests_of_a_default_installation() -> None:
-    """docs/install.md has the sums; `video` keeps a head when idle, `echo` does not."""
+def test_the_install_page_has_the_resource_requests_of_a_default_installation() -> None:
+    """The page has the sums. When idle, ``video`` keeps its head and ``echo`` does not."""
     rendered = render()
     head, worker = (_pods(rendered, "video")[part] for part in ("headGroupSpec", "workerGroupSpecs"))
     idle = [head]
     for item in (*rendered.all("Deployment"), *rendered.all("StatefulSet")):
         idle += [item["spec"]["template"]] * item["spec"]["replicas"]
     page = (CHART.parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
-    assert f"| **idle** | {len(idle)} | {_requests(idle)} | 8 GiB |" in page
+    assert f"| **every pool at zero** | {len(idle)} | {_requests(idle)} | 8 GiB |" in page
     assert f"| each group of `video`, up to `maxGroups` (4) | 1 | {_requests([worker])} | |" in page
     assert (
         f"| `echo`, while `helm test` uses it | 2 | {_requests(list(_pods(rendered, 'echo').values()))} | |"
@@ -192,7 +192,7 @@ def _pods(rendered: Rendered, pool: str) -> dict[str, Object]:
 
 
 def _requests(templates: list[Object]) -> str:
-    """CPUs, memory and ephemeral storage as the page writes them. A limit without a request is also the request."""
+    """CPUs, memory and ephemeral storage as the page shows them. A limit without a request is also the request."""
     sums = dict.fromkeys(("cpu", "memory", "ephemeral-storage"), 0.0)
     units = {"m": 0.001, "Mi": 1 / 1024, "Gi": 1.0}
     for template in templates:
@@ -222,32 +222,32 @@ def revisions(rendered: Rendered) -> dict[str, str]:
     ],
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:60],
 )
-def test_groups_are_replaced_only_when_necessary(also: Object, replaced: set[str]) -> None:
+def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: set[str]) -> None:
     """A replacement costs every group of a pool its warm model."""
     before, after = revisions(render()), revisions(render(also=also))
     assert {name for name in before if before[name] != after[name]} == replaced
 
 
 def test_another_version_of_the_chart_replaces_no_group(tmp_path: Path) -> None:
-    """Ray's templates must have no labels with versions: only a change of the image replaces groups."""
+    """Ray's templates must have no labels with versions, because any change of a template replaces groups."""
     image: dict[str, Any] = {"image": {"tag": "same"}}
     assert revisions(render(also=image)) == revisions(render(also=image, chart=next_release(tmp_path)))
 
 
-def test_another_version_of_the_chart_restarts_no_redis(tmp_path: Path) -> None:
-    """Redis's template must have no label with a version either: while its pod is down, tasks are refused."""
-    now, then = (
+def test_another_version_of_the_chart_does_not_restart_redis(tmp_path: Path) -> None:
+    """Redis's template must have no label with a version either. While its pod restarts, tasks are refused."""
+    current, following = (
         render(chart=chart).object("StatefulSet", "daybreak-redis")
         for chart in (CHART, next_release(tmp_path))
     )
-    assert now["spec"] == then["spec"]
-    assert now["metadata"]["labels"] != then["metadata"]["labels"]
+    assert current["spec"] == following["spec"]
+    assert current["metadata"]["labels"] != following["metadata"]["labels"]
 
 
 def next_release(folder: Path) -> Path:
-    """A copy of the chart with another version and appVersion."""
+    """Copy the chart, and give the copy another version and appVersion."""
     copy = folder / "daybreak"
     shutil.copytree(CHART, copy)
-    about = yaml.safe_load((copy / "Chart.yaml").read_text())
-    (copy / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.9.9", "appVersion": "9.9.9"}))
+    metadata = yaml.safe_load((copy / "Chart.yaml").read_text())
+    (copy / "Chart.yaml").write_text(yaml.safe_dump({**metadata, "version": "9.9.9", "appVersion": "9.9.9"}))
     return copy

@@ -1,4 +1,4 @@
-"""The sidecar of deploy/raycluster deploys missing applications, and leaves others alone."""
+"""Tests of the sidecar of deploy/raycluster, which deploys missing applications and leaves others alone."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def head() -> Iterator[Head]:
 
 
 def config() -> dict[str, Any]:
-    made = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
-    data: dict[str, Any] = json.loads(made[0]["data"]["applications.json"])
+    documents = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
+    data: dict[str, Any] = json.loads(documents[0]["data"]["applications.json"])
     return data
 
 
-def test_it_deploys_again_what_the_head_loses(head: Head, tmp_path: Path) -> None:
-    """It deploys once, again after a loss, and a failed one with a new attempt; then SIGTERM ends it at once."""
+def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_path: Path) -> None:
+    """The sidecar deploys once, again after a loss, and a failed application as a new attempt. SIGTERM ends it."""
     path = tmp_path / "applications.json"
     path.write_text(json.dumps(config()))
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
@@ -103,7 +103,7 @@ def test_it_deploys_again_what_the_head_loses(head: Head, tmp_path: Path) -> Non
             wait_until(lambda: len(head.puts) == 1, what="the first put")
             polls = head.polls
             wait_until(lambda: head.polls > polls + 3, what="more polls")
-            assert len(head.puts) == 1, "existing applications are left alone"
+            assert len(head.puts) == 1, "the sidecar deployed applications that exist"
             head.applications.clear()
             wait_until(lambda: len(head.puts) == 2, what="a put after the head lost them")
             head.applications["video"]["status"] = "DEPLOY_FAILED"
@@ -112,11 +112,13 @@ def test_it_deploys_again_what_the_head_loses(head: Head, tmp_path: Path) -> Non
             keeper.send_signal(signal.SIGTERM)
         assert keeper.wait(timeout=10) == 0
     attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
-    assert attempts == [1, 1, 2], "Serve retries a failed application only with new arguments"
+    assert attempts == [1, 1, 2], (
+        "a failed application needs new arguments, because Serve does not retry the same ones"
+    )
 
 
-def test_the_applications_that_it_deploys_exist_in_the_server() -> None:
-    """The import paths exist, and the pool has as many groups as hosts."""
+def test_the_applications_of_the_sidecar_exist_in_the_server() -> None:
+    """The import paths exist in the server, and the pool has as many groups as the cluster has workers."""
     applications = {app["name"]: app for app in config()["applications"]}
     assert set(applications) == {API_APPLICATION, "video"}
     for app in applications.values():
@@ -126,6 +128,6 @@ def test_the_applications_that_it_deploys_exist_in_the_server() -> None:
         assert spec.origin is not None
         tree = ast.parse(Path(spec.origin).read_text())
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    made = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
-    (group,) = made[1]["spec"]["workerGroupSpecs"]
+    documents = list(yaml.safe_load_all((FOLDER / "20-raycluster.yaml").read_text()))
+    (group,) = documents[1]["spec"]["workerGroupSpecs"]
     assert applications["video"]["args"]["groups"] == group["replicas"] == group["minReplicas"]

@@ -1,4 +1,4 @@
-"""Pools on a real Valkey, and groups of one rank to serve them; see `testkit.pools` and `testkit.ranks`."""
+"""Fixtures for pools on a real Valkey and for groups of one rank. See `testkit.pools` and `testkit.ranks`."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from testkit.valkey import Server
 
 @pytest.fixture
 def pools(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
-    """Makes pools on the session's Valkey, and closes them."""
-    made: list[Pool] = []
+    """Creates pools on the session's Valkey, and closes them after the test."""
+    created: list[Pool] = []
 
     def make(**options: Any) -> Pool:
-        made.append(Pool(make_settings(valkey, tmp_path, **options)))
-        return made[-1]
+        created.append(Pool(make_settings(valkey, tmp_path, **options)))
+        return created[-1]
 
     yield make
-    for pool in made:
+    for pool in created:
         pool.close()
 
 
 @pytest.fixture
 def leader() -> Iterator[Callable[..., Rank]]:
-    """Starts groups of one rank as threads, and stops them."""
-    made: list[Rank] = []
+    """Starts groups of one rank as threads, and stops them after the test."""
+    started: list[Rank] = []
 
     def start(pool: Pool, *, on_broken: Callable[[Cause], None] = print) -> Rank:
         rank = wiring.build_rank(pool.settings, pool.name, on_broken=on_broken)
-        made.append(rank)
+        started.append(rank)
         rank.start()
         return rank
 
     yield start
-    for rank in made:
+    for rank in started:
         rank.stop(timeout_s=5)

@@ -1,5 +1,4 @@
-"""Why a rank cannot continue, as a cause: from the type of the error and where it was raised, never from its
-message."""
+"""The cause of a broken rank comes from the type of the error and the phase, never from the error's message."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from testkit.waiting import wait_until
 
 
 class OutOfMemoryError(RuntimeError):
-    """Has the name of torch's error."""
+    """An error with the name of torch's."""
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_the_type_and_phase_of_an_error_give_its_reason(error: Exception, phase: str, reason: str) -> None:
-    """The message for people has the error's own message."""
+    """The cause's message, which people read, contains the message of the error."""
     cause = cause_of(error, phase=phase)
     assert cause.reason == reason
     assert str(error) in cause.message
@@ -64,17 +63,17 @@ def test_a_task_that_runs_out_of_memory_is_the_cause_of_its_broken_group() -> No
 
 @pytest.mark.parametrize("reason", [Reason.MODEL_MISSING, Reason.OUT_OF_MEMORY, Reason.RANKS_FAIL])
 def test_a_followers_cause_becomes_its_groups_cause(reason: str) -> None:
-    """It reports the cause to its leader before it ends."""
+    """A follower reports the cause to its leader before it ends."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        there = socket.create_connection(server.getsockname())
-        here, _ = server.accept()
-    followers = Followers({1: Channel(here)}, grace_s=1.0)
-    leader = LeaderConnection(Channel(there), on_lost=print)
+        follower_socket = socket.create_connection(server.getsockname())
+        leader_socket, _ = server.accept()
+    followers = Followers({1: Channel(leader_socket)}, grace_s=1.0)
+    leader = LeaderConnection(Channel(follower_socket), on_lost=print)
     leader.report_broken(Cause(reason=reason, message="/m is not a folder"))
     lost = wait_until(followers.failure, 10, "the leader to receive the cause")
     cause = cause_of_failed(Failed(code=lost.code, message=lost.message))
     assert cause == Cause(reason=reason, message="rank 1 cannot continue: /m is not a folder")
     followers.close()
     leader.close()
-    here.close()
-    there.close()
+    leader_socket.close()
+    follower_socket.close()

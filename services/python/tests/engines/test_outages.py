@@ -1,4 +1,4 @@
-"""A store is slow or down just when an attempt ends, and a drain mark comes and goes."""
+"""A task survives a slow or unreachable store at the end of an attempt, and a drain mark that comes and goes."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class SlowBlobs(Wrapper):
 
 
 class FlakyQueue(Wrapper):
-    """A queue that cannot be reached for the first few reports of a checkpoint."""
+    """A queue that cannot be reached for its first few reports of a checkpoint."""
 
     def __init__(self, inner: Any, times: int) -> None:
         super().__init__(inner)
-        self.left = times
+        self.failures_left = times
 
     def report(self, lease: Lease, events: Any, *, checkpoint: CheckpointRef | None, **more: Any) -> Control:
-        if checkpoint is not None and self.left:
-            self.left -= 1
+        if checkpoint is not None and self.failures_left:
+            self.failures_left -= 1
             raise StoreUnavailableError("down for a moment")
         control: Control = self._inner.report(lease, events, checkpoint=checkpoint, **more)
         return control
@@ -63,8 +63,8 @@ class FlakyQueue(Wrapper):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Rank]]:
-    """Starts a group of one rank whose stores a test has wrapped."""
-    made: list[Rank] = []
+    """Starts groups of one rank whose stores a test has wrapped, and stops them after the test."""
+    started: list[Rank] = []
 
     def start(
         pool: Pool,
@@ -79,19 +79,19 @@ def serve() -> Iterator[Callable[..., Rank]]:
             workload=lambda: registry.implementation(spec),
             on_broken=print,
         )
-        made.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), deps))
-        made[-1].start()
-        return made[-1]
+        started.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), deps))
+        started[-1].start()
+        return started[-1]
 
     yield start
-    for rank in made:
+    for rank in started:
         rank.stop(timeout_s=5)
 
 
 def test_an_upload_longer_than_a_stalled_step_is_no_stall(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """All steps are done and S3 is slow: the task succeeds without a strike."""
+    """The steps are done and only the upload is slow, so the task succeeds without a strike."""
     pool = pools(lease={"lease_s": 10.0, "stall_s": 1.0})
     serve(pool, blobs=lambda blobs: SlowBlobs(blobs, "echo.txt", 3.0))
     record = pool.wait(pool.submit(message="u", steps=2))
@@ -101,7 +101,7 @@ def test_an_upload_longer_than_a_stalled_step_is_no_stall(
 def test_a_slow_last_checkpoint_does_not_delay_the_release(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """The other ranks wait for it, so the task is released without it: no strike, no stall."""
+    """The other ranks wait for the checkpoint, so the group releases the task without it, and without a strike."""
     pool = pools(lease={"lease_s": 10.0, "stall_s": 2.0}, drain_s=0.0, checkpoint_s=600.0)
     serve(pool, blobs=lambda blobs: SlowBlobs(blobs, "checkpoints", 3.0))
     task = pool.submit(message="c", steps=200, step_s=0.02)
@@ -114,12 +114,12 @@ def test_a_slow_last_checkpoint_does_not_delay_the_release(
 def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """The record points at it, so the next attempt resumes there and not at the first step."""
-    pool, made = pools(drain_s=0.0, checkpoint_s=600.0), []
+    """The next attempt resumes from the checkpoint that the record names, and not from the first step."""
+    pool, queues = pools(drain_s=0.0, checkpoint_s=600.0), []
 
-    def wrap(inner: Any) -> Any:
-        made.append(FlakyQueue(inner, times=2))
-        return made[-1]
+    def wrap(real_queue: Any) -> Any:
+        queues.append(FlakyQueue(real_queue, times=2))
+        return queues[-1]
 
     serve(pool, queue=wrap)
     task = pool.submit(message="r", steps=100, step_s=0.02)
@@ -128,7 +128,9 @@ def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
     pool.wait_for(task, lambda record: record.releases == 1, "the release")
     _drain(pool, on=False)
     record = pool.wait(task)
-    assert sum(queue.left for queue in made) <= 2 * (len(made) - 1), "no report was refused"
+    assert sum(queue.failures_left for queue in queues) <= 2 * (len(queues) - 1), (
+        "the queue refused no report"
+    )
     assert (record.resumed_from_step or 0) >= 5
     assert pool.output(task) == echo_text("r", 100)
 
@@ -136,14 +138,13 @@ def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
 def test_a_drain_mark_that_is_removed_in_time_releases_nothing(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """Marked while it works and unmarked before `drain_s` is over: attempt 1 takes longer than `drain_s` and
-    succeeds."""
+    """Attempt 1 takes longer than `drain_s` and succeeds, because the mark goes before `drain_s` is over."""
     pool = pools(drain_s=2.0, progress_s=0.1)
     serve(pool)
     task = pool.submit(message="m", steps=200, step_s=0.02)
     pool.wait_step(task, 3)
     _drain(pool)
-    pool.wait_step(task, 40)  # the replies to its reports have carried the mark by then
+    pool.wait_step(task, 40)  # by then, a reply has carried the mark to the group
     _drain(pool, on=False)
     record = pool.wait(task)
     assert (record.attempt, record.releases) == (1, 0)

@@ -1,4 +1,4 @@
-"""Guarantees of a group: one verdict for all ranks, hashes of the stored bytes, and no harm to files of others."""
+"""Guarantees of a group: all ranks get one verdict, hashes match the stored bytes, and files of others stay."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def lease(token: str = "1.a") -> Lease:
 
 @pytest.fixture
 def channels() -> Iterator[tuple[Channel, Channel]]:
-    """Two ends of one connection."""
+    """The two ends of one connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    made = Channel(near), Channel(far)
-    yield made
-    for channel in made:
+        leader_socket = socket.create_connection(server.getsockname())
+        follower_socket, _ = server.accept()
+    both = Channel(leader_socket), Channel(follower_socket)
+    yield both
+    for channel in both:
         channel.close()
 
 
 def test_all_ranks_get_the_same_verdict(
     pools: Callable[..., Pool], channels: tuple[Channel, Channel], tmp_path: Path
 ) -> None:
-    """A cancel stops the follower at the very step at which the leader stops; then it waits for its next order."""
+    """A cancel stops the follower at the same step as the leader, and the follower then waits for its next order."""
     pool = pools()
     spec, config = registry.spec("echo"), wiring.gang_config(pool.settings, "echo")
     queue = wiring.build_queue(pool.settings, "echo")
@@ -113,32 +113,32 @@ class RecordingConnection(LeaderConnection):
 
 
 def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:
-    """The SHA-256 of an artifact is that of its bytes, in however many parts they were uploaded."""
+    """An artifact's SHA-256 is that of its bytes, however many parts the upload had."""
     path = tmp_path / "big"
     path.write_bytes(bytes(range(256)) * 40_000)  # three parts for the local store
     blobs = LocalBlobs(tmp_path / "store")
-    done = list(
+    progress = list(
         upload_artifact(blobs, lease(), ArtifactDraft(path=path, name="big", content_type="video/mp4"))
     )
-    ref = done[-1]
+    ref = progress[-1]
     assert isinstance(ref, ArtifactRef)
-    assert len(done) > 3
+    assert len(progress) > 3
     with blobs.open(ref.key) as file:
         stored = file.read()
     assert (ref.sha256, ref.size_bytes) == (hashlib.sha256(stored).hexdigest(), len(stored))
     assert stored == path.read_bytes()
 
 
-@pytest.mark.parametrize("now", [b"more than before", b"less", b"as it is!"])
-def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, now: bytes) -> None:
-    """The stored bytes and the hash could differ, so the attempt fails, with a message for the workload's author."""
+@pytest.mark.parametrize("new_content", [b"more than before", b"less", b"as it is!"])
+def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, new_content: bytes) -> None:
+    """Because hash and stored bytes could differ, the attempt fails with a message for the workload's author."""
     path = tmp_path / "out.txt"
     path.write_bytes(b"as it was")
-    os.utime(path, ns=(0, 0))  # so that the two times differ even with a coarse clock
+    os.utime(path, ns=(0, 0))  # so that the modification times differ even with a coarse clock
     blobs = LocalBlobs(tmp_path / "store")
-    writing = _WritingBlobs(blobs, lambda: path.write_bytes(now))
+    writing_blobs = _WritingBlobs(blobs, lambda: path.write_bytes(new_content))
     parts = upload_artifact(
-        writing, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain")
+        writing_blobs, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain")
     )
     with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
         list(parts)
@@ -161,19 +161,23 @@ class _WritingBlobs:
 
 
 def test_a_leader_that_lost_its_task_removes_only_its_own_files(tmp_path: Path) -> None:
-    """Artifacts of the next attempt, and checkpoints, stay."""
+    """The artifacts of the next attempt and all checkpoints stay."""
     source = tmp_path / "source"
     source.write_bytes(b"x")
     blobs = LocalBlobs(tmp_path / "store")
-    others = ["echo_1/2.b/out.txt", "echo_1/checkpoints/2.b-4.safetensors"]
-    for key in (f"{attempt_prefix(lease())}out.txt", *others):
+    other_keys = ["echo_1/2.b/out.txt", "echo_1/checkpoints/2.b-4.safetensors"]
+    for key in (f"{attempt_prefix(lease())}out.txt", *other_keys):
         list(blobs.upload(key, source, content_type="text/plain"))
     discard(blobs, lease())
-    wait_until(lambda: [stat.key for stat in blobs.list("echo_1/")] == others, 5, "only the others' files")
+    wait_until(
+        lambda: [stat.key for stat in blobs.list("echo_1/")] == other_keys,
+        5,
+        "only the files of others to remain",
+    )
 
 
 def test_a_heartbeat_reports_a_stall_after_its_limit() -> None:
-    """Not before. A longer limit holds during one activity, and then the earlier one again."""
+    """One activity may have a longer limit; after it the earlier limit holds again."""
     now = [100.0]
     heartbeat = Heartbeat(10, clock=lambda: now[0])
     now[0] += 10

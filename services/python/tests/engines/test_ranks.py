@@ -1,4 +1,4 @@
-"""Groups of two ranks, with real processes, collectives and Valkey, and everything that can go wrong."""
+"""Groups of two ranks with real processes, collectives and Valkey, and every way in which they can fail."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LONG = {"message": "long", "steps": 4000, "step_s": 0.02, "all_ranks": True}
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> Iterator[Callable[..., Ranks]]:
-    """Starts groups of two ranks, and stops them. No process is left afterwards."""
-    made: list[Ranks] = []
+    """Starts groups of two ranks, stops them after the test, and checks that no process is left."""
+    groups: list[Ranks] = []
 
     def start(pool: object) -> Ranks:
-        made.append(Ranks(pool.settings, pool.name, tmp_path / f"group-{len(made)}"))
-        return made[-1]
+        groups.append(Ranks(pool.settings, pool.name, tmp_path / f"group-{len(groups)}"))
+        return groups[-1]
 
     yield start
-    for group in made:
+    for group in groups:
         group.stop()
         print(group.logs())
-    assert not any(process.is_alive() for group in made for process in group.processes)
+    assert not any(process.is_alive() for group in groups for process in group.processes)
 
 
 def pids_of_groups(pool: object) -> list[tuple[int, ...]]:
@@ -39,8 +39,7 @@ def pids_of_groups(pool: object) -> list[tuple[int, ...]]:
 def test_one_warm_group_serves_tasks_with_every_kind_of_end(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """Success with collectives, a cancel, a permanent error and a temporary error on every rank, and success again, all
-    by the same processes."""
+    """The same processes run tasks that succeed, are cancelled, fail for good, and fail once on every rank."""
     pool = pools(ranks=2)
     group = ranks(pool)
     first = pool.submit(message="one", steps=6, all_ranks=True)
@@ -60,16 +59,16 @@ def test_one_warm_group_serves_tasks_with_every_kind_of_end(
     record = pool.wait(refused, State.FAILED)
     assert (record.error_code, record.attempt) == ("echo_refused", 1)
 
-    again = pool.submit(message="again", steps=3, fail_at=2, fail_attempts=1, all_ranks=True)
-    record = pool.wait(again)
+    retried = pool.submit(message="again", steps=3, fail_at=2, fail_attempts=1, all_ranks=True)
+    record = pool.wait(retried)
     assert (record.attempt, record.strikes) == (2, 1)
-    assert pool.output(again) == echo_text("again", 3)
+    assert pool.output(retried) == echo_text("again", 3)
     assert pids_of_groups(pool) == pids
     assert group.alive()
 
 
 def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[..., Ranks]) -> None:
-    """The ranks are at different places: a strike with the failed rank's own message, and every rank ends."""
+    """The ranks are at different steps, so all of them end. The strike has the failed rank's own message."""
     pool = pools(ranks=2)
     group = ranks(pool)
     task = pool.submit(
@@ -83,15 +82,15 @@ def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[
 def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_takes_over(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """kill -9 of a follower inside a collective: the strike comes long before the lease ends."""
+    """A follower is killed inside a collective, and the strike comes long before the lease ends."""
     pool = pools(ranks=2, lease={"lease_s": 60.0, "stall_s": 60.0})
     group = ranks(pool)
     task = pool.submit(message="k", steps=400, step_s=0.02, all_ranks=True)
     pool.wait_step(task)
-    killed = time.monotonic()
+    killed_at = time.monotonic()
     group.kill(1)
     pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
-    assert time.monotonic() - killed < 20
+    assert time.monotonic() - killed_at < 20
     assert pool.get(task).error_code == "rank_lost"
     assert group.all_gone()[0] == 70
     second = ranks(pool)
@@ -104,7 +103,10 @@ def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_takes_over(
 def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes_it(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """A follower is asked to leave, because its node drains: no strike, and the result of an uninterrupted run."""
+    """A follower on a draining node is asked to leave.
+
+    There is no strike, and the result equals an uninterrupted run's.
+    """
     pool = pools(ranks=2)
     first = ranks(pool)
     task = pool.submit(message="resume", steps=100, step_s=0.05, all_ranks=True)
@@ -128,7 +130,7 @@ def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes
 def test_a_step_that_stalls_is_a_strike_and_the_group_ends(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """One rank hangs, the other waits for it in a collective: `stalled`, by the limit of a step."""
+    """One rank hangs and the other waits in a collective, until a step's limit makes the task `stalled`."""
     pool = pools(ranks=2, lease={"lease_s": 60.0, "stall_s": 2.0})
     group = ranks(pool)
     task = pool.submit(message="h", steps=9, fail_at=4, fail_kind="hang", fail_rank=1, all_ranks=True)
@@ -163,7 +165,7 @@ def test_a_zombie_leader_abandons_a_task_that_another_group_has(
 def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """`sys.exit`, an interrupt and a text that cannot be stored, on both ranks alike: the same processes continue."""
+    """The same processes survive `sys.exit`, an interrupt and an error text that cannot be stored, on both ranks."""
     pool = pools(ranks=2, workload="testkit.misbehaving:SPEC")
     group = ranks(pool)
     for error, reason in (
@@ -181,7 +183,7 @@ def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
 def test_a_follower_that_exits_is_one_strike_and_one_new_group(
     pools: Callable, ranks: Callable[..., Ranks], error: str, code: str
 ) -> None:
-    """An exception gives its own reason; the end of the process only that the rank is gone. The next group succeeds."""
+    """An exception gives its own reason, while a process that ends shows only that its rank is gone."""
     pool = pools(ranks=2, workload="testkit.misbehaving:SPEC")
     group = ranks(pool)
     task = pool.submit(error=error, where="later", rank=1, attempts=1)

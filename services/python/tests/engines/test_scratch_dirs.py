@@ -1,5 +1,4 @@
-"""Scratch scratch_dirs of attempts: always empty at the start, reused if an attempt left nothing, removed at the
-end."""
+"""Attempts start with an empty scratch directory, which the next attempt reuses if it stayed empty."""
 
 from __future__ import annotations
 
@@ -8,8 +7,8 @@ from pathlib import Path
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 
 
-def test_an_empty_folder_serves_the_next_attempt(tmp_path: Path) -> None:
-    """Instant tasks need not make a folder each."""
+def test_the_next_attempt_reuses_an_empty_folder(tmp_path: Path) -> None:
+    """Reuse saves instant tasks the time to create a folder each."""
     scratch_dirs = ScratchDirs(tmp_path / "scratch")
     with scratch_dirs.scratch_dir() as first:
         assert list(first.iterdir()) == []
@@ -17,8 +16,8 @@ def test_an_empty_folder_serves_the_next_attempt(tmp_path: Path) -> None:
         assert second == first
 
 
-def test_an_attempt_never_sees_what_another_left(tmp_path: Path) -> None:
-    """A folder with a file in it is removed, and the next attempt gets another."""
+def test_an_attempt_never_sees_the_files_of_another(tmp_path: Path) -> None:
+    """A folder that contains a file is removed, and the next attempt gets another one."""
     scratch_dirs = ScratchDirs(tmp_path)
     with scratch_dirs.scratch_dir() as first:
         (first / "latents").write_text("x")
@@ -29,7 +28,7 @@ def test_an_attempt_never_sees_what_another_left(tmp_path: Path) -> None:
 
 
 def test_a_spare_folder_that_vanished_is_replaced_and_closing_leaves_nothing(tmp_path: Path) -> None:
-    """A cleaner of temporary files may remove it between attempts."""
+    """A program that cleans up temporary files may remove the spare folder between two attempts."""
     scratch_dirs = ScratchDirs(tmp_path)
     with scratch_dirs.scratch_dir() as first:
         pass

@@ -1,4 +1,4 @@
-"""A group of one rank on a real Valkey, from the claim to the terminal event, and everything that can go wrong."""
+"""A group of one rank on a real Valkey runs tasks from claim to terminal event, through every kind of failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from testkit.waiting import wait_until
 
 
 def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """Claim, steps, upload, settle: the file exists with its hash, and each step has an event."""
+    """The stored file matches its hash, and each step has an event."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="hello", steps=5)
@@ -46,7 +46,7 @@ def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: C
 
 
 def test_a_task_without_steps_succeeds(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """It yields nothing, so its first point of agreement is its end."""
+    """A workload without steps yields nothing, so the ranks first agree at its end."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="none", steps=0)
@@ -57,7 +57,7 @@ def test_a_task_without_steps_succeeds(pools: Callable[..., Pool], leader: Calla
 def test_a_cancel_stops_a_task_within_a_step_and_keeps_its_group_warm(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The same group runs the next task without another load, and no file is left."""
+    """The same group runs the next task without another load, and no file of the cancelled task is left."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="c", steps=5000, step_s=0.02, artifact_bytes=100)
@@ -72,7 +72,7 @@ def test_a_cancel_stops_a_task_within_a_step_and_keeps_its_group_warm(
 
 
 def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """When `run_within_s` is over, a reply to a report carries the bit, and the task expires."""
+    """When `run_within_s` is over, a reply to a report tells the group, and the task expires."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="d", steps=5000, step_s=0.02, run_within_ms=700)
@@ -82,13 +82,13 @@ def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Cal
 def test_an_error_is_retried_and_a_permanent_error_is_not(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """An error is a strike; a permanent error ends the task with the workload's code."""
+    """A retryable error is a strike. A permanent error ends the task with the workload's code."""
     pool = pools()
     leader(pool)
-    again = pool.submit(message="e", steps=3, fail_at=2, fail_attempts=1)
-    never = pool.submit(message="p", steps=3, fail_at=2, fail_kind="permanent")
-    assert (pool.wait(again).attempt, pool.get(again).strikes) == (2, 1)
-    record = pool.wait(never, State.FAILED)
+    retried = pool.submit(message="e", steps=3, fail_at=2, fail_attempts=1)
+    refused = pool.submit(message="p", steps=3, fail_at=2, fail_kind="permanent")
+    assert (pool.wait(retried).attempt, pool.get(retried).strikes) == (2, 1)
+    record = pool.wait(refused, State.FAILED)
     assert (record.error_code, record.attempt) == ("echo_refused", 1)
 
 
@@ -201,15 +201,15 @@ def test_checkpoints_are_stored_at_their_interval_and_only_the_latest_is_kept(
     pool.wait(task)
 
 
-def test_files_that_cannot_be_stored_are_a_strike(
+def test_a_file_that_cannot_be_stored_is_a_strike(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The blob store refuses the file, and the task's error says so."""
+    """The blob store refuses the file, and the task's error names the blob store."""
     pool = pools()
     task = pool.submit(message="b", steps=2, max_strikes=1)
-    blocked = Path(pool.settings.data_dir) / "artifacts" / task
-    blocked.parent.mkdir(parents=True, exist_ok=True)
-    blocked.write_text("a file where a folder should be")
+    blocking_file = Path(pool.settings.data_dir) / "artifacts" / task
+    blocking_file.parent.mkdir(parents=True, exist_ok=True)
+    blocking_file.write_text("a file where a folder should be")
     leader(pool)
     record = pool.wait(task, State.FAILED)
     assert record.error_code == "artifact_store"
@@ -233,7 +233,7 @@ class SlowBlobs:
 
 
 def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
-    """It stops between two parts, and what was sent is removed."""
+    """The upload stops between two parts, and the uploaded parts are removed."""
     pool, began = pools(), threading.Event()
     spec = registry.spec("echo")
     deps = RankDeps(
@@ -257,7 +257,7 @@ def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
 def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read(
     pools: Callable[..., Pool],
 ) -> None:
-    """A wrong address of the bucket is known at once, not after minutes of loading a model."""
+    """A wrong address of the bucket is reported at once, not after minutes of loading a model."""
     pool, spec = pools(), registry.spec("echo")
     broken: list[Cause] = []
     loaded = threading.Event()
@@ -297,7 +297,7 @@ def test_a_stalled_step_breaks_the_group_and_makes_it_unhealthy(
 def test_a_step_longer_than_the_time_to_leave_does_not_keep_the_task(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """`stop` does not wait for the step: the task is released without it, and without a strike."""
+    """`stop` does not wait for the step: the task is released without the step, and without a strike."""
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file), "step_s": 8})
     rank = leader(pool)
@@ -309,7 +309,7 @@ def test_a_step_longer_than_the_time_to_leave_does_not_keep_the_task(
 
 
 @pytest.fixture
-def own_valkey(tmp_path: Path) -> Iterator[Server]:
+def stoppable_valkey(tmp_path: Path) -> Iterator[Server]:
     """A Valkey that the test may kill."""
     server = start_valkey(tmp_path / "valkey")
     yield server
@@ -317,38 +317,38 @@ def own_valkey(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_an_outage_of_the_store_costs_no_attempt(
-    own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
+    stoppable_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
 ) -> None:
     """The store dies while a task runs and again while the group is idle, and nothing is lost."""
-    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    pool = Pool(make_settings(stoppable_valkey, tmp_path / "data"))
     try:
         leader(pool)
         task = pool.submit(message="o", steps=60, step_s=0.05)
         pool.wait_step(task, 3)
-        own_valkey.kill()
+        stoppable_valkey.kill()
         time.sleep(1.0)  # an outage, not a wait
-        own_valkey.start()
+        stoppable_valkey.start()
         record = pool.wait(task)
         assert (record.attempt, record.strikes) == (1, 0)
         assert pool.output(task) == echo_text("o", 60)
-        own_valkey.restart(hard=True)
+        stoppable_valkey.restart(hard=True)
         pool.wait(pool.submit(message="after"))
     finally:
         pool.close()
 
 
 def test_a_group_waits_for_a_store_that_starts_later(
-    own_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
+    stoppable_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
 ) -> None:
     """Without Redis the group is healthy, and it serves as soon as Redis is up."""
-    own_valkey.stop()
-    pool = Pool(make_settings(own_valkey, tmp_path / "data"))
+    stoppable_valkey.stop()
+    pool = Pool(make_settings(stoppable_valkey, tmp_path / "data"))
     try:
         broken: list[Cause] = []
         rank = leader(pool, on_broken=broken.append)
         time.sleep(1.0)  # an outage, not a wait
         assert rank.unhealthy_reason() is None
-        own_valkey.start()
+        stoppable_valkey.start()
         pool.wait(pool.submit(message="late"))
         assert not broken
     finally:

@@ -1,4 +1,4 @@
-"""The pure parts of a group: consensus, heartbeat, ETA and the event buffer."""
+"""The pure parts of a group: the verdict, the heartbeat, the ETA and the event buffer."""
 
 from __future__ import annotations
 
@@ -39,15 +39,18 @@ PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
         ([STEPPED, Report(point=4, status=Status.STEPPED)], Control.CONTINUE, False, Verdict.BREAK),
     ],
 )
-def test_reports_control_bits_and_release_give_one_verdict(
+def test_rank_reports_and_control_bits_lead_to_one_verdict(
     reports: list[Report], control: Control, release: bool, verdict: Verdict
 ) -> None:
-    """Ranks at different places break the group; otherwise the store's control bits count, then the end of the work."""
+    """Ranks that disagree break the group.
+
+    Otherwise the store's control bits count first, and then the end of the work.
+    """
     assert decide(reports, control, release=release) is verdict
 
 
-def test_a_device_that_fails_every_later_call_breaks_even_a_group_of_one() -> None:
-    """An error after which the process can do no more work never leaves the group warm."""
+def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None:
+    """A process that can do no more work must not stay warm."""
 
     class AcceleratorError(RuntimeError):
         pass
@@ -66,15 +69,15 @@ def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> No
 
 
 def test_error_codes_and_messages_come_from_the_workload() -> None:
-    """`code` is the workload's; the message of any other exception names its class."""
+    """The code is the workload's. The message about any other exception names its class."""
     assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
     foreign = report_of(KeyError("x"), point=0)
     assert (foreign.code, foreign.permanent) == ("workload_failed", False)
     assert foreign.message.startswith("KeyError")
 
 
-def test_a_heartbeat_stalls_when_it_is_not_beaten_in_time() -> None:
-    """Only silence beyond the limit of the current activity is a stall, and the reason names the activity."""
+def test_a_heartbeat_reports_a_stall_when_no_beat_comes_in_time() -> None:
+    """Only silence beyond the current activity's limit is a stall, and the reason names the activity."""
     now = [0.0]
     heartbeat = Heartbeat(10.0, clock=lambda: now[0])
     now[0] = 10.0
@@ -92,35 +95,38 @@ def test_a_heartbeat_stalls_when_it_is_not_beaten_in_time() -> None:
 
 
 def test_the_eta_comes_from_each_phases_own_pace() -> None:
-    """A slow last phase is part of the next task's estimate from its first step."""
+    """From its first step, the next task's estimate includes a slow last phase."""
     now = [0.0]
-    clock = PhaseEta(clock=lambda: now[0])
-    clock.start()
+    phase_eta = PhaseEta(clock=lambda: now[0])
+    phase_eta.start()
     for number in range(1, 9):
         now[0] += 1.0
-        eta = clock.step("denoise", number / 10)
+        eta = phase_eta.step("denoise", number / 10)
     assert eta == pytest.approx(2.0)  # no other phase is known yet
     now[0] += 20.0
-    clock.step("decode", 1.0)
-    clock.start()
+    phase_eta.step("decode", 1.0)
+    phase_eta.start()
     now[0] += 1.0
-    assert clock.step("denoise", 0.1) == pytest.approx(7.0 + 20.0, rel=0.01)
+    assert phase_eta.step("denoise", 0.1) == pytest.approx(7.0 + 20.0, rel=0.01)
 
 
 def test_the_first_step_of_a_resumed_task_gives_no_pace() -> None:
     """The first step after a snapshot covers work that an earlier attempt did."""
     now = [0.0]
-    clock = PhaseEta(clock=lambda: now[0])
-    clock.start()
-    clock.rebase()
+    phase_eta = PhaseEta(clock=lambda: now[0])
+    phase_eta.start()
+    phase_eta.rebase()
     now[0] += 1.0
-    assert clock.step("denoise", 0.6) is None
+    assert phase_eta.step("denoise", 0.6) is None
     now[0] += 1.0
-    assert clock.step("denoise", 0.7) == pytest.approx(3.0)
+    assert phase_eta.step("denoise", 0.7) == pytest.approx(3.0)
 
 
 def test_fast_steps_are_merged_and_none_is_lost() -> None:
-    """Beyond the bound of one write the oldest steps are merged, and the event names the first step that it covers."""
+    """When more steps wait than one write allows, the oldest are merged.
+
+    Their event names the first step that it covers.
+    """
     event_buffer = EventBuffer()
     for number in range(1, 101):
         event_buffer.step(

@@ -1,4 +1,4 @@
-"""A group's wake until its first claim: its phases, and the reported reason when it does not get there."""
+"""A group's wake until its first claim: its phases, and the reason that it reports when the wake fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Broken = queues.SimpleQueue[Cause]
 def test_a_group_warms_up_before_its_first_claim(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """The group's record has the seconds of each phase."""
+    """The group's record has the duration of each phase."""
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
     tasks = [pool.submit(), pool.submit()]
@@ -59,13 +59,13 @@ def test_a_group_that_cannot_warm_up_claims_nothing(
 def test_a_workload_that_cannot_be_imported_is_named_in_the_reason(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The reason names the class and its module. The group's record is removed, and the process lives."""
+    """The reason names the class and its module. The group removes its record, and its process survives."""
     broken: Broken = queues.SimpleQueue()
     pool = pools(workload="testkit.recording:ABSENT")
     leader(pool, on_broken=broken.put)
-    why = broken.get(timeout=60)
-    assert why.message.startswith("UnknownWorkloadError: cannot import 'testkit.recording:NoSuchClass'")
-    wait_until(lambda: not pool.view().groups, 30, "the group's record to go")
+    cause = broken.get(timeout=60)
+    assert cause.message.startswith("UnknownWorkloadError: cannot import 'testkit.recording:NoSuchClass'")
+    wait_until(lambda: not pool.view().groups, 30, "the group's record to be removed")
 
 
 def test_a_missing_model_is_the_cause(
@@ -81,17 +81,17 @@ def test_a_missing_model_is_the_cause(
 
 
 def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool]) -> None:
-    """A new phase sets `since_ms`, for the ETA; an update within the same phase does not."""
+    """A new phase sets `since_ms`, which the ETA needs; an update within the same phase does not."""
     pool = pools()
     queue = wiring.build_queue(pool.settings, "echo")
     record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
     config = wiring.gang_config(pool.settings, "echo")
     lease_renewer = LeaseRenewer(queue, config, Heartbeat(10), record=record, on_break=print)
     assert lease_renewer.update(phase="model", wake={"ray": 1.0}).since_ms == 1
-    warm = lease_renewer.update(phase="warm_up").since_ms
-    assert warm > 1
+    warm_up_since_ms = lease_renewer.update(phase="warm_up").since_ms
+    assert warm_up_since_ms > 1
     (shown,) = pool.view().groups
-    assert (shown.phase, shown.since_ms) == ("warm_up", warm)
+    assert (shown.phase, shown.since_ms) == ("warm_up", warm_up_since_ms)
     queue.close()
 
 
@@ -102,11 +102,11 @@ def test_a_failed_model_download_is_reported_and_retried(
     monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
-    there = threading.Event()
+    model_exists = threading.Event()
 
     def fetch(on_bytes: Callable[[int, int], None]) -> str:
         on_bytes(1_000_000_000, 4_000_000_000)
-        if not there.is_set():
+        if not model_exists.is_set():
             raise BlobRefusedError("model s3://b/m: the secret key is wrong")
         return "/the/model"
 
@@ -116,7 +116,7 @@ def test_a_failed_model_download_is_reported_and_retried(
         cause = Cause(reason="ModelUnavailable", message="model s3://b/m: the secret key is wrong")
         wait_until(lambda: pool.view().failure == cause, 60, "the reason")
         wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the group at its model")
-        there.set()
+        model_exists.set()
         pool.wait(pool.submit(), State.SUCCEEDED)
         (group,) = pool.view().groups
         assert (group.detail, pool.view().failure) == ("", None)
@@ -139,7 +139,7 @@ def test_a_record_shows_the_progress_of_a_download(pools: Callable[..., Pool]) -
     rank.start()
     try:
         shown = "fetched 1.50 of 4.00 GB"
-        wait_until(lambda: [g.detail for g in pool.view().groups] == [shown], 60, "the bytes")
+        wait_until(lambda: [g.detail for g in pool.view().groups] == [shown], 60, "the downloaded bytes")
     finally:
         finish.set()
         rank.stop(timeout_s=10)
@@ -149,44 +149,46 @@ REFUSED = "s3://b at AWS: PutObject was answered SignatureDoesNotMatch; the secr
 
 
 class RefusingBlobs:
-    """A real store that refuses all writes while ``refuses`` is set."""
+    """A real store that refuses all writes while ``refusing`` is set."""
 
-    def __init__(self, inner: Any, refuses: threading.Event) -> None:
+    def __init__(self, inner: Any, refusing: threading.Event) -> None:
         self._inner = inner
-        self._refuses = refuses
+        self._refusing = refusing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def probe(self) -> None:
-        if self._refuses.is_set():
+        if self._refusing.is_set():
             raise BlobRefusedError(REFUSED)
         self._inner.probe()
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
-        if self._refuses.is_set():
+        if self._refusing.is_set():
             raise BlobRefusedError(REFUSED)
         yield from self._inner.upload(key, source, content_type=content_type)
 
 
-@pytest.mark.parametrize("since", ["the start", "a task before"])
+@pytest.mark.parametrize("refused_from", ["the start", "the second task"])
 def test_a_group_takes_no_task_while_its_files_are_refused(
-    pools: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, since: str
+    pools: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, refused_from: str
 ) -> None:
-    """The pool shows the reason and tasks wait; only a task that ran takes a strike. Later the group continues by
-    itself."""
+    """The pool shows the reason, tasks wait, and the group continues by itself once its files are accepted.
+
+    Only a task that had started takes a strike.
+    """
     monkeypatch.setattr("daybreak_server.engines.gang.leader.PROBE_RETRY_S", 0.5)
-    pool, refuses = pools(), threading.Event()
+    pool, refusing = pools(), threading.Event()
     rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
-    rank._deps = replace(rank._deps, blobs=lambda: RefusingBlobs(pool.blobs, refuses))
-    working = since != "the start"
-    if not working:
-        refuses.set()
+    rank._deps = replace(rank._deps, blobs=lambda: RefusingBlobs(pool.blobs, refusing))
+    after_a_task = refused_from != "the start"
+    if not after_a_task:
+        refusing.set()
     rank.start()
     try:
-        if working:
+        if after_a_task:
             pool.wait(pool.submit(), State.SUCCEEDED)
-            refuses.set()
+            refusing.set()
         task = pool.submit()
         failure = wait_until(lambda: pool.view().failure, 60, "the reason")
         assert failure.reason == "ArtifactsRefused"
@@ -194,9 +196,9 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
         wait_until(
             lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the detail on the record"
         )
-        assert pool.get(task).strikes == int(working)
-        refuses.clear()
-        assert pool.wait(task, State.SUCCEEDED).strikes == int(working)
+        assert pool.get(task).strikes == int(after_a_task)
+        refusing.clear()
+        assert pool.wait(task, State.SUCCEEDED).strikes == int(after_a_task)
         (group,) = pool.view().groups
         assert (group.phase, group.detail, pool.view().failure) == ("ready", "", None)
     finally:
@@ -204,7 +206,7 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
 
 
 def _with_model(pool: Pool, fetch: Callable[[Callable[[int, int], None]], str]) -> Rank:
-    """A group of one whose model ``fetch`` downloads."""
+    """A group of one rank whose model ``fetch`` downloads."""
     rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
     rank._deps = replace(rank._deps, fetch_model=fetch)
     return rank

@@ -1,4 +1,4 @@
-"""The watchdog: a leader whose threads cannot run keeps its task while it works, and loses it when it stalls."""
+"""The watchdog keeps a blocked leader's task while the leader works, and reports the task when the leader stalls."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ rank.stop(timeout_s=10)
 
 @pytest.fixture
 def start_leader() -> Iterator[Callable[[Pool], subprocess.Popen[str]]]:
-    """Starts groups of one rank in processes of their own, and kills them at the end."""
-    made: list[subprocess.Popen[str]] = []
+    """Starts groups of one rank in processes of their own, and kills them after the test."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(pool: Pool) -> subprocess.Popen[str]:
         process = subprocess.Popen([sys.executable, "-c", LEADER], stdin=subprocess.PIPE, text=True, cwd=HERE)
-        made.append(process)
+        started.append(process)
         assert process.stdin is not None
         process.stdin.write(pool.settings.model_dump_json() + "\n")
         process.stdin.flush()
         return process
 
     yield start
-    for process in made:
+    for process in started:
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.communicate()
@@ -83,7 +83,7 @@ def watchdog_of(leader: subprocess.Popen[str]) -> int:
 def test_a_step_that_holds_the_lock_for_longer_than_the_lease_keeps_its_task(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """A call in C of two leases, twice: the lease renewer never runs, and the task still has one attempt."""
+    """Two calls in C of two leases each keep the lease renewer from running, and the task still has one attempt."""
     pool = stress_pool(pools)
     leader = start_leader(pool)
     watchdog_of(leader)
@@ -95,13 +95,13 @@ def test_a_step_that_holds_the_lock_for_longer_than_the_lease_keeps_its_task(
 def test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_killed(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """The leader cannot end itself, so its watchdog kills it and reports why."""
+    """The leader cannot end itself, so its watchdog kills it and reports the reason."""
     pool = stress_pool(pools, stall_s=2.0)
     leader = start_leader(pool)
     task = pool.submit(steps=2, stuck_at=2)
     assert leader.wait(60) == -signal.SIGKILL
-    struck = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
-    assert struck.error_code == "stalled"
+    record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
+    assert record.error_code == "stalled"
     start_leader(pool)
     assert pool.wait(task).attempt == 2
 
@@ -109,7 +109,7 @@ def test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_kille
 def test_a_stopped_leader_loses_its_task(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """Nothing renews its lease after SIGSTOP, and the store refuses its calls after SIGCONT."""
+    """Nothing renews the lease after SIGSTOP, and the store refuses the leader's calls after SIGCONT."""
     pool = stress_pool(pools)
     leader = start_leader(pool)
     watchdog_of(leader)
@@ -123,10 +123,10 @@ def test_a_stopped_leader_loses_its_task(
     assert (record.attempt, record.strikes) == (2, 1)
 
 
-def test_the_task_of_a_killed_leader_is_a_strike_at_once(
+def test_the_task_of_a_killed_leader_gets_a_strike_at_once(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """Its watchdog settles the task long before the lease ends, and then ends itself."""
+    """The leader's watchdog settles the task long before the lease ends, and then ends itself."""
     pool = stress_pool(pools, lease_s=60.0)
     leader = start_leader(pool)
     watchdog = watchdog_of(leader)
@@ -134,8 +134,8 @@ def test_the_task_of_a_killed_leader_is_a_strike_at_once(
     pool.wait_step(task, 2)
     leader.kill()
     leader.wait(10)
-    struck = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
-    assert struck.error_code == "rank_lost"
+    record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
+    assert record.error_code == "rank_lost"
     wait_until(lambda: not _alive(watchdog), 10, "the end of the watchdog")
     assert not [group for group in pool.view().groups if group.state != "lost"]
 
@@ -143,7 +143,7 @@ def test_the_task_of_a_killed_leader_is_a_strike_at_once(
 def test_a_leader_that_leaves_stops_its_watchdog(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """Its task is released without a strike."""
+    """The leader's task is released without a strike."""
     pool = stress_pool(pools)
     leader = start_leader(pool)
     watchdog = watchdog_of(leader)
@@ -158,7 +158,7 @@ def test_a_leader_that_leaves_stops_its_watchdog(
 def test_a_killed_watchdog_is_restarted(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """The running task does not notice."""
+    """The running task continues in its first attempt."""
     pool = stress_pool(pools)
     leader = start_leader(pool)
     first = watchdog_of(leader)
@@ -170,7 +170,7 @@ def test_a_killed_watchdog_is_restarted(
 
 
 class _Queue:
-    """Records the watchdog's calls: the task of each renewal, the outcome of each settlement."""
+    """Records each renewed task and each settled outcome, in order."""
 
     def __init__(self, control: Control = Control.CONTINUE) -> None:
         self.control = control
@@ -188,8 +188,8 @@ class _Queue:
         return Settled(state=State.FAILED)
 
 
-def test_a_watchdog_renews_only_what_is_late() -> None:
-    """It renews nothing while the lease renewer does, and nothing once the lease is stale."""
+def test_a_watchdog_renews_only_late_leases() -> None:
+    """The watchdog renews nothing while the lease renewer does, and nothing once the lease is stale."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ def test_a_watchdog_renews_only_what_is_late() -> None:
 
 
 def test_a_watchdog_tries_again_at_its_next_poll() -> None:
-    """When the store is back, a lease may have a second left, so half a lease is too long to wait."""
+    """When the store is back, a lease may have a second left, so the watchdog must not wait for half a lease."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
@@ -225,8 +225,7 @@ def test_a_watchdog_tries_again_at_its_next_poll() -> None:
 
 
 def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
-    """A lease renewer that reads a reply late, because the work holds Python's lock, must not take the lease for
-    newer."""
+    """A lease renewer may read a reply late, because the work holds Python's lock; the lease is no newer for that."""
     arrived: list[float] = []
 
     class SlowQueue(_Queue):
@@ -245,7 +244,7 @@ def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
 
 
 def test_a_new_task_needs_no_message_to_the_watchdog() -> None:
-    """Shared memory has the lease, and the record is sent only when more than its task has changed."""
+    """Shared memory has the lease. The record is sent only when more than its task has changed."""
     shared = SharedHeartbeat.create()
     assert shared.held() == ()
     shared.hold(LEASE)
@@ -269,7 +268,7 @@ def other_lease(number: int) -> Lease:
 
 
 def test_a_watchdog_renews_and_settles_all_leases_of_its_leader() -> None:
-    """A lease that is dropped, and one that is replaced, leave the others as they are."""
+    """Dropping one lease and replacing another leave the remaining leases unchanged."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
@@ -289,7 +288,7 @@ def test_a_watchdog_renews_and_settles_all_leases_of_its_leader() -> None:
 
 
 def test_a_full_shared_memory_refuses_another_lease() -> None:
-    """A slot that was freed is used again."""
+    """A lease that is dropped frees its slot for another one."""
     shared = SharedHeartbeat.create()
     for number in range(MAX_LEASES):
         shared.hold(other_lease(number))
@@ -327,7 +326,7 @@ def test_a_lease_renewer_shows_the_least_recently_renewed_lease() -> None:
 
 
 def test_a_record_reaches_the_watchdog_unchanged() -> None:
-    """It is sent as JSON."""
+    """The leader sends its record as JSON."""
     shared = SharedHeartbeat.create()
     record = GroupRecord(
         id=GroupId("g"),
@@ -348,7 +347,7 @@ def test_a_record_reaches_the_watchdog_unchanged() -> None:
 
 
 def test_shared_memory_is_read_as_it_was_written() -> None:
-    """A name that is too long is cut."""
+    """Only an activity's name that is too long is truncated."""
     shared = SharedHeartbeat.create()
     shared.write(beat_at=1.5, limit_s=2.5, activity="ä" * 40)
     snapshot = shared.read()
@@ -359,7 +358,7 @@ def test_shared_memory_is_read_as_it_was_written() -> None:
 
 
 def test_a_heartbeat_mirrors_its_activity_in_shared_memory() -> None:
-    """The activity has its own limit there."""
+    """Shared memory has the activity with its own limit."""
     shared = SharedHeartbeat.create()
     heartbeat = Heartbeat(60.0, mirror=shared)
     with heartbeat.during("model", 5.0):

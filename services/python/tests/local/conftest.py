@@ -1,4 +1,4 @@
-"""Fixtures with whole systems; see `testkit.system`."""
+"""Fixtures that run a whole Daybreak on this machine; see ``testkit.system``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from testkit.system import System
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One `daybreakd up` for all tests of a worker, because its start takes half a minute of CPU time.
+    """Run one ``daybreakd up`` for all tests of a worker, because its start takes half a minute of CPU time.
 
-    A pool of each workload, each a gang of two ranks. Tests leave it with a group in each pool.
+    It has a pool of each workload, with one gang of two ranks. Each test leaves a live group in each pool.
     """
     variables = {"HOME": str(tmp_path_factory.mktemp("home"))}
     for pool in ("ECHO", "VIDEO"):

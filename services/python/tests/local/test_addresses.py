@@ -1,4 +1,4 @@
-"""The URL that is printed is one that the client takes, whatever the address that is listened on."""
+"""Tests that Daybreak prints URLs that the client accepts, for any address that it listens on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 @pytest.mark.parametrize(
-    ("host", "shown"), [("::1", "http://[::1]:"), ("[::1]", "http://[::1]:"), ("::", "http://[::1]:")]
+    ("host", "printed"), [("::1", "http://[::1]:"), ("[::1]", "http://[::1]:"), ("::", "http://[::1]:")]
 )
-def test_dev_on_ipv6_prints_a_url_that_the_client_takes(
-    systems: Callable[..., System], host: str, shown: str
+def test_dev_on_ipv6_prints_a_url_that_the_client_accepts(
+    systems: Callable[..., System], host: str, printed: str
 ) -> None:
     dev = systems("dev", DAYBREAK_HTTP__HOST=host)
     url = dev.ready(60)["url"]
-    assert url.startswith(shown)
+    assert url.startswith(printed)
     assert f"try: daybreak --url {url} submit echo" in dev.output_text()
     with Client(url) as client:
         assert [pool.name for pool in client.pools()] == ["echo"]
@@ -49,13 +49,15 @@ def test_dev_on_ipv6_prints_a_url_that_the_client_takes(
         ("node-1", "http://node-1:80"),
     ],
 )
-def test_an_address_is_written_as_a_url_has_it(host: str, url: str) -> None:
+def test_an_address_is_formatted_as_a_reachable_url(host: str, url: str) -> None:
     assert url_of(reachable(host), 80) == url
     assert url == f"http://{host_port(reachable(host), 80)}"
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
-def test_the_doctor_writes_it_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_formats_an_ipv6_address_as_a_url_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings.model_validate({"http": {"host": "::1", "port": 0}})
     with socket.socket(socket.AF_INET6) as taken:

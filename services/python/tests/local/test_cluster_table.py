@@ -1,4 +1,4 @@
-"""What ranks tell each other through their Ray cluster, in Ray's own store or, where that is not there, an actor's."""
+"""Tests of the table that ranks share in their Ray cluster: in Ray's own store, or in an actor if Ray has none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ board.clear()
 board.clear()
 output["cleared"] = board.get()
 cluster.record_failure("video", rank=0, cause=Cause(reason="ModelMissing", message="still none"))
-output["failures"] = {pool: (one["rank"], one["message"], one["count"]) for pool, one in cluster.failures().items()}
+failures = cluster.failures().items()
+output["failures"] = {pool: (entry["rank"], entry["message"], entry["count"]) for pool, entry in failures}
 thread = cluster.watch_draining(lambda: None)
 thread.join(1.0)
 output["watches"] = thread.is_alive()
@@ -52,15 +53,18 @@ ray.shutdown()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short: Ray's sockets lie below it."""
-    made = Path(tempfile.mkdtemp(prefix="dbr-"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    """Make a folder with a short path, because Ray creates its sockets below it."""
+    folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield folder_path
+    shutil.rmtree(folder_path, ignore_errors=True)
 
 
 def run(folder: Path, **variables: str) -> tuple[dict, str]:
-    """What the program says, and its log. Ray gives up after 30 s, which a busy machine may take: then once more."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
+    """Run the program. Returns its output and its log.
+
+    Ray gives up if it does not start within 30 s, which can happen on a busy machine. The program is then run again.
+    """
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     quiet = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -69,25 +73,25 @@ def run(folder: Path, **variables: str) -> tuple[dict, str]:
     }
     output = folder / "output.json"
     for attempt in range(3):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(folder / str(attempt)), str(output)],
             check=False,
-            env={**own, **quiet, **variables},
+            env={**inherited, **quiet, **variables},
             capture_output=True,
             text=True,
         )
-        if "timed out during startup" not in done.stderr:
+        if "timed out during startup" not in result.stderr:
             break
-    assert done.returncode == 0, done.stderr
-    return json.loads(output.read_text()), done.stderr
+    assert result.returncode == 0, result.stderr
+    return json.loads(output.read_text()), result.stderr
 
 
-@pytest.mark.parametrize("private_names", ["there", "gone"])
-def test_ranks_hear_of_each_other_with_and_without_rays_private_names(
+@pytest.mark.parametrize("private_names", ["present", "missing"])
+def test_ranks_exchange_addresses_and_failures_with_and_without_rays_private_names(
     private_names: str, folder: Path, tmp_path: Path
 ) -> None:
     variables = {}
-    if private_names == "gone":
+    if private_names == "missing":
         changes = [change for name in ("_internal_kv_put", "get_draining_nodes") for change in renamed(name)]
         variables["PYTHONPATH"] = str(make_ray(tmp_path / "ray", *changes))
     output, log = run(folder, **variables)
@@ -99,7 +103,7 @@ def test_ranks_hear_of_each_other_with_and_without_rays_private_names(
         "over": "host:2",
         "cleared": None,
         "failures": {"video": [0, "still none", 2]},
-        "watches": private_names == "there",
+        "watches": private_names == "present",
     }
-    assert ("has no _internal_kv_put: an actor" in log) == (private_names == "gone")
-    assert ("does not say which nodes drain" in log) == (private_names == "gone")
+    assert ("has no _internal_kv_put: an actor" in log) == (private_names == "missing")
+    assert ("does not list its draining nodes" in log) == (private_names == "missing")

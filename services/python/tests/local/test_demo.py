@@ -1,4 +1,4 @@
-"""`daybreakd demo`: it makes a video, and leaves no process behind however it ends."""
+"""Tests of ``daybreakd demo``: it makes a video, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from daybreak_server.workloads.video.pipeline.encode import read_mp4
 from testkit.waiting import wait_until
 from verification.tiny_model import check
 
-# pytest may run where SIGINT is ignored (a background shell), and children inherit that.
+# A background shell ignores SIGINT, and its children inherit that. So the program restores the default.
 DEMO = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,48 +41,48 @@ def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def left(folder: Path) -> list[int]:
+def remaining(folder: Path) -> list[int]:
     return reaper.tagged(instance_tag(folder / ".daybreak" / "demo"))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    wait_until(lambda: not left(tmp_path), 60, "the end of everything the demo started")
+    wait_until(lambda: not remaining(tmp_path), 60, "all processes of the demo to end")
 
 
-def test_a_prompt_becomes_the_video_that_it_describes(folder: Path) -> None:
-    """Two ranks make an MP4 of a red circle that moves left, and its contact sheet."""
+def test_the_demo_makes_the_video_that_its_prompt_describes(folder: Path) -> None:
+    """Two ranks make an MP4 of a red circle that moves left, and a contact sheet of it."""
     process = start(folder)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     (video,) = (folder / "out").glob("*.mp4")
     (sheet,) = (folder / "out").glob("*.png")
-    seen = check.read(read_mp4(video))
-    assert (seen.colour, seen.direction) == ("red", "left"), output
-    with Image.open(sheet) as drawn:
-        assert drawn.size[0] > 200
+    reading = check.read(read_mp4(video))
+    assert (reading.colour, reading.direction) == ("red", "left"), output
+    with Image.open(sheet) as image:
+        assert image.size[0] > 200
     assert "what to try next" in output
-    assert not left(folder)
+    assert not remaining(folder)
 
 
-def test_ctrl_c_during_the_start_stops_everything(folder: Path) -> None:
-    """SIGINT as soon as processes run: exit code 130, and no process is left."""
+def test_ctrl_c_during_the_start_stops_every_process(folder: Path) -> None:
+    """After a SIGINT to the first processes, the exit code is 130, and no process remains."""
     process = start(folder)
-    wait_until(lambda: left(folder), 180, "the first process of the demo")
+    wait_until(lambda: remaining(folder), 180, "the first process of the demo")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 130, output
-    assert not left(folder)
+    assert not remaining(folder)
 
 
-def test_a_failed_start_is_code_1_with_the_reason(folder: Path) -> None:
-    """The model folder has no model. No process is left."""
-    wrong = folder / "no-model"
-    wrong.mkdir()
-    process = start(folder, DAYBREAK_POOLS__VIDEO__MODEL=str(wrong))
+def test_a_failed_start_exits_with_code_1_and_the_reason(folder: Path) -> None:
+    """The output names the missing file of the model, and no process remains."""
+    empty_folder = folder / "no-model"
+    empty_folder.mkdir()
+    process = start(folder, DAYBREAK_POOLS__VIDEO__MODEL=str(empty_folder))
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 1, output
     assert "model_index.json" in output
     assert "Traceback" not in output
-    assert not left(folder)
+    assert not remaining(folder)

@@ -1,4 +1,4 @@
-"""Ray Serve's applications: their names, and the classes that serve them."""
+"""Tests of the Ray Serve applications: their names, and the classes that serve them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def serve_app() -> Any:
-    """Imports Ray: late."""
+    """Import the module late, because it imports Ray."""
     from daybreak_server.entrypoints import ray_serve
 
     return ray_serve
 
 
 def deployment(app: Any) -> Any:
-    """The one of an application."""
+    """The only deployment of an application."""
     return app._bound_deployment
 
 
@@ -38,7 +38,7 @@ def test_video_generator_serves_the_video_pool_and_a_rank_replica_any_other(serv
     }
 
 
-def test_deployments_have_the_names_that_people_and_the_operator_know(serve_app: Any) -> None:
+def test_deployments_have_the_names_that_the_docs_and_the_operator_use(serve_app: Any) -> None:
     settings = Settings(pools={"video": PoolSettings(), "video-hd": PoolSettings()})
     assert deployment(serve_app.api_app(settings)).name == "APIEntrypoint"
     assert deployment(serve_app.pool_app(settings, "video")).name == "VideoGenerator"

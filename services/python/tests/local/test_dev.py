@@ -1,4 +1,4 @@
-"""`daybreakd dev`: one light process and a Valkey, that come back, and leave nothing."""
+"""Tests of ``daybreakd dev``: one light process and a Valkey, which restart, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -38,55 +38,55 @@ def dev(systems: Callable[..., System]) -> System:
     return system
 
 
-def test_it_imports_neither_torch_nor_ray() -> None:
-    """All that the process makes is made without a heavy import."""
+def test_dev_imports_neither_torch_nor_ray() -> None:
+    """The process builds its gateway, ranks and workloads without a large import."""
     subprocess.run([sys.executable, "-c", LIGHT], check=True, timeout=120)
 
 
-def test_an_echo_task_runs_through_http(dev: System) -> None:
-    """Submit, wait, fetch the artifact."""
+def test_an_echo_task_submitted_over_http_succeeds(dev: System) -> None:
+    """The succeeded task has its artifact."""
     task = dev.wait(dev.submit(message="hello", steps=3))
     assert task["artifacts"][0]["name"] == "echo.txt"
 
 
-def test_the_fault_that_ends_a_process_is_refused(dev: System) -> None:
-    """Gateway and groups share the process: a task cannot take it down."""
+def test_a_fault_that_would_end_the_process_is_refused(dev: System) -> None:
+    """Gateway and groups share one process, so a task must not end it."""
     with pytest.raises(OSError, match="422"):
         dev.submit(message="x", fail_at=1, fail_kind="exit")
     assert dev.process.poll() is None
 
 
-def test_valkey_comes_back_on_the_same_port_with_the_same_data(dev: System) -> None:
-    """kill -9 of the store: the task of before is still known, and new ones run."""
+def test_a_killed_valkey_restarts_on_its_port_with_its_data(dev: System) -> None:
+    """After a kill -9 of the store, the earlier task still exists and new tasks run."""
     task = dev.submit(message="before", steps=1)
     dev.wait(task)
     pid = dev.state()["pids"]["valkey"]
     port = (dev.folder / "valkey" / "port").read_text()
-    # Appended at once, synced each second: what the server has been given survives its own death.
+    # Valkey appends each write at once and syncs each second, so its writes survive its own death.
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: try_request(f"{dev.url}/v1/tasks/{task}"), 60, "the store to be back")
+    wait_until(lambda: try_request(f"{dev.url}/v1/tasks/{task}"), 60, "the store to restart")
     assert request(f"{dev.url}/v1/tasks/{task}")["state"] == "succeeded"
     assert (dev.folder / "valkey" / "port").read_text() == port
     dev.wait(dev.submit(message="after", steps=1))
 
 
-def test_a_second_one_in_the_same_folder_is_refused(dev: System, systems: Callable[..., System]) -> None:
-    """One instance for one folder: the message names the process that holds it."""
+def test_a_second_instance_in_the_same_folder_is_refused(dev: System, systems: Callable[..., System]) -> None:
+    """A folder has at most one instance. The message names the process that uses it."""
     second = systems("dev", dev.folder)
     assert second.process.wait(60) == 1
     assert str(dev.process.pid) in second.output_text()
 
 
 def test_a_hung_group_is_replaced(systems: Callable[..., System]) -> None:
-    """A task that never comes back is a strike; another thread serves the pool from then on."""
+    """A task that hangs gets a strike, and another thread takes over the pool."""
     system = systems("dev", DAYBREAK_POOLS__ECHO__LEASE__STALL_S="1")
     system.ready(60)
     task = system.submit(message="h", steps=3, fail_at=2, fail_kind="hang", fail_attempts=1)
     assert system.wait(task)["strikes"] == 1
 
 
-def test_sigterm_ends_all_of_it(dev: System) -> None:
-    """It ends by itself with code 0; no process, no port is left."""
+def test_sigterm_ends_every_process(dev: System) -> None:
+    """The process exits with code 0. No process remains, and the port is closed."""
     url = dev.url
     dev.process.terminate()
     assert dev.process.wait(60) == 0
@@ -95,14 +95,14 @@ def test_sigterm_ends_all_of_it(dev: System) -> None:
     assert not (dev.folder / "up.json").exists()
 
 
-def test_its_data_outlive_it_and_a_killed_one_leaves_no_process(
+def test_the_next_instance_has_the_earlier_tasks_and_a_killed_one_leaves_no_process(
     dev: System, systems: Callable[..., System]
 ) -> None:
-    """kill -9 of the whole: a watcher ends its Valkey. The next one in the folder has the earlier tasks."""
-    again = systems("dev", dev.folder)
-    again.ready(60)
-    assert len(request(f"{again.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3
-    assert again.remaining_processes()
-    again.process.send_signal(signal.SIGKILL)
-    again.process.wait(30)
-    wait_until(lambda: not again.remaining_processes(), 30, "the watcher to end the rest")
+    """After a kill -9 of the process, a watcher ends its Valkey."""
+    following = systems("dev", dev.folder)
+    following.ready(60)
+    assert len(request(f"{following.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3
+    assert following.remaining_processes()
+    following.process.send_signal(signal.SIGKILL)
+    following.process.wait(30)
+    wait_until(lambda: not following.remaining_processes(), 30, "the watcher to end the rest")

@@ -1,4 +1,4 @@
-"""Whether Ray may be started fast: decided by a setting, its version and its private parts, and output in one line."""
+"""Tests of the fast start of Ray: a setting, Ray's version and its private parts decide if it is used."""
 
 from __future__ import annotations
 
@@ -31,37 +31,39 @@ needs_fast_start = pytest.mark.skipif(
 )
 
 
-def test_a_tested_ray_whose_parts_are_there_is_started_fast() -> None:
+def test_a_tested_ray_with_all_private_parts_is_started_fast() -> None:
     assert reason_for_stock_start(allowed=True, version=TESTED) is None
 
 
 @pytest.mark.parametrize("version", ["2.6.0", "2.600.0", "2.61.0", "3.0.0.dev0", "unknown", ""])
-def test_an_untested_version_is_not(version: str) -> None:
-    """Newer or older, a nightly build, or none that is known."""
+def test_an_untested_version_of_ray_gets_the_stock_start(version: str) -> None:
+    """The version may be newer, older, a nightly build, or unknown."""
     assert f"Ray {version} is installed" in str(reason_for_stock_start(allowed=True, version=version))
 
 
-def test_the_setting_and_what_is_missing_are_reasons_too() -> None:
+def test_the_setting_and_missing_parts_are_reasons_for_the_stock_start() -> None:
     assert "ray.fast_start is off" in str(reason_for_stock_start(allowed=False, version=TESTED))
-    found = reason_for_stock_start(allowed=True, version=TESTED, problems=["a is missing", "b is missing"])
-    assert "a is missing; b is missing" in str(found)
+    reason = reason_for_stock_start(allowed=True, version=TESTED, problems=["a is missing", "b is missing"])
+    assert "a is missing; b is missing" in str(reason)
 
 
-def test_the_warning_is_one_line_with_what_happens_why_and_what_to_do() -> None:
+def test_the_warning_says_in_one_line_what_happens_why_and_what_to_do() -> None:
     line = fast_start.warning("of this")
     assert "\n" not in line
     assert re.search(rf"stock start.*of this.*install Ray {re.escape(TESTED_SERIES[0])}\.x", line)
 
 
 @needs_fast_start
-def test_all_private_parts_are_there() -> None:
+def test_the_installed_ray_has_all_private_parts() -> None:
     assert not fast_start.problems(PARTS)
 
 
 @needs_fast_start
 @pytest.mark.parametrize("part", PARTS, ids=str)
-def test_each_private_part_that_is_gone_is_named(part: PrivatePart, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is removed, and a module that cannot be imported."""
+def test_a_missing_private_part_is_reported_by_name(
+    part: PrivatePart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part is missing because its name is removed or its module cannot be imported."""
     owner = importlib.import_module(part.module)
     *path, last = part.name.split(".")
     for name in path:
@@ -78,13 +80,13 @@ def test_each_private_part_that_is_gone_is_named(part: PrivatePart, monkeypatch:
 
 @needs_fast_start
 @pytest.mark.parametrize("part", [part for part in PARTS if part.parameters], ids=str)
-def test_a_private_part_that_takes_other_arguments_is_named(part: PrivatePart) -> None:
+def test_a_private_part_with_changed_parameters_is_reported_by_name(part: PrivatePart) -> None:
     changed = PrivatePart(part.module, part.name, (*part.parameters, "of_tomorrow"))
     assert changed.problem() == f"{part} no longer takes of_tomorrow"
 
 
-def test_pyproject_allows_the_tested_series_and_no_other() -> None:
-    """A new one is added to TESTED_SERIES, pyproject, the image's command, the lock and the chart's `ray.version`."""
+def test_pyproject_allows_only_the_tested_series_of_ray() -> None:
+    """A new series needs TESTED_SERIES, pyproject, the image's command, the lock and the chart's ``ray.version``."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
     numbers = sorted(tuple(map(int, series.split("."))) for series in TESTED_SERIES)
@@ -98,8 +100,8 @@ def test_pyproject_allows_the_tested_series_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("word", ["", "true", "on", "1", "True", "false", "off", "0", "No", "f"])
-def test_the_setting_that_is_read_early_is_the_one_of_the_tree(word: str, tmp_path: Path) -> None:
-    """By a variable, by a file, and by both: the variable goes before."""
+def test_the_setting_that_is_read_early_equals_the_one_in_the_tree(word: str, tmp_path: Path) -> None:
+    """The setting may come from a variable, a file, or both. The variable takes precedence."""
     file = tmp_path / "daybreak.yaml"
     for text in ("", "redis: {prefix: a}", "ray: {}", "ray: {fast_start: false}", "ray: {fast_start: on}"):
         file.write_text(text)
@@ -108,7 +110,8 @@ def test_the_setting_that_is_read_early_is_the_one_of_the_tree(word: str, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["ray: {", "- 1", "ray: 3", "\udcff"])
-def test_a_file_that_cannot_be_read_is_for_others_to_report(text: str, tmp_path: Path) -> None:
+def test_an_unreadable_settings_file_does_not_forbid_the_fast_start(text: str, tmp_path: Path) -> None:
+    """The program that reads all settings reports the file."""
     file = tmp_path / "daybreak.yaml"
     file.write_bytes(text.encode(errors="surrogateescape"))
     assert fast_start_allowed({"DAYBREAK_CONFIG": str(file)})
@@ -116,7 +119,7 @@ def test_a_file_that_cannot_be_read_is_for_others_to_report(text: str, tmp_path:
 
 
 class Image:
-    """The image's `ray` command, with programs below it that only say how they were called."""
+    """The image's ``ray`` command, with stubs of ``ray`` and ``python`` that only print their arguments."""
 
     def __init__(self, folder: Path, *, ray: str) -> None:
         for program in ("ray", "python"):
@@ -128,17 +131,17 @@ class Image:
         self._command = folder / "shim"
         self._command.write_text(SHIM.read_text().replace("/opt/daybreak/", f"{folder}/"))
 
-    def say(self, *arguments: str, setting: str = "") -> str:
+    def output_of(self, *arguments: str, setting: str = "") -> str:
         environment = {"PATH": os.environ["PATH"], "DAYBREAK_RAY__FAST_START": setting}
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", self._command, *arguments], check=True, env=environment, capture_output=True, text=True
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """An address where something listens."""
+    """Listen on a free port, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -148,22 +151,22 @@ def test_the_image_answers_a_health_check_itself_with_each_tested_ray(
     series: str, tmp_path: Path, listening: str
 ) -> None:
     image = Image(tmp_path, ray=f"{series}.3")
-    assert image.say("health-check", "--address", listening) == ""
-    assert image.say("health-check", "--address", listening, setting="true") == ""
+    assert image.output_of("health-check", "--address", listening) == ""
+    assert image.output_of("health-check", "--address", listening, setting="true") == ""
 
 
 @pytest.mark.parametrize(("ray", "setting"), [("2.99.0", ""), (TESTED, "off"), (TESTED, "False")])
-def test_the_image_hands_a_health_check_on_where_fast_start_is_not_allowed(
+def test_the_image_passes_a_health_check_to_ray_if_fast_start_is_not_allowed(
     ray: str, setting: str, tmp_path: Path, listening: str
 ) -> None:
-    output = Image(tmp_path, ray=ray).say("health-check", "--address", listening, setting=setting)
+    output = Image(tmp_path, ray=ray).output_of("health-check", "--address", listening, setting=setting)
     assert output == f"ray health-check --address {listening}"
 
 
-def test_the_image_has_start_decided_and_hands_all_else_on(tmp_path: Path) -> None:
+def test_the_image_starts_ray_with_our_entrypoint_and_passes_other_commands_to_ray(tmp_path: Path) -> None:
     image = Image(tmp_path, ray="2.99.0")
-    assert image.say("start", "--head", "--block") == (
+    assert image.output_of("start", "--head", "--block") == (
         "python -m daybreak_server.entrypoints.ray_start start --head --block"
     )
-    assert image.say("status", "--address=a:1") == "ray status --address=a:1"
-    assert image.say("health-check") == "ray health-check"
+    assert image.output_of("status", "--address=a:1") == "ray status --address=a:1"
+    assert image.output_of("health-check") == "ray health-check"

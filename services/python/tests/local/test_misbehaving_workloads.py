@@ -1,4 +1,4 @@
-"""`daybreakd dev` with a workload that misbehaves: what clients see through HTTP and the SDK."""
+"""Runs ``daybreakd dev`` with workloads that misbehave, and tests what clients see over HTTP and in the SDK."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def dev(systems: Callable[..., System]) -> System:
 
 
 def submit(system: System, pool: str = "misbehaving", **options: Any) -> str:
-    known = {name: options.pop(name) for name in ("max_strikes",) if name in options}
-    return request(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **known})["id"]
+    task_options = {name: options.pop(name) for name in ("max_strikes",) if name in options}
+    return request(f"{system.url}/v1/tasks", {"pool": pool, "input": options, **task_options})["id"]
 
 
 def events(system: System, task: str) -> str:
-    """The whole stream; it ends with the terminal event."""
+    """Read the stream of a task to its end, which is the terminal event."""
     with urllib.request.urlopen(f"{system.url}/v1/tasks/{task}/events", timeout=60) as stream:
         return stream.read().decode()
 
 
 def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> None:
-    """With `sys.exit` in each attempt, the task gets all its strikes, and the error has the reason."""
+    """A task that calls ``sys.exit`` in each attempt gets all its strikes, and its error has the exit code."""
     (before,) = wait_until(lambda: request(f"{dev.url}/v1/pools/misbehaving")["groups"], 60, "the group")
     task = dev.wait(submit(dev, error="exit", max_strikes=2), "failed")
     assert (task["attempt"], task["strikes"], task["releases"]) == (2, 2, 0)
@@ -51,7 +51,7 @@ def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> 
     assert "is replaced" not in dev.output_text()
 
 
-def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(dev: System) -> None:
+def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> None:
     """An error and a log line contain a file name that is not UTF-8. Both are shown, and the stream is complete."""
     failed = dev.wait(submit(dev, error="surrogate", max_strikes=1), "failed")
     assert (failed["attempt"], failed["releases"]) == (1, 0)
@@ -64,25 +64,25 @@ def test_text_that_is_not_utf8_neither_cuts_the_stream_nor_restarts_the_group(de
     assert "is replaced" not in dev.output_text()
 
 
-def test_files_in_every_script_are_downloaded_by_their_names(dev: System, tmp_path: Path) -> None:
-    """Through the artifact's URL with a header that browsers read, and by the SDK."""
+def test_files_with_names_in_any_script_can_be_downloaded(dev: System, tmp_path: Path) -> None:
+    """The artifact's URL has a header with the name for browsers, and the SDK saves the file under the name."""
     names = ["日本.mp4", "中国.mp4", "naïve café.txt"]
     task = dev.wait(submit(dev, files=names))
     assert [file["name"] for file in task["artifacts"]] == ["日本.mp4", "中国.mp4", "naïve-café.txt"]
-    for file, wanted in zip(task["artifacts"], names, strict=True):
+    for file, original_name in zip(task["artifacts"], names, strict=True):
         assert file["url"] == f"/v1/tasks/{task['id']}/artifacts/{quote(file['name'])}"
-        with urllib.request.urlopen(dev.url + file["url"], timeout=30) as answer:
-            assert answer.read().decode() == wanted
-            shown = answer.headers["Content-Disposition"]
-        assert re.search(r"filename\*=UTF-8''(\S+)", shown)[1] == quote(file["name"])  # type: ignore[index]
+        with urllib.request.urlopen(dev.url + file["url"], timeout=30) as response:
+            assert response.read().decode() == original_name
+            disposition = response.headers["Content-Disposition"]
+        assert re.search(r"filename\*=UTF-8''(\S+)", disposition)[1] == quote(file["name"])  # type: ignore[index]
     with Client(dev.url) as client:
-        for file, wanted in zip(task["artifacts"], names, strict=True):
-            assert client.download(task["id"], file["name"], tmp_path).read_text() == wanted
+        for file, original_name in zip(task["artifacts"], names, strict=True):
+            assert client.download(task["id"], file["name"], tmp_path).read_text() == original_name
     assert {path.name for path in tmp_path.iterdir()} == {file["name"] for file in task["artifacts"]}
 
 
-def test_ranks_get_exactly_the_input_that_was_checked(systems: Callable[..., System]) -> None:
-    """Aliases, computed fields with forbidden extras, before-validators, random defaults; also in a replay."""
+def test_ranks_get_exactly_the_input_that_the_api_checked(systems: Callable[..., System]) -> None:
+    """This holds for aliases, computed fields, before-validators and random defaults, also in a replay."""
     system = systems(
         "dev",
         PYTHONPATH=str(TESTS.parent),
@@ -92,16 +92,16 @@ def test_ranks_get_exactly_the_input_that_was_checked(systems: Callable[..., Sys
     task = submit(system, "converted", frameCount=3, tags="a,b", double=4)
     first = system.wait(task)
     assert first["input"]["frameCount"] == 3
-    with urllib.request.urlopen(system.url + first["artifacts"][0]["url"], timeout=30) as answer:
-        seen = answer.read().decode()
-    assert seen.startswith("3 ['a', 'b'] 8 ")
-    again = system.wait(request(f"{system.url}/v1/tasks/{task}/replay", {})["id"])
-    with urllib.request.urlopen(system.url + again["artifacts"][0]["url"], timeout=30) as answer:
-        assert answer.read().decode() == seen
+    with urllib.request.urlopen(system.url + first["artifacts"][0]["url"], timeout=30) as response:
+        received = response.read().decode()
+    assert received.startswith("3 ['a', 'b'] 8 ")
+    replay = system.wait(request(f"{system.url}/v1/tasks/{task}/replay", {})["id"])
+    with urllib.request.urlopen(system.url + replay["artifacts"][0]["url"], timeout=30) as response:
+        assert response.read().decode() == received
 
 
-def test_a_workload_whose_input_holds_a_secret_is_refused_at_start(systems: Callable[..., System]) -> None:
-    """The message has the name of the field and what to do instead. Nothing has been started yet."""
+def test_a_workload_with_a_secret_in_its_input_is_refused_at_start(systems: Callable[..., System]) -> None:
+    """The message names the field, and nothing has been started."""
     system = systems(
         "dev",
         PYTHONPATH=str(TESTS.parent),

@@ -1,4 +1,4 @@
-"""A bucket that does not exist is named wherever its pool is looked at; making it is all that has to be done."""
+"""Tests that a missing bucket is reported in every view of its pool, and that creating it is the only fix needed."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System], s3: str) -> None:
-    """Pool, group, waiting task, terminal and command; the task runs as soon as the bucket is there."""
+def test_a_missing_bucket_is_reported_in_every_view_and_tasks_run_once_it_exists(
+    systems: Callable[..., System], s3: str
+) -> None:
+    """The pool, its group, the waiting task, the terminal and the client's command show the cause."""
     system = systems(
         "dev",
         DAYBREAK_ARTIFACTS__URL="s3://not-there/x",
@@ -47,34 +49,34 @@ def test_a_missing_bucket_is_named_to_all_who_look(systems: Callable[..., System
     system.ready(60)
     task = system.submit(message="hello", steps=1)
 
-    def pool() -> dict[str, Any] | None:
-        found = request(f"{system.url}/v1/pools/echo")
-        return found if found.get("condition") else None
+    def pool_with_problem() -> dict[str, Any] | None:
+        view = request(f"{system.url}/v1/pools/echo")
+        return view if view.get("condition") else None
 
-    found = wait_until(pool, 60, "the pool to say what is wrong")
-    assert CAUSE in found["condition"]["message"]
-    assert CAUSE in found["groups"][0]["detail"]
+    view = wait_until(pool_with_problem, 60, "the pool to show the problem")
+    assert CAUSE in view["condition"]["message"]
+    assert CAUSE in view["groups"][0]["detail"]
     waiting = request(f"{system.url}/v1/tasks/{task}")
     assert (waiting["state"], CAUSE in waiting["wake"]["message"]) == ("queued", True)
     assert CAUSE in system.output_text()
-    shown = subprocess.run(
+    command = subprocess.run(
         [str(Path(sys.executable).with_name("daybreak")), "--url", system.url, "pools"],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert "echo has a problem: " in shown.stderr
-    assert CAUSE in shown.stderr
+    assert "echo has a problem: " in command.stderr
+    assert CAUSE in command.stderr
     client = boto3.session.Session("a", "b").client("s3", endpoint_url=s3, region_name="us-east-1")
     client.create_bucket(Bucket="not-there")
     client.close()
     assert system.wait(task)["strikes"] == 0
-    wait_until(lambda: pool() is None, 30, "the pool to say nothing any more")
+    wait_until(lambda: pool_with_problem() is None, 30, "the pool to show no problem")
 
 
-def test_up_prints_what_keeps_a_pool_from_working(tmp_path: Path) -> None:
-    """It prints the message of the group once, however often it polls."""
+def test_up_prints_the_problem_of_a_pool_once(tmp_path: Path) -> None:
+    """The reporter polls repeatedly, but prints a message only once."""
     server = start_valkey(tmp_path / "valkey")
     lines: list[str] = []
     settings = Settings.model_validate(

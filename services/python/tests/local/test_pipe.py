@@ -1,4 +1,4 @@
-"""Output whose reader has closed it: servers continue, and commands exit without a traceback."""
+"""Tests of a closed output: servers continue, and commands exit without a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def test_dev_continues_when_its_reader_has_closed_the_pipe(tmp_path: Path) -> None:
-    """Otherwise the first line after `| head -1` would end it."""
+    """Otherwise ``daybreakd dev | head -1`` would end at the second line."""
     reader, writer = os.pipe()
     os.close(reader)
     with subprocess.Popen(
@@ -53,8 +53,10 @@ def test_dev_continues_when_its_reader_has_closed_the_pipe(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("shell", "code"), [("> /dev/full", 1), (">&-", 0), ("| sleep 0", None), ("2>&1 | sleep 0", None)]
 )
-def test_settings_without_a_reader_print_no_traceback(tmp_path: Path, shell: str, code: int | None) -> None:
-    done = subprocess.run(
+def test_the_settings_command_prints_no_traceback_without_a_reader(
+    tmp_path: Path, shell: str, code: int | None
+) -> None:
+    result = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$1" settings {shell}', "x", DAYBREAKD],
         env=environment(tmp_path),
         cwd=tmp_path,
@@ -63,5 +65,5 @@ def test_settings_without_a_reader_print_no_traceback(tmp_path: Path, shell: str
         timeout=120,
         check=False,
     )
-    assert done.returncode == code if code is not None else done.returncode in {0, 141}, done.stderr
-    assert len(done.stderr.splitlines()) == (1 if code == 1 else 0), done.stderr
+    assert result.returncode == code if code is not None else result.returncode in {0, 141}, result.stderr
+    assert len(result.stderr.splitlines()) == (1 if code == 1 else 0), result.stderr

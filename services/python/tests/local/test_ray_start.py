@@ -1,4 +1,4 @@
-"""`ray start` of a pod: Ray's own command, without what a pod has no use for, and without waiting for its agents."""
+"""Tests of a pod's ``ray start``: Ray's own command, without the log monitor and without waiting for the agents."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ from testkit.waiting import wait_until
 AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py")
 
 
-def test_options_that_are_given_stay() -> None:
-    given = ["--address=head:6379", "--block", "--include-log-monitor", "true", "--runtime-env-agent-port=7"]
-    assert with_defaults(given) == [*given, "--dashboard-agent-grpc-port=8266"]
+def test_options_of_the_caller_are_kept() -> None:
+    options = [
+        "--address=head:6379",
+        "--block",
+        "--include-log-monitor",
+        "true",
+        "--runtime-env-agent-port=7",
+    ]
+    assert with_defaults(options) == [*options, "--dashboard-agent-grpc-port=8266"]
 
 
-def test_without_options_there_is_no_log_monitor_and_the_agents_ports_are_known() -> None:
+def test_by_default_the_log_monitor_is_off_and_the_agents_have_fixed_ports() -> None:
     assert with_defaults([]) == [
         "--include-log-monitor=false",
         "--dashboard-agent-grpc-port=8266",
@@ -37,7 +43,10 @@ def test_without_options_there_is_no_log_monitor_and_the_agents_ports_are_known(
 
 
 class Head:
-    """A head of Ray by our command, in a folder of its own; ``ray stop`` would end every Ray of this machine."""
+    """A Ray head that our command starts in its own folder.
+
+    :meth:`end` does not use ``ray stop``, which would end every Ray on this machine.
+    """
 
     def __init__(self, folder: Path, path: str) -> None:
         self.logs = folder / "session_latest" / "logs"
@@ -62,10 +71,10 @@ class Head:
             env={**os.environ, **quiet, "PATH": path},
             stdout=subprocess.DEVNULL,
         )
-        self._me = psutil.Process(self.process.pid)
+        self._ray_start = psutil.Process(self.process.pid)
 
     def started(self) -> bool:
-        """Whether the raylet takes work: it writes this after it has joined."""
+        """Whether the raylet accepts work. It writes this line to its log after it has joined the cluster."""
         assert self.process.poll() is None, "ray start has ended"
         log = self.logs / "raylet.out"
         return log.exists() and "Raylet of id" in log.read_text(errors="replace")
@@ -73,7 +82,12 @@ class Head:
     def find(self, part: str) -> psutil.Process | None:
         """The first descendant whose command contains ``part``."""
         return next(
-            (child for child in self._me.children(recursive=True) if part in " ".join(_command(child))), None
+            (
+                child
+                for child in self._ray_start.children(recursive=True)
+                if part in " ".join(_command(child))
+            ),
+            None,
         )
 
     def end(self) -> None:
@@ -89,17 +103,17 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short: Ray's sockets lie below it."""
-    made = Path(tempfile.mkdtemp(prefix="dbr-"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    """Make a folder with a short path, because Ray creates its sockets below it."""
+    folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield folder_path
+    shutil.rmtree(folder_path, ignore_errors=True)
 
 
 @pytest.fixture
 def without_agents(tmp_path: Path) -> str:
-    """A PATH in which the agents never come up: what makes them nice only writes down what it was asked for."""
+    """A PATH with a stub of ``nice``, with which Ray starts its agents. The stub records the commands and sleeps."""
     stub = tmp_path / "nice"
-    stub.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexec sleep 600\n')
+    stub.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/commands\nexec sleep 600\n')
     stub.chmod(0o755)
     return f"{tmp_path}:{os.environ['PATH']}"
 
@@ -108,13 +122,13 @@ def without_agents(tmp_path: Path) -> str:
     fast_start.reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
     reason="fast start was not tested with this Ray; test_stock_ray.py has its start",
 )
-def test_a_node_takes_work_before_its_agents_are_there(
+def test_a_node_accepts_work_before_its_agents_have_started(
     folder: Path, without_agents: str, tmp_path: Path
 ) -> None:
     head = Head(folder, without_agents)
     try:
         wait_until(head.started, 60, "the raylet")
-        commands = (tmp_path / "asked").read_text()
+        commands = (tmp_path / "commands").read_text()
         assert all(agent in commands for agent in AGENTS)
         assert commands.count("-n 10 ") == len(AGENTS)
         assert head.find("log_monitor.py") is None

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 
 
 def shell(script: str, url: str, cwd: Path) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=cwd,
         env=os.environ | {"DAYBREAK_URL": url},
@@ -36,12 +36,12 @@ def shell(script: str, url: str, cwd: Path) -> str:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
-def test_the_curl_commands_work(up: System, tmp_path: Path) -> None:
-    """Submit, follow to the end, download: the lines as written, with the id from the first response."""
+def test_the_curl_commands_of_the_readme_work(up: System, tmp_path: Path) -> None:
+    """The commands submit a task, follow it to its end and download the video."""
     (script,) = [block for block in blocks("bash") if "curl" in block]
     submit, follow, fetch = script.replace("localhost:8000", up.url).replace("\\\n", " ").splitlines()
     task = json.loads(shell(submit, up.url, tmp_path))["id"]
@@ -52,15 +52,15 @@ def test_the_curl_commands_work(up: System, tmp_path: Path) -> None:
     assert (tmp_path / "square.mp4").stat().st_size > 1000
 
 
-def test_the_commands_of_the_client_work(up: System, tmp_path: Path) -> None:
-    """`daybreak generate` and `tasks list`, as in the README."""
+def test_the_client_commands_of_the_readme_work(up: System, tmp_path: Path) -> None:
+    """``daybreak generate`` saves a video, and ``tasks list`` shows its task."""
     (script,) = [block for block in blocks("bash") if "daybreak generate" in block]
     output = shell(script.replace(".venv/bin/", f"{BIN}/"), up.url, tmp_path)
     assert (tmp_path / "triangle.mp4").stat().st_size > 1000
     assert "succeeded" in output
 
 
-def test_the_python_example_works(up: System, tmp_path: Path) -> None:
+def test_the_python_example_of_the_readme_works(up: System, tmp_path: Path) -> None:
     (code,) = blocks("python")
     (tmp_path / "example.py").write_text(code)
     output = shell(f"{sys.executable} example.py", up.url, tmp_path)
@@ -68,24 +68,24 @@ def test_the_python_example_works(up: System, tmp_path: Path) -> None:
     assert (tmp_path / "circle.mp4").stat().st_size > 1000
 
 
-def test_a_killed_rank_changes_nothing_but_the_time(up: System) -> None:
-    """kill -9 of a follower in mid-denoise: a strike, the next group resumes, and the bytes are the same."""
+def test_a_task_whose_rank_is_killed_resumes_and_gives_the_same_bytes(up: System) -> None:
+    """A kill -9 of a follower during the denoise loop is a strike, and the next group resumes from a checkpoint."""
     long = RED_LEFT | {"steps": 60}
-    whole = up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
+    uninterrupted = up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"])
     task = request(f"{up.url}/v1/tasks", {"pool": "video", "input": long})["id"]
-    seen = lambda: (try_request(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)  # noqa: E731
-    wait_until(lambda: seen() >= 20, 120, "twenty steps")
+    steps_done = lambda: (try_request(f"{up.url}/v1/tasks/{task}") or {}).get("progress", {}).get("step", 0)  # noqa: E731
+    wait_until(lambda: steps_done() >= 20, 120, "twenty steps")
     (group,) = request(f"{up.url}/v1/pools/video")["groups"]
     os.kill(group["pids"][1], signal.SIGKILL)
-    done = up.wait(task, timeout=400)
-    assert (done["attempt"], done["strikes"]) == (2, 1)
-    assert done["resumed_from_step"] > 0
-    assert [a["sha256"] for a in done["artifacts"]] == [a["sha256"] for a in whole["artifacts"]]
+    resumed = up.wait(task, timeout=400)
+    assert (resumed["attempt"], resumed["strikes"]) == (2, 1)
+    assert resumed["resumed_from_step"] > 0
+    assert [a["sha256"] for a in resumed["artifacts"]] == [a["sha256"] for a in uninterrupted["artifacts"]]
 
 
 def test_a_cancel_stops_within_a_step_and_the_group_stays_warm(up: System) -> None:
-    """Cancelled in mid-denoise: the model is not loaded again for the next task."""
-    pools = wait_until(
+    """The group does not load the model again for the next task."""
+    idle_groups = wait_until(
         lambda: [g for g in request(f"{up.url}/v1/pools/video")["groups"] if g["state"] == "idle"],
         120,
         "a group",
@@ -98,4 +98,4 @@ def test_a_cancel_stops_within_a_step_and_the_group_stays_warm(up: System) -> No
     assert up.wait(task, "cancelled")["progress"]["step"] < 200
     up.wait(request(f"{up.url}/v1/tasks", {"pool": "video", "input": RED_LEFT})["id"])
     (group,) = [g for g in request(f"{up.url}/v1/pools/video")["groups"] if g["state"] != "lost"]
-    assert (group["id"], group["loads"]) == (pools[0]["id"], 1)
+    assert (group["id"], group["loads"]) == (idle_groups[0]["id"], 1)

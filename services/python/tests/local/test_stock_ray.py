@@ -1,4 +1,4 @@
-"""Where Ray's private parts are not what they were, or must not be used, Ray starts as it comes, and works."""
+"""Tests that Ray gets its stock start, and works, if its private parts have changed or must not be used."""
 
 from __future__ import annotations
 
@@ -55,40 +55,40 @@ else:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short: Ray's sockets lie below it."""
-    made = Path(tempfile.mkdtemp(prefix="dbr-"))
-    yield made / "r"
-    shutil.rmtree(made, ignore_errors=True)
+    """Make a folder with a short path, because Ray creates its sockets below it."""
+    parent = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield parent / "r"
+    shutil.rmtree(parent, ignore_errors=True)
 
 
 @pytest.fixture(params=["a private name is missing", "an unknown version", "the setting is off"])
 def why(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, str], str]:
-    """Variables with which Ray must start as it comes, and the reason that the warning gives."""
+    """Environment variables that force the stock start, and the reason that the warning must give."""
     match request.param:
         case "a private name is missing":
-            # Of a series that was tested, also where the installed Ray is of another.
-            made = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
-            return {"PYTHONPATH": str(made)}, f"{PRIVATE_NAME} is missing"
+            # A tested series, even if the installed Ray belongs to another one.
+            fake_ray = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
+            return {"PYTHONPATH": str(fake_ray)}, f"{PRIVATE_NAME} is missing"
         case "an unknown version":
-            made = make_ray(tmp_path / "ray", version="2.99.0")
-            return {"PYTHONPATH": str(made)}, "Ray 2.99.0 is installed"
+            fake_ray = make_ray(tmp_path / "ray", version="2.99.0")
+            return {"PYTHONPATH": str(fake_ray)}, "Ray 2.99.0 is installed"
     return {"DAYBREAK_RAY__FAST_START": "off"}, "the setting ray.fast_start is off"
 
 
 def variables(extra: dict[str, str]) -> dict[str, str]:
-    """An environment without ours, in which Ray listens on the loopback only and writes no token of its own."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
+    """An environment without Daybreak's variables, in which Ray listens on loopback only and uses a fixed token."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0" * 64,
     }
-    return {**own, **ray, **extra}
+    return {**inherited, **ray, **extra}
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """This process and all below it."""
+    """End this process and all of its descendants."""
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:
@@ -96,8 +96,8 @@ def end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for left in psutil.wait_procs(below, timeout=10)[1]:
-        left.kill()
+    for survivor in psutil.wait_procs(below, timeout=10)[1]:
+        survivor.kill()
     if process.stdin is not None:
         process.stdin.close()
 
@@ -106,18 +106,21 @@ Started = TypeVar("Started", "Head", "Local")
 
 
 def start(make: Callable[[], Started]) -> Started:
-    """Once more where Ray has given up on a busy machine: after 30 s, which nothing changes in a stock start."""
+    """Start Ray, and try again if it gives up.
+
+    It gives up after 30 s, which can happen on a busy machine. In a stock start, nothing can change that limit.
+    """
     for _ in range(5):
-        made = make()
+        started = make()
         try:
-            if made.is_up():
-                return made
+            if started.is_up():
+                return started
         except BaseException:
-            made.end()
+            started.end()
             raise
-        made.end()
-        assert GAVE_UP in made.errors.read_text(), made.errors.read_text()
-    raise AssertionError(f"Ray gave up five times: {made.errors.read_text()}")
+        started.end()
+        assert GAVE_UP in started.errors.read_text(), started.errors.read_text()
+    raise AssertionError(f"Ray gave up five times: {started.errors.read_text()}")
 
 
 def warnings(errors: Path) -> list[str]:
@@ -125,12 +128,12 @@ def warnings(errors: Path) -> list[str]:
 
 
 class Head:
-    """A head of Ray by our `ray start`, which has become Ray's own command."""
+    """A Ray head that our ``ray start`` starts. It replaces itself with Ray's own command."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()
         agents = ("metrics-export-port", "dashboard-agent-listen-port", "ray-client-server-port")
-        self.given = [
+        self.arguments = [
             *("start", "--head", "--block", f"--port={self.port}", "--node-ip-address=127.0.0.1"),
             *(f"--{name}={free_port()}" for name in agents),
             *("--num-cpus=1", "--include-dashboard=false", f"--temp-dir={folder}"),
@@ -139,7 +142,7 @@ class Head:
         self.errors = folder.with_suffix(".err")
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", *self.given],
+                [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", *self.arguments],
                 env=variables(environment),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -147,14 +150,14 @@ class Head:
             )
 
     def is_up(self) -> bool:
-        """Whether Ray has found its node in time; it ends where it has not."""
-        log = Path(self.given[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
+        """Whether Ray has found its node in time. If it has not, the command ends."""
+        log = Path(self.arguments[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
 
         def joined_or_ended() -> bool:
             joined = log.exists() and "Raylet of id" in log.read_text(errors="replace")
             return joined or self.process.poll() is not None
 
-        wait_until(joined_or_ended, 120, "the node, or the end of `ray start`")
+        wait_until(joined_or_ended, 120, "the node to join or `ray start` to end")
         return self.process.poll() is None
 
     def end(self) -> None:
@@ -169,13 +172,13 @@ def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
     try:
         stock = str(Path(sys.executable).with_name("ray"))
         command = psutil.Process(head.process.pid).cmdline()
-        assert command[-len(head.given) - 1 :] == [stock, *head.given]
+        assert command[-len(head.arguments) - 1 :] == [stock, *head.arguments]
         raylet = _below(head.process, "raylet")
         assert raylet is not None
         assert not set(FAST_START_ENVIRONMENT) & set(raylet.environ())
-        done = wait_until(lambda: _try_a_task(head.port, environment), 180, "an answer of the node")
-        assert "answer 42" in done
-        assert _below(head.process, "log_monitor.py") is not None, "as stock `ray start` has it"
+        output = wait_until(lambda: _try_a_task(head.port, environment), 180, "the node to run a task")
+        assert "answer 42" in output
+        assert _below(head.process, "log_monitor.py") is not None, "the stock start has a log monitor"
         (line,) = warnings(head.errors)
         assert reason in line
     finally:
@@ -183,18 +186,18 @@ def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
 
 
 def _try_a_task(port: int, environment: dict[str, str]) -> str | None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", RUN_A_TASK, f"127.0.0.1:{port}"],
         check=False,
         env=variables(environment),
         capture_output=True,
         text=True,
     )
-    return done.stdout if done.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None
 
 
 def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
-    assert process.poll() is None, "it has ended"
+    assert process.poll() is None, "the process has ended"
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             if any(part == Path(word).name for word in child.cmdline()):
@@ -205,10 +208,10 @@ def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
 
 
 class Local:
-    """A process with a `LocalRay`, which runs a task. It answers on a pipe of its own: Ray writes to its output."""
+    """A process with a ``LocalRay`` that runs a task. It reports on a pipe, because Ray writes to its output."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        # The tree of settings hands this one on as an argument.
+        # The settings tree passes this setting to LocalRay as an argument.
         allowed = environment.get("DAYBREAK_RAY__FAST_START", "on")
         self.errors = folder.with_suffix(".err")
         answers, child_end = os.pipe()
@@ -227,7 +230,7 @@ class Local:
         self.first: dict[str, Any] = {}
 
     def is_up(self) -> bool:
-        """Whether Ray has found its node in time, and the task has run."""
+        """Whether Ray has found its node in time and the task has run."""
         self.first = self.next() or {}
         return bool(self.first)
 
@@ -239,13 +242,15 @@ class Local:
         end(self.process)
         self.answers.close()
 
-    def tell(self, word: str) -> None:
+    def send(self, word: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
 
 
-def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str], str], folder: Path) -> None:
+def test_a_local_ray_starts_with_ray_init_and_leaves_no_process(
+    why: tuple[dict[str, str], str], folder: Path
+) -> None:
     environment, reason = why
     local = start(lambda: Local(folder, environment))
     try:
@@ -253,26 +258,26 @@ def test_a_local_ray_starts_by_ray_init_and_ends_whole(why: tuple[dict[str, str]
         (line,) = warnings(local.errors)
         assert reason in line
         below = psutil.Process(local.process.pid).children(recursive=True)
-        local.tell("stop")
+        local.send("stop")
         assert local.process.wait(60) == 0
         assert not psutil.wait_procs(below, timeout=30)[1]
     finally:
         local.end()
 
 
-def test_the_stock_start_sees_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
+def test_the_stock_start_notices_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
     local = start(lambda: Local(folder, {"DAYBREAK_RAY__FAST_START": "off"}))
     try:
         raylet = _below(local.process, "raylet")
         assert raylet is not None
-        local.tell("watch")
+        local.send("watch")
         raylet.kill()
         assert local.next() == {"dead": ["raylet"]}
     finally:
         local.end()
 
 
-def test_a_whole_daybreak_runs_on_a_ray_that_starts_as_it_comes(
+def test_a_whole_daybreak_runs_on_a_ray_with_the_stock_start(
     systems: Callable[..., System], tmp_path: Path
 ) -> None:
     pool = {"DAYBREAK_POOLS__ECHO__WORKLOAD": "echo", "DAYBREAK_POOLS__ECHO__CPUS_PER_RANK": "0.5"}

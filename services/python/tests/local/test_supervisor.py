@@ -1,4 +1,4 @@
-"""The supervisor and the instance, with small programs: how they start, die, restart, and leave nothing behind."""
+"""Tests of the supervisor and the instance with small programs that start, die and restart."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def supervise(instance: Instance) -> Iterator[Callable[..., Supervisor]]:
 
 
 def process(
-    instance: Instance, name: str, *command: str, ready: Callable[[], bool], **more: object
+    instance: Instance, name: str, *command: str, ready: Callable[[], bool], **options: object
 ) -> ProcessSpec:
     return ProcessSpec(
         name=name,
@@ -67,11 +67,11 @@ def process(
         env=instance.environment(name),
         log=instance.logs / f"{name}.log",
         ready=ready,
-        **more,
+        **options,
     )
 
 
-def test_a_process_that_cannot_start_is_named_with_the_end_of_its_log(
+def test_a_failed_start_is_reported_with_the_end_of_the_log(
     instance: Instance, supervise: Callable[..., Supervisor]
 ) -> None:
     broken = process(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
@@ -80,10 +80,10 @@ def test_a_process_that_cannot_start_is_named_with_the_end_of_its_log(
         supervisor.wait_ready(stopping=lambda: False)
 
 
-def test_a_process_that_never_answers_is_ended(
+def test_a_process_that_never_becomes_ready_is_ended(
     instance: Instance, supervise: Callable[..., Supervisor]
 ) -> None:
-    """The start fails after `ready_s`."""
+    """The start fails after ``ready_s`` seconds."""
     silent = process(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
     supervisor = supervise(silent)
     with pytest.raises(ProcessFailedError, match="does not answer"):
@@ -91,10 +91,10 @@ def test_a_process_that_never_answers_is_ended(
     assert not reaper.tagged(instance.tag)
 
 
-def test_a_process_that_dies_restarts_and_its_children_are_ended(
+def test_the_children_of_a_dead_process_are_ended_before_it_restarts(
     instance: Instance, tmp_path: Path, supervise: Callable[..., Supervisor]
 ) -> None:
-    """kill -9 of a parent leaves its child running: the supervisor ends it before it restarts the parent."""
+    """A kill -9 of a parent leaves its child running, so the supervisor ends the child first."""
     pid_file = tmp_path / "child"
     supervisor = supervise(process(instance, "p", WITH_CHILD, str(pid_file), ready=pid_file.exists))
     assert supervisor.wait_ready(stopping=lambda: False)
@@ -111,7 +111,7 @@ def test_a_process_that_dies_restarts_and_its_children_are_ended(
     assert not reaper.tagged(instance.tag)
 
 
-def test_the_next_instance_ends_processes_that_a_killed_one_left(systems: Callable[..., System]) -> None:
+def test_an_instance_ends_the_processes_of_a_killed_predecessor(systems: Callable[..., System]) -> None:
     """Both the process and its reaper are killed, so its Valkey stays. The next instance in the folder ends it."""
     dev = systems("dev")
     dev.ready(120)
@@ -131,7 +131,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_port_stays_the_same_unless_it_is_in_use(tmp_path: Path) -> None:
+def test_an_instance_keeps_its_port_unless_it_is_in_use(tmp_path: Path) -> None:
     """The port is stored in a file. It is never the default port of Redis."""
     file = tmp_path / "port"
     port = sticky_port(file)
@@ -145,7 +145,7 @@ def test_a_port_stays_the_same_unless_it_is_in_use(tmp_path: Path) -> None:
 
 
 def test_an_http_port_in_use_is_refused_with_advice(instance: Instance) -> None:
-    """Nothing has been started yet."""
+    """The plan fails before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings.model_validate(
             {"data_dir": str(instance.folder), "http": {"port": taken.getsockname()[1]}}
@@ -154,8 +154,8 @@ def test_an_http_port_in_use_is_refused_with_advice(instance: Instance) -> None:
             make_plan(settings, instance)
 
 
-def test_processes_get_all_settings_in_a_file_that_only_the_owner_may_read(instance: Instance) -> None:
-    """The settings may hold a password."""
+def test_the_settings_file_of_processes_is_complete_and_private(instance: Instance) -> None:
+    """Only the owner may read the file, because the settings may contain a password."""
     settings = Settings.model_validate(
         {
             "data_dir": str(instance.folder),
@@ -169,6 +169,6 @@ def test_processes_get_all_settings_in_a_file_that_only_the_owner_may_read(insta
 
 
 def test_rays_folder_is_short_enough_for_its_sockets(tmp_path: Path) -> None:
-    """A socket's path has at most 107 characters, and Ray adds some 65."""
+    """The path of a socket has at most 107 characters, and Ray adds about 65."""
     deep = Instance(tmp_path / ("d" * 60))
     assert len(str(deep.ray_folder())) <= 40

@@ -1,4 +1,4 @@
-"""`daybreakd up` with real processes: Valkey, Ray with a gang of two ranks, the gateway. Killed ones restart."""
+"""Tests of ``daybreakd up`` with real processes: Valkey, Ray with a gang of two ranks, and the gateway."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def _other(pid: int | None, before: int) -> int | None:
 
 
 def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
-    """HTTP → Redis → Ray Serve gang → a collective in each step → file store → HTTP."""
+    """The task goes from HTTP through Redis to the gang, which runs a collective in each step and stores the file."""
     task = up.wait(up.submit(message="hello", steps=5, all_ranks=True))
     (artifact,) = task["artifacts"]
-    answer = subprocess.run(["curl", "-sfL", up.url + artifact["url"]], check=True, capture_output=True)
-    assert answer.stdout == echo_text("hello", 5)
+    download = subprocess.run(["curl", "-sfL", up.url + artifact["url"]], check=True, capture_output=True)
+    assert download.stdout == echo_text("hello", 5)
     group = group_of(up)
     assert (group["ranks"], len(set(group["pids"])), group["loads"]) == (2, 2, 1)
     wake = wait_until(
@@ -51,7 +51,7 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
     assert "pool echo: ray" in up.output_text()
 
 
-def test_the_same_app_answers_on_ray(up: System) -> None:
+def test_the_api_on_ray_serves_the_same_tasks(up: System) -> None:
     """`APIEntrypoint` is a separate Serve application and sees the same tasks."""
     listed = wait_until(
         lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint"
@@ -59,8 +59,8 @@ def test_the_same_app_answers_on_ray(up: System) -> None:
     assert listed["data"]
 
 
-def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
-    """It has the same port and the same tasks, and the running task continues."""
+def test_a_running_task_survives_a_kill_of_valkey(up: System) -> None:
+    """Valkey restarts on the same port with the same data, and the task needs no second attempt."""
     before = up.state()["pids"]["valkey"]
     port = (up.folder / "valkey" / "port").read_text()
     task = up.submit(message="through", steps=40, step_s=0.1, all_ranks=True)
@@ -68,11 +68,11 @@ def test_a_killed_valkey_comes_back_with_its_data(up: System) -> None:
     os.kill(before, signal.SIGKILL)
     restarted(up, "valkey", before)
     assert (up.folder / "valkey" / "port").read_text() == port
-    done = up.wait(task)
-    assert (done["attempt"], done["strikes"]) == (1, 0)
+    finished = up.wait(task)
+    assert (finished["attempt"], finished["strikes"]) == (1, 0)
 
 
-def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
+def test_a_killed_gateway_restarts_on_its_port(up: System) -> None:
     """The running task is not affected."""
     before, url = up.state()["pids"]["gateway"], up.url
     task = up.submit(message="on", steps=20, step_s=0.1)
@@ -82,19 +82,19 @@ def test_a_killed_gateway_comes_back_on_its_port(up: System) -> None:
     assert up.wait(task)["attempt"] == 1
 
 
-def test_a_killed_rank_is_a_strike_and_the_gang_comes_back(up: System) -> None:
-    """kill -9 of rank 1: Serve restarts the whole gang, and the task succeeds in its second attempt."""
+def test_a_killed_rank_is_a_strike_and_the_gang_restarts(up: System) -> None:
+    """After a kill -9 of rank 1, Serve restarts the whole gang, and the task succeeds in its second attempt."""
     pids = group_of(up)["pids"]
     task = up.submit(message="twice", steps=100, step_s=0.05, all_ranks=True)
     wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
     os.kill(pids[1], signal.SIGKILL)
-    done = up.wait(task, timeout=400)
-    assert (done["attempt"], done["strikes"]) == (2, 1)
+    finished = up.wait(task, timeout=400)
+    assert (finished["attempt"], finished["strikes"]) == (2, 1)
     assert not set(group_of(up)["pids"]) & set(pids)
 
 
 def test_up_leaves_nothing_behind_when_it_stops(up: System) -> None:
-    """No process, no port, no shared memory, and no files of Ray in the user's home."""
+    """No process, open port or shared memory remains, and no file of Ray in the user's home."""
     state = up.state()
     ray_folder = next(
         Path(arg) for arg in _command(state["pids"]["ray"]) if arg.endswith("/ray") or "daybreak-" in arg

@@ -1,4 +1,7 @@
-"""A stub of the Kubernetes API: the lists of a namespace that an observation reads, with or without KubeRay's kind."""
+"""A stub of the Kubernetes API, with or without KubeRay's kind.
+
+It serves the lists of a namespace that an observation reads.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kubernetes import client
 
 @dataclass(slots=True)
 class Lists:
-    """What the stub answers. All lists are empty."""
+    """How the stub answers. All lists are empty."""
 
     kuberay: bool = False
     stalls: bool = False

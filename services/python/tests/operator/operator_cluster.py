@@ -1,4 +1,4 @@
-"""A Kubernetes cluster for tests: the one that ``KUBECONFIG`` names. Without it these tests are skipped.
+"""The Kubernetes cluster that ``KUBECONFIG`` names, for tests. Without it, these tests are skipped.
 
 Each test uses a new namespace. Missing CRDs are installed while the tests run.
 """
@@ -42,23 +42,23 @@ def ray_crd(group: str) -> dict[str, Any]:
     }
 
 
-def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
+def install(api: client.ApiClient, crd: dict[str, Any]) -> bool:
     """Install a CRD and wait until it is served. :returns: whether it was missing."""
-    crds, name = client.ApiextensionsV1Api(api), wanted["metadata"]["name"]
+    crds, name = client.ApiextensionsV1Api(api), crd["metadata"]["name"]
     try:
-        crds.create_custom_resource_definition(wanted)
-        made = True
+        crds.create_custom_resource_definition(crd)
+        was_missing = True
     except ApiException as exc:
         if exc.status != 409:
             raise
-        made = False
+        was_missing = False
 
-    kind = wanted["spec"]
-    place = kind["group"], kind["versions"][0]["name"], kind["names"]["plural"]
+    kind = crd["spec"]
+    resource = kind["group"], kind["versions"][0]["name"], kind["names"]["plural"]
 
     def served() -> bool:
         try:  # an "Established" CRD may not be served yet: the API server answers 404, then 429
-            client.CustomObjectsApi(api).list_cluster_custom_object(*place, limit=1)
+            client.CustomObjectsApi(api).list_cluster_custom_object(*resource, limit=1)
         except ApiException as exc:
             if exc.status not in (404, 429, 503):
                 raise
@@ -66,7 +66,7 @@ def install(api: client.ApiClient, wanted: dict[str, Any]) -> bool:
         return True
 
     wait_until(served, 60, f"{name} to be served")
-    return made
+    return was_missing
 
 
 @pytest.fixture(scope="session")
@@ -74,13 +74,13 @@ def api() -> Iterator[client.ApiClient]:
     """An API client with both kinds installed; kinds that were missing are removed at the end."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no Kubernetes cluster to test the operator on")
-    found, _ = connect()
-    wanted = (definition(), ray_crd("ray.io"))
-    made = [crd["metadata"]["name"] for crd in wanted if install(found, crd)]
-    assert set(made) <= {NAME, "rayclusters.ray.io"}
-    yield found
-    for name in made:
-        client.ApiextensionsV1Api(found).delete_custom_resource_definition(name)
+    api_client, _ = connect()
+    crds = (definition(), ray_crd("ray.io"))
+    installed = [crd["metadata"]["name"] for crd in crds if install(api_client, crd)]
+    assert set(installed) <= {NAME, "rayclusters.ray.io"}
+    yield api_client
+    for name in installed:
+        client.ApiextensionsV1Api(api_client).delete_custom_resource_definition(name)
 
 
 @pytest.fixture

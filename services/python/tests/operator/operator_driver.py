@@ -1,4 +1,7 @@
-"""Drives the operator in a simulated world: it observes (maybe stale views), plans, acts, and may crash in between."""
+"""Drives the operator in a simulated world, where it observes, plans and acts.
+
+It may observe stale views, and may crash before any action.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ from daybreak_server.operator.planner.plan import plan
 from daybreak_server.ports.cluster import ClusterError, ClusterView
 from daybreak_server.ports.store_errors import StoreError
 
-AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
+REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
-REMEMBERED = 8
+MAX_PAST_VIEWS = 8
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -45,26 +48,29 @@ class Driver:
     def remember(self) -> None:
         """Record the current state, which caches may show later."""
         self.past.append((self.world.view(), self.world.spec()))
-        del self.past[:-REMEMBERED]
+        del self.past[:-MAX_PAST_VIEWS]
         for name, body in self.world.clusters.items():
-            seen = self.bodies.setdefault(name, [])
-            if not seen or seen[-1]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-                seen.append(copy.deepcopy(body))
+            versions = self.bodies.setdefault(name, [])
+            if (
+                not versions
+                or versions[-1]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]
+            ):
+                versions.append(copy.deepcopy(body))
 
     def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
         """Observe the world, with each part the given number of steps old."""
         self.remember()
         world = self.world
-        old = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]
-        view = ClusterView(clusters=old[0][0].clusters, pods=old[1][0].pods)
-        serve = {c.name: found for c in view.clusters if (found := world.serve(c.name)) is not None}
+        past_views = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]
+        view = ClusterView(clusters=past_views[0][0].clusters, pods=past_views[1][0].pods)
+        serve = {c.name: shown for c in view.clusters if (shown := world.serve(c.name)) is not None}
         return Observed(
             now=world.now,
-            pool=world.pool().model_copy(update={"spec": old[2][1]}),
+            pool=world.pool().model_copy(update={"spec": past_views[2][1]}),
             view=view,
             serve=serve,
             store=world.store() if world.store_up else None,
-            store_error=None if world.store_up else AWAY,
+            store_error=None if world.store_up else REDIS_DOWN,
         )
 
     def operator(
@@ -76,14 +82,16 @@ class Driver:
         crash_after: int | None = None,
         group_steps: int = 0,
     ) -> Plan:
-        """One reconcile step. With ``crash_after`` the operator dies before that action. Before each action the groups
-        take ``group_steps`` steps, which makes the observation that much older."""
+        """Take one reconcile step. With ``crash_after`` the operator dies before that action.
+
+        Before each action the groups take ``group_steps`` steps, which makes the observation that much older.
+        """
         observed = self.observe(clusters=clusters, pods=pods, spec=spec)
-        made = plan(observed)
+        planned = plan(observed)
         executor = Executor(
             cluster=FakePorts(self.world), serve=FakePorts(self.world), groups=FakePorts(self.world)
         )
-        actions: tuple[Action, ...] = made.actions
+        actions: tuple[Action, ...] = planned.actions
         for action in actions if crash_after is None else actions[:crash_after]:
             for _ in range(group_steps):
                 self.ray()
@@ -93,7 +101,7 @@ class Driver:
                 self.refused.append(str(exc))
                 break
             self.remember()
-        return made
+        return planned
 
     def kuberay(self, *, stale: int = 0) -> None:
         """KubeRay reconciles each RayCluster from a version that is at most ``stale`` steps old."""
@@ -105,12 +113,12 @@ class Driver:
             self.world.kuberay(name, versions[0] if versions else None)
 
     def kill(self, name: str, *, stays: bool = False) -> None:
-        """A node dies; its pod ``stays`` if nobody deletes the node. KubeRay learns of it no earlier than of previous
-        writes.
+        """Kill a node. Its pod ``stays`` if nobody deletes the node.
 
-        One order is excluded on purpose, because only KubeRay could prevent it: a victim's host dies just after it was
-        named; KubeRay replaces the victim because it still knows the old number, then reads the lower number and
-        deletes any replica. The group on it releases its task.
+        KubeRay learns of the death no earlier than of previous writes. One order is excluded on purpose,
+        because only KubeRay could prevent it: a victim's host dies just after it was named; KubeRay replaces
+        the victim because it still knows the old number, then reads the lower number and deletes any replica.
+        The group on it releases its task.
         """
         cluster = self.world.pods[name].cluster
         if stays:
@@ -121,13 +129,13 @@ class Driver:
         del self.bodies.get(cluster, [])[:-1]
 
     def kubelets(self) -> None:
-        """Every pod takes one step."""
+        """Let every pod take one step."""
         for name in list(self.world.pods):
             if name in self.world.pods:
                 self.world.kubelet(name)
 
     def ray(self) -> None:
-        """Serve and every group take one step."""
+        """Let Serve and every group take one step."""
         for name in list(self.world.apps):
             self.world.serve_step(name)
         for name in list(self.world.gangs):
@@ -140,16 +148,16 @@ class Driver:
         :raises AssertionError: if the world does not settle as wanted.
         """
         world = self.world
-        calm = 0
+        calm_rounds = 0
         for number in range(rounds):
             world.replicas = max(wanted, 1 if world.store().live else 0)
-            made = self.operator()
+            planned = self.operator()
             self.kuberay()
             self.kubelets()
             self.ray()
-            world.now += min(made.requeue_after_s, 5.0)
-            calm = calm + 1 if not made.actions else 0
-            if calm >= 4 and self.at_rest(wanted) is None:
+            world.now += min(planned.requeue_after_s, 5.0)
+            calm_rounds = calm_rounds + 1 if not planned.actions else 0
+            if calm_rounds >= 4 and self.at_rest(wanted) is None:
                 return number
         last = plan(self.observe())
         raise AssertionError(f"{self.at_rest(wanted)}; {last.actions}; {self.refused[-3:]}; {world.status}")
@@ -164,7 +172,7 @@ class Driver:
         workers = [pod for pod in view.pods if not pod.head]
         gangs = [gang for gang in world.alive() if gang.state is not None]
         homes = [{world.pods[host].replica for host in gang.hosts} for gang in gangs]
-        wrong: dict[str, tuple[Any, Any]] = {
+        compared: dict[str, tuple[Any, Any]] = {
             "status.replicas": (world.status.get("replicas"), wanted),
             "replicas": (cluster.replicas, wanted),
             "workers": (len(workers), wanted * world.hosts),
@@ -178,8 +186,8 @@ class Driver:
         }
         if not suspended:
             app = world.apps.get(cluster.name)
-            wrong["Serve's target"] = (app.target if app is not None else -1, wanted * world.ranks)
-        found = [
-            f"{name}: {is_} instead of {should}" for name, (is_, should) in wrong.items() if is_ != should
+            compared["Serve's target"] = (app.target if app is not None else -1, wanted * world.ranks)
+        differences = [
+            f"{name}: {is_} instead of {should}" for name, (is_, should) in compared.items() if is_ != should
         ]
-        return "; ".join(found) or None
+        return "; ".join(differences) or None

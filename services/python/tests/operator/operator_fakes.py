@@ -29,9 +29,9 @@ class FakePorts:
     world: World
     api_up: bool = True
     refuses: str = ""
-    """Why Kubernetes refuses new RayClusters; empty: it accepts them."""
+    """The reason for which Kubernetes refuses new RayClusters. Empty: it accepts them."""
     emitted: list[tuple[str, str]] = field(default_factory=list)
-    """The Events: kind and reason."""
+    """The kind and the reason of each Event."""
 
     async def read(self, cluster: str) -> tuple[RayCluster | None, tuple[Pod, ...]]:
         """Read a RayCluster and its pods."""
@@ -85,7 +85,7 @@ class FakePorts:
         self.emitted.append((kind, reason))
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Deploy Serve's applications."""
+        """Deploy the applications of Serve. A new attempt stops all gangs."""
         if self.world.serve(cluster.name) is None:
             raise ClusterUnavailableError("the head does not answer")
         args = next(app["args"] for app in config["applications"] if app["name"] == POOL)
@@ -107,14 +107,14 @@ class FakePorts:
         assert target % cluster.ranks == 0, "Serve would never apply it"
         app.target = target
 
-    async def observe(self, of: Any, *, application: str | None = None) -> Any:
-        """Kubernetes' view of a pool, or Serve's of an application."""
+    async def observe(self, target: Any, *, application: str | None = None) -> Any:
+        """Observe a pool in Kubernetes, or an application in Serve if one is named."""
         if application is None:
             return self.world.view()
-        found = self.world.serve(of.name)
-        if found is None:
+        view = self.world.serve(target.name)
+        if view is None:
             raise ClusterUnavailableError("the head does not answer")
-        return found
+        return view
 
     async def pool(self, name: str) -> PoolView:
         """The pool in Redis."""
@@ -152,12 +152,14 @@ def apply_patch(body: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]
         *path, last = [
             int(part) if part.isdigit() else part for part in str(operation["path"]).split("/")[1:]
         ]
-        at: Any = changed
+        node: Any = changed
         for part in path:
-            at = at[part]
+            node = node[part]
         if operation["op"] == "test":
-            if at.get(last) != operation["value"]:
-                raise ClusterConflictError(f"{operation['path']} is {at.get(last)}, not {operation['value']}")
+            if node.get(last) != operation["value"]:
+                raise ClusterConflictError(
+                    f"{operation['path']} is {node.get(last)}, not {operation['value']}"
+                )
         else:
-            at[last] = copy.deepcopy(operation["value"])
+            node[last] = copy.deepcopy(operation["value"])
     return changed

@@ -1,4 +1,4 @@
-"""The gangs and applications that run on a world's hosts."""
+"""The gangs and applications that run on the hosts of a simulated world."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gang:
     task: str | None = None
     hung: bool = False
     dead_at: float | None = None
-    """When its ranks died, while the store does not know it yet."""
+    """When its ranks died. The store does not know it before the lease ends."""
 
 
 @dataclass(slots=True)

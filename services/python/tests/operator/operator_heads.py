@@ -1,4 +1,7 @@
-"""Ray Serve's REST API for all simulated heads: one HTTP server; each path begins with the RayCluster's name."""
+"""Ray Serve's REST API for all simulated heads.
+
+One HTTP server serves them, and each path begins with a RayCluster's name.
+"""
 
 from __future__ import annotations
 
@@ -68,13 +71,13 @@ class Heads:
     # Called by the simulation.
 
     def up(self, clusters: set[str]) -> None:
-        """These heads answer."""
+        """Let these heads answer from now on."""
         with self._lock:
             for name in clusters:
                 self._heads.setdefault(name, Head())
 
     def gone(self, cluster: str) -> None:
-        """A head is gone. Without fault tolerance its state goes with it."""
+        """Remove a head. Without fault tolerance its state is lost with it."""
         with self._lock:
             self._heads.pop(cluster, None)
 
@@ -116,9 +119,9 @@ class Heads:
             head = self._heads.get(path.split("/")[1])
             if head is None:
                 return None
-            mine = next(app for app in config["applications"] if app["name"] == self.pool)
-            if head.config != mine:
-                head.config, head.target = mine, self.ranks * mine["args"]["groups"]
+            own_config = next(app for app in config["applications"] if app["name"] == self.pool)
+            if head.config != own_config:
+                head.config, head.target = own_config, self.ranks * own_config["args"]["groups"]
             return {}
 
     def scale(self, path: str, body: Any) -> Any:

@@ -47,7 +47,7 @@ class Failpoint:
     done: int = 0
 
     def passed(self, name: str) -> None:
-        """An action is done, or an observation begins."""
+        """Record a finished action or the start of an observation, and die if this was the last action of the run."""
         self.done += name in ACTS
         dies = name in ACTS and self.done == self.after
         os.write(self.file, f"{name}{' †' if dies else ''}\n".encode())
@@ -74,7 +74,7 @@ class FailpointPort:
         return passing
 
 
-def live(config: dict[str, str]) -> None:
+def run_operator(config: dict[str, str]) -> None:
     """Run the operator once, until the failpoint or a signal ends it."""
     file = os.open(config["actions"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     failpoint = Failpoint(file, int(Path(config["after"]).read_text()))
@@ -103,19 +103,19 @@ def main() -> int:
     logging.getLogger("kopf").setLevel(logging.WARNING)
     child = 0
 
-    def end(*_: Any) -> None:
+    def exit_with_child(*_: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
             if child:
                 os.kill(child, signal.SIGKILL)
         os._exit(0)
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, exit_with_child)
     while True:
         child = os.fork()
         if not child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             try:
-                live(config)
+                run_operator(config)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)

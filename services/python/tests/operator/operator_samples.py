@@ -1,4 +1,4 @@
-"""Builders for single observations, to test the plan's rules."""
+"""Builders of single observations, for tests of the plan's rules."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TEMPLATE: dict[str, Any] = {
 
 def pool(*, status: PoolStatus | None = None, **spec: Any) -> GeneratorPool:
     """A pool ``video``, by default with two ranks on one host."""
-    wanted = PoolSpec.model_validate({"ranks": 2, "rayCluster": TEMPLATE, **spec})
+    pool_spec = PoolSpec.model_validate({"ranks": 2, "rayCluster": TEMPLATE, **spec})
     return GeneratorPool(
-        name="video", namespace="default", uid=UID, spec=wanted, status=status or PoolStatus()
+        name="video", namespace="default", uid=UID, spec=pool_spec, status=status or PoolStatus()
     )
 
 
@@ -53,7 +53,7 @@ def spec_of(replicas: int, image: int, ranks: int, hosts: int, paused: bool, idl
 def ray_cluster(video: GeneratorPool, replicas: int, **changes: Any) -> RayCluster:
     """The pool's RayCluster."""
     revision = names.revision(video)
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": names.cluster_name(video.name, revision),
         "uid": "ray-uid",
         "resource_version": "7",
@@ -66,39 +66,39 @@ def ray_cluster(video: GeneratorPool, replicas: int, **changes: Any) -> RayClust
         "hosts": video.spec.hosts_per_group,
         "head_service": "video-head-svc",
     }
-    return RayCluster(**{**given, **changes})
+    return RayCluster(**{**fields, **changes})
 
 
 def head(cluster: RayCluster, **changes: Any) -> Pod:
     """A ready head."""
-    given: dict[str, Any] = {"running": True, "ready": True, "running_at": NOW - 900}
-    return Pod(name=f"{cluster.name}-head", cluster=cluster.name, head=True, **{**given, **changes})
+    fields: dict[str, Any] = {"running": True, "ready": True, "running_at": NOW - 900}
+    return Pod(name=f"{cluster.name}-head", cluster=cluster.name, head=True, **{**fields, **changes})
 
 
 def hosts(cluster: RayCluster, *replicas: str, **changes: Any) -> tuple[Pod, ...]:
-    """Running pods: those of replica ``a`` are ``a0``, ``a1``, …"""
-    given: dict[str, Any] = {
+    """Running pods. The pods of replica ``a`` are ``a0``, ``a1``, …"""
+    fields: dict[str, Any] = {
         "running": True,
         "ready": True,
         "scheduled_at": NOW - 600,
         "running_at": NOW - 590,
     }
     return tuple(
-        Pod(name=f"{replica}{host}", cluster=cluster.name, replica=replica, **{**given, **changes})
+        Pod(name=f"{replica}{host}", cluster=cluster.name, replica=replica, **{**fields, **changes})
         for replica in replicas
         for host in range(cluster.hosts)
     )
 
 
-def group(name: str, *on: str, state: GroupState = GroupState.IDLE, **changes: Any) -> GroupRecord:
+def group(name: str, *pods: str, state: GroupState = GroupState.IDLE, **changes: Any) -> GroupRecord:
     """A group on these pods, by default idle for a minute."""
-    given: dict[str, Any] = {"ranks": 2, "since_ms": int((NOW - 60) * 1000)}
-    return GroupRecord(id=GroupId(name), state=state, hosts=on, **{**given, **changes})
+    fields: dict[str, Any] = {"ranks": 2, "since_ms": int((NOW - 60) * 1000)}
+    return GroupRecord(id=GroupId(name), state=state, hosts=pods, **{**fields, **changes})
 
 
-def busy(name: str, *on: str, **changes: Any) -> GroupRecord:
+def busy(name: str, *pods: str, **changes: Any) -> GroupRecord:
     """A group with a task."""
-    return group(name, *on, state=GroupState.BUSY, tasks=(TaskId(f"video_{name}"),), **changes)
+    return group(name, *pods, state=GroupState.BUSY, tasks=(TaskId(f"video_{name}"),), **changes)
 
 
 def observed(
@@ -112,7 +112,7 @@ def observed(
     **changes: Any,
 ) -> Observed:
     """An observation. By default Serve runs exactly the ranks of the groups."""
-    works = sum(bool(member.tasks) for member in groups)
+    running_tasks = sum(bool(member.tasks) for member in groups)
     ranks = video.spec.ranks * len(groups)
     serve = {
         cluster.name: ServeView(
@@ -123,16 +123,19 @@ def observed(
         )
         for cluster in clusters
     }
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "now": NOW,
         "pool": video,
         "view": ClusterView(clusters=clusters, pods=tuple(pods)),
         "serve": serve,
         "store": PoolView(
-            name="video", running=works, live=works if live is None else live, groups=tuple(groups)
+            name="video",
+            running=running_tasks,
+            live=running_tasks if live is None else live,
+            groups=tuple(groups),
         ),
     }
-    return Observed(**{**given, **changes})
+    return Observed(**{**fields, **changes})
 
 
 def actions_of(observation: Observed, kind: type[A]) -> list[A]:

@@ -42,12 +42,12 @@ class Gang:
     cluster: str
     claim: Claim | None = None
     draining_for: int | None = None
-    """Steps since it was marked to drain."""
+    """How many steps ago it was marked to drain. ``None``: it is not marked."""
 
 
 @dataclass
 class Simulation:
-    """Steps on a thread until it is stopped. ``drain_s`` is the pool's setting."""
+    """A simulation that takes a step at a time on a thread. ``drain_s`` is the pool's setting."""
 
     api: client.ApiClient
     namespace: str
@@ -60,7 +60,7 @@ class Simulation:
     wrong: list[str] = field(default_factory=list)
     gangs: list[Gang] = field(default_factory=list)
     _numbers: Any = field(default_factory=count)
-    _over: threading.Event = field(default_factory=threading.Event)
+    _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def __post_init__(self) -> None:
@@ -70,18 +70,18 @@ class Simulation:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="play", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="simulation", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread."""
-        self._over.set()
+        self._stopped.set()
         if self._thread is not None:
             self._thread.join(30)
         self._queue.close()
 
     def _run(self) -> None:
-        while not self._over.wait(STEP_S):
+        while not self._stopped.wait(STEP_S):
             try:
                 self.step()
             except ApiException as exc:
@@ -90,7 +90,7 @@ class Simulation:
                     raise
 
     def step(self) -> None:
-        """Every part takes one step."""
+        """Let every part take one step."""
         bodies = self._custom.list_namespaced_custom_object(*RAY, self.namespace, "rayclusters")["items"]
         pods = self._pods()
         names = {body["metadata"]["name"] for body in bodies}
@@ -111,8 +111,8 @@ class Simulation:
             self._work(gang)
 
     def _pods(self) -> list[PodView]:
-        found = self._core.list_namespaced_pod(self.namespace, label_selector=POOL_LABEL).items
-        bodies = [self.api.sanitize_for_serialization(pod) for pod in found]
+        items = self._core.list_namespaced_pod(self.namespace, label_selector=POOL_LABEL).items
+        bodies = [self.api.sanitize_for_serialization(pod) for pod in items]
         return [pod for pod in map(parse.pod, bodies) if not pod.terminating]
 
     # KubeRay and the kubelets.
@@ -132,28 +132,28 @@ class Simulation:
                 {
                     "type": "RayClusterSuspended",
                     "status": str(cluster.suspend and not pods),
-                    "reason": "Played",
+                    "reason": "Simulated",
                     "message": "",
                     "lastTransitionTime": "2026-01-01T00:00:00Z",
                 }
             ],
         }
         if body.get("status", {}).get("conditions") != status["conditions"]:
-            where = (*RAY, self.namespace, "rayclusters", cluster.name)
+            resource = (*RAY, self.namespace, "rayclusters", cluster.name)
             self._custom.patch_namespaced_custom_object_status(
-                *where, {"status": status}, _content_type="application/merge-patch+json"
+                *resource, {"status": status}, _content_type="application/merge-patch+json"
             )
 
     def _workers(self, body: Mapping[str, Any], cluster: RayCluster, pods: list[PodView]) -> None:
         replicas: dict[str, list[PodView]] = {}
         for pod in pods:
             replicas.setdefault(pod.replica, []).append(pod)
-        for found in list(replicas.values()):
-            if any(pod.name in cluster.workers_to_delete for pod in found):
-                self._end_replica(replicas, found[0].replica, "it was named")
-            elif len(found) < cluster.hosts:
-                self._end_replica(replicas, found[0].replica, None)
-        # If none is named, delete the replica that hurts most.
+        for members in list(replicas.values()):
+            if any(pod.name in cluster.workers_to_delete for pod in members):
+                self._end_replica(replicas, members[0].replica, "it was named")
+            elif len(members) < cluster.hosts:
+                self._end_replica(replicas, members[0].replica, None)
+        # If no victim is named, delete a replica with a task first: the worst choice.
         for name in sorted(replicas, key=lambda name: not self._works(replicas[name])):
             if len(replicas) <= cluster.replicas:
                 break
@@ -181,7 +181,7 @@ class Simulation:
             "schedulerName": "nobody",
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "ray", "image": "played"}],
+            "containers": [{"name": "ray", "image": "simulated"}],
         }
         self._core.create_namespaced_pod(
             self.namespace, {"metadata": {"name": name, "labels": labels}, "spec": spec}
@@ -194,7 +194,7 @@ class Simulation:
         ]
         running = {
             "name": "ray",
-            "image": "played",
+            "image": "simulated",
             "imageID": "",
             "ready": True,
             "restartCount": 0,
@@ -204,7 +204,7 @@ class Simulation:
         self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _end(self, pod: PodView, why: str | None) -> None:
-        """End a pod. ``why``: who decided it; ``None``: it was broken already."""
+        """End a pod. ``why`` names who decided it; ``None``: the pod was broken already."""
         for gang in [gang for gang in self.gangs if pod.name in gang.record.hosts]:
             self._take(gang, why)
         with contextlib.suppress(ApiException):

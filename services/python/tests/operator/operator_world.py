@@ -1,7 +1,8 @@
 """A simulated world for the operator: KubeRay, kubelets, Ray Serve, groups and KEDA, as the real ones behave.
 
-The world is one value that steps by explicit calls. Every free choice is adversarial and comes from a seeded source:
-the victims that KubeRay picks if none is named, the gang that Serve stops, the hosts that a gang forms on.
+The world is one value that steps by explicit calls. Every free choice is adversarial and comes from a seeded
+source: the victims that KubeRay picks if none is named, the gang that Serve stops, the hosts on which a gang
+forms.
 """
 
 from __future__ import annotations
@@ -118,42 +119,42 @@ class World:
         )
 
     def alive(self, cluster: str | None = None) -> list[Gang]:
-        """Gangs whose ranks run."""
+        """The gangs whose ranks run."""
         return [
             gang
             for gang in self.gangs.values()
             if gang.dead_at is None and (cluster is None or gang.cluster == cluster)
         ]
 
-    def is_busy(self) -> list[Gang]:
-        """Gangs with a task."""
+    def busy_gangs(self) -> list[Gang]:
+        """The gangs with a task."""
         return [gang for gang in self.alive() if gang.task is not None]
 
     # KubeRay.
 
     def kuberay(self, name: str, body: Mapping[str, Any] | None = None) -> None:
-        """One reconcile step, from the current RayCluster or from an older ``body``."""
-        real = self.clusters.get(name)
-        if real is None:
+        """Take one reconcile step, from the current RayCluster or from an older ``body``."""
+        current = self.clusters.get(name)
+        if current is None:
             for pod in [pod for pod in self.pods.values() if pod.cluster == name]:
                 self._end(pod.name, why="its RayCluster was deleted")
             self.apps.pop(name, None)
             return
-        seen = parse.ray_cluster(body or real)
-        mine = [pod for pod in self.pods.values() if pod.cluster == name]
-        if seen.suspend:
-            for pod in mine:
+        observed_spec = parse.ray_cluster(body or current)
+        cluster_pods = [pod for pod in self.pods.values() if pod.cluster == name]
+        if observed_spec.suspend:
+            for pod in cluster_pods:
                 self._end(pod.name, why="its RayCluster was suspended")
-            self._condition(real, "RayClusterSuspended", not mine)
+            self._condition(current, "RayClusterSuspended", not cluster_pods)
             return
-        self._condition(real, "RayClusterSuspended", False)
-        if not any(pod.head for pod in mine) and not self.quota:
+        self._condition(current, "RayClusterSuspended", False)
+        if not any(pod.head for pod in cluster_pods) and not self.quota:
             self._pod(name, head=True, replica="")
-        self._workers(name, seen)
-        self._condition(real, "RayClusterReplicaFailure", self.quota, "exceeded quota: pods=3")
+        self._workers(name, observed_spec)
+        self._condition(current, "RayClusterReplicaFailure", self.quota, "exceeded quota: pods=3")
 
-    def _workers(self, name: str, seen: RayCluster) -> None:
-        for victim in seen.workers_to_delete:
+    def _workers(self, name: str, observed_spec: RayCluster) -> None:
+        for victim in observed_spec.workers_to_delete:
             if victim in self.pods:
                 self._end_replica(name, self.pods[victim].replica, why="it was named")
         names = {pod.replica for pod in self.pods.values() if pod.cluster == name and not pod.head}
@@ -161,15 +162,14 @@ class World:
         for replica in sorted(names):
             pods = [pod for pod in self.pods.values() if pod.replica == replica and pod.cluster == name]
             if len(pods) < self.hosts or any(pod.terminating for pod in pods):
-                self._end_replica(
-                    name, replica, why=None
-                )  # a host is missing, so KubeRay deletes the others too
+                # A host is missing, so KubeRay deletes the others too.
+                self._end_replica(name, replica, why=None)
             else:
                 whole.append(replica)
-        while len(whole) > seen.replicas:
+        while len(whole) > observed_spec.replicas:
             self._end_replica(name, whole.pop(self.random.randrange(len(whole))), why="KubeRay chose it")
         if not self.quota:
-            for _ in range(seen.replicas - len(whole)):
+            for _ in range(observed_spec.replicas - len(whole)):
                 replica = self._new("replica")
                 for _host in range(self.hosts):
                     self._pod(name, head=False, replica=replica)
@@ -195,7 +195,10 @@ class World:
             self._end(pod.name, why=why)
 
     def _end(self, name: str, *, why: str | None) -> None:
-        """SIGTERM to a pod. ``why``: who decided it, to check for busy groups; ``None``: the pod was broken."""
+        """Send SIGTERM to a pod.
+
+        ``why`` names who decided it, to check for busy groups; ``None``: the pod was broken.
+        """
         pod = self.pods[name]
         if pod.terminating:
             return
@@ -216,7 +219,7 @@ class World:
     # Kubelets.
 
     def kubelet(self, name: str) -> None:
-        """One pod takes one step towards running, or towards its end."""
+        """Move one pod a step towards running, or towards its end."""
         pod = self.pods[name]
         if name in self.frozen:
             return
@@ -240,14 +243,14 @@ class World:
         return self._image(pod.cluster) if pod.cluster in self.clusters else "0"
 
     def freeze(self, name: str) -> None:
-        """A node dies and is not deleted: its pod stays terminating."""
+        """Kill a node that nobody deletes, so that its pod stays terminating."""
         pod = self.pods[name]
         self.kill(name)
         self.pods[name] = replace(pod, terminating=True, ready=False, ends_at=self.now + 30)
         self.frozen.add(name)
 
     def kill(self, name: str) -> None:
-        """A node dies: its pod disappears without SIGTERM."""
+        """Kill a node. Its pod disappears without SIGTERM."""
         pod = self.pods.pop(name)
         for gang in self.alive():
             if name in gang.hosts:
@@ -256,7 +259,7 @@ class World:
             self._head_gone(pod.cluster)
 
     def _head_gone(self, cluster: str) -> None:
-        """A head is gone. Without fault tolerance everything on its cluster dies with it."""
+        """Lose a head. Without fault tolerance everything on its cluster dies with it."""
         self.apps.pop(cluster, None)
         for gang in self.alive(cluster):
             self._stop(gang, graceful=False)
@@ -271,7 +274,7 @@ class World:
     # Ray Serve.
 
     def serve_step(self, cluster: str) -> None:
-        """Serve moves towards its target: it places gangs where there is room, and stops any gang."""
+        """Move Serve towards its target. It places gangs where there is room, and stops any gang."""
         app = self.apps.get(cluster)
         if app is None or self.serve(cluster) is None:
             return
@@ -304,7 +307,7 @@ class World:
             gangs.append(gang)
 
     def _apart(self, free: list[str]) -> list[str]:
-        """Hosts for a gang: usually across as many replicas as possible."""
+        """Choose hosts for a gang, usually across as many replicas as possible."""
         shuffled = self.random.sample(free, len(free))
         if self.random.random() < 0.2:
             return shuffled[: self.hosts]
@@ -320,7 +323,7 @@ class World:
     # Groups.
 
     def group_step(self, name: str) -> None:
-        """A group takes one step: register, load, claim, work, release; or its lease expires."""
+        """Let a group register, load, claim, work or release; or let its lease end."""
         gang = self.gangs[name]
         if gang.dead_at is not None:
             if self.now - gang.dead_at >= LEASE_S:

@@ -1,4 +1,4 @@
-"""The Kubernetes client, when an answer is late or a kind is installed between two requests."""
+"""The Kubernetes client copes with an answer that is late and a kind that is installed between two requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.settings.tree import RedisSettings, Settings
 async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The headers of a response may come at once and its body never: the loops of other pools continue."""
+    """The headers of a response may come at once and its body never, and the loops of other pools continue."""
     monkeypatch.setattr(kube, "TIMEOUT_S", 0.5)
     with listening(Lists(stalls=True)) as api:
         cluster = KubeCluster(api, namespace="default", cache=Cache())

@@ -1,6 +1,7 @@
-"""An operator that is killed between any two actions continues: on a real API server, with a real Redis.
+"""An operator that is killed between any two actions continues, on a real API server and with a real Redis.
 
-KubeRay may be installed or not: the RayClusters here are marked as managed by another controller, and simulated.
+KubeRay need not be installed: the RayClusters here are marked as managed by another controller, and are
+simulated.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ POOLS = ("daybreak.dev", "v1alpha1")
 def pool(tmp_path: Path) -> Iterator[Pool]:
     """The pool's queue on a new Redis."""
     server = start_valkey(tmp_path / "valkey")
-    made = Pool(Settings(redis=RedisSettings(url=server.url), pools={"echo": PoolSettings(workload="echo")}))
-    yield made
-    made.close()
+    running_pool = Pool(
+        Settings(redis=RedisSettings(url=server.url), pools={"echo": PoolSettings(workload="echo")})
+    )
+    yield running_pool
+    running_pool.close()
     server.stop()
 
 
@@ -86,12 +89,12 @@ class OperatorProcess:
 
 @pytest.fixture
 def simulation(api: client.ApiClient, namespace: str, pool: Pool) -> Iterator[Simulation]:
-    """KubeRay, kubelets, Serve and the groups."""
+    """A running simulation of KubeRay, kubelets, Serve and the groups."""
     heads = Heads(pool="echo", deployment=deployment_name("echo"), ranks=2)
-    made = Simulation(api=api, namespace=namespace, pool=pool, heads=heads, ranks=2, drain_s=DRAIN_S)
-    made.start()
-    yield made
-    made.stop()
+    running = Simulation(api=api, namespace=namespace, pool=pool, heads=heads, ranks=2, drain_s=DRAIN_S)
+    running.start()
+    yield running
+    running.stop()
     heads.stop()
 
 
@@ -115,7 +118,7 @@ def spec(image: str, replicas: int) -> dict[str, Any]:
 
 
 class Kubernetes:
-    """What a person and KEDA see and write."""
+    """The GeneratorPool, RayClusters and pods, as a person and KEDA see and change them."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._custom, self._core, self._namespace = (
@@ -124,12 +127,12 @@ class Kubernetes:
             namespace,
         )
 
-    def create(self, of: dict[str, Any]) -> None:
+    def create(self, pool_spec: dict[str, Any]) -> None:
         body = {
             "apiVersion": "/".join(POOLS),
             "kind": "GeneratorPool",
             "metadata": {"name": "echo"},
-            "spec": of,
+            "spec": pool_spec,
         }
         self._custom.create_namespaced_custom_object(*POOLS, self._namespace, "generatorpools", body)
 
@@ -156,18 +159,20 @@ class Kubernetes:
         )
 
     def status(self) -> dict[str, Any]:
-        found = self._custom.get_namespaced_custom_object(*POOLS, self._namespace, "generatorpools", "echo")
-        status: dict[str, Any] = found.get("status") or {}
+        pool_object = self._custom.get_namespaced_custom_object(
+            *POOLS, self._namespace, "generatorpools", "echo"
+        )
+        status: dict[str, Any] = pool_object.get("status") or {}
         return status
 
     def clusters(self) -> list[dict[str, Any]]:
-        found = self._custom.list_namespaced_custom_object(*RAY, self._namespace, "rayclusters")
-        items: list[dict[str, Any]] = found["items"]
+        listed = self._custom.list_namespaced_custom_object(*RAY, self._namespace, "rayclusters")
+        items: list[dict[str, Any]] = listed["items"]
         return items
 
     def images(self) -> list[str]:
         """The images of the heads."""
-        heads = [one_group["spec"]["headGroupSpec"]["template"]["spec"] for one_group in self.clusters()]
+        heads = [cluster["spec"]["headGroupSpec"]["template"]["spec"] for cluster in self.clusters()]
         return [head["containers"][0]["image"] for head in heads]
 
     def workers(self) -> int:
@@ -179,40 +184,43 @@ Until = Callable[[str, Callable[[], Any]], Any]
 
 
 def failing_fast(process: OperatorProcess, simulation: Simulation, kubernetes: Kubernetes) -> Until:
-    """A wait that fails as soon as something goes wrong, with status, actions and log in the error."""
+    """Return a wait that fails as soon as something is wrong, with status, actions and log in the error."""
 
-    def until(what: str, seen: Callable[[], Any]) -> Any:
+    def until(what: str, predicate: Callable[[], Any]) -> Any:
         def checked() -> Any:
             assert process.alive(), process.log.read_text()[-4000:]
             assert not [*simulation.wrong, *simulation.heads.wrong]
-            return seen()
+            return predicate()
 
         try:
             return wait_until(checked, WAIT_S, what)
         except TimeoutError as exc:
-            story, log = "\n".join(process.lines()[-40:]), process.log.read_text()[-3000:]
-            raise AssertionError(f"{exc}\n{kubernetes.status()}\n{story}\n{log}") from exc
+            actions, log = "\n".join(process.lines()[-40:]), process.log.read_text()[-3000:]
+            raise AssertionError(f"{exc}\n{kubernetes.status()}\n{actions}\n{log}") from exc
 
     return until
 
 
 def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], bool]:
-    """Whether exactly this number of groups is ready and no other worker exists."""
+    """Return a predicate: exactly this number of groups is ready, and no other worker exists."""
 
-    def seen() -> bool:
+    def is_settled() -> bool:
         status = kubernetes.status()
         numbers = (status.get("replicas"), status.get("ready"), kubernetes.workers())
         return status.get("phase") == phase and numbers == (groups, groups, 2 * groups)
 
-    return seen
+    return is_settled
 
 
 def test_an_operator_killed_after_every_action_continues(
     tmp_path: Path, api: client.ApiClient, namespace: str, pool: Pool, simulation: Simulation
 ) -> None:
-    """Each run has one action. Still the pool goes from nothing to two groups, to one while the other works, to a new
-    image group by group, to zero with the head suspended, and back. No busy group is removed before its deadline, no
-    task is lost, and at rest nothing more is written."""
+    """Each run of the operator has one action, and still the pool reaches every state that is wanted.
+
+    It goes from nothing to two groups, to one while the other works, to a new image group by group, to zero
+    with the head suspended, and back. No busy group is removed before its deadline, no task is lost, and at
+    rest nothing more is written.
+    """
     kubernetes = Kubernetes(api, namespace)
     redis = pool.settings.redis.url or ""
     process = OperatorProcess(
@@ -247,13 +255,13 @@ def test_an_operator_killed_after_every_action_continues(
         _at_rest(process, kubernetes, pool, until)
     finally:
         process.stop()
-    died_of = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
+    last_actions = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
     # An Event follows the status write that it is about, and is lost if the operator dies in between.
-    assert died_of == set(ACTS) - {"emit"}, "every other kind of action was the last of some run"
+    assert last_actions == set(ACTS) - {"emit"}, "every other kind of action was the last of some run"
 
 
 def _at_rest(process: OperatorProcess, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:
-    """Observations continue, and none leads to an action."""
+    """Check that observations continue, and that none leads to an action."""
     process.stop_killing()
 
     def calm() -> bool:

@@ -27,34 +27,34 @@ def body(world: World) -> dict[str, Any]:
 
 
 async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() -> None:
-    """Nothing of the deleted pool remains."""
+    """After the deletion, nothing of the pool remains in the operator."""
     world, cache = World(), Cache()
     ports = FakePorts(world)
 
-    async def fresh(name: str) -> dict[str, Any]:
+    async def read_pool(name: str) -> dict[str, Any]:
         return body(world)
 
-    loops = kopf_app.Loops(Reconciler(ports, ports, ports, fresh, OperatorMetrics(NoMeter())), cache)
+    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
     loops.enqueue("unknown")
     assert loops.liveness() == {"pools": 0}
     cache.pool(body(world), gone=False)
     loops.enqueue(POOL)
 
-    async def made() -> bool:
+    async def created() -> bool:
         return bool(world.clusters)
 
-    await wait_until_async(made, 5, "the RayCluster")
+    await wait_until_async(created, 5, "the RayCluster")
     world.replicas = 2
     cache.pool(body(world), gone=False)
     for _ in range(100):
         loops.enqueue(POOL)
 
-    async def grown() -> bool:
+    async def scaled_up() -> bool:
         return any(
             cluster["spec"]["workerGroupSpecs"][0]["replicas"] == 2 for cluster in world.clusters.values()
         )
 
-    await wait_until_async(grown, 5, "two groups wanted")
+    await wait_until_async(scaled_up, 5, "two groups wanted")
     assert loops.liveness() == {"pools": 1}
     cache.pool(body(world), gone=True)
     await loops.end(POOL)
@@ -63,7 +63,7 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
 
 
 async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_liveness_probe() -> None:
-    """The error is logged and the step retried."""
+    """The loop logs the error and retries the step."""
     world, cache = World(), Cache()
     cache.pool(body(world), gone=False)
 
@@ -91,15 +91,15 @@ async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_live
 
 
 async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
-    """A list shows the deletion later."""
+    """A later list shows that the pool is gone."""
     world, cache = World(), Cache()
     ports = FakePorts(world)
 
-    async def fresh(name: str) -> dict[str, Any]:
+    async def read_pool(name: str) -> dict[str, Any]:
         return body(world)
 
     cache.pool(body(world), gone=False)
-    loops = kopf_app.Loops(Reconciler(ports, ports, ports, fresh, OperatorMetrics(NoMeter())), cache)
+    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
     loops.enqueue(POOL)
 
     async def reported() -> bool:
@@ -109,14 +109,14 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
     cache.pools.clear()
     loops._dirty[POOL].set()
 
-    async def over() -> bool:
+    async def loop_ended() -> bool:
         return loops.liveness() == {"pools": 0}
 
-    await wait_until_async(over, 5, "the loop to end")
+    await wait_until_async(loop_ended, 5, "the loop to end")
 
 
 def test_kopf_accepts_all_handlers() -> None:
-    """Login, startup, cleanup and probe, and watches of four kinds."""
+    """There are four activities (login, startup, cleanup, probe) and watches of four kinds."""
     handlers = kopf_app.registry(Cache(), lambda: pytest.fail("nothing starts yet"))
     assert len(handlers._activities._handlers) == 4
     assert len(handlers._watching._handlers) == 4

@@ -1,4 +1,4 @@
-"""The operator's use of the Kubernetes API, on a real API server."""
+"""The operator's use of the Kubernetes API works on a real API server."""
 
 from __future__ import annotations
 
@@ -45,48 +45,51 @@ def manifest(name: str) -> dict[str, Any]:
 async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
     api: client.ApiClient, namespace: str, ray: str
 ) -> None:
-    """Without its kind nothing is tried. Once it exists, each write applies only to the version that was read."""
-    come: list[bool] = []
-    cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: come.append(True))
+    """Without KubeRay's kind, the operator tries nothing.
+
+    With it, each write applies only to the version that was read.
+    """
+    notified: list[bool] = []
+    cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: notified.append(True))
     assert (await cluster.observe("echo")).kuberay is False
     with pytest.raises(ClusterConflictError):
         await cluster.create(manifest("echo-1"))
-    made = await asyncio.to_thread(install, api, ray_crd(ray))
+    installed = await asyncio.to_thread(install, api, ray_crd(ray))
     try:
 
-        async def there() -> bool:
+        async def served() -> bool:
             try:
                 return (await cluster.observe("echo")).kuberay
             except ClusterUnavailableError:  # the API server takes a moment to serve a new kind
                 return False
 
-        await wait_until_async(there, 60, "KubeRay to be noticed")
-        assert come == [True]
+        await wait_until_async(served, 60, "KubeRay to be noticed")
+        assert notified == [True]
         await cluster.create(manifest("echo-1"))
         with pytest.raises(ClusterConflictError):  # the name exists now
             await cluster.create(manifest("echo-1"))
-        (seen,) = (await cluster.observe("echo")).clusters
+        (stale,) = (await cluster.observe("echo")).clusters
         replicas = "/spec/workerGroupSpecs/0/replicas"
         with pytest.raises(ClusterConflictError):
-            await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 7}])
+            await cluster.patch(stale.name, [{"op": "test", "path": replicas, "value": 7}])
         change = {"op": "replace", "path": replicas, "value": 2}
-        await cluster.patch(seen.name, [{"op": "test", "path": replicas, "value": 1}, change])
-        fresh, pods = await cluster.read(seen.name)
+        await cluster.patch(stale.name, [{"op": "test", "path": replicas, "value": 1}, change])
+        fresh, pods = await cluster.read(stale.name)
         assert fresh is not None
         assert (fresh.replicas, pods) == (2, ())
         with pytest.raises(ClusterConflictError):
-            await cluster.delete(seen.name, uid=seen.uid, resource_version=seen.resource_version)
-        await cluster.delete(seen.name, uid=fresh.uid, resource_version=fresh.resource_version)
-        assert (await cluster.read(seen.name))[0] is None
+            await cluster.delete(stale.name, uid=stale.uid, resource_version=stale.resource_version)
+        await cluster.delete(stale.name, uid=fresh.uid, resource_version=fresh.resource_version)
+        assert (await cluster.read(stale.name))[0] is None
     finally:
-        if made:
+        if installed:
             await asyncio.to_thread(client.ApiextensionsV1Api(api).delete_custom_resource_definition, RAY)
 
 
 async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A later pool of the same name does not get the status; a repeated Event only raises its count."""
+    """A later pool of the same name does not get the status. A repeated Event only raises its count."""
     template = {"template": {"spec": {"containers": [{"name": "ray", "image": "none"}]}}}
     spec = {"rayCluster": {"spec": {"headGroupSpec": template, "workerGroupSpecs": [template]}}}
     body = {
@@ -99,9 +102,9 @@ async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
     custom.create_namespaced_custom_object(*POOLS, namespace, "generatorpools", {**body})
     cluster = KubeCluster(api, namespace=namespace, cache=Cache())
     await cluster.ready()
-    found = await cluster.pool("echo")
-    assert found is not None
-    uid, status = found["metadata"]["uid"], dump_status(PoolStatus(selector="a=b", ready=3))
+    created = await cluster.pool("echo")
+    assert created is not None
+    uid, status = created["metadata"]["uid"], dump_status(PoolStatus(selector="a=b", ready=3))
     await cluster.write_status("echo", uid=uid, status=status)
     assert ((await cluster.pool("echo")) or {})["status"]["ready"] == 3
     with pytest.raises(ClusterConflictError):
@@ -115,19 +118,19 @@ async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
 async def test_the_token_is_read_once_and_again_after_a_refusal(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A Secret that does not exist yet is a temporary error; a Secret without the key is a permanent one."""
+    """A Secret that does not exist yet is a temporary error, a Secret without the key a permanent one."""
     core, calls = client.CoreV1Api(api), list[str]()
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_call=calls.append)
-    of = RayCluster(name="echo-1", uid="u", resource_version="1", auth_secret="ray")
+    ray_cluster = RayCluster(name="echo-1", uid="u", resource_version="1", auth_secret="ray")
     with pytest.raises(ClusterUnavailableError, match="ray"):
-        await cluster.token(of)
+        await cluster.token(ray_cluster)
     secret = {"metadata": {"name": "ray"}, "data": {"auth_token": base64.b64encode(b"one\n").decode()}}
     core.create_namespaced_secret(namespace, secret)
-    assert [await cluster.token(of), await cluster.token(of)] == ["one", "one"]
+    assert [await cluster.token(ray_cluster), await cluster.token(ray_cluster)] == ["one", "one"]
     assert len(calls) == 2
     core.patch_namespaced_secret("ray", namespace, {"stringData": {"auth_token": "two"}})
-    assert await cluster.token(of, refresh=True) == "two"
+    assert await cluster.token(ray_cluster, refresh=True) == "two"
     core.patch_namespaced_secret("ray", namespace, {"data": {"auth_token": None}})
     with pytest.raises(ClusterRefusedError, match="auth_token"):
-        await cluster.token(of, refresh=True)
+        await cluster.token(ray_cluster, refresh=True)
     assert await cluster.token(RayCluster(name="open", uid="u", resource_version="1")) is None

@@ -1,4 +1,4 @@
-"""Parsing of Kubernetes' and Ray Serve's answers, and the cache that the watches fill."""
+"""The operator parses answers of Kubernetes and Ray Serve, and caches what the watches report."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def pod(**status: Any) -> dict[str, Any]:
 
 
 def test_a_pod_runs_since_its_last_container_started() -> None:
-    """Whether it is ready or not."""
+    """The pod counts as running whether it is ready or not."""
     first, second = ({"state": {"running": {"startedAt": f"2026-11-21T00:00:0{n}Z"}}} for n in (1, 4))
-    found = parse.pod(
+    parsed = parse.pod(
         pod(
             phase="Running",
             conditions=[
@@ -48,12 +48,12 @@ def test_a_pod_runs_since_its_last_container_started() -> None:
             containerStatuses=[first, second],
         )
     )
-    assert (found.running, found.ready, found.replica, found.head) == (True, False, "ranks-abc", False)
-    assert found.running_at == (found.scheduled_at or 0) + 4
+    assert (parsed.running, parsed.ready, parsed.replica, parsed.head) == (True, False, "ranks-abc", False)
+    assert parsed.running_at == (parsed.scheduled_at or 0) + 4
 
 
 def test_a_terminating_pod_has_the_end_of_its_grace_period() -> None:
-    """Without a deletion timestamp it is not terminating."""
+    """A pod without a deletion timestamp is not terminating."""
     body = pod(phase="Running")
     assert (parse.pod(body).terminating, parse.pod(body).ends_at) == (False, None)
     body["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:30Z"
@@ -108,7 +108,7 @@ def test_a_terminating_pod_has_the_end_of_its_grace_period() -> None:
 def test_a_pod_waits_for_a_reason_that_does_not_pass_by_itself(
     status: dict[str, Any], reason: str | None
 ) -> None:
-    """A cause that alternates between two reasons gets one of them."""
+    """When Kubernetes alternates between two reasons for one cause, the operator uses one of them."""
     waiting = parse.pod(pod(**status)).waiting
     assert (waiting.reason if waiting else None) == reason
 
@@ -120,15 +120,15 @@ def test_a_pod_waits_for_a_reason_that_does_not_pass_by_itself(
 def test_kuberay_has_observed_the_spec_when_its_status_counts_all_workers(
     desired: dict[str, Any], observed: bool
 ) -> None:
-    """Two groups of two hosts are four workers."""
+    """Two groups of two hosts each are four workers."""
     meta = {"name": "video-1", "uid": "u", "resourceVersion": "5"}
     spec = {"workerGroupSpecs": [{"groupName": "ranks", "replicas": 2, "numOfHosts": 2}]}
     assert parse.ray_cluster({"metadata": meta, "spec": spec, "status": desired}).acknowledged is observed
 
 
 def test_a_raycluster_is_parsed_with_its_owner_and_its_problem() -> None:
-    """And its only worker group."""
-    found = parse.ray_cluster(
+    """Its replicas and hosts are those of its only worker group."""
+    parsed = parse.ray_cluster(
         {
             "metadata": {
                 "name": "video-1",
@@ -158,14 +158,14 @@ def test_a_raycluster_is_parsed_with_its_owner_and_its_problem() -> None:
             },
         }
     )
-    assert (found.replicas, found.hosts, found.ranks, found.workers_to_delete) == (2, 2, 4, ("w",))
-    assert (found.owner, found.suspend, found.suspended) == ("p", True, True)
+    assert (parsed.replicas, parsed.hosts, parsed.ranks, parsed.workers_to_delete) == (2, 2, 4, ("w",))
+    assert (parsed.owner, parsed.suspend, parsed.suspended) == ("p", True, True)
     quota = Cause(reason="QuotaExceeded", message="exceeded quota")
-    assert (found.problem, found.head_service) == (quota, "video-1-head-svc")
+    assert (parsed.problem, parsed.head_service) == (quota, "video-1-head-svc")
 
 
 def test_the_cache_drops_deleted_objects_and_finds_the_pool_of_a_warning() -> None:
-    """Warnings name an object, not the pool."""
+    """A warning names an object, and the cache knows that object's pool."""
     cache = Cache()
     assert cache.pod(pod(phase="Pending"), gone=False) == "video"
     event = {
@@ -193,45 +193,47 @@ def test_a_warning_may_arrive_before_its_object() -> None:
 
 
 def test_a_list_corrects_what_a_watch_has_missed() -> None:
-    """Objects that are neither listed nor seen since are dropped. Objects seen after the list began stay."""
+    """An object that is neither listed nor seen since is dropped. An object seen after the list began stays."""
     cache = Cache()
-    here, gone, new = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n"))
+    listed, gone, new = (
+        {**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n")
+    )
     pools = [{"metadata": {"name": name}} for name in ("video", "other")]
     for body in pools:
         cache.pool(body, gone=False)
     cache.pod(gone, gone=False)
-    began = time.monotonic()
+    list_began = time.monotonic()
     cache.pod(new, gone=False)
-    cache.listed("pools", pools[:1], began=began)
-    cache.listed("pods", [here], began=began)
-    cache.sweep(began=began)
+    cache.listed("pools", pools[:1], began=list_began)
+    cache.listed("pods", [listed], began=list_began)
+    cache.sweep(began=list_began)
     assert {pod.name for pod in cache.view("video", kuberay=True).pods} == {"h", "n"}
     assert list(cache.pools) == ["video"]
 
 
 def test_a_watch_event_wins_over_a_list_in_progress() -> None:
-    """The list does not restore what was deleted or changed since it began; a later list would."""
+    """The list does not restore what a watch event deleted or changed after it began. A later list may."""
     cache = Cache()
     changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
     pool = {"metadata": {"name": "video"}}
     cache.pod(gone, gone=False)
     cache.pool(pool, gone=False)
-    began = time.monotonic()
+    list_began = time.monotonic()
     cache.pod({**changed, "status": {"phase": "Pending"}}, gone=False)
     cache.pod(gone, gone=True)
     cache.pool(pool, gone=True)
-    cache.listed("pools", [pool], began=began)
-    cache.listed("pods", [changed, gone], began=began)
-    cache.sweep(began=began)
-    (seen,) = cache.view("video", kuberay=True).pods
-    assert (seen.name, seen.running, cache.pools) == ("c", False, {})
+    cache.listed("pools", [pool], began=list_began)
+    cache.listed("pods", [changed, gone], began=list_began)
+    cache.sweep(began=list_began)
+    (shown,) = cache.view("video", kuberay=True).pods
+    assert (shown.name, shown.running, cache.pools) == ("c", False, {})
     cache.listed("pods", [gone], began=time.monotonic())
     assert {pod.name for pod in cache.view("video", kuberay=True).pods} == {"c", "g"}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing Ray raises one
 def test_serves_answer_is_parsed_as_rays_own_model_writes_it() -> None:
-    """Ranks in PENDING_MIGRATION do not count as running."""
+    """Ranks in the state PENDING_MIGRATION do not count as running."""
     from ray.serve.schema import ReplicaDetails
 
     states = ["RUNNING", "RUNNING", "PENDING_MIGRATION", "STARTING"]
@@ -258,8 +260,8 @@ def test_serves_answer_is_parsed_as_rays_own_model_writes_it() -> None:
             "VideoGenerator": {"target_num_replicas": 4, "message": "", "replicas": replicas},
         },
     }
-    found = serve_rest.view({"applications": {"video": app}}, application="video")
-    assert (found.status, found.attempt, found.target, found.running) == ("RUNNING", 2, 4, 2)
+    view = serve_rest.view({"applications": {"video": app}}, application="video")
+    assert (view.status, view.attempt, view.target, view.running) == ("RUNNING", 2, 4, 2)
     assert serve_rest.view({"applications": {}}, application="video").status is None
 
 
@@ -270,7 +272,7 @@ def test_a_head_without_a_service_is_unavailable() -> None:
 
 
 def test_a_failed_patch_test_is_a_conflict_and_an_invalid_object_a_refusal() -> None:
-    """The causes tell them apart: an invalid object names its fields, a failed test names none."""
+    """Their causes differ: an invalid object names its fields, while a failed test names none."""
     text = "the server rejected our request due to an error in our request"
     stale = {"reason": "Invalid", "message": text, "details": {}}
     causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]

@@ -1,4 +1,4 @@
-"""The plan's rules, one observation each."""
+"""The rules of the plan, each with one observation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
 from daybreak_server.ports.cluster import ClusterView, KubeWarning, ServeView, WaitingReason
 
-AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
+REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def settled(observation: Observed) -> Observed:
@@ -48,21 +48,21 @@ def settled(observation: Observed) -> Observed:
 
 
 def test_a_new_pool_gets_a_raycluster_with_a_warm_head_and_no_workers() -> None:
-    """`workers` is the default: the head runs before the first task."""
-    made = only_action(observed(pool()), CreateCluster).manifest
-    spec: dict[str, Any] = made["spec"]
+    """With the default `idle.mode: workers`, the head runs before the first task."""
+    manifest = only_action(observed(pool()), CreateCluster).manifest
+    spec: dict[str, Any] = manifest["spec"]
     assert (spec["suspend"], spec["workerGroupSpecs"][0]["replicas"]) == (False, 0)
-    assert made["metadata"]["ownerReferences"][0]["uid"] == "pool-uid"
+    assert manifest["metadata"]["ownerReferences"][0]["uid"] == "pool-uid"
 
 
 def test_with_idle_cluster_a_new_pool_starts_suspended() -> None:
     """Nothing runs while no group is wanted."""
-    made = only_action(observed(pool(idle={"mode": "cluster"})), CreateCluster).manifest
-    assert made["spec"]["suspend"] is True
+    manifest = only_action(observed(pool(idle={"mode": "cluster"})), CreateCluster).manifest
+    assert manifest["spec"]["suspend"] is True
 
 
 def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> None:
-    """Scaling up needs no waiting: one plan raises both."""
+    """Scaling up needs no wait, so one plan raises the replicas and Serve's target."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
@@ -77,8 +77,8 @@ def test_the_first_group_is_one_patch_and_serves_target_follows_at_once() -> Non
     assert only_action(observation, ScaleApplication).target == 2
 
 
-def test_at_rest_nothing_is_done() -> None:
-    """Neither patch nor status write nor Event, however often it plans."""
+def test_a_settled_pool_needs_no_action() -> None:
+    """There is no patch, status write or Event, however often the operator plans."""
     video = pool(replicas=2)
     rc = ray_cluster(video, 2)
     observation = settled(
@@ -89,7 +89,7 @@ def test_at_rest_nothing_is_done() -> None:
 
 
 def test_the_idle_group_is_evicted_and_drains_first() -> None:
-    """Recorded, cordoned, marked, and only then named; the busy group stays."""
+    """The idle group is recorded, cordoned and marked before it is named. The busy group stays."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 2)
     observation = observed(
@@ -105,7 +105,7 @@ def test_the_idle_group_is_evicted_and_drains_first() -> None:
 
 
 def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
-    """One pod names the replica; Serve's target is lowered only once the ranks are gone."""
+    """One pod names the whole replica. Serve's target is lowered only once the ranks are gone."""
     video = pool(replicas=1, hostsPerGroup=2, status=drains("idle"))
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
@@ -120,7 +120,7 @@ def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
 
 
 def test_serves_target_is_lowered_once_only_the_remaining_ranks_run() -> None:
-    """Serve does not know which ranks work when it picks those to stop."""
+    """Serve does not know which ranks work when it chooses the ranks to stop."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     pods = [head(rc), *hosts(rc, "b")]
@@ -131,7 +131,7 @@ def test_serves_target_is_lowered_once_only_the_remaining_ranks_run() -> None:
 
 
 def test_a_busy_group_stays_until_its_drain_deadline() -> None:
-    """A marked group keeps working; after the deadline it is removed, and listed as overdue."""
+    """A marked group continues its task. After the deadline it is listed as overdue and removed."""
     video = pool(replicas=1, status=drains("slow"))
     rc = ray_cluster(video, 2)
     groups = [busy("slow", "a0", drain=True, since_ms=int(NOW * 1000)), busy("other", "b0")]
@@ -153,7 +153,7 @@ def test_a_draining_group_returns_to_service_when_it_is_wanted_again() -> None:
 
 
 def test_pending_pods_are_evicted_before_any_group() -> None:
-    """They cost nothing."""
+    """No group runs on pending pods, so their eviction costs nothing."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 2)
     pending = hosts(rc, "p", running=False, ready=False, running_at=None, scheduled_at=None)
@@ -164,7 +164,7 @@ def test_pending_pods_are_evicted_before_any_group() -> None:
 
 
 def test_the_last_group_stays_while_tasks_are_live() -> None:
-    """A pool scales to zero only if no task is live, whatever asked for zero."""
+    """A pool scales to zero only if no task is live, even if its spec asks for zero."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 1)
     observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("busy", "a0")])
@@ -173,20 +173,20 @@ def test_the_last_group_stays_while_tasks_are_live() -> None:
 
 
 def test_while_redis_is_down_no_group_is_removed() -> None:
-    """It is unknown which groups work. Scaling up still works."""
+    """The operator does not know which groups work. It can still scale up."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
-    observation = observed(video, rc, pods=pods, store=None, store_error=AWAY)
+    observation = observed(video, rc, pods=pods, store=None, store_error=REDIS_DOWN)
     assert {type(action) for action in plan(observation).actions} <= {WriteStatus, EmitEvent}
     healthy = next(c for c in plan(observation).status.conditions if c.type == "Healthy")
     assert healthy.reason == "RedisUnreachable"
-    more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error=AWAY)
+    more = observed(pool(replicas=3), rc, pods=pods, store=None, store_error=REDIS_DOWN)
     assert only_action(more, ScaleUp).replicas == 3
 
 
 def test_a_group_across_two_replicas_is_replaced_once_no_task_is_live() -> None:
-    """Both replicas are removed together, and groups return one by one."""
+    """Both replicas are removed together, and their groups return one by one."""
     video = pool(replicas=2, hostsPerGroup=2)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
@@ -217,7 +217,7 @@ def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
 
 
 def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
-    """`idle.mode: cluster`: only if no task is live, Serve is at zero and the workers are gone."""
+    """With `idle.mode: cluster` this needs no live task, a target of zero, and no workers."""
     video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(zero_since=NOW - 61))
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
@@ -229,7 +229,7 @@ def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
 
 
 def test_a_paused_pool_changes_only_its_status() -> None:
-    """It scales neither up nor down."""
+    """A paused pool scales neither up nor down."""
     video = pool(replicas=3, paused=True)
     rc = ray_cluster(video, 1)
     observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
@@ -238,7 +238,7 @@ def test_a_paused_pool_changes_only_its_status() -> None:
 
 
 def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt() -> None:
-    """A head without fault tolerance restarts empty; Serve does not retry a failed application."""
+    """A head without fault tolerance restarts empty, and Serve does not retry a failed application."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     missing = observed(video, rc, pods=[head(rc)], serve={rc.name: ServeView()})
@@ -255,9 +255,9 @@ def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt()
 
 
 def test_attempts_are_counted_per_revision() -> None:
-    """A new template does not back off for earlier failures; a returning one is not deployed again."""
-    was = Application(attempt=5, since=NOW - 10)
-    before = PoolStatus(application=was, revision="another")
+    """A new template does not back off for earlier failures, and a template that returns is not deployed again."""
+    earlier = Application(attempt=5, since=NOW - 10)
+    before = PoolStatus(application=earlier, revision="another")
     video = pool(replicas=1, status=before)
     assert plan(observed(video)).status.application == Application()
     rc = ray_cluster(video, 1)
@@ -265,11 +265,11 @@ def test_attempts_are_counted_per_revision() -> None:
     as_it_is = replace(back, serve={rc.name: replace(back.serve[rc.name], attempt=0)})
     assert (actions_of(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
     same = pool(replicas=1, status=before.model_copy(update={"revision": rc.revision}))
-    assert plan(observed(same, rc, pods=[head(rc)])).status.application == was
+    assert plan(observed(same, rc, pods=[head(rc)])).status.application == earlier
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
-    """Whatever KEDA wants. 1.8 billion seconds is a Friday, 08:00 UTC."""
+    """The floor holds whatever KEDA wants. 1.8 billion seconds is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
     video = pool(minWarm=1, warmSchedule=[window])
     rc = ray_cluster(video, 0)
@@ -279,7 +279,7 @@ def test_min_warm_and_its_schedule_are_a_floor() -> None:
 
 
 def test_a_missing_kuberay_is_reported_and_nothing_is_tried() -> None:
-    """A condition that names the cause and what to do, and an Event."""
+    """A condition names the cause and what to do, and an Event reports it once."""
     observation = observed(pool(replicas=1), view=ClusterView(kuberay=False))
     status = plan(observation).status
     assert status.phase == "Blocked"
@@ -294,7 +294,7 @@ def _healthy_reason(observation: Observed) -> str:
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "NotAsked")])
 def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str) -> None:
-    """After a minute, but not if a group is wanted or the pool is paused."""
+    """The report comes after a minute, but not if a group is wanted or the pool is paused."""
     wake = WakeStatus(phase="detect", since=NOW - waited, began=NOW - waited)
     video = pool(status=PoolStatus(wake=wake))
     rc = ray_cluster(video, 0)
@@ -308,7 +308,10 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
-    """It creates no pods and its status is stale: reported after a minute, but not if its status is current."""
+    """KubeRay is silent if it creates no pods and its status is stale for a minute.
+
+    A current status is no silence.
+    """
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))
     silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)
@@ -317,7 +320,7 @@ def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
 
 
 def test_an_image_that_cannot_be_pulled_is_reported() -> None:
-    """With the pod, the reason, and what to check."""
+    """The condition names the pod, the reason and what to check."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     stuck = hosts(
@@ -330,7 +333,7 @@ def test_an_image_that_cannot_be_pulled_is_reported() -> None:
 
 
 def test_a_refusal_counts_until_a_pod_is_created_or_another_wake_begins() -> None:
-    """An old warning does not report a quota that has been raised."""
+    """An old warning must not report a quota that has been raised since."""
 
     def reason_with(*pods: Any, wake: WakeStatus) -> str:
         video = pool(replicas=1, status=PoolStatus(wake=wake))
@@ -351,7 +354,7 @@ def test_a_refusal_counts_until_a_pod_is_created_or_another_wake_begins() -> Non
 
 
 def test_status_counts_complete_groups_and_always_has_a_selector() -> None:
-    """HPA requires both, even at zero."""
+    """HPA requires the selector even at zero."""
     empty = plan(observed(pool())).status
     assert (empty.replicas, empty.selector) == (0, "daybreak.dev/pool=video,daybreak.dev/role=rank")
     video = pool(replicas=2, hostsPerGroup=2)
@@ -361,9 +364,9 @@ def test_status_counts_complete_groups_and_always_has_a_selector() -> None:
     assert (status.replicas, status.ready) == (1, 1)
 
 
-def drained(name: str, *on: str) -> Any:
+def drained(name: str, *pods: str) -> Any:
     """A marked group without a task."""
-    return group(name, *on, state=GroupState.DRAINING, drain=True)
+    return group(name, *pods, state=GroupState.DRAINING, drain=True)
 
 
 def drains(*groups: str) -> PoolStatus:
@@ -371,12 +374,12 @@ def drains(*groups: str) -> PoolStatus:
     return PoolStatus(drains=tuple(Drain(group=name, since=NOW, deadline=NOW + 45) for name in groups))
 
 
-def test_a_changed_quote_causes_no_write_and_no_event() -> None:
-    """The cause is the same."""
+def test_another_wording_of_the_same_cause_causes_no_write_and_no_event() -> None:
+    """The cause is the same, although Kubernetes words it differently."""
     video = pool(replicas=1)
     cluster = ray_cluster(video, 1)
     video = video.model_copy(update={"status": plan(observed(video, cluster, pods=[head(cluster)])).status})
-    waits = [
+    waiting_pods = [
         hosts(
             cluster,
             "a",
@@ -387,11 +390,11 @@ def test_a_changed_quote_causes_no_write_and_no_event() -> None:
         )
         for message in ("failed to pull", "back-off")
     ]
-    first = plan(observed(video, cluster, pods=[head(cluster), *waits[0]]))
+    first = plan(observed(video, cluster, pods=[head(cluster), *waiting_pods[0]]))
     assert any(
         isinstance(action, EmitEvent) and action.reason == "ImagePullFailed" for action in first.actions
     )
     video = video.model_copy(update={"status": first.status})
-    second = plan(observed(video, cluster, pods=[head(cluster), *waits[1]]))
+    second = plan(observed(video, cluster, pods=[head(cluster), *waiting_pods[1]]))
     assert not [action for action in second.actions if isinstance(action, WriteStatus | EmitEvent)]
     assert "failed to pull" in next(c.message for c in second.status.conditions if c.type == "Healthy")

@@ -1,4 +1,4 @@
-"""The preconditions that are checked on fresh reads, by action."""
+"""Each action has preconditions, which are checked on fresh reads just before it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SCALE = ScaleApplication(cluster=RC, application="video", deployment="VideoGener
 
 
 def store(*groups: GroupRecord, live: int = 0) -> PoolView:
-    """The pool in Redis."""
+    """The pool in Redis, with these groups."""
     return PoolView(name="video", live=live, groups=groups)
 
 
 def test_a_drained_victim_may_be_removed() -> None:
-    """And a busy one after its drain deadline."""
+    """A busy victim may be removed after its drain deadline."""
     assert refusal(REMOVE, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     late = replace(REMOVE, overdue=(GroupId("a"),))
     assert refusal(late, cluster=RC, pods=PODS, store=store(busy("a", "a0", "a1", drain=True))) is None
@@ -51,12 +51,12 @@ def test_a_drained_victim_may_be_removed() -> None:
     ],
 )
 def test_hosts_of_a_possibly_busy_group_stay(groups: tuple[GroupRecord, ...]) -> None:
-    """Whatever the plan observed."""
+    """Fresh reads decide, whatever the plan observed."""
     assert "not drained" in (refusal(REMOVE, cluster=RC, pods=PODS, store=store(*groups)) or "")
 
 
 def test_kuberay_is_never_left_to_choose() -> None:
-    """With a missing victim, or one replica too many, it would delete another replica."""
+    """If a victim is missing, or there is one replica too many, KubeRay would delete another replica."""
     gone = [pod for pod in PODS if not pod.name.startswith("a")]
     assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "pod a0 no longer exists"
     more = [*PODS, *hosts(RC, "c")]
@@ -71,14 +71,14 @@ def test_kuberay_is_never_left_to_choose() -> None:
     ],
 )
 def test_a_host_named_for_deletion_is_not_reopened(action: Preconditioned) -> None:
-    """Its group would take a task and then lose its hosts."""
+    """A group on it would take a task and then lose its hosts."""
     assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     named = replace(RC, workers_to_delete=("a1",))
     assert refusal(action, cluster=named, pods=PODS, store=store(DRAINED)) is not None
 
 
 def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
-    """And the head is not suspended while a task is live."""
+    """Nor is the head suspended while a task is live."""
     empty = PODS[:1]
     for action in (DeleteCluster(cluster=RC), Suspend(cluster=RC)):
         assert refusal(action, cluster=RC, pods=PODS, store=store()) is not None
@@ -87,16 +87,18 @@ def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
 
 
 def test_serve_stops_no_busy_group() -> None:
-    """Another deployment or a target of zero stops all groups; a lower target stops any of them."""
-    works = store(busy("a", "a0", "a1"))
+    """Another deployment or a target of zero stops all groups, and a lower target stops any of them."""
+    with_busy_group = store(busy("a", "a0", "a1"))
     for action in (PutApplication(cluster=RC, config={}), SCALE):
-        assert refusal(action, cluster=RC, pods=PODS, store=works) == "a group works here"
+        assert refusal(action, cluster=RC, pods=PODS, store=with_busy_group) == "a group works here"
         assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     lower = replace(SCALE, target=2, max_running=2)
-    assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=4)) is not None
-    assert refusal(lower, cluster=RC, pods=PODS, store=works, serve=ServeView(running=2)) is None
+    assert (
+        refusal(lower, cluster=RC, pods=PODS, store=with_busy_group, serve=ServeView(running=4)) is not None
+    )
+    assert refusal(lower, cluster=RC, pods=PODS, store=with_busy_group, serve=ServeView(running=2)) is None
 
 
 def test_nothing_is_done_to_a_raycluster_that_is_gone() -> None:
-    """Someone deleted it by hand."""
+    """Somebody may have deleted it by hand."""
     assert refusal(REMOVE, cluster=None, pods=(), store=store()) == "it no longer exists"

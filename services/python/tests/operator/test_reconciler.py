@@ -1,4 +1,4 @@
-"""The reconcile step: its memory, its failures, and crashes before any action."""
+"""The reconcile step: what it remembers, how it fails, and crashes before any action."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from daybreak_server.ports.metrics import Exporter
 
 
 class Api:
-    """The pool in the API server."""
+    """An API server that has one pool."""
 
     def __init__(self, world: World) -> None:
         self.world, self.reads = world, 0
@@ -51,7 +51,7 @@ def reconciler(world: World, api: Api) -> tuple[Any, CollectorRegistry]:
 
 
 async def test_an_old_status_from_the_watch_is_ignored() -> None:
-    """The status is read once; from then on the operator uses what it wrote."""
+    """The operator reads the status once, and from then on uses the status that it wrote."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -64,7 +64,7 @@ async def test_an_old_status_from_the_watch_is_ignored() -> None:
 
 
 async def test_an_error_ends_the_step_and_the_backoff_grows() -> None:
-    """An unreachable Kubernetes is retried less and less often; then the operator continues."""
+    """While Kubernetes is unreachable the operator retries less and less often; then it continues."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -108,7 +108,7 @@ async def test_a_refused_raycluster_is_reported_and_does_not_hold_up_the_other()
 
 
 async def test_a_head_that_refuses_its_application_does_not_hold_up_the_other() -> None:
-    """Every head is called; the first failure is raised."""
+    """The operator calls every head, and raises the first failure at the end."""
     world = World()
     ports, called = FakePorts(world), []
     clusters = [SimpleNamespace(name=name) for name in ("old", "new")]
@@ -126,7 +126,7 @@ async def test_a_head_that_refuses_its_application_does_not_hold_up_the_other() 
     assert called == ["old", "new"]
 
 
-def berlin(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
+def with_wrong_time_zone(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
     """The same object with an unknown time zone, which the CRD accepts."""
     window = {"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1}
     metadata = {**manifest["metadata"], "generation": generation}
@@ -134,14 +134,17 @@ def berlin(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
 
 
 async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> None:
-    """In a condition with the field and what to write, an Event, the report and a metric; then nothing is written."""
+    """A condition names the field and what to write; an Event, the report and a metric also report it.
+
+    After that the operator writes nothing more.
+    """
     world = World(replicas=1)
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
     await operator.step(POOL, api.manifest())
-    there, ready = copy.deepcopy(world.clusters), world.status["conditions"][0]
+    clusters, ready = copy.deepcopy(world.clusters), world.status["conditions"][0]
     operator.cluster.emitted.clear()
-    await operator.step(POOL, berlin(api.manifest(), 2))
+    await operator.step(POOL, with_wrong_time_zone(api.manifest(), 2))
     conditions = {condition["type"]: condition for condition in world.status["conditions"]}
     healthy = conditions["Healthy"]
     assert (healthy["status"], healthy["reason"], healthy["observedGeneration"]) == (
@@ -157,8 +160,8 @@ async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> N
     assert world.report is not None
     assert (world.report.reason, world.report.message) == ("SpecInvalid", healthy["message"])
     written = copy.deepcopy(world.status)
-    assert await operator.step(POOL, berlin(api.manifest(), 2)) >= 10.0
-    assert (world.status, world.clusters) == (written, there)
+    assert await operator.step(POOL, with_wrong_time_zone(api.manifest(), 2)) >= 10.0
+    assert (world.status, world.clusters) == (written, clusters)
     assert operator.cluster.emitted == [("Warning", "SpecInvalid")]
     failed = {"pool": POOL, "error": "SpecInvalidError"}
     assert metrics_registry.get_sample_value("daybreak_operator_failures_total", failed) == 2
@@ -166,38 +169,41 @@ async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> N
 
 
 async def test_a_corrected_spec_recovers_by_itself() -> None:
-    """Also with a new operator, which continues from the status."""
+    """A new operator recovers as well, because it continues from the status."""
     world = World(replicas=1)
     api = Api(world)
     operator, _ = reconciler(world, api)
-    await operator.step(POOL, berlin(api.manifest(), 1))
+    await operator.step(POOL, with_wrong_time_zone(api.manifest(), 1))
     assert (world.clusters, world.status["selector"]) == (
         {},
         "daybreak.dev/pool=video,daybreak.dev/role=rank",
     )
-    later, _ = reconciler(world, api)
+    new_operator, _ = reconciler(world, api)
     before = copy.deepcopy(world.status)
-    await later.step(POOL, berlin(api.manifest(), 1))
-    assert (world.status, later.cluster.emitted) == (before, [])
-    await later.step(POOL, api.manifest())
+    await new_operator.step(POOL, with_wrong_time_zone(api.manifest(), 1))
+    assert (world.status, new_operator.cluster.emitted) == (before, [])
+    await new_operator.step(POOL, api.manifest())
     healthy = next(condition for condition in world.status["conditions"] if condition["type"] == "Healthy")
     assert (healthy["status"], len(world.clusters)) == ("True", 1)
-    assert ("Normal", "Recovered") in later.cluster.emitted
+    assert ("Normal", "Recovered") in new_operator.cluster.emitted
 
 
 async def test_a_deleted_pool_gets_no_report_about_its_spec() -> None:
-    """Nobody would read it, and the object may be gone."""
+    """Nobody would read the report, and the object may be gone."""
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)
-    deleting = berlin(api.manifest(), 1)
+    deleting = with_wrong_time_zone(api.manifest(), 1)
     deleting["metadata"]["deletionTimestamp"] = "2026-11-21T00:00:00Z"
     await operator.step(POOL, deleting)
     assert (world.status, operator.cluster.emitted) == ({}, [])
 
 
 async def test_a_status_that_cannot_be_read_is_counted() -> None:
-    """Such as one from a newer operator: the pool is not changed, and the metric counts it."""
+    """The status of a newer operator may be unreadable.
+
+    Then the pool stays unchanged, and a metric counts the failure.
+    """
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)
@@ -211,7 +217,7 @@ async def test_a_status_that_cannot_be_read_is_counted() -> None:
 @pytest.mark.parametrize("action", range(6))
 @pytest.mark.parametrize("idle", ["workers", "cluster"])
 def test_the_operator_may_die_before_every_action(action: int, idle: str) -> None:
-    """Up, down, to another image and to zero, with an operator that never gets further."""
+    """The pool still scales up, down, to another image and to zero, although each run dies at the same action."""
     world = World(hosts=2, idle=idle)
     driver = Driver(world)
     for wanted, image in ((2, 1), (1, 1), (2, 2), (0, 2)):

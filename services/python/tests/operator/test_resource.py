@@ -1,4 +1,4 @@
-"""What a pool renders to (CRD, RayCluster, applications, schedule), and its status in both directions."""
+"""A pool renders to a CRD, a RayCluster, applications and a schedule, and its status is read as it was written."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ NO_FAULTS = {"HeldByTasks", "Waking", "Replacing"}
 def version() -> dict[str, Any]:
     """The CRD's only version."""
     (only,) = definition()["spec"]["versions"]
-    found: dict[str, Any] = only
-    return found
+    crd_version: dict[str, Any] = only
+    return crd_version
 
 
 def test_the_crd_file_matches_the_models() -> None:
-    """`tools/crd.py --check` shows what would change."""
+    """`tools/crd.py --check` shows the differences."""
     written = yaml.safe_load(CRD.read_text())
     assert written["spec"] == definition()["spec"]
 
 
 def test_the_crd_has_what_hpa_and_keda_need() -> None:
-    """`replicas` has a default, is never null, and there is a selector path."""
+    """`replicas` has a default and is never null, and the scale subresource has a selector path."""
     schema = version()["schema"]["openAPIV3Schema"]["properties"]
     replicas = schema["spec"]["properties"]["replicas"]
     assert (replicas["default"], replicas["minimum"]) == (0, 0)
@@ -79,7 +79,7 @@ def test_the_schema_is_structural() -> None:
 
 
 def test_a_status_survives_a_round_trip() -> None:
-    """Otherwise the operator would write it on every step."""
+    """If it did not, the operator would write the status on every step."""
     written = PoolStatus(
         replicas=1,
         phase="Ready",
@@ -91,23 +91,23 @@ def test_a_status_survives_a_round_trip() -> None:
 
 
 def test_a_pool_is_parsed_from_the_api_servers_object() -> None:
-    """Without a status, and with fields of a later version."""
+    """The object may have no status, and may have fields of a later version."""
     body = {
         "metadata": {"name": "video", "namespace": "n", "uid": "u", "generation": 3},
         "spec": {"replicas": 2, "rayCluster": TEMPLATE, "later": True},
     }
-    found = GeneratorPool.read(body)
-    assert (found.spec.replicas, found.workload, found.status.replicas) == (2, "video", 0)
+    parsed = GeneratorPool.read(body)
+    assert (parsed.spec.replicas, parsed.workload, parsed.status.replicas) == (2, "video", 0)
 
 
 def test_a_window_with_an_unknown_time_zone_is_refused() -> None:
-    """It is not taken for UTC."""
+    """An unknown zone is not taken for UTC."""
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         WarmWindow.model_validate({"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1})
 
 
-def test_time_zones_are_known_on_a_system_without_them() -> None:
-    """A slim image may have no zoneinfo; then the package provides it."""
+def test_time_zones_are_known_even_if_the_system_has_none() -> None:
+    """A slim image may have no zoneinfo, so the package `tzdata` provides it."""
     zoneinfo.reset_tzpath(to=())
     try:
         window = {"from": "08:00", "to": "18:00", "timeZone": "Europe/Berlin", "groups": 1}
@@ -118,7 +118,7 @@ def test_time_zones_are_known_on_a_system_without_them() -> None:
 
 
 def test_every_wrong_field_is_named_by_its_path_in_the_manifest() -> None:
-    """With our message for our own checks."""
+    """The messages of our own checks contain no prefix of pydantic's."""
     window = {"from": "8", "to": "18:00", "timeZone": "Berlin", "groups": 1}
     spec = {"replicas": -1, "rayCluster": TEMPLATE, "warmSchedule": [window]}
     body = {"metadata": {"name": "video", "namespace": "n", "uid": "u"}, "spec": spec}
@@ -142,7 +142,7 @@ def test_no_pool_has_the_name_of_another_application_of_its_head() -> None:
 
 
 def test_the_wanted_column_counts_groups_that_stay_warm() -> None:
-    """`spec.replicas` is what KEDA wants: 0 while `minWarm` keeps groups."""
+    """`spec.replicas` is what KEDA wants, and is 0 while `minWarm` keeps groups."""
     (wanted,) = [column for column in version()["additionalPrinterColumns"] if column["name"] == "Wanted"]
     assert wanted["jsonPath"] == ".status.wanted"
     video = pool(minWarm=2)
@@ -150,10 +150,10 @@ def test_the_wanted_column_counts_groups_that_stay_warm() -> None:
 
 
 def test_every_reason_has_its_entry_in_the_runbooks() -> None:
-    """And the runbooks have no unused reason."""
+    """The runbooks also have no entry for a reason that does not exist."""
     source = Path(diagnosis.__file__).read_text()
     known = set(re.findall(r'reason="(\w+)"', source))
-    known |= set(Reason) | {known_as for known_as, _ in diagnosis._WAITING.values()}
+    known |= set(Reason) | {name for name, _ in diagnosis._WAITING.values()}
     assert "SpecInvalid" in known
     page = RUNBOOKS.read_text().partition("\n## Reasons\n")[2].partition("\n## ")[0]
     entries = {name for line in re.findall(r"^### (.+)$", page, re.MULTILINE) for name in line.split(", ")}
@@ -161,7 +161,7 @@ def test_every_reason_has_its_entry_in_the_runbooks() -> None:
 
 
 def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
-    """They are valid settings for any pool name."""
+    """The variables are valid settings for any pool name."""
     video = pool(
         ranks=4,
         hostsPerGroup=2,
@@ -204,14 +204,14 @@ def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: in
     assert container["resources"]["limits"]["memory"] == limit
 
 
-def test_the_templates_own_values_win() -> None:
-    """The operator only adds defaults."""
+def test_values_of_the_template_take_precedence() -> None:
+    """The operator only adds defaults to the template."""
     worker = {"image": "x", "env": [{"name": "DAYBREAK_POOLS__VIDEO__DEVICE", "value": "cpu"}]}
-    given = {"containers": [worker], "terminationGracePeriodSeconds": 600}
+    pod_spec = {"containers": [worker], "terminationGracePeriodSeconds": 600}
     template = {
         "spec": {
             "headGroupSpec": {"rayStartParams": {"num-cpus": "2"}},
-            "workerGroupSpecs": [{"template": {"spec": given}}],
+            "workerGroupSpecs": [{"template": {"spec": pod_spec}}],
         }
     }
     spec = render.cluster(pool(rayCluster=template, resources={"gpus": 1}), replicas=0, suspend=False)["spec"]
@@ -223,7 +223,7 @@ def test_the_templates_own_values_win() -> None:
 
 
 def test_rendering_a_manifest_does_not_change_the_template() -> None:
-    """The revision is computed from it."""
+    """The revision is computed from the template."""
     video = pool()
     before = names.revision(video)
     render.cluster(video, replicas=1, suspend=False)
@@ -231,20 +231,20 @@ def test_rendering_a_manifest_does_not_change_the_template() -> None:
 
 
 def test_a_revision_changes_only_with_what_needs_new_pods() -> None:
-    """Scaling, pausing and idling do not."""
+    """Scaling, pausing and idling do not change the revision."""
     same = pool(replicas=5, paused=True, minWarm=2, idle={"mode": "cluster"})
     assert names.revision(same) == names.revision(pool())
     assert names.revision(pool(model="/other")) != names.revision(pool())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's import
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing Ray raises one
 def test_ray_serve_accepts_the_applications() -> None:
-    """According to Ray's own model."""
+    """Ray's own model validates the applications."""
     from ray.serve.schema import ServeDeploySchema
 
-    taken = ServeDeploySchema.model_validate(render.applications(pool(), 3))
-    of_pool = taken.applications[1]
-    assert (of_pool.name, of_pool.external_scaler_enabled, of_pool.args["attempt"]) == ("video", True, 3)
+    validated = ServeDeploySchema.model_validate(render.applications(pool(), 3))
+    pool_app = validated.applications[1]
+    assert (pool_app.name, pool_app.external_scaler_enabled, pool_app.args["attempt"]) == ("video", True, 3)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_ray_serve_accepts_the_applications() -> None:
     ],
 )
 def test_the_warm_floor_follows_local_time(now: str, groups: int) -> None:
-    """By day and time zone; past midnight too."""
+    """The floor depends on the day and the time zone. A window may last past midnight."""
     from datetime import datetime
 
     spec = PoolSpec.model_validate(
@@ -274,20 +274,20 @@ def test_the_warm_floor_follows_local_time(now: str, groups: int) -> None:
             ],
         }
     )
-    at = datetime.fromisoformat(now).timestamp()
-    assert schedule.floor(spec, at) == groups
-    change = schedule.next_change_s(spec, at)
+    timestamp = datetime.fromisoformat(now).timestamp()
+    assert schedule.floor(spec, timestamp) == groups
+    change = schedule.next_change_s(spec, timestamp)
     assert change is not None
-    assert schedule.floor(spec, at + change - 0.5) == groups
+    assert schedule.floor(spec, timestamp + change - 0.5) == groups
 
 
 @pytest.mark.parametrize("reason", [*Reason])
 def test_a_cause_keeps_its_reason_and_its_message(reason: str) -> None:
-    """Whatever the message: words of another cause in it do not change the reason."""
+    """Words of another cause in the message do not change the reason."""
     quote = 'WRONGPASS: the model /models/wan does not exist; exceeded quota; secret "x" not found'
-    found = explain(Cause(reason=reason, message=quote))
-    assert found.reason == reason
-    assert quote in found.message
+    explained = explain(Cause(reason=reason, message=quote))
+    assert explained.reason == reason
+    assert quote in explained.message
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_cause_keeps_its_reason_and_its_message(reason: str) -> None:
     ],
 )
 def test_a_refusal_by_the_api_server_is_parsed_into_a_cause(text: str, reason: str) -> None:
-    """The API server has no field for them: its fixed messages are recognised in one place."""
+    """The API server has no field for the cause, so one module recognises its fixed messages."""
     body = {"metadata": {"name": "v", "uid": "u", "resourceVersion": "1"}, "spec": {}}
     failed = {"type": "RayClusterReplicaFailure", "status": "True", "message": text}
     problem = parse.ray_cluster({**body, "status": {"conditions": [failed]}}).problem

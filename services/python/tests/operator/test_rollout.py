@@ -1,4 +1,4 @@
-"""The plan during a rollout: groups move from one RayCluster to another."""
+"""The plan during a rollout, when groups move from one RayCluster to another."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
 from daybreak_server.ports.cluster import WaitingReason
 
-AWAY = Cause(reason="RedisUnreachable", message="Connection refused")
+REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> None:
-    """An image that cannot be pulled costs no group."""
+    """A new image that cannot be pulled therefore costs no group."""
     old = ray_cluster(pool(replicas=2), 2, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)
@@ -58,7 +58,10 @@ def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> No
 
 
 def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
-    """One old group, and a new one that is starting: with all heads answering, and with the new head silent."""
+    """Return two observations of one old group and a new one that is starting.
+
+    In the first all heads answer, and in the second the new head is silent.
+    """
     old = ray_cluster(pool(replicas=2), 1, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
     new = ray_cluster(video, 1, uid="new-uid", created_at=NOW - 50)
@@ -72,10 +75,10 @@ def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
 
 
 def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
-    """A short silence changes nothing. A head whose template cannot run gives its groups back."""
+    """A short silence changes nothing. A head whose template cannot run returns its groups to the old RayCluster."""
     answering, silent = _half_renewed()
     _, unready = _half_renewed(ready=False)
-    for observation in (answering, silent, unready, replace(unready, store=None, store_error=AWAY)):
+    for observation in (answering, silent, unready, replace(unready, store=None, store_error=REDIS_DOWN)):
         assert (
             actions_of(observation, MarkDrain)
             == actions_of(observation, ScaleDown)
@@ -94,18 +97,18 @@ def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
 
 
 def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
-    """If fewer groups are wanted, the busy old one stays, and the starting one drains."""
+    """If fewer groups are wanted, the busy old group stays and the starting one drains."""
     _, silent = _half_renewed()
     fewer = replace(silent, pool=pool(replicas=1, model="/models/new"))
     assert only_action(fewer, MarkDrain).group == "h"
 
 
-@pytest.mark.parametrize(("over", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
-def test_a_dead_nodes_pod_does_not_stop_a_rollout(over: float, grows: bool) -> None:
-    """It never terminates. A minute after its grace period the plan stops waiting for its hosts."""
+@pytest.mark.parametrize(("overdue_s", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
+def test_a_dead_nodes_pod_does_not_stop_a_rollout(overdue_s: float, grows: bool) -> None:
+    """Such a pod never terminates. A minute after its grace period the plan stops waiting for its hosts."""
     old = ray_cluster(pool(replicas=1), 0, created_at=NOW - 5000)
     video = pool(replicas=1, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)
-    dead = hosts(old, "a", ready=False, terminating=True, ends_at=NOW - over)
+    dead = hosts(old, "a", ready=False, terminating=True, ends_at=NOW - overdue_s)
     observation = observed(video, old, new, pods=[head(old), *dead, head(new)])
     assert [grow.cluster for grow in actions_of(observation, ScaleUp)] == ([new] if grows else [])

@@ -1,4 +1,4 @@
-"""The operator's use of Serve's REST API, against a real Ray with token authentication."""
+"""The operator's use of Serve's REST API works against a real Ray with token authentication."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ TOKEN = secrets.token_hex(32)
 
 
 @pytest.fixture
-def short() -> Iterator[str]:
+def short_path() -> Iterator[str]:
     """A folder with a short path, because it holds Ray's sockets."""
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
-    """The address of a head's dashboard. Its ranks wait for a Redis that does not exist, which is no error."""
-    port, at = free_port(), free_port()
+def dashboard(tmp_path: Path, short_path: str) -> Iterator[str]:
+    """The address of a head's dashboard.
+
+    The head's ranks wait for a Redis that does not exist, which is no error.
+    """
+    port, dashboard_port = free_port(), free_port()
     environ = {
         **os.environ,
         "RAY_AUTH_MODE": "token",
@@ -53,21 +56,21 @@ def dashboard(tmp_path: Path, short: str) -> Iterator[str]:
         "DAYBREAK_REDIS__URL": "redis://127.0.0.1:1/0",
         "DAYBREAK_DATA_DIR": str(tmp_path / "data"),
     }
-    given = {
+    ray_options = {
         "port": port,
-        "dashboard-port": at,
+        "dashboard-port": dashboard_port,
         "ray-client-server-port": free_port(),
         "dashboard-agent-listen-port": free_port(),
-        "temp-dir": short,
+        "temp-dir": short_path,
         "num-cpus": 4,
         "object-store-memory": 80_000_000,
     }
-    options = [f"--{name}={value}" for name, value in given.items()]
+    options = [f"--{name}={value}" for name, value in ray_options.items()]
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
     with (tmp_path / "ray.log").open("wb") as log:
         process = subprocess.Popen(ray, env=environ, stdout=log, stderr=log)
     try:
-        yield f"http://127.0.0.1:{at}"
+        yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         kill_tree(process)
 
@@ -82,7 +85,7 @@ def rest(dashboard: str, token: str | None) -> ServeRest:
 
 
 async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
-    """From nothing to one group, to zero, to two. A wrong token and an unreachable head raise different errors."""
+    """The application goes from nothing to one group, to zero, and to two. A wrong token is a refusal."""
     serve = rest(dashboard, TOKEN)
 
     async def observe() -> ServeView | None:
@@ -92,12 +95,12 @@ async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
             return None
 
     async def wait_for_view(**wanted: object) -> ServeView:
-        async def there() -> ServeView | None:
+        async def wanted_view() -> ServeView | None:
             view = await observe()
             same = view is not None and all(getattr(view, name) == value for name, value in wanted.items())
             return view if same else None
 
-        return await wait_until_async(there, 240, f"Serve to show {wanted}") or ServeView()
+        return await wait_until_async(wanted_view, 240, f"Serve to show {wanted}") or ServeView()
 
     await wait_for_view(status=None)
     with pytest.raises(ClusterRefusedError, match="token"):

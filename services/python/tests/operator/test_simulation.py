@@ -1,7 +1,7 @@
-"""The operator in an adversarial world: any order of events, stale views, conflicts, crashes and failures.
+"""The operator in an adversarial world: events in any order, stale views, conflicts, crashes and failures.
 
-Whatever happens, no busy group is removed before it was marked and its drain deadline has passed. Once the inputs stop
-changing, the world settles as wanted, with nothing left to do.
+Whatever happens, no busy group is removed before it was marked and its drain deadline has passed. Once the
+inputs stop changing, the world settles as wanted, with nothing left to do.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from operator_driver import Driver
 from operator_world import World
 
 LAG = st.integers(0, 3)
-SOME = st.integers(0, 2**16)
+NUMBERS = st.integers(0, 2**16)
 
 
 class OperatorMachine(RuleBasedStateMachine):
-    """Runs all possible events in any order; the world checks the invariants, and ``teardown`` the final state."""
+    """Runs all possible events in any order. The world checks the invariants, and ``teardown`` the final state."""
 
     driver: Driver
 
     @initialize(
-        seed=SOME,
+        seed=NUMBERS,
         hosts=st.sampled_from([1, 2]),
         idle=st.sampled_from(["workers", "cluster"]),
         warm=st.booleans(),
@@ -83,7 +83,7 @@ class OperatorMachine(RuleBasedStateMachine):
         self.world.submit(tasks)
 
     @precondition(lambda self: self.world.pods)
-    @rule(which=SOME, stays=st.booleans())
+    @rule(which=NUMBERS, stays=st.booleans())
     def kill(self, which: int, stays: bool) -> None:
         names = sorted(self.world.pods)
         self.driver.kill(names[which % len(names)], stays=stays)
@@ -92,10 +92,10 @@ class OperatorMachine(RuleBasedStateMachine):
     def heads_are_silent(self, silent: bool) -> None:
         self.world.silent = silent
 
-    @precondition(lambda self: self.world.is_busy())
-    @rule(which=SOME)
+    @precondition(lambda self: self.world.busy_gangs())
+    @rule(which=NUMBERS)
     def hang(self, which: int) -> None:
-        gangs = self.world.is_busy()
+        gangs = self.world.busy_gangs()
         gangs[which % len(gangs)].hung = True
 
     @precondition(lambda self: self.world.apps)

@@ -1,4 +1,4 @@
-"""The seconds of a wake: which clock counts, and that the phases add up to the total."""
+"""The durations of a wake: which clock counts, and why the phases add up to the total."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def observation(before: WakeStatus, *, now: float = NOW, **group_fields: Any) ->
     return observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=groups, live=1, now=now)
 
 
-def ms(at: float) -> int:
-    """In milliseconds, as in a group's record."""
-    return round(at * 1000)
+def ms(timestamp: float) -> int:
+    """Convert seconds to milliseconds, as in a group's record."""
+    return round(timestamp * 1000)
 
 
 def phases(wake: WakeStatus) -> float:
-    """The seconds of all phases."""
+    """The sum of the durations of all phases."""
     return sum(seconds for name, seconds in wake.seconds.items() if name != "total")
 
 
 def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_observed() -> None:
-    """And `ray` ends when the group's own phases began."""
+    """The phase `ray` ends when the group's own phases began."""
     wake = plan(observation(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)).status.wake
     assert wake.seconds == {
         **AT_RAY.seconds,
@@ -56,7 +56,7 @@ def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_observed() -> None
     ids=["absent", "later than now", "before the wake"],
 )
 def test_an_impossible_time_is_ignored(since_ms: int, ray_s: float, counted: bool) -> None:
-    """The time of the observation counts instead; phases of an older group are not part of this wake."""
+    """The time of the observation counts instead. Phases of an older group are not part of this wake."""
     wake = plan(observation(AT_RAY, since_ms=since_ms, wake=OWN)).status.wake
     assert (wake.since, wake.seconds["total"]) == (NOW, 20.0)
     assert wake.seconds["ray"] == ray_s
@@ -65,7 +65,7 @@ def test_an_impossible_time_is_ignored(since_ms: int, ray_s: float, counted: boo
 
 
 def test_a_starting_group_is_followed_by_its_own_clock() -> None:
-    """Its phase began when its record says so, and its past phases have its own seconds."""
+    """The group's record has the start of its phase and the durations of its past phases."""
     loading = observation(
         AT_RAY, state=GroupState.LOADING, phase="model", since_ms=ms(NOW - 1), wake={"process_group": 2.0}
     )
@@ -79,7 +79,7 @@ def test_a_starting_group_is_followed_by_its_own_clock() -> None:
 
 
 def test_the_first_ready_group_ends_the_wake() -> None:
-    """The seconds of a later group are not reported."""
+    """The durations of a later group are not reported."""
     first = observation(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)
     later = group("later", "a0", since_ms=ms(NOW - 0.5), wake={**OWN, "model": 5.0})
     assert first.store is not None
@@ -88,14 +88,14 @@ def test_the_first_ready_group_ends_the_wake() -> None:
 
 
 def test_detect_includes_the_wait_before_the_first_observation() -> None:
-    """The total includes it, so the phases do too."""
+    """The total includes this wait, so the phases must too."""
     video = pool(status=PoolStatus(wake=WakeStatus()))
     rc = ray_cluster(video, 0)
-    waits = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
-    first = plan(observed(video, rc, pods=[head(rc)], store=waits)).status.wake
+    queue = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
+    first = plan(observed(video, rc, pods=[head(rc)], store=queue)).status.wake
     assert (first.phase, first.since, first.began) == ("detect", NOW, NOW - 1.5)
     scaled = pool(replicas=1, status=PoolStatus(wake=first))
-    then = plan(observed(scaled, rc, pods=[head(rc)], store=waits, now=NOW + 2)).status.wake
+    then = plan(observed(scaled, rc, pods=[head(rc)], store=queue, now=NOW + 2)).status.wake
     assert (then.phase, then.seconds) == ("pods", {"detect": 3.5})
 
 
@@ -104,7 +104,7 @@ def test_a_restarting_group_begins_no_wake_from_zero() -> None:
     ready = WakeStatus(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
     video = pool(replicas=1, status=PoolStatus(wake=ready))
     rc = ray_cluster(video, 1)
-    again = group("g", "a0", state=GroupState.LOADING, phase="model", since_ms=ms(NOW))
-    behind = PoolView(name="video", queued=50, live=50, oldest_wait_s=7200.0, groups=(again,))
-    wake = plan(observed(video, rc, pods=[head(rc), *hosts(rc, "a")], store=behind)).status.wake
+    restarting = group("g", "a0", state=GroupState.LOADING, phase="model", since_ms=ms(NOW))
+    backlog = PoolView(name="video", queued=50, live=50, oldest_wait_s=7200.0, groups=(restarting,))
+    wake = plan(observed(video, rc, pods=[head(rc), *hosts(rc, "a")], store=backlog)).status.wake
     assert (wake.phase, wake.began, wake.seconds) == ("model", NOW, {})

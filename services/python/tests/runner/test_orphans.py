@@ -1,4 +1,4 @@
-"""A run whose tests leave a process fails, even if the process has another parent by then."""
+"""Tests that a run fails if its tests leave a process running, even if the process has another parent by then."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import psutil
 import pytest
 
 TESTS = Path(__file__).parents[1]
+PYTHON = os.path.abspath(sys.executable)
+"""The interpreter as it prints its own path: when pytest was started by a relative path, ``sys.executable`` has ``..``.
+``Path.resolve`` would follow the link out of the virtual environment."""
 HEAD = """
 import multiprocessing, os, subprocess, sys
 from pathlib import Path
@@ -19,7 +22,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)", "left-behind"]
 def note(pid):
     Path(os.environ["NOTES"]).write_text(str(pid))
 """
-LEFT = {
+ORPHANS = {
     "a child": """
 def test_it(): note(subprocess.Popen(SLEEP).pid)
 """,
@@ -41,7 +44,7 @@ def test_it(tmp_path):
 
 def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_inside.py").write_text(HEAD + code)
-    command = [sys.executable, "-m", "pytest", "-p", "testkit.orphans", "-p", "no:cacheprovider", "-q"]
+    command = [PYTHON, "-m", "pytest", "-p", "testkit.orphans", "-p", "no:cacheprovider", "-q"]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [
@@ -66,24 +69,24 @@ def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-@pytest.mark.parametrize("code", LEFT.values(), ids=LEFT)
-def test_a_process_that_is_left_fails_the_run_and_is_named_and_killed(
+@pytest.mark.parametrize("code", ORPHANS.values(), ids=ORPHANS)
+def test_an_orphan_process_fails_the_run_and_is_named_and_killed(
     code: str, workers: str, tmp_path: Path
 ) -> None:
-    done = run(tmp_path, code, "-n", workers)
+    result = run(tmp_path, code, "-n", workers)
     pid = int((tmp_path / "pid").read_text())
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
-    assert "1 passed" in done.stdout
-    assert f"{pid}: {sys.executable} -c import time; time.sleep(600) left-behind" in done.stdout
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+    assert "1 passed" in result.stdout
+    assert f"{pid}: {PYTHON} -c import time; time.sleep(600) left-behind" in result.stdout
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_test_that_started_it_is_named(tmp_path: Path) -> None:
-    done = run(tmp_path, LEFT["a child"])
-    assert "started by test_inside.py::test_it (call)" in done.stdout
+def test_the_test_that_started_an_orphan_is_named(tmp_path: Path) -> None:
+    result = run(tmp_path, ORPHANS["a child"])
+    assert "started by test_inside.py::test_it (call)" in result.stdout
 
 
-def test_a_run_that_ends_what_it_starts_passes_and_its_fork_server_ends_with_it(tmp_path: Path) -> None:
+def test_a_run_without_orphans_passes_and_its_fork_server_ends_with_it(tmp_path: Path) -> None:
     code = """
 def test_it():
     process = forkserver.context("json").Process(target=print)
@@ -91,6 +94,6 @@ def test_it():
     process.join()
     note(multiprocessing.forkserver._forkserver._forkserver_pid)
 """
-    done = run(tmp_path, code)
-    assert done.returncode == 0, done.stdout
+    result = run(tmp_path, code)
+    assert result.returncode == 0, result.stdout
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))

@@ -1,4 +1,4 @@
-"""What xdist hands to a worker together."""
+"""Tests of the scheduling unit: the tests that xdist sends to one worker together."""
 
 from __future__ import annotations
 

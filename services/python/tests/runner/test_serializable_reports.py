@@ -1,4 +1,4 @@
-"""What a test logs never ends a run on several workers."""
+"""Tests that xdist can send every report to the main process, whatever the test has logged."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def test_lone_surrogates_of_a_report_become_escapes() -> None:
     }
 
 
-def test_other_text_of_a_report_stays_as_it_is() -> None:
+def test_other_text_of_a_report_is_unchanged() -> None:
     assert encodable(["日本", "é", 3]) == ["日本", "é", 3]

@@ -1,4 +1,4 @@
-"""The line at the end of a run that says what its machine lacks."""
+"""Tests of the summary of skipped tests, which names the programs that the machine lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parents[2]
 
 
-def test_skips_are_counted_by_what_is_missing_and_how_to_get_it() -> None:
+def test_skips_are_counted_by_the_missing_program_with_a_way_to_install_it() -> None:
     reasons = ["Skipped: no redis-server on PATH", "Skipped: there is no redis-server on PATH"]
     reasons += ["Skipped: helm is not on PATH: the chart cannot be rendered", "Skipped: moto checks nothing"]
     assert summary(reasons) == (
@@ -24,13 +24,13 @@ def test_skips_are_counted_by_what_is_missing_and_how_to_get_it() -> None:
     )
 
 
-def test_without_skips_there_is_no_line() -> None:
+def test_a_run_without_skips_has_no_summary() -> None:
     assert summary([]) == ""
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -> None:
-    """With and without xdist, for skips in a test and in a fixture."""
+def test_a_run_ends_with_one_summary_of_its_skips(workers: str, tmp_path: Path) -> None:
+    """The summary counts skips in tests and in fixtures, with and without xdist."""
     (tmp_path / "test_inside.py").write_text(
         "import pytest\n"
         "@pytest.fixture\n"
@@ -39,7 +39,7 @@ def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -
         "def test_two(): pytest.skip('kube-score is not on PATH')\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "testkit.skip_summary", "-p", "no:cacheprovider", "-q"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--rootdir", str(tmp_path), "-c", "/dev/null", "-n", workers, str(tmp_path)],
         env={"PYTHONPATH": str(TESTS.parent), "PATH": "/usr/bin:/bin"},
         cwd=tmp_path,
@@ -48,16 +48,16 @@ def test_the_line_is_the_runs_last_word_on_skips(workers: str, tmp_path: Path) -
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("2 tests were skipped")]
+    assert result.returncode == 0, result.stdout + result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("2 tests were skipped")]
     assert "1 need Redis 7.0" in line
     assert "1 need kube-score" in line
 
 
-def test_every_program_that_tests_look_for_is_one_that_the_line_knows() -> None:
-    """By the reasons that stand in the tests as text."""
-    found = [*TESTS.rglob("*.py"), *(REPOSITORY / "controlplane-sdk/tests").rglob("*.py")]
-    texts = [path.read_text(encoding="utf-8") for path in found if path.parent.name != "runner"]
+def test_the_summary_knows_every_program_that_tests_look_for() -> None:
+    """The test finds the reasons for skips in the source of all tests."""
+    paths = [*TESTS.rglob("*.py"), *(REPOSITORY / "controlplane-sdk/tests").rglob("*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.parent.name != "runner"]
     literal = re.compile(r"skip\(\s*f?\"([^\"{]*(?:on PATH|KUBECONFIG)[^\"]*)\"")
     reasons = [reason for text in texts for reason in literal.findall(text)]
     assert len(reasons) > 5

@@ -1,4 +1,4 @@
-"""`.ci/steps`: what a run of CI prints at its end, and that nothing runs on beside it."""
+"""Tests of ``.ci/steps``: the table at the end of a CI run, and the step that runs in the background."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ trap finish EXIT
 
 
 def run(script: str, cwd: Path) -> tuple[int, list[str]]:
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", HEAD + script], cwd=cwd, check=False, capture_output=True, text=True, timeout=60
     )
-    _, _, table = done.stdout.partition("where the minutes went")
-    return done.returncode, re.findall(r"^ *\d+:\d\d  (.+)$", table, re.MULTILINE)
+    _, _, table = result.stdout.partition("minutes and seconds of each step")
+    return result.returncode, re.findall(r"^ *\d+:\d\d  (.+)$", table, re.MULTILINE)
 
 
-def test_every_step_is_in_the_table_also_the_one_that_ran_beside_the_others(tmp_path: Path) -> None:
+def test_the_table_has_every_step_and_the_background_step(tmp_path: Path) -> None:
     code, rows = run("beside image true; step tests true; step 'the rest' join", tmp_path)
-    assert (code, rows) == (0, ["tests", "image", "the rest", "in all"])
+    assert (code, rows) == (0, ["tests", "image", "the rest", "total"])
 
 
-def test_a_step_that_fails_ends_the_run_and_is_named_in_the_table(tmp_path: Path) -> None:
+def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -> None:
     code, rows = run("two() { false; true; }; step one true; step two two; step three true", tmp_path)
-    assert (code, rows) == (1, ["one", "two: FAILED", "in all"])
+    assert (code, rows) == (1, ["one", "two: FAILED", "total"])
 
 
-def test_what_fails_beside_the_others_fails_the_run_when_it_is_joined(tmp_path: Path) -> None:
+def test_a_failed_background_step_fails_the_run_when_it_is_joined(tmp_path: Path) -> None:
     code, rows = run(
         "bad() { false; true; }; beside image bad; step tests true; step 'the rest' join", tmp_path
     )
-    assert (code, rows) == (1, ["tests", "image", "the rest: FAILED", "in all"])
+    assert (code, rows) == (1, ["tests", "image", "the rest: FAILED", "total"])
 
 
-def test_what_runs_beside_a_step_that_fails_is_stopped(tmp_path: Path) -> None:
-    """The shell waits for its end before it prints the table."""
+def test_the_background_step_is_stopped_when_another_step_fails(tmp_path: Path) -> None:
+    """The shell waits for the background step to end before it prints the table."""
     code, rows = run("beside image sleep 600; step tests false", tmp_path)
-    assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "in all"])
+    assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "total"])

@@ -1,4 +1,4 @@
-"""`tools/words.py` finds the words and names that we do not use."""
+"""Tests that ``tools/words.py`` finds the words and names that we do not use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TOOL = Path(__file__).parents[4] / "tools" / "words.py"
 
 
 def check(path: Path) -> tuple[int, str]:
-    """Exit code and output of the tool on one file."""
-    done = subprocess.run([sys.executable, TOOL, path], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    """Run the tool on one file. Returns its exit code and output."""
+    result = subprocess.run([sys.executable, TOOL, path], capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+    return result.returncode, result.stdout
 
 
 # In two parts, so that this file passes.
@@ -36,19 +36,19 @@ BANNED_PHRASE = "hands" + "\n  its task back"
     ],
 )
 def test_a_banned_word_in_prose_is_found(tmp_path: Path, name: str, text: str, line: int) -> None:
-    """In pages, scripts, docstrings and comments, also where a phrase is broken between two lines."""
+    """The tool reads pages, scripts, docstrings and comments. It finds a phrase that continues on the next line."""
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     code, output = check(path)
     assert code == 1
-    found, summary = output.splitlines()
-    assert found.startswith(f"{path}:{line}: ")
-    assert "→" in found
+    use, summary = output.splitlines()
+    assert use.startswith(f"{path}:{line}: ")
+    assert "→" in use
     assert summary.startswith("1 to rewrite")
 
 
 def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
-    """The line, the name, and what to write instead."""
+    """The output has the line, the name and a replacement."""
     path = tmp_path / "module.py"
     path.write_text(f"answer = 1\n{BANNED_NAME} = answer\n", encoding="utf-8")
     code, output = check(path)
@@ -58,11 +58,11 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     """A typing error must not look like a tree without banned words."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, TOOL, tmp_path / "none"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
-    assert "no such file or folder" in done.stderr
+    assert result.returncode == 1
+    assert "no such file or folder" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_plain_text_and_quoted_code_pass(tmp_path: Path, name: str, text: str) -> None:
-    """Only whole words count, and no code."""
+    """The tool compares whole words only, and skips code."""
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     assert check(path) == (0, "words: plain English, and the field's terms\n")

@@ -1,4 +1,4 @@
-"""A config file that cannot be used: the message has the line of the problem and quotes no value."""
+"""The error about an unusable config file names the line of the problem and quotes no value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> None:
-    """At every depth and in every pool. YAML itself would silently take the last one."""
+    """The check covers every depth and every pool. YAML itself would silently take the last value."""
     config.write_text(
         "http:\n  port: 1\nredis:\n  url: redis://a\nhttp:\n  port: 2\n"
         "pools:\n  video: {ranks: 1, groups: 1, ranks: 2}\n  echo:\n    options:\n      a: 1\n      a: 1\n"
@@ -85,7 +85,7 @@ def test_a_wrong_config_file_is_refused_with_the_line(config: Path, text: str, w
 
 
 def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> None:
-    """Twelve lines that would expand to 10^12 values."""
+    """The twelve lines of this file would expand to 10^12 values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     config.write_text("\n".join(lines))
@@ -93,7 +93,7 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
-    """A folder, a missing file, one without read permission, not text, far too long."""
+    """A file that is a folder, missing, unreadable, binary or too long is refused by name."""
     (message,) = problems(tmp_path)
     assert message == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
     assert "No such file" in problems(config)[0]
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> 
 
 
 def test_settings_may_come_through_a_pipe(config: Path) -> None:
-    """As with `--config <(…)`, which can be read only once."""
+    """A pipe, as in `--config <(…)`, can be read only once."""
     os.mkfifo(config)
     writer = threading.Thread(target=config.write_text, args=("http: {port: 7}\n",))
     writer.start()

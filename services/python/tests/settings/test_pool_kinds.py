@@ -1,4 +1,4 @@
-"""The kind of a pool is that of its workload. Settings and the GeneratorPool may state it, and then it is checked."""
+"""A pool has the kind of its workload. Settings and the GeneratorPool may state the kind, and are then checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Params(BaseModel):
 
 
 FUTURE_KIND = WorkloadSpec(name="odd", kind="online", Params=_Params, implementation="a.b:C")
-HERE = f"{__name__}:FUTURE_KIND"
+FUTURE_KIND_PATH = f"{__name__}:FUTURE_KIND"
 
 
 def test_each_kind_has_a_builder_of_its_groups() -> None:
@@ -31,8 +31,8 @@ def test_a_pool_may_state_the_kind_of_its_workload() -> None:
 
 
 def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
-    """By the API and by the process of a rank, so that no task waits forever."""
-    settings = Settings.model_validate({"pools": {"odd": {"workload": HERE}}})
+    """The API and the rank process both refuse it, so that no task waits forever."""
+    settings = Settings.model_validate({"pools": {"odd": {"workload": FUTURE_KIND_PATH}}})
     with pytest.raises(registry.WrongKindError, match="has the kind 'online'; this version serves: jobs"):
         PoolEntry.of("odd", settings.pools["odd"])
     with pytest.raises(registry.WrongKindError, match="'online'"):

@@ -1,4 +1,4 @@
-"""Values that would break something later are refused at start, by a message with their place and no secret."""
+"""Values that would break something later are refused at start. The error names their place and shows no secret."""
 
 from __future__ import annotations
 
@@ -194,15 +194,15 @@ def test_a_variable_that_cannot_be_used_is_named(variable: str, value: str, word
 def _numbers() -> list[tuple[str, ...]]:
     """The paths of all settings that are numbers."""
     tree: Any = Settings.model_validate({"tenants": {"t": {}}}).model_dump()
-    found = []
+    paths = []
     for path in leaves(Settings, "video", "t"):
         value = tree
         for part in path:
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append(path)
-    assert len(found) > 20
-    return found
+            paths.append(path)
+    assert len(paths) > 20
+    return paths
 
 
 @pytest.mark.parametrize("path", _numbers(), ids=".".join)
@@ -212,7 +212,7 @@ def _numbers() -> list[tuple[str, ...]]:
 def test_a_number_that_would_overflow_later_is_refused(
     path: tuple[str, ...], value: str, tmp_path: Path
 ) -> None:
-    """For every number in the tree: infinite, NaN, negative, huge, or no number at all."""
+    """Every number in the tree must be a number, finite, and neither negative nor huge."""
     config = tmp_path / "c.yaml"
     text = value
     for part in reversed(path):
@@ -279,7 +279,7 @@ def test_two_variables_for_one_setting_are_refused() -> None:
 
 
 def test_each_message_has_the_value_and_its_place(tmp_path: Path) -> None:
-    """The place is file and line, or the variable. A long value is truncated."""
+    """The place is a file and a line, or a variable. A long value is truncated."""
     config = tmp_path / "c.yaml"
     config.write_text(f"http:\n  host: h\n  port: {'9' * 1000}\n")
     assert [line[-60:].rpartition("(")[2] for line in problems(config)] == [f"in {config}, line 3)"[-60:]]
@@ -311,7 +311,7 @@ def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
 
 
 def test_pydantic_errors_do_not_show_refused_values() -> None:
-    """If code builds a tree, the traceback of pydantic's error must not hold a password either."""
+    """When code builds a tree, the traceback of pydantic's error must not contain a password either."""
 
     def models(kind: type[BaseModel]) -> list[type[BaseModel]]:
         return [kind, *(model for subclass in kind.__subclasses__() for model in models(subclass))]

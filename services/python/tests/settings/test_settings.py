@@ -1,4 +1,4 @@
-"""The settings: where values come from, which values are refused and how, and what is masked."""
+"""Where the settings come from, which values are refused and how, and which values are masked."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from daybreak_server.settings.tree import (
 
 
 def problems(config: Path | None = None, **environ: str) -> str:
-    """The messages about these settings."""
+    """The messages about these settings, one per line."""
     with pytest.raises(SettingsError) as caught:
         load_settings(config, environ=environ)
     return "\n".join(caught.value.problems)
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory for one test."""
+def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory for one test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_the_defaults_are_for_one_machine(elsewhere: Path) -> None:
+def test_the_defaults_are_for_one_machine(working_dir: Path) -> None:
     """Without any setting there is one video pool, an embedded Valkey, and files in the working directory."""
     settings = load_settings(environ={})
     assert settings == Settings()
     assert settings.redis.url is None
     assert list(settings.pools) == ["video"]
-    assert settings.data_dir == elsewhere / ".daybreak"
-    assert settings.artifacts.url == (elsewhere / ".daybreak" / "artifacts").as_uri()
+    assert settings.data_dir == working_dir / ".daybreak"
+    assert settings.artifacts.url == (working_dir / ".daybreak" / "artifacts").as_uri()
 
 
 def test_every_variable_of_the_wire_page_exists() -> None:
@@ -115,8 +115,8 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert settings.tenants["Big One"].weight == 3
 
 
-def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
-    """Ray's processes take no option of Daybreak's. Where there is an option, it comes first."""
+def test_a_variable_may_name_the_config_file(tmp_path: Path) -> None:
+    """Ray's processes have no option for the file. Where the option exists, it takes precedence."""
     for port in (1001, 1002):
         (tmp_path / f"{port}.yaml").write_text(f"http: {{port: {port}}}\n")
     named = {"DAYBREAK_CONFIG": str(tmp_path / "1001.yaml")}
@@ -127,7 +127,7 @@ def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
     assert "none.yaml: cannot be read" in problems(DAYBREAK_CONFIG=str(tmp_path / "none.yaml"))
 
 
-def test_a_pool_without_a_workload_serves_the_one_of_its_name(tmp_path: Path) -> None:
+def test_a_pool_without_a_workload_serves_the_workload_of_its_name(tmp_path: Path) -> None:
     """Naming a pool also removes the default pool."""
     settings = load_settings(
         environ={
@@ -154,7 +154,7 @@ def test_a_section_may_be_json() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """A template that leaves a variable empty keeps the default."""
+    """With an empty variable, as a template may leave it, a setting keeps its default."""
     empty = {"DAYBREAK_REDIS__URL": "", "DAYBREAK_HTTP__PORT": "", "DAYBREAK_NOT_THERE": ""}
     assert load_settings(environ=empty) == Settings()
 
@@ -198,7 +198,7 @@ def test_variables_that_kubernetes_adds_are_ignored() -> None:
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    """Problems of names, of values and in the file come in one list, each with its place."""
+    """One list has the problems of names, of values and of the file, each with its place."""
     config = tmp_path / "c.yaml"
     config.write_text("http: {prot: 1, host: h}\npools: {video: {ranks: 0}}\nredis: {url: 'http://u:pw@x'}\n")
     lines = problems(config, DAYBREAK_HTTP__PORT="99999", DAYBREAK_NAME="x").splitlines()
@@ -238,26 +238,26 @@ def test_a_pool_name_that_does_not_fit_into_keys_ids_and_urls_is_refused(name: s
 
 
 def test_a_workload_gets_its_options_and_its_model() -> None:
-    """The same options for the ranks, the limits of the API and the checks of `doctor`."""
-    given = PoolSettings(options={"dtype": "bfloat16"})
-    assert given.workload_options == {"dtype": "bfloat16"}
-    named = given.model_copy(update={"model": "/models/wan"})
-    assert named.workload_options == {"dtype": "bfloat16", "model": "/models/wan"}
-    assert given.options == {"dtype": "bfloat16"}, "the settings stay as they are"
+    """The ranks, the API's limits and the checks of `doctor` all get the same options."""
+    pool = PoolSettings(options={"dtype": "bfloat16"})
+    assert pool.workload_options == {"dtype": "bfloat16"}
+    with_model = pool.model_copy(update={"model": "/models/wan"})
+    assert with_model.workload_options == {"dtype": "bfloat16", "model": "/models/wan"}
+    assert pool.options == {"dtype": "bfloat16"}, "the settings stay as they are"
 
 
-def test_folders_become_absolute(elsewhere: Path) -> None:
-    """Relative folders and ~ are resolved when the settings are built."""
+def test_folders_become_absolute(working_dir: Path) -> None:
+    """Building the settings resolves relative folders and `~`."""
     settings = load_settings(
         environ={
             "DAYBREAK_DATA_DIR": "data",
             "DAYBREAK_POOLS__VIDEO__MODEL": "models/wan",
         }
     )
-    assert settings.data_dir == elsewhere / "data"
-    assert settings.artifacts.url == (elsewhere / "data" / "artifacts").as_uri()
-    assert settings.pools["video"].model == str(elsewhere / "models/wan")
-    assert ArtifactSettings(url="file:a b/c").url == (elsewhere / "a b" / "c").as_uri()
+    assert settings.data_dir == working_dir / "data"
+    assert settings.artifacts.url == (working_dir / "data" / "artifacts").as_uri()
+    assert settings.pools["video"].model == str(working_dir / "models/wan")
+    assert ArtifactSettings(url="file:a b/c").url == (working_dir / "a b" / "c").as_uri()
     assert load_settings(environ={"DAYBREAK_DATA_DIR": "~/d"}).data_dir == Path("~/d").expanduser()
     other = load_settings(environ={"DAYBREAK_DATA_DIR": "d", "DAYBREAK_ARTIFACTS__URL": "file:///x"})
     assert other.artifacts.url == "file:///x"
@@ -269,7 +269,7 @@ def test_a_wrong_url_of_the_artifact_storage_is_refused_with_examples(url: str) 
 
 
 def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only load_settings does. A tree that code builds has the values of the code."""
+    """Only `load_settings` reads the environment. A tree that code builds has the values of the code."""
     monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
     monkeypatch.setenv("DAYBREAK_NONSENSE", "1")
     assert Settings().http.port == 8000
@@ -277,8 +277,8 @@ def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
-def test_settings_survive_pickle_and_json_and_are_frozen(elsewhere: Path) -> None:
-    """Ray pickles them; child processes get them as JSON."""
+def test_settings_survive_pickle_and_json_and_are_frozen(working_dir: Path) -> None:
+    """Ray pickles settings, and child processes get them as JSON."""
     settings = Settings(
         data_dir=Path("d"), redis=RedisSettings(url="redis://x"), pools={"echo": PoolSettings()}
     )
@@ -311,15 +311,15 @@ def test_secrets_are_masked() -> None:
 
 
 def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
-    """A variable, a file and code accept the same forms. The port may be left out."""
-    wanted = ("a:26379", "b:5000", "[::1]:26379")
+    """Variables, files and code accept the same forms, all with an optional port."""
+    expected = ("a:26379", "b:5000", "[::1]:26379")
     environ = {
         "DAYBREAK_REDIS__URL": "redis://:pw@master/0",
         "DAYBREAK_REDIS__SENTINEL_MASTER": "mymaster",
         "DAYBREAK_REDIS__SENTINELS": "a, b:5000,[::1]",
     }
     settings = load_settings(environ=environ)
-    assert settings.redis.sentinels == wanted
+    assert settings.redis.sentinels == expected
     file = tmp_path / "daybreak.yaml"
     file.write_text(yaml.safe_dump({"redis": settings.redis.model_dump(mode="json")}))
     assert load_settings(file, environ={}).redis == settings.redis
@@ -346,13 +346,13 @@ def test_contradictory_settings_of_redis_are_refused(tmp_path: Path, redis: obje
     assert words in problems(file)
 
 
-def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
+def test_a_model_is_a_folder_or_on_s3(working_dir: Path) -> None:
     """A folder becomes absolute, an S3 prefix stays as it is, and the cache is in the data folder."""
 
     def model(place: str) -> str | None:
         return Settings.model_validate({"pools": {"video": {"model": place}}}).pools["video"].model
 
-    assert model("models/wan") == str(elsewhere / "models" / "wan")
+    assert model("models/wan") == str(working_dir / "models" / "wan")
     assert model("file:///models/a%20b") == "/models/a b"
     assert model("s3://bucket/wan/") == "s3://bucket/wan"
     assert Settings.model_validate({"data_dir": "/data"}).model_cache == Path("/data/models")
@@ -361,7 +361,7 @@ def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "words"),
     [
         ("DAYBREAK_HTTP__HOST", "http://127.0.0.1", "only a name or an address"),
         ("DAYBREAK_HTTP__HOST", "127.0.0.1:80", "only a name or an address"),
@@ -372,9 +372,9 @@ def test_a_model_is_a_folder_or_on_s3(elsewhere: Path) -> None:
         ("DAYBREAK_REDIS__SENTINELS", "fe80::1", "write an IPv6 address in brackets"),
     ],
 )
-def test_an_ambiguous_ipv6_address_is_refused(variable: str, value: str, says: str) -> None:
-    """It is never read as another host with another port."""
-    assert says in problems(**{variable: value})
+def test_an_ambiguous_ipv6_address_is_refused(variable: str, value: str, words: str) -> None:
+    """An ambiguous address is never read as another host with another port."""
+    assert words in problems(**{variable: value})
 
 
 def test_an_ipv6_host_may_have_brackets(tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ class Machine(RuleBasedStateMachine):
             numbers=(number,),
             checkpoint=checkpoint,
             resumed_from_step=resumed,
+            step=step,
         )
         assert got == expected
 

@@ -180,9 +180,7 @@ def test_the_passwords_of_master_and_sentinels_may_be_in_files(
 
 
 def test_concurrent_lookups_forget_no_sentinel(cluster: SentinelCluster) -> None:
-    """Threads and coroutines that look for the master together still know all three Sentinels, one of which
-    is down.
-    """
+    """One Sentinel is down, but threads and coroutines that look for the master together still know all three."""
     cluster.sentinels[0].kill()
     endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
     known = sorted(sentinel.port for sentinel in cluster.sentinels)

@@ -1,4 +1,4 @@
-"""The GPU benchmark's own code runs on a tiny shape here, so that its first GPU hour is no debugging."""
+"""Tests of the GPU benchmark's own code on a tiny CPU shape, so that its first hour on a GPU is not spent on bugs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("loop", ["daybreak", "diffusers"])
-def test_a_row_is_measured(loop: str) -> None:
-    """Each kind of row yields a time for a step; ours also for decode and encode."""
+def test_a_row_of_each_loop_is_measured(loop: str) -> None:
+    """Both loops report a time per step. Only Daybreak's loop also reports the times of decode and encode."""
     row = Row(model="tiny", size="32x32", frames=5, steps=3, loop=loop)
     result = measure(row, CPU)
     assert result.error is None
@@ -35,8 +35,8 @@ def test_a_row_is_measured(loop: str) -> None:
     assert f"| {loop} |" in markdown([row], [result])
 
 
-def test_both_loops_do_the_same_work() -> None:
-    """The two loops compared in the table end at the same latents: like is compared with like."""
+def test_both_loops_end_with_the_same_latents() -> None:
+    """The two loops that the table compares do the same work: they end with equal latents."""
     model = build("tiny", VideoOptions(), CPU)
     params = VideoParams.model_construct(
         prompt="", negative_prompt="", size="32x32", frames=5, fps=8, steps=4, guidance=4.0, guidance_2=None,
@@ -46,8 +46,8 @@ def test_both_loops_do_the_same_work() -> None:
     assert torch.equal(our_steps(model, params, conditions)[0], stock_steps(model, params, conditions)[0])
 
 
-def test_a_failed_row_is_a_result() -> None:
-    """A kernel that is not there fails its own row and no other."""
+def test_a_row_that_fails_is_reported_in_the_table() -> None:
+    """A missing attention kernel gives the row an error, and the benchmark continues."""
     row = Row(model="tiny", size="32x32", frames=5, options={"attention": "no_such_kernel"})
     result = measure(row, CPU)
     assert isinstance(result, Result)
@@ -56,8 +56,8 @@ def test_a_failed_row_is_a_result() -> None:
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("ti2v-5b", 4.9e9, 5.1e9), ("t2v-a14b", 14.2e9, 14.4e9)])
-def test_shapes_are_true(name: str, low: float, high: float) -> None:
-    """Parameter counts are those of the published models, without a byte allocated."""
+def test_shapes_have_the_parameter_counts_of_the_published_models(name: str, low: float, high: float) -> None:
+    """The shapes have as many parameters as the published models. The test allocates no memory for them."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     shape = SHAPES[name]
@@ -68,8 +68,10 @@ def test_shapes_are_true(name: str, low: float, high: float) -> None:
     assert vae.config.z_dim == shape.transformer["in_channels"]
 
 
-def test_without_cuda_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU, no numbers: one line, and the exit status is 0; the table says which rows were not run."""
+def test_without_cuda_the_benchmark_reports_that_it_measured_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, the benchmark prints one line and exits with 0, and the table marks every row as not run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main([]) == 0
     (line,) = capsys.readouterr().out.splitlines()

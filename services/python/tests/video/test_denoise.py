@@ -1,4 +1,4 @@
-"""The denoise loop gives the same numbers as the stock pipeline, and a resumed run the same as one never stopped."""
+"""Tests of the denoise loop: it equals the stock pipeline, and resumed runs equal uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def as_base64(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def stock(kind: str, params: Any, image: Image.Image | None = None, **given: Any) -> Any:
-    """What diffusers' own pipeline makes of the same task."""
+def stock(kind: str, params: Any, image: Image.Image | None = None, **call_options: Any) -> Any:
+    """Run the same task in diffusers' own pipeline."""
     import diffusers
 
     pipeline = support.build_pipeline(kind)
@@ -40,7 +40,7 @@ def stock(kind: str, params: Any, image: Image.Image | None = None, **given: Any
         pipeline = diffusers.WanImageToVideoPipeline(
             **pipeline.components, boundary_ratio=None, expand_timesteps=True
         )
-        given["image"] = image
+        call_options["image"] = image
     pipeline.set_progress_bar_config(disable=True)
     if params.shift is not None:
         pipeline.scheduler = diffusers.UniPCMultistepScheduler.from_config(
@@ -50,21 +50,21 @@ def stock(kind: str, params: Any, image: Image.Image | None = None, **given: Any
         prompt=params.prompt, negative_prompt=params.negative_prompt, height=params.height,
         width=params.width, num_frames=params.frames, num_inference_steps=params.steps,
         guidance_scale=params.guidance, generator=torch.Generator().manual_seed(params.seed),
-        max_sequence_length=support.TEXT_LENGTH, **given,
+        max_sequence_length=support.TEXT_LENGTH, **call_options,
     ).frames  # fmt: skip
 
 
-def ours(made: Any, params: Any) -> torch.Tensor:
-    """The latents that our loop ends with."""
-    conditions = made._share(params, *made._encode_text(params))
-    denoiser = Denoiser(made.model, made.ranks, params, conditions, seed=params.seed)
+def ours(workload: Any, params: Any) -> torch.Tensor:
+    """Run the task in Daybreak's loop, and return the final latents."""
+    conditions = workload._share(params, *workload._encode_text(params))
+    denoiser = Denoiser(workload.model, workload.ranks, params, conditions, seed=params.seed)
     for _ in denoiser:
         pass
     return denoiser.result()
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"),
+    ("kind", "fields"),
     [
         ("a14b", {"guidance": 4.0, "guidance_2": 2.5, "negative_prompt": "blurry", "shift": 5.0}),
         ("a14b", {"guidance": 1.0, "steps": 3}),
@@ -73,39 +73,43 @@ def ours(made: Any, params: Any) -> torch.Tensor:
         ("single", {"guidance": 3.0, "negative_prompt": "dull", "steps": 1}),
     ],
 )
-def test_equals_stock(folders: dict[str, Path], kind: str, given: dict[str, Any]) -> None:
-    """Latents and decoded pixels equal WanPipeline's (or the stock image-to-video one's), bit for bit."""
-    made = support.workload({"model": folders[kind]})
-    params = support.params(folders[kind], **given)
-    image = picture() if "image" in given else None
+def test_latents_and_pixels_equal_those_of_the_stock_pipeline(
+    folders: dict[str, Path], kind: str, fields: dict[str, Any]
+) -> None:
+    """Latents and decoded pixels equal those of WanPipeline or WanImageToVideoPipeline, bit for bit."""
+    workload = support.workload({"model": folders[kind]})
+    params = support.params(folders[kind], **fields)
+    image = picture() if "image" in fields else None
     extra = {"guidance_scale_2": params.guidance_2} if kind == "a14b" else {}
-    latents = ours(made, params)
+    latents = ours(workload, params)
     assert torch.equal(latents, stock(kind, params, image, output_type="latent", **extra))
-    frames = np.concatenate(list(decode(made.model.vae, latents)))
+    frames = np.concatenate(list(decode(workload.model.vae, latents)))
     expected = stock(kind, params, image, output_type="pt", **extra)[0]
     assert expected.shape[0] == params.frames
-    # The stock pipeline gives floats in 0..1; ours are its bytes.
+    # The stock pipeline returns floats in 0..1, ours bytes.
     assert np.array_equal(frames, expected.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
-def test_a14b_uses_both_experts(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The boundary is crossed once: steps of the high-noise expert, then of the other."""
-    made = support.workload({"model": folders["a14b"]})
+def test_a14b_switches_once_from_the_high_noise_to_the_low_noise_expert(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first steps use the high-noise expert, and all steps after the boundary use the other one."""
+    workload = support.workload({"model": folders["a14b"]})
     used: list[int] = []
-    for number, expert in enumerate(made.model.transformers):
+    for number, expert in enumerate(workload.model.transformers):
         forward = expert.forward
         monkeypatch.setattr(
             expert, "forward", lambda *a, n=number, f=forward, **k: (used.append(n), f(*a, **k))[1]
         )
-    ours(made, support.params(folders["a14b"], steps=6, shift=3.0))
+    ours(workload, support.params(folders["a14b"], steps=6, shift=3.0))
     assert set(used) == {0, 1}
     assert used == sorted(used)
 
 
 @pytest.mark.parametrize("kind", ["single", "ti2v"])
 @pytest.mark.parametrize("tiled", [False, True])
-def test_wan_vae_decode(folders: dict[str, Path], kind: str, tiled: bool) -> None:
-    """Our decode equals ``AutoencoderKLWan.decode``, chunk by chunk without tiles and at once with them."""
+def test_chunked_decoding_equals_the_stock_decoder(folders: dict[str, Path], kind: str, tiled: bool) -> None:
+    """Our decoder equals ``AutoencoderKLWan.decode``. It decodes in chunks, or in one piece if it uses tiles."""
     vae = support.workload({"model": folders[kind]}).model.vae
     if tiled:
         vae.enable_tiling(48, 48, 32, 32)
@@ -114,13 +118,13 @@ def test_wan_vae_decode(folders: dict[str, Path], kind: str, tiled: bool) -> Non
     raw = z / (1.0 / deviation).view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)
     with torch.no_grad():
         expected = to_frames(vae.decode(raw, return_dict=False)[0])
-    parts = list(decode(vae, z, tiled=tiled))
-    assert [len(part) for part in parts] == ([9] if tiled else [1, 4, 4])
-    assert np.array_equal(np.concatenate(parts), expected)
+    chunks = list(decode(vae, z, tiled=tiled))
+    assert [len(part) for part in chunks] == ([9] if tiled else [1, 4, 4])
+    assert np.array_equal(np.concatenate(chunks), expected)
 
 
-def test_tiles_are_near_the_whole(folders: dict[str, Path]) -> None:
-    """Tiling changes memory, not the picture: blended tiles stay close to the untiled decode."""
+def test_tiled_decoding_stays_close_to_untiled_decoding(folders: dict[str, Path]) -> None:
+    """Tiling needs less memory and changes the picture only slightly, where tiles are blended."""
     vae = support.workload({"model": folders["single"]}).model.vae
     z = torch.randn(1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = np.concatenate(list(decode(vae, z))).astype(int)
@@ -131,49 +135,53 @@ def test_tiles_are_near_the_whole(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5, 6])
-def test_resume_equals_uninterrupted(
+def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
     folders: dict[str, Path], single: Any, tmp_path: Path, stop: int
 ) -> None:
-    """A run taken up from the snapshot after any step leaves the same MP4 bytes as one never stopped."""
+    """Whichever step's snapshot a run resumes from, its MP4 has the same bytes as that of an uninterrupted run."""
     params = support.params(folders["single"])
     steps, whole = support.run(single, params, tmp_path / "whole")
-    taken = next(step for step in steps if step.step == stop and step.snapshot is not None)
-    assert taken.snapshot is not None
-    again, resumed = support.run(single, params, tmp_path / "again", resume=taken.snapshot())
+    stopped = next(step for step in steps if step.step == stop and step.snapshot is not None)
+    assert stopped.snapshot is not None
+    remaining, resumed = support.run(single, params, tmp_path / "resumed", resume=stopped.snapshot())
     assert resumed.resumed == stop
-    assert [step.step for step in again if step.phase == "denoise"] == list(range(stop + 1, 7))
+    assert [step.step for step in remaining if step.phase == "denoise"] == list(range(stop + 1, 7))
     assert resumed.files == whole.files
 
 
-def test_bad_snapshots_start_at_zero(folders: dict[str, Path], single: Any, tmp_path: Path) -> None:
-    """Bytes of another task, cut short or of no sense are logged and not used; the result is the same."""
+def test_a_run_with_an_unusable_snapshot_starts_at_step_zero(
+    folders: dict[str, Path], single: Any, tmp_path: Path
+) -> None:
+    """A snapshot that is truncated, meaningless or from another task is logged and ignored. The video is the same."""
     params = support.params(folders["single"], steps=2)
     steps, whole = support.run(single, params, tmp_path / "whole")
     other, _ = support.run(single, support.params(folders["single"], steps=2, seed=4), tmp_path / "other")
-    good, foreign = (run[2].snapshot for run in (steps, other))
+    good, other_task = (run[2].snapshot for run in (steps, other))
     assert good is not None
-    assert foreign is not None
+    assert other_task is not None
     header = (2**62).to_bytes(8, "little")
-    for bad in (foreign(), good()[:-5], good()[:40], b"", b"nonsense", b"\x02\0\0\0\0\0\0\0[]", header):
+    for bad in (other_task(), good()[:-5], good()[:40], b"", b"nonsense", b"\x02\0\0\0\0\0\0\0[]", header):
         recorder = support.Recorder(tmp_path, resume=bad)
         running = single.run(Task(id="video_01TEST", params=params), recorder)
         assert [next(running).step, next(running).step] == [0, 1]
         running.close()
         assert recorder.resumed is None
         assert any("starting at step 0" in line for line in recorder.lines)
-    assert support.run(single, params, tmp_path / "again", resume=foreign())[1].files == whole.files
+    assert support.run(single, params, tmp_path / "again", resume=other_task())[1].files == whole.files
 
 
-def test_cancel_leaves_the_workload_usable(folders: dict[str, Path], single: Any, tmp_path: Path) -> None:
-    """Closing the generator at any yield stops the work; the next task is not touched by it."""
+def test_a_cancelled_task_does_not_change_the_next_one(
+    folders: dict[str, Path], single: Any, tmp_path: Path
+) -> None:
+    """Closing the generator at a yield of any phase stops the work, and the next task gives the right video."""
     params = support.params(folders["single"])
     _, whole = support.run(single, params, tmp_path / "whole")
-    # In each phase, and after the last yield.
-    for after in (1, 3, 8, 11):
+    # One yield in each phase, and the last yield.
+    for yields in (1, 3, 8, 11):
         recorder = support.Recorder(tmp_path / "cancelled")
         recorder.workdir.mkdir(exist_ok=True)
         running = single.run(Task(id="video_01TEST", params=params), recorder)
-        for _ in range(after):
+        for _ in range(yields):
             next(running)
         running.close()
         assert not list(recorder.workdir.glob(".*.part"))
@@ -181,11 +189,13 @@ def test_cancel_leaves_the_workload_usable(folders: dict[str, Path], single: Any
 
 
 @pytest.mark.parametrize(("kind", "chunks"), [("single", 3), ("block", 1)])
-def test_steps_and_artifacts(folders: dict[str, Path], tmp_path: Path, kind: str, chunks: int) -> None:
-    """Fractions rise to 1, phases keep their order, previews come at the cadence, two files are left."""
-    made = support.workload({"model": folders[kind], "preview_every": 2, "warm_up": True})
-    made.warm_up()
-    steps, recorder = support.run(made, support.params(folders[kind]), tmp_path / "run")
+def test_a_run_reports_rising_progress_and_leaves_two_artifacts(
+    folders: dict[str, Path], tmp_path: Path, kind: str, chunks: int
+) -> None:
+    """Fractions rise to 1, phases come in order, previews come every 2 steps, and the run adds two artifacts."""
+    workload = support.workload({"model": folders[kind], "preview_every": 2, "warm_up": True})
+    workload.warm_up()
+    steps, recorder = support.run(workload, support.params(folders[kind]), tmp_path / "run")
     assert [step.phase for step in steps].count("decode") == chunks
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
@@ -198,8 +208,8 @@ def test_steps_and_artifacts(folders: dict[str, Path], tmp_path: Path, kind: str
     assert set(recorder.files) == {"video.mp4", "poster.webp"}
 
 
-def test_options_that_cannot_be_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Wrong options and folders fail at load, for good, with a message."""
+def test_load_refuses_wrong_options_permanently(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A missing folder, an unknown option and an unknown kernel fail at load, and the error names them."""
     for options, words in [
         ({"model": tmp_path / "nothing"}, "model_index.json is missing"),
         ({"model": folders["single"], "nonsense": 1}, "nonsense"),
@@ -209,42 +219,42 @@ def test_options_that_cannot_be_are_refused(folders: dict[str, Path], tmp_path: 
             support.workload(options)
 
 
-def test_the_model_sees_a_first_image_upright_and_cropped(folders: dict[str, Path]) -> None:
-    """A photograph that lies on its side and is wider than the video gives the latents of its upright middle."""
-    made = support.workload({"model": folders["ti2v"]})
+def test_a_first_image_is_turned_upright_and_cropped_before_it_is_encoded(folders: dict[str, Path]) -> None:
+    """A photograph that is rotated and wider than the video gives the latents of its upright middle part."""
+    workload = support.workload({"model": folders["ti2v"]})
     wide = Image.new("RGB", (120, 40))
     wide.paste(picture(), (40, 0))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     buffer = io.BytesIO()
     wide.transpose(Image.Transpose.ROTATE_90).save(buffer, "PNG", exif=exif)
-    lying = base64.encodebytes(buffer.getvalue()).decode()
+    rotated = base64.encodebytes(buffer.getvalue()).decode()
     size = {"size": "32x32"}
-    wanted = first_image.cover(wide, 32, 32)
-    _, _, found = made._encode_text(support.params(folders["ti2v"], image=lying, **size))
-    _, _, expected = made._encode_text(support.params(folders["ti2v"], image=as_base64(wanted), **size))
-    assert torch.equal(found, expected)
+    upright = first_image.cover(wide, 32, 32)
+    _, _, latents = workload._encode_text(support.params(folders["ti2v"], image=rotated, **size))
+    _, _, expected = workload._encode_text(support.params(folders["ti2v"], image=as_base64(upright), **size))
+    assert torch.equal(latents, expected)
 
 
-def test_broken_first_image_fails_for_good(folders: dict[str, Path], tmp_path: Path) -> None:
-    """A picture that only looks like one is the task's own fault: no retry."""
-    made = support.workload({"model": folders["ti2v"]})
+def test_a_damaged_first_image_fails_the_task_permanently(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A file that has a valid header but no pixels fails the task permanently, because a retry cannot help."""
+    workload = support.workload({"model": folders["ti2v"]})
     broken = base64.b64encode(header_only("PNG", 40, 40)).decode()
     with pytest.raises(PermanentError, match="damaged or cut off") as caught:
-        support.run(made, support.params(folders["ti2v"], image=broken), tmp_path / "run")
+        support.run(workload, support.params(folders["ti2v"], image=broken), tmp_path / "run")
     assert caught.value.code == "invalid_input"
 
 
-def test_threads_do_not_change_the_video(folders: dict[str, Path], tmp_path: Path) -> None:
-    """One, two and three threads leave the same bytes (with MKL in its reproducible mode)."""
+def test_the_number_of_threads_does_not_change_the_video(folders: dict[str, Path], tmp_path: Path) -> None:
+    """One, two and three threads give the same bytes (with MKL in its reproducible mode)."""
     before = torch.get_num_threads()
     try:
         files = []
         for threads in (1, 2, 3):
-            made = support.workload({"model": folders["single"], "threads": threads})
+            workload = support.workload({"model": folders["single"], "threads": threads})
             assert torch.get_num_threads() == threads
             files.append(
-                support.run(made, support.params(folders["single"]), tmp_path / str(threads))[1].files
+                support.run(workload, support.params(folders["single"]), tmp_path / str(threads))[1].files
             )
         assert files[0] == files[1] == files[2]
     finally:

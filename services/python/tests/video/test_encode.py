@@ -1,4 +1,4 @@
-"""Equal frames give equal bytes, a file is whole or absent, and pictures keep within their bounds."""
+"""Tests of the MP4 encoder, the contact sheet and the previews."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = {"width": 96, "height": 64}
 
 
 def clip(height: int = 64, width: int = 96) -> Any:
-    """Smooth and noisy parts in motion, [17, height, width, 3]."""
+    """Make a moving gradient with noise, [17, height, width, 3]."""
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 200, width, dtype=np.uint8)[None, :, None]
     base = slope + rng.integers(0, 40, (height, width, 3), np.uint8)
@@ -37,7 +37,7 @@ def write(path: Path, frames: Any) -> bytes:
 
 
 def soil_the_heap() -> None:
-    """Leave foreign bytes in freed memory, for code that reads what it never wrote."""
+    """Leave random bytes in freed memory, so that code which reads uninitialised memory gives varying results."""
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = c_void_p, [c_size_t], [c_void_p]
     blocks = []
@@ -49,33 +49,33 @@ def soil_the_heap() -> None:
         libc.free(block)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="malloc by hand is glibc's")
-def test_equal_frames_equal_bytes(tmp_path: Path) -> None:
-    """Twenty encodes of one clip are one file, so a SHA-256 can prove that two videos are the same."""
+@pytest.mark.skipif(sys.platform != "linux", reason="calls malloc of glibc")
+def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
+    """Twenty encodes of one clip give the same file, so a SHA-256 can prove that two videos are equal."""
     for height, width in ((64, 96), (32, 48), (64, 32), (64, 64)):
-        frames, found = clip(height, width), set()
+        frames, encodings = clip(height, width), set()
         for _ in range(20):
             soil_the_heap()
-            found.add(write(tmp_path / "video.mp4", frames))
-        assert len(found) == 1, f"{len(found)} files of {width}x{height}"
-        assert write(tmp_path / "other.mp4", frames // 2) not in found
+            encodings.add(write(tmp_path / "video.mp4", frames))
+        assert len(encodings) == 1, f"equal frames of {width}x{height} gave {len(encodings)} different files"
+        assert write(tmp_path / "other.mp4", frames // 2) not in encodings
 
 
-def test_mp4_is_playable_and_true(tmp_path: Path) -> None:
-    """The index comes before the data (a browser can start at once), and colours survive the round trip."""
+def test_an_mp4_has_its_index_first_and_keeps_its_colours(tmp_path: Path) -> None:
+    """The index comes before the data, so a browser can start at once. Decoding gives the original colours."""
     colours = np.zeros((5, 64, 96, 3), np.uint8)
     colours[:, :32, :48], colours[:, :32, 48:] = (230, 30, 30), (30, 200, 40)
     colours[:, 32:, :48], colours[:, 32:, 48:] = (40, 70, 240), (240, 220, 30)
     data = write(tmp_path / "video.mp4", colours)
     assert 0 < data.find(b"moov") < data.find(b"mdat")
-    back = read_mp4(tmp_path / "video.mp4")
-    assert back.shape == colours.shape
+    decoded = read_mp4(tmp_path / "video.mp4")
+    assert decoded.shape == colours.shape
     corners = (slice(None), [16, 16, 48, 48], [24, 72, 24, 72])
-    assert np.abs(back[corners].astype(int) - colours[corners].astype(int)).max() <= 12
+    assert np.abs(decoded[corners].astype(int) - colours[corners].astype(int)).max() <= 12
 
 
-def test_a_failed_encode_leaves_nothing(tmp_path: Path) -> None:
-    """A file under its name is a whole file: an error or a closed task leaves none, nor its temporary."""
+def test_a_failed_encode_leaves_no_file(tmp_path: Path) -> None:
+    """An error in the encoder removes the temporary file, and no file gets the final name."""
     writer = Mp4Writer(tmp_path / "video.mp4", fps=8, **SIZE)
     writer.write(clip()[:3])
     with pytest.raises(ValueError, match="array shape"), writer:
@@ -83,23 +83,25 @@ def test_a_failed_encode_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extra is missing the task fails for good, saying how to install it."""
+def test_without_pyav_the_error_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without PyAV the task fails permanently, and the message names the extra to install."""
     real = builtins.__import__
 
-    def without(name: str, *args: Any) -> Any:
+    def import_without_av(name: str, *args: Any) -> Any:
         if name == "av":
             raise ImportError(name)
         return real(name, *args)
 
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(builtins, "__import__", import_without_av)
     with pytest.raises(PermanentError, match=r"daybreak-server\[mp4\]") as caught:
         Mp4Writer(tmp_path / "video.mp4", fps=8, **SIZE)
     assert caught.value.code == "no_encoder"
 
 
-def test_contact_sheet(tmp_path: Path) -> None:
-    """A sheet is one PNG of all 17 frames in a grid."""
+def test_a_contact_sheet_is_a_png_grid_of_frames(tmp_path: Path) -> None:
+    """The sheet of a short clip has all 17 frames, in 6 columns."""
     write(tmp_path / "video.mp4", clip())
     contact_sheet(tmp_path / "video.mp4", tmp_path / "sheet.png", columns=6, side=96)
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -107,8 +109,8 @@ def test_contact_sheet(tmp_path: Path) -> None:
         assert sheet.size == (6 * 100 + 4, 3 * 68 + 4)
 
 
-def test_previews_are_bounded() -> None:
-    """Even noise, the worst picture for WebP, is brought under 32 KiB."""
+def test_a_preview_fits_into_its_byte_limit() -> None:
+    """Even noise, the worst picture for WebP, is compressed to at most 32 KiB."""
     noise = np.random.default_rng(0).integers(0, 255, (704, 1280, 3), np.uint8)
     assert len(webp(noise, side=256, max_bytes=PREVIEW_BYTES)) <= PREVIEW_BYTES
     assert len(webp(noise, max_bytes=4096)) <= 4096

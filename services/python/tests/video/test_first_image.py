@@ -1,4 +1,4 @@
-"""A first image is seen as the person who sent it sees it: upright, opaque, in its true shape and brightness."""
+"""Tests of first images: the model gets them upright, opaque, unstretched and with their true brightness."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STORED: dict[int, Any] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How a camera that notes an orientation stores an upright picture."""
+"""EXIF orientation → the transposition with which a camera stores an upright picture."""
 
 
 def quarters(width: int = 64, height: int = 32, mode: str = "RGB") -> Image.Image:
-    """Red and green above blue and gold."""
+    """Make a picture of four quarters: red and green above blue and gold."""
     image = Image.new("RGB", (width, height))
     for place, colour in enumerate((RED, GREEN, BLUE, GOLD)):
         corner = (place % 2 * width // 2, place // 2 * height // 2)
@@ -49,7 +49,7 @@ def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def colours(data: bytes, width: int = 64, height: int = 32) -> list[tuple[int, ...]]:
-    """The four quarters' colours of what is made of a file."""
+    """Read a file as a first image, and return the colours of its four quarters."""
     picture = first_image.read(data, width, height)
     assert (picture.mode, picture.size) == ("RGB", (width, height))
     pixels = np.asarray(picture)
@@ -58,14 +58,14 @@ def colours(data: bytes, width: int = 64, height: int = 32) -> list[tuple[int, .
     ]
 
 
-def close(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], within: int = 12) -> bool:
-    return bool(np.abs(np.subtract(found, expected)).max() <= within)
+def close(actual: list[tuple[int, ...]], expected: list[tuple[int, ...]], within: int = 12) -> bool:
+    return bool(np.abs(np.subtract(actual, expected)).max() <= within)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_upright_whatever_the_camera_noted(orientation: int, kind: str) -> None:
-    """All eight EXIF orientations, in each format that carries them."""
+def test_a_picture_with_any_exif_orientation_is_turned_upright(orientation: int, kind: str) -> None:
+    """All eight EXIF orientations work in each format that has EXIF data."""
     image = quarters()
     if STORED[orientation] is not None:
         image = image.transpose(STORED[orientation])
@@ -76,31 +76,31 @@ def test_a_picture_is_upright_whatever_the_camera_noted(orientation: int, kind: 
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
-def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None:
-    """Some writers leave 0 or nonsense there."""
+def test_an_invalid_exif_orientation_is_ignored(orientation: int) -> None:
+    """Some programs write 0 or a meaningless number there."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     assert close(colours(file(quarters(), exif=exif)), [RED, GREEN, BLUE, GOLD])
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_data_is_no_reason_to_refuse_a_picture() -> None:
-    """The picture can be decoded; what the metadata meant to say is lost."""
+def test_a_picture_with_damaged_exif_data_is_accepted() -> None:
+    """The picture can still be decoded. Only its orientation is lost."""
     for exif in (b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01\x12", b"Exif\0\0not a TIFF at all"):
         data = file(quarters(), "JPEG", exif=exif, quality=95)
         assert close(colours(data), [RED, GREEN, BLUE, GOLD])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
-def test_colours_survive_every_mode(mode: str) -> None:
-    """A palette, an alpha channel and a press's inks are the same picture."""
+def test_every_colour_mode_gives_the_same_colours(mode: str) -> None:
+    """RGB, RGB with alpha, a palette and CMYK give the same picture."""
     kind = "JPEG" if mode == "CMYK" else "PNG"
     image = quarters().quantize(8) if mode == "P" else quarters(mode=mode)
     assert close(colours(file(image, kind, quality=95)), [RED, GREEN, BLUE, GOLD], within=20)
 
 
 def test_sixteen_bit_grey_keeps_its_brightness() -> None:
-    """Half of 65,535 is a middle grey, not white."""
+    """Half of 65,535 becomes a middle grey, not white."""
     values = (0, 0x4000, 0x8000, 0xFFFF)
     data = png(4, [struct.pack(">4H", *values)], bits=16, colour=0)
     pixels = np.asarray(first_image.read(data, 4, 1))[0]
@@ -118,8 +118,8 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
         ("F", 90.0, 90),
     ],
 )
-def test_every_grey_mode_is_read_in_its_own_range(mode: str, value: float, grey: int) -> None:
-    """One bit, 8, 16 and 32."""
+def test_every_grey_mode_keeps_its_brightness(mode: str, value: float, grey: int) -> None:
+    """Samples of 1, 8, 16 and 32 bits and floats are scaled from their own range to 0..255."""
     if mode.startswith("I;16"):
         image = Image.frombytes(
             mode, (2, 1), struct.pack(">2H" if mode.endswith("B") else "<2H", value, value)
@@ -158,22 +158,22 @@ KEYED = {
 
 
 @pytest.mark.parametrize("name", KEYED)
-def test_transparent_parts_are_white(name: str) -> None:
-    """The left half is transparent and the right half is not, in each way that a PNG can say so."""
+def test_transparent_parts_become_white(name: str) -> None:
+    """The left half of each file is transparent, in one of the ways that PNG has. The right half is opaque."""
     data, grey = KEYED[name]
     width = struct.unpack_from(">I", data, 16)[0]
     pixels = np.asarray(first_image.read(data, width, 1))[0]
     halves = [[255] * 3] * (width // 2) + [[grey] * 3] * (width // 2)
     expected = halves[::-1] if name == "grey, 1 bit" else halves
     if name == "grey, 1 bit":
-        # Black is the transparent colour, and the rest is white: nothing black is left.
+        # Black is the transparent colour and the rest is white, so everything becomes white.
         expected = [[255] * 3] * width
     assert pixels.tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_half_transparent_parts_are_mixed_with_white(kind: str) -> None:
-    """And a turned picture keeps its transparency."""
+def test_half_transparent_parts_are_blended_with_white(kind: str) -> None:
+    """The picture keeps its transparency when it is turned upright."""
     image = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -181,8 +181,8 @@ def test_half_transparent_parts_are_mixed_with_white(kind: str) -> None:
     assert abs(int(np.asarray(first_image.read(data, 16, 16)).mean()) - 127) <= 2
 
 
-def test_a_transparent_colour_is_found_after_the_picture_is_turned() -> None:
-    """The colour that stands for transparent belongs to the pixels, wherever they are."""
+def test_a_transparent_colour_stays_transparent_after_the_picture_is_turned() -> None:
+    """A PNG may mark one colour as transparent. Its pixels stay transparent at their new place."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3
     data = png(
@@ -194,50 +194,50 @@ def test_a_transparent_colour_is_found_after_the_picture_is_turned() -> None:
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
 def test_an_animation_gives_its_first_frame(kind: str, options: dict[str, Any]) -> None:
-    """What moves in the file is not what moves in the video."""
+    """The later frames of an animated file are ignored."""
     others = [Image.new("RGB", (64, 32), BLUE)] * 3
     data = file(quarters(), kind, save_all=True, append_images=others, **options)
     assert colours(data) == [RED, GREEN, BLUE, GOLD]
 
 
 @pytest.mark.parametrize(
-    ("stored", "made"), [((96, 32), (32, 32)), ((32, 96), (64, 64)), ((300, 100), (40, 40))]
+    ("stored", "video"), [((96, 32), (32, 32)), ((32, 96), (64, 64)), ((300, 100), (40, 40))]
 )
-def test_another_shape_is_cropped_around_its_centre_and_never_stretched(
-    stored: tuple[int, int], made: tuple[int, int]
+def test_a_picture_of_another_shape_is_cropped_around_its_centre_and_not_stretched(
+    stored: tuple[int, int], video: tuple[int, int]
 ) -> None:
-    """Of three equal squares in a row the middle one is left."""
+    """Of three equal squares side by side, only the middle one remains."""
     image = Image.new("RGB", stored, RED)
     side = min(stored)
     corner = ((stored[0] - side) // 2, (stored[1] - side) // 2)
     image.paste(GREEN, (*corner, corner[0] + side, corner[1] + side))
-    pixels = np.asarray(first_image.read(file(image), *made))
-    # Away from the edge, where the filter sees a little of the red.
+    pixels = np.asarray(first_image.read(file(image), *video))
+    # Away from the edge, because there the filter mixes in a little red.
     inner = pixels[5:-5, 5:-5].astype(int)
     assert np.abs(inner - GREEN).max() <= 4
 
 
-def test_a_picture_of_the_videos_size_is_not_touched() -> None:
-    """Not a pixel is resampled where nothing has to be."""
+def test_a_picture_of_the_videos_size_keeps_every_pixel() -> None:
+    """A picture that already has the right size is not resampled."""
     pixels = np.random.default_rng(5).integers(0, 256, (32, 48, 3), np.uint8)
-    made = first_image.read(file(Image.fromarray(pixels)), 48, 32)
-    assert (np.asarray(made) == pixels).all()
+    picture = first_image.read(file(Image.fromarray(pixels)), 48, 32)
+    assert (np.asarray(picture) == pixels).all()
 
 
-def test_a_line_of_pixels_needs_no_more_memory_than_the_video() -> None:
-    """Scaled as a whole before it is cropped, one pixel by 30,000 would be 50 gigabytes."""
+def test_a_very_narrow_picture_is_cropped_before_it_is_scaled() -> None:
+    """A picture of 1 x 30,000 pixels that is scaled before it is cropped would need 50 gigabytes."""
     data = file(Image.new("RGB", (1, 30_000), GREEN))
     assert close(colours(data, 1280, 704), [GREEN] * 4, within=1)
 
 
 @functools.cache
 def broken() -> dict[str, bytes]:
-    """Files whose header is whole and whose rest is not."""
+    """Make files that cannot be read, most of them with a valid header."""
     whole = {kind: file(quarters(), kind) for kind in FORMATS}
     checksum = bytearray(whole["PNG"])
     checksum[29] ^= 0xFF
-    found = {f"{kind} cut off": data[: len(data) * 2 // 3] for kind, data in whole.items()}
-    found |= {
+    files = {f"{kind} cut off": data[: len(data) * 2 // 3] for kind, data in whole.items()}
+    files |= {
         "a wrong checksum": bytes(checksum),
         "no pixels": header_only("PNG", 8, 8) + png_chunk(b"IEND", b""),
         "a header alone": header_only("JPEG", 8, 8),
@@ -250,12 +250,12 @@ def broken() -> dict[str, bytes]:
         "a sound": b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 30,
         "nothing": b"",
     }  # fmt: skip
-    return found
+    return files
 
 
 @pytest.mark.parametrize("name", broken())
-def test_a_broken_file_is_permanent(name: str) -> None:
-    """The next attempt would read the same bytes; the message says what to do."""
+def test_a_broken_file_fails_the_task_permanently(name: str) -> None:
+    """The next attempt would read the same bytes, so the error is permanent. Its message says what to do."""
     with pytest.raises(
         PermanentError, match=r"image .*(save it again|Scale it down|Convert it|Leave it out)"
     ) as caught:
@@ -265,16 +265,16 @@ def test_a_broken_file_is_permanent(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", FORMATS)
-def test_no_damage_is_worth_another_attempt(kind: str) -> None:
-    """Cut anywhere or with bytes overwritten, a file is a picture or permanently refused: never anything else."""
+def test_a_damaged_file_is_read_or_refused_permanently(kind: str) -> None:
+    """A truncated file, or one with overwritten bytes, is either decoded or refused permanently."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    whole, dice = file(quarters(), kind, exif=exif), random.Random(13)
+    whole, rng = file(quarters(), kind, exif=exif), random.Random(13)
     damaged = [whole[:length] for length in range(0, len(whole), 3)]
     for _ in range(400):
         data = bytearray(whole)
-        for _ in range(dice.randint(1, 4)):
-            data[dice.randrange(len(data))] = dice.randrange(256)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
         damaged.append(bytes(data))
     codes = set()
     for data in damaged:

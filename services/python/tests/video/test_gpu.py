@@ -1,6 +1,6 @@
-"""On a GPU: the same numbers as stock, steps reported when done, a cancel within one, a group over NCCL.
+"""Tests of the video workload on a real GPU: the stock pipeline's numbers, progress, cancel, resume, and NCCL.
 
-Marked ``gpu``: skipped without CUDA, and never faked. Needs torch >= 2.11, diffusers and transformers only.
+They have the mark ``gpu`` and are skipped without CUDA. They need only torch >= 2.11, diffusers and transformers.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ pytestmark = [
 ]
 
 
-def denoiser(made: Any, params: Any) -> Denoiser:
-    conditions = made._share(params, *made._encode_text(params))
-    return Denoiser(made.model, made.ranks, params, conditions, seed=params.seed)
+def denoiser(workload: Any, params: Any) -> Denoiser:
+    conditions = workload._share(params, *workload._encode_text(params))
+    return Denoiser(workload.model, workload.ranks, params, conditions, seed=params.seed)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["a14b", "ti2v"])
-def test_equals_stock_on_gpu(folders: dict[str, Path], kind: str, dtype: str) -> None:
-    """The loop makes the stock pipeline's latents on the device, in float32 and bfloat16."""
-    made = support.workload({"model": folders[kind], "dtype": dtype}, device="cuda")
+def test_latents_on_a_gpu_equal_those_of_the_stock_pipeline(
+    folders: dict[str, Path], kind: str, dtype: str
+) -> None:
+    """The loop gives the latents of the stock pipeline on the same device, in float32 and bfloat16."""
+    workload = support.workload({"model": folders[kind], "dtype": dtype}, device="cuda")
     params = support.params(folders[kind])
-    loop = denoiser(made, params)
+    loop = denoiser(workload, params)
     for _ in loop:
         pass
     pipeline = support.build_pipeline(kind)
-    model = made.model
+    model = workload.model
     pipeline.register_modules(
         transformer=model.transformer, transformer_2=model.transformer_2, text_encoder=model.text_encoder
     )
@@ -50,19 +52,19 @@ def test_equals_stock_on_gpu(folders: dict[str, Path], kind: str, dtype: str) ->
     assert torch.equal(loop.result(), expected)
 
 
-def test_steps_are_reported_when_done(folders: dict[str, Path]) -> None:
-    """At each yield the stream is idle: progress never runs ahead of the device."""
-    made = support.workload({"model": folders["single"]}, device="cuda")
-    for _ in denoiser(made, support.params(folders["single"], size="256x256", frames=33)):
+def test_a_step_is_reported_after_its_work_on_the_gpu(folders: dict[str, Path]) -> None:
+    """The CUDA stream is idle at each yield, so progress never runs ahead of the device."""
+    workload = support.workload({"model": folders["single"]}, device="cuda")
+    for _ in denoiser(workload, support.params(folders["single"], size="256x256", frames=33)):
         assert torch.cuda.current_stream().query()
 
 
-def test_cancel_within_one_step(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Closing after a step leaves nothing running, takes less than a step, and the next task is right."""
-    made = support.workload({"model": folders["single"]}, device="cuda")
+def test_a_cancel_takes_less_than_one_step(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Closing a run takes less time than one step and leaves no kernel running. The next task gives the right video."""
+    workload = support.workload({"model": folders["single"]}, device="cuda")
     params = support.params(folders["single"], size="256x256", frames=33)
-    _, whole = support.run(made, params, tmp_path / "whole")
-    running = made.run(Task(id="video_01TEST", params=params), support.Recorder(tmp_path))
+    _, whole = support.run(workload, params, tmp_path / "whole")
+    running = workload.run(Task(id="video_01TEST", params=params), support.Recorder(tmp_path))
     next(running), next(running)
     started = time.perf_counter()
     next(running)
@@ -71,26 +73,28 @@ def test_cancel_within_one_step(folders: dict[str, Path], tmp_path: Path) -> Non
     running.close()
     torch.cuda.synchronize()
     assert time.perf_counter() - started < max(step, 0.05)
-    assert support.run(made, params, tmp_path / "again")[1].frames == whole.frames
+    assert support.run(workload, params, tmp_path / "again")[1].frames == whole.frames
 
 
 @pytest.mark.parametrize("offload", ["none", "model"])
-def test_resume_on_gpu(folders: dict[str, Path], tmp_path: Path, offload: str) -> None:
-    """A run resumed from a snapshot on the device gives the same frames, also with offloading."""
-    made = support.workload({"model": folders["a14b"], "offload": offload}, device="cuda")
+def test_a_resumed_run_on_a_gpu_gives_the_same_frames(
+    folders: dict[str, Path], tmp_path: Path, offload: str
+) -> None:
+    """A run that resumes from a snapshot gives the frames of an uninterrupted run, also with offloading."""
+    workload = support.workload({"model": folders["a14b"], "offload": offload}, device="cuda")
     params = support.params(folders["a14b"])
-    steps, whole = support.run(made, params, tmp_path / "whole")
-    taken = next(step for step in steps if step.step == 3 and step.snapshot is not None)
-    assert taken.snapshot is not None
-    _, again = support.run(made, params, tmp_path / "again", resume=taken.snapshot())
-    assert (again.resumed, again.frames) == (3, whole.frames)
+    steps, whole = support.run(workload, params, tmp_path / "whole")
+    stopped = next(step for step in steps if step.step == 3 and step.snapshot is not None)
+    assert stopped.snapshot is not None
+    _, resumed = support.run(workload, params, tmp_path / "resumed", resume=stopped.snapshot())
+    assert (resumed.resumed, resumed.frames) == (3, whole.frames)
 
 
-def test_nccl_group(folders: dict[str, Path]) -> None:
-    """A group over every GPU there is runs the plan, and each rank takes part where there are two or more."""
+def test_all_ranks_of_an_nccl_group_take_part(folders: dict[str, Path]) -> None:
+    """A group on all GPUs of this machine carries out its plan. If there are several, each rank runs collectives."""
     from verification.benchmarks.gpu.group import measure_group
 
     world = torch.cuda.device_count()
-    found = measure_group("tiny", "64x64", 9, world)
-    assert len(found["collectives"]) == world
-    assert world == 1 or min(found["collectives"]) > 0
+    measured = measure_group("tiny", "64x64", 9, world)
+    assert len(measured["collectives"]) == world
+    assert world == 1 or min(measured["collectives"]) > 0

@@ -1,4 +1,4 @@
-"""Parallel equals serial: groups of gloo ranks leave one process's bytes, and each rank took part."""
+"""Tests that a group of gloo ranks gives the same bytes as one process, and that all of its ranks take part."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WIDE: dict[str, Any] = {
     "negative_prompt": "blurry",
 }
 ODD: dict[str, Any] = {"size": "48x32", "frames": 9, "steps": 2, "guidance": 3.0}
-"""3 x 2 x 3 = 18 tokens: no multiple of 4."""
+"""A video of 3 x 2 x 3 = 18 tokens, which 4 ranks cannot share evenly."""
 
 CASES: list[tuple[str, str, int, dict[str, Any], dict[str, Any], str]] = [
-    # name, model, ranks, plan, parameters, what explain must say
+    # name, model, ranks, plan, parameters, words in the explanation of the plan
     ("ulysses-2", "single", 2, {"ulysses": 2}, WIDE, "Ulysses 2"),
     ("ulysses-4", "single", 4, {"ulysses": 4}, WIDE, "Ulysses 4"),
     ("cfg-2", "a14b", 2, {}, WIDE, "CFG 2"),
@@ -48,23 +48,23 @@ def replies(
     folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, list[Any]]]:
     cases = [
-        Case(name, world, options(folders[model], plan), given, words)
-        for name, model, world, plan, given, words in CASES
+        Case(name, world, options(folders[model], plan), fields, words)
+        for name, model, world, plan, fields, words in CASES
     ]
-    with support.spawned(cases, tmp_path_factory.mktemp("ranks")) as found:
-        yield found
+    with support.spawned(cases, tmp_path_factory.mktemp("ranks")) as replies_by_case:
+        yield replies_by_case
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "world", "plan", "given", "words"), CASES, ids=[c[0] for c in CASES]
+    ("name", "model", "world", "plan", "fields", "words"), CASES, ids=[case[0] for case in CASES]
 )
-def test_parallel_equals_serial(
+def test_a_group_gives_the_same_bytes_as_one_process(
     folders: dict[str, Path], replies: dict[str, list[Any]], tmp_path: Path, name: str, model: str,
-    world: int, plan: dict[str, Any], given: dict[str, Any], words: str,
+    world: int, plan: dict[str, Any], fields: dict[str, Any], words: str,
 ) -> None:  # fmt: skip
-    """The group's frames and files are one process's, byte for byte; each rank used collectives."""
+    """Frames and files are equal byte for byte, all ranks yield the same steps, and each rank runs collectives."""
     serial = support.workload({"model": folders[model]})
-    steps, recorder = support.run(serial, support.params(folders[model], **given), tmp_path / "serial")
+    steps, recorder = support.run(serial, support.params(folders[model], **fields), tmp_path / "serial")
     outline = [(step.phase, step.fraction, step.step, step.steps) for step in steps]
     answers = replies[name]
     assert sorted(rank for rank, *_ in answers) == list(range(world))

@@ -1,4 +1,4 @@
-"""Input is checked by the model's own numbers, with messages that say what to do instead."""
+"""Tests of the input of a video task: defaults, limits, images, and messages that say what to do."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TI2V = {"model": "/not/on/this/machine", "family": "ti2v-5b"}
 PNG = base64.b64encode(header_only("PNG", 320, 200)).decode()
 
 
-def errors(given: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, str]]:
+def errors(fields: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, str]]:
     with pytest.raises(ValidationError) as caught:
-        SPEC.validate({"prompt": "a", **given}, options)
+        SPEC.validate({"prompt": "a", **fields}, options)
     return [(".".join(map(str, error["loc"])), error["msg"]) for error in caught.value.errors()]
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "field", "words"),
+    ("fields", "options", "field", "words"),
     [
         ({"prompt": ""}, {}, "prompt", "at least 1 character"),
         ({"prompt": "   "}, {}, "prompt", "at least 1 character"),
@@ -84,23 +84,25 @@ def errors(given: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, st
         ({}, {**A14B, "gpu_memory_gib": 64}, "frames", "64 GiB of GPU memory"),
     ],
 )
-def test_bad_input_is_refused(given: dict[str, Any], options: dict[str, Any], field: str, words: str) -> None:
-    """Each wrong field is named, and the message says what would be right."""
-    found = errors(given, options)
-    assert [name for name, _ in found] == [field]
-    assert words in found[0][1]
+def test_an_invalid_field_is_refused_with_its_name_and_the_allowed_values(
+    fields: dict[str, Any], options: dict[str, Any], field: str, words: str
+) -> None:
+    """The error names exactly the wrong field, and its message says which values are allowed."""
+    problems = errors(fields, options)
+    assert [name for name, _ in problems] == [field]
+    assert words in problems[0][1]
 
 
 @pytest.mark.parametrize("written", ["1280x704", "1280X704", "1280*704", "1280×704"])
-def test_a_size_is_read_as_wan_and_others_write_it(written: str) -> None:
-    """Wan's scripts say 1280*704; the task's record says 1280x704, and the schema takes what the server takes."""
-    made = SPEC.validate({"prompt": "a", "size": written}, TI2V)
-    assert (made.size, made.width, made.height) == ("1280x704", 1280, 704)
+def test_a_size_may_be_written_with_any_common_multiplication_sign(written: str) -> None:
+    """Wan's scripts write 1280*704. The task stores 1280x704. The JSON schema accepts the same forms as the server."""
+    params = SPEC.validate({"prompt": "a", "size": written}, TI2V)
+    assert (params.size, params.width, params.height) == ("1280x704", 1280, 704)
     pattern = VideoParams.model_json_schema()["properties"]["size"]["pattern"]
     assert re.fullmatch(pattern, written)
 
 
-# Bytes whose base64 has "+", "/" and padding, so that every form below differs from the standard one.
+# The base64 of these bytes has "+", "/" and padding, so every variant below differs from the standard form.
 FILE = header_only("PNG", 320, 200) + b"\xfb\xff\xfe\x00"
 STANDARD = base64.b64encode(FILE).decode()
 
@@ -119,27 +121,27 @@ STANDARD = base64.b64encode(FILE).decode()
         f"data:image/png;base64,{quote(STANDARD, safe='')}",
     ],
 )
-def test_base64_is_taken_as_clients_write_it(written: str) -> None:
-    """Line breaks, the URL-safe alphabet, absent padding and data: URLs are one file, kept in one form."""
+def test_every_common_variant_of_base64_is_accepted(written: str) -> None:
+    """Line breaks, the URL-safe alphabet, missing padding and data: URLs are accepted, and stored in standard form."""
     assert {"+", "/", "="} <= set(STANDARD)
     assert SPEC.validate({"prompt": "a", "image": written}, TI2V).image == STANDARD
 
 
 def test_line_breaks_do_not_count_towards_the_length_of_an_image() -> None:
-    """The longest file that is taken may be sent as `base64` prints it."""
+    """The longest allowed file may be sent with the line breaks that the command ``base64`` prints."""
     longest = header_only("PNG", 320, 200).ljust(12_288 // 4 * 3, b"\0")
-    made = SPEC.validate({"prompt": "a", "image": base64.encodebytes(longest).decode()}, TI2V)
-    assert made.image == base64.b64encode(longest).decode()
+    params = SPEC.validate({"prompt": "a", "image": base64.encodebytes(longest).decode()}, TI2V)
+    assert params.image == base64.b64encode(longest).decode()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WEBP lossless", "WEBP animated"])
-def test_the_header_of_an_image_is_read_at_submit(kind: str) -> None:
-    """The size of each format is found without Pillow, and a picture too large to unpack is refused by it."""
+def test_the_size_in_an_image_header_is_checked_at_submit(kind: str) -> None:
+    """The API reads the size in each format without Pillow, and refuses a picture that is too large to unpack."""
     small, large = header_only(kind, 300, 200), header_only(kind, 16_000, 12_000)
     assert SPEC.validate({"prompt": "a", "image": base64.b64encode(small).decode()}, TI2V).image
-    (found,) = errors({"image": base64.b64encode(large).decode()}, TI2V)
-    assert found[0] == "image"
-    assert "16000 x 12000 pixels" in found[1]
+    (problem,) = errors({"image": base64.b64encode(large).decode()}, TI2V)
+    assert problem[0] == "image"
+    assert "16000 x 12000 pixels" in problem[1]
 
 
 @pytest.mark.parametrize(
@@ -163,11 +165,11 @@ def test_the_header_of_an_image_is_read_at_submit(kind: str) -> None:
         (header_only("WEBP", 8, 8)[:24], "starts like a WebP file, but its header"),
     ],
 )
-def test_a_file_that_is_no_picture_is_named_at_submit(data: bytes, words: str) -> None:
-    """What was sent instead is said, and what to do about it."""
-    (found,) = errors({"image": base64.b64encode(data).decode()}, TI2V)
-    assert found[0] == "image"
-    assert words in found[1]
+def test_a_file_in_another_format_is_refused_at_submit(data: bytes, words: str) -> None:
+    """The message names the format of the file, if it is known, or says that the file is damaged."""
+    (problem,) = errors({"image": base64.b64encode(data).decode()}, TI2V)
+    assert problem[0] == "image"
+    assert words in problem[1]
 
 
 @pytest.mark.parametrize(
@@ -179,43 +181,43 @@ def test_a_file_that_is_no_picture_is_named_at_submit(data: bytes, words: str) -
         ({**A14B, "gpu_memory_gib": 80}, "1280x720", 81, 40, 4.0, 3.0),
     ],
 )
-def test_defaults_are_the_models_own(
+def test_defaults_come_from_the_model(
     options: dict[str, Any], size: str, frames: int, steps: int, guidance: float, guidance_2: float | None
 ) -> None:
-    """A prompt alone is a whole task, on each model's published settings; and they fit where they should."""
-    made = SPEC.validate({"prompt": "a cat"}, options)
-    assert (made.size, made.frames, made.steps) == (size, frames, steps)
-    assert (made.guidance, made.guidance_2) == (guidance, guidance_2)
-    assert SPEC.validate(made.model_dump(), options) == made
+    """A prompt alone is a valid input. The other fields get the model's published settings, which pass its limits."""
+    params = SPEC.validate({"prompt": "a cat"}, options)
+    assert (params.size, params.frames, params.steps) == (size, frames, steps)
+    assert (params.guidance, params.guidance_2) == (guidance, guidance_2)
+    assert SPEC.validate(params.model_dump(), options) == params
 
 
-def test_limits_come_from_the_folder(folders: dict[str, Path]) -> None:
-    """A folder's JSON decides block, defaults and whether a first image is taken."""
+def test_limits_come_from_the_model_folder(folders: dict[str, Path]) -> None:
+    """The JSON files of the folder determine the multiple of sizes, the number of experts, and if it takes an image."""
     assert SPEC.limits({"model": folders["ti2v"]}).multiple == 32
     assert SPEC.limits({"model": folders["single"]}).multiple == 16
     assert SPEC.limits({"model": folders["a14b"]}).two_experts
     assert SPEC.validate({"prompt": "a", "image": PNG}, {"model": folders["ti2v"]}).image == PNG
-    # The position embedding of these has 32 places on each axis.
+    # The position embedding of this model has 32 places on each axis, which is fewer than 129 frames need.
     assert errors({"frames": 129}, {"model": folders["single"], "limits": {"max_frames": 200}})
 
 
-def test_seed_is_stable_over_retries() -> None:
-    """Without a seed one is drawn from the task's id: the same on every try, another for another task."""
-    made = VideoParams(prompt="a")
-    assert made.seed_for("video_01A") == made.seed_for("video_01A") != made.seed_for("video_01B")
+def test_every_attempt_at_a_task_has_the_same_seed() -> None:
+    """Without a seed, the seed depends only on the task's id. A given seed is used as it is."""
+    params = VideoParams(prompt="a")
+    assert params.seed_for("video_01A") == params.seed_for("video_01A") != params.seed_for("video_01B")
     assert VideoParams(prompt="a", seed=7).seed_for("video_01A") == 7
 
 
-def test_cost_follows_the_work() -> None:
-    """Cost doubles with steps, pixels and guidance, so estimates from history carry over."""
+def test_cost_is_proportional_to_the_work() -> None:
+    """Twice the steps, twice the pixels and guidance each double the cost, so that waiting times can be estimated."""
     single = cost(VideoParams(prompt="a", guidance=1.0))
     assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, size="128x64")) == 2 * single
 
 
-def test_import_needs_no_torch() -> None:
-    """The API validates without torch, numpy or Pillow."""
+def test_the_spec_imports_neither_torch_nor_pillow() -> None:
+    """The API can validate input without torch, numpy, Pillow, PyAV and diffusers."""
     code = (
         "import sys, daybreak_server.workloads.video.spec.params, daybreak_server.workloads.video.spec.verify,"
         "daybreak_server.workloads.video.pipeline.parallel_plan, daybreak_server.workloads.video.pipeline.workload;"

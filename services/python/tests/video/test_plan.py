@@ -1,4 +1,4 @@
-"""The parallel plan is a pure function of world size, heads, guidance and device."""
+"""Tests of the parallel plan, a pure function of the number of ranks, the heads, guidance and the device."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from daybreak_server.workloads.video.spec.options import PlanOptions
         (32, 40, True, "cuda", ParallelPlan(cfg=2, ulysses=8, ring=2)),
     ],
 )
-def test_plan(world: int, heads: int, guidance: bool, device: str, expected: ParallelPlan) -> None:
-    """CFG comes first, then as much Ulysses as the heads allow, then ring on a GPU."""
+def test_the_plan_prefers_cfg_then_ulysses_then_ring(
+    world: int, heads: int, guidance: bool, device: str, expected: ParallelPlan
+) -> None:
+    """CFG comes first. Ulysses follows as far as the heads allow, and ring takes the rest on a GPU."""
     assert plan(world, heads, guidance, device) == expected
     assert expected.world == world
 
 
-def test_a_group_that_cannot_share_the_model_is_refused_with_sizes_that_can() -> None:
+def test_a_group_of_an_impossible_size_is_refused_with_the_possible_sizes() -> None:
+    """The error lists all sizes up to twice the requested one."""
     with pytest.raises(PlanError, match=r"6 ranks .* one of \[1, 2, 4, 5, 8, 10\]"):
         plan(6, 40, True, "cpu")
 
 
-def test_a_plan_in_the_options_is_checked() -> None:
-    """It is used, but never if it would hang or crash later."""
+def test_a_plan_in_the_options_is_used_only_if_it_fits() -> None:
+    """A plan that would hang or crash later is refused at start."""
     assert choose(PlanOptions(ulysses=4), world=4, heads=8, guidance=True, device="cpu") == ParallelPlan(
         ulysses=4
     )
@@ -46,8 +49,8 @@ def test_a_plan_in_the_options_is_checked() -> None:
         choose(PlanOptions(ulysses=4), world=4, heads=6, guidance=True, device="cpu")
 
 
-def test_exchange() -> None:
-    """Tokens that do not divide use NCCL's uneven exchange; elsewhere every rank computes all of them."""
+def test_tokens_that_do_not_divide_are_shared_unevenly_or_not_at_all() -> None:
+    """Where the tokens do not divide, NCCL exchanges uneven parts. Without NCCL, every rank computes all tokens."""
     assert ParallelPlan(ulysses=4).exchange(80, "cpu") == "even"
     assert ParallelPlan(cfg=2).exchange(81, "cpu") == "even"
     assert ParallelPlan(ulysses=4).exchange(81, "cpu") == "whole"
@@ -57,8 +60,8 @@ def test_exchange() -> None:
     assert ParallelPlan(ulysses=4).exchange(3, "cuda") == "whole"
 
 
-def test_explain() -> None:
-    """The line printed at start says who does what."""
+def test_the_explanation_of_a_plan_names_each_kind_of_parallelism() -> None:
+    """The log line at start says how the ranks share the work."""
     text = ParallelPlan(cfg=2, ulysses=4).explain(40)
     assert text == "8 ranks: CFG 2 (guided | unguided pass) × Ulysses 4 (10 of 40 heads each)"
     assert ParallelPlan().explain(8) == "1 rank: serial"

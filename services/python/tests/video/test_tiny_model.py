@@ -1,4 +1,4 @@
-"""The tiny Wan that ships: size and layout, the check that judges it, and whether it follows its prompts."""
+"""Tests of the tiny Wan model in the package: its folder, its codec, its prompts, and the check that scores it."""
 
 from __future__ import annotations
 
@@ -48,42 +48,42 @@ def model() -> TinyModel:
     return TinyModel.load(MODEL_DIR)
 
 
-def test_the_folder_fits_in_the_package() -> None:
-    """All files together are at most 8 MB."""
+def test_the_model_folder_has_at_most_8_mb() -> None:
+    """A larger model would not fit into the package."""
     assert sum(path.stat().st_size for path in MODEL_DIR.rglob("*") if path.is_file()) <= 8_000_000
 
 
 def test_four_ranks_can_share_the_heads() -> None:
-    """Ulysses splits attention heads evenly among 2 or 4 ranks."""
+    """Ulysses can split the attention heads evenly among 2 or 4 ranks."""
     heads = config("transformer")["num_attention_heads"]
     assert isinstance(heads, int)
     assert heads % 4 == 0
 
 
-def test_the_folder_names_its_classes() -> None:
-    """A loader that goes by `_class_name` finds the Wan transformer and our codec."""
+def test_the_model_folder_names_the_classes_of_its_parts() -> None:
+    """A loader that follows ``_class_name`` finds the Wan transformer and our codec."""
     assert config("transformer")["_class_name"] == "WanTransformer3DModel"
     assert config("vae")["_class_name"] == "BlockCodec"
     index = json.loads((MODEL_DIR / "model_index.json").read_text())
     assert index["vae"] == [BlockCodec.__module__, BlockCodec.__name__]
 
 
-def test_finding_the_folder_needs_no_torch() -> None:
-    """A gateway without the video extra may ask where the model is."""
+def test_the_path_of_the_model_folder_is_known_without_torch() -> None:
+    """A gateway without the video extra needs the path too."""
     program = "import sys, daybreak_server.workloads.video.tiny; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_the_tokenizer_in_the_folder_is_the_one_in_the_code(model: TinyModel) -> None:
-    """Same ids, for any case and outer blanks, and the length that training padded to."""
+def test_the_tokenizer_in_the_folder_equals_the_one_in_the_code(model: TinyModel) -> None:
+    """It gives the same ids, ignores case and outer spaces, and pads to the same length as in training."""
     expected = byte_tokenizer()("a red circle moving left").input_ids
     assert model.tokenizer("  A RED circle moving Left ").input_ids == expected
     assert len(expected) == len("a red circle moving left") + 1
     assert model.tokenizer.model_max_length == MAX_LENGTH
 
 
-def test_the_check_reads_ideal_clips() -> None:
-    """Every rendered clip is read as what it was rendered from, as floats and as bytes."""
+def test_the_check_recognises_every_rendered_clip() -> None:
+    """The check reads the subject of each clip correctly, from floats and from bytes."""
     rng = np.random.default_rng(1)
     for subject in SUBJECTS:
         clip = random_clip(subject, rng)
@@ -92,8 +92,8 @@ def test_the_check_reads_ideal_clips() -> None:
 
 
 @pytest.mark.parametrize("trait", TRAITS)
-def test_the_check_tells_wrong_clips(trait: str) -> None:
-    """A clip of another colour, shape or direction is read as different in just that trait."""
+def test_the_check_recognises_a_clip_with_one_wrong_trait(trait: str) -> None:
+    """A clip with another colour, shape or direction is read as different in that trait only."""
     rng = np.random.default_rng(2)
     values = {"colour": tuple(COLOURS), "shape": SHAPES, "direction": tuple(DIRECTIONS)}[trait]
     for subject in SUBJECTS:
@@ -102,8 +102,8 @@ def test_the_check_tells_wrong_clips(trait: str) -> None:
         assert read_traits(random_clip(wrong, rng)) == wrong != subject
 
 
-def test_the_check_sees_nothing_in_nothing() -> None:
-    """An empty scene, noise and a subject at rest do not pass for a moving shape."""
+def test_the_check_finds_no_moving_shape_in_noise_or_a_still_scene() -> None:
+    """An empty scene has no colour, noise has no shape, and a subject at rest has no direction."""
     rng = np.random.default_rng(3)
     empty = np.full((17, 64, 64, 3), BACKGROUND, np.float32)
     assert read(empty).colour is None
@@ -112,8 +112,8 @@ def test_the_check_sees_nothing_in_nothing() -> None:
     assert read(still).direction is None
 
 
-def test_the_codec_keeps_what_the_check_reads(model: TinyModel) -> None:
-    """Encoding and decoding a clip loses detail (27 dB) but no trait; a preview is a decoded frame."""
+def test_the_codec_keeps_colour_shape_and_direction(model: TinyModel) -> None:
+    """Encoding and decoding loses detail (27 dB) but no trait. A preview equals the decoded frame."""
     rng = np.random.default_rng(4)
     clips = np.stack([random_clip(subject, rng) for subject in SUBJECTS[::7]])
     video = torch.from_numpy(clips).permute(0, 4, 1, 2, 3) * 2 - 1
@@ -126,15 +126,15 @@ def test_the_codec_keeps_what_the_check_reads(model: TinyModel) -> None:
     torch.testing.assert_close(model.codec.decode_frame(latents[:, :, 2]), decoded[:, :, 8])
 
 
-def test_the_codec_refuses_what_it_cannot_cut(model: TinyModel) -> None:
-    """A frame count that is not 4n+1 is an error that says so."""
+def test_the_codec_refuses_a_frame_count_that_is_not_4n_plus_1(model: TinyModel) -> None:
+    """The error says which frame counts are possible."""
     with pytest.raises(ValueError, match="4n"):
         model.codec.encode(torch.zeros(1, 3, 16, 64, 64))
 
 
 @pytest.mark.tiny
 def test_the_model_follows_its_prompts(model: TinyModel) -> None:
-    """Of all 60 prompts, at least 57 are right in colour, 57 in direction and 48 in shape."""
+    """Of all 60 videos, at least 57 have the right colour, 57 the right direction and 48 the right shape."""
     result = score(model)
     assert result.right("colour") >= 57, result.misses()
     assert result.right("direction") >= 57, result.misses()
@@ -143,7 +143,7 @@ def test_the_model_follows_its_prompts(model: TinyModel) -> None:
 
 @pytest.mark.tiny
 def test_the_model_understands_paraphrases(model: TinyModel) -> None:
-    """Other wordings and capitals work nearly as well as the documented sentence."""
+    """Other wordings in capitals work nearly as well as the documented sentence."""
     subjects = SUBJECTS[::6]
     wordings = len(SUBJECTS[0].paraphrases)
     prompts = [subject.paraphrases[number % wordings].upper() for number, subject in enumerate(subjects)]

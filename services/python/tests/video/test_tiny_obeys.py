@@ -1,4 +1,4 @@
-"""The demo model obeys: every prompt through the whole video workload, judged from the frames of its MP4."""
+"""Runs every prompt of the tiny model through the whole video workload, and checks the frames of the MP4s."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from verification.tiny_model.shapes import SUBJECTS
 
 @pytest.mark.tiny
 @pytest.mark.timeout(900)
-def test_all_sixty_prompts_are_followed(tmp_path: Path) -> None:
-    """Seeds 0 to 59: at least 57 right in colour, 57 in direction, and 48 (80 %) in shape."""
-    made = support.workload({"warm_up": False})
+def test_the_workload_follows_all_sixty_prompts_of_the_tiny_model(tmp_path: Path) -> None:
+    """With seeds 0 to 59, at least 57 videos have the right colour, 57 the right direction and 48 (80 %) the shape."""
+    workload = support.workload({"warm_up": False})
     right: Counter[str] = Counter()
     wrong: list[str] = []
     for seed, subject in enumerate(SUBJECTS):
         folder = tmp_path / str(seed)
         folder.mkdir()
         params = SPEC.validate({"prompt": subject.caption, "seed": seed}, {})
-        support.run(made, params, folder)
+        support.run(workload, params, folder)
         seen = read(read_mp4(folder / "video.mp4"))
         for trait in ("colour", "direction", "shape"):
-            hit = getattr(seen, trait) == getattr(subject, trait)
-            right[trait] += hit
-            if not hit:
+            matches = getattr(seen, trait) == getattr(subject, trait)
+            right[trait] += matches
+            if not matches:
                 wrong.append(f"{subject.caption}, seed {seed}: {trait} {getattr(seen, trait)}")
     assert len(SUBJECTS) == 60
     assert right["colour"] >= 57, wrong

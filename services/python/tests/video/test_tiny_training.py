@@ -1,4 +1,4 @@
-"""The training of the tiny model runs, stops, resumes, and produces a folder that loads."""
+"""Tests that the training of the tiny model runs, stops, resumes, and writes a folder that can be loaded."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from verification.tiny_model.train import STATE, Recipe, train
 
 
 @pytest.mark.slow
-def test_training_stops_and_goes_on(tmp_path: Path) -> None:
-    """A resumed run keeps the steps of the first and the codec they were made with, and exports."""
+def test_a_resumed_training_continues_with_the_same_codec(tmp_path: Path) -> None:
+    """A resumed training keeps the codec, adds steps to those of the first run, and exports the averaged weights."""
     short = {"workers": 1, "clips_per_subject": 1, "batch": 2, "score_last": 60}
     train(Recipe(seconds=0.5, **short), tmp_path, resume=False)
     first = torch.load(tmp_path / STATE, weights_only=True)

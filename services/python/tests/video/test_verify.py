@@ -1,4 +1,4 @@
-"""`daybreakd models verify`: a good folder passes, and each way a copy goes wrong is named with its cure."""
+"""Tests of ``daybreakd models verify``: complete folders pass, and each kind of broken copy gives an error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def errors(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["a14b", "ti2v", "single"])
-def test_good_folders_pass(folders: dict[str, Path], kind: str) -> None:
-    """What diffusers saves verifies, with one line that says what the model is."""
+def test_a_complete_folder_passes(folders: dict[str, Path], kind: str) -> None:
+    """A folder that diffusers has saved gives one line, which describes the model."""
     assert [finding.level for finding in verify(folders[kind])] == ["info"]
 
 
@@ -71,16 +71,16 @@ BREAKS: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("break_it", "words"), BREAKS)
-def test_broken_folders_are_named(
+def test_a_broken_folder_gives_an_error_that_says_what_to_do(
     folders: dict[str, Path], tmp_path: Path, break_it: Callable[[Path], object], words: str
 ) -> None:
-    """Every break is an error, and its sentence names the file or says what to do."""
+    """The message names the broken file or says what to do."""
     folder = tmp_path / "model"
     shutil.copytree(folders["single"], folder)
     break_it(folder)
     assert any(words in message for message in errors(folder)), errors(folder)
 
 
-def test_not_a_folder(tmp_path: Path) -> None:
-    """A wrong path is said to be one."""
+def test_a_path_that_is_not_a_folder_gives_an_error(tmp_path: Path) -> None:
+    """The message says that the path is not a folder."""
     assert "is not a folder" in errors(tmp_path / "nothing")[0]

@@ -1,4 +1,4 @@
-"""Image files made byte by byte: those that Pillow does not write, and those that are nothing but a header."""
+"""Builds image files byte by byte: files that Pillow cannot write, and files that consist of a header only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
-    """A PNG chunk with its checksum."""
+    """Build a PNG chunk with its checksum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png(
     width: int, rows: Iterable[bytes], *, bits: int, colour: int, chunks: Iterable[tuple[bytes, bytes]] = ()
 ) -> bytes:
-    """A PNG of packed rows: ``colour`` 0 is grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
+    """Build a PNG from packed rows. ``colour``: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
     lines = [b"\0" + row for row in rows]
     head = struct.pack(">IIBBBBB", width, len(lines), bits, colour, 0, 0, 0)
     parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b"")]
@@ -25,7 +25,7 @@ def png(
 
 
 def header_only(kind: str, width: int, height: int) -> bytes:
-    """The beginning of a file that says how large the picture is."""
+    """Build the beginning of a file, which has the size of the picture but no pixels."""
     if kind == "PNG":
         return SIGNATURE + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     if kind == "JPEG":

@@ -1,4 +1,4 @@
-"""Tiny random Wan pipelines, a context that records, and groups of spawned gloo ranks."""
+"""Helpers for video tests: tiny random Wan pipelines, a recording context, and groups of spawned gloo ranks."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ PRELOAD = (
 
 
 def save_pipeline(folder: Path, kind: str) -> Path:
-    """A random pipeline of a family, in a diffusers folder."""
+    """Save a random pipeline of this kind as a diffusers folder. Returns the folder."""
     build_pipeline(kind).save_pretrained(folder)
     return folder
 
 
 def build_pipeline(kind: str) -> Any:
-    """A random pipeline, always the same one: ``a14b``, ``ti2v``, ``single``, or ``block`` with our codec."""
+    """Build a pipeline with random weights from a fixed seed.
+
+    ``a14b`` has two experts, ``ti2v`` a timestep for each token, ``single`` one expert, and ``block`` the codec of the
+    tiny model.
+    """
     import torch
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
@@ -47,7 +51,7 @@ def build_pipeline(kind: str) -> Any:
     tokenizer.model_max_length = TEXT_LENGTH
     torch.manual_seed(0)
     text = UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    # TI2V-5B's VAE packs 2 x 2 pixels into channels before it convolves: 16 pixels a latent.
+    # TI2V-5B's VAE packs 2 x 2 pixels into channels before it convolves, so a latent has a side of 16 pixels.
     shape: dict[str, Any] = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1]}
     shape |= {"num_res_blocks": 1, "temperal_downsample": [False, True, True]}
     if ti2v:
@@ -84,15 +88,15 @@ def _block_codec() -> Any:
     return codec.eval()
 
 
-def params(folder: Path, **given: Any) -> VideoParams:
-    """A small video for a model; ``given`` fields win."""
+def params(folder: Path, **fields: Any) -> VideoParams:
+    """Validated parameters of a small video for a model. ``fields`` override the defaults here."""
     small = {"prompt": "a red circle moving left", "size": "32x32", "frames": 9, "steps": 6, "seed": 3}
-    return SPEC.validate({**small, **given}, {"model": folder})
+    return SPEC.validate({**small, **fields}, {"model": folder})
 
 
 @dataclass
 class Recorder:
-    """A context that keeps what a run said and left."""
+    """A task context that records the log lines, previews and artifacts of a run."""
 
     workdir: Path
     resume: bytes | None = None
@@ -101,7 +105,7 @@ class Recorder:
     previews: list[tuple[int, bytes]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     frames: str = ""
-    """SHA-256 of the decoded frames, before they were encoded."""
+    """SHA-256 of the decoded frames, before the MP4 encoder."""
 
     def resumed_from(self, step: int) -> None:
         self.resumed = step
@@ -117,44 +121,44 @@ class Recorder:
 
 
 def workload(options: Mapping[str, Any], **group: Any) -> Any:
-    """A loaded workload of one rank, or of the rank that ``group`` says."""
+    """Load a workload. Its group has one rank, unless ``group`` gives another rank and size."""
     from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 
-    made = VideoWorkload()
-    made.load(Group(options={"warm_up": False, "preview_every": 0, "threads": 1, **options}, **group))
-    return made
+    loaded = VideoWorkload()
+    loaded.load(Group(options={"warm_up": False, "preview_every": 0, "threads": 1, **options}, **group))
+    return loaded
 
 
-def run(made: Any, given: VideoParams, workdir: Path, **context: Any) -> tuple[list[Step], Recorder]:
-    """One task from start to end."""
+def run(loaded: Any, video: VideoParams, workdir: Path, **context: Any) -> tuple[list[Step], Recorder]:
+    """Run one task to its end. Returns its steps, and the recorder with everything that it produced."""
     workdir.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(workdir, **context)
-    decode, digest = made._decode, hashlib.sha256()
+    decode, digest = loaded._decode, hashlib.sha256()
 
-    def watched(denoiser: Any) -> Iterator[Any]:
+    def decode_and_hash(denoiser: Any) -> Iterator[Any]:
         for frames in decode(denoiser):
             digest.update(frames.tobytes())
             yield frames
 
-    made._decode = watched
+    loaded._decode = decode_and_hash
     try:
-        steps = list(made.run(Task(id="video_01TEST", params=given), recorder))
+        steps = list(loaded.run(Task(id="video_01TEST", params=video), recorder))
     finally:
-        del made._decode
+        del loaded._decode
     recorder.frames = digest.hexdigest()
     return steps, recorder
 
 
 @dataclass(frozen=True)
 class Case:
-    """One video on a group of some size."""
+    """A video to make on a group of ``world`` ranks."""
 
     name: str
     world: int
     options: dict[str, Any]
     params: dict[str, Any]
     plan: str
-    """What the plan must say, so that a case tests what it is named after."""
+    """Words that the explanation of the plan must contain, so that the case tests the plan in its name."""
 
 
 def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> None:
@@ -168,14 +172,14 @@ def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> No
                 continue
             store = dist.FileStore(str(folder / f"store-{case.name}"), case.world)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=case.world)
-            made = workload(case.options, rank=rank, size=case.world, local_rank=rank)
+            loaded = workload(case.options, rank=rank, size=case.world, local_rank=rank)
             with CollectiveCounter() as counter:
-                made.warm_up()
-                given = params(Path(case.options["model"]), **case.params)
-                steps, recorder = run(made, given, folder / f"{case.name}-{rank}")
+                loaded.warm_up()
+                video = params(Path(case.options["model"]), **case.params)
+                steps, recorder = run(loaded, video, folder / f"{case.name}-{rank}")
             outline = [(step.phase, step.fraction, step.step, step.steps) for step in steps]
             replies.put(
-                (case.name, rank, made.ranks.plan, counter.total, outline, recorder.files, recorder.frames)
+                (case.name, rank, loaded.ranks.plan, counter.total, outline, recorder.files, recorder.frames)
             )
             dist.destroy_process_group()
     except BaseException:
@@ -184,8 +188,11 @@ def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> No
 
 @contextlib.contextmanager
 def spawned(cases: list[Case], folder: Path, timeout_s: float = 240) -> Iterator[dict[str, list[Any]]]:
-    """The replies of every rank by case; ranks are spawned once for all, as starting one costs seconds."""
-    # As `spawn`, but torch and diffusers are imported once and not by every rank: 15 s of CPU each.
+    """Run the cases, and yield the replies of all ranks by case.
+
+    All cases share the same processes, because a rank takes seconds to start.
+    """
+    # Like `spawn`, but only the fork server imports torch and diffusers, which takes 15 s of CPU.
     context = forkserver.context(*PRELOAD)
     replies: Queue[Any] = context.Queue()
     ranks = [
@@ -194,16 +201,17 @@ def spawned(cases: list[Case], folder: Path, timeout_s: float = 240) -> Iterator
     ]
     for process in ranks:
         process.start()
-    found: dict[str, list[Any]] = {case.name: [] for case in cases}
+    replies_by_case: dict[str, list[Any]] = {case.name: [] for case in cases}
     try:
         for _ in range(sum(case.world for case in cases)):
             name, *reply = replies.get(timeout=timeout_s)
             if name == "error":
                 raise AssertionError(f"rank {reply[0]} failed:\n{reply[1]}")
-            found[name].append(reply)
-        yield found
+            replies_by_case[name].append(reply)
+        yield replies_by_case
     except queue.Empty:
-        raise AssertionError(f"ranks did not answer in {timeout_s} s; so far: {found.keys()}") from None
+        counts = {name: len(replies) for name, replies in replies_by_case.items()}
+        raise AssertionError(f"ranks did not answer within {timeout_s} s; answers so far: {counts}") from None
     finally:
         for process in ranks:
             process.join(10)

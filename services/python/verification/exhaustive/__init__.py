@@ -1,1 +1,1 @@
-"""Every order in which a store of two tasks can be called, searched to the end."""
+"""Explores every order of calls to a store of at most two tasks, until no new state is left."""

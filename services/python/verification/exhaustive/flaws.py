@@ -151,8 +151,8 @@ class CancelEndsAtOnce(Store):
             self.end(t, "cancel", "C")
 
 
-class CancelNotTold(Store):
-    """Marks the cancel, but tells no worker."""
+class CancelNotReported(Store):
+    """Marks the cancel, but never reports it to the worker."""
 
     def report(self, i: int, token: int) -> str:
         result = super().report(i, token)
@@ -249,15 +249,14 @@ class NoGrace(Store):
         return 0
 
 
-class GraceForEver(Store):
+class GraceForever(Store):
     """If every tick comes late, no lease expires."""
 
     def tick(self, quiet: int = 0) -> int:
         super().tick(quiet & SILENT)
         for t in self.tasks:
-            t.ticks = min(
-                t.ticks, LEASE
-            )  # how long it has been over makes no difference, and has no end here
+            # Keep the number of states finite: any value from `LEASE` on has the same effect.
+            t.ticks = min(t.ticks, LEASE)
         return 0
 
 
@@ -272,11 +271,11 @@ class ReleasedIsSkipped(Store):
     """A claim skips released tasks."""
 
     def next(self, group: int) -> Any:
-        back = [t for t in self.tasks if t.queued and t.releases]
-        for t in back:
+        released = [t for t in self.tasks if t.queued and t.releases]
+        for t in released:
             t.queued = False
         token = super().next(group)
-        for t in back:
+        for t in released:
             t.queued = True
         return token
 
@@ -298,7 +297,7 @@ FLAWS: tuple[type[Store], ...] = (
     ReleaseForgets,
     CancelForgotten,
     CancelEndsAtOnce,
-    CancelNotTold,
+    CancelNotReported,
     DeadLetterMissing,
     LeaseKeptByTheEnded,
     LiveForgotten,
@@ -310,5 +309,5 @@ FLAWS: tuple[type[Store], ...] = (
     ClaimKeepsTheLast,
 )
 """The search finds these by a state or step that violates an invariant."""
-STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForEver, NobodyPromotes, ReleasedIsSkipped)
+STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForever, NobodyPromotes, ReleasedIsSkipped)
 """The search finds these only by a run that never ends."""

@@ -15,7 +15,7 @@ LEASE = 2
 STRIKES = 2
 """The most strikes a task may have."""
 RELEASES = 2
-"""Releases without a strike."""
+"""How many times a task is released without a strike."""
 FAILURES = 1
 """How many of these releases may come from groups that failed."""
 AHEAD = 2
@@ -23,7 +23,8 @@ AHEAD = 2
 NOBODY, ORPHAN = 3, 2
 """Owners other than a worker: no owner, and a group whose process is gone."""
 SILENT, SPARED = 1, 2
-"""Bits: no tick since the wall clock leapt; the previous tick expired no lease because of that."""
+"""Two bits. ``SILENT``: no tick has run since the wall clock leapt. ``SPARED``: the previous tick expired no lease
+because of such a leap."""
 STALE = "stale"
 ENDED = frozenset("SFCX")
 
@@ -52,7 +53,7 @@ class Task:
         "strikes",
         "ticks",
         "token",
-        "unheard",
+        "unanswered",
         "waits",
         "won",
     )
@@ -65,11 +66,11 @@ class Task:
     """How many of the releases came from groups that failed."""
     cancel: bool
     late: bool
-    """Its deadline has passed: to start, until it has first started; afterwards to end."""
+    """Its deadline has passed: the start deadline until its first start, afterwards the run deadline."""
     ticks: int
     """R: ticks since the lease was renewed, as the store counts; D: ticks until it is due."""
-    unheard: int
-    """R: ticks since the last reply to its holder. The store never uses it."""
+    unanswered: int
+    """R: ticks since the last reply to its holder. No decision of the store depends on it."""
     owner: int
     token: int
     done: int
@@ -105,7 +106,7 @@ class Task:
             self.strikes,
             self.ticks,
             self.token,
-            self.unheard,
+            self.unanswered,
             self.waits,
             self.won,
         ) = values  # type: ignore[assignment]
@@ -154,7 +155,7 @@ class Store:
         self.reaped: list[int] = []
         """For each reaped lease, the ticks since the last reply to its holder."""
         self.quiet = 0
-        """The ``quiet`` bits before the tick."""
+        """The bits ``SILENT`` and ``SPARED`` before the tick."""
         self.torn: tuple[str, int] | None = None
         """The second half of a script that a flaw split in two, and its task."""
 
@@ -184,7 +185,7 @@ class Store:
         return self.next(group)
 
     def next(self, group: int) -> Token | None:
-        for i, t in enumerate(self.tasks):  # their numbers are their places
+        for i, t in enumerate(self.tasks):  # the queue is in the order of the numbers
             if t.queued and t.late:
                 self.leave_queue(t)
                 self.end(t, "run deadline" if t.attempt else "start deadline", "X")
@@ -197,11 +198,11 @@ class Store:
         self._move(t, "claim", "R")
         self.leave_queue(t)
         if t.attempt == 0:
-            t.late = False  # from now on the deadline is the one to end
+            t.late = False  # from now on the run deadline counts
         t.attempt += 1
         t.token = t.attempt
         t.owner, t.leased, t.live = group, True, True
-        t.ticks = t.unheard = 0
+        t.ticks = t.unanswered = 0
 
     def holds(self, t: Task, token: int) -> bool:
         return t.token == token
@@ -212,7 +213,7 @@ class Store:
             return STALE
         self._move(t, "renew, report, checkpoint", "R")
         self.renew(t)
-        t.unheard = 0
+        t.unanswered = 0
         return "stop" if t.cancel or t.late else "continue"
 
     def renew(self, t: Task) -> None:
@@ -271,7 +272,7 @@ class Store:
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def leap(self, quiet: int = 0) -> int:
-        """The wall clock leaps: deadlines pass and delays end, but leases do not change. Returns the ``quiet`` bits."""
+        """The wall clock leaps: deadlines pass and delays end, but leases do not change. Returns the new bits."""
         for t in self.tasks:
             if t.state == "R" and not t.late:
                 self._move(t, "run deadline", "R")
@@ -284,7 +285,7 @@ class Store:
         self.quiet = quiet
         for t in self.tasks:
             t.ticks += (t.state == "R") - (t.state == "D")
-            t.unheard = min(t.unheard + (t.state == "R"), LEASE)
+            t.unanswered = min(t.unanswered + (t.state == "R"), LEASE)
         for t in self.tasks:
             if t.late and (t.queued or t.waits):
                 self.leave_queue(t)
@@ -294,7 +295,7 @@ class Store:
                 self.promote(t)
         for t in self.tasks:
             if t.leased and t.ticks >= LEASE and quiet != SILENT:
-                self.reaped.append(t.unheard)
+                self.reaped.append(t.unanswered)
                 self.reap(t)
         return SPARED if quiet == SILENT else 0
 
@@ -341,7 +342,7 @@ class Store:
 
     def detach(self, t: Task) -> None:
         t.leased = False
-        t.owner, t.token, t.ticks, t.unheard = NOBODY, 0, 0, 0
+        t.owner, t.token, t.ticks, t.unanswered = NOBODY, 0, 0, 0
 
     def end(self, t: Task, event: str, state: str) -> None:
         self._move(t, event, state)

@@ -39,7 +39,7 @@ def wrong_tasks(tasks: Sequence[Task]) -> str | None:
         if t.dead != (t.state == "F"):
             return f"task {i} has {t.dead} dead letters"
         if t.state in ENDED and t.cancel != (t.state == "C"):
-            return f"task {i} was cancelled first, and ended otherwise"
+            return f"task {i} was cancelled first, but did not end as cancelled"
         if t.attempt > STRIKES + RELEASES or t.strikes > STRIKES or t.releases > RELEASES:
             return f"task {i} is retried forever"
         if t.failures > FAILURES:
@@ -59,7 +59,7 @@ def wrong_script(was: Sequence[Task], store: Store) -> str | None:
             return f"task {i} went back: {old} → {new}"
         if old.state in ENDED and (new.state != old.state or new.ends != old.ends):
             return f"task {i} had ended, and changed"
-    if any(unheard < LEASE for unheard in store.reaped):
+    if any(ticks < LEASE for ticks in store.reaped):
         return "a lease expired although its holder had just received a reply"
     if store.reaped and store.quiet == SILENT:
         return "a lease expired at the first tick after an outage, in which no holder could renew"
@@ -85,7 +85,7 @@ def wrong_answer(script: tuple[Any, ...], old: Sequence[Task], store: Store, ans
 
 
 def progress(t: Task) -> tuple[int, int]:
-    """How far a task is. No step may decrease it. Within one attempt a task runs, is delayed, then queued."""
+    """How far a task is. No step may decrease it. After a claim, a task runs, is then delayed, and is then queued."""
     if t.state == "-":
         return -1, 0
     return (99, 0) if t.state in ENDED else (t.attempt, _AGE[t.state])

@@ -22,10 +22,11 @@ class Found:
     trace: list[str] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     depth: array[int] = field(default_factory=lambda: array("i"))
-    came: list[tuple[int, Label]] = field(default_factory=list)
+    reached_from: list[tuple[int, Label]] = field(default_factory=list)
+    """By state: the state before it on the shortest path, and the step between them."""
     labels: list[Label] = field(default_factory=list)
     edges: list[array[int]] = field(default_factory=list)
-    """By state: label, state, label, state, … by their numbers."""
+    """By state: its steps, as the numbers of label, next state, label, next state, …"""
 
     @property
     def steps(self) -> int:
@@ -37,11 +38,11 @@ class Found:
         out = self.edges[state]
         return ((self.labels[out[at]], out[at + 1]) for at in range(0, len(out), 2))
 
-    def way(self, state: int) -> list[str]:
+    def path_to(self, state: int) -> list[str]:
         """The shortest path to a state, as lines."""
         lines: list[str] = []
         while state:
-            before, label = self.came[state]
+            before, label = self.reached_from[state]
             lines.append(line(label, self.states[state]))
             state = before
         return lines[::-1]
@@ -56,7 +57,7 @@ def line(label: Label, state: State) -> str:
 def explore(world: World, *, limit: int = 2_000_000) -> Found:
     """Explore all reachable states, up to the first violation."""
     collecting = gc.isenabled()
-    gc.disable()  # without cyclic references, scanning millions of tuples for cycles would be most of the time
+    gc.disable()  # the tuples form no cycles, and scanning millions of them would take most of the time
     try:
         return _explore(world, limit)
     finally:
@@ -65,7 +66,7 @@ def explore(world: World, *, limit: int = 2_000_000) -> Found:
 
 
 def _explore(world: World, limit: int) -> Found:
-    found = Found(states=[world.start], depth=array("i", [0]), came=[(0, ())])
+    found = Found(states=[world.start], depth=array("i", [0]), reached_from=[(0, ())])
     numbers = {world.start: 0}
     names: dict[Label, int] = {}
     at = 0
@@ -73,13 +74,13 @@ def _explore(world: World, limit: int) -> Found:
         out = array("i")
         for label, after, wrong in world.steps(found.states[at]):
             if wrong is not None:
-                found.wrong, found.trace = wrong, [*found.way(at), line(label, after)]
+                found.wrong, found.trace = wrong, [*found.path_to(at), line(label, after)]
                 return found
             number = numbers.setdefault(after, len(numbers))
             if number == len(found.states):
                 found.states.append(after)
                 found.depth.append(found.depth[at] + 1)
-                found.came.append((at, label))
+                found.reached_from.append((at, label))
             out.append(names.setdefault(label, len(names)))
             out.append(number)
         found.edges.append(out)
@@ -96,19 +97,19 @@ def _explore(world: World, limit: int) -> Found:
 def endless(found: Found) -> str | None:
     """A set of states that a fair run may never leave although a task has not ended, if there is one.
 
-    The search has shown that no step takes a task back. So only steps without progress can repeat forever: they form
-    the cycles. A run is fair if these steps happen when they stay possible: a tick; a claim by an idle worker; the end
-    of an attempt by the worker that holds it; one call by a worker that has lost its task. Each cycle must have such a
-    step that is possible in all of its states and always leads out of the cycle.
+    The search has shown that no step moves a task backwards. So a run can repeat only steps without progress forever,
+    and such steps form the cycles. A run is fair if each of these steps happens at some time while it stays possible: a
+    tick; a claim by an idle worker; the end of an attempt by the worker that holds it; one call by a worker that has
+    lost its task. Each cycle must have such a step that is possible in all of its states and always leads out of it.
     """
     for group in _cycles(found):
         inside = set(group)
-        if not _over(found.states[group[0]]) and not _fair_way_out(found, inside):
-            return "\n".join([*found.way(group[0]), f"… and then forever among {len(group)} states"])
+        if not _all_ended(found.states[group[0]]) and not _fair_way_out(found, inside):
+            return "\n".join([*found.path_to(group[0]), f"… and then forever among {len(group)} states"])
     return None
 
 
-def _over(state: State) -> bool:
+def _all_ended(state: State) -> bool:
     return all(task[STATE] in ENDED or task[STATE] == "-" for task in state.tasks)
 
 
@@ -126,7 +127,7 @@ def _fair_way_out(found: Found, inside: set[int]) -> bool:
 
 
 def _fairness(state: State, label: Label) -> str | None:
-    """The kind of a step that must happen if it stays possible; ``None`` for other steps."""
+    """The kind of a step that a fair run must take if it stays possible; ``None`` for other steps."""
     if label[0] in ("tick", "claim"):
         return str(label[0])
     if label[0] in (*OUTCOMES, "report", "repeat"):

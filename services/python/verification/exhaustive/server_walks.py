@@ -72,7 +72,7 @@ def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
 
 
 def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
-    """Walks from the beginning, each with a step of a new kind: all that are needed, or ``most`` of them.
+    """Walks from the start state, each with a step of a new kind: as many as are needed, or at most ``most``.
 
     Each walk takes the shortest path to a state, far ones first, and continues while it finds new kinds of steps.
     """
@@ -81,7 +81,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
     for root in _spread(len(found.states), most):
         if not _fresh(found, root, seen):
             continue
-        walk = _way(found, root)
+        walk = _path_to(found, root)
         at = 0
         for label, after in walk:
             seen.add(kind_of(found.states[at], label))
@@ -98,7 +98,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
 
 
 def _spread(states: int, most: int | None) -> Iterator[int]:
-    """The states from the last found to the first. For a few walks, begin with a sample of all depths."""
+    """The states from the last found to the first. With ``most``, a sample of all depths comes first."""
     stride = max(1, states // (2 * most)) if most else 1
     for first in range(stride):
         yield from range(states - 1 - first, -1, -stride)
@@ -113,10 +113,10 @@ def _fresh(found: Found, at: int, seen: set[Label]) -> tuple[Label, tuple[Label,
     return None
 
 
-def _way(found: Found, at: int) -> Walk:
+def _path_to(found: Found, at: int) -> Walk:
     steps: Walk = []
     while at:
-        before, label = found.came[at]
+        before, label = found.reached_from[at]
         steps.append((label, at))
         at = before
     return steps[::-1]
@@ -255,7 +255,7 @@ class ServerWalk:
         _, i, number = self.workers[w]
         outcome, claims, _ = what.partition(" and claim")
         token = self._settle(store, w, i, number, outcome, w if claims else NOBODY)
-        if what.endswith("unheard"):
+        if what.endswith("reply lost"):
             self.workers[w] = ("again", i, number)
         else:
             self.workers[w] = ("works", *token) if token else IDLE
@@ -302,7 +302,7 @@ class ServerWalk:
                 assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
 
     def check_events(self) -> None:
-        """Each ended task has one terminal event, its last, and the pool's stream has the same events and ids."""
+        """Only an ended task has a terminal event, which is its last. The pool's stream has the same events and ids."""
         pool = self.driver.client.xrange(self.driver.keys.single("events"))
         for i, task in enumerate(self.new):
             events = self.driver.events(task.id)

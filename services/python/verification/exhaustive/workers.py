@@ -1,9 +1,9 @@
 """Two workers, a client and time around the small store: every step that any of them may take next.
 
-A worker knows only the replies that it received. It is ``idle``, it ``works`` (it believes that it holds a token), or
-it does it ``again`` (its settle was not answered, and it will repeat it). A paused or disconnected worker is one that
-takes no step while the others do, so zombies need no rule. A killed worker returns as a group with a new name, and the
-tasks of its old group belong to an orphan.
+A worker knows only the replies that it received. It has one of three states: ``idle``; ``works``, when it believes that
+it holds a token; or ``again``, when its settle was not answered and it will repeat it. A paused or disconnected worker
+takes no step while the others do, so zombies need no rule of their own. A killed worker returns as a group with a new
+name, and the tasks of its old group belong to an orphan.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from verification.exhaustive.rules import wrong_answer, wrong_script, wrong_task
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
 OLD = -1
-"""Stands for the number of any attempt that the store has forgotten; they are all the same to it."""
+"""The number that stands for every attempt that the store has forgotten, because it treats all of them alike."""
 
 Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
 Worker = tuple[str, int, int]
-"""What it does, and the task and attempt that it believes it holds."""
+"""A worker's state, and the task and attempt that it believes it holds."""
 Later = tuple[str, int] | None
-"""A call on its way that nobody waits for: a group's ``claim``, or the second half of a split script."""
+"""A call in flight whose reply no worker awaits: a group's ``claim``, or the second half of a split script."""
 Label = tuple[Any, ...]
 IDLE: Worker = ("idle", 0, 0)
 STATE, ATTEMPT, TOKEN, DONE, OWNER = (
@@ -110,9 +110,11 @@ class World:
             if later[0] != "claim":
                 yield ("torn off", later[1]), ("nothing",), workers, None
         for w, worker in enumerate(workers):
-            yield from self._of_worker(state, w, worker)
+            yield from self._worker_choices(state, w, worker)
 
-    def _of_worker(self, state: State, w: int, worker: Worker) -> Iterator[tuple[Label, Label, Any, Later]]:
+    def _worker_choices(
+        self, state: State, w: int, worker: Worker
+    ) -> Iterator[tuple[Label, Label, Any, Later]]:
         doing, i, number = worker
         later = state.later
         other = state.workers[1 - w]
@@ -129,7 +131,7 @@ class World:
         yield ("restart", w), ("restart", w), becomes(IDLE), mine
         if doing == "idle":
             yield ("claim", w), ("claim", w), begins, later
-            yield ("claim, unheard", w), ("claim", w), state.workers, later
+            yield ("claim, reply lost", w), ("claim", w), state.workers, later
             if self.delayed and later is None:
                 yield ("claim, delayed", w), ("nothing",), state.workers, ("claim", w)
         elif doing == "again":
@@ -143,7 +145,8 @@ class World:
                 yield (outcome, w, i), alone, becomes(IDLE), later
                 if number != OLD or outcome == "finish":  # the store ignores a zombie's outcome
                     yield (f"{outcome} and claim", w, i), both, begins, later
-                    yield (f"{outcome} and claim, unheard", w, i), both, becomes(("again", i, number)), later
+                    again = becomes(("again", i, number))
+                    yield (f"{outcome} and claim, reply lost", w, i), both, again, later
 
 
 def _two_holders(state: State) -> str | None:
@@ -157,10 +160,10 @@ def _two_holders(state: State) -> str | None:
 
 
 def canonical(state: State) -> State:
-    """The representative of all states that behave the same.
+    """The representative of all states that behave in the same way.
 
-    The number of an attempt that the store has forgotten makes no difference; the answer to a repeated settle depends
-    on its token alone; nothing uses the counters of an ended task; and the two workers are interchangeable.
+    The number of an attempt that the store has forgotten makes no difference. The answer to a repeated settle depends
+    on its token alone. Nothing uses the counters of an ended task. The two workers are interchangeable.
     """
     tasks, (first, second), later, quiet = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)

@@ -33,7 +33,7 @@ from that history alone whether Daybreak kept its promises.
   python -m verification.faults all                      what CI runs (minutes); saves docs/figures/faults.json
   python -m verification.faults long                     promised counts (hours); saves docs/figures/faults-long.json
   python -m verification.faults.environment              faults of the network, disk, memory, clocks and S3 (minutes)
-  python -m verification.faults.system                   kills, stops and hangs parts of a `daybreakd up` with Ray
+  python -m verification.faults.system                   kills, stops and hangs processes of a `daybreakd up`
   python -m verification.faults mixed --seed 7           one mixed run; the seed repeats its schedule
   python -m verification.faults scenario poison cancel   scenarios by name
   python -m verification.faults named                    every failpoint in turn

@@ -1,9 +1,11 @@
-"""Named places where a part kills itself with SIGKILL. They wrap its ports; production code knows none of them.
+"""Failpoints: named places where a process kills itself with SIGKILL.
 
-A file in the cluster's folder ``armed``, named ``<point>.<passes left>``, arms a failpoint. The first process that
-reaches the point removes the file and dies there; with passes left it counts them down instead. So you can arm a
-point at any time and it fires exactly once: only one process can remove or rename the file. The process records its
-death in the file ``hits`` first. Points may also fire by chance (``chance``), drawn from a seed.
+They are in wrappers around the ports, so production code knows none of them.
+
+A file ``<failpoint>.<passes>`` in the cluster's folder ``armed`` arms a failpoint. A process that reaches the failpoint
+lowers the number of passes by renaming the file. At zero, it removes the file and dies. Only one process can rename or
+remove a file, so an armed failpoint fires exactly once. Before the process dies, it records its death in the file
+``hits``. Failpoints can also fire at random (``chance``), drawn from a seed.
 
 ``FailingQueue``, ``FailingBlobs``, ``FailingStore``, ``FailingEvents`` and ``FailingWorkload`` wrap the real adapters
 and call ``reach`` before or after the wrapped call. ``mid-upload`` and ``mid-checkpoint`` also slow the upload: its
@@ -35,7 +37,7 @@ LEADER = {
     "after-report": "the store has a report, the leader has no reply",
     "mid-checkpoint": "half of a checkpoint's bytes are written",
     "after-checkpoint": "a checkpoint is stored, the record does not point to it yet",
-    "after-checkpoint-report": "the record failpoints to a checkpoint, the leader has no reply",
+    "after-checkpoint-report": "the record points to a checkpoint, the leader has no reply",
     "mid-upload": "half of an artifact's bytes are written",
     "after-upload": "an artifact is stored, the task is not settled",
     "before-settle": "all artifacts are stored, the settle script has not run",
@@ -67,30 +69,30 @@ class Failpoints:
         self._chance = dict(chance or {})
         self._draw = random.Random(seed)
 
-    def reach(self, point: str) -> None:
+    def reach(self, failpoint: str) -> None:
         """Die here if the failpoint is armed."""
-        chance = self._chance.get(point)
+        chance = self._chance.get(failpoint)
         if chance is not None and self._draw.random() < chance:
-            self.die(point)
+            self.die(failpoint)
         for name in os.listdir(self._armed):
-            if name.startswith(f"{point}."):
+            if name.startswith(f"{failpoint}."):
                 left = int(name.rpartition(".")[2])
                 try:
                     if left > 0:
-                        os.rename(self._armed / name, self._armed / f"{point}.{left - 1}")
+                        os.rename(self._armed / name, self._armed / f"{failpoint}.{left - 1}")
                         continue
                     os.unlink(self._armed / name)
                 except FileNotFoundError:  # another process took it first
                     continue
-                self.die(point)
+                self.die(failpoint)
 
-    def next_is(self, point: str) -> bool:
-        """Whether the next process that reaches this point dies."""
-        return f"{point}.0" in os.listdir(self._armed) or point in self._chance
+    def next_is(self, failpoint: str) -> bool:
+        """Whether the next process that reaches this failpoint dies."""
+        return f"{failpoint}.0" in os.listdir(self._armed) or failpoint in self._chance
 
-    def die(self, point: str) -> None:
+    def die(self, failpoint: str) -> None:
         """Record the hit and die."""
-        line = f"{point} {self._who} {os.getpid()} {time.monotonic():.6f}\n"
+        line = f"{failpoint} {self._who} {os.getpid()} {time.monotonic():.6f}\n"
         descriptor = os.open(self._hits, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, line.encode())
         os.close(descriptor)

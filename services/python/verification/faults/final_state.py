@@ -70,15 +70,15 @@ async def _read_api(load: Load) -> None:
             async for task in load.readers[tenant].list(pool=pool.name, order="asc"):
                 found.append((task.id, tenant))
                 load.history.note("final", task=task.id, record=task_facts(task))
-    slots = asyncio.Semaphore(_PARALLEL_READS)
+    limit = asyncio.Semaphore(_PARALLEL_READS)
     listed = {task for task, _ in found}
     unlisted = [(task, tenant) for task, tenant in load.known.items() if task not in listed]
     load.history.note("listed", kind="missing", tasks=[task for task, _ in unlisted])
-    await asyncio.gather(*(_read_task(load, slots, task, tenant) for task, tenant in found))
+    await asyncio.gather(*(_read_task(load, limit, task, tenant) for task, tenant in found))
 
 
-async def _read_task(load: Load, slots: asyncio.Semaphore, task: str, tenant: str) -> None:
-    async with slots:
+async def _read_task(load: Load, limit: asyncio.Semaphore, task: str, tenant: str) -> None:
+    async with limit:
         client: AsyncClient = load.readers[tenant]
         current: Task = await client.get(task)
         if not current.state.terminal:
@@ -106,8 +106,7 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        for name in ("totals", "tenant_totals"):
-            facts[name] = client.hgetall(keys.single(name))
+        facts["tenant_totals"] = client.hgetall(keys.single("tenant_totals"))
         facts["shares"] = client.hgetall(keys.single("shares"))
         facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)

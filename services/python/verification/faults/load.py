@@ -127,7 +127,7 @@ class Load:
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
         number = 1_000_000 + self.history.counts.get("submit.invoke", 0)
-        what = Submission(
+        submission = Submission(
             at_s=0,
             number=number,
             pool=pool,
@@ -136,9 +136,11 @@ class Load:
             readers=readers,
             **own,
         )
-        task = self.call(self.submit_async(what))
+        task = self.call(self.submit_async(submission))
         if task is None:
-            raise RuntimeError(f"the submit with key {what.key} was not accepted; see {self.history.path}")
+            raise RuntimeError(
+                f"the submit with key {submission.key} was not accepted; see {self.history.path}"
+            )
         return str(task)
 
     def busy(self) -> int:
@@ -196,52 +198,52 @@ class Load:
 
     async def _play(self, submissions: Sequence[Submission]) -> None:
         began = self._loop.time()
-        for what in submissions:
-            await asyncio.sleep(max(0.0, began + what.at_s - self._loop.time()))
-            await self._spawn(self.submit_async(what))
-            if what.number % 40 == 39:
-                await self._spawn(self._list(what.tenant, what.pool))
-            if what.number % 4 == 3 and self.known:
+        for submission in submissions:
+            await asyncio.sleep(max(0.0, began + submission.at_s - self._loop.time()))
+            await self._spawn(self.submit_async(submission))
+            if submission.number % 40 == 39:
+                await self._spawn(self._list(submission.tenant, submission.pool))
+            if submission.number % 4 == 3 and self.known:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
-    async def submit_async(self, what: Submission) -> str | None:
+    async def submit_async(self, submission: Submission) -> str | None:
         """Send a submission as often as it says and start its readers. :returns: the task's id, or ``None``."""
-        if what.lose_reply:
-            self.networks[what.tenant].lose.add(what.key)
-        ids = await asyncio.gather(*(self._send(what) for _ in range(what.sends)))
+        if submission.lose_reply:
+            self.networks[submission.tenant].lose.add(submission.key)
+        ids = await asyncio.gather(*(self._send(submission) for _ in range(submission.sends)))
         task = next((task for task in ids if task is not None), None)
         if task is None:
             return None
-        for number in range(what.readers):
-            await self._spawn(self.read(task, what.tenant, cut=number != 0))
-        if what.cancel_after_s is not None:
-            await self._spawn(self._cancel_later(task, what.cancel_after_s))
+        for number in range(submission.readers):
+            await self._spawn(self.read(task, submission.tenant, cut=number != 0))
+        if submission.cancel_after_s is not None:
+            await self._spawn(self._cancel_later(task, submission.cancel_after_s))
         return task
 
-    async def _send(self, what: Submission) -> str | None:
+    async def _send(self, submission: Submission) -> str | None:
         call = self.history.invoke(
             "submit",
-            key=what.key,
-            pool=what.pool,
-            tenant=what.tenant,
-            input=what.input,
-            max_strikes=what.max_strikes,
+            key=submission.key,
+            pool=submission.pool,
+            tenant=submission.tenant,
+            input=submission.input,
+            max_strikes=submission.max_strikes,
         )
         try:
-            task = await self.clients[what.tenant].submit(
-                what.pool,
-                what.input,
-                priority=what.priority,
-                run_within_s=what.run_within_s,
-                start_within_s=what.start_within_s,
-                max_strikes=what.max_strikes,
-                metadata={"key": what.key},
-                idempotency_key=what.key,
+            task = await self.clients[submission.tenant].submit(
+                submission.pool,
+                submission.input,
+                priority=submission.priority,
+                run_within_s=submission.run_within_s,
+                start_within_s=submission.start_within_s,
+                max_strikes=submission.max_strikes,
+                metadata={"key": submission.key},
+                idempotency_key=submission.key,
             )
         except DaybreakError as exc:
             self._failed(call, "submit", exc)
             return None
-        self.known[task.id] = what.tenant
+        self.known[task.id] = submission.tenant
         self.history.done(call, "submit", "ok", task=task.id, state=str(task.state))
         return task.id
 

@@ -1,4 +1,4 @@
-"""A mixed run: clients work while a seeded schedule kills, freezes and preempts any part.
+"""A mixed run: clients work while a seeded schedule kills, freezes and preempts any of Daybreak's processes.
 
 :func:`run` plays the schedule, then brings everything back, waits until every task has ended, reads the final state
 into the history and lets the checker decide.
@@ -55,20 +55,20 @@ class Outcome:
         return cls(seconds=values["seconds"], **counters)
 
 
-def inflict(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Inject one fault into one running process. :returns: ``False`` when none runs now, so the fault must wait."""
-    if fault.what == "arm":
-        cluster.arm(fault.whom)
+def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
+    """Inject a fault. :returns: ``False`` when no process of its kind runs now, so that the fault must wait."""
+    if fault.action == "arm":
+        cluster.arm(fault.target)
         return True
-    targets = cluster.at_work(fault.whom)
+    targets = cluster.at_work(fault.target)
     stopped = {pid for _, pid in frozen}
     targets = [target for target in targets if target.pid not in stopped]
     if not targets:
         return False
     target = targets[int(fault.pick * len(targets))]
-    if fault.what == "kill":
+    if fault.action == "kill":
         cluster.kill(target, down_s=fault.for_s)
-    elif fault.what == "preempt":
+    elif fault.action == "preempt":
         cluster.preempt(target)
     elif cluster.freeze(target):
         frozen.append((time.monotonic() + fault.for_s, target.pid))
@@ -93,7 +93,7 @@ def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[st
     left, logged_at = list(plan.faults), began
     while (now := time.monotonic()) - began < plan.seconds or left:
         for fault in [fault for fault in left[:8] if fault.at_s <= now - began]:
-            if inflict(cluster, fault, frozen):
+            if inject(cluster, fault, frozen):
                 left.remove(fault)
         thaw(cluster, frozen)
         if now - logged_at >= 10:
@@ -112,8 +112,8 @@ def deaths(cluster: FaultCluster) -> Counter[str]:
     for name, count in cluster.history.counts.items():
         if name.startswith("fault.kill-"):
             found[name.removeprefix("fault.kill-")] += count
-    for point, *_ in cluster.hits():
-        found[f"at {point}"] += 1
+    for failpoint, *_ in cluster.hits():
+        found[f"at {failpoint}"] += 1
     return found
 
 

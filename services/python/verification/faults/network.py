@@ -1,4 +1,4 @@
-"""The clients' transport to the gateways: it spreads requests, loses responses and cuts streams."""
+"""The transport of the fault tests' clients: it spreads requests over the gateways, loses responses, cuts streams."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ class ClusterOptions:
     """Whether leaders have watchdogs, as in production. A watchdog is a process that takes half a second to start and
     reports its leader's death at once. Without it, the lease has to expire first."""
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Variables of the parts whose name starts with the key (``gateway``, ``solo``, ``server``, ``""`` for all).
-    Such a part runs in its own interpreter, which takes a second to start instead of milliseconds."""
+    """Environment variables of the components whose name starts with the key (``gateway``, ``solo``, ``server``,
+    ``""`` for all). Such a component runs in its own interpreter, which takes a second to start, not milliseconds."""
     chance: Mapping[str, float] = field(default_factory=dict)
     """Failpoints that fire by chance: name → probability at each pass."""
     seed: int = 0
@@ -63,20 +63,20 @@ class ClusterOptions:
     """More Daybreak settings, merged over those of the cluster."""
 
     def daybreak_settings(self, *, folder: Path, redis_url: str) -> Settings:
-        """The Daybreak settings of every part."""
+        """The Daybreak settings of every component."""
         tree: dict[str, Any] = {
             "data_dir": str(folder / "data"),
             "redis": {"url": redis_url, "timeout_s": self.redis_timeout_s},
             "artifacts": {"url": self.blobs_url or (folder / "blobs").as_uri()},
-            "pools": {plan.name: self._pool(plan) for plan in self.pools},
+            "pools": {pool.name: self._pool(pool) for pool in self.pools},
         }
         return Settings.model_validate(_merged(tree, self.settings))
 
-    def _pool(self, plan: PoolOptions) -> dict[str, Any]:
+    def _pool(self, pool: PoolOptions) -> dict[str, Any]:
         return {
             "workload": "echo",
-            "ranks": plan.ranks,
-            "groups": plan.groups,
+            "ranks": pool.ranks,
+            "groups": pool.groups,
             "device": "cpu",
             "checkpoint_s": self.checkpoint_s,
             "progress_s": self.progress_s,

@@ -48,7 +48,7 @@ class ScenarioContext:
 
     @contextlib.contextmanager
     def cluster(self, **changes: Any) -> Iterator[FaultCluster]:
-        """A cluster with changed options. After an exception it keeps its folder and logs where that is."""
+        """A cluster with changed options. After an exception, it keeps its folder and logs the path."""
         with FaultCluster(replace(self.options, seed=self.seed, **changes)) as cluster:
             try:
                 yield cluster
@@ -113,7 +113,7 @@ def _run_with_retry(scenario: Scenario, context: ScenarioContext) -> list[Row]:
 def run(scenario: Scenario, context: ScenarioContext) -> list[Row]:
     """Run a scenario and log its rows. :class:`SkippedError` gives no rows; other exceptions propagate.
 
-    A scenario that could not be completed but broke no promise (for example, a part did not start in time on a busy
+    A scenario that could not be completed but broke no promise (for example, a process did not start in time on a busy
     machine) runs a second time, and the log says so. A broken promise is never retried.
     """
     started = time.monotonic()

@@ -50,13 +50,14 @@ class Fault:
     """One fault."""
 
     at_s: float
-    what: str
+    action: str
     """``kill``, ``freeze``, ``preempt`` or ``arm``."""
-    whom: str
+    target: str
     """A kind of process; for ``arm``, a failpoint."""
     pick: float = 0.0
-    """Which of the processes of this kind, from 0 to 1."""
+    """Which of the running processes of this kind, from 0 (the first) to 1 (the last)."""
     for_s: float = 0.0
+    """How long a killed server stays down, or a frozen process stays frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,33 +134,35 @@ def faults(
 ) -> tuple[Fault, ...]:
     """``count`` kills, and some freezes and preemptions, at uniformly random times within ``seconds``."""
     draw = random.Random(f"{seed}/faults")
-    points = [*LEADER, *GATEWAY]
-    deaths = {"leader": 46, "gateway": 14, "server": 4, "point": 24}
+    failpoints = [*LEADER, *GATEWAY]
+    deaths = {"leader": 46, "gateway": 14, "server": 4, "failpoint": 24}
     if any(pool.ranks > 1 for pool in pools):
         deaths["follower"] = 12
-        points += list(FOLLOWER)
+        failpoints += list(FOLLOWER)
     if watchdogs:
         deaths["watchdog"] = 8
     made: list[Fault] = []
     for _ in range(count):
         at, pick = draw.uniform(0, seconds), draw.random()
-        whom = draw.choices(list(deaths), list(deaths.values()))[0]
-        if whom == "point":
-            made.append(Fault(at_s=at, what="arm", whom=draw.choice(points)))
+        target = draw.choices(list(deaths), list(deaths.values()))[0]
+        if target == "failpoint":
+            made.append(Fault(at_s=at, action="arm", target=draw.choice(failpoints)))
         else:
-            down = draw.choice((0.0, 0.0, 0.5, 2 * lease_s)) if whom == "server" else 0.0
-            made.append(Fault(at_s=at, what="kill", whom=whom, pick=pick, for_s=down))
+            down = draw.choice((0.0, 0.0, 0.5, 2 * lease_s)) if target == "server" else 0.0
+            made.append(Fault(at_s=at, action="kill", target=target, pick=pick, for_s=down))
     for _ in range(max(1, count // 15)):
         made.append(
             Fault(
                 at_s=draw.uniform(0, seconds),
-                what="freeze",
-                whom="leader",
+                action="freeze",
+                target="leader",
                 pick=draw.random(),
                 for_s=2 * lease_s,
             )
         )
-        made.append(Fault(at_s=draw.uniform(0, seconds), what="preempt", whom="leader", pick=draw.random()))
+        made.append(
+            Fault(at_s=draw.uniform(0, seconds), action="preempt", target="leader", pick=draw.random())
+        )
     return tuple(sorted(made, key=lambda fault: fault.at_s))
 
 

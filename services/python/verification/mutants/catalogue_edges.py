@@ -131,6 +131,6 @@ EDGES: tuple[Mutant, ...] = (
             "                _native.persist_port(self.get_session_dir_path(), self.node_id, name, port)\n",
             "                continue\n",
         ),
-        tests=f"{TESTS}/local/test_ray_start.py::test_a_node_takes_work_before_its_agents_are_there",
+        tests=f"{TESTS}/local/test_ray_start.py::test_a_node_accepts_work_before_its_agents_have_started",
     ),
 )

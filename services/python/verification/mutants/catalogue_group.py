@@ -56,7 +56,7 @@ GROUP: tuple[Mutant, ...] = (
             'return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")',
             "_log.warning(exc)",
         ),
-        tests=f"{_SINGLE_RANK}::test_files_that_cannot_be_stored_are_a_strike",
+        tests=f"{_SINGLE_RANK}::test_a_file_that_cannot_be_stored_is_a_strike",
     ),
     mutant(
         "hash-of-something-else",
@@ -107,7 +107,7 @@ GROUP: tuple[Mutant, ...] = (
             'if state["fingerprint"] != fingerprint:',
             "if not fingerprint:",
         ),
-        tests=f"{_DENOISE}::test_bad_snapshots_start_at_zero",
+        tests=f"{_DENOISE}::test_a_run_with_an_unusable_snapshot_starts_at_step_zero",
     ),
     mutant(
         "seed-ignored-on-resume",
@@ -118,7 +118,7 @@ GROUP: tuple[Mutant, ...] = (
             "            self._restore(resume)\n"
             "            self.latents, self.rng = initial(model, params, seed + 1)\n",
         ),
-        tests=f"{_DENOISE}::test_resume_equals_uninterrupted[2]",
+        tests=f"{_DENOISE}::test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one[2]",
     ),
     mutant(
         "stall-not-seen",
@@ -179,6 +179,6 @@ GROUP: tuple[Mutant, ...] = (
         "upload-in-place",
         "readers can see an incomplete file under its final name",
         (_LOCAL, 'part = f"~part-{secrets.token_hex(8)}"', "part = parts[-1]"),
-        tests=f"{TESTS}/blobs/test_contract.py::test_of_two_uploads_under_way_the_first_to_end_wins[local-100]",
+        tests=f"{TESTS}/blobs/test_contract.py::test_of_two_concurrent_uploads_the_first_to_finish_wins[local-100]",
     ),
 )

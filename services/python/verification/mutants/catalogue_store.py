@@ -304,8 +304,8 @@ _EVENTS = (
         "an event has different ids in the pool's stream and in the task's stream",
         (
             _HISTORY,
-            "  own[#own + 1] = entry(announce(r, kind, data), kind,",
-            "  announce(r, kind, data)\n  own[#own + 1] = entry(NOW_TEXT .. '-0', kind,",
+            "  push[#push + 1] = entry(announce(r, kind, data), kind,",
+            "  announce(r, kind, data)\n  push[#push + 1] = entry(NOW_TEXT .. '-0', kind,",
         ),
         tests=f"{_PROMISES}::test_an_event_has_the_same_id_in_both_streams[valkey]",
     ),
@@ -336,7 +336,7 @@ _EVENTS = (
     mutant(
         "first-start-forgotten",
         "a trimmed stream loses the event of the first start",
-        (_HISTORY, "    own[#own + 1] = started_entry(r)\n", ""),
+        (_HISTORY, "    push[#push + 1] = started_entry(r)\n", ""),
         tests=f"{_PROMISES}::test_an_event_has_the_same_id_in_both_streams[valkey]",
     ),
     mutant(

@@ -20,7 +20,7 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """The result of one mutant. ``caught_by`` is a test's id; ``error`` says why the trial is not valid."""
+    """The result of one mutant. ``caught_by`` is the id of a test; ``error`` says why the trial does not count."""
 
     mutant: Mutant
     seconds: float
@@ -87,7 +87,7 @@ def attempt(tree: Tree, mutant: Mutant) -> Trial:
                 if ran.returncode in (1, _TIMED_OUT, _KILLED):
                     return trial(_name(ran.stdout, test), output=output)
                 if ran.returncode != 0:
-                    return trial(error=f"not valid: pytest exited with {ran.returncode}", output=output)
+                    return trial(error=f"does not count: pytest exited with {ran.returncode}", output=output)
     except MisplacedError as exc:
         return trial(error=str(exc))
     return trial(output=output)

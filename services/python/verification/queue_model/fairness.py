@@ -79,11 +79,11 @@ class FairQueue:
     def position(self, tenant: str, place: int, cost_s: float) -> int:
         """The estimated position (1 is next), assuming that other tenants' tasks cost as much as this one."""
         ahead = sum(1 for at, _ in self._waiting.get(tenant, []) if at < place)
-        own = self.shares.get(tenant, 0.0)
+        share = self.shares.get(tenant, 0.0)
         if tenant not in self._waiting:
-            own = max(own, self.vtime)
+            share = max(share, self.vtime)
         cost = max(cost_s, 1e-9)
-        turn = own + ahead * cost / self.weight(tenant)
+        turn = share + ahead * cost / self.weight(tenant)
         total = 1 + ahead
         for other, queue in self._waiting.items():
             if other != tenant:

@@ -35,6 +35,7 @@ from daybreak_server.domain.transitions import Event, Facts, target
 from verification.queue_model.backoff import backoff_ms
 from verification.queue_model.fairness import FairQueue, order
 from verification.queue_model.state import Attempt, ModelGroup, ModelTask, unexplained
+from verification.queue_model.totals import ModelTotals
 
 
 class ModelPool:
@@ -55,6 +56,7 @@ class ModelPool:
         """Until this time on the lease clock no lease expires, because an outage has just ended."""
         self.sequence = 0
         self.mean_s: float | None = None
+        self.totals = ModelTotals()
         self._releasing = False
 
     # ── calls of the API ─────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +84,9 @@ class ModelPool:
         task.state = target(None, Event.SUBMIT, Facts(delayed=delayed))
         if delayed:
             task.due_ms = start
+            self.totals.counts["submitted_delayed"] += 1
         else:
+            task.queued_ms = self.now
             self.queue.push(new.tenant, task.place, new.id)
         position = self.queue.position(new.tenant, task.place, new.estimate_s)
         self._emit(task, "queued", 0, {"position": position})
@@ -94,12 +98,12 @@ class ModelPool:
         if task is None:
             return None
         if not task.state.terminal and task.cancel_at is None:
-            task.cancel_at, task.cancel_reason = self.now, reason
+            task.cancel_at, task.cancel_reason, task.cancel_step = self.now, reason, task.step
             self._move(task, Event.CANCEL)
         return task.state
 
     def delete(self, task_id: str) -> int:
-        """1, 0 if there is no such task, or -1 if it has not ended."""
+        """1 if the task was deleted, 0 if there is no such task, or -1 if it has not ended."""
         task = self.tasks.get(task_id)
         if task is None:
             return 0
@@ -111,6 +115,8 @@ class ModelPool:
             del self.keys[task.new.tenant, task.new.idempotency_key]
         if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
             self.queue.forget(task.new.tenant)
+            if task.new.tenant not in self.queue.shares:
+                self.totals.forget(task.new.tenant)
         return 1
 
     # ── calls of leaders ────────────────────────────────────────────────────────────────────────────────
@@ -141,13 +147,15 @@ class ModelPool:
         numbers: tuple[int, ...] = (),
         checkpoint: CheckpointRef | None = None,
         resumed_from_step: int | None = None,
+        step: int | None = None,
     ) -> Control:
-        """Report; without events, renew."""
+        """Report progress. Without events, this is a renewal of the lease."""
         task = self.tasks.get(task_id)
         if task is None or task.running is None or task.running.token != token:
             return Control.STALE
         self._move(task, Event.REPORT)
         task.running.lease_end = self.lease_clock + lease_ms
+        task.step = task.step if step is None else step
         if resumed_from_step is not None:
             task.resumed_from_step = resumed_from_step
         for at, (kind, data) in enumerate(events):
@@ -216,12 +224,13 @@ class ModelPool:
         lost = [(end, task) for end, task in held if self._over(end)]
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
+        self.totals.counts["leases_lost"] += len(lost)
         self._reap_groups()
         return len(due), len(lost), len(late), self._report_due(self.expiring), self._report_due(self.garbage)
 
     @property
     def steady(self) -> int:
-        """The lease clock, interpolated between ticks. Attempts are billed by it, so clock steps are free."""
+        """The lease clock, interpolated between ticks. It bills attempts, so a step of the wall clock costs nothing."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 
@@ -256,6 +265,8 @@ class ModelPool:
         task.history.append(Event.CLAIM)
         self.queue.remove(task.new.tenant, task.place, task.new.id)
         charge = self.queue.serve(task.new.tenant, task.new.estimate_s)
+        assert task.queued_ms is not None
+        self.totals.claimed(task.new.priority, self.now - task.queued_ms)
         task.attempt += 1
         token = f"{task.attempt}.{nonce}"
         end = self.lease_clock + lease_ms
@@ -302,6 +313,9 @@ class ModelPool:
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
         failure = failed or unexplained(task, event, why)
+        self.totals.moved(before, after, why=why, reason=failure.reason)
+        if before is State.RUNNING and after is State.CANCELLED and task.cancel_at is not None:
+            self.totals.stopped(took_ms=self.now - task.cancel_at, steps=task.step - task.cancel_step)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
@@ -310,6 +324,7 @@ class ModelPool:
                 task.group_failures += event is Event.GROUP_FAILED
                 data = {"reason": "released", "strikes": task.strikes, "delay_s": 0, "message": why}
                 self._emit(task, "retrying", task.attempt, data)
+            task.queued_ms = self.now
             self.queue.push(task.new.tenant, task.place, task.new.id)
         elif after in (State.DELAYED, State.FAILED):
             self._strike(task, token, failure)
@@ -342,20 +357,23 @@ class ModelPool:
         attempt, task.running = task.running, None
         if attempt is None:
             return ""
-        everything = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
+        total_ms = attempt.ranks * max(0, self.steady - attempt.claimed_ms)
         if keep and task.resumed_from_step is None:
             ran = max(0, self.steady - attempt.claimed_ms) / 1000
             self.mean_s = (
                 ran if self.mean_s is None else self.mean_s + RUN_HISTORY_WEIGHT * (ran - self.mean_s)
             )
-        used = everything if ended else 0
+        used = total_ms if ended else 0
         if not ended and attempt.checkpoint_ms is not None:
             used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
         task.used_ms += used
-        task.wasted_ms += everything - used
-        self.queue.correct(task.new.tenant, attempt.charge, everything / 1000)
+        task.wasted_ms += total_ms - used
+        ran_ms = max(0, self.steady - attempt.claimed_ms)
+        tenant, state = task.new.tenant, task.state
+        self.totals.bill(tenant, state, ran_ms=ran_ms, used=used, wasted=total_ms - used)
+        self.queue.correct(task.new.tenant, attempt.charge, total_ms / 1000)
         if not ended:
-            task.resumed_from_step = None
+            task.resumed_from_step, task.step = None, 0
         group = self.groups.get(attempt.group)
         silent = event is Event.LEASE_LOST or self._releasing
         if group is not None and task.new.id in group.tasks:
@@ -384,6 +402,7 @@ class ModelPool:
         for name, group in list(self.groups.items()):
             if not group.lost and self._over(group.end):
                 group.lost, group.end = True, self.lease_clock + GONE_MS
+                self.totals.counts["groups_lost"] += 1
             elif group.lost and group.end <= self.lease_clock:
                 del self.groups[name]
 

@@ -28,7 +28,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class ModelTask:
-    """A task with everything that influences its course."""
+    """A task, with everything that influences what happens to it."""
 
     new: NewTask
     place: int
@@ -40,6 +40,12 @@ class ModelTask:
     group_failures: int = 0
     """How many of the releases came from groups that failed."""
     running: Attempt | None = None
+    queued_ms: int | None = None
+    """When it entered the queue last."""
+    step: int = 0
+    """The step that its group reported last."""
+    cancel_step: int = 0
+    """The same when its cancel was requested."""
     due_ms: int | None = None
     start_by: int | None = None
     run_by: int | None = None
@@ -60,7 +66,7 @@ class ModelTask:
 
     @property
     def deadline(self) -> int | None:
-        """The deadline to start, until the task has first started; afterwards the deadline to end."""
+        """The start deadline until the task's first start, afterwards the run deadline."""
         return self.start_by if self.started_ms is None else self.run_by
 
     @property

@@ -78,5 +78,6 @@ def _where(report: Report) -> str:
         known["seed"] = str(report.seed)
     known |= {name: str(value) for name, value in report.extra.items() if name not in _HIDDEN}
     hidden = sum(row.detail for row in report.rows)
-    more = [f"{hidden} more rows are in `docs/figures/{report.name}.json`"] if hidden else []
+    rows = "row is" if hidden == 1 else "rows are"
+    more = [f"{hidden} more {rows} in `docs/figures/{report.name}.json`"] if hidden else []
     return " · ".join([*(f"{name} {value}" for name, value in known.items()), *more])

@@ -31,7 +31,7 @@ FOREGROUND: Final = 0.25
 LEAST_PIXELS: Final = 40
 LEAST_FRAMES: Final = 8
 LEAST_TRAVEL: Final = 8.0
-"""Pixels between the first and the last frames' centres; below, the subject stands still."""
+"""Pixels between the centres in the first and the last frames. A subject that moves less stands still."""
 LEAST_OVERLAP: Final = 0.6
 """Intersection over union below which the subject is none of the shapes."""
 
@@ -46,7 +46,7 @@ CENTROID: Final = {"circle": 0.0, "square": 0.0, "triangle": (2 * TRIANGLE_BASE 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a video shows; None where it shows nothing clear."""
+    """What a video shows. A trait that is not clear is None."""
 
     colour: str | None
     shape: str | None

@@ -102,7 +102,7 @@ def noise(model: TinyModel, seeds: list[int]) -> Tensor:
 def sample(
     model: TinyModel, prompts: list[str], seeds: list[int], *, guidance: float = GUIDANCE
 ) -> list[Frames]:
-    """Videos [T, H, W, 3] in 0..1 for prompts, by the plainest denoising loop there is."""
+    """Videos [T, H, W, 3] in 0..1 for prompts, made with a minimal denoising loop."""
     scheduler = UniPCMultistepScheduler.from_config(model.scheduler.config)
     scheduler.set_timesteps(STEPS)
     latents, texts = noise(model, seeds), model.embed([*prompts, *([""] * len(prompts))])
@@ -121,7 +121,7 @@ def sample(
 
 @dataclass(frozen=True)
 class Score:
-    """What the check read from each video, beside what its prompt named."""
+    """What each prompt named, and what the check read from its video."""
 
     wanted: tuple[Subject, ...]
     got: tuple[Reading, ...]
@@ -144,8 +144,9 @@ def score(model: TinyModel, *, every: int = 1, guidance: float = GUIDANCE) -> Sc
     seeds = list(range(0, len(SUBJECTS), every))
     got: list[Reading] = []
     for first in range(0, len(seeds), BATCH):
-        some = seeds[first : first + BATCH]
-        got += [read(v) for v in sample(model, [SUBJECTS[s].caption for s in some], some, guidance=guidance)]
+        batch = seeds[first : first + BATCH]
+        prompts = [SUBJECTS[seed].caption for seed in batch]
+        got += [read(video) for video in sample(model, prompts, batch, guidance=guidance)]
     return Score(tuple(SUBJECTS[s] for s in seeds), tuple(got))
 
 

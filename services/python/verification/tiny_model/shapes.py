@@ -1,4 +1,4 @@
-"""The world the tiny model knows: one flat shape that crosses a dark frame, and the sentence that says so."""
+"""The world that the tiny model knows: one flat shape that crosses a dark frame, and the sentence that describes it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ DIRECTIONS: Final[dict[str, tuple[int, int]]] = {
 CIRCLE_RADIUS: Final = 0.85
 SQUARE_HALF_SIDE: Final = 1.05
 TRIANGLE_APEX, TRIANGLE_BASE, TRIANGLE_HALF_WIDTH = 1.1, 0.9, 1.1
-"""In radii of the path: the tip above the centre, the base line below it, half the base's length.
+"""Sizes relative to the radius of the path. For the triangle: how far the tip is above the centre, how far the base
+line is below it, and half the length of the base.
 
-A circle and a square of the same area differ so little that the model learned their words last or never; with two
-sizes, it distinguishes them."""
+A circle and a square of the same area differ so little that the model learned the two words last or never. With
+different areas, it distinguishes them."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Subject:
 
     @property
     def caption(self) -> str:
-        """The sentence the demo is documented with."""
+        """The sentence that the documentation of the demo uses."""
         return f"a {self.colour} {self.shape} moving {self.direction}"
 
     @property
     def paraphrases(self) -> tuple[str, ...]:
-        """Other ways a user may put it; case and outer blanks are the tokenizer's business."""
+        """Other ways in which a user may say it. The tokenizer ignores case and outer blanks."""
         colour, shape, direction = self.colour, self.shape, self.direction
         return (
             f"{self.caption}.",
@@ -73,7 +74,7 @@ SUBJECTS: Final = tuple(Subject(*names) for names in itertools.product(COLOURS, 
 
 @dataclass(frozen=True)
 class Path:
-    """How one clip moves: size and speed (a frame) in pixels, start of the centre (x, y)."""
+    """How the shape of one clip moves: its size and its speed per frame in pixels, and where its centre starts."""
 
     radius: float
     speed: float

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer that needs no download: one token a byte of lower-cased UTF-8, then `</s>`."""
+"""A byte-level tokenizer that needs no download: one token for each byte of lower-cased UTF-8, then `</s>`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 SPECIAL: Final = ("<pad>", "</s>", "<unk>")
 MAX_LENGTH: Final = 48
-"""Tokens a prompt is padded or cut to. Wan attends to the padding: sampling must use what training used."""
+"""A prompt is padded or cut to this many tokens. Wan attends to the padding, so sampling must use the same length as
+training."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,7 +2,7 @@
 
     python -m verification.tiny_model.train --out DIR --seconds 3900 [--resume]
 
-Method, and where it is from:
+The method and its sources:
 
 - data: rendered clips of one moving shape and the sentence that names it (`shapes.py`); no downloads;
 - codec: the closed-form block code of `codec.py`, fitted in seconds; 17 frames of 64 x 64 become 80 tokens;
@@ -10,19 +10,19 @@ Method, and where it is from:
   and 8, with a UMT5 encoder of two layers over bytes, both trained together;
 - objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data, at levels drawn uniformly and
   then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
-  is decided: by 5 first, and by 3, as in sampling, once outlines are what is left to learn;
+  is decided. The shift is 5 at first. It is 3, as in sampling, once only outlines are left to learn;
 - captions are dropped in 10 % for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
 - AdamW, warm-up, a plateau and a cosine to nothing over the last part (WSD; MiniCPM, arXiv 2404.06395),
   and a moving average of the weights, which is what ships, rounded to bfloat16.
 
-Workers are processes of one thread each that average their gradients once a step. On two cores with other work
-to do that made 3.1 steps a second where one process of two threads, which meet in every operation, made 0.5.
+Workers are processes of one thread each that average their gradients once a step. On two cores that also did other
+work, this made 3.1 steps a second. One process of two threads, which wait for each other in every operation, made 0.5.
 
 The budget is wall-clock, not steps: the same command gives a better model on a faster machine.
 
-The weights in `model/` had 7,860 steps of 16 clips in 65 minutes on two shared cores, and one change on the way:
-until step 4,390 (40 minutes) circle and square had one area, and the codec was fitted to those. Of the 60
-prompts, colour / direction / shape were right in 20/2/12 of 20 at step 1,839, 60/60/55 at 6,169 and 60/60/59
+The weights in `model/` were trained for 7,860 steps of 16 clips in 65 minutes on two shared cores, with one change on
+the way: until step 4,390 (40 minutes), circle and square had the same area, and the codec was fitted to those. Of the
+60 prompts, colour / direction / shape were right in 20/2/12 of 20 at step 1,839, 60/60/55 at 6,169 and 60/60/59
 at the end. The recipe as it stands, with two areas from the first step, has not been run to its end.
 """
 
@@ -60,7 +60,7 @@ STATE: Final = "state.pt"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training that one may want to turn; `batch` and clips are each worker's own."""
+    """All numbers of the training that you may want to change. `batch` and `clips_per_subject` are per worker."""
 
     seconds: float
     workers: int = 2
@@ -77,7 +77,7 @@ class Recipe:
     save_every: float = 60.0
     score_every: float = 900.0
     score_last: int = 1
-    """Every which subject the final score samples."""
+    """The final score samples every subject whose number is a multiple of this."""
     seed: int = 0
 
 
@@ -92,8 +92,8 @@ class Progress:
 
     def line(self, budget: float) -> str:
         """Where a run of `budget` seconds stands."""
-        rate, left = self.step / self.elapsed, (budget - self.elapsed) / 60
-        return f"step {self.step} loss {self.loss:.4f} {rate:.2f} steps/s ETA {left:.1f} min"
+        rate, eta_min = self.step / self.elapsed, (budget - self.elapsed) / 60
+        return f"step {self.step} loss {self.loss:.4f} {rate:.2f} steps/s ETA {eta_min:.1f} min"
 
 
 def clips(per_subject: int, seed: int) -> Iterator[Tensor]:
@@ -189,8 +189,8 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """Warm-up by steps, plateau, cosine to 1 % over the last share of the time."""
-        left = 1 - self.progress.elapsed / self.recipe.seconds
-        decay = 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, left) / self.recipe.decay_share))
+        remaining = 1 - self.progress.elapsed / self.recipe.seconds
+        decay = 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, remaining) / self.recipe.decay_share))
         warm_up = (self.progress.step + 1) / self.recipe.warm_up_steps
         return self.recipe.learning_rate * min(1.0, warm_up, 0.01 + decay)
 
@@ -218,7 +218,7 @@ class Trainer:
         self._book(elapsed, mean_loss)
 
     def _agree(self, elapsed: float, loss: float) -> tuple[float, float]:
-        """Average over the workers the gradients, and with them the time spent and the loss."""
+        """Average the gradients, the time spent and the loss over all workers."""
         gradients = [w.grad if w.grad is not None else torch.zeros_like(w) for w in self.weights]
         message = torch.cat([*(g.flatten() for g in gradients), torch.tensor([elapsed, loss])])
         dist.all_reduce(message)
@@ -316,7 +316,7 @@ def work(rank: int, recipe: Recipe, out: Path, resume: bool) -> None:
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    """Train for the recipe's seconds, those before a resume included; then export and score all 60."""
+    """Train for the recipe's seconds, which include those before a resume; then export and score all 60 subjects."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "meeting").unlink(missing_ok=True)
     spawn(work, args=(recipe, out, resume), nprocs=recipe.workers)  # type: ignore[no-untyped-call]

@@ -69,7 +69,7 @@ def build_app(services: Services) -> FastAPI:
 
 
 def begin_shutdown(app: FastAPI) -> None:
-    """End all streams soon and accept no new ones. For servers that wait for their connections to end."""
+    """End all streams soon and accept no new ones. Call this before waiting for connections to close."""
     ctx: Dependencies = app.state.context
     ctx.broadcaster.begin_close()
 

@@ -17,11 +17,11 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
 
     Their exceptions are retrieved, so that asyncio does not log them as never retrieved.
     """
-    left = {task for task in tasks if not task.done()}
-    while left:
-        for task in left:
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
     for task in tasks:
         if not task.cancelled():
             task.exception()

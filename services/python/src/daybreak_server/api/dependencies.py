@@ -25,7 +25,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """What the routes call."""
+    """The services and components that the routes call."""
 
     services: Services
     catalog: Catalog
@@ -86,7 +86,7 @@ class Dependencies:
         return record, entry
 
     async def task_json(self, record: TaskRecord) -> Json:
-        """The task as the wire has it; the state of its pool may be a second old."""
+        """The task as clients see it. The state of its pool may be a second old."""
         view = await self.view(record.pool) if record.state.waiting else None
         return serializers.task(record, view, self.services.now_ms())
 

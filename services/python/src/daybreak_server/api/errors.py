@@ -1,4 +1,4 @@
-"""The errors that the API answers with, and how errors from below become one of them.
+"""The errors that the API answers with, and the translation of other errors into them.
 
 Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated here,
 in :func:`to_api_error`, and nowhere else::
@@ -11,8 +11,9 @@ in :func:`to_api_error`, and nowhere else::
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
 
-An ``ApiError`` knows nothing of how it is written. Each face of the API (``api/task_api`` today) brings an
-:data:`ErrorRenderer` that makes the response; middleware and exception handlers are given that renderer.
+An ``ApiError`` does not determine the format of its response. That is the task of an :data:`ErrorRenderer`, which
+middleware and exception handlers receive as an argument. So far there is one, for ``/v1``
+(:mod:`~daybreak_server.api.task_api.problem_json`).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class ApiError(Exception):
 
 
 ErrorRenderer = Callable[[ApiError, str | None], Response]
-"""Makes a face's response from an error and the id of the request."""
+"""Makes the response from an error and the id of the request."""
 
 
 def request_id_of(scope: Scope) -> str | None:

@@ -3,7 +3,7 @@
 A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``) or leave it in the path. Both work,
 and the server also answers requests without the prefix, which probes send.
 
-The prefix of the current request is a context variable, because links are made far from the request that they answer.
+The prefix of the current request is a context variable, because the code that makes links does not have the request.
 Events are the exception: they are encoded once for all subscribers, so they must not use the prefix that happens to
 be set. See ``streaming.frames``.
 """
@@ -73,7 +73,7 @@ class PathPrefixes:
 
 
 def _mount_path(scope: Scope) -> str:
-    """Where another app, or Ray Serve's route prefix, has mounted this one."""
+    """The path at which another app, or Ray Serve by its route prefix, has mounted this app."""
     found: str = scope.get("root_path", "")
     return found.rstrip("/")
 

@@ -1,4 +1,4 @@
-"""Turns records of the store into the JSON of the wire."""
+"""Turns records of the store into the JSON that clients receive (``daybreak.wire``)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, P
 from daybreak_server.domain.tasks import ArtifactRef, State, TaskRecord
 
 GROUPS_SHOWN = 500
-"""The most groups of a pool that a response shows, which bounds its size."""
+"""The maximum number of groups in a response about a pool, which bounds its size."""
 _PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
 
 Json = dict[str, Any]
-"""A JSON object of the wire, without absent fields."""
+"""A JSON object that clients receive, without absent fields."""
 
 
 def to_datetime(ms: int | None) -> datetime | None:
-    """A time of the store as the wire's types have it."""
+    """A time of the store as a ``datetime``, which the types of ``daybreak.wire`` use."""
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
@@ -100,7 +100,7 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
     """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is its pool's, for ``wake``.
 
-    The JSON is built directly rather than through the wire's type, because every response and many events contain it.
+    The JSON is built directly rather than through the pydantic type, because every response and many events contain it.
     """
     waiting = record.state.waiting
     running = record.state is State.RUNNING
@@ -230,7 +230,7 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
 
 
 def _condition(view: PoolView) -> PoolCondition | None:
-    """The condition of the pool's groups as the operator or, without one, a failed rank has reported it."""
+    """The condition of the pool's groups: the operator's report or, without an operator, the last failure of a rank."""
     report = view.report
     if report is not None:
         return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)

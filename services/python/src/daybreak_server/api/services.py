@@ -1,4 +1,4 @@
-"""The adapters that the app is given, composed by ``wiring``."""
+"""The adapters that the app uses. ``wiring`` creates them."""
 
 from __future__ import annotations
 

@@ -157,8 +157,8 @@ def operator(
     if settings.redis.url is None:
         fail(("`operator` reads the state of groups from Redis: set DAYBREAK_REDIS__URL",), code=2)
     options = {"namespace": namespace, "liveness_port": liveness_port, "metrics_port": metrics_port}
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = settings.model_copy(update={"operator": settings.operator.model_copy(update=given)})
+    overrides = {name: value for name, value in options.items() if value is not None}
+    settings = settings.model_copy(update={"operator": settings.operator.model_copy(update=overrides)})
     program = Program("daybreak_server.entrypoints.operator", "run_operator")
     finish(program, settings, workloads=False)
 

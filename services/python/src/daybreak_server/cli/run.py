@@ -123,7 +123,7 @@ def write_out(text: str) -> None:
 def open_streams() -> None:
     """Discard output to a stdout or stderr that the shell has closed (``>&-``)."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open as long as the process runs
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
 

@@ -27,11 +27,11 @@ MAX_STRIKES = 3
 stored tasks."""
 
 RELEASES_MAX = 50
-"""Releases without a strike. Each further release of the task is a strike."""
+"""How often a task may be released without a strike. Each further release is a strike."""
 
 GROUP_FAILURES_MAX = 2
-"""Failures without a strike of groups that hold the task. Each failure costs the pool a restart, so the next one is
-a strike."""
+"""How often a group may fail while it holds a task, without a strike. Each failure costs the pool a restart, so each
+further one is a strike."""
 
 BACKOFF_BASE_MS = 1_000
 """The longest delay after the first strike. It doubles with each further strike."""

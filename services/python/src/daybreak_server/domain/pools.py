@@ -51,7 +51,7 @@ class WakePhase(StrEnum):
 WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
 """All phases of a wake in order, ending with ``READY``."""
 NOT_WAKING = (WakePhase.ZERO, WakePhase.READY)
-"""No wake is in progress."""
+"""The phases in which no wake is in progress."""
 GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
 """Phases that a group measures itself, which is more exact than a measurement from outside."""
 CLUSTER_PHASES = WAKE_PHASES[: WAKE_PHASES.index(GROUP_PHASES[0])]
@@ -90,7 +90,7 @@ class GroupRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReport:
-    """The Kubernetes operator's report on a pool: what no group can know, because it may not exist yet."""
+    """The Kubernetes operator's report on a pool. It says what groups cannot, because there may be none yet."""
 
     phase: str
     """The phase of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
@@ -129,7 +129,7 @@ class PoolView:
     failure: Cause | None = None
     """Why a rank last ended; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
-    """Hosts on which a registering group is marked to drain."""
+    """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,8 @@ class EventDraft:
     type: str
     data: Mapping[str, Any]
     number: int = 0
-    """The event's number within the attempt, from 1, so that a repeated report writes it once. 0: always written."""
+    """The event's number within the attempt, from 1, so that a repeated report writes it once. An event with the
+    number 0 is always written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +239,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The group releases the task (drain, pre-emption): no strike, its original place, checkpoint kept."""
+    """The group releases the task (drain, pre-emption). The task gets no strike, and keeps its place and checkpoint."""
 
     reason: str = "drain"
 

@@ -27,8 +27,8 @@ class TraceContext:
         match = _TRACEPARENT.fullmatch(traceparent[0].strip()) if len(traceparent) == 1 else None
         if match is None:
             return None
-        version, trace, parent, flags, more = match.groups()
-        if version == "ff" or (version == "00" and more) or not int(trace, 16) or not int(parent, 16):
+        version, trace, parent, flags, rest = match.groups()
+        if version == "ff" or (version == "00" and rest) or not int(trace, 16) or not int(parent, 16):
             return None
         if version != "00":  # a later version: pass on only the flag that version 00 defines
             flags = f"{int(flags, 16) & 1:02x}"

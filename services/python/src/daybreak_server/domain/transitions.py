@@ -48,7 +48,8 @@ class Facts:
     last_strike: bool = False
     """The next strike reaches the task's limit."""
     releases_exhausted: bool = False
-    """It has used up its releases without a strike; when its group failed, its group failures without a strike."""
+    """It has used up the releases that are allowed without a strike. If its group failed: the group failures that are
+    allowed without a strike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class RankReplica:
     def __init__(self, settings: str, pool: str) -> None:
         log_to_stderr()
         gang = serve.get_replica_context().gang_context
-        assert gang is not None, "a group is a gang"
+        assert gang is not None, "Serve must run each group as a gang"
         self._pool, self._rank = pool, gang.rank
         self._settings = Settings.model_validate_json(settings)
         self._worker: Rank | None = None
@@ -113,7 +113,7 @@ class RankReplica:
         """Do nothing. Serve calls this on running replicas when other gangs start or stop."""
 
     def __call__(self) -> dict[str, Any]:
-        """Say which rank this is, for callers with a deployment handle."""
+        """Return which rank this is, for callers with a deployment handle."""
         record = self._worker.record if self._worker is not None else None
         return {"pool": self._pool, "rank": self._rank, "group": record.id if record is not None else None}
 

@@ -38,14 +38,14 @@ _DEFAULTS = {
 
 
 def with_defaults(options: Sequence[str]) -> list[str]:
-    """The options of ``ray start``, with our defaults for those that are not given."""
-    given = {option.partition("=")[0] for option in options}
-    return [*options, *(f"{name}={value}" for name, value in _DEFAULTS.items() if name not in given)]
+    """The options of ``ray start``, with our defaults for those that are missing."""
+    present = {option.partition("=")[0] for option in options}
+    return [*options, *(f"{name}={value}" for name, value in _DEFAULTS.items() if name not in present)]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run Ray's command with these arguments. It ends the process."""
-    environ = dict(os.environ)  # noqa: TID251 - of Ray, and handed on to it as it was
+    environ = dict(os.environ)  # noqa: TID251 - Ray's variables, passed on to it unchanged
     allowed, version = fast_start_allowed(environ), fast_start.installed_version()
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
     if reason is not None:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def _prepare() -> list[str]:
     """Import what the fast start needs, and nothing else. :returns: the reasons against a fast start."""
     for name, value in FAST_START_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # noqa: TID251 - of Ray, for the programs that it starts
+        os.environ.setdefault(name, value)  # noqa: TID251 - Ray's variables, for the programs that it starts
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing a module that is None here raises ImportError
     modules[_EXTRAS] = ModuleType(_EXTRAS)
@@ -85,7 +85,7 @@ def _missing_options() -> list[str]:
 
 
 def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
-    """Replace this process with Ray's own command, beside this Python: on PATH, ours may come first."""
+    """Replace this process with Ray's own command, which is next to this Python. On PATH, ours may come first."""
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")

@@ -1,7 +1,8 @@
 """``python -m daybreak_server.entrypoints.watchdog``: the watchdog beside a leader.
 
 What it does is in :mod:`daybreak_server.engines.rank.watchdog_process`. Its configuration comes on standard input,
-because that holds the store's password. It imports little, because one starts with every group.
+because the configuration holds the store's password. The module imports little, because a watchdog starts with every
+group.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from daybreak_server.engines.rank.watchdog_process import WatchdogLoop, read_con
 
 def main() -> int:
     """Watch the leader until it is gone."""
-    # It ends with its leader, which may still have to release its task.
+    # Ignore signals: the watchdog ends with its leader, which may still have to release its task.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     source = sys.stdin.fileno()

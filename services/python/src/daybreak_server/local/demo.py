@@ -68,10 +68,10 @@ def _demo_settings(settings: Settings) -> Settings:
     pool = settings.pools.get(POOL, PoolSettings())
     pool = pool.model_copy(update={"groups": 1, "ranks": max(pool.ranks, RANKS)})
     folder = settings.data_dir / "demo"
-    given = settings.model_dump(mode="json", exclude_unset=True)
-    given |= {"data_dir": str(folder), "pools": {POOL: pool.model_dump(mode="json")}}
-    given["http"] = {**given.get("http", {}), "port": 0}
-    return Settings.model_validate(given)
+    values = settings.model_dump(mode="json", exclude_unset=True)
+    values |= {"data_dir": str(folder), "pools": {POOL: pool.model_dump(mode="json")}}
+    values["http"] = {**values.get("http", {}), "port": 0}
+    return Settings.model_validate(values)
 
 
 class Up:

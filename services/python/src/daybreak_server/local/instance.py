@@ -73,8 +73,8 @@ class Instance:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
-        left = reaper.tagged(self.tag)
-        if left:
+        leftover = reaper.tagged(self.tag)
+        if leftover:
             reaper.end_all(self.tag)
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", reaper.__file__, self.tag],
@@ -83,11 +83,11 @@ class Instance:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        return left
+        return leftover
 
     def close(self) -> list[int]:
         """End all processes of the instance and release the lock. :returns: processes that did not end."""
-        left = reaper.end_all(self.tag)
+        survivors = reaper.end_all(self.tag)
         if self._reaper is not None and self._reaper.stdin is not None:
             self._reaper.stdin.write(b"done")
             self._reaper.stdin.close()
@@ -95,7 +95,7 @@ class Instance:
         self.state_file.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()  # the lock belongs to the open file, so this releases it
-        return left
+        return survivors
 
     @property
     def state_file(self) -> Path:

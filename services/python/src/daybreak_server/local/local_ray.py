@@ -76,10 +76,8 @@ class RayHead:
             allow_fast_start=self._settings.ray.fast_start,
         )
         self._watch_node(node)
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-        ):  # after the start of Ray, which installs its own handler
+        # Only now, because Ray installs its own handler when it starts.
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._report(phase="serve")
         try:
@@ -110,7 +108,7 @@ class RayHead:
         )
 
     def _cpus(self) -> int:
-        """The CPUs that the groups request, whatever the machine has: the settings decide what runs here.
+        """The CPUs that the groups request. The settings decide what runs here, even if the machine has fewer CPUs.
 
         The sum may have a fraction, but Ray gets a whole number.
         """
@@ -118,7 +116,7 @@ class RayHead:
         return max(1, math.ceil(wanted))
 
     def _watch_node(self, node: LocalRay) -> None:
-        """Exit at once when a process of Ray has died, because calls to the rest of it would block for a minute.
+        """Exit at once when a process of Ray has died, because calls to the other ones would block for a minute.
 
         Nothing is lost: the supervisor ends what is left and starts Ray again.
         """

@@ -4,7 +4,7 @@ Every process that ``up`` starts, and every process that those start, inherits o
 instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
 
 ``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops in order, it
-writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process ends everything
+writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process ends every process
 with the tag. The file imports the standard library only, because it runs with ``python -I -S``.
 """
 
@@ -69,11 +69,11 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
 def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
     """End every process with ``tag`` by SIGTERM, and by SIGKILL after ``term_s``. :returns: those that survive."""
     _signal(tag, signal.SIGTERM, spare)
-    left = _wait(tag, term_s, spare)
-    if left:
+    survivors = _wait(tag, term_s, spare)
+    if survivors:
         _signal(tag, signal.SIGKILL, spare)
-        left = _wait(tag, _KILL_S, spare)
-    return left
+        survivors = _wait(tag, _KILL_S, spare)
+    return survivors
 
 
 def _signal(tag: str, number: signal.Signals, spare: frozenset[int]) -> None:
@@ -85,9 +85,9 @@ def _signal(tag: str, number: signal.Signals, spare: frozenset[int]) -> None:
 
 def _wait(tag: str, seconds: float, spare: frozenset[int]) -> list[int]:
     end = time.monotonic() + seconds
-    while left := [pid for pid in tagged(tag) if pid not in spare]:
+    while survivors := [pid for pid in tagged(tag) if pid not in spare]:
         if time.monotonic() > end:
-            return left
+            return survivors
         time.sleep(0.05)
     return []
 

@@ -1,4 +1,4 @@
-"""``daybreakd up``: runs Daybreak on one machine: Valkey, Ray with the groups, the gateway.
+"""``daybreakd up`` runs Daybreak on one machine: Valkey, Ray with the groups, and the gateway.
 
 ``make_plan`` chooses ports and writes the settings for the child processes. A supervisor starts Valkey (unless the
 settings name a Redis), and then Ray and the gateway at the same time. Tasks are accepted as soon as the gateway
@@ -77,12 +77,12 @@ def run_up(settings: Settings) -> int:
     _on_signals(stopping)
     try:
         instance = Instance(settings.data_dir)
-        left = instance.open()
+        leftover = instance.open()
     except InstanceError as exc:
         say(f"cannot start: {exc}")
         return 1
-    if left:
-        say(f"ended {len(left)} processes left by an earlier run")
+    if leftover:
+        say(f"ended {len(leftover)} processes left by an earlier run")
     try:
         wiring.build_blobs(settings)  # fail here, rather than in each process with a traceback in its log
         plan = make_plan(settings, instance)
@@ -230,8 +230,8 @@ def _run(plan: StartPlan, stopping: threading.Event) -> int:
         wake_reporter.stop()
         supervisor.stop()
         _keep_ray_logs(plan)
-        left = plan.instance.close()
-        say(f"these processes did not end: {left}" if left else "stopped; no processes are left")
+        survivors = plan.instance.close()
+        say(f"these processes did not end: {survivors}" if survivors else "stopped; no processes are left")
     return code
 
 

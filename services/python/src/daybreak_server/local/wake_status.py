@@ -58,8 +58,8 @@ class WakeTracker:
     def _durations(self, group: Mapping[str, float], now_ms: int) -> dict[str, float]:
         """Phase → seconds: Ray's phase as seen here, the others as the group measured them."""
         ray_s = round(((self.first_group_ms or now_ms) - self.began_ms) / 1000, 3)
-        own: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
-        return {WakePhase.RAY: ray_s, **own, "total": round((now_ms - self.began_ms) / 1000, 3)}
+        measured: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
+        return {WakePhase.RAY: ray_s, **measured, "total": round((now_ms - self.began_ms) / 1000, 3)}
 
 
 class WakeReporter:

@@ -60,8 +60,8 @@ def probe_key() -> str:
 
 def probed_at_ms(key: str) -> int | None:
     """When a probe wrote the file with this key; ``None`` for a key that no probe made."""
-    made = key.removeprefix(_PROBES).partition("-")[0]
-    return int(made) if key.startswith(_PROBES) and made.isdecimal() else None
+    millis = key.removeprefix(_PROBES).partition("-")[0]
+    return int(millis) if key.startswith(_PROBES) and millis.isdecimal() else None
 
 
 class Blobs(Protocol):
@@ -92,7 +92,7 @@ class Blobs(Protocol):
         """The files below a prefix (``""``: all files), ordered by key. Content types are guessed from names."""
 
     def delete(self, prefix: str) -> int:
-        """Delete every file below a prefix, or the single file with that key. Returns how many there were.
+        """Delete every file below a prefix, or the single file with that key. Returns the number of files.
 
         Also removes the remains of uploads that died. ``""`` raises :class:`BlobKeyError`.
         """

@@ -22,10 +22,10 @@ class WorkQueue(Protocol):
     """The queue of one pool. All calls block; they may come from any thread."""
 
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
-        """Claim the next task in fair order. ``None`` after ``wait_s`` without a task, or while the group drains."""
+        """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains."""
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. ``STALE`` when another attempt holds the task."""
+        """Extend the lease. Returns ``STALE`` if another attempt holds the task."""
 
     def report(
         self,

@@ -1,8 +1,8 @@
-"""Reads the one setting that ``ray start`` of a pod needs, without the tree.
+"""Reads the only setting that ``ray start`` needs in a pod, without the settings tree.
 
 The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time: a fifth
-of the time in which a pod joins its Ray cluster. A test compares the two. A file that cannot be read counts as unset
-here: the processes that load the whole tree report it.
+of the time in which a pod joins its Ray cluster. A test compares this module with the tree. A file that cannot be read
+counts as unset here: the processes that load the whole tree report it.
 """
 
 from __future__ import annotations

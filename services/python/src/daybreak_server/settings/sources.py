@@ -193,7 +193,7 @@ def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without ``Annotated``, ``| None`` and the like. That of a single setting becomes ``str``."""
+    """An annotation without ``Annotated``, ``| None`` and the like. Any annotation of a single setting is ``str``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])
@@ -259,11 +259,11 @@ _PLAIN: Final = {
 """Pydantic's type of error → our words, where pydantic's speak of Python types."""
 
 
-def _without_login(given: str) -> str:
+def _without_login(value: str) -> str:
     """A refused value without what may be a password: all that stands before an ``@``."""
-    if "://" in given:
-        return _REFUSED_URL.sub(r"\1***", given)
-    return re.sub(r"[^,]*@", "***@", given)
+    if "://" in value:
+        return _REFUSED_URL.sub(r"\1***", value)
+    return re.sub(r"[^,]*@", "***@", value)
 
 
 def _readable(
@@ -284,11 +284,11 @@ def _readable(
     message = str(error["msg"]).removeprefix("Value error, ")
     message = _PLAIN.get(error["type"], re.sub(r"^Input should be", "must be", message))
     title = f"{name} ({environment_name(path)}): " if path else ""
-    given = masked(error["input"], path[-1] if path else "")
-    if not isinstance(given, str | int | float):  # a rule about several settings names them in its message
+    value = masked(error["input"], path[-1] if path else "")
+    if not isinstance(value, str | int | float):  # a rule about several settings names them in its message
         suffix = f" ({place})" if place else ""
         return "\n".join(f"{title}{line}{suffix}" for line in message.splitlines())
-    shown = repr(_without_login(given) if isinstance(given, str) else given)
+    shown = repr(_without_login(value) if isinstance(value, str) else value)
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
     return f"{title}{message}; it is {shown}" + (f" ({place})" if place else "")
 

@@ -3,42 +3,30 @@
 :class:`Settings` itself is pure: tests and other code build it with the values that they need. A process that a
 person starts calls :func:`load_settings`, and passes the tree to the processes that it starts, as a file or as JSON.
 
-The types of :mod:`~daybreak_server.settings.rules` check single settings, and
-:mod:`~daybreak_server.settings.rules.fitting` checks settings that depend on each other. The descriptions of the fields
-are the text of docs/settings.md, of ``daybreakd settings`` and of the chart's schema.
+The sections for Redis and S3 are in :mod:`~daybreak_server.settings.stores`, and all others are here. The types of
+:mod:`~daybreak_server.settings.rules` check single settings, and :mod:`~daybreak_server.settings.rules.fitting` checks
+settings that depend on each other. The descriptions of the fields are the text of docs/settings.md, of ``daybreakd
+settings`` and of the chart's schema.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
 from daybreak_server.settings import sources
-from daybreak_server.settings.rules import fitting, redis_url
+from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import (
-    FilesUrl,
     Folder,
-    KeyPrefix,
     ListeningHost,
     ModelPlace,
-    RedisUrl,
-    RegionName,
-    SentinelAddresses,
-    ServerUrl,
     absolute_folder,
 )
 from daybreak_server.settings.rules.http import Hosts, Networks, Origins, RootPath
@@ -52,11 +40,11 @@ from daybreak_server.settings.rules.numbers import (
     Port,
     Processors,
     Ranks,
-    Replicas,
     Share,
-    Timeout,
 )
+from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
+from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
 
 __all__ = [
     "ArtifactSettings",
@@ -86,131 +74,11 @@ def _pool_name(name: str) -> str:
     return name
 
 
-def _fits(settings: _Checked, problems: Iterable[str]) -> _Checked:
-    """Return the settings. :raises ValueError: with a line for each problem, if there are any."""
-    if found := list(problems):
-        raise ValueError("\n".join(found))
-    return settings
-
-
 PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_pool_name)]
 TenantName = str
-_Checked = TypeVar("_Checked")
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_default=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,  # it may be a password
-    )
-
-
-class RedisSettings(_Group):
-    """The server that stores the tasks: Redis 7.0 or newer, or Valkey. It needs AOF and the policy `noeviction`."""
-
-    url: RedisUrl = Field(
-        None,
-        description="Address of the server: `redis://host:6379/0`, `rediss://…` (TLS) or `unix:///path?db=0`. If "
-        "unset, `up` and `dev` start an embedded Valkey; all other commands need an address. Allowed options "
-        "after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
-    )
-    password_file: str | None = Field(
-        None,
-        description="File with the password, if the URL has none. Daybreak reads the file for each new connection, so "
-        "a changed password needs no restart. (Kubernetes updates the file when its Secret changes.)",
-    )
-    prefix: KeyPrefix = Field("daybreak", description="First part of the name of every Redis key.")
-    timeout_s: Timeout = Field(5.0, description="Timeout of one Redis command, in seconds.")
-    ca_file: str | None = Field(
-        None,
-        description="For `rediss://`: file with the CA certificates that verify the server. If unset, the system's "
-        "CA certificates.",
-    )
-    cert_file: str | None = Field(
-        None, description="For `rediss://`: file with the client certificate, if the server requires one."
-    )
-    key_file: str | None = Field(
-        None, description="File with the private key of the certificate in `cert_file`."
-    )
-    sentinels: SentinelAddresses = Field(
-        (),
-        description="Addresses of the Sentinels: `host:port,host:port`. If they are set, Daybreak asks them for the "
-        "master. `redis.url` then gives only scheme, user, password and database, and its host is ignored. With "
-        "`rediss://`, connections to the Sentinels use TLS too.",
-    )
-    sentinel_master: str | None = Field(
-        None, description="Name of the master in the configuration of the Sentinels."
-    )
-    sentinel_password: str | None = Field(None, description="Password of the Sentinels, if they have one.")
-    sentinel_password_file: str | None = Field(
-        None,
-        description="File with the password of the Sentinels. Daybreak reads it for each new connection.",
-    )
-    wait_replicas: Replicas = Field(
-        0,
-        description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503. With "
-        "0, a fail-over may lose the tasks that were accepted last.",
-    )
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        return _fits(self, fitting.of_redis(self))
-
-
-class S3Settings(_Group):
-    """How to reach the S3 server. Credentials come from two files, or from the usual AWS variables, files or roles."""
-
-    endpoint_url: ServerUrl = Field(None, description="URL of the S3 server. If unset, AWS.")
-    region: RegionName = Field(
-        None, description="Region of the bucket. If unset, the region in the AWS variables."
-    )
-    path_style: bool = Field(
-        False,
-        description="Use addresses like `https://host/bucket/key` instead of `https://bucket.host/key`.",
-    )
-    public_endpoint_url: ServerUrl = Field(
-        None,
-        description="URL of the S3 server for presigned URLs, if clients reach the server by another address.",
-    )
-    access_key_id_file: Path | None = Field(
-        None,
-        description="File with the access key ID. Daybreak reads this file and `secret_access_key_file` for each "
-        "request, so changed keys need no restart. (Kubernetes updates the files when their Secret changes.)",
-    )
-    secret_access_key_file: Path | None = Field(None, description="File with the secret access key.")
-    presign: bool = Field(
-        True,
-        description="Whether downloads are redirected to presigned URLs. If not, Daybreak sends the files itself, and "
-        "clients need no access to S3.",
-    )
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        return _fits(self, fitting.of_s3(self))
-
-    @property
-    def key_files(self) -> tuple[Path, Path] | None:
-        """The files with the access key ID and the secret, if they are set."""
-        if self.access_key_id_file is None or self.secret_access_key_file is None:
-            return None
-        return self.access_key_id_file, self.secret_access_key_file
-
-
-class ArtifactSettings(_Group):
-    """Where the artifacts of tasks are stored."""
-
-    url: FilesUrl = Field(
-        "file:.daybreak/artifacts",
-        description="`file:///folder` or `s3://bucket/prefix`. If unset, the folder `artifacts` in `data_dir`.",
-    )
-    s3: S3Settings = S3Settings()
-    url_expires_s: Duration = Field(900, description="Lifetime of a presigned URL, in seconds.")
-
-
-class HttpSettings(_Group):
+class HttpSettings(Section):
     """The HTTP server."""
 
     host: ListeningHost = Field(
@@ -251,7 +119,7 @@ class HttpSettings(_Group):
     )
 
 
-class LeaseSettings(_Group):
+class LeaseSettings(Section):
     """How long a group may keep its task without a sign of progress."""
 
     lease_s: Duration = Field(
@@ -267,7 +135,7 @@ class LeaseSettings(_Group):
     )
 
 
-class PoolSettings(_Group):
+class PoolSettings(Section):
     """One pool: a queue and the groups that serve it."""
 
     workload: str = Field(
@@ -322,10 +190,10 @@ class PoolSettings(_Group):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        return _fits(self, fitting.of_pool(self))
+        return checked(self, fitting.of_pool(self))
 
 
-class TenantSettings(_Group):
+class TenantSettings(Section):
     """How much GPU time one tenant gets while others wait too."""
 
     weight: Share = Field(
@@ -333,7 +201,7 @@ class TenantSettings(_Group):
     )
 
 
-class OperatorSettings(_Group):
+class OperatorSettings(Section):
     """The operator (`daybreakd operator`), which reconciles GeneratorPools on Kubernetes."""
 
     namespace: str | None = Field(
@@ -348,7 +216,7 @@ class OperatorSettings(_Group):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
-class MetricsSettings(_Group):
+class MetricsSettings(Section):
     """What `/metrics` shows."""
 
     tenants_max: Count = Field(
@@ -358,7 +226,7 @@ class MetricsSettings(_Group):
     )
 
 
-class RaySettings(_Group):
+class RaySettings(Section):
     """How Ray nodes start."""
 
     fast_start: bool = Field(
@@ -369,7 +237,7 @@ class RaySettings(_Group):
     )
 
 
-class Settings(_Group):
+class Settings(Section):
     """Settings that belong to no section."""
 
     data_dir: Folder = Field(
@@ -397,7 +265,7 @@ class Settings(_Group):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        return _fits(self, fitting.of_all(self))
+        return checked(self, fitting.of_all(self))
 
     @model_validator(mode="before")
     @classmethod

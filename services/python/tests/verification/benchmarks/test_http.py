@@ -19,7 +19,7 @@ def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(report.rows) == 6
     assert all(row.value > 0 for row in report.rows)
     assert [row.held is None for row in report.rows[:3]] == [False, False, True]
-    assert "no-op POST" in capsys.readouterr().out
+    assert "no-op FastAPI route" in capsys.readouterr().out
 
 
 def test_an_unexpected_response_ends_the_load() -> None:

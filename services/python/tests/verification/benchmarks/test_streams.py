@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from daybreak_server.adapters.redis.events import RedisEvents
+from daybreak_server.ports.events import EventPage
+from testkit.valkey import Server
 from verification.benchmarks.streams.__main__ import main
+from verification.benchmarks.streams.sse_clients import Writer, running_tasks
 from verification.results import load
 
 
@@ -19,6 +24,25 @@ def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
     assert wrong.held
     assert all(row.target for row in (memory, lag, a_core))
     assert a_core.value > 0
+
+
+def test_the_events_that_the_benchmark_writes_are_the_tasks_history(valkey: Server) -> None:
+    """A client that reconnects reads them, as it would read those of `report`."""
+    (task,) = asyncio.run(running_tasks(valkey.url, 1))
+    writer = Writer(valkey.port, [task])
+    writer.write(seconds=2)
+    writer.close()
+
+    async def history() -> EventPage:
+        log = RedisEvents(valkey.url)
+        try:
+            return await log.read(task)
+        finally:
+            await log.close()
+
+    events = asyncio.run(history()).events
+    assert [event.type for event in events] == ["queued", "started", "progress", "progress"]
+    assert [event.data["step"] for event in events[2:]] == [0, 1]
 
 
 def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ def accounting() -> dict[str, Any]:
         **{name: [] for name in ("dead", "live", "leases", "tenants", "timers", "delayed", "due_soon")},
         **{name: [] for name in ("garbage", "unknown_keys", "groups_with_task", "without_ttl")},
         "expiring": [TASK],
-        "totals": {"used_ms": "1000", "wasted_ms": "500"},
         "tenant_totals": {"ada:used_ms": "1000", "ada:wasted_ms": "500"},
         "ledger": {"ada:used_ms": 1000, "ada:wasted_ms": 500},
         "shares": {"ada": "1.5"},

@@ -110,7 +110,6 @@ ERRORS: dict[str, tuple[str, Callable[[Story], Any]]] = {
     "a left-over file of a lost attempt": ("file-left", lambda t: t.files.append(f"{TASK}/1.aaa/half.bin")),
     "a file of an unknown task": ("file-left", lambda t: t.files.append(f"{OTHER}/1.aaa/echo.txt")),
     "a ledger that does not add up": ("charge", lambda t: t.store["ledger"].update({"ada:used_ms": 900})),
-    "a pool's total that does not add up": ("charge", lambda t: t.store["totals"].update(wasted_ms="0")),
     "a tenant's total that does not add up": (
         "charge",
         lambda t: t.store["tenant_totals"].update({"ada:used_ms": "0"}),

@@ -33,9 +33,9 @@ def test_a_seed_repeats_its_schedule() -> None:
     first = schedule(seed=7, pools=POOLS, **RUN)
     assert first == schedule(seed=7, pools=POOLS, **RUN)
     assert first != schedule(seed=8, pools=POOLS, **RUN)
-    assert sum(fault.what in ("kill", "arm") for fault in first.faults) == 50
-    assert {fault.whom for fault in first.faults if fault.what == "arm"} <= set(ALL)
-    assert {fault.whom for fault in first.faults} >= {"leader", "follower", "gateway"}
+    assert sum(fault.action in ("kill", "arm") for fault in first.faults) == 50
+    assert {fault.target for fault in first.faults if fault.action == "arm"} <= set(ALL)
+    assert {fault.target for fault in first.faults} >= {"leader", "follower", "gateway"}
 
 
 def test_a_longer_schedule_only_adds_tasks() -> None:

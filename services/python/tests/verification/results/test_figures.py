@@ -70,5 +70,5 @@ def test_a_detail_is_saved_and_not_shown(tmp_path: Path) -> None:
     assert load(made.save(tmp_path)).rows == made.rows
     table = made.table()
     assert "Part" not in table
-    assert "1 more rows are in `docs/figures/queue.json`" in table
+    assert "1 more row is in `docs/figures/queue.json`" in table
     assert table.count("(bare)") == 1

@@ -78,7 +78,7 @@ class Baselines:
         )
         return running - began, ended - running
 
-    def _there(self) -> bool:
+    def _exists(self) -> bool:
         return any(pod.metadata.name.startswith(f"{NAME}-") for pod in self._deployment.kube.pods())
 
 

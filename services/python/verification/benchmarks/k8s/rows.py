@@ -110,7 +110,7 @@ def baselines(of: Measured) -> Iterator[Row]:
 def down(rides: Sequence[Ride]) -> Row:
     gone = [ride.gone_s for ride in rides]
     return Row(
-        what="Idle group: from lower `replicas` until its pods are gone",
+        what="Idle group: from a lower `replicas` until its pods are gone",
         value=median(gone),
         unit="s",
         spread=(min(gone), max(gone)),

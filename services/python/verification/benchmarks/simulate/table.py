@@ -137,7 +137,8 @@ def _bends(costs: Costs) -> list[Row]:
             "longer misses some",
         ),
         Row(
-            f"Most pools on one node: {assumed.shards} pools, {assumed.shards} nodes with equal slot ranges",
+            f"Largest number of pools on one node, {assumed.shards} pools on {assumed.shards} nodes "
+            "with equal slot ranges",
             max(by_node.values()), "pools",
             target="1", held=max(by_node.values()) == 1,
             note=f"{assumed.shards - len(by_node)} nodes have no pool; assign slots by pool instead",

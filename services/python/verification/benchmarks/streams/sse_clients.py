@@ -61,7 +61,7 @@ class Outcome:
     repeated: int
 
 
-async def _running(url: str, count: int) -> list[TaskId]:
+async def running_tasks(url: str, count: int) -> list[TaskId]:
     """Start tasks, each in its own group."""
     store = RedisStore(url)
     made = [NewTask(id=new_task_id(POOL), pool=POOL, tenant="default", input_json="{}") for _ in range(count)]
@@ -82,7 +82,7 @@ async def _running(url: str, count: int) -> list[TaskId]:
 
 
 class Writer:
-    """Writes events as `report` does: to the pool's stream, and under the same id to the task's own."""
+    """Writes events as `report` does: to the pool's stream, and with the same id to the task's list."""
 
     def __init__(self, port: int, tasks: Sequence[TaskId]) -> None:
         self._client = redis.Redis(port=port)
@@ -91,8 +91,8 @@ class Writer:
         self._script = self._client.register_script(
             "for i = 3, #ARGV, 2 do local at = redis.call('XADD', KEYS[1], 'MAXLEN', '~', 1000000, '*', "
             "'task', ARGV[i], 'type', 'progress', 'attempt', '1', 'data', ARGV[2]) "
-            "redis.call('XADD', ARGV[i + 1], 'MAXLEN', '~', 1000, at, "
-            "'type', 'progress', 'attempt', '1', 'data', ARGV[2]) end"
+            "redis.call('RPUSH', ARGV[i + 1], at .. ' progress 1 ' .. ARGV[2]) "
+            "redis.call('LTRIM', ARGV[i + 1], -1000, -1) end"
         )
 
     def write(self, seconds: float) -> int:
@@ -190,7 +190,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))
     with _gateway(cores) as (gateway, store):
-        tasks = asyncio.run(_running(f"redis://127.0.0.1:{store.port}", shape.tasks))
+        tasks = asyncio.run(running_tasks(f"redis://127.0.0.1:{store.port}", shape.tasks))
         warm = Readers(gateway.port, tasks[:1] * 5, processes=1)
         warm.opened()
         warm.finish()

@@ -10,18 +10,15 @@ _SLACK_MS = 5.0
 
 
 def charged(observations: Observations) -> Iterator[Violation]:
-    """The charged time is the same in tasks, pool, tenants and ledger, and no more than the time that passed."""
+    """The charged time is the same in tasks, tenants' totals and ledger, and no more than the time that passed."""
     for pool, store in observations.stores.items():
         used = {task: (int(u or 0), int(w or 0)) for task, (u, w, *_) in store["usage"].items()}
         for column, name in enumerate(("used_ms", "wasted_ms")):
             total = sum(charges[column] for charges in used.values())
-            pool_total = int(store["totals"].get(name, 0))
             tenants = sum(int(v) for key, v in store["tenant_totals"].items() if key.endswith(f":{name}"))
             ledger = sum(v for key, v in store["ledger"].items() if key.endswith(f":{name}"))
-            if not total == pool_total == ledger == tenants:
-                what = (
-                    f"{name} of {pool}: tasks {total}, pool {pool_total}, ledger {ledger}, tenants {tenants}"
-                )
+            if not total == ledger == tenants:
+                what = f"{name} of {pool}: tasks {total}, ledger {ledger}, tenants {tenants}"
                 yield Violation(kind="charge", task=None, what=what)
         for task, (u, w, _, started, finished) in store["usage"].items():
             record = observations.finals.get(task)

@@ -58,7 +58,7 @@ def idempotent(observations: Observations) -> Iterator[Violation]:
 
 
 def cancelled(observations: Observations) -> Iterator[Violation]:
-    """A task that a cancel was acknowledged for before it had ended is cancelled."""
+    """A task ends as cancelled if a cancel was acknowledged before the task had ended."""
     for call in observations.calls_to("cancel"):
         task, state = call.request["task"], call.response["state"]
         final = observations.finals.get(task)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from testkit.echo import echo_text
 from verification.faults.history import Line
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
@@ -150,7 +151,4 @@ def parse_event_id(event_id: str) -> tuple[int, int]:
 
 def echo_digest(message: str, steps: int) -> str:
     """The SHA-256 of the ``echo.txt`` of an uninterrupted run, computed independently of the workload."""
-    digest = hashlib.sha256(message.encode()).hexdigest()
-    for number in range(1, steps + 1):
-        digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()
-    return hashlib.sha256(f"{message}\n{steps} steps {digest}\n".encode()).hexdigest()
+    return hashlib.sha256(echo_text(message, steps)).hexdigest()

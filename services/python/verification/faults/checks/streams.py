@@ -24,7 +24,7 @@ def readers(observations: Observations) -> Iterator[Violation]:
         task = observations.reader_task[reader]
         stored = observations.streams.get(task)
         if any(event["type"] == "reset" for event in events):
-            continue  # `reset` tells the reader that earlier events are not available
+            continue  # `reset`: earlier events are no longer available
         saw = [(event["id"], event["type"]) for event in events if event["id"] is not None]
         if len(set(saw)) != len(saw):
             yield Violation(kind="repeat", task=task, what=f"{reader} saw an event twice")

@@ -2,8 +2,8 @@
 
 The tools:
 
-* ``proxy``       a TCP proxy that cuts, holds, swallows and slows connections and loses replies; ``toxi`` runs
-  toxiproxy
+* ``proxy``       a TCP proxy that cuts, stalls and slows connections, and drops requests and responses; ``toxi``
+  runs toxiproxy
 * ``disk``        a file system that loses what was not fsynced and that can be full: by FUSE (``fuse``) or by a
   preloaded library (``forget.c``)
 * ``s3``          an HTTP proxy in front of an S3 server: 500, 503, slow, cut connections, lost responses

@@ -36,9 +36,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seed", type=int, default=1, help="seed of the faults and of the clients' calls (default 1)"
     )
-    top.add_argument(
-        "--jobs", type=int, default=2, help="scenarios that run at once; they mostly wait (default 2)"
-    )
+    top.add_argument("--jobs", type=int, default=2, help="scenarios that run at once (default 2)")
     top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start")
     return top
 
@@ -65,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.names and not failed:
         context.log(f"saved {_report(context, given.flavour, rows).save()}")
     context.log(
-        f"{len(names)} in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
+        f"{len(names)} scenarios in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
     )
     for what in (*failed, *missed):
         context.log(f"  {what}")

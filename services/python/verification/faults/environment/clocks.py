@@ -165,8 +165,10 @@ def _fsyncs(cluster: FaultCluster, disk: FuseDisk, clock: Skew) -> Row:
     )
 
 
-@scenario("clock-parts", "the same when the wall clocks of gateways and groups step by ± 1 h")
-def clock_parts(context: ScenarioContext) -> list[Row]:
+@scenario(
+    "clock-components", "the wall clocks of gateways and groups step by ± 1 h: no task is lost or overcharged"
+)
+def clock_components(context: ScenarioContext) -> list[Row]:
     """Only ids and timestamps may be off by the step."""
     with _skew("gateway", "solo") as skews:
         environment: Mapping[str, Mapping[str, str]] = {
@@ -177,7 +179,7 @@ def clock_parts(context: ScenarioContext) -> list[Row]:
             skews["gateway"].step_to(seconds)
             skews["solo"].step_to(-seconds)
 
-        # These parts start in their own interpreters, each of which takes a second of a core.
+        # These components start in their own interpreters, each of which takes a second of a core.
         pools = (PoolOptions(groups=2),)
         with context.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
             return _step_clock(cluster, step, what="gateway and group clocks")

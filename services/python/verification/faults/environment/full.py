@@ -141,7 +141,7 @@ def memory_full(context: ScenarioContext) -> list[Row]:
             watchers.join(60)
             ended = get_tasks(cluster.urls, running)
             wait_until(
-                lambda: client.call("POST", "/v1/tasks", bulk).status == 202, 60, "package for a new task"
+                lambda: client.call("POST", "/v1/tasks", bulk).status == 202, 60, "space for a new task"
             )
             recovery_s = time.monotonic() - full_at
         broken = _not_done_at_once(ended)
@@ -192,7 +192,9 @@ def disk_full_everysec(context: ScenarioContext) -> list[Row]:
     return _disk_full(context, "everysec", for_s=2.5)
 
 
-@scenario("disk-full-always", "the same under `always`, where the server exits and restarts")
+@scenario(
+    "disk-full-always", "the AOF's disk is full under `always`: the server exits, restarts and recovers"
+)
 def disk_full_always(context: ScenarioContext) -> list[Row]:
     """The server exits rather than acknowledge a write that it cannot keep."""
     return _disk_full(context, "always", for_s=2.5)

@@ -219,10 +219,10 @@ def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
 
 @scenario(
     "store-away",
-    "a server unreachable for 2 × lease ends no lease; a leader that is cut off alone loses its task",
+    "no component reaches the server for 2 × lease: no lease ends; only groups cannot: they lose their tasks",
 )
 def store_disconnect(context: ScenarioContext) -> list[Row]:
-    """First nobody reaches the server, then only the groups cannot reach it."""
+    """First no component reaches the server, then only the groups cannot reach it."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,

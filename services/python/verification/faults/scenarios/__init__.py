@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from verification.faults.scenarios import clients, leases, points, runs
+from verification.faults.scenarios import clients, failpoint_kills, leases, mixed_runs
 
-__all__ = ["clients", "leases", "points", "runs"]
+__all__ = ["clients", "failpoint_kills", "leases", "mixed_runs"]

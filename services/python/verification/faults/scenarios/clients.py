@@ -94,14 +94,14 @@ async def _cancel_all(load: Load, *, count: int, groups: int, step_s: float) -> 
 
     async def cancel_one(number: int) -> None:
         async with free_groups:
-            what = Submission(
+            submission = Submission(
                 at_s=0,
                 number=number,
                 pool="solo",
                 tenant=load.tenants[0],
                 input={"message": "c", "steps": 1000, "step_s": step_s},
             )
-            task = await load.submit_async(what)
+            task = await load.submit_async(submission)
             if task is None:
                 return
             reader = asyncio.create_task(load.read(task, load.tenants[0], cut=False, hops=False))
@@ -158,7 +158,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
     with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):
             cluster.arm(("after-submit", "before-submit")[number % 2], passes=number * 7 % 50)
-            what = Submission(
+            submission = Submission(
                 at_s=0,
                 number=number,
                 pool="solo",
@@ -167,7 +167,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
                 sends=parallel,
                 lose_reply=True,
             )
-            load.call(load.submit_async(what))
+            load.call(load.submit_async(submission))
         cluster.disarm()
         killed = len(cluster.hits())
         records = decide(cluster, load)

@@ -161,7 +161,11 @@ def mixed_runs(context: ScenarioContext) -> list[MixedRun]:
     ]
 
 
-@scenario("mixed", "kills, freezes and cuts any part while clients work; checks every promise", alone=True)
+@scenario(
+    "mixed",
+    "kills and freezes any process and cuts streams while clients work; checks every promise",
+    alone=True,
+)
 def run_mixed(context: ScenarioContext) -> list[Row]:
     """Run each mixed run in its own process, as many side by side as ``jobs`` allows."""
 

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines = [f"  {name:15} {(entry.run.__doc__ or '').strip()}" for name, entry in CASES.items()]
     parser = argparse.ArgumentParser(
         prog="python -m verification.faults.system",
-        description="Kills, stops and hangs the parts of a whole `daybreakd up`, one after another.",
+        description="Kills, stops and hangs the processes of a whole `daybreakd up`, one after another.",
         epilog="cases:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -36,7 +36,7 @@ Run = Callable[[Bench], list[Row]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A case. ``quick`` ones are part of every run."""
+    """A case. ``quick`` cases are also in the short run."""
 
     name: str
     run: Run
@@ -113,24 +113,26 @@ def leader_stopped(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── single processes ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _part_killed(
+def _component_killed(
     bench: Bench,
-    part: str,
+    component: str,
     *,
     name: str,
     back: Callable[[int], bool] | None = None,
     attempts: tuple[int, ...] = (1,),
 ) -> list[Row]:
-    """Kill the process of a part while a task runs, and wait until a new one responds."""
+    """Kill the process of a component while a task runs, and wait until a new one responds."""
     task = bench.submit("echo", **LONG_ECHO)
     bench.busy("echo", task, step=20)
-    (old,) = bench.up.find(part)
+    (old,) = bench.up.find(component)
     with bench.with_other_tasks():
-        at = kill(bench, [old], part)
-        wait_until(lambda: _other(bench, part, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}")
+        at = kill(bench, [old], component)
+        wait_until(
+            lambda: _other(bench, component, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}"
+        )
         back_s = time.monotonic() - at
     found = bench.succeeded(task)
     if found["attempt"] not in attempts:
@@ -144,26 +146,28 @@ def _part_killed(
     return [Row(f"Killed {name}: time until a new one responds", back_s, "s", note=note)]
 
 
-def _other(bench: Bench, part: str, old: int, back: Callable[[int], bool] | None) -> bool:
-    return any(pid != old and (back is None or back(pid)) for pid in bench.up.find(part))
+def _other(bench: Bench, component: str, old: int, back: Callable[[int], bool] | None) -> bool:
+    return any(pid != old and (back is None or back(pid)) for pid in bench.up.find(component))
 
 
 @case("valkey", "echo", quick=True)
 def valkey_killed(bench: Bench) -> list[Row]:
     """Kill the store: it restarts on its port with its data; the running attempt continues."""
-    return _part_killed(bench, "valkey", name="Valkey", back=lambda _: bench.up.groups("echo") is not None)
+    return _component_killed(
+        bench, "valkey", name="Valkey", back=lambda _: bench.up.groups("echo") is not None
+    )
 
 
 @case("controller", "echo", quick=True)
 def controller_killed(bench: Bench) -> list[Row]:
     """Kill Serve's controller: Ray restarts it, and it finds its running replicas."""
-    return _part_killed(bench, "controller", name="Serve controller")
+    return _component_killed(bench, "controller", name="Serve controller")
 
 
 @case("gateway", "echo")
 def gateway_killed(bench: Bench) -> list[Row]:
     """Kill the gateway: the supervisor restarts it on its port."""
-    return _part_killed(
+    return _component_killed(
         bench, "gateway", name="gateway", back=lambda _: bench.up.try_get("/healthz") is not None
     )
 
@@ -172,19 +176,21 @@ def gateway_killed(bench: Bench) -> list[Row]:
 def api_killed(bench: Bench) -> list[Row]:
     """Kill the API deployment on Ray."""
     wait_until(bench.up.api_responds, LATEST_S, "APIEntrypoint")
-    return _part_killed(bench, "api", name="APIEntrypoint", back=lambda _: bench.up.api_responds())
+    return _component_killed(
+        bench, "api", name="API deployment on Ray (`APIEntrypoint`)", back=lambda _: bench.up.api_responds()
+    )
 
 
 @case("proxy", "echo")
 def proxy_killed(bench: Bench) -> list[Row]:
     """Kill Serve's HTTP proxy."""
     wait_until(bench.up.api_responds, LATEST_S, "APIEntrypoint")
-    return _part_killed(bench, "proxy", name="Serve proxy", back=lambda _: bench.up.api_responds())
+    return _component_killed(bench, "proxy", name="Serve proxy", back=lambda _: bench.up.api_responds())
 
 
-def _ray_killed(bench: Bench, part: str, name: str) -> list[Row]:
+def _ray_killed(bench: Bench, component: str, name: str) -> list[Row]:
     """All of Ray ends and restarts: a running attempt may be a strike."""
-    return _part_killed(bench, part, name=name, attempts=(1, 2))
+    return _component_killed(bench, component, name=name, attempts=(1, 2))
 
 
 @case("raylet", "echo", "video")

@@ -1,4 +1,4 @@
-"""The processes of a running ``daybreakd up``, by part, and how to kill one for certain."""
+"""Finds the processes of a running ``daybreakd up`` by component, and kills one for certain."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TITLES = {
     "valkey": "valkey-server",
     "watchdog": "daybreak_server.entrypoints.watchdog",
 }
-"""A part of the command line of each kind of process."""
+"""Component → a substring of the command line of its process."""
 
 
-def find(mark: str, part: str) -> list[int]:
-    """The live processes of one part of the instance with the tag ``mark``."""
-    return [pid for pid in reaper.tagged(mark) if TITLES[part] in title(pid)]
+def find(mark: str, component: str) -> list[int]:
+    """The live processes of a component of the instance with the tag ``mark``."""
+    return [pid for pid in reaper.tagged(mark) if TITLES[component] in title(pid)]
 
 
 def title(pid: int) -> str:

@@ -75,7 +75,7 @@ class Up:
         self.cold_s: dict[str, float] = {}
         """Seconds from Ray ready to all groups ready at the first start, by pool."""
         self.settings: Settings
-        """The settings of the parts, with the store's address."""
+        """The settings of its processes, with the store's address."""
 
     def _settings(self) -> dict[str, Any]:
         return {"data_dir": str(self.data), "http": {"port": self.port}, "pools": self.pools}
@@ -232,9 +232,9 @@ class Up:
         """All its running processes."""
         return reaper.tagged(self.mark)
 
-    def find(self, part: str) -> list[int]:
-        """The running processes of a part."""
-        return processes.find(self.mark, part)
+    def find(self, component: str) -> list[int]:
+        """The running processes of a component."""
+        return processes.find(self.mark, component)
 
     def logs(self) -> str:
         """Where its logs are, for error messages."""

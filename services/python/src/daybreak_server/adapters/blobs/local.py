@@ -10,7 +10,6 @@ overwritten and never visible before they are complete.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import secrets
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from daybreak_server.adapters.blobs.blob_keys import checked_type, prefix_segments, segments, type_by_name
+from daybreak_server.adapters.blobs.local_errors import translate
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,
@@ -228,7 +228,7 @@ class LocalBlobs:
         except BlobError:
             raise
         except OSError as exc:
-            raise _translate(exc, self.root, key) from exc
+            raise translate(exc, root=self.root, key=key) from exc
 
     @staticmethod
     def _close(descriptor: int) -> None:
@@ -255,34 +255,6 @@ class _Bounded(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
-
-
-_NO_LINKS: Final = "the store needs a file system with hard links"
-_NO_SPACE: Final = "free some space, or set DAYBREAK_ARTIFACTS__URL to a larger disk"
-_IN_THE_WAY: Final = "a file or symbolic link has the name of a folder; remove it"
-_REFUSALS: Final = {
-    errno.ENOSPC: _NO_SPACE,
-    errno.EDQUOT: _NO_SPACE,
-    errno.EFBIG: "this process may not write files of this size; raise its limit (ulimit -f)",
-    errno.EROFS: "mount it writable, or set DAYBREAK_ARTIFACTS__URL to another folder",
-    errno.EACCES: "give this process's user the right to read and write there",
-    errno.EPERM: _NO_LINKS,
-    errno.EOPNOTSUPP: _NO_LINKS,
-    errno.EMLINK: _NO_LINKS,
-    errno.ENOTDIR: _IN_THE_WAY,
-    errno.EEXIST: _IN_THE_WAY,
-    errno.ENAMETOOLONG: "this file system allows only shorter names",
-}
-
-
-def _translate(exc: OSError, root: Path, key: str) -> BlobError:
-    """Turn an error of the operating system into one of the port, whose message says what to do."""
-    if exc.errno in {errno.ENOENT, errno.ELOOP}:
-        return BlobNotFoundError(f"there is no file {key} in {root}")
-    where = f"{root / key}: {exc.strerror or exc}"
-    if exc.errno in _REFUSALS:
-        return BlobRefusedError(f"{where}; {_REFUSALS[exc.errno]}")
-    return BlobUnavailableError(where)
 
 
 def _taken(key: str) -> BlobExistsError:

@@ -18,9 +18,10 @@ from daybreak_server.adapters.kube import parse
 from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, KubeWarning, Pod, RayCluster
 
 KEPT_WARNINGS = 5
-"""The most warnings of one object."""
+"""The maximum number of warnings that are kept for one object."""
 KEPT_OBJECTS = 500
-"""The most objects with warnings, so that other objects of the namespace cannot make the cache grow."""
+"""The maximum number of objects whose warnings are kept, so that other objects of the namespace cannot make the cache
+grow."""
 Body = Mapping[str, Any]
 Kind = Literal["pools", "clusters", "pods"]
 T = TypeVar("T", RayCluster, Pod)
@@ -44,7 +45,7 @@ class _Index(Generic[T]):
     """Deleted objects and when their deletion was reported. A list that began earlier may still contain them."""
 
     def on_watch(self, body: Body, value: T | None) -> str | None:
-        """A watch reported an object; ``None``: its deletion. Returns its pool."""
+        """Store the object that a watch reported; ``None`` means that it was deleted. Returns the object's pool."""
         meta, now = body["metadata"], time.monotonic()
         pool = (meta.get("labels") or {}).get(POOL_LABEL)
         if value is None or pool is None:
@@ -55,14 +56,14 @@ class _Index(Generic[T]):
         return pool if pool is None else str(pool)
 
     def listed(self, body: Body, value: T, began: float) -> None:
-        """A list contains the object. Ignored if a watch has reported the object since the list began."""
+        """Store an object from a list, unless a watch has reported the object since the list began."""
         name = body["metadata"]["name"]
         known = self.known.get(name)
         if self.gone.get(name, began) <= began and (known is None or known.reported_at <= began):
             self.on_watch(body, value)
 
     def drop(self, began: float) -> None:
-        """Remove what was not reported since ``began``."""
+        """Remove the objects that have not been reported since ``began``."""
         for name in [name for name, entry in self.known.items() if entry.reported_at < began]:
             del self.known[name]
         self.gone.clear()
@@ -98,7 +99,7 @@ class Cache:
         return self._pods.on_watch(body, None if gone else parse.pod(body))
 
     def listed(self, kind: Kind, bodies: Iterable[Body], *, began: float) -> None:
-        """One page of a full list of a kind, which began at ``began`` (monotonic)."""
+        """Store one page of a full list of the objects of ``kind``. The list began at ``began`` (monotonic)."""
         for body in bodies:
             if kind == "clusters":
                 self._clusters.listed(body, parse.ray_cluster(body), began)
@@ -108,7 +109,7 @@ class Cache:
                 self.pool(body, gone=False)
 
     def sweep(self, *, began: float) -> None:
-        """Remove objects that were not reported since ``began``, after full lists of all kinds."""
+        """After full lists of all kinds, remove the objects that have not been reported since ``began``."""
         self._pools_reported = {name: at for name, at in self._pools_reported.items() if at >= began}
         for name in self.pools.keys() - self._pools_reported.keys():
             del self.pools[name]

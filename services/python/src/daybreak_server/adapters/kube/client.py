@@ -37,7 +37,7 @@ SYNC_S = 300.0
 PAGE = 250
 """Objects in one page of a list."""
 DISCOVERY_S = 30.0
-"""``SYNC_S`` while KubeRay is not installed."""
+"""The same while KubeRay is not installed, so that its installation is soon noticed."""
 AUTH_DATA_KEY = "auth_token"
 COMPONENT = "daybreak-operator"
 
@@ -54,8 +54,9 @@ class KubeCluster:
         on_kuberay: Callable[[], None] = lambda: None,
         on_call: Callable[[str], None] = lambda _method: None,
     ) -> None:
-        """``on_kuberay`` is called when KubeRay was installed after the start, so that its kinds can be watched now.
-        ``on_call`` receives the name of each API call."""
+        """:param on_kuberay: Called when KubeRay has been installed after the start, so that its kinds can be watched.
+        :param on_call: Called with the name of each API call.
+        """
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._namespace, self._cache = namespace, cache
@@ -66,17 +67,22 @@ class KubeCluster:
         self._tokens: dict[tuple[str, str], str] = {}
 
     async def discover_kuberay(self) -> None:
-        """Check for KubeRay before the watches start, so that ``on_kuberay`` reports one that is installed later. If it
-        is installed before the watches start, the report is superfluous, which is harmless."""
-        of_kind = self._custom.list_namespaced_custom_object
+        """Check whether KubeRay is installed. Call this before the watches start.
+
+        If KubeRay is installed later, ``on_kuberay`` is called. The call is superfluous, but harmless, if the watches
+        start after the installation.
+        """
+        list_objects = self._custom.list_namespaced_custom_object
         try:
-            await self._call(of_kind, *RAY, self._namespace, "rayclusters", limit=1, _preload_content=False)
+            await self._call(
+                list_objects, *RAY, self._namespace, "rayclusters", limit=1, _preload_content=False
+            )
             self._kuberay = True
         except _AbsentError:
             self._kuberay = False
 
     async def observe(self, pool: str) -> ClusterView:
-        """The pool's view from the watch cache, which full lists fill at the first call and then correct."""
+        """The pool's view from the watch cache. Full lists fill the cache at the first call, and correct it later."""
         async with self._syncing:
             every = SYNC_S if self._kuberay else DISCOVERY_S
             if self._synced is None or time.monotonic() - self._synced >= every:
@@ -85,12 +91,12 @@ class KubeCluster:
 
     async def _sync(self) -> None:
         began = time.monotonic()
-        of_kind, namespace = self._custom.list_namespaced_custom_object, self._namespace
-        async for page in self._pages(of_kind, *POOLS, namespace, "generatorpools"):
+        list_objects, namespace = self._custom.list_namespaced_custom_object, self._namespace
+        async for page in self._pages(list_objects, *POOLS, namespace, "generatorpools"):
             self._cache.listed("pools", page, began=began)
         kuberay = True
         try:
-            async for page in self._pages(of_kind, *RAY, namespace, "rayclusters"):
+            async for page in self._pages(list_objects, *RAY, namespace, "rayclusters"):
                 self._cache.listed("clusters", page, began=began)
         except _AbsentError:
             kuberay = False
@@ -128,8 +134,8 @@ class KubeCluster:
 
     async def delete(self, cluster: str, *, uid: str, resource_version: str) -> None:
         """Delete a RayCluster if its uid and resource version still match."""
-        only = client.V1Preconditions(uid=uid, resource_version=resource_version)
-        options = client.V1DeleteOptions(preconditions=only, propagation_policy="Background")
+        preconditions = client.V1Preconditions(uid=uid, resource_version=resource_version)
+        options = client.V1DeleteOptions(preconditions=preconditions, propagation_policy="Background")
         delete = self._custom.delete_namespaced_custom_object
         await self._call(delete, *self._ray(cluster), body=options)
 
@@ -144,7 +150,7 @@ class KubeCluster:
         await self._call(patch, *where, body, _content_type=JSON_PATCH)
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """Record an Event: one object for each reason, with a count."""
+        """Record an Event. Each reason has one Event object, which counts its repetitions."""
         about = {"apiVersion": "/".join(POOLS), "kind": "GeneratorPool", "name": pool, "uid": uid}
         about["namespace"] = self._namespace
         name = f"{pool}.{hashlib.sha256(f'{uid}{reason}'.encode()).hexdigest()[:16]}"
@@ -163,16 +169,16 @@ class KubeCluster:
         try:
             await self._call(self._core.create_namespaced_event, self._namespace, event)
         except ClusterConflictError:
-            was = await self._call(self._core.read_namespaced_event, name, self._namespace)
-            again = {"message": event["message"], "lastTimestamp": now, "count": (was.count or 1) + 1}
-            await self._call(self._core.patch_namespaced_event, name, self._namespace, again)
+            stored = await self._call(self._core.read_namespaced_event, name, self._namespace)
+            changes = {"message": event["message"], "lastTimestamp": now, "count": (stored.count or 1) + 1}
+            await self._call(self._core.patch_namespaced_event, name, self._namespace, changes)
 
     async def ready(self) -> None:
         """Check that GeneratorPools can be read. :raises ClusterError: when they cannot, with the cause."""
         try:
-            of_kind = self._custom.list_namespaced_custom_object
+            list_objects = self._custom.list_namespaced_custom_object
             await self._call(
-                of_kind, *POOLS, self._namespace, "generatorpools", limit=1, _preload_content=False
+                list_objects, *POOLS, self._namespace, "generatorpools", limit=1, _preload_content=False
             )
         except _AbsentError as exc:
             raise ClusterRefusedError(
@@ -180,7 +186,7 @@ class KubeCluster:
             ) from exc
 
     async def pool(self, name: str) -> Mapping[str, Any] | None:
-        """A GeneratorPool, read from the API server. A new operator needs the current one."""
+        """A GeneratorPool, read from the API server, because a new operator needs its current state."""
         where = (*POOLS, self._namespace, "generatorpools", name)
         try:
             found: Mapping[str, Any] = await self._call(self._custom.get_namespaced_custom_object, *where)
@@ -189,7 +195,10 @@ class KubeCluster:
         return found
 
     async def token(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
-        """The token that its head asks for, from the Secret that its spec names; read once, or with ``refresh``."""
+        """The token that the RayCluster's head requires; ``None`` if it requires none.
+
+        It comes from the Secret that the spec names, which is read once, and again with ``refresh``.
+        """
         name = cluster.auth_secret
         if name is None:
             return None
@@ -200,7 +209,7 @@ class KubeCluster:
                 self._tokens[key] = base64.b64decode((secret.data or {})[AUTH_DATA_KEY]).decode().strip()
             except _AbsentError as exc:
                 raise ClusterUnavailableError(
-                    f"the Secret {name} with the Ray token is not there yet"
+                    f"the Secret {name} with the Ray token does not exist yet"
                 ) from exc
             except KeyError as exc:
                 raise ClusterRefusedError(f"the Secret {name} has no key {AUTH_DATA_KEY}") from exc
@@ -209,17 +218,22 @@ class KubeCluster:
     async def _pages(
         self, method: Callable[..., Any], *args: Any, **options: Any
     ) -> AsyncIterator[list[Mapping[str, Any]]]:
-        """The pages of a list call, as plain JSON. The client's types would be slow for thousands of objects, and all
-        pages at once would take too much memory."""
-        more: dict[str, str] = {}
+        """The pages of a list call, as plain JSON.
+
+        Building the client's types would be slow for thousands of objects. Holding all pages at once would take too
+        much memory.
+        """
+        next_page: dict[str, str] = {}
         while True:
-            found = await self._call(method, *args, _preload_content=False, limit=PAGE, **more, **options)
+            found = await self._call(
+                method, *args, _preload_content=False, limit=PAGE, **next_page, **options
+            )
             page = json.loads(found)
             yield page["items"]
             token = page["metadata"].get("continue")
             if not token:
                 return
-            more = {"_continue": token}
+            next_page = {"_continue": token}
 
     def _ray(self, cluster: str) -> tuple[str, str, str, str, str]:
         return (*RAY, self._namespace, "rayclusters", cluster)
@@ -236,8 +250,11 @@ class KubeCluster:
 
 
 def _request(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Make the request and read the whole response. A response without the client's types is only received when it is
-    read, which must happen in this thread and not in the event loop."""
+    """Make the request and read the whole response.
+
+    With ``_preload_content=False``, the body arrives only when it is read. That must happen in this thread, because it
+    would block the event loop.
+    """
     found = method(*args, _request_timeout=TIMEOUT_S, **options)
     return found if options.get("_preload_content", True) else found.data
 
@@ -247,7 +264,7 @@ class _AbsentError(ClusterConflictError):
 
 
 def _is_failed_test(exc: ApiException) -> bool:
-    """Whether a ``test`` of a JSON Patch failed. Unlike an invalid object, it names no wrong fields."""
+    """Whether a ``test`` of a JSON Patch failed. Unlike the error for an invalid object, this error names no fields."""
     try:
         details = json.loads(exc.body or "{}").get("details") or {}
     except (ValueError, AttributeError):

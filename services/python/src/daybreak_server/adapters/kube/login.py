@@ -10,7 +10,7 @@ from daybreak_server.ports.cluster import ClusterRefusedError
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CONNECTIONS = 32
-"""The most concurrent calls."""
+"""The maximum number of concurrent calls."""
 
 
 def connect() -> tuple[client.ApiClient, str]:

@@ -80,9 +80,8 @@ def pod(body: Mapping[str, Any]) -> Pod:
         running=running,
         ready=_true(conditions.get("Ready")),
         terminating=bool(meta.get("deletionTimestamp")),
-        ends_at=moment(
-            meta.get("deletionTimestamp")
-        ),  # the end of the grace period, not the time of the deletion
+        # The timestamp is the end of the grace period, not the time of the deletion.
+        ends_at=moment(meta.get("deletionTimestamp")),
         created_at=moment(meta.get("creationTimestamp")) or 0.0,
         scheduled_at=moment((conditions.get("PodScheduled") or {}).get("lastTransitionTime"))
         if _true(conditions.get("PodScheduled"))
@@ -151,7 +150,10 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause 
 
 
 def _acknowledged(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """KubeRay writes ``observedGeneration`` only when the status changes otherwise, but always the desired workers."""
+    """Whether KubeRay has observed the present size of the group, according to the number of desired workers.
+
+    ``observedGeneration`` would not do: KubeRay writes it only together with another change of the status.
+    """
     replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
     return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}
 

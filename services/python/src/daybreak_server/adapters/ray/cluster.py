@@ -115,8 +115,8 @@ def failures() -> dict[str, dict[str, Any]]:
 def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
     """Call ``on_drain`` once when this node begins to drain (a spot notice, a scale-down, an upgrade).
 
-    Ray's list of draining nodes is the earliest notice: Serve stops its replicas only at the end. If the installed Ray
-    has no such list, the group leaves when Serve stops it.
+    Ray's list of draining nodes is the earliest notice, because Serve stops its replicas only at the end of the drain.
+    If the installed Ray has no such list, the group drains when Serve stops it.
     """
     node_id = ray.get_runtime_context().get_node_id()
     draining_nodes = _draining_nodes()
@@ -126,12 +126,12 @@ def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
             time.sleep(_DRAIN_POLL_S)
             try:
                 draining = draining_nodes()
-            except Exception as exc:  # the head restarts
-                _log.debug("Ray does not answer which nodes drain; trying again: %s", exc)
+            except Exception as exc:  # the head may be restarting
+                _log.debug("cannot read the list of draining nodes from Ray; retrying: %s", exc)
                 time.sleep(2.0)
                 continue
             if node_id in draining:
-                _log.warning("this node drains, so its rank leaves")
+                _log.warning("this node is draining, so its group drains too")
                 on_drain()
                 return
 
@@ -148,8 +148,8 @@ def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
         draining_nodes: Callable[[], Mapping[str, int]] = state.get_draining_nodes
     except (ImportError, AttributeError) as exc:
         _log.warning(
-            "Ray %s does not say which nodes drain (%s): a group on a draining node releases its task when Serve stops "
-            "it, not at once. Install a tested Ray (`pip install 'daybreak-server[ray]'`).",
+            "Ray %s does not list its draining nodes (%s): a group on such a node releases its task only when Serve "
+            "stops it. Install a tested Ray (`pip install 'daybreak-server[ray]'`).",
             ray.__version__,
             exc,
         )

@@ -1,22 +1,22 @@
 """Decides whether Ray gets its fast start or its stock start, and says why.
 
-A stock Ray node waits some seconds for programs that Daybreak does not need, or need not wait for: two agents beside
-each raylet and, on one machine, the dashboard, the autoscaler and the log monitor. The fast start
+A stock Ray node waits some seconds for programs that Daybreak does not need or does not have to wait for: two agents
+beside each raylet and, on one machine, the dashboard, the autoscaler and the log monitor. The fast start
 
 * gives the agents their ports in advance and lets them yield to the ranks
   (:mod:`~daybreak_server.adapters.ray.fast_start_node`);
 * starts a one-machine head without the other programs (:mod:`~daybreak_server.adapters.ray.lean_node`);
 * does the same for ``ray start`` in a cluster's pods (:mod:`~daybreak_server.entrypoints.ray_start`);
-* shortens some of Ray's own waits by its environment
+* shortens some of Ray's own waits through environment variables
   (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
-Ray has no parameters for most of this, so it goes through private parts, about which Ray promises nothing. The fast
-start is used only if
+Ray has no parameters for most of this, so the fast start uses private parts of Ray, which may change in any release.
+It is used only if
 
 1. the setting ``ray.fast_start`` allows it;
 2. the installed Ray is of a tested series (:data:`TESTED_SERIES`), because a private part may keep its name while its
    meaning changes;
-3. every private part exists and takes the arguments that it gets.
+3. every private part exists and accepts the arguments that Daybreak passes.
 
 Otherwise stock ``ray start`` and ``ray.init`` do the same work more slowly, and one warning says why. The first two
 checks take milliseconds and import no Ray, so they come first.
@@ -33,7 +33,7 @@ from typing import Any, Final
 TESTED_SERIES: Final = ("2.60",)
 """The versions of Ray that the fast start was tested with, by their first two numbers.
 
-``pyproject.toml`` bounds Ray by them, and the image's ``ray`` command (``deploy/image/ray``) names them too; a test
+``pyproject.toml`` limits Ray to them, and the image's ``ray`` command (``deploy/image/ray``) names them too; a test
 compares the three."""
 
 
@@ -139,7 +139,7 @@ def reason_for_stock_start(*, allowed: bool, version: str, problems: Sequence[st
     """Return why Ray must get its stock start, or ``None`` if it may get the fast start.
 
     :param allowed: The setting ``ray.fast_start``.
-    :param problems: What :func:`problems` found, if its parts were checked already.
+    :param problems: The result of :func:`problems`, once the private parts have been checked.
     """
     if not allowed:
         return "the setting ray.fast_start is off (DAYBREAK_RAY__FAST_START)"

@@ -1,9 +1,9 @@
 """A Ray node whose ranks do not wait for its agents.
 
-Beside each raylet run two agents, for metrics and for runtime environments. They are Python programs whose imports take
-1.5 s on two free cores, and on busy cores longer than Ray waits for them (15 s). So this node does two things:
+Two agents run beside each raylet, for metrics and for runtime environments. They are Python programs whose imports take
+1.5 s on two free cores, and on busy cores more than the 15 s that Ray waits for them. So this node does two things:
 
-- A raylet joins the cluster only when its agents have written the ports that they listen at. If the node's parameters
+- A raylet joins the cluster only when its agents have written the ports that they listen on. If the node's parameters
   name the ports, :meth:`FastStartNode.start_raylet` writes them before the agents start.
 - The agents and the first ranks start at the same time. The agents run with a nice value of 10, so they yield to the
   ranks.
@@ -27,7 +27,7 @@ _RENICE = ("nice", "-n", "10")
 
 
 class FastStartNode(Node):  # type: ignore[misc]
-    """Ray's node, with the agents' ports known from the start if its parameters name them."""
+    """Ray's node. If its parameters name the agents' ports, the ports are known from the start."""
 
     def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
         self._parameters = ray_params

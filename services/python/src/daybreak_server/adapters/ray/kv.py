@@ -1,8 +1,8 @@
 """A small table of texts that every process of a Ray cluster can read and write, and that ends with the cluster.
 
-Ray's own key-value store holds it: it exists before anything else, and an access takes a millisecond. Ray calls the
-store's functions internal. If the installed Ray lacks one of them, a named actor without a CPU holds the table instead,
-and one warning says so.
+Ray's own key-value store holds the table. The store exists before anything else, and an access takes a millisecond.
+Ray calls the store's functions internal. If the installed Ray lacks one of them, a named actor without a CPU holds the
+table instead, and one warning says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Table(Protocol):
     """Texts by key."""
 
     def put(self, key: str, value: str) -> None:
-        """Write a value, in place of an earlier one."""
+        """Write a value. It replaces an earlier one."""
 
     def get(self, key: str) -> str | None:
         """Return the value, or ``None``."""
@@ -56,7 +56,7 @@ def table() -> Table:
 
 
 class _InternalKvTable:
-    """In Ray's key-value store."""
+    """A table in Ray's key-value store."""
 
     def __init__(self, internal_kv: Any) -> None:
         self._kv = internal_kv
@@ -78,7 +78,7 @@ class _InternalKvTable:
 
 
 class _TableActor:
-    """The actor's class."""
+    """The class of the actor that holds a table."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
@@ -97,7 +97,7 @@ class _TableActor:
 
 
 class _ActorTable:
-    """In a named actor."""
+    """A table in a named actor."""
 
     def _call(self, method: str, *arguments: str) -> Any:
         # The first caller creates the actor. Each call looks it up, because a process may outlive an actor that died.

@@ -1,8 +1,8 @@
-"""The fast start of Ray on one machine: a head without what only a cluster or a person at its dashboard needs.
+"""The fast start of Ray on one machine: a head without the programs that only a cluster or the dashboard needs.
 
 ``ray.init`` would also start a dashboard, an autoscaler and a log monitor: three Python programs that nothing here
-uses, and half of the time that a start takes. Ray has parameters to leave out the last two but not the first, so this
-uses its private parts. Import it only if :mod:`~daybreak_server.adapters.ray.fast_start` allows it.
+uses, and which take half of the time of a start. Ray has parameters to leave out the last two but not the first, so
+this module uses private parts of Ray. Import it only if :mod:`~daybreak_server.adapters.ray.fast_start` allows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LeanNode(FastStartNode):
         self._webui_url = ""
 
     def start_ray_processes(self) -> None:
-        """Start Ray's processes, and wait 240 s for them: Ray itself waits 30 s, which is too short on a busy
+        """Start Ray's processes, and wait up to 240 s for them. Ray itself waits 30 s, which is too short on a busy
         machine."""
         super().start_ray_processes()
         end = time.monotonic() + _REGISTER_S
@@ -50,7 +50,7 @@ def start(folder: Path, *, cpus: int, object_store_bytes: int, free_port: Callab
             include_dashboard=False,
             include_log_monitor=False,
             no_monitor=True,
-            # With given ports, the raylet does not wait until its agents have chosen theirs.
+            # With fixed ports, the raylet does not wait until its agents have chosen their ports.
             metrics_agent_port=free_port(),
             metrics_export_port=free_port(),
             dashboard_agent_listen_port=free_port(),

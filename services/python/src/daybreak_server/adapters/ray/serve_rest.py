@@ -1,7 +1,7 @@
 """Ray Serve's REST API on a RayCluster's head: deploy the applications, read their state, scale one.
 
-The dashboard serves it on port 8265. With token authentication every call needs the cluster's token. A token that Ray
-refuses is looked up again once, because KubeRay may have replaced it.
+The dashboard serves it on port 8265. With token authentication every call needs the cluster's token. If Ray refuses the
+token, it is looked up again once, because KubeRay may have replaced it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Token(Protocol):
     """Finds the token of a RayCluster; ``None`` if it needs none."""
 
     async def __call__(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
-        """Return the token. ``refresh``: Ray refuses the one that was returned before."""
+        """Return the token. With ``refresh``, look it up again, because Ray refuses the earlier one."""
 
 
 class TokenRefusedError(ClusterRefusedError):
@@ -43,7 +43,7 @@ class TokenRefusedError(ClusterRefusedError):
 def in_namespace(namespace: str) -> Address:
     """Return a function for the addresses of head services, as pods of the same Kubernetes cluster reach them.
 
-    It raises :class:`ClusterUnavailableError` before KubeRay has made the service.
+    The function raises :class:`ClusterUnavailableError` until KubeRay has created the service.
     """
 
     def address(cluster: RayCluster) -> str:
@@ -55,7 +55,7 @@ def in_namespace(namespace: str) -> Address:
 
 
 class ServeRest:
-    """:class:`~daybreak_server.ports.cluster.ServeApi` over HTTP. Each call takes a thread for its duration."""
+    """:class:`~daybreak_server.ports.cluster.ServeApi` over HTTP. Each call occupies a thread while it runs."""
 
     def __init__(
         self, *, address: Address, token: Token, timeout_s: float = 5.0, put_timeout_s: float = 60.0
@@ -100,12 +100,12 @@ class ServeRest:
         request = Request(url, data=data, headers=headers, method=method)  # noqa: S310 - an http URL that we build
         token = await self._token(cluster)
         try:
-            return await asyncio.to_thread(_send, _with(token, request), timeout_s)
+            return await asyncio.to_thread(_send, _authorized(request, token), timeout_s)
         except TokenRefusedError:
             renewed = await self._token(cluster, refresh=True)
             if renewed == token:
                 raise
-            return await asyncio.to_thread(_send, _with(renewed, request), timeout_s)
+            return await asyncio.to_thread(_send, _authorized(request, renewed), timeout_s)
 
 
 def view(details: Mapping[str, Any], *, application: str) -> ServeView:
@@ -130,7 +130,7 @@ def view(details: Mapping[str, Any], *, application: str) -> ServeView:
     )
 
 
-def _with(token: str | None, request: Request) -> Request:
+def _authorized(request: Request, token: str | None) -> Request:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     return request

@@ -6,7 +6,7 @@ of ``lua/`` builds the run, and the script reads it as a table with the same fie
     Call("renew", keys, Renewal(task=…, token=…, lease_ms=…))     local a = read.renewal(ARGV, 1)  -- a.task, a.token, …
 
 :func:`lua_arguments` generates ``read`` and ``width`` (the number of fields) for the scripts. Arguments arrive in Lua
-as text, so a script converts numbers itself; an empty text stands for ``None``.
+as text, so a script converts numbers itself. An empty text stands for ``None``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class SubmitLimit(NamedTuple):
-    """``submit`` begins with this; a :class:`Submission` for each task follows."""
+    """The first argument of ``submit``. A :class:`Submission` for each task follows."""
 
     max_queued: int
 
@@ -45,14 +45,14 @@ class Submission(NamedTuple):
 
 
 class Cancellation(NamedTuple):
-    """``cancel``."""
+    """The arguments of ``cancel``."""
 
     task: str
     reason: str
 
 
 class ListPage(NamedTuple):
-    """``list``; the wanted states follow, none meaning all."""
+    """The arguments of ``list``. The wanted states follow; without any, all states are wanted."""
 
     tenant: str
     after: str
@@ -61,7 +61,7 @@ class ListPage(NamedTuple):
 
 
 class EventsPage(NamedTuple):
-    """``events``."""
+    """The arguments of ``events``."""
 
     task: str
     after: str
@@ -69,13 +69,13 @@ class EventsPage(NamedTuple):
 
 
 class Deletion(NamedTuple):
-    """``delete``."""
+    """The arguments of ``delete``."""
 
     task: str
 
 
 class TickLimit(NamedTuple):
-    """``tick``."""
+    """The arguments of ``tick``."""
 
     limit: int
     tenants_max: int
@@ -85,7 +85,7 @@ class TickLimit(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What all claims of a call have in common. ``claim`` and ``settle`` begin with this.
+    """The arguments that all claims of a call have in common. ``claim`` and ``settle`` begin with them.
 
     The tokens of one call may share a nonce, because they belong to different tasks or to different attempts.
     """
@@ -98,7 +98,7 @@ class Terms(NamedTuple):
 class Claimant(NamedTuple):
     """A group that claims. ``known``: the ids of the tasks that it knows it holds, separated by spaces.
 
-    ``claim`` has one for each group; in ``settle`` one follows each :class:`Settlement`.
+    ``claim`` has a claimant for each group. In ``settle``, a claimant follows each :class:`Settlement`.
     """
 
     group: str
@@ -126,7 +126,7 @@ class Settlement(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """``renew``."""
+    """The arguments of ``renew``."""
 
     task: str
     token: str
@@ -134,7 +134,7 @@ class Renewal(NamedTuple):
 
 
 class Report(NamedTuple):
-    """``report``; ``field_count`` pairs of a record field and its value follow, then the events."""
+    """The arguments of ``report``. ``field_count`` pairs of a record field and its value follow, then the events."""
 
     task: str
     token: str
@@ -153,7 +153,7 @@ class ReportedEvent(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """``preview``."""
+    """The arguments of ``preview``."""
 
     task: str
     token: str
@@ -165,13 +165,13 @@ class Preview(NamedTuple):
 
 
 class GroupAction(NamedTuple):
-    """``group`` begins with this; the arguments of the action follow."""
+    """The first argument of ``group``. The arguments of the action follow."""
 
     action: str
 
 
 class Registration(NamedTuple):
-    """``register``; pairs of a group field and its value follow."""
+    """The arguments of ``register``. Pairs of a group field and its value follow."""
 
     group: str
     ttl_ms: int
@@ -182,26 +182,29 @@ class Registration(NamedTuple):
 
 
 class GroupName(NamedTuple):
-    """``deregister``, ``drain`` and ``undrain``."""
+    """The arguments of ``deregister``, ``drain`` and ``undrain``."""
 
     group: str
 
 
 class Cordon(NamedTuple):
-    """``cordon``; hosts follow. (``uncordon`` has the hosts alone.)"""
+    """The arguments of ``cordon``. The hosts follow. (``uncordon`` has only the hosts.)"""
 
     ttl_ms: int
 
 
 class RankFailure(NamedTuple):
-    """``report_failure``."""
+    """The arguments of ``report_failure``."""
 
     ttl_ms: int
     cause: str
 
 
 class OperatorReport(NamedTuple):
-    """``publish_report``. ``wake_ms`` and ``wake`` describe the last complete wake; empty if there was none."""
+    """The arguments of ``publish_report``.
+
+    ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none.
+    """
 
     ttl_ms: int
     report: str

@@ -57,7 +57,7 @@ _CLOSED = "the handler is closed"
 
 
 def translate(exc: BaseException) -> StoreError:
-    """The port's error for an error of the client."""
+    """The port's error for an error of redis-py."""
     exc = _unwrapped(exc)
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
@@ -71,7 +71,7 @@ def translate(exc: BaseException) -> StoreError:
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):
         return StoreUnavailableError(f"Redis cannot be reached or did not answer in time: {message or exc!r}")
     if message.startswith(_UNAVAILABLE):
-        return StoreUnavailableError(f"Redis refuses for now: {message}")
+        return StoreUnavailableError(f"Redis cannot serve this call at present: {message}")
     return StoreError(f"Redis answered with an error: {message or exc!r}")
 
 
@@ -88,7 +88,7 @@ def is_unknown(exc: Exception) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of the client to those of the port."""
+    """Translate errors of redis-py to those of the port."""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -141,17 +141,18 @@ class Scripts:
                 raise
         try:
             self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
-        except failures.ResponseError:  # no memory or no permission to load it: EVAL is slower, but works
+        except failures.ResponseError:
+            # There is no memory or no permission to load the library. EVAL is slower, but works.
             return self._execute("EVAL", script.text, *operands)
         return self._execute("FCALL", script.function, *operands)
 
     def _execute(self, *command: Arg) -> Any:
-        """Run one command on a connection of the pool. Costs half as much as redis-py's ``execute_command``."""
+        """Run one command on a connection of the pool. This costs half as much as redis-py's ``execute_command``."""
         pool = self._client.connection_pool
         connection: Any = pool.get_connection()
         try:
             connection.send_packed_command(
-                [hiredis.pack_command(command)],  # type: ignore[arg-type]  # its stub means one item
+                [hiredis.pack_command(command)],  # type: ignore[arg-type]  # the stub allows only one item
                 check_health=False,
             )
             return connection.read_response()
@@ -167,8 +168,8 @@ class Scripts:
 class AsyncScripts:
     """Runs scripts from coroutines.
 
-    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have it. ``on_call`` gets the script, the
-    seconds and the success of each call.
+    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task. ``on_call`` gets the script,
+    the seconds and the success of each call.
     """
 
     def __init__(
@@ -225,9 +226,8 @@ class AsyncScripts:
         reply = await execute("FCALL", script.function, *operands)
         if isinstance(reply, Exception) and is_unknown(reply):
             loaded = await self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
-            if isinstance(
-                loaded, Exception
-            ):  # no memory or no permission to load it: EVAL is slower, but works
+            if isinstance(loaded, Exception):
+                # There is no memory or no permission to load the library. EVAL is slower, but works.
                 reply = await execute("EVAL", script.text, *operands)
             else:
                 reply = await execute("FCALL", script.function, *operands)

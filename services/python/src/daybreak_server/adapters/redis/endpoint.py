@@ -36,7 +36,7 @@ class Endpoint:
     """``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database. With Sentinel, the host is
     ignored."""
     ca_file: str | None = None
-    """The authorities that the client trusts; ``None``: those of the system."""
+    """The certificate authorities that the client trusts; ``None`` means those of the system."""
     cert_file: str | None = None
     key_file: str | None = None
     sentinels: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Endpoint:
     """The file with the password, if the URL has none. Read for each connection."""
     sentinel_password_file: str | None = None
     wait_replicas: int = 0
-    """A task is accepted once this many replicas have it."""
+    """A submit succeeds only once this many replicas have the task."""
 
     @classmethod
     def of(cls, where: str | Mapping[str, Any] | Endpoint) -> Endpoint:
@@ -83,27 +83,27 @@ class Endpoint:
 
     def pool(self, *, timeout_s: float) -> redis.ConnectionPool:
         """A connection pool for threads. It never repeats a command by itself."""
-        once = Retry(NoBackoff(), 0)
-        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": once}
+        no_retry = Retry(NoBackoff(), 0)
+        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": no_retry}
         if not self.sentinels:
             return redis.ConnectionPool.from_url(self._address(), **options)
-        sentinels = _Sentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
+        sentinels = _Sentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(no_retry))  # type: ignore[no-untyped-call]
         return _MasterPool(self.sentinel_master, sentinels, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
         """The same for coroutines."""
-        once = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": once}
+        no_retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+        options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": no_retry}
         if not self.sentinels:
             return _Pool.from_url(self._address(), **options)
-        sentinels = _AsyncSentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(once))  # type: ignore[no-untyped-call]
+        sentinels = _AsyncSentinels(self._sentinels(), sentinel_kwargs=self._for_sentinels(no_retry))  # type: ignore[no-untyped-call]
         return _AsyncMasterPool(self.sentinel_master, sentinels, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def sentinel(self, address: str) -> redis.asyncio.Redis:
         """A client for one of the Sentinels."""
         host, port = _split(address)
-        once = redis.asyncio.retry.Retry(NoBackoff(), 0)
-        return redis.asyncio.Redis(host=host, port=port, **self._for_sentinels(once))
+        no_retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+        return redis.asyncio.Redis(host=host, port=port, **self._for_sentinels(no_retry))
 
     def _options(self, timeout_s: float) -> dict[str, Any]:
         """Options of every connection. redis-py refuses ``socket_keepalive`` for Unix sockets."""
@@ -202,7 +202,7 @@ class _MasterPool(sync_sentinel.SentinelConnectionPool):
 
 
 class _Pool(redis.asyncio.ConnectionPool):
-    """Never returns a connection that was reset while idle. The base class only detects a clean end."""
+    """Never returns a connection that was reset while idle. The base class only notices an orderly end."""
 
     async def ensure_connection(self, connection: Any) -> None:
         writer = getattr(connection, "_writer", None)

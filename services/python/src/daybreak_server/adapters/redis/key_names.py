@@ -28,56 +28,60 @@ class Family(NamedTuple):
 
     before: str
     after: str
-    of: str
+    member: str
     """The kind of member: ``id``, ``tenant``, …"""
     key: Key
 
 
 SINGLE = {
-    "meta": Key("hash", "the pool's numbers: sequence, virtual time, lease clock, history"),
-    "totals": Key("hash", "counts for metrics that only grow: waits, run times, retries, GPU-milliseconds"),
+    "meta": Key("hash", "the pool's numbers: sequence number, virtual time, lease clock, average run time"),
+    "totals": Key(
+        "hash", "counts for metrics that only grow: waits, run times, retries, wasted GPU-milliseconds"
+    ),
     "tenant_totals": Key(
         "hash",
-        "GPU-milliseconds used and wasted by tenant since the first; a limited number, the rest as `other`",
+        "GPU-milliseconds that each tenant has used and wasted; a limited number of tenants, the rest as `other`",
     ),
     "events": Key(
         "stream",
-        f"every event of the pool, with the ids that tasks' lists have too; trimmed near {EVENTS_MAX:,}",
+        f"every event of the pool, under the same ids as in the tasks' lists; at most about {EVENTS_MAX:,}",
     ),
-    "tenants": Key("zset", "tenants with waiting tasks, by virtual time = GPU-seconds / weight"),
+    "tenants": Key("zset", "tenants with waiting tasks, by virtual time (GPU-seconds / weight)"),
     "shares": Key("hash", "the virtual time of each tenant"),
     "weights": Key("hash", "the weight of each tenant whose weight is not 1"),
-    "delayed": Key("zset", "tasks that wait for their start time, by that time; not live yet"),
+    "delayed": Key("zset", "tasks that wait for their start time, by that time; they are not live yet"),
     "due_soon": Key(
-        "zset", "the same, but already live, because a wake takes about as long as they still wait"
+        "zset",
+        "tasks that wait for their start time and are already live, because they are due in about the time of a wake",
     ),
     "timers": Key("zset", "waiting tasks by deadline"),
     "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
     "live": Key(
         "zset",
         "due and running tasks; KEDA reads its `ZCARD`. "
-        "A delayed task enters earlier than it is due, by the time that a wake takes",
+        "A delayed task becomes live before it is due, by about the duration of a wake",
     ),
     "groups": Key("zset", "groups by the end of their registration, on the lease clock"),
     "gone": Key(
         "zset",
-        f"lost groups by the time when they are forgotten ({GONE_MS // 60_000} minutes), on the lease clock",
+        f"lost groups, which the pool still shows for {GONE_MS // 60_000} minutes, "
+        "by the end of that time on the lease clock",
     ),
     "cordoned": Key(
-        "zset", "hosts that are about to be removed: a group that registers on one is marked to drain"
+        "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
     ),
     "operator_report": Key(
         "string", "the operator's report on the pool, as JSON", "until shortly after the next report is due"
     ),
     "failure": Key(
         "string",
-        "why a rank last ended (reason, message), as JSON; deleted when a group becomes ready",
+        "why the last failed rank ended (reason, message), as JSON; deleted when a group becomes ready",
         "10 minutes",
     ),
     "wakeup": Key("list", "tokens that wake idle leaders (BLPOP)"),
-    "dead": Key("zset", "failed tasks (dead letters), by time"),
+    "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),
-    "garbage": Key("zset", "prefixes of files to delete, by time"),
+    "garbage": Key("zset", "prefixes of files to delete, by the time from which they may be deleted"),
 }
 """The keys that a pool has once, by name."""
 
@@ -97,7 +101,7 @@ FAMILIES = {
         "id",
         Key(
             "list",
-            f"a task's events, trimmed near {EV_MAX:,}, without those that its record implies: `queued`, "
+            f"a task's events, at most about {EV_MAX:,}. Events that the record implies are not stored: `queued`, "
             "the first `started` until another event follows, and a `succeeded` without artifacts",
         ),
     ),
@@ -120,8 +124,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark; "
-            "for a group that serves requests also endpoint, models, capacity, load",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark. "
+            "Reserved for groups that will serve requests: endpoint, models, capacity, load",
         ),
     ),
     "idem": Family(
@@ -136,7 +140,7 @@ FAMILIES = {
         "day",
         Key(
             "hash",
-            "GPU-milliseconds used and wasted, by tenant; days count from 1970-01-01",
+            "GPU-milliseconds that each tenant used and wasted on a day; days count from 1970-01-01",
             f"{LEDGER_S // 86_400} days",
         ),
     ),

@@ -1,4 +1,5 @@
-"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each is bounded.
+"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each call's
+work is bounded.
 
 The scripts receive these numbers, like those of ``domain/policy.py``, through ``prelude.py``.
 """
@@ -56,4 +57,5 @@ MEASURED_TENANTS_MAX = 200
 """Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
 
 FAILURE_FIRST_MS = 5_000
-"""The ranks of a group end one after the other, and the first one knows the cause: later ones are ignored this long."""
+"""How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
+knows the cause."""

@@ -1,9 +1,10 @@
 """One connection for all coroutines of an event loop, on which commands are pipelined.
 
-A connection per call would cost more than the call itself: taking it from a pool, a timer for each read, two wake-ups.
-Here a call is one future and one write, which calls of the same turn of the event loop share. The server replies in
-order, so each reply belongs to the oldest pending call; one timer watches that call only, because none behind it can be
-answered earlier. When the connection ends, all pending calls fail, and the next call makes a new connection.
+A connection for each call would cost more than the call itself: the call would take the connection from a pool, set a
+timer for each read, and wake its coroutine twice. Here a call makes one future, and all calls in the same turn of the
+event loop share one write. The server replies in order, so each reply belongs to the oldest pending call. One timer
+watches that call only, because no later call can be answered earlier. When the connection ends, all pending calls
+fail, and the next call makes a new connection.
 
 redis-py still makes the connections, because it knows addresses, TLS and users. :class:`_Connection` then takes over
 the transport.
@@ -35,14 +36,14 @@ class ServerError(failures.ResponseError):
 
 
 class _PendingCall:
-    """Commands that wait for their replies, and the time by which these must come."""
+    """Commands that wait for their replies, and the deadline of the replies."""
 
-    __slots__ = ("count", "future", "replies", "until")
+    __slots__ = ("count", "deadline", "future", "replies")
 
-    def __init__(self, future: asyncio.Future[list[Any]], count: int, until: float) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], count: int, deadline: float) -> None:
         self.future = future
         self.count = count
-        self.until = until
+        self.deadline = deadline
         self.replies: list[Any] = []
 
 
@@ -72,7 +73,7 @@ class _Connection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
         self._out.extend(_pack(command) for command in commands)
         if self._timer is None:
-            self._timer = self.loop.call_at(call.until, self._check_timeout)
+            self._timer = self.loop.call_at(call.deadline, self._check_timeout)
         return call.future
 
     def _flush(self) -> None:
@@ -107,11 +108,11 @@ class _Connection(asyncio.Protocol):
         self._timer = None
         if not self._pending:
             return
-        until = self._pending[0].until
-        if self.loop.time() >= until:
+        deadline = self._pending[0].deadline
+        if self.loop.time() >= deadline:
             self.end(failures.TimeoutError(f"no reply within {self._timeout_s:g} s"))
         else:
-            self._timer = self.loop.call_at(until, self._check_timeout)
+            self._timer = self.loop.call_at(deadline, self._check_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the server closed the connection, and after :meth:`end`."""
@@ -129,12 +130,12 @@ class _Connection(asyncio.Protocol):
                 call.future.set_exception(type(error)(*error.args))
         if not self.loop.is_closed():
             self._transport.abort()
-        # Otherwise, its destructor would warn about an open connection.
+        # With these references, its destructor would warn about an open connection.
         self._connection._writer = self._connection._reader = None
 
 
 class Multiplexer:
-    """Executes commands on one connection, which is made when it is first needed and again after it was lost."""
+    """Executes commands on one connection. It connects at the first call, and again after the connection was lost."""
 
     def __init__(self, client: redis.asyncio.Redis, *, timeout_s: float) -> None:
         self._pool = client.connection_pool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from daybreak_server.adapters.redis import limits
 from daybreak_server.domain import policy
 from daybreak_server.domain.pool_totals import OTHER
@@ -23,24 +25,24 @@ RULES = (
     "CLEANUP_RETRY_MS",
     "DAY_MS",
     "LEDGER_S",
-    "TENANTS_MAX",
-    "METER_MS",
 )
 """The constants of ``domain/policy.py`` that the scripts use."""
 BUCKETS = ("WAIT_BUCKETS_MS", "RUN_BUCKETS_MS", "CANCEL_BUCKETS_MS", "CANCEL_STEP_BUCKETS")
-"""Its tuples of numbers, which become arrays."""
+"""Those for metrics that are tuples of numbers, and become arrays."""
 SETS = ("RETRY_REASONS", "RELEASE_REASONS")
-"""Its tuples of words, which become sets."""
+"""Those for metrics that are tuples of words, and become sets."""
+NUMBERS = ("TENANTS_MAX", "METER_MS")
+"""Those for metrics that are numbers."""
 TEXTS = {
     "OTHER": OTHER,
-    "TOTALS_NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
+    "NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
 }
 """Words. Redis keeps a hash as a list, in which it searches, unless a value is longer than 64 bytes."""
 
 
 def lua_constants() -> str:
-    """Lua definitions: a local for each number, control bit and text, each list of buckets and set of reasons, and
-    ``TERMINAL``, the set of terminal states.
+    """Lua definitions: a local for each number and control bit, ``TERMINAL``, the set of terminal states, and
+    ``TOTALS``, a table of everything that the totals for metrics need.
 
     Lua reads locals without a lookup, but a chunk may have only 200. So only constants that scripts need are here.
     """
@@ -49,10 +51,17 @@ def lua_constants() -> str:
     numbers |= {bit.name: bit.value for bit in Control if bit.name is not None}
     numbers["PRIORITIES"] = len(Priority)
     terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
-    lines = [f"local {name} = {value!r}" for name, value in (numbers | TEXTS).items()]
-    lines += [f"local {name} = {{ {', '.join(map(str, getattr(policy, name)))} }}" for name in BUCKETS]
-    lines += [
-        f"local {name} = {{ {', '.join(f'{word} = true' for word in getattr(policy, name))} }}"
-        for name in SETS
-    ]
-    return "\n".join([*lines, f"local TERMINAL = {{ {terminal} }}"]) + "\n"
+    lines = [f"local {name} = {value!r}" for name, value in numbers.items()]
+    lines += [f"local TERMINAL = {{ {terminal} }}", f"local TOTALS = {{ {', '.join(_of_totals())} }}"]
+    return "\n".join(lines) + "\n"
+
+
+def _of_totals() -> Iterator[str]:
+    for name in NUMBERS:
+        yield f"{name} = {getattr(policy, name)}"
+    for name, text in TEXTS.items():
+        yield f"{name} = {text!r}"
+    for name in BUCKETS:
+        yield f"{name} = {{ {', '.join(map(str, getattr(policy, name)))} }}"
+    for name in SETS:
+        yield f"{name} = {{ {', '.join(f'{word} = true' for word in getattr(policy, name))} }}"

@@ -33,7 +33,7 @@ PREVIEW_MAX = 32 * 1024
 POLL_S = 5.0
 """The longest time between two polls of an idle leader, in case it missed a wake-up."""
 _REFUSED_PAUSE_S = 0.5
-"""How long a leader pauses when it may not take what waits."""
+"""How long a leader pauses when its group drains, or when no waiting task is for its group."""
 
 
 class RedisQueue:
@@ -65,7 +65,7 @@ class RedisQueue:
         self._wakeup.close()
 
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
-        """Claim the next task in fair order. ``None`` after ``wait_s`` without a task, or while the group drains.
+        """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains.
 
         A task that the group still holds but does not know is released first. While the group drains, the call takes
         half a second, so that a loop around it does not spin.
@@ -76,21 +76,21 @@ class RedisQueue:
             claim = claiming.decode(reply, group.id, lease_s=self._lease_s)
             if claim is not None:
                 return claim
-            outcome, left = claiming.outcome(reply), deadline - time.monotonic()
+            outcome, remaining_s = claiming.outcome(reply), deadline - time.monotonic()
             if outcome == "drain":
-                self._closed.wait(max(0.0, min(left, _REFUSED_PAUSE_S)))
+                self._closed.wait(max(0.0, min(remaining_s, _REFUSED_PAUSE_S)))
                 return None
             if outcome == "again":
                 continue
-            if left <= 0 or self._closed.is_set():
+            if remaining_s <= 0 or self._closed.is_set():
                 return None
             if outcome == "other":  # taking wake-up tokens would keep them from groups that can work
-                self._closed.wait(min(left, _REFUSED_PAUSE_S))
+                self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
-                self._wait_for_wakeup(min(left, POLL_S))
+                self._wait_for_wakeup(min(remaining_s, POLL_S))
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. ``STALE`` when another attempt holds the task."""
+        """Extend the lease. Returns ``STALE`` if another attempt holds the task."""
         return renew.decode(self._scripts.call(renew.encode(self._keys, lease), idempotent=True))
 
     def report(
@@ -101,7 +101,10 @@ class RedisQueue:
         checkpoint: CheckpointRef | None = None,
         fields: Mapping[str, str | int | float] | None = None,
     ) -> Control:
-        """Append events, update the record and set the checkpoint. Not retried: unnumbered events would repeat."""
+        """Append events, update the record and set the checkpoint.
+
+        The call is not retried, because events without numbers would be written twice.
+        """
         call = report.encode(self._keys, lease, events, checkpoint=checkpoint, fields=fields or {})
         return report.decode(self._scripts.call(call))
 
@@ -119,7 +122,7 @@ class RedisQueue:
     def claim_each(self, groups: Sequence[GroupRecord]) -> list[Claim | None]:
         """Claim a task for each of several groups of this process, in one call and without waiting. At most 32 groups.
 
-        ``None`` for a group that drains, or for which no task waits.
+        The result has ``None`` for a group that drains, or for which no task waits.
         """
         items = self._scripts.call(self._claim(groups))
         return [

@@ -1,4 +1,4 @@
-"""Builds one Redis function library from the Lua files, which the server compiles once instead of at each call.
+"""Builds one Redis function library from the Lua files. The server compiles it once instead of at each call.
 
 The text of the library is, in this order:
 
@@ -8,7 +8,7 @@ The text of the library is, in this order:
 4. each script, in a block of its own: its first line gives its flags, and its ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
-during a rolling update. A server that may not load the library runs the text of a single script by ``EVAL``.
+during a rolling update. If the server may not load the library, ``EVAL`` runs the text of a single script.
 """
 
 from __future__ import annotations

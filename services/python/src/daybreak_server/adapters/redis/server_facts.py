@@ -18,14 +18,14 @@ PINGS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisFacts:
-    """Facts about a server. ``None`` where it does not answer (managed servers forbid CONFIG)."""
+    """Facts about a server. A fact is ``None`` if the server does not give it (managed servers forbid CONFIG)."""
 
     error: str | None = None
     """Why the server could not be examined at all."""
     refused: bool = False
-    """Whether ``error`` is that the server refuses the user or password."""
+    """Whether ``error`` means that the server refuses the user or password."""
     no_master: bool = False
-    """Whether ``error`` is that no Sentinel names a master."""
+    """Whether ``error`` means that no Sentinel names a master."""
     product: str | None = None
     """``redis`` or ``valkey``."""
     version: str | None = None
@@ -43,11 +43,11 @@ class RedisFacts:
     replicas: int | None = None
     """Connected replicas."""
     min_replicas: int | None = None
-    """With fewer replicas the server refuses writes."""
+    """The server refuses writes if it has fewer replicas."""
 
 
 async def facts(where: str | Endpoint, *, timeout_s: float = 5.0) -> RedisFacts:
-    """Examine the server. Never raises; a failure is in ``error``."""
+    """Examine the server. Never raises: if that fails, ``error`` says why."""
     client = connect_async(where, timeout_s=timeout_s)
     try:
         with translated():
@@ -104,7 +104,7 @@ def _facts(info: dict[str, Any], config: dict[str, str], ping_ms: float) -> Redi
 
 
 async def sentinels(where: Endpoint) -> dict[str, str | None]:
-    """By Sentinel: ``None`` if it knows the master, otherwise why it cannot be used. Never raises."""
+    """For each Sentinel, ``None`` if it knows the master, otherwise why it cannot be used. Never raises."""
     return {address: await _sentinel(where, address) for address in where.sentinels}
 
 

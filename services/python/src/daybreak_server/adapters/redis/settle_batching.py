@@ -1,7 +1,7 @@
 """One queue for several groups of a process, which settles attempts in batches.
 
 Tasks that take milliseconds are served by many small groups in one process, each with a thread. A batch costs the
-server and the client about as much as a single settle, so threads share calls, in the way of a group commit:
+server and the client about as much as a single settle, so threads share calls, as in a database's group commit:
 
 - A thread adds its settle to the waiting ones. If no thread is sending, it sends all of them in one call.
 - While that call runs, the settles of other threads accumulate. The sender then wakes the threads of its batch and one
@@ -35,7 +35,7 @@ class _PendingSettle:
         self._wakeup.acquire()
 
     def wait(self) -> None:
-        """Block until the result is there, or until this thread is to send the next batch."""
+        """Block until the result is known, or until this thread must send the next batch."""
         self._wakeup.acquire()
 
     def wake(self) -> None:
@@ -71,21 +71,21 @@ class SharedQueue(RedisQueue):
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
         """Like :meth:`RedisQueue.settle`, in one call with the settles of other threads."""
-        mine = _PendingSettle((lease, outcome, claim_next))
+        pending = _PendingSettle((lease, outcome, claim_next))
         with self._lock:
-            self._waiting.append(mine)
-            sends, self._sending = not self._sending, True
-        if not sends:
-            mine.wait()
-        if mine.result is None:
+            self._waiting.append(pending)
+            is_sender, self._sending = not self._sending, True
+        if not is_sender:
+            pending.wait()
+        if pending.result is None:
             self._send()
-        if isinstance(mine.result, StoreError):
-            raise mine.result
-        assert mine.result is not None
-        return mine.result
+        if isinstance(pending.result, StoreError):
+            raise pending.result
+        assert pending.result is not None
+        return pending.result
 
     def _send(self) -> None:
-        """Settle the waiting attempts, the caller's own first. Then let a thread that came during the call send."""
+        """Settle the waiting attempts, the caller's own first. Then wake the batch and the next sender."""
         with self._lock:
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:

@@ -23,7 +23,7 @@ from daybreak_server.ports.tasks import Page, Submitted
 
 
 def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
-    """Split tasks into runs of one pool, each at most as long as one call may carry."""
+    """Split tasks into batches for one call each: consecutive tasks of one pool, at most ``TASKS_MAX``."""
     for pool, run in groupby(tasks, key=lambda task: task.pool):
         of_pool = list(run)
         for start in range(0, len(of_pool), submit.TASKS_MAX):
@@ -35,8 +35,9 @@ class RedisStore:
 
     For coroutines of one event loop.
 
-    ``max_queued`` is the limit on waiting tasks by pool; other pools have ``MAX_QUEUED``. ``tenants_max``: how many
-    tenants have totals of their own in metrics. ``on_call`` gets the script, duration and success of each call.
+    ``max_queued`` has the limit on waiting tasks of each pool; the limit of other pools is ``MAX_QUEUED``.
+    ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and
+    the success of each call.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class RedisStore:
         await self._client.aclose()
 
     async def ping(self) -> None:
-        """Check that Redis results. :raises StoreUnavailableError: when it does not."""
+        """Check that Redis answers. :raises StoreUnavailableError: when it does not."""
         await self._scripts.repeat(self._client.ping, idempotent=False)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
@@ -136,7 +137,7 @@ class RedisStore:
         return deleted
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and all its groups. The operator needs all, or it could remove hosts that work."""
+        """The pool's numbers and all its groups. If a group were missing, the operator could remove hosts that work."""
         keys = self._keys(name)
         reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
         others = [
@@ -159,7 +160,10 @@ class RedisStore:
         return group.decode(await self._scripts.call(call, idempotent=True)) is not None
 
     async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
-        """Mark to drain every group that registers with a rank on one of these hosts, for 10 minutes; or undo that."""
+        """Mark to drain every group that registers with a rank on one of these hosts, or stop doing so.
+
+        A cordon ends after 10 minutes.
+        """
         if hosts:
             await self._scripts.call(
                 group.encode_cordon(self._keys(pool), hosts, cordoned=cordoned), idempotent=True

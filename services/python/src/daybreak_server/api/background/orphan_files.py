@@ -1,8 +1,8 @@
 """Deletes files of tasks that the task store does not know.
 
 A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
-once its task's retention would have ended: the pool's retention plus one day after the task was submitted. So a store
-that is empty by mistake does not cost a file that should still be kept.
+once its task's retention would have ended: the pool's retention plus one day after the task was submitted. So even if
+the store is empty by mistake, no file is deleted that should still be kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OrphanFileSweeper:
     """Checks all files about once a day. Any number of gateways may do so at once."""
 
     retention_s: Mapping[str, float]
-    """By pool."""
+    """The retention of each pool's tasks."""
     store: TaskStore
     blobs: Blobs
     now_ms: Callable[[], int]

@@ -2,7 +2,8 @@
 
 A tick is a script in Redis that makes delayed tasks due, expires tasks, ends lost leases and names files that can be
 deleted. After each tick the ticker refreshes the pool's view, updates its metrics and publishes queue positions to
-the subscribers of waiting tasks. Files are deleted in a task aside, so that a slow artifact store never delays ticks.
+the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow artifact store never delays
+ticks.
 
 All of this is idempotent, so every gateway does it and there is no leader election.
 """
@@ -27,7 +28,7 @@ from daybreak_server.ports.store_errors import StoreError
 log = logging.getLogger("daybreak.api.ticker")
 
 MAX_ROUNDS = 50
-"""The most ticks in a row without a pause, while there is more to do."""
+"""The maximum number of ticks in a row without a pause, while there is more to do."""
 WAKE_POLL_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _JITTER = random.Random()
@@ -53,23 +54,22 @@ class Ticker:
             while True:
                 failures = 0 if await self._tick_and_publish(failures) else failures + 1
                 pause = min(self.every_s * 2**failures, _MAX_BACKOFF_S) if failures else self.every_s
-                await self._sleep(
-                    pause * _JITTER.uniform(0.9, 1.1)
-                )  # Jitter keeps gateways from ticking at once.
+                # The jitter keeps gateways from ticking at the same time.
+                await self._sleep(pause * _JITTER.uniform(0.9, 1.1))
         finally:
             if self._deletion is not None:
                 await cancel_and_wait(self._deletion)
 
     async def _sleep(self, pause_s: float) -> None:
         """Sleep until the next tick. During a wake, publish its phase more often, because a phase may be short."""
-        until = asyncio.get_running_loop().time() + pause_s
-        while (left_s := until - asyncio.get_running_loop().time()) > WAKE_POLL_S:
+        next_tick_at = asyncio.get_running_loop().time() + pause_s
+        while (remaining_s := next_tick_at - asyncio.get_running_loop().time()) > WAKE_POLL_S:
             if not self.queue_positions.is_waking(self.pool):
                 break
             await asyncio.sleep(WAKE_POLL_S)
             with suppress(StoreError):  # The next tick reports it.
                 await self.queue_positions.publish_wake(self.pool)
-        await asyncio.sleep(max(0.0, left_s))
+        await asyncio.sleep(max(0.0, remaining_s))
 
     async def _tick_and_publish(self, failures: int) -> bool:
         try:
@@ -90,7 +90,7 @@ class Ticker:
         return True
 
     async def tick(self) -> None:
-        """Tick, and again without a pause while there is more to do. :raises StoreError:"""
+        """Tick, and repeat it without a pause while there is more to do. :raises StoreError:"""
         for _ in range(MAX_ROUNDS):
             report = await self.housekeeper.tick(self.pool)
             self.metrics.record_tick(self.pool, succeeded=True)
@@ -99,7 +99,7 @@ class Ticker:
                 return
 
     def _start_deletion(self, report: TickReport) -> None:
-        """Delete the files that the tick named, unless a deletion is under way: a later tick names them again."""
+        """Delete the files that the tick named. If a deletion is running, a later tick names them again."""
         if not (report.garbage or report.retention_due) or (self._deletion and not self._deletion.done()):
             return
         self._deletion = asyncio.create_task(self._delete_files(report), name=f"delete files {self.pool}")
@@ -113,9 +113,11 @@ class Ticker:
             if expired:
                 await self.housekeeper.delete(expired)
         except StoreError as exc:
-            log.warning("pool %s: the deletion of files stops: %s; a later tick resumes it", self.pool, exc)
+            log.warning(
+                "pool %s: stopped deleting files: %s; a later tick resumes the deletion", self.pool, exc
+            )
         except Exception:
-            log.exception("pool %s: the deletion of files failed", self.pool)
+            log.exception("pool %s: deleting files failed", self.pool)
 
     async def _delete(self, prefix: str) -> bool:
         try:

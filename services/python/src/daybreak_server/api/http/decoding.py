@@ -27,11 +27,11 @@ def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | N
 
     :raises ApiError: ``unsupported_media_type`` for another encoding, ``bad_json`` for a body that is not valid in it.
     """
-    named = [part.strip().lower() for part in (encoding or "").split(",")]
-    named = [part.removeprefix("x-") for part in named if part not in {"", "identity"}]
-    if not named:
+    encodings = [part.strip().lower() for part in (encoding or "").split(",")]
+    encodings = [part.removeprefix("x-") for part in encodings if part not in {"", "identity"}]
+    if not encodings:
         return raw
-    if len(named) > 1 or named[0] not in ENCODINGS:
+    if len(encodings) > 1 or encodings[0] not in ENCODINGS:
         raise ApiError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             f"The Content-Encoding {str(encoding)[:100]!r} is not supported. Use one of {', '.join(ENCODINGS)}, "
@@ -39,29 +39,29 @@ def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | N
             headers={"Accept-Encoding": ", ".join(ENCODINGS)},
         )
     try:
-        return _inflate(raw, named[0], max_bytes)
+        return _inflate(raw, encodings[0], max_bytes)
     except zlib.error as exc:
         raise ApiError(
             ErrorCode.BAD_JSON,
-            f"The header Content-Encoding is {named[0]}, but the body is not valid {named[0]}: {exc}. Compress the "
-            "body, or remove the header.",
+            f"The header Content-Encoding is {encodings[0]}, but the body is not valid {encodings[0]}: {exc}. "
+            "Compress the body, or remove the header.",
         ) from exc
 
 
 def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
     """All members of the body, concatenated. Decompression stops once it exceeds ``max_bytes``."""
-    made: list[bytes] = []
-    left, rest = max_bytes, raw
-    while rest or not made:
+    members: list[bytes] = []
+    allowed, rest = max_bytes, raw
+    while rest or not members:
         decoder = zlib.decompressobj(_window(rest, encoding))
-        made.append(decoder.decompress(rest, left + 1))
-        left -= len(made[-1])
-        if left < 0:
+        members.append(decoder.decompress(rest, allowed + 1))
+        allowed -= len(members[-1])
+        if allowed < 0:
             return None
         if not decoder.eof:
             raise zlib.error("the data is cut off")
         rest = decoder.unused_data
-    return b"".join(made)
+    return b"".join(members)
 
 
 def _window(raw: bytes, encoding: str) -> int:
@@ -81,14 +81,14 @@ def parse_json(raw: bytes) -> Any:
         raise ApiError(ErrorCode.BAD_JSON, _json_error(raw, exc)) from exc
     try:
         _KEYS.decode(raw.decode())
-    except _TwiceError as exc:
+    except _DuplicateKeyError as exc:
         raise ApiError(
             ErrorCode.BAD_JSON, f"One object of the body has the key {exc.key[:100]!r} twice. Send it once."
         ) from exc
     return data
 
 
-class _TwiceError(Exception):
+class _DuplicateKeyError(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
@@ -97,7 +97,7 @@ class _TwiceError(Exception):
 def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) != len(pairs):
         counted = Counter(key for key, _ in pairs)
-        raise _TwiceError(counted.most_common(1)[0][0])
+        raise _DuplicateKeyError(counted.most_common(1)[0][0])
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)

@@ -1,4 +1,4 @@
-"""Turns an exception of a route into a response, written by the renderer of the route's face."""
+"""Turns an exception of a route into an error response, in the format of the given renderer."""
 
 from __future__ import annotations
 

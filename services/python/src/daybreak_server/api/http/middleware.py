@@ -26,7 +26,7 @@ _NOT_ALLOWED = 4401
 
 
 class RequestMiddleware:
-    """Pure ASGI rather than Starlette's middleware class, because every request passes through it."""
+    """Plain ASGI and not Starlette's slower middleware class, because every request passes through it."""
 
     def __init__(
         self, app: ASGIApp, *, metrics: GatewayMetrics, origin_check: OriginCheck, render: ErrorRenderer
@@ -51,13 +51,13 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = 0
-        more: Headers = [(b"x-request-id", request_id.encode()), *self._origin_check.cors(scope)]
+        extra_headers: Headers = [(b"x-request-id", request_id.encode()), *self._origin_check.cors(scope)]
 
         async def send_counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *more]
+                message["headers"] = [*message["headers"], *extra_headers]
                 self._count(scope, status, time.perf_counter() - began)
             await send(message)
 
@@ -70,7 +70,7 @@ class RequestMiddleware:
         except Exception:
             log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if status:
-                raise  # The response has begun: the server cuts the connection, so no client takes it for complete.
+                raise  # The response has begun: the server cuts it off, so no client mistakes it for complete.
             error = ApiError(
                 ErrorCode.INTERNAL,
                 "The server has a bug. Report it with the request id, under which the log has the traceback.",
@@ -78,7 +78,8 @@ class RequestMiddleware:
             await self._render(error, request_id)(scope, receive, send_counted)
 
     def _early_response(self, scope: Scope, request_id: str) -> Response | None:
-        """The response to a request that does not reach the app: headers too large, a refusal, a preflight."""
+        """The response to a request that does not reach the app: its headers are too large, it is refused, or it is
+        a CORS preflight."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
             error = ApiError(
                 ErrorCode.TOO_LARGE,

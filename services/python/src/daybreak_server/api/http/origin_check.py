@@ -5,8 +5,8 @@ browser reaches the server on behalf of every page that it shows. So two kinds o
 
 * **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
-  from this machine, and to all requests at all if ``http.allowed_hosts`` is set; behind an Ingress, the host name is
-  the Ingress's business. Addresses and ``localhost`` are always allowed, because they cannot be rebound.
+  from this machine, and to requests from everywhere if ``http.allowed_hosts`` is set. Behind an Ingress, the Ingress
+  decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they cannot be rebound.
 * **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses.
@@ -68,8 +68,8 @@ class OriginCheck:
     """The checks for the settings of one server."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        own = [socket.gethostname().lower(), "localhost", "*.localhost", settings.host.lower()]
-        allowed = [*own, *settings.allowed_hosts]
+        own_names = [socket.gethostname().lower(), "localhost", "*.localhost", settings.host.lower()]
+        allowed = [*own_names, *settings.allowed_hosts]
         self._every_host = EVERY in settings.allowed_hosts
         self._every_client = bool(settings.allowed_hosts) or _names_loopback(settings.host)
         self._names = frozenset(name for name in allowed if not name.startswith("*"))

@@ -90,12 +90,12 @@ class BlobResponse(Response):
 
     async def _send_all(self, reader: BinaryIO, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        left = self._length
-        while left > 0:
-            chunk = await asyncio.to_thread(reader.read, min(CHUNK_BYTES, left))
+        remaining = self._length
+        while remaining > 0:
+            chunk = await asyncio.to_thread(reader.read, min(CHUNK_BYTES, remaining))
             if not chunk:
-                raise EOFError(f"{self._key} is {left} bytes shorter than the task's record says")
-            left -= len(chunk)
-            await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+                raise EOFError(f"{self._key} is {remaining} bytes shorter than the task's record says")
+            remaining -= len(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": remaining > 0})
         if self._length == 0:
             await send({"type": "http.response.body", "body": b"", "more_body": False})

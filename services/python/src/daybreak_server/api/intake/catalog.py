@@ -25,7 +25,7 @@ from daybreak_server.workloads.inputs import ChangedInputError, context_of, rest
 
 _log = logging.getLogger(__name__)
 FRESH_MS = 1_000
-"""The greatest age of a pool's view that is shown."""
+"""The maximum age of a pool's view before it is read again."""
 
 
 @dataclass(frozen=True)

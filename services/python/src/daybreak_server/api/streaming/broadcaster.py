@@ -4,13 +4,15 @@ A pool's :class:`Feed` has one blocking reader of the event log, whatever the nu
 while somebody subscribes. It hands each event to the event's :class:`Topic`, which pushes it to all subscribers of the
 task; an event is encoded once (:class:`Frame`).
 
-No gap and no repeat between history and live events: a subscriber first attaches to the feed, then waits until the
-reader knows its position in the log (:meth:`Feed.wait_live`), and only then reads the task's history. What happens in
-between is in both, and the subscriber drops the second copy by its id.
+A subscriber misses no event between history and live events, and receives none twice. It first attaches to the feed,
+then waits until the reader knows its position in the log (:meth:`Feed.wait_live`), and only then reads the task's
+history. An event that arrives between these steps is in the history and in the feed; the subscriber recognizes the
+second copy by its id, and drops it.
 
 A topic also caches recent frames, so that a client that reconnects is served without a read from the store.
-:data:`CACHE_LIMIT` bounds the frames cached by a feed. A subscriber's own queue is bounded too. One that overflows, or
-whose events were trimmed before the reader saw them, is marked as lagging and gets a snapshot (``reset``) instead.
+:data:`CACHE_LIMIT` bounds the frames cached by a feed. The queue of each subscriber is bounded too. If it overflows, or
+if events were trimmed before the reader saw them, the subscriber is marked as lagging and gets a snapshot (``reset``)
+instead of the events.
 
 When the store is down the reader retries with backoff, and subscribers stay connected.
 """
@@ -34,7 +36,8 @@ from daybreak_server.ports.store_errors import EventsTrimmedError, StoreError, S
 log = logging.getLogger("daybreak.api.streams")
 
 CACHE_LIMIT = 200_000
-"""Frames cached by a feed for clients that reconnect (some 80 MB). A topic that exceeds it drops its own."""
+"""Frames cached by a feed for clients that reconnect (some 80 MB). The topic that exceeds the limit drops
+its frames."""
 _YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
 _JITTER = random.Random()
@@ -95,7 +98,7 @@ class Feed:
             raise StoreUnavailableError("the event log does not respond") from exc
 
     def cache_history(self, topic: Topic, after: frames.EventKey | None, history: list[Frame]) -> None:
-        """Cache history that one subscriber has read, for the next ones."""
+        """Cache history that one subscriber has read, for later subscribers."""
         before = topic.cached
         topic.cache_history(after, history)
         self._account(topic, before)
@@ -141,9 +144,8 @@ class Feed:
                         self._deliver(event)
                         cursor = event.id
                         if not count % _YIELD_EACH:
-                            await asyncio.sleep(
-                                0
-                            )  # Let subscribers drain, or a burst overflows all their queues.
+                            # Let subscribers empty their queues, or a burst overflows all of them.
+                            await asyncio.sleep(0)
             except EventsTrimmedError:
                 log.warning(
                     "pool %s: events were trimmed before they were read; sending snapshots to all subscribers",

@@ -35,7 +35,7 @@ def parse_id(text: str) -> EventKey:
     if key is None or max(key) > _MAX_PART:
         raise ApiError(
             ErrorCode.BAD_EVENT_ID,
-            "The event id is not valid; one looks like 1732190000123-0. Send the id of an event, or none.",
+            "The event id is not valid. An event id looks like 1732190000123-0. Send the id of an event, or none.",
         )
     return key
 
@@ -52,7 +52,7 @@ def predecessor(key: EventKey) -> EventKey:
 
 
 class Frame:
-    """One encoded event. ``key`` is ``None`` for those that are not in the log: wake, position, reset."""
+    """One encoded event. ``key`` is ``None`` for events that are not in the log (``wake``, ``position``, ``reset``)."""
 
     __slots__ = ("_by_prefix", "_encode_again", "_sse", "_text", "body", "dedup_key", "key", "type")
 
@@ -69,7 +69,7 @@ class Frame:
         self.body = body
         self.key = key
         self.dedup_key = dedup_key
-        """Only for events that are not in the log: a frame with the same key as the last one is not sent again."""
+        """For events that are not in the log: a frame is not sent if the last frame of its type has the same key."""
         self._encode_again = encode_again
         """Encodes the event for another path prefix; ``None`` for events without links."""
         self._by_prefix: dict[str, Frame] = {}
@@ -90,7 +90,7 @@ class Frame:
 
     @property
     def terminal(self) -> bool:
-        """Whether it is its task's last event."""
+        """Whether this is the task's last event."""
         return self.type in _TERMINAL
 
     @property

@@ -16,7 +16,7 @@ LOOKUPS = 100
 
 
 class QueuePositions:
-    """Looks up queue positions, one round every second. An unchanged one is not sent again (``Frame.dedup_key``)."""
+    """Looks up queue positions, one round every second. An unchanged position is not sent (``Frame.dedup_key``)."""
 
     def __init__(
         self,

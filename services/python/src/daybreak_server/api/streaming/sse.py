@@ -43,7 +43,7 @@ class EventStream(Response):
         self.init_headers(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream. :raises ApiError, StoreError: before anything is sent, so that they can be answered."""
+        """Send the stream. :raises ApiError, StoreError: before anything is sent, so that the client gets an error."""
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b""})

@@ -123,7 +123,8 @@ class Subscription:
 
     async def _catch_up(self) -> AsyncGenerator[list[Frame], None]:
         if self._topic.events_after(self._last) is None:
-            await self._topic.wait_loaded()  # Of many that connect at once, only one reads from the store.
+            # Of many subscribers that connect at once, only one reads from the store.
+            await self._topic.wait_loaded()
         cached = self._topic.events_after(self._last)
         if cached is None:
             async for batch in self._history():
@@ -137,7 +138,7 @@ class Subscription:
                 yield batch
 
     async def _check_record(self) -> AsyncGenerator[list[Frame], None]:
-        """What the record says beyond the history: the queue position, or that the task has long ended."""
+        """Send what the history lacks: the queue position of a waiting task, or a snapshot if the client is ahead."""
         record = await self._sources.store.get(self._task)
         if record is not None and self._is_ahead(record):
             async for batch in self._reset():
@@ -154,7 +155,7 @@ class Subscription:
                 yield batch
 
     def _is_ahead(self, record: TaskRecord) -> bool:
-        """Whether the client's id is beyond the task's last event: of another task, or of a write that was lost."""
+        """Whether the client's id is beyond the task's last event; it belongs to another task or to a lost write."""
         if self._last is None or record.last_event_id is None:
             return False
         return self._last > frames.parse_id(record.last_event_id)

@@ -101,7 +101,10 @@ class Subscriber:
 
 
 class Topic:
-    """The subscribers of one task, and its cached frames: all those after ``floor``, if that is known."""
+    """The subscribers of one task, and its cached frames.
+
+    The cache has all events after ``floor``. If that is ``None``, some of them may be missing.
+    """
 
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
@@ -112,7 +115,7 @@ class Topic:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Hold this while reading history from the store; other subscribers can wait for what it caches."""
+        """A context for reading history from the store. :meth:`wait_loaded` lets other subscribers wait for its end."""
         if self._loading is not None:
             yield
             return

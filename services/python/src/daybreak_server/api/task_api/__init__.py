@@ -1,1 +1,1 @@
-"""The native face of the API, ``/v1``: routes, pagination, errors as RFC 9457, OpenAPI."""
+"""Daybreak's own API, ``/v1``: routes, pagination, errors as RFC 9457, OpenAPI."""

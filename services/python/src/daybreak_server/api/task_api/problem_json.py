@@ -1,4 +1,4 @@
-"""The error renderer of the native face: RFC 9457 ``application/problem+json`` with a stable code."""
+"""The error renderer of ``/v1``: RFC 9457 ``application/problem+json`` with a stable code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daybreak_server.api.errors import ApiError
 
 
 def problem(error: ApiError, request_id: str | None = None) -> Problem:
-    """The error as the wire has it."""
+    """The error as clients receive it."""
     return Problem(
         type=TYPE_PREFIX + error.code.value,
         title=error.code.title,

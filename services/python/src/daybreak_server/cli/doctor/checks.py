@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A checked thing, what was found, and ``advice`` on what to do (empty if there is nothing to do)."""
+    """What was checked, what was found, and ``advice`` on what to do (empty if there is nothing to do)."""
 
     level: Literal["ok", "warning", "error"]
     what: str

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daybreak_server.adapters.redis.server_facts import RedisFacts
 
 OLDEST_REDIS = (7, 0)
-"""The Lua scripts need it."""
+"""The oldest version that runs the Lua scripts."""
 SLOW_PING_MS = 5.0
 
 
@@ -64,7 +64,8 @@ async def _groups(settings: Settings) -> list[Check]:
         problem = view.report.message if view.report is not None else view.failure and view.failure.message
         if problem:
             advice = (
-                "fix this: its tasks wait, and then continue by themselves (`daybreak pools` shows the pool)"
+                "fix this: the pool's tasks wait until then and continue by themselves "
+                "(`daybreak pools` shows the pool)"
             )
             checks.append(error(f"groups of {view.name}", problem, advice))
     return checks
@@ -82,7 +83,7 @@ def _sentinels(found: dict[str, str | None]) -> Iterator[Check]:
 
 
 def _fail_over(found: RedisFacts, wait_replicas: int) -> Check:
-    """Check what a loss of the master would cost: it answers before its replicas have the write."""
+    """Check what a fail-over would lose: the master answers before its replicas have the write."""
     what = "redis fail-over"
     if not found.replicas:
         advice = (

@@ -105,9 +105,8 @@ def _pools(settings: Settings) -> Iterator[Check]:
         except Exception as exc:  # a third-party workload may raise anything
             yield error(what, f"its options are wrong: {exc}", f"correct pools.{name}.options or .model")
             continue
-        if (
-            spec.name != "video"
-        ):  # _packages has checked its packages: importing torch here would take seconds
+        # `_packages` has checked what the video workload needs; importing torch here would take seconds.
+        if spec.name != "video":
             try:
                 registry.implementation(spec)
             except Exception as exc:

@@ -10,7 +10,7 @@ From the inside out:
 * ``lockstep``       how one rank runs a task, with a point of agreement at each step
 * ``attempt``        one attempt at a task on the leader, with its checkpoints, events and artifacts
 * ``leader``, ``follower``  the loops
-* ``rank``           the thread of a rank: join, load, warm up, serve, leave
+* ``rank_lifecycle`` the thread of a rank: join, load, warm up, serve, leave
 
-What does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.rank``.
+Code that does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.rank``.
 """

@@ -5,9 +5,8 @@
    store (at most once per ``progress_s``), reads the control bits from the reply, decides and announces the verdict.
 3. When a checkpoint is due it takes a snapshot there and stores it in the background. The record's pointer moves with
    the next report, which is fenced like any other.
-4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``: nobody can learn of a file that does
-   not exist yet. Before it announces
-   ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no work.
+4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``, so no client sees a file that does not
+   exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no work.
 
 An outage of the store stops nothing here: events wait in a bounded buffer, and reports are tried less and less often.
 """
@@ -82,19 +81,19 @@ class EventReporter:
         return time.monotonic() - self._last_at >= self._pause_s
 
     def step(self, step: Step) -> None:
-        """Add a step that all ranks have ended. The fraction never falls, whatever the workload says."""
+        """Add a step that all ranks have completed. The fraction never falls, whatever the workload reports."""
         self._fraction = max(self._fraction, min(1.0, step.fraction))
         eta_s = self._deps.phases.step(step.phase, self._fraction)
         self.event_buffer.step(step, fraction=self._fraction, eta_s=eta_s)
 
     def phase(self, phase: str) -> None:
-        """Add a phase that the engine has itself, such as the upload."""
+        """Add a phase of the engine's own work, such as the upload."""
         self.step(Step(phase=phase, fraction=self._fraction))
 
     def write(
         self, *, checkpoint: CheckpointRef | None = None, preview: tuple[bytes, int, str] | None = None
     ) -> bool:
-        """Write now, and return whether that worked. After an outage, a later write has what this one had."""
+        """Write now, and return whether that worked. If it did not, a later write includes the same events."""
         deps, lease, sent_at = self._deps, self._held.lease, time.monotonic()
         try:
             if preview is not None:
@@ -117,7 +116,7 @@ class EventReporter:
 
 
 class Attempt:
-    """Runs one claim and returns the outcome to settle; ``None`` if the task is another attempt's by now."""
+    """Runs one claim and returns the outcome to settle; ``None`` if the task already belongs to another attempt."""
 
     def __init__(
         self, claim: Claim, held: HeldLease, *, deps: LeaderDeps, control_group: ControlGroup
@@ -130,7 +129,7 @@ class Attempt:
         self._reports: Sequence[Report] = ()
         self._checkpoints: Checkpoints | None = None
         self._unreported: CheckpointRef | None = None
-        """A checkpoint that is stored, and that the task's record does not point at yet."""
+        """A stored checkpoint that the task's record does not point at yet."""
         self._context: LeaderContext | None = None
 
     def run(self, params: Any, workdir: Path) -> tuple[Verdict, Outcome | None]:
@@ -174,7 +173,7 @@ class Attempt:
         self._reporter.event_buffer.set(resumed_from_step=step)
 
     def _agree(self, mine: Report, step: Step | None) -> Verdict:
-        """Hold one point of agreement, and return its verdict."""
+        """Run one point of agreement, and return its verdict."""
         deps, reporter, context, checkpoints = self._deps, self._reporter, self._context, self._checkpoints
         assert context is not None
         assert checkpoints is not None
@@ -249,11 +248,11 @@ class Attempt:
         """Return why the attempt failed, from the reports of the ranks."""
         report = worst(self._reports)
         if report is None:
-            return Failed(code="ranks_disagree", message="the ranks did not come to the same point")
+            return Failed(code="ranks_disagree", message="the ranks did not reach the same point")
         return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
     def failure_cause(self, exc: Exception) -> Failed:
-        """Return why the ranks could not agree. What a rank reported before it was lost says more than its loss."""
+        """Return why the ranks could not agree. A report that a lost rank sent explains more than its loss."""
         report = self._control_group.failure(now=True) or worst(self._reports)
         if report is None:
             return Failed(code="rank_lost", message=str(exc))

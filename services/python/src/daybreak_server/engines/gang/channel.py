@@ -1,6 +1,6 @@
 """Framed messages over TCP between two ranks: a JSON header, and an optional payload of bytes.
 
-A frame is the size of the header and of the payload, then both. Nothing is unpickled. A rank is admitted only with the
+A frame holds the two sizes, then the header, then the payload. Nothing is unpickled. A rank is admitted only with the
 nonce that the leader publishes with its address (:mod:`~daybreak_server.engines.gang.rendezvous`). TCP keepalive
 notices a node that vanished without closing its connections.
 """
@@ -21,7 +21,7 @@ _MAX_PAYLOAD = 1 << 36
 
 
 class ChannelClosedError(ConnectionError):
-    """The other side is gone, silent, or has sent what is no message."""
+    """The other side is gone or silent, or it sent something that is not a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Message:
 
 
 class Channel:
-    """One end. Several threads may call ``send``, one thread ``receive``."""
+    """One end of a connection. Several threads may call ``send``, but only one may call ``receive``."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""The control group: how the ranks of a group talk about the work, apart from the work's own data.
+"""The control group: the connections over which the ranks of a group coordinate. They carry no data of the workload.
 
 It is a star of TCP connections (:class:`~daybreak_server.engines.gang.channel.Channel`) with the leader in the middle:
 the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`, and a group of one has
@@ -7,16 +7,17 @@ the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`
 | from | kind | meaning |
 |---|---|---|
 | leader | ``run`` | an order: run this task; the payload is the snapshot to resume from |
-| follower | ``report`` | what it came to at a point of agreement |
-| leader | ``verdict`` | what every rank does now |
-| follower | ``leaving`` | its node drains: it asks the leader to release the task and let the group go |
-| follower | ``broken`` | why this rank ends without having been asked to |
-| leader | ``leave``, ``ping`` | the group ends; the leader is idle and still there |
+| follower | ``report`` | the rank's result at a point of agreement |
+| leader | ``verdict`` | what every rank does next |
+| follower | ``leaving`` | the follower's node drains: it asks the leader to release the task and end the group |
+| follower | ``broken`` | the error that ends this rank |
+| leader | ``leave`` | the group ends |
+| leader | ``ping`` | a no-op from an idle leader |
 
-At each end a thread reads, so a lost connection or an error is known at once, also while the work thread waits in a
-collective. :meth:`ControlGroup.failure` makes that visible to the leader's lease renewer, which breaks the group. A
-failed rank has ``grace_s`` to be joined by the others at the same point: a task that fails on every rank alike leaves
-the group warm.
+At each end a thread reads, so a lost connection or a failed rank is noticed at once, even while the work thread waits
+in a collective. :meth:`ControlGroup.failure` reports it to the leader's lease renewer, which breaks the group. After a
+rank has failed, the others have ``grace_s`` to reach the same point. If all ranks fail there in the same way, the group
+stays warm.
 
 The control group needs no torch, and never times out while the group is idle. Why it is not a gloo group is in
 docs/04-group.md.
@@ -55,7 +56,7 @@ class ControlGroup(Protocol):
         """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
     def collect(self, mine: Report) -> Sequence[Report]:
-        """Return every rank's report of this point. :raises GroupBrokenError: if one cannot come."""
+        """Return every rank's report of this point. :raises GroupBrokenError: if a report cannot arrive."""
 
     def announce(self, verdict: Verdict) -> None:
         """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
@@ -70,7 +71,7 @@ class ControlGroup(Protocol):
         """Return whether a follower has asked to leave."""
 
     def close(self) -> None:
-        """Let the followers go."""
+        """End the group: send ``leave`` to all followers."""
 
 
 class SingleRank:
@@ -124,7 +125,10 @@ class Followers:
                 raise GroupBrokenError(f"rank {rank} is gone: {exc}") from exc
 
     def collect(self, mine: Report) -> Sequence[Report]:
-        """Return one report of each rank, the leader's first. :raises GroupBrokenError: if one cannot come."""
+        """Return one report from each rank, the leader's first.
+
+        :raises GroupBrokenError: if a report cannot arrive.
+        """
         reports = [mine]
         started = time.monotonic()
         for rank, inbox in self._inbox.items():
@@ -136,7 +140,9 @@ class Followers:
                     if self._lost is not None:
                         raise GroupBrokenError(self._lost.message) from None
                     if any(other.failed for other in reports) and waited_s > self._grace_s:
-                        raise GroupBrokenError(f"rank {rank} is stuck where another failed") from None
+                        raise GroupBrokenError(
+                            f"rank {rank} did not reach the point at which another rank failed"
+                        ) from None
                     continue
                 if report.point != mine.point:
                     raise GroupBrokenError(f"rank {rank} is at point {report.point}, not at {mine.point}")
@@ -151,7 +157,7 @@ class Followers:
         self.order("verdict", verdict=verdict.value)
 
     def failure(self, *, now: bool = False) -> Report | None:
-        """Return the report of a rank that is lost, or that failed where the leader did not come within the grace."""
+        """Return the report of a rank that is lost, or that failed at a point that the others did not reach in time."""
         with self._lock:
             if self._failed is not None:
                 since, report = self._failed
@@ -164,7 +170,7 @@ class Followers:
         return self._leaving
 
     def close(self) -> None:
-        """Let the followers go, and close the connections."""
+        """Send ``leave`` to all followers, and close the connections."""
         self._closed = True
         for channel in self._channels.values():
             with contextlib.suppress(ChannelClosedError):
@@ -226,12 +232,12 @@ class LeaderConnection:
         return Verdict(message.fields["verdict"])
 
     def ask_to_leave(self) -> None:
-        """Ask the leader to release its task and let the group go."""
+        """Ask the leader to release its task and end the group."""
         with contextlib.suppress(ChannelClosedError):
             self._channel.send("leaving")
 
     def report_broken(self, cause: Cause) -> None:
-        """Report why this rank ends without having been asked to."""
+        """Report the error that ends this rank."""
         with contextlib.suppress(ChannelClosedError):
             self._channel.send("broken", message=cause.message, reason=cause.reason)
 

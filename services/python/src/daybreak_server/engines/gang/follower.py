@@ -1,4 +1,4 @@
-"""A follower's loop: wait for an order of the leader, run the task in lockstep, repeat."""
+"""A follower's loop: wait for an order from the leader, run the task in lockstep, repeat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOREVER_S = 10 * 365 * 86400.0
 
 
 class FollowerLoop:
-    """Follows until the leader lets the group go."""
+    """Carries out the leader's orders until the leader ends the group."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class FollowerLoop:
         self._scratch_dirs = ScratchDirs(config.scratch)
 
     def run(self) -> None:
-        """Follow until the leader leaves.
+        """Carry out orders until the leader sends ``leave``.
 
         :raises GroupBrokenError: if the connection to the leader is lost, or the ranks disagree.
         """
@@ -55,7 +55,7 @@ class FollowerLoop:
             self._run_task(order)
 
     def _run_task(self, order: Message) -> None:
-        # The leader decides what is a stall. A follower waits longer, so that the leader reports the reason.
+        # The leader detects stalls. A follower waits longer, so that the leader is the one that reports the reason.
         self._heartbeat.beat("task", limit_s=self._config.stall_s * 2)
         fields = order.fields
         with self._scratch_dirs.scratch_dir() as workdir:
@@ -65,7 +65,7 @@ class FollowerLoop:
             raise GroupBrokenError("the ranks do not agree")
 
     def _steps(self, fields: Mapping[str, Any], context: FollowerContext) -> Iterator[Step]:
-        """Return the task's run. If the input is refused here but not on the leader, the first step fails with that."""
+        """Return the task's run. If only this rank refuses the input, the first step fails with that error."""
         params = restored(self._spec, fields["input"], context_of(self._spec, self._config.options))
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)

@@ -4,14 +4,14 @@ A settlement may claim the next task in the same call, so a busy group pays one 
 one of two ways:
 
 * It was asked to leave. The running task was released at its next step, and ``run`` returns ``True``.
-* The group is broken: the ranks disagree, one is lost, the work stalled, or there was an error of our own. The task is
+* The group is broken: the ranks disagree, one is lost, the work stalled, or the loop itself failed. The task is
   settled as a strike and ``run`` returns ``False``; the process ends and the whole group restarts.
 
 The work thread and the lease renewer's thread may both find the group broken. The first one settles the task
-(:meth:`LeaderLoop.break_group`); the other finds the reason set.
+(:meth:`LeaderLoop.break_group`); the second call does nothing.
 
-Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store. While that
-refuses writes, the group takes no task: the task would do all its work and end as a strike.
+Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store. While the
+blob store refuses writes, the group takes no task: the task would do all its work and end as a strike.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from daybreak_server.workloads.inputs import context_of, restored
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 PROBE_RETRY_S = 5.0
-"""Pause before a blob store that refused is probed again."""
+"""Pause before the next probe of a blob store that refused writes."""
 
 
 class LeaderLoop:
@@ -86,7 +86,7 @@ class LeaderLoop:
         return self._broken
 
     def run(self) -> bool:
-        """Serve. ``True``: it was asked to leave, and holds no task. ``False``: the group is broken."""
+        """Serve. Returns ``True`` if the group was asked to leave and holds no task, ``False`` if it is broken."""
         claim: Claim | None = None
         outage = 0
         while not (self._broken or (claim is None and self._must_leave())):
@@ -107,7 +107,7 @@ class LeaderLoop:
                 self._stopping.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
             except BaseException as exc:
-                # A bug of our own. The task must be a strike: a group that just left would release it without a reason.
+                # A bug in Daybreak. If the group just left, its task would be released, and nothing would show why.
                 _log.exception("the group cannot continue")
                 self.break_group(Failed(code="internal", message=describe(exc)))
         self._scratch_dirs.close()
@@ -125,8 +125,8 @@ class LeaderLoop:
         state, before = IDLE_STATE[lease_renewer.drain], lease_renewer.record
         if before.state is not state or before.tasks:
             # `settle()` has already marked a busy group idle.
-            is_known = before.state is GroupState.BUSY and state is GroupState.IDLE
-            lease_renewer.update(now=not is_known, state=state, tasks=())
+            store_knows = before.state is GroupState.BUSY and state is GroupState.IDLE
+            lease_renewer.update(now=not store_knows, state=state, tasks=())
         if lease_renewer.drain:
             self._stopping.wait(config.idle_s)  # the drain mark may be removed again
             return None
@@ -135,8 +135,8 @@ class LeaderLoop:
     def _probe(self) -> bool:
         """Probe the blob store, and return whether tasks may be taken.
 
-        A store that refuses writes is reported with the pool, and tasks wait. A store that cannot be reached is no
-        reason to wait here: each upload retries by itself.
+        A store that refuses writes is reported as the pool's problem, and tasks wait. A store that cannot be reached
+        is no reason to wait here, because each upload retries by itself.
         """
         if time.monotonic() < self._next_probe_at:
             return False
@@ -244,7 +244,7 @@ class LeaderLoop:
             lease_renewer.drop(held.lease.task)
             self._held = None
             if settled is not None and settled.stale:
-                _log.warning("%s was another attempt's by the time it ended here", held.lease.task)
+                _log.warning("%s already belonged to another attempt when it ended here", held.lease.task)
             return settled
         return None
 
@@ -272,7 +272,7 @@ class LeaderLoop:
                 time.sleep(0.5)
 
     def release_task(self) -> None:
-        """Release the task although a step of it still runs: the time to leave is over."""
+        """Release the task while its step still runs, because the time to leave is over."""
         held = self._held
         if held is None:
             return

@@ -3,7 +3,7 @@
 A workload's ``run`` is a generator that every rank executes. Each ``yield`` is a **point of agreement**:
 
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
-2. ``agree`` exchanges reports. The leader collects one of each rank, decides and announces the verdict; a follower
+2. ``agree`` exchanges reports. The leader collects one from each rank, decides and announces the verdict; a follower
    sends its report and waits for the verdict.
 3. ``CONTINUE`` goes to the next step. Any other verdict ends the attempt on every rank at this same point, so no
    rank enters a collective that another has left.
@@ -33,7 +33,7 @@ def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
     """Run a task to its next step. An error becomes part of the report.
 
     That includes ``SystemExit`` and ``KeyboardInterrupt``: on this thread only the workload raises them, and they would
-    end the thread without a word, so that the pool had no group.
+    silently end the thread and leave the pool without a group.
     """
     try:
         step = checked_step(next(run))
@@ -47,7 +47,7 @@ def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
 
 
 def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[Step]:
-    """Return a task's run. An error of the call itself becomes an error of the first step."""
+    """Return a task's run. If the call of ``run`` itself raises, the first step fails with that error."""
     yield from workload.run(task, ctx)
 
 
@@ -58,7 +58,7 @@ def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) 
         point += 1
         report, step = advance(run, point=point)
         if os.getpid() != owner:
-            # The workload has forked, and this is the child: the parent alone is this rank.
+            # The workload has forked, and this is the child process. Only the parent is the rank.
             os._exit(1 if report.failed and report.kind != "SystemExit" else 0)
         verdict = agree(report, step)
         if verdict is Verdict.BREAK:
@@ -74,5 +74,5 @@ def _close(run: Iterator[Step]) -> None:
         return
     try:
         close()
-    except BaseException as exc:  # an error of the workload's cleanup cannot change a verdict that is out
+    except BaseException as exc:  # an error in the workload's cleanup cannot change an announced verdict
         _log.warning("the task did not end cleanly: %s", describe(exc), exc_info=True)

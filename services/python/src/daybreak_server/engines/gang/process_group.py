@@ -1,6 +1,7 @@
 """The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
-The leader's store takes a free port, which the rendezvous passes on. Only groups of several ranks import this module.
+The leader's store takes a free port, which the rendezvous sends to the followers. Only groups of several ranks import
+this module.
 """
 
 from __future__ import annotations

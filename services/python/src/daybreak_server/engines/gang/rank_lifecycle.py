@@ -1,7 +1,8 @@
 """One rank of a group: a thread that joins the group, loads the model, warms it up and serves.
 
-``start`` returns at once, and nothing here raises into the process that hosts the rank: Ray Serve gives up a deployment
-whose constructors fail a few times, while a rank that waits for Redis, its peers or its model is only not ready yet.
+``start`` returns at once, and no error here reaches the process that hosts the rank. Otherwise Ray Serve would give up
+on the deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not
+ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group, model, warm-up, ready.
 The leader (rank 0) also starts the lease renewer before the first phase, so that the group's record is in the store
@@ -11,8 +12,8 @@ the phase of the record.
 A rank ends in one of three ways:
 
 * :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, the group deregisters.
-* An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. A process of its own
-  ends itself there.
+* An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
+  process of its own, the process exits there.
 * The work thread hangs in a collective or in a step: then the lease renewer's thread or the thread that reads from the
   leader calls ``on_broken``, because the work thread may never return.
 """
@@ -66,30 +67,30 @@ class RankDeps:
     """What a rank gets from its process."""
 
     queue: Callable[[], WorkQueue]
-    """Opens the queue; called on the leader only. Must not fail because the store is down."""
+    """Opens the queue; called on the leader only. Must not fail when the store is down."""
     blobs: Callable[[], Blobs]
     """Opens the blob store; called on the leader only."""
     workload: Callable[[], Workload[Any]]
     """Makes the workload's object, and imports what it needs."""
     on_broken: Callable[[Cause], None]
-    """Called once when this rank cannot continue; a process of its own ends itself here."""
+    """Called once when this rank cannot continue. If the rank has a process of its own, the process exits here."""
     rendezvous: RendezvousStore | None = None
     """Where the ranks find each other; a group of one needs none."""
     host: str = "127.0.0.1"
     """An address of this node that other ranks can reach."""
     local_rank: int = 0
-    """Which of the devices that this process sees belongs to the rank."""
+    """The index of the rank's device among those that this process sees."""
     label: str = ""
     """What people call this node (a pod's name); empty: ``host``."""
     watchdog: Callable[[], Watchdog] | None = None
-    """Makes the leader's watchdog. Only for a process that is the rank's alone, because the watchdog may kill it."""
+    """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Brings the model to this node and returns its folder; calls its argument with the bytes that are here and the
-    bytes that there will be. Absent if the model is on the node anyway."""
+    """Downloads the model to this node and returns its folder. Calls its argument with the bytes that are present and
+    the total. ``None``: no download is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
     wake: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the wake phases that came before this rank's own."""
+    """The durations, in seconds, of the wake phases before this rank started."""
 
 
 class Rank:
@@ -118,12 +119,12 @@ class Rank:
         self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
 
     def start(self) -> None:
-        """Start to join, load and serve."""
+        """Start the work thread, which joins the group, loads the model and serves."""
         self._thread.start()
 
     @property
     def record(self) -> GroupRecord | None:
-        """The group's record, on a leader that has one already."""
+        """The group's record; ``None`` on a follower, and on a leader that has none yet."""
         return self._lease_renewer.record if self._lease_renewer is not None else None
 
     @property
@@ -148,11 +149,11 @@ class Rank:
             self._leader.ask_to_leave()
 
     def stop(self, *, timeout_s: float) -> bool:
-        """Leave within ``timeout_s``, and return whether that worked. A task whose step still runs is released."""
+        """Leave within ``timeout_s``, and return whether that worked. If a step runs longer, its task is released."""
         self.ask_to_leave()
         ended = self._ended.wait(max(0.0, timeout_s - _STOP_MARGIN_S))
         if not ended and self._loop is not None:
-            _log.warning("a step runs longer than the time to leave: its task is released without it")
+            _log.warning("a step runs longer than the time to leave: releasing its task")
             self._loop.release_task()
         if not ended and self._lease_renewer is not None:
             self._lease_renewer.stop()
@@ -358,7 +359,7 @@ class Rank:
     def _model_option(self, lease_renewer: LeaseRenewer | None) -> dict[str, str]:
         """Download the model and return the option ``model``, or nothing if no download is needed.
 
-        A failed download is reported and retried here until it works: a new process would do no better.
+        A failed download is reported and retried here until it succeeds, because a new process would do no better.
         """
         if self._deps.fetch_model is None:
             return {}
@@ -380,7 +381,7 @@ class Rank:
 
     @contextlib.contextmanager
     def _phase(self, phase: WakePhase, lease_renewer: LeaseRenewer | None) -> Iterator[None]:
-        """Run a wake phase: the group's record shows it, and its seconds once it has ended."""
+        """Run a wake phase. The group's record shows the phase, and its duration once it has ended."""
         limit_s = self._config.start_s if phase is WakePhase.PROCESS_GROUP else self._config.load_stall_s
         self._heartbeat.beat(phase, limit_s=limit_s)
         if lease_renewer is not None:

@@ -3,8 +3,8 @@
 1. The leader opens a port (:class:`Listener`) and publishes ``host|port|nonce`` in a :class:`RendezvousStore`, a place
    that only the ranks of this one group read: Ray's key-value store under the gang's id, or a folder in tests.
 2. Each follower polls the store for the address, connects, and says hello with the nonce and its :class:`RankInfo`
-   (:func:`join`). A connection with a wrong nonce, or of a rank that is there already, is closed.
-3. When all followers have come, the leader sends each a welcome with the address of the ``torch.distributed`` store,
+   (:func:`join`). The leader closes a connection that has a wrong nonce, or whose rank has already joined.
+3. When all followers have joined, the leader sends each a welcome with the address of the ``torch.distributed`` store,
    and clears the rendezvous store.
 
 Both sides give up at a deadline, or when their rank should stop. Serve makes a new gang id for each start of a gang, so
@@ -31,7 +31,7 @@ _HELLO_S = 10.0
 
 
 class RendezvousStore(Protocol):
-    """A place for the leader's address that every rank of one incarnation of a group can read, and no other."""
+    """Holds the leader's address. Only the ranks of one incarnation of a group can read it."""
 
     def put(self, address: str) -> None:
         """Publish the leader's address."""
@@ -57,7 +57,7 @@ class Listener:
     ) -> dict[int, tuple[Channel, RankInfo]]:
         """Wait for all followers and send each ``welcome``. ``until`` is a monotonic time.
 
-        :raises GroupBrokenError: if not all come in time, or this rank should stop.
+        :raises GroupBrokenError: if a follower does not join in time, or this rank should stop.
         """
         joined: dict[int, tuple[Channel, RankInfo]] = {}
         self._listener.settimeout(0.2)

@@ -1,15 +1,14 @@
-"""What all ranks do next. Pure: a decision from every rank's report at a point, and the store's control bits.
+"""Decides what all ranks do next, from every rank's report at a point and the store's control bits. Pure.
 
 At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
 
-1. The reports differ in point, status or kind of error: the ranks are not at the same place, and collectives that some
-   have begun will never be matched. ``BREAK``: every rank ends and the whole group restarts. So does an error after
-   which the process itself is of no use (``UNRECOVERABLE``), such as a lost peer or a failed device.
-2. The store says that the lease is stale: another attempt has the task. ``ABANDON``: write nothing, and remove our
-   files.
-3. Every rank failed alike: ``FAIL``. The group stays warm, and the attempt is a strike or, for a permanent error, the
-   end.
+1. The reports differ in point, status or kind of error: some ranks may have begun collectives that the others will
+   never join. ``BREAK``: every rank ends and the whole group restarts. The verdict is the same after an error that
+   leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer or a failed device.
+2. The store says that the lease is stale: another attempt has the task. ``ABANDON``: write nothing, and remove this
+   attempt's files.
+3. Every rank failed in the same way: ``FAIL``. The group stays warm. The task gets a strike; a permanent error ends it.
 4. The task was cancelled or is past its deadline: ``STOP``, also if every rank is done.
 5. Every rank is done: ``FINISH``.
 6. The group drains or leaves: ``RELEASE``. Otherwise ``CONTINUE`` with the next step.
@@ -27,14 +26,14 @@ from daybreak_server.engines.rank.error_causes import OUT_OF_MEMORY_CODE, descri
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _PARTS_MAX = 20
-"""Errors of an exception group that count."""
+"""Only this many errors of an exception group are examined."""
 _PARTS_SHOWN = 5
-# After these the process is of no use: a peer has died, or every later call to the device fails.
+# After these errors the process can do no more work: a peer has died, or every later call to the device fails.
 _UNRECOVERABLE = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError", "AcceleratorError"})
 
 
 class Status(StrEnum):
-    """What one rank has come to at a point of agreement."""
+    """How one rank arrived at a point of agreement."""
 
     STEPPED = "stepped"
     DONE = "done"
@@ -57,12 +56,12 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether the report is of an error."""
+        """Whether the rank failed."""
         return self.status in (Status.FAILED, Status.UNRECOVERABLE)
 
 
 class Verdict(StrEnum):
-    """What every rank does now. All but ``CONTINUE`` end the attempt; all but ``BREAK`` leave the group warm."""
+    """What every rank does next. All but ``CONTINUE`` end the attempt; all but ``BREAK`` leave the group warm."""
 
     CONTINUE = "continue"
     FINISH = "finish"
@@ -77,7 +76,7 @@ class Verdict(StrEnum):
 
 
 def report_of(error: BaseException, *, point: int) -> Report:
-    """Return the report of an error, of whatever class and however its own code behaves.
+    """Return the report of an error of any class, even if the methods of that class raise.
 
     In an exception group a permanent error decides, because the task cannot succeed while that part of it fails.
     """
@@ -116,7 +115,7 @@ def _code(error: BaseException) -> str:
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in an exception group; any other error alone."""
+    """Yield the errors in an exception group, or the error itself if it is not a group."""
     waiting, count = [error], 0
     while waiting and count < _PARTS_MAX:
         found = waiting.pop()

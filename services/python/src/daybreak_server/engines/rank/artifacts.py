@@ -1,12 +1,12 @@
 """What an attempt leaves in the blob store: checkpoints while it runs, artifacts after it has ended.
 
 Artifacts are at ``<task>/<token>/<name>``. The token is the lease's, so two attempts never write the same key, and an
-attempt that lost its task removes only its own files. An upload that is retried and finds its key taken has been stored
-before, by a call whose reply was lost.
+attempt that lost its task removes only its own files. If a retried upload finds its key taken, an earlier call has
+stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
-time. The record's pointer moves with a fenced report; only then is the file before it deleted. Whatever is left over is
-removed by the sweeper, so a failed deletion only costs time.
+time. The record's pointer moves with a fenced report; only then is the file of the previous checkpoint deleted. The
+sweeper removes leftovers, so a failed deletion only delays that.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from daybreak_server.workloads.base import RetryableError
 _log = logging.getLogger(__name__)
 _TRIES = 3
 BLOB_STALL_S = 600.0
-"""The limit of the heartbeat while files are stored or read. An S3 client takes minutes to give up a server that
-accepts connections and never answers, and that is no stall of the work."""
+"""The limit of the heartbeat while files are stored or read. An S3 client takes minutes to give up on a server that
+accepts connections and never answers. That must not count as a stall of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactDraft:
-    """A file that the workload gave as an artifact."""
+    """A file that the workload declared as an artifact."""
 
     path: Path
     name: str
@@ -59,7 +59,7 @@ def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterato
     Each part is hashed while it is still in the page cache.
 
     :raises BlobError: if it could not be stored.
-    :raises RetryableError: if the file changed during the upload, so that what is stored may be none of its states.
+    :raises RetryableError: if the file changed during the upload, because the stored bytes may then mix two versions.
     """
     key = attempt_prefix(lease) + key_segment(draft.name)
     for attempt in range(1, _TRIES + 1):
@@ -164,7 +164,7 @@ class Checkpoints:
     def stored(self, *, until: float | None = None) -> CheckpointRef | None:
         """Return a checkpoint that has been stored since the last call, or ``None``.
 
-        :param until: Wait for a snapshot that is being stored until then, in monotonic seconds.
+        :param until: How long to wait for a snapshot that is being stored, as a monotonic time.
         """
         if self._pending is None:
             return None
@@ -175,7 +175,7 @@ class Checkpoints:
         return pending.result()
 
     def reported(self, checkpoint: CheckpointRef) -> None:
-        """The record points at this checkpoint now, so delete the one before it."""
+        """Record that the task's record points at this checkpoint, and delete the previous one."""
         previous, self._previous = self._previous, checkpoint
         if previous is not None:
             self._background().submit(self._delete, previous.key)
@@ -186,7 +186,7 @@ class Checkpoints:
             self._pool.shutdown(wait=True)
 
     def _background(self) -> ThreadPoolExecutor:
-        """Return the thread pool, which the first checkpoint makes: most short attempts have none."""
+        """Return the thread pool. The first checkpoint creates it, because most short attempts store none."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         return self._pool

@@ -71,7 +71,7 @@ class LeaderContext(FollowerContext):
         self._note(EventDraft(type="log", data={"level": short_name(level), "message": storable(message)}))
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Keep this preview in place of the one before. One that is too large is dropped, with a line in the log."""
+        """Keep this preview in place of the previous one. If it is too large, drop it and write a line to the log."""
         preview = checked_preview(image, step, content_type)
         if len(preview[0]) > MAX_PREVIEW:
             self.log(f"a preview of {len(preview[0])} bytes is larger than {MAX_PREVIEW}", level="warning")
@@ -81,8 +81,8 @@ class LeaderContext(FollowerContext):
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Keep a file to be uploaded after ``run`` has ended.
 
-        A later artifact replaces an earlier one of the same name, or of the same path if no name is given. Different
-        names that some file system takes for the same get a number each.
+        A later artifact replaces an earlier one of the same name, or of the same path if no name is given. If some file
+        system would treat two different names as the same, a number is added.
         """
         file, wanted, media_type = checked_file(path, name, content_type)
         identity = (wanted, None) if wanted is not None else (file.name, file)

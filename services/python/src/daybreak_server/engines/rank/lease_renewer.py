@@ -7,10 +7,10 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
    they are retried when their leases end.
 2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago, and refreshes the group's record at a
    third of its TTL.
-3. It restarts the watchdog process if that has died, and shows it when the least recently renewed lease was renewed.
+3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
-An outage of the store is logged once and stops nothing: the work continues, and Redis itself advances the clock that
-leases run by, so a lease does not end while Redis is down.
+An outage of the store is logged once and stops nothing: the work continues. Leases run by a clock that advances only
+inside Redis, so no lease ends while Redis is down.
 
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
 renewal and settlement; with the token of an earlier attempt the call changes nothing and returns ``Control.STALE``. So
@@ -18,7 +18,7 @@ a leader that was frozen for longer than its lease cannot overwrite the next att
 point of agreement, stops, and removes its own files, whose keys begin with its token.
 
 A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
-this thread reads a reply seconds late; counting from then, it would take the lease for newer than it is, and the
+this thread may read a reply seconds late. If it counted from then, the lease would look newer than it is, and the
 watchdog would renew too late.
 """
 
@@ -79,10 +79,9 @@ class HeldLease:
         self.on_reply(control, sent_at=self._renewed_at)
 
     def on_reply(self, control: Control, *, sent_at: float) -> Control:
-        """Take a reply of the store, which has extended the lease. Returns the control bits that hold now.
+        """Record a reply of the store, which has extended the lease. Returns the control bits that hold now.
 
-        A drain mark may be removed, so the reply to the newest request decides about it. The other bits stay once they
-        were received.
+        The drain mark can be removed again, so the reply to the newest request decides it. The other bits stay set.
 
         :param sent_at: When the request was sent, in monotonic seconds: the lease runs from then.
         """

@@ -35,7 +35,7 @@ class DownloadProgress:
         self._shown_at = 0.0
 
     def on_bytes(self, present: int, total: int) -> None:
-        """Take the number of bytes that are on this node.
+        """Record how many bytes are on this node.
 
         :raises GroupBrokenError: if the rank should leave.
         """
@@ -50,7 +50,7 @@ class DownloadProgress:
             self.show(f"fetched {present / 1e9:.2f} of {total / 1e9:.2f} GB" if present < total else "")
 
     def show(self, detail: str) -> None:
-        """Show this beside the phase on the group's record."""
+        """Show ``detail`` next to the phase on the group's record."""
         if self._lease_renewer is not None:
             self._lease_renewer.update(detail=detail[:_MAX_DETAIL])
 

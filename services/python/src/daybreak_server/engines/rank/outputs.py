@@ -1,8 +1,8 @@
 """Checks what a workload gives to its group: steps, log lines, previews, files.
 
-Workloads are other people's code, and their numbers come from numpy and torch. A value that can be converted without
-doubt is converted. Any other value is a permanent error that names the field, because the same input would give it
-again. Behind these functions all values are plain, finite and storable.
+Workloads are other people's code, and their numbers come from numpy and torch. A value with an unambiguous conversion
+is converted. Any other value is an error that names the field. The error is permanent, because the same input would
+produce the same value again. The values that these functions return are plain, finite and storable.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _bytes(what: str, field: str, value: Any) -> bytes:
 
 def _content_type(what: str, value: Any) -> str:
     if not isinstance(value, str) or not is_content_type(value):
-        _refuse(what, f"{_shown(value)} is no content type; write one such as 'video/mp4'")
+        _refuse(what, f"{_shown(value)} is not a content type; write one such as 'video/mp4'")
     return str.__str__(value)
 
 

@@ -13,7 +13,7 @@ from daybreak_server.workloads.base import Step
 MAX_PENDING = 16
 """Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
 MAX_NOTES = 200
-"""Other events that are kept while the store cannot be reached; of more, the oldest are dropped."""
+"""Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
 """The smallest gain in the fraction from which a pace is computed: a smaller one would overflow."""
@@ -28,7 +28,7 @@ class PhaseEta:
         """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
         self._order: list[str] = []
         self._seen: list[str] = []
-        self._own: set[str] = set()
+        self._measured: set[str] = set()
         """Phases whose pace is known from this attempt."""
         self._at = clock()
         self._fraction = 0.0
@@ -38,7 +38,7 @@ class PhaseEta:
         if self._seen:
             self._order = self._seen
         self._seen = []
-        self._own.clear()
+        self._measured.clear()
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
@@ -46,7 +46,7 @@ class PhaseEta:
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:
-        """Take a step that has ended, and return the seconds that remain; ``None`` while that is unknown."""
+        """Record a completed step, and return the seconds that remain; ``None`` while that is unknown."""
         now = self._clock()
         gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
         if not self._seen or self._seen[-1] != phase:
@@ -54,9 +54,9 @@ class PhaseEta:
         if gained > _MIN_GAIN:
             rate = took / gained
             old = self._learnt.get(phase)
-            # The attempt's own pace counts as soon as there is one: the task before may have had another size.
-            smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._own else rate
-            self._own.add(phase)
+            # This attempt's own pace replaces an older one: the previous task may have had another size.
+            smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._measured else rate
+            self._measured.add(phase)
             self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
         self._at, self._fraction = now, fraction
         return self._remaining(phase, fraction)
@@ -66,14 +66,14 @@ class PhaseEta:
         if here is None:
             return None
         later = self._order[self._order.index(phase) + 1 :] if phase in self._order else []
-        left, at = 0.0, fraction
+        remaining_s, at = 0.0, fraction
         for name, (rate, end) in [
             (phase, here),
             *((other, self._learnt[other]) for other in later if other in self._learnt),
         ]:
             until = 1.0 if not later and name == phase else max(at, end)
-            left, at = left + rate * (until - at), until
-        return left + here[0] * (1.0 - at)
+            remaining_s, at = remaining_s + rate * (until - at), until
+        return remaining_s + here[0] * (1.0 - at)
 
 
 @dataclass
@@ -83,7 +83,7 @@ class EventBuffer:
     _events: list[EventDraft] = field(default_factory=list)
     _fields: dict[str, str | int | float] = field(default_factory=dict)
     _number: int = 0
-    """The number of the newest event. If the reply to a write was lost, the store knows by it which events it has."""
+    """The number of the newest event. If the reply to a write is lost, the store skips events whose number it has."""
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
         """Add a progress event for this step, and the record's fields that go with it."""

@@ -13,8 +13,8 @@ from pathlib import Path
 class ScratchDirs:
     """Gives one attempt at a time a folder that is empty at its start and removed afterwards.
 
-    A folder that an attempt leaves empty serves the next attempt. Making and removing a folder for each would be most
-    of what an instant task costs its leader.
+    A folder that an attempt leaves empty serves the next attempt. For an instant task, making and removing a folder
+    would otherwise be most of the leader's work.
     """
 
     def __init__(self, parent: Path | None) -> None:

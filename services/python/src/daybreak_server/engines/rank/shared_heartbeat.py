@@ -10,8 +10,8 @@ The memory has three parts, each with one writer:
   already shown its lease to the watchdog.
 
 There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
-state and each slot begin and end with the same sequence number, which changes with each write. A reader that sees two
-different numbers, or other bytes at a second look, has read in the middle of a write and reads again.
+state and each slot begin and end with the same sequence number, which changes with each write. If a reader sees two
+different numbers, or different bytes when it looks again, it has read in the middle of a write and reads again.
 
 All times are of the monotonic clock, which all processes of a machine share. A child process inherits the memory by
 its file descriptor.
@@ -42,7 +42,7 @@ MAX_LEASES = 64
 """Tasks that a leader can hold at once."""
 _SIZE = _LEASES_AT + MAX_LEASES * _LEASE.size
 _READS = 100
-"""Reads of a state or slot that is being written, before it counts as unreadable for now."""
+"""How often a reader tries to read a state or slot that is being written, before it gives up for now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class HeartbeatSnapshot:
     limit_s: float = 0.0
     """How long it may take to advance again."""
     renewed_at: float = 0.0
-    """When the leases were last renewed: of several leases, when the least recently renewed one was."""
+    """When the least recently renewed lease was renewed."""
     refreshed_at: float = 0.0
     """When the group's record was last refreshed."""
     activity: str = ""
@@ -86,7 +86,7 @@ class SharedHeartbeat:
     def write(self, **changes: Any) -> None:
         """Change fields of the state.
 
-        A single call packs all of it. It holds Python's lock, so no other thread runs halfway through a write.
+        A single call packs all fields. The call holds Python's lock, so no other thread runs halfway through a write.
         """
         with self._lock:
             state = self._state

@@ -5,13 +5,13 @@ lease, although the work advances. So each leader that has a process of its own 
 
 * renews the leases and refreshes the group's record when the lease renewer is late with them;
 * kills a leader that has stalled, and settles its tasks as strikes with the reason ``stalled``;
-* settles the tasks of a leader that died without a word as strikes (``rank_lost``) at once, instead of when the lease
-  ends.
+* settles the tasks of a leader that died unannounced, as strikes (``rank_lost``). They do not have to wait until their
+  leases end.
 
-The watchdog learns what it must know in three ways. Its configuration is the first line on its standard input, because
-that holds the store's password. The heartbeat and the leases are in shared memory
-(:mod:`~daybreak_server.engines.rank.shared_heartbeat`). The group's record is a line on standard input; it is sent only
-when more than its task has changed, so a task costs no message.
+The watchdog gets its data in three ways. Its configuration is the first line on its standard input, because the
+configuration holds the store's password. The heartbeat and the leases are in shared memory
+(:mod:`~daybreak_server.engines.rank.shared_heartbeat`). The group's record is a line on standard input. The leader
+sends it only when something other than its task has changed, so a new task costs no message.
 
 The watchdog keeps no state that matters. When it dies, the lease renewer starts it again
 (:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. Nothing here ever fails the
@@ -45,7 +45,7 @@ class Watchdog:
     """One leader's watchdog process. Its methods never raise because of the process."""
 
     def __init__(self, command: Sequence[str], *, config: Mapping[str, Any]) -> None:
-        """Prepare it; :meth:`start` starts the process.
+        """Prepare the watchdog; :meth:`start` starts its process.
 
         :param command: The program. It reads ``config`` as its first line, with ``heartbeat_fd`` (the descriptor of
             the shared memory) and ``leader`` (this process's id) added.
@@ -84,7 +84,7 @@ class Watchdog:
             time.sleep(0.01)
 
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
-        """Watch this lease too. ``renewed_at``: when the least recently renewed of all leases was renewed."""
+        """Watch this lease too. ``renewed_at``: when the least recently renewed lease of the leader was renewed."""
         self.shared.write(renewed_at=renewed_at)
         self.shared.hold(lease)
 
@@ -93,14 +93,14 @@ class Watchdog:
         self.shared.drop(task)
 
     def record(self, record: GroupRecord) -> None:
-        """Send the group's record, if more than its task has changed: the shared memory shows the task."""
+        """Send the group's record if something other than its task has changed. The shared memory shows the task."""
         with self._lock:
             before, self._record = self._record, record
             if before is None or without_task(before) != without_task(record):
                 self._send({"record": asdict(record)})
 
     def stop(self) -> None:
-        """Stop the process. The leader leaves in order, so the watchdog settles nothing."""
+        """Stop the process. The leader is leaving normally, so the watchdog settles nothing."""
         with self._lock:
             process, self._process = self._process, None
             if process is None or process.stdin is None:
@@ -124,7 +124,7 @@ class Watchdog:
 
 
 def without_task(record: GroupRecord) -> GroupRecord:
-    """Return the record as it would be without a task: what a task changes is reset."""
+    """Return the record with the fields that a task changes reset."""
     if record.state is GroupState.BUSY:
         record = replace(record, state=GroupState.IDLE)
     return replace(record, tasks=(), since_ms=0) if record.state is GroupState.IDLE else record

@@ -6,16 +6,15 @@ Every ``_POLL_S`` (0.25 s) the loop reads the shared heartbeat and decides:
 
 1. The leader is not this process's parent any more: it has died. Unless it announced that it was leaving, its leases
    are settled as strikes (``rank_lost``) and its group is deregistered. Then the watchdog ends.
-2. The heartbeat is older than its limit and ``_MARGIN_S``: the leader has stalled. The leader's own lease renewer
-   breaks the group at the limit itself; if it has not, its thread cannot
-   run. So the watchdog kills the leader and
-   settles its leases as strikes (``stalled``).
+2. The heartbeat is older than its limit plus ``_MARGIN_S``: the leader has stalled. The leader's own lease renewer
+   breaks the group as soon as the limit has passed; if it has not done so, its thread cannot run. So the watchdog
+   kills the leader and settles its leases as strikes (``stalled``).
 3. The leader was stopped by a signal (SIGSTOP): it does no work, so the watchdog renews nothing and the leases run out.
 4. A renewal or the refresh of the group's record is late by a quarter of its period: the watchdog does it.
 
 A leader and its watchdog may renew or settle the same lease. That is safe: both have the same token, and the store
-answers the same settlement twice as once. A lease whose token the store calls stale is another attempt's by now, and
-the watchdog leaves it alone from then on.
+answers the same settlement twice as once. When the store calls a token stale, the task belongs to another attempt, and
+the watchdog no longer touches that lease.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ _POLL_S = 0.25
 _MARGIN_S = 3.0
 """How much longer than the leader's own lease renewer the watchdog waits before it treats silence as a stall."""
 _LATE = 1.25
-"""The watchdog renews once this many periods of the lease renewer have passed. What is then left of even a short lease
-is more than one tick of the store may take from it after a stall."""
+"""The watchdog renews once this many periods of the lease renewer have passed. Even a short lease then has more time
+left than one tick of the store can take from it after a stall."""
 
 
 class WatchdogLoop:
@@ -64,7 +63,7 @@ class WatchdogLoop:
         self._renewed_at = self._refreshed_at = time.monotonic()
 
     def on_message(self, message: Mapping[str, Any]) -> None:
-        """Take a message of the leader: its group's record, or that it leaves."""
+        """Handle a message from the leader: its group's record, or the announcement that it leaves."""
         self._leaving = self._leaving or "leaving" in message
         if message.get("record") is not None:
             fields = dict(message["record"])
@@ -74,7 +73,7 @@ class WatchdogLoop:
             self._record = GroupRecord(**fields)
 
     def poll(self) -> bool:
-        """Check the leader once and do what is due. ``False``: the leader has died, or was killed here."""
+        """Check the leader once and do what is due. Returns ``False`` if the leader has died or was killed here."""
         if os.getppid() != self._leader:
             self.on_leader_exit()
             return False
@@ -121,7 +120,7 @@ class WatchdogLoop:
         self._settle_leases(Failed(code="stalled", message=message, reason="stalled"))
 
     def on_leader_exit(self) -> None:
-        """The leader has died. Unless it had announced that it leaves, its tasks are strikes now."""
+        """Settle the tasks of the dead leader as strikes, unless it had announced that it leaves."""
         if not self._leaving:
             self._leaving = True
             self._settle_leases(
@@ -129,7 +128,7 @@ class WatchdogLoop:
             )
 
     def _settle_leases(self, failed: Failed) -> None:
-        """Settle what the leader held. A settlement of its own stands: both have the same token."""
+        """Settle the leader's tasks. A task that the leader has settled keeps its outcome: the token is the same."""
         try:
             for lease in self._leases():
                 self._queue.settle(lease, failed)

@@ -74,7 +74,7 @@ class Executor:
         failed: ClusterError | None = None
         for action in actions:
             if failed is not None and isinstance(action, DeleteCluster):
-                continue  # it was to be replaced, and its replacement may not exist now
+                continue  # its replacement may not exist
             try:
                 await self.execute(pool, action)
             except ClusterError as exc:

@@ -39,16 +39,16 @@ class WatchSink(Protocol):
     pools: dict[str, Mapping[str, Any]]
 
     def pool(self, body: Mapping[str, Any], *, gone: bool) -> str:
-        """A GeneratorPool."""
+        """Receive a GeneratorPool."""
 
     def cluster(self, body: Mapping[str, Any], *, gone: bool) -> str | None:
-        """A RayCluster."""
+        """Receive a RayCluster."""
 
     def pod(self, body: Mapping[str, Any], *, gone: bool) -> str | None:
-        """A pod."""
+        """Receive a pod."""
 
     def warning(self, body: Mapping[str, Any]) -> str | None:
-        """A warning Event."""
+        """Receive a warning Event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ def run(
     liveness: str | None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run until SIGTERM, or until ``stop`` is set. ``liveness``: ``http://0.0.0.0:8080/healthz``.
+    """Run until SIGTERM, or until ``stop`` is set. ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``.
 
     kopf watches the kinds that exist at the start: if KubeRay is installed later, call ``run`` again.
     """

@@ -139,7 +139,7 @@ class PoolSpec(_Model):
         description="The workload that the pool serves. Default: the one with the pool's name.",
     )
     kind: PoolKind | None = Field(
-        None, description="What its groups do. The workload declares it, and is checked against this."
+        None, description="How the groups work. If set, it must be the kind that the workload declares."
     )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")

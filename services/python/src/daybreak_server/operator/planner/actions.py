@@ -145,8 +145,8 @@ class PutApplication:
 class ScaleApplication:
     """Set how many ranks Serve runs.
 
-    Serve does not know which ranks work when it picks those to stop, so the target is lowered only to what runs
-    anyway. Checked before: at most ``max_running`` ranks run.
+    When Serve picks ranks to stop, it does not know which of them work. So the target is lowered only when no more
+    ranks than that run. Checked before: at most ``max_running`` ranks run.
     """
 
     cluster: RayCluster
@@ -154,7 +154,7 @@ class ScaleApplication:
     deployment: str
     target: int
     max_running: int | None = None
-    """``None``: the target stops all ranks, or none."""
+    """``None``: the new target stops either all ranks or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,8 +86,8 @@ class ClusterState:
 
 def cluster_states(observed: Observed) -> tuple[ClusterState, ...]:
     """The pool's own RayClusters, the oldest first."""
-    own = [c for c in observed.view.clusters if c.owner == observed.pool.uid and not c.deleting]
-    return tuple(_cluster_state(observed, c) for c in sorted(own, key=lambda c: (c.created_at, c.name)))
+    owned = [c for c in observed.view.clusters if c.owner == observed.pool.uid and not c.deleting]
+    return tuple(_cluster_state(observed, c) for c in sorted(owned, key=lambda c: (c.created_at, c.name)))
 
 
 def _cluster_state(observed: Observed, cluster: RayCluster) -> ClusterState:

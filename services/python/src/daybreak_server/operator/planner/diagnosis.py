@@ -12,12 +12,12 @@ from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.ports.cluster import KubeWarning, Pod
 
 RECENT_S = 300.0
-"""Seconds that a Kubernetes warning counts; Kubernetes repeats warnings that persist."""
+"""How long a Kubernetes warning counts. Kubernetes repeats warnings that persist."""
 _EVENT_S = 1.0
-"""Events carry whole seconds."""
+"""The resolution of the times of Kubernetes Events."""
 SLOW_HEAD_S = 180.0
 SILENT_S = 60.0
-"""KEDA and KubeRay react within seconds. After this long they are taken to be absent."""
+"""KEDA and KubeRay react within seconds. After this long the operator assumes that they do not run."""
 
 
 _WHAT_TO_DO: dict[str, str] = {

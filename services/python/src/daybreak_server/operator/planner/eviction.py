@@ -14,8 +14,8 @@ RELEASE_S = 15.0
 """A group releases its task at its drain deadline. This much later the operator assumes that it cannot."""
 
 MARK_S = 30.0
-"""A record older than this whose group has no mark yet is written again. It is not renewed on every call: an operator
-that died each time between record and mark would never set the mark."""
+"""A drain record older than this whose group has no mark yet gets a new time. A record is not renewed on every call,
+because the status is written before the mark: an operator that always dies in between would never set the mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -36,8 +36,8 @@ def choose(
 def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
     """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
-    The same plan marks an idle group before it names the hosts. The precondition then finds the group drained, or
-    finds that it took a task just before.
+    The same plan marks an idle group before it names the hosts. The precondition then finds either that the group has
+    drained, or that it took a task just before the mark.
     """
     if placement.groups:
         return all(not is_busy(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
@@ -47,12 +47,12 @@ def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
 
 
 def drained(group: GroupRecord) -> bool:
-    """Whether it is marked and holds no task: it can no longer get one."""
+    """Whether the group is marked to drain and holds no task, so that it can no longer get one."""
     return group.drain and not is_busy(group)
 
 
 def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:
-    """Whether its drain deadline has passed."""
+    """Whether the group is marked to drain and its drain deadline has passed."""
     record = drains.get(group.id)
     return group.drain and record is not None and now >= record.deadline
 

@@ -7,7 +7,8 @@ How it works:
 2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. ``rollout.shares`` splits it
    between the RayClusters.
 3. For each RayCluster, ``scale`` decides about replicas and victims, and ``serve`` about the Serve application.
-4. Victims are cordoned and marked to drain first. Only a later call, which sees them drained, removes their hosts.
+4. The groups on victims are marked to drain. Once none of them is busy, or their drain deadline has passed, their hosts
+   are cordoned and removed.
 5. The new status is written before every action that relies on it; only uncordoning precedes it.
 
 The operator calls ``plan`` on every change and again after ``requeue_after_s``. It keeps no memory: whatever must
@@ -71,7 +72,7 @@ def plan(observed: Observed) -> Plan:
     """The actions that bring the pool closer to its spec; none at rest."""
     pool, before = observed.pool, observed.pool.status
     if pool.deleting:
-        # Kubernetes deletes the RayClusters with it, and the groups release their tasks when their pods stop.
+        # Kubernetes deletes the RayClusters with the pool, and the groups release their tasks when their pods stop.
         return Plan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
     states = cluster_states(observed)
     revision = names.revision(pool)
@@ -138,7 +139,7 @@ def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingCo
 
 
 def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
-    """The number of groups wanted, and whether the last one stays only because tasks are live."""
+    """The number of groups wanted, and whether the last group stays only because tasks are live."""
     live = observed.store.live if observed.store is not None else 0
     if requested or not live:
         return requested, False
@@ -229,8 +230,8 @@ def _plan_cluster(
 
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
-    """The attempt to deploy. Each revision has its own count: no revision backs off because another one failed, and
-    the application of a revision that returns stays as it is."""
+    """The attempt to deploy. Each revision has its own count, so no revision backs off because another one failed, and
+    a revision that returns keeps its application."""
     if before.revision in {"", revision}:
         return before.application
     if current is None:

@@ -20,7 +20,7 @@ MAX_REPLICAS = 10_000
 LEAVE_S = 25
 """Seconds that ``ray_serve`` gives a group to release its task when Serve stops its replicas."""
 DRAIN_S = LEAVE_S + 2
-"""Seconds that Ray drains a node after SIGTERM; the ranks begin to stop ``LEAVE_S`` before they are over."""
+"""Seconds that Ray drains a node after SIGTERM. The ranks begin to stop ``LEAVE_S`` before that time ends."""
 GRACE_S = DRAIN_S + 18
 """Seconds after which Kubernetes kills the pod: Ray has finished by then."""
 _PROBE = {
@@ -105,7 +105,7 @@ def _head(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str]) ->
 
 def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str], replicas: int) -> None:
     spec, needs = pool.spec, pool.spec.resources
-    each = spec.ranks // spec.hosts_per_group
+    ranks_per_host = spec.ranks // spec.hosts_per_group
     group.update(
         groupName=names.WORKER_GROUP,
         replicas=replicas,
@@ -116,23 +116,23 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
     )
     params = group.setdefault("rayStartParams", {})
     # Exactly enough for the ranks of a host, so that no host takes ranks of a second group.
-    params.setdefault("num-cpus", str(max(1, math.ceil(needs.cpus * each))))
+    params.setdefault("num-cpus", str(max(1, math.ceil(needs.cpus * ranks_per_host))))
     container = _container(group, labels, "ray-worker")
     group["template"]["spec"].setdefault("terminationGracePeriodSeconds", GRACE_S)
     _environment(container, pool)
     _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", str(DRAIN_S))
     resources = container.setdefault("resources", {})
     requests, limits = resources.setdefault("requests", {}), resources.setdefault("limits", {})
-    requests.setdefault("cpu", f"{round(needs.cpus * each * 1000)}m")
+    requests.setdefault("cpu", f"{round(needs.cpus * ranks_per_host * 1000)}m")
     if needs.gpus:
-        params.setdefault("num-gpus", str(math.ceil(needs.gpus * each)))
-        limits.setdefault("nvidia.com/gpu", math.ceil(needs.gpus * each))
+        params.setdefault("num-gpus", str(math.ceil(needs.gpus * ranks_per_host)))
+        limits.setdefault("nvidia.com/gpu", math.ceil(needs.gpus * ranks_per_host))
     if needs.memory is not None:
-        limits.setdefault("memory", _times(needs.memory, each))
+        limits.setdefault("memory", _times(needs.memory, ranks_per_host))
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply in the same unit, without an exponent: Kubernetes accepts none before a unit."""
+    """Multiply a quantity and keep its unit. The number gets no exponent: Kubernetes accepts none before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 

@@ -58,9 +58,9 @@ def shares(
 def _spread(outgoing: Sequence[ClusterState], wanted: int, *, grow: bool) -> dict[str, int]:
     """Give the newest RayCluster its groups first; only the newest may grow."""
     share: dict[str, int] = {}
-    left = wanted
+    remaining = wanted
     for position, state in enumerate(reversed(outgoing)):
-        taken = left if grow and position == 0 else min(left, len(state.replicas))
+        taken = remaining if grow and position == 0 else min(remaining, len(state.replicas))
         share[state.cluster.name] = taken
-        left -= taken
+        remaining -= taken
     return share

@@ -61,8 +61,8 @@ def _up(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 
 def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
-    """Wait for replicas that KubeRay has yet to create, so that they can be named: if the number fell without a name
-    just when KubeRay creates one, KubeRay would delete an arbitrary replica."""
+    """First let KubeRay create the replicas that are missing, because only existing pods can be named for deletion. If
+    ``replicas`` fell without a name just as KubeRay creates one, KubeRay would delete an arbitrary replica."""
     current = state.cluster.replicas
     unmade = min(state.missing, current - wanted)
     victims = choose(state.placements, excess=current - wanted - unmade, drains=context.drains)

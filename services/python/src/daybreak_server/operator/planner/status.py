@@ -195,8 +195,8 @@ def _healthy(inputs: PlanInputs) -> Condition:
 
 def _up_to_date(inputs: PlanInputs) -> Condition:
     if inputs.outgoing:
-        left = sum(len(state.replicas) for state in inputs.outgoing)
-        note = f"Groups are replaced one by one after a change of the template; {left} old ones remain."
+        remaining = sum(len(state.replicas) for state in inputs.outgoing)
+        note = f"Groups are replaced one by one after a change of the template; {remaining} old ones remain."
         return _condition("UpToDate", "False", "Replacing", note)
     return _condition("UpToDate", "True", "OneRevision", "All groups use the current template.")
 
@@ -216,10 +216,10 @@ def _with_transition(pool: PoolObject, new: Condition, *, now: float) -> Conditi
         changes["last_transition_time"] = round(now, 3)
     else:
         changes["last_transition_time"] = was.last_transition_time
-        if was.reason == new.reason and _own_words(was.message) == _own_words(new.message):
+        if was.reason == new.reason and _without_quote(was.message) == _without_quote(new.message):
             changes["message"] = was.message
     return new.model_copy(update=changes)
 
 
-def _own_words(message: str) -> str:
+def _without_quote(message: str) -> str:
     return message.partition(QUOTE_MARK)[0]

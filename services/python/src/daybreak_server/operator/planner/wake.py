@@ -15,8 +15,9 @@ from daybreak_server.operator.planner.placement import is_ready
 def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> WakeStatus:
     """The wake after this observation, with the seconds of the phases that have passed.
 
-    An observation may come seconds late. A phase that a group reports therefore begins when the group says so, and the
-    phase before ends when the group's own phases began. So the seconds of all phases add up to about the total.
+    An observation may come seconds late. Therefore a phase that a group reports begins at the time in the group's
+    report, and the last phase before the group existed ends when the group's first phase began. So the seconds of all
+    phases add up to about the total.
     """
     before, now = observed.pool.status.wake, observed.now
     phase, group = _phase(observed, states, wanted)
@@ -27,7 +28,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     began, seconds = before.began, dict(before.seconds)
     passed, since = before.phase, before.since
     if before.phase in NOT_WAKING or began is None:
-        # A restart of a ready pool is no wake from zero: the age of the backlog says nothing about it.
+        # A ready pool that restarts does not wake from zero, so the age of the backlog is not the age of the wake.
         waited = (
             observed.store.oldest_wait_s
             if observed.store is not None and before.phase != WakePhase.READY
@@ -35,9 +36,9 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
         )
         began, seconds = now - (waited or 0.0), {}
         passed, since = WakePhase.DETECT, began if waited is not None else None
-    at, own_began, measured = _group_times(group, began=began, now=now)
+    at, group_began, measured = _group_times(group, began=began, now=now)
     if since is not None and passed in WAKE_PHASES:
-        ended = at if passed in GROUP_PHASES else own_began
+        ended = at if passed in GROUP_PHASES else group_began
         seconds[passed] = round(seconds.get(passed, 0.0) + max(0.0, ended - since), 3)
     seconds |= measured
     if phase == WakePhase.READY:
@@ -73,9 +74,9 @@ def _phase(observed: Observed, states: Sequence[ClusterState], wanted: int) -> t
     if not wanted:
         live = observed.store.live if observed.store is not None else 0
         return (WakePhase.DETECT if live else WakePhase.ZERO), None
-    own = [group for group in groups if group.phase in WAKE_PHASES[:-1]]
-    if own:
-        furthest = max(own, key=lambda group: (_position(group.phase), -group.since_ms))
+    waking = [group for group in groups if group.phase in WAKE_PHASES[:-1]]
+    if waking:
+        furthest = max(waking, key=lambda group: (_position(group.phase), -group.since_ms))
         return furthest.phase, furthest
     return max(map(_pod_phase, states), key=_position, default=WakePhase.PODS), None
 

@@ -107,13 +107,13 @@ def key_prefix(prefix: str) -> str:
     return prefix
 
 
-def sentinel_addresses(given: Any) -> tuple[str, ...]:
+def sentinel_addresses(value: Any) -> tuple[str, ...]:
     """Check addresses of Sentinels, ``host:port`` each. Text may hold several, separated by commas or as JSON."""
-    listed = given
-    if isinstance(given, str):
+    listed = value
+    if isinstance(value, str):
         with suppress(ValueError):
-            listed = json.loads(given)
-        listed = listed if isinstance(listed, list) else given.split(",")
+            listed = json.loads(value)
+        listed = listed if isinstance(listed, list) else value.split(",")
     if not isinstance(listed, list | tuple) or not all(isinstance(address, str) for address in listed):
         raise ValueError("write host:port, with commas between several")
     return tuple(_sentinel(address.strip()) for address in listed if address.strip())

@@ -21,7 +21,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 100_000
-"""Including those that aliases repeat."""
+"""The maximum number of values, including those that aliases repeat."""
 MAX_DEPTH: Final = 50
 _MERGE = "tag:yaml.org,2002:merge"
 _IN_QUOTES = "put a value that starts with * & or ! in quotes"

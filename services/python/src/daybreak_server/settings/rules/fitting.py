@@ -69,14 +69,14 @@ def of_all(settings: Settings) -> Iterator[str]:
         yield "operator.liveness_port and operator.metrics_port are the same port; change one, or set it to 0"
     places = [settings.artifacts.url, *(pool.model or "" for pool in settings.pools.values())]
     if not any(place.startswith("s3:") for place in places):
-        given = [
+        unused = [
             name
             for name in ("endpoint_url", "public_endpoint_url", "access_key_id_file")
             if getattr(s3, name)
         ]
-        if given:
+        if unused:
             yield (
-                f"artifacts.s3.{given[0]} is set, but artifacts.url is a folder and no pool's model is on S3; "
+                f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder and no pool's model is on S3; "
                 "set artifacts.url to s3://bucket/prefix, or remove it"
             )
 

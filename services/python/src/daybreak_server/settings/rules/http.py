@@ -18,15 +18,15 @@ _OWN_PATHS = frozenset({"v1", "generate", "docs", "openapi.json", "healthz", "re
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _listed(given: Any) -> Any:
+def _listed(value: Any) -> Any:
     """Split text with several values, separated by commas or as a JSON array."""
-    if not isinstance(given, str):
-        return given
+    if not isinstance(value, str):
+        return value
     with suppress(ValueError):
-        listed = json.loads(given)
+        listed = json.loads(value)
         if isinstance(listed, list):
             return tuple(listed)
-    return tuple(part.strip() for part in given.split(",") if part.strip())
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _host(text: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 WEEK_S: Final = 7 * 86_400
 CENTURY_S: Final = 100 * 365 * 86_400
-"""A year this far away still has four digits, and its milliseconds are exact integers in Lua."""
+"""A date this far away still has a year of four digits, and its milliseconds are exact integers in Lua."""
 MAX_COUNT: Final = 1_000_000_000
 
 

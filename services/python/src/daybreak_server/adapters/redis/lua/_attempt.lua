@@ -6,9 +6,9 @@ local function steady()
   return meta('lease_clock') + math.max(0, math.min(NOW - (number('ticked_ms') or NOW), LEASE_STEP_MS))
 end
 
--- Groups: the ids of the tasks that each holds, in the order of the claims, its state and its drain mark. The stored
--- field `task` has the ids separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when it entered that
--- state) are what Redis has now.
+-- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
+-- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered that
+-- state) are the values that Redis has now.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -25,13 +25,13 @@ local function group_of(name)
   return g
 end
 
--- Gives the task to the group, which is then busy.
+-- Gives the task to the group. The group is then busy.
 local function group_takes(g, id)
   if g.state ~= 'busy' or #g.tasks == 0 then g.state, g.since = 'busy', NOW_TEXT end
   g.tasks[#g.tasks + 1] = id
 end
 
--- Takes the task from the group, which is idle without its last task. Returns whether the group held it.
+-- Takes the task from the group. A group without tasks is idle. Returns whether the group held the task.
 local function group_drops(g, id)
   for i, held in ipairs(g.tasks) do
     if held == id then
@@ -59,7 +59,6 @@ local function bill(r, ended)
   if wasted ~= 0 then set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted)) end
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
-      add_total(name, ms)
       local field = r.tenant .. ':' .. name
       ledger[field] = (ledger[field] or 0) + ms
     end
@@ -67,7 +66,7 @@ local function bill(r, ended)
   return used
 end
 
--- Detaches the attempt from the task. `zombie`: its worker did not end it and may still be writing files.
+-- Detaches the attempt from the task. `zombie`: the worker did not end the attempt, and may still be writing files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
 -- Returns the GPU time used, in ms.
 local function detach(r, ended, zombie, published)
@@ -75,7 +74,7 @@ local function detach(r, ended, zombie, published)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
-  set(r, 'token', '')  -- '' means no token, and saves the command that an HDEL would be
+  set(r, 'token', '')  -- '' means no token, and unlike an HDEL it needs no further command
   r.token = nil
   unset(r, 'ckpt_at')
   unset(r, 'last_event_number')
@@ -114,8 +113,8 @@ end
 
 -- A running task has stopped because of a cancel.
 local function count_cancel(r)
-  observe('cancel', CANCEL_BUCKETS_MS, math.max(0, NOW - tonumber(r.cancel_at)))
-  observe('cancel_steps', CANCEL_STEP_BUCKETS, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
+  observe(histograms.cancels, math.max(0, NOW - tonumber(r.cancel_at)))
+  observe(histograms.cancel_steps, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
 end
 
 local function finish_cancelled(r)
@@ -150,7 +149,7 @@ local function end_failed_attempt(r, e)
   local strikes = tonumber(r.strikes or '0') + 1
   local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
-  local used, reason = detach(r, final, e.zombie), one_of(RETRY_REASONS, e.reason, 'error')
+  local used, reason = detach(r, final, e.zombie), one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
   add_total('strikes:' .. reason, 1)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
     .. ',"attempt":' .. r.attempt .. '}'
@@ -169,7 +168,7 @@ local function end_failed_attempt(r, e)
 end
 
 -- Releases a task: it returns to its old place without a strike, unless it was released too often. `zombie`: the group
--- failed instead of releasing the task. The limit for that is lower, because each failure costs the pool a restart.
+-- failed instead of releasing the task. Failures have a lower limit, because each costs the pool a restart.
 local function release(r, why, zombie)
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { zombie = zombie }) end
   local failures = tonumber(r.group_failures or '0')
@@ -183,7 +182,7 @@ local function release(r, why, zombie)
       message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
   end
   detach(r, false, zombie)
-  add_total('releases:' .. one_of(RELEASE_REASONS, why, OTHER), 1)
+  add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
   if zombie then set(r, 'group_failures', int(failures + 1)) end
   emit(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
@@ -192,7 +191,7 @@ local function release(r, why, zombie)
   arm(r)
 end
 
--- The tasks that a group holds but does not know, because the answer to a claim was lost or the group restarted.
+-- The tasks that a group holds but does not know of, because the answer to a claim was lost or the group restarted.
 -- `known`: the ids that the group knows, separated by spaces.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
@@ -236,7 +235,7 @@ flushes[#flushes + 1] = function()
   if next(ledger) == nil then return end
   local key = k_ledger(int(math.floor(NOW / DAY_MS)))
   for field, ms in pairs(ledger) do
-    -- The first entry of the day sets the TTL. Later first entries of other tenants repeat it, which does no harm.
+    -- The first entry of each tenant sets the TTL of the day's ledger. Setting it again does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
     local name, kind = string.match(field, '^(.*):([^:]*)$')
     bill_tenant(name, kind, ms)

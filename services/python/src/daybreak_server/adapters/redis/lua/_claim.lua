@@ -9,8 +9,7 @@ end
 -- The clock may have been set back while the task waited. A group that was idle before the task came is a match.
 local function count_claim(r, g)
   local since = tonumber(r.queued or r.created)
-  local priority = int(math.floor(tonumber(r.order) / PRIORITY_BAND))
-  observe('wait:' .. priority, WAIT_BUCKETS_MS, math.max(0, NOW - since))
+  observe(histograms.waits[math.floor(r.order / PRIORITY_BAND)], math.max(0, NOW - since))
   if g.stored_state == 'idle' and not g.since and g.idle_since and g.idle_since <= since then add_total('matched', 1) end
 end
 
@@ -35,7 +34,7 @@ local function start(r, c, terms, g, t)
   local lease = int(meta('lease_clock') + tonumber(terms.lease_ms))
   zput(K_leases, r.id, lease)
   zput(K_live, r.id, int(RUNNING_BAND + NOW))
-  if not g.state or g.state == 'lost' then  -- it claims before it registers, or was thought lost
+  if not g.state or g.state == 'lost' then  -- the group claims before it registers, or counted as lost
     zput(K_groups, c.group, lease)
     zdrop(K_gone, c.group)
     g.ranks = c.ranks

@@ -1,5 +1,5 @@
--- Estimates the position of a waiting task and how long it will wait: O(log n) in its own tenant's queue, plus a bounded
--- number of other tenants, which a script reads once.
+-- Estimates the position and the waiting time of a task. The cost is O(log n) for the n tasks of the same tenant, plus
+-- a bounded number of other tenants, which a script reads once.
 local others, other_by_name, running_tasks, ready_groups, soonest
 
 resets[#resets + 1] = function() others, other_by_name, soonest = nil, nil, nil end
@@ -12,7 +12,7 @@ local function load_others()
   if not flat[1] then return end
   local names = {}
   for i = 1, #flat, 2 do names[#names + 1] = flat[i] end
-  local weights = call('HMGET', K_weights, unpack(names))
+  local weights = weights_differ() and call('HMGET', K_weights, unpack(names)) or {}
   for i, name in ipairs(names) do
     local other = { name = name, vt = tonumber(flat[2 * i]), weight = tonumber(weights[i] or '1') }
     others[i], other_by_name[name] = other, other
@@ -31,13 +31,13 @@ local function joined(t)
 end
 
 -- `ahead`: how many tasks of the same tenant come first. `est`: the GPU-seconds that the task is charged. Assumes that
--- other tenants' tasks cost the same. A lower bound if more than OTHER_TENANTS_MAX tenants wait.
+-- the tasks of other tenants cost the same. If more than OTHER_TENANTS_MAX tenants wait, the result is a lower bound.
 local function position_of(t, ahead, est)
   if not others then load_others() end
-  local own = math.max(t.share, 0)
-  if not waits(t) then own = math.max(own, meta('vtime')) end
+  local share = math.max(t.share, 0)
+  if not waits(t) then share = math.max(share, meta('vtime')) end
   local cost = math.max(tonumber(est), 1e-9)
-  local turn = own + ahead * cost / t.weight
+  local turn = share + ahead * cost / t.weight
   local position = 1 + ahead
   for _, other in ipairs(others) do
     if other.name ~= t.name then
@@ -61,8 +61,8 @@ local function soonest_end()
   if soonest == nil then
     soonest = false
     for _, id in ipairs(call('ZRANGE', K_leases, 0, ETA_TASKS_MAX - 1)) do
-      local left = tonumber(call('HGET', k_task(id), 'eta_s') or nil)
-      if left and (not soonest or left < soonest) then soonest = left end
+      local eta_s = tonumber(call('HGET', k_task(id), 'eta_s') or nil)
+      if eta_s and (not soonest or eta_s < soonest) then soonest = eta_s end
     end
   end
   return soonest or nil

@@ -1,4 +1,4 @@
--- A task's events: the record alone implies a few, which are all that a short task has, and a list has the others.
+-- A task's events: its record implies some, and a list has the others. A short task has only events of the first kind.
 -- An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
@@ -40,32 +40,32 @@ local function started_entry(r)
   return entry(r.started_event_id, 'started', '1', started_data(r.group, r.ranks) .. '}')
 end
 
-local function write_own(r)
-  if call(unpack(r.own)) > EV_MAX + EV_SLACK then
+local function write_list(r)
+  if call(unpack(r.push)) > EV_MAX + EV_SLACK then
     call('LTRIM', k_ev(r.id), -EV_MAX, -1)
     set(r, 'trimmed', '1')
   end
-  r.own = nil
+  r.push = nil
 end
 
 local function emit(r, kind, data)
-  local own = r.own
-  if not own then
-    own = { 'RPUSH', k_ev(r.id) }
-    r.own = own
+  local push = r.push  -- the command that appends the new events to the list
+  if not push then
+    push = { 'RPUSH', k_ev(r.id) }
+    r.push = push
     emitting[#emitting + 1] = r
   end
   if r.started_event_id then
-    own[#own + 1] = started_entry(r)
+    push[#push + 1] = started_entry(r)
     unset(r, 'started_event_id')
   end
-  own[#own + 1] = entry(announce(r, kind, data), kind, r.attempt or '0', data)
-  if #own > EV_BATCH_MAX then write_own(r) end
+  push[#push + 1] = entry(announce(r, kind, data), kind, r.attempt or '0', data)
+  if #push > EV_BATCH_MAX then write_list(r) end
 end
 
 flushes[#flushes + 1] = function()
   for _, r in ipairs(emitting) do
-    if r.own then write_own(r) end
+    if r.push then write_list(r) end
   end
   emitting = {}
 end

@@ -1,7 +1,7 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants: `share` (virtual time), `weight` and, if known, whether the tenant has waiting tasks (`waits`) and the head of their
--- queue (`list`, which is `whole` if it is the complete queue).
+-- Tenants, by name: `share` (virtual time) and `weight`. `waits` says whether the tenant has waiting tasks; nil if that
+-- was not read yet. `list` is the head of their queue, if it was read; `whole` means that `list` is the whole queue.
 local tenants, moved
 local head, second_share, second_name  -- the next tenant, and the one after it
 local wakeups, recheck  -- tokens to push; whether to make sure that waiting tasks have a token
@@ -11,11 +11,14 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
+-- Whether any tenant ever had another weight than 1. If not, no weight is read.
+local function weights_differ() return number('weighted') ~= nil end
+
 local function tenant(name)
   local t = tenants[name]
   if not t then
     t = { name = name, share = tonumber(call('HGET', K_shares, name) or '0'),
-      weight = tonumber(call('HGET', K_weights, name) or '1') }
+      weight = weights_differ() and tonumber(call('HGET', K_weights, name) or '1') or 1 }
     tenants[name] = t
   end
   return t
@@ -98,7 +101,7 @@ local function leave_queue(r)
         t.waits = false
       end
       if not t.waits then
-        t.left = true
+        t.emptied = true
         move(t)
       end
     end
@@ -128,12 +131,12 @@ local function flush_tenants()
     shares[t.name] = share
     if t.waits then
       enter[#enter + 1], enter[#enter + 2] = share, t.name
-    elseif t.left then
+    elseif t.emptied then
       leave[#leave + 1] = t.name
     elseif t.waits == nil then
       stay[#stay + 1], stay[#stay + 2] = share, t.name
     end
-    t.moved, t.left = nil, nil
+    t.moved, t.emptied = nil, nil
   end
   moved = {}
   hflush(K_shares, shares)
@@ -146,12 +149,13 @@ local function before(a_share, a_name, b_share, b_name)
   return a_share < b_share or (a_share == b_share and a_name < b_name)
 end
 
--- The next tenant, without writing first. Only possible if no tenant has moved except the first or second one.
+-- The next tenant, found without writing the moved tenants first. That is possible only if no tenant has moved except
+-- the first or the second. `stored`: these two, as Redis has them.
 local function first_of(stored)
   if #moved > 1 or not stored[1] then return nil end
   local m = moved[1]
   if not m then return stored[1] end
-  if m.left or (m.name ~= stored[1] and m.name ~= stored[3]) then return nil end
+  if m.emptied or (m.name ~= stored[1] and m.name ~= stored[3]) then return nil end
   local at = m.name == stored[1] and 3 or 1  -- the other of the two
   if not stored[at] or before(m.share, m.name, tonumber(stored[at + 1]), stored[at]) then return m.name end
   return stored[at]

@@ -1,9 +1,10 @@
 -- The unit of work that all scripts share, and lossless number formatting (Lua's tostring keeps only 14 digits).
 --
 -- A script reads each record, group and number once and changes it in Lua tables: `load_task`, `set`, `unset` for
--- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. Finally,
--- it calls `flush`, which writes each of them once. A script that must read a sorted set that it may have changed calls
--- `zflush` first. Other fragments add their own state: `resets` clears it when a call begins, `flushes` writes it.
+-- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. At
+-- the end, it calls `flush`, which writes each of them once. A script that must read a sorted set that it may have
+-- changed calls `zflush` first. Other fragments have further state: functions in `resets` clear it when a call begins,
+-- and functions in `flushes` write it.
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
 
@@ -113,7 +114,8 @@ local function write(r)
 end
 
 -- The pool's numbers, read together when the first is needed, and its totals, which scripts only increment.
-local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost' }
+local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost',
+  'weighted' }
 local numbers, numbers_changed, totals
 
 local function number(name)  -- nil if it was never set
@@ -141,7 +143,7 @@ end
 
 local function add_total(name, amount) totals[name] = (totals[name] or 0) + amount end
 
-local flushes = {}  -- functions of other fragments that write their changes
+local flushes = {}  -- functions that write the changes of other fragments
 local resets = {    -- functions that clear the state of the previous call
   function()
     zsets, tasks, changed, totals = {}, {}, {}, {}

@@ -15,7 +15,7 @@ from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import SPEC_VERSION, CheckpointRef, Claim, Control, Lease
 
 NOBODY = Claimant(group="", ranks=0, draining=0, known="")
-"""Takes the place of a claimant in a ``settle`` that claims nothing."""
+"""The claimant in a ``settle`` that claims nothing."""
 
 
 def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
@@ -26,7 +26,7 @@ def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
 def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> Claimant:
     """The group that claims, with the tasks that it knows it holds.
 
-    The store releases tasks that it knows beyond these, because the answer to their claim was lost. ``settled`` is the
+    The store releases other tasks that the group holds, because the answer to their claim was lost. ``settled`` is the
     task that ends in the same call; the group may claim it again.
     """
     known = " ".join(task for task in group.tasks if task != settled)

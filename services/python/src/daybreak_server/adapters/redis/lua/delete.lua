@@ -15,7 +15,7 @@ local function run(ARGV)
   if call('EXISTS', k_index(r.tenant)) == 0 and tenant(r.tenant).share <= meta('vtime') then
     call('HDEL', K_shares, r.tenant)
     call('HDEL', K_weights, r.tenant)
-    call('HDEL', K_tenant_totals, r.tenant .. ':used_ms', r.tenant .. ':wasted_ms')
+    unbill_tenant(r.tenant)
   end
   return 1
 end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Groups: `register` (or refresh), `deregister`, `drain`, `undrain`. Hosts: `cordon`, `uncordon`. The pool:
--- `report_failure` stores why a rank ended, `publish_report` the operator's report.
+-- Does one action. On a group: `register` (or refresh), `deregister`, `drain`, `undrain`. On a host: `cordon`,
+-- `uncordon`. On the pool: `report_failure` stores why a rank ended, and `publish_report` the operator's report.
 -- ARGV: the action, then its arguments as arguments.py names them. Answers whether the group is marked to drain, -1 if
 -- there is no such group, and 0 for actions on hosts and the pool.
 
@@ -32,7 +32,7 @@ local function register(ARGV, at)
   call('ZREM', K_gone, a.group)
   if fields.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
     call('DEL', K_failure)
-    -- An operator measures the whole wake from zero and reports it; without one, the group's own wake counts.
+    -- An operator measures the whole wake from zero and reports it; without an operator, the group's own wake counts.
     if a.wake_ms ~= '' and call('EXISTS', K_operator_report) == 0 then
       call('HSET', K_meta, 'wake_ms', a.wake_ms, 'wake', a.wake)
       call('HINCRBY', K_totals, 'wakes', 1)
@@ -75,7 +75,7 @@ local actions = {
   end,
   report_failure = function(ARGV, at)
     local a = read.rank_failure(ARGV, at)
-    -- The ranks of a group end one after the other, and the first one knows the cause.
+    -- The ranks of a group end one after the other, and only the first one knows the cause.
     if call('PTTL', K_failure) < tonumber(a.ttl_ms) - FAILURE_FIRST_MS then
       call('SET', K_failure, a.cause, 'PX', a.ttl_ms)
     end

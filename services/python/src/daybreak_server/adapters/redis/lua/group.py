@@ -33,7 +33,8 @@ from daybreak_server.domain.pools import (
 from daybreak_server.domain.text import storable
 
 CORDON_S = 600.0
-"""A cordoned host is about to be removed. If it is still there after this time, the cordon ends."""
+"""How long a cordon lasts. A cordoned host is about to be removed. If it still exists after this time, groups may use
+it again."""
 FAILURE_S = 600.0
 """How long a pool shows why a rank ended."""
 FAILURE_CHARS = 1000
@@ -130,15 +131,15 @@ def encode_pool(keys: Keys) -> Call:
 
 
 def encode_others(keys: Keys, reply: Any) -> list[Call]:
-    """Read the groups that the reply to :func:`encode_pool` only names, as many in each call as it may read."""
+    """Read the groups that the reply to :func:`encode_pool` only names, at most ``GROUPS_MAX`` in each call."""
     others = reply[-1]
     return [Call("pool", keys, others[at : at + GROUPS_MAX]) for at in range(0, len(others), GROUPS_MAX)]
 
 
 def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
-    """The pool as it is now. While no group is ready, the wake phase is that of the group that is furthest.
+    """The pool as it is now. While no group is ready, the wake phase is that of the group that has come furthest.
 
-    ``others``: the replies to :func:`encode_others`. A group that has deregistered since is empty in them.
+    ``others``: the replies to :func:`encode_others`. They have an empty record for a group that has deregistered since.
     """
     queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, reported, failure, cordoned, _ = (
         reply

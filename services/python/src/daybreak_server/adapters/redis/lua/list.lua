@@ -1,5 +1,5 @@
 #!lua flags=allow-oom,no-writes
--- A page of a tenant's tasks. Examines a bounded number of tasks, so a filtered page may be short.
+-- Returns a page of a tenant's tasks. It examines a bounded number of tasks, so a filtered page may be short.
 -- ARGV: a ListPage of arguments.py, then the wanted states. Answers {where the next page begins or '', tasks}.
 
 local function run(ARGV)

@@ -12,6 +12,8 @@ from daybreak_server.domain.pool_totals import OTHER, PoolTotals, QueueDepth, Te
 from daybreak_server.domain.tasks import Priority
 
 _NOT_TOTALS = ("note",)
+_DELETED = ""
+"""Has the GPU time of tenants that were deleted."""
 
 
 def encode(keys: Keys) -> Call:
@@ -23,6 +25,9 @@ def decode(reply: Any, name: str) -> PoolTotals:
     """The totals. A tenant without totals of its own counts as ``other``."""
     totals, billed, submitted, dead, queued, waiting, oldest, spread = reply
     raw = {field: int(value) for field, value in codec.mapping(totals).items() if field not in _NOT_TOTALS}
+    by_tenant = {field: int(value) for field, value in codec.mapping(billed).items()}
+    for kind in ("used_ms", "wasted_ms"):
+        raw[kind] = sum(ms for field, ms in by_tenant.items() if field.endswith(f":{kind}"))
     queues = [
         (codec.text(tenant), float(codec.text(weight)), list(map(int, counts)))
         for tenant, weight, counts in waiting
@@ -31,7 +36,7 @@ def decode(reply: Any, name: str) -> PoolTotals:
         name=name,
         submitted=int(submitted),
         raw=raw,
-        tenants=_tenants(codec.mapping(billed), queues),
+        tenants=_tenants(by_tenant, queues),
         queue=_depths(int(queued), queues, list(map(int, oldest))),
         fairness_error_s=float(codec.text(spread)),
         dead_letters=int(dead),
@@ -41,8 +46,8 @@ def decode(reply: Any, name: str) -> PoolTotals:
 _Queues = list[tuple[str, float, list[int]]]
 
 
-def _tenants(billed: Mapping[str, str], queues: _Queues) -> dict[str, TenantTotals]:
-    names = {field.rpartition(":")[0] for field in billed}
+def _tenants(billed: Mapping[str, int], queues: _Queues) -> dict[str, TenantTotals]:
+    names = {field.rpartition(":")[0] for field in billed} - {_DELETED}
     queued = dict.fromkeys(names, 0)
     weights: dict[str, float] = {}
     for tenant, weight, counts in queues:
@@ -52,8 +57,8 @@ def _tenants(billed: Mapping[str, str], queues: _Queues) -> dict[str, TenantTota
             weights[label] = weight
     return {
         label: TenantTotals(
-            used_gpu_seconds=int(billed.get(f"{label}:used_ms", 0)) / 1000,
-            wasted_gpu_seconds=int(billed.get(f"{label}:wasted_ms", 0)) / 1000,
+            used_gpu_seconds=billed.get(f"{label}:used_ms", 0) / 1000,
+            wasted_gpu_seconds=billed.get(f"{label}:wasted_ms", 0) / 1000,
             queued=count,
             weight=weights.get(label),
         )

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom,no-writes
--- A pool's numbers at one moment and its groups: the records of at most GROUPS_MAX groups, and the ids of the others.
+-- Returns a pool's numbers and groups at one moment: records of at most GROUPS_MAX groups, and ids of the others.
 -- ARGV: ids of groups. If there are any, the answer has only the records of these (at most GROUPS_MAX).
 
 local function run(ARGV)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends attempts, one after the other, and for each claims the next task for the same group if the caller wants one.
+-- Ends attempts, one after the other. After each it claims the next task for the same group, if the caller wants one.
 -- ARGV: the terms, then for each attempt a settlement and a claimant, whose group is '' if nothing is to be claimed.
 -- Answers one item for each attempt: {'settled', state, reply to the claim} or {'stale', state}.
 
@@ -12,7 +12,7 @@ end
 local function finish_succeeded(r, artifacts, described)
   -- The pool's history feeds its estimates. A resumed attempt does not show how long a whole run takes.
   local ran_ms = math.max(0, steady() - tonumber(r.claimed))
-  observe('run', RUN_BUCKETS_MS, ran_ms)
+  observe(histograms.runs, ran_ms)
   if not r.resumed_from_step and tonumber(r.cost) > 0 then
     local ran = ran_ms / 1000
     learn('seconds_per_cost', ran / tonumber(r.cost))
@@ -38,7 +38,8 @@ local function apply(r, s)
   end
 end
 
--- `repeated`: this settle was applied before, and its answer was lost, and the claim in that answer with it.
+-- `repeated`: this settle was applied before, but its answer was lost. If the answer had a claim, the group holds a
+-- task that it does not know of, and the answer to this call has the same claim.
 local function next_claim(c, terms, want, repeated)
   if c.group == '' then return { 'none' } end
   for _, id in ipairs(repeated and unknown_tasks(group_of(c.group), c.known) or {}) do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom,no-writes
--- Tasks by id; false for each that does not exist.
+-- Returns tasks by id, with false for each id that does not exist.
 local function run(ARGV)
   local found = {}
   for i, id in ipairs(ARGV) do found[i] = show(id) or false end

@@ -1,6 +1,6 @@
 #!lua
--- Accepts tasks, one after the other, each completely: record, input, index, queue entry and event. This is the only
--- script that Redis refuses when its memory is full, so the remaining memory is left to running tasks.
+-- Accepts tasks, one after the other. For each it writes the record, input, index entry, queue entry and event. This is
+-- the only script that Redis refuses when its memory is full, so the remaining memory is left to running tasks.
 -- ARGV: the limit, then a submission for each task. Answers one item for each: what happened, followed by the task as
 -- `show` describes it, or for a new task {created, state, position, wait, event id}.
 local max_queued, waiting_now
@@ -23,12 +23,13 @@ end
 local function set_weight(t, weight)
   if tonumber(weight) == t.weight then return end
   t.weight = tonumber(weight)
+  set_meta('weighted', 1, '1')
   if others and other_by_name[t.name] then other_by_name[t.name].weight = t.weight end
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
 
--- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so the order of the last
--- one is remembered, and the queue need not be counted.
+-- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so this remembers the
+-- order of the last task, and rarely has to count the queue.
 local function count_ahead(t, order)
   local key = k_wait(t.name)
   if not t.last then

@@ -15,7 +15,7 @@ from daybreak_server.ports.store_errors import IdempotencyMismatchError, QueueFu
 from daybreak_server.ports.tasks import Submitted
 
 TASKS_MAX = 32
-"""Tasks in one call. The server does nothing else while a script runs."""
+"""The maximum number of tasks in one call, because the server does nothing else while a script runs."""
 
 
 def encode(keys: Keys, tasks: Sequence[NewTask], *, max_queued: int) -> Call:
@@ -72,7 +72,7 @@ def _result(item: Any, task: NewTask) -> Submitted | StoreError:
 
 
 def _record(item: Any, task: NewTask) -> TaskRecord:
-    """A new task as ``show`` would return it. Most of it is what was sent."""
+    """A new task as ``show`` would return it. Most of its fields are those that were submitted."""
     _, created, state, position, wait, event = item
     return TaskRecord(
         id=task.id,

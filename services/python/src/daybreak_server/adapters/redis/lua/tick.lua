@@ -12,8 +12,9 @@ end
 
 -- Advances the lease clock. Returns its time, and whether leases may expire now.
 local function advance_lease_clock()
-  -- Time without ticks (an outage of Redis or of all gateways) hardly counts, so an outage ends no lease. After one,
-  -- holders have GRACE_MS to renew. Graces do not overlap: leases expire even if every tick comes late.
+  -- A gap between ticks (an outage of Redis or of all gateways) advances the clock by LEASE_STEP_MS only, so an outage
+  -- ends no lease. After a gap, holders have GRACE_MS to renew. A gap during this time does not extend it, so leases
+  -- expire even if every tick comes late.
   local silence = NOW - (number('ticked_ms') or NOW)
   local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
   add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))
@@ -28,7 +29,7 @@ end
 local function meter_groups(lease_clock)
   local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
   local passed = lease_clock - (metered or lease_clock)
-  if metered and passed < METER_MS then return end
+  if metered and passed < TOTALS.METER_MS then return end
   call('HSET', K_totals, 'metered', int(lease_clock))
   for _, group in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
     local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks')
@@ -45,7 +46,7 @@ local function run(ARGV)
   local a = read.tick_limit(ARGV, 1)
   limit, more = tonumber(a.limit), 0
   local lease_clock, leases_expire = advance_lease_clock()
-  call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS_NOTE)
+  call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS.NOTE)
   meter_groups(lease_clock)
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do

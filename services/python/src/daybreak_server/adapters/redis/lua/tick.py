@@ -13,7 +13,7 @@ from daybreak_server.domain.policy import TENANTS_MAX
 from daybreak_server.domain.pools import TickReport
 
 LIMIT = 200
-"""The most items of each kind that one call handles."""
+"""The maximum number of items of each kind that one call handles."""
 
 
 def encode(keys: Keys, *, limit: int = LIMIT, tenants_max: int = TENANTS_MAX) -> Call:

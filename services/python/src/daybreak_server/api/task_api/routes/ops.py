@@ -50,7 +50,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/metrics", **openapi_specs.METRICS)
     async def metrics() -> Response:
-        """Prometheus metrics. If the task store is down, those of the pools are the last known."""
+        """Prometheus metrics. If the task store is down, the metrics of the pools are the last known."""
         await ctx.metrics_reader.refresh()
         return Response(ctx.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 

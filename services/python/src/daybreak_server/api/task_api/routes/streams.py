@@ -38,7 +38,7 @@ def router(ctx: Dependencies) -> APIRouter:
             str | None, Header(description="The same as `after`, and takes precedence over it.")
         ] = None,
     ) -> Response:
-        """Follow a task as server-sent events: stored ones after the id `after`, then live ones, until the last.
+        """Follow a task as server-sent events: stored events after the id `after`, then live events, up to the last.
 
         204 means that `after` is the last event of an ended task: nothing can follow, so do not reconnect.
         """
@@ -66,7 +66,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.websocket("/{path:path}")
     async def unknown_websocket(socket: WebSocket) -> None:
-        """Any other path: the handshake gets a 404, where Starlette by itself answers 403."""
+        """Refuse a handshake at any other path with a 404. Starlette itself would answer 403."""
         if "websocket.http.response" not in socket.scope.get("extensions", {}):
             await socket.close(websocket.UNKNOWN)
             return

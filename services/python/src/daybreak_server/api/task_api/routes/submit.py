@@ -1,4 +1,4 @@
-"""Routes that create tasks or price them: submit, generate, batch, replay, estimate."""
+"""Routes that create or estimate tasks: submit, generate, batch, replay, estimate."""
 
 from __future__ import annotations
 
@@ -134,9 +134,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
 async def _submit_to_pool(ctx: Dependencies, tasks: list[NewTask]) -> list[Submitted | StoreError]:
     try:
         return await ctx.services.store.submit(tasks)
-    except (
-        StoreError
-    ) as exc:  # Other pools of the batch may have accepted theirs, so each task has its own result.
+    except StoreError as exc:  # Other pools may have accepted their tasks, so each task has its own result.
         return [exc for _ in tasks]
 
 

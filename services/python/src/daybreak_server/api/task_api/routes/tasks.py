@@ -92,7 +92,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
 
 def _refuse_unknown_parameters(request: Request) -> None:
-    """Refuse unknown filters: if ``status`` were ignored, the client would take a list of all tasks for some."""
+    """Refuse unknown filters: if ``status`` were ignored, the client would mistake all tasks for a filtered list."""
     for name in request.query_params:
         if name not in _LIST_PARAMETERS:
             allowed = ", ".join(_LIST_PARAMETERS)

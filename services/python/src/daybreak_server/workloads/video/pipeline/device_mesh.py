@@ -64,7 +64,8 @@ class Ranks:
         exchange = self.plan.exchange(tokens, self.device.type)
         for split in self._split:
             split.set(exchange != "whole")
-            # Hooks and attention read these at each call. `exchange` has made the checks of the constructor.
+            # Hooks and attention read these at each call. The constructor of the config would check them, but
+            # `ParallelPlan.exchange` has done that.
             split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
             split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
         return exchange

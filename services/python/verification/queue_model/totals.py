@@ -1,0 +1,66 @@
+"""The pool's totals in the reference model: every change of state counted as it happens, in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from daybreak_server.domain import policy
+from daybreak_server.domain.pool_totals import OTHER
+from daybreak_server.domain.tasks import State
+
+_WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "failure"}
+
+
+class ModelTotals:
+    """Counts by the names that Redis has, and GPU-milliseconds (used, wasted) by tenant."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.billed: dict[str, list[int]] = {}
+
+    def observe(self, name: str, bounds: Sequence[int], value: int) -> None:
+        """Add an observation to a histogram."""
+        place = next((at for at, bound in enumerate(bounds, 1) if value <= bound), len(bounds) + 1)
+        self.counts[f"{name}:{place}"] += 1
+        self.counts[f"{name}:sum"] += value
+
+    def claimed(self, priority: int, waited_ms: int) -> None:
+        """A task was claimed."""
+        self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
+
+    def moved(self, before: State, after: State, *, why: str, reason: str) -> None:
+        """A task has another state. ``why``: of a release; ``reason``: of a strike."""
+        if before is State.DELAYED and after is State.QUEUED:
+            self.counts["promoted"] += 1
+        if before is State.RUNNING and after is State.QUEUED:
+            self.counts[f"releases:{why if why in policy.RELEASE_REASONS else OTHER}"] += 1
+        if after in (State.DELAYED, State.FAILED):
+            reason = reason if reason in policy.RETRY_REASONS else "error"
+            self.counts[f"strikes:{reason}"] += 1
+            self.counts[f"retries:{reason}"] += after is State.DELAYED
+        if after.terminal and after is not State.SUCCEEDED:
+            self.counts[f"ended:{after}:{before}"] += 1
+
+    def stopped(self, *, took_ms: int, steps: int) -> None:
+        """A running task has stopped because of a cancel."""
+        self.observe("cancel", policy.CANCEL_BUCKETS_MS, max(0, took_ms))
+        self.observe("cancel_steps", policy.CANCEL_STEP_BUCKETS, max(0, steps))
+
+    def bill(self, tenant: str, after: State, *, ran_ms: int, used: int, wasted: int) -> None:
+        """An attempt has ended."""
+        if after is State.SUCCEEDED:
+            self.observe("run", policy.RUN_BUCKETS_MS, ran_ms)
+        elif after in _WASTE:
+            self.counts[f"wasted:{_WASTE[after]}"] += used
+        if used or wasted:
+            billed = self.billed.setdefault(tenant, [0, 0])
+            billed[0] += used
+            billed[1] += wasted
+
+    def forget(self, tenant: str) -> None:
+        """A tenant is deleted; the pool's total keeps its time."""
+        used, wasted = self.billed.pop(tenant, [0, 0])
+        for place, ms in enumerate((used, wasted)):
+            if ms:
+                self.billed.setdefault("", [0, 0])[place] += ms
