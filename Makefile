@@ -67,6 +67,7 @@ check: setup  ## Check format, lint, types, import contracts, sizes, generated f
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/metrics.py
 	$(BIN)/python tools/crd.py --check
+	$(BIN)/python tools/monitoring.py --check
 	$(BIN)/python tools/chart.py --check
 	$(BIN)/python tools/manifests.py --check
 	$(BIN)/python tools/figures.py --check

@@ -85,7 +85,18 @@ def as_json(dashboard: Dashboard, titles: dict[str, str]) -> str:
             made.with_panel(_panel(panel, dashboard, titles).id(number))
     document = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
     document["annotations"] = {"list": [_annotation(*parts) for parts in ANNOTATIONS]}
-    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return _in_lines(document)
+
+
+def _in_lines(document: dict[str, Any]) -> str:
+    """JSON with a line for each panel and each other key, so that a diff shows what changed."""
+    panels = ",\n".join(f"  {_compact(panel)}" for panel in document.pop("panels"))
+    rest = [f" {_compact(key)}: {_compact(value)}" for key, value in document.items()]
+    return ",\n".join(["{\n" + rest[0], *rest[1:], f' "panels": [\n{panels}\n ]\n}}\n'])
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _annotation(name: str, color: str, expression: str, title: str, text: str) -> dict[str, Any]:

@@ -215,6 +215,9 @@ def _api(
     )
 
 
+BUILD_INFO = _api(
+    "daybreak_build_info", MetricType.GAUGE, "Always 1; the label is the version of Daybreak.", "version"
+)
 HTTP_REQUESTS = _api(
     "daybreak_http_requests_total", MetricType.COUNTER, "HTTP requests answered.", "route", "method", "status"
 )
