@@ -35,6 +35,7 @@ from daybreak_server.adapters.ray.local_cluster import LocalRay
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.entrypoints import ray_serve
 from daybreak_server.local.instance import free_port, write_atomically
+from daybreak_server.local.observe import write_ray_targets
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.child_settings import read_settings
@@ -51,11 +52,14 @@ _SERVE_TIMEOUT_S = 180.0
 class RayHead:
     """A local Ray head with Daybreak's applications."""
 
-    def __init__(self, settings: Settings, *, folder: Path, api_port: int, report: Path) -> None:
+    def __init__(
+        self, settings: Settings, *, folder: Path, api_port: int, report: Path, metrics_targets: Path
+    ) -> None:
         self._settings = settings
         self._folder = folder
         self._api_port = api_port
         self._report_file = report
+        self._metrics_targets = metrics_targets
         self._stopping = threading.Event()
         self._gpus = False
         self._started = time.monotonic()
@@ -79,6 +83,8 @@ class RayHead:
         # Only now, because Ray installs its own handler when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._metrics_targets.parent.mkdir(exist_ok=True)
+        write_ray_targets(self._metrics_targets, cluster.metrics_addresses())
         self._report(phase="serve")
         try:
             self._start_serve()
@@ -218,11 +224,15 @@ def _as_json(app: Any) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    """``python -m daybreak_server.local.local_ray SETTINGS FOLDER API_PORT REPORT``."""
+    """``python -m daybreak_server.local.local_ray SETTINGS FOLDER API_PORT REPORT METRICS_TARGETS``."""
     log_to_stderr()
-    settings, folder, port, report = sys.argv[1:5]
+    settings, folder, port, report, targets = sys.argv[1:6]
     head = RayHead(
-        read_settings(Path(settings)), folder=Path(folder), api_port=int(port), report=Path(report)
+        read_settings(Path(settings)),
+        folder=Path(folder),
+        api_port=int(port),
+        report=Path(report),
+        metrics_targets=Path(targets),
     )
     return head.run()
 
