@@ -1,4 +1,4 @@
-"""Plugins of every test run, wherever the tests lie: order over workers, no process left, a line about skips."""
+"""The pytest plugins of every test run: orphan processes, order of files, serializable reports, summary of skips."""
 
 pytest_plugins = [
     "testkit.orphans",

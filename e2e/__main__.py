@@ -16,13 +16,13 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m e2e", description=__doc__)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--list", action="store_true", help="list the tests and what each of them proves")
-    which.add_argument(
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--list", action="store_true", help="list the tests and what each of them proves")
+    mode.add_argument(
         "--core", action="store_true", help="run the tests that every change must pass (at most 12 minutes)"
     )
-    which.add_argument("--full", action="store_true", help="run all tests")
-    options, rest = parser.parse_known_args()
+    mode.add_argument("--full", action="store_true", help="run all tests")
+    options, pytest_options = parser.parse_known_args()
     if options.list:
         for core, name, proves in tests():
             print(f"{'*' if core else ' '} {name}\n      {proves}")
@@ -33,7 +33,7 @@ def main() -> int:
         print(f"e2e cannot run:\n{missing}", file=sys.stderr)
         return 2
     selection = ["-m", "core"] if options.core else []
-    return int(pytest.main(["-c", str(HERE / "pytest.ini"), str(HERE), *selection, *rest]))
+    return int(pytest.main(["-c", str(HERE / "pytest.ini"), str(HERE), *selection, *pytest_options]))
 
 
 def tests() -> Iterator[tuple[bool, str, str]]:

@@ -1,4 +1,7 @@
-"""Most tests share one installation. After a failure, build/e2e/<test>/ has everything about it."""
+"""Fixtures and options of the end-to-end tests. Most tests share one installation of Daybreak.
+
+After a failed test, the folder build/e2e/<test>/ has the logs, Events, objects and API responses.
+"""
 
 from __future__ import annotations
 

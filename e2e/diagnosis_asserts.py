@@ -18,7 +18,7 @@ def assert_diagnosed(
 ) -> None:
     """Assert that the pool's condition, an Event, `/v1/pools` and `daybreakd doctor` report the problem.
 
-    `daybreakd doctor` may take ``within_s`` longer.
+    `daybreakd doctor` may need up to ``within_s`` seconds longer than the other three.
     """
     assert_reported(deployment, pool, reason=reason, pattern=pattern)
 

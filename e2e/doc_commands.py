@@ -1,4 +1,4 @@
-"""Run the commands of the documentation unchanged, apart from names."""
+"""Run the commands of the documentation. Only names are replaced, such as the namespace."""
 
 from __future__ import annotations
 
@@ -56,13 +56,16 @@ class Shell:
         (folder / "deploy").symlink_to(ROOT / "deploy")
 
     def run(self, commands: str, names: Mapping[str, str] | None = None) -> str:
-        """Run commands and return their output. :raises AssertionError: if one fails. ``names``: the page's → ours."""
+        """Run commands and return their output. ``names`` maps names on the page to the tests' names.
+
+        :raises AssertionError: if a command fails, or if the page no longer contains one of the names.
+        """
         for old, new in (names or {}).items():
             assert old in commands, f"the page's commands no longer contain {old!r}"
             commands = commands.replace(old, new)
         commands = re.sub(r"-n daybreak\b(?!-)", f"-n {self._namespace}", commands)
         started = time.monotonic()
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
             env=self._environment,
@@ -72,7 +75,7 @@ class Shell:
             check=False,
         )
         log(f"  the page's commands took {time.monotonic() - started:.1f} s:")
-        for line in done.stdout.splitlines():
+        for line in result.stdout.splitlines():
             log(f"    {line}")
-        assert done.returncode == 0, f"exit code {done.returncode} of:\n{commands}\n{done.stdout}"
-        return done.stdout
+        assert result.returncode == 0, f"exit code {result.returncode} of:\n{commands}\n{result.stdout}"
+        return result.stdout

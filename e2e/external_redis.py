@@ -13,7 +13,7 @@ PORT = 6379
 
 
 def volume() -> dict[str, Any]:
-    """The server's claim, which is created first: the initial data is copied there."""
+    """The server's PersistentVolumeClaim. It is created first, so that a test can copy the initial data into it."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

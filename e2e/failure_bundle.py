@@ -22,7 +22,7 @@ _ERRORS = (ApiException, HTTPError, OSError, DaybreakError)
 
 
 def collect(kube: Kube, client: Client | None, folder: Path) -> None:
-    """Write everything to ``folder``. Never fails: a file of what is unavailable holds the error instead."""
+    """Write everything to ``folder``. It never fails: the file of an unavailable part contains the error."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in _parts(kube, client):
         try:
@@ -33,20 +33,22 @@ def collect(kube: Kube, client: Client | None, folder: Path) -> None:
 
 
 def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], str]]]:
-    here = kube.namespace
+    namespace = kube.namespace
     parts: list[tuple[str, Callable[[], str]]] = [
         ("pools.yaml", lambda: _yaml(kube.custom_objects(POOLS))),
         ("rayclusters.yaml", lambda: _yaml(kube.custom_objects(RAY))),
         ("scaledobjects.yaml", lambda: _yaml(kube.custom_objects(SCALED))),
         ("events.txt", lambda: _events(kube)),
         ("pods.yaml", lambda: _objects(kube, kube.pods())),
-        ("deployments.yaml", lambda: _objects(kube, kube.apps.list_namespaced_deployment(here).items)),
+        ("deployments.yaml", lambda: _objects(kube, kube.apps.list_namespaced_deployment(namespace).items)),
         (
             "autoscalers.yaml",
-            lambda: _objects(kube, kube.autoscaling.list_namespaced_horizontal_pod_autoscaler(here).items),
+            lambda: _objects(
+                kube, kube.autoscaling.list_namespaced_horizontal_pod_autoscaler(namespace).items
+            ),
         ),
         ("nodes.yaml", lambda: _objects(kube, kube.core.list_node().items)),
-        ("secrets.txt", lambda: _names(kube.core.list_namespaced_secret(here).items)),
+        ("secrets.txt", lambda: _names(kube.core.list_namespaced_secret(namespace).items)),
     ]
     if client is not None:
         parts += [
@@ -58,11 +60,11 @@ def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], st
 
 def _operator(kube: Kube, name: str) -> list[tuple[str, Callable[[], str]]]:
     try:
-        found = kube.deployment(name)
+        deployment = kube.deployment(name)
     except (*_ERRORS, ValueError) as exc:  # none or several with this name
         error = _unavailable(exc)
         return [(f"log-{name}.txt", lambda: error)]
-    return _logs(Kube(found.metadata.namespace), pod_selector(found))
+    return _logs(Kube(deployment.metadata.namespace), pod_selector(deployment))
 
 
 def _logs(kube: Kube, selector: str = "") -> list[tuple[str, Callable[[], str]]]:
@@ -111,7 +113,7 @@ def _objects(kube: Kube, objects: list[Any]) -> str:
 
 
 def _names(secrets: list[Any]) -> str:
-    """Only the names: their contents must not end up in a bundle."""
+    """Only the names and types, because the contents of Secrets must not end up in a bundle."""
     return "".join(f"{secret.metadata.name} {secret.type}\n" for secret in secrets)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_NO_SHELL = "the image of Redis has no shell; --redis-image selects one that has"
+_NO_SHELL = "the image of Redis has no shell; --redis-image selects another image"
 ALLOWED: Final[dict[str, str]] = {
     "test_a_rank_gets_a_gpu": "no node advertises nvidia.com/gpu",
     "test_a_restore_brings_back_the_tasks_of_the_backup": _NO_SHELL,

@@ -48,7 +48,7 @@ def deployment(install_daybreak: Callable[[], AbstractContextManager[Deployment]
 
 @pytest.fixture
 def shell(deployment: Deployment, tmp_path: Path) -> Shell:
-    """An administrator's shell, with the values of the release."""
+    """A shell in which a test runs the page's commands as an administrator would."""
     return Shell(tmp_path, namespace=deployment.kube.namespace, url=deployment.client.url)
 
 

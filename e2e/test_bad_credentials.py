@@ -31,8 +31,8 @@ def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Dep
         assert_diagnosed(
             deployment, "echo", reason="ArtifactsRefused", pattern="secret key", within_s=SECRET_S
         )
-        now = deployment.client.get(task)
-        assert (now.state.value, now.strikes) == ("queued", 0), (
+        waiting = deployment.client.get(task)
+        assert (waiting.state.value, waiting.strikes) == ("queued", 0), (
             "no work starts whose results could not be stored"
         )
     finally:

@@ -72,9 +72,9 @@ def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
 
 
 def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> None:
-    """Two groups run and the third task waits. The idle group is removed while the other continues attempt 1.
+    """Two groups run two tasks while the third task waits. Later, only the idle group is removed.
 
-    `helm test` then runs a task on the remaining group.
+    The other group completes the long task in its first attempt. `helm test` then runs a task.
     """
     deployment.wait_for_zero("echo", head=True)
     short = [

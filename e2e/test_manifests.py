@@ -68,5 +68,5 @@ def test_the_plain_manifests_serve_a_task(kube: Kube, folder: str, request: pyte
 
 
 def _run(*command: str, stdin: str | None = None) -> None:
-    done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
+    result = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr or result.stdout}"

@@ -15,7 +15,7 @@ MODEL = "/nowhere/model"
 def test_a_missing_image_is_diagnosed(deployment: Deployment) -> None:
     """A wrong image is reported while the groups of the old image keep serving; the right image recovers the pool."""
     good = deployment.images.daybreak
-    # The pool needs a group before: a pool at zero has no group to keep, and takes the new image at once.
+    # The pool needs a running group first. A pool at zero has no group to keep, so it takes the new image at once.
     timeline = deployment.follow(
         deployment.submit("echo", {"message": "on the old image before", "steps": 120, "step_s": 0.25})
     )

@@ -1,6 +1,6 @@
-"""Without KEDA's or KubeRay's operator tasks are accepted and wait. They run by themselves once it is back.
+"""While the operator of KEDA or KubeRay is missing, tasks are accepted and wait. Once it is back, they run.
 
-The tests scale the operators to zero for a moment, which also pauses whatever else they manage in the cluster.
+The tests scale an operator to zero for a moment, which also pauses everything else that it manages in the cluster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.full
 def test_a_missing_operator_is_diagnosed(
     deployment: Deployment, operator: str, reason: str, pattern: str
 ) -> None:
-    """Its absence is reported; the task is accepted, waits without a strike, and runs when it is back."""
+    """A missing operator is reported. The task is accepted, waits without a strike, and runs after its return."""
     deployment.wait_for_zero("echo", head=True)
     with _scaled_to_zero(deployment, operator):
         task = deployment.submit("echo", {"message": f"waits for {operator}", "steps": 2})

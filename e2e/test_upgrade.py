@@ -30,10 +30,10 @@ def test_tasks_survive_an_upgrade_and_a_rollback(
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
     """`helm upgrade` to another image and `helm rollback`, each while a task runs: both succeed without a strike."""
-    other = request.config.getoption("--next-image")
-    if other is None:
+    next_image = request.config.getoption("--next-image")
+    if next_image is None:
         pytest.skip("no --next-image was given")
-    for change, image in (("upgrade", other), ("rollback", deployment.images.daybreak)):
+    for change, image in (("upgrade", next_image), ("rollback", deployment.images.daybreak)):
         runs = _start_tasks(deployment, change)
         _change(deployment, change, image)
         _assert_succeeded(deployment, change, image, (*runs, _short(deployment, f"after the {change}")))
@@ -42,9 +42,9 @@ def test_tasks_survive_an_upgrade_and_a_rollback(
 def test_tasks_survive_an_upgrade_from_the_previous_version_and_back(
     install_daybreak: Callable[..., AbstractContextManager[Deployment]], request: pytest.FixtureRequest
 ) -> None:
-    """N−1 by its own chart, `helm upgrade` to N and `helm rollback`: running, queued and delayed tasks end once.
+    """Install the previous version with its own chart, upgrade, roll back: no running, queued or delayed task is lost.
 
-    Fails if the previous build is too old for this one to read its queues.
+    The test fails if this build cannot read the queues of the previous build.
     """
     option = request.config.getoption
     previous, chart = option("--previous-image"), option("--previous-chart")
@@ -64,7 +64,7 @@ def test_tasks_survive_an_upgrade_from_the_previous_version_and_back(
 
 
 def _start_tasks(deployment: Deployment, change: str, count: int = 1) -> list[TaskTimeline]:
-    """Tasks that last a minute, after their first steps."""
+    """Start tasks that last a minute, and wait until each has completed five steps."""
     runs = [
         deployment.follow(
             deployment.submit("echo", {"message": f"{change} {number}", "steps": 120, "step_s": 0.5})
@@ -107,19 +107,19 @@ def test_uninstall_leaves_only_what_the_page_lists(deployment: Deployment) -> No
     task = deployment.submit("echo", {"message": "kept", "steps": 2})
     deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
     deployment.release.uninstall()
-    kept = _documented_leftovers()
-    log(f"  must stay, and nothing else: {', '.join(sorted(kept))}")
+    documented = _documented_leftovers()
+    log(f"  must stay, and nothing else: {', '.join(sorted(documented))}")
     with suppress(TimeoutError):  # the assertion below names the differences
         wait_until(
-            lambda: _leftovers(deployment) == kept, timeout_s=180, what="the removal of everything else"
+            lambda: _leftovers(deployment) == documented, timeout_s=180, what="the removal of everything else"
         )
-    assert _leftovers(deployment) == kept
+    assert _leftovers(deployment) == documented
     deployment.release.install(deployment.values)
     assert deployment.client.get(task).state.value == "succeeded", "the tasks are still there"
 
 
 def _documented_leftovers() -> set[str]:
-    """What the page's table lists of the chart's objects."""
+    """The chart's objects that the page lists."""
     kinds = {"claim": "persistentvolumeclaim", "Secret": "secret"}
     section = Page("upgrading.md").section("Uninstall")
     named = re.findall(r"^\| (claim|Secret) `([^`]+)` \|", section, re.MULTILINE)
@@ -129,6 +129,6 @@ def _documented_leftovers() -> set[str]:
 
 def _leftovers(deployment: Deployment) -> set[str]:
     """All objects except those of every namespace and of the tests' S3 server."""
-    others = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-    names = deployment.kube.resource_names() - others
+    created_by_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    names = deployment.kube.resource_names() - created_by_kubernetes
     return {name for name in names if not re.match(rf"{s3.NAME}(-|$)", name.partition("/")[2])}

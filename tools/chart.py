@@ -112,10 +112,10 @@ def schema(document: str) -> dict[str, Any]:
     root = _object(description="Values of the chart daybreak.")
     for value in values(document):
         at = root
-        *parents, last = value.path.split(".")
+        *parents, name = value.path.split(".")
         for parent in parents:
             at = at["properties"].setdefault(parent, _object())
-        at["properties"][last] = _of(value)
+        at["properties"][name] = _value_schema(value)
     defaults = root["properties"]["poolDefaults"]
     workload = {
         "type": "string",
@@ -139,26 +139,26 @@ def schema(document: str) -> dict[str, Any]:
     }
 
 
-def _object(**more: Any) -> dict[str, Any]:
-    return {"type": "object", **more, "properties": {}, "additionalProperties": False}
+def _object(**keywords: Any) -> dict[str, Any]:
+    return {"type": "object", **keywords, "properties": {}, "additionalProperties": False}
 
 
-def _of(value: Value) -> dict[str, Any]:
-    own = value.schema or {}
-    if "$ref" in own:
-        return {"description": value.text, "allOf": [own]}
-    if "enum" in own:
-        return {"description": value.text, **own}
+def _value_schema(value: Value) -> dict[str, Any]:
+    extra = value.schema or {}
+    if "$ref" in extra:
+        return {"description": value.text, "allOf": [extra]}
+    if "enum" in extra:
+        return {"description": value.text, **extra}
     kind = type(value.default).__name__
-    made = {"dict": "object", "list": "array"}.get(kind) or _TYPES.get(kind) or _TYPES["null"]
-    return {"description": value.text, "type": made, **own}
+    type_name = {"dict": "object", "list": "array"}.get(kind) or _TYPES.get(kind) or _TYPES["null"]
+    return {"description": value.text, "type": type_name, **extra}
 
 
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
     """The schema of the model and of those that it refers to: only names and bounds, without defaults and texts."""
-    made = model.model_json_schema(ref_template="#/$defs/{model}")
-    shared = made.pop("$defs", {})
-    return {name: _bare(node) for name, node in {**shared, model.__name__: made}.items()}
+    full = model.model_json_schema(ref_template="#/$defs/{model}")
+    shared = full.pop("$defs", {})
+    return {name: _bare(node) for name, node in {**shared, model.__name__: full}.items()}
 
 
 def _bare(node: Any) -> Any:
@@ -168,7 +168,9 @@ def _bare(node: Any) -> Any:
         return node
     return {
         # The keys below `properties` are names of settings, so all of them stay.
-        name: {key: _bare(own) for key, own in child.items()} if name == "properties" else _bare(child)
+        name: {key: _bare(setting) for key, setting in child.items()}
+        if name == "properties"
+        else _bare(child)
         for name, child in node.items()
         if name not in {"title", "default", "format", "description"}
     }
@@ -183,10 +185,10 @@ def table(document: str) -> str:
     return "\n".join(lines)
 
 
-def readme(now: str, document: str) -> str:
+def readme(page: str, document: str) -> str:
     """The README with its table regenerated. :raises ChartError: if its marks are missing."""
-    before, begin, rest = now.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, after_begin = page.partition(BEGIN)
+    _, end, after = after_begin.partition(END)
     if not begin or not end:
         raise ChartError(
             f"README.md: the marks {BEGIN} and {END} are missing; put them around the table of values"

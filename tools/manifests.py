@@ -62,7 +62,7 @@ Object = dict[str, Any]
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors, and with multi-line texts as blocks, because people read these files."""
+    """A dumper without anchors and with multi-line texts as blocks, because people read these files."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -80,8 +80,8 @@ def rendered() -> list[Object]:
     """The chart's objects, without what only Helm uses."""
     command = ["helm", "template", "daybreak", str(CHART), "--namespace", NAMESPACE, "--no-hooks"]
     command += ["--api-versions", "keda.sh/v1alpha1", "--values", "-"]
-    made = subprocess.run(command, input=json.dumps(VALUES), text=True, capture_output=True, check=True)
-    return [_plain(item) for item in yaml.safe_load_all(made.stdout) if item]
+    result = subprocess.run(command, input=json.dumps(VALUES), text=True, capture_output=True, check=True)
+    return [_plain(item) for item in yaml.safe_load_all(result.stdout) if item]
 
 
 def _plain(node: Any) -> Any:
@@ -104,10 +104,10 @@ def keda(objects: list[Object]) -> dict[str, list[Object]]:
     """The files of deploy/keda."""
     pools = [item for item in objects if item["kind"] == "GeneratorPool"]
     scaling = [item for item in objects if item["kind"] in {"ScaledObject", "TriggerAuthentication"}]
-    rest = [item for item in objects if item not in pools and item not in scaling]
+    others = [item for item in objects if item not in pools and item not in scaling]
     return {
         "00-namespace.yaml": [namespace()],
-        "10-daybreak.yaml": rest,
+        "10-daybreak.yaml": others,
         "20-generatorpools.yaml": pools,
         "30-scaledobjects.yaml": scaling,
     }
@@ -130,46 +130,46 @@ def _with_uid(body: Object) -> Object:
 def _is_fixed(item: Object) -> bool:
     """Whether a Daybreak without operator and KEDA needs the object."""
     name = item["metadata"]["name"]
-    of_others = name in {f"{NAMESPACE}-operator", f"{NAMESPACE}-pool-echo"}
-    return item["kind"] not in OPERATOR_ONLY and not of_others
+    belongs_to_others = name in {f"{NAMESPACE}-operator", f"{NAMESPACE}-pool-echo"}
+    return item["kind"] not in OPERATOR_ONLY and not belongs_to_others
 
 
 def _without_others(item: Object) -> Object:
-    """Reduce the settings file to the only pool. A changed annotation restarts the gateway when the settings change."""
-    made = copy.deepcopy(item)
+    """Reduce the settings file to the only pool, and change the annotation, which is a hash of the settings."""
+    reduced = copy.deepcopy(item)
     if item["metadata"]["name"] == f"{NAMESPACE}-config":
-        settings = yaml.safe_load(made["data"]["daybreak.yaml"])
+        settings = yaml.safe_load(reduced["data"]["daybreak.yaml"])
         settings["pools"] = {FIXED_POOL: {**settings["pools"][FIXED_POOL], "groups": FIXED_GROUPS}}
-        made["data"]["daybreak.yaml"] = yaml.safe_dump(settings)
+        reduced["data"]["daybreak.yaml"] = yaml.safe_dump(settings)
     elif item["kind"] == "Deployment":
-        marks = made["spec"]["template"]["metadata"]["annotations"]
+        marks = reduced["spec"]["template"]["metadata"]["annotations"]
         marks[SETTINGS_MARK] = hashlib.sha256(f"{marks[SETTINGS_MARK]} fixed".encode()).hexdigest()
-    return made
+    return reduced
 
 
 def _fixed(pool: GeneratorPool) -> Object:
     """The RayCluster with a fixed number of groups."""
-    made = render.cluster(pool, replicas=FIXED_GROUPS, suspend=False)
-    meta = made["metadata"]
-    made["metadata"] = {"name": pool.name, "namespace": NAMESPACE, "labels": meta["labels"]}
-    del made["spec"]["suspend"]
-    group = made["spec"]["workerGroupSpecs"][0]
+    cluster = render.cluster(pool, replicas=FIXED_GROUPS, suspend=False)
+    meta = cluster["metadata"]
+    cluster["metadata"] = {"name": pool.name, "namespace": NAMESPACE, "labels": meta["labels"]}
+    del cluster["spec"]["suspend"]
+    group = cluster["spec"]["workerGroupSpecs"][0]
     group.update(minReplicas=FIXED_GROUPS, maxReplicas=FIXED_GROUPS)
-    head = made["spec"]["headGroupSpec"]["template"]["spec"]
-    head["containers"].append(_keeper(head["containers"][0], made["spec"]["authOptions"]["secretName"]))
+    head = cluster["spec"]["headGroupSpec"]["template"]["spec"]
+    head["containers"].append(_keeper(head["containers"][0], cluster["spec"]["authOptions"]["secretName"]))
     head["volumes"].append({"name": "serve", "configMap": {"name": f"{NAMESPACE}-serve"}})
-    return _plain_labels(made)
+    return _plain_labels(cluster)
 
 
-def _plain_labels(made: Object) -> Object:
+def _plain_labels(cluster: Object) -> Object:
     """Remove the revision, which only the operator uses."""
-    templates = [made["spec"]["headGroupSpec"], *made["spec"]["workerGroupSpecs"]]
+    templates = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     for labels in (
-        made["metadata"]["labels"],
+        cluster["metadata"]["labels"],
         *(template["template"]["metadata"]["labels"] for template in templates),
     ):
         labels.pop("daybreak.dev/revision", None)
-    return made
+    return cluster
 
 
 def _keeper(ray: Object, token: str) -> Object:
@@ -214,12 +214,12 @@ def _serve_config(pool: GeneratorPool) -> Object:
 def files() -> dict[Path, str]:
     """The generated files: path and text."""
     objects = rendered()
-    made: dict[Path, str] = {}
+    texts: dict[Path, str] = {}
     for folder, parts in (("keda", keda(objects)), ("raycluster", raycluster(objects))):
         for name, part in parts.items():
             text = yaml.dump_all(part, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
-            made[DEPLOY / folder / name] = HEAD + text
-    return made
+            texts[DEPLOY / folder / name] = HEAD + text
+    return texts
 
 
 def main() -> int:

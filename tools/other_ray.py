@@ -72,13 +72,13 @@ def install(version: Version, folder: Path) -> Path:
     return python
 
 
-def main(which: str, *options: str) -> int:
-    version = {"lowest": lowest, "next": newest}.get(which, lambda: Version(which))()
+def main(wanted: str, *options: str) -> int:
+    version = {"lowest": lowest, "next": newest}.get(wanted, lambda: Version(wanted))()
     if version == locked():
-        print(f"Ray {version} ({which}) is the version in requirements.lock: run `make test`")
+        print(f"Ray {version} ({wanted}) is the version in requirements.lock: run `make test`")
         return 0
-    print(f"Ray {version} ({which}) instead of {locked()}, in build/ray-{which}", flush=True)
-    python = install(version, ROOT / "build" / f"ray-{which}")
+    print(f"Ray {version} ({wanted}) instead of {locked()}, in build/ray-{wanted}", flush=True)
+    python = install(version, ROOT / "build" / f"ray-{wanted}")
     tests = [SERVER / "tests" / "local" / name for name in TESTS]
     # Puts this environment first on PATH, so that the tests start its programs.
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}

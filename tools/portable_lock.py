@@ -20,28 +20,28 @@ NOT_PORTABLE = re.compile(r"(https?:|file:|find-links|index-url| @ |^/|\+cpu|\+c
 
 
 def rewrite(path: Path) -> None:
-    kept: list[str] = []
+    portable: list[str] = []
     for line in path.read_text().splitlines():
         if OF_TORCH.match(line):
             continue
         fixed = re.sub(r"^(torch==[0-9.]+).*", r"\1", line)
-        if fixed not in kept:
-            kept.append(fixed)
-    path.write_text("\n".join(kept) + "\n")
+        if fixed not in portable:
+            portable.append(fixed)
+    path.write_text("\n".join(portable) + "\n")
 
 
 def problems(path: Path) -> list[str]:
     lines = path.read_text().splitlines()
-    found = [f"{path}: not portable: {line}" for line in lines if NOT_PORTABLE.search(line)]
-    found += [f"{path}: belongs to one build of torch: {line}" for line in lines if OF_TORCH.match(line)]
+    messages = [f"{path}: not portable: {line}" for line in lines if NOT_PORTABLE.search(line)]
+    messages += [f"{path}: belongs to one build of torch: {line}" for line in lines if OF_TORCH.match(line)]
     if not any(re.fullmatch(r"torch==\d+\.\d+\.\d+", line) for line in lines):
-        found.append(f"{path}: torch's public version is not pinned")
+        messages.append(f"{path}: torch's public version is not pinned")
     installed = {str(d.metadata["Name"]) for d in distributions()}
     if "+cpu" in next((d.version for d in distributions(name="torch")), ""):
-        found += [
+        messages += [
             f"{name} is installed beside a CPU build of torch" for name in installed if OF_TORCH.match(name)
         ]
-    return found
+    return messages
 
 
 def main() -> int:
@@ -49,9 +49,9 @@ def main() -> int:
     if "--check" not in options:
         rewrite(Path(path))
         return 0
-    found = problems(Path(path))
-    print("\n".join(found) or f"{path}: portable")
-    return 1 if found else 0
+    messages = problems(Path(path))
+    print("\n".join(messages) or f"{path}: portable")
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Writes the parts of the documentation that are generated from code.
 
-These are the pages settings.md and errors.md, and tables within other pages: between ``<!-- reference: NAME -->`` and
-``<!-- end -->``, a page of ``docs`` has the table ``NAME`` of ``reference_tables.py``. ``--check`` writes nothing,
-shows a diff, and exits with 1 if something is stale.
+The pages settings.md and errors.md are generated as a whole. Other pages of ``docs`` have generated tables: the table
+``NAME`` of ``reference_tables.py`` is between ``<!-- reference: NAME -->`` and ``<!-- end -->``. ``--check`` writes
+nothing, shows a diff, and exits with 1 if something is stale.
 """
 
 from __future__ import annotations

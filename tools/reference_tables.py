@@ -146,13 +146,13 @@ def routes() -> str:
     head = ("method", "path", "what it does", "status on success", "error codes")
     app = openapi.app()
     ctx = app.state.context
-    of_modules = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]
-    found = [*of_modules, *(route for route in app.routes if isinstance(route, APIRoute))]
-    return markdown(head, sorted(_routes(found), key=lambda row: (row[1].strip("`"), row[0])))
+    module_routes = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]
+    all_routes = [*module_routes, *(route for route in app.routes if isinstance(route, APIRoute))]
+    return markdown(head, sorted(_routes(all_routes), key=lambda row: (row[1].strip("`"), row[0])))
 
 
-def _routes(found: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
-    for route in found:
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
+    for route in routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
         if ":path}" in path or methods == {"HEAD"}:
             continue

@@ -1,6 +1,6 @@
-"""Keeps files and functions small: files ≤ 400 lines, functions ≤ 60, except those listed here with a reason.
+"""Checks that files have at most 400 lines and functions at most 60, except those listed here with a reason.
 
-An exception names the size that is allowed today, so it can only shrink; an exception that is not needed is an error.
+An exception names its present size, so the file or function can only shrink. An unnecessary exception is an error.
 """
 
 from __future__ import annotations

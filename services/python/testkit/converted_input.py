@@ -1,4 +1,4 @@
-"""A workload whose input has fields that a plain dump would change. Its artifact lists what it received."""
+"""A workload whose input changes when it is dumped and validated again. Its artifact lists what it received."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import pytest
 from testkit import forkserver
 
 MARK = "_PYTEST_RUN"
-"""The variable's name. A run inside a test appends to the outer run's mark, so the outer run finds both."""
+"""The variable's name. A run inside a test appends to the outer run's mark, so the outer run finds its processes."""
 GRACE_S = "orphan_grace_s"
 """The option's name in pytest's configuration."""
 _leftovers = pytest.StashKey[list[str]]()
@@ -39,12 +39,12 @@ class Run:
     def processes(self) -> list[psutil.Process]:
         """The run's living processes, without this process and its ancestors."""
         me = psutil.Process()
-        found = {process.pid: process for process in psutil.process_iter() if self._started(process)}
-        for parent in [me, *found.values()]:
-            found |= {child.pid: child for child in _descendants(parent)}
+        processes = {process.pid: process for process in psutil.process_iter() if self._started(process)}
+        for parent in [me, *processes.values()]:
+            processes |= {child.pid: child for child in _descendants(parent)}
         for pid in (forkserver.tracker_pid(), me.pid, *(parent.pid for parent in me.parents())):
-            found.pop(pid, None)
-        return [process for process in found.values() if _alive(process)]
+            processes.pop(pid, None)
+        return [process for process in processes.values() if _alive(process)]
 
     def _started(self, process: psutil.Process) -> bool:
         try:
@@ -91,8 +91,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     outer = os.environ.get(MARK)
-    own = f"{os.getpid()}.{time.time_ns()}"
-    os.environ[MARK] = config.stash[_mark] = f"{outer}/{own}" if outer else own
+    run_mark = f"{os.getpid()}.{time.time_ns()}"
+    os.environ[MARK] = config.stash[_mark] = f"{outer}/{run_mark}" if outer else run_mark
     config.stash[_leftovers] = []
 
 

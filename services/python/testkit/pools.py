@@ -125,7 +125,7 @@ class Pool:
 def make_settings(
     server: Server, folder: Path, *, redis: Mapping[str, Any] | None = None, **pool: Any
 ) -> Settings:
-    """One pool `echo` with short leases, otherwise as in production. ``redis`` has more settings of the server."""
+    """Settings with one pool, `echo`, whose leases are short. ``redis`` and ``pool`` add to their sections."""
     lease = {"lease_s": 3.0, "stall_s": 20.0, **pool.pop("lease", {})}
     return Settings.model_validate(
         {

@@ -20,7 +20,7 @@ from daybreak_server.local.instance import FORBIDDEN_PORT, is_free
 _FIRST, _LAST = 20_000, 32_000
 """Above the ports that Ray reserves for its workers, and below the kernel's own range."""
 _locks: dict[int, int] = {}
-"""The lock file by process id: a forked process has locks of its own."""
+"""The descriptor of the lock file, by process id: a forked process needs its own locks."""
 _tried: set[int] = set()
 
 

@@ -62,13 +62,15 @@ class Ranks:
         self.processes: list[Any] = []
         context = forkserver.context(*PRELOAD)
         for rank in range(size):
-            ours, theirs = context.Pipe()
+            parent_end, child_end = context.Pipe()
             process = context.Process(
-                target=_rank, args=(settings.model_dump_json(), pool, rank, str(folder), theirs), daemon=True
+                target=_rank,
+                args=(settings.model_dump_json(), pool, rank, str(folder), child_end),
+                daemon=True,
             )
             process.start()
-            theirs.close()
-            self._pipes.append(ours)
+            child_end.close()
+            self._pipes.append(parent_end)
             self.processes.append(process)
 
     def kill(self, rank: int) -> None:

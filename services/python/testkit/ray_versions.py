@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """Replaces every occurrence of a name or text in entry file of Ray's package."""
+    """Replaces every occurrence of a name or text in one file of Ray's package."""
 
     file: str
     old: str

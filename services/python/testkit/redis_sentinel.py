@@ -78,13 +78,13 @@ class SentinelCluster:
     def start(self) -> None:
         for node in self.nodes:
             node.start()
-        first, *replicas = self.nodes
+        master, *replicas = self.nodes
         for node in replicas:
             with node.client() as client:
-                client.replicaof("127.0.0.1", first.port)
+                client.replicaof("127.0.0.1", master.port)
             wait_until(lambda replica=node: self._is_in_sync(replica), 60, "the replica's first sync")
         for sentinel in self.sentinels:
-            sentinel.watch(first, quorum=2)
+            sentinel.watch(master, quorum=2)
         for sentinel in self.sentinels:
             wait_until(
                 lambda peer=sentinel: peer.known_peers() == (2, 2), 60, "the Sentinels to know each other"

@@ -68,9 +68,9 @@ class Authority:
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:
-    other = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    more = ("encipher_only", "decipher_only")
-    off = dict.fromkeys((*other, *more), False)
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    agreement_only = ("encipher_only", "decipher_only")
+    off = dict.fromkeys((*unused, *agreement_only), False)
     return x509.KeyUsage(digital_signature=True, key_cert_sign=signs, crl_sign=signs, **off)
 
 

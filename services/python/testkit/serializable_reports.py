@@ -1,7 +1,7 @@
-"""A pytest plugin: reports that xdist's workers can send, whatever a test logs or prints.
+"""A pytest plugin that lets xdist's workers send every test report, whatever a test logs or prints.
 
-execnet, which carries them, takes strings only that UTF-8 can encode. Tests of text with lone surrogates log such
-text, and without this one of them ends the whole run with an internal error.
+execnet, which sends the reports, accepts only strings that UTF-8 can encode. Some tests log lone surrogates. Without
+this plugin, one such test would end the whole run with an internal error.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def encodable(value: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
-    """Clean what pytest made of a report."""
+    """Escape the lone surrogates in a report that pytest has serialized."""
     return encodable((yield))

@@ -45,11 +45,11 @@ def summary(reasons: list[str]) -> str:
     if not reasons:
         return ""
     counts = Counter(next((need for need in NEEDS if need.reason.search(reason)), None) for reason in reasons)
-    other = counts.pop(None, 0)
+    unexplained = counts.pop(None, 0)
     parts = [
         f"{count} need {need.name} ({need.how})" for need, count in counts.most_common() if need is not None
     ]
-    parts += [f"{other} for other reasons"] * bool(other)
+    parts += [f"{unexplained} for other reasons"] * bool(unexplained)
     return f"{len(reasons)} tests were skipped: {'; '.join(parts)}."
 
 

@@ -33,19 +33,19 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
             pipe.hget(keys.of("group", group), "task")
         pipe.hgetall(keys.single("totals"))
         pipe.hgetall(keys.single("tenant_totals"))
-        stored, shares, numbers, *rest, totals, billed = pipe.execute()
+        stored, shares, numbers, *replies, totals, billed = pipe.execute()
     assert _counts(totals) == {name: count for name, count in model.totals.counts.items() if count}
     assert {name.decode(): int(ms) for name, ms in billed.items()} == _billed(model)
-    held = [(task or b"").decode().split() for task in rest[len(rest) - len(groups) :]]
+    held = [(task or b"").decode().split() for task in replies[len(replies) - len(groups) :]]
     assert held == [model.groups[group].tasks for group in groups]
     assert [name.decode() for name in stored] == tenants
     assert {name.decode(): float(at) for name, at in shares.items()} == queue.shares
     vtime, lease_clock, mean_s = numbers
     assert (float(vtime or 0), int(lease_clock or 0)) == (queue.vtime, model.lease_clock)
     assert (float(mean_s) if mean_s else None) == model.mean_s
-    zsets = [{member.decode(): score for member, score in found} for found in rest[: len(_ZSETS)]]
+    zsets = [{member.decode(): score for member, score in members} for members in replies[: len(_ZSETS)]]
     assert dict(zip(_ZSETS, zsets, strict=True)) == _zsets(model)
-    for tenant, ids in zip(tenants, rest[len(_ZSETS) : len(rest) - len(groups)], strict=True):
+    for tenant, ids in zip(tenants, replies[len(_ZSETS) : len(replies) - len(groups)], strict=True):
         assert [task.decode() for task in ids] == list(queue.waiting(tenant))
 
 

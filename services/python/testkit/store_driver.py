@@ -94,7 +94,7 @@ class Driver:
         spec_version: int = 1,
         kept: Sequence[str] = (),
     ) -> Claim | None:
-        """``kept``: the tasks that the group knows it holds."""
+        """Claim a task for a group. ``kept``: the tasks that the group knows it holds."""
         record = self.group_record(name, ranks=ranks, drain=drain, kept=kept)
         while True:
             call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
@@ -155,13 +155,13 @@ class Driver:
 
     def pass_time(self, ms: int) -> TickReport:
         """Advance the clock in steps with a tick each, so that the lease clock keeps up."""
-        report_ = self.tick()
+        tick_report = self.tick()
         while ms > 0:
             step = min(ms, 1000)
             ms -= step
             self.now += step
-            report_ = self.tick()
-        return report_
+            tick_report = self.tick()
+        return tick_report
 
     def cancel(self, task: str, reason: str = "requested") -> TaskRecord | None:
         return show.decode_cancel(self.run(show.encode_cancel(self.keys, TaskId(task), reason)))
@@ -170,9 +170,9 @@ class Driver:
         return int(self.run(delete.encode(self.keys, TaskId(task))))
 
     def get(self, task: str) -> TaskRecord:
-        found = self.get_all([task])[0]
-        assert found is not None, f"there is no {task}"
-        return found
+        record = self.get_all([task])[0]
+        assert record is not None, f"there is no {task}"
+        return record
 
     def get_all(self, tasks: Sequence[str]) -> list[TaskRecord | None]:
         return show.decode(self.run(show.encode(self.keys, [TaskId(task) for task in tasks])))
@@ -192,7 +192,7 @@ class Driver:
 
 
 def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0) -> Lease:
-    """The lease of a zombie."""
+    """A lease with any token, such as that of a zombie."""
     return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
 
 
@@ -206,7 +206,7 @@ def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:
 
 def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
     parsed = {name: keys.parse(name) for name in names if not name.endswith(CLOCK_KEY)}
-    unknown = [name for name, found in parsed.items() if found is None]
+    unknown = [name for name, name_parts in parsed.items() if name_parts is None]
     assert not unknown, f"keys of no known kind: {unknown}"
     members: dict[str, set[str]] = {}
     for family, member in filter(None, parsed.values()):
@@ -221,9 +221,9 @@ def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
             pipe.ttl(name)
             pipe.type(name)
         answers = pipe.execute()
-    for (name, found), ttl, kind in zip(parsed.items(), answers[::2], answers[1::2], strict=True):
-        assert found is not None
-        documented = SINGLE[found[0]] if found[0] in SINGLE else FAMILIES[found[0]].key
+    for (name, name_parts), ttl, kind in zip(parsed.items(), answers[::2], answers[1::2], strict=True):
+        assert name_parts is not None
+        documented = SINGLE[name_parts[0]] if name_parts[0] in SINGLE else FAMILIES[name_parts[0]].key
         assert kind.decode() == documented.type, f"{name} is a {kind.decode()}"
         assert (ttl >= 0) == bool(documented.ttl), f"{name} has a TTL of {ttl}"
     _check_members(client, keys, members, tasks)
@@ -233,7 +233,7 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
     with client.pipeline(transaction=False) as pipe:
         for task in sorted(tasks):
             pipe.hget(keys.of("task", task), "state")
-        states = [State((found or b"").decode()) for found in pipe.execute()]
+        states = [State((value or b"").decode()) for value in pipe.execute()]
     state = dict(zip(sorted(tasks), states, strict=True))
     indexed = {
         member.decode()

@@ -20,6 +20,7 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
 from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter
@@ -52,14 +53,17 @@ def redis_endpoint(settings: Settings) -> Endpoint:
     return Endpoint.configured(settings.redis)
 
 
-def build_queue(settings: Settings, pool: str) -> WorkQueue:
-    """The queue of a pool, for the leader of a group."""
+def build_queue(
+    settings: Settings, pool: str, *, on_woken: Callable[[float], None] | None = None
+) -> WorkQueue:
+    """The queue of a pool, for the leader of a group. ``on_woken`` gets the seconds from a wake-up to its claim."""
     return RedisQueue(
         redis_endpoint(settings),
         pool=pool,
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
+        on_woken=on_woken,
     )
 
 
@@ -171,6 +175,7 @@ def build_rank(
     label: str = "",
     wake: dict[str, float] | None = None,
     with_watchdog: bool = False,
+    meter: Meter | None = None,
     queue: Callable[[], WorkQueue] | None = None,
 ) -> Rank:
     """A rank of a group of ``pool``, not started yet.
@@ -180,8 +185,10 @@ def build_rank(
     run, and kills this process when its work stalls, so this process must hold no other rank.
     """
     spec = workload_spec(settings.pools[pool])
+    metrics = RankMetrics(meter, pool=pool, rank=rank)
     deps = RankDeps(
-        queue=queue or (lambda: build_queue(settings, pool)),
+        queue=queue or (lambda: build_queue(settings, pool, on_woken=metrics.claimed)),
+        metrics=metrics,
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,

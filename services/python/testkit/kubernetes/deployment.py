@@ -97,29 +97,31 @@ class Deployment:
     def follow(self, task: Task) -> TaskTimeline:
         return TaskTimeline(self.client, task)
 
-    def sha256(self, done: Task, name: str) -> str:
+    def sha256(self, task: Task, name: str) -> str:
         """The SHA-256 of an artifact of a task that has succeeded."""
-        assert done.state.value == "succeeded", f"{done.id} {done.state.value}: {done.error}"
-        (digest,) = [artifact.sha256 for artifact in done.artifacts if artifact.name == name]
+        assert task.state.value == "succeeded", f"{task.id} {task.state.value}: {task.error}"
+        (digest,) = [artifact.sha256 for artifact in task.artifacts if artifact.name == name]
         return digest
 
     def reference_sha256(self, pool: str, input: Mapping[str, Any], name: str) -> str:
         """The SHA-256 of this input's artifact from an undisturbed task. Computed once."""
         key = json.dumps([pool, input, name], sort_keys=True)
         if key not in self._reference_sha256s:
-            done = self.follow(self.submit(pool, input)).wait_for_end(timeout_s=WAKE_S)
-            self._reference_sha256s[key] = self.sha256(done, name)
+            task = self.follow(self.submit(pool, input)).wait_for_end(timeout_s=WAKE_S)
+            self._reference_sha256s[key] = self.sha256(task, name)
         return self._reference_sha256s[key]
 
     def assert_tasks_ended(self) -> None:
         """Assert that each submitted task has ended exactly once, then forget them."""
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
-            now = self.client.get(task)
-            assert now.state.value in TERMINAL, f"{task.id} is {now.state.value}, attempt {now.attempt}"
+            current = self.client.get(task)
+            assert current.state.value in TERMINAL, (
+                f"{task.id} is {current.state.value}, attempt {current.attempt}"
+            )
             endings = [event.type for event in self.client.events(task) if event.type in TERMINAL]
-            assert endings == [now.state.value], (
-                f"{task.id} is {now.state.value}, but its terminal events are {endings}"
+            assert endings == [current.state.value], (
+                f"{task.id} is {current.state.value}, but its terminal events are {endings}"
             )
 
     # ── pools ────────────────────────────────────────────────────────────────────────────────────────────
@@ -147,8 +149,10 @@ class Deployment:
     def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
         """The output of `daybreakd doctor` in a gateway's pod, or in another."""
         command = ["kubectl", "-n", self.kube.namespace, "exec", where, "--"]
-        done = subprocess.run([*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False)
-        return done.stdout + done.stderr
+        result = subprocess.run(
+            [*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False
+        )
+        return result.stdout + result.stderr
 
     def _responds(self) -> bool:
         return bool(self.client.pools())

@@ -59,8 +59,8 @@ class Kube:
         Includes Daybreak's cluster-wide objects: its definitions, and the roles that are named after the namespace.
         """
         kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-        kept = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
-        namespaced = _kubectl("-n", self.namespace, "get", kept, "-o", "name").split()
+        listed_kinds = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
+        namespaced = _kubectl("-n", self.namespace, "get", listed_kinds, "-o", "name").split()
         cluster_wide = _kubectl("get", "crd,clusterroles,clusterrolebindings", "-o", "name").split()
         ours = (name for name in cluster_wide if f"/{self.namespace}-" in name or name.endswith(_OURS))
         return {*namespaced, *ours}
@@ -77,7 +77,7 @@ class Kube:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
     def kill_processes(self, name: str) -> None:
-        """SIGKILL all processes of its container except the first, so that nothing can be reported or released."""
+        """Kill all processes of a pod's container except the first, so that no process can report or release a task."""
         command = ["kubectl", "-n", self.namespace, "exec", name, "--", "sh", "-c", "kill -9 -1"]
         subprocess.run(command, check=False, capture_output=True)
 
@@ -114,18 +114,18 @@ class Kube:
 
     def pool(self, name: str) -> dict[str, Any] | None:
         group, version, plural = POOLS
-        found: dict[str, Any] | None = _unless_absent(
+        body: dict[str, Any] | None = _unless_absent(
             lambda: self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
         )
-        return found
+        return body
 
     def custom_objects(self, kind: tuple[str, str, str]) -> list[dict[str, Any]]:
         """All objects of a custom kind; empty if the cluster does not know the kind."""
         group, version, plural = kind
-        found = _unless_absent(
+        response = _unless_absent(
             lambda: self.custom.list_namespaced_custom_object(group, version, self.namespace, plural)
         )
-        return [] if found is None else list(found["items"])
+        return [] if response is None else list(response["items"])
 
     def patch_pool(self, name: str, spec: Mapping[str, Any]) -> None:
         """Change the pool's spec like `kubectl patch --type merge`."""
@@ -178,9 +178,9 @@ def ready(pod: client.V1Pod) -> bool:
 
 
 def _kubectl(*arguments: str) -> str:
-    done = subprocess.run(["kubectl", *arguments], text=True, capture_output=True, check=False)
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
-    return done.stdout
+    result = subprocess.run(["kubectl", *arguments], text=True, capture_output=True, check=False)
+    assert result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr.strip()}"
+    return result.stdout
 
 
 def _unless_absent(call: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the manifests of the tests' own servers (S3, Redis) have in common."""
+"""The parts that the manifests of the tests' own servers (S3, Redis) share."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class HelmError(AssertionError):
 
 def _force_flags() -> list[str]:
     """Helm 4 rejects fields that others have changed, unless forced; Helm 3 never checked."""
-    done = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
-    return [] if done.stdout.startswith("v3.") else ["--force-conflicts"]
+    result = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
+    return [] if result.stdout.startswith("v3.") else ["--force-conflicts"]
 
 
 class Release:

@@ -8,11 +8,10 @@ from typing import Any
 from testkit.kubernetes import s3
 
 LEASE_S = 6.0
-"""Short, so that a test notices a lost group."""
+"""Short, so that a test does not wait long for a lost lease."""
 
 COOLDOWN_S = 8
-"""A pool without work scales to zero after this long."""
-
+"""A pool without work scales to zero after this time."""
 
 REDIS = "docker.io/library/redis:7.0-bookworm"
 """The chart's default, and the image in docs/upgrading.md."""

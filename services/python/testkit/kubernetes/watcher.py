@@ -1,4 +1,4 @@
-"""Log what changes in the namespace while a test runs: pools and pods."""
+"""Log each change of a pool or pod in the namespace while a test runs."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Stopped()),
 )
 MAX_QUEUED = 12
+NOT_TOTALS = {"tenants_max", "metered"}
 PICK = st.integers(0, 20)
 
 
@@ -75,6 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.driver = Driver(self.server.url)
         self.model = ModelPool(now=self.driver.now, max_queued=MAX_QUEUED)
         self.leases: list[Lease] = []
+        self.totals: dict[str, int] = {}
 
     # ── submit ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -305,6 +307,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert_same(self.driver, self.model)
+
+    @invariant()
+    def totals_never_decrease(self) -> None:
+        """Also when a group is lost, the server restarts, or a tenant is deleted."""
+        totals = self.driver.totals()
+        for name, before in self.totals.items():
+            assert totals.total(name) >= before, name
+        self.totals = {name: count for name, count in totals.raw.items() if name not in NOT_TOTALS}
 
     def teardown(self) -> None:
         try:

@@ -1,6 +1,7 @@
-"""A second model, walked to the end of its state space: whatever happens in whatever order, nothing is lost.
+"""An exhaustive search of a second model of the queue: in every order of events, no task is lost.
 
-It shares no code with the first (``verification.queue_model.pool``, which Hypothesis drives); see ``exhaustive``.
+This model, ``verification.exhaustive``, shares no code with the first one, ``verification.queue_model``, which
+Hypothesis drives.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from verification.exhaustive.search import Found, endless, explore
 from verification.exhaustive.server_walks import LETTERS, TICK_MS, ServerWalk, walks
 from verification.exhaustive.workers import World
 
-pytestmark = pytest.mark.timeout(900)  # the whole search is some ten seconds of one core that is free
+pytestmark = pytest.mark.timeout(900)  # on an idle core, the whole search takes about ten seconds
 WALKS = 250
-"""On a real server, of each world; `--hypothesis-profile long` takes all."""
+"""The number of walks on a real server for each world; `--hypothesis-profile long` takes all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -36,96 +37,103 @@ def two_tasks() -> tuple[World, Found]:
     """Two workers, two tasks, to the end of the state space."""
     world = World(tasks=2)
     began = time.perf_counter()
-    found = explore(world)
+    search = explore(world)
     seconds = time.perf_counter() - began
-    print(f"\n{len(found.states):,} states, {found.steps:,} steps, depth {max(found.depth)}, {seconds:.1f} s")
-    return world, found
+    print(
+        f"\n{len(search.states):,} states, {search.steps:,} steps, depth {max(search.depth)}, {seconds:.1f} s"
+    )
+    return world, search
 
 
 @pytest.fixture(scope="module")
 def one_task() -> tuple[World, Found]:
-    """Two workers, one task, and claims that are carried out long after they were given up."""
+    """Two workers, one task, and claims that reach the store after their group has stopped waiting for them."""
     world = World(tasks=1, delayed=True)
     return world, explore(world)
 
 
 @pytest.fixture
 def driver(valkey: Server) -> Iterator[Driver]:
-    """The scripts with a clock of the test's own."""
+    """The scripts, with a clock that the test sets."""
     driver = Driver(valkey.url, lease_s=LEASE * TICK_MS / 1000)
     yield driver
     check_keys(driver.client)
     driver.close()
 
 
-def _assert_right(found: Found) -> None:
-    assert found.wrong is None, "\n".join([str(found.wrong), *found.trace])
+def _assert_right(search: Found) -> None:
+    assert search.wrong is None, "\n".join([str(search.wrong), *search.trace])
 
 
 def test_two_workers_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
-    """In every state: nothing lost, one holder, one end, one dead letter; of every step: a zombie changes nothing."""
-    _, found = two_tasks
-    _assert_right(found)
-    assert len(found.states) > 40_000  # that the search has not become small unseen
+    """In every state, no task is lost, and each has at most one holder, one end and one dead letter.
+
+    A zombie's steps change nothing.
+    """
+    _, search = two_tasks
+    _assert_right(search)
+    assert len(search.states) > 40_000  # a much smaller search would prove less
 
 
 def test_every_fair_run_ends(two_tasks: tuple[World, Found]) -> None:
-    """Whatever has happened, all tasks end if time passes and the remaining groups keep working."""
+    """From every state, all tasks end if time passes and the remaining groups keep working."""
     assert endless(two_tasks[1]) is None
 
 
-def test_claims_that_come_late(one_task: tuple[World, Found]) -> None:
-    """The same where a claim reaches the store after its group has given it up and gone on."""
+def test_late_claims_lose_no_task(one_task: tuple[World, Found]) -> None:
+    """The same holds when a claim reaches the store after its group has stopped waiting for it."""
     _assert_right(one_task[1])
     assert endless(one_task[1]) is None
 
 
-def test_it_moves_as_the_table_says(two_tasks: tuple[World, Found]) -> None:
-    """Every move that the search made is a row of the state table, and no row was left out."""
+def test_the_model_follows_the_state_table(two_tasks: tuple[World, Found]) -> None:
+    """Every change of state in the search is a row of the state table, and every row occurs."""
     world, _ = two_tasks
     used = {id(_row_of(move)) for move in world.moves}
-    assert [found.effect for found in TABLE if id(found) not in used] == []
+    assert [table_row.effect for table_row in TABLE if id(table_row) not in used] == []
 
 
 def _row_of(move: Move) -> object:
     before, event, (ahead, cancel, late, last, enough), after = move
     facts = Facts(delayed=ahead, cancel=cancel, overdue=late, last_strike=last, releases_exhausted=enough)
     states = {letter: State(name) for name, letter in LETTERS.items()}
-    found = row(states.get(before), Event(event), facts)
-    assert found.target is states[after], (move, found.effect)
-    return found
+    table_row = row(states.get(before), Event(event), facts)
+    assert table_row.target is states[after], (move, table_row.effect)
+    return table_row
 
 
 @pytest.mark.parametrize("flaw", FLAWS, ids=lambda flaw: flaw.__name__)
 def test_a_planted_flaw_is_found(flaw: type[Store]) -> None:
-    """The search can fail: each bug is found, by the shortest way to it."""
+    """The search finds each planted bug, and shows the shortest path to it."""
     for tasks in (1, 2):
-        found = explore(World(kind=flaw, tasks=tasks), limit=20_000)
-        if found.wrong is not None:
+        search = explore(World(kind=flaw, tasks=tasks), limit=20_000)
+        if search.wrong is not None:
             break
-    assert found.wrong is not None, f"nobody saw that {flaw.__doc__}"
-    print(f"\n{flaw.__doc__}\n{found.wrong}", *found.trace, sep="\n  ")
+    assert search.wrong is not None, f"the search did not find this bug: {flaw.__doc__}"
+    print(f"\n{flaw.__doc__}\n{search.wrong}", *search.trace, sep="\n  ")
 
 
 @pytest.mark.parametrize("flaw", STUCK, ids=lambda flaw: flaw.__name__)
-def test_what_never_ends_is_found(flaw: type[Store]) -> None:
-    """States that are all right one by one, in which a task stays forever."""
-    found = explore(World(kind=flaw, tasks=1), limit=20_000)
-    assert found.wrong is None
-    stuck = endless(found)
-    assert stuck is not None, f"nobody saw that {flaw.__doc__}"
+def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
+    """Each state by itself breaks no rule, but a task never ends."""
+    search = explore(World(kind=flaw, tasks=1), limit=20_000)
+    assert search.wrong is None
+    stuck = endless(search)
+    assert stuck is not None, f"the search did not find this bug: {flaw.__doc__}"
     print(f"\n{flaw.__doc__}\n{stuck}")
 
 
 @pytest.mark.parametrize("world", ["one_task", "two_tasks"])
-def test_the_scripts_do_the_same(request: pytest.FixtureRequest, driver: Driver, world: str) -> None:
-    """Walks through the state space on a real server: the same answers, and the same state after every step."""
-    rules, found = request.getfixturevalue(world)
-    took = steps = 0
-    for walk in walks(found, None if settings().max_examples > 100 else WALKS):
+def test_the_scripts_behave_like_the_model(
+    request: pytest.FixtureRequest, driver: Driver, world: str
+) -> None:
+    """Walks through the state space run on a real server. After every step, replies and states are the same."""
+    rules, search = request.getfixturevalue(world)
+    walk_count = step_count = 0
+    for walk in walks(search, None if settings().max_examples > 100 else WALKS):
         server_walk = ServerWalk.begin(driver, rules.tasks)
         for label, after in walk:
-            server_walk.take(label, found.states[after])
+            server_walk.take(label, search.states[after])
         server_walk.check_events()
-        took, steps = took + 1, steps + len(walk)
-    print(f"\n{took:,} walks, {steps:,} steps")
+        walk_count, step_count = walk_count + 1, step_count + len(walk)
+    print(f"\n{walk_count:,} walks, {step_count:,} steps")

@@ -113,51 +113,53 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. :returns: 1 when a promise was broken, 70 when a mixed run could not be completed."""
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
-    given = parser().parse_args(arguments)
-    if given.command == "list":
+    args = parser().parse_args(arguments)
+    if args.command == "list":
         for scenario in registry.scenarios().values():
             print(f"{scenario.name:20} {scenario.about}")
         print("\nfailpoints:")
         for point, where in ALL.items():
             print(f"  {point:24} {where}")
         return 0
-    if given.command == "check":
-        verdict = check(read(given.history))
+    if args.command == "check":
+        verdict = check(read(args.history))
         print(verdict.text(limit=100))
         return 0 if verdict.ok else 1
-    options = ClusterOptions(flavour=given.flavour, fsync=given.fsync, lease_s=given.lease)
-    long = given.command == "long" or getattr(given, "long", False)
-    jobs = given.jobs or (3 if given.command in ("all", "long") else 1)
+    options = ClusterOptions(flavour=args.flavour, fsync=args.fsync, lease_s=args.lease)
+    long = args.command == "long" or getattr(args, "long", False)
+    jobs = args.jobs or (3 if args.command in ("all", "long") else 1)
     context = ScenarioContext(
-        options=options, seed=given.seed, long=long, log=_print, jobs=jobs, done=getattr(given, "done", None)
+        options=options, seed=args.seed, long=long, log=_print, jobs=jobs, done=getattr(args, "done", None)
     )
     if context.done is not None:
         context.done.mkdir(parents=True, exist_ok=True)
-    if given.command == "mixed":
-        return _mixed(context, given)
+    if args.command == "mixed":
+        return _mixed(context, args)
     known = registry.scenarios()
-    own = [name for name, entry in known.items() if entry.package == "verification.faults.scenarios"]
-    chosen = {"named": ["named"], "scenario": getattr(given, "names", [])}.get(given.command, own)
+    default_names = [
+        name for name, entry in known.items() if entry.package == "verification.faults.scenarios"
+    ]
+    chosen = {"named": ["named"], "scenario": getattr(args, "names", [])}.get(args.command, default_names)
     if unknown := [name for name in chosen if name not in known]:
         print(f"unknown scenario: {', '.join(unknown)}. Choose from: {', '.join(known)}", file=sys.stderr)
         return 2
-    return _several(context, given, [name for name in chosen if name not in getattr(given, "skip", [])])
+    return _several(context, args, [name for name in chosen if name not in getattr(args, "skip", [])])
 
 
 def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _mixed(context: ScenarioContext, given: argparse.Namespace) -> int:
+def _mixed(context: ScenarioContext, args: argparse.Namespace) -> int:
     try:
         outcome = mixed_runs.one_run(
             context,
-            seed=given.seed,
-            seconds=given.seconds,
-            deaths=given.kills,
-            rate=given.rate,
-            cut=given.cut,
-            watchdogs=given.watchdogs,
+            seed=args.seed,
+            seconds=args.seconds,
+            deaths=args.kills,
+            rate=args.rate,
+            cut=args.cut,
+            watchdogs=args.watchdogs,
         )
     except ViolatedError as exc:
         print(exc, file=sys.stderr)
@@ -169,33 +171,33 @@ def _mixed(context: ScenarioContext, given: argparse.Namespace) -> int:
         print(f"{count:6} killed {name}")
     states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())
     print(f"{outcome.deaths} kills, {outcome.tasks} tasks ({states}), {outcome.seconds:.0f} s: no violation")
-    if given.result is not None:
-        given.result.write_text(outcome.as_json())
+    if args.result is not None:
+        args.result.write_text(outcome.as_json())
     return 0
 
 
-def _several(context: ScenarioContext, given: argparse.Namespace, names: Sequence[str]) -> int:
+def _several(context: ScenarioContext, args: argparse.Namespace, names: Sequence[str]) -> int:
     started = time.monotonic()
     known = registry.scenarios()
-    done: dict[str, list[Row] | None] = {}
+    results: dict[str, list[Row] | None] = {}
     for name in names:
         if (saved := _load_rows(context, name)) is not None:
-            done[name] = saved
+            results[name] = saved
         elif known[name].alone or context.jobs == 1:
-            done[name] = _save_rows(context, name, _run_here(context, known[name]))
-    others = [name for name in names if name not in done]
+            results[name] = _save_rows(context, name, _run_here(context, known[name]))
+    remaining = [name for name in names if name not in results]
     with ThreadPoolExecutor(context.jobs) as pool:
         for name, rows_or_none in zip(
-            others, pool.map(lambda name: _run_in_subprocess(context, given, name), others), strict=True
+            remaining, pool.map(lambda name: _run_in_subprocess(context, args, name), remaining), strict=True
         ):
-            done[name] = _save_rows(context, name, rows_or_none)
-    failed = [name for name in names if done[name] is None]
-    rows = [row for name in names for row in done[name] or ()]
+            results[name] = _save_rows(context, name, rows_or_none)
+    failed = [name for name in names if results[name] is None]
+    rows = [row for name in names for row in results[name] or ()]
     missed = [row.what for row in rows if row.held is False]
-    if given.rows is not None:
-        given.rows.write_text(json.dumps([asdict(row) for row in rows]))
-    if given.command in ("all", "long") and not failed:
-        context.log(f"saved {_report(context, given, rows).save()}")
+    if args.rows is not None:
+        args.rows.write_text(json.dumps([asdict(row) for row in rows]))
+    if args.command in ("all", "long") and not failed:
+        context.log(f"saved {_report(context, args, rows).save()}")
     context.log(
         f"{len(names)} scenarios in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
     )
@@ -231,7 +233,7 @@ def _save_rows(context: ScenarioContext, name: str, rows: list[Row] | None) -> l
     return rows
 
 
-def _run_in_subprocess(context: ScenarioContext, given: argparse.Namespace, name: str) -> list[Row] | None:
+def _run_in_subprocess(context: ScenarioContext, args: argparse.Namespace, name: str) -> list[Row] | None:
     """Run a scenario in its own process, beside others. Its output appears when it ends."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rows"
@@ -242,25 +244,27 @@ def _run_in_subprocess(context: ScenarioContext, given: argparse.Namespace, name
             "scenario",
             name,
             f"--rows={result}",
-            f"--seed={given.seed}",
+            f"--seed={args.seed}",
         ]
-        command += [f"--flavour={given.flavour}", f"--fsync={given.fsync}", f"--lease={given.lease}"]
+        command += [f"--flavour={args.flavour}", f"--fsync={args.fsync}", f"--lease={args.lease}"]
         command += ["--long"] * context.long
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=mixed_runs.HOME)
-        context.log("\n".join([*ran.stdout.splitlines()[:-1], *ran.stderr.splitlines()[-40:]]).rstrip())
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=mixed_runs.HOME)
+        context.log(
+            "\n".join([*completed.stdout.splitlines()[:-1], *completed.stderr.splitlines()[-40:]]).rstrip()
+        )
         try:
             rows = [Row(**fields) for fields in json.loads(result.read_text())]
         except (OSError, ValueError):
             return None
-    return rows if ran.returncode == 0 or any(row.held is False for row in rows) else None
+    return rows if completed.returncode == 0 or any(row.held is False for row in rows) else None
 
 
-def _report(context: ScenarioContext, given: argparse.Namespace, rows: list[Row]) -> Report:
+def _report(context: ScenarioContext, args: argparse.Namespace, rows: list[Row]) -> Report:
     with FaultCluster(
-        ClusterOptions(flavour=given.flavour, pools=(PoolOptions(groups=0),), gateways=0)
+        ClusterOptions(flavour=args.flavour, pools=(PoolOptions(groups=0),), gateways=0)
     ) as cluster:
         version = server.version(cluster.port)
-    name = given.save or ("faults-long" if context.long else "faults")
+    name = args.save or ("faults-long" if context.long else "faults")
     return Report(
         name,
         title="Faults, the promised counts" if context.long else "Faults, as CI runs them",
@@ -273,8 +277,8 @@ def _report(context: ScenarioContext, given: argparse.Namespace, rows: list[Row]
         seed=context.seed,
         extra={
             "server": version,
-            "appendfsync": given.fsync,
-            "lease": f"{given.lease:g} s unless a row says otherwise",
+            "appendfsync": args.fsync,
+            "lease": f"{args.lease:g} s unless a row says otherwise",
         },
         rows=rows,
     )

@@ -73,9 +73,13 @@ class Verdict:
             f"{count} × {kind}" for kind, count in Counter(v.kind for v in self.violations).items()
         )
         lines = [f"  {v.kind}: {v.task or '-'}: {v.what}" for v in self.violations[:limit]]
-        more = len(self.violations) - limit
+        hidden = len(self.violations) - limit
         return "\n".join(
-            [f"{len(self.violations)} violations ({kinds})", *lines, *([f"  … and {more} more"] * (more > 0))]
+            [
+                f"{len(self.violations)} violations ({kinds})",
+                *lines,
+                *([f"  … and {hidden} more"] * (hidden > 0)),
+            ]
         )
 
 

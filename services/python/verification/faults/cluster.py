@@ -53,9 +53,9 @@ class FaultCluster:
 
     def __init__(self, options: ClusterOptions | None = None) -> None:
         self.options = options or ClusterOptions()
-        own = self.options.folder is None
+        is_temporary = self.options.folder is None
         self.folder = self.options.folder or Path(tempfile.mkdtemp(prefix="daybreak-faults-"))
-        self.keep = not own
+        self.keep = not is_temporary
         """Whether to keep the folder when the cluster ends."""
         for name in ("armed", "logs", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class FaultCluster:
         self.processes: Processes
         self.settings: Settings
         self.redis_url = f"redis://127.0.0.1:{self.port}"
-        """The URL of the server itself, which bypasses any proxy between it and the components."""
+        """The URL of the server itself. It bypasses any proxy between the server and the components."""
 
     # ── start and end ────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,46 +167,46 @@ class FaultCluster:
 
     def ready_groups(self, pool: str) -> list[str]:
         """The ids of the groups that accept tasks, according to the store."""
-        keys, found = self.keys(pool), []
+        keys, ready = self.keys(pool), []
         with self.client() as client:
             for group in client.zrange(keys.single("groups"), 0, -1):
                 state = client.hget(keys.of("group", group), "state")
                 if state is not None and GroupState(state).accepts_tasks:
-                    found.append(group)
-        return found
+                    ready.append(group)
+        return ready
 
     def at_work(self, kind: str) -> list[Target]:
         """The processes of a kind that have finished starting: they respond, or their group is registered.
 
         Faults that hit only starting processes test little, and on a slow machine they stop all progress.
         """
-        found = self.targets(kind)
+        targets = self.targets(kind)
         if kind == "server":
-            return [target for target in found if server.answers(self.port)]
+            return [target for target in targets if server.answers(self.port)]
         if kind == "gateway":
             ports = {replica.name: replica.port for replica in self._gateways}
-            return [target for target in found if server.gateway_answers(ports[target.name])]
+            return [target for target in targets if server.gateway_answers(ports[target.name])]
         if not server.answers(self.port):
             return []
         ready = {pid for pool in self.options.pools for pid in self._ready_pids(pool.name)}
         if kind != "watchdog":
-            return [target for target in found if target.pid in ready]
+            return [target for target in targets if target.pid in ready]
         leaders = {target.name for target in self.targets("leader") if target.pid in ready}
-        return [target for target in found if target.name.removesuffix("-watchdog") in leaders]
+        return [target for target in targets if target.name.removesuffix("-watchdog") in leaders]
 
     def _ready_pids(self, pool: str) -> set[int]:
-        keys, found = self.keys(pool), set[int]()
+        keys, pids = self.keys(pool), set[int]()
         with self.client() as client:
             for group in self.ready_groups(pool):
-                found.update(
+                pids.update(
                     int(pid) for pid in json.loads(client.hget(keys.of("group", group), "pids") or "[]")
                 )
-        return found
+        return pids
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
         """The running processes of these kinds; without arguments, of all kinds."""
         with self._lock:
-            found = [
+            targets = [
                 Target(kind=replica.kind, name=replica.name, pid=replica.pids[0])
                 for replica in (self._server, *self._gateways)
                 if replica.pids
@@ -216,10 +216,10 @@ class FaultCluster:
                     continue
                 for rank, pid in replica.pids.items():
                     name = f"{replica.name}.{rank}"
-                    found.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
+                    targets.append(Target(kind="follower" if rank else "leader", name=name, pid=pid))
                     if (watchdog := self._watchdog_of(name)) is not None:
-                        found.append(Target(kind="watchdog", name=f"{name}-watchdog", pid=watchdog))
-        return [target for target in found if not kinds or target.kind in kinds]
+                        targets.append(Target(kind="watchdog", name=f"{name}-watchdog", pid=watchdog))
+        return [target for target in targets if not kinds or target.kind in kinds]
 
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,15 +250,15 @@ class FaultCluster:
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
-        """Make the next process that reaches a failpoint kill itself there, once, after ``passes`` passes."""
+        """Arm a failpoint: after ``passes`` passes, the next process that reaches it kills itself there, once."""
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:
         """Disarm the failpoints that have not fired. :returns: their names."""
-        left = sorted((self.folder / "armed").iterdir())
-        for path in left:
+        unfired = sorted((self.folder / "armed").iterdir())
+        for path in unfired:
             path.unlink(missing_ok=True)
-        return [path.name.rpartition(".")[0] for path in left]
+        return [path.name.rpartition(".")[0] for path in unfired]
 
     def hits(self) -> list[tuple[str, str, int]]:
         """The failpoints that have fired: point, process, pid."""
@@ -266,7 +266,7 @@ class FaultCluster:
             lines = (self.folder / "hits").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [(point, who, int(pid)) for point, who, pid, _ in (line.split() for line in lines)]
+        return [(point, process, int(pid)) for point, process, pid, _ in (line.split() for line in lines)]
 
     def hold(self, name: str, *, for_s: float | None = None) -> None:
         """Do not restart a replica (``server``, ``gateway-0``, ``solo-1``) when it ends, for ``for_s`` seconds or
@@ -290,10 +290,10 @@ class FaultCluster:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _signal(self, target: Target, number: int, what: str) -> bool:
-        sent = self.processes.signal(target.pid, number)
-        if sent:
+        existed = self.processes.signal(target.pid, number)
+        if existed:
             self.history.note("fault", kind=f"{what}-{target.kind}", name=target.name, pid=target.pid)
-        return sent
+        return existed
 
     def _start(self, replica: Replica) -> None:
         with self._lock:
@@ -349,11 +349,11 @@ class FaultCluster:
         return pid if is_watchdog(pid) else None
 
     def _environment(self, name: str) -> dict[str, str]:
-        found: dict[str, str] = {}
+        environment: dict[str, str] = {}
         for prefix, variables in self.options.environment.items():
             if name.startswith(prefix):
-                found.update(variables)
-        return found
+                environment.update(variables)
+        return environment
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
@@ -380,7 +380,9 @@ class FaultCluster:
             if replica is None or pid not in replica.pids.values() or self._stopping.is_set():
                 return
             until = time.monotonic() + LINGER_S
-            self._lingering.update({other: until for other in replica.pids.values() if other != pid})
+            self._lingering.update(
+                {other_pid: until for other_pid in replica.pids.values() if other_pid != pid}
+            )
             replica.pids = {}
             if replica.name in self._held:
                 return

@@ -1,4 +1,4 @@
-"""What the process of a gateway or of a rank runs: Daybreak's own code, with failpoints around its ports.
+"""The code that the process of a gateway or of a rank runs: Daybreak's own, with failpoints around its ports.
 
 The fork server runs each component in a fork of itself. ``python -m verification.faults.components COMPONENT LOG``
 runs one in its own interpreter; COMPONENT is JSON.
@@ -79,7 +79,7 @@ class Component:
 def preload() -> None:
     """Import and read everything that components need, in the process from which they fork.
 
-    Edits in the working tree therefore do not affect a run that has started.
+    So edits in the working tree do not affect a run that has started.
     """
     library = Library()
     for script in files("daybreak_server.adapters.redis").joinpath("lua").iterdir():
@@ -105,7 +105,7 @@ def run(component: Component) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     failpoints = Failpoints(
         Path(component.folder),
-        who=component.name,
+        process=component.name,
         chance=component.chance,
         seed=zlib.crc32(f"{component.seed}/{os.getpid()}".encode()),
     )
@@ -173,9 +173,9 @@ class _KillableWatchdog(Watchdog):
 
 
 def _watchdog(settings: Settings, component: Component) -> Watchdog:
-    made = wiring.build_watchdog(settings, component.pool)
-    watchdog = _KillableWatchdog(made._command, config=made._config)
-    made.shared.close()
+    built = wiring.build_watchdog(settings, component.pool)
+    watchdog = _KillableWatchdog(built._command, config=built._config)
+    built.shared.close()
     folder = Path(component.folder) / "watchdogs"
     folder.mkdir(exist_ok=True)
     watchdog.pid_file = folder / component.name

@@ -1,6 +1,6 @@
 """Failpoints: named places where a process kills itself with SIGKILL.
 
-They are in wrappers around the ports, so production code knows none of them.
+They are in wrappers around the ports, so production code does not contain them.
 
 A file ``<failpoint>.<passes>`` in the cluster's folder ``armed`` arms a failpoint. A process that reaches the failpoint
 lowers the number of passes by renaming the file. At zero, it removes the file and dies. Only one process can rename or
@@ -32,26 +32,26 @@ from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.workloads.base import Context, Group, Step, Task, Workload
 
 LEADER = {
-    "after-claim": "the store has the claim, the leader has no reply",
+    "after-claim": "the store has the claim, but the leader has no reply yet",
     "between-steps": "the leader is between two steps",
-    "after-report": "the store has a report, the leader has no reply",
+    "after-report": "the store has a report, but the leader has no reply yet",
     "mid-checkpoint": "half of a checkpoint's bytes are written",
-    "after-checkpoint": "a checkpoint is stored, the record does not point to it yet",
-    "after-checkpoint-report": "the record points to a checkpoint, the leader has no reply",
+    "after-checkpoint": "a checkpoint is stored, but the record does not point to it yet",
+    "after-checkpoint-report": "the record points to a checkpoint, but the leader has no reply yet",
     "mid-upload": "half of an artifact's bytes are written",
-    "after-upload": "an artifact is stored, the task is not settled",
-    "before-settle": "all artifacts are stored, the settle script has not run",
-    "after-settle": "the settle script has run, the leader has no reply",
+    "after-upload": "an artifact is stored, but the task is not settled yet",
+    "before-settle": "all artifacts are stored, but the settle script has not run yet",
+    "after-settle": "the settle script has run, but the leader has no reply yet",
 }
-FOLLOWER = {"follower-mid-step": "a follower is in a step, the leader waits for it"}
+FOLLOWER = {"follower-mid-step": "a follower is in a step, and the leader waits for it"}
 GATEWAY = {
-    "before-submit": "a request is read, the submit script has not run",
-    "after-submit": "a task is accepted, the client has no response",
-    "after-cancel": "a cancel is done, the client has no response",
-    "mid-stream": "events are read from the store and not yet sent to subscribers",
+    "before-submit": "a request is read, but the submit script has not run yet",
+    "after-submit": "a task is accepted, but the client has no response yet",
+    "after-cancel": "a cancel is recorded, but the client has no response yet",
+    "mid-stream": "events are read from the store, but not sent to subscribers yet",
     "after-tick": "a tick has returned files to delete",
     "after-reap": "a tick has reaped a lost lease",
-    "after-delete": "files are deleted, the store has no confirmation",
+    "after-delete": "files are deleted, but the store has no confirmation yet",
 }
 ALL: Mapping[str, str] = {**LEADER, **FOLLOWER, **GATEWAY}
 """Every failpoint: its name and where it is."""
@@ -61,11 +61,11 @@ class Failpoints:
     """The failpoints of one process."""
 
     def __init__(
-        self, folder: Path, *, who: str, chance: Mapping[str, float] | None = None, seed: int = 0
+        self, folder: Path, *, process: str, chance: Mapping[str, float] | None = None, seed: int = 0
     ) -> None:
         self._armed = folder / "armed"
         self._hits = folder / "hits"
-        self._who = who
+        self._process = process
         self._chance = dict(chance or {})
         self._draw = random.Random(seed)
 
@@ -76,10 +76,10 @@ class Failpoints:
             self.die(failpoint)
         for name in os.listdir(self._armed):
             if name.startswith(f"{failpoint}."):
-                left = int(name.rpartition(".")[2])
+                passes_left = int(name.rpartition(".")[2])
                 try:
-                    if left > 0:
-                        os.rename(self._armed / name, self._armed / f"{failpoint}.{left - 1}")
+                    if passes_left > 0:
+                        os.rename(self._armed / name, self._armed / f"{failpoint}.{passes_left - 1}")
                         continue
                     os.unlink(self._armed / name)
                 except FileNotFoundError:  # another process took it first
@@ -92,7 +92,7 @@ class Failpoints:
 
     def die(self, failpoint: str) -> None:
         """Record the hit and die."""
-        line = f"{failpoint} {self._who} {os.getpid()} {time.monotonic():.6f}\n"
+        line = f"{failpoint} {self._process} {os.getpid()} {time.monotonic():.6f}\n"
         descriptor = os.open(self._hits, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, line.encode())
         os.close(descriptor)

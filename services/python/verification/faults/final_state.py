@@ -39,13 +39,13 @@ def _wait_for_relay(cluster: FaultCluster, timeout_s: float) -> None:
     """Wait until the relay has delivered every event. :raises TimeoutError: after ``timeout_s`` without progress."""
     with cluster.client() as client:
         for pool in cluster.options.pools:
-            key, before, moved = cluster.keys(pool.name).single("events"), None, time.monotonic()
+            key, before, changed_at = cluster.keys(pool.name).single("events"), None, time.monotonic()
             while client.exists(key) and not _caught_up(client, key):
                 group = _relay_group(client, key)
                 position = (group["last-delivered-id"], group["pending"])
                 if position != before:
-                    before, moved = position, time.monotonic()
-                if time.monotonic() - moved > timeout_s:
+                    before, changed_at = position, time.monotonic()
+                if time.monotonic() - changed_at > timeout_s:
                     raise TimeoutError(
                         f"the relay of {pool.name} made no progress for {timeout_s:g} s at {position}"
                     )
@@ -64,17 +64,17 @@ def _caught_up(client: redis.Redis, key: str) -> bool:
 
 
 async def _read_api(load: Load) -> None:
-    found: list[tuple[str, str]] = []
+    listed_tasks: list[tuple[str, str]] = []
     for tenant in load.tenants:
         for pool in load.cluster.options.pools:
             async for task in load.readers[tenant].list(pool=pool.name, order="asc"):
-                found.append((task.id, tenant))
+                listed_tasks.append((task.id, tenant))
                 load.history.note("final", task=task.id, record=task_facts(task))
     limit = asyncio.Semaphore(_PARALLEL_READS)
-    listed = {task for task, _ in found}
+    listed = {task for task, _ in listed_tasks}
     unlisted = [(task, tenant) for task, tenant in load.known.items() if task not in listed]
     load.history.note("listed", kind="missing", tasks=[task for task, _ in unlisted])
-    await asyncio.gather(*(_read_task(load, limit, task, tenant) for task, tenant in found))
+    await asyncio.gather(*(_read_task(load, limit, task, tenant) for task, tenant in listed_tasks))
 
 
 async def _read_task(load: Load, limit: asyncio.Semaphore, task: str, tenant: str) -> None:

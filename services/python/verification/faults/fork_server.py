@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends (on Linux; elsewhere only the closed socket ends it)."""
+    """Let the kernel kill this process when its parent ends. Only Linux can; elsewhere the closed socket ends it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

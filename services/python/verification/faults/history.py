@@ -1,4 +1,4 @@
-"""The record of what clients did and saw, in the order in which they wrote it: one JSON object per line.
+"""The record of what clients did and saw, in the order of writing: one JSON object per line.
 
 Each call takes two lines with the same ``i``: ``invoke`` when it begins, and one of these when it ends: ``ok``,
 ``refused`` (it certainly had no effect) or ``unknown`` (it may have had an effect). An event of a stream and a fault

@@ -30,7 +30,7 @@ from verification.faults.network import BalancedTransport
 from verification.faults.schedule import TENANTS, Submission
 
 PATIENT_RETRY = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
-"""The fault tests wait longer than a person would: they do not measure how fast a machine starts a process."""
+"""A long retry, so that a machine that starts processes slowly does not fail a test."""
 RELAY_GROUP = "fault-tests"
 
 
@@ -50,12 +50,12 @@ async def unended(client: AsyncClient, pool: str) -> list[Task]:
     Listing by state needs two requests. A task that moves from ``running`` back to ``queued`` between them is in
     neither response. So only an unfiltered list can show that every task has ended.
     """
-    found = [
+    listed = [
         task
         for state in ("queued", "running")
         async for task in client.list(pool=pool, state=state, limit=100)
     ]
-    return found or [task async for task in client.list(pool=pool, limit=100) if not task.state.terminal]
+    return listed or [task async for task in client.list(pool=pool, limit=100) if not task.state.terminal]
 
 
 class Load:
@@ -123,7 +123,7 @@ class Load:
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
         """Submit one task now and return its id. ``fields`` are fields of its input or of :class:`Submission`."""
-        own = {
+        options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
         number = 1_000_000 + self.history.counts.get("submit.invoke", 0)
@@ -134,7 +134,7 @@ class Load:
             tenant=tenant or self.tenants[0],
             input=fields,
             readers=readers,
-            **own,
+            **options,
         )
         task = self.call(self.submit_async(submission))
         if task is None:
@@ -152,10 +152,10 @@ class Load:
 
         :returns: whether all did.
         """
-        before, moved = self.history.lines, time.monotonic()
-        while self._running and time.monotonic() - moved < timeout_s:
+        before, changed_at = self.history.lines, time.monotonic()
+        while self._running and time.monotonic() - changed_at < timeout_s:
             if self.history.lines != before:
-                before, moved = self.history.lines, time.monotonic()
+                before, changed_at = self.history.lines, time.monotonic()
             time.sleep(0.05)
         return not self._running
 
@@ -170,8 +170,8 @@ class Load:
 
     async def _open(self) -> None:
         for tenant in self.tenants:
-            for made, networks in ((self.clients, self.networks), (self.readers, self.plain)):
-                made[tenant] = AsyncClient(
+            for clients, networks in ((self.clients, self.networks), (self.readers, self.plain)):
+                clients[tenant] = AsyncClient(
                     self.cluster.urls[0],
                     headers={"Daybreak-Tenant": tenant},
                     retry=PATIENT_RETRY,
@@ -251,7 +251,7 @@ class Load:
         """Cancel a task."""
         call = self.history.invoke("cancel", task=task)
         try:
-            found = await self.clients[self.known[task]].cancel(task)
+            record = await self.clients[self.known[task]].cancel(task)
         except DaybreakError as exc:
             self._failed(call, "cancel", exc)
         else:
@@ -259,8 +259,8 @@ class Load:
                 call,
                 "cancel",
                 "ok",
-                state=str(found.state),
-                cancel_requested=found.cancel_requested,
+                state=str(record.state),
+                cancel_requested=record.cancel_requested,
                 task=task,
             )
 
@@ -272,37 +272,37 @@ class Load:
         """Get a task."""
         call = self.history.invoke("get", task=task)
         try:
-            found = await self.clients[self.known[task]].get(task)
+            record = await self.clients[self.known[task]].get(task)
         except DaybreakError as exc:
             self._failed(call, "get", exc)
             return None
-        progress = found.progress
+        progress = record.progress
         self.history.done(
             call,
             "get",
             "ok",
             task=task,
-            state=str(found.state),
-            attempt=found.attempt,
-            strikes=found.strikes,
+            state=str(record.state),
+            attempt=record.attempt,
+            strikes=record.strikes,
             step=progress.step if progress else None,
         )
-        return found
+        return record
 
     async def _list(self, tenant: str, pool: str) -> None:
         call = self.history.invoke("list", tenant=tenant, pool=pool)
         try:
-            found = [task async for task in self.clients[tenant].list(pool=pool)]
+            tasks = [task async for task in self.clients[tenant].list(pool=pool)]
         except DaybreakError as exc:
             self._failed(call, "list", exc)
         else:
-            states = {task.id: str(task.state) for task in found}
-            self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(found))
+            states = {task.id: str(task.state) for task in tasks}
+            self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
         """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
         self._readers += 1
-        reader, last, after = f"r{self._readers}", None, None
+        reader, last_event, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.readers)[tenant]
         self.history.note("reader", kind="begin", reader=reader, task=task)
         while True:
@@ -311,16 +311,16 @@ class Load:
                 async for event in events:
                     self.history.note("event", reader=reader, task=task, **event_facts(event))
                     after = event.id or after
-                    last = event if event.id else last
+                    last_event = event if event.id else last_event
                     if hops and event.id and not event.type.terminal and self._draw.random() < 0.03:
                         disconnected = True
                         break
             if not disconnected:
                 break
         self.history.note("reader", kind="end", reader=reader, task=task)
-        if last is not None and last.type == "succeeded" and self._draw.random() < 0.3:
-            await self.download(task, tenant, [artifact["name"] for artifact in last.data["artifacts"]])
-        return str(last.type) if last is not None else None
+        if last_event is not None and last_event.type == "succeeded" and self._draw.random() < 0.3:
+            await self.download(task, tenant, [artifact["name"] for artifact in last_event.data["artifacts"]])
+        return str(last_event.type) if last_event is not None else None
 
     async def download(self, task: str, tenant: str, names: Sequence[str]) -> None:
         """Download artifacts and record their size and SHA-256."""
@@ -380,19 +380,21 @@ class Load:
         )
 
     async def _settle_down(self, timeout_s: float) -> list[str]:
-        """``timeout_s`` counts from the last change: a task is stuck when nothing changes for that long."""
+        """``timeout_s`` counts from the last change, because a task is stuck only when nothing changes."""
         before: set[str] = set()
-        moved = self._loop.time()
+        changed_at = self._loop.time()
         while True:
-            left: dict[str, str] = {}
+            unended_tasks: dict[str, str] = {}
             for tenant in self.tenants:
                 for pool in self.cluster.options.pools:
                     for task in await unended(self.readers[tenant], pool.name):
                         progress = task.progress
-                        left[task.id] = f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
+                        unended_tasks[task.id] = (
+                            f"{task.id} {task.state} {task.attempt} {progress and progress.step}"
+                        )
             now = self._loop.time()
-            if set(left.values()) != before:
-                before, moved = set(left.values()), now
-            if not left or now - moved > timeout_s:
-                return sorted(left)
+            if set(unended_tasks.values()) != before:
+                before, changed_at = set(unended_tasks.values()), now
+            if not unended_tasks or now - changed_at > timeout_s:
+                return sorted(unended_tasks)
             await asyncio.sleep(0.3)

@@ -56,7 +56,7 @@ class Outcome:
 
 
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Inject a fault. :returns: ``False`` when no process of its kind runs now, so that the fault must wait."""
+    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller tries again later."""
     if fault.action == "arm":
         cluster.arm(fault.target)
         return True
@@ -90,11 +90,11 @@ def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[st
     load.play(plan.submissions)
     began = time.monotonic()
     frozen: list[tuple[float, int]] = []
-    left, logged_at = list(plan.faults), began
-    while (now := time.monotonic()) - began < plan.seconds or left:
-        for fault in [fault for fault in left[:8] if fault.at_s <= now - began]:
+    remaining, logged_at = list(plan.faults), began
+    while (now := time.monotonic()) - began < plan.seconds or remaining:
+        for fault in [fault for fault in remaining[:8] if fault.at_s <= now - began]:
             if inject(cluster, fault, frozen):
-                left.remove(fault)
+                remaining.remove(fault)
         thaw(cluster, frozen)
         if now - logged_at >= 10:
             logged_at = now
@@ -108,21 +108,21 @@ def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[st
 
 def deaths(cluster: FaultCluster) -> Counter[str]:
     """Processes killed so far, by the cluster and by themselves at failpoints."""
-    found: Counter[str] = Counter()
+    killed: Counter[str] = Counter()
     for name, count in cluster.history.counts.items():
         if name.startswith("fault.kill-"):
-            found[name.removeprefix("fault.kill-")] += count
+            killed[name.removeprefix("fault.kill-")] += count
     for failpoint, *_ in cluster.hits():
-        found[f"at {failpoint}"] += 1
-    return found
+        killed[f"at {failpoint}"] += 1
+    return killed
 
 
 def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
     """Restart everything, wait until all tasks have ended, read the final state and check the history."""
     cluster.release()
     cluster.wait_ready()
-    left = load.settle_down(bound_s)
-    cluster.history.note("settled", left=left)
+    unended = load.settle_down(bound_s)
+    cluster.history.note("settled", left=unended)
     load.wait_clients(bound_s)
     final_state.read_all(load)
     return check(read(cluster.history.path))

@@ -85,10 +85,10 @@ class ClusterOptions:
         }
 
 
-def _merged(tree: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
-    for name, value in more.items():
+    for name, value in overrides.items():
         old = merged.get(name)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[name] = _merged(old, value) if both else value
+        are_sections = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[name] = _merged(old, value) if are_sections else value
     return merged

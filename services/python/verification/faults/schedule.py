@@ -76,12 +76,12 @@ def submissions(
     """Tasks at ``rate`` per second over ``seconds``; pools with more groups get more."""
     draw = random.Random(f"{seed}/tasks")
     weights = [pool.groups for pool in pools]
-    made: list[Submission] = []
+    planned: list[Submission] = []
     at = 0.0
     while (at := at + draw.expovariate(rate)) < seconds:
         pool = draw.choices(list(pools), weights)[0]
-        made.append(_submission(draw, at, len(made), pool))
-    return tuple(made)
+        planned.append(_submission(draw, at, len(planned), pool))
+    return tuple(planned)
 
 
 def _submission(draw: random.Random, at: float, number: int, pool: PoolOptions) -> Submission:
@@ -141,17 +141,17 @@ def faults(
         failpoints += list(FOLLOWER)
     if watchdogs:
         deaths["watchdog"] = 8
-    made: list[Fault] = []
+    planned: list[Fault] = []
     for _ in range(count):
         at, pick = draw.uniform(0, seconds), draw.random()
         target = draw.choices(list(deaths), list(deaths.values()))[0]
         if target == "failpoint":
-            made.append(Fault(at_s=at, action="arm", target=draw.choice(failpoints)))
+            planned.append(Fault(at_s=at, action="arm", target=draw.choice(failpoints)))
         else:
             down = draw.choice((0.0, 0.0, 0.5, 2 * lease_s)) if target == "server" else 0.0
-            made.append(Fault(at_s=at, action="kill", target=target, pick=pick, for_s=down))
+            planned.append(Fault(at_s=at, action="kill", target=target, pick=pick, for_s=down))
     for _ in range(max(1, count // 15)):
-        made.append(
+        planned.append(
             Fault(
                 at_s=draw.uniform(0, seconds),
                 action="freeze",
@@ -160,10 +160,10 @@ def faults(
                 for_s=2 * lease_s,
             )
         )
-        made.append(
+        planned.append(
             Fault(at_s=draw.uniform(0, seconds), action="preempt", target="leader", pick=draw.random())
         )
-    return tuple(sorted(made, key=lambda fault: fault.at_s))
+    return tuple(sorted(planned, key=lambda fault: fault.at_s))
 
 
 def schedule(

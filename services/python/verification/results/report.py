@@ -33,7 +33,7 @@ class Row:
     """Smallest and largest over the repeats."""
     note: str = ""
     detail: bool = False
-    """A detail is saved, and left out of the table."""
+    """A detail is saved but not shown in the table."""
 
     @property
     def ratio(self) -> float | None:
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def broken(self) -> bool:
-        """Whether a promise was broken. A time that missed its target counts as missed, and breaks no promise."""
+        """Whether a promise was broken. A time that misses its target breaks no promise."""
         return self.held is False and self.unit not in _TIMES
 
 

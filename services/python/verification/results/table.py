@@ -9,7 +9,7 @@ from __future__ import annotations
 from verification.results.report import Report, Row
 
 _SHOWN = ("cpu", "cores", "memory", "system", "python", "commit")
-"""What the line below a table says of the machine."""
+"""What the line below a table says about the machine."""
 _HIDDEN = ("busy",)
 """Extra values that only the saved report has."""
 _HELD = {True: "yes", False: "**missed**", None: ""}
@@ -79,5 +79,5 @@ def _where(report: Report) -> str:
     known |= {name: str(value) for name, value in report.extra.items() if name not in _HIDDEN}
     hidden = sum(row.detail for row in report.rows)
     rows = "row is" if hidden == 1 else "rows are"
-    more = [f"{hidden} more {rows} in `docs/figures/{report.name}.json`"] if hidden else []
-    return " · ".join([*(f"{name} {value}" for name, value in known.items()), *more])
+    omitted = [f"{hidden} more {rows} in `docs/figures/{report.name}.json`"] if hidden else []
+    return " · ".join([*(f"{name} {value}" for name, value in known.items()), *omitted])

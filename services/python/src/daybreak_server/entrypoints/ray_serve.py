@@ -29,6 +29,7 @@ from ray.serve.config import GangSchedulingConfig
 
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
+from daybreak_server.adapters.ray.ray_meter import RayMeter
 from daybreak_server.api.background.gc_tuning import tune_gc
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
@@ -96,6 +97,7 @@ class RankReplica:
             label=cluster.node_label(),
             wake={WakePhase.RAY: round(_process_age_s(), 3)},
             with_watchdog=True,
+            meter=RayMeter(),
         )
 
     def check_health(self) -> None:
@@ -158,7 +160,7 @@ class APIEntrypoint:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Build the app; Serve calls this on the replica."""
-        app = wiring.build_app(self._settings)
+        app = wiring.build_app(self._settings, meter=RayMeter())
         tune_gc()
         return app
 

@@ -65,6 +65,7 @@ class GatewayMetrics:
         self._meter.counter(catalogue.TICKS, pool, "done" if succeeded else "failed").inc()
         if succeeded:
             self._last_tick[pool] = time.monotonic()
+        self.update_ages()
 
     def count_deleted_files(self, pool: str, count: int) -> None:
         """Count deleted files."""

@@ -13,7 +13,7 @@ from verification.results import load as load_report
 
 
 def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row has a figure; those with a baseline have its figure and a target."""
+    """Every row has a figure; the first two rows also have a target."""
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     report = load_report(tmp_path / "http.json")
     assert len(report.rows) == 6
@@ -34,6 +34,6 @@ def test_an_unexpected_response_ends_the_load() -> None:
 
 
 def test_each_keyed_request_has_another_key() -> None:
-    """The keys have the same length."""
+    """The keys differ, but have the same length."""
     assert plan.keyed(1) != plan.keyed(2)
     assert len(plan.keyed(1)) == len(plan.keyed(2**60))

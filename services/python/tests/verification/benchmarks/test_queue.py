@@ -25,7 +25,7 @@ def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> 
         rows += table.cost_rows(costs.measure(server, calls=100, cores=CORES))
         rates = [rate.measure(server, depth=depth, tasks=400, repeats=1, cores=CORES) for depth in (100, 300)]
     rows += table.rate_rows(rates)
-    assert all(each.tasks_s[0] > 0 and each.bytes_a_task > 0 for each in rates)
+    assert all(measured.tasks_s[0] > 0 and measured.bytes_a_task > 0 for measured in rates)
     report = table.report(server="test")
     for row in table.merged(rows[:-1], rows[-2:]):
         report.add(row)
@@ -40,10 +40,10 @@ def test_every_queue_runs_its_tasks(contender: contenders.Contender, tmp_path: P
     """Real workers and a real producer of each queue, with the first of its variants."""
     if not contender.installed:
         pytest.skip(f"{contender.name} is not installed: run python -m verification.benchmarks.competitors")
-    little = race.Race(tasks=50, repeats=1, light=10, rate=50)
+    small_race = race.Race(tasks=50, repeats=1, light=10, rate=50)
     with BenchServer(tmp_path / "server") as server:
         result = race.run(
-            contender, contender.variants[0], server=server, race=little, folder=tmp_path / contender.name
+            contender, contender.variants[0], server=server, race=small_race, folder=tmp_path / contender.name
         )
     assert not result.error, (result.error, (tmp_path / contender.name / "workers.log").read_text()[-2000:])
     assert len(result.delays_ms) == 10
@@ -61,7 +61,7 @@ def test_a_counter_counts_across_processes(tmp_path: Path) -> None:
     root = Path(contenders.PYTHONPATH)
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, timeout=60)
-    seen = counter.read(tmp_path)
-    assert (seen.count, len(seen.delays_ns), seen.by_process) == (14, 14, (7, 7))
+    counts = counter.read(tmp_path)
+    assert (counts.count, len(counts.delays_ns), counts.by_process) == (14, 14, (7, 7))
     counter.clear(tmp_path)
     assert counter.count(tmp_path) == 0

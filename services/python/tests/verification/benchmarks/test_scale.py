@@ -13,7 +13,7 @@ from daybreak_server.ports.cluster import ClusterError, RayCluster
 from testkit.valkey import Server
 from verification.benchmarks.scale import rows
 from verification.benchmarks.scale.heads import Heads
-from verification.benchmarks.scale.rows import Rest, Size, Way
+from verification.benchmarks.scale.rows import Change, Idle, Size
 from verification.benchmarks.scale.watching import Observed
 
 CLUSTER = RayCluster(
@@ -40,9 +40,9 @@ def pod(name: str, *, replica: str | None = None, ready: bool = True) -> dict[st
 
 @pytest.fixture
 def heads(valkey: Server) -> Iterator[Heads]:
-    made = Heads(valkey.url, ranks=2)
-    yield made
-    made.close()
+    simulated = Heads(valkey.url, ranks=2)
+    yield simulated
+    simulated.close()
 
 
 async def hosts(valkey: Server) -> list[tuple[str, ...]]:
@@ -81,7 +81,7 @@ async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, v
 
 
 def test_a_status_counts_from_its_last_change() -> None:
-    """The time is that of the last relevant change of the last pool; other fields change nothing."""
+    """The result is the time of the last pool's last relevant change; changes of other fields do not count."""
     observed = Observed()
 
     def show(name: str, ready: int, text: str = "") -> None:
@@ -109,8 +109,12 @@ def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
     """200 pools of 12 groups of two pods, and a head each, are 5,000."""
     size = Size(pools=200, groups=12, hosts=2)
     assert size.pods == 5000
-    (way,) = rows.way("up", Way(pods_s=100.0, pools_s=102.0, cpu_s=9.0, calls=1000.0), size.pools)
-    assert way.ratio == pytest.approx(1.02)
-    assert "5.0 calls" in way.note
-    memory, *_ = rows.rest(size, Rest(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0)
+    (change,) = rows.change_rows(
+        "up", Change(pods_s=100.0, pools_s=102.0, cpu_s=9.0, calls=1000.0), size.pools
+    )
+    assert change.ratio == pytest.approx(1.02)
+    assert "5.0 calls" in change.note
+    memory, *_ = rows.idle_rows(
+        size, Idle(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0
+    )
     assert "20.1 KiB per pod" in memory.note

@@ -1,4 +1,4 @@
-"""The simulator repeats itself, is right where the result can be calculated by hand, and names what it lacks."""
+"""The simulator is repeatable, agrees with results calculated by hand, and says which costs are missing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def figures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def costs(figures: Path) -> Costs:
-    """The costs that the simulator reads from them."""
+    """The costs that the simulator reads from `figures`."""
     return measured(figures)[0]
 
 
@@ -68,15 +68,15 @@ def test_a_run_leaves_rows_and_a_picture(figures: Path, tmp_path: Path) -> None:
 def test_without_measured_costs_it_says_what_to_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It guesses no cost."""
+    """It does not guess costs."""
     assert program.main(["--costs", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "verification.benchmarks.queue" in capsys.readouterr().err
 
 
 def test_a_shard_is_as_busy_as_its_operations_cost(costs: Costs) -> None:
     """3,125 tasks/s at 50 + 100 µs are 47 % of a core, before anything else."""
-    found = load(Assumptions(shards=32), costs)
-    assert found["submit"] + found["settle and claim"] == pytest.approx(0.46875)
+    shares = load(Assumptions(shards=32), costs)
+    assert shares["submit"] + shares["settle and claim"] == pytest.approx(0.46875)
 
 
 def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
@@ -85,7 +85,7 @@ def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
     full = program.simulate(Assumptions(shards=8), costs, seed=1, for_s=1.0)
     assert calm.used < 0.9
     assert calm.lag(0.99) < 0.01
-    assert full.left > 1_000
+    assert full.unstarted > 1_000
     assert full.lag(0.99) > 0.1
 
 

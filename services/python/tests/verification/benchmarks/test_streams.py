@@ -27,7 +27,7 @@ def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
 
 
 def test_the_events_that_the_benchmark_writes_are_the_tasks_history(valkey: Server) -> None:
-    """A client that reconnects reads them, as it would read those of `report`."""
+    """A client that reconnects reads them like the events that `report` writes."""
     (task,) = asyncio.run(running_tasks(valkey.url, 1))
     writer = Writer(valkey.port, [task])
     writer.write(seconds=2)

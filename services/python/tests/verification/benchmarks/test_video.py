@@ -1,4 +1,4 @@
-"""The arithmetic of the video benchmark: pairs beside the baseline, and the cost of a feature each time."""
+"""The arithmetic of the video benchmark: tasks compared with their baselines, and the cost of each preview."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_more_than_one_percent_and_fifty_milliseconds_is_a_miss() -> None:
     assert wall.held is False
 
 
-def test_the_cost_of_previews_is_given_for_each_of_them() -> None:
-    """The difference divided by their number."""
+def test_the_note_has_the_cost_of_each_preview() -> None:
+    """The cost is the difference between the times, divided by the number of previews."""
     plain = [timed(4.1, 4.0)] * 3
     (row,) = rows.cost_of("previews", "preview", plain, [timed(4.5, 4.4, preview=40)] * 3)
     assert row.note == "40 previews change the time by +10.0%, 10.0 ms each"

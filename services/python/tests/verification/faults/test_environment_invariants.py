@@ -44,5 +44,5 @@ async def test_every_inconsistency_is_found(
     task = await _submitted(valkey.url)
     with valkey.client(decode_responses=True) as client:
         damage(client, task)
-        found = inconsistencies(client, KEYS, rest_s=None)
-    assert (problem in "; ".join(found)) if problem else not found
+        problems = inconsistencies(client, KEYS, idle_timeout_s=None)
+    assert (problem in "; ".join(problems)) if problem else not problems

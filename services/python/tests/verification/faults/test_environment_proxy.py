@@ -172,8 +172,8 @@ def test_latency_and_bandwidth_limits_apply(proxy: TcpProxy) -> None:
         proxy.set_conditions(Conditions(bytes_per_s=10_000))
         began = time.monotonic()
         sock.sendall(b"x" * 2_999 + b"\n")
-        got = b""
-        while len(got) < 3_000:
-            got += sock.recv(4_000)
+        received = b""
+        while len(received) < 3_000:
+            received += sock.recv(4_000)
         assert time.monotonic() - began >= 0.25
     proxy.set_conditions(NORMAL)

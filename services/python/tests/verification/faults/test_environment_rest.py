@@ -22,7 +22,7 @@ from verification.faults.environment.toxi import Toxiproxy, find_program
 
 
 class Store(BaseHTTPRequestHandler):
-    """Keeps what is put and returns the Host header of the request."""
+    """Stores what a PUT sends, and returns the Host header of the request."""
 
     protocol_version = "HTTP/1.1"
     kept: dict[str, bytes]
@@ -168,6 +168,15 @@ def test_toxiproxy_forwards_connections() -> None:
 def test_every_scenario_has_its_package() -> None:
     """The environment's command runs only its own scenarios; `python -m verification.faults` knows all of them."""
     known = registry.scenarios()
-    own = {name for name, entry in known.items() if entry.package == "verification.faults.environment"}
-    assert {"power-always", "power-everysec", "kill-slow-disk", "memory-full", "network-store", "s3"} <= own
-    assert own < set(known)
+    of_environment = {
+        name for name, entry in known.items() if entry.package == "verification.faults.environment"
+    }
+    assert {
+        "power-always",
+        "power-everysec",
+        "kill-slow-disk",
+        "memory-full",
+        "network-store",
+        "s3",
+    } <= of_environment
+    assert of_environment < set(known)

@@ -47,14 +47,14 @@ def test_a_longer_schedule_only_adds_tasks() -> None:
 
 
 def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
-    """Armed with two passes left: the process of the third pass dies by SIGKILL, and later ones pass."""
+    """A failpoint armed with two passes kills the process that makes the third pass. Later passes have no effect."""
     (tmp_path / "armed").mkdir()
     (tmp_path / "armed" / "after-claim.2").touch()
 
     def child(passes: int) -> int:
         pid = os.fork()
         if pid == 0:
-            points = Failpoints(tmp_path, who="child")
+            points = Failpoints(tmp_path, process="child")
             for _ in range(passes):
                 points.reach("after-claim")
             os._exit(0)
@@ -87,17 +87,17 @@ def test_an_outcome_survives_json() -> None:
 
 
 def test_an_incomplete_scenario_runs_again_and_a_broken_promise_does_not() -> None:
-    """The log mentions the second run, there is no third one, and a violation is never retried."""
+    """The log mentions the second run, there is no third run, and a violation is never retried."""
     messages: list[str] = []
     context = ScenarioContext(log=messages.append)
     raised: list[Exception] = []
 
     def scenario(*raises: Exception) -> Scenario:
-        left = list(raises)
+        remaining = list(raises)
 
         def run(_: ScenarioContext) -> list[Row]:
-            if left:
-                raised.append(left.pop(0))
+            if remaining:
+                raised.append(remaining.pop(0))
                 raise raised[-1]
             return [Row("what", 1, "tasks")]
 
@@ -125,11 +125,11 @@ def test_a_task_that_is_requeued_between_two_requests_has_not_ended() -> None:
             if state in (None, task.state):
                 yield task
 
-    async def left(*states: str) -> list[Any]:
+    async def unended_tasks(*states: str) -> list[Any]:
         return await unended(Client(*states), "solo")  # type: ignore[arg-type]
 
-    assert [task.state for task in asyncio.run(left("running", "queued", "queued"))] == ["queued"]
-    assert asyncio.run(left("running", "succeeded", "succeeded")) == []
+    assert [task.state for task in asyncio.run(unended_tasks("running", "queued", "queued"))] == ["queued"]
+    assert asyncio.run(unended_tasks("running", "succeeded", "succeeded")) == []
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def test_only_the_pools_of_the_chosen_cases_start() -> None:
 
 def test_the_stress_workload_holds_the_gil() -> None:
     """No other thread runs while it holds the GIL."""
-    seen: list[float] = []
+    ticks: list[float] = []
     stopping = threading.Event()
 
     def tick() -> None:
         while not stopping.wait(0.005):
-            seen.append(time.monotonic())
+            ticks.append(time.monotonic())
 
     thread = threading.Thread(target=tick)
     thread.start()
@@ -56,4 +56,4 @@ def test_the_stress_workload_holds_the_gil() -> None:
     stopping.set()
     thread.join()
     assert ended - began >= 0.3
-    assert not [at for at in seen if began + 0.05 < at < ended - 0.05]
+    assert not [at for at in ticks if began + 0.05 < at < ended - 0.05]

@@ -11,8 +11,8 @@ from verification.results.table import number
 
 
 def report(**more: object) -> Report:
-    made = Report("queue", "The queue", "What ran.", seed=7, extra={"server": "valkey 9"})
-    made.add(
+    sample = Report("queue", "The queue", "What ran.", seed=7, extra={"server": "valkey 9"})
+    sample.add(
         Row(
             "No-op tasks",
             12345.6,
@@ -23,10 +23,10 @@ def report(**more: object) -> Report:
             held=True,
         )
     )
-    made.add(
+    sample.add(
         Row("Late | odd", 0.00123, "ms", target="≤ 0.001 ms", held=False, spread=(0.001, 0.5), note="why")
     )
-    return made
+    return sample
 
 
 def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_late_figure_breaks_no_promise() -> None:
 
 def test_a_detail_is_saved_and_not_shown(tmp_path: Path) -> None:
     """The page says how many rows only the file has; a baseline is described once."""
-    made = report()
-    made.add(Row("Part", 1, "ms", detail=True))
-    made.add(Row("More tasks", 10, "tasks/s", baseline=20, baseline_what="bare"))
-    assert load(made.save(tmp_path)).rows == made.rows
-    table = made.table()
+    sample = report()
+    sample.add(Row("Part", 1, "ms", detail=True))
+    sample.add(Row("More tasks", 10, "tasks/s", baseline=20, baseline_what="bare"))
+    assert load(sample.save(tmp_path)).rows == sample.rows
+    table = sample.table()
     assert "Part" not in table
     assert "1 more row is in `docs/figures/queue.json`" in table
     assert table.count("(bare)") == 1

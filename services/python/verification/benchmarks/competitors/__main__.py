@@ -33,28 +33,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=names, help="only these queues")
     parser.add_argument("--variant", help="only variants whose description contains this text")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # exit normally, so that the started processes end too
-    wanted = [contender for contender in CONTENDERS if not given.only or contender.name in given.only]
+    wanted = [contender for contender in CONTENDERS if not args.only or contender.name in args.only]
     for contender in wanted:
         try:
             environments.make(contender)
         except (OSError, subprocess.CalledProcessError) as exc:
             print(f"{contender.name} cannot be installed and is skipped: {exc}", file=sys.stderr)
     wanted = [contender for contender in wanted if contender.installed]
-    results, server = measure(
-        wanted, QUICK if given.quick else FULL, quick=given.quick, variant=given.variant
-    )
+    results, server = measure(wanted, QUICK if args.quick else FULL, quick=args.quick, variant=args.variant)
     report = table.report(results, wanted, server=server)
-    report.save(given.out)
+    report.save(args.out)
     print(report.table())
     return 0
 
 
 def measure(
-    contenders: Sequence[Contender], how: race.Race, *, quick: bool, variant: str | None = None
+    contenders: Sequence[Contender], size: race.Race, *, quick: bool, variant: str | None = None
 ) -> tuple[dict[str, list[race.Result]], str]:
     """The results of each contender's variants, and the name of the server."""
     folder = Path(tempfile.mkdtemp(prefix="daybreak-competitors-"))
@@ -62,10 +60,14 @@ def measure(
     try:
         with BenchServer(folder / "server") as server:
             for contender in contenders:
-                chosen = [each for each in contender.variants if variant is None or variant in each.what]
-                for at, candidate in enumerate(chosen[:1] if quick else chosen):
-                    where = folder / f"{contender.name}-{at}"
-                    result = race.run(contender, candidate, server=server, race=how, folder=where)
+                chosen = [
+                    candidate
+                    for candidate in contender.variants
+                    if variant is None or variant in candidate.what
+                ]
+                for index, candidate in enumerate(chosen[:1] if quick else chosen):
+                    where = folder / f"{contender.name}-{index}"
+                    result = race.run(contender, candidate, server=server, race=size, folder=where)
                     results.setdefault(contender.name, []).append(result)
                     print(table.line(contender, result), file=sys.stderr, flush=True)
             return results, server.version()

@@ -39,9 +39,7 @@ def make(contender: Contender) -> None:
             _run([sys.executable, "-m", "venv", str(folder)])
             _run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)])
     except BaseException:
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # the next run would take half an environment for a complete one
+        shutil.rmtree(folder, ignore_errors=True)  # else the next run would use an incomplete environment
         raise
 
 
@@ -51,11 +49,11 @@ def versions(contender: Contender) -> dict[str, str]:
         "import json, sys; from importlib.metadata import version; "
         "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [str(contender.programs / "python"), "-c", code, *contender.packages],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    installed: dict[str, str] = json.loads(done.stdout)
+    installed: dict[str, str] = json.loads(result.stdout)
     return installed
 
 

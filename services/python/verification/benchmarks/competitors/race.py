@@ -28,9 +28,9 @@ class Result:
 
     variant: str
     tasks_s: tuple[float, ...] = ()
-    """For each repeat: from the submit of the first task to the end of the last."""
+    """Tasks per second in each repeat, from the submit of the first task to the end of the last."""
     submitted_s: float = 0.0
-    """How fast the producer submitted while the workers ran."""
+    """Tasks per second that the producer submitted while the workers ran."""
     delays_ms: tuple[float, ...] = ()
     error: str = ""
 
@@ -44,7 +44,9 @@ class Race:
     repeats: int
     seconds: float = 4.0
     light: int
+    """The number of tasks that are submitted one at a time, to measure their delay."""
     rate: float
+    """How many of these are submitted per second."""
 
 
 def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Race, folder: Path) -> Result:
@@ -82,8 +84,8 @@ def _round(contender: Contender, folder: Path, tasks: int) -> tuple[float, float
     counter.clear(counts)
     times = _produce(contender, folder, "produce", tasks)
     _wait(counts, tasks)
-    took = counter.read(counts).last_ns - times["started_ns"]
-    return tasks / took * 1e9, tasks / (times["ended_ns"] - times["started_ns"]) * 1e9
+    elapsed_ns = counter.read(counts).last_ns - times["started_ns"]
+    return tasks / elapsed_ns * 1e9, tasks / (times["ended_ns"] - times["started_ns"]) * 1e9
 
 
 def _environment(contender: Contender, variant: Variant | None = None) -> dict[str, str]:
@@ -98,8 +100,11 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
     running = []
     with (folder / "workers.log").open("ab") as log:
         try:
-            for program, *rest in variant.workers:
-                command = [str(contender.programs / program), *(part.replace("{url}", url) for part in rest)]
+            for program, *arguments in variant.workers:
+                command = [
+                    str(contender.programs / program),
+                    *(part.replace("{url}", url) for part in arguments),
+                ]
                 running.append(
                     subprocess.Popen(
                         command,
@@ -134,7 +139,7 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 def _produce(contender: Contender, folder: Path, *arguments: object) -> dict[str, Any]:
     command = [str(contender.programs / "python"), "-m", contender.app, *map(str, arguments)]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             check=False,
             cwd=folder,
@@ -145,15 +150,15 @@ def _produce(contender: Contender, folder: Path, *arguments: object) -> dict[str
         )
     except subprocess.TimeoutExpired as exc:
         raise TimeoutError(f"the producer of {contender.name} did not end within {LIMIT_S:.0f} s") from exc
-    if done.returncode:
-        raise RuntimeError(f"the producer of {contender.name} failed: {done.stderr[-300:]}")
-    times: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if result.returncode:
+        raise RuntimeError(f"the producer of {contender.name} failed: {result.stderr[-300:]}")
+    times: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return times
 
 
 def _wait(counts: Path, wanted: int) -> None:
     until = time.monotonic() + LIMIT_S
-    while (have := counter.count(counts)) < wanted:
+    while (count := counter.count(counts)) < wanted:
         if time.monotonic() > until:
-            raise TimeoutError(f"{have} of {wanted} tasks had run after {LIMIT_S:.0f} s")
+            raise TimeoutError(f"{count} of {wanted} tasks had run after {LIMIT_S:.0f} s")
         time.sleep(0.01)

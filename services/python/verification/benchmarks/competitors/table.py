@@ -25,7 +25,7 @@ US = "Daybreak"
 def report(
     results: Mapping[str, Sequence[Result]], contenders: Sequence[Contender], *, server: str
 ) -> Report:
-    """All rows, with versions."""
+    """The report, with the versions of all packages."""
     packages = {
         name: version
         for contender in contenders
@@ -33,45 +33,45 @@ def report(
         if name != "redis"
     }
     extra = {"server": server, "fsync": "everysec", **packages}
-    made = Report("competitors", title="Beside other Python queues", about=ABOUT, extra=extra)
-    ran = {contender.name: _best(results.get(contender.name, ())) for contender in contenders}
-    others = [best for name, best in ran.items() if name != US and best]
+    new_report = Report("competitors", title="Beside other Python queues", about=ABOUT, extra=extra)
+    best_of = {contender.name: _best(results.get(contender.name, ())) for contender in contenders}
+    rivals = [best for name, best in best_of.items() if name != US and best]
     for contender in contenders:
-        best = ran[contender.name]
+        best = best_of[contender.name]
         if best is None:
             why = next(
                 (result.error for result in results.get(contender.name, ()) if result.error), "not run"
             )
-            made.add(Row(f"{contender.name}: rate", 0, "tasks/s", note=f"failed: {why}"))
+            new_report.add(Row(f"{contender.name}: rate", 0, "tasks/s", note=f"failed: {why}"))
             continue
         fastest, quickest = best
-        ours = contender.name == US and others
-        first = ours and middle(fastest) > max(middle(other) for other, _ in others)
+        ours = contender.name == US and rivals
+        is_first = ours and middle(fastest) > max(middle(rival) for rival, _ in rivals)
         note = f"{fastest.variant}; submits {fastest.submitted_s:,.0f}/s; {contender.keeps}"
         spread = (min(fastest.tasks_s), max(fastest.tasks_s))
-        made.add(
+        new_report.add(
             Row(
                 f"{contender.name}: rate", middle(fastest), "tasks/s", spread=spread,
-                target="ahead of all" if ours else "", held=bool(first) if ours else None,
+                target="ahead of all" if ours else "", held=bool(is_first) if ours else None,
                 note=note,
             )
         )  # fmt: skip
         for result in results[contender.name]:
             if result is not fastest:
-                made.add(
+                new_report.add(
                     Row(f"{contender.name}, {result.variant}: rate", middle(result), "tasks/s", detail=True)
                 )
         for what, share in (("median", 0.5), ("p99", 0.99)):
             value = quantile(quickest.delays_ms, share)
-            least = min((quantile(other.delays_ms, share) for _, other in others), default=0.0)
-            made.add(
+            least = min((quantile(rival.delays_ms, share) for _, rival in rivals), default=0.0)
+            new_report.add(
                 Row(
                     f"{contender.name}: delay, {what}", value, "ms",
                     target="ahead of all" if ours else "", held=value < least if ours else None,
                     note=quickest.variant if share == 0.5 else "",
                 )
             )  # fmt: skip
-    return made
+    return new_report
 
 
 def middle(result: Result) -> float:
@@ -92,8 +92,8 @@ def line(contender: Contender, result: Result) -> str:
 
 
 def _best(results: Sequence[Result]) -> tuple[Result, Result] | None:
-    """The fastest and the quickest."""
-    good = [result for result in results if not result.error]
-    if not good:
+    """The result with the highest rate, and the result with the shortest median delay."""
+    valid = [result for result in results if not result.error]
+    if not valid:
         return None
-    return max(good, key=middle), min(good, key=lambda result: quantile(result.delays_ms, 0.5))
+    return max(valid, key=middle), min(valid, key=lambda result: quantile(result.delays_ms, 0.5))

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.gpu", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} rows only")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.json"), help="where the JSON goes")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     missing = preflight.missing()
     if missing:
         print(f"Nothing was measured: not installed here: {', '.join(missing)}.", file=sys.stderr)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not preflight.has_cuda():
         print(f"Nothing was measured: {preflight.device()}.")
         return 0
-    _measure_all(given.out, quick=given.quick)
+    _measure_all(args.out, quick=args.quick)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""All GPUs of this machine as one NCCL group: the plan at work, beside one rank in the same run."""
+"""Measures all GPUs of this machine as one NCCL group, with the plan that Daybreak chooses for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from verification.benchmarks.gpu.shapes import SHAPES, build
 def measure_group(
     model: str, size: str, frames: int, world: int, device: str = "cuda", steps: int = 4
 ) -> Any:
-    """Seconds a step of the group, its plan and the collectives of each rank; raises what a rank raised."""
+    """The group's seconds per step, its plan and the number of collectives of each rank.
+
+    :raises RuntimeError: with the error of a rank that failed.
+    """
     context = multiprocessing.get_context("spawn")
     replies: Queue[Any] = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
@@ -34,20 +37,20 @@ def measure_group(
         for process in ranks:
             process.start()
         try:
-            answers = [replies.get(timeout=900) for _ in ranks]
+            reports = [replies.get(timeout=900) for _ in ranks]
         finally:
             for process in ranks:
                 process.join(30)
                 if process.is_alive():
                     process.kill()
-    for answer in answers:
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-    times = max((answer["times"] for answer in answers), key=sum)
+    for report in reports:
+        if "error" in report:
+            raise RuntimeError(report["error"])
+    times = max((report["times"] for report in reports), key=sum)
     return {
-        "model": model, "size": size, "frames": frames, "ranks": world, "plan": answers[0]["plan"],
-        "step_s": statistics.median(times[1:]), "collectives": sorted(answer["collectives"] for answer in answers),
-        "peak_bytes": max(answer["peak"] for answer in answers),
+        "model": model, "size": size, "frames": frames, "ranks": world, "plan": reports[0]["plan"],
+        "step_s": statistics.median(times[1:]), "collectives": sorted(report["collectives"] for report in reports),
+        "peak_bytes": max(report["peak"] for report in reports),
     }  # fmt: skip
 
 
@@ -65,16 +68,16 @@ def _rank(
     import time
 
     try:
-        own = torch.device(device, rank) if device == "cuda" else torch.device(device)
-        if own.type == "cuda":
-            torch.cuda.set_device(own)
-        backend = "nccl" if own.type == "cuda" else "gloo"
+        rank_device = torch.device(device, rank) if device == "cuda" else torch.device(device)
+        if rank_device.type == "cuda":
+            torch.cuda.set_device(rank_device)
+        backend = "nccl" if rank_device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=FileStore(store, world), rank=rank, world_size=world)
-        made = build(model, VideoOptions(), own, vae=False)
-        heads = int(made.transformer.config.num_attention_heads)
-        ranks = Ranks(plan(world, heads, True, own.type), own)
-        for transformer in made.transformers:
-            ranks.split(transformer, per_token_timesteps=made.info.expand_timesteps)
+        wan_model = build(model, VideoOptions(), rank_device, vae=False)
+        heads = int(wan_model.transformer.config.num_attention_heads)
+        ranks = Ranks(plan(world, heads, True, rank_device.type), rank_device)
+        for transformer in wan_model.transformers:
+            ranks.split(transformer, per_token_timesteps=wan_model.info.expand_timesteps)
         params = VideoParams.model_construct(
             prompt="", negative_prompt="", size=size, frames=frames, fps=16, steps=steps, guidance=5.0,
             guidance_2=None, shift=5.0, seed=SEED, image=None,
@@ -88,11 +91,11 @@ def _rank(
         )
         times, last = [], time.perf_counter()
         with CollectiveCounter() as counter:
-            for _ in Denoiser(made, ranks, params, random_conditions(made), seed=SEED):
+            for _ in Denoiser(wan_model, ranks, params, random_conditions(wan_model), seed=SEED):
                 now = time.perf_counter()
                 times.append(now - last)
                 last = now
-        peak = torch.cuda.max_memory_allocated() if own.type == "cuda" else 0
+        peak = torch.cuda.max_memory_allocated() if rank_device.type == "cuda" else 0
         out.put(
             {"plan": ranks.plan.explain(heads), "times": times, "collectives": counter.total, "peak": peak}
         )

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was measured: seconds and bytes. None: not part of this row."""
+    """What was measured: seconds and bytes. ``None``: not part of this row."""
 
     row: Row
     step_s: float | None = None
@@ -107,7 +107,7 @@ def _measure(row: Row, device: torch.device) -> Result:
 
 
 def random_conditions(model: WanModel) -> Conditions:
-    """Text encodings of noise: 512 tokens, as after a real prompt's padding."""
+    """Random text encodings with 512 tokens, the length to which real prompts are padded."""
     generator = torch.Generator().manual_seed(1)
     shape = (1, model.text_length, model.text_width)
     prompt, negative = (
@@ -122,7 +122,7 @@ Steps = Callable[[WanModel, VideoParams, Conditions], tuple[torch.Tensor, list[f
 def our_steps(
     model: WanModel, params: VideoParams, conditions: Conditions
 ) -> tuple[torch.Tensor, list[float]]:
-    """Final latents and the seconds of each step, by our loop; it yields when the device has finished."""
+    """The final latents and the seconds of each step of our loop, which waits for the device before it yields."""
     ranks = Ranks(ParallelPlan(), model.device)
     denoiser = Denoiser(model, ranks, params, conditions, seed=SEED)
     times, last = [], time.perf_counter()
@@ -136,7 +136,7 @@ def our_steps(
 def stock_steps(
     model: WanModel, params: VideoParams, conditions: Conditions
 ) -> tuple[torch.Tensor, list[float]]:
-    """The same by ``WanPipeline.__call__``, with the device synchronised at each step's callback."""
+    """The same for ``WanPipeline.__call__``, with the device synchronised at each step's callback."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
     config = {**model.scheduler_config, "flow_shift": params.shift}
@@ -168,7 +168,7 @@ def stock_steps(
 
 
 def _encode(frames: Any, params: VideoParams, options: VideoOptions) -> float | None:
-    """Seconds to write the MP4; None where PyAV, which a GPU machine may lack, is not installed."""
+    """Seconds to write the MP4; ``None`` if PyAV, which a GPU machine may lack, is not installed."""
     from daybreak_server.workloads.video.pipeline.encode import Mp4Writer
 
     with tempfile.TemporaryDirectory() as folder:

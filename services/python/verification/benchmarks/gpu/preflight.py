@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def missing(*names: str) -> list[str]:
-    """Which of some packages (all of the benchmark's) are not installed."""
+    """The packages among ``names`` (by default, those that the benchmark imports) that are not installed."""
     return [NAMES.get(name, name) for name in names or PACKAGES if importlib.util.find_spec(name) is None]
 
 

@@ -1,4 +1,4 @@
-"""The rows as a Markdown table; a row that was not run says so."""
+"""The rows as a Markdown table. Rows that were not run are marked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NOT_RUN = "not run"
 
 def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
     """One line for each row, measured or not."""
-    found = {id(result.row): result for result in results}
+    results_by_row = {id(result.row): result for result in results}
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
-    lines += [_line(row, found.get(id(row))) for row in rows]
+    lines += [_line(row, results_by_row.get(id(row))) for row in rows]
     return "\n".join(lines) + "\n"
 
 

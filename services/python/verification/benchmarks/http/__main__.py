@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a second of each; saved only with --out")
     parser.add_argument("--no-serve", action="store_true", help="skip Ray Serve (saves a minute)")
     parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
-    given = parser.parse_args(arguments)
-    effort = plan.QUICK if given.quick else plan.FULL
+    args = parser.parse_args(arguments)
+    effort = plan.QUICK if args.quick else plan.FULL
     cores = Cores.here()
     report = Report(
         "http",
@@ -35,15 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     with plan.testbed(cores) as bench:
         report.rows += plan.compare(bench, effort)
-        report.rows += plan.others(bench, effort)
+        report.rows += plan.other_rows(bench, effort)
         report.extra = {"cores used": str(cores), "busy": bench.shares(), "fsync": "everysec"}
-    if not given.quick and not given.no_serve:
+    if not args.quick and not args.no_serve:
         from verification.benchmarks.http import through_serve
 
         report.rows += through_serve.measure(effort)
     print(report.table())
-    if given.out or not given.quick:
-        print(f"\n{report.save(given.out or FOLDER)}", file=sys.stderr)
+    if args.out or not args.quick:
+        print(f"\n{report.save(args.out or FOLDER)}", file=sys.stderr)
     return 0
 
 

@@ -29,7 +29,7 @@ class Sample:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection: it sends the next request when the last one has its response."""
+    """One connection. It sends its next request as soon as the response to the previous one is complete."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -59,11 +59,11 @@ class _Caller(asyncio.Protocol):
                 return
             at = self._buffer.index(_LENGTH) + len(_LENGTH)
             length = int(self._buffer[at : self._buffer.index(b"\r", at)])
-            self._load.saw_status(self._buffer)
+            self._load.check_status(self._buffer)
             self._missing = end + 4 + length - len(self._buffer)
         if self._missing == 0:
             self._buffer = b""
-            self._load.took(time.perf_counter_ns() - self._began)
+            self._load.record_time(time.perf_counter_ns() - self._began)
             self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,7 +71,7 @@ class _Caller(asyncio.Protocol):
 
 
 class Load:
-    """One round. ``render`` makes a request from its number; every response must have ``status``."""
+    """One round. ``render`` returns the bytes of a numbered request; every response must have ``status``."""
 
     def __init__(self, port: int, render: Callable[[int], bytes], *, status: int = 202) -> None:
         self._port = port
@@ -79,8 +79,8 @@ class Load:
         self._status = f"HTTP/1.1 {status} ".encode()
         self._numbers: Iterator[int] = itertools.count(time.time_ns())
         self._until_ns = 0
-        self._left = 0
-        self._taken: list[int] = []
+        self._open_connections = 0
+        self._times: list[int] = []
         self._failed: BaseException | None = None
         self._done = asyncio.Event()
 
@@ -89,23 +89,23 @@ class Load:
             return None
         return self._render(next(self._numbers))
 
-    def saw_status(self, head: bytes) -> None:
+    def check_status(self, head: bytes) -> None:
         if not head.startswith(self._status):
             self._failed = RuntimeError(f"unexpected response from port {self._port}: {head[:400]!r}")
 
-    def took(self, ns: int) -> None:
-        self._taken.append(ns)
+    def record_time(self, ns: int) -> None:
+        self._times.append(ns)
 
     def ended(self, exc: Exception | None) -> None:
         if exc is not None or (time.perf_counter_ns() < self._until_ns and self._failed is None):
             self._failed = exc or ConnectionError("the server closed the connection")
-        self._left -= 1
-        if not self._left:
+        self._open_connections -= 1
+        if not self._open_connections:
             self._done.set()
 
     async def run(self, *, concurrency: int, seconds: float) -> Sample:
         """Keep ``concurrency`` requests in flight for ``seconds``. :raises RuntimeError: on an unexpected response."""
-        self._left = concurrency
+        self._open_connections = concurrency
         began, cpu = time.perf_counter_ns(), time.process_time()
         self._until_ns = began + int(seconds * 1e9)
         loop = asyncio.get_running_loop()
@@ -115,11 +115,11 @@ class Load:
         if self._failed is not None:
             raise self._failed
         wall_s = (time.perf_counter_ns() - began) / 1e9
-        taken = sorted(self._taken)
+        times = sorted(self._times)
         return Sample(
-            rps=len(taken) / wall_s,
-            p50_ms=taken[len(taken) // 2] / 1e6,
-            p99_ms=taken[min(len(taken) - 1, len(taken) * 99 // 100)] / 1e6,
+            rps=len(times) / wall_s,
+            p50_ms=times[len(times) // 2] / 1e6,
+            p99_ms=times[min(len(times) - 1, len(times) * 99 // 100)] / 1e6,
             client_busy=(time.process_time() - cpu) / wall_s,
         )
 

@@ -25,21 +25,23 @@ HOME = Path(__file__).parents[3]
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Assigns cores: one to the server alone, the others to client and Redis."""
+    """The cores of the parts: one for the server alone, the others for the client and Redis."""
 
     server: frozenset[int]
-    rest: frozenset[int]
+    clients: frozenset[int]
 
     @classmethod
     def here(cls) -> Cores:
         """The cores of this machine; a single core is shared by all."""
-        mine = sorted(os.sched_getaffinity(0))
-        return cls(frozenset(mine[:1]), frozenset(mine[1:] or mine))
+        available = sorted(os.sched_getaffinity(0))
+        return cls(frozenset(available[:1]), frozenset(available[1:] or available))
 
     def __str__(self) -> str:
-        if self.server == self.rest:
+        if self.server == self.clients:
             return "all on one core"
-        return f"server on 1 core; client and Redis on {len(self.rest)} other{'s' * (len(self.rest) > 1)}"
+        return (
+            f"server on 1 core; client and Redis on {len(self.clients)} other{'s' * (len(self.clients) > 1)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def process(
     ready: Callable[[int], bool],
     start_s: float = START_S,
 ) -> Iterator[Running]:
-    """Run it on ``cores`` until the block ends. :raises RuntimeError: with its log, if it does not answer in time."""
+    """Run a process on ``cores`` until the block ends. :raises RuntimeError: with its log, if it is not ready soon."""
     with log.open("ab") as file:
         child = psutil.Popen(
             list(command),

@@ -81,8 +81,10 @@ class Testbed:
         return sample
 
     def shares(self) -> str:
-        """How busy each process was, as shares of a core."""
-        return ", ".join(f"{name} {statistics.median(found):.2f}" for name, found in self.busy.items())
+        """How busy each process was, as a share of a core."""
+        return ", ".join(
+            f"{name} {statistics.median(busy_shares):.2f}" for name, busy_shares in self.busy.items()
+        )
 
 
 @contextmanager
@@ -92,8 +94,8 @@ def testbed(cores: Cores) -> Iterator[Testbed]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-http-")))
         stack.callback(os.sched_setaffinity, 0, before)
-        os.sched_setaffinity(0, cores.rest)
-        store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.rest))
+        os.sched_setaffinity(0, cores.clients)
+        store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.clients))
         servers = {}
         for kind in ("noop", "bare", "daybreak"):
             port = free_port()
@@ -115,17 +117,17 @@ def compare(bench: Testbed, effort: Effort) -> list[Row]:
     """Submits beside the baselines, at each concurrency."""
     rows: list[Row] = []
     for concurrency in effort.concurrency:
-        found: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
+        samples_of: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
         for _ in range(effort.rounds):
-            for kind, samples in found.items():
+            for kind, samples in samples_of.items():
                 samples.append(bench.measure(kind, plain, concurrency=concurrency, seconds=effort.seconds))
-        rows += _rows(concurrency, found)
+        rows += _rows(concurrency, samples_of)
     return rows
 
 
-def _rows(concurrency: int, found: dict[str, list[Sample]]) -> list[Row]:
+def _rows(concurrency: int, samples_of: dict[str, list[Sample]]) -> list[Row]:
     at = f"{concurrency} at once" if concurrency > 1 else "one at a time"
-    ours, baseline, bare = (found[kind] for kind in ("daybreak", "noop", "bare"))
+    ours, baseline, bare = (samples_of[kind] for kind in ("daybreak", "noop", "bare"))
     note = f"bare ASGI: {_middle(bare, 'rps'):,.0f}/s"
     return [
         _row(f"POST /v1/tasks, {at}: rate", "rps", "requests/s", ours, baseline, least=0.8, note=note),
@@ -169,16 +171,20 @@ def _middle(samples: list[Sample], name: str) -> float:
     return statistics.median(getattr(sample, name) for sample in samples)
 
 
-def others(bench: Testbed, effort: Effort) -> list[Row]:
+def other_rows(bench: Testbed, effort: Effort) -> list[Row]:
     """Other kinds of submits, and submits with an fsync before each response."""
     rows = []
-    for what, render, status, each in (
+    for what, render, status, tasks_a_request in (
         ("POST /v1/tasks with an Idempotency-Key, 16 at once: rate", keyed, 202, 1),
         ("POST /v1/tasks:batch with 100 tasks, 4 at once: rate", batch, 207, BATCH),
     ):
-        at = 4 if each > 1 else 16
-        sample = bench.measure("daybreak", render, concurrency=at, seconds=effort.seconds, status=status)
-        rows.append(Row(what, round(sample.rps * each), "tasks/s", note=f"p50 {sample.p50_ms:.2f} ms"))
+        concurrency = 4 if tasks_a_request > 1 else 16
+        sample = bench.measure(
+            "daybreak", render, concurrency=concurrency, seconds=effort.seconds, status=status
+        )
+        rows.append(
+            Row(what, round(sample.rps * tasks_a_request), "tasks/s", note=f"p50 {sample.p50_ms:.2f} ms")
+        )
     with redis.Redis(port=bench.store.port) as client:
         client.config_set("appendfsync", "always")
         sample = bench.measure("daybreak", plain, concurrency=64, seconds=effort.seconds)

@@ -61,7 +61,7 @@ def _port(data: Path) -> int:
 
 def _answers(data: Path) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{_port(data)}/healthz", timeout=2) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{_port(data)}/healthz", timeout=2) as response:
+            return bool(response.status == 200)
     except (OSError, ValueError, urllib.error.URLError):
         return False

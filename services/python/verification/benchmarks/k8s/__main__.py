@@ -15,7 +15,7 @@ from testkit.kubernetes.values import Images
 from testkit.log import log
 from verification.benchmarks.k8s import hosts, rows
 from verification.benchmarks.k8s.baselines import Baselines
-from verification.benchmarks.k8s.timeline import REST_S, burst, latencies, rest, ride
+from verification.benchmarks.k8s.timeline import REST_S, burst, idle_calls_an_hour, latencies, run_cycle
 from verification.results import FOLDER, Report
 
 ABOUT = (
@@ -66,34 +66,34 @@ def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, r
     """Measure all rows, those of an idle system first."""
     deployment.wait_for_zero("echo", head=True)
     deployment.wait_for_zero("video", head=False)
-    calls_an_hour = rest(deployment, rest_s)
+    calls_an_hour = idle_calls_an_hour(deployment, rest_s)
     at_zero = latencies(deployment, "echo", 20)
     deployment.assert_tasks_ended()
     baselines = Baselines(deployment)
     baselines.capture("echo")
     warm = latencies(deployment, "echo", 20)
     deployment.assert_tasks_ended()
-    cold = ride(deployment, "video", on_ride=lambda: baselines.capture("video"))
+    cold = run_cycle(deployment, "video", while_idle=lambda: baselines.capture("video"))
     baselines.load("video")
-    rides = []
+    cycles = []
     for _ in range(times):
-        # Baseline and ride alternate, each after the same rest, so that other load on the machine affects both.
+        # Baseline and cycle alternate, each after the same rest, so that other load on the machine affects both.
         deployment.wait_for_zero("echo", head=True)
         time.sleep(REST_S)
         baselines.join("echo")
         time.sleep(REST_S)
-        rides.append(ride(deployment, "echo"))
+        cycles.append(run_cycle(deployment, "echo"))
     deployment.wait_for_zero("echo", head=True)
     from_zero = burst(deployment, "echo", tasks)
     running = burst(deployment, "echo", tasks)
     deployment.wait_for_zero("echo", head=True)
     for row in (
         rows.post(at_zero, warm),
-        *rows.wakes("Pool `echo`, warm head", rides, baselines),
+        *rows.wakes("Pool `echo`, warm head", cycles, baselines),
         *rows.wakes("Pool `video`, no pods", [cold], None),
         *rows.baselines(baselines),
-        rows.down(rides),
-        rows.bursts(tasks, from_zero, running, wake_s=min(each.formed_s for each in rides)),
+        rows.down(cycles),
+        rows.bursts(tasks, from_zero, running, wake_s=min(cycle.formed_s for cycle in cycles)),
         rows.calls(calls_an_hour),
     ):
         report.add(row)

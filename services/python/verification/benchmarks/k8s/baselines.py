@@ -1,4 +1,4 @@
-"""Measures Kubernetes, Ray and the model alone: pods of the worker's template, without Daybreak."""
+"""Measures Kubernetes, Ray and the model without Daybreak, in pods made from the worker's template."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHOLE = f"{_JOIN} && {_LOAD} && {_DONE}"
 
 
 class Baselines:
-    """Seconds of each measurement."""
+    """Runs the baselines and keeps the seconds that each took."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -39,13 +39,13 @@ class Baselines:
         self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(worker)
 
     def join(self, pool: str) -> None:
-        """Start a pod, and Ray in it, which joins the pool's head."""
-        start, took = self._run(self._templates[pool], JOIN)
-        self.start_s.append(start)
-        self.join_s.append(took)
+        """Start a pod in which Ray joins the pool's head."""
+        start_s, join_s = self._run(self._templates[pool], JOIN)
+        self.start_s.append(start_s)
+        self.join_s.append(join_s)
 
     def load(self, pool: str) -> None:
-        """Load the model in a pod of the pool."""
+        """Start a pod that loads the model."""
         self.load_s.append(self._run(self._templates[pool], LOAD)[1])
 
     def whole(self, pool: str, *, hosts: int) -> None:
@@ -55,22 +55,22 @@ class Baselines:
     def _run(self, template: dict[str, Any], script: str, *, pods: int = 1) -> tuple[float, float]:
         """Seconds until the pods run, and from then until their scripts have ended."""
         core, namespace = self._deployment.kube.core, self._deployment.kube.namespace
-        named = [f"{NAME}-{number}" for number in range(pods)]
+        names = [f"{NAME}-{number}" for number in range(pods)]
         began = time.monotonic()
-        for name in named:
+        for name in names:
             core.create_namespaced_pod(namespace, _bare(name, template, script))
 
         def runs() -> bool:
-            return all(core.read_namespaced_pod(name, namespace).status.phase == "Running" for name in named)
+            return all(core.read_namespaced_pod(name, namespace).status.phase == "Running" for name in names)
 
-        def done() -> bool:
-            return all("DONE" in core.read_namespaced_pod_log(name, namespace) for name in named)
+        def scripts_ended() -> bool:
+            return all("DONE" in core.read_namespaced_pod_log(name, namespace) for name in names)
 
         wait_until(runs, timeout_s=120, what="the baseline pods to run", pause_s=0.1)
         running = time.monotonic()
-        wait_until(done, timeout_s=240, what=f"{script[:40]}…", pause_s=0.1)
+        wait_until(scripts_ended, timeout_s=240, what=f"{script[:40]}…", pause_s=0.1)
         ended = time.monotonic()
-        for name in named:
+        for name in names:
             core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
         wait_until(lambda: not self._exists(), timeout_s=60, what="the baseline pods to be deleted")
         log(
@@ -84,11 +84,11 @@ class Baselines:
 
 def _bare(name: str, template: dict[str, Any], script: str) -> dict[str, Any]:
     spec = copy.deepcopy(template["spec"])
-    for absent in ("initContainers", "nodeName", "hostname", "subdomain"):
-        spec.pop(absent, None)
+    for field in ("initContainers", "nodeName", "hostname", "subdomain"):
+        spec.pop(field, None)
     container = spec["containers"][0]
-    for absent in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "args"):
-        container.pop(absent, None)
+    for field in ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "args"):
+        container.pop(field, None)
     container["command"] = ["/bin/bash", "-c", script]
     spec.update(containers=[container], restartPolicy="Never")
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}

@@ -8,7 +8,7 @@ from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.values import pool
 from verification.benchmarks.k8s import rows
 from verification.benchmarks.k8s.baselines import Baselines
-from verification.benchmarks.k8s.timeline import REST_S, ride
+from verification.benchmarks.k8s.timeline import REST_S, run_cycle
 from verification.results import Report
 
 ABOUT = (
@@ -33,19 +33,19 @@ def measure(deployment: Deployment, report: Report, *, times: int) -> None:
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)
-    # The first ride on this node also warms it up, so it does not count.
-    ride(deployment, WARM, on_ride=lambda: baselines.capture(WARM))
+    # The first cycle on this node also warms it up, so it does not count.
+    run_cycle(deployment, WARM, while_idle=lambda: baselines.capture(WARM))
     warm, cold = [], []
     for _ in range(times):
         deployment.wait_for_zero(WARM, head=True)
         time.sleep(REST_S)
         baselines.whole(WARM, hosts=HOSTS)
         time.sleep(REST_S)
-        warm.append(ride(deployment, WARM))
+        warm.append(run_cycle(deployment, WARM))
     for _ in range(times):
         deployment.wait_for_zero(COLD, head=False)
         time.sleep(REST_S)
-        cold.append(ride(deployment, COLD))
+        cold.append(run_cycle(deployment, COLD))
     for row in rows.hosts("Warm head", warm, baselines.whole_s):
         report.add(row)
     for row in rows.hosts("No pods", cold, ()):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Protocol
 
-from verification.benchmarks.k8s.timeline import Ride
+from verification.benchmarks.k8s.timeline import WakeCycle
 from verification.results import Row
 
 POLLING_S = 2.0
@@ -35,8 +35,8 @@ def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
     )
 
 
-def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Iterator[Row]:
-    detected = [ride.detected_s for ride in rides]
+def wakes(what: str, cycles: Sequence[WakeCycle], baselines: Measured | None) -> Iterator[Row]:
+    detected = [cycle.detected_s for cycle in cycles]
     target = POLLING_S + 1
     yield Row(
         what=f"{what}: from the POST until KEDA has raised `replicas`",
@@ -51,40 +51,42 @@ def wakes(what: str, rides: Sequence[Ride], baselines: Measured | None) -> Itera
         if baselines is not None
         else None
     )
-    last = ", ".join(f"{name.removesuffix('_s')} {took:.1f}" for name, took in rides[-1].phases.items())
-    note = f"phases of the last wake in seconds: {last}"
+    phases = ", ".join(
+        f"{name.removesuffix('_s')} {seconds:.1f}" for name, seconds in cycles[-1].phases.items()
+    )
+    note = f"phases of the last wake in seconds: {phases}"
     yield _formed(
-        what, rides, baseline_s=baseline_s, baseline_what="a bare pod runs + `ray start` in it", note=note
+        what, cycles, baseline_s=baseline_s, baseline_what="a bare pod runs + `ray start` in it", note=note
     )
 
 
-def hosts(what: str, rides: Sequence[Ride], whole_s: Sequence[float]) -> Iterator[Row]:
+def hosts(what: str, cycles: Sequence[WakeCycle], whole_s: Sequence[float]) -> Iterator[Row]:
     """A group of several hosts, with each phase of its wake. Without ``whole_s`` it has no baseline."""
     yield _formed(
         what,
-        rides,
+        cycles,
         baseline_s=median(whole_s) if whole_s else None,
         baseline_what="two bare pods run + `ray start` + load of the model",
         note=f"baseline: {min(whole_s):.1f} to {max(whole_s):.1f} s" if whole_s else "",
     )
-    for name in rides[-1].phases:
-        took = [ride.phases.get(name, 0.0) for ride in rides]
+    for name in cycles[-1].phases:
+        seconds = [cycle.phases.get(name, 0.0) for cycle in cycles]
         phase = name.removesuffix("_s")
         total = phase == "total"
         yield Row(
             what=f"{what}: total" if total else f"{what}: phase `{phase}`",
-            value=median(took),
+            value=median(seconds),
             unit="s",
-            spread=(min(took), max(took)),
+            spread=(min(seconds), max(seconds)),
             note="from the POST until the group is ready" if total else "",
         )
 
 
 def _formed(
-    what: str, rides: Sequence[Ride], *, baseline_s: float | None, baseline_what: str, note: str
+    what: str, cycles: Sequence[WakeCycle], *, baseline_s: float | None, baseline_what: str, note: str
 ) -> Row:
     """The time until the group formed, with a target if it has a baseline."""
-    groups = [ride.group_s for ride in rides]
+    groups = [cycle.group_s for cycle in cycles]
     return Row(
         what=f"{what}: from the RayCluster's patch until the group has a task",
         value=median(groups),
@@ -98,22 +100,22 @@ def _formed(
     )
 
 
-def baselines(of: Measured) -> Iterator[Row]:
-    for what, value in (
-        ("Baseline: until a bare pod runs", of.start_s),
-        ("Baseline: Ray's own `ray start` in a bare pod", of.join_s),
-        ("Baseline: load of the model in a plain process", of.load_s),
+def baselines(measured: Measured) -> Iterator[Row]:
+    for what, seconds in (
+        ("Baseline: until a bare pod runs", measured.start_s),
+        ("Baseline: Ray's own `ray start` in a bare pod", measured.join_s),
+        ("Baseline: load of the model in a plain process", measured.load_s),
     ):
-        yield Row(what=what, value=median(value), unit="s", spread=(min(value), max(value)))
+        yield Row(what=what, value=median(seconds), unit="s", spread=(min(seconds), max(seconds)))
 
 
-def down(rides: Sequence[Ride]) -> Row:
-    gone = [ride.gone_s for ride in rides]
+def down(cycles: Sequence[WakeCycle]) -> Row:
+    seconds = [cycle.gone_s for cycle in cycles]
     return Row(
         what="Idle group: from a lower `replicas` until its pods are gone",
-        value=median(gone),
+        value=median(seconds),
         unit="s",
-        spread=(min(gone), max(gone)),
+        spread=(min(seconds), max(seconds)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Times what happens, seen from outside: polls the Kubernetes API and HTTP ten times a second."""
+"""Times wakes, bursts and requests from outside: polls the Kubernetes API and the gateway ten times a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testkit.kubernetes.kube import RAY
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
-LOOK_S = 0.1
+POLL_S = 0.1
 REST_S = 15.0
 """The rest before each measurement, so that the end of the previous one does not affect it."""
 CALLS = "daybreak_operator_kubernetes_calls_total"
@@ -21,41 +21,41 @@ METRICS_PORT = 9090
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ride:
-    """From a POST at zero until the pods are gone. All but ``gone_s`` are seconds from the POST."""
+class WakeCycle:
+    """A pool's way from zero to a running task and back. All times but ``gone_s`` are seconds from the POST."""
 
     detected_s: float
-    """KEDA has raised the pool."""
+    """Until KEDA has raised the pool's ``replicas``."""
     patched_s: float
-    """The operator has raised the RayCluster."""
+    """Until the operator has raised the ``replicas`` of the RayCluster."""
     formed_s: float
-    """The group has taken the task, by the task's own events (a pool's numbers may be a second old)."""
+    """Until the group has claimed the task, from the task's events (the numbers of a pool may be a second old)."""
     gone_s: float
-    """From the lowering of the pool until its last worker pod is gone."""
+    """From the moment when KEDA lowers ``replicas`` until the last worker pod is gone."""
     phases: dict[str, float]
     """The phases in the pool's record."""
 
     @property
     def group_s(self) -> float:
-        """From the patch to the group."""
+        """Seconds from the operator's patch until the group has claimed the task."""
         return self.formed_s - self.patched_s
 
 
-def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda: None) -> Ride:
-    """Run one task from zero and back to zero; call ``on_ride`` while the group is idle."""
-    given = {"message": "ride", "steps": 1} if pool == "echo" else {"prompt": "a red circle", "steps": 1}
+def run_cycle(deployment: Deployment, pool: str, while_idle: Callable[[], None] = lambda: None) -> WakeCycle:
+    """Run one task from zero and back to zero; call ``while_idle`` while the group is idle."""
+    task_input = {"message": "wake", "steps": 1} if pool == "echo" else {"prompt": "a red circle", "steps": 1}
     began, began_at = time.monotonic(), time.time()
-    task = deployment.submit(pool, given)
+    task = deployment.submit(pool, task_input)
 
-    def at(seen: Callable[[], object], what: str) -> float:
-        wait_until(seen, timeout_s=WAKE_S, what=f"{what} of {pool}", pause_s=LOOK_S)
+    def at(reached: Callable[[], object], what: str) -> float:
+        wait_until(reached, timeout_s=WAKE_S, what=f"{what} of {pool}", pause_s=POLL_S)
         return time.monotonic() - began
 
     detected = at(lambda: deployment.replicas_wanted(pool) > 0, "the detection")
     patched = at(lambda: _replicas(deployment, pool) > 0, "the patch")
     deployment.client.wait(task, timeout_s=WAKE_S)
     formed = _started(deployment, task) - began_at
-    on_ride()
+    while_idle()
     at(lambda: deployment.replicas_wanted(pool) == 0, "the lowering")
     lowered = time.monotonic()
     at(lambda: not deployment.kube.workers(pool), "the end of the pods")
@@ -63,7 +63,7 @@ def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda
     deployment.assert_tasks_ended()
     phases = dict(deployment.client.pool(pool).wake.last)
     log(f"  {pool}: group after {formed:.1f} s, {formed - patched:.1f} s after the patch; {phases}")
-    return Ride(
+    return WakeCycle(
         detected_s=detected,
         patched_s=patched,
         formed_s=formed,
@@ -74,35 +74,35 @@ def ride(deployment: Deployment, pool: str, on_ride: Callable[[], None] = lambda
 
 def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
     """Milliseconds of ``times`` POSTs, one after another; their tasks have ended when this returns."""
-    tasks, found = [], []
+    tasks, times_ms = [], []
     for number in range(times):
         began = time.perf_counter()
         tasks.append(deployment.submit(pool, {"message": str(number), "steps": 0}))
-        found.append((time.perf_counter() - began) * 1000)
+        times_ms.append((time.perf_counter() - began) * 1000)
     for task in tasks:
         deployment.client.wait(task, timeout_s=WAKE_S)
-    return found
+    return times_ms
 
 
 def burst(deployment: Deployment, pool: str, tasks: int) -> float:
     """Seconds from the first POST of a burst to the end of its last task."""
     request = {"pool": pool, "input": {"message": "burst", "steps": 1, "step_s": 0.01}}
     began = time.monotonic()
-    made: list[Task] = []
+    submitted: list[Task] = []
     for first in range(0, tasks, 100):
-        answer = deployment.client.submit_batch([request] * min(100, tasks - first))
-        made += [item.task for item in answer.results if item.task is not None]
-    assert len(made) == tasks, f"{tasks - len(made)} tasks were refused"
+        response = deployment.client.submit_batch([request] * min(100, tasks - first))
+        submitted += [item.task for item in response.results if item.task is not None]
+    assert len(submitted) == tasks, f"{tasks - len(submitted)} tasks were refused"
 
-    def done() -> bool:
+    def all_ended() -> bool:
         """A pool's numbers may be a second old, so check the last tasks too."""
-        now = deployment.client.pool(pool)
-        return now.queued + now.running == 0 and all(_ended(deployment, task) for task in made[-10:])
+        view = deployment.client.pool(pool)
+        return view.queued + view.running == 0 and all(_ended(deployment, task) for task in submitted[-10:])
 
-    wait_until(done, timeout_s=WAKE_S + tasks, what=f"the end of {tasks} tasks", pause_s=LOOK_S)
-    took = time.monotonic() - began
-    assert all(_ended(deployment, task) for task in made), "some tasks have not ended"
-    return took
+    wait_until(all_ended, timeout_s=WAKE_S + tasks, what=f"the end of {tasks} tasks", pause_s=POLL_S)
+    elapsed_s = time.monotonic() - began
+    assert all(_ended(deployment, task) for task in submitted), "some tasks have not ended"
+    return elapsed_s
 
 
 def _started(deployment: Deployment, task: Task) -> float:
@@ -114,8 +114,8 @@ def _ended(deployment: Deployment, task: Task) -> bool:
     return deployment.client.get(task).state.terminal
 
 
-def rest(deployment: Deployment, for_s: float) -> float:
-    """The operator's calls to the Kubernetes API per hour while nothing happens, without its watches."""
+def idle_calls_an_hour(deployment: Deployment, for_s: float) -> float:
+    """The operator's calls to the Kubernetes API per hour while nothing happens; watches are not counted."""
     forward = deployment.port_forward_pod("app.kubernetes.io/component=operator", METRICS_PORT)
 
     def calls() -> float:
@@ -129,9 +129,9 @@ def rest(deployment: Deployment, for_s: float) -> float:
 
 
 def _replicas(deployment: Deployment, pool: str) -> int:
-    found = [
+    clusters = [
         cluster
         for cluster in deployment.kube.custom_objects(RAY)
         if cluster["metadata"]["name"].startswith(f"{pool}-")
     ]
-    return sum(int(cluster["spec"]["workerGroupSpecs"][0].get("replicas") or 0) for cluster in found)
+    return sum(int(cluster["spec"]["workerGroupSpecs"][0].get("replicas") or 0) for cluster in clusters)

@@ -34,33 +34,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="keep the queued tasks in this folder, and reuse them")
     parser.add_argument("--fill", action="store_true", help="only fill --data to the largest depth")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # exit normally, so that the started processes end too
-    folder = given.data or Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
-    if given.fill:
-        return fill(folder, max(given.depths or DEPTHS))
+    folder = args.data or Path(tempfile.mkdtemp(prefix="daybreak-bench-"))
+    if args.fill:
+        return fill(folder, max(args.depths or DEPTHS))
     try:
-        rows, server = measure(folder, quick=given.quick, parts=given.part or PARTS, depths=given.depths)
+        rows, server = measure(folder, quick=args.quick, parts=args.part or PARTS, depths=args.depths)
     finally:
-        if given.data is None:
+        if args.data is None:
             shutil.rmtree(folder, ignore_errors=True)
     report = table.report(server=server)
-    path = given.out / "queue.json"
-    kept = load(path).rows if given.part and path.exists() else []
-    for row in table.merged(kept, rows):
+    path = args.out / "queue.json"
+    earlier = load(path).rows if args.part and path.exists() else []
+    for row in table.merged(earlier, rows):
         report.add(row)
-    report.save(given.out)
+    report.save(args.out)
     print(report.table())
     return 0
 
 
 def fill(folder: Path, depth: int) -> int:
     """Queue ``depth`` tasks and keep them, so that a later run need not wait for that."""
-    theirs, ours = spare_cores()
-    with BenchServer(folder / "rate", cores=theirs) as server:
-        rate.fill(server.url, depth, cores=ours)
+    server_cores, client_cores = spare_cores()
+    with BenchServer(folder / "rate", cores=server_cores) as server:
+        rate.fill(server.url, depth, cores=client_cores)
         server.calm()
     return 0
 
@@ -69,28 +69,32 @@ def measure(
     folder: Path, *, quick: bool, parts: list[str] | tuple[str, ...], depths: list[int] | None
 ) -> tuple[list[Row], str]:
     """The rows of the chosen parts, and the name of the server."""
-    theirs, ours = spare_cores()
+    server_cores, client_cores = spare_cores()
     depths = sorted(depths or (QUICK_DEPTHS if quick else DEPTHS))
     samples, tasks, repeats = (300, 3_000, 2) if quick else (2_500, 12_000, 3)
     rows: list[Row] = []
-    with BenchServer(folder / "everysec", cores=theirs) as server:
+    with BenchServer(folder / "everysec", cores=server_cores) as server:
         name = server.version()
         if "handoff" in parts:
-            rows += table.handoff_rows(handoff.measure(server.url, samples=samples, cores=ours))
+            rows += table.handoff_rows(handoff.measure(server.url, samples=samples, cores=client_cores))
         if "costs" in parts:
-            rows += table.cost_rows(costs.measure(server, calls=samples, cores=ours))
+            rows += table.cost_rows(costs.measure(server, calls=samples, cores=client_cores))
         _print(rows)
     if "rate" in parts:
-        with BenchServer(folder / "rate", cores=theirs) as server:
+        with BenchServer(folder / "rate", cores=server_cores) as server:
             rates = []
             for depth in depths:
-                rates.append(rate.measure(server, depth=depth, tasks=tasks, repeats=repeats, cores=ours))
+                rates.append(
+                    rate.measure(server, depth=depth, tasks=tasks, repeats=repeats, cores=client_cores)
+                )
                 print(rates[-1], file=sys.stderr, flush=True)
         rows += table.rate_rows(rates)
     if "always" in parts:
-        with BenchServer(folder / "always", fsync="always", cores=theirs) as server:
-            hands = handoff.measure(server.url, samples=samples // 4, cores=ours)
-            always = rate.measure(server, depth=depths[0], tasks=tasks // 4, repeats=repeats, cores=ours)
+        with BenchServer(folder / "always", fsync="always", cores=server_cores) as server:
+            hands = handoff.measure(server.url, samples=samples // 4, cores=client_cores)
+            always = rate.measure(
+                server, depth=depths[0], tasks=tasks // 4, repeats=repeats, cores=client_cores
+            )
         rows += table.always_rows(always, hands)
     return rows, name
 

@@ -36,7 +36,7 @@ def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mappi
         os.sched_setaffinity(0, before)
 
 
-def _each(server: BenchServer, calls: int, action: Callable[[], object]) -> float:
+def _cpu_us(server: BenchServer, calls: int, action: Callable[[], object]) -> float:
     action()
     before = server.cpu_s()
     for _ in range(calls):
@@ -47,22 +47,22 @@ def _each(server: BenchServer, calls: int, action: Callable[[], object]) -> floa
 def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
     queue, me = RedisQueue(server.url, pool=POOL), group(0)
     queue.register(me, ttl_s=3600)
-    found = {
-        "a claim that finds nothing": _each(server, calls, lambda: queue.claim(me, wait_s=0)),
-        "a refresh of a group": _each(server, calls, lambda: queue.register(me, ttl_s=3600)),
+    costs = {
+        "a claim that finds nothing": _cpu_us(server, calls, lambda: queue.claim(me, wait_s=0)),
+        "a refresh of a group": _cpu_us(server, calls, lambda: queue.register(me, ttl_s=3600)),
     }
     asyncio.run(_submit(server.url, 1))
     claim = queue.claim(me, wait_s=5)
     assert isinstance(claim, Claim)
     step = [EventDraft(type="progress", data=_STEP)]
-    found["a renewal of a lease"] = _each(server, calls, lambda: queue.renew(claim.lease))
-    found["a report of one event"] = _each(
+    costs["a renewal of a lease"] = _cpu_us(server, calls, lambda: queue.renew(claim.lease))
+    costs["a report of one event"] = _cpu_us(
         server, calls, lambda: queue.report(claim.lease, step, fields=_STEP)
     )
     queue.settle(claim.lease, Finished(artifacts=()))
     queue.deregister(me)
     queue.close()
-    return found
+    return costs
 
 
 async def _submit(url: str, number: int) -> None:
@@ -81,25 +81,27 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
     tick = (server.cpu_s() - before) / calls * 1e6
     bare, followed = [], []
     for _ in range(ROUNDS):  # alternated, because the difference is small beside the noise of a machine
-        bare.append(await _both(server, store, calls))
+        bare.append(await _alone_and_batched(server, store, calls))
         with _followers(server.url) as ready:
             await asyncio.to_thread(ready)
-            followed.append(await _both(server, store, calls))
+            followed.append(await _alone_and_batched(server, store, calls))
     await store.close()
     return {
         "a tick": tick,
         "a submit of one task": statistics.median(alone for alone, _ in bare),
-        "an event sent to one reader": _more(followed, bare, 0) / READERS,
-        "an event sent to one reader, many at once": _more(followed, bare, 1) / READERS,
+        "an event sent to one reader": _difference(followed, bare, 0) / READERS,
+        "an event sent to one reader, many at once": _difference(followed, bare, 1) / READERS,
     }
 
 
-def _more(followed: Sequence[tuple[float, float]], bare: Sequence[tuple[float, float]], at: int) -> float:
+def _difference(
+    followed: Sequence[tuple[float, float]], bare: Sequence[tuple[float, float]], at: int
+) -> float:
     return statistics.median(pair[at] for pair in followed) - statistics.median(pair[at] for pair in bare)
 
 
-async def _both(server: BenchServer, store: RedisStore, calls: int) -> tuple[float, float]:
-    """The cost of a task that is submitted alone, and in a batch."""
+async def _alone_and_batched(server: BenchServer, store: RedisStore, calls: int) -> tuple[float, float]:
+    """The server's CPU time for a task that is submitted alone, and for a task in a batch."""
     return await _submits(server, store, calls), await _submits(server, store, 5 * calls, batch=BATCH)
 
 

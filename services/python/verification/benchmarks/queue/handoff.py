@@ -1,7 +1,7 @@
 """Measures the time from a submit until a waiting leader has the task, beside BLPOP.
 
-Two processes use the production classes on one server. Raw and Daybreak samples alternate, so both see the same
-machine. A raw sample is one RPUSH of the same client library and one BLPOP that waits for it.
+Two processes use the production classes on one server. Raw and Daybreak samples alternate, so that other load on the
+machine affects both. A raw sample is one RPUSH by the same client library, and one BLPOP that waits for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from verification.benchmarks.queue.tasks import POOL, group, plain
 RAW_KEY = "raw-hand-off"
 WARM_UP = 100
 PAUSE_S = (0.002, 0.005)
-"""The pause in which the leader starts to wait again; longer than its settle and its claim take."""
+"""The pause before each sample: long enough for the leader to settle its task and wait again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def halves(values: Sequence[float], share: float) -> tuple[float, float]:
-    """The smallest and largest quantile of the tenths of the run: how much it varied."""
+def tenths_range(values: Sequence[float], share: float) -> tuple[float, float]:
+    """The smallest and the largest value of the quantile in any tenth of the run: how much it varied."""
     size = max(1, len(values) // 10)
     parts = [quantile(values[at : at + size], share) for at in range(0, len(values), size)]
     return min(parts), max(parts)
@@ -51,14 +51,14 @@ def halves(values: Sequence[float], share: float) -> tuple[float, float]:
 def measure(url: str, *, samples: int, cores: Collection[int]) -> HandOff:
     """Take ``samples`` of each kind."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
+    our_end, leader_end = context.Pipe()
     total = samples + WARM_UP
-    leader = context.Process(target=_lead, args=(url, theirs, total, set(cores)), daemon=True)
+    leader = context.Process(target=_lead, args=(url, leader_end, total, set(cores)), daemon=True)
     leader.start()
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(cores))
     try:
-        raw, queue = asyncio.run(_produce(url, ours, total))
+        raw, queue = asyncio.run(_produce(url, our_end, total))
     finally:
         os.sched_setaffinity(0, before)
         leader.join(30)

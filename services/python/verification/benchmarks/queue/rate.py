@@ -1,7 +1,7 @@
-"""Measures tasks per second at the level of the store: submitted in batches, claimed and settled, with all records.
+"""Measures how many tasks per second the store can submit in batches, claim and settle, with all their records.
 
-One producer and a few leaders are processes on other cores than the server. The depth of the queue stays the same,
-because the producer runs only a little ahead of the leaders.
+One producer process and a few leader processes run on other cores than the server. The depth of the queue stays the
+same, because the producer runs only a little ahead of the leaders.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class Rate:
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]
-    """For each repeat: submitted, claimed and settled."""
+    """Tasks per second in each repeat: submitted, claimed and settled."""
     single_s: float
-    """The same with one group in each leader process, so one task a call."""
+    """The same with one group in each leader process, so that each call settles one task."""
     raw_s: float
-    """The median for payloads through a plain list, alternated with the repeats: the same clients, RPUSH in the same
-    batches, one LPOP each."""
+    """The baseline: payloads through a plain list, with RPUSH in the same batches and one LPOP for each. It is the
+    median of rounds that alternate with the repeats."""
 
 
 class Counters:
-    """Counters that the processes share; each writes only its own, so there are no locks."""
+    """Counters in shared memory. Each process writes only its own counter, so no locks are needed."""
 
     def __init__(self, leaders: int) -> None:
         self.submitted = _SPAWN.RawValue("q", 0)
@@ -64,7 +64,7 @@ class Counters:
         self.go = _SPAWN.Event()
 
     @property
-    def done(self) -> int:
+    def settled_total(self) -> int:
         """Tasks settled by all leaders."""
         return sum(self.settled)
 
@@ -77,12 +77,12 @@ def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> N
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
     """Fill to ``depth``, then measure submit alone, settle alone, and both together."""
-    have = _queued(server)
+    queued = _queued(server)
     before = server.info()["used_memory"]
-    fill(server.url, max(0, depth - have), cores=cores)
+    fill(server.url, max(0, depth - queued), cores=cores)
     server.calm()
     after = server.info()["used_memory"]
-    a_task = (after - before) / (depth - have) if have < depth / 2 else after / have
+    a_task = (after - before) / (depth - queued) if queued < depth / 2 else after / queued
     half = max(500, tasks // 2)
     cpu = server.cpu_s()
     submits = half / _run(server.url, produced=half, settled=0, cores=cores)
@@ -136,7 +136,7 @@ def _run(
                     raise RuntimeError("a process of the benchmark ended early; its error is above")
         started = time.monotonic()
         counters.go.set()
-        while counters.submitted.value < produced or counters.done < settled:
+        while counters.submitted.value < produced or counters.settled_total < settled:
             if any(worker.exitcode not in (None, 0) for worker in workers):
                 raise RuntimeError("a process of the benchmark ended early; its error is above")
             time.sleep(0.002)
@@ -197,7 +197,7 @@ def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[i
         counters.go.wait()
         ticked = time.monotonic()
         for at in range(0, number, BATCH):
-            while counters.submitted.value - counters.done > ahead - BATCH:
+            while counters.submitted.value - counters.settled_total > ahead - BATCH:
                 await asyncio.sleep(0.0005)
             batch = min(BATCH, number - at)
             await _submit(store, plain, at, batch)
@@ -213,37 +213,41 @@ def _produce(url: str, counters: Counters, number: int, ahead: int, cores: set[i
 def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], width: int) -> None:
     os.sched_setaffinity(0, cores)
     queue, done = RedisQueue(url, pool=POOL, timeout_s=30), Finished(artifacts=())
-    mine = [group(at * WIDTH + offset) for offset in range(width)]
-    for me in mine:
+    groups = [group(at * WIDTH + offset) for offset in range(width)]
+    for me in groups:
         queue.register(me, ttl_s=3600)
     counters.ready.release()
     counters.go.wait()
     held: list[tuple[Lease, GroupRecord]] = []
     while True:
-        last = counters.done >= number
+        enough = counters.settled_total >= number
         if not held:
-            if last:
+            if enough:
                 break
-            held = _first(queue, mine)
-        answers = queue.settle_each([(lease, done, None if last else me) for lease, me in held])
+            held = _first_claims(queue, groups)
+        answers = queue.settle_each([(lease, done, None if enough else me) for lease, me in held])
         counters.settled[at] += len(held)
         held = [
             (answer.next.lease, me)
             for answer, (_, me) in zip(answers, held, strict=True)
             if answer.next is not None
         ]
-    for me in mine:
+    for me in groups:
         queue.deregister(me)
     queue.close()
 
 
-def _first(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
+def _first_claims(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
     """The first claims of idle groups."""
-    first = queue.claim(groups[0], wait_s=5)
-    if first is None:
+    first_claim = queue.claim(groups[0], wait_s=5)
+    if first_claim is None:
         return []
-    rest = queue.claim_each(groups[1:]) if len(groups) > 1 else []
-    return [(claim.lease, me) for claim, me in zip([first, *rest], groups, strict=True) if claim is not None]
+    other_claims = queue.claim_each(groups[1:]) if len(groups) > 1 else []
+    return [
+        (claim.lease, me)
+        for claim, me in zip([first_claim, *other_claims], groups, strict=True)
+        if claim is not None
+    ]
 
 
 def _produce_raw(url: str, counters: Counters, number: int, ahead: int, cores: set[int]) -> None:
@@ -252,7 +256,7 @@ def _produce_raw(url: str, counters: Counters, number: int, ahead: int, cores: s
     counters.ready.release()
     counters.go.wait()
     for at in range(0, number, BATCH):
-        while counters.submitted.value - counters.done > ahead - BATCH:
+        while counters.submitted.value - counters.settled_total > ahead - BATCH:
             time.sleep(0.0005)
         batch = min(BATCH, number - at)
         client.rpush("raw-tasks", *[b"x" * 250] * batch)
@@ -265,7 +269,7 @@ def _lead_raw(url: str, counters: Counters, at: int, number: int, cores: set[int
     client = connect(url, timeout_s=30)
     counters.ready.release()
     counters.go.wait()
-    while counters.done < number:
+    while counters.settled_total < number:
         if client.lpop("raw-tasks") is not None:
             counters.settled[at] += 1
     client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from verification.benchmarks.queue.handoff import HandOff, halves, quantile
+from verification.benchmarks.queue.handoff import HandOff, quantile, tenths_range
 from verification.benchmarks.queue.rate import BATCH, LEADERS, WIDTH, Rate
 from verification.results import Report, Row
 
@@ -32,18 +32,18 @@ def report(*, server: str) -> Report:
     )
 
 
-def merged(kept: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """Earlier rows, with the new measurements in their places, and the flatness over all of them."""
+def merged(earlier: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """The earlier rows, with new measurements in their places and new rows for the change with depth."""
     new = {row.what: row for row in rows}
-    found = [new.pop(row.what, row) for row in kept if not row.what.startswith(FLATNESS)]
-    found += new.values()
-    at = [number for number, row in enumerate(found) if row.what.startswith(TASKS)]
+    combined = [new.pop(row.what, row) for row in earlier if not row.what.startswith(FLATNESS)]
+    combined += new.values()
+    at = [number for number, row in enumerate(combined) if row.what.startswith(TASKS)]
     if len(at) > 1:
-        found[at[-1] + 1 : at[-1] + 1] = [
-            _flatness([found[number] for number in at]),
-            *_flatness_of_cpu(found),
+        combined[at[-1] + 1 : at[-1] + 1] = [
+            _flatness([combined[number] for number in at]),
+            *_flatness_of_cpu(combined),
         ]
-    return found
+    return combined
 
 
 def _flatness(rows: Sequence[Row]) -> Row:
@@ -57,7 +57,7 @@ def _flatness(rows: Sequence[Row]) -> Row:
 
 
 def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
-    """The same for a task's CPU time on the server, which other work on the machine changes less than a rate."""
+    """The same for a task's CPU time on the server, which other load on the machine affects less than the rate."""
     parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
     if any(len(part) < 2 for part in parts):
         return []
@@ -79,19 +79,20 @@ def short(number: int) -> str:
     return f"{number:,}"
 
 
-def handoff_rows(seen: HandOff, *, prefix: str = "") -> list[Row]:
+def handoff_rows(times: HandOff, *, prefix: str = "") -> list[Row]:
     """Median and p99 of enqueue → claimed, beside the raw hand-off."""
-    raw, ours = statistics.median(seen.raw_ms), statistics.median(seen.queue_ms)
-    raw99, ours99 = quantile(seen.raw_ms, 0.99), quantile(seen.queue_ms, 0.99)
+    raw, ours = statistics.median(times.raw_ms), statistics.median(times.queue_ms)
+    raw99, ours99 = quantile(times.raw_ms, 0.99), quantile(times.queue_ms, 0.99)
     baseline = "RPUSH → BLPOP, alternated in the same run"
     return [
         Row(
             f"{prefix}Enqueue → claim by an idle group, median", ours, "ms", raw, baseline, target="≤ baseline + 2 ms",
-            held=ours - raw <= OVER_MS, spread=halves(seen.queue_ms, 0.5), note=f"{len(seen.queue_ms):,} samples",
+            held=ours - raw <= OVER_MS, spread=tenths_range(times.queue_ms, 0.5),
+            note=f"{len(times.queue_ms):,} samples",
         ),
         Row(
             f"{prefix}Enqueue → claim by an idle group, p99", ours99, "ms", raw99, baseline, target="≤ 10 ms",
-            held=ours99 <= P99_MS, spread=halves(seen.queue_ms, 0.99),
+            held=ours99 <= P99_MS, spread=tenths_range(times.queue_ms, 0.99),
         ),
     ]  # fmt: skip
 

@@ -31,7 +31,7 @@ from verification.benchmarks.queue.server import BenchServer
 from verification.benchmarks.scale import rows
 from verification.benchmarks.scale.heads import Heads
 from verification.benchmarks.scale.nodes import PLACE, KwokMissingError, nodes
-from verification.benchmarks.scale.rows import Rest, Size, Way
+from verification.benchmarks.scale.rows import Change, Idle, Size
 from verification.benchmarks.scale.subject import ACTIONS, RECONCILED, Operator
 from verification.benchmarks.scale.watching import Observed, Watching
 from verification.results import FOLDER, Report, Row
@@ -43,7 +43,7 @@ ABOUT = (
     "shows the change, and the baseline is the time until the last pod has changed."
 )
 WAIT_S = 1800.0
-REST_S, QUICK_REST_S = 330.0, 30.0
+IDLE_S, QUICK_IDLE_S = 330.0, 30.0
 
 
 class Testbed:
@@ -77,7 +77,7 @@ class Testbed:
                 _content_type=JSON_PATCH,
             )
 
-    def way(self, operator: Operator, begin: Callable[[], None], groups: int) -> Way:
+    def measure_change(self, operator: Operator, begin: Callable[[], None], groups: int) -> Change:
         """Measure until every pool has ``groups`` groups."""
         pods = self.size.pools * (1 + groups * self.size.hosts)
         cpu, calls, began = operator.cpu_s, operator.calls, time.monotonic()
@@ -92,24 +92,24 @@ class Testbed:
                     f"  {len(self.observed.running):,} of {pods:,} pods run; operator {operator.memory_mib:.0f} MiB"
                 )
             wanted = {"phase": "Ready" if groups else "Zero", "ready": groups, "wanted": groups}
-            at, put = (
+            status_at, deployed_at = (
                 self.observed.pools_are(self.size.pools, **wanted),
                 self.heads.deployed_on(self.size.pools),
             )
             all_run = len(self.observed.running) == len(self.observed.pods) == pods
-            return max(at, put) if at and put and all_run else None
+            return max(status_at, deployed_at) if status_at and deployed_at and all_run else None
 
-        at = wait_until(
+        status_at = wait_until(
             reached, timeout_s=WAIT_S, what=f"{pods:,} pods and all pools at {groups}", pause_s=0.2
         )
-        found = Way(
+        change = Change(
             pods_s=self.observed.pods_changed_at - began,
-            pools_s=at - began,
+            pools_s=status_at - began,
             cpu_s=operator.cpu_s - cpu,
             calls=operator.calls - calls,
         )
-        log(f"all pools at {groups}: {found}")
-        return found
+        log(f"all pools at {groups}: {change}")
+        return change
 
 
 def main() -> int:
@@ -121,7 +121,7 @@ def main() -> int:
     size = Size(pools=10 if options.quick else options.pools, groups=options.groups, hosts=2)
     report = Report(name="k8s-scale", title="The operator at scale", about=ABOUT)
     try:
-        measure(report, size, rest_s=QUICK_REST_S if options.quick else REST_S)
+        measure(report, size, idle_s=QUICK_IDLE_S if options.quick else IDLE_S)
     except KwokMissingError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -131,7 +131,7 @@ def main() -> int:
     return 0
 
 
-def measure(report: Report, size: Size, *, rest_s: float) -> None:
+def measure(report: Report, size: Size, *, idle_s: float) -> None:
     """Measure all rows."""
     api, _ = connect()
     with ExitStack() as stack:
@@ -165,64 +165,69 @@ def measure(report: Report, size: Size, *, rest_s: float) -> None:
         try:
             wait_until(operator.metrics, timeout_s=60, what="the operator")
             empty = operator.memory_mib
-            made = bench.way(operator, bench.make, 0)
-            raised = bench.way(operator, lambda: bench.scale(size.groups), size.groups)
-            calm = _rest(operator, rest_s)
+            created = bench.measure_change(operator, bench.make, 0)
+            raised = bench.measure_change(operator, lambda: bench.scale(size.groups), size.groups)
+            idle = _measure_idle(operator, idle_s)
             again, acted = [], 0.0
             for _ in range(2):
                 operator.stop()
                 operator = begin()
                 again.append(_reconciled_all(operator, size.pools))
                 acted += sum(operator.metrics().get(ACTIONS, []))
-            most = operator.memory_mib
-            lowered = bench.way(operator, lambda: bench.scale(0), 0)
+            peak_mib = operator.memory_mib
+            lowered = bench.measure_change(operator, lambda: bench.scale(0), 0)
         except BaseException:
             log((folder / "operator.log").read_text(errors="replace")[-4000:])
             raise
         finally:
             operator.stop()
-    for row in (*_rows(size, made, raised, lowered, calm, empty), *rows.restarts(size, again, acted, most)):
+    for row in (
+        *_rows(size, created, raised, lowered, idle, empty),
+        *rows.restarts(size, again, acted, peak_mib),
+    ):
         report.add(row)
 
 
-def _rows(size: Size, made: Way, raised: Way, lowered: Way, calm: Rest, empty_mib: float) -> Iterator[Row]:
+def _rows(
+    size: Size, created: Change, raised: Change, lowered: Change, idle: Idle, empty_mib: float
+) -> Iterator[Row]:
     pools, groups = size.pools, size.groups
-    yield from rows.way(
-        f"Create {pools:,} pools: until every head runs and has its Serve application", made, pools
+    yield from rows.change_rows(
+        f"Create {pools:,} pools: until every head runs and has its Serve application", created, pools
     )
-    yield from rows.way(
+    yield from rows.change_rows(
         f"Scale {pools:,} pools from 0 to {groups} groups ({size.pods:,} pods): until every group is ready",
         raised,
         pools,
     )
-    yield from rows.way(
+    yield from rows.change_rows(
         f"Scale {pools:,} pools from {groups} groups to 0: until every pool is at zero", lowered, pools
     )
-    yield from rows.rest(size, calm, empty_mib)
+    yield from rows.idle_rows(size, idle, empty_mib)
 
 
-def _rest(operator: Operator, for_s: float) -> Rest:
+def _measure_idle(operator: Operator, for_s: float) -> Idle:
     time.sleep(15)
     cpu, calls = operator.cpu_s, operator.calls
     time.sleep(for_s)
-    found = Rest(
+    idle = Idle(
         for_s=for_s,
         calls_an_hour=(operator.calls - calls) * 3600 / for_s,
         cores=(operator.cpu_s - cpu) / for_s,
         memory_mib=operator.memory_mib,
     )
-    log(f"at rest: {found}")
-    return found
+    log(f"at rest: {idle}")
+    return idle
 
 
 def _reconciled_all(operator: Operator, pools: int) -> float:
     def reconciled() -> float | None:
-        at = operator.metrics().get(RECONCILED, [])
-        return max(at) - operator.began if len(at) == pools else None
+        times = operator.metrics().get(RECONCILED, [])
+        return max(times) - operator.began if len(times) == pools else None
 
-    took = wait_until(reconciled, timeout_s=300, what="a reconcile of every pool", pause_s=0.5)
-    log(f"a new operator has reconciled every pool after {took:.1f} s")
-    return float(took or 0)
+    elapsed_s = wait_until(reconciled, timeout_s=300, what="a reconcile of every pool", pause_s=0.5)
+    log(f"a new operator has reconciled every pool after {elapsed_s:.1f} s")
+    return float(elapsed_s or 0)
 
 
 @contextmanager

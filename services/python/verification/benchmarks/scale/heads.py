@@ -1,7 +1,7 @@
 """Simulates Ray on pods without processes: Serve's REST API for every head, and a record in Redis for every group.
 
-A group exists once all pods of a replica are ready and Serve's target has room for it; it ends with its first pod.
-It is never busy, so the operator can remove it at once.
+A group starts when all pods of a replica are ready and Serve's target has room for it. It ends when its first pod is
+gone. It is never busy, so the operator can remove it at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Head:
     ready: dict[str, set[str]] = field(default_factory=dict)
     """The ready pods of each replica."""
     groups: dict[str, GroupRecord] = field(default_factory=dict)
-    """By replica."""
+    """The group of each replica."""
 
 
 class Heads:
@@ -55,7 +55,7 @@ class Heads:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """End."""
+        """Stop the server and close all connections."""
         self._server.shutdown()
         self._server.server_close()
         for head in self._heads.values():
@@ -83,12 +83,12 @@ class Heads:
 
     def deployed_on(self, number: int) -> float | None:
         """When the last of ``number`` heads got its application; ``None`` until then."""
-        found = [head.deployed_at for head in list(self._heads.values()) if head.deployed_at]
-        return max(found) if len(found) == number else None
+        times = [head.deployed_at for head in list(self._heads.values()) if head.deployed_at]
+        return max(times) if len(times) == number else None
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         """The reply to one call; ``None`` if there is no such head."""
-        cluster, _, rest = path.removeprefix("/").partition("/")
+        cluster, _, subpath = path.removeprefix("/").partition("/")
         with self._lock:
             head = self._heads.get(cluster)
             if head is None:
@@ -98,7 +98,7 @@ class Heads:
                 head.target = head.target or self._ranks * head.config["args"]["groups"]
                 head.deployed_at = head.deployed_at or time.monotonic()
                 self._form(head)
-            elif rest.endswith("/scale"):
+            elif subpath.endswith("/scale"):
                 head.target = body["target_num_replicas"]
                 self._form(head)
             else:

@@ -1,4 +1,4 @@
-"""Simulated nodes: kwok plays their kubelets, so that pods run without a machine."""
+"""Simulated nodes. kwok acts as their kubelets, so that pods seem to run without a machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACE: dict[str, Any] = {
     "tolerations": [{"key": MARK, "operator": "Exists", "effect": "NoSchedule"}],
     "terminationGracePeriodSeconds": 0,
 }
-"""What a pod's spec needs to be scheduled on one."""
+"""What a pod's spec needs to be scheduled on a simulated node."""
 
 
 class KwokMissingError(RuntimeError):
@@ -40,7 +40,7 @@ def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
     for name in names:
         core.create_node(_node(name))
     chosen = f"--manage-nodes-with-annotation-selector={MARK}=fake"
-    # Without leases Kubernetes takes the nodes for dead after 40 s, and their pods for not ready.
+    # Without leases, Kubernetes would consider the nodes dead and their pods not ready after 40 s.
     lease = "--node-lease-duration-seconds=40"
     command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen, lease]
     with log.open("wb") as out:

@@ -16,9 +16,9 @@ class Size:
 
     pools: int
     groups: int
-    """Of a pool."""
+    """Groups of each pool."""
     hosts: int
-    """Pods of a group."""
+    """Pods of each group."""
 
     @property
     def pods(self) -> int:
@@ -30,22 +30,22 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Change:
     """A change of all pools at once. Seconds count from the request."""
 
     pods_s: float
-    """Until the last pod ran, or was gone."""
+    """Until the last pod ran or was gone."""
     pools_s: float
     """Until the last pool's status showed the requested state."""
     cpu_s: float
-    """CPU that the operator used."""
+    """CPU seconds that the operator used."""
     calls: float
-    """Of the operator to the Kubernetes API."""
+    """Calls of the operator to the Kubernetes API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
-    """While nothing happens."""
+class Idle:
+    """The operator's costs while nothing happens."""
 
     for_s: float
     calls_an_hour: float
@@ -53,34 +53,34 @@ class Rest:
     memory_mib: float
 
 
-def way(what: str, of: Way, pools: int) -> Iterator[Row]:
+def change_rows(what: str, change: Change, pools: int) -> Iterator[Row]:
     """A change of all pools, beside the time that Kubernetes needs for the pods."""
     yield Row(
         what=what,
-        value=of.pools_s,
+        value=change.pools_s,
         unit="s",
-        baseline=of.pods_s,
+        baseline=change.pods_s,
         baseline_what="until the last pod has changed: KubeRay, scheduler, kwok",
-        note=f"operator: {of.cpu_s:.1f} s of CPU, {of.calls / pools:.1f} calls to the Kubernetes API per pool",
+        note=f"operator: {change.cpu_s:.1f} s of CPU, {change.calls / pools:.1f} calls to the Kubernetes API per pool",
     )
 
 
-def rest(size: Size, of: Rest, empty_mib: float) -> Iterator[Row]:
+def idle_rows(size: Size, idle: Idle, empty_mib: float) -> Iterator[Row]:
     """The cost of the operator while nothing changes."""
     yield Row(
         what=f"Operator with {size}: memory at rest",
-        value=of.memory_mib,
+        value=idle.memory_mib,
         unit="MiB",
         baseline=empty_mib,
         baseline_what="with no pool",
-        note=f"{(of.memory_mib - empty_mib) * 1024 / size.pods:.1f} KiB per pod",
+        note=f"{(idle.memory_mib - empty_mib) * 1024 / size.pods:.1f} KiB per pod",
     )
-    yield Row(what=f"Operator with {size}: CPU at rest", value=of.cores, unit="cores")
+    yield Row(what=f"Operator with {size}: CPU at rest", value=idle.cores, unit="cores")
     yield Row(
         what=f"Operator with {size}: calls to the Kubernetes API per hour at rest",
-        value=of.calls_an_hour,
+        value=idle.calls_an_hour,
         unit="calls",
-        note=f"measured for {of.for_s:.0f} s; watches are not counted; full lists come every {SYNC_S:.0f} s",
+        note=f"measured for {idle.for_s:.0f} s; watches are not counted; full lists come every {SYNC_S:.0f} s",
     )
 
 

@@ -48,11 +48,11 @@ class Operator:
                 text = answer.read().decode()
         except (urllib.error.URLError, OSError):
             return {}
-        found: dict[str, list[float]] = {}
+        values: dict[str, list[float]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                found.setdefault(sample.name, []).append(sample.value)
-        return found
+                values.setdefault(sample.name, []).append(sample.value)
+        return values
 
     @property
     def memory_mib(self) -> float:

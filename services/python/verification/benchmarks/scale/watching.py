@@ -24,7 +24,7 @@ Handler = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(slots=True)
 class Observed:
-    """The last status of each pool and when it came, and the running pods. Times are monotonic seconds."""
+    """The last status of each pool with the time of its last change, and the pods. Times are monotonic seconds."""
 
     pools: dict[str, tuple[Mapping[str, Any], float]] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
@@ -36,9 +36,11 @@ class Observed:
         """Handle an event of a pool; an unchanged status does not count."""
         status = body.get("status") or {}
         name = body["metadata"]["name"]
-        now = {key: status.get(key) for key in ("phase", "ready", "replicas", "wanted", "observedGeneration")}
-        if kind != "DELETED" and self.pools.get(name, ({}, 0.0))[0] != now:
-            self.pools[name] = (now, time.monotonic())
+        relevant = {
+            key: status.get(key) for key in ("phase", "ready", "replicas", "wanted", "observedGeneration")
+        }
+        if kind != "DELETED" and self.pools.get(name, ({}, 0.0))[0] != relevant:
+            self.pools[name] = (relevant, time.monotonic())
 
     def pod(self, kind: str, body: Mapping[str, Any]) -> None:
         """Handle an event of a pod."""
@@ -55,8 +57,8 @@ class Observed:
 
     def pools_are(self, number: int, **wanted: Any) -> float | None:
         """When the last of ``number`` pools reached the wanted status; ``None`` until then."""
-        found = [at for status, at in list(self.pools.values()) if wanted.items() <= status.items()]
-        return max(found) if len(found) == number else None
+        times = [at for status, at in list(self.pools.values()) if wanted.items() <= status.items()]
+        return max(times) if len(times) == number else None
 
 
 class Watching:
@@ -64,7 +66,7 @@ class Watching:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._api, self._namespace = api, namespace
-        self._over = threading.Event()
+        self._stopping = threading.Event()
 
     def pools(self, handle: Handler) -> None:
         """All GeneratorPools of the namespace."""
@@ -82,25 +84,25 @@ class Watching:
 
     def close(self) -> None:
         """The threads end at their next event."""
-        self._over.set()
+        self._stopping.set()
 
     def _begin(self, handle: Handler, follow: Callable[..., Any]) -> None:
         threading.Thread(target=self._follow, args=(handle, follow), daemon=True).start()
 
     def _follow(self, handle: Handler, follow: Callable[..., Any]) -> None:
         """Start from the beginning each time; repeated events change nothing."""
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             with contextlib.suppress(HTTPError, ApiException, OSError):
                 answer = follow(watch=True, _preload_content=False)
                 for line in _lines(answer):
                     event = json.loads(line)
-                    if event["type"] == "ERROR" or self._over.is_set():
+                    if event["type"] == "ERROR" or self._stopping.is_set():
                         break
                     handle(event["type"], event["object"])
 
 
 def _lines(answer: Any) -> Any:
-    rest = b""
+    partial = b""
     for chunk in answer.stream(amt=None, decode_content=False):
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, partial = (partial + chunk).split(b"\n")
         yield from whole

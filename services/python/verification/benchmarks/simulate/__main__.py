@@ -1,7 +1,8 @@
-"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: 100 k tasks/s on 10 k groups, by shards.
+"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
 
-One million clients follow the tasks. The service times come from `verification.benchmarks.queue`
-(docs/figures/queue.json). The program prints the table, and writes `simulate.json` and `simulate.svg`.
+The number of shards varies, and one million clients follow the tasks. The service times come from
+`verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes `simulate.json` and
+`simulate.svg`.
 """
 
 from __future__ import annotations
@@ -31,46 +32,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--costs", type=Path, default=FOLDER, help="folder of queue.json")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        costs, source = measured(given.costs)
+        costs, source = measured(args.costs)
     except NotMeasuredError as exc:
         print(exc, file=sys.stderr)
         return 2
-    shards = SHARDS[2:7:2] if given.quick else SHARDS
-    for_s = 1.5 if given.quick else 4.0
+    shards = SHARDS[2:7:2] if args.quick else SHARDS
+    for_s = 1.5 if args.quick else 4.0
     routed, everywhere = Assumptions(), Assumptions(follow_all=True)
     few = [number for number in shards if number in SHOWN] or shards[-1:]
     runs = {
         "each gateway follows only the pools of its clients": [
-            (number, simulate(replace(routed, shards=number), costs, seed=given.seed, for_s=for_s))
+            (number, simulate(replace(routed, shards=number), costs, seed=args.seed, for_s=for_s))
             for number in shards
         ],
         "every gateway follows every pool": [
-            (number, simulate(replace(everywhere, shards=number), costs, seed=given.seed, for_s=for_s))
+            (number, simulate(replace(everywhere, shards=number), costs, seed=args.seed, for_s=for_s))
             for number in few
         ],
         "the busiest pool has twice the mean load": [
             (
                 number,
-                simulate(replace(routed, shards=number, hottest=2.0), costs, seed=given.seed, for_s=for_s),
+                simulate(replace(routed, shards=number, hottest=2.0), costs, seed=args.seed, for_s=for_s),
             )
             for number in few
         ],
     }
     lines = [
-        Line(name=name, points=[(number, seen.lag(0.99) * 1e3) for number, seen in found])
-        for name, found in runs.items()
+        Line(name=name, points=[(number, result.lag(0.99) * 1e3) for number, result in results])
+        for name, results in runs.items()
     ]
-    given.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     draw(
         lines,
         title="Submit to start, p99, at 100 k tasks/s on 10 k groups",
         limit_ms=PROMISE_S * 1e3,
-        path=given.out / "simulate.svg",
+        path=args.out / "simulate.svg",
     )
-    report = table.report(runs, costs=costs, source=source, seed=given.seed, promise_s=PROMISE_S)
-    report.save(given.out)
+    report = table.report(runs, costs=costs, source=source, seed=args.seed, promise_s=PROMISE_S)
+    report.save(args.out)
     print(report.table())
     return 0
 

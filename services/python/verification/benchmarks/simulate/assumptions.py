@@ -30,14 +30,14 @@ class Assumptions:
     subscribers_a_gateway: int = 5_000
     submits_a_gateway_s: float = 1_500
     follow_all: bool = False
-    """Whether each gateway follows every pool (as on one machine), or a subscriber is routed to one that
-    follows the pool of its task."""
+    """``True``: each gateway follows every pool, as on one machine. ``False``: each subscriber is routed to a gateway
+    that follows the pool of its task."""
     pools_a_gateway: int = 1
     lease_s: float = 15.0
     retention_s: float = 7 * DAY_S
     queued: int = 1_000_000
     hottest: float = 1.0
-    """Load of the hottest pool over the mean."""
+    """The load of the hottest pool, divided by the mean load."""
 
     @property
     def run_s(self) -> float:
@@ -46,7 +46,7 @@ class Assumptions:
 
     @property
     def gateways(self) -> int:
-        """As many as the subscribers or the submits need."""
+        """The number of gateways that the subscribers or the submits need."""
         wanted = max(self.subscribers / self.subscribers_a_gateway, self.tasks_s / self.submits_a_gateway_s)
         return max(1, -(-int(wanted) // 1))
 
@@ -79,7 +79,7 @@ class Assumptions:
 
 
 def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
-    """Share of the hottest shard's core that each operation takes, where every settle finds a next task."""
+    """The share of the hottest shard's core that each operation takes, if every settle finds a next task."""
     tasks, groups = assumed.tasks_a_shard, assumed.groups_a_shard
     return {
         "submit": tasks * costs.submit,
@@ -95,23 +95,23 @@ def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
 
 
 def event_out(assumed: Assumptions, costs: Costs) -> float:
-    """A reader that is slower than the events takes many with each look."""
+    """Seconds to send an event to a reader. When events come fast, a reader reads many at once, which costs less."""
     return costs.event_out_many if assumed.events_a_shard > 1_000 else costs.event_out
 
 
 def fan_out_bytes_s(assumed: Assumptions) -> float:
-    """What the hottest shard sends to gateways."""
+    """Bytes per second that the hottest shard sends to gateways."""
     return assumed.events_a_shard * assumed.readers * assumed.event_bytes
 
 
 def memory_bytes(assumed: Assumptions, costs: Costs) -> tuple[float, float]:
-    """Of the hottest shard: what waits, and what has ended and is kept."""
+    """Memory of the hottest shard for its queued tasks, and for the ended tasks that it keeps."""
     waiting = assumed.queued / assumed.shards * assumed.hottest * costs.queued_bytes
     return waiting, assumed.tasks_a_shard * assumed.retention_s * costs.ended_bytes
 
 
 def slot(tag: str) -> int:
-    """The slot of a hash tag: CRC16 (XMODEM) modulo 16384, as Redis Cluster has it."""
+    """The slot of a hash tag: CRC16 (XMODEM) modulo 16384, as in Redis Cluster."""
     crc = 0
     for byte in tag.encode():
         crc ^= byte << 8
@@ -121,5 +121,5 @@ def slot(tag: str) -> int:
 
 
 def pools_by_node(pools: int, nodes: int) -> Counter[int]:
-    """How many pools `pool-0`, `pool-1`, … land on each node, where nodes hold equal ranges of slots."""
+    """How many of the pools `pool-0`, `pool-1`, … land on each node, if the nodes hold equal ranges of slots."""
     return Counter(slot(f"pool-{at}") * nodes // SLOTS for at in range(pools))

@@ -1,8 +1,8 @@
-"""Checks the simulator at small size: its predictions for one shard beside the measured figures.
+"""Checks the simulator's method at small size: predictions for one shard, to compare with measured figures.
 
 The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
-clients' CPU time is fitted to "submit alone" and "settle alone"; the rate of both together and the hand-off are
-predicted from it.
+clients' CPU time is fitted to "submit alone" and "settle alone". From it follow the predictions: the rate of both
+together, and the hand-off.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ TASKS = 6_000
 
 def predicted_tasks_s(costs: Costs) -> float:
     """Submitted, claimed and settled per second, by one producer and the leaders of the benchmark."""
-    mine = max(0.0, 1 / costs.submits_s - costs.submit)
-    theirs = fitted(
+    producer_s = max(0.0, 1 / costs.submits_s - costs.submit)
+    leader_s = fitted(
         lambda client: closed(client=0, leader=client, costs=costs, produce=False), costs.settles_s
     )
-    return closed(client=mine, leader=theirs, costs=costs, produce=True)
+    return closed(client=producer_s, leader=leader_s, costs=costs, produce=True)
 
 
 def predicted_handoff_s(costs: Costs) -> float:
-    """Submit, wake-up, claim, reply: two raw hand-offs, and the two scripts."""
+    """Seconds from submit to claim: two raw hand-offs and the two scripts."""
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 
@@ -43,7 +43,7 @@ def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> floa
     """Tasks per second of a closed loop: each customer alternates between the clients' core and the server's."""
     free = {"client": 0.0, "server": 0.0}
     waiting = 0 if produce else TASKS + LEADERS
-    made = settled = 0
+    submitted = settled = 0
     number = LEADERS + 1
     calendar = [(0.0, at, at) for at in range(0 if produce else 1, number)]
     heapq.heapify(calendar)
@@ -58,21 +58,21 @@ def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> floa
         now, _, leader_number = heapq.heappop(calendar)
         number += 1
         if leader_number == 0:  # the producer, in batches
-            if made >= TASKS:
+            if submitted >= TASKS:
                 continue
-            done = serve("server", serve("client", now, client * BATCH), costs.submit * BATCH)
-            made += BATCH
+            served_at = serve("server", serve("client", now, client * BATCH), costs.submit * BATCH)
+            submitted += BATCH
             waiting += BATCH
             for customer in idle:
-                heapq.heappush(calendar, (done, number + customer, customer))
+                heapq.heappush(calendar, (served_at, number + customer, customer))
             idle.clear()
-            heapq.heappush(calendar, (done, number, 0))
+            heapq.heappush(calendar, (served_at, number, 0))
         elif not waiting:
             idle.append(leader_number)
         else:
-            some = min(WIDTH, waiting)
-            waiting -= some
-            settled += some
-            done = serve("server", serve("client", now, leader * some), costs.settle * some)
-            heapq.heappush(calendar, (done, number, leader_number))
+            claimed = min(WIDTH, waiting)
+            waiting -= claimed
+            settled += claimed
+            served_at = serve("server", serve("client", now, leader * claimed), costs.settle * claimed)
+            heapq.heappush(calendar, (served_at, number, leader_number))
     return settled / max(now, 1e-9)

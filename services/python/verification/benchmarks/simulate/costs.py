@@ -65,20 +65,20 @@ def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
     if not path.exists():
         raise NotMeasuredError(f"{path} does not exist: run python -m verification.benchmarks.queue first")
     report = load(path)
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for field, (name, unit) in _ROWS.items():
         rows = [row for row in report.rows if row.what == name or row.what.rpartition(", ")[0] == name]
         if not rows:
             raise NotMeasuredError(
                 f"{path} has no row {name!r}: run python -m verification.benchmarks.queue again"
             )
-        found[field] = rows[0].value * unit
+        values[field] = rows[0].value * unit
     raw = {row.what: row.baseline for row in report.rows}[_ROWS["handoff"][0]]
     if raw is None:
         raise NotMeasuredError(
             f"{path}: the hand-off has no baseline; run python -m verification.benchmarks.queue again"
         )
-    return Costs(**found, handoff_raw=raw / 1e3), report
+    return Costs(**values, handoff_raw=raw / 1e3), report
 
 
 def shares(load_by_operation: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -48,9 +48,9 @@ class ShardResult:
     waits: list[float] = field(default_factory=list)
     """Seconds that operations waited for the core."""
     wakes: int = 0
-    vain: int = 0
+    wasted: int = 0
     """Wakes that found nothing."""
-    left: int = 0
+    unstarted: int = 0
     """Tasks still waiting at the end."""
 
     def lag(self, share: float) -> float:
@@ -84,11 +84,11 @@ class Shard:
         self._queue: deque[float] = deque()
         self._tokens = 0
         self._idle: deque[int] = deque()
-        self._seen = ShardResult()
+        self._result = ShardResult()
         self._event = load.readers * load.event_out_s
 
     def run(self) -> ShardResult:
-        """Simulate, from all groups idle."""
+        """Simulate. At the start, all groups are idle."""
         load = self._load
         self._idle.extend(range(load.groups))
         self._every(load.tasks_s, self._submit)
@@ -100,9 +100,9 @@ class Shard:
                 break
             self._now = at
             action()
-        self._seen.used = self._busy / (load.for_s - load.warm_up_s)
-        self._seen.left = len(self._queue)
-        return self._seen
+        self._result.used = self._busy / (load.for_s - load.warm_up_s)
+        self._result.unstarted = len(self._queue)
+        return self._result
 
     def _at(self, when: float, action: Callable[[], None]) -> None:
         self._number += 1
@@ -119,35 +119,35 @@ class Shard:
         self._at(self._chance.expovariate(rate), again)
 
     def _serve(self, cost: float) -> float:
-        """Occupy the core for ``cost`` on average. :returns: when it is done."""
-        cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, a quarter around it
+        """Occupy the core for ``cost`` on average. :returns: when the operation has been served."""
+        cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, standard deviation 1/4
         started = max(self._now, self._free)
         self._free = started + cost
         if self._now >= self._load.warm_up_s:
-            self._seen.waits.append(started - self._now)
+            self._result.waits.append(started - self._now)
             self._busy += cost
         return self._free
 
     def _submit(self) -> None:
         called = self._now - self._load.net_s
-        done = self._serve(self._costs.submit + self._event)
+        served_at = self._serve(self._costs.submit + self._event)
         self._queue.append(called)
-        self._wake_one(done)
+        self._wake_one(served_at)
 
-    def _wake_one(self, done: float) -> None:
+    def _wake_one(self, served_at: float) -> None:
         if self._idle:
             group = self._idle.popleft()
-            self._seen.wakes += 1
-            self._at(done + 2 * self._load.net_s, lambda: self._claim(group, woken=True))
+            self._result.wakes += 1
+            self._at(served_at + 2 * self._load.net_s, lambda: self._claim(group, woken=True))
         else:
             self._tokens = min(WAKEUP_MAX, self._tokens + 1)
 
     def _claim(self, group: int, *, woken: bool = False) -> None:
         if not self._queue:
-            self._seen.vain += woken
-            done = self._serve(self._costs.claim_none)
+            self._result.wasted += woken
+            served_at = self._serve(self._costs.claim_none)
             self._tokens = 0
-            self._at(done + 2 * self._load.net_s, lambda: self._listen(group))
+            self._at(served_at + 2 * self._load.net_s, lambda: self._listen(group))
             return
         self._start(group, self._serve(self._claim_cost))
 
@@ -156,25 +156,25 @@ class Shard:
         """A claim with its `started` event: half of a settle that claims the next task."""
         return self._costs.settle / 2 + self._event
 
-    def _start(self, group: int, done: float) -> None:
+    def _start(self, group: int, served_at: float) -> None:
         called = self._queue.popleft()
         if self._queue and not self._tokens:
-            self._wake_one(done)
-        load, started = self._load, done + self._load.net_s
+            self._wake_one(served_at)
+        load, started = self._load, served_at + self._load.net_s
         if started >= load.warm_up_s:
-            self._seen.lags.append(started - called)
-        ran = load.run_s * self._chance.lognormvariate(-0.03, 0.245)
+            self._result.lags.append(started - called)
+        ran_s = load.run_s * self._chance.lognormvariate(-0.03, 0.245)
         for at in range(int(load.reports)):
-            when = started + ran * (at + 1) / (load.reports + 1)
+            when = started + ran_s * (at + 1) / (load.reports + 1)
             self._at(when, lambda: self._serve(self._costs.report + self._event) and None)
-        self._at(started + ran + load.net_s, lambda: self._settle(group))
+        self._at(started + ran_s + load.net_s, lambda: self._settle(group))
 
     def _settle(self, group: int) -> None:
         if self._queue:
             self._start(group, self._serve(self._costs.settle + 2 * self._event))
             return
-        done = self._serve(self._costs.settle / 2 + self._event)
-        back = done + 2 * self._load.net_s
+        served_at = self._serve(self._costs.settle / 2 + self._event)
+        back = served_at + 2 * self._load.net_s
         self._at(back, lambda: self._at(self._serve(self._costs.refresh) + 2 * self._load.net_s, look))
 
         def look() -> None:
@@ -183,7 +183,7 @@ class Shard:
     def _listen(self, group: int) -> None:
         if self._tokens:
             self._tokens -= 1
-            self._seen.wakes += 1
+            self._result.wakes += 1
             self._at(self._now + 2 * self._load.net_s, lambda: self._claim(group, woken=True))
         else:
             self._idle.append(group)

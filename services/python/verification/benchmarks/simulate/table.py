@@ -32,11 +32,11 @@ Runs = Mapping[str, Sequence[tuple[int, ShardResult]]]
 def report(runs: Runs, *, costs: Costs, source: Report, seed: int, promise_s: float) -> Report:
     """All rows."""
     about = {"costs measured": f"{source.date} at {source.machine.get('commit', '?')}"}
-    made = Report("simulate", title="Past one machine", about=ABOUT, seed=seed, extra=about)
-    rows = [*_check(costs), *_shard(costs, runs, promise_s), *_lags(runs, promise_s), *_bends(costs)]
+    new_report = Report("simulate", title="Past one machine", about=ABOUT, seed=seed, extra=about)
+    rows = [*_check(costs), *_shard(costs, runs, promise_s), *_lags(runs, promise_s), *_limits(costs)]
     for row in rows:
-        made.add(row)
-    return made
+        new_report.add(row)
+    return new_report
 
 
 def _check(costs: Costs) -> list[Row]:
@@ -56,8 +56,8 @@ def _check(costs: Costs) -> list[Row]:
 
 def _shard(costs: Costs, runs: Runs, promise_s: float) -> list[Row]:
     """The load of a shard by operation, with the fewest shards that meet the target."""
-    name, found = next(iter(runs.items()))
-    enough = _enough(found, promise_s)
+    name, results = next(iter(runs.items()))
+    enough = _enough(results, promise_s)
     if enough is None:
         return [Row(f"Shards needed: {name}", math.nan, "shards", note="more than were simulated")]
     assumed = Assumptions(shards=enough)
@@ -74,21 +74,23 @@ def _shard(costs: Costs, runs: Runs, promise_s: float) -> list[Row]:
     return rows
 
 
-def _enough(found: Sequence[tuple[int, ShardResult]], promise_s: float) -> int | None:
-    return next((number for number, seen in found if seen.lag(0.99) <= promise_s and seen.used < 0.9), None)
+def _enough(results: Sequence[tuple[int, ShardResult]], promise_s: float) -> int | None:
+    return next(
+        (number for number, result in results if result.lag(0.99) <= promise_s and result.used < 0.9), None
+    )
 
 
 def _lags(runs: Runs, promise_s: float) -> list[Row]:
     rows = []
-    for name, found in runs.items():
-        for number, seen in found:
-            full = seen.used >= 1 or seen.lag(0.99) > 1
+    for name, results in runs.items():
+        for number, result in results:
+            full = result.used >= 1 or result.lag(0.99) > 1
             tasks = Assumptions(shards=number).tasks_a_shard
-            note = f"core busy {100 * min(seen.used, 9.99):.0f} %; median {seen.lag(0.5) * 1e3:.2f} ms"
-            note += f", p99.9 {seen.lag(0.999) * 1e3:.1f} ms; wasted wakes {_vain(seen):.0f} %"
+            note = f"core busy {100 * min(result.used, 9.99):.0f} %; median {result.lag(0.5) * 1e3:.2f} ms"
+            note += f", p99.9 {result.lag(0.999) * 1e3:.1f} ms; wasted wakes {_wasted_share(result):.0f} %"
             if full:
-                note = f"overloaded: {seen.left:,} tasks waited at the end"
-            lag = seen.lag(0.99) * 1e3
+                note = f"overloaded: {result.unstarted:,} tasks waited at the end"
+            lag = result.lag(0.99) * 1e3
             rows.append(
                 Row(
                     f"Submit → start p99, {number} shards of {tasks:,.0f} tasks/s: {name}", lag, "ms",
@@ -98,16 +100,18 @@ def _lags(runs: Runs, promise_s: float) -> list[Row]:
     return rows
 
 
-def _vain(seen: ShardResult) -> float:
-    return 100 * seen.vain / seen.wakes if seen.wakes else 0.0
+def _wasted_share(result: ShardResult) -> float:
+    return 100 * result.wasted / result.wakes if result.wakes else 0.0
 
 
-def _bends(costs: Costs) -> list[Row]:
+def _limits(costs: Costs) -> list[Row]:
     assumed = Assumptions()
     one_pool = 1 / (costs.submit + costs.settle)
     everywhere = replace(assumed, follow_all=True)
     waiting, ended = memory_bytes(assumed, costs)
-    day, hour = (memory_bytes(replace(assumed, retention_s=kept), costs)[1] for kept in (DAY_S, 3600.0))
+    day, hour = (
+        memory_bytes(replace(assumed, retention_s=retention_s), costs)[1] for retention_s in (DAY_S, 3600.0)
+    )
     by_node = pools_by_node(assumed.shards, assumed.shards)
     return [
         Row(

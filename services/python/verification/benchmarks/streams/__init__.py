@@ -1,1 +1,1 @@
-"""What following costs: thousands of SSE clients on one gateway, and a control plane's relay."""
+"""Measures what it costs to follow tasks: thousands of SSE clients on one gateway, and a control plane's relay."""

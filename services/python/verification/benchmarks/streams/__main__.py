@@ -30,11 +30,11 @@ ABOUT = (
 def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
     """Memory, lag, share of a core and losses; all but the largest number of clients are details."""
     shape = outcome.shape
-    each, a_core = outcome.bytes_each / 1024, shape.clients / outcome.core
+    kib_each, a_core = outcome.bytes_each / 1024, shape.clients / outcome.core
     wrong = outcome.lost + outcome.repeated
     return [
-        Row(f"{shape}: memory of the gateway", round(each, 1), "KiB per client", target=f"≤ {KIB_EACH:g} KiB",
-            held=each <= KIB_EACH, detail=detail),
+        Row(f"{shape}: memory of the gateway", round(kib_each, 1), "KiB per client", target=f"≤ {KIB_EACH:g} KiB",
+            held=kib_each <= KIB_EACH, detail=detail),
         Row(f"{shape}: lag, p99", round(outcome.p99_ms, 1), "ms", target="≤ 1 s", held=outcome.p99_ms <= LATE_MS,
             note=f"p50 {outcome.p50_ms:.0f} ms, worst {outcome.worst_ms:.0f} ms", detail=detail),
         Row(f"{shape}: clients per core", round(a_core), "clients", target=f"≥ {A_CORE:,}", held=a_core >= A_CORE,
@@ -94,20 +94,20 @@ def main(arguments: list[str] | None = None) -> int:
         help="only this part, saved only with --out; may be repeated",
     )
     parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
-    given = parser.parse_args(arguments)
-    sizes, seconds = ((50,), 2.0) if given.quick else (CLIENTS, 10.0)
+    args = parser.parse_args(arguments)
+    sizes, seconds = ((50,), 2.0) if args.quick else (CLIENTS, 10.0)
     make: dict[str, Callable[[], list[Row]]] = {
         "many-tasks": lambda: follow(sizes, lambda clients: clients // PER_TASK, seconds),
         "one-task": lambda: follow(sizes, lambda clients: 1, seconds),
-        "relay": lambda: relay_rows(*((2_000, 1) if given.quick else (100_000, 3))),
+        "relay": lambda: relay_rows(*((2_000, 1) if args.quick else (100_000, 3))),
     }
     report = Report("streams", title="Following tasks", about=ABOUT)
     report.extra = {"cores used": str(Cores.here()), "fsync": "everysec"}
-    for part in given.part or PARTS:
+    for part in args.part or PARTS:
         report.rows += make[part]()
     print(report.table())
-    if given.out or not (given.quick or given.part):
-        print(f"\n{report.save(given.out or FOLDER)}", file=sys.stderr)
+    if args.out or not (args.quick or args.part):
+        print(f"\n{report.save(args.out or FOLDER)}", file=sys.stderr)
     return 0
 
 

@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.streams.client PORT FIRST COUNT < tasks``: many SSE clients in one process.
 
-One thread, one epoll and no HTTP library keep the client cheap, so that a late event was late in the server. It prints
-``open`` when every stream is open, and its figures as JSON when its input ends.
+One thread, one epoll and no HTTP library keep the client cheap, so that an event that arrives late was sent late. The
+client prints ``open`` when every stream is open, and its figures as JSON at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""An event that has not come this long after the last one was written is lost."""
+"""An event that has not arrived this long after the last write is lost."""
 SOURCES = 16
 """Source addresses: each has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
@@ -35,7 +35,7 @@ class Stream:
     task: str
     answered: bool = False
     step: int = -1
-    rest: bytes = b""
+    partial: bytes = b""
 
 
 @dataclass(slots=True)
@@ -58,15 +58,15 @@ class Clients:
         self._port = port
         self._epoll = select.epoll()
         self._streams: dict[int, Stream] = {}
-        self._left = list(reversed(list(enumerate(tasks, first))))
+        self._unopened = list(reversed(list(enumerate(tasks, first))))
         self._opening = 0
-        self.found = Findings()
+        self.findings = Findings()
 
     def open_all(self) -> None:
         """Open every stream, a limited number at a time."""
-        while self._left or self._opening:
-            while self._left and self._opening < OPENING:
-                self._open(*self._left.pop())
+        while self._unopened or self._opening:
+            while self._unopened and self._opening < OPENING:
+                self._open(*self._unopened.pop())
             self.turn(1.0)
 
     def _open(self, number: int, task: str) -> None:
@@ -104,42 +104,42 @@ class Clients:
                 raise RuntimeError(f"{stream.task}: {data[:300]!r}")
             stream.answered = True
             self._opening -= 1
-        data = stream.rest + data
+        data = stream.partial + data
         end = data.rfind(b"\n\n") + 1
-        stream.rest = data[end:]
+        stream.partial = data[end:]
         self._take(stream, _EVENT.findall(data, 0, end), now_ms)
 
     def _take(self, stream: Stream, events: Iterable[tuple[bytes, bytes]], now_ms: float) -> None:
-        found = self.found
+        findings = self.findings
         for written_ms, number in events:
             step = int(number)
             if stream.step >= 0 and step != stream.step + 1:
-                found.gaps += step > stream.step + 1
-                found.repeats += step <= stream.step
+                findings.gaps += step > stream.step + 1
+                findings.repeats += step <= stream.step
             stream.step = step
-            found.events += 1
-            found.lags_ms.append(now_ms - int(written_ms))
+            findings.events += 1
+            findings.lags_ms.append(now_ms - int(written_ms))
 
     def _close(self, fd: int, stream: Stream) -> None:
-        self.found.closed += 1
+        self.findings.closed += 1
         self._opening -= not stream.answered
         self._epoll.unregister(fd)
         stream.sock.close()
         del self._streams[fd]
 
     def forget_lags(self) -> None:
-        """Discard what came before the measurement."""
-        del self.found.lags_ms[:]
+        """Discard the lags from before the measurement."""
+        del self.findings.lags_ms[:]
 
     def until(self, stdin: int) -> None:
-        """Read until the input says which step is the last, and every stream has it (or a minute is over)."""
+        """Read until the input names the last step and every stream has received it, or a minute has passed."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
         while not self._input_ready(stdin):
             pass
         self._epoll.unregister(stdin)
-        last = int(sys.stdin.buffer.readline() or 0)
+        last_step = int(sys.stdin.buffer.readline() or 0)
         end = time.monotonic() + DRAIN_S
-        while time.monotonic() < end and any(stream.step < last for stream in self._streams.values()):
+        while time.monotonic() < end and any(stream.step < last_step for stream in self._streams.values()):
             self.turn(0.2)
 
     def _input_ready(self, stdin: int) -> bool:
@@ -154,7 +154,7 @@ class Clients:
     def close(self) -> None:
         """Close every stream, and add up the figures."""
         steps = [stream.step for stream in self._streams.values()]
-        self.found.lowest_step, self.found.highest_step = min(steps, default=-1), max(steps, default=-1)
+        self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():
             stream.sock.close()
 
@@ -173,17 +173,17 @@ def main(arguments: list[str]) -> None:
     clients.until(sys.stdin.fileno())
     busy = (time.process_time() - cpu) / (time.monotonic() - began)
     clients.close()
-    found = clients.found
-    lags = sorted(found.lags_ms)
+    findings = clients.findings
+    lags = sorted(findings.lags_ms)
     print(
         json.dumps(
             {
-                "events": found.events,
-                "gaps": found.gaps,
-                "repeats": found.repeats,
-                "closed": found.closed,
-                "lowest_step": found.lowest_step,
-                "highest_step": found.highest_step,
+                "events": findings.events,
+                "gaps": findings.gaps,
+                "repeats": findings.repeats,
+                "closed": findings.closed,
+                "lowest_step": findings.lowest_step,
+                "highest_step": findings.highest_step,
                 "busy": busy,
                 "lags_ms": [round(lag, 2) for lag in lags],
             }

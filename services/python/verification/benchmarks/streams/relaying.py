@@ -1,10 +1,9 @@
-"""How fast a control plane's relay takes the events of a pool: read as a group's consumer, decoded, acknowledged."""
+"""Measures how fast a control plane's relay reads the events of a pool, decodes them and acknowledges them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ _SLICE = 1000
 
 @contextmanager
 def store(events: int, cores: Cores) -> Iterator[Running]:
-    """Valkey with so many events in the pool's stream, alone on its core."""
+    """Run Valkey alone on its core, with ``events`` events in the pool's stream."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-relay-")))
         running = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.server))
@@ -42,16 +41,16 @@ def store(events: int, cores: Cores) -> Iterator[Running]:
                 fill(keys=[KEY], args=[min(_SLICE, events), new_task_id(POOL)])
         before = os.sched_getaffinity(0)
         stack.callback(os.sched_setaffinity, 0, before)
-        os.sched_setaffinity(0, cores.rest)
+        os.sched_setaffinity(0, cores.clients)
         yield running
 
 
 async def relay(
     url: str, group: str, events: int, *, batch: int, consumer: str = "one", decoded: bool = False
 ) -> float:
-    """Events a second of one consumer that acknowledges a batch at a time. It turns each event into the JSON that it
-    would send on, or (``decoded``) into a typed object."""
-    taken = 0
+    """Events per second of one consumer that acknowledges a batch at a time. It turns each event into the JSON that it
+    would pass on, or (``decoded``) into a typed object."""
+    received = 0
     held: list[Delivery] = []
     async with Relay(url, pool=POOL, group=group, consumer=consumer, batch=batch) as source:
         began = time.perf_counter()
@@ -61,11 +60,11 @@ async def relay(
                 _ = delivery.event
             else:
                 delivery.json()
-            taken += 1
-            if len(held) >= batch or taken == events:
+            received += 1
+            if len(held) >= batch or received == events:
                 await source.ack(*held)
                 held.clear()
-            if taken == events:
+            if received == events:
                 break
         return events / (time.perf_counter() - began)
 
@@ -74,16 +73,16 @@ def plain(url: str, group: str, events: int, *, batch: int) -> float:
     """The baseline: redis-py reads and acknowledges without parsing the events."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         client.xgroup_create(KEY, group, id="0")
-        began, taken = time.perf_counter(), 0
-        while taken < events:
+        began, received = time.perf_counter(), 0
+        while received < events:
             entries = client.xreadgroup(group, "one", {KEY: ">"}, count=batch)[0][1]
             client.xack(KEY, group, *(entry for entry, _ in entries))
-            taken += len(entries)
-        return taken / (time.perf_counter() - began)
+            received += len(entries)
+        return received / (time.perf_counter() - began)
 
 
 def several(url: str, group: str, events: int, *, batch: int, consumers: int) -> float:
-    """Events a second of several consumers in one group, each in its own process."""
+    """Events per second of several consumers in one group, each in its own process."""
     with redis.Redis.from_url(url) as client:
         client.xgroup_create(KEY, group, id="0")
         share = events // consumers
@@ -124,11 +123,6 @@ def rounds(
         baseline.append(plain(url, f"p{name}", events, batch=batch))
         ours.append(asyncio.run(relay(url, f"r{name}", events, batch=batch, decoded=decoded)))
     return ours, baseline
-
-
-def middle(found: list[float]) -> float:
-    """The median."""
-    return statistics.median(found)
 
 
 def main(arguments: list[str]) -> None:

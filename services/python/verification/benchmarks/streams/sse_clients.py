@@ -29,7 +29,7 @@ from verification.benchmarks.http.parts import Cores, Running
 
 POOL = "echo"
 SLICE_S = 0.02
-"""Events are written evenly over each second, in slices of so many seconds."""
+"""Events are written evenly over each second, in slices of this length."""
 SETTLE_S = 3.0
 
 
@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of a run. ``core``: the gateway's share of a core; ``client_core``: the readers'."""
+    """The figures of a run. ``core`` and ``client_core``: the gateway's and the clients' shares of a core."""
 
     shape: Shape
     bytes_each: float
@@ -64,21 +64,23 @@ class Outcome:
 async def running_tasks(url: str, count: int) -> list[TaskId]:
     """Start tasks, each in its own group."""
     store = RedisStore(url)
-    made = [NewTask(id=new_task_id(POOL), pool=POOL, tenant="default", input_json="{}") for _ in range(count)]
+    tasks = [
+        NewTask(id=new_task_id(POOL), pool=POOL, tenant="default", input_json="{}") for _ in range(count)
+    ]
     try:
-        await store.submit(made)
+        await store.submit(tasks)
     finally:
         await store.close()
     queue = RedisQueue(url, pool=POOL, lease_s=3600)
     try:
-        for _ in made:
+        for _ in tasks:
             group = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
             queue.register(group, ttl_s=3600)
             if queue.claim(group, wait_s=5) is None:
                 raise RuntimeError("a task could not be claimed")
     finally:
         queue.close()
-    return [task.id for task in made]
+    return [task.id for task in tasks]
 
 
 class Writer:
@@ -96,7 +98,7 @@ class Writer:
         )
 
     def write(self, seconds: float) -> int:
-        """One event a second for each task, evenly spread; how many seconds were written."""
+        """Write one event per second for each task, evenly spread. :returns: the number of events of each task."""
         slices = max(1, min(len(self._tasks), round(1 / SLICE_S)))
         began = time.monotonic()
         for step in range(round(seconds)):
@@ -107,10 +109,10 @@ class Writer:
             for part in range(slices):
                 due = began + step + part / slices
                 time.sleep(max(0.0, due - time.monotonic()))
-                self._some(self._tasks[part::slices], data)
+                self._write_slice(self._tasks[part::slices], data)
         return round(seconds)
 
-    def _some(self, tasks: Sequence[TaskId], data: str) -> None:
+    def _write_slice(self, tasks: Sequence[TaskId], data: str) -> None:
         arguments = [part for task in tasks for part in (task, self._keys.of("ev", task))]
         self._script(keys=[self._keys.single("events")], args=["", data, *arguments])
 
@@ -119,7 +121,7 @@ class Writer:
 
 
 class Readers:
-    """Processes of clients."""
+    """The processes that run the clients."""
 
     def __init__(self, port: int, tasks: Sequence[str], *, processes: int) -> None:
         shares = [list(tasks[first::processes]) for first in range(processes)]
@@ -144,17 +146,17 @@ class Readers:
             if child.stdout.readline() != b"open\n":
                 raise RuntimeError("a client could not open its streams")
 
-    def finish(self, last: int = -1) -> list[dict[str, object]]:
-        """Their figures, once all have seen that step."""
-        found = []
+    def finish(self, last_step: int = -1) -> list[dict[str, object]]:
+        """The figures of the processes, once all streams have received the last step."""
+        figures = []
         for child in self._children:
             assert child.stdin is not None
-            child.stdin.write(b"%d\n" % last)
+            child.stdin.write(b"%d\n" % last_step)
             child.stdin.flush()
         for child in self._children:
             answer, _ = child.communicate(timeout=120)
-            found.append(json.loads(answer))
-        return found
+            figures.append(json.loads(answer))
+        return figures
 
     def kill(self) -> None:
         for child in self._children:
@@ -169,8 +171,8 @@ def _gateway(cores: Cores) -> Iterator[tuple[Running, Running]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-streams-")))
         before = os.sched_getaffinity(0)
         stack.callback(os.sched_setaffinity, 0, before)
-        os.sched_setaffinity(0, cores.rest)
-        store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.rest))
+        os.sched_setaffinity(0, cores.clients)
+        store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.clients))
         port = free_port()
         url = f"redis://127.0.0.1:{store.port}"
         gateway = stack.enter_context(
@@ -186,7 +188,7 @@ def _gateway(cores: Cores) -> Iterator[tuple[Running, Running]]:
 
 
 def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
-    """One run on a fresh server and a fresh gateway. :raises RuntimeError: when a stream is refused."""
+    """Measure on a new server and a new gateway. :raises RuntimeError: if a stream is refused."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))
     with _gateway(cores) as (gateway, store):
@@ -207,19 +209,19 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before
-            found = readers.finish(written - 1)
+            figures = readers.finish(written - 1)
         finally:
             writer.close()
             readers.kill()
-    return _outcome(shape, found, written=written, core=core, grown=grown)
+    return _outcome(shape, figures, written=written, core=core, grown=grown)
 
 
 def _outcome(
-    shape: Shape, found: Sequence[dict[str, object]], *, written: int, core: float, grown: int
+    shape: Shape, figures: Sequence[dict[str, object]], *, written: int, core: float, grown: int
 ) -> Outcome:
-    lags = sorted(lag for process in found for lag in process["lags_ms"])  # type: ignore[attr-defined]
+    lags = sorted(lag for process in figures for lag in process["lags_ms"])  # type: ignore[attr-defined]
     total = {
-        name: sum(int(str(process[name])) for process in found)
+        name: sum(int(str(process[name])) for process in figures)
         for name in ("events", "gaps", "repeats", "closed")
     }
     return Outcome(
@@ -229,7 +231,7 @@ def _outcome(
         p99_ms=lags[min(len(lags) - 1, len(lags) * 99 // 100)],
         worst_ms=lags[-1],
         core=core,
-        client_core=sum(float(str(process["busy"])) for process in found),
+        client_core=sum(float(str(process["busy"])) for process in figures),
         delivered=total["events"],
         lost=shape.clients * written - total["events"] + total["repeats"] + total["closed"],
         repeated=total["repeats"],

@@ -50,8 +50,8 @@ Quiet = Callable[[], AbstractContextManager[Any]]
 
 
 def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcontext) -> list[Row]:
-    """The rows of these parts. ``quiet`` is entered around timed work."""
-    found: list[Row] = []
+    """The rows of these parts. Timed work runs inside the context manager ``quiet()``."""
+    all_rows: list[Row] = []
     pools = [name for name in POOLS if (name == "video") == ("bare" in parts) or "costs" in parts]
     if "bare" in parts or "costs" in parts:
         common = {
@@ -63,13 +63,13 @@ def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcont
         with Up({name: {**common, **POOLS[name]} for name in pools}) as up, Client(up.url) as client:
             _print(f"ready after {up.starts_s[0]:.1f} s: {', '.join(pools)}")
             if "bare" in parts:
-                found += _beside_bare(client, pairs=2 if quick else 5, quiet=quiet)
+                all_rows += _beside_bare(client, pairs=2 if quick else 5, quiet=quiet)
             if "costs" in parts:
-                found += _costs(client, rounds=2 if quick else 5, quiet=quiet)
+                all_rows += _costs(client, rounds=2 if quick else 5, quiet=quiet)
     if "start" in parts:
         with quiet():
-            found += starting.measure(1 if quick else 3, ranks=RANKS, say=_print)
-    return found
+            all_rows += starting.measure(1 if quick else 3, ranks=RANKS, say=_print)
+    return all_rows
 
 
 def _beside_bare(client: Client, *, pairs: int, quiet: Quiet) -> list[Row]:
@@ -77,46 +77,46 @@ def _beside_bare(client: Client, *, pairs: int, quiet: Quiet) -> list[Row]:
     with TorchrunLoop(ranks=RANKS, options=OPTIONS) as baseline, quiet():
         for number in range(-1, pairs):
             params = LONG if number >= 0 else SHORT  # the first pair is a warm-up
-            took, digest = baseline.run(params)
+            bare_s, digest = baseline.run(params)
             timed = subject.run(client, "video", params)
             if digest != timed.sha256:
                 raise RuntimeError(
                     f"pair {number + 1}: the bare loop and Daybreak made different videos ({digest} and {timed.sha256})"
                 )
-            own = f"{timed.wall_s:.3f} s, from the claim {timed.run_s:.3f} s"
-            _print(f"pair {number + 1}: bare {took:.3f} s, ours {own}")
+            our_times = f"{timed.wall_s:.3f} s, from the claim {timed.run_s:.3f} s"
+            _print(f"pair {number + 1}: bare {bare_s:.3f} s, ours {our_times}")
             if number >= 0:
-                bare.append(took)
+                bare.append(bare_s)
                 ours.append(timed)
     return rows.beside_bare(bare, ours)
 
 
 def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
     names = ("plain", "previews", "checkpoints")
-    found: dict[str, list[subject.Timed]] = {name: [] for name in names}
+    timed: dict[str, list[subject.Timed]] = {name: [] for name in names}
     for name in names:
         subject.run(client, name, SHORT)
     with quiet():
         for number in range(rounds):
             for name in names:
-                found[name].append(subject.run(client, name, SHORT))
-            _print(f"round {number}: " + ", ".join(f"{name} {found[name][-1].run_s:.3f} s" for name in names))
-    previews = rows.cost_of("with a preview every 2 steps", "preview", found["plain"], found["previews"])
+                timed[name].append(subject.run(client, name, SHORT))
+            _print(f"round {number}: " + ", ".join(f"{name} {timed[name][-1].run_s:.3f} s" for name in names))
+    previews = rows.cost_of("with a preview every 2 steps", "preview", timed["plain"], timed["previews"])
     return previews + rows.cost_of(
-        "with checkpoints as often as possible", "checkpoint", found["plain"], found["checkpoints"]
+        "with checkpoints as often as possible", "checkpoint", timed["plain"], timed["checkpoints"]
     )
 
 
-def report(found: list[Row], *, keep: bool) -> Report:
+def report(measured: list[Row], *, keep: bool) -> Report:
     """The report, with the rows of an earlier run that were not measured now."""
-    made = Report("video", title="Video", about=ABOUT, extra={"ranks": RANKS, "params": LONG})
+    new_report = Report("video", title="Video", about=ABOUT, extra={"ranks": RANKS, "params": LONG})
     path = FOLDER / "video.json"
-    new = {row.what for row in found}
+    new = {row.what for row in measured}
     for row in [
         row for row in (load(path).rows if keep and path.exists() else []) if row.what not in new
-    ] + found:
-        made.add(row)
-    return made
+    ] + measured:
+        new_report.add(row)
+    return new_report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,10 +128,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
-    given = parser.parse_args(arguments)
-    made = report(measure(given.part or list(PARTS), quick=given.quick), keep=bool(given.part))
-    made.save()
-    print(made.table())
+    args = parser.parse_args(arguments)
+    new_report = report(measure(args.part or list(PARTS), quick=args.quick), keep=bool(args.part))
+    new_report.save()
+    print(new_report.table())
     return 0
 
 

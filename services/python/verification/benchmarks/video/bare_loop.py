@@ -63,16 +63,16 @@ def main() -> None:
             started = time.perf_counter()
             for _ in workload.run(Task(id="bare", params=params), NullContext(Path(folder))):
                 pass
-            took = time.perf_counter() - started
+            elapsed_s = time.perf_counter() - started
             if rank == 0:
                 digest = hashlib.sha256((Path(folder) / "video.mp4").read_bytes()).hexdigest()
-                answer(caller, {"s": took, "sha256": digest})
+                answer(caller, {"s": elapsed_s, "sha256": digest})
     dist.destroy_process_group()
 
 
-def answer(caller: Any, what: dict[str, Any]) -> None:
+def answer(caller: Any, reply: dict[str, Any]) -> None:
     if caller is not None:
-        caller.write(json.dumps(what) + "\n")
+        caller.write(json.dumps(reply) + "\n")
         caller.flush()
 
 

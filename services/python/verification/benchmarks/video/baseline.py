@@ -64,8 +64,8 @@ class TorchrunLoop:
         """One task: the loop's seconds on rank 0, and the MP4's SHA-256."""
         self._stream.write(json.dumps(params) + "\n")
         self._stream.flush()
-        found = self._read()
-        return float(found["s"]), str(found["sha256"])
+        reply = self._read()
+        return float(reply["s"]), str(reply["sha256"])
 
     def _read(self) -> dict[str, Any]:
         line = self._stream.readline()

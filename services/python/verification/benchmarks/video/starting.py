@@ -56,7 +56,7 @@ def _rebuilt(up: Up) -> float:
     processes.kill(group["pids"][0])
 
     def replacements() -> list[dict[str, Any]]:
-        return [other for other in up.ready_groups("video") if other["id"] != group["id"]]
+        return [candidate for candidate in up.ready_groups("video") if candidate["id"] != group["id"]]
 
     wait_until(replacements, 300, f"another group; see {up.logs()}")
     return time.monotonic() - at

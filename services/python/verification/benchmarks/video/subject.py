@@ -24,19 +24,19 @@ class Timed:
     sha256: str
     events: Mapping[str, int]
     inside_s: float = 0.0
-    """In the workload's own code, on the leader; 0 if the workload has no stopwatch."""
+    """Spent in the workload's own code, on the leader; 0 if the workload has no stopwatch."""
     between_s: float = 0.0
-    """Between its steps: the time for agreement and reports."""
+    """Spent between the workload's steps, for agreement and reports."""
 
 
 def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
     """Run one task alone. :raises RuntimeError: if it does not succeed."""
     started = time.perf_counter()
     task = client.submit(pool, params)
-    seen: Counter[str] = Counter()
+    event_counts: Counter[str] = Counter()
     watch: dict[str, float] = {}
     for event in client.events(task):
-        seen[str(event.type)] += 1
+        event_counts[str(event.type)] += 1
         if event.type == "log" and str(event.data["message"]).startswith(MARK):
             watch = json.loads(str(event.data["message"]).removeprefix(MARK))
     wall = time.perf_counter() - started
@@ -50,6 +50,6 @@ def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:
         wall_s=wall,
         run_s=(ended.finished_at - ended.started_at).total_seconds(),
         sha256=video.sha256,
-        events=seen,
+        events=event_counts,
         **watch,
     )

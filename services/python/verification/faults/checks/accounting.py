@@ -26,19 +26,21 @@ def charged(observations: Observations) -> Iterator[Violation]:
                 continue
             ranks = _ranks(observations, task)
             wall = (float(finished) - float(started)) * ranks if started and finished else 0.0
-            both = int(u or 0) + int(w or 0)
-            if both > wall + _SLACK_MS * ranks:
-                yield Violation(kind="charge", task=task, what=f"charged {both} ms of {wall:.0f} ms × ranks")
+            charged_ms = int(u or 0) + int(w or 0)
+            if charged_ms > wall + _SLACK_MS * ranks:
+                yield Violation(
+                    kind="charge", task=task, what=f"charged {charged_ms} ms of {wall:.0f} ms × ranks"
+                )
             usage = record.get("usage") or {}
             reported_s = usage.get("gpu_seconds", 0.0) + usage.get("wasted_gpu_seconds", 0.0)
-            if abs(reported_s * 1000 - both) > _SLACK_MS:
-                what = f"the API reports {reported_s} s, the store {both} ms"
+            if abs(reported_s * 1000 - charged_ms) > _SLACK_MS:
+                what = f"the API reports {reported_s} s, the store {charged_ms} ms"
                 yield Violation(kind="charge", task=task, what=what)
         yield from _shares(observations, pool)
 
 
 def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
-    """A tenant's virtual time is at least what its tasks used: every estimate was replaced by the real charge."""
+    """A tenant's virtual time is at least the time that its tasks used, because real charges replace the estimates."""
     store = observations.stores[pool]
     sums: dict[str, float] = {}
     for task, (u, w, *_) in store["usage"].items():
@@ -68,7 +70,7 @@ def keys(observations: Observations) -> Iterator[Violation]:
         tasks = set(store["families"].get("task", []))
         for task in sorted(tasks ^ {t for t, r in observations.finals.items() if r["pool"] == pool}):
             yield Violation(
-                kind="key-left", task=task, what="it is in the store or in the lists, not in both"
+                kind="key-left", task=task, what="only one of the store and the clients' lists has it"
             )
         for family in ("spec", "out", "ev", "preview"):
             for task in set(store["families"].get(family, [])) - tasks:
@@ -96,4 +98,4 @@ def empty(observations: Observations) -> Iterator[Violation]:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")
         ended = {task for task, record in observations.finals.items() if record["pool"] == pool}
         for task in sorted(ended ^ set(store["expiring"])):
-            yield Violation(kind="key-left", task=task, what="only one of ended tasks and retention has it")
+            yield Violation(kind="key-left", task=task, what="it has ended without retention, or the reverse")

@@ -67,21 +67,21 @@ def same_seed(observations: Observations) -> Iterator[Violation]:
 def nothing_left(observations: Observations) -> Iterator[Violation]:
     """Every file belongs to an artifact or will be deleted.
 
-    Files that will be deleted are those in the store's garbage list, checkpoints of ended tasks that no report named
-    (they go with the task's folder when its retention ends), and probes of killed ranks (gateways find them after a
-    day).
+    Three kinds of files will be deleted: files in the store's garbage list, checkpoints of ended tasks that no report
+    named (they go with the task's folder when its retention ends), and probes of killed ranks (gateways find them
+    after a day).
     """
     if observations.files is None or not observations.stores:
         return
     garbage = tuple(prefix for store in observations.stores.values() for prefix in store["garbage"])
     swept = {task for store in observations.stores.values() for task in store["expiring"]}
     for file in observations.files:
-        task, _, rest = file.partition("/")
+        task, _, subpath = file.partition("/")
         if probed_at_ms(file) is not None:
             continue
-        if file.startswith(garbage) or (rest.startswith("checkpoints/") and task in swept):
+        if file.startswith(garbage) or (subpath.startswith("checkpoints/") and task in swept):
             continue
         record = observations.finals.get(task)
         names = [artifact["name"] for artifact in (record or {}).get("artifacts", ())]
         if file.rpartition("/")[2].removeprefix("~type-") not in names:
-            yield Violation(kind="file-left", task=task, what=f"{rest} belongs to no artifact")
+            yield Violation(kind="file-left", task=task, what=f"{subpath} belongs to no artifact")

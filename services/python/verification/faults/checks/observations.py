@@ -67,10 +67,10 @@ class Observations:
     @property
     def accepted(self) -> dict[str, Call]:
         """The first submit that returned each task's id."""
-        found: dict[str, Call] = {}
+        first_submits: dict[str, Call] = {}
         for call in self.calls_to("submit"):
-            found.setdefault(call.response["task"], call)
-        return found
+            first_submits.setdefault(call.response["task"], call)
+        return first_submits
 
     def counts(self) -> dict[str, int]:
         """The number of lines by operation and kind."""

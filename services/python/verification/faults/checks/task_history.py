@@ -71,18 +71,18 @@ def progress(observations: Observations) -> Iterator[Violation]:
             if event["type"] != "progress":
                 continue
             data = event["data"]
-            now = data.get("step")
-            if now is not None:
+            reached = data.get("step")
+            if reached is not None:
                 same = data.get("phase") == phase
-                advances = now > step if step is not None else True
+                advances = reached > step if step is not None else True
                 # Work after the last step (encoding) has no steps of its own; only its fraction rises.
-                fraction_rises = now == data.get("steps") and data["fraction"] > fraction
-                advances = advances or (now == step and (fraction_rises or not same))
-                left_out = same and step is not None and data.get("from_step", now) > step + 1
+                fraction_rises = reached == data.get("steps") and data["fraction"] > fraction
+                advances = advances or (reached == step and (fraction_rises or not same))
+                left_out = same and step is not None and data.get("from_step", reached) > step + 1
                 if not advances or left_out:
-                    what = f"step {data.get('from_step', now)} to {now} after step {step}, attempt {attempt}"
+                    what = f"step {data.get('from_step', reached)} to {reached} after step {step}, attempt {attempt}"
                     yield Violation(kind="progress", task=task, what=what)
-                step, phase = now, data.get("phase")
+                step, phase = reached, data.get("phase")
             if data["fraction"] < fraction:
                 yield Violation(kind="progress", task=task, what=f"{data['fraction']} after {fraction}")
             fraction = max(fraction, data["fraction"])

@@ -44,24 +44,24 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios. :returns: 1 when a promise was broken."""
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
-    given = parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     known = registry.scenarios()
-    names = given.names or [name for name, entry in known.items() if entry.package == PACKAGE]
+    names = args.names or [name for name, entry in known.items() if entry.package == PACKAGE]
     if unknown := [name for name in names if name not in known]:
         print(f"unknown scenario: {', '.join(unknown)}. Choose from: {', '.join(known)}", file=sys.stderr)
         return 2
     context = ScenarioContext(
-        options=ClusterOptions(flavour=given.flavour), seed=given.seed, long=given.long, log=_print
+        options=ClusterOptions(flavour=args.flavour), seed=args.seed, long=args.long, log=_print
     )
     started, rows, failed = time.monotonic(), list[Row](), list[str]()
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for name, found, messages in pool.map(lambda name: _run_quietly(known[name], context), names):
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for name, rows_or_none, messages in pool.map(lambda name: _run_quietly(known[name], context), names):
             context.log("\n".join(messages))
-            rows += found or []
-            failed += [name] if found is None else []
+            rows += rows_or_none or []
+            failed += [name] if rows_or_none is None else []
     missed = [row.what for row in rows if row.held is False]
-    if not given.names and not failed:
-        context.log(f"saved {_report(context, given.flavour, rows).save()}")
+    if not args.names and not failed:
+        context.log(f"saved {_report(context, args.flavour, rows).save()}")
     context.log(
         f"{len(names)} scenarios in {time.monotonic() - started:.0f} s: {len(failed)} failed, {len(missed)} missed"
     )

@@ -26,7 +26,7 @@ LEASE_S = 6.0
 STEPS_S = (HOUR_S, -HOUR_S, 0)
 """The clock's errors, one after the other: an hour ahead, an hour behind, correct."""
 LEASE_STEP_S = 2.0
-"""The lease clock counts at most this much of a forward step as time that passed."""
+"""A forward step advances the lease clock by at most this much."""
 
 
 @contextmanager
@@ -65,29 +65,31 @@ def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str
         for seconds in STEPS_S:
             step(seconds)
             time.sleep(2.2)
-        found: dict[str, dict[str, Any] | None] = settle(cluster.urls, list(running), timeout_s=60)
+        long_views: dict[str, dict[str, Any] | None] = settle(cluster.urls, list(running), timeout_s=60)
         overcharge_s = {
             task: float(view["usage"]["gpu_seconds"]) - (time.monotonic() - running[task])
-            for task, view in found.items()
+            for task, view in long_views.items()
             if view is not None
         }
-    others = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
+    short_views = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
     with cluster.client() as client:
-        half = inconsistencies(client, cluster.keys("solo"))
-    again = [task for task, view in (found | others).items() if view is None or view["attempt"] != 1]
-    lost = [task for task, view in others.items() if view is None or view["state"] != "succeeded"]
-    bad = [*lost, *unsettled(found), *half]
+        problems = inconsistencies(client, cluster.keys("solo"))
+    retried = [
+        task for task, view in (long_views | short_views).items() if view is None or view["attempt"] != 1
+    ]
+    lost = [task for task, view in short_views.items() if view is None or view["state"] != "succeeded"]
+    bad = [*lost, *unsettled(long_views), *problems]
     forward = sum(1 for a, b in zip((0, *STEPS_S), STEPS_S, strict=False) if b > a)
     bound = LEASE_STEP_S * forward
     steps = "+1 h, −2 h, +1 h"
     return [
         Row(
             f"{what} stepped by {steps}: tasks that needed another attempt",
-            len(again),
+            len(retried),
             "tasks",
             target="0",
-            held=not again,
-            note=f"of {len(found) + len(others)} tasks; lease {LEASE_S:g} s",
+            held=not retried,
+            note=f"of {len(long_views) + len(short_views)} tasks; lease {LEASE_S:g} s",
         ),
         Row(
             f"{what} stepped: accepted tasks lost, not succeeded, or inconsistent",
@@ -119,9 +121,12 @@ def clock_server(context: ScenarioContext) -> list[Row]:
             with context.cluster(
                 environment={"server": clock.environment}, lease_s=LEASE_S, **place
             ) as cluster:
+                # A server whose clock has been ahead makes no fsync until that time, so the baseline comes first.
+                usual = None if disk is None else _count_fsyncs(cluster, disk)
                 rows = _step_clock(cluster, clock.step_to, what="server clock")
-                if disk is not None:
-                    rows.append(_fsyncs(cluster, disk, clock))
+                if disk is not None and usual is not None:
+                    clock.step_to(-HOUR_S)
+                    rows.append(_fsync_row(usual, _count_fsyncs(cluster, disk)))
     return rows
 
 
@@ -140,24 +145,22 @@ def _disk() -> Iterator[FuseDisk | None]:
             disk.close()
 
 
-def _fsyncs(cluster: FaultCluster, disk: FuseDisk, clock: Skew) -> Row:
-    """Count fsyncs after a backward step: under ``everysec`` the server measures the second by its wall clock."""
+def _count_fsyncs(cluster: FaultCluster, disk: FuseDisk) -> int:
+    """The server's fsyncs during three seconds of writes."""
+    before = disk.fsyncs()
+    with Traffic(cluster.urls, "solo", threads=1, pause_s=0.05):
+        time.sleep(3.0)
+    return disk.fsyncs() - before
 
-    def count(seconds: float) -> int:
-        before = disk.fsyncs()
-        with Traffic(cluster.urls, "solo", threads=1, pause_s=0.05):
-            time.sleep(seconds)
-        return disk.fsyncs() - before
 
-    usual = count(3.0)
-    clock.step_to(-HOUR_S)
-    after = count(3.0)
+def _fsync_row(usual: int, after: int) -> Row:
+    """Under ``everysec`` the server measures the second by its wall clock."""
     return Row(
         "`everysec`: fsyncs in 3 s of writes after the server clock went back by 1 h",
         after,
         "fsyncs",
         baseline=float(usual),
-        baseline_what="before",
+        baseline_what="before the first step",
         note="none: until the hour has passed or the server restarts, a power cut may lose everything written "
         "since the step. Slew the clock, do not step it"
         if after == 0

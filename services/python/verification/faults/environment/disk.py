@@ -45,7 +45,7 @@ class Disk(Protocol):
         """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
 
     def full(self, on: bool) -> None:
-        """Whether writes fail with ENOSPC from now on."""
+        """Let writes fail with ENOSPC from now on, or let them succeed again."""
 
     def fsyncs(self) -> int:
         """The number of fsyncs that have succeeded so far."""
@@ -92,7 +92,7 @@ class FuseDisk:
         return self._state()["forgotten_bytes"] - before
 
     def full(self, on: bool) -> None:
-        """Whether files may grow no further."""
+        """Stop files from growing, or let them grow again."""
         self._control.write_bytes(f"limit {self._state()['bytes']}".encode() if on else b"limit none")
 
     def fsyncs(self) -> int:
@@ -114,8 +114,8 @@ class FuseDisk:
             self.folder.rmdir()
 
     def _state(self) -> dict[str, int]:
-        found: dict[str, int] = json.loads(self._control.read_text())
-        return found
+        state: dict[str, int] = json.loads(self._control.read_text())
+        return state
 
     def __enter__(self) -> Self:
         return self
@@ -152,14 +152,14 @@ class ShimDisk:
         for line in self._lines():
             inode, length = line.split()
             durable[int(inode)] = int(length)
-        lost = 0
+        lost_bytes = 0
         for path in self.folder.rglob("*"):
             if path.is_file():
-                found = path.stat()
-                keep = min(found.st_size, durable.get(found.st_ino, 0))
-                lost += found.st_size - keep
+                status = path.stat()
+                keep = min(status.st_size, durable.get(status.st_ino, 0))
+                lost_bytes += status.st_size - keep
                 os.truncate(path, keep)
-        return lost
+        return lost_bytes
 
     def full(self, on: bool) -> None:
         """Create or remove the flag file that the library checks at each write."""

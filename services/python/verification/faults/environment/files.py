@@ -40,7 +40,10 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 
 
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
-    """Run the gateways' daily sweep as if two days later: it deletes files of probes whose replies were lost."""
+    """Run the gateways' daily sweep with a clock that is two days ahead.
+
+    It deletes the files of probes whose responses were lost.
+    """
     store = wiring.build_store(cluster.settings)
     try:
         late_ms = (time.time_ns() // 1_000_000) + 2 * 86_400_000
@@ -79,9 +82,9 @@ def s3(context: ScenarioContext) -> list[Row]:
             asyncio.run(_sweep_two_days_later(cluster))
             with contextlib.suppress(TimeoutError):
                 wait_until(lambda: not left_behind(url), 45, "an empty bucket")
-            left = left_behind(url)
+            remaining = left_behind(url)
             counts = cluster.history.counts
-    done = ", ".join(f"{count} × {what}" for what, count in sorted(faulty.done.items()))
+    injected = ", ".join(f"{count} × {what}" for what, count in sorted(faulty.injected.items()))
     return [
         Row(
             "S3 fails: violations of any promise",
@@ -89,15 +92,15 @@ def s3(context: ScenarioContext) -> list[Row]:
             "violations",
             target="0",
             held=verdict.ok,
-            note=f"{name}; {counts.get('submit.ok', 0)} submits, {counts.get('download.ok', 0)} downloads; {done}",
+            note=f"{name}; {counts.get('submit.ok', 0)} submits, {counts.get('download.ok', 0)} downloads; {injected}",
         ),
         Row(
             "S3 fails: objects and unfinished uploads left after all tasks are deleted",
-            len(left),
+            len(remaining),
             "files",
             target="0",
-            held=not left,
-            note=", ".join(left[:2]),
+            held=not remaining,
+            note=", ".join(remaining[:2]),
         ),
     ]
 
@@ -132,9 +135,9 @@ class SmallFolder:
         self._run("umount", "-l", str(self.folder))
 
     def _run(self, *command: str) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        if done.returncode:
-            raise SkippedError(f"{' '.join(command[:3])}: {done.stderr.strip()}")
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        if result.returncode:
+            raise SkippedError(f"{' '.join(command[:3])}: {result.stderr.strip()}")
 
 
 @contextlib.contextmanager
@@ -164,10 +167,10 @@ def folder(context: ScenarioContext) -> list[Row]:
         _delete_all(cluster, ["default"])
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not _files(small.folder), 45, "an empty folder")
-        left = _files(small.folder)
+        remaining = _files(small.folder)
     rows.append(
-        Row("blob folder, after both faults: files left after all tasks are deleted", len(left), "files", target="0",
-            held=not left, note=", ".join(left[:2]))
+        Row("blob folder, after both faults: files left after all tasks are deleted", len(remaining), "files",
+            target="0", held=not remaining, note=", ".join(remaining[:2]))
     )  # fmt: skip
     return rows
 
@@ -190,10 +193,10 @@ def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
         time.sleep(FAULT_S)
         fault(False)
     fixed_at = time.monotonic()
-    found = settle(cluster.urls, tasks, timeout_s=90)
+    views = settle(cluster.urls, tasks, timeout_s=90)
     recovery_s = time.monotonic() - fixed_at
-    bad = [task for task, view in found.items() if view is None or view["state"] != "succeeded"]
-    strikes = max((view or {}).get("strikes", 0) for view in found.values())
+    bad = [task for task, view in views.items() if view is None or view["state"] != "succeeded"]
+    strikes = max((view or {}).get("strikes", 0) for view in views.values())
     unreadable = []
     with Client(cluster.urls[0]) as sdk, tempfile.TemporaryDirectory() as out:
         for task in tasks:

@@ -30,7 +30,7 @@ from verification.faults.registry import ScenarioContext, SkippedError, Violated
 from verification.results import Row
 
 LEASE_S = 5.0
-"""The lease clock advances by at most 2 s when an outage ends, so a lease must be longer to outlive an outage."""
+"""The lease clock advances by at most 2 s when an outage ends. A longer lease therefore survives the outage."""
 
 RUNNING = {"input": {"steps": 50, "step_s": 0.1, "message": "long"}}
 """Five seconds of work: longer than the faults last."""
@@ -74,11 +74,11 @@ def _start_tasks(cluster: FaultCluster, count: int) -> list[str]:
     return tasks
 
 
-def _not_done_at_once(found: dict[str, dict[str, Any] | None]) -> list[str]:
+def _not_done_at_once(views: dict[str, dict[str, Any] | None]) -> list[str]:
     """The tasks that were lost, did not succeed, or needed a second attempt."""
     return [
         task
-        for task, view in found.items()
+        for task, view in views.items()
         if view is None or view["state"] != "succeeded" or view["attempt"] != 1
     ]
 
@@ -97,19 +97,21 @@ def _until_refused(
 
 
 def _refusals(what: str, responses: list[Response], expected: str) -> Row:
-    good = [
+    expected_refusals = [
         response
         for response in responses
         if response.status == 503 and response.code == expected and response.retry_after
     ]
-    others = sorted({f"{response.status} {response.code}" for response in responses if response not in good})
+    unexpected = sorted(
+        {f"{other.status} {other.code}" for other in responses if other not in expected_refusals}
+    )
     return Row(
         f"{what}: submits refused with 503 `{expected}` and `Retry-After`",
-        len(good),
+        len(expected_refusals),
         "submits",
         target="all refusals",
-        held=bool(responses) and len(good) == len(responses),
-        note=", ".join(others),
+        held=bool(responses) and len(expected_refusals) == len(responses),
+        note=", ".join(unexpected),
     )
 
 
@@ -129,8 +131,8 @@ def memory_full(context: ScenarioContext) -> list[Row]:
             redis.config_set("maxmemory", room)
         bulk = {"pool": "solo", "input": {"steps": 0, "message": "x" * 9000}, "start_within_s": 600}
         with connection(cluster.urls[0]) as client:
-            filled, first = _until_refused(client, lambda number: bulk, limit=20_000)
-            refused, full_at = [first], time.monotonic()
+            filled, first_refusal = _until_refused(client, lambda number: bulk, limit=20_000)
+            refused, full_at = [first_refusal], time.monotonic()
             while (
                 time.monotonic() - full_at < 2.0
             ):  # the groups work on, but tasks that end free no memory yet
@@ -146,8 +148,8 @@ def memory_full(context: ScenarioContext) -> list[Row]:
             recovery_s = time.monotonic() - full_at
         broken = _not_done_at_once(ended)
         quiet = [max(b - a for a, b in pairwise(at)) for at in watchers.at.values()]
-        left = settle(cluster.urls, filled, timeout_s=90)
-        bad = [task for task, view in left.items() if view is not None and view["state"] != "succeeded"]
+        views = settle(cluster.urls, filled, timeout_s=90)
+        bad = [task for task, view in views.items() if view is not None and view["state"] != "succeeded"]
         return [
             _refusals("memory full", refused, "queue_full"),
             Row("memory full: running tasks that did not finish in their first attempt", len(broken), "tasks",
@@ -216,18 +218,18 @@ def _disk_full(context: ScenarioContext, fsync: str, *, for_s: float) -> list[Ro
             wait_until(lambda: len(traffic.accepted) > len(before) + 5, 60, "submits to be accepted again")
             recovery_s = min(at for task, at in traffic.accepted.items() if task not in before) - freed_at
         wait_until(lambda: server.answers(cluster.port), 60, "the server")
-        found = settle(cluster.urls, [*running, *traffic.accepted], timeout_s=90)
-        broken = _not_done_at_once({task: found[task] for task in running})
-        lost = [task for task, view in found.items() if view is None]
+        views = settle(cluster.urls, [*running, *traffic.accepted], timeout_s=90)
+        broken = _not_done_at_once({task: views[task] for task in running})
+        lost = [task for task, view in views.items() if view is None]
         with cluster.client() as redis:
-            half = inconsistencies(redis, cluster.keys("solo"))
+            problems = inconsistencies(redis, cluster.keys("solo"))
         name = f"disk full, `{fsync}`"
         restarts = cluster.history.counts.get("component.ended", 0)
-        bad = [*lost, *unsettled(found), *half]
+        bad = [*lost, *unsettled(views), *problems]
         return [
             _refusals(name, list(traffic.refused), "store_unavailable"),
             Row(f"{name}: acknowledged tasks lost, not ended, or inconsistent", len(bad), "tasks", target="0",
-                held=not bad, note="; ".join([f"of {len(found)}, disk by {disk.kind}", *bad[:2]])),
+                held=not bad, note="; ".join([f"of {len(views)}, disk by {disk.kind}", *bad[:2]])),
             Row(f"{name}: running tasks that did not finish in their first attempt", len(broken), "tasks",
                 target="0", held=not broken, note=f"of {len(running)}; full for {for_s + noticed_s:.1f} s"),
             Row(f"{name}: time until the first submit is refused", noticed_s, "s",

@@ -3,7 +3,7 @@
 The idea is LazyFS's: writes stay in a cache until ``fsync`` or ``fdatasync`` of their file, and a crash drops the
 cache. Names (create, rename, remove) are durable at once, as in LazyFS; the length of a file is data. Write a command
 (``crash``, ``limit BYTES``, ``limit none``) to the file ``.control``, or read counts from it as JSON. The kernel
-caches nothing, so that processes read after a crash what the disk has.
+caches nothing, so a process that reads after a crash sees what is on the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _File:
     seen: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     clean_to: int = 0
-    """Up to here both are equal, so that syncing an append costs the length of the append, not of the file."""
+    """Up to here, both are equal. So a sync copies only the bytes that were appended, not the whole file."""
     changed: float = field(default_factory=time.time)
 
     def sync(self) -> None:
@@ -39,10 +39,10 @@ class _File:
 
     def forget(self) -> int:
         """Drop unsynced bytes. :returns: how many."""
-        lost = len(self.seen) - self.clean_to
+        lost_bytes = len(self.seen) - self.clean_to
         self.seen = bytearray(self.durable)
         self.clean_to = len(self.seen)
-        return max(0, lost)
+        return max(0, lost_bytes)
 
     def dirty_from(self, at: int) -> None:
         self.clean_to = min(self.clean_to, at)

@@ -12,24 +12,24 @@ from testkit.waiting import wait_until
 _ENDED = {"succeeded", "failed", "cancelled", "expired"}
 
 
-def inconsistencies(client: redis.Redis, keys: Keys, *, rest_s: float | None = 60.0) -> list[str]:
+def inconsistencies(client: redis.Redis, keys: Keys, *, idle_timeout_s: float | None = 60.0) -> list[str]:
     """A sentence for each inconsistency, once the pool is idle. ``client`` must decode responses.
 
     A pool may still be busy when all tasks that a client knows have ended, because it also has the tasks whose
-    responses were lost. ``rest_s`` is how long to wait until the pool is idle; ``None``: do not wait.
+    responses were lost. ``idle_timeout_s`` is how long to wait until the pool is idle; ``None``: do not wait.
     """
-    if rest_s is not None:
+    if idle_timeout_s is not None:
         try:
-            wait_until(lambda: _idle(client, keys), rest_s, "an idle pool")
+            wait_until(lambda: _idle(client, keys), idle_timeout_s, "an idle pool")
         except TimeoutError as exc:
             return [str(exc)]
     families: dict[str, set[str]] = defaultdict(set)
     for name in client.scan_iter(match=f"{keys.base}*", count=2000):
-        found = keys.parse(name)
-        if found is None:
+        parsed = keys.parse(name)
+        if parsed is None:
             families["?"].add(name)
         else:
-            families[found[0]].add(found[1])
+            families[parsed[0]].add(parsed[1])
     tasks = families["task"]
     problems = [f"unknown key: {name}" for name in families["?"]]
     problems += [f"a record without parameters: {task}" for task in tasks - families["spec"]]
@@ -81,9 +81,9 @@ def _check_places(
     for task in tasks:
         state = client.hget(keys.of("task", task), "state") or "?"
         expected = "ended" if state in _ENDED else state
-        found = {place for place, members_there in places.items() if task in members_there}
-        if found != {expected}:
-            problems.append(f"{task} is {state} and in {sorted(found) or 'no set'}")
+        actual = {place for place, members_there in places.items() if task in members_there}
+        if actual != {expected}:
+            problems.append(f"{task} is {state} and in {sorted(actual) or 'no set'}")
     for place, members_there in places.items():
         problems += [f"{task} is in {place} without a record" for task in members_there - tasks]
     return problems

@@ -27,7 +27,7 @@ NetworkFault = Callable[[float], None]
 
 
 def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
-    """The faults that our proxy can inject into its link, by name."""
+    """The faults that a :class:`TcpProxy` can inject into its link, by name."""
 
     def under(conditions: Conditions, *, cut_after: bool) -> NetworkFault:
         def inject(seconds: float) -> None:
@@ -39,7 +39,7 @@ def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
 
         return inject
 
-    def gone(seconds: float) -> None:
+    def close_port(seconds: float) -> None:
         proxy.set_conditions(DOWN)
         proxy.cut()
         time.sleep(seconds)
@@ -49,14 +49,14 @@ def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
         proxy.cut()
         time.sleep(seconds / 4)
 
-    def lost(seconds: float) -> None:
+    def lose_replies(seconds: float) -> None:
         proxy.lose_replies(3, match=b"\r\n")
         time.sleep(seconds)
 
     return {
-        "port closed": gone,
+        "port closed": close_port,
         "connections reset": reset,
-        "connection reset before the response": lost,
+        "connection reset before the response": lose_replies,
         "data held, then delivered late": under(PARTITION, cut_after=False),
         "half-open": under(HALF_OPEN, cut_after=True),
         "responses dropped": under(Conditions(down=Flow.SWALLOW), cut_after=True),
@@ -81,7 +81,7 @@ def _under_load(
     chance.shuffle(order)
     pools = cluster.options.pools
     plan = schedule.submissions(seed=context.seed, seconds=seconds, rate=rate, pools=pools)
-    done: Counter[str] = Counter()
+    injected: Counter[str] = Counter()
     with Load(cluster, seed=context.seed) as load:
         load.play(plan)
         end = time.monotonic() + seconds
@@ -91,7 +91,7 @@ def _under_load(
                     break
                 cluster.history.note("fault", kind="network", link=link, what=what)
                 links[link][what](chance.uniform(0.3, 1.0))
-                done[what] += 1
+                injected[what] += 1
                 time.sleep(chance.uniform(0.1, 0.4))
         time.sleep(max(0.0, end - time.monotonic()))
         verdict = mixed.settle(cluster, load, bound_s=60)
@@ -106,7 +106,7 @@ def _under_load(
             target="0",
             held=verdict.ok,
             note=f"{counts.get('submit.ok', 0):,} submits, {counts.get('event.saw', 0):,} events by SSE; "
-            + ", ".join(f"{count} × {what}" for what, count in sorted(done.items())),
+            + ", ".join(f"{count} × {what}" for what, count in sorted(injected.items())),
         )
     ]
 
@@ -211,15 +211,15 @@ def _running_task(cluster: FaultCluster, seconds: float) -> str:
 
 
 def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
-    found = settle(cluster.urls, [task], timeout_s=60)[task]
-    if found is None or found["state"] != "succeeded":
-        raise ViolatedError(f"{task} did not succeed: {found}")
-    return found
+    view = settle(cluster.urls, [task], timeout_s=60)[task]
+    if view is None or view["state"] != "succeeded":
+        raise ViolatedError(f"{task} did not succeed: {view}")
+    return view
 
 
 @scenario(
     "store-away",
-    "no component reaches the server for 2 × lease: no lease ends; only groups cannot: they lose their tasks",
+    "the server is unreachable for 2 × lease: if for all, no lease ends; if only for groups, they lose their tasks",
 )
 def store_disconnect(context: ScenarioContext) -> list[Row]:
     """First no component reaches the server, then only the groups cannot reach it."""
@@ -231,9 +231,9 @@ def store_disconnect(context: ScenarioContext) -> list[Row]:
             redis_via=through("gateways"), groups_redis_via=through("groups"), lease_s=LEASE_S
         ) as cluster,
     ):
-        both = list(proxies.values())
+        all_links = list(proxies.values())
         task = _running_task(cluster, 2 * LEASE_S + 2)
-        _disconnect(both, 2 * LEASE_S)
+        _disconnect(all_links, 2 * LEASE_S)
         away = _ended(cluster, task)
         task = _running_task(cluster, 8)
         _disconnect([proxies["groups"]], 2 * LEASE_S)

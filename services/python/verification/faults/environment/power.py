@@ -56,13 +56,13 @@ def _round(cluster: FaultCluster, disk: Disk, stats: CrashStats, *, busy_s: floa
     cluster.release("server")
     wait_until(lambda: server.answers(cluster.port), 60, "the server after the crash")
     stats.recovery_s.append(time.monotonic() - cut)
-    found = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
-    lost = [task for task, view in found.items() if view is None]
+    views = settle(cluster.urls, list(traffic.accepted), timeout_s=60)
+    lost = [task for task, view in views.items() if view is None]
     stats.crashes += 1
-    stats.accepted += len(found)
+    stats.accepted += len(views)
     stats.lost += len(lost)
     stats.oldest_s = max([stats.oldest_s, *(cut - traffic.accepted[task] for task in lost)])
-    stats.stuck += unsettled(found)
+    stats.stuck += unsettled(views)
     with cluster.client() as client:
         keys = cluster.keys(pool)
         stats.inconsistent += inconsistencies(client, keys)

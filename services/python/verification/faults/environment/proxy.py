@@ -4,7 +4,7 @@ Its :class:`Conditions` apply to all connections, old and new, and to each direc
 
 * ``PASS``: bytes pass, with optional latency and bandwidth limits.
 * ``HOLD``: bytes wait until the conditions change, as TCP delivers them after a partition.
-* ``SWALLOW``: the proxy accepts bytes and drops them. The connection is dead from then on but never ends, as a
+* ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead but never ends, like a
   half-open connection.
 
 ``cut`` resets the open connections. ``lose_replies`` forwards a request, waits for the first byte of its reply and
@@ -181,9 +181,9 @@ class TcpProxy:
             link.reset()
             return
         self.counts.accepted += 1
-        this = asyncio.current_task()
-        assert this is not None
-        link.tasks.append(this)
+        current = asyncio.current_task()
+        assert current is not None
+        link.tasks.append(current)
         self._links.add(link)
         try:
             await self._serve(link, reader)
@@ -260,4 +260,4 @@ class TcpProxy:
 
 
 async def _nothing() -> None:
-    """Takes one turn of the loop, after which earlier callbacks have run."""
+    """Do nothing. When this has run on the event loop, all callbacks scheduled before it have run too."""

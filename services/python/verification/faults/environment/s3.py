@@ -83,13 +83,13 @@ def client(url: str) -> Any:
 def left_behind(url: str) -> list[str]:
     """Every object and every unfinished upload in the bucket."""
     s3 = client(url)
-    found = [
+    keys = [
         item["Key"]
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         for item in page.get("Contents", ())
     ]
     unfinished = s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads") or ()
-    return found + [f"{item['Key']} (unfinished)" for item in unfinished]
+    return keys + [f"{item['Key']} (unfinished)" for item in unfinished]
 
 
 def _command(home: Path, port: int) -> tuple[str, list[str]]:
@@ -123,14 +123,14 @@ def _is_listening(port: int) -> bool:
 
 
 class FaultyS3:
-    """Forwards requests and injects a fault from ``only`` into each with probability ``chance``, by a seed."""
+    """Forwards requests. With probability ``chance``, it injects a fault from ``only`` into a request, by a seed."""
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)
         self.upstream = (str(parts.hostname), int(parts.port or 80))
         self.chance = 0.0
         self.only: tuple[str, ...] = FAULTS
-        self.done: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
         self._draw = random.Random(f"{seed}/s3")
         self._lock = threading.Lock()
         proxy = self
@@ -150,7 +150,7 @@ class FaultyS3:
             if self._draw.random() >= self.chance:
                 return None
             fault = self._draw.choice(self.only)
-            self.done[fault] += 1
+            self.injected[fault] += 1
             return fault
 
     def close(self) -> None:

@@ -23,9 +23,9 @@ _PACKED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "
 
 def find_program() -> Path | None:
     """``toxiproxy-server`` on PATH, else the packed one beside the checkout."""
-    found = shutil.which("toxiproxy-server")
-    if found is not None:
-        return Path(found)
+    on_path = shutil.which("toxiproxy-server")
+    if on_path is not None:
+        return Path(on_path)
     return _PACKED if _PACKED.exists() else None
 
 

@@ -156,7 +156,7 @@ def get_tasks(
             return [(task, _get_task(connection, task)) for task in tasks[index::threads]]
 
     with ThreadPoolExecutor(threads) as pool:
-        return dict(pair for found in pool.map(get_share, range(threads)) for pair in found)
+        return dict(pair for views in pool.map(get_share, range(threads)) for pair in views)
 
 
 def _get_task(connection: GatewayConnection, task: str) -> dict[str, Any] | None:
@@ -176,21 +176,21 @@ def _get_task(connection: GatewayConnection, task: str) -> dict[str, Any] | None
 def settle(
     urls: Sequence[str], tasks: Sequence[str], *, timeout_s: float = 60.0
 ) -> dict[str, dict[str, Any] | None]:
-    """Poll until each task has ended or does not exist, or until the timeout. :returns: the last view of each."""
+    """Poll until every task has ended or does not exist, or until the timeout. :returns: the last view of each task."""
     end = time.monotonic() + timeout_s
-    found: dict[str, dict[str, Any] | None] = {}
-    left = list(tasks)
+    views: dict[str, dict[str, Any] | None] = {}
+    pending = list(tasks)
     while True:
-        found |= get_tasks(urls, left)
-        left = unsettled({task: found[task] for task in left})
-        if not left or time.monotonic() > end:
-            return found
+        views |= get_tasks(urls, pending)
+        pending = unsettled({task: views[task] for task in pending})
+        if not pending or time.monotonic() > end:
+            return views
         time.sleep(0.25)
 
 
-def unsettled(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
+def unsettled(views: Mapping[str, dict[str, Any] | None]) -> list[str]:
     """The tasks that exist and have not ended."""
-    return [task for task, view in found.items() if view is not None and view["state"] not in TERMINAL]
+    return [task for task, view in views.items() if view is not None and view["state"] not in TERMINAL]
 
 
 @contextlib.contextmanager

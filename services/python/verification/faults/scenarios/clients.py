@@ -19,14 +19,14 @@ from verification.results import Row
 
 @scenario("cuts", "a thousand streams are cut and gateways killed: no event is missing or repeated")
 def run_cuts(context: ScenarioContext) -> list[Row]:
-    """Long tasks with many readers; a quarter of all chunks are cut off, half of them in the middle of an event."""
+    """Follow long tasks with many readers. A quarter of all chunks are cut off, half of these in their middle."""
     wanted = context.times(1000, 5000)
     with (
         context.cluster(pools=(PoolOptions(groups=4),)) as cluster,
         Load(cluster, seed=context.seed, cut=0.25) as load,
     ):
         network = load.networks[load.tenants[0]]
-        number, since = 0, time.monotonic()
+        number, started = 0, time.monotonic()
         while network.cuts < wanted:
             for _ in range(4):
                 number += 1
@@ -36,7 +36,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
             load.settle_down(60)
             cluster.kill(cluster.targets("gateway")[number % 2])
             load.wait_clients(60)
-            if time.monotonic() - since > 600:
+            if time.monotonic() - started > 600:
                 raise ViolatedError(f"only {network.cuts} of {wanted} cuts in ten minutes")
         decide(cluster, load)
         events, readers = cluster.history.counts["event.saw"], cluster.history.counts["reader.end"]
@@ -55,7 +55,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
 
 @scenario("cancel", "measures how long a group takes to stop after a cancel", alone=True)
 def run_cancel(context: ScenarioContext) -> list[Row]:
-    """Steps of 0.3 s and the default report interval; from the response of the cancel to the terminal event."""
+    """Cancel tasks with steps of 0.3 s, and time from the cancel's response to the terminal event."""
     count, groups, step_s = context.times(200, 600), 8, 0.3
     pools = (PoolOptions(groups=groups),)
     with (
@@ -153,7 +153,7 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
     "idempotent", "a hundred concurrent submits with one key, lost responses, killed gateways: one task"
 )
 def run_idempotent(context: ScenarioContext) -> list[Row]:
-    """For each key: a hundred submits at once, the first response lost, a gateway killed before or after its script."""
+    """Send a hundred submits at once for each key, lose the first response, and kill a gateway around its script."""
     keys, parallel = context.times(5, 40), 100
     with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):
@@ -171,7 +171,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
         cluster.disarm()
         killed = len(cluster.hits())
         records = decide(cluster, load)
-        lost = sum(network.lost for network in load.networks.values())
+        lost_replies = sum(network.lost for network in load.networks.values())
     return [
         Row(
             "Tasks created when each idempotency key is sent 100 times at once",
@@ -179,7 +179,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
             "tasks",
             target=f"{keys}, one per key",
             held=len(records) == keys,
-            note=f"{keys * parallel:,} submits, {lost} responses lost, {killed} gateways killed just before or "
+            note=f"{keys * parallel:,} submits, {lost_replies} responses lost, {killed} gateways killed just before or "
             f"after the submit script",
         )
     ]
@@ -207,14 +207,14 @@ def run_all_dead(context: ScenarioContext) -> list[Row]:
             load.settle_down(60)
         records = decide(cluster, load)
         killed = sum(n for name, n in cluster.history.counts.items() if name.startswith("fault.kill-"))
-    done = sum(1 for record in records if record["state"] == "succeeded")
+    succeeded = sum(1 for record in records if record["state"] == "succeeded")
     return [
         Row(
             "Tasks that were submitted while every group was dead, and later succeeded",
-            done,
+            succeeded,
             "tasks",
             target=f"all {len(records)}",
-            held=done == len(records),
+            held=succeeded == len(records),
             note=f"{killed} kills: every group, then every gateway, then the server",
         )
     ]

@@ -1,4 +1,4 @@
-"""Leases: how soon another group takes over a lost task, that it never takes a live one, that zombies write nothing."""
+"""Leases: another group soon takes over a lost task, but never a live one; the store refuses a zombie's writes."""
 
 from __future__ import annotations
 
@@ -55,13 +55,14 @@ def wait_running(cluster: FaultCluster, pool: str, count: int) -> None:
 
 
 def spread(values: Sequence[float]) -> str:
-    """``p50 1.20 s, p99 1.40 s, max 1.40 s (n = 16)``."""
+    """The values in words: ``p50 1.20 s, p99 1.40 s, max 1.40 s (n = 16)``."""
     ordered = sorted(values)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return f"p50 {statistics.median(ordered):.2f} s, p99 {p99:.2f} s, max {ordered[-1]:.2f} s (n = {len(ordered)})"
 
 
 def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float | None:
+    """When a client saw the task's first event of this kind after ``since``; ``None`` if no client did."""
     for line in lines:
         if line["op"] == "event" and line["task"] == task and line["t"] >= since and line["type"] == kind:
             return float(line["t"])
@@ -70,25 +71,25 @@ def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float |
 
 def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
     """The task that each group holds, by the names of the group's hosts."""
-    keys, found = cluster.keys(pool), {}
+    keys, held = cluster.keys(pool), {}
     with cluster.client() as client:
         for task in client.zrange(keys.single("leases"), 0, -1):
             group = client.hget(keys.of("task", task), "group")
             host = client.hget(keys.of("group", group), "hosts") or ""
-            found[str(host)] = task
-    return found
+            held[str(host)] = task
+    return held
 
 
 def _at_work(cluster: FaultCluster, pool: str) -> list[tuple[Target, str]]:
     """Every leader with the task that it holds; empty unless every leader holds one."""
     held = _held_by(cluster, pool)
-    found = [
+    leaders = [
         (target, task)
         for target in cluster.targets("leader")
         for hosts, task in held.items()
         if target.name in hosts
     ]
-    return found if len(found) == len(cluster.targets("leader")) else []
+    return leaders if len(leaders) == len(cluster.targets("leader")) else []
 
 
 def _kill_and_time(
@@ -171,7 +172,7 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
 
 @scenario("live-long", "a task of ten leases survives heavy work and an outage without a second attempt")
 def run_live_long(context: ScenarioContext) -> list[Row]:
-    """Python code that computes, C code that holds the GIL for more than a lease, and an outage of two leases."""
+    """Run Python code that computes and C code that holds the GIL for more than a lease, with an outage of 2 leases."""
     lease_s, rounds = 6.0, context.times(1, 3)
     short_s = (
         lease_s / 80
@@ -239,7 +240,7 @@ def run_zombies(context: ScenarioContext) -> list[Row]:
             load.settle_down(60)
         records = decide(cluster, load)
         count = cluster.history.counts.get("fault.freeze-leader", 0)
-    second = sum(1 for record in records if record["attempt"] > 1)
+    retried = sum(1 for record in records if record["attempt"] > 1)
     return [
         Row(
             "Writes of a frozen leader that the store accepted after it had lost its task",
@@ -247,7 +248,7 @@ def run_zombies(context: ScenarioContext) -> list[Row]:
             "writes",
             target="0",
             held=True,
-            note=f"{count} leaders frozen for 2 × lease; {second} tasks got another attempt; {bound(count, 'freeze')}",
+            note=f"{count} leaders frozen for 2 × lease; {retried} tasks got another attempt; {bound(count, 'freeze')}",
         )
     ]
 
@@ -257,7 +258,7 @@ def run_zombies(context: ScenarioContext) -> list[Row]:
     "a task that kills its process every time uses exactly its allowed attempts and is one dead letter",
 )
 def run_poison(context: ScenarioContext) -> list[Row]:
-    """The second step of every attempt calls ``os._exit``; 1, 2 or 3 strikes are allowed."""
+    """Submit tasks whose second step calls ``os._exit`` in every attempt, with 1, 2 or 3 allowed strikes."""
     with (
         context.cluster(pools=(PoolOptions(groups=4),), lease_s=1.0) as cluster,
         Load(cluster, seed=context.seed) as load,

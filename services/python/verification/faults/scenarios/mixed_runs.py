@@ -62,7 +62,7 @@ def one_run(
 
 
 def kinds(kills: Counter[str]) -> str:
-    """``31 leaders, 4 servers, 12 at failpoints``."""
+    """The counts in words: ``31 leaders, 4 servers, 12 at failpoints``."""
     at_failpoints = sum(count for name, count in kills.items() if name.startswith("at "))
     parts = [
         f"{kills[name]:,} {name}s"
@@ -189,10 +189,10 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
 def _run_in_subprocess(run: MixedRun, result: Path, *, log: Callable[[str], None]) -> None:
     """Run it in its own process. :raises ViolatedError: with its output when it fails."""
     command = [sys.executable, "-m", "verification.faults", *run.arguments(), f"--result={result}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
-    if done.returncode == INCOMPLETE:
-        log(f"   seed {run.seed} INCOMPLETE, running it again: {done.stderr[-1000:]}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
-    if done.returncode != 0:
-        output = f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
+    if completed.returncode == INCOMPLETE:
+        log(f"   seed {run.seed} INCOMPLETE, running it again: {completed.stderr[-1000:]}")
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
+    if completed.returncode != 0:
+        output = f"{completed.stdout[-2000:]}{completed.stderr[-6000:]}"
         raise ViolatedError(f"python -m verification.faults {' '.join(run.arguments())}:\n{output}")

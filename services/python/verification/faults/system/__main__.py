@@ -24,15 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
         "--long", action="store_true", help="run every case (about 15 minutes), not only the quick ones"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the clients' calls (default 0)")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        report = run(chosen(given.cases, long=given.long), seed=given.seed, log=_print)
+        report = run(chosen(args.cases, long=args.long), seed=args.seed, log=_print)
     except ViolatedError as exc:
         _print(f"VIOLATED: {exc}")
         return 1
     _print("\n" + report.table())
-    if not given.cases:
-        report.name = "faults-system-long" if given.long else "faults-system"
+    if not args.cases:
+        report.name = "faults-system-long" if args.long else "faults-system"
         _print(f"figures in {report.save()}")
     return 1 if any(row.broken for row in report.rows) else 0
 

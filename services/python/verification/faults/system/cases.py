@@ -13,8 +13,8 @@ from verification.faults.system import processes
 from verification.faults.system.trial import (
     LATEST_S,
     SMALL,
-    After,
     Bench,
+    Recovery,
     counted,
     follow,
     freeze,
@@ -74,19 +74,19 @@ def leader_killed(bench: Bench) -> list[Row]:
 
 def _rank_killed(bench: Bench, *, rank: int, name: str) -> list[Row]:
     with bench.with_other_tasks():
-        after = hit_group(bench, "video", bench.submit("video", **VIDEO), rank=rank, step=80, what=name)
-    resumed = (after.task.get("progress") or {}).get("resumed_from_step") or after.task.get(
+        recovery = hit_group(bench, "video", bench.submit("video", **VIDEO), rank=rank, step=80, what=name)
+    resumed = (recovery.task.get("progress") or {}).get("resumed_from_step") or recovery.task.get(
         "resumed_from_step"
     )
     cold = bench.cold_s["video"]
-    if after.task["strikes"] != 1:
-        raise ViolatedError(f"a killed {name} caused {after.task['strikes']} strikes, expected 1")
-    note = f"{after.how}, resumed from step {resumed}, same MP4 SHA-256"
+    if recovery.task["strikes"] != 1:
+        raise ViolatedError(f"a killed {name} caused {recovery.task['strikes']} strikes, expected 1")
+    note = f"{recovery.how}, resumed from step {resumed}, same MP4 SHA-256"
     return [
-        Row(f"Killed {name} of a video group: time until its attempt ends", after.detect_s, "s",
-            target=f"≤ {DETECT_S:g} s", held=after.detect_s <= DETECT_S, note=note),
-        Row(f"Killed {name} of a video group: time until the group is ready again", after.ready_s, "s", baseline=cold,
-            baseline_what=COLD, target="≤ 2 × cold start", held=after.ready_s <= 2 * cold),
+        Row(f"Killed {name} of a video group: time until its attempt ends", recovery.detect_s, "s",
+            target=f"≤ {DETECT_S:g} s", held=recovery.detect_s <= DETECT_S, note=note),
+        Row(f"Killed {name} of a video group: time until the group is ready again", recovery.ready_s, "s",
+            baseline=cold, baseline_what=COLD, target="≤ 2 × cold start", held=recovery.ready_s <= 2 * cold),
     ]  # fmt: skip
 
 
@@ -99,17 +99,17 @@ def leader_stopped(bench: Bench) -> list[Row]:
         at = time.monotonic()
         freeze(bench, group["pids"][0], for_s=2 * LEASE_S)
         lost_s = watcher.first(lambda s: s.strikes == 1, since=at, timeout_s=LATEST_S, what="the lost lease")
-    found = bench.succeeded(task)
-    if (found["attempt"], found["strikes"]) != (2, 1):
+    ended = bench.succeeded(task)
+    if (ended["attempt"], ended["strikes"]) != (2, 1):
         raise ViolatedError(
-            f"a stopped leader caused {found['attempt']} attempts and {found['strikes']} strikes"
+            f"a stopped leader caused {ended['attempt']} attempts and {ended['strikes']} strikes"
         )
     bench.wait_healthy()
     bound = 1.5 * LEASE_S + 1  # a tick each second
     return [
         Row("Leader stopped (SIGSTOP) for 2 × lease: time until its task gets a strike", lost_s, "s",
             baseline=LEASE_S, baseline_what="the lease", target="≤ 1.5 × lease + 1 s (one tick)", held=lost_s <= bound,
-            note=f"{found['attempt']} attempts, 1 strike; the store refused its writes after it resumed"),
+            note=f"{ended['attempt']} attempts, 1 strike; the store refused its writes after it resumed"),
     ]  # fmt: skip
 
 
@@ -134,14 +134,14 @@ def _component_killed(
             lambda: _other(bench, component, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}"
         )
         back_s = time.monotonic() - at
-    found = bench.succeeded(task)
-    if found["attempt"] not in attempts:
+    ended = bench.succeeded(task)
+    if ended["attempt"] not in attempts:
         raise ViolatedError(
-            f"a killed {name} caused {found['attempt']} attempts of a task that it should not affect"
+            f"a killed {name} caused {ended['attempt']} attempts of a task that it should not affect"
         )
     bench.wait_healthy()
     healthy_s = time.monotonic() - at
-    how = counted(found["attempt"], "attempt") + ", " + counted(found["strikes"], "strike")
+    how = counted(ended["attempt"], "attempt") + ", " + counted(ended["strikes"], "strike")
     note = f"the running task: {how}; all pools healthy after {healthy_s:.0f} s"
     return [Row(f"Killed {name}: time until a new one responds", back_s, "s", note=note)]
 
@@ -225,9 +225,9 @@ def up_killed(bench: Bench) -> list[Row]:
     again_s = bench.up.wait_ready()
     for task in waiting:
         bench.succeeded(task)
-    found = bench.succeeded(video)
+    ended = bench.succeeded(video)
     note = (
-        f"the running video: {found['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks succeeded; "
+        f"the running video: {ended['attempt']} attempts, same MP4 SHA-256; {len(waiting)} queued tasks succeeded; "
         f"all processes of the killed `up` ended within {gone_s:.1f} s"
     )
     return [
@@ -250,13 +250,13 @@ def collective_hangs(bench: Bench) -> list[Row]:
     at = time.monotonic()
     bench.up.history.note("fault", kind="hang")
     with Watcher(bench.up, "pair", task) as watcher:
-        after = follow(bench, watcher, "pair", task, at=at, without=group["id"])
+        recovery = follow(bench, watcher, "pair", task, at=at, lost_group=group["id"])
     alive = [pid for pid in group["pids"] if processes.alive(pid)]
-    if after.task["strikes"] != 1 or alive:
-        raise ViolatedError(f"a hanging collective caused {after.how}; ranks still alive: {alive}")
+    if recovery.task["strikes"] != 1 or alive:
+        raise ViolatedError(f"a hanging collective caused {recovery.how}; ranks still alive: {alive}")
     return [
-        _stall_row("Task whose collective hangs", after),
-        _ready_row(bench, "pair", "Task whose collective hangs", after),
+        _stall_row("Task whose collective hangs", recovery),
+        _ready_row(bench, "pair", "Task whose collective hangs", recovery),
     ]
 
 
@@ -265,11 +265,11 @@ def lock_held_while_working(bench: Bench) -> list[Row]:
     """Hold the GIL in C code for steps of 2 × lease: the work advances, so no second attempt starts."""
     hold_s = 2 * LEASE_S
     task = bench.submit("stress", steps=3, hold_s=hold_s)
-    found = bench.succeeded(task)
-    if (found["attempt"], found["strikes"]) != (1, 0):
-        raise ViolatedError(f"work that held the GIL caused {found['attempt']} attempts, expected 1")
+    ended = bench.succeeded(task)
+    if (ended["attempt"], ended["strikes"]) != (1, 0):
+        raise ViolatedError(f"work that held the GIL caused {ended['attempt']} attempts, expected 1")
     return [
-        Row("Task whose steps hold the GIL for 2 × lease: attempts", found["attempt"], "attempts", target="1",
+        Row("Task whose steps hold the GIL for 2 × lease: attempts", ended["attempt"], "attempts", target="1",
             held=True, note=f"3 steps, each one C call of {hold_s:g} s; the watchdog renewed the lease"),
     ]  # fmt: skip
 
@@ -282,12 +282,12 @@ def lock_held_forever(bench: Bench) -> list[Row]:
     at = time.monotonic()
     bench.up.history.note("fault", kind="gil")
     with Watcher(bench.up, "stress", task) as watcher:
-        after = follow(bench, watcher, "stress", task, at=at, without=group["id"])
-    if after.task["strikes"] != 1:
-        raise ViolatedError(f"a leader stuck with the GIL caused {after.how}, expected 1 strike")
+        recovery = follow(bench, watcher, "stress", task, at=at, lost_group=group["id"])
+    if recovery.task["strikes"] != 1:
+        raise ViolatedError(f"a leader stuck with the GIL caused {recovery.how}, expected 1 strike")
     return [
-        _stall_row("Task that holds the GIL forever", after),
-        _ready_row(bench, "stress", "Task that holds the GIL forever", after),
+        _stall_row("Task that holds the GIL forever", recovery),
+        _ready_row(bench, "stress", "Task that holds the GIL forever", recovery),
     ]
 
 
@@ -299,27 +299,29 @@ def poison(bench: Bench) -> list[Row]:
         max_strikes=3,
     )  # fmt: skip
     with bench.with_other_tasks():
-        found = bench.ended(task)
-    if (found["state"], found["attempt"], found["strikes"]) != ("failed", 3, 3):
-        raise ViolatedError(f"the poison task {found['state']} after {found['attempt']} attempts")
-    good = bench.submit("pair", message="after", steps=5, all_ranks=True)
-    bench.succeeded(good)
+        ended = bench.ended(task)
+    if (ended["state"], ended["attempt"], ended["strikes"]) != ("failed", 3, 3):
+        raise ViolatedError(f"the poison task {ended['state']} after {ended['attempt']} attempts")
+    next_task = bench.submit("pair", message="after", steps=5, all_ranks=True)
+    bench.succeeded(next_task)
     bench.wait_healthy()
     return [
-        Row("Poison task (each attempt kills a rank): attempts", found["attempt"], "attempts",
+        Row("Poison task (each attempt kills a rank): attempts", ended["attempt"], "attempts",
             target="exactly 3 (`max_strikes`)", held=True,
             note="the task is then a dead letter; the next task of the pool succeeded"),
     ]  # fmt: skip
 
 
-def _stall_row(what: str, after: After) -> Row:
+def _stall_row(what: str, recovery: Recovery) -> Row:
     bound = STALL_S + DETECT_S
-    return Row(f"{what}: time until its attempt ends", after.detect_s, "s", baseline=STALL_S, baseline_what="`stall_s`",
-               target=f"≤ `stall_s` + {DETECT_S:g} s", held=after.detect_s <= bound, note=after.how)  # fmt: skip
+    return Row(
+        f"{what}: time until its attempt ends", recovery.detect_s, "s", baseline=STALL_S, baseline_what="`stall_s`",
+        target=f"≤ `stall_s` + {DETECT_S:g} s", held=recovery.detect_s <= bound, note=recovery.how,
+    )  # fmt: skip
 
 
-def _ready_row(bench: Bench, pool: str, what: str, after: After) -> Row:
-    cold, took = bench.cold_s[pool], after.ready_s - after.detect_s
-    return Row(f"{what}: time from then until the group is ready again", took, "s", baseline=cold,
+def _ready_row(bench: Bench, pool: str, what: str, recovery: Recovery) -> Row:
+    cold, rebuild_s = bench.cold_s[pool], recovery.ready_s - recovery.detect_s
+    return Row(f"{what}: time from then until the group is ready again", rebuild_s, "s", baseline=cold,
                baseline_what=COLD, target="≤ 2 × cold start",
-               held=took <= 2 * cold)  # fmt: skip
+               held=rebuild_s <= 2 * cold)  # fmt: skip

@@ -27,7 +27,7 @@ PROMISES = (
     ("Tasks that never ended", ("stuck",)),
     ("Tasks that succeeded or ended twice", ("double-success", "two-ends", "twice")),
 )
-"""Rows of the table and the checker's kinds of violations that they count."""
+"""Rows of the table, and the kinds of the checker's violations that each counts."""
 POOLS: dict[str, dict[str, Any]] = {
     "video": {"workload": "video", "ranks": 2, "checkpoint_s": 0.5, "options": {"threads": 1}},
     "echo": {"workload": "echo", "groups": 2},
@@ -70,9 +70,9 @@ def run(cases: Sequence[Case], *, seed: int = 0, log: Callable[[str], None] = pr
         with Load(up, seed=seed, relay=False, tenants=("default",)) as load:  # type: ignore[arg-type]
             bench = Bench(up=up, load=load, log=log)
             for pool in pools:
-                last = up.call(f"/v1/pools/{pool}")["wake"]["last"]
+                phases = up.call(f"/v1/pools/{pool}")["wake"]["last"]
                 bench.cold_s[pool] = up.cold_s[pool]
-                log(f"cold start of {pool}: {up.cold_s[pool]:.1f} s; the first group's own report: {last}")
+                log(f"cold start of {pool}: {up.cold_s[pool]:.1f} s; the first group's own report: {phases}")
             if "video" in pools:
                 bench.succeeded(bench.submit("video", **VIDEO))  # later videos must have the same SHA-256
             try:
@@ -100,8 +100,8 @@ def _decide(bench: Bench, report: Report) -> None:
     """Wait until everything has ended, then check the clients' history."""
     up, load = bench.up, bench.load
     bench.wait_healthy()
-    left = load.settle_down(120)
-    up.history.note("settled", left=left)
+    unended = load.settle_down(120)
+    up.history.note("settled", left=unended)
     load.wait_clients(60)
     final_state.read_all(load)  # type: ignore[arg-type]
     verdict = check(read(up.history.path))

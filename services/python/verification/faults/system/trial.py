@@ -29,20 +29,20 @@ def counted(count: int, what: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class After:
+class Recovery:
     """The recovery from a fault: seconds since the fault, and how the task ended."""
 
     detect_s: float
-    """Until the public API showed the end of the attempt that was hit."""
+    """Until the public API showed the end of the attempt in which the fault occurred."""
     ready_s: float
-    """Until the pool had all its groups again, with a new one in place of the group that was hit."""
+    """Until the pool had all its groups again, with a new group in place of the lost one."""
     done_s: float
-    """Until the task that was hit had ended."""
+    """Until the task had ended."""
     task: Mapping[str, Any]
 
     @property
     def how(self) -> str:
-        """For a note."""
+        """The numbers of attempts and strikes in words, for a note."""
         return counted(self.task["attempt"], "attempt") + ", " + counted(self.task["strikes"], "strike")
 
 
@@ -66,8 +66,8 @@ class Bench:
         """Wait until the task has reached a step. :returns: the group that runs it."""
 
         def look() -> dict[str, Any] | None:
-            found = self.up.try_get(f"/v1/tasks/{task}") or {}
-            if ((found.get("progress") or {}).get("step") or 0) < step:
+            view = self.up.try_get(f"/v1/tasks/{task}") or {}
+            if ((view.get("progress") or {}).get("step") or 0) < step:
                 return None
             groups = [group for group in self.up.ready_groups(pool) if group["state"] == "busy"]
             return self.group_of(pool, task) if groups else None
@@ -84,24 +84,24 @@ class Bench:
         """Wait until the task has ended. :returns: the task."""
 
         def look() -> dict[str, Any] | None:
-            found = self.up.try_get(f"/v1/tasks/{task}")
-            return found if found and found.get("finished_at") else None
+            view = self.up.try_get(f"/v1/tasks/{task}")
+            return view if view and view.get("finished_at") else None
 
         return wait_until(look, timeout_s, f"the end of {task}; see {self.up.logs()}")
 
     def succeeded(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
         """Wait until the task has succeeded. A video must have the same bytes as the first one of its input."""
-        found = self.ended(task, timeout_s=timeout_s)
-        if found["state"] != "succeeded":
-            raise ViolatedError(f"{task} ended as {found['state']}: {found.get('error')}")
-        for file in found["artifacts"]:
+        view = self.ended(task, timeout_s=timeout_s)
+        if view["state"] != "succeeded":
+            raise ViolatedError(f"{task} ended as {view['state']}: {view.get('error')}")
+        for file in view["artifacts"]:
             if file["name"] == "video.mp4":
-                first = self.videos.setdefault(str(sorted(found["input"].items())), file["sha256"])
-                if first != file["sha256"]:
+                expected = self.videos.setdefault(str(sorted(view["input"].items())), file["sha256"])
+                if expected != file["sha256"]:
                     raise ViolatedError(
-                        f"{task}: the same seed gave another video: SHA-256 {file['sha256']}, expected {first}"
+                        f"{task}: the same seed gave another video: SHA-256 {file['sha256']}, expected {expected}"
                     )
-        return found
+        return view
 
     @contextmanager
     def with_other_tasks(self, pool: str | None = "echo", count: int = 4) -> Iterator[None]:
@@ -130,28 +130,30 @@ def kill(bench: Bench, pids: Sequence[int], what: str) -> float:
     return at
 
 
-def hit_group(bench: Bench, pool: str, task: str, *, rank: int, step: int, what: str | None = None) -> After:
+def hit_group(
+    bench: Bench, pool: str, task: str, *, rank: int, step: int, what: str | None = None
+) -> Recovery:
     """Kill a rank of the group that runs ``task`` (rank 0 leads), and time the recovery."""
     group = bench.busy(pool, task, step=step)
     with Watcher(bench.up, pool, task) as watcher:
         watcher.first(lambda _: True, since=0.0, timeout_s=30, what="a first snapshot")
         at = kill(bench, [group["pids"][rank]], what or f"rank-{rank}")
-        return follow(bench, watcher, pool, task, at=at, without=group["id"])
+        return follow(bench, watcher, pool, task, at=at, lost_group=group["id"])
 
 
-def follow(bench: Bench, watcher: Watcher, pool: str, task: str, *, at: float, without: str) -> After:
-    """Time the recovery from a fault that ended the group ``without``."""
+def follow(bench: Bench, watcher: Watcher, pool: str, task: str, *, at: float, lost_group: str) -> Recovery:
+    """Time the recovery from a fault that ended the group ``lost_group``."""
     wanted = next(plan.groups for plan in bench.up.options.pools if plan.name == pool)
     detect_s = watcher.first(
         lambda snapshot: snapshot.strikes > 0 or snapshot.attempt > 1 or snapshot.state == "queued",
         since=at, timeout_s=LATEST_S, what="the end of the attempt",
     )  # fmt: skip
     ready_s = watcher.first(
-        lambda snapshot: without not in snapshot.ready and len(snapshot.ready) >= wanted,
+        lambda snapshot: lost_group not in snapshot.ready and len(snapshot.ready) >= wanted,
         since=at, timeout_s=LATEST_S, what=f"another group of {pool}",
     )  # fmt: skip
-    found = bench.succeeded(task)
-    return After(detect_s=detect_s, ready_s=ready_s, done_s=time.monotonic() - at, task=found)
+    ended = bench.succeeded(task)
+    return Recovery(detect_s=detect_s, ready_s=ready_s, done_s=time.monotonic() - at, task=ended)
 
 
 def freeze(bench: Bench, pid: int, *, for_s: float) -> None:

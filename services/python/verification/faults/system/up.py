@@ -1,6 +1,6 @@
 """A whole ``daybreakd up`` on this machine. Its clients (:class:`Load`) talk only to its gateway.
 
-:class:`Up` has the attributes of a ``FaultCluster`` that the clients use, so that both kinds of system share them.
+:class:`Up` has those attributes of a ``FaultCluster`` that the clients use. So :class:`Load` works with both.
 """
 
 from __future__ import annotations

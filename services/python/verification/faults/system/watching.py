@@ -1,4 +1,4 @@
-"""A thread that polls one task and its pool, so that tests know when a fault had which effect."""
+"""A thread that polls one task and its pool, so that a test can tell when each effect of a fault became visible."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Watcher:
                 for snapshot in self.snapshots:
                     if snapshot.at >= since and check(snapshot):
                         return snapshot.at - since
-                left = end - time.monotonic()
-                if left <= 0:
+                remaining_s = end - time.monotonic()
+                if remaining_s <= 0:
                     raise TimeoutError(f"waited {timeout_s:g} s for {what}; last seen: {self.snapshots[-1:]}")
-                self._seen.wait(min(left, 1.0))
+                self._seen.wait(min(remaining_s, 1.0))
 
     def _poll(self) -> None:
         while not self._stopping.wait(_POLL_S):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from daybreak_server.adapters.redis.client import Scripts, connect, translated
@@ -48,6 +48,7 @@ class RedisQueue:
         lease_s: float = policy.LEASE_S,
         timeout_s: float = 5.0,
         spec_version: int = SPEC_VERSION,
+        on_woken: Callable[[float], None] | None = None,
         library: Library | None = None,
     ) -> None:
         self._keys = Keys(prefix=prefix, pool=pool)
@@ -56,6 +57,7 @@ class RedisQueue:
         self._client = connect(where, timeout_s=timeout_s)
         self._scripts = Scripts(self._client, library or Library())
         self._wakeup = connect(where, timeout_s=POLL_S + timeout_s)
+        self._on_woken = on_woken
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -71,10 +73,13 @@ class RedisQueue:
         half a second, so that a loop around it does not spin.
         """
         deadline = time.monotonic() + wait_s
+        woken_at: float | None = None
         while True:
             reply = self._scripts.call(self._claim([group]))[0]
             claim = claiming.decode(reply, group.id, lease_s=self._lease_s)
             if claim is not None:
+                if woken_at is not None and self._on_woken is not None:
+                    self._on_woken(time.monotonic() - woken_at)
                 return claim
             outcome, remaining_s = claiming.outcome(reply), deadline - time.monotonic()
             if outcome == "drain":
@@ -87,7 +92,7 @@ class RedisQueue:
             if outcome == "other":  # taking wake-up tokens would keep them from groups that can work
                 self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
-                self._wait_for_wakeup(min(remaining_s, POLL_S))
+                woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, POLL_S)) else None
 
     def renew(self, lease: Lease) -> Control:
         """Extend the lease. Returns ``STALE`` if another attempt holds the task."""
@@ -153,6 +158,7 @@ class RedisQueue:
     def _claim(self, groups: Sequence[GroupRecord]) -> Call:
         return claiming.encode(self._keys, groups, lease_s=self._lease_s, spec_version=self._spec_version)
 
-    def _wait_for_wakeup(self, seconds: float) -> None:
+    def _wait_for_wakeup(self, seconds: float) -> bool:
         with translated():
-            self._wakeup.blpop([self._keys.single("wakeup")], timeout=max(seconds, 0.01))
+            token = self._wakeup.blpop([self._keys.single("wakeup")], timeout=max(seconds, 0.01))
+        return token is not None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from daybreak_server.engines.rank.context import LeaderContext
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
 from daybreak_server.engines.rank.progress import EventBuffer, PhaseEta
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
@@ -63,6 +64,7 @@ class LeaderDeps:
     phases: PhaseEta
     must_leave: Callable[[], bool]
     """Whether this rank was asked to leave (its process ends, its node drains): then the task is released."""
+    metrics: RankMetrics = field(default_factory=RankMetrics)
 
 
 class EventReporter:
@@ -88,6 +90,7 @@ class EventReporter:
 
     def phase(self, phase: str) -> None:
         """Add a phase of the engine's own work, such as the upload."""
+        self._deps.metrics.begin_phase(phase)
         self.step(Step(phase=phase, fraction=self._fraction))
 
     def write(
@@ -137,6 +140,7 @@ class Attempt:
         deps, claim = self._deps, self._claim
         resume = self._resume()
         deps.phases.start()
+        deps.metrics.begin_attempt()
         self._control_group.order(
             "run",
             resume or b"",
@@ -182,6 +186,7 @@ class Attempt:
         deps.heartbeat.beat()
         if step is not None:
             reporter.step(step)
+            deps.metrics.step(step.phase)
             stored = checkpoints.stored()
             if reporter.due() or stored is not None:
                 self._unreported = stored or self._unreported

@@ -42,6 +42,7 @@ from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
 from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease, LeaseRenewer
+from daybreak_server.engines.rank.rank_metrics import BROKEN
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
@@ -79,6 +80,12 @@ class LeaderLoop:
         """Whether the blob store must be probed before the next claim."""
         self._next_probe_at = 0.0
         self._scratch_dirs = ScratchDirs(deps.config.scratch)
+
+    @property
+    def lease_age_s(self) -> float | None:
+        """Seconds since the lease of the running task was renewed; ``None`` while no task runs."""
+        held = self._held
+        return None if held is None else held.age_s
 
     @property
     def broken(self) -> Failed | None:
@@ -177,6 +184,7 @@ class LeaderLoop:
         if verdict is Verdict.BREAK:
             self.break_group(attempt.failure())
             return None
+        self._deps.metrics.end_attempt(outcome)
         if outcome is None:
             lease_renewer.drop(claim.lease.task)
             self._held = None
@@ -257,6 +265,7 @@ class LeaderLoop:
         _log.error("the group is broken: %s: %s", failed.code, failed.message)
         held = self._held
         if held is not None:
+            self._deps.metrics.end_attempt(BROKEN)
             self._strike(held.lease, failed)
 
     def _strike(self, lease: Lease, failed: Failed) -> None:

@@ -52,6 +52,7 @@ from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.rank.model_download import DOWNLOAD_RETRY_S, DownloadProgress
 from daybreak_server.engines.rank.progress import PhaseEta
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
@@ -89,6 +90,7 @@ class RankDeps:
     the total. ``None``: no download is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
+    metrics: RankMetrics = field(default_factory=RankMetrics)
     wake: Mapping[str, float] = field(default_factory=dict)
     """The durations, in seconds, of the wake phases before this rank started."""
 
@@ -134,6 +136,9 @@ class Rank:
 
     def unhealthy_reason(self) -> str | None:
         """Return why this rank can do no more work, or ``None`` while it is healthy."""
+        loop = self._loop
+        lease_age_s = loop.lease_age_s if loop is not None else None
+        self._deps.metrics.ages(heartbeat_s=self._heartbeat.age_s, lease_s=lease_age_s)
         if self._cause is not None:
             return self._cause.message
         if self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set():
@@ -221,6 +226,7 @@ class Rank:
                 workload=workload,
                 heartbeat=self._heartbeat,
                 phases=PhaseEta(),
+                metrics=deps.metrics,
                 must_leave=self._stopping.is_set,
             )
             if self._watchdog is not None:
@@ -390,6 +396,7 @@ class Rank:
         yield
         self._current_phase = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
+        self._deps.metrics.loaded(phase, self._wake[phase])
 
 
 def _hosts(infos: list[RankInfo]) -> tuple[str, ...]:

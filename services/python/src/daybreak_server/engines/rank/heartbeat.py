@@ -74,6 +74,11 @@ class Heartbeat:
         finally:
             self.beat(before[0], limit_s=before[1])
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the work last advanced."""
+        return self._clock() - self._beat_at
+
     def stalled(self) -> str | None:
         """Return what has stalled and for how long, or ``None`` while the work is within its limit."""
         with self._lock:

@@ -54,11 +54,11 @@ async def produce_async(
 
 
 async def at_once(number: int, width: int, make: Callable[[], Awaitable[Any]]) -> None:
-    """``number`` calls, ``width`` of them at a time."""
-    left = iter(range(number))
+    """Make ``number`` calls, ``width`` of them at a time."""
+    numbers = iter(range(number))
 
     async def worker() -> None:
-        for _ in left:
+        for _ in numbers:
             await make()
 
     await asyncio.gather(*(worker() for _ in range(width)))

@@ -1,0 +1,160 @@
+"""``/metrics``: every declared metric and no other, the conventions of Prometheus, and the same totals everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from api_support import POOL, Api, Serving, Worker, make_settings, read_events
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
+
+from daybreak_server.observability import catalogue
+from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
+from testkit.valkey import Server
+from testkit.waiting import wait_until
+
+FROM_REDIS = {metric.name for metric in catalogue.ALL if metric.source is Source.REDIS}
+NEEDS_MORE = {
+    "daybreak_groups_wanted",  # an operator
+    "daybreak_wake_phase_seconds",  # a complete wake
+    "daybreak_wake_last_seconds",
+    "daybreak_redis_script_errors_total",  # an outage
+    "daybreak_files_deleted_total",  # a deletion
+    "daybreak_tenant_weight_ratio",  # a tenant that has used time and waits
+}
+"""Metrics without series until something happens that these tests do not make happen."""
+
+
+def scrape(api: Api) -> dict[str, Family]:
+    """The families by the name of their declaration, read as Prometheus reads them."""
+    text = api.client.get("/metrics").text
+    families = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        families[name] = family
+    return families
+
+
+def samples(api: Api, names: set[str]) -> Iterator[tuple[str, tuple[tuple[str, str], ...], float]]:
+    """The samples of these metrics."""
+    for name, family in sorted(scrape(api).items()):
+        if name in names:
+            for sample in family.samples:
+                yield sample.name, tuple(sorted(sample.labels.items())), sample.value
+
+
+def work(api: Api, worker: Worker) -> None:
+    """A task that succeeds while somebody follows it, one that is retried, and one that is cancelled."""
+    task = api.submit()["id"]
+    claim = worker.claim()
+    assert claim.lease.task == task
+    with api.client.stream("GET", f"/v1/tasks/{task}/events") as response:
+        lines = response.iter_lines()
+        assert any(line == "event: started" for line in lines)
+        worker.progress(claim, 1, 2)
+        assert any(line == "event: progress" for line in lines)
+        worker.finish(claim)
+    retried = api.submit()["id"]
+    worker.fail(worker.claim())
+    api.client.post(f"/v1/tasks/{retried}/cancel")
+
+
+def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_labels(
+    api: Api, worker: Worker
+) -> None:
+    """A family without a declaration fails here, and so does a declaration that nobody exports."""
+    work(api, worker)
+    wait_until(lambda: "daybreak_tick_lag_seconds" in scrape(api), 30, "a tick")
+    found = scrape(api)
+    declared = {m.name: m for m in catalogue.ALL if Exporter.GATEWAY in m.exporters}
+    assert set(found) - set(declared) == set()
+    for name, family in found.items():
+        metric: Metric = declared[name]
+        assert (family.type, family.documentation) == (metric.type.value, metric.help)
+        extra = {"le"} if metric.type is MetricType.HISTOGRAM else set()
+        for sample in family.samples:
+            assert set(sample.labels) - extra == set(metric.labels), sample
+    with_series = {name for name, family in found.items() if family.samples}
+    assert set(declared) - with_series <= NEEDS_MORE
+
+
+def test_buckets_rise_and_end_with_the_count(api: Api, worker: Worker) -> None:
+    """What ``promtool check metrics`` checks of histograms."""
+    work(api, worker)
+    for family in scrape(api).values():
+        if family.type != "histogram":
+            continue
+        series: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
+        counts = {}
+        for sample in family.samples:
+            labels = tuple(sorted((k, v) for k, v in sample.labels.items() if k != "le"))
+            if sample.name.endswith("_bucket"):
+                series.setdefault(labels, []).append((float(sample.labels["le"]), sample.value))
+            elif sample.name.endswith("_count"):
+                counts[labels] = sample.value
+        for labels, buckets in series.items():
+            values = [count for _, count in sorted(buckets)]
+            assert values == sorted(values), (family.name, labels)
+            assert sorted(buckets)[-1] == (float("inf"), counts[labels])
+
+
+def test_every_gateway_exports_the_same_totals_also_after_a_restart(
+    valkey: Server,
+    api: Api,
+    worker: Worker,
+    start_api: Callable[..., Api],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """So a panel may take the maximum over gateways, and a restart of one loses nothing."""
+    work(api, worker)
+    totals = {m.name for m in catalogue.ALL if m.source is Source.REDIS and m.type is not MetricType.GAUGE}
+    totals -= {catalogue.REDIS_CPU.name, catalogue.GPU_IDLE.name, catalogue.GPU_WASTED.name}
+    before = list(samples(api, totals))
+    assert (("daybreak_tasks_submitted_total", (("pool", POOL),), 2.0)) in before
+    with Serving(valkey, tmp_path_factory.mktemp("other"), 0, make_settings()) as other:
+        assert list(samples(other, totals)) == before
+        work(other, worker)
+    with Serving(valkey, tmp_path_factory.mktemp("restarted"), 0, make_settings()) as restarted:
+        after = {sample[:2]: sample[2] for sample in samples(restarted, totals)}
+    assert after["daybreak_tasks_submitted_total", (("pool", POOL),)] == 4.0
+    assert all(after[name, labels] >= value for name, labels, value in before)
+
+
+def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A counter that vanished for a minute would look like a reset."""
+    from testkit.valkey import start_valkey
+
+    own = start_valkey(tmp_path_factory.mktemp("own"))
+    try:
+        settings = make_settings(redis={"timeout_s": 1.0})
+        with Serving(own, tmp_path_factory.mktemp("api"), 0, settings) as api:
+            api.submit()
+            up = ("daybreak_redis_up", ())
+            wait_until(
+                lambda: {s[:2]: s[2] for s in samples(api, FROM_REDIS)}.get(up) == 1.0,
+                30,
+                "the first reading",
+            )
+            own.stop()
+            wait_until(
+                lambda: {s[:2]: s[2] for s in samples(api, FROM_REDIS)}[up] == 0.0, 60, "the outage to show"
+            )
+            shown = {s[:2]: s[2] for s in samples(api, FROM_REDIS)}
+            assert shown["daybreak_tasks_submitted_total", (("pool", POOL),)] == 1.0
+    finally:
+        own.stop()
+
+
+def test_a_slow_subscriber_and_each_script_are_counted(api: Api, worker: Worker) -> None:
+    """A client that names an event beyond the last gets a snapshot in place of events."""
+    task = api.submit()["id"]
+    worker.finish(worker.claim())
+    api.until(task, "succeeded")
+    read_events(api.url, task, after="9999999999999-0")
+    families = scrape(api)
+    assert families["daybreak_stream_resets_total"].samples[0].value >= 1
+    scripts = {sample.labels["script"] for sample in families["daybreak_redis_script_seconds"].samples}
+    assert {"submit", "tick", "show", "measure", "pool"} <= scripts

@@ -1,0 +1,76 @@
+"""What a rank measures of its work, and that a measurement which fails disturbs nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from daybreak_server.domain.tasks import Failed, Finished
+from daybreak_server.engines.rank.rank_metrics import BROKEN, PHASES_MAX, RankMetrics
+from daybreak_server.observability import catalogue
+from daybreak_server.observability.prometheus_meter import PrometheusMeter
+from daybreak_server.ports.metrics import Exporter, HistogramSeries, Metric, NoMeter
+
+
+@pytest.fixture
+def meter() -> PrometheusMeter:
+    return PrometheusMeter(catalogue.exported_by(Exporter.RANK))
+
+
+def value(meter: PrometheusMeter, name: str, **labels: str) -> float | None:
+    return meter.registry.get_sample_value(f"daybreak_rank_{name}", {"pool": "video", **labels})
+
+
+def test_steps_and_phases_are_measured_and_an_attempt_ends_its_last_phase(meter: PrometheusMeter) -> None:
+    """A phase of the engine's own, such as the upload, has no steps."""
+    metrics = RankMetrics(meter, pool="video")
+    metrics.begin_attempt()
+    for phase in ("denoise", "denoise", "decode"):
+        metrics.step(phase)
+    metrics.begin_phase("upload")
+    metrics.end_attempt(Finished(artifacts=()))
+    assert value(meter, "step_seconds_count", phase="denoise") == 2
+    assert value(meter, "step_seconds_count", phase="upload") is None
+    assert [value(meter, "phase_seconds_count", phase=p) for p in ("denoise", "decode", "upload")] == [
+        1,
+        1,
+        1,
+    ]
+    assert value(meter, "attempts_total", outcome="finished") == 1
+
+
+def test_every_end_of_an_attempt_is_counted(meter: PrometheusMeter) -> None:
+    metrics = RankMetrics(meter, pool="video")
+    for outcome in (Failed(code="x", message=""), None, BROKEN):
+        metrics.begin_attempt()
+        metrics.end_attempt(outcome)
+    assert [value(meter, "attempts_total", outcome=o) for o in ("failed", "lost", "broken")] == [1, 1, 1]
+
+
+def test_a_workload_with_many_phases_makes_few_series(meter: PrometheusMeter) -> None:
+    """A phase may be named after a step by mistake."""
+    metrics = RankMetrics(meter, pool="video")
+    for number in range(10 * PHASES_MAX):
+        metrics.step(f"step {number}")
+    assert value(meter, "step_seconds_count", phase="other") == 9 * PHASES_MAX
+
+
+def test_the_ages_of_a_follower_have_no_lease(meter: PrometheusMeter) -> None:
+    """Only the leader holds a lease."""
+    RankMetrics(meter, pool="video", rank=1).ages(heartbeat_s=2.0, lease_s=None)
+    assert value(meter, "heartbeat_age_seconds", rank="1") == 2.0
+    assert value(meter, "lease_age_seconds") is None
+    RankMetrics(meter, pool="video").ages(heartbeat_s=1.0, lease_s=3.0)
+    assert value(meter, "lease_age_seconds") == 3.0
+
+
+def test_a_measurement_that_fails_is_logged_once_and_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A step must not fail because its duration cannot be counted."""
+
+    class Broken(NoMeter):
+        def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:
+            raise ZeroDivisionError
+
+    metrics = RankMetrics(Broken(), pool="video")
+    for _ in range(3):
+        metrics.claimed(0.1)
+    assert [record.message for record in caplog.records] == ["the measurement claimed failed"]

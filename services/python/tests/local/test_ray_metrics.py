@@ -1,0 +1,81 @@
+"""A process in Ray exports its metrics through Ray, under the declared names with Ray's prefix."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys, time, urllib.request
+import ray
+from daybreak_server.adapters.ray.ray_meter import RayMeter
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
+from daybreak_server.domain.tasks import Finished
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from testkit.ports import free_port
+
+port = free_port()
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,
+    _temp_dir=sys.argv[1], _metrics_export_port=port, _system_config={"metrics_report_interval_ms": 500})
+
+@ray.remote
+class Rank:
+    def work(self):
+        metrics = RankMetrics(RayMeter(), pool="video")
+        metrics.begin_attempt()
+        metrics.step("denoise")
+        metrics.end_attempt(Finished(artifacts=()))
+        metrics.ages(heartbeat_s=2.0, lease_s=3.0)
+        gateway = GatewayMetrics(RayMeter())
+        gateway.observe_request("/v1/tasks", "POST", 202, 0.01)
+        gateway.stream_opened("sse")
+        assert b"daybreak_redis_up" in gateway.render()
+
+rank = Rank.remote()
+ray.get(rank.work.remote())
+wanted = sys.argv[2:]
+text, until = "", time.monotonic() + 60
+while time.monotonic() < until and not all(name in text for name in wanted):
+    time.sleep(0.2)
+    try:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    except OSError:
+        pass
+print("\\n".join(line for line in text.splitlines() if "daybreak" in line and not line.startswith("#")))
+ray.shutdown()
+"""
+WANTED = (
+    "ray_daybreak_rank_step_seconds_bucket{",
+    "ray_daybreak_rank_attempts_total{",
+    "ray_daybreak_rank_heartbeat_age_seconds{",
+    "ray_daybreak_http_requests_total{",
+    "ray_daybreak_http_request_seconds_count{",
+    "ray_daybreak_stream_subscribers{",
+)
+
+
+@pytest.mark.slow
+def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Counters keep the one suffix `_total`, and labels arrive as they were declared."""
+    folder = Path(tmp_path_factory.mktemp("r"))
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), *WANTED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    lines = ran.stdout.splitlines()
+    for name in WANTED:
+        assert any(line.startswith(name) for line in lines), (name, ran.stdout[-3000:])
+    attempts = next(line for line in lines if line.startswith("ray_daybreak_rank_attempts_total"))
+    assert 'outcome="finished"' in attempts
+    assert 'pool="video"' in attempts
+    assert attempts.endswith(" 1.0")
+    assert not any("_total_total" in line for line in lines)

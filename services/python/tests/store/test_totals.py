@@ -1,0 +1,249 @@
+"""A pool's totals on a real server: what they count, that they add up, and that their labels are bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daybreak_server.adapters.redis.lua import group as groups
+from daybreak_server.domain.pool_totals import OTHER, PoolTotals
+from daybreak_server.domain.pools import PoolReport, WakePhase
+from daybreak_server.domain.tasks import Claim, EventDraft, Priority, Released, State, Stopped
+from testkit.store_cases import DONE, FATAL, OOPS, start, submit
+from testkit.store_driver import Driver
+from testkit.valkey import Server
+
+
+def assert_adds_up(totals: PoolTotals) -> None:
+    """Every task came once, and every state was left as often as tasks that are not in it now entered it."""
+    moved = totals.transitions
+    entered = {state: sum(n for (_, to), n in moved.items() if to == state) for state in State}
+    left = {state: sum(n for (before, _), n in moved.items() if before == state) for state in State}
+    assert sum(n for (before, _), n in moved.items() if before == "new") == totals.submitted
+    assert all(entered[state] >= left[state] for state in State)
+    assert totals.claims == entered[State.RUNNING]
+    assert sum(entered[state] for state in State if state.terminal) == sum(totals.ended.values())
+    assert totals.runs.count == totals.ended[State.SUCCEEDED]
+    assert sum(depth.tasks for depth in totals.queue.values()) == entered[State.QUEUED] - left[State.QUEUED]
+
+
+def start_on_two_ranks(driver: Driver) -> Claim:
+    """A task that runs in a group of two ranks."""
+    submit(driver)
+    claim = driver.claim(ranks=2)
+    assert claim is not None
+    return claim
+
+
+def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(driver: Driver) -> None:
+    """A task that was released waits anew: its run does not count as waiting."""
+    submit(driver, priority=Priority.HIGH)
+    submit(driver, priority=Priority.LOW)
+    driver.pass_time(2_000)
+    claim = driver.claim()
+    assert claim is not None
+    driver.pass_time(10_000)
+    driver.settle(claim.lease, Released())
+    driver.pass_time(500)
+    assert driver.claim() is not None
+    totals = driver.totals()
+    high, low = totals.waits(Priority.HIGH), totals.waits(Priority.LOW)
+    assert (high.count, high.sum, low.count) == (2, 2.5, 0)
+    assert dict(zip(high.bounds, high.counts, strict=False))[1.0] == 1  # of 0.5 s
+    assert dict(zip(high.bounds, high.counts, strict=False))[5.0] == 1  # of 2 s
+    assert_adds_up(totals)
+
+
+def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
+    """The delay that its client asked for is no wait."""
+    submit(driver, start_at_ms=driver.now + 5_000)
+    driver.pass_time(6_000)
+    assert driver.claim() is not None
+    totals = driver.totals()
+    assert totals.waits(Priority.NORMAL).sum == pytest.approx(1.0)
+    assert totals.transitions["new", State.DELAYED] == 1
+    assert totals.transitions[State.DELAYED, State.QUEUED] == 1
+    assert_adds_up(totals)
+
+
+def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
+    """The rate of matches falls before waits grow: groups then never wait for tasks."""
+    driver.register("g")
+    driver.pass_time(1_000)
+    submit(driver)
+    submit(driver)
+    first = driver.claim("g")
+    assert first is not None
+    settled = driver.settle(first.lease, DONE, claim_next=driver.group_record("g"))
+    assert settled.next is not None
+    totals = driver.totals()
+    assert (totals.total("matched"), totals.claims) == (1, 2)
+
+
+def test_ends_strikes_and_releases_are_counted_by_reason(driver: Driver) -> None:
+    """A reason that nobody knows counts as `error` or `other`, so that labels stay bounded."""
+    for outcome in (OOPS, FATAL, Released(), Released(reason="a reason of my own"), Stopped(), DONE):
+        claim = start(driver)
+        driver.settle(claim.lease, outcome)
+        if outcome not in (OOPS, FATAL, DONE):
+            driver.cancel(claim.lease.task)
+    lost = start(driver)
+    driver.pass_time(20_000)
+    totals = driver.totals()
+    assert lost is not None
+    assert totals.total("leases_lost") == 1
+    assert totals.strikes == {"error": 2, "stalled": 0, "lease_lost": 1, "released": 0}
+    assert totals.releases == {
+        **dict.fromkeys(("claim_lost", "restarted", "left"), 0),
+        "drain": 1,
+        "stopped": 1,
+        "other": 1,
+    }
+    assert totals.retries == {"error": 1, "stalled": 0, "lease_lost": 1, "released": 3}
+    assert totals.ended == {
+        State.SUCCEEDED: 1,
+        State.FAILED: 1,
+        State.CANCELLED: 3,
+        State.EXPIRED: 0,
+    }
+    assert totals.dead_letters == 1
+    assert_adds_up(totals)
+
+
+def test_the_time_and_steps_until_a_cancelled_task_has_stopped_are_counted(driver: Driver) -> None:
+    """A cancel of a waiting task stops nothing, so it does not count."""
+    claim = start(driver)
+    driver.report(claim.lease, EventDraft(type="progress", data={}), step=3)
+    driver.cancel(claim.lease.task)
+    driver.pass_time(700)
+    driver.report(claim.lease, EventDraft(type="progress", data={}), step=4)
+    driver.settle(claim.lease, Stopped())
+    driver.cancel(submit(driver))
+    totals = driver.totals()
+    assert (totals.cancels.count, totals.cancels.sum) == (1, 0.7)
+    assert (totals.cancel_steps.count, totals.cancel_steps.sum) == (1, 1)
+
+
+def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
+    """Two ranks for three seconds each: used by the success, wasted by the retry, the cancel and the failure."""
+    for outcome in (DONE, OOPS, FATAL):
+        claim = start_on_two_ranks(driver)
+        driver.pass_time(3_000)
+        driver.settle(claim.lease, outcome)
+        if outcome is OOPS:
+            driver.cancel(claim.lease.task)
+    cancelled = start_on_two_ranks(driver)
+    driver.cancel(cancelled.lease.task)
+    driver.pass_time(3_000)
+    driver.settle(cancelled.lease, Stopped())
+    totals = driver.totals()
+    assert totals.used_gpu_seconds == 6.0
+    assert totals.wasted_gpu_seconds == {
+        "retry": 6.0,
+        "cancel": 6.0,
+        "failure": 6.0,
+        "expiry": 0.0,
+        "cold_start": 0.0,
+    }
+    billed = totals.tenants["t"]
+    assert (billed.used_gpu_seconds, billed.wasted_gpu_seconds) == (18.0, 6.0)
+
+
+def test_idle_and_starting_groups_cost_gpu_time_too(driver: Driver) -> None:
+    """A busy group's time is billed with its attempt, so it is neither."""
+    driver.tick()
+    driver.register("idle", ranks=2, ttl_s=600)
+    driver.register("cold", ranks=1, fresh=True, ttl_s=600)
+    driver.register("busy", ranks=4, ttl_s=600)
+    submit(driver)
+    assert driver.claim("busy", ranks=4) is not None
+    driver.pass_time(10_000)
+    totals = driver.totals()
+    assert totals.idle_gpu_seconds == pytest.approx(20.0, abs=2.0)
+    assert totals.wasted_gpu_seconds["cold_start"] == pytest.approx(10.0, abs=1.0)
+
+
+def test_a_wake_is_counted_once_however_often_it_is_reported(driver: Driver) -> None:
+    """The operator repeats the last wake in every report."""
+    for seconds in (30.0, 30.0, 45.0):
+        report = PoolReport(
+            phase="Ready", wake_phase=WakePhase.READY, wake_last={"pods": seconds, "total": seconds}
+        )
+        driver.run(groups.encode_report(driver.keys, report, ttl_s=60))
+    assert driver.totals().total("wakes") == 2
+
+
+def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> None:
+    """The first task of a priority is the oldest one. A delayed task does not wait."""
+    submit(driver, priority=Priority.LOW, tenant="alice")
+    driver.pass_time(4_000)
+    submit(driver, priority=Priority.LOW, tenant="bob")
+    submit(driver, priority=Priority.HIGH, tenant="bob")
+    submit(driver, start_at_ms=driver.now + 60_000)
+    driver.pass_time(1_000)
+    queue = driver.totals().queue
+    assert {name: (depth.tasks, depth.oldest_wait_s) for name, depth in queue.items()} == {
+        "high": (1, 1.0),
+        "normal": (0, 0.0),
+        "low": (2, 5.0),
+    }
+
+
+def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:
+    """A tenant that was just charged is ahead of one that was not."""
+    for tenant in ("alice", "alice", "bob"):
+        submit(driver, tenant=tenant, estimate_s=8.0)
+    assert driver.totals().fairness_error_s == 0.0
+    assert driver.claim() is not None
+    assert driver.totals().fairness_error_s == 8.0
+
+
+def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(driver: Driver) -> None:
+    """What the pool used never goes back."""
+    claim = start(driver)
+    driver.pass_time(2_000)
+    driver.settle(claim.lease, DONE)
+    for seconds in (3, 0):  # the second claim brings the pool's virtual time past that of the first tenant
+        keep = start(driver, tenant="bob")
+        driver.pass_time(seconds * 1_000)
+        driver.settle(keep.lease, DONE)
+    assert driver.delete(claim.lease.task) == 1
+    totals = driver.totals()
+    assert set(totals.tenants) == {"bob"}
+    assert totals.used_gpu_seconds == 5.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    most=st.integers(1, 4),
+    bills=st.lists(st.tuples(st.integers(0, 30), st.sampled_from([DONE, OOPS])), min_size=1, max_size=40),
+)
+def test_however_many_tenants_there_are_their_series_are_bounded(
+    server_session: Server, most: int, bills: list[tuple[int, Any]]
+) -> None:
+    """At most ``tenants_max`` tenants and `other`; together they have all the time of the pool."""
+    with server_session.client() as client:
+        client.flushall()
+    driver = Driver(server_session.url)
+    try:
+        driver.tick(tenants_max=most)
+        names = set()
+        for number, outcome in bills:
+            claim = start(driver, tenant=f"tenant:{number}")
+            driver.now += 1_000
+            driver.tick(tenants_max=most)
+            driver.settle(claim.lease, outcome)
+            driver.cancel(claim.lease.task)
+            names.add(f"tenant:{number}")
+        totals = driver.totals()
+        labels = set(totals.tenants) - {OTHER}
+        assert len(labels) == min(most, len(names))
+        assert labels <= names
+        billed = sum(t.used_gpu_seconds + t.wasted_gpu_seconds for t in totals.tenants.values())
+        assert billed == pytest.approx(len(bills))
+        assert (OTHER in totals.tenants) == (len(names) > most)
+    finally:
+        driver.close()
