@@ -11,6 +11,7 @@ from typing import Any
 
 import generated_files
 import openapi
+from dashboards import ALL as DASHBOARDS
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
@@ -199,8 +200,15 @@ def alerts() -> str:
     return markdown(("alert", "severity", "it fires when"), rows)
 
 
+def dashboards() -> str:
+    """The dashboards, from tools/dashboards."""
+    rows = ((f"*{d.title.removeprefix('Daybreak / ')}*", d.description, f"`{d.uid}`") for d in DASHBOARDS)
+    return markdown(("dashboard", "what it answers", "uid"), rows)
+
+
 BLOCKS = {
     "alerts": alerts,
+    "dashboards": dashboards,
     "fragments": fragments,
     "keys": keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),

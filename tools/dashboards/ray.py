@@ -37,6 +37,7 @@ _SERVE = Row(
             bad="Fewer than groups × ranks: ranks restart.",
             unit=Unit.COUNT,
             runbook="ranksfail",
+            pictured=True,
             queries=(
                 query(
                     "sum by (pool, application, deployment) (ray_serve_deployment_replica_healthy{HERE})",
@@ -90,6 +91,7 @@ _NODES = Row(
             unit=Unit.PERCENT,
             warn=80,
             alarm=95,
+            pictured=True,
             queries=(
                 query("max by (pool, instance) (ray_node_cpu_utilization{HERE})", "{{pool}} {{instance}}"),
             ),
@@ -102,6 +104,7 @@ _NODES = Row(
             runbook="outofmemory",
             warn=0.85,
             alarm=0.95,
+            pictured=True,
             queries=(
                 query(
                     "max by (pool, instance) (ray_node_mem_used{HERE} / ray_node_mem_total{HERE})",

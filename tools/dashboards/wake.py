@@ -69,11 +69,17 @@ _WAKES = Row(
         ),
         Panel(
             title="Start of a group by phase",
-            shows="Median and 95th percentile of the phases of a group's start, as its ranks measure them.",
+            shows="Mean duration of each phase of the start of the groups that run now, as their ranks measured it.",
             bad="`model` far above the time to read its files: the cache is cold.",
             unit=Unit.SECONDS,
             width=12,
-            queries=quantiles("daybreak_rank_load_seconds{POOL}", "phase"),
+            queries=(
+                query(
+                    "sum by (phase) (daybreak_rank_load_seconds_sum{POOL}) / "
+                    "sum by (phase) (daybreak_rank_load_seconds_count{POOL})",
+                    "{{phase}}",
+                ),
+            ),
         ),
         Panel(
             title="GPU time of starts",

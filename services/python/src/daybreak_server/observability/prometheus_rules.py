@@ -9,7 +9,7 @@ from typing import Any
 
 from daybreak_server.observability.alerts import ALERTS, Alert, Needs, Thresholds
 from daybreak_server.observability.alerts_kubernetes import KUBERNETES_ALERTS
-from daybreak_server.observability.promql import scoped, seconds, shortened
+from daybreak_server.observability.promql import SHORTEST_S, scoped, seconds, shortened
 
 ALL: tuple[Alert, ...] = (*ALERTS, *KUBERNETES_ALERTS)
 RUNBOOKS = "https://daybreak.dev/docs/runbooks"
@@ -62,7 +62,7 @@ def rule(alert: Alert, place: Place) -> dict[str, Any]:
 def filled(alert: Alert, place: Place) -> str:
     """The expression of an alert, without marks."""
     expression = shortened(scoped(alert.expression, here=place.here), place.factor)
-    expression = _SPAN.sub(lambda match: f"{float(match['seconds']) / place.factor:g}", expression)
+    expression = _SPAN.sub(lambda match: _span(float(match["seconds"]), place.factor), expression)
     for name, value in place.thresholds.items():
         expression = expression.replace(f"${{{name}}}", f"{value}")
     return expression
@@ -70,3 +70,8 @@ def filled(alert: Alert, place: Place) -> str:
 
 def _waits(duration: str, factor: float) -> str:
     return duration if factor == 1 else f"{max(1, round(seconds(duration) / factor))}s"
+
+
+def _span(seconds_: float, factor: float) -> str:
+    """A number of seconds in an expression; like a window, at least 4 when it is shortened."""
+    return f"{seconds_ if factor == 1 else max(SHORTEST_S, seconds_ / factor):g}"

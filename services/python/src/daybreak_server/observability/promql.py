@@ -10,6 +10,8 @@ import re
 
 _MARK = re.compile(r"\b(?P<mark>HERE|POOL)\b(?P<comma>,\s*)?")
 _WINDOW = re.compile(r"\[(?P<number>\d+)(?P<unit>[smhd])(?P<rest>[^\]]*)\]")
+SHORTEST_S = 4
+"""The shortest window of a shortened alert: four scrapes of a test's Prometheus."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)")
 
@@ -25,14 +27,14 @@ def scoped(expression: str, *, here: str, pool: str = "") -> str:
 
 
 def shortened(expression: str, factor: float) -> str:
-    """The expression with its windows (``[5m]``) divided by ``factor``, to whole seconds, and at least 2 s each.
+    """The expression with its windows (``[5m]``) divided by ``factor``: whole seconds, at least :data:`SHORTEST_S`.
 
     Tests use it, so that an alert about an hour fires within seconds.
     """
 
     def shorten(match: re.Match[str]) -> str:
         seconds = int(match["number"]) * _SECONDS[match["unit"]] / factor
-        return f"[{max(2, round(seconds))}s{match['rest']}]"
+        return f"[{max(SHORTEST_S, round(seconds))}s{match['rest']}]"
 
     return _WINDOW.sub(shorten, expression) if factor != 1 else expression
 
