@@ -59,7 +59,7 @@ test: setup  ## Run all tests that need no GPU (WORKERS=4, PYTEST="-k cancel")
 check: setup  ## Check format, lint, types, import contracts, sizes, generated files and words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak
+	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock

@@ -66,10 +66,10 @@ def scripts() -> str:
 
 
 def fragments() -> str:
-    """The fragments that scripts share, in the order in which they are loaded."""
+    """The clock and the fragments that scripts share, in the order in which they are loaded."""
     return markdown(
         ("fragment", "what it is"),
-        ((f"`_{name}.lua`", _first_sentence(_head(f"_{name}"))) for name in FRAGMENTS),
+        ((f"`_{name}.lua`", _first_sentence(_head(f"_{name}"))) for name in ("clock", *FRAGMENTS)),
     )
 
 
@@ -97,7 +97,7 @@ def _flags(name: str) -> str:
 
 def _calling_module(script: str) -> str:
     """The module that calls a script."""
-    for path in sorted(ADAPTER.rglob("*.py")):
+    for path in sorted(ADAPTER.rglob("*.py"), key=lambda path: (path.parent == ADAPTER, path)):
         if f'Call("{script}"' in path.read_text(encoding="utf-8"):
             return f"[`{path.name}`](../{path.relative_to(generated_files.ROOT)})"
     raise SystemExit(f"no module below {ADAPTER} calls the script {script!r}")

@@ -147,7 +147,7 @@ class AsyncClient:
         )
 
     async def cancel(self, task: TaskRef) -> Task:
-        """Cancel a task. A running task stops within one step; a task that has ended stays as it is."""
+        """Cancel a task. A running task stops at the end of a step; a task that has ended stays as it is."""
         return await self._request(routes.cancel(task))
 
     async def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:

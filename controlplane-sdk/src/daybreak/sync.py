@@ -147,7 +147,7 @@ class Client:
         )
 
     def cancel(self, task: TaskRef) -> Task:
-        """Cancel a task. A running task stops within one step; a task that has ended stays as it is."""
+        """Cancel a task. A running task stops at the end of a step; a task that has ended stays as it is."""
         return self._request(routes.cancel(task))
 
     def replay(self, task: TaskRef, *, idempotency_key: str | None = None) -> Task:

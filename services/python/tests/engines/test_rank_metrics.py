@@ -56,10 +56,10 @@ def test_a_workload_with_many_phases_makes_few_series(meter: PrometheusMeter) ->
 
 def test_the_ages_of_a_follower_have_no_lease(meter: PrometheusMeter) -> None:
     """Only the leader holds a lease."""
-    RankMetrics(meter, pool="video", rank=1).ages(heartbeat_s=2.0, lease_s=None)
+    RankMetrics(meter, pool="video", rank=1).ages(2.0, lease_s=None)
     assert value(meter, "heartbeat_age_seconds", rank="1") == 2.0
     assert value(meter, "lease_age_seconds") is None
-    RankMetrics(meter, pool="video").ages(heartbeat_s=1.0, lease_s=3.0)
+    RankMetrics(meter, pool="video").ages(1.0, lease_s=3.0)
     assert value(meter, "lease_age_seconds") == 3.0
 
 

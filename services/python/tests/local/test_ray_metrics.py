@@ -28,7 +28,7 @@ class Rank:
         metrics.begin_attempt()
         metrics.step("denoise")
         metrics.end_attempt(Finished(artifacts=()))
-        metrics.ages(heartbeat_s=2.0, lease_s=3.0)
+        metrics.ages(2.0, lease_s=3.0)
         gateway = GatewayMetrics(RayMeter())
         gateway.observe_request("/v1/tasks", "POST", 202, 0.01)
         gateway.stream_opened("sse")

@@ -216,8 +216,8 @@ async def test_an_idle_leader_wakes_at_once(server: Server) -> None:
     print(f"\nwake: p50 {statistics.median(waits) * 1000:.1f} ms, max {max(waits) * 1000:.1f} ms")
 
 
-def test_stale_wakeup_tokens_do_not_make_leaders_spin(server: Server) -> None:
-    """A claim on an empty queue deletes the leftover wake-up tokens, so that they do not cost a poll each."""
+def test_stale_wakeups_do_not_make_leaders_spin(server: Server) -> None:
+    """A claim on an empty queue deletes the leftover wake-ups, so that they do not cost a poll each."""
     queue, record = RedisQueue(server.url, pool="video"), group()
     with server.client() as client:
         client.rpush(KEYS.single("wakeup"), *["1"] * 64)

@@ -58,7 +58,7 @@ async def test_two_tasks_wake_two_waiting_leaders(server: Server) -> None:
         wait_until(
             lambda: client.info("clients")["blocked_clients"] == 2,
             30,
-            "both leaders to wait for a wake-up token",
+            "both leaders to wait for a wake-up",
         )
     began = time.monotonic()
     await store.submit(

@@ -39,7 +39,7 @@ def start_on_two_ranks(driver: Driver) -> Claim:
 
 
 def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(driver: Driver) -> None:
-    """A task that was released waits anew: its run does not count as waiting."""
+    """A task that was released waits from its release on: its run does not count as waiting."""
     submit(driver, priority=Priority.HIGH)
     submit(driver, priority=Priority.LOW)
     driver.pass_time(2_000)

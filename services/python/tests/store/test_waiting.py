@@ -31,7 +31,7 @@ def test_a_submitted_task_is_queued_with_a_record_and_an_event(driver: Driver) -
 
 
 def test_a_task_with_a_later_start_is_delayed_and_then_promoted(driver: Driver) -> None:
-    """When its start is due, the task takes its original place and a wake-up token is pushed."""
+    """When its start is due, the task takes its original place and a wake-up is pushed."""
     task = submit(driver, start_at_ms=driver.now + 5000)
     later = submit(driver)
     assert driver.get(task).state is State.DELAYED

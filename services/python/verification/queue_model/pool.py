@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from daybreak_server.domain.policy import (
-    CLEANUP_RETRY_MS,
     GONE_MS,
     GRACE_MS,
     GROUP_FAILURES_MAX,
@@ -34,7 +33,7 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.domain.transitions import Event, Facts, target
 from verification.queue_model.backoff import backoff_ms
 from verification.queue_model.fairness import FairQueue, order
-from verification.queue_model.state import Attempt, ModelGroup, ModelTask, unexplained
+from verification.queue_model.state import Attempt, ModelGroup, ModelTask, report_due, unexplained
 from verification.queue_model.totals import ModelTotals
 
 
@@ -86,7 +85,6 @@ class ModelPool:
             task.due_ms = start
             self.totals.counts["submitted_delayed"] += 1
         else:
-            task.queued_ms = self.now
             self.queue.push(new.tenant, task.place, new.id)
         position = self.queue.position(new.tenant, task.place, new.estimate_s)
         self._emit(task, "queued", 0, {"position": position})
@@ -115,8 +113,7 @@ class ModelPool:
             del self.keys[task.new.tenant, task.new.idempotency_key]
         if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
             self.queue.forget(task.new.tenant)
-            if task.new.tenant not in self.queue.shares:
-                self.totals.forget(task.new.tenant)
+            self.totals.forget(task.new.tenant, unless=self.queue.shares)
         return 1
 
     # ── calls of leaders ────────────────────────────────────────────────────────────────────────────────
@@ -224,9 +221,9 @@ class ModelPool:
         lost = [(end, task) for end, task in held if self._over(end)]
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
             self._move(task, Event.LEASE_LOST)
-        self.totals.counts["leases_lost"] += len(lost)
         self._reap_groups()
-        return len(due), len(lost), len(late), self._report_due(self.expiring), self._report_due(self.garbage)
+        expiring, garbage = (report_due(names, self.now) for names in (self.expiring, self.garbage))
+        return len(due), len(lost), len(late), expiring, garbage
 
     @property
     def steady(self) -> int:
@@ -265,7 +262,6 @@ class ModelPool:
         task.history.append(Event.CLAIM)
         self.queue.remove(task.new.tenant, task.place, task.new.id)
         charge = self.queue.serve(task.new.tenant, task.new.estimate_s)
-        assert task.queued_ms is not None
         self.totals.claimed(task.new.priority, self.now - task.queued_ms)
         task.attempt += 1
         token = f"{task.attempt}.{nonce}"
@@ -313,9 +309,7 @@ class ModelPool:
         if before is State.QUEUED:
             self.queue.remove(task.new.tenant, task.place, task.new.id)
         failure = failed or unexplained(task, event, why)
-        self.totals.moved(before, after, why=why, reason=failure.reason)
-        if before is State.RUNNING and after is State.CANCELLED and task.cancel_at is not None:
-            self.totals.stopped(took_ms=self.now - task.cancel_at, steps=task.step - task.cancel_step)
+        self.totals.moved(task, before, event, now=self.now, why=why, reason=failure.reason)
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
@@ -368,9 +362,7 @@ class ModelPool:
             used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
         task.used_ms += used
         task.wasted_ms += total_ms - used
-        ran_ms = max(0, self.steady - attempt.claimed_ms)
-        tenant, state = task.new.tenant, task.state
-        self.totals.bill(tenant, state, ran_ms=ran_ms, used=used, wasted=total_ms - used)
+        self.totals.bill(task, attempt, used=used, wasted=total_ms - used)
         self.queue.correct(task.new.tenant, attempt.charge, total_ms / 1000)
         if not ended:
             task.resumed_from_step, task.step = None, 0
@@ -405,9 +397,3 @@ class ModelPool:
                 self.totals.counts["groups_lost"] += 1
             elif group.lost and group.end <= self.lease_clock:
                 del self.groups[name]
-
-    def _report_due(self, due: dict[str, int]) -> set[str]:
-        ready = {name for name, at in due.items() if at <= self.now}
-        for name in ready:
-            due[name] = self.now + CLEANUP_RETRY_MS
-        return ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
+from daybreak_server.domain.policy import CLEANUP_RETRY_MS, GROUP_FAILURES_MAX, RELEASES_MAX
 from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Failed, NewTask, State
 from daybreak_server.domain.transitions import Event
 
@@ -40,7 +40,7 @@ class ModelTask:
     group_failures: int = 0
     """How many of the releases came from groups that failed."""
     running: Attempt | None = None
-    queued_ms: int | None = None
+    queued_ms: int = 0
     """When it entered the queue last."""
     step: int = 0
     """The step that its group reported last."""
@@ -63,6 +63,9 @@ class ModelTask:
     settled: tuple[str, State] | None = None
     events: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.queued_ms = self.created_ms
 
     @property
     def deadline(self) -> int | None:
@@ -97,3 +100,11 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
         return Failed(code="group_failed", message=message)
     message = f"released more than {RELEASES_MAX} times; last: {why}"
     return Failed(code="released", message=message, reason="released")
+
+
+def report_due(due: dict[str, int], now: int) -> set[str]:
+    """The names that are due. They are reported again after ``CLEANUP_RETRY_MS``, unless they are deleted by then."""
+    ready = {name for name, at in due.items() if at <= now}
+    for name in ready:
+        due[name] = now + CLEANUP_RETRY_MS
+    return ready

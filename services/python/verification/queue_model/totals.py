@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.pool_totals import OTHER
 from daybreak_server.domain.tasks import State
+from daybreak_server.domain.transitions import Event
+from verification.queue_model.state import Attempt, ModelTask
 
 _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "failure"}
 
@@ -29,8 +31,10 @@ class ModelTotals:
         """A task was claimed."""
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
-    def moved(self, before: State, after: State, *, why: str, reason: str) -> None:
+    def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
         """A task has another state. ``why``: of a release; ``reason``: of a strike."""
+        after = task.state
+        self.counts["leases_lost"] += event is Event.LEASE_LOST
         if before is State.DELAYED and after is State.QUEUED:
             self.counts["promoted"] += 1
         if before is State.RUNNING and after is State.QUEUED:
@@ -41,25 +45,25 @@ class ModelTotals:
             self.counts[f"retries:{reason}"] += after is State.DELAYED
         if after.terminal and after is not State.SUCCEEDED:
             self.counts[f"ended:{after}:{before}"] += 1
+        if before is State.RUNNING and after is State.CANCELLED and task.cancel_at is not None:
+            self.observe("cancel", policy.CANCEL_BUCKETS_MS, max(0, now - task.cancel_at))
+            self.observe("cancel_steps", policy.CANCEL_STEP_BUCKETS, max(0, task.step - task.cancel_step))
 
-    def stopped(self, *, took_ms: int, steps: int) -> None:
-        """A running task has stopped because of a cancel."""
-        self.observe("cancel", policy.CANCEL_BUCKETS_MS, max(0, took_ms))
-        self.observe("cancel_steps", policy.CANCEL_STEP_BUCKETS, max(0, steps))
-
-    def bill(self, tenant: str, after: State, *, ran_ms: int, used: int, wasted: int) -> None:
-        """An attempt has ended."""
-        if after is State.SUCCEEDED:
-            self.observe("run", policy.RUN_BUCKETS_MS, ran_ms)
-        elif after in _WASTE:
-            self.counts[f"wasted:{_WASTE[after]}"] += used
+    def bill(self, task: ModelTask, attempt: Attempt, *, used: int, wasted: int) -> None:
+        """An attempt has ended, and the task has its next state."""
+        if task.state is State.SUCCEEDED:
+            self.observe("run", policy.RUN_BUCKETS_MS, used // attempt.ranks)
+        elif task.state in _WASTE:
+            self.counts[f"wasted:{_WASTE[task.state]}"] += used
         if used or wasted:
-            billed = self.billed.setdefault(tenant, [0, 0])
+            billed = self.billed.setdefault(task.new.tenant, [0, 0])
             billed[0] += used
             billed[1] += wasted
 
-    def forget(self, tenant: str) -> None:
-        """A tenant is deleted; the pool's total keeps its time."""
+    def forget(self, tenant: str, *, unless: Container[str]) -> None:
+        """A tenant is deleted, unless it is among these; the pool's total keeps its time."""
+        if tenant in unless:
+            return
         used, wasted = self.billed.pop(tenant, [0, 0])
         for place, ms in enumerate((used, wasted)):
             if ms:

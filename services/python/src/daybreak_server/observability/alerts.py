@@ -149,7 +149,7 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"{_pool_max('daybreak_queue_oldest_wait_seconds')} > ${{oldest_wait_seconds}}",
         for_="5m",
         summary="The oldest task of pool {pool} has waited for {{ $value | humanizeDuration }}.",
-        when="the oldest task has waited longer than `monitoring.alerts.oldestWaitSeconds`",
+        when="for 5 min, the oldest task has been waiting longer than `monitoring.alerts.oldestWaitSeconds`",
         dashboard="daybreak-pool",
     ),
     Alert(

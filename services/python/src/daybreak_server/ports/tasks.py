@@ -57,7 +57,7 @@ class TaskStore(Protocol):
         """A page of a tenant's tasks in a pool, by id. A filtered page may be short and still have a ``next``."""
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """Cancel a task: a waiting one at once, a running one at its next step. An ended task does not change."""
+        """Cancel a task: a waiting one at once, a running one at the end of a step. An ended task does not change."""
 
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
         """The latest preview and its content type, or ``None``."""

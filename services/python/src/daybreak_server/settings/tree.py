@@ -124,8 +124,8 @@ class LeaseSettings(Section):
 
     lease_s: Duration = Field(
         policy.LEASE_S,
-        description="A group whose leader does not renew its lease for this long loses its task. The time of an outage "
-        "of Redis does not count.",
+        description="A group whose leader does not renew its lease for this long loses its task. At most two seconds "
+        "of an outage of Redis count, so set at least 4 seconds.",
     )
     stall_s: Duration = Field(
         policy.STALL_S, description="Maximum duration of one step. A longer step counts as stalled."

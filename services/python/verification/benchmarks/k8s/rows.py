@@ -121,7 +121,7 @@ def down(cycles: Sequence[WakeCycle]) -> Row:
 
 def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -> Row:
     return Row(
-        what=f"{tasks:,} tasks of 10 ms, submitted at once while no group runs; at most 2 groups",
+        what=f"{tasks:,} tasks with one step of 10 ms, submitted at once while no group runs; at most 2 groups",
         value=from_zero_s,
         unit="s",
         baseline=running_s + wake_s,

@@ -40,7 +40,8 @@ def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row
         ),
         Row(
             "The gang's cold start, from a running Ray to a ready group", baseline, "s",
-            spread=(min(totals), max(totals)), note=f"median of each phase: {parts} s",
+            spread=(min(totals), max(totals)),
+            note=f"median of each phase, `ray` from the start of the leader's process: {parts} s",
         ),
         Row(
             "From the kill of a gang's leader until the gang is ready again", value, "s", baseline=baseline,

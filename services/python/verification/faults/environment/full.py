@@ -111,7 +111,7 @@ def _refusals(what: str, responses: list[Response], expected: str) -> Row:
         "submits",
         target="all refusals",
         held=bool(responses) and len(expected_refusals) == len(responses),
-        note=", ".join(unexpected),
+        note=", ".join([f"of {len(responses)} refusals", *unexpected]),
     )
 
 
@@ -156,10 +156,10 @@ def memory_full(context: ScenarioContext) -> list[Row]:
                 target="0", held=not broken, note=f"of {len(running)}"),
             Row("memory full: longest silence in a running task's stream", max(quiet), "s", target="≤ 1.5 s",
                 held=max(quiet) <= 1.5, note=f"{sum(map(len, watchers.seen.values()))} events by SSE"),
-            Row("memory full: earlier tasks that neither ended nor were deleted after retention", len(bad), "tasks",
+            Row("memory full: earlier tasks, of those not yet deleted, that did not succeed", len(bad), "tasks",
                 target="0", held=not bad, note=f"of {len(filled)}"),
-            Row("memory full: first refused submit until the next accepted one, as retention frees memory",
-                recovery_s, "s", note="retention is 4 s in this test"),
+            Row("memory full: time from the first refused submit until one is accepted, because ended tasks are "
+                "deleted", recovery_s, "s", note="retention is 4 s in this test"),
         ]  # fmt: skip
 
 

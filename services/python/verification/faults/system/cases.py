@@ -322,6 +322,6 @@ def _stall_row(what: str, recovery: Recovery) -> Row:
 
 def _ready_row(bench: Bench, pool: str, what: str, recovery: Recovery) -> Row:
     cold, rebuild_s = bench.cold_s[pool], recovery.ready_s - recovery.detect_s
-    return Row(f"{what}: time from then until the group is ready again", rebuild_s, "s", baseline=cold,
-               baseline_what=COLD, target="≤ 2 × cold start",
+    return Row(f"{what}: time from the end of that attempt until the group is ready again", rebuild_s, "s",
+               baseline=cold, baseline_what=COLD, target="≤ 2 × cold start",
                held=rebuild_s <= 2 * cold)  # fmt: skip

@@ -49,23 +49,29 @@ SINGLE = {
     "tenants": Key("zset", "tenants with waiting tasks, by virtual time (GPU-seconds / weight)"),
     "shares": Key("hash", "the virtual time of each tenant"),
     "weights": Key("hash", "the weight of each tenant whose weight is not 1"),
-    "delayed": Key("zset", "tasks that wait for their start time, by that time; they are not live yet"),
+    "delayed": Key(
+        "zset",
+        "tasks that wait for their start time or for a retry, by the time at which they are due; not live yet",
+    ),
     "due_soon": Key(
         "zset",
-        "tasks that wait for their start time and are already live, because they are due in about the time of a wake",
+        "tasks that wait like those of `delayed`, but will be due before a wake could end; they are live, so that a "
+        "group is ready in time",
     ),
     "timers": Key("zset", "waiting tasks by deadline"),
     "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
     "live": Key(
         "zset",
-        "due and running tasks; KEDA reads its `ZCARD`. "
-        "A delayed task becomes live before it is due, by about the duration of a wake",
+        "tasks that are due or running, and those of `due_soon`; KEDA reads its `ZCARD`",
     ),
-    "groups": Key("zset", "groups by the end of their registration, on the lease clock"),
+    "groups": Key(
+        "zset",
+        "groups by the time at which their registration expires unless it is refreshed, on the lease clock",
+    ),
     "gone": Key(
         "zset",
-        f"lost groups, which the pool still shows for {GONE_MS // 60_000} minutes, "
-        "by the end of that time on the lease clock",
+        f"lost groups, by the time until which the pool still shows them: for {GONE_MS // 60_000} minutes on the lease "
+        "clock",
     ),
     "cordoned": Key(
         "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
@@ -78,7 +84,7 @@ SINGLE = {
         "why the last failed rank ended (reason, message), as JSON; deleted when a group becomes ready",
         "10 minutes",
     ),
-    "wakeup": Key("list", "tokens that wake idle leaders (BLPOP)"),
+    "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),
     "garbage": Key("zset", "prefixes of files to delete, by the time from which they may be deleted"),
@@ -101,8 +107,9 @@ FAMILIES = {
         "id",
         Key(
             "list",
-            f"a task's events, at most about {EV_MAX:,}. Events that the record implies are not stored: `queued`, "
-            "the first `started` until another event follows, and a `succeeded` without artifacts",
+            f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: "
+            "`queued`; a `succeeded` without artifacts; and the first `started`, which is added only when another "
+            "event follows it",
         ),
     ),
     "preview": Family(
@@ -124,8 +131,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark. "
-            "Reserved for groups that will serve requests: endpoint, models, capacity, load",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark. Its fields endpoint, models, capacity "
+            "and load are for a later kind of group and are not used yet",
         ),
     ),
     "idem": Family(

@@ -12,7 +12,7 @@ RUNNING_BAND = 1 << 52
 """Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks."""
 
 WAKEUPS_MAX = 64
-"""Tokens in the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
+"""Entries of the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
 
 CLAIM_TENANTS_MAX = 8
 """Tenants whose queues one claim examines."""

@@ -89,7 +89,7 @@ class RedisQueue:
                 continue
             if remaining_s <= 0 or self._closed.is_set():
                 return None
-            if outcome == "other":  # taking wake-up tokens would keep them from groups that can work
+            if outcome == "other":  # taking wake-ups would keep them from groups that can work
                 self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
                 woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, POLL_S)) else None

@@ -9,6 +9,9 @@ The text of the library is, in this order:
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
 during a rolling update. If the server may not load the library, ``EVAL`` runs the text of a single script.
+
+Separate scripts, run by ``EVALSHA``, would be slower: each call would define the hundred or so Lua functions again. For
+``settle`` this alone takes 45 µs.
 """
 
 from __future__ import annotations

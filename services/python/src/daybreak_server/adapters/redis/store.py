@@ -107,7 +107,7 @@ class RedisStore:
         return show.decode_list(await self._scripts.call(call, idempotent=True))
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """Cancel a task: a waiting one at once, a running one at its next step."""
+        """Cancel a task: a waiting one at once, a running one at the end of a step."""
         keys = self._keys_of(task)
         if keys is None:
             return None

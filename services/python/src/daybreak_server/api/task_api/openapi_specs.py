@@ -122,7 +122,7 @@ CANCEL = _route(
     "cancel",
     *_TASK,
     ok={
-        202: ("The task is cancelled, or will be at its next step.", Task),
+        202: ("The task is cancelled, or will be at the end of a step.", Task),
         200: ("The task had already ended and is not changed.", Task),
     },
 )

@@ -2,7 +2,8 @@
 
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement (:meth:`Attempt._agree`) it collects the reports of all ranks, writes progress to the
-   store (at most once per ``progress_s``), reads the control bits from the reply, decides and announces the verdict.
+   store (at most once per ``progress_s``), decides by the control bits of the latest reply, and announces the verdict.
+   So a request to stop takes effect at the end of a step, at the latest ``progress_s`` and one step after it.
 3. When a checkpoint is due it takes a snapshot there and stores it in the background. The record's pointer moves with
    the next report, which is fenced like any other.
 4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``, so no client sees a file that does not

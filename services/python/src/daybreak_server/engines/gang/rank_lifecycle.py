@@ -136,9 +136,7 @@ class Rank:
 
     def unhealthy_reason(self) -> str | None:
         """Return why this rank can do no more work, or ``None`` while it is healthy."""
-        loop = self._loop
-        lease_age_s = loop.lease_age_s if loop is not None else None
-        self._deps.metrics.ages(heartbeat_s=self._heartbeat.age_s, lease_s=lease_age_s)
+        self._deps.metrics.ages(self._heartbeat.age_s, lease_s=self._loop.lease_age_s if self._loop else None)
         if self._cause is not None:
             return self._cause.message
         if self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set():
@@ -196,8 +194,7 @@ class Rank:
         self._deps.on_broken(cause)
 
     def _lead(self) -> Cause | None:
-        config, deps = self._config, self._deps
-        queue = deps.queue()
+        config, deps, queue = self._config, self._deps, self._deps.queue()
         lease_renewer = LeaseRenewer(
             queue,
             config,

@@ -96,7 +96,7 @@ class RankMetrics:
         self._meter.histogram(catalogue.RANK_CLAIM, self._pool).observe(seconds)
 
     @_harmless
-    def ages(self, *, heartbeat_s: float, lease_s: float | None) -> None:
+    def ages(self, heartbeat_s: float, *, lease_s: float | None) -> None:
         """How long ago the work advanced, and the lease of the running task was renewed."""
         self._meter.gauge(catalogue.RANK_HEARTBEAT_AGE, self._pool, str(self._rank)).set(heartbeat_s)
         if self._rank == 0:

@@ -1,5 +1,5 @@
--- A task's events: its record implies some, and a list has the others. A short task has only events of the first kind.
--- An entry of the list is `id type attempt data`, separated by spaces.
+-- A task's events: those that can be rebuilt from its record, such as `queued`, are not stored; a list has the others.
+-- A short task has only events of the first kind. An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
 resets[#resets + 1] = function() emitting = {} end

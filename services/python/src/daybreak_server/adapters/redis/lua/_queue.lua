@@ -4,7 +4,7 @@
 -- was not read yet. `list` is the head of their queue, if it was read; `whole` means that `list` is the whole queue.
 local tenants, moved
 local head, second_share, second_name  -- the next tenant, and the one after it
-local wakeups, recheck  -- tokens to push; whether to make sure that waiting tasks have a token
+local wakeups, recheck  -- how many wake-ups to push; whether to make sure that there is one while tasks wait
 
 resets[#resets + 1] = function()
   tenants, moved = {}, {}
@@ -189,11 +189,11 @@ end
 local function wake_leaders()
   if wakeups > 0 or recheck then
     local present = call('LLEN', K_wakeup)
-    local tokens = { 'RPUSH', K_wakeup }
-    for _ = 1, math.min(wakeups, WAKEUPS_MAX - present) do tokens[#tokens + 1] = '1' end
-    -- A leader that claims one of many tasks, or none, may have taken the token of another leader.
-    if recheck and present == 0 and wakeups == 0 and call('EXISTS', K_tenants) == 1 then tokens[3] = '1' end
-    if tokens[3] then call(unpack(tokens)) end
+    local push = { 'RPUSH', K_wakeup }
+    for _ = 1, math.min(wakeups, WAKEUPS_MAX - present) do push[#push + 1] = '1' end
+    -- A leader that claims one of many tasks, or none, may have taken the wake-up of another leader.
+    if recheck and present == 0 and wakeups == 0 and call('EXISTS', K_tenants) == 1 then push[3] = '1' end
+    if push[3] then call(unpack(push)) end
   end
   wakeups, recheck = 0, false
 end

@@ -1,10 +1,13 @@
--- The unit of work that all scripts share, and lossless number formatting (Lua's tostring keeps only 14 digits).
+-- Reads what a script needs once, collects its changes in Lua tables and writes them at the end; formats numbers without
+-- loss (Lua's tostring keeps only 14 digits).
 --
--- A script reads each record, group and number once and changes it in Lua tables: `load_task`, `set`, `unset` for
--- records, `zput` and `zdrop` for sorted sets, `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. At
--- the end, it calls `flush`, which writes each of them once. A script that must read a sorted set that it may have
--- changed calls `zflush` first. Other fragments have further state: functions in `resets` clear it when a call begins,
--- and functions in `flushes` write it.
+-- A script reads each task's record, each tenant's virtual time, each group and the pool's numbers when it first needs
+-- them, and changes them in Lua tables: `load_task`, `set`, `unset` for records, `zput` and `zdrop` for sorted sets,
+-- `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. At the end, it calls `flush`, which writes one
+-- HSET for each record and one ZADD for each sorted set. A script that must read a key that it may have changed calls
+-- `flush` first, or `zflush` for a single sorted set. Only events are written to the pool's stream immediately, because
+-- the reply needs their ids. Other fragments have further state: functions in `resets` clear it when a call begins, and
+-- functions in `flushes` write it.
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
 

@@ -66,7 +66,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/tasks/{id}/cancel", **openapi_specs.CANCEL)
     async def cancel(id: str, caller: Caller) -> Response:
-        """Cancel a task: at once while it waits, at its next step while it runs. An ended task is not changed."""
+        """Cancel a task: at once while it waits, at the end of a step while it runs. An ended task is not changed."""
         record, _ = await ctx.record(caller, id)
         if record.state.terminal:
             return json_response(await ctx.task_json(record))
