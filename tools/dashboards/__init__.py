@@ -1,7 +1,7 @@
 """The Grafana dashboards: what each panel asks Prometheus, and what it means.
 
 ``model`` has the types. One module per dashboard has its panels. ``grafana`` turns them into Grafana's JSON. The tests
-take the queries from here too, and ask them of a Prometheus that has scraped a real run.
+take the queries from here too, and send them to a Prometheus that has scraped a real run.
 """
 
 from __future__ import annotations

@@ -159,12 +159,12 @@ def _panel(panel: Panel, dashboard: Dashboard, titles: dict[str, str]) -> Any:
     made = _drawn(panel)
     made.title(panel.title).description(panel.description).datasource(_SOURCE).unit(panel.unit.value)
     made.height(panel.height).span(panel.width)
-    for index, asked in enumerate(panel.queries):
+    for index, query in enumerate(panel.queries):
         target = (
             prometheus.Dataquery()
             .datasource(_SOURCE)
-            .expr(asked.grafana)
-            .legend_format(asked.legend)
+            .expr(query.grafana)
+            .legend_format(query.legend)
             .ref_id(chr(ord("A") + index))
         )
         if panel.kind in {Kind.BARS, Kind.TABLE, Kind.NUMBER}:

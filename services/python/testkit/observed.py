@@ -89,20 +89,20 @@ class ObservedRun:
 
     def post(self, path: str, body: dict[str, Any], *, tenant: str = "") -> Any:
         headers = {"content-type": "application/json"} | ({"Daybreak-Tenant": tenant} if tenant else {})
-        asked = urllib.request.Request(
+        outgoing = urllib.request.Request(
             self.system.url + path, data=json.dumps(body).encode(), headers=headers
         )
-        with urllib.request.urlopen(asked, timeout=30) as response:
+        with urllib.request.urlopen(outgoing, timeout=30) as response:
             return json.load(response)
 
     def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
         """The status of a request that must fail."""
         data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(
+        outgoing = urllib.request.Request(
             self.system.url + path, data=data, method=method, headers={"content-type": "application/json"}
         )
         try:
-            urllib.request.urlopen(asked, timeout=30).close()
+            urllib.request.urlopen(outgoing, timeout=30).close()
         except urllib.error.HTTPError as exc:
             return exc.code
         raise AssertionError(f"{method} {path} succeeded")
@@ -195,12 +195,12 @@ class ObservedRun:
             self._ended(number, tenant)
 
     def _ended(self, number: str, tenant: str) -> None:
-        asked = urllib.request.Request(
+        outgoing = urllib.request.Request(
             f"{self.system.url}/v1/tasks/{number}", headers={"Daybreak-Tenant": tenant}
         )
 
         def look() -> bool:
-            with urllib.request.urlopen(asked, timeout=30) as response:
+            with urllib.request.urlopen(outgoing, timeout=30) as response:
                 return bool(json.load(response).get("finished_at"))
 
         wait_until(look, 180, f"the end of {number}")

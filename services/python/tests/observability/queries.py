@@ -17,34 +17,34 @@ RANGE = "10m"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A query, who asks it, and why a run on one machine may have no data for it."""
+class UsedQuery:
+    """A query, where it is used, and why a run on one machine may have no data for it."""
 
     by: str
     expression: str
     no_data: str = ""
 
 
-def of_panels() -> list[Asked]:
+def of_panels() -> list[UsedQuery]:
     return [
-        Asked(
+        UsedQuery(
             by=f"{dashboard.title} / {panel.title}",
-            expression=asked.filled(rate_interval=RATE_INTERVAL, range_=RANGE),
-            no_data=asked.no_data,
+            expression=each.filled(rate_interval=RATE_INTERVAL, range_=RANGE),
+            no_data=each.no_data,
         )
         for dashboard in ALL
         for panel in dashboard.panels
-        for asked in panel.queries
+        for each in panel.queries
     ]
 
 
-def of_annotations() -> list[Asked]:
+def of_annotations() -> list[UsedQuery]:
     return [
-        Asked(by=f"mark {name}", expression=query(text).filled(rate_interval=RATE_INTERVAL, range_=RANGE))
+        UsedQuery(by=f"mark {name}", expression=query(text).filled(rate_interval=RATE_INTERVAL, range_=RANGE))
         for name, _, text, _, _ in ANNOTATIONS
     ]
 
 
-def of_alerts() -> list[Asked]:
+def of_alerts() -> list[UsedQuery]:
     """The expressions of alerts, which have no data while nothing is wrong."""
-    return [Asked(by=alert.name, expression=filled(alert, Place())) for alert in prometheus_rules.ALL]
+    return [UsedQuery(by=alert.name, expression=filled(alert, Place())) for alert in prometheus_rules.ALL]

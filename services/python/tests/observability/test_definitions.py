@@ -39,19 +39,19 @@ def declared(name: str) -> Metric | None:
     return None
 
 
-@each("asked", QUERIES, ids=lambda asked: asked.by)
-def test_every_metric_and_label_of_a_query_is_declared(asked) -> None:
-    names = metric_names(asked.expression)
-    assert names, asked.expression
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
+    names = metric_names(query.expression)
+    assert names, query.expression
     ours = {name for name in names if name.startswith("daybreak_")}
     assert {name for name in ours if declared(name) is None} == set()
     if ours == names - {"up", "ALERTS"}:
         labels = {label for name in ours for label in declared(name).labels} | OF_TARGETS
         labels |= {"alertname", "alertstate"} if "ALERTS" in names else set()
-        used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)\"", asked.expression))
+        used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)\"", query.expression))
         used |= {
             label
-            for group in re.findall(r"\b(?:by|on|without) \(([^)]*)\)", asked.expression)
+            for group in re.findall(r"\b(?:by|on|without) \(([^)]*)\)", query.expression)
             for label in group.split(", ")
         }
         assert used - labels == set()

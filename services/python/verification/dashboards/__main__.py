@@ -39,13 +39,13 @@ def _plot(panel: Panel, run: ObservedRun) -> Plot:
         title=panel.title + (f" ({unit})" if unit else ""),
         stacked=panel.kind is Kind.AREAS,
         bars=panel.kind in {Kind.BARS, Kind.NUMBER},
-        series=[series for asked in panel.queries for series in _series(asked, run)],
+        series=[series for query in panel.queries for series in _series(query, run)],
     )
 
 
-def _series(asked: Query, run: ObservedRun) -> list[Series]:
-    found = run.watch.over(asked.filled(rate_interval="15s", range_="10m"))
-    return [Series(name=_legend(asked.legend, each["metric"]), points=_points(each, run)) for each in found]
+def _series(query: Query, run: ObservedRun) -> list[Series]:
+    found = run.watch.over(query.filled(rate_interval="15s", range_="10m"))
+    return [Series(name=_legend(query.legend, each["metric"]), points=_points(each, run)) for each in found]
 
 
 def _points(series: dict[str, Any], run: ObservedRun) -> list[tuple[float, float]]:
