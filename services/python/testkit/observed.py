@@ -127,6 +127,15 @@ class ObservedRun:
         shown = request(f"{self.system.url}/v1/pools/{POOL}")["groups"]
         return [group for group in shown if group["state"] in {"idle", "busy"}]
 
+    def holder(self, task: str) -> dict[str, Any]:
+        """The group that runs the task."""
+
+        def look() -> dict[str, Any] | None:
+            holders = (g for g in self.groups() if any(task.endswith(held) for held in g["tasks"]))
+            return next(holders, None)
+
+        return wait_until(look, 30, f"the group of {task}")
+
     def wait_groups(self) -> None:
         wait_until(lambda: len(self.groups()) == 2, 180, "both groups")
 
@@ -208,18 +217,11 @@ class ObservedRun:
     def _a_drain(self) -> None:
         self.wait_groups()
         number = self.running(steps=60, step_s=0.1)
-        group = wait_until(lambda: self._holder(number), 30, f"the group of {number}")
+        group = str(self.holder(number)["id"])
         self.drain(group)
         self.system.wait(number)
         self.drain(group, on=False)
         self.wait_groups()
-
-    def _holder(self, task: str) -> str | None:
-        """The id of the group that runs the task."""
-        for group in self.groups():
-            if any(task.endswith(held) for held in group["tasks"]):
-                return str(group["id"])
-        return None
 
 
 @contextlib.contextmanager

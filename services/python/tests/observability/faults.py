@@ -14,6 +14,8 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import psutil
+
 from testkit.observed import PARKED, ObservedRun
 
 During = Callable[[], object]
@@ -73,15 +75,27 @@ def subscribers_lag(run: ObservedRun) -> Iterator[During]:
     yield lambda: run.read_stream(ended, after="9999999999999-0")
 
 
-@fault("DaybreakLeasesLost", "DaybreakGroupsRestart")
-def both_groups_die(run: ObservedRun) -> Iterator[During]:
+@fault("DaybreakGroupsRestart")
+def both_groups_crash(run: ObservedRun) -> Iterator[During]:
+    """Their watchdogs report it at once."""
     run.wait_groups()
-    tasks = [run.running(steps=100, step_s=0.1) for _ in range(2)]
     for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
         os.kill(pid, signal.SIGKILL)
     yield nothing
-    for task in tasks:
-        run.system.wait(task)
+    run.wait_groups()
+
+
+@fault("DaybreakLeasesLost")
+def a_host_dies(run: ObservedRun) -> Iterator[During]:
+    """With its watchdogs, so that nobody reports it, and the lease of its task runs out."""
+    run.wait_groups()
+    task = run.running(steps=100, step_s=0.1)
+    ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]
+    for process in [*itertools.chain.from_iterable(rank.children(recursive=True) for rank in ranks), *ranks]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    yield nothing
+    run.system.wait(task)
     run.wait_groups()
 
 

@@ -152,7 +152,7 @@ GROUPS_WANTED = _pool_gauge(
     "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
 )
 GROUPS_LOST = _pool_counter(
-    "daybreak_groups_lost_total", "Groups that stopped refreshing their registration."
+    "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."
 )
 WAKE_PHASE = _pool_gauge(
     "daybreak_wake_phase", "1 for the phase of the wake that the pool is in now.", "phase"
