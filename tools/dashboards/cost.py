@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dashboards.model import Dashboard, Kind, Panel, Query, Row, Unit, query
 
+_LABELS = {
+    "daybreak_gpu_wasted_seconds_total": ("cause",),
+    "daybreak_tenant_gpu_seconds_total": ("tenant", "kind"),
+}
+"""Labels besides the pool, which the maximum over gateways must keep."""
+
 
 def _sum(metric: str, window: str, by: str = "", matcher: str = "") -> str:
-    """GPU-seconds in a window: the maximum over gateways, then the sum over pools."""
-    labels = ", ".join(filter(None, ("namespace, pool", by)))
+    """GPU-seconds in a window: the maximum over gateways, then the sum over everything but ``by``."""
+    labels = ", ".join(("namespace", "pool", *_LABELS.get(metric, ())))
     over = f"sum by ({by})" if by else "sum"
     return f"{over} (max by ({labels}) (increase({metric}{{POOL{matcher}}}[{window}])))"
 

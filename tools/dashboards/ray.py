@@ -32,15 +32,16 @@ _SERVE = Row(
             ),
         ),
         Panel(
-            title="Healthy replicas",
-            shows="Replicas that Serve counts as healthy. A replica of a pool's deployment is a rank.",
+            title="Replicas",
+            shows="Replicas of each Serve deployment that export metrics. A replica of a pool's deployment is a rank.",
             bad="Fewer than groups × ranks: ranks restart.",
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,
             queries=(
                 query(
-                    "sum by (pool, application, deployment) (ray_serve_deployment_replica_healthy{HERE})",
+                    "count by (pool, application, deployment) (count by (pool, application, deployment, replica) "
+                    "(ray_serve_deployment_replica_starts_total{HERE}))",
                     "{{application}} {{deployment}}",
                 ),
             ),

@@ -13,7 +13,7 @@ from queries import of_alerts, of_annotations, of_panels
 from daybreak_server.observability import catalogue, prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule
 from daybreak_server.observability.promql import metric_names, scoped, seconds, shortened
-from daybreak_server.ports.metrics import Metric, MetricType
+from daybreak_server.ports.metrics import Metric, MetricType, Source
 
 REPOSITORY = Path(__file__).parents[4]
 RUNBOOKS = (REPOSITORY / "docs" / "runbooks.md").read_text()
@@ -55,6 +55,29 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
             for label in group.split(", ")
         }
         assert used - labels == set()
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
+    """Otherwise the maximum would replace the sum: the largest cause of waste, not all waste."""
+    for inner in re.finditer(
+        r"max by \(([^)]*)\) \((?:rate\(|increase\()?(\w+)\{([^}]*)\}", query.expression
+    ):
+        metric = declared(inner[2])
+        if metric is None or not counts(metric):
+            continue
+        fixed = set(re.findall(r"(\w+)=\"", inner[3]))
+        assert set(metric.labels) - fixed <= set(inner[1].split(", ")), inner[0]
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
+    sums = re.findall(r"sum(?: by \([^)]*\))? ?\((?:rate\(|increase\()?(daybreak_\w+)\{", query.expression)
+    assert [name for name in sums if declared(name).source is Source.REDIS] == []
+
+
+def counts(metric: Metric) -> bool:
+    return metric.type is not MetricType.GAUGE or metric.name.endswith(("_tasks", "_groups"))
 
 
 @each("alert", prometheus_rules.ALL, ids=lambda alert: alert.name)

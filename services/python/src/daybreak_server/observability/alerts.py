@@ -77,6 +77,10 @@ def _pool_max(metric: str, labels: str = "") -> str:
     return f"max by (namespace, pool) ({metric}{{HERE{labels}}})"
 
 
+def _tasks(state: str) -> str:
+    return _pool_max("daybreak_pool_tasks", f',state="{state}"')
+
+
 def _gpu(metric: str, window: str, labels: str = "") -> str:
     return (
         "sum by (namespace, pool) (max by (namespace, pool, cause) "
@@ -135,9 +139,9 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakQueueStuck",
         severity=Severity.CRITICAL,
-        expression=f"({_pool_max('daybreak_pool_tasks', ',state=' + chr(34) + 'queued' + chr(34))} > 0) unless "
-        f"({_pool_max('daybreak_pool_tasks', ',state=' + chr(34) + 'running' + chr(34))} > 0) unless "
-        "(sum by (namespace, pool) (increase(daybreak_task_claims_total{HERE}[10m])) > 0)",
+        expression=f"({_tasks('queued')} > 0) unless ({_tasks('running')} > 0) unless "
+        "(sum by (namespace, pool) (max by (namespace, pool, met) "
+        "(increase(daybreak_task_claims_total{HERE}[10m]))) > 0)",
         for_="10m",
         summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
         when="tasks have waited for 10 min, while none ran and none was claimed",
