@@ -47,8 +47,8 @@ setup: $(VENV)/.installed  ## Create .venv from the lock file
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
 
-up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000)
-	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up
+up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
+	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
 
 test-quick: setup  ## Run all tests except those that start whole systems or need a GPU
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PARALLEL) $(PYTEST)
@@ -67,6 +67,7 @@ check: setup  ## Check format, lint, types, import contracts, sizes, generated f
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/metrics.py
 	$(BIN)/python tools/crd.py --check
+	$(BIN)/python tools/monitoring.py --check
 	$(BIN)/python tools/chart.py --check
 	$(BIN)/python tools/manifests.py --check
 	$(BIN)/python tools/figures.py --check

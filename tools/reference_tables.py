@@ -11,6 +11,7 @@ from typing import Any
 
 import generated_files
 import openapi
+from dashboards import ALL as DASHBOARDS
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
@@ -23,7 +24,8 @@ from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
-from daybreak_server.observability import catalogue
+from daybreak_server.observability import catalogue, prometheus_rules
+from daybreak_server.observability.alerts import Severity
 from daybreak_server.ports.metrics import Exporter, Source
 
 RETRY_LATER = frozenset({429, 503})
@@ -188,7 +190,25 @@ def metrics_of(exporter: Exporter, source: Source) -> str:
     return markdown(("metric", "type", "labels", "what it is"), rows)
 
 
+def alerts() -> str:
+    """The alerts, the most severe first."""
+    order = list(Severity)
+    rows = (
+        (f"[{alert.name}](#{alert.anchor})", alert.severity.value, alert.when)
+        for alert in sorted(prometheus_rules.ALL, key=lambda alert: order.index(alert.severity))
+    )
+    return markdown(("alert", "severity", "it fires when"), rows)
+
+
+def dashboards() -> str:
+    """The dashboards, from tools/dashboards."""
+    rows = ((f"*{d.title.removeprefix('Daybreak / ')}*", d.description, f"`{d.uid}`") for d in DASHBOARDS)
+    return markdown(("dashboard", "what it answers", "uid"), rows)
+
+
 BLOCKS = {
+    "alerts": alerts,
+    "dashboards": dashboards,
     "fragments": fragments,
     "keys": keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),

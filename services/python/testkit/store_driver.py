@@ -138,8 +138,8 @@ class Driver:
         )
         return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
 
-    def deregister(self, name: str) -> None:
-        self.run(group.encode_deregister(self.keys, GroupId(name)))
+    def deregister(self, name: str, *, died: bool = False) -> None:
+        self.run(group.encode_deregister(self.keys, GroupId(name), died=died))
 
     def drain(self, name: str, *, on: bool = True) -> bool | None:
         return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))

@@ -29,3 +29,7 @@ def test_the_charts_schema_table_and_crd_match_their_sources() -> None:
 def test_the_plain_manifests_match_the_chart() -> None:
     """The manifests in deploy/keda and deploy/raycluster are generated from the chart."""
     check("manifests")
+
+
+def test_the_dashboards_and_alerts_match_their_sources() -> None:
+    check("monitoring")

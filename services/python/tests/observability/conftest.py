@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from testkit.otlp_collector import Collector, otlp_collector
 from testkit.pools import make_settings
 from testkit.valkey import Server
 from testkit.waiting import wait_until
+
+
+# The generators of dashboards and alerts are tools, outside the packages.
+sys.path.insert(0, str(Path(__file__).parents[4] / "tools"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

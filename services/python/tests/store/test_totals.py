@@ -83,6 +83,18 @@ def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_non
     assert (totals.total("matched"), totals.claims) == (1, 2)
 
 
+def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Driver) -> None:
+    """Leader and watchdog may both report the death. A group that only goes silent is counted by the tick."""
+    for name in ("leaves", "dies", "goes silent"):
+        driver.register(name)
+    driver.deregister("leaves")
+    driver.deregister("dies", died=True)
+    driver.deregister("dies", died=True)
+    assert driver.totals().total("groups_lost") == 1
+    driver.pass_time(60_000)
+    assert driver.totals().total("groups_lost") == 2
+
+
 def test_ends_strikes_and_releases_are_counted_by_reason(driver: Driver) -> None:
     """A reason that nobody knows counts as `error` or `other`, so that labels stay bounded."""
     for outcome in (OOPS, FATAL, Released(), Released(reason="a reason of my own"), Stopped(), DONE):

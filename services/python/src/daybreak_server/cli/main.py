@@ -72,13 +72,21 @@ def main(
 
 
 @app.command()
-def up(context: typer.Context, config: Config = None) -> None:
+def up(
+    context: typer.Context,
+    config: Config = None,
+    observe: Annotated[
+        bool,
+        typer.Option("--observe", help="Also run Prometheus, with Daybreak's alerts; it must be installed."),
+    ] = False,
+) -> None:
     """Run everything on this machine until Ctrl-C.
 
     Starts Valkey, Ray, the gateway and the groups of each pool. A process that dies is restarted with
     the same port and data. Data, logs and tokens are below `data_dir`.
     """
-    finish(Program("daybreak_server.local.up", "run_up"), settings_of(context, config))
+    program = Program("daybreak_server.local.up", "run_up", {"observe": observe})
+    finish(program, settings_of(context, config))
 
 
 @app.command()

@@ -36,6 +36,7 @@ from daybreak_server.domain.names import API_APPLICATION
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.entrypoints import ray_serve
 from daybreak_server.local.instance import free_port, write_atomically
+from daybreak_server.local.observe import write_ray_targets
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.child_settings import read_settings
@@ -52,11 +53,14 @@ _SERVE_TIMEOUT_S = 180.0
 class RayHead:
     """A local Ray head with Daybreak's applications."""
 
-    def __init__(self, settings: Settings, *, folder: Path, api_port: int, report: Path) -> None:
+    def __init__(
+        self, settings: Settings, *, folder: Path, api_port: int, report: Path, metrics_targets: Path
+    ) -> None:
         self._settings = settings
         self._folder = folder
         self._api_port = api_port
         self._report_file = report
+        self._metrics_targets = metrics_targets
         self._stopping = threading.Event()
         self._gpus = False
         self._started = time.monotonic()
@@ -80,6 +84,8 @@ class RayHead:
         # Only now, because Ray installs its own handler when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._metrics_targets.parent.mkdir(exist_ok=True)
+        write_ray_targets(self._metrics_targets, cluster.metrics_addresses())
         self._report(phase="serve")
         try:
             self._start_serve()
@@ -219,11 +225,14 @@ def _as_json(app: Any) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    """``python -m daybreak_server.local.local_ray SETTINGS FOLDER API_PORT REPORT``."""
-    file, folder, port, report = sys.argv[1:5]
+    """``python -m daybreak_server.local.local_ray SETTINGS FOLDER API_PORT REPORT METRICS_TARGETS``."""
+    file, folder, port, report, targets = sys.argv[1:6]
     settings = read_settings(Path(file))
     log_to_stderr(settings.log)
-    return RayHead(settings, folder=Path(folder), api_port=int(port), report=Path(report)).run()
+    head = RayHead(
+        settings, folder=Path(folder), api_port=int(port), report=Path(report), metrics_targets=Path(targets)
+    )
+    return head.run()
 
 
 if __name__ == "__main__":

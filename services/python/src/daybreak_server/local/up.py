@@ -2,7 +2,8 @@
 
 ``make_plan`` chooses ports and writes the settings for the child processes. A supervisor starts Valkey (unless the
 settings name a Redis), and then Ray and the gateway at the same time. Tasks are accepted as soon as the gateway
-answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is.
+answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is. ``observe`` adds
+Prometheus (:mod:`~daybreak_server.local.observe`).
 
 If a group cannot start, ``up`` exits with the reason. Once it is ready, it restarts whatever fails, until SIGINT,
 SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every process that
@@ -43,6 +44,8 @@ from daybreak_server.local.instance import (
     sticky_port,
     write_atomically,
 )
+from daybreak_server.local.observe import Observer, ray_targets
+from daybreak_server.local.observe import observer as make_observer
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
 from daybreak_server.local.wake_status import WakeReporter
 from daybreak_server.ports.blobs import BlobError
@@ -66,10 +69,11 @@ class StartPlan:
     api_url: str
     report: Path
     ray_folder: Path
+    observer: Observer | None = None
 
 
-def run_up(settings: Settings) -> int:
-    """Start everything, keep it running until a signal arrives, and stop everything.
+def run_up(settings: Settings, *, observe: bool = False) -> int:
+    """Start everything, keep it running until a signal arrives, and stop everything. ``observe``: also run Prometheus.
 
     :returns: 0 after a signal, 1 when a process could not be started.
     """
@@ -85,7 +89,7 @@ def run_up(settings: Settings) -> int:
         say(f"ended {len(leftover)} processes left by an earlier run")
     try:
         wiring.build_blobs(settings)  # fail here, rather than in each process with a traceback in its log
-        plan = make_plan(settings, instance)
+        plan = make_plan(settings, instance, observe=observe)
     except (InstanceError, BlobError) as exc:
         say(f"cannot start: {exc}")
         instance.close()
@@ -93,8 +97,11 @@ def run_up(settings: Settings) -> int:
     return _run(plan, stopping)
 
 
-def make_plan(settings: Settings, instance: Instance) -> StartPlan:
-    """Choose ports and write the settings of the processes. :raises InstanceError: when a port is in use."""
+def make_plan(settings: Settings, instance: Instance, *, observe: bool = False) -> StartPlan:
+    """Choose ports and write the settings of the processes.
+
+    :raises InstanceError: when a port is in use, or Prometheus is to run and not installed.
+    """
     http = settings.http
     if http.port and not is_free(http.port, http.host):
         raise InstanceError(
@@ -117,7 +124,11 @@ def make_plan(settings: Settings, instance: Instance) -> StartPlan:
         _ray(instance, stored, report, api_port, after, fast_start_env=_fast_start_env(settings))
     )
     processes.append(_gateway(instance, stored, url, after))
+    observer = make_observer(instance, gateway=url, after=("gateway",)) if observe else None
+    if observer is not None:
+        processes.append(observer.process)
     return StartPlan(
+        observer=observer,
         settings=settings,
         instance=instance,
         processes=tuple(processes),
@@ -164,7 +175,7 @@ def _ray(
     report.unlink(missing_ok=True)
     command = (
         *(sys.executable, "-m", "daybreak_server.local.local_ray"),
-        *(str(settings), str(instance.ray_folder()), str(api_port), str(report)),
+        *(str(settings), str(instance.ray_folder()), str(api_port), str(report), str(ray_targets(instance))),
     )
     return ProcessSpec(
         name="ray",
@@ -220,6 +231,8 @@ def _run(plan: StartPlan, stopping: threading.Event) -> int:
         if supervisor.wait_ready(stopping=stopping.is_set) and _wait_groups(plan, supervisor, stopping):
             supervisor.mark_started()
             _write_state(plan, supervisor)
+            for line in plan.observer.lines() if plan.observer else ():
+                say(line)
             say(f"ready in {time.monotonic() - started:.1f} s: {plan.url} (documentation at {plan.url}/docs)")
             _wait_for_signal(plan, supervisor, stopping)
     except (ProcessFailedError, InstanceError) as exc:
@@ -255,6 +268,7 @@ def _write_state(plan: StartPlan, supervisor: Supervisor, *, ready: bool = True)
             "restarts": supervisor.restarts(),
             "pools": list(plan.settings.pools),
             "logs": str(plan.instance.logs),
+            **({"prometheus_url": plan.observer.url} if plan.observer else {}),
         }
     )
 

@@ -152,7 +152,7 @@ GROUPS_WANTED = _pool_gauge(
     "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
 )
 GROUPS_LOST = _pool_counter(
-    "daybreak_groups_lost_total", "Groups that stopped refreshing their registration."
+    "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."
 )
 WAKE_PHASE = _pool_gauge(
     "daybreak_wake_phase", "1 for the phase of the wake that the pool is in now.", "phase"
@@ -215,6 +215,9 @@ def _api(
     )
 
 
+BUILD_INFO = _api(
+    "daybreak_build_info", MetricType.GAUGE, "Always 1; the label is the version of Daybreak.", "version"
+)
 HTTP_REQUESTS = _api(
     "daybreak_http_requests_total", MetricType.COUNTER, "HTTP requests answered.", "route", "method", "status"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -26,6 +27,7 @@ class GatewayMetrics:
         self._last_tick: dict[str, float] = {}
         self._events = self._meter.counter(catalogue.STREAM_EVENTS)
         self._resets = self._meter.counter(catalogue.STREAM_RESETS)
+        self._meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request whose response began after ``seconds``."""

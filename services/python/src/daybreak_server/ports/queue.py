@@ -50,8 +50,8 @@ class WorkQueue(Protocol):
     def register(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
         """Register a group or refresh its registration. The returned record has the group's drain mark."""
 
-    def deregister(self, record: GroupRecord) -> None:
-        """Remove a group. Tasks that it still holds are released."""
+    def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
+        """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
         """Report why a rank ended. The pool shows it until a group is ready."""

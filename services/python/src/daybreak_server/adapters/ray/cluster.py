@@ -46,6 +46,13 @@ def cluster_has_gpus() -> bool:
     return float(ray.cluster_resources().get("GPU", 0)) > 0
 
 
+def metrics_addresses() -> list[str]:
+    """Return where Ray exports metrics for Prometheus: ``host:port`` of each living node."""
+    return [
+        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]
+    ]
+
+
 class KvRendezvousStore:
     """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's table.
 

@@ -182,7 +182,7 @@ class Registration(NamedTuple):
 
 
 class GroupName(NamedTuple):
-    """The arguments of ``deregister``, ``drain`` and ``undrain``."""
+    """The arguments of ``deregister``, ``deregister_dead``, ``drain`` and ``undrain``."""
 
     group: str
 

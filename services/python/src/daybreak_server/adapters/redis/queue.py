@@ -150,9 +150,9 @@ class RedisQueue:
         )
         return replace(record, drain=bool(drain))
 
-    def deregister(self, record: GroupRecord) -> None:
-        """Remove a group. Tasks that it still holds are released."""
-        self._scripts.call(groups.encode_deregister(self._keys, record.id), idempotent=True)
+    def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
+        """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""
+        self._scripts.call(groups.encode_deregister(self._keys, record.id, died=died), idempotent=True)
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
         """Report why a rank ended. The pool shows it until a group is ready."""

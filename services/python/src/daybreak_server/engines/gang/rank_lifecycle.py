@@ -251,7 +251,7 @@ class Rank:
             opener.shutdown(wait=False)
             lease_renewer.stop()
             with contextlib.suppress(StoreError):
-                queue.deregister(lease_renewer.record)
+                queue.deregister(lease_renewer.record, died=not self._stopping.is_set())
             queue.close()
             control_group.close()
             deps.tracing.close()
@@ -275,7 +275,7 @@ class Rank:
         if self._lease_renewer is not None:
             queue = self._deps.queue()
             with contextlib.suppress(StoreError):
-                queue.deregister(self._lease_renewer.record)
+                queue.deregister(self._lease_renewer.record, died=True)
             queue.close()
         self._break(cause_of_failed(failed))
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Does one action. On a group: `register` (or refresh), `deregister`, `drain`, `undrain`. On a host: `cordon`,
--- `uncordon`. On the pool: `report_failure` stores why a rank ended, and `publish_report` the operator's report.
+-- Does one action. On a group: `register` (or refresh), `deregister`, `deregister_dead` (counts it as lost), `drain`,
+-- `undrain`. On a host: `cordon`, `uncordon`. On the pool: `report_failure` stores why a rank ended, and `publish_report` the operator's report.
 -- ARGV: the action, then its arguments as arguments.py names them. Answers whether the group is marked to drain, -1 if
 -- there is no such group, and 0 for actions on hosts and the pool.
 
@@ -21,6 +21,15 @@ local function wake_stamps(own)
   for phase, s in pairs(phases) do stamps[#stamps + 1] = '"' .. phase .. '_s":' .. format('%.3f', s) end
   table.sort(stamps)
   return '{' .. table.concat(stamps, ',')
+end
+
+local function remove(group)
+  release_unknown(group, 'left')
+  flush()
+  call('DEL', k_group(group))
+  call('ZREM', K_groups, group)
+  call('ZREM', K_gone, group)
+  return 0
 end
 
 local function register(ARGV, at)
@@ -70,13 +79,13 @@ local actions = {
     return 0
   end,
   deregister = function(ARGV, at)
+    return remove(read.group_name(ARGV, at).group)
+  end,
+  deregister_dead = function(ARGV, at)
     local group = read.group_name(ARGV, at).group
-    release_unknown(group, 'left')
-    flush()
-    call('DEL', k_group(group))
-    call('ZREM', K_groups, group)
-    call('ZREM', K_gone, group)
-    return 0
+    -- Its leader and its watchdog may both report the death.
+    if call('EXISTS', k_group(group)) == 1 then add_total('groups_lost', 1) end
+    return remove(group)
   end,
   cordon = function(ARGV, at)
     local ends = int(meta('lease_clock') + tonumber(read.cordon(ARGV, at).ttl_ms))

@@ -83,9 +83,9 @@ def _serving(group: GroupRecord) -> dict[str, str | int]:
     }
 
 
-def encode_deregister(keys: Keys, group: GroupId) -> Call:
-    """Remove a group."""
-    return _call(keys, "deregister", *GroupName(group=group))
+def encode_deregister(keys: Keys, group: GroupId, *, died: bool = False) -> Call:
+    """Remove a group. ``died``: count it as lost."""
+    return _call(keys, "deregister_dead" if died else "deregister", *GroupName(group=group))
 
 
 def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:

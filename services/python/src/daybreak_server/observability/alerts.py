@@ -1,0 +1,281 @@
+"""The alerts, defined once.
+
+``tools/monitoring.py`` writes the chart's rules from them, and the table in docs/runbooks.md, where each alert has an
+entry. ``daybreakd up --observe`` gives them to a local Prometheus.
+
+An expression is PromQL with these marks: ``HERE`` (see :mod:`~daybreak_server.observability.promql`), ``${name}`` for
+a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. It gives a series for
+each thing that is wrong, with the labels that identify it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """What an alert asks of people."""
+
+    CRITICAL = "critical"
+    """Act now: users are affected, or will be soon."""
+    WARNING = "warning"
+    """Act within the working day."""
+    INFO = "info"
+    """Know it."""
+
+
+class Needs(StrEnum):
+    """What Prometheus must scrape for an alert. The chart leaves out alerts whose source it cannot reach."""
+
+    GATEWAY = "gateway"
+    OPERATOR = "operator"
+    RAY = "ray"
+    KEDA = "keda"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """The numbers that installations change: ``monitoring.alerts`` in the chart's values."""
+
+    oldest_wait_seconds: float = 900
+    wake_seconds: float = 900
+    waste_ratio: float = 0.5
+    stream_resets: float = 50
+    redis_memory_ratio: float = 0.8
+    availability: float = 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alert. Its entry in docs/runbooks.md has its name as the heading."""
+
+    name: str
+    severity: Severity
+    expression: str
+    for_: str
+    """How long the expression must be true, such as ``5m``."""
+    summary: str
+    """One sentence for the person on call; ``{pool}`` stands for the pool's name."""
+    when: str
+    """When it fires, for the table of the runbooks."""
+    dashboard: str = "daybreak-overview"
+    """The uid of the dashboard that explains it."""
+    needs: Needs = Needs.GATEWAY
+    about_pool: bool = True
+    """Whether it has the label ``pool``."""
+    needs_kubernetes: str = ""
+    """Why it cannot fire on one machine. Empty: tests make it fire there."""
+
+    @property
+    def anchor(self) -> str:
+        """The anchor of its entry in docs/runbooks.md."""
+        return self.name.lower()
+
+
+def _pool_max(metric: str, labels: str = "") -> str:
+    return f"max by (namespace, pool) ({metric}{{HERE{labels}}})"
+
+
+def _tasks(state: str) -> str:
+    return _pool_max("daybreak_pool_tasks", f',state="{state}"')
+
+
+def _gpu(metric: str, window: str, labels: str = "") -> str:
+    return (
+        "sum by (namespace, pool) (max by (namespace, pool, cause) "
+        f"(increase({metric}{{HERE{labels}}}[{window}])))"
+    )
+
+
+_BY_POOL = "by (namespace, pool)"
+_WASTED = _gpu("daybreak_gpu_wasted_seconds_total", "1h", ',cause!="cold_start"')
+_USED = _gpu("daybreak_gpu_used_seconds_total", "1h")
+
+
+def _burns(window: str, rate: str) -> str:
+    """Whether failures of the API use up its error budget ``rate`` times as fast as the objective allows."""
+    failed = f'sum by (namespace) (rate(daybreak_http_requests_total{{HERE,status=~"5.."}}[{window}]))'
+    every = f"sum by (namespace) (rate(daybreak_http_requests_total{{HERE}}[{window}]))"
+    return f"{failed} / {every} > {rate} * (1 - ${{availability}})"
+
+
+def _budget(*pairs: tuple[str, str, str]) -> str:
+    """The multi-window burn rate: a long window shows that it matters, a short one that it still happens."""
+    return " or ".join(f"(({_burns(long, rate)}) and ({_burns(short, rate)}))" for rate, long, short in pairs)
+
+
+ALERTS: tuple[Alert, ...] = (
+    Alert(
+        name="DaybreakGatewayAbsent",
+        severity=Severity.CRITICAL,
+        expression="absent(daybreak_redis_up{HERE})",
+        for_="5m",
+        summary="No Daybreak gateway is scraped; tasks may not be accepted.",
+        when="Prometheus has scraped no gateway for 5 min",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakTargetDown",
+        severity=Severity.WARNING,
+        expression='max by (namespace, job, instance) (up{HERE,job=~".*daybreak.*"}) == 0',
+        for_="10m",
+        summary="Prometheus cannot scrape {{ $labels.instance }} ({{ $labels.job }}); graphs and alerts miss it.",
+        when="Prometheus has failed to scrape one of our pods for 10 min",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakRanksAbsent",
+        severity=Severity.WARNING,
+        expression=f"({_pool_max('daybreak_groups_ready')} > 0) unless on (namespace, pool) "
+        "daybreak_rank_heartbeat_age_seconds{HERE}",
+        for_="10m",
+        summary="Pool {pool} has ready groups, but Prometheus has no metrics of their ranks.",
+        when="a pool has had ready groups for 10 min, but no metrics of their ranks",
+        dashboard="daybreak-ray",
+        needs=Needs.RAY,
+    ),
+    Alert(
+        name="DaybreakQueueStuck",
+        severity=Severity.CRITICAL,
+        expression=f"({_tasks('queued')} > 0) unless ({_tasks('running')} > 0) unless "
+        "(sum by (namespace, pool) (max by (namespace, pool, met) "
+        "(increase(daybreak_task_claims_total{HERE}[10m]))) > 0)",
+        for_="10m",
+        summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
+        when="tasks have waited for 10 min, while none ran and none was claimed",
+        dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakTasksWait",
+        severity=Severity.WARNING,
+        expression=f"{_pool_max('daybreak_queue_oldest_wait_seconds')} > ${{oldest_wait_seconds}}",
+        for_="5m",
+        summary="The oldest task of pool {pool} has waited for {{ $value | humanizeDuration }}.",
+        when="for 5 min, the oldest task has been waiting longer than `monitoring.alerts.oldestWaitSeconds`",
+        dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakWakeSlow",
+        severity=Severity.WARNING,
+        expression=f"{_pool_max('daybreak_wake_elapsed_seconds')} > ${{wake_seconds}}",
+        for_="1m",
+        summary="The wake of pool {pool} has lasted {{ $value | humanizeDuration }}.",
+        when="a wake has lasted longer than `monitoring.alerts.wakeSeconds`",
+        dashboard="daybreak-wake",
+    ),
+    Alert(
+        name="DaybreakGroupsRestart",
+        severity=Severity.WARNING,
+        expression=f"max {_BY_POOL} (increase(daybreak_groups_lost_total{{HERE}}[30m])) >= 2",
+        for_="1m",
+        summary="Pool {pool} has lost {{ $value | humanize }} groups within 30 minutes.",
+        when="a pool has lost at least 2 groups within 30 min",
+        dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakLeasesLost",
+        severity=Severity.WARNING,
+        expression=f"max {_BY_POOL} (increase(daybreak_leases_lost_total{{HERE}}[30m])) > 0",
+        for_="1m",
+        summary="Attempts of pool {pool} lost their lease; their tasks got a strike and run again.",
+        when="an attempt has lost its lease within 30 min",
+        dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakDeadLetters",
+        severity=Severity.INFO,
+        expression=f'max {_BY_POOL} (increase(daybreak_tasks_ended_total{{HERE,state="failed"}}[15m])) > 0',
+        for_="1m",
+        summary="Tasks of pool {pool} failed permanently.",
+        when="tasks have failed permanently within 15 min",
+        dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakGpuWaste",
+        severity=Severity.WARNING,
+        expression=f"{_WASTED} / ({_WASTED} + {_USED}) > ${{waste_ratio}}",
+        for_="15m",
+        summary="{{ $value | humanizePercentage }} of the GPU time of attempts of pool {pool} led to no result.",
+        when="more than `monitoring.alerts.wasteRatio` of an hour's GPU time led to no result, without starts",
+        dashboard="daybreak-cost",
+    ),
+    Alert(
+        name="DaybreakStreamResets",
+        severity=Severity.WARNING,
+        expression="sum by (namespace) (increase(daybreak_stream_resets_total{HERE}[10m])) > ${stream_resets}",
+        for_="5m",
+        summary="{{ $value | humanize }} subscribers were reset within 10 minutes; streams cannot keep up.",
+        when="more than `monitoring.alerts.streamResets` subscribers were reset within 10 min",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakTicksLate",
+        severity=Severity.CRITICAL,
+        expression=f"min {_BY_POOL} (daybreak_tick_lag_seconds{{HERE}}) > ${{60s}}",
+        for_="1m",
+        summary="No tick of pool {pool} has succeeded for a minute; retries, deadlines and leases do not advance.",
+        when="no gateway's tick of a pool has succeeded for 60 s",
+        dashboard="daybreak-api",
+    ),
+    Alert(
+        name="DaybreakRedisDown",
+        severity=Severity.CRITICAL,
+        expression="max by (namespace) (daybreak_redis_up{HERE}) == 0",
+        for_="1m",
+        summary="No gateway reaches Redis; new tasks are refused, and accepted ones wait.",
+        when="no gateway has reached Redis for 1 min",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakRedisMemory",
+        severity=Severity.WARNING,
+        expression="max by (namespace) (daybreak_redis_memory_bytes{HERE}) / "
+        "(max by (namespace) (daybreak_redis_memory_limit_bytes{HERE}) > 0) > ${redis_memory_ratio}",
+        for_="5m",
+        summary="Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it accepts no new tasks.",
+        when="Redis uses more than `monitoring.alerts.redisMemoryRatio` of its memory limit",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakRedisAof",
+        severity=Severity.CRITICAL,
+        expression="(min by (namespace) (daybreak_redis_aof_healthy{HERE}) == 0) or "
+        "(min by (namespace) (daybreak_redis_aof_enabled{HERE}) == 0)",
+        for_="2m",
+        summary="Redis does not write its append-only file; a restart would lose accepted tasks.",
+        when="Redis has not written its append-only file for 2 min",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakApiErrorBudgetFast",
+        severity=Severity.CRITICAL,
+        expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
+        for_="2m",
+        summary="The API fails so often that its error budget of 30 days is gone within days.",
+        when="5xx answers use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+    Alert(
+        name="DaybreakApiErrorBudgetSlow",
+        severity=Severity.WARNING,
+        expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
+        for_="15m",
+        summary="The API fails more often than its error budget allows.",
+        when="5xx answers use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast",
+        dashboard="daybreak-api",
+        about_pool=False,
+    ),
+)
+"""The alerts whose metrics gateways and ranks export. The operator's are in ``alerts_kubernetes``."""
+
+
+def threshold_names() -> tuple[str, ...]:
+    """The names of the thresholds, in order."""
+    return tuple(field.name for field in fields(Thresholds))

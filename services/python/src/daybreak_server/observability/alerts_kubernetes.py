@@ -1,0 +1,110 @@
+"""The alerts that only Kubernetes can cause: the operator, KEDA, and pools whose state is not the wanted one."""
+
+from __future__ import annotations
+
+from daybreak_server.observability.alerts import Alert, Needs, Severity
+
+_OPERATOR = "needs the operator"
+_KEDA = "needs KEDA"
+
+
+def _pool_max(metric: str) -> str:
+    return f"max by (namespace, pool) ({metric}{{HERE}})"
+
+
+KUBERNETES_ALERTS: tuple[Alert, ...] = (
+    Alert(
+        name="DaybreakOperatorAbsent",
+        severity=Severity.CRITICAL,
+        expression="absent(daybreak_operator_last_plan_timestamp_seconds{HERE})",
+        for_="5m",
+        summary="No Daybreak operator is scraped; pools may not scale.",
+        when="Prometheus has scraped no operator for 5 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        about_pool=False,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakOperatorStuck",
+        severity=Severity.CRITICAL,
+        expression=f"time() - {_pool_max('daybreak_operator_last_plan_timestamp_seconds')} > ${{900s}}",
+        for_="1m",
+        summary="The operator has not reconciled pool {pool} for 15 minutes; it does not scale.",
+        when="the operator has not reconciled a pool for 15 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakOperatorBehind",
+        severity=Severity.WARNING,
+        expression="histogram_quantile(0.95, sum by (namespace, le) "
+        "(rate(daybreak_operator_reconcile_delay_seconds_bucket{HERE}[10m]))) > ${30s} or "
+        "max by (namespace) (daybreak_operator_queue_pools{HERE}) > 20",
+        for_="10m",
+        summary="The operator begins its steps more than 30 s late; pools scale late.",
+        when="the operator has been more than 30 s late, or had more than 20 pools to do, for 10 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        about_pool=False,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakOperatorFails",
+        severity=Severity.WARNING,
+        expression="sum by (namespace, pool) (increase(daybreak_operator_failures_total{HERE}[10m])) > 5",
+        for_="5m",
+        summary="Steps of the operator for pool {pool} fail again and again.",
+        when="more than 5 steps of the operator for a pool have failed within 10 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakPoolUnhealthy",
+        severity=Severity.WARNING,
+        expression="min by (namespace, pool) (daybreak_operator_pool_healthy{HERE}) == 0",
+        for_="5m",
+        summary="Pool {pool} has a problem; its condition Healthy names the cause.",
+        when="a pool has had a problem for 5 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakGroupsMissing",
+        severity=Severity.WARNING,
+        expression=f"{_pool_max('daybreak_operator_groups_wanted')} > {_pool_max('daybreak_operator_groups_ready')}",
+        for_="15m",
+        summary="Pool {pool} has had fewer ready groups than wanted for 15 minutes.",
+        when="a pool has had fewer ready groups than it wants for 15 min",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakNotScaling",
+        severity=Severity.WARNING,
+        expression=f"({_pool_max('daybreak_pool_live_tasks')} > 0) and "
+        f"({_pool_max('daybreak_operator_groups_wanted')} == 0)",
+        for_="5m",
+        summary="Pool {pool} has live tasks, but KEDA wants no group.",
+        when="a pool has had live tasks for 5 min, but KEDA wants no group",
+        dashboard="daybreak-wake",
+        needs=Needs.OPERATOR,
+        needs_kubernetes=_OPERATOR,
+    ),
+    Alert(
+        name="DaybreakKedaErrors",
+        severity=Severity.WARNING,
+        expression="sum by (namespace, scaledObject) (increase(keda_scaled_object_errors_total{HERE}[10m])) > 0",
+        for_="5m",
+        summary="KEDA reports errors for the ScaledObject {{ $labels.scaledObject }}; its pool may not scale.",
+        when="KEDA has reported errors for one of our ScaledObjects for 5 min",
+        dashboard="daybreak-wake",
+        needs=Needs.KEDA,
+        about_pool=False,
+        needs_kubernetes=_KEDA,
+    ),
+)

@@ -1,0 +1,52 @@
+"""PromQL of dashboards and alerts, before it is known where it runs.
+
+``HERE`` between the braces of a selector stands for the matchers of the namespace, and ``POOL`` for those of the
+namespace and the pool. With an empty matcher, the marker disappears.
+"""
+
+from __future__ import annotations
+
+import re
+
+_MARK = re.compile(r"\b(?P<mark>HERE|POOL)\b(?P<comma>,\s*)?")
+_WINDOW = re.compile(r"\[(?P<number>\d+)(?P<unit>[smhd])(?P<rest>[^\]]*)\]")
+SHORTEST_S = 4
+"""The shortest window of a shortened alert: four scrapes of a test's Prometheus."""
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)")
+
+
+def scoped(expression: str, *, here: str, pool: str = "") -> str:
+    """The expression with its markers replaced by matchers. ``pool``: default the same as ``here``."""
+
+    def fill(match: re.Match[str]) -> str:
+        matchers = here if match["mark"] == "HERE" else (pool or here)
+        return matchers + (match["comma"] or "") if matchers else ""
+
+    return _MARK.sub(fill, expression)
+
+
+def shortened(expression: str, factor: float) -> str:
+    """The expression with its windows (``[5m]``) divided by ``factor``: whole seconds, at least :data:`SHORTEST_S`.
+
+    Tests use it, so that an alert about an hour fires within seconds.
+    """
+
+    def shorten(match: re.Match[str]) -> str:
+        seconds = int(match["number"]) * _SECONDS[match["unit"]] / factor
+        return f"[{max(SHORTEST_S, round(seconds))}s{match['rest']}]"
+
+    return _WINDOW.sub(shorten, expression) if factor != 1 else expression
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration such as ``15m``. :raises ValueError: if it is not one."""
+    unit = duration[-1:]
+    if unit not in _SECONDS or not duration[:-1].isdigit():
+        raise ValueError(f"{duration!r} is not a duration such as 30s, 15m or 6h")
+    return int(duration[:-1]) * _SECONDS[unit]
+
+
+def metric_names(expression: str) -> frozenset[str]:
+    """The metrics that an expression reads: ours, and those of Ray, KEDA and KubeRay."""
+    return frozenset(match["name"] for match in _NAME.finditer(expression))

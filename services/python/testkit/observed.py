@@ -1,0 +1,235 @@
+"""A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
+retried, a rank that dies, a group that drains, streams, and requests that are refused.
+
+It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.local import observe
+from testkit import valkey
+from testkit.prometheus import Watch
+from testkit.system import System, request, try_request
+from testkit.waiting import wait_until
+
+POOL = "echo"
+PARKED = "parked"
+"""A pool without groups: its tasks wait."""
+_SETTINGS = {
+    "POOLS__ECHO__WORKLOAD": "echo",
+    "POOLS__ECHO__RANKS": "2",
+    "POOLS__ECHO__GROUPS": "2",
+    "POOLS__ECHO__CPUS_PER_RANK": "0.25",
+    "POOLS__ECHO__RETENTION_S": "20",
+    "POOLS__ECHO__DRAIN_S": "1",
+    "POOLS__ECHO__LEASE__LEASE_S": "4",
+    "POOLS__ECHO__LEASE__STALL_S": "6",
+    "POOLS__PARKED__WORKLOAD": "echo",
+    "POOLS__PARKED__GROUPS": "0",
+    "TENANTS__ACME__WEIGHT": "2",
+    "REDIS__TIMEOUT_S": "0.5",
+}
+_REPORT_MS = "1000"
+
+
+class ObservedRun:
+    """The system, its Redis, and what watches them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.redis = valkey.start_valkey(folder / "redis")
+        variables = {f"DAYBREAK_{name}": value for name, value in _SETTINGS.items()}
+        variables["DAYBREAK_REDIS__URL"] = self.redis.url
+        self.system = System(
+            "up",
+            folder / "d",
+            HOME=str(folder),
+            RAY_metrics_report_interval_ms=_REPORT_MS,
+            **variables,
+        )
+        self.watch = Watch(folder / "watch")
+
+    @property
+    def ray_targets(self) -> Path:
+        return self.system.folder / "prometheus" / observe.RAY_TARGETS
+
+    def start(self) -> None:
+        """Watch the system from the moment at which it accepts tasks, and wait for its groups."""
+        wait_until(self.system.state, 300, f"the gateway; see {self.system.output}")
+        self.watch.start(gateway=self.system.url, ray=self.ray_targets)
+        early = self.submit(steps=1)
+        self.system.ready(800)
+        self.system.wait(early)
+
+    def close(self) -> None:
+        self.watch.stop()
+        self.system.end()
+        self.redis.kill()
+
+    # ── what clients do ──────────────────────────────────────────────────────────────────────────────────
+
+    def submit(
+        self, *, pool: str = POOL, tenant: str = "", more: dict[str, Any] | None = None, **task: Any
+    ) -> str:
+        """Submit an echo task. ``more``: fields beside its input. :returns: its id."""
+        return self.post("/v1/tasks", {"pool": pool, "input": task, **(more or {})}, tenant=tenant)["id"]
+
+    def post(self, path: str, body: dict[str, Any], *, tenant: str = "") -> Any:
+        headers = {"content-type": "application/json"} | ({"Daybreak-Tenant": tenant} if tenant else {})
+        outgoing = urllib.request.Request(
+            self.system.url + path, data=json.dumps(body).encode(), headers=headers
+        )
+        with urllib.request.urlopen(outgoing, timeout=30) as response:
+            return json.load(response)
+
+    def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
+        """The status of a request that must fail."""
+        data = None if body is None else json.dumps(body).encode()
+        outgoing = urllib.request.Request(
+            self.system.url + path, data=data, method=method, headers={"content-type": "application/json"}
+        )
+        try:
+            urllib.request.urlopen(outgoing, timeout=30).close()
+        except urllib.error.HTTPError as exc:
+            return exc.code
+        raise AssertionError(f"{method} {path} succeeded")
+
+    def read_stream(self, task: str, *, after: str = "") -> list[str]:
+        """The types of a task's events, to the last one."""
+        url = f"{self.system.url}/v1/tasks/{task}/events" + (f"?after={after}" if after else "")
+        with urllib.request.urlopen(url, timeout=120) as response:
+            lines = response.read().decode().splitlines()
+        return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+
+    def running(self, **task: Any) -> str:
+        """Submit a task, and wait until it runs and has reported a step."""
+        number = self.submit(**task)
+        wait_until(
+            lambda: (try_request(f"{self.system.url}/v1/tasks/{number}") or {}).get("progress"), 120, "a step"
+        )
+        return number
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups that are ready."""
+        shown = request(f"{self.system.url}/v1/pools/{POOL}")["groups"]
+        return [group for group in shown if group["state"] in {"idle", "busy"}]
+
+    def holder(self, task: str) -> dict[str, Any]:
+        """The group that runs the task."""
+
+        def look() -> dict[str, Any] | None:
+            holders = (g for g in self.groups() if any(task.endswith(held) for held in g["tasks"]))
+            return next(holders, None)
+
+        return wait_until(look, 30, f"the group of {task}")
+
+    def wait_groups(self) -> None:
+        wait_until(lambda: len(self.groups()) == 2, 180, "both groups")
+
+    def drain(self, group: str, *, on: bool = True) -> None:
+        """Mark a group as the operator does before it removes it. ``on=False``: remove the mark."""
+
+        async def mark() -> None:
+            store = RedisStore(Endpoint(url=self.redis.url))
+            try:
+                assert await store.drain(POOL, GroupId(group), on=on)
+            finally:
+                await store.close()
+
+        asyncio.run(mark())
+
+    # ── the story ────────────────────────────────────────────────────────────────────────────────────────
+
+    def play(self) -> None:
+        """Everything that the dashboards show."""
+        self._successes()
+        self._failures_and_retries()
+        self._cancels()
+        self._streams_and_refusals()
+        self._tenants_that_wait()
+        self._a_drain()
+        wait_until(lambda: try_request(f"{self.system.state()['api_url']}/v1/pools"), 180, "APIEntrypoint")
+
+    def _successes(self) -> None:
+        for number in range(3):
+            self.system.wait(self.submit(steps=10, step_s=0.05, all_ranks=True, preview=number == 0))
+        ids = [
+            self.submit(steps=5, step_s=0.1, more={"priority": priority})
+            for priority in ("low", "normal", "high", "normal")
+        ]
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+        ids.append(self.submit(steps=1, more={"start_at": soon.isoformat()}))
+        for number in ids:
+            self.system.wait(number)
+
+    def _failures_and_retries(self) -> None:
+        self.system.wait(self.submit(steps=3, step_s=0.1, fail_at=2, fail_kind="permanent"), "failed")
+        self.system.wait(self.submit(steps=3, step_s=0.1, fail_at=2, fail_kind="error", fail_attempts=1))
+        self.system.wait(self.submit(steps=3, step_s=0.1, fail_at=2, fail_kind="exit", fail_attempts=1))
+        self.wait_groups()
+
+    def _cancels(self) -> None:
+        for _ in range(3):
+            number = self.running(steps=200, step_s=0.1)
+            self.post(f"/v1/tasks/{number}/cancel", {})
+            self.system.wait(number, "cancelled")
+
+    def _streams_and_refusals(self) -> None:
+        number = self.submit(steps=30, step_s=0.1)
+        assert self.read_stream(number)[-1] == "succeeded"
+        assert self.read_stream(number, after="9999999999999-0")[0] == "reset"
+        assert self.refused("GET", "/v1/tasks/echo_01JD0000000000000000000000") == 404
+        assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
+
+    def _tenants_that_wait(self) -> None:
+        ids = [
+            self.submit(tenant=tenant, steps=8, step_s=0.25)
+            for _ in range(4)
+            for tenant in ("acme", "umbrella")
+        ]
+        for tenant, number in zip(("acme", "umbrella") * 4, ids, strict=True):
+            self._ended(number, tenant)
+
+    def _ended(self, number: str, tenant: str) -> None:
+        outgoing = urllib.request.Request(
+            f"{self.system.url}/v1/tasks/{number}", headers={"Daybreak-Tenant": tenant}
+        )
+
+        def look() -> bool:
+            with urllib.request.urlopen(outgoing, timeout=30) as response:
+                return bool(json.load(response).get("finished_at"))
+
+        wait_until(look, 180, f"the end of {number}")
+
+    def _a_drain(self) -> None:
+        self.wait_groups()
+        number = self.running(steps=60, step_s=0.1)
+        group = str(self.holder(number)["id"])
+        self.drain(group)
+        self.system.wait(number)
+        self.drain(group, on=False)
+        self.wait_groups()
+
+
+@contextlib.contextmanager
+def observed_run(folder: Path) -> Iterator[ObservedRun]:
+    """A run that has started; it ends with the context."""
+    run = ObservedRun(folder)
+    try:
+        run.start()
+        yield run
+    finally:
+        run.close()

@@ -1,0 +1,144 @@
+"""A scripted fault for each alert that can fire on one machine.
+
+A fault is a context: inside it something is wrong, after it everything is as before. It gives a function that the test
+calls again and again while it waits for the alerts: it is what clients do during the fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from testkit.observed import PARKED, ObservedRun
+
+During = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, and the alerts that it must set off."""
+
+    name: str
+    alerts: tuple[str, ...]
+    context: Callable[[ObservedRun], contextlib.AbstractContextManager[During]]
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(*alerts: str) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
+    """Register a generator function as the fault of these alerts."""
+
+    def register(function: Callable[[ObservedRun], Iterator[During]]) -> None:
+        FAULTS.append(Fault(function.__name__, alerts, contextlib.contextmanager(function)))
+
+    return register
+
+
+def nothing() -> None:
+    """Clients do nothing during the fault."""
+
+
+@fault("DaybreakQueueStuck", "DaybreakTasksWait", "DaybreakWakeSlow")
+def a_pool_has_no_group(run: ObservedRun) -> Iterator[During]:
+    waiting = run.submit(pool=PARKED)
+    yield nothing
+    run.post(f"/v1/tasks/{waiting}/cancel", {})
+
+
+@fault("DaybreakDeadLetters")
+def tasks_fail(run: ObservedRun) -> Iterator[During]:
+    yield lambda: run.submit(steps=1, fail_at=1, fail_kind="permanent")
+
+
+@fault("DaybreakGpuWaste")
+def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
+    def work_in_vain() -> None:
+        number = run.running(steps=1000, step_s=0.1)
+        run.post(f"/v1/tasks/{number}/cancel", {})
+        run.system.wait(number, "cancelled")
+
+    yield work_in_vain
+
+
+@fault("DaybreakStreamResets")
+def subscribers_lag(run: ObservedRun) -> Iterator[During]:
+    ended = run.submit(steps=1)
+    run.system.wait(ended)
+    yield lambda: run.read_stream(ended, after="9999999999999-0")
+
+
+@fault("DaybreakGroupsRestart")
+def both_groups_crash(run: ObservedRun) -> Iterator[During]:
+    """Their watchdogs report it at once."""
+    run.wait_groups()
+    for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
+        os.kill(pid, signal.SIGKILL)
+    yield nothing
+    run.wait_groups()
+
+
+@fault("DaybreakLeasesLost")
+def a_host_dies(run: ObservedRun) -> Iterator[During]:
+    """With its watchdogs, so that nobody reports it, and the lease of its task runs out."""
+    run.wait_groups()
+    task = run.running(steps=100, step_s=0.1)
+    ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]
+    for process in [*itertools.chain.from_iterable(rank.children(recursive=True) for rank in ranks), *ranks]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    yield nothing
+    run.system.wait(task)
+    run.wait_groups()
+
+
+@fault("DaybreakRanksAbsent")
+def nobody_scrapes_ray(run: ObservedRun) -> Iterator[During]:
+    targets = run.ray_targets.read_text()
+    _replace(run, json.dumps([]))
+    yield nothing
+    _replace(run, targets)
+
+
+def _replace(run: ObservedRun, targets: str) -> None:
+    temporary = run.ray_targets.with_suffix(".new")
+    temporary.write_text(targets)
+    temporary.replace(run.ray_targets)
+
+
+@fault("DaybreakRedisMemory")
+def redis_is_nearly_full(run: ObservedRun) -> Iterator[During]:
+    with contextlib.closing(run.redis.client()) as client:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
+        yield nothing
+        client.config_set("maxmemory", 0)
+
+
+@fault("DaybreakRedisAof")
+def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
+    with contextlib.closing(run.redis.client()) as client:
+        client.config_set("appendonly", "no")
+        yield nothing
+        client.config_set("appendonly", "yes")
+
+
+@fault("DaybreakGatewayAbsent", "DaybreakTargetDown")
+def the_gateway_hangs(run: ObservedRun) -> Iterator[During]:
+    gateway = run.system.state()["pids"]["gateway"]
+    os.kill(gateway, signal.SIGSTOP)
+    yield nothing
+    os.kill(gateway, signal.SIGCONT)
+
+
+@fault("DaybreakRedisDown", "DaybreakTicksLate", "DaybreakApiErrorBudgetFast", "DaybreakApiErrorBudgetSlow")
+def redis_dies(run: ObservedRun) -> Iterator[During]:
+    run.redis.stop()
+    yield lambda: run.refused("GET", "/v1/tasks")
+    run.redis.start()

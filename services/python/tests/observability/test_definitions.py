@@ -1,0 +1,174 @@
+"""Tests of dashboards and alerts as they are written: names, labels, links, and files that a plain Grafana imports."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from dashboards import ALL
+from queries import of_alerts, of_annotations, of_panels
+
+from daybreak_server.observability import catalogue, prometheus_rules
+from daybreak_server.observability.prometheus_rules import Place, rule
+from daybreak_server.observability.promql import metric_names, scoped, seconds, shortened
+from daybreak_server.ports.metrics import Metric, MetricType, Source
+
+REPOSITORY = Path(__file__).parents[4]
+RUNBOOKS = (REPOSITORY / "docs" / "runbooks.md").read_text()
+ANCHORS = {
+    re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+    for heading in re.findall(r"^#+ (.+)$", RUNBOOKS, re.MULTILINE)
+}
+FILES = sorted((REPOSITORY / "deploy/helm/daybreak/files/dashboards").glob("*.json"))
+QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
+OF_TARGETS = {"namespace", "job", "instance", "le"}
+"""Labels that Prometheus adds."""
+each = pytest.mark.parametrize
+
+
+def declared(name: str) -> Metric | None:
+    """The declaration of a series' metric: a histogram's series have a suffix."""
+    for metric in catalogue.ALL:
+        series = [metric.name]
+        if metric.type is MetricType.HISTOGRAM:
+            series = [metric.name + suffix for suffix in ("_bucket", "_sum", "_count")]
+        if name in series:
+            return metric
+    return None
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
+    names = metric_names(query.expression)
+    assert names, query.expression
+    ours = {name for name in names if name.startswith("daybreak_")}
+    assert {name for name in ours if declared(name) is None} == set()
+    if ours == names - {"up", "ALERTS"}:
+        labels = {label for name in ours for label in declared(name).labels} | OF_TARGETS
+        labels |= {"alertname", "alertstate"} if "ALERTS" in names else set()
+        used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)\"", query.expression))
+        used |= {
+            label
+            for group in re.findall(r"\b(?:by|on|without) \(([^)]*)\)", query.expression)
+            for label in group.split(", ")
+        }
+        assert used - labels == set()
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
+    """Otherwise the maximum would replace the sum: the largest cause of waste, not all waste."""
+    for inner in re.finditer(
+        r"max by \(([^)]*)\) \((?:rate\(|increase\()?(\w+)\{([^}]*)\}", query.expression
+    ):
+        metric = declared(inner[2])
+        if metric is None or not counts(metric):
+            continue
+        fixed = set(re.findall(r"(\w+)=\"", inner[3]))
+        assert set(metric.labels) - fixed <= set(inner[1].split(", ")), inner[0]
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
+    sums = re.findall(r"sum(?: by \([^)]*\))? ?\((?:rate\(|increase\()?(daybreak_\w+)\{", query.expression)
+    assert [name for name in sums if declared(name).source is Source.REDIS] == []
+
+
+def counts(metric: Metric) -> bool:
+    return metric.type is not MetricType.GAUGE or metric.name.endswith(("_tasks", "_groups"))
+
+
+@each("alert", prometheus_rules.ALL, ids=lambda alert: alert.name)
+def test_every_alert_has_a_runbook_a_dashboard_a_severity_and_a_duration(alert) -> None:
+    made = rule(alert, Place())
+    entry = RUNBOOKS.partition(f"### {alert.name}\n")[2].partition("\n### ")[0]
+    assert [
+        part for part in ("**Cause:**", "**Check:**", "**Fix:**", "**Until then:**") if part not in entry
+    ] == []
+    assert made["annotations"]["runbook_url"].endswith(f"/runbooks#{alert.anchor}")
+    assert alert.dashboard in {dashboard.uid for dashboard in ALL}
+    assert made["annotations"]["dashboard_url"].startswith(f"/d/{alert.dashboard}?")
+    assert made["labels"]["severity"] in {"critical", "warning", "info"}
+    assert seconds(made["for"]) >= 60
+
+
+def test_no_two_alerts_have_the_same_name() -> None:
+    names = [alert.name for alert in prometheus_rules.ALL]
+    assert len(names) == len(set(names))
+
+
+@each("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
+def test_every_panel_says_its_unit_and_what_is_bad_and_links_to_pages_that_exist(dashboard) -> None:
+    titles = [panel.title for panel in dashboard.panels]
+    assert len(titles) == len(set(titles))
+    uids = {other.uid for other in ALL}
+    assert set(dashboard.deeper) <= uids - {dashboard.uid}
+    for panel in dashboard.panels:
+        assert panel.shows.endswith("."), panel.title
+        assert panel.bad.endswith("."), panel.title
+        assert not panel.runbook or panel.runbook in ANCHORS, panel.title
+        assert not panel.deeper or panel.deeper in uids - {dashboard.uid}, panel.title
+        assert panel.queries, panel.title
+
+
+@each("path", FILES, ids=lambda path: path.stem)
+def test_a_dashboards_file_imports_into_a_plain_grafana(path: Path) -> None:
+    """Grafana asks for nothing at the import: there are no inputs, and the data source is a variable."""
+    document = json.loads(path.read_text())
+    assert not {"__inputs", "__requires", "__elements"} & set(document)
+    assert document.get("id") is None
+    assert document["uid"] == path.stem
+    assert document["schemaVersion"] >= 39
+    sources = re.findall(r'"datasource": \{"type": "prometheus", "uid": "([^"]*)"\}', path.read_text())
+    assert set(sources) == {"${datasource}"}
+    variables = [variable["name"] for variable in document["templating"]["list"]]
+    assert variables[:3] == ["datasource", "namespace", "pool"]
+    assert [mark["name"] for mark in document["annotations"]["list"]] == ["Alerts", "Wakes", "Releases"]
+    panels = document["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        if panel["type"] != "row":
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert "**Bad:**" in panel["description"]
+            assert panel["links"]
+            used = set(re.findall(r"\$(\w+)", json.dumps(panel["targets"])))
+            assert used <= {*variables, "__rate_interval", "__range", "datasource"}
+
+
+def test_panels_do_not_overlap() -> None:
+    for path in FILES:
+        taken: dict[tuple[int, int], str] = {}
+        for panel in json.loads(path.read_text())["panels"]:
+            place = panel["gridPos"]
+            for x in range(place["x"], place["x"] + place["w"]):
+                for y in range(place["y"], place["y"] + place["h"]):
+                    assert x < 24, panel["title"]
+                    assert (x, y) not in taken, f"{panel['title']} covers {taken.get((x, y))}"
+                    taken[x, y] = panel["title"]
+
+
+@each(
+    ("expression", "here", "result"),
+    [
+        ("daybreak_x{HERE}", "", "daybreak_x{}"),
+        ("daybreak_x{HERE}", 'namespace="a"', 'daybreak_x{namespace="a"}'),
+        ('daybreak_x{HERE,state="b"}', "", 'daybreak_x{state="b"}'),
+        ('daybreak_x{HERE,state="b"}', 'namespace="a"', 'daybreak_x{namespace="a",state="b"}'),
+    ],
+)
+def test_a_marker_becomes_the_matcher_of_the_namespace(expression: str, here: str, result: str) -> None:
+    assert scoped(expression, here=here) == result
+
+
+def test_a_factor_shortens_windows_but_not_below_four_seconds() -> None:
+    assert shortened("rate(x[1h]) + rate(y[5m])", 60) == "rate(x[60s]) + rate(y[5s])"
+    assert shortened("rate(x[5m])", 1000) == "rate(x[4s])"
+    assert shortened("rate(x[5m])", 1) == "rate(x[5m])"
+
+
+@each("duration", ["", "5", "m", "1.5h", "5w"])
+def test_what_is_not_a_duration_is_refused(duration: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        seconds(duration)

@@ -1,0 +1,93 @@
+"""The proof: Prometheus watches a real run; every query of a panel has data, and every alert fires and resolves.
+
+The run is that of ``testkit.observed``. Alerts go through Alertmanager to a webhook. What needs Kubernetes or a GPU
+says so where it is defined (``no_data``, ``needs_kubernetes``); the run on a cluster and ``test_rules`` cover it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from faults import FAULTS, Fault
+from queries import of_annotations, of_panels
+
+from daybreak_server.observability import prometheus_rules
+from testkit.observed import ObservedRun, observed_run
+from testkit.prometheus import missing_programs
+from testkit.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+_PATIENCE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
+    missing = missing_programs()
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not on PATH; on Debian: apt-get install {' '.join(missing)}")
+    with observed_run(tmp_path_factory.mktemp("o")) as run:
+        run.play()
+        yield run
+
+
+def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
+    """Also the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data."""
+    queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
+    needed = [query for query in queries if not query.no_data]
+    left = list(needed)
+
+    def all_have_data() -> bool:
+        left[:] = [query for query in left if not run.watch.over(query.expression)]
+        return not left
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(all_have_data, 60, "data of every query", pause_s=2)
+    assert [f"{query.by}: {query.expression}" for query in left] == []
+
+
+def test_prometheus_evaluates_every_rule(run: ObservedRun) -> None:
+    assert run.watch.unhealthy_rules() == []
+
+
+def test_promtool_accepts_what_the_gateway_exports(run: ObservedRun) -> None:
+    with urllib.request.urlopen(f"{run.system.url}/metrics", timeout=30) as response:
+        exported = response.read()
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], check=False, input=exported, capture_output=True
+    )
+    assert (result.returncode, result.stderr.decode()) == (0, "")
+
+
+def test_every_alert_that_needs_no_kubernetes_has_a_fault() -> None:
+    faults = [alert for fault in FAULTS for alert in fault.alerts]
+    assert sorted(faults) == sorted(a.name for a in prometheus_rules.ALL if not a.needs_kubernetes)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_an_alert_fires_in_its_fault_and_resolves_after_it(run: ObservedRun, fault: Fault) -> None:
+    watch = run.watch
+    active = f'ALERTS{{alertname=~"{"|".join(fault.alerts)}"}}'
+    wait_until(lambda: not watch.now(active), _PATIENCE_S, f"{fault.alerts} to be quiet")
+    before = len(watch.notifications.received)
+    with fault.context(run) as during:
+
+        def all_fire() -> bool:
+            during()
+            return all(watch.notifications.since(before, name, "firing") for name in fault.alerts)
+
+        wait_until(all_fire, _PATIENCE_S, f"{fault.alerts} to fire", pause_s=0.5)
+    for name in fault.alerts:
+        wait_until(
+            lambda name=name: watch.notifications.since(before, name, "resolved"),
+            _PATIENCE_S,
+            f"the end of {name}",
+        )
+        fired = watch.notifications.since(before, name, "firing")
+        assert fired is not None
+        assert fired["annotations"]["runbook_url"].endswith(f"#{name.lower()}")
+        assert fired["annotations"]["summary"].count("{{") == 0
+        assert "/d/daybreak-" in fired["annotations"]["dashboard_url"]

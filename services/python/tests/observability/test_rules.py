@@ -1,0 +1,65 @@
+"""Tests of the alerts' rules by Prometheus' own tool: each fires when it should, stays quiet before, and resolves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rule_cases import CASES, Case
+
+from daybreak_server.observability import prometheus_rules
+from daybreak_server.observability.prometheus_rules import Place, rule_groups
+
+
+def promtool(*arguments: str | Path) -> str:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not on PATH; on Debian: apt-get install prometheus")
+    result = subprocess.run(["promtool", *map(str, arguments)], check=False, text=True, capture_output=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def write_rules(folder: Path, place: Place) -> Path:
+    path = folder / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": rule_groups(place)}))
+    return path
+
+
+@pytest.mark.parametrize("factor", [1, 120])
+def test_promtool_accepts_the_rules(tmp_path: Path, factor: int) -> None:
+    output = promtool("check", "rules", write_rules(tmp_path, Place(here='namespace="n"', factor=factor)))
+    assert f"{len(prometheus_rules.ALL)} rules found" in output
+
+
+def test_every_alert_has_a_case() -> None:
+    assert set(CASES) == {alert.name for alert in prometheus_rules.ALL}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_fires_in_its_fault_and_resolves_after_it(tmp_path: Path, name: str) -> None:
+    write_rules(tmp_path, Place(here='namespace="n"'))
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(unit_test(name, CASES[name])))
+    promtool("test", "rules", path)
+
+
+def unit_test(name: str, case: Case) -> dict[str, Any]:
+    series = [
+        {"series": series.replace("{", '{namespace="n", ').replace(", }", "}"), "values": values}
+        for series, values in case.series.items()
+    ]
+    expected = [(case.fires, 1), *((minute, 0) for minute in case.quiet)]
+    firing = f'count(ALERTS{{alertname="{name}", alertstate="firing", namespace="n"}}) or vector(0)'
+    checks = [
+        {"expr": firing, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for minute, value in expected
+    ]
+    return {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": checks}],
+    }

@@ -1,0 +1,17 @@
+"""The Grafana dashboards: what each panel asks Prometheus, and what it means.
+
+``model`` has the types. One module per dashboard has its panels. ``grafana`` turns them into Grafana's JSON. The tests
+take the queries from here too, and send them to a Prometheus that has scraped a real run.
+"""
+
+from __future__ import annotations
+
+from dashboards.api import API
+from dashboards.cost import COST
+from dashboards.model import Dashboard
+from dashboards.overview import OVERVIEW
+from dashboards.pool import POOL
+from dashboards.ray import RAY
+from dashboards.wake import WAKE
+
+ALL: tuple[Dashboard, ...] = (OVERVIEW, POOL, WAKE, API, COST, RAY)

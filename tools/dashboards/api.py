@@ -1,0 +1,203 @@
+"""The dashboard of the API, its event streams, and Redis."""
+
+from __future__ import annotations
+
+from dashboards.model import Dashboard, Kind, Panel, Row, Unit, quantiles, query
+
+_OBJECTIVE = 0.001
+"""The share of requests that may fail: 0.1 %."""
+
+
+def _burn(window: str) -> str:
+    return (
+        f'((sum(rate(daybreak_http_requests_total{{HERE,status=~"5.."}}[{window}])) or vector(0)) / '
+        f"sum(rate(daybreak_http_requests_total{{HERE}}[{window}]))) / {_OBJECTIVE}"
+    )
+
+
+_API = Row(
+    title="API",
+    panels=(
+        Panel(
+            title="Requests by route",
+            shows="HTTP requests per second, by route.",
+            bad="A route that suddenly dominates: a client polls instead of following a stream.",
+            unit=Unit.PER_SECOND,
+            runbook="daybreakapierrorbudgetfast",
+            queries=(
+                query(
+                    "sum by (method, route) (rate(daybreak_http_requests_total{HERE}[$__rate_interval]))",
+                    "{{method}} {{route}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Refused and failed requests",
+            shows="Requests per second with a status of 400 and above.",
+            bad="Any 5xx. 503 means that Redis is not reachable; 500 is a bug, whose traceback is in the log.",
+            unit=Unit.PER_SECOND,
+            runbook="daybreakapierrorbudgetfast",
+            queries=(
+                query(
+                    'sum by (status) (rate(daybreak_http_requests_total{HERE,status=~"[45].."}[$__rate_interval]))',
+                    "{{status}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Burn rate of the error budget",
+            shows="How fast failures (5xx) use up the error budget of 0.1 %. At 1, it lasts exactly its 30 days.",
+            bad="Above 14.4 in both 5 min and 1 h, or above 6 in both 30 min and 6 h: an alert fires.",
+            unit=Unit.COUNT,
+            runbook="daybreakapierrorbudgetfast",
+            warn=1,
+            alarm=14.4,
+            queries=tuple(query(_burn(window), window) for window in ("5m", "30m", "1h", "6h")),
+        ),
+        Panel(
+            title="Latency",
+            shows="Median and 95th percentile of the time until the response began, by route.",
+            bad="A p95 above 100 ms for `POST /v1/tasks`: look at Redis's scripts below.",
+            unit=Unit.SECONDS,
+            width=12,
+            pictured=True,
+            queries=quantiles("daybreak_http_request_seconds{HERE}", "route"),
+        ),
+        Panel(
+            title="Ticks",
+            shows="Ticks of the queue per second, by outcome, and the time since the last good tick.",
+            bad="`failed` ticks, or a lag above 60 s: retries, deadlines and leases do not advance.",
+            unit=Unit.COUNT,
+            runbook="daybreaktickslate",
+            width=12,
+            queries=(
+                query(
+                    "sum by (outcome) (rate(daybreak_ticks_total{POOL}[$__rate_interval]))",
+                    "ticks per second: {{outcome}}",
+                ),
+                query("min by (namespace, pool) (daybreak_tick_lag_seconds{POOL})", "{{pool}} lag in s"),
+            ),
+        ),
+    ),
+)
+
+_STREAMS = Row(
+    title="Streams",
+    panels=(
+        Panel(
+            title="Subscribers",
+            shows="Open event streams, by kind.",
+            bad="A sudden fall: clients were disconnected. A rise without an end: clients do not close streams.",
+            unit=Unit.COUNT,
+            kind=Kind.AREAS,
+            queries=(query("sum by (kind) (daybreak_stream_subscribers{HERE})", "{{kind}}"),),
+        ),
+        Panel(
+            title="Events and resets",
+            shows="Events sent to subscribers per second, and subscribers that were reset to a snapshot.",
+            bad="Resets: subscribers read too slowly, or the gateway is overloaded.",
+            unit=Unit.PER_SECOND,
+            runbook="daybreakstreamresets",
+            queries=(
+                query("sum(rate(daybreak_stream_events_total{HERE}[$__rate_interval]))", "events"),
+                query("sum(rate(daybreak_stream_resets_total{HERE}[$__rate_interval]))", "resets"),
+            ),
+        ),
+        Panel(
+            title="Lag of streams",
+            shows="Median and 95th percentile of the time from an event's entry in Redis until a gateway read it.",
+            bad="Above 1 s: the gateway has too little CPU, or Redis is slow.",
+            unit=Unit.SECONDS,
+            runbook="daybreakstreamresets",
+            pictured=True,
+            queries=quantiles("daybreak_stream_lag_seconds{POOL}", "pool"),
+        ),
+    ),
+)
+
+_REDIS = Row(
+    title="Redis",
+    panels=(
+        Panel(
+            title="Memory",
+            shows="Memory that Redis uses, and its limit (0 means that it has none).",
+            bad="Above 80 % of the limit. At the limit Redis accepts no new tasks; running tasks continue.",
+            unit=Unit.BYTES,
+            runbook="daybreakredismemory",
+            pictured=True,
+            queries=(
+                query("max(daybreak_redis_memory_bytes{HERE})", "used"),
+                query("max(daybreak_redis_memory_limit_bytes{HERE})", "limit"),
+            ),
+        ),
+        Panel(
+            title="CPU of the main thread",
+            shows="Share of one CPU that Redis's main thread uses. It runs all scripts, one after the other.",
+            bad="Above 80 %: it is the limit of all pools together.",
+            unit=Unit.RATIO,
+            warn=0.6,
+            alarm=0.8,
+            queries=(
+                query("max(rate(daybreak_redis_cpu_seconds_total{HERE}[$__rate_interval]))", "main thread"),
+            ),
+        ),
+        Panel(
+            title="Append-only file",
+            shows="Whether Redis writes its append-only file, and whether the last write and rewrite succeeded.",
+            bad="`healthy` 0: the disk is full or broken. `enabled` 0: a restart of Redis loses tasks.",
+            unit=Unit.YES_NO,
+            runbook="daybreakredisaof",
+            warn=1,
+            alarm=0.5,
+            queries=(
+                query("min(daybreak_redis_aof_enabled{HERE})", "enabled"),
+                query("min(daybreak_redis_aof_healthy{HERE})", "healthy"),
+            ),
+        ),
+        Panel(
+            title="Size of the append-only file",
+            shows="Size of Redis's append-only file on its disk.",
+            bad="Near the size of its volume.",
+            unit=Unit.BYTES,
+            runbook="daybreakredisaof",
+            queries=(query("max(daybreak_redis_aof_bytes{HERE})", "file"),),
+        ),
+        Panel(
+            title="Connections",
+            shows="Connections to Redis.",
+            bad="Near `maxclients` (10,000 by default), or a rise without an end.",
+            unit=Unit.COUNT,
+            queries=(query("max(daybreak_redis_clients{HERE})", "connections"),),
+        ),
+        Panel(
+            title="Errors of scripts",
+            shows="Calls of Redis scripts per second that failed, by script. Empty if none has ever failed.",
+            bad="Any: Redis was unreachable, out of memory, or refused the call.",
+            unit=Unit.PER_SECOND,
+            runbook="daybreakredisdown",
+            queries=(
+                query(
+                    "sum by (script) (rate(daybreak_redis_script_errors_total{HERE}[$__rate_interval])) "
+                    "or vector(0)",
+                    "{{script}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Time of scripts, gateways",
+            shows="Median and 95th percentile of the round trip of a call, by script, as gateways measure it.",
+            bad="All scripts slow: Redis or the network. One script slow: it does too much at once.",
+            unit=Unit.SECONDS,
+            width=24,
+            queries=quantiles("daybreak_redis_script_seconds{HERE}", "script"),
+        ),
+    ),
+)
+
+API = Dashboard(
+    uid="daybreak-api",
+    title="Daybreak / API, streams and Redis",
+    description="How the API answers, whether streams keep up, and how Redis is.",
+    deeper=("daybreak-pool", "daybreak-ray"),
+    rows=(_API, _STREAMS, _REDIS),
+)

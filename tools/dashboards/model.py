@@ -1,0 +1,158 @@
+"""A dashboard as data: rows of panels, and for each panel its queries in PromQL.
+
+In the expressions, ``HERE`` stands for the matcher of the namespace, and ``POOL`` for those of the namespace and the
+pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``$__rate_interval``) when it sends a
+query; :meth:`Query.filled` does the same for Prometheus alone.
+
+Every gateway exports the same values of what is stored in Redis. So their queries begin with ``max by (…)``, and only
+then sum over pools or states. What each process counts for itself is added up with ``sum by (…)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from daybreak_server.observability.promql import scoped
+
+NAMESPACE_MATCHER = 'namespace=~"$namespace"'
+POOL_MATCHER = f'{NAMESPACE_MATCHER},pool=~"$pool"'
+KUBERNETES = "needs Kubernetes"
+GPU = "needs a GPU"
+
+
+class Kind(StrEnum):
+    """How a panel draws its queries."""
+
+    LINES = "lines"
+    AREAS = "areas"
+    """Stacked: the height is the sum."""
+    NUMBER = "number"
+    BARS = "bars"
+    TABLE = "table"
+
+
+class Unit(StrEnum):
+    """Grafana's names of units."""
+
+    COUNT = "short"
+    SECONDS = "s"
+    RATIO = "percentunit"
+    PERCENT = "percent"
+    BYTES = "bytes"
+    PER_SECOND = "ops"
+    EVENTS_PER_SECOND = "cps"
+    GPUS = "suffix: GPUs"
+    GPU_SECONDS = "suffix: GPU·s"
+    MILLISECONDS = "ms"
+    YES_NO = "bool_yes_no"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query of a panel."""
+
+    expression: str
+    legend: str = ""
+    """Grafana's format of the series' name, such as ``{{pool}}``."""
+    no_data: str = ""
+    """Why a run on one machine gives no data for it. Empty: it must give data."""
+
+    @property
+    def grafana(self) -> str:
+        """The expression for Grafana."""
+        return scoped(self.expression, here=NAMESPACE_MATCHER, pool=POOL_MATCHER)
+
+    def filled(self, *, rate_interval: str, range_: str) -> str:
+        """The expression for Prometheus, for all namespaces, pools and tenants."""
+        text = self.grafana.replace("$__rate_interval", rate_interval).replace("$__range", range_)
+        for variable in ("$namespace", "$pool", "$tenant"):
+            text = text.replace(variable, ".*")
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A panel: what it shows, what *bad* looks like, and where to look next."""
+
+    title: str
+    shows: str
+    bad: str
+    unit: Unit
+    queries: tuple[Query, ...]
+    kind: Kind = Kind.LINES
+    runbook: str = ""
+    """The anchor of an entry in docs/runbooks.md."""
+    deeper: str = ""
+    """The uid of the dashboard that explains this panel further. Default: the first one of its dashboard."""
+    warn: float | None = None
+    """The value from which the panel is orange."""
+    alarm: float | None = None
+    """The value from which the panel is red; if it is below ``warn``, low values are bad."""
+    width: int = 8
+    """Of the 24 columns of a dashboard."""
+    height: int = 7
+    pictured: bool = False
+    """Whether the documentation shows it."""
+
+    @property
+    def description(self) -> str:
+        """The text behind the panel's *i*."""
+        return f"{self.shows}\n\n**Bad:** {self.bad}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Panels under a heading."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dashboard:
+    """A dashboard; ``deeper`` are the uids of the dashboards that explain it further."""
+
+    uid: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    deeper: tuple[str, ...] = field(default=())
+    from_: str = "now-6h"
+    by_tenant: bool = False
+
+    @property
+    def panels(self) -> Iterator[Panel]:
+        """All panels, in order."""
+        for row in self.rows:
+            yield from row.panels
+
+
+def query(expression: str, legend: str = "", *, no_data: str = "") -> Query:
+    """A query, with runs of spaces in its expression reduced to one."""
+    return Query(expression=" ".join(expression.split()), legend=legend, no_data=no_data)
+
+
+def quantiles(histogram: str, by: str, *, stored: bool = False, no_data: str = "") -> tuple[Query, ...]:
+    """The median and the 95th percentile of a histogram, by a label.
+
+    :param histogram: its name with a selector, such as ``daybreak_x_seconds{POOL}``.
+    :param stored: whether it is stored in Redis, so that every gateway exports the same.
+    """
+    name, brace, selector = histogram.partition("{")
+    rate = f"rate({name}_bucket{brace}{selector}[$__rate_interval])"
+    if stored:
+        rate = (
+            f"max by (namespace, pool, {by}, le) ({rate})"
+            if by != "pool"
+            else (f"max by (namespace, pool, le) ({rate})")
+        )
+    return tuple(
+        query(
+            f"histogram_quantile({quantile}, sum by ({by}, le) ({rate}))",
+            f"{{{{{by}}}}} p{int(quantile * 100)}",
+            no_data=no_data,
+        )
+        for quantile in (0.5, 0.95)
+    )

@@ -1,0 +1,288 @@
+"""The dashboard of wakes: from zero groups to N and back, phase by phase, and who decides."""
+
+from __future__ import annotations
+
+from dashboards.model import KUBERNETES, Dashboard, Kind, Panel, Row, Unit, quantiles, query
+
+_WAKES = Row(
+    title="Wakes",
+    panels=(
+        Panel(
+            title="Phase of the wake",
+            shows="The phase in which each pool is: from `zero` through `pods`, `image`, `ray`, `model` to `ready`.",
+            bad="A phase that stays. The runbook's table says which part hangs in which phase.",
+            unit=Unit.COUNT,
+            kind=Kind.AREAS,
+            runbook="daybreakwakeslow",
+            width=12,
+            queries=(
+                query(
+                    "max by (namespace, pool, phase) (daybreak_wake_phase{POOL}) == 1",
+                    "{{pool}}: {{phase}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Duration of the wake in progress",
+            shows="How long the current wake has lasted; 0 means that there is none.",
+            bad="Longer than the last wakes, or above 15 min, when an alert fires.",
+            unit=Unit.SECONDS,
+            runbook="daybreakwakeslow",
+            alarm=900,
+            width=12,
+            queries=(query("max by (namespace, pool) (daybreak_wake_elapsed_seconds{POOL})", "{{pool}}"),),
+        ),
+        Panel(
+            title="Last wake by phase",
+            shows="Duration of each phase of the last complete wake.",
+            bad="`image`: use `prePull`. `model`: use a cache volume. `pods`: nodes are missing.",
+            unit=Unit.SECONDS,
+            kind=Kind.BARS,
+            runbook="daybreakwakeslow",
+            pictured=True,
+            queries=(
+                query(
+                    "max by (namespace, pool, phase) (daybreak_wake_phase_seconds{POOL})",
+                    "{{pool}}: {{phase}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Duration of the last wake",
+            shows="Duration of the last complete wake, from the first task to a ready group.",
+            bad="Longer than the wait that your users accept.",
+            unit=Unit.SECONDS,
+            kind=Kind.NUMBER,
+            runbook="daybreakwakeslow",
+            warn=300,
+            alarm=900,
+            queries=(query("max by (namespace, pool) (daybreak_wake_last_seconds{POOL})", "{{pool}}"),),
+        ),
+        Panel(
+            title="Wakes per hour",
+            shows="Complete wakes in the last hour.",
+            bad="Many: `idle.afterSeconds` is so short that groups start again and again.",
+            unit=Unit.COUNT,
+            queries=(
+                query("max by (namespace, pool) (increase(daybreak_wakes_total{POOL}[1h]))", "{{pool}}"),
+            ),
+        ),
+        Panel(
+            title="Start of a group by phase",
+            shows="Mean duration of each phase of the start of the groups that run now, as their ranks measured it.",
+            bad="`model` far above the time to read its files: the cache is cold.",
+            unit=Unit.SECONDS,
+            width=12,
+            queries=(
+                query(
+                    "sum by (phase) (daybreak_rank_load_seconds_sum{POOL}) / "
+                    "sum by (phase) (daybreak_rank_load_seconds_count{POOL})",
+                    "{{phase}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="GPU time of starts",
+            shows="GPUs that are held by groups that start.",
+            bad="A large part of all GPUs held: groups start too often, or too slowly.",
+            unit=Unit.GPUS,
+            width=12,
+            queries=(
+                query(
+                    "max by (namespace, pool) "
+                    '(rate(daybreak_gpu_wasted_seconds_total{POOL,cause="cold_start"}[$__rate_interval]))',
+                    "{{pool}}",
+                ),
+            ),
+        ),
+    ),
+)
+
+_SCALE = Row(
+    title="Who decides: KEDA, the operator, KubeRay",
+    panels=(
+        Panel(
+            title="Live tasks, KEDA's value, groups",
+            shows="The live tasks that we count, the value that KEDA read, and the groups wanted and ready.",
+            bad="KEDA's value differs from ours for longer than its polling interval, or groups do not follow it.",
+            unit=Unit.COUNT,
+            runbook="daybreaknotscaling",
+            width=12,
+            pictured=True,
+            queries=(
+                query("max by (namespace, pool) (daybreak_pool_live_tasks{POOL})", "{{pool}} live tasks"),
+                query(
+                    "max by (namespace, scaledObject) (keda_scaler_metrics_value{HERE})",
+                    "{{scaledObject}} KEDA's value",
+                    no_data=KUBERNETES,
+                ),
+                query(
+                    "max by (namespace, pool) (daybreak_operator_groups_wanted{POOL})",
+                    "{{pool}} wanted",
+                    no_data=KUBERNETES,
+                ),
+                query(
+                    "max by (namespace, pool) (daybreak_operator_groups_ready{POOL})",
+                    "{{pool}} ready (operator)",
+                    no_data=KUBERNETES,
+                ),
+                query("max by (namespace, pool) (daybreak_groups_ready{POOL})", "{{pool}} ready (Redis)"),
+            ),
+        ),
+        Panel(
+            title="KEDA's errors",
+            shows="Errors of KEDA with our ScaledObjects in the last hour, and whether each scaler is active.",
+            bad="Any error: KEDA cannot read Redis, for example because of a password or a network policy.",
+            unit=Unit.COUNT,
+            runbook="daybreakkedaerrors",
+            warn=1,
+            width=12,
+            queries=(
+                query(
+                    "sum by (namespace, scaledObject) (increase(keda_scaled_object_errors_total{HERE}[1h]))",
+                    "{{scaledObject}} errors",
+                    no_data=KUBERNETES,
+                ),
+                query(
+                    "max by (namespace, scaledObject) (keda_scaler_active{HERE})",
+                    "{{scaledObject}} active",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Health of pools",
+            shows="1 while the operator knows no problem of the pool.",
+            bad="0: its condition `Healthy` names the cause.",
+            unit=Unit.YES_NO,
+            runbook="daybreakpoolunhealthy",
+            warn=1,
+            alarm=0.5,
+            queries=(
+                query(
+                    "min by (namespace, pool) (daybreak_operator_pool_healthy{POOL})",
+                    "{{pool}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Operator's actions",
+            shows="Actions of the operator in the last hour.",
+            bad="`CreateCluster` and `DeleteCluster` in turns: a pool does not settle.",
+            unit=Unit.COUNT,
+            runbook="daybreakgroupsmissing",
+            queries=(
+                query(
+                    "sum by (action) (increase(daybreak_operator_actions_total{POOL}[1h]))",
+                    "{{action}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Operator's failures",
+            shows="Reconcile steps that failed in the last hour, by error.",
+            bad="Any number that repeats: the operator's log has the message.",
+            unit=Unit.COUNT,
+            runbook="daybreakoperatorfails",
+            warn=1,
+            queries=(
+                query(
+                    "sum by (error) (increase(daybreak_operator_failures_total{POOL}[1h]))",
+                    "{{error}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Reconcile steps",
+            shows="Reconcile steps per second.",
+            bad="0 while pools exist: the operator is silent.",
+            unit=Unit.PER_SECOND,
+            runbook="daybreakoperatorstuck",
+            queries=(
+                query(
+                    "sum by (pool) (rate(daybreak_operator_reconcile_seconds_count{POOL}[$__rate_interval]))",
+                    "{{pool}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Duration of a reconcile step",
+            shows="Median and 95th percentile of the duration of a reconcile step.",
+            bad="Above a few seconds: the API server or Redis is slow.",
+            unit=Unit.SECONDS,
+            runbook="daybreakoperatorbehind",
+            queries=quantiles("daybreak_operator_reconcile_seconds{POOL}", "pool", no_data=KUBERNETES),
+        ),
+        Panel(
+            title="Delay of reconcile steps",
+            shows="Median and 95th percentile of the time from the event that asked for a step until it began.",
+            bad="Above 30 s: the operator is behind.",
+            unit=Unit.SECONDS,
+            runbook="daybreakoperatorbehind",
+            alarm=30,
+            queries=quantiles("daybreak_operator_reconcile_delay_seconds{POOL}", "pool", no_data=KUBERNETES),
+        ),
+        Panel(
+            title="Operator's work queue",
+            shows="Pools whose step is due and has not begun.",
+            bad="Above 5 for minutes: the operator is behind.",
+            unit=Unit.COUNT,
+            runbook="daybreakoperatorbehind",
+            alarm=5,
+            queries=(query("max(daybreak_operator_queue_pools{HERE})", "pools", no_data=KUBERNETES),),
+        ),
+        Panel(
+            title="Calls of the Kubernetes API",
+            shows="Calls of the operator per second, by method, without watches.",
+            bad="A rate that stays high while nothing changes.",
+            unit=Unit.PER_SECOND,
+            queries=(
+                query(
+                    "sum by (method) (rate(daybreak_operator_kubernetes_calls_total{HERE}[$__rate_interval]))",
+                    "{{method}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="RayClusters provisioned",
+            shows="1 for each RayCluster that KubeRay has provisioned.",
+            bad="0 for longer than a wake takes: its pods do not become ready.",
+            unit=Unit.YES_NO,
+            runbook="daybreakgroupsmissing",
+            queries=(
+                query(
+                    'max by (namespace, name) (kuberay_cluster_condition_provisioned{HERE,condition="true"})',
+                    "{{name}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Time to provision a RayCluster",
+            shows="Time from the creation of a RayCluster until all its pods were ready for the first time.",
+            bad="Far above the time to pull the image.",
+            unit=Unit.SECONDS,
+            runbook="daybreakwakeslow",
+            queries=(
+                query(
+                    "max by (namespace, name) (kuberay_cluster_provisioned_duration_seconds{HERE})",
+                    "{{name}}",
+                    no_data=KUBERNETES,
+                ),
+            ),
+        ),
+    ),
+)
+
+WAKE = Dashboard(
+    uid="daybreak-wake",
+    title="Daybreak / Wake and scale",
+    description="From zero groups to N and back: each phase of a wake, KEDA's value beside ours, and the operator.",
+    deeper=("daybreak-pool", "daybreak-ray"),
+    rows=(_WAKES, _SCALE),
+)
