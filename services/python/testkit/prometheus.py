@@ -20,7 +20,7 @@ from typing import Any
 from daybreak_server.local import observe
 from daybreak_server.observability.alerts import Needs, Thresholds
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.system import request, try_request
 from testkit.waiting import wait_until
 

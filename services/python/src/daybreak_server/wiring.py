@@ -20,7 +20,8 @@ from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_q
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
+from daybreak_server.engines.gang.rank_deps import RankDeps
+from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog

@@ -18,7 +18,8 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask, State
-from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
+from daybreak_server.engines.gang.rank_deps import RankDeps
+from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.workloads import registry
 from testkit.echo import echo_text
 from testkit.pools import Pool, make_settings

@@ -20,7 +20,6 @@ from testkit.pools import make_settings
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 
-
 # The generators of dashboards and alerts are tools, outside the packages.
 sys.path.insert(0, str(Path(__file__).parents[4] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))

@@ -58,8 +58,6 @@ class ModelPool:
         self.totals = ModelTotals()
         self._releasing = False
 
-    # ── calls of the API ─────────────────────────────────────────────────────────────────────────────────
-
     def submit(self, new: NewTask) -> tuple[str, str | None]:
         """``new``, ``repeated`` or ``mismatch`` with the task's id, or ``full``."""
         if new.id in self.tasks:
@@ -115,8 +113,6 @@ class ModelPool:
             self.queue.forget(task.new.tenant)
             self.totals.forget(task.new.tenant, unless=self.queue.shares)
         return 1
-
-    # ── calls of leaders ────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, group: str, *, drain: bool = False, kept: Sequence[str] = (), **terms: Any) -> str | None:
         """The id of the claimed task, or ``None``. ``kept``: the tasks that the group knows it holds."""
@@ -205,8 +201,6 @@ class ModelPool:
         self._release_unknown(group, "left")
         self.groups.pop(group, None)
 
-    # ── housekeeping ──────────────────────────────────────────────────────────────────────────────────────
-
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
         """The numbers of promoted, reaped and expired tasks; ids past retention; and prefixes of garbage."""
         silence = 0 if self.ticked is None else self.now - self.ticked
@@ -246,8 +240,6 @@ class ModelPool:
         if group is not None and group.drain:
             bits |= Control.DRAIN
         return bits
-
-    # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _over(self, end: int) -> bool:
         return self.lease_clock >= max(end, self.grace)

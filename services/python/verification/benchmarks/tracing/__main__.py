@@ -44,18 +44,20 @@ def main(arguments: list[str] | None = None) -> int:
         cores = Cores.here()
         stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
         stores = [
-            stack.enter_context(parts.valkey(folder / f"valkey-{name}", fsync="everysec", cores=cores.rest))
+            stack.enter_context(
+                parts.valkey(folder / f"valkey-{name}", fsync="everysec", cores=cores.clients)
+            )
             for name in ("off", "on")
         ]
         off_url, on_url = (f"redis://127.0.0.1:{store.port}" for store in stores)
         redis_url = off_url
-        collector = _serve(stack, folder, "collector", cores=cores.rest)
+        collector = _serve(stack, folder, "collector", cores=cores.clients)
         url = f"http://127.0.0.1:{collector.port}"
         gateways = {
             name: _serve(stack, folder, "gateway", redis_url, str(folder), name, *options, cores=cores.server)
             for name, options in {"off": ("", "0"), "on": (url, str(ratio)), "all": (url, "1")}.items()
         }  # fmt: skip
-        os.sched_setaffinity(0, cores.rest)
+        os.sched_setaffinity(0, cores.clients)
         report.rows += _submits(gateways, rounds=rounds, seconds=seconds)
         os.sched_setaffinity(0, parts.everywhere())
         for what, part in (("Step", ratio), ("Step, every trace sampled", 1.0)):

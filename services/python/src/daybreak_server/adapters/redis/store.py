@@ -159,7 +159,7 @@ class RedisStore:
 
     async def server_stats(self) -> ServerStats:
         """The state of the Redis server."""
-        return stats_of(await self._scripts.repeat(self._client.info, idempotent=True))
+        return stats_of(await self._scripts.perform(self._client.info, idempotent=True))
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Set or clear a group's drain mark. Returns whether the group exists."""

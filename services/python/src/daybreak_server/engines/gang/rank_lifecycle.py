@@ -25,9 +25,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.domain import log_context
@@ -45,7 +44,8 @@ from daybreak_server.engines.gang.control_group import (
 )
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
-from daybreak_server.engines.gang.rendezvous import Listener, RendezvousStore, join, this_rank
+from daybreak_server.engines.gang.rank_deps import RankDeps
+from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
 from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.errors import GroupBrokenError
@@ -53,48 +53,12 @@ from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.rank.model_download import DOWNLOAD_RETRY_S, DownloadProgress
 from daybreak_server.engines.rank.progress import PhaseEta
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
-from daybreak_server.engines.rank.watchdog import Watchdog
-from daybreak_server.ports.blobs import BlobError, Blobs
-from daybreak_server.ports.queue import WorkQueue
+from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
-from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankDeps:
-    """What a rank gets from its process."""
-
-    queue: Callable[[], WorkQueue]
-    """Opens the queue; called on the leader only. Must not fail when the store is down."""
-    blobs: Callable[[], Blobs]
-    """Opens the blob store; called on the leader only."""
-    workload: Callable[[], Workload[Any]]
-    """Makes the workload's object, and imports what it needs."""
-    on_broken: Callable[[Cause], None]
-    """Called once when this rank cannot continue. If the rank has a process of its own, the process exits here."""
-    rendezvous: RendezvousStore | None = None
-    """Where the ranks find each other; a group of one needs none."""
-    host: str = "127.0.0.1"
-    """An address of this node that other ranks can reach."""
-    local_rank: int = 0
-    """The index of the rank's device among those that this process sees."""
-    label: str = ""
-    """What people call this node (a pod's name); empty: ``host``."""
-    watchdog: Callable[[], Watchdog] | None = None
-    """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
-    fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
-    on_model_unavailable: Callable[[Cause], None] = _log.warning
-    """Called with the reason each time that the download fails; it is retried."""
-    metrics: RankMetrics = field(default_factory=RankMetrics)
-    tracing: Tracing = NO_TRACING
-    wake: Mapping[str, float] = field(default_factory=dict)
-    """The durations, in seconds, of the wake phases before this rank started."""
 
 
 class Rank:

@@ -1,0 +1,51 @@
+"""What a rank gets from the process that runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.gang.rendezvous import RendezvousStore
+from daybreak_server.engines.rank.rank_metrics import RankMetrics
+from daybreak_server.engines.rank.watchdog import Watchdog
+from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.queue import WorkQueue
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
+from daybreak_server.workloads.base import Workload
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankDeps:
+    """See the module."""
+
+    queue: Callable[[], WorkQueue]
+    """Opens the queue; called on the leader only. Must not fail when the store is down."""
+    blobs: Callable[[], Blobs]
+    """Opens the blob store; called on the leader only."""
+    workload: Callable[[], Workload[Any]]
+    """Makes the workload's object, and imports what it needs."""
+    on_broken: Callable[[Cause], None]
+    """Called once when this rank cannot continue. If the rank has a process of its own, the process exits here."""
+    rendezvous: RendezvousStore | None = None
+    """Where the ranks find each other; a group of one needs none."""
+    host: str = "127.0.0.1"
+    """An address of this node that other ranks can reach."""
+    local_rank: int = 0
+    """The index of the rank's device among those that this process sees."""
+    label: str = ""
+    """What people call this node (a pod's name); empty: ``host``."""
+    watchdog: Callable[[], Watchdog] | None = None
+    """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
+    fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
+    """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
+    on_model_unavailable: Callable[[Cause], None] = _log.warning
+    """Called with the reason each time that the download fails; it is retried."""
+    metrics: RankMetrics = field(default_factory=RankMetrics)
+    tracing: Tracing = NO_TRACING
+    wake: Mapping[str, float] = field(default_factory=dict)
+    """The durations, in seconds, of the wake phases before this rank started."""
