@@ -33,8 +33,9 @@ _SERVE = Row(
         ),
         Panel(
             title="Replicas",
-            shows="Replicas of each Serve deployment that export metrics. A replica of a pool's deployment is a rank.",
-            bad="Fewer than groups × ranks: ranks restart.",
+            shows="Replicas of each Serve deployment. A replica of a pool's deployment is a rank. Ray keeps exporting "
+            "the metrics of replicas that ended, for some minutes.",
+            bad="Fewer than groups × ranks: some are missing. More: ranks have just restarted.",
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,

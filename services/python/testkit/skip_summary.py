@@ -32,6 +32,7 @@ NEEDS = (
     _need("a cluster", r"KUBECONFIG|the cluster", "KUBECONFIG=… (kind create cluster)"),
     _need("versitygw", r"versitygw", "https://github.com/versity/versitygw/releases"),
     _need("toxiproxy-server", r"toxiproxy-server", "https://github.com/Shopify/toxiproxy/releases"),
+    _need("Prometheus", r"prom(etheus|tool)", "apt-get install prometheus prometheus-alertmanager"),
     _need("FUSE", r"\bFUSE\b|/dev/fuse", "apt-get install libfuse2, and /dev/fuse"),
     _need("a C compiler", r"C compiler", "apt-get install gcc"),
     _need("a GPU", r"no CUDA device", "make gpu on a machine that has one"),
