@@ -134,7 +134,7 @@ def _wake(view: PoolView, now_ms: int) -> Iterator[Sample]:
 
 
 def _elapsed_s(view: PoolView, now_ms: int) -> float:
-    if view.wake_phase in (WakePhase.ZERO, WakePhase.READY):
+    if view.wake_phase in NOT_WAKING:
         return 0.0
     began = view.report.wake_began_ms if view.report is not None else None
     since = began or view.wake_since_ms
