@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from daybreak_server.domain.pool_totals import HistogramTotals, PoolTotals
-from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, WakePhase
+from daybreak_server.domain.pools import NOT_WAKING, GroupRecord, GroupState, PoolView, WakePhase
 from daybreak_server.domain.tasks import Priority, State
 from daybreak_server.observability import catalogue
 from daybreak_server.ports.measurements import ServerStats
