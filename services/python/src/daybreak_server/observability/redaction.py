@@ -1,8 +1,8 @@
 """Removes secrets, and text from the inputs of tasks, from a line of the log.
 
-Daybreak's own lines do not name an input, but the message of an exception may quote one, whole or in part, plain or escaped. So a
-part of a line is replaced if it has :data:`WINDOW` characters in a row that also occur in a text of a recent input, or
-if it is a whole text of an input, of at least :data:`SHORTEST` characters.
+Daybreak's own lines do not name an input, but the message of an exception may quote one, whole or in part, plain or
+escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row that also occur in a text of a
+recent input, or if it is a whole text of an input, of at least :data:`SHORTEST` characters.
 """
 
 from __future__ import annotations
