@@ -13,11 +13,11 @@ import pytest
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.server_facts import RedisFacts
 from daybreak_server.cli.doctor import cluster, redis
-from daybreak_server.cli.doctor.checks import Check
-from daybreak_server.cli.doctor.report import as_lines, broken, examine
+from daybreak_server.cli.doctor.check import Check
+from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 from daybreak_server.domain.causes import Cause
 from daybreak_server.settings.tree import Settings
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.valkey import Server
 
 if TYPE_CHECKING:

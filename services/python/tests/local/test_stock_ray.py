@@ -88,7 +88,7 @@ def variables(extra: dict[str, str]) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End this process and all of its descendants."""
+    """Stop this process and all of its descendants."""
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:

@@ -120,7 +120,7 @@ def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
 
 
 def test_serves_target_is_lowered_once_only_the_remaining_ranks_run() -> None:
-    """Serve does not know which ranks work when it chooses the ranks to stop."""
+    """Serve does not know which ranks are busy when it chooses the ranks to stop."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     pods = [head(rc), *hosts(rc, "b")]
@@ -173,7 +173,7 @@ def test_the_last_group_stays_while_tasks_are_live() -> None:
 
 
 def test_while_redis_is_down_no_group_is_removed() -> None:
-    """The operator does not know which groups work. It can still scale up."""
+    """The operator does not know which groups are busy. It can still scale up."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]

@@ -26,7 +26,7 @@ from daybreak_server.operator.crd.resource import (
     WarmWindow,
     dump_status,
 )
-from daybreak_server.operator.planner import diagnosis, render, schedule
+from daybreak_server.operator.planner import diagnosis, render, warm_schedule
 from daybreak_server.operator.planner.diagnosis import explain
 from daybreak_server.operator.planner.plan import plan
 from daybreak_server.settings.tree import load_settings
@@ -275,10 +275,10 @@ def test_the_warm_floor_follows_local_time(now: str, groups: int) -> None:
         }
     )
     timestamp = datetime.fromisoformat(now).timestamp()
-    assert schedule.floor(spec, timestamp) == groups
-    change = schedule.next_change_s(spec, timestamp)
+    assert warm_schedule.floor(spec, timestamp) == groups
+    change = warm_schedule.next_change_s(spec, timestamp)
     assert change is not None
-    assert schedule.floor(spec, timestamp + change - 0.5) == groups
+    assert warm_schedule.floor(spec, timestamp + change - 0.5) == groups
 
 
 @pytest.mark.parametrize("reason", [*Reason])

@@ -22,7 +22,7 @@ from daybreak_server.ports.cluster import (
     RayCluster,
     ServeView,
 )
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until_async
 

@@ -31,7 +31,7 @@ from verification.faults.environment.proxy import TcpProxy
 def test_connections_reset_while_idle_are_not_used(
     server: Server, run: Callable[[Coroutine[Any, Any, Any]], Any]
 ) -> None:
-    """After a reset of all open connections, the very next calls are answered, also those that are never repeated."""
+    """After a reset of all open connections, the very next calls are answered, even those that are never repeated."""
     port = urlsplit(server.url).port
     assert port is not None
 

@@ -44,7 +44,7 @@ class Outcome:
         return self.states.total()
 
     def as_json(self) -> str:
-        """As JSON, for another process."""
+        """Serialize to JSON, for another process."""
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 
 
 class GroupState(StrEnum):

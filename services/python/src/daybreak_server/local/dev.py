@@ -82,7 +82,7 @@ class ThreadGroups:
             return
 
         def broken(why: Cause) -> None:
-            _log.error("pool %s: a group failed and is replaced: %s", pool, why)
+            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
                     queue.report_failure(why)
@@ -97,7 +97,7 @@ class ThreadGroups:
 
 
 def run_dev(settings: Settings) -> int:
-    """Run until a signal. :returns: the exit code."""
+    """Run until a signal arrives. :returns: the exit code."""
     started = time.monotonic()
     log_to_stderr(settings.log)
     try:

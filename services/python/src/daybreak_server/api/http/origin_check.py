@@ -5,8 +5,9 @@ browser reaches the server on behalf of every page that it shows. So two kinds o
 
 * **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
-  from this machine, and to requests from everywhere if ``http.allowed_hosts`` is set. Behind an Ingress, the Ingress
-  decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they cannot be rebound.
+  from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set. Behind an
+  Ingress, the Ingress decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they
+  cannot be rebound.
 * **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from daybreak_server.cli.doctor.checks import Check, error, ok, version, warning
+from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.sources import masked
 from daybreak_server.settings.tree import Settings

@@ -46,7 +46,7 @@ from daybreak_server.engines.gang.control_group import (
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.rendezvous import Listener, RendezvousStore, join, this_rank
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -97,7 +97,9 @@ class RankDeps:
 class Rank:
     """A rank at work."""
 
-    def __init__(self, spec: WorkloadSpec[Any], config: GangConfig, deps: RankDeps, *, rank: int = 0) -> None:
+    def __init__(
+        self, spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, *, rank: int = 0
+    ) -> None:
         self._spec = spec
         self._config = config
         self._deps = deps

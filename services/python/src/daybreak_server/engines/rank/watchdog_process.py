@@ -34,7 +34,7 @@ from typing import Any
 
 from daybreak_server.domain.ids import GroupId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.engines.rank.shared_heartbeat import HeartbeatSnapshot, SharedHeartbeat
 from daybreak_server.ports.queue import WorkQueue
