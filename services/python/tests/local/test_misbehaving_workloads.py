@@ -48,7 +48,7 @@ def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> 
     dev.wait(submit(dev))
     (after,) = request(f"{dev.url}/v1/pools/misbehaving")["groups"]
     assert after["id"] == before["id"]
-    assert "is replaced" not in dev.output_text()
+    assert "is being replaced" not in dev.output_text()
 
 
 def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> None:
@@ -61,7 +61,7 @@ def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> N
     stream = events(dev, task)
     assert "event: log" in stream
     assert "event: succeeded" in stream
-    assert "is replaced" not in dev.output_text()
+    assert "is being replaced" not in dev.output_text()
 
 
 def test_files_with_names_in_any_script_can_be_downloaded(dev: System, tmp_path: Path) -> None:
