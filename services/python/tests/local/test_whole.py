@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -57,6 +58,25 @@ def test_the_api_on_ray_serves_the_same_tasks(up: System) -> None:
         lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint"
     )
     assert listed["data"]
+
+
+def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
+    """Lines about the task, and the error of each rank with its whole traceback, although Serve replaces stderr."""
+    task = up.wait(up.submit(message="hi", steps=3, fail_at=2, fail_kind="permanent"), "failed")["id"]
+
+    def lines() -> list[str]:
+        files = up.folder.glob("ray/session_latest/logs/worker-*.err")
+        return [line for file in files for line in file.read_text(errors="replace").splitlines()]
+
+    changes = [line for line in lines() if f"task={task}" in line and "change=" in line]
+    assert [re.findall(r"change=(\w+)", line) for line in changes] == [["started"], ["failed"]]
+    assert all("rank=0" in line and "pool=echo" in line for line in changes)
+    at = [
+        number for number, line in enumerate(lines()) if "the task failed" in line and f"task={task}" in line
+    ]
+    assert {re.findall(r"rank=(\d)", lines()[number])[0] for number in at} == {"0", "1"}
+    for number in at:
+        assert lines()[number + 1] == "Traceback (most recent call last):"
 
 
 def test_a_running_task_survives_a_kill_of_valkey(up: System) -> None:

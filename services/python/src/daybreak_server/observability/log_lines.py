@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, Protocol
@@ -124,7 +125,8 @@ class _Assemble:
             line["error"] = self._redact(str(line["error"]))
         exc_info = event.get("exc_info")
         if exc_info and exc_info != (None, None, None):
-            line["exception"] = self._redact(logging.Formatter().formatException(exc_info))
+            # Not by `logging.Formatter`: it uses `print`, which Ray Serve replaces by a function that garbles the text.
+            line["exception"] = self._redact("".join(traceback.format_exception(*exc_info)).rstrip("\n"))
         line["_record"], line["_from_structlog"] = record, event["_from_structlog"]
         return line
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
 from daybreak_server.observability.log_lines import (
@@ -40,14 +40,18 @@ Write = Callable[[bytes], object]
 def log_to_stderr(log: LogSettings | None = None) -> None:
     """Log to standard error from now on, in place of what was configured before."""
     log = log or LogSettings()
-    _install(log, [_stderr_handler(log)])
-    _write_task_lines(log, [])
+    _install(log, [_stream_handler(log, sys.stderr)])
+    _write_task_lines(log, sys.stderr, [])
 
 
 def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
     """The same in a process that Ray has started, whose standard error is a file. Where ``log.container`` says so, each
-    line goes to the container's standard error too."""
-    handlers: list[logging.Handler] = [_stderr_handler(log)]
+    line goes to the container's standard error too.
+
+    Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the stream behind it.
+    """
+    stderr = sys.__stderr__ or sys.stderr
+    handlers: list[logging.Handler] = [_stream_handler(log, stderr)]
     writes: list[tuple[Callable[[Mapping[str, Any]], bytes], Write]] = []
     problem: OSError | None = None
     if log.container == "always" or (log.container == "auto" and in_pod()):
@@ -62,7 +66,7 @@ def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR)
             handlers.append(handler)
             writes.append((_short_json_line, handler.write))
     _install(log, handlers)
-    _write_task_lines(log, writes)
+    _write_task_lines(log, stderr, writes)
     if problem is not None:
         logging.getLogger(__name__).warning(
             "the log of this process is only in Ray's files, because the container's standard error cannot be "
@@ -98,22 +102,22 @@ def _is_ours_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _LIBRARIES
 
 
-def _stderr_handler(log: LogSettings) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    if _wants_json(log):
+def _stream_handler(log: LogSettings, stream: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    if _wants_json(log, stream):
         handler.setFormatter(LazyFormatter(lambda: json_formatter(_redactor(log))))
     else:
-        colours = _wants_colours()
+        colours = _wants_colours(stream)
         handler.setFormatter(LazyFormatter(lambda: text_formatter(_redactor(log), colours=colours)))
     return handler
 
 
-def _wants_json(log: LogSettings) -> bool:
-    return log.format == "json" or (log.format == "auto" and not sys.stderr.isatty() and in_pod())
+def _wants_json(log: LogSettings, stream: TextIO) -> bool:
+    return log.format == "json" or (log.format == "auto" and not stream.isatty() and in_pod())
 
 
-def _wants_colours() -> bool:
-    return sys.stderr.isatty() and colours_wanted()
+def _wants_colours(stream: TextIO) -> bool:
+    return stream.isatty() and colours_wanted()
 
 
 def _redactor(log: LogSettings) -> Redactor:
@@ -128,17 +132,18 @@ def _no_inputs() -> tuple[object, ...]:
 
 
 def _write_task_lines(
-    log: LogSettings, writes: Sequence[tuple[Callable[[Mapping[str, Any]], bytes], Write]]
+    log: LogSettings, stream: TextIO, writes: Sequence[tuple[Callable[[Mapping[str, Any]], bytes], Write]]
 ) -> None:
-    if not _wants_json(log) and _wants_colours():
+    as_json = _wants_json(log, stream)
+    if not as_json and _wants_colours(stream):
         write_lines_with(None)
         return
-    redact, fd = _redactor(log), sys.stderr.fileno()
+    redact, fd = _redactor(log), stream.fileno()
 
     def to_stderr(line: bytes) -> None:
         _write_all(fd, line + b"\n")
 
-    targets = [(json_line if _wants_json(log) else text_line, to_stderr), *writes]
+    targets = [(json_line if as_json else text_line, to_stderr), *writes]
 
     def write(is_warning: bool, fields: dict[str, object]) -> None:
         level = "warning" if is_warning else "info"
