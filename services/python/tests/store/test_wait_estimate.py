@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daybreak_server.adapters.redis.limits import ESTIMATE_GROUPS_MAX
 from daybreak_server.adapters.redis.lua import group
 from daybreak_server.domain.ids import GroupId, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
@@ -63,6 +64,15 @@ def test_a_group_that_is_marked_to_drain_does_not_shorten_the_wait(driver: Drive
     assert driver.get(waiting).wait_s == WAKE_S
     register(driver, "next", GroupState.IDLE)
     assert driver.get(waiting).wait_s == 0.0
+
+
+def test_in_a_large_pool_the_groups_that_are_not_read_count_like_those_that_are(driver: Driver) -> None:
+    """Half of the groups are busy, and the others load. No estimate reads all of them."""
+    give_history(driver)
+    groups = 2 * ESTIMATE_GROUPS_MAX
+    for number in range(groups):
+        register(driver, f"g{number:02}", GroupState.BUSY if number % 2 else GroupState.LOADING)
+    assert driver.get(submit(driver)).wait_s == pytest.approx(10.0 / (groups / 2) / 2)
 
 
 def test_submit_answers_the_same_wait_as_a_later_look(driver: Driver) -> None:

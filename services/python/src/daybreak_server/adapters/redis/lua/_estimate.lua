@@ -1,5 +1,5 @@
 -- Estimates the position and the waiting time of a task. The cost is O(log n) for the n tasks of the same tenant. A
--- script also reads at most OTHER_TENANTS_MAX other tenants and GROUPS_MAX groups, each once.
+-- script also reads at most OTHER_TENANTS_MAX other tenants and ESTIMATE_GROUPS_MAX groups, each once.
 local others, other_by_name, accepting, soonest
 
 resets[#resets + 1] = function() others, other_by_name, accepting, soonest = nil, nil, nil, nil end
@@ -57,27 +57,35 @@ local function position_of(t, ahead, est)
   return position
 end
 
--- Finds the groups that accept tasks, now or after their current one, as `GroupRecord.accepts_tasks` in Python. A group
+-- Counts the groups that accept tasks, now or after their current one, as `GroupRecord.accepts_tasks` in Python. A group
 -- that still starts or loads, or that drains, is registered but accepts none.
 local function load_groups()
-  accepting = { count = 0, idle = 0, by_name = {} }
-  for _, name in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
+  local names = call('ZRANGE', K_groups, 0, ESTIMATE_GROUPS_MAX - 1)
+  local count, idle, draining = 0, 0, {}
+  for _, name in ipairs(names) do
     local stored = call('HMGET', k_group(name), 'state', 'drain')
-    local group = { state = stored[1], drain = stored[2] }
-    if (group.state == 'idle' or group.state == 'busy') and not group.drain then
-      accepting.count, accepting.by_name[name] = accepting.count + 1, true
-      if group.state == 'idle' then accepting.idle = accepting.idle + 1 end
+    if stored[2] then
+      draining[name] = true
+    elseif stored[1] == 'idle' or stored[1] == 'busy' then
+      count = count + 1
+      if stored[1] == 'idle' then idle = idle + 1 end
     end
   end
+  if #names == ESTIMATE_GROUPS_MAX then  -- the groups that were not read are taken to be like these
+    local factor = call('ZCARD', K_groups) / #names
+    count, idle = math.floor(count * factor + 0.5), math.floor(idle * factor + 0.5)
+  end
+  accepting = { count = count, idle = idle, draining = draining }
 end
 
--- Seconds until one of these groups ends its task, as the groups estimate; nil if no group has an estimate.
+-- Seconds until one of the groups that accept tasks ends its task, as the groups estimate; nil if no group has an
+-- estimate.
 local function soonest_end()
   if soonest == nil then
     soonest = false
     for _, id in ipairs(call('ZRANGE', K_leases, 0, ETA_TASKS_MAX - 1)) do
       local stored = call('HMGET', k_task(id), 'eta_s', 'group')
-      local eta_s = accepting.by_name[stored[2]] and tonumber(stored[1] or nil)
+      local eta_s = not accepting.draining[stored[2]] and tonumber(stored[1] or nil)
       if eta_s and (not soonest or eta_s < soonest) then soonest = eta_s end
     end
   end
